@@ -19,6 +19,7 @@ from tests.processes import PATIENCE, Running, children_of
 from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
+from wxauth.server.core.parts import Parts
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import Api, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.people import openid_of
@@ -295,7 +296,7 @@ async def add_client(database: Database, name: str, *, now: datetime, **options:
 
 def with_part(services: Services, kind: type, part: object) -> Services:
     """These services with another part of this type."""
-    return replace(services, parts={**services.parts, kind: part})
+    return replace(services, parts=Parts(services.parts | {kind: part}))
 
 
 async def until(condition: Callable[[], Awaitable[object] | object]) -> None:

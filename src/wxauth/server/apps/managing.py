@@ -24,6 +24,7 @@ from wxauth.server.apps.rows import change_app, delete_app, is_name_of_site, loc
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
@@ -38,42 +39,40 @@ _OF_THE_ID: Final = frozenset({40013, 41002})
 log = get_logger()
 
 
+@part
 class ManagedApps:
     """Adds, changes and removes apps."""
 
-    def __init__(
-        self, *, clock: Clock, sealer: Sealer, apps: Apps, settings: Settings, database: Database, wechat: WeChat
-    ) -> None:
-        self._clock = clock
-        self._sealer = sealer
-        self._apps = apps
-        self._settings = settings
-        self._database = database
-        self._wechat = wechat
+    clock: Clock
+    sealer: Sealer
+    apps: Apps
+    settings: Settings
+    database: Database
+    wechat: WeChat
 
     async def add(self, app: App, *, title: str | None, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
         """Add an app. Every process knows it within seconds. With `is_checked`, WeChat must first accept id and secret.
 
         Raises: AppTaken, InvalidRequest, AppRefused, WeChatError.
         """
-        await self._apps.refresh()
-        if any(known.app.app_id == app.app_id for known in self._apps.all()):
+        await self.apps.refresh()
+        if any(known.app.app_id == app.app_id for known in self.apps.all()):
             raise AppTaken("there is an app of this id already")
-        if app.app_id == self._settings.audience or await is_name_of_site(self._database, app.app_id):
+        if app.app_id == self.settings.audience or await is_name_of_site(self.database, app.app_id):
             raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
         if is_checked:
             await self._ensure_wechat_accepts(app)
-        now = self._clock()
-        row = sealed_app(KnownApp(app, "database", title, is_enabled), self._sealer, created_at=now)
-        async with self._database.begin() as transaction:
+        now = self.clock()
+        row = sealed_app(KnownApp(app, "database", title, is_enabled), self.sealer, created_at=now)
+        async with self.database.begin() as transaction:
             is_added = await store_app(transaction, row)
             if is_added:
                 await record_event(transaction, EventType.APP_ADDED, by=by, at=now, app_id=app.app_id)
         if not is_added:
             raise AppTaken("there is an app of this id already")
         log.info("app_added", app_id=app.app_id, actor=by.name)
-        await self._apps.refresh()
-        return self._apps.entry(app.app_id)
+        await self.apps.refresh()
+        return self.apps.entry(app.app_id)
 
     async def change(self, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor) -> KnownApp:
         """Change the given fields of an app, by name. Secrets are SecretStr. None clears an optional field.
@@ -84,8 +83,8 @@ class ManagedApps:
         if is_checked and "app_secret" in changes:
             known = await self.read(app_id)
             await self._ensure_wechat_accepts(_app_after(known, {"app_secret": changes["app_secret"]}).app)
-        now = self._clock()
-        async with self._database.begin() as transaction:
+        now = self.clock()
+        async with self.database.begin() as transaction:
             row = await lock_app(transaction, app_id)
             if row is None:
                 raise NotFound(NO_SUCH_APP)
@@ -93,13 +92,13 @@ class ManagedApps:
             after = _app_after(before, changes)
             changed = [name for name, value in changes.items() if value != _value(before, name)]
             if changed:
-                await change_app(transaction, sealed_app(after, self._sealer, created_at=row.created_at))
+                await change_app(transaction, sealed_app(after, self.sealer, created_at=row.created_at))
                 data = {"fields": changed}
                 await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
         if changed:
             log.info("app_changed", app_id=app_id, actor=by.name, fields=changed)
-        await self._apps.refresh()
-        return self._apps.entry(app_id)
+        await self.apps.refresh()
+        return self.apps.entry(app_id)
 
     async def remove(self, app_id: str, *, by: Actor) -> None:
         """Remove an app and its secrets. Nobody can log in to it any more. Open sessions continue.
@@ -107,32 +106,32 @@ class ManagedApps:
         Raises: NotFound, AppInSettings.
         """
         await self._ensure_stored(app_id)
-        async with self._database.begin() as transaction:
+        async with self.database.begin() as transaction:
             is_removed = await delete_app(transaction, app_id)
             if is_removed:
-                await record_event(transaction, EventType.APP_REMOVED, by=by, at=self._clock(), app_id=app_id)
+                await record_event(transaction, EventType.APP_REMOVED, by=by, at=self.clock(), app_id=app_id)
         if not is_removed:
             raise NotFound(NO_SUCH_APP)
         log.info("app_removed", app_id=app_id, actor=by.name)
-        await self._apps.refresh()
+        await self.apps.refresh()
 
     async def read(self, app_id: str) -> KnownApp:
         """Read an app, after refreshing the registry. Raises: NotFound."""
-        await self._apps.refresh()
-        found = next((known for known in self._apps.all() if known.app.app_id == app_id), None)
+        await self.apps.refresh()
+        found = next((known for known in self.apps.all() if known.app.app_id == app_id), None)
         if found is None:
             raise NotFound(NO_SUCH_APP)
         return found
 
     async def _ensure_stored(self, app_id: str) -> None:
         """Raises: AppInSettings. If the app does not exist at all, the statement that changes it finds no row."""
-        if any(app.app_id == app_id for app in self._settings.apps):
+        if any(app.app_id == app_id for app in self.settings.apps):
             raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""
         try:
-            await self._wechat.check_secret(app)
+            await self.wechat.check_secret(app)
         except WeChatMisconfigured as exc:
             if exc.errcode is None:
                 raise
@@ -145,7 +144,7 @@ class ManagedApps:
 
     def _unsealed(self, row: SealedApp) -> KnownApp:
         try:
-            return unsealed_app(row, self._sealer)
+            return unsealed_app(row, self.sealer)
         except CannotOpen as exc:
             raise StorageUnavailable("this app's secrets cannot be decrypted: see 'wxauth check'") from exc
 

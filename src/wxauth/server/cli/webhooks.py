@@ -151,7 +151,7 @@ def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor:
     """Print the deliveries of a webhook, sent and pending, the newest first."""
     chosen = None if state is None else DeliveryState(state)
     page = with_services(
-        lambda services: services[Webhooks].deliveries(webhook_name, chosen, before=cursor, limit=limit)
+        lambda services: services[Webhooks].deliveries_of(webhook_name, chosen, before=cursor, limit=limit)
     )
     rows = [
         (

@@ -27,6 +27,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
@@ -100,60 +101,48 @@ class OpenedConsole:
     user: UserInSession
 
 
+@part
 class ConsoleSessions:
     """Opens, continues and ends sessions of the console."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        promises: Promises,
-        clock: Clock,
-        metrics: Metrics,
-        numbers: Numbers,
-        console_tokens: ConsoleTokens,
-        issuer: Issuer,
-        turns: Turns,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._promises = promises
-        self._clock = clock
-        self._metrics = metrics
-        self._numbers = numbers
-        self._console_tokens = console_tokens
-        self._issuer = issuer
-        self._turns = turns
+    settings: Settings
+    database: Database
+    promises: Promises
+    clock: Clock
+    metrics: Metrics
+    numbers: Numbers
+    console_tokens: ConsoleTokens
+    issuer: Issuer
+    turns: Turns
 
     async def add_as_site(self) -> None:
         """Register the console, if enabled, as a site, so that people can log in by scan. Retried during an outage."""
-        if not self._settings.admin_page:
+        if not self.settings.admin_page:
             return
 
         async def add() -> None:
             await ensure_own_client(
-                self._database,
+                self.database,
                 CLIENT,
                 title=CONSOLE_TITLE,
                 redirect_uris=[self._redirect_uri()],
                 scopes=[ADMIN_SCOPE],
-                now=self._clock(),
+                now=self.clock(),
             )
 
         try:
             await add()
         except StorageUnavailable as exc:
-            self._promises.put_off("console", CLIENT, add, failure=exc, patience=inf)
+            self.promises.put_off("console", CLIENT, add, failure=exc, patience=inf)
 
     async def open_by_link(self, secret: str, *, device: Device) -> OpenedConsole:
         """Open a session with a link, which works once.
 
         Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff.
         """
-        now, user = self._clock(), None
+        now, user = self.clock(), None
         session_id = new_id(now)
-        async with self._database.begin() as transaction:
+        async with self.database.begin() as transaction:
             user_id = await spend_link(transaction, _digest(secret), now=now)
             if user_id is not None:
                 user = await open_console_session(
@@ -181,12 +170,12 @@ class ConsoleSessions:
 
         Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
         """
-        now, granted = self._clock(), None
+        now, granted = self.clock(), None
         session_id = new_id(now)
         challenge = challenge_of(verifier)
         if challenge is not None:
             code_hash = hash_of(code)
-            async with self._turns.turn(code_hash), self._database.begin() as transaction:
+            async with self.turns.turn(code_hash), self.database.begin() as transaction:
                 granted = await redeem_code(
                     transaction,
                     code_hash,
@@ -209,7 +198,7 @@ class ConsoleSessions:
             raise SessionRevoked(
                 "there is no such code of this page, or it has been used, or is over: log in once more"
             )
-        count_redeemed(self._metrics, self._numbers, granted.door, now=now)
+        count_redeemed(self.metrics, self.numbers, granted.door, now=now)
         log.info("console_opened", user_id=granted.user.id, session_id=session_id, by="scan")
         return self._opened(granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
@@ -219,36 +208,34 @@ class ConsoleSessions:
         Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends
             the session.
         """
-        token = self._console_tokens.parse(kept_by)
+        token = self.console_tokens.parse(kept_by)
         if token is None:
             raise SessionRevoked("this is no session of the console")
         outcome = await rotate_refresh_token_of_website(
-            self._database,
+            self.database,
             token,
             client_id=CLIENT,
             scopes=[ADMIN_SCOPE],
             ip=device.ip,
-            lifetimes=Lifetimes(
-                unused=MAX_UNUSED, at_most=MAX_LIFETIME, reuse_grace=self._settings.refresh_reuse_grace
-            ),
-            now=self._clock(),
+            lifetimes=Lifetimes(unused=MAX_UNUSED, at_most=MAX_LIFETIME, reuse_grace=self.settings.refresh_reuse_grace),
+            now=self.clock(),
         )
         if isinstance(outcome, RefreshRefused):
             raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
         if STAFF_ROLES.isdisjoint(outcome.roles):
             await self.end(kept_by)
             raise InsufficientRole("this user has neither the role admin nor support any more")
-        now = self._clock()
+        now = self.clock()
         left = int((outcome.expires_at - now).total_seconds())
         return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)
 
     async def end(self, kept_by: str) -> None:
         """End the session in a cookie. Idempotent."""
-        token = self._console_tokens.parse(kept_by)
+        token = self.console_tokens.parse(kept_by)
         if token is None:
             return
         user_id = await end_session(
-            self._database, session_id=token.session_id, reason=EndReason.SIGNED_OUT, now=self._clock()
+            self.database, session_id=token.session_id, reason=EndReason.SIGNED_OUT, now=self.clock()
         )
         if user_id is not None:
             log.info("console_closed", user_id=user_id, session_id=token.session_id)
@@ -257,13 +244,13 @@ class ConsoleSessions:
         self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
     ) -> OpenedConsole:
         session = TokenSession(id=session_id, left=left, client_id=CLIENT, scope=ADMIN_SCOPE)
-        issued = self._issuer.issue(user, session, now=now)
+        issued = self.issuer.issue(user, session, now=now)
         return OpenedConsole(
-            issued.value, issued.expires_in, self._console_tokens.issue(session_id, generation), max(1, left), user
+            issued.value, issued.expires_in, self.console_tokens.issue(session_id, generation), max(1, left), user
         )
 
     def _redirect_uri(self) -> str:
-        return f"{self._settings.issuer}{CONSOLE_PATH}"
+        return f"{self.settings.issuer}{CONSOLE_PATH}"
 
 
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:

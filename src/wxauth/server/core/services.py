@@ -4,14 +4,15 @@
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import Parts
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
@@ -39,8 +40,8 @@ class Services:
     promises: Promises
     metrics: Metrics
     verifier: Verifier
-    parts: Mapping[type, Any]
-    """The parts of the rooms above core, by their type."""
+    parts: Parts
+    """These and the parts of the rooms above core, by their types."""
     closing: Sequence[Collection[Closable]]
     """The parts to close: the groups one after the other, the parts of a group at the same time."""
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from secrets import token_urlsafe
@@ -17,6 +18,7 @@ from pydantic_core import to_json
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.backchannel_rows import LeasedLogout, lease_logout, settle_logout
 from wxauth.server.events.sending import LEASE, Answer, send
@@ -53,6 +55,7 @@ class LogoutOutcome(StrEnum):
     FAILED = "failed"
 
 
+@part
 class BackchannelLogouts:
     """Makes and sends logout tokens. `Deliveries` decides when.
 
@@ -62,26 +65,15 @@ class BackchannelLogouts:
         patience: Seconds to wait for a site's response.
     """
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        clock: Clock,
-        keys: KeyRing,
-        transport: httpx.AsyncBaseTransport,
-        observe: Callable[[str], None],
-        patience: float = RECEIVER_TIMEOUT_SECONDS,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._clock = clock
-        self._keys = keys
-        self._transport = transport
-        self._observe = observe
-        self._patience = patience
-        self._leasing = asyncio.Lock()
-        self._under_way: Counter[tuple[str, int, UUID]] = Counter()
+    settings: Settings
+    database: Database
+    clock: Clock
+    keys: KeyRing
+    transport: httpx.AsyncBaseTransport
+    observe: Callable[[str], None]
+    patience: float = RECEIVER_TIMEOUT_SECONDS
+    _leasing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _under_way: Counter[tuple[str, int, UUID]] = field(init=False, default_factory=Counter)
 
     @asynccontextmanager
     async def lease(self, client_id: str, *, priority: int, now: datetime) -> AsyncIterator[LeasedLogout | None]:
@@ -93,7 +85,7 @@ class BackchannelLogouts:
                 if line == [client_id, priority] and number >= MAX_CONCURRENT_FOR_ONE_USER
             ]
             logout = await lease_logout(
-                self._database, client_id, priority=priority, except_of=busy, now=now, until=now + LEASE
+                self.database, client_id, priority=priority, except_of=busy, now=now, until=now + LEASE
             )
             if logout is None:
                 key = None
@@ -115,18 +107,18 @@ class BackchannelLogouts:
         """
         if logout.uri is None:
             return None
-        key = await self._keys.id_token_key(logout.id_token_alg, self._clock())
-        token = logout_token(key, logout, issuer=self._settings.issuer, now=self._clock())
+        key = await self.keys.id_token_key(logout.id_token_alg, self.clock())
+        token = logout_token(key, logout, issuer=self.settings.issuer, now=self.clock())
         answer = await send(
-            self._transport,
+            self.transport,
             logout.uri,
             content=urlencode({"logout_token": token}).encode(),
             headers={"content-type": "application/x-www-form-urlencoded"},
-            patience=self._patience,
+            patience=self.patience,
         )
         outcome = _outcome_of(answer, attempts=logout.attempts + 1)
-        next_at = self._clock() + RETRY_SCHEDULE[logout.attempts] if outcome is LogoutOutcome.RETRIED else None
-        self._observe(outcome)
+        next_at = self.clock() + RETRY_SCHEDULE[logout.attempts] if outcome is LogoutOutcome.RETRIED else None
+        self.observe(outcome)
         fields = {"client_id": logout.client_id, "attempt": logout.attempts + 1, "status": answer.status}
         if outcome is LogoutOutcome.DELIVERED:
             log.info("backchannel_logout_sent", **fields)
@@ -136,7 +128,7 @@ class BackchannelLogouts:
 
     async def settle(self, logout: LeasedLogout, next_at: datetime | None) -> None:
         """Store the outcome."""
-        await settle_logout(self._database, logout, next_at=next_at)
+        await settle_logout(self.database, logout, next_at=next_at)
 
 
 def logout_token(key: RsaKey | SigningKey, logout: LeasedLogout, *, issuer: str, now: datetime) -> str:

@@ -116,7 +116,7 @@ async def list_deliveries(
     _: AdministratorDep, webhooks: WebhooksDep, name: WebhookName, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
     """The deliveries of the last 30 days, sent and pending, the newest first."""
-    return items_of(await webhooks.deliveries(name, query.state, before=query.cursor, limit=query.limit))
+    return items_of(await webhooks.deliveries_of(name, query.state, before=query.cursor, limit=query.limit))
 
 
 @router.post(

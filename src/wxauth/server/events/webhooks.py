@@ -11,6 +11,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.core.parts import part
 from wxauth.server.core.receiver_urls import RefusedUrl, check_url
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import Actor, EventType
@@ -43,17 +44,15 @@ class WithSecret(NamedTuple):
         return f"WithSecret(webhook={self.webhook.name!r})"
 
 
+@part
 class Webhooks:
     """Adds, changes and tries webhooks, and repeats their deliveries."""
 
-    def __init__(
-        self, *, clock: Clock, sealer: Sealer, database: Database, deliveries: Deliveries, name_resolver: NameResolver
-    ) -> None:
-        self._clock = clock
-        self._sealer = sealer
-        self._database = database
-        self._deliveries = deliveries
-        self._name_resolver = name_resolver
+    clock: Clock
+    sealer: Sealer
+    database: Database
+    deliveries: Deliveries
+    name_resolver: NameResolver
 
     async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
         """Add a webhook, and return it with its secret, which is stored sealed and cannot be read again.
@@ -61,11 +60,11 @@ class Webhooks:
         Raises: InvalidRequest, if the URL is refused; NameTaken.
         """
         await self._check(url)
-        now, secret = self._clock(), new_webhook_secret()
+        now, secret = self.clock(), new_webhook_secret()
         webhook_id = new_id(now)
-        sealed = self._sealer.seal(secret, context=webhook_secret_context(webhook_id))
+        sealed = self.sealer.seal(secret, context=webhook_secret_context(webhook_id))
         added = await webhook_rows.add_webhook(
-            self._database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=now
+            self.database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=now
         )
         if added is None:
             raise NameTaken("there is a webhook of this name already")
@@ -74,11 +73,11 @@ class Webhooks:
 
     async def all(self) -> Sequence[Webhook]:
         """Every webhook, by name."""
-        return await webhook_rows.all_webhooks(self._database)
+        return await webhook_rows.all_webhooks(self.database)
 
     async def read(self, name: str) -> Webhook:
         """The webhook of this name. Raises: NotFound."""
-        webhook = await webhook_rows.find_webhook(self._database, name)
+        webhook = await webhook_rows.find_webhook(self.database, name)
         if webhook is None:
             raise _no_such_webhook()
         return webhook
@@ -100,17 +99,17 @@ class Webhooks:
             await self.read(name)  # first, so that an unknown webhook is reported before a wrong URL
             await self._check(url)
         changed = await webhook_rows.change_webhook(
-            self._database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=self._clock()
+            self.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=self.clock()
         )
         if changed is None:
             raise _no_such_webhook()
         log.info("webhook_changed", webhook=name, actor=by.name)
-        self._deliveries.wake()
+        self.deliveries.wake()
         return changed
 
     async def remove(self, name: str, *, by: Actor) -> None:
         """Remove a webhook. It gets no more events. Raises: NotFound."""
-        if not await webhook_rows.delete_webhook(self._database, name, by=by, now=self._clock()):
+        if not await webhook_rows.delete_webhook(self.database, name, by=by, now=self.clock()):
             raise _no_such_webhook()
         log.info("webhook_removed", webhook=name, actor=by.name)
 
@@ -119,12 +118,12 @@ class Webhooks:
 
         Raises: NotFound.
         """
-        now = self._clock()
+        now = self.clock()
         webhook = await self.read(name)
         secret = new_webhook_secret()
-        sealed = self._sealer.seal(secret, context=webhook_secret_context(webhook.id))
+        sealed = self.sealer.seal(secret, context=webhook_secret_context(webhook.id))
         renewed = await webhook_rows.renew_secret(
-            self._database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
+            self.database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
         )
         if renewed is None:
             raise _no_such_webhook()
@@ -136,7 +135,7 @@ class Webhooks:
 
         Raises: NotFound.
         """
-        now = self._clock()
+        now = self.clock()
         webhook = await self.read(name)
         event = {
             "id": new_id(now),
@@ -147,15 +146,15 @@ class Webhooks:
             "actor": by.name,
             "data": {},
         }
-        return await self._deliveries.send(webhook.id, webhook, event, now=now)
+        return await self.deliveries.send(webhook.id, webhook, event, now=now)
 
-    async def deliveries(
+    async def deliveries_of(
         self, name: str, state: DeliveryState | None, *, before: UUID | None, limit: int
     ) -> Page[DeliveryRow]:
         """The newest deliveries of a webhook, older than `before`. Raises: NotFound."""
         webhook = await self.read(name)
         states = list(DeliveryState) if state is None else [state]
-        found = await webhook_rows.list_deliveries(self._database, webhook.id, states, before=before, limit=limit + 1)
+        found = await webhook_rows.list_deliveries(self.database, webhook.id, states, before=before, limit=limit + 1)
         return Page.of(found, limit)
 
     async def replay(
@@ -173,29 +172,29 @@ class Webhooks:
         webhook = await self.read(name)
         replayed = 0
         if event_id is not None:
-            event = await webhook_rows.placed_event(self._database, event_id)
+            event = await webhook_rows.placed_event(self.database, event_id)
             if event is None:
                 raise NotFound("there is no such event, or none that siblings are told of")
             replayed += await self._queue_again(webhook, [event])
         elif since is not None:
             before: int | None = LAST_POSITION
             while before is not None:
-                events, before = await webhook_rows.placed_since(self._database, since, before=before, size=page_size)
+                events, before = await webhook_rows.placed_since(self.database, since, before=before, size=page_size)
                 replayed += await self._queue_again(webhook, events)
         log.info("webhook_replayed", webhook=name, events=replayed)
-        self._deliveries.wake()
+        self.deliveries.wake()
         return replayed
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
         subscribed = [event for event in events if webhook_rows.is_subscribed(event, types=webhook.types)]
         if not subscribed:
             return 0
-        async with self._database.begin() as transaction:
-            return await webhook_rows.queue_again(transaction, webhook.id, subscribed, now=self._clock())
+        async with self.database.begin() as transaction:
+            return await webhook_rows.queue_again(transaction, webhook.id, subscribed, now=self.clock())
 
     async def _check(self, url: str) -> None:
         try:
-            await check_url(url, resolver=self._name_resolver)
+            await check_url(url, resolver=self.name_resolver)
         except RefusedUrl as exc:
             raise InvalidRequest.of("url", str(exc)) from None
 

@@ -8,6 +8,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES, UserFields
@@ -43,35 +44,21 @@ class Entered:
     at: datetime
 
 
+@part
 class Entering:
     """Exchanges codes with WeChat, and stores logins. `newcomers`, if given, is asked about each new user."""
 
-    def __init__(
-        self,
-        *,
-        nicknames: Nicknames,
-        clock: Clock,
-        risk: Risk,
-        numbers: Numbers,
-        settings: Settings,
-        avatars: Avatars,
-        metrics: Metrics,
-        wechat: WeChat,
-        database: Database,
-        sealer: Sealer,
-        newcomers: Newcomers | None = None,
-    ) -> None:
-        self._nicknames = nicknames
-        self._clock = clock
-        self._risk = risk
-        self._numbers = numbers
-        self._settings = settings
-        self._avatars = avatars
-        self._metrics = metrics
-        self._wechat = wechat
-        self._database = database
-        self._sealer = sealer
-        self._newcomers = newcomers
+    nicknames: Nicknames
+    clock: Clock
+    risk: Risk
+    numbers: Numbers
+    settings: Settings
+    avatars: Avatars
+    metrics: Metrics
+    wechat: WeChat
+    database: Database
+    sealer: Sealer
+    newcomers: Newcomers | None = None
 
     async def log_in_with_code(
         self,
@@ -94,12 +81,12 @@ class Entering:
         Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, AccountLeaving.
         """
         identity, wechat_ms = await self.exchange_code(app, code)
-        now, nicknames = self._clock(), self._nicknames
+        now, nicknames = self.clock(), self.nicknames
         login, database_ms = await self.record_identity(
             app,
             identity,
             nickname=None if nicknames.are_checked else nickname,
-            avatar_url=None if self._avatars.serves(avatar_url) else avatar_url,
+            avatar_url=None if self.avatars.serves(avatar_url) else avatar_url,
             stays=stays,
             expires_in=expires_in,
             device=device,
@@ -109,14 +96,14 @@ class Entering:
         if login.ignored_fields:
             fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
             log.warning("login_without_profile", user_id=user.id, app_id=app.app_id, **fields)
-        if self._risk.is_noted or nicknames.are_checked:
-            left = self._settings.wechat_timeout - wechat_ms / 1000
+        if self.risk.is_noted or nicknames.are_checked:
+            left = self.settings.wechat_timeout - wechat_ms / 1000
             person = Person(user.id, app.app_id, identity.openid)
             user = await judge_login(
-                self._nicknames, self._risk, person, login, nickname=nickname, ip=device.ip, patience=left
+                self.nicknames, self.risk, person, login, nickname=nickname, ip=device.ip, patience=left
             )
-        self._numbers.count_login(is_new=login.is_new, at=now)
-        if login.is_new or self._settings.is_logged(login.session_id):
+        self.numbers.count_login(is_new=login.is_new, at=now)
+        if login.is_new or self.settings.is_logged(login.session_id):
             log.info(
                 "logged_in",
                 user_id=user.id,
@@ -125,7 +112,7 @@ class Entering:
                 is_new=login.is_new,
                 wechat_ms=wechat_ms,
                 database_ms=database_ms,
-                **self._settings.added_in_log(device.ip, is_always_logged=login.is_new),
+                **self.settings.added_in_log(device.ip, is_always_logged=login.is_new),
             )
         return Entered(login, user, identity.openid, now)
 
@@ -134,8 +121,8 @@ class Entering:
 
         Raises: WeChatError, SnapshotUser.
         """
-        with self._metrics.exchange() as exchange:
-            identity = await self._wechat.exchange(app, code)
+        with self.metrics.exchange() as exchange:
+            identity = await self.wechat.exchange(app, code)
         if identity.is_snapshot:
             raise _snapshot(app)
         return identity, exchange.milliseconds
@@ -160,7 +147,7 @@ class Entering:
             AccountLeaving.
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
-        may_sign_up = self._settings.may_sign_up(app) and not lacks_unionid
+        may_sign_up = self.settings.may_sign_up(app) and not lacks_unionid
         login_to_store = Login(
             app_id=app.app_id,
             openid=identity.openid,
@@ -171,9 +158,9 @@ class Entering:
             ip=device.ip,
             user_agent=device.user_agent,
             expires_in=expires_in,
-            is_judged=self._risk.is_noted,
-            may_sign_up=may_sign_up and self._newcomers is None,
-            roles=self._settings.roles_at_sign_up(app),
+            is_judged=self.risk.is_noted,
+            may_sign_up=may_sign_up and self.newcomers is None,
+            roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,
             stays=stays,
             may_be_snapshot=not app.is_mini_program,
@@ -184,10 +171,10 @@ class Entering:
             if lacks_unionid:
                 log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
                 raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
-            if self._newcomers is None or not may_sign_up:
+            if self.newcomers is None or not may_sign_up:
                 raise
             # Only now is it known that this would be a new user, and no connection is held meanwhile.
-            welcome = await self._newcomers.welcome(app, identity, ip=device.ip)
+            welcome = await self.newcomers.welcome(app, identity, ip=device.ip)
             login, milliseconds = await self._record(_welcomed(login_to_store, welcome), now=now)
             if login.is_new and login.user.external_id != welcome.external_id:
                 log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
@@ -202,14 +189,14 @@ class Entering:
         return login, milliseconds
 
     async def _record(self, login: Login, *, now: datetime) -> tuple[LoggedIn, float]:
-        with self._metrics.storing() as storing:
-            logged_in = await record_login(self._database, login, now=now, observe_merge=self._metrics.merged)
+        with self.metrics.storing() as storing:
+            logged_in = await record_login(self.database, login, now=now, observe_merge=self.metrics.merged)
         return logged_in, storing.milliseconds
 
     def _sealed(self, app: App, identity: WeChatIdentity) -> bytes | None:
         if identity.session_key is None:
             return None
-        return self._sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
+        return self.sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
 
 
 def _welcomed(login: Login, welcome: Welcome) -> Login:

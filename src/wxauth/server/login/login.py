@@ -21,6 +21,7 @@ from wxauth.server.consents.consents import give_consents, missing_from
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserFields, UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
@@ -58,29 +59,18 @@ class Tokens:
     """Why a login's phone code failed: the error code."""
 
 
+@part
 class Logins:
     """Logs people in by the codes of our clients, refreshes their tokens, and logs them out."""
 
-    def __init__(
-        self,
-        *,
-        apps: Apps,
-        issuer: Issuer,
-        clock: Clock,
-        settings: Settings,
-        entering: Entering,
-        refresh_tokens: RefreshTokens,
-        database: Database,
-        phones: Phones,
-    ) -> None:
-        self._apps = apps
-        self._issuer = issuer
-        self._clock = clock
-        self._settings = settings
-        self._entering = entering
-        self._refresh_tokens = refresh_tokens
-        self._database = database
-        self._phones = phones
+    apps: Apps
+    issuer: Issuer
+    clock: Clock
+    settings: Settings
+    entering: Entering
+    refresh_tokens: RefreshTokens
+    database: Database
+    phones: Phones
 
     async def log_in(
         self,
@@ -104,7 +94,7 @@ class Logins:
         """
         try:
             return await self._log_in(
-                self._apps.for_login(app_id),
+                self.apps.for_login(app_id),
                 code,
                 nickname=nickname,
                 avatar_url=avatar_url,
@@ -114,7 +104,7 @@ class Logins:
                 device=device,
             )
         except WxAuthError as error:
-            error.app_id = self._apps.default_id if app_id is None else app_id
+            error.app_id = self.apps.default_id if app_id is None else app_id
             raise
 
     async def _log_in(
@@ -131,10 +121,10 @@ class Logins:
     ) -> Tokens:
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
             raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
-        self._issuer.ensure_ready(self._clock())  # before the code is used up, because this may fail
+        self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
 
-        refresh_expires_in = app_session_lifetimes(self._settings).unrefreshed
-        entered = await self._entering.log_in_with_code(
+        refresh_expires_in = app_session_lifetimes(self.settings).unrefreshed
+        entered = await self.entering.log_in_with_code(
             app,
             code,
             nickname=nickname,
@@ -165,26 +155,26 @@ class Logins:
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
             AccountDisabled.
         """
-        now = self._clock()
-        token = self._refresh_tokens.parse(refresh_token)
+        now = self.clock()
+        token = self.refresh_tokens.parse(refresh_token)
         if token is None:
             raise InvalidRefreshToken("the refresh token is not one of ours")
-        self._issuer.ensure_ready(now)  # before the token is used up, because this may fail
+        self.issuer.ensure_ready(now)  # before the token is used up, because this may fail
         outcome = await rotate_refresh_token(
-            self._database,
+            self.database,
             token,
             ip=device.ip,
             user_agent=device.user_agent,
-            lifetimes=app_session_lifetimes(self._settings),
+            lifetimes=app_session_lifetimes(self.settings),
             now=now,
         )
         if isinstance(outcome, RefreshRefused):
-            has_limit = outcome.app_id is not None and self._apps.max_sessions_of(outcome.app_id) is not None
+            has_limit = outcome.app_id is not None and self.apps.max_sessions_of(outcome.app_id) is not None
             raise _refused(outcome, token.session_id, has_limit=has_limit)
 
-        now = self._clock()  # again, because waiting for the database may have taken seconds
-        if self._settings.is_logged(token.session_id):
-            added = self._settings.added_in_log(device.ip)
+        now = self.clock()  # again, because waiting for the database may have taken seconds
+        if self.settings.is_logged(token.session_id):
+            added = self.settings.added_in_log(device.ip)
             log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
         return self._tokens(
             outcome,
@@ -198,7 +188,7 @@ class Logins:
     async def log_out(self, *, session_id: UUID) -> None:
         """End a session. Idempotent: it may have ended, or may never have existed."""
         user_id = await end_session(
-            self._database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self._clock()
+            self.database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self.clock()
         )
         if user_id is not None:
             log.info("logged_out", user_id=user_id, session_id=session_id)
@@ -214,13 +204,13 @@ class Logins:
         now: datetime,
     ) -> UserFields:
         """Record those of the consents that are in force. Returns the user, unchanged if recording fails."""
-        in_force = self._settings.consents
+        in_force = self.settings.consents
         requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
         if not missing_from(user.consents, requested):
             return user
         try:
             in_session = UserInSession.of(user, app_id=app.app_id, openid=openid)
-            given = await give_consents(self._database, in_session, requested, ip=ip, now=now)
+            given = await give_consents(self.database, in_session, requested, ip=ip, now=now)
         except WxAuthError as exc:
             log.warning("login_without_consents", user_id=user.id, app_id=app.app_id, reason=exc.code)
             return user
@@ -229,7 +219,7 @@ class Logins:
     async def _with_phone(self, app: App, user: UserFields, *, openid: str, code: str) -> tuple[UserFields, str | None]:
         """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
         try:
-            return await self._phones.bind(app, openid=openid, code=code), None
+            return await self.phones.bind(app, openid=openid, code=code), None
         except WxAuthError as exc:
             log.warning("login_without_phone", user_id=user.id, app_id=app.app_id, reason=exc.code)
             return user, exc.code
@@ -248,12 +238,12 @@ class Logins:
         phone_error: str | None = None,
         now: datetime,
     ) -> Tokens:
-        claims = self._apps.claims_of(user.app_id)
-        issued = self._issuer.issue(user, TokenSession(id=session_id, left=refresh_expires_in, claims=claims), now=now)
+        claims = self.apps.claims_of(user.app_id)
+        issued = self.issuer.issue(user, TokenSession(id=session_id, left=refresh_expires_in, claims=claims), now=now)
         return Tokens(
             access_token=issued.value,
             expires_in=issued.expires_in,
-            refresh_token=self._refresh_tokens.issue(session_id, generation),
+            refresh_token=self.refresh_tokens.issue(session_id, generation),
             refresh_expires_in=refresh_expires_in,
             session_id=session_id,
             is_new_user=is_new_user,

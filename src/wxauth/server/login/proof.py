@@ -4,6 +4,7 @@ from wxauth.errors import WrongPerson
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.login.login import LoginLimiter
 from wxauth.server.session_keys.rows import keep_key
@@ -13,17 +14,15 @@ from wxauth.server.wechat.client import WeChat
 log = get_logger()
 
 
+@part
 class Proofs:
     """Proves that a person is present."""
 
-    def __init__(
-        self, *, apps: Apps, limiter: LoginLimiter, wechat: WeChat, sealer: Sealer, database: Database
-    ) -> None:
-        self._apps = apps
-        self._limiter = limiter
-        self._wechat = wechat
-        self._sealer = sealer
-        self._database = database
+    apps: Apps
+    limiter: LoginLimiter
+    wechat: WeChat
+    sealer: Sealer
+    database: Database
 
     async def prove(self, caller: Caller, login_code: str, *, ip: str | None) -> None:
         """Check with WeChat that a `wx.login` code belongs to the session's identity. It is rate-limited as a login.
@@ -36,12 +35,12 @@ class Proofs:
         Raises: RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         app_id, openid = caller.user.app_id, caller.user.openid
-        await self._limiter.admit_address(ip)
-        app = self._apps.find(app_id)
-        identity = await self._wechat.exchange(app, login_code)
+        await self.limiter.admit_address(ip)
+        app = self.apps.find(app_id)
+        identity = await self.wechat.exchange(app, login_code)
         if identity.openid != openid:
             log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)
             raise WrongPerson("login_code is another person's than the session: log in again")
         if identity.session_key is not None:
-            sealed = self._sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
-            await keep_key(self._database, caller.session_id, sealed)
+            sealed = self.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
+            await keep_key(self.database, caller.session_id, sealed)

@@ -14,7 +14,6 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.database import CONFLICTS, Transaction, is_refusal
 from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
 from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Options
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.files import NumberedLine
@@ -89,7 +88,6 @@ async def import_users(
     numbered = iter(lines)
     await services[Apps].refresh()
     kept = MadeOnDisk()
-    parts = {**services.parts, Settings: services.settings}
     while batch := list(islice(numbered, BATCH)):
         refusals: list[ImportRefusal] = []
         readable: list[tuple[int, Line]] = []
@@ -97,7 +95,7 @@ async def import_users(
             if text is None:
                 counts.add(LineOutcome.BLANK)
                 continue
-            line = [text] if isinstance(text, Fault) else Line.read(text, parts)
+            line = [text] if isinstance(text, Fault) else Line.read(text, services.parts)
             if isinstance(line, Line):
                 readable.append((number, line))
             else:

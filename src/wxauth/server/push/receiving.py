@@ -2,13 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from wxauth.errors import InvalidRequest, NotFound, StorageUnavailable
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.rows import claim_signature
@@ -27,11 +29,12 @@ STORAGE_TIMEOUT_SECONDS: Final = 1.0
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 
 
+@part
 class PushedMessages:
     """Receives WeChat's messages.
 
     Args:
-        find_app: Returns the app of an id. Raises: UnknownApp.
+        apps: The apps that get messages.
         database: Where used signatures are.
         clock: The time.
         background: Finishes work that WeChat no longer waits for.
@@ -40,33 +43,22 @@ class PushedMessages:
         patience: Seconds that a response waits for the database.
     """
 
-    def __init__(
-        self,
-        find_app: Callable[[str], App],
-        database: Database,
-        clock: Clock,
-        *,
-        background: Background,
-        withdrawals: Withdrawals,
-        picture_checks: PictureChecks,
-        patience: float = STORAGE_TIMEOUT_SECONDS,
-    ) -> None:
-        self._find_app = find_app
-        self._database = database
-        self._clock = clock
-        self._background = background
-        self._withdrawals = withdrawals
-        self._picture_checks = picture_checks
-        self._patience = patience
+    apps: Apps
+    database: Database
+    clock: Clock
+    background: Background
+    withdrawals: Withdrawals
+    picture_checks: PictureChecks
+    patience: float = STORAGE_TIMEOUT_SECONDS
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """The response that WeChat expects before it saves a push URL.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
         """
-        now = self._clock()
+        now = self.clock()
         signature = read_handshake(self._app_with_push(app_id), query, now=now)
-        await self._in_time(claim_signature(self._database, signature, now=now), name=f"handshake of {app_id}")
+        await self._in_time(claim_signature(self.database, signature, now=now), name=f"handshake of {app_id}")
         echostr = query.get("echostr", "")
         if not _ECHOSTR.fullmatch(echostr):
             raise InvalidRequest.of("echostr", "Must be 1 to 256 printable characters")
@@ -77,11 +69,11 @@ class PushedMessages:
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
         """
-        message = read_message(self._app_with_push(app_id), query, body, now=self._clock())
+        message = read_message(self._app_with_push(app_id), query, body, now=self.clock())
         await self._in_time(self._process(message), name=f"message in {app_id}")
 
     def _app_with_push(self, app_id: str) -> App:
-        app = self._find_app(app_id)
+        app = self.apps.find(app_id)
         if app.push_token is None:
             raise NotFound("this app has no push_token, so it takes no messages")
         return app
@@ -89,23 +81,23 @@ class PushedMessages:
     async def _in_time(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Start the work, and wait for it up to `patience`. It continues, and may be done when WeChat sends again."""
         try:
-            async with asyncio.timeout(self._patience):
-                await asyncio.shield(self._background.start(work, name=name))
+            async with asyncio.timeout(self.patience):
+                await asyncio.shield(self.background.start(work, name=name))
         except TimeoutError as exc:
             raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
 
     async def _process(self, message: WeChatMessage) -> None:
-        now = self._clock()
+        now = self.clock()
         try:
             withdrawal = withdrawal_in(message)
-            verdict = verdict_in(message) if withdrawal is None and self._picture_checks.are_on else None
+            verdict = verdict_in(message) if withdrawal is None and self.picture_checks.are_on else None
         except InvalidRequest:
             # So that nobody reuses the signature of an unreadable message.
-            await claim_signature(self._database, message.signature, now=now)
+            await claim_signature(self.database, message.signature, now=now)
             raise
         if withdrawal is not None:
-            await self._withdrawals.carry_out(message, withdrawal)
+            await self.withdrawals.carry_out(message, withdrawal)
             return
-        await claim_signature(self._database, message.signature, now=now)
+        await claim_signature(self.database, message.signature, now=now)
         if verdict is not None:
-            await self._picture_checks.settle(message.app_id, verdict)
+            await self.picture_checks.settle(message.app_id, verdict)

@@ -8,6 +8,7 @@ from wxauth.errors import InvalidSignature
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.phones.rows import delete_answers
@@ -25,6 +26,7 @@ _WITHDRAWAL: Final = "withdrawal"
 log = get_logger()
 
 
+@part
 class Withdrawals:
     """Carries out each withdrawal once.
 
@@ -37,18 +39,10 @@ class Withdrawals:
         kept_in_memory: Seconds for which a failed withdrawal is retried.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        clock: Clock,
-        *,
-        promises: Promises,
-        kept_in_memory: float = KEPT_IN_MEMORY_SECONDS,
-    ) -> None:
-        self._database = database
-        self._clock = clock
-        self._promises = promises
-        self.kept_in_memory = kept_in_memory
+    database: Database
+    clock: Clock
+    promises: Promises
+    kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
 
     async def carry_out(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
         """Carry out a withdrawal, now or later, once its signature is bound to the message.
@@ -59,7 +53,7 @@ class Withdrawals:
         app_id, key = message.app_id, message.signature.digest
 
         async def carry_out() -> None:
-            await claim_signature(self._database, message.signature, now=self._clock())
+            await claim_signature(self.database, message.signature, now=self.clock())
             await self._carry_out(app_id, withdrawal)
 
         async def carry_out_late() -> None:
@@ -73,7 +67,7 @@ class Withdrawals:
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
-            self._promises.put_off(
+            self.promises.put_off(
                 _WITHDRAWAL,
                 key,
                 carry_out_late,
@@ -84,11 +78,11 @@ class Withdrawals:
                 withdrawn="all" if withdrawal.is_whole else withdrawal.fields,
             )
             raise
-        self._promises.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
+        self.promises.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
 
     async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
-        now = self._clock()
-        async with self._database.begin() as transaction:
+        now = self.clock()
+        async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late one is carried out, and clears even what was set after it was
             # sent.
             if not await remember_message(transaction, withdrawal.mark, now=now):

@@ -8,14 +8,15 @@ from typing import TypeVar
 
 import httpx
 
-from wxauth.server.apps.managing import ManagedApps
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.client_limits import ClientLimits
-from wxauth.server.console.sessions import ConsoleSessions, ConsoleTokens
+from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
+from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.core.parts import Parts
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -23,7 +24,6 @@ from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_transport import WebhookTransport
-from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.issuing import Issuer
 from wxauth.server.keys.keyring import KeyRing
@@ -31,39 +31,26 @@ from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login.entering import Entering
-from wxauth.server.login.login import LoginLimiter, Logins
-from wxauth.server.login.proof import Proofs
+from wxauth.server.login.login import LoginLimiter
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.push.receiving import PushedMessages
-from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.risk.risk import Risk
 from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.readiness import Readiness
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.service.waits import WAITS, Waits
-from wxauth.server.session_keys.session_keys import SessionKeys
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
-from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users.staff_reads import StaffReads
-from wxauth.server.websites.authorizations import Authorizations
-from wxauth.server.websites.continuing import Continuing
-from wxauth.server.websites.id_tokens import IdTokenHints
-from wxauth.server.websites.links import Links
-from wxauth.server.websites.phone_id_tokens import PhoneIdTokens
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_pictures import ScanPictures
-from wxauth.server.websites.scans import Scans
 from wxauth.server.websites.secrets import UserCodes
-from wxauth.server.websites.site_requests import SiteRequests
-from wxauth.server.websites.site_tokens import SiteTokens
 from wxauth.server.websites.url_links import UrlLinks
-from wxauth.server.websites.visits import Visits
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.http_client import WeChatHttp
@@ -124,8 +111,13 @@ def build_services(
         are_open = (it.app for it in apps.all() if it.is_enabled and settings.may_sign_up(it.app))
         return frozenset(role for app in are_open for role in settings.roles_at_sign_up(app))
 
-    background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
-    promises = Promises(observe=metrics.put_off, pause=waits.promises)
+    parts = Parts({Settings: settings, Clock: clock, Database: database, Sealer: sealer, KeyRing: keys, Apps: apps})
+    parts |= {PrometheusMetrics: metrics, Metrics: metrics, Tracing: tracing}
+    make = parts.make
+    background = make(
+        Background, patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell
+    )
+    promises = make(Promises, observe=metrics.put_off, pause=waits.promises)
 
     def make_wechat() -> WeChat:
         transport = wechat_transport or HttpTransport(
@@ -141,30 +133,24 @@ def build_services(
             hints=errcode_hints,
         )
 
-    wechat = make_wechat()
-    wechat_tokens = WeChatTokens(wechat, clock)
-    # Separate connections, so that an API that hangs cannot exhaust those that logins need.
-    wechat_api = WeChatApi(make_wechat(), wechat_tokens)
-    opinions = Opinions(
-        wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
-    )
-    name_resolver = NameResolver()
-    issuer = Issuer(settings, keys)
-    verifier = Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys)
-    refresh_tokens = RefreshTokens(settings.secret_keys)
-
     def make_limiter(kind: type[Limiter], rate: str, what: str) -> Limiter:
         return kind(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
 
-    login_limiter = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
-    scan_limits = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
-    client_limits = ClientLimits(settings, metrics, clock, partial(make_limiter, RateLimiter))
-    phones = Phones(
-        database,
-        sealer,
-        wechat_api,
-        clock,
-        promises=promises,
+    wechat = parts[WeChat] = make_wechat()
+    wechat_tokens = make(WeChatTokens)
+    # Separate connections, so that an API that hangs cannot exhaust those that logins need.
+    wechat_api = make(WeChatApi, wechat=make_wechat())
+    make(Opinions, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions)
+    name_resolver = make(NameResolver)
+    make(Issuer)
+    verifier = make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=keys)
+    for kind in (RefreshTokens, ConsoleTokens, UserCodes):
+        make(kind, secret_keys=settings.secret_keys)
+    login_limiter = parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
+    scan_limits = parts[ScanLimits] = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
+    client_limits = make(ClientLimits, make=partial(make_limiter, RateLimiter))
+    phones = make(
+        Phones,
         attempts=Attempts(database, clock, what="phone_code", detail="this person has sent too many phone codes"),
         observe_merge=metrics.merged,
         timeout=settings.wechat_timeout,
@@ -176,15 +162,10 @@ def build_services(
         farewell=waits.phones_farewell,
     )
     receivers = WebhookTransport(resolve=name_resolver.resolve)
-    deliveries = Deliveries(
-        database,
-        sealer,
-        clock,
-        logouts=BackchannelLogouts(
-            settings=settings,
-            database=database,
-            clock=clock,
-            keys=keys,
+    deliveries = make(
+        Deliveries,
+        logouts=make(
+            BackchannelLogouts,
             transport=receivers,
             observe=metrics.backchannel_logout,
             patience=waits.backchannel_logouts,
@@ -194,63 +175,26 @@ def build_services(
         patience=waits.webhooks,
         pause=waits.deliveries,
     )
-    picture_checks = PictureChecks(database, opinions, clock, background=background, policy=settings.avatar_check)
-    withdrawals = Withdrawals(database, clock, promises=promises)
-    avatars = Avatars(database, clock, checks=picture_checks, issuer=settings.issuer)
-    numbers = Numbers(database, clock, store_pause=waits.numbers_store)
-    refusals = Refusals(database, clock, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store)
-    staff_reads = StaffReads(database, clock, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
-    nicknames = Nicknames(
-        database,
-        opinions,
-        clock,
-        background=background,
+    make(PictureChecks, policy=settings.avatar_check)
+    avatars = make(Avatars, issuer=settings.issuer)
+    numbers = make(Numbers, store_pause=waits.numbers_store)
+    refusals = make(Refusals, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store)
+    staff_reads = make(StaffReads, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
+    make(
+        Nicknames,
         attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
         policy=settings.nickname_check,
     )
-    risk = Risk(
-        database,
-        opinions,
-        clock,
-        background=background,
-        promises=promises,
-        policy=settings.risk_policy,
-        roles_at_sign_up=roles_at_sign_up,
-    )
+    make(Risk, policy=settings.risk_policy, roles_at_sign_up=roles_at_sign_up)
     sign_up_hook = make_sign_up_hook(
         settings, clock, transport=WebhookTransport(resolve=name_resolver.resolve), observe=metrics.sign_up_hook
     )
-    entering = Entering(
-        settings=settings,
-        database=database,
-        sealer=sealer,
-        clock=clock,
-        metrics=metrics,
-        wechat=wechat,
-        nicknames=nicknames,
-        avatars=avatars,
-        risk=risk,
-        numbers=numbers,
-        newcomers=sign_up_hook,
-    )
-    logins = Logins(
-        settings=settings,
-        database=database,
-        clock=clock,
-        apps=apps,
-        entering=entering,
-        phones=phones,
-        issuer=issuer,
-        refresh_tokens=refresh_tokens,
-    )
-    proofs = Proofs(apps=apps, limiter=login_limiter, wechat=wechat, sealer=sealer, database=database)
-    user_codes = UserCodes(settings.secret_keys)
-    url_links = UrlLinks(
-        settings=settings, database=database, clock=clock, apps=apps, sealer=sealer, wechat_api=wechat_api
-    )
-    turns = Turns(patience=waits.turns)
-    hints = IdTokenHints(settings, database, keys)
-    console_tokens = ConsoleTokens(settings.secret_keys)
+    make(Entering, newcomers=sign_up_hook)
+    make(Turns, patience=waits.turns)
+    make(PushedMessages, patience=waits.pushed_messages)
+    make(ScanPictures, find_app=apps.for_login)
+    make(UrlLinks)
+    make(Readiness)
     return Services(
         settings=settings,
         clock=clock,
@@ -260,136 +204,7 @@ def build_services(
         promises=promises,
         metrics=metrics,
         verifier=verifier,
-        parts={
-            KeyRing: keys,
-            Issuer: issuer,
-            Apps: apps,
-            RefreshTokens: refresh_tokens,
-            ConsoleTokens: console_tokens,
-            ConsoleSessions: ConsoleSessions(
-                settings=settings,
-                database=database,
-                clock=clock,
-                promises=promises,
-                metrics=metrics,
-                numbers=numbers,
-                console_tokens=console_tokens,
-                issuer=issuer,
-                turns=turns,
-            ),
-            WeChat: wechat,
-            WeChatTokens: wechat_tokens,
-            ManagedApps: ManagedApps(
-                apps=apps, settings=settings, database=database, sealer=sealer, clock=clock, wechat=wechat
-            ),
-            SessionKeys: SessionKeys(apps=apps, database=database, sealer=sealer, clock=clock, wechat_api=wechat_api),
-            Webhooks: Webhooks(
-                database=database, sealer=sealer, clock=clock, deliveries=deliveries, name_resolver=name_resolver
-            ),
-            SharedWeChatTokens: SharedWeChatTokens(apps, wechat_tokens, database, clock, metrics=metrics),
-            WeChatApi: wechat_api,
-            LoginLimiter: login_limiter,
-            Entering: entering,
-            Logins: logins,
-            Proofs: proofs,
-            Phones: phones,
-            Nicknames: nicknames,
-            Risk: risk,
-            Avatars: avatars,
-            PictureChecks: picture_checks,
-            Turns: turns,
-            Withdrawals: withdrawals,
-            PushedMessages: PushedMessages(
-                apps.find,
-                database,
-                clock,
-                background=background,
-                withdrawals=withdrawals,
-                picture_checks=picture_checks,
-                patience=waits.pushed_messages,
-            ),
-            Deliveries: deliveries,
-            NameResolver: name_resolver,
-            ScanLimits: scan_limits,
-            ClientLimits: client_limits,
-            ScanPictures: ScanPictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
-            UserCodes: user_codes,
-            SiteRequests: SiteRequests(
-                database=database, clock=clock, metrics=metrics, scan_limits=scan_limits, user_codes=user_codes
-            ),
-            Scans: Scans(
-                settings=settings,
-                database=database,
-                clock=clock,
-                metrics=metrics,
-                user_codes=user_codes,
-                proofs=proofs,
-            ),
-            Visits: Visits(
-                settings=settings,
-                database=database,
-                clock=clock,
-                metrics=metrics,
-                apps=apps,
-                scan_limits=scan_limits,
-                background=background,
-                numbers=numbers,
-                entering=entering,
-            ),
-            Links: Links(
-                settings=settings,
-                database=database,
-                clock=clock,
-                metrics=metrics,
-                apps=apps,
-                sealer=sealer,
-                scan_limits=scan_limits,
-                proofs=proofs,
-                url_links=url_links,
-            ),
-            UrlLinks: url_links,
-            IdTokenHints: hints,
-            Continuing: Continuing(
-                settings=settings, database=database, clock=clock, metrics=metrics, hints=hints, turns=turns
-            ),
-            Authorizations: Authorizations(
-                settings=settings,
-                database=database,
-                clock=clock,
-                metrics=metrics,
-                proofs=proofs,
-                hints=hints,
-                sealer=sealer,
-            ),
-            PhoneIdTokens: PhoneIdTokens(
-                settings=settings,
-                database=database,
-                clock=clock,
-                apps=apps,
-                proofs=proofs,
-                keys=keys,
-                metrics=metrics,
-                numbers=numbers,
-            ),
-            SiteTokens: SiteTokens(
-                settings=settings,
-                database=database,
-                clock=clock,
-                metrics=metrics,
-                numbers=numbers,
-                keys=keys,
-                issuer=issuer,
-                verifier=verifier,
-                refresh_tokens=refresh_tokens,
-                turns=turns,
-            ),
-            Numbers: numbers,
-            Refusals: refusals,
-            StaffReads: staff_reads,
-            PrometheusMetrics: metrics,
-            Readiness: Readiness(database, keys, clock),
-            Tracing: tracing,
-        },
+        parts=parts,
         closing=[
             [avatars],  # first: no request is left that waits for its picture
             # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.

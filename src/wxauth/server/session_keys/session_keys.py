@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
 from hmac import digest
@@ -24,6 +24,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, session_key_context
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_daily, record_event
@@ -68,17 +69,17 @@ class Signature:
     value: str
 
 
+@part
 class SessionKeys:
     """Decrypts data and signs with the session_keys, and has WeChat check and reset them."""
 
-    def __init__(self, *, clock: Clock, database: Database, apps: Apps, wechat_api: WeChatApi, sealer: Sealer) -> None:
-        self._clock = clock
-        self._database = database
-        self._apps = apps
-        self._wechat_api = wechat_api
-        self._sealer = sealer
-        self._signed_on: dict[tuple[str, str], date] = {}
-        """The last day on which a client had something signed for an app, as the trail has it."""
+    clock: Clock
+    database: Database
+    apps: Apps
+    wechat_api: WeChatApi
+    sealer: Sealer
+    _signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
+    """The last day on which a client had something signed for an app, as the trail has it."""
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
         """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
@@ -86,11 +87,11 @@ class SessionKeys:
         Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
             WrongAppKind, SessionKeyExpired, InvalidRequest.
         """
-        now = self._clock()
-        keys = await keys_in_session(self._database, session_id=principal.session_id, user_id=principal.id, now=now)
+        now = self.clock()
+        keys = await keys_in_session(self.database, session_id=principal.session_id, user_id=principal.id, now=now)
         if keys is None:
             raise InvalidToken("the session has ended")
-        if self._apps.kind_of(keys.app_id) not in ("mini_program", None):
+        if self.apps.kind_of(keys.app_id) not in ("mini_program", None):
             raise WrongAppKind(_NO_KEY)
         opened = self._opened(keys, encrypted_data, iv)
         if opened is None:
@@ -116,10 +117,10 @@ class SessionKeys:
         Raises: UnknownApp, WrongAppKind, NotFound, InvalidRequest (the user has several identities in the app),
             AccountDisabled, AccountLeaving, SessionKeyExpired, other WeChatError.
         """
-        app = self._apps.find(app_id)
+        app = self.apps.find(app_id)
         if not app.is_mini_program:
             raise WrongAppKind(_NO_KEY)
-        found = await keys_of_newest_logins(self._database, app_id=app_id, openid=openid, user_id=user_id)
+        found = await keys_of_newest_logins(self.database, app_id=app_id, openid=openid, user_id=user_id)
         if not found:
             raise NotFound("there is no such user in this app")
         if len(found) > 1:
@@ -127,7 +128,7 @@ class SessionKeys:
         key = found[0]
         session_key = self._usable(key, app_id)
         if session_key is None or (
-            is_checked and not await self._wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
+            is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
         ):
             raise SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
         await self._note_signing(app_id, by)
@@ -144,7 +145,7 @@ class SessionKeys:
 
         Raises: NotFound, UnknownApp, WrongAppKind.
         """
-        if app_id is not None and not self._apps.find(app_id).is_mini_program:
+        if app_id is not None and not self.apps.find(app_id).is_mini_program:
             raise WrongAppKind(_NO_KEY)
         keys = await self._current_keys(user_id)
         return [await self._reset(key, by=by) for key in keys if app_id in (None, key.app_id)]
@@ -158,34 +159,34 @@ class SessionKeys:
         return None if key.sealed is None else self._unsealed(app_id, key.openid, key.sealed)
 
     async def _note_signing(self, app_id: str, by: Actor) -> None:
-        now = self._clock()
+        now = self.clock()
         if self._signed_on.get((by.name, app_id)) != now.date():
-            await record_daily(self._database, EventType.CLIENT_SIGNED, by=by, app_id=app_id, now=now)
+            await record_daily(self.database, EventType.CLIENT_SIGNED, by=by, app_id=app_id, now=now)
             self._signed_on[by.name, app_id] = now.date()
 
     async def _current_keys(self, user_id: UUID) -> Sequence[CurrentKey]:
-        remaining_id = await current_user(self._database, user_id)
-        keys = [] if remaining_id is None else await current_keys(self._database, remaining_id)
+        remaining_id = await current_user(self.database, user_id)
+        keys = [] if remaining_id is None else await current_keys(self.database, remaining_id)
         if not keys:
             raise NotFound("there is no such user")
         return keys
 
     async def _check(self, key: CurrentKey) -> SessionKeyState:
         async def check(app: App, session_key: bytes) -> bool:
-            return await self._wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
+            return await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
 
         return await self._state(key, check)
 
     async def _reset(self, key: CurrentKey, *, by: Actor) -> SessionKeyState:
         async def reset(app: App, session_key: bytes) -> bool:
-            anew = await self._wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
+            anew = await self.wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
             return await self._store(key, anew, by=by)
 
         return await self._state(key, reset)
 
     async def _state(self, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> SessionKeyState:
         try:
-            app = self._apps.find(key.app_id)
+            app = self.apps.find(key.app_id)
             if not app.is_mini_program:
                 return SessionKeyState(key.app_id, key.openid, is_valid=None, error=WrongAppKind.code)
             session_key = None if key.sealed is None else self._unsealed(key.app_id, key.openid, key.sealed)
@@ -200,8 +201,8 @@ class SessionKeys:
     async def _store(self, key: CurrentKey, anew: bytes, *, by: Actor) -> bool:
         """Store a new key in the session of the former one. Returns False if the session has ended."""
         assert key.session_id is not None, "a key is stored with its session"
-        sealed = self._sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
-        async with self._database.begin() as transaction:
+        sealed = self.sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
+        async with self.database.begin() as transaction:
             user_id = await lock_user_of_session(transaction, key.session_id)
             if user_id is None or not await replace_key(transaction, key.session_id, sealed):
                 return False
@@ -209,7 +210,7 @@ class SessionKeys:
                 transaction,
                 EventType.SESSION_KEY_RESET,
                 by=by,
-                at=self._clock(),
+                at=self.clock(),
                 user_id=user_id,
                 app_id=key.app_id,
                 data={"session_id": key.session_id},
@@ -230,7 +231,7 @@ class SessionKeys:
 
     def _unsealed(self, app_id: str, openid: str, sealed: bytes) -> bytes | None:
         try:
-            return self._sealer.open(sealed, context=session_key_context(app_id, openid))
+            return self.sealer.open(sealed, context=session_key_context(app_id, openid))
         except CannotOpen as exc:
             log.error(
                 "session_key_not_unsealed",

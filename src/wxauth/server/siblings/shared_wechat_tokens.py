@@ -9,6 +9,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_daily, record_event
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
@@ -19,17 +20,15 @@ LOOKED_WITHIN: Final = timedelta(minutes=1)
 log = get_logger()
 
 
+@part
 class SharedWeChatTokens:
     """Hands out the apps' WeChat tokens, and replaces them."""
 
-    def __init__(
-        self, apps: Apps, wechat_tokens: WeChatTokens, database: Database, clock: Clock, *, metrics: Metrics
-    ) -> None:
-        self._apps = apps
-        self._wechat_tokens = wechat_tokens
-        self._database = database
-        self._clock = clock
-        self._metrics = metrics
+    apps: Apps
+    wechat_tokens: WeChatTokens
+    database: Database
+    clock: Clock
+    metrics: Metrics
 
     async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
         """The app's WeChat token, for a service client. The audit trail records this once a day per client.
@@ -37,10 +36,10 @@ class SharedWeChatTokens:
         Raises: UnknownApp, WrongAppKind, WeChatError.
         """
         app = self._app_with_token(app_id)
-        with self._metrics.wechat_token_read(app.app_id):
-            token = await self._wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
+        with self.metrics.wechat_token_read(app.app_id):
+            token = await self.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
         read, by = EventType.WECHAT_TOKEN_READ, Actor(client_id, ip)
-        await record_daily(self._database, read, by=by, app_id=app.app_id, now=self._clock())
+        await record_daily(self.database, read, by=by, app_id=app.app_id, now=self.clock())
         return token
 
     async def force(self, app_id: str) -> None:
@@ -51,14 +50,14 @@ class SharedWeChatTokens:
         Raises: UnknownApp, WrongAppKind, WeChatError.
         """
         app = self._app_with_token(app_id)
-        forced, now = EventType.WECHAT_TOKEN_FORCED, self._clock()
-        async with self._database.begin() as transaction:
+        forced, now = EventType.WECHAT_TOKEN_FORCED, self.clock()
+        async with self.database.begin() as transaction:
             await record_event(transaction, forced, by=OPERATOR, at=now, app_id=app.app_id)
-        await self._wechat_tokens.force(app)
+        await self.wechat_tokens.force(app)
         log.info("access_token_forced", app_id=app.app_id)
 
     def _app_with_token(self, app_id: str) -> App:
-        app = self._apps.find(app_id)
+        app = self.apps.find(app_id)
         if not app.has_wechat_token:
             raise WrongAppKind(f"WeChat gives a {app.kind} no access token of its own")
         return app

@@ -15,6 +15,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rates import SITES
@@ -62,27 +63,17 @@ def may_answer(client: Client) -> bool:
     return ADMIN_SCOPE not in client.scopes
 
 
+@part
 class Authorizations:
     """Answers a person's consent to a login in an app's own browser."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        clock: Clock,
-        proofs: Proofs,
-        metrics: Metrics,
-        hints: IdTokenHints,
-        sealer: Sealer,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._clock = clock
-        self._proofs = proofs
-        self._metrics = metrics
-        self._hints = hints
-        self._sealer = sealer
+    settings: Settings
+    database: Database
+    clock: Clock
+    proofs: Proofs
+    metrics: Metrics
+    hints: IdTokenHints
+    sealer: Sealer
 
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
         """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back.
@@ -90,39 +81,37 @@ class Authorizations:
         Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         try:
-            client, redirect_uri = await requesting_site(self._database, parameters)
+            client, redirect_uri = await requesting_site(self.database, parameters)
             if not may_answer(client):
                 raise Unanswerable(Mistake.CLIENT)
-            asked = checked_request(self._settings, client, redirect_uri, parameters)
-            asked = await bound_to_hint(self._settings, self._hints, asked, parameters)
+            asked = checked_request(self.settings, client, redirect_uri, parameters)
+            asked = await bound_to_hint(self.settings, self.hints, asked, parameters)
             if asked.is_silent:
-                raise refusal(self._settings, asked, "login_required", "a web-view has no login of a browser")
+                raise refusal(self.settings, asked, "login_required", "a web-view has no login of a browser")
             logged_in_at = await self._login_for(asked, caller.session_id)
         except SentBack as exc:
-            await SITES.count_user(self._database, caller.user, now=self._clock())
+            await SITES.count_user(self.database, caller.user, now=self.clock())
             return self._url(exc.way_back)
         try:
-            await self._proofs.prove(caller, login_code, ip=device.ip)
-            code = await _make_code(
-                self._database, self._clock, caller, asked, device=device, logged_in_at=logged_in_at
-            )
+            await self.proofs.prove(caller, login_code, ip=device.ip)
+            code = await _make_code(self.database, self.clock, caller, asked, device=device, logged_in_at=logged_in_at)
         except AnotherPerson as exc:
-            self._metrics.door(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
-            return self._url(sent_back(self._settings, asked, **exc.answer))
+            self.metrics.door(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
+            return self._url(sent_back(self.settings, asked, **exc.answer))
         except WxAuthError as exc:
             is_ours = exc.status >= 500
-            self._metrics.door(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
+            self.metrics.door(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
             raise
-        return self._url(sent_back(self._settings, asked, code=code))
+        return self._url(sent_back(self.settings, asked, code=code))
 
     def way_back(self, sealed: str) -> WayBack:
         """What the URL of a page that posts a form contains. Raises: NotFound."""
         try:
-            plain = self._sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
+            plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
         except (ValueError, CannotOpen):
             raise NotFound("there is no such answer") from None
         redirect_uri, answer, ends_at = from_json(plain)
-        if self._clock().timestamp() >= ends_at:
+        if self.clock().timestamp() >= ends_at:
             raise NotFound("the answer is over")
         return WayBack(redirect_uri, answer, is_form=True)
 
@@ -130,21 +119,21 @@ class Authorizations:
         """The URL that takes a web-view back. One with a form is a page of ours: a mini-program only opens URLs."""
         if not way_back.is_form:
             return way_back.url
-        ends_at = self._clock() + AUTHORIZATION_CODE_LASTS
+        ends_at = self.clock() + AUTHORIZATION_CODE_LASTS
         plain = to_json([way_back.redirect_uri, way_back.answer, ends_at.timestamp()])
-        sealed = urlsafe_b64encode(self._sealer.seal(plain, context=FORM_POST_CONTEXT)).decode()
-        return f"{self._settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
+        sealed = urlsafe_b64encode(self.sealer.seal(plain, context=FORM_POST_CONTEXT)).decode()
+        return f"{self.settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
     async def _login_for(self, asked: SiteRequest, session_id: UUID) -> datetime:
         """When the phone logged in, if that is recent enough for the site. Raises: InvalidToken, SentBack."""
-        logged_in_at = await session_opened_at(self._database, session_id)
+        logged_in_at = await session_opened_at(self.database, session_id)
         if logged_in_at is None:
             raise InvalidToken("the session has ended")
-        age = self._clock() - logged_in_at
+        age = self.clock() - logged_in_at
         is_old = asked.requires_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
         if is_old and age > NEW_FOR:
             error = {"error": "login_required", "error_description": "the phone's login is too old: log in again"}
-            raise SentBack(sent_back(self._settings, asked, **error))
+            raise SentBack(sent_back(self.settings, asked, **error))
         return logged_in_at
 
 

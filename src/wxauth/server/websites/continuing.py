@@ -15,6 +15,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
@@ -51,44 +52,35 @@ _MINUTE: Final = timedelta(minutes=1)
 log = get_logger()
 
 
+@part
 class Continuing:
     """Answers the requests of sites from browsers that have a login."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        clock: Clock,
-        metrics: Metrics,
-        hints: IdTokenHints,
-        turns: Turns,
-    ) -> None:
-        self._turns = turns
-        self._settings = settings
-        self._database = database
-        self._clock = clock
-        self._metrics = metrics
-        self._hints = hints
+    settings: Settings
+    database: Database
+    clock: Clock
+    metrics: Metrics
+    hints: IdTokenHints
+    turns: Turns
 
     async def person_for(self, asked: SiteRequest, cookies: BrowserCookies) -> BrowserPerson | None:
         """The person whose login this browser has, if it answers the site's request; else None."""
         if not asked.client.sso:
             return None
-        now = self._clock()
-        person = await person_in(self._database, self._settings, cookies, client_id=asked.client.name, now=now)
+        now = self.clock()
+        person = await person_in(self.database, self.settings, cookies, client_id=asked.client.name, now=now)
         return person if person is not None and _answers(person, asked, now=now) else None
 
     async def answer_silently(self, asked: SiteRequest, cookies: BrowserCookies, *, device: Device) -> WayBack:
         """What answers `prompt=none`. Raises: SentBack, Unanswerable."""
         person = await self.person_for(asked, cookies)
         if person is None:
-            raise refusal(self._settings, asked, "login_required", "this browser has no login that may be used")
+            raise refusal(self.settings, asked, "login_required", "this browser has no login that may be used")
         if not person.knows_site:
-            raise refusal(self._settings, asked, "interaction_required", "the person has not gone on to this site yet")
+            raise refusal(self.settings, asked, "interaction_required", "the person has not gone on to this site yet")
         way_back = await self._give_code(asked, cookies, shown=person, device=device)
         if way_back is None:
-            raise refusal(self._settings, asked, "login_required", "this browser has no login that may be used")
+            raise refusal(self.settings, asked, "login_required", "this browser has no login that may be used")
         return way_back
 
     async def go_on(
@@ -102,7 +94,7 @@ class Continuing:
         """
         page = await self._page(page_id, cookies)
         parameters = parse_parameters(page.query)
-        asked = await check_request(self._settings, self._database, self._hints, parameters)
+        asked = await check_request(self.settings, self.database, self.hints, parameters)
         asked = asked.model_copy(update={"hinted_user_id": page.hinted_user_id})
         person = await self.person_for(asked, cookies)
         if person is not None and person.login_id == page.browser_login_id:
@@ -121,7 +113,7 @@ class Continuing:
         return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
 
     async def _page(self, page_id: str, cookies: BrowserCookies) -> PersonPage:
-        page = await person_page(self._database, **page_hashes(page_id, cookies.browser), now=self._clock())
+        page = await person_page(self.database, **page_hashes(page_id, cookies.browser), now=self.clock())
         if page is None:
             raise NotFound(NO_SUCH_PAGE)
         return page
@@ -134,10 +126,10 @@ class Continuing:
         Raises: SentBack, Unanswerable.
         """
         assert cookies.login is not None
-        settings, now, code, name = self._settings, self._clock(), new_secret(), asked.client.name
+        settings, now, code, name = self.settings, self.clock(), new_secret(), asked.client.name
         after = proved_after(settings, now)
         try:
-            async with self._turns.turn(shown.id), self._database.begin() as transaction:
+            async with self.turns.turn(shown.id), self.database.begin() as transaction:
                 person = await lock_browser_person(
                     transaction, hash_of(cookies.login), client_id=name, proved_after=after
                 )
@@ -158,8 +150,8 @@ class Continuing:
         return sent_back(settings, asked, code=code)
 
     def _too_many(self, asked: SiteRequest, description: str) -> SentBack:
-        self._metrics.door(Door.SSO, DoorOutcome.REFUSED)
-        return refusal(self._settings, asked, "temporarily_unavailable", description)
+        self.metrics.door(Door.SSO, DoorOutcome.REFUSED)
+        return refusal(self.settings, asked, "temporarily_unavailable", description)
 
 
 def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:

@@ -14,6 +14,7 @@ from pydantic_core import from_json, to_json
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.site_scopes import claims_of
 from wxauth.server.core.database import Database
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
@@ -100,23 +101,23 @@ async def read_hint(settings: Settings, keys: KeyRing, token: str) -> IdTokenHin
     return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
 
+@part
 class IdTokenHints:
     """Reads the `id_token_hint` of sites' requests."""
 
-    def __init__(self, settings: Settings, database: Database, keys: KeyRing) -> None:
-        self._settings = settings
-        self._database = database
-        self._keys = keys
+    settings: Settings
+    database: Database
+    keys: KeyRing
 
     async def person(self, token: str, *, client_id: str) -> UUID | None:
         """The user whom a client's id_token names, even if it has expired; after a merge, the one who remains.
 
         None if it is no id_token of ours for this client.
         """
-        hint = await read_hint(self._settings, self._keys, token)
+        hint = await read_hint(self.settings, self.keys, token)
         if hint is None or hint.client_id != client_id:
             return None
-        return await current_user(self._database, hint.user_id) or hint.user_id
+        return await current_user(self.database, hint.user_id) or hint.user_id
 
 
 def _decoded(part: str) -> bytes:

@@ -20,6 +20,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession
@@ -64,31 +65,19 @@ class TryAgain:
     """Whether it was compared and counted. Otherwise nothing has been approved, or it has not six digits."""
 
 
+@part
 class Links:
     """Leads a phone's browser to the mini-program, and lets it go on by the number that the phone shows."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        clock: Clock,
-        metrics: Metrics,
-        apps: Apps,
-        sealer: Sealer,
-        scan_limits: ScanLimits,
-        proofs: Proofs,
-        url_links: UrlLinks,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._clock = clock
-        self._metrics = metrics
-        self._apps = apps
-        self._sealer = sealer
-        self._scan_limits = scan_limits
-        self._proofs = proofs
-        self._url_links = url_links
+    settings: Settings
+    database: Database
+    clock: Clock
+    metrics: Metrics
+    apps: Apps
+    sealer: Sealer
+    scan_limits: ScanLimits
+    proofs: Proofs
+    url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
         """Where links of a site with this app, added with `--link` or not, lead, as a source of a page's policy.
@@ -106,14 +95,14 @@ class Links:
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
-        now, scene = self._clock(), new_scene()
+        now, scene = self.clock(), new_scene()
         page = await self._page(page_id, cookies, now=now)
         base = await self._base(page.app_id) if page.link else None
         if base is None:
             raise NotFound("this site has no such link")
-        await self._scan_limits.browsers.admit_address(device.ip)
+        await self.scan_limits.browsers.admit_address(device.ip)
         if not await link_rows.put_link(
-            self._database,
+            self.database,
             new_id(now),
             request_id=page.request_id,
             scene_hash=hash_of(scene),
@@ -129,28 +118,28 @@ class Links:
 
         Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
-        held = await link_rows.held_link(self._database, link_id, session_id=caller.session_id, now=self._clock())
+        held = await link_rows.held_link(self.database, link_id, session_id=caller.session_id, now=self.clock())
         if held is None:
             return None
         if held.verdict is not None:
             return self._shown_again(held, login_code)
-        if held.expires_at <= self._clock():
+        if held.expires_at <= self.clock():
             raise ScanOver(_NOT_HELD)
         try:
-            await self._proofs.prove(caller, login_code, ip=ip)
+            await self.proofs.prove(caller, login_code, ip=ip)
         except (CodeUsed, InvalidCode):
             # The same request may have been sent twice, and the other one has spent the code.
-            held = await link_rows.held_link(self._database, link_id, session_id=caller.session_id, now=self._clock())
+            held = await link_rows.held_link(self.database, link_id, session_id=caller.session_id, now=self.clock())
             if held is not None and held.verdict is not None:
                 return self._shown_again(held, login_code)
             raise
-        number, now = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}", self._clock()
-        async with self._database.begin() as transaction:
+        number, now = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}", self.clock()
+        async with self.database.begin() as transaction:
             person = await lock_person(transaction, caller.session_id, now=now)
             held = await link_rows.lock_held_link(transaction, link_id, session_id=caller.session_id, now=now)
             is_ours = person is not None and held is not None and held.verdict is None and held.expires_at > now
             if is_ours and person is not None and held is not None:
-                sealed = self._sealer.seal(number.encode(), context=link_number_context(link_id))
+                sealed = self.sealer.seal(number.encode(), context=link_number_context(link_id))
                 await link_rows.decide_link(
                     transaction,
                     link_id,
@@ -180,8 +169,8 @@ class Links:
 
         Raises: ScanOver.
         """
-        now = self._clock()
-        async with self._database.begin() as transaction:
+        now = self.clock()
+        async with self.database.begin() as transaction:
             person = await lock_person(transaction, caller.session_id, now=now)
             held = await link_rows.lock_held_link(transaction, link_id, session_id=caller.session_id, now=now)
             can_deny = person is not None and held is not None and held.verdict is None and held.expires_at > now
@@ -192,7 +181,7 @@ class Links:
         if not can_deny and held.verdict != Verdict.DENIED:
             raise ScanOver(_NOT_HELD)
         if can_deny:
-            self._metrics.door(Door.LINK, DoorOutcome.REFUSED)
+            self.metrics.door(Door.LINK, DoorOutcome.REFUSED)
             log.info("link_denied", scan_id=link_id, client_id=held.client_id)
         return True
 
@@ -203,10 +192,10 @@ class Links:
 
         Raises: NotFound.
         """
-        now, number = self._clock(), "".join(typed.split())
+        now, number = self.clock(), "".join(typed.split())
         hashes = page_hashes(page_id, cookies.browser)
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
-        async with self._database.begin() as transaction:
+        async with self.database.begin() as transaction:
             session_id = await link_rows.approving_session(transaction, **hashes, now=now)
             person = None if session_id is None else await lock_person(transaction, session_id, now=now)
             page = await link_rows.lock_typed_number(transaction, **hashes, now=now)
@@ -224,25 +213,25 @@ class Links:
             if is_right and person is not None and not page.is_granted:
                 await _grant(transaction, person, page, now=now)
         if page.verdict == Verdict.DENIED:
-            return refused(self._settings, page, "the person has refused")
+            return refused(self.settings, page, "the person has refused")
         if is_last:
-            self._metrics.door(Door.LINK, DoorOutcome.REFUSED)
+            self.metrics.door(Door.LINK, DoorOutcome.REFUSED)
             log.warning("link_numbers_used_up", client_id=page.client_id)
-            return refused(self._settings, page, "too many wrong numbers")
+            return refused(self.settings, page, "too many wrong numbers")
         if not is_right:
             return TryAgain(page, is_wrong=can_be_right)
         if person is None:
-            return refused(self._settings, page, "the person may not log in any more")
+            return refused(self.settings, page, "the person may not log in any more")
         assert page.link_id is not None  # of a right number
         return await onward_with_code(
-            self._settings, self._database, self._clock, page, page.link_id, cookies, device=device
+            self.settings, self.database, self.clock, page, page.link_id, cookies, device=device
         )
 
     async def _is_right(self, transaction: Transaction, page: TypedNumber, number: str) -> bool:
         await link_rows.count_number(transaction, page.request_id)
         assert page.link_id is not None
         assert page.number is not None
-        expected = self._sealer.open(page.number, context=link_number_context(page.link_id))
+        expected = self.sealer.open(page.number, context=link_number_context(page.link_id))
         is_right = hmac.compare_digest(expected, number.encode())
         if is_right:
             await link_rows.count_number(transaction, page.request_id, -1)
@@ -251,39 +240,39 @@ class Links:
     def _shown_again(self, held: HeldLink, login_code: str) -> ShownNumber:
         """The number of an approved link, for who repeats the request. Raises: ScanOver."""
         ends_at = None if held.decided_at is None else held.decided_at + NUMBER_LASTS
-        left = 0.0 if ends_at is None else (ends_at - self._clock()).total_seconds()
+        left = 0.0 if ends_at is None else (ends_at - self.clock()).total_seconds()
         if held.number is None or held.login_code_hash != hash_of(login_code) or left <= 0:
             raise ScanOver(_NOT_HELD)
-        number = self._sealer.open(held.number, context=link_number_context(held.id)).decode()
+        number = self.sealer.open(held.number, context=link_number_context(held.id)).decode()
         return ShownNumber(number, ceil(left))
 
     def _app(self, app_id: str | None) -> App | None:
         try:
-            app = self._apps.for_login(app_id)
+            app = self.apps.for_login(app_id)
         except WxAuthError:  # unknown, disabled, or not read yet
             return None
         return app if app.is_mini_program else None
 
     async def _base(self, app_id: str | None) -> str | None:
         """What opens the app, without the scene; None if nothing does."""
-        app = None if self._settings.scan_link == "off" else self._app(app_id)
+        app = None if self.settings.scan_link == "off" else self._app(app_id)
         if app is None:
             return None
-        if self._settings.scan_link == "url":
-            return await self._url_links.of(app)
-        parameters = {"appid": app.app_id, "path": self._settings.scan_page}
+        if self.settings.scan_link == "url":
+            return await self.url_links.of(app)
+        parameters = {"appid": app.app_id, "path": self.settings.scan_page}
         return f"{_PLAINTEXT_SCHEME}?{urlencode(parameters, quote_via=quote, safe='/')}"
 
     def _url(self, base: str, scene: str) -> str:
-        if self._settings.scan_link == "url":
+        if self.settings.scan_link == "url":
             return f"{base}?cq={scene}"
         parameters = {"query": f"s={scene}"}  # encoded once more
-        if self._settings.scan_env != "release":
-            parameters["env_version"] = self._settings.scan_env
+        if self.settings.scan_env != "release":
+            parameters["env_version"] = self.settings.scan_env
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
 
     async def _page(self, page_id: str, cookies: BrowserCookies, *, now: datetime) -> LinkPage:
-        page = await link_rows.link_page(self._database, **page_hashes(page_id, cookies.browser), now=now)
+        page = await link_rows.link_page(self.database, **page_hashes(page_id, cookies.browser), now=now)
         if page is None:
             raise NotFound(NO_SUCH_PAGE)
         return page

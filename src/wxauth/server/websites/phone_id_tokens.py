@@ -13,6 +13,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
@@ -37,54 +38,43 @@ _AMR: Final[Mapping[AppKind, str]] = {
 log = get_logger()
 
 
+@part
 class PhoneIdTokens:
     """Makes id_tokens for the back ends of mini-programs and mobile apps."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        clock: Clock,
-        apps: Apps,
-        proofs: Proofs,
-        keys: KeyRing,
-        metrics: Metrics,
-        numbers: Numbers,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._clock = clock
-        self._apps = apps
-        self._proofs = proofs
-        self._keys = keys
-        self._metrics = metrics
-        self._numbers = numbers
+    settings: Settings
+    database: Database
+    clock: Clock
+    apps: Apps
+    proofs: Proofs
+    keys: KeyRing
+    metrics: Metrics
+    numbers: Numbers
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
         """An id_token of the client for the caller, proved by a new login at WeChat. It opens no session here.
 
         Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
-        client = await _client(self._database, client_id)
-        kind = self._apps.find(caller.user.app_id).kind
+        client = await _client(self.database, client_id)
+        kind = self.apps.find(caller.user.app_id).kind
         if kind not in _AMR:
             raise WrongAppKind(f"a session of the kind {kind} is no phone's")
         try:
             # Before the code is used up, because this may fail.
-            await self._keys.id_token_key(client.id_token_alg, self._clock())
-            await self._proofs.prove(caller, login_code, ip=ip)
-            now = self._clock()
-            client, person = await _authorized(self._database, caller, client_id, ip=ip, now=now)
-            key = await self._keys.id_token_key(client.id_token_alg, now)
+            await self.keys.id_token_key(client.id_token_alg, self.clock())
+            await self.proofs.prove(caller, login_code, ip=ip)
+            now = self.clock()
+            client, person = await _authorized(self.database, caller, client_id, ip=ip, now=now)
+            key = await self.keys.id_token_key(client.id_token_alg, now)
         except WxAuthError as exc:
-            self._metrics.door(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
+            self.metrics.door(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
             raise
-        count_redeemed(self._metrics, self._numbers, Door.PHONE, now=now)
+        count_redeemed(self.metrics, self.numbers, Door.PHONE, now=now)
         log.info("site_authorized", client_id=client.name, user_id=person.id, app_id=person.app_id, door=Door.PHONE)
         return id_token(
             key,
-            issuer=self._settings.issuer,
+            issuer=self.settings.issuer,
             client=client,
             user=person,
             scopes=client.site_scopes,

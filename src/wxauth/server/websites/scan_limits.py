@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Self
 
 from wxauth.errors import RateLimited
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 
@@ -12,6 +13,7 @@ class PressesUsedUp(RateLimited):
     """The button of a page was pressed as often as it may be: waiting does not help."""
 
 
+@part
 class ScanLimits:
     """Counts new scans, and the pictures requested from WeChat.
 
@@ -22,13 +24,10 @@ class ScanLimits:
         pictures: Limits the pictures per app.
     """
 
-    def __init__(
-        self, *, browsers: RateLimiter, pages: RateLimiter, clients: RateLimiter, pictures: RateLimiter
-    ) -> None:
-        self.browsers = browsers
-        self.pages = pages
-        self.clients = clients
-        self.pictures = pictures
+    browsers: RateLimiter
+    pages: RateLimiter
+    clients: RateLimiter
+    pictures: RateLimiter
 
     @classmethod
     def of(cls, settings: Settings, make: Callable[[str, str], RateLimiter]) -> Self:

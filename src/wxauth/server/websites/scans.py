@@ -22,6 +22,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.login.proof import Proofs
@@ -90,25 +91,16 @@ class Claimed:
     """How many seconds its browser may log in to other sites after the approval; None: not at all."""
 
 
+@part
 class Scans:
     """Lets a phone claim, approve or deny a scan."""
 
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        settings: Settings,
-        user_codes: UserCodes,
-        metrics: Metrics,
-        database: Database,
-        proofs: Proofs,
-    ) -> None:
-        self._clock = clock
-        self._settings = settings
-        self._user_codes = user_codes
-        self._metrics = metrics
-        self._database = database
-        self._proofs = proofs
+    clock: Clock
+    settings: Settings
+    user_codes: UserCodes
+    metrics: Metrics
+    database: Database
+    proofs: Proofs
 
     async def claim(self, caller: Caller, opening: ScanOpening, *, ip: str | None) -> Claimed:
         """Claim a scan for this session, which may then decide.
@@ -118,12 +110,12 @@ class Scans:
 
         Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited.
         """
-        now = self._clock()
-        settings, door = self._settings, Door.SCAN if opening.user_code is None else Door.TYPED
+        now = self.clock()
+        settings, door = self.settings, Door.SCAN if opening.user_code is None else Door.TYPED
         is_staff = not STAFF_ROLES.isdisjoint(caller.user.roles)
         scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
         scene_hash = None if scene is None else hash_of(scene)
-        user_code_hashes = self._user_codes.hashes(opening.user_code or "")
+        user_code_hashes = self.user_codes.hashes(opening.user_code or "")
         asked = Claim(
             session_id=caller.session_id,
             user_id=caller.user.id,
@@ -132,11 +124,11 @@ class Scans:
             must_be_near=is_staff and not settings.scan_admin_anywhere,
             is_staff=is_staff,
             is_stale_staff=is_staff
-            and not await is_fresh(self._database, caller.session_id, longest=settings.admin_fresh_login, now=now),
+            and not await is_fresh(self.database, caller.session_id, longest=settings.admin_fresh_login, now=now),
         )
         if door is Door.TYPED:
-            await _count_try(self._database, caller, now=now)
-        async with self._database.begin() as transaction:
+            await _count_try(self.database, caller, now=now)
+        async with self.database.begin() as transaction:
             scan = await scan_rows.lock_open_scan(
                 transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now
             )
@@ -155,19 +147,19 @@ class Scans:
         if scan is None:
             raise ScanOver("there is no such scan that could be decided upon")
         if door is Door.TYPED:
-            await scan_rows.give_try_back(self._database, asked.user_id)
+            await scan_rows.give_try_back(self.database, asked.user_id)
         fields = {"scan_id": scan.id, "client_id": scan.client_id, "user_id": asked.user_id}
         if refusal is not None:
             log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
             raise refusal
         if door is not Door.LINK:
-            self._metrics.scan(ScanOutcome.CLAIMED)
+            self.metrics.scan(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=scan.same_network, door=door, **fields)
         return Claimed(scan, door, self._sso_ttl(scan, door))
 
     def _sso_ttl(self, scan: OpenScan, door: Door) -> int | None:
         is_shared = scan.sso and scan.is_page and not is_web_view(scan.browser_user_agent or "")
-        return (self._settings.sso_ttl or None) if is_shared and door in MAKES_BROWSER_LOGIN else None
+        return (self.settings.sso_ttl or None) if is_shared and door in MAKES_BROWSER_LOGIN else None
 
     async def approve(self, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
         """Approve a scan that this session has claimed, proved by a new `wx.login`. Idempotent.
@@ -177,13 +169,13 @@ class Scans:
 
         Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
-        if await _is_approved(self._database, self._clock, caller, scan_id):
+        if await _is_approved(self.database, self.clock, caller, scan_id):
             return
         try:
-            await self._proofs.prove(caller, login_code, ip=ip)
+            await self.proofs.prove(caller, login_code, ip=ip)
         except (CodeUsed, InvalidCode):
             # The same request may have been sent twice, and the other one has spent the code.
-            if await _is_approved(self._database, self._clock, caller, scan_id):
+            if await _is_approved(self.database, self.clock, caller, scan_id):
                 return
             raise
         await self.decide(caller, scan_id, Verdict.APPROVED, ip=ip)
@@ -193,8 +185,8 @@ class Scans:
 
         Raises: ScanOver.
         """
-        now, session_id = self._clock(), caller.session_id
-        async with self._database.begin() as transaction:
+        now, session_id = self.clock(), caller.session_id
+        async with self.database.begin() as transaction:
             person = await lock_person(transaction, session_id, now=now)
             scan = await scan_rows.lock_claimed_scan(transaction, scan_id, session_id=session_id, now=now)
             if person is not None and scan is not None and scan.verdict is None:
@@ -205,9 +197,9 @@ class Scans:
             raise ScanOver(_NOT_HELD)
         if scan.verdict is not None:  # the same one was stored before
             return
-        self._metrics.scan(ScanOutcome(verdict))
+        self.metrics.scan(ScanOutcome(verdict))
         if verdict is Verdict.DENIED:
-            self._metrics.door(Door(scan.door), DoorOutcome.REFUSED)
+            self.metrics.door(Door(scan.door), DoorOutcome.REFUSED)
         fields = {"scan_id": scan_id, "client_id": scan.client_id, "user_id": person.id}
         log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
 

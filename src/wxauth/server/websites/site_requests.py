@@ -11,6 +11,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import site_request_rows
 from wxauth.server.websites.durations import LINK_REQUEST_LASTS, OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS
@@ -71,17 +72,15 @@ def granted_scope(client: Client, asked_for: str | None) -> str:
     return " ".join(scope)
 
 
+@part
 class SiteRequests:
     """Starts the logins that sites request."""
 
-    def __init__(
-        self, *, user_codes: UserCodes, metrics: Metrics, clock: Clock, database: Database, scan_limits: ScanLimits
-    ) -> None:
-        self._user_codes = user_codes
-        self._metrics = metrics
-        self._clock = clock
-        self._database = database
-        self._scan_limits = scan_limits
+    user_codes: UserCodes
+    metrics: Metrics
+    clock: Clock
+    database: Database
+    scan_limits: ScanLimits
 
     async def start_for_device(
         self, client: Client, *, scope: str, ip: str | None, user_agent: str | None
@@ -93,17 +92,17 @@ class SiteRequests:
         if ip is None and client.near:
             raise invalid_oauth_request("this client was added with --near: browser_ip is required")
         # Checked first, so that a single browser cannot use up the client's limit.
-        await self._scan_limits.browsers.admit_address(ip)
-        await self._scan_limits.clients.admit(client.name)
+        await self.scan_limits.browsers.admit_address(ip)
+        await self.scan_limits.clients.admit(client.name)
         browser = Device(ip, None if ip is None else user_agent)
         for _ in range(_ATTEMPTS):
-            now, device_code = self._clock(), new_secret()
+            now, device_code = self.clock(), new_secret()
             request = _request(client, scope, browser, lasts=SCAN_LASTS, kept=OUTCOME_KEPT, now=now)
-            started, scan = _scan(self._user_codes, device_code, now=now)
+            started, scan = _scan(self.user_codes, device_code, now=now)
             added = await site_request_rows.add_device(
-                self._database, request, scan, device_code_hash=hash_of(device_code)
+                self.database, request, scan, device_code_hash=hash_of(device_code)
             )
-            if _is_added(self._metrics, added):
+            if _is_added(self.metrics, added):
                 return started
         raise StorageUnavailable("no user code is free")
 
@@ -115,15 +114,15 @@ class SiteRequests:
         Raises: RateLimited, OAuthError.
         """
         lasts = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
-        await self._scan_limits.browsers.admit_address(browser.ip)
+        await self.scan_limits.browsers.admit_address(browser.ip)
         for _ in range(_ATTEMPTS):
-            now = self._clock()
+            now = self.clock()
             request = _request(asked.client, asked.scope, browser, lasts=lasts, now=now)
             page_id = page_id_of(cookie, request.id)
-            started, scan = _scan(self._user_codes, page_id, now=now)
+            started, scan = _scan(self.user_codes, page_id, now=now)
             page = _page(asked, request.id, page_id, cookie)
-            added = await site_request_rows.add_page(self._database, request, page, scan)
-            if _is_added(self._metrics, added):
+            added = await site_request_rows.add_page(self.database, request, page, scan)
+            if _is_added(self.metrics, added):
                 return started
         raise StorageUnavailable("no user code is free")
 
@@ -144,14 +143,14 @@ class SiteRequests:
         Raises: RateLimited, OAuthError.
         """
         if browser_login_id is None:
-            await self._scan_limits.pages.admit_address(browser.ip)
+            await self.scan_limits.pages.admit_address(browser.ip)
         else:  # whose neighbours behind one address must not use up its pages
-            await self._scan_limits.pages.admit(str(browser_login_id))
-        request = _request(asked.client, asked.scope, browser, lasts=VISIT_LASTS, now=self._clock())
+            await self.scan_limits.pages.admit(str(browser_login_id))
+        request = _request(asked.client, asked.scope, browser, lasts=VISIT_LASTS, now=self.clock())
         page_id = page_id_of(cookie, request.id)
         page = _page(asked, request.id, page_id, cookie)
         added = await site_request_rows.add_page_without_scan(
-            self._database, request, page, browser_login_id=browser_login_id, query=query
+            self.database, request, page, browser_login_id=browser_login_id, query=query
         )
         if added is Adding.CLIENT_REMOVED:
             raise invalid_client("the client has just been removed")

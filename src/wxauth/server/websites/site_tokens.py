@@ -16,6 +16,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
@@ -66,33 +67,20 @@ class WebSession:
     expires_at: datetime
 
 
+@part
 class SiteTokens:
     """Exchanges the codes and refresh tokens of sites, and ends their sessions."""
 
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        settings: Settings,
-        issuer: Issuer,
-        database: Database,
-        metrics: Metrics,
-        numbers: Numbers,
-        refresh_tokens: RefreshTokens,
-        keys: KeyRing,
-        verifier: Verifier,
-        turns: Turns,
-    ) -> None:
-        self._clock = clock
-        self._settings = settings
-        self._issuer = issuer
-        self._database = database
-        self._metrics = metrics
-        self._numbers = numbers
-        self._refresh_tokens = refresh_tokens
-        self._keys = keys
-        self._verifier = verifier
-        self._turns = turns
+    clock: Clock
+    settings: Settings
+    issuer: Issuer
+    database: Database
+    metrics: Metrics
+    numbers: Numbers
+    refresh_tokens: RefreshTokens
+    keys: KeyRing
+    verifier: Verifier
+    turns: Turns
 
     async def issue(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
         """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
@@ -115,12 +103,12 @@ class SiteTokens:
         device_code = form.get("device_code")
         if device_code is None:
             raise invalid_oauth_request("device_code is missing")
-        now = self._clock()
-        await _ensure_keys(self._keys, self._issuer, now)
-        lifetimes = website_session_lifetimes(self._settings)
+        now = self.clock()
+        await _ensure_keys(self.keys, self.issuer, now)
+        lifetimes = website_session_lifetimes(self.settings)
         session_id = new_id(now)
         code_hash = hash_of(device_code)
-        async with self._turns.turn(code_hash), self._database.begin() as transaction:
+        async with self.turns.turn(code_hash), self.database.begin() as transaction:
             outcome = await redeem_device_code(
                 transaction,
                 code_hash,
@@ -156,12 +144,12 @@ class SiteTokens:
         is_proved = challenge is not None or (verifier is None and client.pkce == "optional")
         if not is_proved or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
             raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
-        now = self._clock()
-        await _ensure_keys(self._keys, self._issuer, now)
-        lifetimes = website_session_lifetimes(self._settings)
+        now = self.clock()
+        await _ensure_keys(self.keys, self.issuer, now)
+        lifetimes = website_session_lifetimes(self.settings)
         session_id = new_id(now)
         code_hash = hash_of(form["code"])
-        async with self._turns.turn(code_hash), self._database.begin() as transaction:
+        async with self.turns.turn(code_hash), self.database.begin() as transaction:
             outcome = await redeem_code(
                 transaction,
                 code_hash,
@@ -187,7 +175,7 @@ class SiteTokens:
         *,
         now: datetime,
     ) -> dict[str, Any]:
-        count_redeemed(self._metrics, self._numbers, granted.door, now=now)
+        count_redeemed(self.metrics, self.numbers, granted.door, now=now)
         fields = {"user_id": granted.user.id, "app_id": granted.user.app_id, "session_id": session_id}
         log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
         session = WebSession(
@@ -207,23 +195,23 @@ class SiteTokens:
         """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
         if "refresh_token" not in form:
             raise invalid_oauth_request("refresh_token is missing")
-        token = self._refresh_tokens.parse(form["refresh_token"])
+        token = self.refresh_tokens.parse(form["refresh_token"])
         if token is None:
             raise invalid_grant("the refresh token is not one of ours")
         allowed = client.site_scopes
         requested = form["scope"].split() if "scope" in form else allowed
         if not set(requested) <= set(allowed):
             raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
-        now = self._clock()
-        await _ensure_keys(self._keys, self._issuer, now)
+        now = self.clock()
+        await _ensure_keys(self.keys, self.issuer, now)
         outcome = await rotate_refresh_token_of_website(
-            self._database,
+            self.database,
             token,
             client_id=client.name,
             scopes=requested,
             demanded=requested if "scope" in form else (),
             ip=ip,
-            lifetimes=website_session_lifetimes(self._settings),
+            lifetimes=website_session_lifetimes(self.settings),
             now=now,
         )
         if isinstance(outcome, RefreshRefused):
@@ -234,11 +222,11 @@ class SiteTokens:
             if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise invalid_grant(_WHY[outcome.why])
-        now = self._clock()
+        now = self.clock()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in requested)
-        if self._settings.is_logged(token.session_id):
-            added = self._settings.added_in_log(ip)  # the address of the site's server
+        if self.settings.is_logged(token.session_id):
+            added = self.settings.added_in_log(ip)  # the address of the site's server
             log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         session = WebSession(
             id=token.session_id,
@@ -266,18 +254,18 @@ class SiteTokens:
         of_session = TokenSession(
             id=session.id, left=left, client_id=client.name, scope=" ".join(names), claims=client.claims_template
         )
-        issued = self._issuer.issue(user, of_session, now=now)
+        issued = self.issuer.issue(user, of_session, now=now)
         answer = {
             "access_token": issued.value,
             "token_type": "Bearer",
             "expires_in": issued.expires_in,
             "scope": " ".join(names),
-            "refresh_token": self._refresh_tokens.issue(session.id, session.generation),
+            "refresh_token": self.refresh_tokens.issue(session.id, session.generation),
         }
         if OPENID_SCOPE in names:
             answer["id_token"] = id_token(
-                await self._keys.id_token_key(client.id_token_alg, now),
-                issuer=self._settings.issuer,
+                await self.keys.id_token_key(client.id_token_alg, now),
+                issuer=self.settings.issuer,
                 client=client,
                 user=user,
                 scopes=names,
@@ -293,15 +281,15 @@ class SiteTokens:
 
     async def revoke(self, client: Client, token: str) -> None:
         """End the session of a token, if the token belongs to this client."""
-        refresh_token = self._refresh_tokens.parse(token)
+        refresh_token = self.refresh_tokens.parse(token)
         if refresh_token is not None:
             session_id = refresh_token.session_id
         else:
             try:
-                session_id = (await self._verifier.verify(token, now=self._clock().timestamp())).session_id
+                session_id = (await self.verifier.verify(token, now=self.clock().timestamp())).session_id
             except InvalidToken:
                 return
-        await end_web_session(self._database, self._clock, client.name, session_id, site_knows=True)
+        await end_web_session(self.database, self.clock, client.name, session_id, site_knows=True)
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:

@@ -37,6 +37,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.login.entering import Entering, LacksUnionid
@@ -121,31 +122,19 @@ def is_open_on_computers(client: Client) -> bool:
     return client.website_app_id is not None and not client.near
 
 
+@part
 class Visits:
     """Sends browsers to WeChat's page, and logs in the people whose browsers return from it."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        clock: Clock,
-        apps: Apps,
-        scan_limits: ScanLimits,
-        metrics: Metrics,
-        background: Background,
-        numbers: Numbers,
-        entering: Entering,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._clock = clock
-        self._apps = apps
-        self._scan_limits = scan_limits
-        self._metrics = metrics
-        self._background = background
-        self._numbers = numbers
-        self._entering = entering
+    settings: Settings
+    database: Database
+    clock: Clock
+    apps: Apps
+    scan_limits: ScanLimits
+    metrics: Metrics
+    background: Background
+    numbers: Numbers
+    entering: Entering
 
     async def after_press(self, page_id: str, cookie: str | None, *, device: Device) -> WayBack | str:
         """Where a press of the button leads: to WeChat's page, or to the site with an error.
@@ -153,25 +142,25 @@ class Visits:
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
         hashes = page_hashes(page_id, cookie)
-        page = await visit_rows.page_to_press(self._database, **hashes, now=self._clock())
+        page = await visit_rows.page_to_press(self.database, **hashes, now=self.clock())
         if page is None:
             raise NotFound(NO_SUCH_PAGE)
         door = Door.WEBSITE if page.has_scene else Door.ACCOUNT
         app_id = page.website_app_id if door is Door.WEBSITE else page.account_app_id
         if app_id is None:
             raise NotFound("this site has no such app")
-        await self._scan_limits.browsers.admit_address(device.ip)
+        await self.scan_limits.browsers.admit_address(device.ip)
         try:
             if door is Door.WEBSITE and page.near:
                 raise VisitRefused("this site was added with --near")
-            app = self._apps.for_login(app_id)
+            app = self.apps.for_login(app_id)
         except (VisitRefused, WxAuthError) as exc:
             outcome = _outcome_of(exc, door, client_id=page.client_id, app_id=app_id)
-            self._metrics.door(door, _OUTCOMES[outcome])
-            return _with_error(self._settings, page, outcome)
-        now, state = self._clock(), secrets.token_hex(_STATE_BYTES)
+            self.metrics.door(door, _OUTCOMES[outcome])
+            return _with_error(self.settings, page, outcome)
+        now, state = self.clock(), secrets.token_hex(_STATE_BYTES)
         if not await visit_rows.add_visit(
-            self._database,
+            self.database,
             new_id(now),
             **hashes,
             state_hash=hash_of(state),
@@ -180,7 +169,7 @@ class Visits:
             now=now,
         ):
             raise PressesUsedUp("the button of one page was pressed too often")
-        return _wechats_page(self._settings, app, door, state)
+        return _wechats_page(self.settings, app, door, state)
 
     async def finish(self, callback: WeChatCallback, *, device: Device) -> Onward:
         """Where the browser goes after a callback from WeChat's page: to the site, or to a page of ours.
@@ -191,18 +180,18 @@ class Visits:
             raise NotFound("no state of ours")
         hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.cookie)}
         code_hash = hash_of(callback.code)
-        visit = await visit_rows.take_visit(self._database, **hashes, code_hash=code_hash, now=self._clock())
+        visit = await visit_rows.take_visit(self.database, **hashes, code_hash=code_hash, now=self.clock())
         if visit is not None:
             # Continues even if the browser closes the connection, because it may come again.
-            work = self._background.start(self._settle(visit, callback, device=device), name="wechat_visit")
+            work = self.background.start(self._settle(visit, callback, device=device), name="wechat_visit")
             outcome = await asyncio.shield(work)
             if outcome is not VisitOutcome.LOGGED_IN:
-                return Onward(_destination(self._settings, self._clock, visit, outcome, callback))
-        visit = await _wait_for_outcome(self._settings, self._database, hashes)
+                return Onward(_destination(self.settings, self.clock, visit, outcome, callback))
+        visit = await _wait_for_outcome(self.settings, self.database, hashes)
         if visit.wechat_code_hash != code_hash:  # another code, or too late
-            return Onward(_page(self._settings, visit, callback, "over"))
+            return Onward(_page(self.settings, visit, callback, "over"))
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
-        to = _destination(self._settings, self._clock, visit, outcome, callback)
+        to = _destination(self.settings, self.clock, visit, outcome, callback)
         if outcome is not VisitOutcome.LOGGED_IN:
             return Onward(to)
         return onward_to(to, callback.cookies, visit.proof_id)
@@ -225,9 +214,9 @@ class Visits:
         except Exception:
             log.exception("visit_failed", door=door, **fields)
             outcome = VisitOutcome.SERVER_ERROR
-        self._metrics.door(door, _OUTCOMES[outcome])
+        self.metrics.door(door, _OUTCOMES[outcome])
         try:
-            await visit_rows.settle_visit(self._database, visit.id, outcome)
+            await visit_rows.settle_visit(self.database, visit.id, outcome)
         except StorageUnavailable:
             log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
         return outcome
@@ -237,30 +226,28 @@ class Visits:
 
         Returns False if the user may not log in, or the client has been removed.
         """
-        app = self._apps.for_login(visit.app_id)
-        identity, wechat_ms = await self._entering.exchange_code(app, callback.code)
+        app = self.apps.for_login(visit.app_id)
+        identity, wechat_ms = await self.entering.exchange_code(app, callback.code)
         ids = {"app_id": app.app_id, "openid": identity.openid}
-        is_closed_to_staff = door is Door.WEBSITE and not self._settings.scan_admin_anywhere
+        is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
         if is_closed_to_staff and await visit_rows.has_any_role(
-            self._database, STAFF_ROLES, **ids, unionid=identity.unionid
+            self.database, STAFF_ROLES, **ids, unionid=identity.unionid
         ):
             raise VisitRefused(
                 "administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE"
             )
-        now = self._clock()
-        login, database_ms = await self._entering.record_identity(
-            app, identity, expires_in=None, device=device, now=now
-        )
-        self._numbers.count_login(is_new=login.is_new, at=now)
-        async with self._database.begin() as transaction:
+        now = self.clock()
+        login, database_ms = await self.entering.record_identity(app, identity, expires_in=None, device=device, now=now)
+        self.numbers.count_login(is_new=login.is_new, at=now)
+        async with self.database.begin() as transaction:
             person = await lock_visitor(transaction, **ids)
             pending = None if person is None else await visit_rows.lock_visit(transaction, visit.id)
             if person is not None and pending is not None:
-                await _grant(transaction, self._settings, person, pending, callback, door=door, device=device, now=now)
+                await _grant(transaction, self.settings, person, pending, callback, door=door, device=device, now=now)
         if person is None or pending is None:
             return False
         if pending.sso:
-            await end_login_of_another(self._database, self._settings, callback.cookies, person.id, now=now)
+            await end_login_of_another(self.database, self.settings, callback.cookies, person.id, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
         return True

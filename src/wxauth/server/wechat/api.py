@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from pydantic_core import to_json
 
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import PICTURE, WeChat
 from wxauth.server.wechat.errcodes import (
@@ -85,19 +86,19 @@ class Quota:
     remain: int
 
 
+@part
 class WeChatApi:
     """Calls WeChat with the app's token. If WeChat refuses the token, it is renewed, and the call is sent once more.
 
     This is safe, because WeChat does not execute a call whose token it refuses.
     """
 
-    def __init__(self, wechat: WeChat, wechat_tokens: WeChatTokens) -> None:
-        self._wechat = wechat
-        self._wechat_tokens = wechat_tokens
+    wechat: WeChat
+    wechat_tokens: WeChatTokens
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._wechat.aclose()
+        await self.wechat.aclose()
 
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
         """Exchange the code of a phone button for WeChat's `phone_info`.
@@ -198,7 +199,7 @@ class WeChatApi:
         secret = app.app_secret.get_secret_value()
         form = urlencode({"appid": app.app_id, "appsecret": secret}).encode()
         path = "/cgi-bin/clear_quota/v2"
-        await self._wechat.call(CLEAR_QUOTA, app, path, body=form, is_form=True, read=lambda _: None)
+        await self.wechat.call(CLEAR_QUOTA, app, path, body=form, is_form=True, read=lambda _: None)
 
     async def _post(
         self,
@@ -247,11 +248,11 @@ class WeChatApi:
         reports_refusals: bool = True,
         is_for_picture: bool = False,
     ) -> T:
-        deadline = self._wechat.deadline(extra_time=extra_time)  # for all requests, including those for a token
+        deadline = self.wechat.deadline(extra_time=extra_time)  # for all requests, including those for a token
 
         async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
             value = token.value.get_secret_value()
-            return await self._wechat.call(
+            return await self.wechat.call(
                 api,
                 app,
                 f"{_PATHS[api]}?access_token={quote(value, safe='')}{query}",
@@ -264,13 +265,13 @@ class WeChatApi:
                 is_for_picture=is_for_picture,
             )
 
-        token = await _in_time(self._wechat_tokens.get(app), deadline)
+        token = await _in_time(self.wechat_tokens.get(app), deadline)
         try:
             return await call_with(token, expected | WECHAT_TOKEN_REFUSED)
         except WeChatError as exc:
             if exc.errcode not in WECHAT_TOKEN_REFUSED:
                 raise
-        token = await _in_time(self._wechat_tokens.renew(app, refused=token), deadline)
+        token = await _in_time(self.wechat_tokens.renew(app, refused=token), deadline)
         return await call_with(token, expected)
 
 
