@@ -1,6 +1,6 @@
 package main
 
-// The Go of docs/languages.md while wxauth hangs, and strangers send tokens with keys that nobody knows.
+// The Go of examples/go while wxauth hangs, and strangers send tokens with keys that nobody knows.
 
 import (
 	"crypto/ecdsa"

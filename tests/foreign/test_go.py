@@ -1,4 +1,4 @@
-"""The Go of docs/languages.md with Debian's golang-jwt, which has no `/v5` to its name and the same functions."""
+"""The Go of examples/go with Debian's golang-jwt, which has no `/v5` to its name and the same functions."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.docs import ROOT, code_blocks
+from tests.docs import ROOT
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.processes import Running, free_port
@@ -33,15 +33,15 @@ def program(issuer: Issuer, address: str, tmp_path_factory: pytest.TempPathFacto
     if not (DEBIANS / "src" / LIBRARY).exists():
         lacks(f"needs {LIBRARY}: apt-get install golang-github-golang-jwt-jwt-dev 请先安装该软件包")
     folder = tmp_path_factory.mktemp("go")
-    names = ("guard.go", "keys.go", "main.go", "guard_test.go", ATTACK.name)
-    for name, shown in zip(names, [*code_blocks(ROOT / "docs/languages.md", "go"), ATTACK.read_text()], strict=True):
+    for source in (*(ROOT / "examples/go").glob("*.go"), ATTACK):
+        shown = source.read_text()
         for here, there in (
             (f"{LIBRARY}/v5", LIBRARY),
             ("127.0.0.1:8000", issuer.url[7:]),
             ("127.0.0.1:8005", address),
         ):
             shown = shown.replace(here, there)
-        (folder / name).write_text(shown)
+        (folder / source.name).write_text(shown)
     subprocess.run([go, "build", "-o", "guard", "."], cwd=folder, env=ENV, check=True, timeout=300)
     return folder / "guard"
 

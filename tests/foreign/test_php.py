@@ -1,6 +1,7 @@
-"""The PHP of docs/languages.md: that which asks wxauth about each token, and the keys of that which does not."""
+"""The PHP of examples/php: that which asks wxauth about each token, and the keys of that which does not."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +29,12 @@ PATIENCE = 60
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that are shown."""
+    """The example's files."""
     folder = tmp_path_factory.mktemp("php")
-    guard, index, fake, keys, _ = code_blocks(ROOT / "docs/languages.md", "php")
-    (folder / "fake_wxauth.php").write_text(fake)
-    (folder / "guard.php").write_text(guard)
+    for name in ("fake_wxauth.php", "guard.php", "wxauth_keys.php"):
+        shutil.copy(ROOT / "examples/php" / name, folder)
+    [index] = code_blocks(ROOT / "docs/languages.md", "php")
     (folder / "index.php").write_text(index)
-    (folder / "wxauth_keys.php").write_text(keys)
     return folder
 
 

@@ -384,7 +384,7 @@ class Settings(DatabaseSettings):
             'Several mini-programs, in place of `APP_ID` and `APP_SECRET`: `[{"app_id": "…", "app_secret": "…"}, '
             "…]` in JSON. The first mini-program is the default. To receive message push, add `push_token` (Token); to "
             "accept only encrypted messages, also `push_aes_key` (EncodingAESKey), both as in WeChat's console. "
-            '`"sign_up": "closed"` admits only existing users. For apps that are no mini-programs, add `kind`: '
+            '`"sign_up": "closed"` admits only existing users. For apps that are no mini-programs, add `kind`. Apps '
             "can also be added at run time: [doors.md](doors.md).",
             '多个小程序，代替 `APP_ID` 与 `APP_SECRET`：`[{"app_id": "…", "app_secret": "…"}, …]`（JSON），'
             "第一个小程序为默认。接收消息推送时另填 `push_token`（Token）；只收加密消息时再填 "

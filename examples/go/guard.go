@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const clockSkew = 30 * time.Second
+
+// User is what a good access token says.
+type User struct {
+	jwt.RegisteredClaims          // Subject is the user's id
+	ClientID             string   `json:"client_id"`
+	AppID                string   `json:"app_id"` // the mini-program; empty where it is ClientID
+	OpenID               string   `json:"openid"`
+	SessionID            string   `json:"sid"`
+	Roles                []string `json:"roles"`
+}
+
+// Guard lets requests through that carry a good access token.
+type Guard struct {
+	Issuer, Audience string
+	Keys             jwt.Keyfunc
+}
+
+// Verify tells whose token it is.
+func (g Guard) Verify(token string) (*User, error) {
+	user := &User{}
+	if len(token) > 8192 {
+		return nil, errors.New("the token is too long")
+	}
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithoutClaimsValidation())
+	parsed, err := parser.ParseWithClaims(token, user, g.Keys)
+	if err != nil {
+		return nil, err
+	}
+	return user, g.check(parsed.Header, user)
+}
+
+func (g Guard) check(header map[string]interface{}, user *User) error {
+	now := time.Now()
+	kind, _ := header["typ"].(string)
+	kind = strings.TrimPrefix(strings.ToLower(kind), "application/")
+	_, hasCrit := header["crit"]
+	isForUs := false
+	for _, audience := range user.Audience {
+		isForUs = isForUs || audience == g.Audience
+	}
+	switch {
+	case kind != "at+jwt" || hasCrit:
+		return errors.New("not an access token")
+	case user.Issuer != g.Issuer || !isForUs:
+		return errors.New("iss or aud is another")
+	case user.Subject == "" || user.ID == "" || user.ClientID == "" || user.OpenID == "" || user.SessionID == "":
+		return errors.New("a claim is missing")
+	case user.IssuedAt == nil || user.IssuedAt.After(now.Add(clockSkew)):
+		return errors.New("iat is missing or in the future")
+	case user.NotBefore != nil && user.NotBefore.After(now.Add(clockSkew)):
+		return errors.New("nbf is in the future")
+	case user.ExpiresAt == nil || !user.ExpiresAt.After(now.Add(-clockSkew)):
+		return errors.New("the token has expired")
+	}
+	return nil
+}
+
+type key struct{}
+
+// Require demands a good token of a user with every one of these roles; UserOf tells the handler whose it is.
+func (g Guard) Require(next http.HandlerFunc, roles ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(scheme, "Bearer") || token == "" {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "missing_token", http.StatusUnauthorized)
+			return
+		}
+		user, err := g.Verify(token)
+		if errors.Is(err, errNoKeys) {
+			w.Header().Set("Retry-After", "5")
+			http.Error(w, "keys_unavailable", http.StatusServiceUnavailable)
+			return
+		}
+		if err != nil {
+			log.Printf("a token was refused: %v", err)
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			http.Error(w, "invalid_token", http.StatusUnauthorized)
+			return
+		}
+		has := map[string]bool{}
+		for _, role := range user.Roles {
+			has[role] = true
+		}
+		for _, role := range roles {
+			if !has[role] {
+				w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
+				http.Error(w, "insufficient_role", http.StatusForbidden)
+				return
+			}
+		}
+		next(w, r.WithContext(context.WithValue(r.Context(), key{}, user)))
+	}
+}
+
+// UserOf is the caller of a guarded handler.
+func UserOf(r *http.Request) *User {
+	return r.Context().Value(key{}).(*User)
+}

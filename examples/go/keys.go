@@ -1,0 +1,116 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const (
+	freshFor = 5 * time.Minute
+	keptFor  = 24 * time.Hour // while wxauth is away
+)
+
+var errNoKeys = errors.New("the keys cannot be read")
+
+// Keys are those that wxauth publishes.
+type Keys struct {
+	URL      string // the issuer, or where it is inside your own network
+	mutex    sync.Mutex
+	keys     map[string]*ecdsa.PublicKey
+	readAt   time.Time
+	ended    chan struct{} // closed when the reading under way ends; nil if there is none
+	nextAt   time.Time     // no reading begins before
+	failures int           // in a row
+}
+
+// Find is a jwt.Keyfunc. Only an unknown key waits for wxauth, and, after a pause of ten minutes, who begins to read.
+func (k *Keys) Find(token *jwt.Token) (interface{}, error) {
+	kid, _ := token.Header["kid"].(string)
+	k.mutex.Lock()
+	key, age := k.keys[kid], time.Since(k.readAt)
+	isBegun := k.ended == nil && (key == nil || age > freshFor) && time.Now().After(k.nextAt)
+	if isBegun {
+		k.ended = make(chan struct{})
+		go k.read()
+	}
+	ended := k.ended
+	k.mutex.Unlock()
+	if ended != nil && (key == nil || age > keptFor || isBegun && age > 2*freshFor) {
+		<-ended
+		k.mutex.Lock()
+		key, age = k.keys[kid], time.Since(k.readAt)
+		k.mutex.Unlock()
+	}
+	if age > keptFor {
+		return nil, errNoKeys
+	}
+	if key == nil {
+		return nil, errors.New("an unknown key")
+	}
+	return key, nil
+}
+
+func (k *Keys) read() {
+	keys, err := fetch(k.URL + "/.well-known/jwks.json")
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	pause := 10 * time.Second
+	if err != nil {
+		log.Printf("the keys could not be read: %v", err)
+		if k.keys == nil {
+			pause = 2 * time.Second
+		}
+		pause <<= k.failures
+		if pause < time.Minute {
+			k.failures++
+		} else {
+			pause = time.Minute
+		}
+	} else {
+		k.keys, k.readAt, k.failures = keys, time.Now(), 0
+	}
+	k.nextAt = time.Now().Add(pause)
+	close(k.ended)
+	k.ended = nil
+}
+
+func fetch(url string) (map[string]*ecdsa.PublicKey, error) {
+	client := http.Client{Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
+	answer, err := client.Get(url)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status %d", answer.StatusCode)
+	}
+	var set struct{ Keys []struct{ Kid, Kty, Crv, X, Y string } }
+	if err := json.NewDecoder(io.LimitReader(answer.Body, 256*1024)).Decode(&set); err != nil {
+		return nil, err
+	}
+	keys := map[string]*ecdsa.PublicKey{}
+	for _, key := range set.Keys {
+		x, errX := base64.RawURLEncoding.DecodeString(key.X)
+		y, errY := base64.RawURLEncoding.DecodeString(key.Y)
+		public := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)}
+		isGood := key.Kid != "" && key.Kty == "EC" && key.Crv == "P-256" && errX == nil && errY == nil
+		if isGood && public.Curve.IsOnCurve(public.X, public.Y) {
+			keys[key.Kid] = public
+		}
+	}
+	return keys, nil
+}
