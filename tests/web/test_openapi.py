@@ -42,7 +42,7 @@ from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.service.app import create_api
 from wxauth.server.siblings.bodies import SignatureRequest
-from wxauth.server.siblings.user_bodies import LookupRequest
+from wxauth.server.siblings.user_bodies import BanRequest, LookupRequest
 from wxauth.server.users.bodies import (
     MergeRequest,
     SplitRequest,
@@ -88,6 +88,7 @@ BODIES: dict[str, type[BaseModel]] = {
         AppChangeRequest,
         LookupRequest,
         SignatureRequest,
+        BanRequest,
         NewWebhook,
         WebhookChange,
         ReplayRequest,
@@ -159,6 +160,9 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("verify", "get /v1/verify"),
         ("introspect", "post /v1/introspect"),
         ("read_access_token", "get /v1/apps/{app_id}/access-token"),
+        ("ban_user", "post /v1/users/{user_id}/ban"),
+        ("unban_user", "post /v1/users/{user_id}/unban"),
+        ("sign_user_out", "delete /v1/users/{user_id}/sessions"),
         ("sign_with_session_key", "post /v1/apps/{app_id}/signatures"),
         ("look_user_up", "get /v1/users/{user_id}"),
         ("look_users_up", "post /v1/users/lookup"),
@@ -418,6 +422,9 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
         "get /v1/users/{user_id}",
         "post /v1/users/lookup",
         "patch /v1/users/{user_id}/attributes",
+        "post /v1/users/{user_id}/ban",
+        "post /v1/users/{user_id}/unban",
+        "delete /v1/users/{user_id}/sessions",
         "get /v1/events",
     ):
         assert guarded.pop(name) == [{"service_client": []}]

@@ -26,9 +26,15 @@ class ClientOperation(StrEnum):
     """Has data signed with a session_key."""
     SIGN_CHECK = "sign_check"
     """Has WeChat asked first whether that session_key is valid."""
+    MODERATE = "moderate"
+    """Bans, unbans or signs a user out."""
 
 
-RATES_IN_A_PROCESS: Final = {ClientOperation.SIGN: "100/second", ClientOperation.SIGN_CHECK: "10/second"}
+RATES_IN_A_PROCESS: Final = {
+    ClientOperation.SIGN: "100/second",
+    ClientOperation.SIGN_CHECK: "10/second",
+    ClientOperation.MODERATE: "100/second",
+}
 """The operations that `CLIENT_RATE_LIMIT` does not limit. Each process counts them for itself."""
 
 

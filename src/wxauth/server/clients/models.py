@@ -35,6 +35,8 @@ class Scope(StrEnum):
     """Change the attributes of users."""
     SIGN = "sign"
     """Have data signed with the session_keys."""
+    MODERATE = "moderate"
+    """Ban, unban and sign out users who are not staff."""
 
 
 IdTokenAlg = Literal["RS256", "ES256"]

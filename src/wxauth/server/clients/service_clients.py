@@ -69,6 +69,9 @@ WeChatTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.WECHAT_
 UsersClientDep = Annotated[ProvedClient, Depends(_counted(Scope.USERS, ClientOperation.USERS)), _FOR_COUNTED_CLIENT]
 AttributesClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ATTRIBUTES)), FOR_CLIENT]
 SigningClientDep = Annotated[ProvedClient, Depends(_counted(Scope.SIGN, ClientOperation.SIGN)), _FOR_COUNTED_CLIENT]
+ModeratingClientDep = Annotated[
+    ProvedClient, Depends(_counted(Scope.MODERATE, ClientOperation.MODERATE)), _FOR_COUNTED_CLIENT
+]
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 
 

@@ -128,8 +128,8 @@ DOORS: Final = CounterRow(
 )
 CLIENT_REQUESTS: Final = CounterRow(
     "wxauth_client_requests",
-    "Requests of clients, by client, operation (introspect, users, token, sign, sign_check) and outcome: ok or "
-    "rate_limited.",
+    "Requests of clients, by client, operation (introspect, users, token, sign, sign_check, moderate) and outcome: ok "
+    "or rate_limited.",
     ("client", "operation", "outcome"),
 )
 WEBHOOK_DELIVERIES: Final = CounterRow(

@@ -12,8 +12,8 @@ from wxauth.server.attributes.bodies import ShownAttributes
 from wxauth.server.clients.models import Scope
 from wxauth.server.siblings.bodies import ShortText
 from wxauth.server.siblings.rows import UserForSiblings
-from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer, ShownEraseAt
-from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownNickname, ShownPictureUrl, ShownUserId
+from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer, Reason, ShownEraseAt
+from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownNickname, ShownPictureUrl, ShownUserId, Time
 
 LOOKED_UP_AT_ONCE: Final = 200
 
@@ -44,6 +44,18 @@ class LookupRequest(BaseModel):
         if sum(len(some or ()) for some in asked) > LOOKED_UP_AT_ONCE:
             raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} ids, openids and external_ids together")
         return self
+
+
+class BanRequest(BaseModel):
+    """A ban. It replaces an earlier one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"reason": "paid with a stolen card", "until": "2026-11-27T18:00:00+08:00"}]},
+        hide_input_in_errors=True,
+    )
+
+    reason: Reason | None = Field(default=None, description="For staff only.")
+    until: Time | None = Field(default=None, description="When the ban ends automatically, with an offset.")
 
 
 class UserForSiblingsAnswer(TypedDict):

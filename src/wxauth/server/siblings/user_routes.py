@@ -1,20 +1,25 @@
-"""`/v1/users`: user lookups by sibling services."""
+"""`/v1/users`: sibling services look users up, change their attributes, and shut them out."""
 
+from typing import Annotated, Final
 from uuid import UUID
 
-from wxauth.errors import NotFound, Title
+from fastapi import Depends
+
+from wxauth.errors import InsufficientRole, NotFound, Title
 from wxauth.server.attributes.bodies import AttributesRequest
-from wxauth.server.clients.service_clients import AttributesClientDep, UsersClientDep
+from wxauth.server.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep
 from wxauth.server.core.trail import Actor
+from wxauth.server.core.users import UserStatus
 from wxauth.server.siblings.rows import look_up
 from wxauth.server.siblings.user_bodies import (
+    BanRequest,
     LookupAnswer,
     LookupRequest,
     UserForSiblingsAnswer,
     lookup_answer,
     user_for_siblings,
 )
-from wxauth.server.users.admin import change_attributes
+from wxauth.server.users.admin import UserChange, change_attributes, change_user, end_all_sessions
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.users.user_rows import IdentityJson
@@ -68,3 +73,42 @@ async def patch_attributes(
     """
     by = Actor(client.name, device.ip)
     await change_attributes(database, user_id, body.root, by=by, now=clock())
+
+
+async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
+    return Actor(f"client:{client.name}", device.ip)
+
+
+_Moderator = Annotated[Actor, Depends(_moderator)]
+_IS_STAFF: Final = InsufficientRole("this user is an administrator or other staff: this needs the role admin")
+
+
+@router.post("/v1/users/{user_id}/ban", summary=Title("Ban a user", "封禁用户"), failures=[NO_SUCH_USER, _IS_STAFF])
+async def ban_user(
+    moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: BanRequest | None = None
+) -> None:
+    """Ban a user, for a service client with the scope `moderate`. Every session ends at once.
+
+    Idempotent; another reason or end replaces the former one. For an id that was merged away, the user that remains is
+    banned. Staff cannot be banned.
+    """
+    ban = body or BanRequest()
+    change = UserChange(status=UserStatus.DISABLED, reason=ban.reason, until=ban.until)
+    await change_user(database, user_id, change, by=moderator, spares_staff=True, now=clock())
+
+
+@router.post("/v1/users/{user_id}/unban", summary=Title("Unban a user", "解除封禁"), failures=[NO_SUCH_USER, _IS_STAFF])
+async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
+    """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`. Idempotent."""
+    change = UserChange(status=UserStatus.ACTIVE)
+    await change_user(database, user_id, change, by=moderator, spares_staff=True, now=clock())
+
+
+@router.delete(
+    "/v1/users/{user_id}/sessions",
+    summary=Title("Sign a user out everywhere", "强制下线用户"),
+    failures=[NO_SUCH_USER, _IS_STAFF],
+)
+async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
+    """End every session of a user, for a service client with the scope `moderate`. The user may log in again."""
+    await end_all_sessions(database, user_id, by=moderator, spares_staff=True, now=clock())

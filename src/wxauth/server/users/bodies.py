@@ -137,13 +137,17 @@ class UsersQuery(PageQuery):
     )
 
 
+_ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
+
+
 class EventsQuery(PageQuery):
     """Which events to list."""
 
     user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned.")
-    actor: Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=TEXT)] | None = Field(
+    actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
         default=None,
-        description="Who did it: the id of a user, the name of a service client, `system`, `operator` or `wechat`.",
+        description="Who did it: the id of a user, the name of a service client (`client:NAME` for what it does to "
+        "users by the scope `moderate`), `system`, `operator` or `wechat`.",
     )
     type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."

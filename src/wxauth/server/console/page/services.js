@@ -8,7 +8,7 @@ import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
 const path = ({ name }) => `/clients/${encodeURIComponent(name)}`
-const SCOPES = ['introspect', 'users', 'phones', 'events', 'attributes', 'access_token', 'sign', 'openid', 'profile', 'phone', 'email', 'roles', 'offline_access']
+const SCOPES = ['introspect', 'users', 'phones', 'events', 'attributes', 'access_token', 'sign', 'moderate', 'openid', 'profile', 'phone', 'email', 'roles', 'offline_access']
 const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to change the clients of its own pages
 
 export function showServices(main, { query }) {
