@@ -3,18 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import asyncpg
 import httpx
 import pytest
 from fastapi.dependencies.models import Dependant
 
+from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.world import Body, LogIn, MakeClient, MakeServices, Service, bearer, until_locked
 from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
 from wxauth.server.service.waits import Waits
-from wxauth.server.users.callers import turn_of
+from wxauth.server.users.callers import caller_in_turn_of, caller_who_ends_of
 from wxauth.server.web.direct import DirectRoute
 
 Answers = list[asyncio.Task[httpx.Response]]
@@ -32,18 +34,23 @@ def sign_out_elsewhere(client: httpx.AsyncClient, person: Body, times: int) -> A
     return [asyncio.create_task(client.delete("/v1/me/sessions", headers=bearer(person))) for _ in range(times)]
 
 
+def change_name(client: httpx.AsyncClient, person: Body, times: int) -> Answers:
+    ask = partial(client.patch, "/v1/me", json={"nickname": "Eve"}, headers=bearer(person))
+    return [asyncio.create_task(ask()) for _ in range(times)]
+
+
 async def test_forty_connections_of_one_person_leave_transactions_for_others(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice, bob = await login("alice"), await login("bob")
     async with row_locked(rows, alice):
-        waiting = sign_out_elsewhere(client, alice, 40)
+        waiting = change_name(client, alice, 40)
         await until_locked(rows, AT_ONCE)
         answer = await client.patch("/v1/me", json={"nickname": "Bob"}, headers=bearer(bob))
         assert answer.status_code == 200
         assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == AT_ONCE
         assert not any(task.done() for task in waiting)
-    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {204}
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
 
 async def test_ten_phone_codes_of_one_person_leave_transactions_for_others(
@@ -66,13 +73,13 @@ async def test_a_request_beyond_those_that_wait_is_refused(
 ) -> None:
     alice = await login("alice")
     async with row_locked(rows, alice):
-        waiting = sign_out_elsewhere(client, alice, MAX_PRESENT)
+        waiting = change_name(client, alice, MAX_PRESENT)
         await until_locked(rows, AT_ONCE)
         refused = await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
         problem_of(refused, "rate_limited", 429)
         assert refused.headers["retry-after"] == "3"
         assert (await client.get("/v1/me", headers=bearer(alice))).status_code == 200  # takes no transaction
-    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {204}
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
     answer = await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
     assert answer.status_code == 200
 
@@ -83,10 +90,93 @@ async def test_a_request_does_not_wait_for_its_turn_for_ever(
     alice = await login("alice")
     client = make_client(await make_services(waits=Waits(turns=0)))
     async with row_locked(rows, alice):
-        waiting = sign_out_elsewhere(client, alice, AT_ONCE)
-        await until_locked(rows, AT_ONCE)
+        waiting = sign_out_elsewhere(client, alice, 1)
+        await until_locked(rows, 1)
         problem_of(await client.delete("/v1/me/sessions", headers=bearer(alice)), "rate_limited", 429)
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {204}
+
+
+@asynccontextmanager
+async def two_slow_requests(
+    client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
+) -> AsyncIterator[None]:
+    """Two connections of one session are open, each of which sends a byte of its body, and no more."""
+    begun, rest = asyncio.Barrier(3), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"-"
+        await begun.wait()
+        await rest.wait()
+        yield b"-"
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(client.request(method, path, content=body(), headers=headers))
+        await begun.wait()
+        yield
+        rest.set()
+
+
+SLOW = {
+    "a change": ("PATCH", "/v1/me"),
+    "consents": ("POST", "/v1/me/consents"),
+    "ends of sessions": ("DELETE", "/v1/me/sessions"),
+    "an erasure": ("POST", "/v1/me/erasure"),
+    "a picture": ("POST", "/v1/me/avatar"),
+}
+
+
+@pytest.mark.parametrize("slow", SLOW)
+async def test_two_slow_connections_of_a_stolen_bearer_delay_nothing_of_its_owner(
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, slow: str
+) -> None:
+    client = make_client(await make_services(waits=Waits(turns=0)))
+    alice, elsewhere = await login("alice"), await login("alice")
+    picture = {"content-type": "multipart/form-data; boundary=12345678"} if slow == "a picture" else {}
+    async with two_slow_requests(client, *SLOW[slow], headers={**bearer(alice), **picture}):
+        for person in (alice, elsewhere):
+            changed = await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(person))
+            assert changed.status_code == 200
+        ended = await client.delete("/v1/me/sessions", headers=bearer(elsewhere))
+        assert ended.status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+
+
+async def test_two_erasures_that_wait_for_wechat_delay_nothing_of_the_person(
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, wechat: WeChatByRespx
+) -> None:
+    asked, answered = asyncio.Semaphore(0), asyncio.Event()
+
+    async def answer_late(_: httpx.Request) -> httpx.Response:
+        asked.release()
+        await answered.wait()
+        return httpx.Response(200, json={"errcode": 40029})
+
+    alice = await login("alice")
+    client = make_client(await make_services(waits=Waits(turns=0)))
+    wechat.route.mock(side_effect=answer_late)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for code in ("one", "two"):
+            group.create_task(client.post("/v1/me/erasure", json={"login_code": code}, headers=bearer(alice)))
+            await asked.acquire()
+        assert (await client.delete("/v1/me/sessions", headers=bearer(alice))).status_code == 204
+        answered.set()
+
+
+async def test_64_requests_of_one_session_leave_turns_to_the_others_of_its_person(
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    stolen, own = await login("alice"), await login("alice")
+    async with asyncio.timeout(10), row_locked(rows, own):
+        waiting = change_name(client, stolen, MAX_PRESENT)
+        await until_locked(rows, AT_ONCE)
+        [mine] = change_name(client, own, 1)
+        await until_locked(rows, AT_ONCE + 1)
+        [ended] = sign_out_elsewhere(client, own, 1)
+        await until_locked(rows, AT_ONCE + 2)
+        problem_of(await client.post("/v1/me", json={}, headers=bearer(stolen)), "rate_limited", 429)
+    answers = await asyncio.gather(mine, ended, *waiting)
+    assert [answer.status_code for answer in answers[:2]] == [200, 204]
 
 
 def test_every_operation_of_mine_that_changes_something_waits_for_its_turn() -> None:
@@ -95,11 +185,18 @@ def test_every_operation_of_mine_that_changes_something_waits_for_its_turn() -> 
         for route in create_api().routes
         if isinstance(route, DirectRoute) and route.path.startswith("/v1/me")
         for method in route.methods or ()
-        if method not in ("GET", "HEAD") and turn_of not in calls_of(route.dependant)
+        if method not in ("GET", "HEAD")
+        and {caller_in_turn_of, caller_who_ends_of}.isdisjoint(calls_of(route.dependant))
     }
-    # Pictures and phone codes have bounds of their own, which are longer: they wait for the upload, and for WeChat.
-    # Decrypting changes nothing.
-    assert without == {"POST /v1/me/avatar", "POST /v1/me/phone", "POST /v1/me/decrypt"}
+    # Pictures and phone codes have bounds of their own, which are longer: they wait for the upload, and for WeChat. An
+    # erasure takes a turn before WeChat is asked, and another one after that. Decrypting changes nothing.
+    assert without == {
+        "POST /v1/me/avatar",
+        "POST /v1/me/phone",
+        "DELETE /v1/me",
+        "POST /v1/me/erasure",
+        "POST /v1/me/decrypt",
+    }
 
 
 def calls_of(dependant: Dependant) -> Iterator[object]:

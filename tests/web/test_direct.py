@@ -10,7 +10,7 @@ from httpx import ASGITransport, AsyncClient
 from pydantic import AfterValidator, BaseModel, Field, StrictBool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from wxauth.errors import AccountDisabled, NotFound, Title, WxAuthError
@@ -268,11 +268,18 @@ async def test_each_parameter_is_found_after_those_before_it_and_a_shared_depend
         assert calls == ["unit", "height", "width", "unit", "endpoint"]
 
 
-async def test_what_a_dependency_yields_is_closed_after_the_answer() -> None:
+async def test_what_a_dependency_yields_is_closed_before_the_answer_is_sent() -> None:
     api = api_with("/opened", read_opened)
-    for served in (api, Shortcut(api, direct_routes(api.routes))):
-        assert await answer_of(served, "/opened") == "openopen"
-        assert calls == ["open", "open in a thread", "endpoint", "close in a thread", "close"]
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            calls.append(message["type"])
+            await send(message)
+
+        await api(scope, receive, note)
+
+    assert await answer_of(served, "/opened") == "openopen"
+    assert calls[:-2] == ["open", "open in a thread", "endpoint", "close in a thread", "close"]
 
 
 async def test_a_dependency_is_replaced_wherever_it_is_taken() -> None:

@@ -2,19 +2,27 @@
 
 Transactions are few (`TRANSACTIONS` in `core/database.py`), and those of one person wait for the same lock. Forty
 connections of one phone held all of them, and everybody's logins and changes waited.
+
+A stolen token must not keep its owner waiting. So each session has a line of its own, before its person's, which it
+cannot fill alone; what ends sessions has lines of its own, in which nobody waits for WeChat; and no turn is held while
+a client sends or reads.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import Final
+from uuid import UUID
 
 from wxauth.errors import RateLimited
 
 AT_ONCE: Final = 2
-"""How many requests of one person are worked on at once. Two persons at most fill four of the five transactions."""
+"""How many requests of one line are worked on at once."""
+_OF_PERSON: Final = AT_ONCE + 1
+_ENDING: Final = 1
+"""With `_OF_PERSON`, one person fills at most four of the five transactions."""
 MAX_PRESENT: Final = 64
-"""How many requests of one person may be worked on or wait."""
+"""How many requests of one line may be worked on or wait."""
 PATIENCE_SECONDS: Final = 5.0
 """How long a request waits for its turn."""
 
@@ -25,13 +33,13 @@ _DETAIL: Final = "this person has too many requests under way"
 class _Line:
     __slots__ = ("present", "turns")
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int) -> None:
         self.present = 0
-        self.turns = asyncio.Semaphore(AT_ONCE)
+        self.turns = asyncio.Semaphore(at_once)
 
 
 class Turns:
-    """Gives each person a few turns at once. Further requests wait in order.
+    """Gives each line a few turns at once. Further requests wait in order.
 
     They wait instead of being refused: a client that repeats a refused request at once costs more than one that waits.
 
@@ -44,9 +52,19 @@ class Turns:
         self._lines: dict[Hashable, _Line] = {}
 
     @asynccontextmanager
-    async def turn(self, person: Hashable) -> AsyncIterator[None]:
-        """Hold a turn of a person, named by user id or identity, during the block. Raises: RateLimited."""
-        line = self._lines.setdefault(person, _Line())
+    async def of_session(self, session_id: UUID, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
+        """Hold a turn of a session, or of a browser's login, and one of its person. Raises: RateLimited."""
+        if ends_sessions:
+            lines = self.turn(("ends", session_id), _ENDING), self.turn(("ends", person), _ENDING)
+        else:
+            lines = self.turn(session_id), self.turn(person, _OF_PERSON)
+        async with lines[0], lines[1]:
+            yield
+
+    @asynccontextmanager
+    async def turn(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
+        """Hold a turn of the line with this name during the block. Raises: RateLimited."""
+        line = self._lines.setdefault(name, _Line(at_once))
         if line.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=_RETRY_AFTER)
         line.present += 1
@@ -63,4 +81,4 @@ class Turns:
         finally:
             line.present -= 1
             if not line.present:
-                del self._lines[person]
+                del self._lines[name]

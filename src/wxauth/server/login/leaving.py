@@ -1,10 +1,12 @@
 """A person leaves: the erasure of the own account, for which an access token is no proof."""
 
 from datetime import datetime, timedelta
+from functools import partial
 
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
+from wxauth.server.limits.turns import Turns
 from wxauth.server.login.proof import Proofs
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
@@ -12,6 +14,7 @@ from wxauth.server.users.account import Caller
 
 async def leave(
     proofs: Proofs,
+    turns: Turns,
     settings: Settings,
     database: Database,
     clock: Clock,
@@ -26,6 +29,9 @@ async def leave(
 
     Raises: LastAdmin, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
     """
-    await account.check_may_leave(database, clock, caller)
+    turn = partial(turns.of_session, caller.session_id, caller.user.id, ends_sessions=True)
+    async with turn():
+        await account.check_may_leave(database, clock, caller)
     await proofs.prove(caller, login_code, ip=ip)
-    return await account.erase_me(database, clock, caller, grace=timedelta(days=settings.erasure_grace_days))
+    async with turn():
+        return await account.erase_me(database, clock, caller, grace=timedelta(days=settings.erasure_grace_days))

@@ -9,7 +9,7 @@ from wxauth.errors import LastAdmin, Title
 from wxauth.server.login.bodies import LeavingAnswer, ProofRequest
 from wxauth.server.login.dependencies import PROOF_FAILURES, ProofsDep
 from wxauth.server.login.leaving import leave
-from wxauth.server.users.callers import CallerInTurnDep, DeviceDep
+from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep
 from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
@@ -34,9 +34,10 @@ _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
 )
 @router.delete("/v1/me", summary=Title("Erase my account", "注销我的账号"), failures=_FAILURES, responses=_LEAVING)
 async def erase_me(
-    caller: CallerInTurnDep,
+    caller: CallerDep,
     body: ProofRequest,
     proofs: ProofsDep,
+    turns: TurnsDep,
     settings: SettingsDep,
     database: DatabaseDep,
     clock: ClockDep,
@@ -51,7 +52,7 @@ async def erase_me(
     With `ERASURE_GRACE_DAYS`, all sessions end, and the rest follows at `erase_at`, unless the person logs in with
     `stay` before.
     """
-    erase_at = await leave(proofs, settings, database, clock, caller, login_code=body.login_code, ip=device.ip)
+    erase_at = await leave(proofs, turns, settings, database, clock, caller, login_code=body.login_code, ip=device.ip)
     if erase_at is None:
         return None
     leaving: LeavingAnswer = {"erase_at": erase_at}

@@ -14,7 +14,7 @@ from wxauth.server.users.bodies import (
     open_session_answer,
     user_answer,
 )
-from wxauth.server.users.callers import CallerDep, CallerInTurnDep
+from wxauth.server.users.callers import CallerDep, CallerWhoEndsDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 
@@ -42,7 +42,7 @@ async def list_my_sessions(
 
 
 @router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
-async def end_my_other_sessions(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
+async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep, clock: ClockDep) -> None:
     """End every session except the caller's."""
     await account.end_other_sessions(database, clock, caller)
 
@@ -50,6 +50,6 @@ async def end_my_other_sessions(caller: CallerInTurnDep, database: DatabaseDep, 
 @router.delete(
     "/v1/me/sessions/{session_id}", summary=Title("End one of my sessions", "下线某台设备"), failures=[NotFound]
 )
-async def end_my_session(caller: CallerInTurnDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
+async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Idempotent."""
     await account.end_my_session(database, clock, caller, session_id)

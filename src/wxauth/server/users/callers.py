@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from wxauth.errors import InsufficientRole, InsufficientScope, InvalidRequest, LoginTooOld, RateLimited
 from wxauth.guard.bearer import authorizations_of, bearer_token
@@ -79,23 +79,30 @@ CallerDep = Annotated[Caller, Depends(caller_of)]
 TurnsDep = Annotated[Turns, Depends(provide(Turns))]
 
 
-async def turn_of(principal: PrincipalDep, turns: TurnsDep) -> AsyncIterator[None]:
-    """A turn of the user, held until the answer has been sent. Raises: RateLimited."""
-    async with turns.turn(principal.id):
-        yield
+async def caller_in_turn_of(
+    request: Request, principal: PrincipalDep, turns: TurnsDep, database: DatabaseDep, clock: ClockDep
+) -> AsyncIterator[Caller]:
+    """As `caller_of`, in a turn, which is taken once the body is here. Raises: RateLimited; as `account.caller`."""
+    await request.body()
+    async with turns.of_session(principal.session_id, principal.id):
+        yield await account.caller(database, principal, now=clock())
 
 
-TurnDep = Annotated[None, Depends(turn_of), Entails(failures=(RateLimited,))]
-"""A turn of the user of the access token, for operations that take a transaction: the user's others wait for it."""
-
-
-async def caller_in_turn_of(_: TurnDep, principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """As `caller_of`, read in the user's turn. Raises: as `account.caller`."""
-    return await account.caller(database, principal, now=clock())
-
-
-CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of)]
+CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
 """As `CallerDep`, for operations that take a transaction, unless they bound the user's requests themselves."""
+
+
+async def caller_who_ends_of(
+    request: Request, principal: PrincipalDep, turns: TurnsDep, database: DatabaseDep, clock: ClockDep
+) -> AsyncIterator[Caller]:
+    """As `caller_in_turn_of`, in the lines of what ends sessions. Raises: RateLimited; as `account.caller`."""
+    await request.body()
+    async with turns.of_session(principal.session_id, principal.id, ends_sessions=True):
+        yield await account.caller(database, principal, now=clock())
+
+
+CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
+"""As `CallerInTurnDep`, for operations that end sessions: no other operation delays them."""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:

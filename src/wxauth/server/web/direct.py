@@ -28,7 +28,7 @@ from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
@@ -110,7 +110,7 @@ class DirectRoute(APIRoute):
     async def answer_to(
         self, request: Request, plan: Plan, stack: AsyncExitStack | None = None
     ) -> Response | bytes | None:
-        """A response, JSON, or nothing. `stack` is for what a plan does after the answer, if it yields."""
+        """A response, JSON, or nothing. `stack` is for what a plan does after its calls, if it yields."""
         answer = await plan.run(request, stack)
         return answer if answer is None or isinstance(answer, Response) else to_json(answer)
 
@@ -134,11 +134,9 @@ class DirectRoute(APIRoute):
         request, plan, overrides = Request(scope, receive), self.plan, scope["app"].dependency_overrides
         if overrides:
             plan = Plan(self.dependant, self._arguments, overrides)
-        if not plan.yields:
-            await _send(await self.answer_to(request, plan), scope, receive, send)
-            return
         async with AsyncExitStack() as stack:
-            await _send(await self.answer_to(request, plan, stack), scope, receive, send)
+            answer = await self.answer_to(request, plan, stack)
+        await _send(answer, scope, receive, send)
 
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -245,8 +243,8 @@ class Shortcut:
 def direct_routes(routes: Sequence[BaseRoute]) -> Mapping[tuple[str, str], DirectRoute]:
     """The direct routes for a shortcut, by method and path.
 
-    Not among them are routes with path parameters, those that do something after the answer, and those that an earlier
-    route hides.
+    Not among them are routes with path parameters, those whose dependencies yield, and those that an earlier route
+    hides.
     """
     found = {}
     for place, route in enumerate(routes):
@@ -370,7 +368,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> A
     validate = model.__pydantic_validator__.validate_json
 
     async def read(request: Request, found: Any = None) -> BaseModel | None:
-        body = await _read(request)
+        body = await request.body()
         if may_be_empty and not body:
             return None
         try:
@@ -403,19 +401,6 @@ def _refusal_of(model: type[BaseModel]) -> InvalidRequest:
         except ValidationError as exc:
             return invalid_request(_errors_of(exc))
     raise TypeError(f"{model} takes any body")
-
-
-async def _read(request: Request) -> bytes:
-    """The body, which usually comes in one message. Raises: ClientDisconnect."""
-    parts: list[bytes] = []
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            return b"".join([*parts, body]) if parts else body
-        parts.append(body)
 
 
 def _errors_of(exc: ValidationError) -> list[Any]:

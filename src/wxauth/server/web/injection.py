@@ -70,8 +70,8 @@ class Plan:
     """The calls of an endpoint in their order: its parameters from left to right, each after those that it takes.
 
     A dependency is called once for each request, unless it is declared with `use_cache=False`. It takes the request and
-    other dependencies. As in FastAPI, one that is no coroutine runs in a thread, and what follows a `yield` runs after
-    the answer has been sent.
+    other dependencies. As in FastAPI, one that is no coroutine runs in a thread. What follows a `yield` runs before the
+    answer is sent, as with `scope="function"` there: a slow reader holds nothing.
 
     Args:
         dependant: FastAPI's graph of the endpoint.
@@ -86,7 +86,7 @@ class Plan:
     ) -> None:
         assert dependant.call is not None
         self.yields = False
-        """Whether anything follows the answer. Then `run` needs a stack, and its caller closes that."""
+        """Whether anything follows the calls. Then `run` needs a stack, and its caller closes that."""
         self._path = dependant.path or ""
         self._overrides = overrides or {}
         self._calls: list[_Call] = []

@@ -129,7 +129,7 @@ class Continuing:
         settings, now, code, name = self.settings, self.clock(), new_secret(), asked.client.name
         after = proved_after(settings, now)
         try:
-            async with self.turns.turn(shown.id), self.database.begin() as transaction:
+            async with self.turns.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
                 person = await lock_browser_person(
                     transaction, hash_of(cookies.login), client_id=name, proved_after=after
                 )

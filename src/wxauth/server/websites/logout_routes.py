@@ -139,7 +139,7 @@ async def _log_out(
         client = None if hint is None else await find_site(database, hint.client_id)
         if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
             return message_page(request, "wrong_logout", language, status=400)
-        async with turns.turn(hint.user_id):
+        async with turns.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(database, clock, client.name, hint.session_id)
             await _end_login_of(hint, settings, database, clock, cookies)
     except (RateLimited, StorageUnavailable) as exc:
@@ -177,7 +177,7 @@ async def _without_hint(
     field = log_out_field(cookies.login)
     if request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
         return log_out_page(request, person, client, parameters, field, language)
-    async with turns.turn(person.id):
+    async with turns.of_session(person.login_id, person.id, ends_sessions=True):
         await end_login(database, settings, cookies, person.id, now=clock())
     if client is not None and "post_logout_redirect_uri" in parameters:
         return _logged_out(request, client, parameters, language)

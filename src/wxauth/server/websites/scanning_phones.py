@@ -6,22 +6,18 @@ from fastapi import Depends
 
 from wxauth.errors import InsufficientScope
 from wxauth.server.apps.dependencies import AppsDep
-from wxauth.server.users import account
 from wxauth.server.users.account import Caller
-from wxauth.server.users.callers import PrincipalDep, TurnDep
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep
+from wxauth.server.users.callers import CallerInTurnDep, PrincipalDep
 
 
-async def scanning_phone_of(
-    _: TurnDep, principal: PrincipalDep, apps: AppsDep, database: DatabaseDep, clock: ClockDep
-) -> Caller:
+async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, apps: AppsDep) -> Caller:
     """The user behind the request's access token, in a session of a mini-program: only that one is a phone that scans.
 
     Raises: InsufficientScope, also in a session of a mobile app.
     """
     if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: an app that has been removed
         raise InsufficientScope("this is for a login in the mini-program: an app's session does not open it")
-    return await account.caller(database, principal, now=clock())
+    return caller
 
 
 PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
