@@ -6,6 +6,8 @@ FROM ${PYTHON} AS python
 FROM python AS builder
 # Where packages come from, if not from the usual index; the locks' hashes hold wherever that is.
 ARG PIP_INDEX_URL
+# The commit's time: with it, whoever builds twice gets the same bytes (scripts/image).
+ARG SOURCE_DATE_EPOCH
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 COPY requirements/build.lock requirements/server.lock requirements/
@@ -13,17 +15,19 @@ RUN python -m venv tools \
     && tools/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.lock
 RUN python -m venv --without-pip /opt/wxauth \
     && tools/bin/pip --python /opt/wxauth/bin/python install \
-        --require-hashes --no-deps --only-binary :all: -r requirements/server.lock
+        --require-hashes --no-deps --only-binary :all: -r requirements/server.lock --no-compile
 COPY LICENSE README.md pyproject.toml ./
 COPY alembic alembic
 COPY clients clients
 COPY src src
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel . \
-    && tools/bin/pip --python /opt/wxauth/bin/python install --no-index --no-deps wheel/*.whl \
+    && tools/bin/pip --python /opt/wxauth/bin/python install --no-index --no-deps --no-compile wheel/*.whl \
+    && python -m compileall -q --invalidation-mode unchecked-hash /opt/wxauth/lib \
     && /opt/wxauth/bin/wxauth --version
 
 
 FROM python
+ARG SOURCE_DATE_EPOCH
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="wxauth" \
       org.opencontainers.image.description="WeChat mini-program login as a service" \

