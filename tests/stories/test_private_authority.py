@@ -20,7 +20,7 @@ from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.name_resolver import NameResolver
-from wxauth.server.events.webhook_transport import WebhookTransport
+from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.limits.redis import redis_storage
 from wxauth.server.service.spans import spans_to
 
@@ -45,7 +45,7 @@ async def upstream(authority: Authority) -> AsyncIterator[Upstream]:
 
 
 async def test_a_webhook_is_delivered(upstream: Upstream) -> None:
-    transport = WebhookTransport(resolve=NameResolver().resolve)
+    transport = ReceiverTransport(resolve=NameResolver().resolve)
     answered = await transport.handle_async_request(httpx.Request("POST", upstream.url, content=b"{}"))
     assert answered.status_code == 200
     await transport.aclose()

@@ -7,8 +7,8 @@ from typing import Final
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.core.settings import Settings
-from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.sign_up.hook import HookFailed, make_sign_up_hook
 
 _WHAT_TO_CHANGE: Final = "see WXAUTH_SIGN_UP_HOOK_URL"
@@ -16,7 +16,7 @@ _WHAT_TO_CHANGE: Final = "see WXAUTH_SIGN_UP_HOOK_URL"
 
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
     """If the settings have a hook, send it a message of the type `test`, which is about nobody."""
-    transport = WebhookTransport(resolve=NameResolver().resolve)
+    transport = ReceiverTransport(resolve=NameResolver().resolve)
     hook = make_sign_up_hook(settings, clock, transport=transport)
     if hook is None:
         return

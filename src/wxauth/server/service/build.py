@@ -18,12 +18,12 @@ from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.parts import Parts
 from wxauth.server.core.promises import Promises
+from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.issuing import Issuer
 from wxauth.server.keys.keyring import KeyRing
@@ -161,7 +161,7 @@ def build_services(
         pauses_for_others=waits.phones_of_others,
         farewell=waits.phones_farewell,
     )
-    receivers = WebhookTransport(resolve=name_resolver.resolve)
+    receivers = ReceiverTransport(resolve=name_resolver.resolve)
     deliveries = make(
         Deliveries,
         logouts=make(
@@ -187,7 +187,7 @@ def build_services(
     )
     make(Risk, policy=settings.risk_policy, roles_at_sign_up=roles_at_sign_up)
     sign_up_hook = make_sign_up_hook(
-        settings, clock, transport=WebhookTransport(resolve=name_resolver.resolve), observe=metrics.sign_up_hook
+        settings, clock, transport=ReceiverTransport(resolve=name_resolver.resolve), observe=metrics.sign_up_hook
     )
     make(Entering, newcomers=sign_up_hook)
     make(Turns, patience=waits.turns)

@@ -28,7 +28,7 @@ class _Refused(httpcore.ConnectError):
     """A connection error with our own text, which may be shown."""
 
 
-class WebhookTransport(httpx.AsyncBaseTransport):
+class ReceiverTransport(httpx.AsyncBaseTransport):
     """Sends to the host of the request's URL, unless its address is refused.
 
     Names are resolved here, and connections go to the address that was checked. So neither a name that resolves

@@ -15,7 +15,7 @@ from tests.receiver import receiving
 from tests.world import until
 from wxauth.server.core.name_resolver import MAX_CONCURRENT_NAMES, NameResolver
 from wxauth.server.core.receiver_addresses import is_refused
-from wxauth.server.events.webhook_transport import Resolve, WebhookTransport
+from wxauth.server.core.receiver_transport import ReceiverTransport, Resolve
 
 pytestmark = pytest.mark.no_database
 
@@ -28,7 +28,7 @@ def every_name_has(*addresses: str) -> Resolve:
 
 
 async def failure_of(url: str, *addresses: str) -> str:
-    transport = WebhookTransport(resolve=every_name_has(*addresses) if addresses else NameResolver().resolve)
+    transport = ReceiverTransport(resolve=every_name_has(*addresses) if addresses else NameResolver().resolve)
     try:
         with pytest.raises(httpx.TransportError) as failed:
             await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
@@ -65,7 +65,7 @@ async def test_an_address_in_the_url_is_looked_at_each_time(host: str) -> None:
 async def test_of_several_addresses_one_that_may_be_is_used() -> None:
     async with receiving() as receiver:
         port = httpx.URL(receiver.url).port
-        transport = WebhookTransport(resolve=every_name_has("169.254.169.254", "127.0.0.1"))
+        transport = ReceiverTransport(resolve=every_name_has("169.254.169.254", "127.0.0.1"))
         request = httpx.Request("POST", f"http://orders.example.com:{port}/hook", content=b"{}")
         assert (await transport.handle_async_request(request)).status_code == 204
         await transport.aclose()
@@ -97,14 +97,14 @@ class NameServer:
 
 
 @asynccontextmanager
-async def sending(server: NameServer, patience: float) -> AsyncIterator[WebhookTransport]:
-    transport = WebhookTransport(resolve=NameResolver(server.look_up, patience=patience).resolve)
+async def sending(server: NameServer, patience: float) -> AsyncIterator[ReceiverTransport]:
+    transport = ReceiverTransport(resolve=NameResolver(server.look_up, patience=patience).resolve)
     yield transport
     server.released.set()
     await transport.aclose()
 
 
-async def status_at(transport: WebhookTransport, url: str) -> int:
+async def status_at(transport: ReceiverTransport, url: str) -> int:
     return (await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))).status_code
 
 
