@@ -23,7 +23,7 @@ START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 """The time of each test's clock at the beginning."""
 
 _START = 12
-_RUN = re.compile(rf"[^\s\"',:;(){{}}\[\]<>]{{{_START},}}")
+_RUN = re.compile(rf"[^\s\"',;(){{}}\[\]<>]{{{_START},}}")
 """Text in which a secret may be: without what no secret has."""
 _SHORTEST_PHONE = 8
 
