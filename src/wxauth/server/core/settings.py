@@ -32,6 +32,7 @@ from pydantic_settings import (
 
 from wxauth.errors import Title
 from wxauth.server.core.claims import ClaimsTemplate, compile_claims
+from wxauth.server.core.deprecations import Deprecation
 from wxauth.server.core.setting_types import (
     SECONDS,
     SECRETS_DIR,
@@ -118,6 +119,7 @@ class Setting:
     """The usual default, if the declared one depends on something else."""
     example: str | None = None
     """A value that `.env.example` shows, not commented out, for the operator to replace."""
+    deprecation: Deprecation | None = None
 
 
 class AppFields(BaseModel):
@@ -931,6 +933,12 @@ class Settings(DatabaseSettings):
     def claims_template(self) -> ClaimsTemplate | None:
         """The claims of logins to apps without claims of their own, compiled; None if there are none."""
         return compile_claims(self.claims) if self.claims else None
+
+    @property
+    def deprecated(self) -> list[Deprecation]:
+        """Of the settings that are set."""
+        described = (it for name in self.model_fields_set for it in type(self).model_fields[name].metadata)
+        return [it.deprecation for it in described if isinstance(it, Setting) and it.deprecation]
 
     def is_logged(self, session_id: UUID) -> bool:
         """Whether the log has the logins and refreshes of this session: all of it, or nothing."""

@@ -40,6 +40,7 @@ from wxauth.server.console.routes import add_console
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.database import DatabaseUrlRefused
+from wxauth.server.core.deprecations import Deprecations
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.timekeeping import correct_clock, keep_time
@@ -96,6 +97,7 @@ Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`
 """
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
+_TELLING_PAUSE_SECONDS: Final = 3600.0
 _CONTACT_LASTS: Final = timedelta(days=360)
 """RFC 9116, section 2.5.5: less than a year."""
 """Seconds between two checks whether the database is there."""
@@ -287,9 +289,18 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
         keep_placing(services),
         services[Deliveries].keep_delivering(),
     ]
+    if services.settings.deprecated:
+        tasks.append(_keep_telling_of_deprecated(services))
     if isinstance(services.clock, DatabaseClock):
         tasks.append(keep_time(services.clock, services.database))
     await asyncio.gather(*tasks)
+
+
+async def _keep_telling_of_deprecated(services: Services) -> None:
+    while True:
+        for it in services.settings.deprecated:
+            services[Deprecations].tell(it)
+        await asyncio.sleep(_TELLING_PAUSE_SECONDS)
 
 
 async def _is_migrated(services: Services) -> bool:

@@ -6,13 +6,14 @@ Those of core have a dependency here, those of other rooms one made by `provide`
 
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.deprecations import Deprecation, Deprecations
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -70,3 +71,22 @@ ClockDep = Annotated[Clock, Depends(clock)]
 DatabaseDep = Annotated[Database, Depends(database)]
 VerifierDep = Annotated[Verifier, Depends(verifier)]
 MetricsDep = Annotated[Metrics, Depends(metrics)]
+
+
+DEPRECATED_KEY: Final = "wxauth.deprecated"
+"""The key in the ASGI scope of the headers that tell about what a request used."""
+
+
+def note_deprecated(connection: HTTPConnection, services: Services, used: Deprecation) -> None:
+    """Tell the operator, and by headers of the answer the client, that this request uses something that goes."""
+    services[Deprecations].tell(used)
+    connection.scope.setdefault(DEPRECATED_KEY, []).extend(used.headers)
+
+
+def deprecated(it: Deprecation) -> Callable[[HTTPConnection, Services], Awaitable[None]]:
+    """The dependency of an operation that goes. Declare `deprecated=True` beside it, for the documentation."""
+
+    async def note(connection: HTTPConnection, services: ServicesDep) -> None:
+        note_deprecated(connection, services, it)
+
+    return note
