@@ -11,6 +11,7 @@ from wxauth.errors import Title
 from wxauth.problems import Language
 from wxauth.server.checks import CheckLevel, CheckResult
 from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import APP_KEYS
 
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
 _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
@@ -25,6 +26,7 @@ wxauth is ready, with a simulated WeChat.
   Console     {url}/admin/  administer: log in there by scan, as alice, once she is an administrator
   API docs    {url}/docs
   WeChat      {wechat_url}         simulated: any plain name is a code, the same person each time
+  AppKey      {app_key}  of virtual payment; in the sandbox {sandbox_key}
 
 Log in as alice:
 
@@ -44,6 +46,7 @@ wxauth 已就绪，使用模拟微信。
   管理后台    {url}/admin/  以 alice 扫码登录；须先让她成为管理员
   接口文档    {url}/docs
   模拟微信    {wechat_url}         任意名字即 code，同名即同一用户
+  AppKey      {app_key}  虚拟支付；沙箱为 {sandbox_key}
 
 以 alice 登录：
 
@@ -213,6 +216,8 @@ def welcome(
             user_id="$USER_ID" if is_simulated else "USER_ID",
             command=shlex.quote(str((home / "wxauth").absolute())),
             home=home,
+            app_key=APP_KEYS[0],
+            sandbox_key=APP_KEYS[1],
         )
         for part in parts
     )

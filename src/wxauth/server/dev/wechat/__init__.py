@@ -3,6 +3,7 @@
 from wxauth.server.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
 from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.server.dev.wechat.desk import DESK_PATH, OwnPagesOnly
+from wxauth.server.dev.wechat.payments import APP_KEYS
 from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_number_of
 from wxauth.server.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
 from wxauth.server.dev.wechat.simulator_app import create_simulator
@@ -10,6 +11,7 @@ from wxauth.server.dev.wechat.simulator_app import create_simulator
 __all__ = [
     "ACCOUNT",
     "APPS",
+    "APP_KEYS",
     "CODE_LIFETIME",
     "DESK_PATH",
     "HINTS",

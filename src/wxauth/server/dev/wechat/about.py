@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from wxauth.server.dev.wechat.payments import APP_KEYS
+
 ABOUT: Final = """\
 This is a simulated WeChat for development, started by 'wxauth dev'. It answers as api.weixin.qq.com does.
 The phone on the desk, a page that logs in and shows every request, is at /desk/.
@@ -44,6 +46,13 @@ Message push, as WeChat sends it, to the service:
   POST /push           {"person": "alice", "event": "user_authorization_revoke", "revoke_info": "6"}
     "event": or "user_authorization_cancellation"; "revoke_info": 6 name and picture, 8 phone number;
     "app_id"; "mode": "plain" or "aes" (which the second app requires); "format": "json" or "xml"; "url"
+
+Virtual payment: what wx.requestVirtualPayment is given, and who pays:
+  POST /pay            {"person": "alice", "signData": "...", "paySig": "...", "signature": "..."}
+    answers "errCode": 0, -15005 (signature: also of an older session_key), -15006 (paySig) or -15016 (signData); the
+    notice xpay_goods_deliver_notify is pushed at once ("is_taken"), and again after 15 s, 15 s, 30 s, 3 min, 10 min...
+    until it is answered {"ErrCode": 0}. The AppKey is {app_key}, in the sandbox
+    (env 1) {sandbox_key}.
 
 Faults of any call, by the last part of its path (code2session for the login):
   POST   /faults       {"api": "stable_token", "errcode": 45009}
@@ -94,6 +103,9 @@ POST /codes 像 wx.login 一样、POST /phone-codes 像手机号按钮一样发�
 POST /encrypted-data 用该用户最近一次登录的 session_key 加密数据，返回 encryptedData 与 iv。
 POST /push 向服务推送消息：“event”为事件，“revoke_info”为撤回的资料（6 昵称头像，8 手机号），
 “mode”为 plain 或 aes（第二个小程序只收 aes），“format”为 json 或 xml，“url”为接收地址。
+POST /pay 模拟 wx.requestVirtualPayment：“errCode”为 0、-15005（signature 不对，或 session_key 已更新）、-15006
+（paySig 不对）或 -15016（signData 格式不对）；随即推送 xpay_goods_deliver_notify（“is_taken”表示已被接收），未返回
+{"ErrCode": 0} 则于 15 秒、15 秒、30 秒、3 分钟、10 分钟……后重推。AppKey 见上。
 POST /faults 让某个接口出错：“errcode”、“slow”、“status”、“hang”、“drop”、“garbage”、“html”、“cut_off”（截断）、
 “json_type”（图片却标为 JSON）任选其一；
 “app_id”只影响该应用，“times”为次数（null 为一直出错），“work_is_done”表示微信已处理、只是响应丢失。
@@ -108,7 +120,7 @@ POST /visitors 设置某人与服务号、网站应用的关系：“is_bound”
 /webhook 是 Webhook 的接收端：.wxauth/wxauth webhooks add desk {here}/webhook 即向它发送事件。
 GET /webhook/messages 列出收到的消息及签名是否有效；POST /webhook/behaviour 设置密钥“secret”与响应“answer”
 （状态码，410 会停用 Webhook；或 hang 永不响应）。
-"""
+""".replace("{app_key}", APP_KEYS[0]).replace("{sandbox_key}", APP_KEYS[1])
 
 HINTS: Final = {
     40029: (

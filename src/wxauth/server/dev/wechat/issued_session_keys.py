@@ -61,12 +61,10 @@ class IssuedSessionKeys:
             raise CallRefused(61010)
         return issued.person
 
-    def is_signed(self, openid: str, signature: str) -> bool:
-        """Whether the signature is the HMAC-SHA256 of an empty text, keyed with the current key's base64 text."""
+    def is_signed(self, openid: str, signature: str, data: str = "") -> bool:
+        """Whether the signature is the HMAC-SHA256 of the data, keyed with the current key's base64 text."""
         key = self.current(openid)
-        return key is not None and compare_digest(
-            new(key.encode(), b"", sha256).hexdigest().encode(), signature.encode()
-        )
+        return key is not None and is_hmac(signature, key, data)
 
     def seal(self, openid: str, data: dict[str, Any]) -> dict[str, str]:
         """Data as `wx` gives it to the page: AES-128-CBC with the decoded key. Raises: KeyError, without a login."""
@@ -79,6 +77,11 @@ class IssuedSessionKeys:
         encryptor = Cipher(algorithms.AES(b64decode(key)), modes.CBC(iv)).encryptor()
         encrypted = encryptor.update(padded) + encryptor.finalize()
         return {"encryptedData": b64encode(encrypted).decode(), "iv": b64encode(iv).decode()}
+
+
+def is_hmac(signature: str, key: str, data: str) -> bool:
+    """Whether the signature is the HMAC-SHA256, in lower case, of the data."""
+    return compare_digest(new(key.encode(), data.encode(), sha256).hexdigest().encode(), signature.encode())
 
 
 def _new_key() -> str:

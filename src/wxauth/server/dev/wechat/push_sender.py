@@ -1,9 +1,10 @@
-"""The simulated WeChat's message push: signed, encrypted and retried up to three times, as WeChat does."""
+"""The simulated WeChat's message push: signed, encrypted and repeated, as WeChat does."""
 
 import asyncio
+import re
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import Annotated, Any, Final, Literal
@@ -17,17 +18,26 @@ from pydantic_core import to_json
 
 from wxauth.server.dev.wechat.controls import PersonName, SimulatedAppId
 from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP
+from wxauth.server.dev.wechat.wires import Wires
 
-ATTEMPTS: Final = 3
+AT_ONCE: Final = (0, 0)
+"""Seconds before each repetition of most messages. WeChat's own are not documented."""
+OF_PAYMENTS: Final = (
+    *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
+    *(10800, 10800, 10800, 21600, 21600),
+)
+"""Seconds before each repetition of a notice about a payment."""
 RECEIVER_TIMEOUT_SECONDS: Final = 5.0
 """The time limit of an attempt."""
 
 REVOKED: Final = "user_authorization_revoke"
 CHECKED: Final = "wxa_media_check"
+DELIVER: Final = "xpay_goods_deliver_notify"
 
 _PATH: Final = "/v1/wechat/push/"
 _BLOCK_BYTES: Final = 32
 _MAX_ANSWER: Final = 500
+_PAYMENT_TAKEN: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')
 
 Mode = Literal["plain", "aes"]
 Format = Literal["json", "xml"]
@@ -59,29 +69,28 @@ class SignedPush:
     content_type: str
 
 
-def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
-    """The message of an event about a person. `now` is in seconds since the epoch."""
-    message = {
+def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
+    """A message with the fields that every event has, and these. `now` is in seconds since the epoch."""
+    return {
         "ToUserName": f"gh_{app_id[-12:]}",
         "FromUserName": f"o{app_id}-push",  # the account's own name
         "CreateTime": now,
         "MsgType": "event",
         "Event": event,
-        "OpenID": openid,
-        "AppID": app_id,
+        **fields,
     }
-    return {**message, "RevokeInfo": revoke_info} if event == REVOKED else message
+
+
+def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
+    """The message of an event about a person."""
+    about = {"RevokeInfo": revoke_info} if event == REVOKED else {}
+    return make_event(event, {"OpenID": openid, "AppID": app_id, **about}, app_id=app_id, now=now)
 
 
 def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: int) -> dict[str, Any]:
     """The message of WeChat's verdict on a picture."""
     result = {"suggest": suggest, "label": label}
-    return {
-        "ToUserName": f"gh_{app_id[-12:]}",
-        "FromUserName": f"o{app_id}-push",
-        "CreateTime": now,
-        "MsgType": "event",
-        "Event": CHECKED,
+    fields = {
         "appid": app_id,
         "trace_id": trace_id,
         "version": 2,
@@ -90,6 +99,7 @@ def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: i
         "errmsg": "ok",
         "result": result,
     }
+    return make_event(CHECKED, fields, app_id=app_id, now=now)
 
 
 def sign_push(
@@ -121,44 +131,105 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
     return b64encode(encryptor.update(plain + bytes([padding]) * padding) + encryptor.finalize()).decode()
 
 
-async def deliver(
-    client: httpx.AsyncClient, request: PushRequest, message: Mapping[str, Any], *, service_url: str
-) -> dict[str, Any]:
-    """Send a message, signed anew for each attempt, until it is accepted.
+class PushSender:
+    """Sends messages to the service.
 
-    The result has `is_taken`, and `attempts` with the `status` and `answer` of each.
-
-    Raises: ValueError.
+    Args:
+        clock: Seconds since the epoch.
+        service_url: The URL of the service beside this WeChat.
+        transport: Sends over it instead of HTTP.
+        wires: Where each attempt is recorded.
+        pause: Waits for so many seconds.
     """
-    app = next(app for app in (*APPS, LATER_APP, ACCOUNT) if app["app_id"] == request.app_id)
-    mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
-    if mode == "aes" and "push_aes_key" not in app:
-        raise ValueError("mode: this app has no push_aes_key")
-    url = request.url or service_url + _PATH + request.app_id
-    timestamp = str(message["CreateTime"])
-    attempts: list[dict[str, Any]] = []
-    while len(attempts) < ATTEMPTS and not _is_taken(attempts):
-        nonce = str(secrets.randbelow(2**31))
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        service_url: str,
+        transport: httpx.AsyncBaseTransport | None,
+        wires: Wires,
+        pause: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._clock = clock
+        self._service_url = service_url
+        self._transport = transport
+        self._wires = wires
+        self._pause = pause
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def send(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a message, up to three times at once.
+
+        The result has `is_taken`, and `attempts` with the `status` and `answer` of each.
+
+        Raises: ValueError.
+        """
+        attempts: list[dict[str, Any]] = []
+        await self._repeat(request, message, AT_ONCE, attempts)
+        return {"is_taken": _is_taken(message, attempts[-1]), "attempts": attempts}
+
+    async def send_once(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
+        """Send a notice about a payment, and repeat it in the background unless the first attempt is taken."""
+        attempt = await self._attempt(request, message)
+        if not (is_taken := _is_taken(message, attempt)):
+            self._begin(self._repeat(request, message, OF_PAYMENTS, [attempt]))
+        return is_taken
+
+    def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
+        """Send a message in the background: the service has its answer first."""
+        self._begin(self._repeat(request, message, AT_ONCE, []))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="message push")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _repeat(
+        self,
+        request: PushRequest,
+        message: Mapping[str, Any],
+        pauses: Sequence[float],
+        attempts: list[dict[str, Any]],
+    ) -> None:
+        """Append attempts until the message is taken, or the pauses are used up."""
+        if not attempts:
+            attempts.append(await self._attempt(request, message))
+        for seconds in pauses:
+            if _is_taken(message, attempts[-1]):
+                return
+            if seconds:
+                await self._pause(seconds)
+            attempts.append(await self._attempt(request, message))
+
+    async def _attempt(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a message, signed anew. Raises: ValueError."""
+        app = next(app for app in (*APPS, LATER_APP, ACCOUNT) if app["app_id"] == request.app_id)
+        mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
+        if mode == "aes" and "push_aes_key" not in app:
+            raise ValueError("mode: this app has no push_aes_key")
+        timestamp, nonce = str(int(self._clock())), str(secrets.randbelow(2**31))
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
-        attempts.append(await _attempt(client, url, signed))
-    return {"is_taken": _is_taken(attempts), "attempts": attempts}
+        url = httpx.URL(request.url or self._service_url + _PATH + request.app_id)
+        with self._wires.push(url.path, message) as outcome:
+            try:
+                async with (
+                    asyncio.timeout(RECEIVER_TIMEOUT_SECONDS),
+                    httpx.AsyncClient(transport=self._transport, trust_env=False) as client,
+                ):
+                    headers = {"Content-Type": signed.content_type}
+                    target = url.copy_merge_params(signed.query)
+                    answer = await client.post(target, content=signed.body, headers=headers)
+                outcome |= {"status": answer.status_code, "answer": answer.text[:_MAX_ANSWER]}
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as exc:
+                outcome |= {"status": None, "answer": type(exc).__name__}
+        return dict(outcome)
 
 
-def _is_taken(attempts: Sequence[Mapping[str, Any]]) -> bool:
-    return bool(attempts) and attempts[-1] == {"status": 200, "answer": "success"}
-
-
-async def _attempt(client: httpx.AsyncClient, url: str, signed: SignedPush) -> dict[str, Any]:
-    try:
-        async with asyncio.timeout(RECEIVER_TIMEOUT_SECONDS):
-            answer = await client.post(
-                httpx.URL(url).copy_merge_params(signed.query),
-                content=signed.body,
-                headers={"Content-Type": signed.content_type},
-            )
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as exc:
-        return {"status": None, "answer": type(exc).__name__}
-    return {"status": answer.status_code, "answer": answer.text[:_MAX_ANSWER]}
+def _is_taken(message: Mapping[str, Any], attempt: Mapping[str, Any]) -> bool:
+    if message["Event"] == DELIVER:
+        return attempt["status"] == 200 and _PAYMENT_TAKEN.search(attempt["answer"]) is not None
+    return attempt == {"status": 200, "answer": "success"}
 
 
 def _write(fields: Mapping[str, Any], format: Format) -> bytes:

@@ -27,6 +27,7 @@ from wxauth.server.dev.wechat.controls import (
 from wxauth.server.dev.wechat.injected_faults import Faults, fault_in
 from wxauth.server.dev.wechat.issued_session_keys import IssuedSessionKeys
 from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, DrawnCode, draw, read_code_request, width_of
+from wxauth.server.dev.wechat.payments import PayRequest, delivery_of, judge
 from wxauth.server.dev.wechat.people import (
     APP_KINDS,
     SECRETS,
@@ -37,7 +38,14 @@ from wxauth.server.dev.wechat.people import (
     risk_of,
     unionid_of,
 )
-from wxauth.server.dev.wechat.push_sender import CHECKED, PushRequest, make_message, make_verdict
+from wxauth.server.dev.wechat.push_sender import (
+    CHECKED,
+    DELIVER,
+    PushRequest,
+    make_event,
+    make_message,
+    make_verdict,
+)
 from wxauth.server.dev.wechat.refused_calls import CallRefused
 
 __all__ = ["API_PATHS", "CODE_LIFETIME", "Call", "Simulator"]
@@ -149,6 +157,10 @@ class Simulator:
             "clear_quota": self._clear_quota,
         }
 
+    def now(self) -> int:
+        """Seconds since the epoch."""
+        return int(self._clock())
+
     # Controls, which the real WeChat does not have.
 
     def make_code(self, request: CodeRequest) -> str:
@@ -162,15 +174,24 @@ class Simulator:
 
     def seal(self, request: SealRequest) -> dict[str, str]:
         """`encryptedData` and `iv` as `wx` gives them. Raises: KeyError, for a person who has never logged in."""
-        watermark = {"timestamp": int(self._clock()), "appid": request.app_id}
+        watermark = {"timestamp": self.now(), "appid": request.app_id}
         openid = openid_of(request.person, request.app_id)
         return self._session_keys.seal(openid, {"watermark": watermark, **request.data})
 
     def push_message(self, request: PushRequest) -> dict[str, Any]:
         """The push message of an event about a person."""
         openid = openid_of(request.person, request.app_id)
-        now = int(self._clock())
-        return make_message(openid, request.event, request.revoke_info, app_id=request.app_id, now=now)
+        return make_message(openid, request.event, request.revoke_info, app_id=request.app_id, now=self.now())
+
+    def pay(self, request: PayRequest) -> tuple[int, tuple[PushRequest, dict[str, Any]] | None]:
+        """The errCode of a payment on the phone and, if it succeeds, the notice to push."""
+        openid = openid_of(request.person, request.app_id)
+        errcode, order = judge(request, openid, self._session_keys)
+        if order is None:
+            return errcode, None
+        fields = delivery_of(order, openid, now=self.now())
+        message = make_event(DELIVER, fields, app_id=request.app_id, now=self.now())
+        return errcode, (PushRequest(person=request.person, app_id=request.app_id, event=DELIVER), message)
 
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
@@ -294,7 +315,7 @@ class Simulator:
                 raise CallRefused(40003)
             if openid != owner:
                 raise CallRefused(43104)
-        watermark = {"timestamp": int(self._clock()), "appid": watermark_app_id}
+        watermark = {"timestamp": self.now(), "appid": watermark_app_id}
         return _ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
 
     def _check_session(self, call: Call) -> dict[str, Any]:
@@ -347,8 +368,8 @@ class Simulator:
             raise CallRefused(47001)
         person, trace_id = self._active_person(values, account), secrets.token_hex(16)
         if (verdict := account.picture_verdict) is not None:
-            now = int(self._clock())
-            message = make_verdict(trace_id, verdict, _PICTURE_LABELS[verdict], app_id=account.app_id, now=now)
+            label = _PICTURE_LABELS[verdict]
+            message = make_verdict(trace_id, verdict, label, app_id=account.app_id, now=self.now())
             self.verdicts.append((PushRequest(person=person, app_id=account.app_id, event=CHECKED), message))
         return _ok(trace_id=trace_id)
 

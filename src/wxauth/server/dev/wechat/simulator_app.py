@@ -27,7 +27,8 @@ from wxauth.server.dev.wechat.controls import (
 from wxauth.server.dev.wechat.desk import DESK_PATH, desk_routes
 from wxauth.server.dev.wechat.injected_faults import answer_wrongly
 from wxauth.server.dev.wechat.mini_program_codes import DrawnCode
-from wxauth.server.dev.wechat.push_sender import PushRequest, deliver
+from wxauth.server.dev.wechat.payments import PayRequest, answer_of
+from wxauth.server.dev.wechat.push_sender import PushRequest, PushSender
 from wxauth.server.dev.wechat.receiver import Receiver
 from wxauth.server.dev.wechat.refused_calls import CallRefused
 from wxauth.server.dev.wechat.simulator import API_PATHS, Simulator
@@ -41,12 +42,22 @@ def create_simulator(
     simulator: Simulator | None = None,
     *,
     push_transport: httpx.AsyncBaseTransport | None = None,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     service_url: str = "http://127.0.0.1:8000",
     site_url: str = "http://127.0.0.1:8004",
 ) -> Starlette:
-    """The simulated WeChat as an ASGI app. Messages are pushed to the service over HTTP, or over `push_transport`."""
+    """The simulated WeChat as an ASGI app.
+
+    Args:
+        simulator: Its state.
+        push_transport: Messages are pushed to the service over it instead of HTTP.
+        pause: Waits for so many seconds, before a notice about a payment is repeated.
+        service_url: The URL of the service.
+        site_url: The URL of the example sites.
+    """
     wechat = simulator or Simulator()
     wires = Wires()
+    sender = PushSender(wechat.now, service_url=service_url, transport=push_transport, wires=wires, pause=pause)
 
     def seal(body: SealRequest) -> dict[str, Any]:
         try:
@@ -69,22 +80,15 @@ def create_simulator(
         return body.model_dump(mode="json")
 
     async def push(body: PushRequest) -> dict[str, Any]:
-        async with httpx.AsyncClient(transport=push_transport, trust_env=False) as client:
-            return await deliver(client, body, wechat.push_message(body), service_url=service_url)
+        return await sender.send(body, wechat.push_message(body))
 
-    pushing = set[asyncio.Task[None]]()
+    def push_verdicts() -> None:
+        while wechat.verdicts:
+            sender.send_later(*wechat.verdicts.popleft())
 
-    async def push_verdicts() -> None:
-        async with httpx.AsyncClient(transport=push_transport, trust_env=False) as client:
-            while wechat.verdicts:
-                await deliver(client, *wechat.verdicts.popleft(), service_url=service_url)
-
-    def push_later() -> None:
-        """Push in the background: the service has its answer first."""
-        if wechat.verdicts:
-            task = asyncio.create_task(push_verdicts(), name="verdicts")
-            pushing.add(task)
-            task.add_done_callback(pushing.discard)
+    async def pay(body: PayRequest) -> dict[str, Any]:
+        errcode, notice = wechat.pay(body)
+        return answer_of(errcode, is_taken=notice is not None and await sender.send_once(*notice))
 
     async def about(request: Request) -> Response:
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
@@ -100,13 +104,14 @@ def create_simulator(
             Route("/", about),
             Route("/about", about),
             *(
-                Route(path, wires.noting(_api(wechat, api, push_later)), methods=[method])
+                Route(path, wires.noting(_api(wechat, api, push_verdicts)), methods=[method])
                 for path, (method, api) in API_PATHS.items()
             ),
             _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
             _control("/phone-codes", PhoneCodeRequest, lambda body: {"code": wechat.make_phone_code(body)}),
             _control("/encrypted-data", SealRequest, seal),
             _control("/push", PushRequest, push),
+            _control("/pay", PayRequest, pay),
             _control("/faults", FaultRequest, add_fault),
             Route("/faults", clear_faults, methods=["DELETE"]),
             _control("/accounts", Account, change_account),
@@ -119,7 +124,7 @@ def create_simulator(
     )
 
 
-def _api(wechat: Simulator, api: Api, push_later: Callable[[], None]) -> Callable[[Request], Awaitable[Response]]:
+def _api(wechat: Simulator, api: Api, push_verdicts: Callable[[], None]) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
         call, fault = wechat.call(api, dict(request.query_params), await request.body())
         answer = None
@@ -131,7 +136,7 @@ def _api(wechat: Simulator, api: Api, push_later: Callable[[], None]) -> Callabl
             if (wrong := await answer_wrongly(request, fault)) is not None:
                 return wrong
         right = _as_wechat_does(answer or wechat.answer(call))
-        push_later()
+        push_verdicts()
         if fault is not None and fault.cut_off:
             return Response(bytes(right.body)[: len(right.body) // 2], media_type=right.media_type)
         if fault is not None and fault.json_type:

@@ -1,8 +1,9 @@
-"""The calls between the service and the simulated WeChat, recorded for display with secrets masked."""
+"""The calls between the service and the simulated WeChat, both ways, recorded for display with secrets masked."""
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter, time
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Wires:
-    """The latest calls of the service, with their answers.
+    """The latest calls, with their answers.
 
     Args:
         clock: Seconds since the epoch.
@@ -33,28 +34,44 @@ class Wires:
         """An endpoint whose calls are recorded, when they begin and when they end."""
 
         async def serve(request: Request) -> Response:
-            call = {
-                "at": self._clock() * 1000,
-                "method": request.method,
-                "path": request.url.path,
-                "query": _masked(dict(request.query_params)),
-                "body": _readable(await request.body()),
-                "status": None,
-                "answer": None,
-                "ms": None,
-            }
-            self._calls.append(call)
-            self._change(call)
-            started = perf_counter()
-            response = await endpoint(request)
-            await asyncio.sleep(0)  # lets the loop notice a connection that was just closed
-            if not await request.is_disconnected():
-                call |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
-            call["ms"] = (perf_counter() - started) * 1000
-            self._change(call)
+            body = _readable(await request.body())
+            query = _masked(dict(request.query_params))
+            with self._noted("serviceToWeChat", request.method, request.url.path, query, body) as outcome:
+                response = await endpoint(request)
+                await asyncio.sleep(0)  # lets the loop notice a connection that was just closed
+                if not await request.is_disconnected():
+                    outcome |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
             return response
 
         return serve
+
+    @contextmanager
+    def push(self, path: str, message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Record a message that WeChat pushes. The block sets `status` and `answer` of the result."""
+        with self._noted("weChatToService", "POST", path, {}, message) as outcome:
+            yield outcome
+
+    @contextmanager
+    def _noted(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
+        call = {
+            "direction": direction,
+            "at": self._clock() * 1000,
+            "method": method,
+            "path": path,
+            "query": query,
+            "body": body,
+            "status": None,
+            "answer": None,
+            "ms": None,
+        }
+        self._calls.append(call)
+        self._change(call)
+        started = perf_counter()
+        outcome: dict[str, Any] = {}
+        yield outcome
+        call |= outcome
+        call["ms"] = (perf_counter() - started) * 1000
+        self._change(call)
 
     def since(self, revision: int) -> dict[str, Any]:
         """The calls that are new or have changed since a revision.

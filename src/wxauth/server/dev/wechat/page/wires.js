@@ -68,21 +68,16 @@ export function createWires(place, serviceURL) {
     })
   }
 
-  /** Show the service's calls to WeChat, as reported by the simulator. */
-  function noteService({ id, at, method, path, query, body, status, answer, ms }) {
+  /** Show a call between the service and WeChat, as reported by the simulator. A message of WeChat follows from a tap. */
+  function noteService({ id, direction, at, method, path, query, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
     note(id, {
-      direction: 'serviceToWeChat',
+      direction,
+      tap: direction === 'weChatToService' && current?.start <= at ? current : undefined,
       what: `${method} ${path}`,
       query: parameters.join('\n'),
       ...{ body, at, ms, status, answer },
     })
-  }
-
-  /** Show the messages that WeChat pushed to the service. */
-  function notePush({ at, ms, body, path, attempts }) {
-    const push = { direction: 'weChatToService', what: `POST ${path}`, tap: current, at, ms, body }
-    for (const { status, answer } of attempts) note(Symbol(path), { ...push, status, answer })
   }
 
   function empty() {
@@ -98,7 +93,7 @@ export function createWires(place, serviceURL) {
     }
   }
 
-  return { begin, notePhone, noteService, notePush, empty, showAll }
+  return { begin, notePhone, noteService, empty, showAll }
 }
 
 function showTitle({ name, start, element }) {

@@ -1,0 +1,261 @@
+"""The simulated WeChat takes payments, and pushes their notices, as WeChat would."""
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes import Clock
+from wxauth.server.core.settings import App
+from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
+from wxauth.server.dev.wechat.push_sender import OF_PAYMENTS
+from wxauth.server.wechat.push import read_message
+
+pytestmark = pytest.mark.no_database
+FIRST, SECOND = (app["app_id"] for app in APPS)
+ORDER = {
+    "offerId": "1450000000",
+    "buyQuantity": 2,
+    "env": 0,
+    "currencyType": "CNY",
+    "productId": "vip_month",
+    "goodsPrice": 1800,
+    "outTradeNo": "o-20261124|1@*_",
+    "attach": "u1",
+}
+TAKEN = httpx.Response(200, json={"ErrCode": 0, "ErrMsg": "success"})
+
+Pay = Callable[..., Awaitable[dict[str, Any]]]
+
+
+class Shop:
+    """What receives the notices, and how it answers them, in order; then it takes them."""
+
+    def __init__(self) -> None:
+        self.answers: list[httpx.Response | Exception] = []
+        self.notices: list[httpx.Request] = []
+        self._arrived: asyncio.Queue[None] = asyncio.Queue()
+
+    def receive(self, request: httpx.Request) -> httpx.Response:
+        self.notices.append(request)
+        self._arrived.put_nowait(None)
+        answer = self.answers.pop(0) if self.answers else TAKEN
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def wait_for(self, count: int) -> None:
+        for _ in range(count):
+            await self._arrived.get()
+
+
+class Pauses:
+    """The pauses before repetitions. Each lasts until the test ends it, and then the clock has advanced by it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.seconds: list[float] = []
+        self._clock = clock
+        self._begun: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def __call__(self, seconds: float) -> None:
+        end = asyncio.Event()
+        self.seconds.append(seconds)
+        self._begun.put_nowait(end)
+        await end.wait()
+        self._clock.advance(seconds=seconds)
+
+    async def end_next(self) -> None:
+        (await self._begun.get()).set()
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+@pytest.fixture
+def pauses(clock: Clock) -> Pauses:
+    return Pauses(clock)
+
+
+@pytest.fixture
+def simulator(clock: Clock) -> Simulator:
+    return Simulator(lambda: clock().timestamp())
+
+
+@pytest.fixture
+async def pay(simulator: Simulator, shop: Shop, pauses: Pauses) -> AsyncIterator[Pay]:
+    """`await pay(key)`: by alice, signed as right back ends do unless said otherwise."""
+    app = create_simulator(simulator, push_transport=httpx.MockTransport(shop.receive), pause=pauses)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wechat.test") as phone:
+
+        async def post(key: str, order: Any = ORDER, *, paid_with: str = APP_KEYS[0], **given: Any) -> dict[str, Any]:
+            data = order if isinstance(order, str) else json.dumps(order)
+            right = {
+                "signData": data,
+                "signature": signed(key, data),
+                "paySig": signed(paid_with, f"requestVirtualPayment&{data}"),
+            }
+            answer = await phone.post("/pay", json={"person": "alice", **right, **given})
+            assert answer.status_code == 200, answer.text
+            body: dict[str, Any] = answer.json()
+            return body
+
+        yield post
+
+
+def signed(key: str, data: str) -> str:
+    return hmac.digest(key.encode(), data.encode(), "sha256").hex()
+
+
+def log_in(simulator: Simulator, app_id: str = FIRST) -> str:
+    """Alice's new session_key."""
+    secret = next(app["app_secret"] for app in APPS if app["app_id"] == app_id)
+    code = simulator.make_code(CodeRequest(person="alice", app_id=app_id))
+    query = {"appid": app_id, "secret": secret, "js_code": code, "grant_type": "authorization_code"}
+    answer = simulator.answer(simulator.call("code2session", query, b"")[0])
+    assert isinstance(answer, dict)
+    key: str = answer["session_key"]
+    return key
+
+
+@pytest.fixture
+def key(simulator: Simulator) -> str:
+    return log_in(simulator)
+
+
+async def test_a_payment_is_taken_and_its_notice_has_what_the_shop_needs(pay: Pay, shop: Shop, key: str) -> None:
+    assert await pay(key) == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": True}
+    [notice] = shop.notices
+    assert notice.url.path == f"/v1/wechat/push/{FIRST}"
+    body = json.loads(notice.content)
+    assert (body["MsgType"], body["Event"]) == ("event", "xpay_goods_deliver_notify")
+    assert (body["OutTradeNo"], body["Env"], body["OpenId"][:1]) == (ORDER["outTradeNo"], 0, "o")
+    assert body["GoodsInfo"] == {
+        "ProductId": "vip_month",
+        "Quantity": 2,
+        "OrigPrice": 3600,
+        "ActualPrice": 3600,
+        "Attach": "u1",
+    }
+    assert body["WeChatPayInfo"]["TransactionId"]
+
+
+@pytest.mark.parametrize(
+    ("sign", "errcode"),
+    [
+        (lambda key, data: {"signature": signed(key, data).upper()}, -15005),
+        (lambda key, data: {"signature": signed(key, f"{data} ")}, -15005),
+        (lambda key, data: {"signature": signed(key[:-2], data)}, -15005),
+        (lambda key, data: {"paySig": signed(APP_KEYS[0], data)}, -15006),
+        (lambda key, data: {"paySig": signed(APP_KEYS[0], f"/xpay/query_order&{data}")}, -15006),
+        (lambda key, data: {"paySig": signed(APP_KEYS[1], f"requestVirtualPayment&{data}")}, -15006),
+        (lambda key, data: {"paySig": signed(APP_KEYS[0], f"requestVirtualPayment&{data}").upper()}, -15006),
+    ],
+    ids=[
+        "upper case",
+        "written anew",
+        "another key",
+        "no prefix",
+        "a server's prefix",
+        "the sandbox's",
+        "paySig upper",
+    ],
+)
+async def test_a_wrong_signature_is_refused_and_nothing_is_delivered(
+    pay: Pay, shop: Shop, key: str, sign: Callable[[str, str], dict[str, str]], errcode: int
+) -> None:
+    answer = await pay(key, **sign(key, json.dumps(ORDER)))
+    assert (answer["errCode"], answer["is_taken"], shop.notices) == (errcode, False, [])
+
+
+async def test_the_sandbox_has_an_app_key_of_its_own(pay: Pay, key: str) -> None:
+    in_sandbox = {**ORDER, "env": 1}
+    assert (await pay(key, in_sandbox))["errCode"] == -15006
+    assert (await pay(key, in_sandbox, paid_with=APP_KEYS[1]))["errCode"] == 0
+
+
+async def test_only_the_newest_session_key_of_this_app_counts(
+    pay: Pay, simulator: Simulator, clock: Clock, key: str
+) -> None:
+    assert (await pay(key, app_id=SECOND))["errCode"] == -15005
+    newer = log_in(simulator)
+    assert (await pay(key))["errCode"] == -15005
+    assert (await pay(newer))["errCode"] == 0
+    clock.advance(days=4)
+    assert (await pay(newer))["errCode"] == -15005
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "not JSON",
+        "[]",
+        {**ORDER, "platform": "android"},
+        {**ORDER, "buyQuantity": 0},
+        {**ORDER, "buyQuantity": "1"},
+        {**ORDER, "env": 2},
+        {**ORDER, "currencyType": "USD"},
+        {**ORDER, "goodsPrice": 0.01},
+        {**ORDER, "outTradeNo": "1234567"},
+        {**ORDER, "outTradeNo": "_12345678"},
+        {**ORDER, "outTradeNo": "1" * 33},
+        {**ORDER, "outTradeNo": "12345678#"},
+        {name: value for name, value in ORDER.items() if name != "offerId"},
+        {name: value for name, value in ORDER.items() if name != "productId"},
+    ],
+    ids=str,
+)
+async def test_sign_data_of_another_form_is_refused(pay: Pay, key: str, order: Any) -> None:
+    assert (await pay(key, order))["errCode"] == -15016
+
+
+async def test_a_notice_is_encrypted_for_an_app_with_a_key(
+    pay: Pay, shop: Shop, simulator: Simulator, clock: Clock
+) -> None:
+    assert (await pay(log_in(simulator, SECOND), app_id=SECOND))["is_taken"]
+    [notice] = shop.notices
+    assert b"xpay_goods" not in notice.content
+    message = read_message(App.model_validate(APPS[1]), notice.url.params, notice.content, now=clock())
+    assert json.loads(message.text)["Event"] == "xpay_goods_deliver_notify"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        httpx.Response(503),
+        httpx.Response(200, text="success"),
+        httpx.Response(200, json={"ErrCode": 1, "ErrMsg": "no"}),
+        httpx.ConnectError("down"),
+    ],
+    ids=["503", "success", "ErrCode 1", "down"],
+)
+async def test_a_notice_that_is_not_taken_is_repeated_signed_anew(
+    pay: Pay, shop: Shop, pauses: Pauses, key: str, refusal: httpx.Response | Exception
+) -> None:
+    shop.answers += [refusal, refusal, httpx.Response(200, text="<xml><ErrCode>0</ErrCode></xml>")]
+    assert await pay(key) == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": False}
+    for _ in range(2):
+        await pauses.end_next()
+    await shop.wait_for(3)
+    await asyncio.sleep(0)
+    assert pauses.seconds == [15, 15]
+    assert len({notice.content for notice in shop.notices}) == 1
+    times = [int(notice.url.params["timestamp"]) for notice in shop.notices]
+    assert [time - times[0] for time in times] == [0, 15, 30]
+
+
+async def test_a_notice_is_given_up_after_a_day_of_fifteen_repetitions(
+    pay: Pay, shop: Shop, pauses: Pauses, key: str
+) -> None:
+    shop.answers += [httpx.Response(503)] * 99
+    await pay(key)
+    for _ in OF_PAYMENTS:
+        await pauses.end_next()
+    await shop.wait_for(16)
+    assert pauses.seconds[:5] == [15, 15, 30, 180, 600]
+    assert (len(pauses.seconds), sum(pauses.seconds)) == (15, 86640)
