@@ -16,7 +16,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.users.masked_phones import masked
 from wxauth.server.users.search_terms import Term, term_of
-from wxauth.server.users.staff_reads import MAX_OWN_EVENTS, StaffReads
+from wxauth.server.users.staff_reads import PLACES, StaffReads
 
 MASKED = "+86138****8000"
 
@@ -102,17 +102,62 @@ async def test_the_last_reads_are_stored_at_shutdown(services: Services, root: A
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.searched'") == 1
 
 
-async def test_so_many_a_second_have_an_event_and_the_others_are_counted(
-    services: Services, root: Admin, rows: asyncpg.Connection, clock: Clock
+async def test_a_list_of_one_user_is_a_read_of_that_user(
+    root: Admin, alice: Body, login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    for _ in range(MAX_OWN_EVENTS + 3):
+    user_id = alice["user"]["id"]
+    await rows.execute(
+        "INSERT INTO refusals (id, at, code, user_id, request_id) VALUES (gen_random_uuid(), now(), 'x', $1, 'y')",
+        user_id,
+    )
+    for _ in range(2):  # the second time within a minute, as who follows a list
+        for name in ("logins", "events", "refusals"):
+            await root.read(f"/{name}", user_id=user_id)
+    await root.read("/events", actor=user_id)
+    await root.read("/names", user_id=user_id)
+    everybody = [user_id, root.id]
+    await root.read("/names", user_id=everybody)
+    for path in ("logins", "events", "refusals"):
+        await root.read(f"/{path}")
+        await root.read(f"/{path}", user_id=NOBODY)
+    *stored, (kind, nobody, many) = await reads(root)
+    assert stored == [
+        ("staff.read", user_id, {"what": "logins"}),
+        ("staff.read", user_id, {"what": "events"}),
+        ("staff.read", user_id, {"what": "refusals"}),
+        ("staff.read", user_id, {"what": "names"}),
+    ]
+    assert (kind, nobody, many["what"], sorted(many["user_ids"])) == ("staff.read", None, "names", sorted(everybody))
+    clock.advance(minutes=1)
+    await root.read("/logins", user_id=user_id)
+    assert (await reads(root))[-1] == ("staff.read", user_id, {"what": "logins"})
+
+
+async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice: Body) -> None:
+    for _ in range(PLACES + 80):
         await root.read("/users")
+    for _ in range(5):
+        await root.read(f"/users/{alice['user']['id']}/phone")
+    await sue.read("/users")
+    stored = (await root.read("/events", type=["staff.searched", "staff.read"], limit=200))["items"]
+    assert [event["data"] for event in stored[:6]] == [
+        {"term": "none", "found": 3},
+        *5 * [{"what": "phone"}],
+    ]
+    assert [event["data"] for event in stored if "count" in event["data"]] == [{"count": 80}]
+    assert len(stored) == PLACES + 1 + 6
+
+
+async def test_a_read_beyond_the_places_of_its_reader_is_refused(
+    services: Services, root: Admin, sue: Admin, alice: Body
+) -> None:
+    path = f"/users/{alice['user']['id']}"
+    for _ in range(PLACES):
+        await root.read(path)
+    problem_of(await root.ask("GET", path), "rate_limited", 429)
+    await sue.read(path)
     await services[StaffReads].store()
-    clock.advance(seconds=1)
-    await root.read("/users")
-    stored = [data for _, _, data in await reads(root)]
-    assert len(stored) == MAX_OWN_EVENTS + 2
-    assert [data for data in stored if "count" in data] == [{"count": 3}]
+    await root.read(path)
 
 
 async def test_reads_in_an_outage_are_stored_after_it(

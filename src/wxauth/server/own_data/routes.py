@@ -59,7 +59,7 @@ async def export_user(
 ) -> Response:
     """All data stored about a user, as in the user's own export. The audit trail records who exported it."""
     export = await export_person(database, user_id, by=administrator, now=clock())
-    reads.note_read(administrator, user_id, Read.EXPORT)
+    reads.note_read(administrator, Read.EXPORT, user_id)
     return _answer(export)
 
 

@@ -35,7 +35,7 @@ async def read_phone_of_user(
 ) -> PhoneAnswer:
     """The whole number, which the role `support` sees masked elsewhere. The audit trail records who read it."""
     user = await read_listed_user(database, user_id)
-    reads.note_read(staff.actor, user.id, Read.PHONE)
+    reads.note_read(staff.actor, Read.PHONE, user.id)
     return {"phone": user.phone, "phone_verified": user.phone_verified}
 
 

@@ -11,7 +11,9 @@ from wxauth.server.refusals import refusals
 from wxauth.server.refusals.models import Refusal
 from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.refusals.rows import RefusalSearch
+from wxauth.server.users.admin_routes import StaffReadsDep
 from wxauth.server.users.callers import StaffDep
+from wxauth.server.users.staff_reads import Read
 from wxauth.server.web.bodies import TEXT, Network, Time
 from wxauth.server.web.dependencies import DatabaseDep, provide
 from wxauth.server.web.direct import Router
@@ -45,7 +47,11 @@ class RefusalsQuery(PageQuery):
 
 @router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))
 async def list_refusals(
-    _: StaffDep, recorded: RefusalsDep, database: DatabaseDep, query: Annotated[RefusalsQuery, Query()]
+    staff: StaffDep,
+    recorded: RefusalsDep,
+    reads: StaffReadsDep,
+    database: DatabaseDep,
+    query: Annotated[RefusalsQuery, Query()],
 ) -> Items[Refusal]:
     """The newest first, of the last 14 days. All given filters must match; an empty parameter counts as absent.
 
@@ -55,4 +61,7 @@ async def list_refusals(
     """
     await recorded.store()
     search = RefusalSearch(**query.filters)
-    return items_of(await refusals.list_refusals(database, search, before=query.cursor, limit=query.limit))
+    page = await refusals.list_refusals(database, search, before=query.cursor, limit=query.limit)
+    if query.user_id is not None and page.items:
+        reads.note_read(staff.actor, Read.REFUSALS, query.user_id)
+    return items_of(page)

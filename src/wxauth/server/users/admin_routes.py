@@ -11,6 +11,7 @@ from wxauth.errors import (
     LastAdmin,
     MergeRefused,
     NotFound,
+    RateLimited,
     SplitRefused,
     Title,
 )
@@ -34,14 +35,15 @@ from wxauth.server.users.bodies import (
 )
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
 from wxauth.server.users.masked_phones import with_masked_phone
-from wxauth.server.users.search_terms import term_of
+from wxauth.server.users.search_terms import id_in, term_of
 from wxauth.server.users.staff_reads import Read, StaffReads
 from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
+from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, MetricsDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 
-StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads))]
+StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 
 NO_SUCH_USER: Final = NotFound("there is no such user")
 NO_SUCH_SESSION: Final = NotFound("this user has no such session")
@@ -84,7 +86,7 @@ async def read_user(
 ) -> UserDetailAnswer:
     """A user with all identities and sessions. The role `support` sees the phone number masked."""
     detail = await admin.read_user(database, user_id, now=clock())
-    reads.note_read(staff.actor, detail.user.id, Read.USER)
+    reads.note_read(staff.actor, Read.USER, detail.user.id)
     return _answer_for(staff, detail)
 
 
@@ -232,7 +234,7 @@ async def end_session_of_user(
 
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
 async def list_events(
-    _: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
+    staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
 ) -> EventsAnswer:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
     await reads.store()
@@ -243,7 +245,11 @@ async def list_events(
         since=query.since,
         until=query.until,
     )
-    return events_answer(await admin.list_events(database, search, before=query.cursor, limit=query.limit))
+    page = await admin.list_events(database, search, before=query.cursor, limit=query.limit)
+    for user_id in {search.user_id, id_in(search.actor or "")}:
+        if user_id is not None and page.items:
+            reads.note_read(staff.actor, Read.EVENTS, user_id)
+    return events_answer(page)
 
 
 def _answer_for(staff: Staff, detail: UserDetail) -> UserDetailAnswer:

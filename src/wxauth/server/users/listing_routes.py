@@ -10,9 +10,11 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.server.sessions.devices import describe_device
+from wxauth.server.users.admin_routes import StaffReadsDep
 from wxauth.server.users.bodies import ShownDevice, shown_address
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.users.listing_rows import LoginSearch, find_logins, glimpses_of
+from wxauth.server.users.staff_reads import Read
 from wxauth.server.web.bodies import (
     TEXT,
     Network,
@@ -97,7 +99,9 @@ class NamesAnswer(TypedDict):
 
 
 @router.get("/v1/admin/logins", summary=Title("List logins", "查看登录记录"))
-async def list_logins(_: StaffDep, database: DatabaseDep, query: Annotated[LoginsQuery, Query()]) -> LoginsAnswer:
+async def list_logins(
+    staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[LoginsQuery, Query()]
+) -> LoginsAnswer:
     """The newest first, as far as their sessions are stored. All filters must match; an empty one counts as absent.
 
     Refused logins are listed by `GET /v1/admin/refusals`.
@@ -107,6 +111,8 @@ async def list_logins(_: StaffDep, database: DatabaseDep, query: Annotated[Login
     )
     found = await find_logins(database, search, before=query.cursor, limit=query.limit + 1)
     page = Page.of(found.logins, query.limit)
+    if query.user_id is not None and page.items:
+        reads.note_read(staff.actor, Read.LOGINS, query.user_id)
     stopped_at = found.stopped_at if page.next_cursor is None else None
     return {
         "items": [
@@ -129,8 +135,13 @@ async def list_logins(_: StaffDep, database: DatabaseDep, query: Annotated[Login
 
 
 @router.get("/v1/admin/names", summary=Title("Read names of users", "查看用户的名称"))
-async def read_names(_: StaffDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]) -> NamesAnswer:
-    """Who the ids in events, logins and refusals are, in a line each. Unlike a search, it is not in the audit trail."""
+async def read_names(
+    staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]
+) -> NamesAnswer:
+    """Who the ids in events, logins and refusals are, in a line each. The audit trail has one event for all of them."""
+    found = await glimpses_of(database, query.user_id)
+    if found:
+        reads.note_read(staff.actor, Read.NAMES, *(each.id for each in found))
     return {
         "items": [
             {
@@ -142,6 +153,6 @@ async def read_names(_: StaffDep, database: DatabaseDep, query: Annotated[NamesQ
                 "ip": shown_address(each.ip),
                 "last_login_at": each.last_login_at,
             }
-            for each in await glimpses_of(database, query.user_id)
+            for each in found
         ]
     }

@@ -27,7 +27,8 @@ class StaffRead:
 
 
 # The address of a member of staff who has just been erased is not stored: an erasure under way holds a lock on the
-# user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks.
+# user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be
+# there already: a store whose answer was lost is repeated.
 _STORE: Final = Statement[Nothing]("""
 WITH there AS (
     SELECT id FROM users WHERE id = ANY (:actors::text[]::uuid[]) ORDER BY id FOR KEY SHARE
@@ -38,6 +39,7 @@ SELECT noted.id, kind, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN i
               :data::text[]) AS noted (id, kind, at, actor, user_id, ip, data)
   LEFT JOIN there ON there.id = actor::uuid
  ORDER BY noted.id
+ON CONFLICT (id) DO NOTHING
 """)
 
 

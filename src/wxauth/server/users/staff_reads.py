@@ -1,17 +1,19 @@
 """The trail of what staff read of people: collected in memory, and stored once a second.
 
-No answer waits for the database because of it. A process stores at most a hundred such events a second; one event for
-each member of staff counts the others. A process that is killed loses its last second.
+No answer waits for the database because of it. Each member of staff has a hundred places for searches, and a hundred
+for reads, until the next store. Further searches are only counted; further reads are refused, because each is recorded.
+A process that is killed loses its last second.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from wxauth.errors import RateLimited
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
@@ -22,10 +24,10 @@ from wxauth.server.users.staff_read_rows import StaffRead, store_reads
 
 STORE_PAUSE_SECONDS: Final = 1.0
 """Seconds between two stores."""
-MAX_OWN_EVENTS: Final = 100
-"""How many events of their own begin in a second. The others are counted."""
-MAX_IN_MEMORY: Final = 1000
-"""How many events may wait in memory while the database is slow. The others are counted."""
+PLACES: Final = 100
+"""How many searches of one member of staff may wait for the next store, and how many reads."""
+SAME_LIST: Final = timedelta(minutes=1)
+"""How long a list counts as read: who pages through it, or follows it, reads it once."""
 
 _FAILED: Final = "staff_reads_not_stored"
 
@@ -36,12 +38,13 @@ class Read(StrEnum):
     USER = "user"
     PHONE = "phone"
     EXPORT = "export"
+    NAMES = "names"
+    LOGINS = "logins"
+    EVENTS = "events"
+    REFUSALS = "refusals"
 
 
-@dataclass(slots=True)
-class _Others:
-    at: datetime
-    count: int = 0
+_LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 
 
 class StaffReads:
@@ -63,33 +66,43 @@ class StaffReads:
         self._store_pause = store_pause
         self._storing = asyncio.Lock()
         self._waiting: list[StaffRead] = []
-        self._others: dict[tuple[EventType, Actor], _Others] = {}
-        self._second = self._begun = 0
+        self._taken = Counter[tuple[EventType, str]]()
+        self._counted: dict[str, dict[str, int]] = {}
+        self._lists: dict[tuple[str, UUID, Read], datetime] = {}
 
     def note_search(self, by: Actor, *, term: Term, found: int) -> None:
         """Note a search: what kind of term it had, never the term itself."""
-        self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
+        if self._has_place(EventType.STAFF_SEARCHED, by):
+            self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
+        elif by.name in self._counted:
+            self._counted[by.name]["count"] += 1
+        else:
+            self._counted[by.name] = {"count": 1}
+            self._note(EventType.STAFF_SEARCHED, by, None, self._counted[by.name])
 
-    def note_read(self, by: Actor, user_id: UUID, what: Read) -> None:
-        """Note that something was read of a user."""
-        self._note(EventType.STAFF_READ, by, user_id, {"what": what.value})
+    def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
+        """Note that something was read of these users. Raises: RateLimited, if it cannot be recorded soon."""
+        now, read = self._clock(), (by.name, user_ids[0], what)
+        if read in self._lists and now < self._lists[read] + SAME_LIST:
+            return
+        if not self._has_place(EventType.STAFF_READ, by):
+            raise RateLimited("this member of staff reads more than the audit trail can record", retry_after=1)
+        if what in _LISTS:
+            self._lists[read] = now
+        if len(user_ids) == 1:
+            self._note(EventType.STAFF_READ, by, user_ids[0], {"what": what.value})
+        else:
+            self._note(EventType.STAFF_READ, by, None, {"what": what.value, "user_ids": user_ids})
 
     async def store(self) -> None:
         """Store what was noted since the last store. On failure it waits for the next."""
         async with self._storing:
-            waiting, self._waiting = self._waiting, []
-            others, self._others = self._others, {}
-            waiting += [
-                StaffRead(new_id(each.at), kind, each.at, by.name, None, by.ip, {"count": each.count})
-                for (kind, by), each in others.items()
-            ]
-            if not waiting:
-                return
-            try:
-                await store_reads(self._database, waiting)
-            except BaseException:
-                self._waiting = [*waiting, *self._waiting][: MAX_IN_MEMORY + len(others)]
-                raise
+            stored, self._counted = list(self._waiting), {}
+            if stored:
+                await store_reads(self._database, stored)
+            del self._waiting[: len(stored)]
+            self._taken = Counter((each.kind, each.actor) for each in self._waiting)
+            self._lists = {read: at for read, at in self._lists.items() if at + SAME_LIST > self._clock()}
 
     async def keep_storing(self) -> None:
         """Store periodically, forever, through outages."""
@@ -99,14 +112,11 @@ class StaffReads:
         """Store the last ones, unless that takes more than a moment."""
         await store_at_shutdown(self.store, failed=_FAILED)
 
+    def _has_place(self, kind: EventType, by: Actor) -> bool:
+        return self._taken[kind, by.name] < PLACES
+
     def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
-        if not self._is_on:
-            return
-        now = self._clock()
-        if (second := int(now.timestamp())) != self._second:
-            self._second, self._begun = second, 0
-        if self._begun >= MAX_OWN_EVENTS or len(self._waiting) >= MAX_IN_MEMORY:
-            self._others.setdefault((kind, by), _Others(now)).count += 1
-            return
-        self._begun += 1
-        self._waiting.append(StaffRead(new_id(now), kind, now, by.name, user_id, by.ip, data))
+        if self._is_on:
+            now = self._clock()
+            self._taken[kind, by.name] += 1
+            self._waiting.append(StaffRead(new_id(now), kind, now, by.name, user_id, by.ip, data))

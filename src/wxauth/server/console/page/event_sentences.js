@@ -58,7 +58,7 @@ const DETAILS = {
   'staff.searched': ({ term, found, count }) => [
     term ? text('searchedBy', { term: text(`term_${term}`), n: number(found) }) : text('manyTimes', { n: number(count) }),
   ],
-  'staff.read': ({ what, count }) => [what ? text(`read_${what}`) : text('manyTimes', { n: number(count) })],
+  'staff.read': ({ what, user_ids }) => [text(`read_${what}`), user_ids ? text('readOfMany', { n: number(user_ids.length) }) : ''],
   'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
 }
 
