@@ -6,6 +6,7 @@ from dataclasses import is_dataclass
 from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar, get_args
+from uuid import UUID
 
 from pydantic import BaseModel
 from typing_extensions import TypedDict
@@ -30,6 +31,19 @@ _PIECES: Final = re.compile(
 )
 
 _set: Final = object.__setattr__
+
+
+def one_and_id(
+    column: str, value: str, *, after: str = f"'{UUID(int=0)}'", before: str = f"'{UUID(int=2**128 - 1)}'"
+) -> str:
+    """SQL: whether a column has a value, and the row's id is at least `after`, and less than `before`.
+
+    For the index on both columns; `ORDER BY` must name both. With `column = value … ORDER BY id LIMIT`, a planner whose
+    statistics know few values reads all rows by their ids, because it expects to find some of any value soon. Only that
+    index fits a comparison of rows.
+    """
+    pair = f"({column}, {column.rpartition('.')[0]}.id)"
+    return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
 
 
 class Nothing(TypedDict):

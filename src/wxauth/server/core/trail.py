@@ -11,7 +11,7 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import id_range, new_id
 from wxauth.server.core.models import BY_ANOTHER, EventFields
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, one_and_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +171,18 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
 """)  # noqa: S608 - put together from constants
 """Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
 _IS_BY: Final = "(:actor::text IS NULL OR events.actor = :actor)"
-_OF_USER: Final = Statement[EventFields](f"{_EVENTS} WHERE events.user_id = :user_id AND {_IS_BY} AND {_NEWEST}")
+_NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
+
+
+def _of_user(user_id: str) -> str:
+    return f"{_EVENTS} WHERE {one_and_id('events.user_id', user_id, after=':since', before=':before')}"
+
+
+_OF_USER: Final = Statement[EventFields](f"{_of_user(':user_id')} AND {_IS_BY} {_NEWEST_OF_USER}")
 _OF_USER_AND_TYPES: Final = Statement[EventFields](
-    f"{_EVENTS} WHERE events.user_id = :user_id AND {_IS_BY} AND events.type = ANY (:types) AND {_NEWEST}"
+    f"{_of_user(':user_id')} AND {_IS_BY} AND events.type = ANY (:types) {_NEWEST_OF_USER}"
 )
-# What the actor did to others, of each type; and what they did to themselves. Rows are compared as a whole, because
-# only the index on these three columns fits that. Otherwise the planner, if it expects many matches, reads all events.
+# What the actor did to others, of each type; and what they did to themselves. Rows are compared as in `one_and_id`.
 _OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (
@@ -184,7 +190,7 @@ _OF_ACTOR: Final = Statement[EventFields](f"""
         AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND {BY_ANOTHER}
       ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
  UNION ALL
-({_EVENTS} WHERE events.user_id = :actor_id AND events.actor = :actor AND events.type = ANY (:types) AND {_NEWEST})
+({_of_user(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_NEWEST_OF_USER})
  ORDER BY id DESC LIMIT :limit
 """)  # noqa: S608 - put together from constants
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import first_id_at, id_range
 from wxauth.server.core.ip_addresses import TRUNCATED, IpNetwork
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.refusals.models import Refusal
 
 
@@ -45,6 +45,8 @@ ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
 _TYPES: Final = {"request_id": "text", "user_id": "uuid", "app_id": "text", "code": "text"}
 _NETWORKS: Final = "networks"
+_WITH_IDS: Final = ("user_id", "app_id", "code", "network")
+"""The columns that an index has together with the id."""
 _BOUNDED: Final = "refusals.network BETWEEN :first_network::inet AND :last_network::inet"
 _SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
 """Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
@@ -58,17 +60,23 @@ def _finding(by: str | None) -> Statement[Refusal]:
     fits = " AND ".join(
         f"refusals.{name} = :{name}" if name == by else f"(:{name}::{kind} IS NULL OR refusals.{name} = :{name})"
         for name, kind in _TYPES.items()
+        if name != by or name == "request_id"
     )
+    value, bounds, order = f":{by}", "id >= :first AND id < :before", "id DESC"
     if by == "network":  # one, so that its index also sorts
-        fits += " AND refusals.network = :first_network::inet AND :last_network::inet IS NOT NULL"
+        value = ":first_network::inet"
+        fits += " AND :last_network::inet IS NOT NULL"
     else:
         fits += f" AND {_BOUNDED if by == _NETWORKS else f'(:first_network::inet IS NULL OR {_BOUNDED})'}"
+    if by in _WITH_IDS:
+        bounds = one_and_id(f"refusals.{by}", value, after=":first", before=":before")
+        bounds, order = f"refusals.{by} IS NOT NULL AND {bounds}", f"refusals.{by} DESC, id DESC"
     return Statement[Refusal](f"""
 SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals
- WHERE {fits} AND id >= :first AND id < :before
+ WHERE {fits} AND {bounds}
    AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
- ORDER BY id DESC LIMIT :limit
+ ORDER BY {order} LIMIT :limit
 """)  # noqa: S608 - put together from constants
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.sessions.rows import last_of_page
 
 
@@ -59,37 +59,37 @@ class SealedSessionKey:
     sealed: bytes = field(repr=False)
 
 
+def _newest_part(columns: str, login: str, condition: str) -> str:
+    """SQL for these columns of the newest session of an identity, or of another session's."""
+    return f"""
+       (SELECT {columns} FROM sessions newest
+         WHERE {one_and_id("newest.user_id", f"{login}.user_id")}
+           AND newest.app_id = {login}.app_id AND newest.openid = {login}.openid AND newest.{condition}
+         ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)"""  # noqa: S608 - put together from constants
+
+
 # Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
-_IN_SESSION: Final = Statement[KeysInSession]("""
-SELECT s.app_id, s.openid,
-       (SELECT newest.session_key FROM sessions newest
-         WHERE newest.user_id = s.user_id AND newest.app_id = s.app_id AND newest.openid = s.openid
-           AND newest.session_key IS NOT NULL
-         ORDER BY newest.id DESC LIMIT 1) AS newest,
+_IN_SESSION: Final = Statement[KeysInSession](f"""
+SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s", "session_key IS NOT NULL")} AS newest,
        s.session_key AS own
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
-""")
-_OF_USER: Final = Statement[CurrentKey]("""
+""")  # noqa: S608 - put together from constants
+_OF_USER: Final = Statement[CurrentKey](f"""
 SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
   FROM identities i
-  LEFT JOIN LATERAL (
-       SELECT s.id, s.session_key FROM sessions s
-        WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.session_key IS NOT NULL
-        ORDER BY s.id DESC LIMIT 1) newest ON true
+  LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i", "session_key IS NOT NULL")} newest ON true
  WHERE i.user_id = :user_id
  ORDER BY i.created_at, i.app_id, i.openid
-""")
+""")  # noqa: S608 - put together from constants
 
 
 def _of_newest_login(condition: str) -> Statement[KeyOfLogin]:
-    # A website's session has no key. Its user comes first in the order, so that the planner takes the index on both.
+    # A website's session has no key.
     return Statement[KeyOfLogin](f"""
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
-       (SELECT s.session_key FROM sessions s
-         WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.client_id IS NULL
-         ORDER BY s.user_id DESC, s.id DESC LIMIT 1) AS sealed
+       {_newest_part("newest.session_key", "i", "client_id IS NULL")} AS sealed
   FROM identities i JOIN users ON users.id = i.user_id
  WHERE i.app_id = :app_id AND {condition}
 """)  # noqa: S608 - put together from constants

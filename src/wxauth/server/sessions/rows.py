@@ -12,7 +12,7 @@ from sqlmodel import SQLModel
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession
 
@@ -210,11 +210,12 @@ def _beyond_part(which: str, newest: str) -> str:
     SELECT beyond.id
       FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
    LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
-                             WHERE (s.user_id, s.app_id, s.openid) = (lately.user_id, lately.app_id, lately.openid)
-                                   {newest}
-                             ORDER BY id DESC OFFSET :at_most) AS older
+                             WHERE {one_and_id("s.user_id", "lately.user_id")}
+                                   AND (s.app_id, s.openid) = (lately.app_id, lately.openid) {newest}
+                             ORDER BY s.user_id DESC, s.id DESC OFFSET :at_most) AS older
              WHERE revoked_at {which}) AS beyond
-     WHERE EXISTS (SELECT FROM sessions s WHERE s.user_id = lately.user_id OFFSET :at_most)
+     WHERE EXISTS (SELECT FROM sessions s WHERE {one_and_id("s.user_id", "lately.user_id")}
+                    ORDER BY s.user_id, s.id OFFSET :at_most)
      LIMIT :size"""  # noqa: S608 - put together from constants
 
 

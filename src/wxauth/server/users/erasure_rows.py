@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE
 from wxauth.server.sessions.rows import START
 
@@ -48,7 +48,8 @@ _ARE_WAITING: Final = Statement[bool](
 # Removes addresses and data from events about the person. Data that other services receive stays: it is not personal.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
-    SELECT id FROM events WHERE user_id = :user_id AND id > :after ORDER BY id LIMIT :size
+    SELECT id FROM events WHERE {one_and_id("events.user_id", ":user_id", after=":after")} AND id > :after
+     ORDER BY user_id, id LIMIT :size
 ), erased AS (
     UPDATE events SET ip = NULL, data = {ERASED_DATA}
       FROM page
@@ -57,22 +58,25 @@ WITH page AS MATERIALIZED (
 SELECT id FROM page ORDER BY id
 """)  # noqa: S608 - put together from constants
 # Removes the person's address from events about others.
-_ERASE_ACTED: Final = Statement[UUID]("""
+_ERASE_ACTED: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
-    SELECT id FROM events WHERE actor = :user_id::uuid::text AND ip IS NOT NULL AND id > :after ORDER BY id LIMIT :size
+    SELECT id FROM events
+     WHERE {one_and_id("events.actor", ":user_id::uuid::text", after=":after")} AND id > :after AND ip IS NOT NULL
+     ORDER BY actor, id LIMIT :size
 ), erased AS (
     UPDATE events SET ip = NULL FROM page WHERE events.id = page.id
 )
 SELECT id FROM page ORDER BY id
-""")
+""")  # noqa: S608 - put together from constants
 _ERASE_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents WHERE id = ANY (ARRAY(
     SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size))
 """)
-_ERASE_REFUSALS: Final = Statement[Nothing]("""
+_ERASE_REFUSALS: Final = Statement[Nothing](f"""
 DELETE FROM refusals WHERE id = ANY (ARRAY(
-    SELECT id FROM refusals WHERE user_id = :user_id ORDER BY id LIMIT :size))
-""")
+    SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
+     ORDER BY user_id, id LIMIT :size))
+""")  # noqa: S608 - put together from constants
 _GO_ON: Final = Statement[Nothing](
     "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"
 )

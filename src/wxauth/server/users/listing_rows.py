@@ -13,7 +13,7 @@ from sqlmodel import SQLModel
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import id_range
 from wxauth.server.core.ip_addresses import IpNetwork
-from wxauth.server.core.statements import Statement
+from wxauth.server.core.statements import Statement, one_and_id
 from wxauth.server.sessions.rows import OPENED
 
 
@@ -75,26 +75,31 @@ SEARCH_SECONDS: Final = 1.0
 _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 
 
-def _finding(of_user: str) -> Statement[ListedLogin]:
+def _finding(condition: str, order: str) -> Statement[ListedLogin]:
     return Statement[ListedLogin](f"""
 SELECT login.id, user_id, users.nickname, app_id, client_id, opened_ip, opened_user_agent, login.created_at, revoked_at
   FROM (SELECT id, user_id, app_id, client_id, {OPENED}, created_at, revoked_at FROM sessions) AS login
   JOIN users ON users.id = user_id
- WHERE login.id < :before AND login.id >= :floor AND {of_user}
+ WHERE {condition}
    AND (:app_id::text IS NULL OR app_id = :app_id) AND (:network::inet IS NULL OR opened_ip && :network::inet)
- ORDER BY login.id DESC LIMIT :limit
+ ORDER BY {order} LIMIT :limit
 """)  # noqa: S608 - put together from constants
 
 
-_OF_USER: Final = _finding("user_id = :user_id")
-_OF_ALL: Final = _finding("(:user_id::uuid IS NULL OR user_id = :user_id)")
-_GLIMPSES: Final = Statement[Glimpse]("""
+_OF_USER: Final = _finding(
+    one_and_id("login.user_id", ":user_id", after=":floor", before=":before"), "login.user_id DESC, login.id DESC"
+)
+_OF_ALL: Final = _finding(
+    "login.id < :before AND login.id >= :floor AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
+)
+_GLIMPSES: Final = Statement[Glimpse](f"""
 SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent, newest.ip, last_login_at
   FROM users LEFT JOIN LATERAL (
-    SELECT app_id, user_agent, ip FROM sessions WHERE user_id = users.id ORDER BY id DESC LIMIT 1
+    SELECT app_id, user_agent, ip FROM sessions
+     WHERE {one_and_id("sessions.user_id", "users.id")} ORDER BY user_id DESC, id DESC LIMIT 1
   ) AS newest ON true
  WHERE users.id = ANY (:ids::uuid[])
-""")
+""")  # noqa: S608 - put together from constants
 
 
 async def find_logins(database: Database, search: LoginSearch, *, before: UUID | None, limit: int) -> FoundLogins:

@@ -1,0 +1,101 @@
+"""Statements that read a page of one user's rows, planned by statistics of a table that held one user.
+
+PostgreSQL then expects to find rows of any user anywhere: with `user_id = …` and LIMIT it reads a primary key from one
+end, and for each user again. So it is on every new installation, which is analyzed with its first users.
+"""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.core.test_rows import STATEMENTS
+
+pytestmark = pytest.mark.own_database
+
+OTHERS = 4_000
+USER = UUID(f"{OTHERS // 2:032}")
+"""The user who is sought is in the middle. All but the first have one row in each table, whose id is theirs."""
+PLANTED = """
+INSERT INTO users (id, created_at) SELECT row_id, now() FROM planted;
+INSERT INTO identities (user_id, app_id, openid, created_at) SELECT id, 'wx', row_id::text, now() FROM planted;
+INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
+SELECT row_id, id, 'wx', row_id::text, now(), now(), now() FROM planted;
+INSERT INTO events (id, type, at, actor, user_id, ip)
+SELECT row_id, 'user.created', now(), id::text, id, '127.0.0.1' FROM planted;
+INSERT INTO refusals (id, at, code, request_id, user_id)
+SELECT row_id, now(), row_id::text, row_id::text, id FROM planted;
+INSERT INTO deliveries (webhook_id, event_id, id, type, user_id, at, next_at)
+SELECT id, row_id, row_id, 'user.created', id, now(), now() FROM planted;
+"""
+BY_TYPE: dict[str, Any] = {
+    "uuid": USER,
+    "uuid[]": [USER],
+    "text": str(USER),
+    "text[]": ["user.created"],
+    "int4": 1,
+    "int8": 1,
+}
+BY_NAME: dict[str, Any] = {
+    "first": UUID(int=0),
+    "since": UUID(int=0),
+    "after": UUID(int=0),
+    "floor": UUID(int=0),
+    "before": UUID(int=2**128 - 1),
+    "app_id": "wx",
+    "ip": "127.0.0.1",
+}
+OF_ALL = {"refusals.rows._OF_ALL", "refusals.rows._BY_CODE", "users.listing_rows._OF_ALL"}
+"""These filter by a user only if another condition already says which index to read."""
+
+READ = """
+SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
+ WHERE relname IN ('sessions', 'events', 'refusals', 'deliveries')
+"""
+
+
+@pytest.fixture
+async def statistics_of_one_user(rows: asyncpg.Connection) -> None:
+    await rows.execute("SET session_replication_role = replica")  # no triggers, and no foreign keys
+    await rows.execute("CREATE TEMP TABLE planted (id uuid, row_id uuid)")
+    of_number = "lpad(number::text, 32, '0')::uuid FROM generate_series"
+    await rows.execute(f"INSERT INTO planted SELECT '{UUID(int=1)}', {of_number}(1, 200) AS number")
+    await rows.execute(PLANTED)
+    await rows.execute("ANALYZE; TRUNCATE planted")
+    await rows.execute(
+        f"INSERT INTO planted SELECT id, id FROM (SELECT {of_number}(201, {OTHERS}) AS number) AS made (id)"
+    )
+    await rows.execute(PLANTED)
+
+
+async def most_read(rows: asyncpg.Connection, prepared: asyncpg.prepared_stmt.PreparedStatement, *values: Any) -> int:
+    """How many rows of a table the statement reads, once its plan may be one for any values."""
+    read = 0
+    for _ in range(7):
+        transaction = rows.transaction()
+        await transaction.start()
+        before = dict(await rows.fetch(READ))
+        await prepared.fetch(*values)
+        read = max(number - before.get(name, 0) for name, number in await rows.fetch(READ))
+        await transaction.rollback()
+    return read
+
+
+async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_one_user(
+    rows: asyncpg.Connection, statistics_of_one_user: None
+) -> None:
+    found: dict[str, int] = {}
+    for name, statement in STATEMENTS.items():
+        if "user_id" in statement.text and re.search("LIMIT|OFFSET", statement.text) and name not in OF_ALL:
+            prepared = await rows.prepare(statement.text)
+            kinds = [parameter.name for parameter in prepared.get_parameters()]
+            given = BY_NAME | ({"since": UUID(f"{OTHERS - 10:032}")} if name.startswith("sessions.") else {})
+            values = [
+                None if kind == "timestamptz" else given.get(each, BY_TYPE.get(kind))
+                for each, kind in zip(statement.names, kinds, strict=True)
+            ]
+            found[name] = await most_read(rows, prepared, *values)
+    assert {name: number for name, number in found.items() if number > OTHERS / 4} == {}
+    assert len(found) > 25
