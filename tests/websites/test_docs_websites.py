@@ -1,4 +1,4 @@
-"""The examples in docs/websites.md run, and its options are those of the command."""
+"""The examples in docs/websites.md run, and the options in docs/clients.md are those of the command."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.docs import code_blocks, table
+from tests.docs import DOCS, code_blocks, table
 from wxauth.server.cli.clients import clients
 from wxauth.server.service.app import create_api
 
@@ -19,7 +19,7 @@ GUIDE = ROOT / "docs/websites.md"
 
 
 def test_the_options_are_those_of_the_command() -> None:
-    documented = {option.strip("`") for option, _ in table(GUIDE, "option")}
+    documented = {option.strip("`") for option, _ in table(DOCS / "clients.md", "option")}
     add = clients.commands["add"]
     options = {name for parameter in add.params for name in parameter.opts if name.startswith("--")}
     assert documented == options - {"--json"}
@@ -81,7 +81,7 @@ def test_each_provider_says_who_comes_in(page: str, words: str) -> None:
 
 @pytest.mark.no_database
 async def test_the_site_shown_can_be_run() -> None:
-    [source] = code_blocks(GUIDE, "python")
+    source = code_blocks(GUIDE, "python")[0]
     namespace: dict[str, Any] = {}
     with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
         exec(source, namespace)

@@ -1,0 +1,105 @@
+"""The two receivers of logout tokens that docs/websites.md shows, with tokens as a service signs them."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from tests.docs import DOCS, code_blocks
+from tests.foreign.conftest import Issuer
+from tests.processes import Running, free_port
+from tests.programs import needs_node
+from tests.tokens.hostile import Forger
+
+pytestmark = pytest.mark.process
+
+NODE_TESTS = Path(__file__).parents[1] / "node"
+EVENTS: dict[str, dict[str, str]] = {"http://schemas.openid.net/event/backchannel-logout": {}}
+WRONG: dict[str, dict[str, Any]] = {
+    "another site's": {"aud": "bank"},
+    "another issuer's": {"iss": "https://elsewhere.example"},
+    "expired": {"exp": 1_700_000_000},
+    "of no session": {"sid": None},
+    "no event": {"events": {}},
+    "with a nonce": {"nonce": "n"},
+}
+
+
+def shown(language: str, issuer: Issuer) -> str:
+    """The receiver, for this issuer and a site whose tokens are signed with the keys of access tokens."""
+    [block] = [block for block in code_blocks(DOCS / "websites.md", language) if "logout+jwt" in block]
+    return block.replace("https://auth.example.com", issuer.url).replace("RS256", "ES256")
+
+
+def logout_token(issuer: Issuer, *, typ: str = "logout+jwt", **claims: Any) -> str:
+    def forged(forger: Forger) -> str:
+        payload = {**forger.claims, "aud": "shop", "sid": "s1", "events": EVENTS, **claims}
+        return forger.sign({**forger.header, "typ": typ}, {name: value for name, value in payload.items() if value})
+
+    return issuer.forge(forged)
+
+
+@pytest.fixture
+async def python(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[httpx.AsyncClient, dict[str, object]]]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    sessions: dict[str, object] = {"s1": "alice", "s2": "bob"}
+    around: dict[str, Any] = {"sessions": sessions}
+    exec(shown("python", issuer), around)
+    app = Starlette(routes=[Route("/backchannel-logout", around["backchannel_logout"], methods=["POST"])])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
+        yield client, sessions
+
+
+async def test_the_receiver_in_python_ends_the_session_of_a_good_token_alone(
+    python: tuple[httpx.AsyncClient, dict[str, object]], issuer: Issuer
+) -> None:
+    site, sessions = python
+
+    async def told(token: str) -> int:
+        return (await site.post("/backchannel-logout", data={"logout_token": token})).status_code
+
+    for reason, claims in WRONG.items():
+        assert await told(logout_token(issuer, **claims)) == 400, reason
+    assert await told(logout_token(issuer, typ="JWT")) == 400
+    assert await told("nonsense") == 400
+    assert (await site.post("/backchannel-logout")).status_code == 400
+    assert set(sessions) == {"s1", "s2"}
+    assert await told(logout_token(issuer)) == 204
+    assert set(sessions) == {"s2"}
+
+
+@pytest.fixture
+def node(issuer: Issuer, tmp_path: Path) -> Iterator[httpx.Client]:
+    port = free_port()
+    program = tmp_path / "receiver.mjs"
+    imports, _, rest = shown("js", issuer).partition("\n\n")
+    program.write_text(
+        f"{imports}\nconst app = express()\nconst sessions = new Set(['s1', 's2'])\n{rest}\n"
+        "app.get('/', (req, res) => res.json([...sessions]))\n"
+        f"app.listen({port}, '127.0.0.1', () => console.log('listening'))\n"
+    )
+    (tmp_path / "node_modules").symlink_to(NODE_TESTS / "node_modules")
+    with Running(needs_node(NODE_TESTS), str(program), cwd=tmp_path) as process:
+        process.wait_for("listening")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            yield client
+
+
+@pytest.mark.node
+def test_the_receiver_in_node_ends_the_session_of_a_good_token_alone(node: httpx.Client, issuer: Issuer) -> None:
+    def told(token: str) -> int:
+        return node.post("/backchannel-logout", data={"logout_token": token}).status_code
+
+    for reason, claims in WRONG.items():
+        assert told(logout_token(issuer, **claims)) == 400, reason
+    assert told(logout_token(issuer, typ="JWT")) == 400
+    assert told("nonsense") == 400
+    assert node.get("/").json() == ["s1", "s2"]
+    assert told(logout_token(issuer)) == 204
+    assert node.get("/").json() == ["s2"]
