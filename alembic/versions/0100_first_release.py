@@ -403,7 +403,7 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
-    op.execute("CREATE INDEX users_erase_at_idx ON users (erase_at) WHERE erase_at IS NOT NULL")
+    op.execute("CREATE INDEX users_erase_at_idx ON users (erase_at) WHERE erase_at IS NOT NULL AND status = 'active'")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute(r"""

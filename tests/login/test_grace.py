@@ -155,6 +155,25 @@ async def test_a_ban_counts_first_and_a_stay_lifts_none(
     is_leaving(await login.ask("alice"))
 
 
+@pytest.mark.oldest_postgres
+async def test_a_later_ban_outlasts_the_erasure(
+    alice: Body, login: LogIn, client: httpx.AsyncClient, services: Services, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    root = await make_admin(client, rows, await login("root"))
+    user_id = alice["user"]["id"]
+    banned = await root.change(user_id, status="disabled", until="2026-12-20T08:00:00Z")
+    assert (banned["status"], banned["erase_at"]) == ("disabled", LATER)
+    clock.advance(days=DAYS + 1)
+    await sweep_now(services)
+    problem_of(await login.ask("alice", unionid="union-alice", stay=True), "account_disabled", 403)
+    assert await number(rows, "users") == 2
+    clock.advance(days=30)
+    for _ in range(2):  # the end of the ban, and what waited for it
+        await sweep_now(services)
+    assert await number(rows, "users") == 1
+    assert (await types(rows, alice))[-3:] == ["user.banned", "user.unbanned", "user.erased"]
+
+
 @pytest.mark.parametrize("who", ["the identity's user", "the unionid's user"])
 async def test_a_late_unionid_merges_nobody_who_is_leaving(
     login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection, who: str

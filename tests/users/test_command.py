@@ -78,7 +78,7 @@ async def test_a_thirty_third_role_is_one_too_many(users: Command, login: LogIn,
 
 
 async def test_a_ban_ends_every_session_and_is_lifted_again(
-    users: Command, client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx
+    users: Command, client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -87,6 +87,11 @@ async def test_a_ban_ends_every_session_and_is_lifted_again(
     problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
     refused = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     problem_of(refused, "account_disabled", 403)
+    await rows.execute("UPDATE users SET erase_at = '2026-11-30T08:00Z'")
+    at = "2026-11-30T08:00+00:00"
+    assert (await users("ban", user_id)).stdout == f"{user_id} is disabled, roles: -, erase_at: {at}\n"
+    assert ["erase_at", at] in [line.split() for line in (await users("show", user_id)).stdout.splitlines()]
+    await rows.execute("UPDATE users SET erase_at = NULL")
     assert (await users("unban", user_id)).stdout == f"{user_id} is active, roles: -\n"
     problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
     assert (await login("alice"))["user"]["id"] == user_id

@@ -178,6 +178,7 @@ def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tu
         ("status", user["status"]),
         *([("reason", printable(user["reason"]))] if "reason" in user else []),
         *([("until", to_the_minute(user["until"]))] if "until" in user else []),
+        *([] if user["erase_at"] is None else [("erase_at", to_the_minute(user["erase_at"]))]),
         ("roles", _names(user["roles"])),
         ("nickname", printable(user["nickname"])),
         ("avatar_url", printable(user["avatar_url"])),
@@ -389,7 +390,8 @@ def _change(user_id: UUID, change: UserChange) -> None:
 
     user = with_database(ask).user
     until = "" if user.banned_until is None else f" until {to_the_minute(user.banned_until)}"
-    click.echo(f"{user.id} is {user.status}{until}, roles: {_names(user.roles)}")
+    leaves = "" if user.erase_at is None else f", erase_at: {to_the_minute(user.erase_at)}"
+    click.echo(f"{user.id} is {user.status}{until}, roles: {_names(user.roles)}{leaves}")
 
 
 def _names(roles: Sequence[str]) -> str:

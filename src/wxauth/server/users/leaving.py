@@ -1,7 +1,8 @@
 """Leaving: who has asked to be erased is shut out for some days, and may change their mind (`ERASURE_GRACE_DAYS`).
 
 A user who is leaving has no open session: all are ended when the person asks, and no door opens another one before the
-person stays. So what requires a session need not ask. Merges, splits and imports leave such users alone.
+person stays. So what requires a session need not ask. Merges, splits and imports leave such users alone. A ban of such
+a user outlasts the days of grace: the erasure waits for its end.
 """
 
 from datetime import datetime

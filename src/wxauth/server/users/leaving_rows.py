@@ -10,9 +10,9 @@ from wxauth.server.core.statements import Nothing, Statement
 # The caller has locked the user.
 _SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
 # A row that is locked is skipped until the next time, because the person may just be staying. A row that has just been
-# changed is checked again.
+# changed is checked again. A ban would end with the erasure: who is banned stays until the ban is over.
 _LOCK_NEXT_DUE: Final = Statement[UUID]("""
-SELECT id FROM users WHERE erase_at <= :now ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
+SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
 
 

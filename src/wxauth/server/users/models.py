@@ -27,7 +27,7 @@ class User(UserFields, table=True):
         Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
         Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
         Index(None, "banned_until", postgresql_where=text("banned_until IS NOT NULL")),
-        Index(None, "erase_at", postgresql_where=text("erase_at IS NOT NULL")),
+        Index(None, "erase_at", postgresql_where=text("erase_at IS NOT NULL AND status = 'active'")),
         # With room on each page, and no index on the columns that a login changes, its update stays in the page (HOT).
         {"postgresql_with": {"fillfactor": 85}},
     )

@@ -81,7 +81,7 @@ function person(user, reload) {
       { class: 'card' },
       h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, user.nickname ?? text('noName')), h('span', {}, code(user.id), ' ', copier(user.id, actOn('copy', user.id)))), standing(user)),
       facts([
-        user.erase_at ? [text('erasedAt'), time(user.erase_at)] : null,
+        user.erase_at ? [text('erasedAt'), [time(user.erase_at), isBanned ? text('notWhileBanned') : null]] : null,
         isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
         user.reason ? [text('banWhy'), user.reason] : null,
         [text('phone'), phone(user)],

@@ -240,6 +240,7 @@ const TEXTS = {
   externalIdOwn: ['What came with this identity', '该身份带来的'],
   erase: ['Erase', '彻底删除'],
   erasedAt: ['Leaving; erased at', '注销中，删除时间'],
+  notWhileBanned: [' (not before the ban has ended)', '（封禁结束之前不删除）'],
   keep: ['Cancel the erasure', '取消注销'],
   leaving: ['leaving', '注销中'],
   sureErase: [

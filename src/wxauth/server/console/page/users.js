@@ -61,8 +61,9 @@ const isWhole = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.tri
 export const named = (user) => h('div', { class: 'named' }, picture(user), nameAndPlaceOf(user))
 
 export function standing({ status, erase_at }) {
-  if (status === 'disabled') return tag(text('banned'), 'bad')
-  return erase_at ? tag(text('leaving'), 'bad') : tag(text('active'), 'ok')
+  const isBanned = status === 'disabled'
+  const found = [isBanned ? tag(text('banned'), 'bad') : null, erase_at ? tag(text('leaving'), 'bad') : null]
+  return found.some(Boolean) ? found : tag(text('active'), 'ok')
 }
 
 export function phone(user) {
