@@ -42,6 +42,7 @@ from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
+from wxauth.server.core.metrics import DECLARED, REGISTRY
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -228,6 +229,16 @@ def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
     collected = Secrets()
     yield collected
     collected.check_log(logs.getvalue().decode())
+
+
+@pytest.fixture(autouse=True)
+def uncounted() -> None:
+    """Every test counts from zero: metrics are the process's."""
+    for metric in DECLARED:
+        metric.clear()
+        if metric.made is not None:
+            REGISTRY.unregister(metric.made)
+            metric.made = None
 
 
 @pytest.fixture

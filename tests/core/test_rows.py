@@ -31,6 +31,7 @@ PYTHON = {
     "int2": int,
     "int4": int,
     "int8": int,
+    "float8": float,
     "text": str,
     "timestamptz": datetime,
     "uuid": UUID,

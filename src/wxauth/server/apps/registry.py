@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -48,7 +48,6 @@ class Apps:
 
     Args:
         of_settings: The apps in the settings, the default one first.
-        observe: Called with the ids of all apps, and the id of the default one.
         refresh_pause: Seconds between two reads of the stored apps.
         claims: What is added to the access tokens of logins to apps without claims of their own.
         hint: A text for the developer whose app is unknown, appended to `detail`.
@@ -60,7 +59,6 @@ class Apps:
         sealer: Sealer,
         of_settings: Sequence[App],
         *,
-        observe: Callable[[Sequence[str], str | None], None] = lambda _ids, _default: None,
         refresh_pause: float = REFRESH_PAUSE_SECONDS,
         claims: ClaimsTemplate | None = None,
         hint: str = "",
@@ -68,7 +66,6 @@ class Apps:
         self._database = database
         self._sealer = sealer
         self._of_settings = [KnownApp(app, "settings") for app in of_settings]
-        self._observe = observe
         self._refresh_pause = refresh_pause
         self._claims = claims
         self._hint = f"; {hint}" if hint else ""
@@ -126,6 +123,11 @@ class Apps:
         known = self._known.get(app_id)
         return self._claims if known is None or known.app.claims is None else known.app.claims_template
 
+    def label_of(self, app_id: str | None) -> str:
+        """What metrics call an app; the default app for None. An unknown id may be any text."""
+        label = self.default_id if app_id is None else app_id
+        return label if label is not None and label in self._known else "unknown"
+
     def all(self) -> Sequence[KnownApp]:
         """All apps: those in the settings, then the others in the order in which they were added."""
         return list(self._known.values())
@@ -174,7 +176,6 @@ class Apps:
         default = self.default
         if default is not None and default.is_enabled:
             self._enabled[None] = default.app
-        self._observe(list(known), self.default_id)
 
     def _unsealed(self, stored: Sequence[SealedApp]) -> dict[str, tuple[SealedApp, KnownApp]]:
         """The apps that can be decrypted. The ids of the others are in `unopened`, and logged when they change."""

@@ -7,7 +7,7 @@ from typing import Final
 from wxauth.errors import RateLimited
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 
@@ -38,13 +38,20 @@ RATES_IN_A_PROCESS: Final = {
 """The operations that `CLIENT_RATE_LIMIT` does not limit. Each process counts them for itself."""
 
 
+REQUESTS: Final = Counter(
+    "wxauth_client_requests",
+    "Requests of clients, by client, operation (introspect, users, token, sign, sign_check, moderate) and outcome: ok "
+    "or rate_limited.",
+    "client",
+    "operation",
+    "outcome",
+)
+
+
 class ClientLimits:
     """Counts each client's requests. `make` returns a limiter, shared by all processes, for a rate and a name."""
 
-    def __init__(
-        self, settings: Settings, metrics: Metrics, clock: Clock, make: Callable[[str, str], RateLimiter]
-    ) -> None:
-        self._metrics = metrics
+    def __init__(self, settings: Settings, clock: Clock, make: Callable[[str, str], RateLimiter]) -> None:
         self._limiters = {
             kind: RateLimiter(RATES_IN_A_PROCESS[kind], what=f"client-{kind}", clock=clock)
             if kind in RATES_IN_A_PROCESS
@@ -58,9 +65,9 @@ class ClientLimits:
             await self._limiters[operation].admit(client)
         except RateLimited:
             log.info("rate_limited", what=f"client-{operation}", client=client)
-            self._metrics.client_request(client, operation, RateLimited.code)
+            REQUESTS.count(client, operation, RateLimited.code)
             raise
-        self._metrics.client_request(client, operation, "ok")
+        REQUESTS.count(client, operation, "ok")
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -26,7 +26,6 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.settings import Settings
@@ -109,7 +108,6 @@ class ConsoleSessions:
     database: Database
     promises: Promises
     clock: Clock
-    metrics: Metrics
     numbers: Numbers
     console_tokens: ConsoleTokens
     issuer: Issuer
@@ -198,7 +196,7 @@ class ConsoleSessions:
             raise SessionRevoked(
                 "there is no such code of this page, or it has been used, or is over: log in once more"
             )
-        count_redeemed(self.metrics, self.numbers, granted.door, now=now)
+        count_redeemed(self.numbers, granted.door, now=now)
         log.info("console_opened", user_id=granted.user.id, session_id=session_id, by="scan")
         return self._opened(granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 

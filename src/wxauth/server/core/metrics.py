@@ -1,45 +1,107 @@
-"""The interface of the metrics that rooms record. `wxauth.server.service.prometheus` implements it."""
+"""Metrics, each declared where it is counted. `wxauth.server.service.prometheus` reports them.
 
-from collections.abc import Callable
+Labels have few values: none identifies a user, and none is text that a caller chooses.
+"""
+
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, ClassVar, Final, Self, TypeVar
 
-from wxauth.errors import InternalError, WxAuthError
+import prometheus_client
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.metrics import MetricWrapperBase
+
+from wxauth.errors import InternalError, StorageUnavailable, WxAuthError
+
+REGISTRY: Final = CollectorRegistry()
+"""The metrics that this process has counted."""
+DECLARED: "Final[list[_Metric[Any]]]" = []
+OUR_FAULTS: Final = (InternalError, StorageUnavailable)
+
+# Disabled, because each metric would get a second series, `_created`, which several workers cannot have.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+Series = TypeVar("Series", bound=MetricWrapperBase)
 
 
-class Metrics(Protocol):
-    """Records metrics. Labels have few values: none identifies a user, and none is text that a caller chooses."""
+class _Metric(dict[Any, Series]):
+    """The series of a metric by their labels. prometheus_client's own lookup costs more than counting does.
 
-    def login(self, app_id: str | None) -> "CountedBlock":
-        """Count the login in the block."""
+    Nothing is made before it is counted: it would be counted in a file of the process that has forked the workers.
 
-    def refresh(self) -> "CountedBlock":
-        """Count the refresh in the block."""
+    Args:
+        name: In Prometheus, counters have `_total` after it.
+        help: Its description for operators.
+        labels: Their names.
+        first: The labels of the series that exist from the start, at 0. Otherwise their first count would not be an
+            increase, on which alerts are based.
+        options: What else this kind of metric has.
+    """
 
-    def exchange(self) -> "Stopwatch":
-        """Time the exchange of a code in the block."""
+    kind: ClassVar[Any]
 
-    def storing(self) -> "Stopwatch":
-        """Time the storing of a login in the block."""
+    def __init__(
+        self, name: str, help: str, *labels: str, first: Iterable[str | tuple[str, ...]] = (), **options: Any
+    ) -> None:
+        self._declaration = (name, help, labels), options
+        self._first = [(one,) if isinstance(one, str) else one for one in first]
+        self.made: Series | None = None
+        """What prometheus_client has, once something was counted."""
+        DECLARED.append(self)
 
-    def wechat_token_read(self, app_id: str) -> "CountedBlock":
-        """Count the request for a WeChat token in the block."""
+    def __missing__(self, labels: tuple[object, ...]) -> Series:
+        if self.made is None:
+            arguments, options = self._declaration
+            self.made = self.kind(*arguments, registry=REGISTRY, **options)
+        series = self[labels] = self.made.labels(*labels) if labels else self.made
+        return series
 
-    def signature(self, app_id: str) -> "CountedBlock":
-        """Count the request for a signature in the block."""
+    def make_first(self, *more: tuple[object, ...]) -> None:
+        """Make the series that exist from the start, and these. Not at startup: that would cost 20 ms."""
+        for labels in (*self._first, *more):
+            self[labels]
+        if self.made is None:
+            arguments, options = self._declaration
+            self.made = self.kind(*arguments, registry=REGISTRY, **options)
 
-    def merged(self, source: str) -> None:
-        """Count a merge of two users."""
 
-    def scan(self, outcome: str, number: int = 1) -> None:
-        """Count scans that have reached this stage."""
+class Counter(_Metric[prometheus_client.Counter]):
+    """What is counted."""
 
-    def door(self, door: str, outcome: str) -> None:
-        """Count a finished login to a site."""
+    kind = prometheus_client.Counter
 
-    def client_request(self, client: str, operation: str, outcome: str) -> None:
-        """Count the request of a client, whose name has been proved."""
+    def count(self, *labels: object, number: int = 1) -> None:
+        """Count this number in the series with these labels."""
+        self[labels].inc(number)
+
+    def outcome_of(self, *labels: object) -> "CountedBlock":
+        """Count how a block ends, with its outcome as the last label."""
+        return CountedBlock(lambda outcome, _: self.count(*labels, outcome))
+
+
+class Histogram(_Metric[prometheus_client.Histogram]):
+    """What is timed, in seconds. It has the option `buckets`."""
+
+    kind = prometheus_client.Histogram
+
+    def observe(self, seconds: float, *labels: object) -> None:
+        """Note a duration in the series with these labels."""
+        self[labels].observe(seconds)
+
+    def time(self) -> "Stopwatch":
+        """Time a block."""
+        return Stopwatch(self.observe)
+
+
+class Gauge(_Metric[prometheus_client.Gauge]):
+    """What is so many now. It has the option `multiprocess_mode`."""
+
+    kind = prometheus_client.Gauge
+
+    def set(self, number: int, *labels: object) -> None:
+        """Set the series with these labels."""
+        self[labels].set(number)
 
 
 class CountedBlock:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Gauge
 
 MAX_PROMISES: Final = 10_000
 """How many promises are kept. Any more are lost, which is logged."""
@@ -19,6 +20,13 @@ RETRY_PAUSE_SECONDS: Final = 0.25
 """Between two rounds of retries."""
 LAST_ROUND_SECONDS: Final = 2.0
 """How long a last round may take when the service ends."""
+
+PUT_OFF: Final = Gauge(
+    "wxauth_put_off",
+    "Writes queued for retry while the database is unavailable, by kind.",
+    "what",
+    multiprocess_mode="livesum",
+)
 
 log = get_logger()
 
@@ -35,17 +43,14 @@ class Promises:
     """Retries all promises in rounds, the oldest first. A round ends early if the database is unavailable.
 
     Args:
-        observe: Called with a kind and its number of waiting promises, whenever that changes.
         pause: Seconds between two rounds.
     """
 
     def __init__(
         self,
         *,
-        observe: Callable[[str, int], None] = lambda _what, _number: None,
         pause: float = RETRY_PAUSE_SECONDS,
     ) -> None:
-        self._observe = observe
         self._pause = pause
         self._promises: dict[tuple[str, Hashable], _Promise] = {}
         self._numbers = Counter[str]()
@@ -143,7 +148,7 @@ class Promises:
 
     def _count(self, what: str, more: int) -> None:
         self._numbers[what] += more
-        self._observe(what, self._numbers[what])
+        PUT_OFF.set(self._numbers[what], what)
 
 
 def _now() -> float:

@@ -11,7 +11,6 @@ from typing import Protocol, TypeVar
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import Parts
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
@@ -38,7 +37,6 @@ class Services:
     sealer: Sealer
     background: Background
     promises: Promises
-    metrics: Metrics
     verifier: Verifier
     parts: Parts
     """These and the parts of the rooms above core, by their types."""

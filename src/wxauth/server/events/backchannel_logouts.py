@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import field
 from datetime import datetime, timedelta
@@ -15,6 +15,7 @@ from uuid import UUID
 import httpx
 from pydantic_core import to_json
 
+from wxauth.server.core import metrics
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -55,13 +56,20 @@ class LogoutOutcome(StrEnum):
     FAILED = "failed"
 
 
+LOGOUTS: Final = metrics.Counter(
+    "wxauth_backchannel_logouts",
+    "Attempts to send a logout token to a site, by outcome: delivered, retried (another attempt follows) or failed.",
+    "outcome",
+    first=LogoutOutcome,
+)
+
+
 @part
 class BackchannelLogouts:
     """Makes and sends logout tokens. `Deliveries` decides when.
 
     Args:
         transport: Sends to the sites.
-        observe: Called after each attempt with the outcome.
         patience: Seconds to wait for a site's response.
     """
 
@@ -70,7 +78,6 @@ class BackchannelLogouts:
     clock: Clock
     keys: KeyRing
     transport: httpx.AsyncBaseTransport
-    observe: Callable[[str], None]
     patience: float = RECEIVER_TIMEOUT_SECONDS
     _leasing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _under_way: Counter[tuple[str, int, UUID]] = field(init=False, default_factory=Counter)
@@ -118,7 +125,7 @@ class BackchannelLogouts:
         )
         outcome = _outcome_of(answer, attempts=logout.attempts + 1)
         next_at = self.clock() + RETRY_SCHEDULE[logout.attempts] if outcome is LogoutOutcome.RETRIED else None
-        self.observe(outcome)
+        LOGOUTS.count(outcome)
         fields = {"client_id": logout.client_id, "attempt": logout.attempts + 1, "status": answer.status}
         if outcome is LogoutOutcome.DELIVERED:
             log.info("backchannel_logout_sent", **fields)

@@ -21,6 +21,7 @@ import httpx
 from pydantic_core import to_json
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core import metrics
 from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -74,6 +75,13 @@ _GONE: Final = 410
 _Stored = TypeVar("_Stored")
 _SETTLE_PAUSE_SECONDS: Final = 0.5
 
+DELIVERIES: Final = metrics.Counter(
+    "wxauth_webhook_deliveries",
+    "Attempts to deliver an event, by webhook and outcome: delivered, retried (another attempt follows) or failed.",
+    "webhook",
+    "outcome",
+)
+
 log = get_logger()
 
 
@@ -86,7 +94,6 @@ class Deliveries:
         clock: The time.
         logouts: Sends logout tokens.
         transport: Sends to the receivers.
-        observe: Called after each attempt with the webhook's name and the outcome.
         patience: Seconds to wait for a receiver's response.
         pause: Seconds between two checks for due deliveries.
         random: Varies the pauses.
@@ -100,7 +107,6 @@ class Deliveries:
         *,
         logouts: BackchannelLogouts,
         transport: httpx.AsyncBaseTransport,
-        observe: Callable[[str, str], None] = lambda _webhook, _outcome: None,
         patience: float = RECEIVER_TIMEOUT_SECONDS,
         pause: float = CHECK_PAUSE_SECONDS,
         random: Random | None = None,
@@ -110,7 +116,6 @@ class Deliveries:
         self._clock = clock
         self._logouts = logouts
         self._transport = transport
-        self._observe = observe
         self._patience = patience
         self._pause = pause
         self._random = random or SystemRandom()
@@ -232,7 +237,7 @@ class Deliveries:
             outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been swept away")
         else:
             outcome = await self._try(delivery, now=now)
-        self._observe(name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)
+        DELIVERIES.count(name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)
         fields = {
             "webhook": name,
             "event_id": delivery.event_id,

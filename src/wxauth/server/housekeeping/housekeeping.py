@@ -281,7 +281,7 @@ async def sweep_logins_to_sites(services: Services, *, page_size: int, pause: fl
     # The code of the proof itself is good for its full time, however short `SSO_TTL` is.
     proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
     for delete_page in (
-        partial(sweep_site_requests, database, now=now, observe=services.metrics.scan),
+        partial(sweep_site_requests, database, now=now),
         partial(sweep_grants, database, now=now),
         partial(sweep_browser_logins, database, before=proved_before),
         partial(sweep_tries, database, now=now),

@@ -24,7 +24,7 @@ from wxauth.server.login.newcomers import Welcome
 from wxauth.server.profile.rows import change_profile_of
 from wxauth.server.sessions.rows import replace_oldest_sessions
 from wxauth.server.users.leaving import stay
-from wxauth.server.users.merging import ObserveMerge, link_unionid
+from wxauth.server.users.merging import link_unionid
 from wxauth.server.users.merging_rows import PEOPLE, People, are_split, people_of
 
 _ATTEMPTS: Final = 5
@@ -223,9 +223,7 @@ class LoggedIn:
         return self.user.status == "disabled"
 
 
-async def record_login(
-    database: Database, login: Login, *, now: datetime, observe_merge: ObserveMerge = lambda _source: None
-) -> LoggedIn:
+async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
     """Find or create the user, and open a session. A returning user costs one statement.
 
     Of concurrent first logins, the unique constraints let one succeed. The others are rolled back or find no row, try
@@ -245,7 +243,7 @@ async def record_login(
         try:
             found: EnteredUser | _UnionidConflict | None = await _in_one_statement(database, login, ids, now=now)
             if found is None:
-                found = await _settled(database, login, ids, now=now, observe_merge=observe_merge)
+                found = await _settled(database, login, ids, now=now)
         except CONFLICTS as exc:
             conflict = exc
             continue
@@ -325,7 +323,7 @@ async def _in_one_statement(database: Database, login: Login, ids: _Ids, *, now:
 
 
 async def _settled(
-    database: Database, login: Login, ids: _Ids, *, now: datetime, observe_merge: ObserveMerge
+    database: Database, login: Login, ids: _Ids, *, now: datetime
 ) -> EnteredUser | _UnionidConflict | None:
     """The user of all other logins, or why the unionid cannot be theirs. None if the login must be tried again.
 
@@ -350,7 +348,6 @@ async def _settled(
             unionid=login.unionid,
             stays=login.stays,
             now=now,
-            observe=observe_merge,
         )
         return None
     async with database.begin() as transaction:

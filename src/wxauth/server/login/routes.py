@@ -28,6 +28,9 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
+from wxauth.server.apps.dependencies import AppsDep
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,
@@ -43,25 +46,47 @@ from wxauth.server.session_keys.dependencies import SessionKeysDep
 from wxauth.server.sessions.dependencies import RefreshTokensDep
 from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
-from wxauth.server.web.dependencies import ClockDep, MetricsDep, SettingsDep, VerifierDep
+from wxauth.server.web.dependencies import ClockDep, SettingsDep, VerifierDep
 from wxauth.server.web.direct import Router, ValidatedWith
+from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
 
 router = Router("login")
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
 
+LOGINS: Final = Counter(
+    "wxauth_logins",
+    "Logins, by app and outcome: ok, new (a new user) or the code of the error; errcode is WeChat's.",
+    "app_id",
+    "outcome",
+    "errcode",
+)
+OUTCOMES: Final = ("ok", "new", *(fault.code for fault in (*OUR_FAULTS, *FAULTS_OF_WECHAT)))
+"""The outcomes that exist from the start, for each app."""
+REFRESHES: Final = Counter(
+    "wxauth_refreshes",
+    "Token refreshes, by outcome: ok or the code of the error.",
+    "outcome",
+    first=("ok", *(fault.code for fault in OUR_FAULTS)),
+)
+
 _UNREAD: Final = ""
 """In place of the app id of a login whose body was not read."""
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
 
 
-async def admit_login(device: DeviceDep, metrics: MetricsDep, limiter: LoginLimiterDep) -> None:
+def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
+    label = apps.label_of(app_id)
+    return CountedBlock(lambda outcome, error: LOGINS.count(label, outcome, errcode_label(error)))
+
+
+async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep) -> None:
     """Count a login of the client's address, before its body is read: wrong bodies count too. Raises: RateLimited."""
     try:
         await limiter.admit_address(device.ip)
     except RateLimited:
-        with metrics.login(_UNREAD):
+        with _counted(apps, _UNREAD):
             raise
 
 
@@ -89,7 +114,7 @@ async def log_in(
     _: Annotated[None, Depends(admit_login)],
     body: Annotated[LoginRequest, ValidatedWith(Avatars)],
     settings: SettingsDep,
-    metrics: MetricsDep,
+    apps: AppsDep,
     logins: LoginsDep,
     device: DeviceDep,
 ) -> TokenAnswer:
@@ -99,7 +124,7 @@ async def log_in(
     the code of the SDK's `SendAuth`, and its `app_id`.
     """
     app_id = body.app_id or None
-    with metrics.login(app_id) as counted:
+    with _counted(apps, app_id) as counted:
         tokens = await logins.log_in(
             code=body.code,
             app_id=app_id,
@@ -127,15 +152,13 @@ async def log_in(
         StorageUnavailable,
     ],
 )
-async def refresh(
-    body: RefreshRequest, settings: SettingsDep, metrics: MetricsDep, logins: LoginsDep, device: DeviceDep
-) -> TokenAnswer:
+async def refresh(body: RefreshRequest, settings: SettingsDep, logins: LoginsDep, device: DeviceDep) -> TokenAnswer:
     """Exchange a refresh token for a new access token and the next refresh token.
 
     A refresh token works once. If it is sent again soon (because the answer was lost, or two tabs sent it), it gets the
     same successor. If it is sent again later, it may have been stolen: the session is ended.
     """
-    with metrics.refresh():
+    with REFRESHES.outcome_of():
         tokens = await logins.refresh(refresh_token=body.refresh_token, device=device)
     return token_answer(tokens, settings.consents)
 

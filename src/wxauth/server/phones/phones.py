@@ -50,7 +50,6 @@ from wxauth.server.phones.rows import (
     pending_answers,
     refuse_answer,
 )
-from wxauth.server.users.merging import ObserveMerge
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.server.wechat.phone_numbers import e164_of
@@ -99,7 +98,6 @@ class Phones:
         roles_of_anybody: The roles that a new user can get. Users with other roles are never merged by phone number.
         promises: Retries storing the answers that could not be stored.
         attempts: Limits calls to WeChat per person. Successful ones count too, because each number costs money.
-        observe_merge: Called for each user who is merged by phone number.
         check_openid: Whether WeChat must check that a code belongs to the user.
         kept_in_memory: Seconds that an answer waits in memory for the database to recover.
         pauses_for_others: Seconds before each check for an answer that another process stores.
@@ -115,7 +113,6 @@ class Phones:
         *,
         promises: Promises,
         attempts: Attempts,
-        observe_merge: ObserveMerge = lambda _source: None,
         timeout: float,
         policy: PhonePolicy,
         linked_within: timedelta = timedelta(),
@@ -131,7 +128,6 @@ class Phones:
         self._clock = clock
         self._promises = promises
         self._attempts = attempts
-        self._observe_merge = observe_merge
         self._timeout = timeout
         self._policy = policy
         self._roles_of_anybody = roles_of_anybody
@@ -312,7 +308,7 @@ class Phones:
                     self._database, answer, phone, policy=self._policy, yields_to_newer=False, now=now
                 )
             else:
-                linked.merged.report(self._observe_merge)
+                linked.merged.report()
                 outcome = linked.user
         if isinstance(outcome, PhoneRefusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)

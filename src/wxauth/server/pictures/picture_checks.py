@@ -77,7 +77,7 @@ class PictureChecks:
         for app_id, pictures in Counter(app_id for app_id in swept if app_id).items():
             log.warning("pictures_without_verdict", app_id=app_id, pictures=pictures)
             for _ in range(pictures):
-                self._opinions.observe("avatar", app_id, "no_verdict")
+                self._opinions.count("avatar", app_id, "no_verdict")
         return len(swept)
 
     async def _begin(self, person: Person, avatar_id: str, url: str) -> None:
@@ -124,7 +124,7 @@ class PictureChecks:
                 await record(EventType.PROFILE_CHANGED, data={"fields": ["avatar_url"]})
                 is_removed = True
         outcome = "pass" if suggest == "pass" else "blocked" if is_removed else "flagged"
-        self._opinions.observe("avatar", app_id, outcome)
+        self._opinions.count("avatar", app_id, outcome)
         if suggest != "pass":
             log.warning(
                 EventType.AVATAR_FLAGGED.logged, user_id=user_id, app_id=app_id, label=label, is_removed=is_removed

@@ -132,7 +132,7 @@ class Nicknames:
         if verdict is not None:
             is_blocked = verdict.suggest == "risky" and self._policy == "block"
             outcome = "blocked" if is_blocked else "pass" if verdict.suggest == "pass" else "flagged"
-            self._opinions.observe("nickname", person.app_id, outcome)
+            self._opinions.count("nickname", person.app_id, outcome)
         return verdict
 
     async def _note(self, person: Person, verdict: TextVerdict) -> None:

@@ -8,13 +8,13 @@ crowd out. A process that is killed loses its last second.
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from wxauth.errors import WxAuthError
+from wxauth.server.core import metrics
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
@@ -52,6 +52,12 @@ class Dropped(StrEnum):
     """The database is down or too slow."""
 
 
+DROPPED: Final = metrics.Counter(
+    "wxauth_refusals_dropped",
+    "Refused logins that are counted here and not stored for support staff, by reason.",
+    "outcome",
+    first=Dropped,
+)
 Group = tuple[UUID | str | None, str]
 """What one row counts in a minute: a user, a network, or neither, and a code."""
 
@@ -62,7 +68,6 @@ class Refusals:
     Args:
         database: Where they are stored.
         clock: The time.
-        observe_dropped: Called with the reason and the number of refusals without a row of their own.
         store_pause: Seconds between two stores.
     """
 
@@ -71,12 +76,10 @@ class Refusals:
         database: Database,
         clock: Clock,
         *,
-        observe_dropped: Callable[[Dropped, int], None],
         store_pause: float = STORE_PAUSE_SECONDS,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._observe_dropped = observe_dropped
         self._store_pause = store_pause
         self._storing = asyncio.Lock()
         self._waiting: dict[UUID, Refusal] = {}
@@ -99,7 +102,7 @@ class Refusals:
         row = self._counting.get((who, error.code))
         if row is not None:
             row.count += 1
-            self._observe_dropped(Dropped.TOO_MANY, 1)
+            DROPPED.count(Dropped.TOO_MANY)
         else:
             errcode: int | None = getattr(error, "errcode", None)
             row = Refusal(
@@ -120,7 +123,7 @@ class Refusals:
         if row.id in self._waiting or len(self._waiting) < MAX_IN_MEMORY:
             self._waiting[row.id] = row
         else:
-            self._observe_dropped(Dropped.STORAGE, 1)
+            DROPPED.count(Dropped.STORAGE)
 
     def _turn(self, second: int) -> None:
         """Begin a new second, and a new minute."""
@@ -148,7 +151,7 @@ class Refusals:
             try:
                 await store_refusals(self._database, list(waiting.values()))
             except BaseException:
-                self._observe_dropped(Dropped.STORAGE, len(waiting))
+                DROPPED.count(Dropped.STORAGE, number=len(waiting))
                 raise
 
     async def keep_storing(self) -> None:

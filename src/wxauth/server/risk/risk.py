@@ -144,7 +144,7 @@ class Risk:
         rank = await self._opinions.ask("risk", person.app_id, ask, patience=patience)
         if rank is not None:
             is_blocked = rank == BLOCKED_RANK and self.decides
-            self._opinions.observe("risk", person.app_id, "blocked" if is_blocked else "flagged" if rank else "pass")
+            self._opinions.count("risk", person.app_id, "blocked" if is_blocked else "flagged" if rank else "pass")
         return rank
 
     async def _ban_now_or_later(self, person: Person, rank: int) -> bool:

@@ -182,7 +182,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
-    services[PrometheusMetrics].expect(route for route in api.routes if isinstance(route, Route))
+    services[PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
     app = SiteCors(app, settings, services.database)
     app = Edge(
         app,
@@ -191,7 +191,6 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
             sibling_routes.SIGNATURES_PATH: sibling_routes.MAX_SIGNATURE_BODY,
         },
         refused=partial(_note_refusal, services),
-        answered=services[PrometheusMetrics].answered,
     )
     app = services[Tracing].app(app)
     if root_path := urlsplit(settings.issuer).path:
@@ -329,8 +328,7 @@ async def _log_exempt_networks(services: Services) -> None:
 
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
-    """Count a refused request. If it was a login, note it for support staff."""
-    services[PrometheusMetrics].refused(error)
+    """Note a refused login for support staff."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     # A refused refresh is noted only if the user is banned: after any other refusal the phone logs in again, unnoticed.
     if scope["method"] != "POST" or not (

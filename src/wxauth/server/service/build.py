@@ -14,7 +14,6 @@ from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.parts import Parts
 from wxauth.server.core.promises import Promises
@@ -93,12 +92,10 @@ def build_services(
     sealer = Sealer(settings.secret_keys)
     keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    metrics = PrometheusMetrics(database=database, clock=clock, sweeps=sweep_names(settings))
     apps = Apps(
         database,
         sealer,
         settings.apps,
-        observe=metrics.count_apps,
         claims=settings.claims_template,
         refresh_pause=waits.apps_refresh,
         hint=unknown_app_hint,
@@ -112,12 +109,13 @@ def build_services(
         return frozenset(role for app in are_open for role in settings.roles_at_sign_up(app))
 
     parts = Parts({Settings: settings, Clock: clock, Database: database, Sealer: sealer, KeyRing: keys, Apps: apps})
-    parts |= {PrometheusMetrics: metrics, Metrics: metrics, Tracing: tracing}
+    parts[Tracing] = tracing
     make = parts.make
+    make(PrometheusMetrics, sweeps=sweep_names(settings))
     background = make(
         Background, patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell
     )
-    promises = make(Promises, observe=metrics.put_off, pause=waits.promises)
+    promises = make(Promises, pause=waits.promises)
 
     def make_wechat() -> WeChat:
         transport = wechat_transport or HttpTransport(
@@ -129,7 +127,6 @@ def build_services(
             fallback_url=settings.wechat_fallback_url,
             timeout=settings.wechat_timeout,
             busy_pauses=waits.wechat_busy,
-            observe=metrics.wechat_call,
             hints=errcode_hints,
         )
 
@@ -140,7 +137,7 @@ def build_services(
     wechat_tokens = make(WeChatTokens)
     # Separate connections, so that an API that hangs cannot exhaust those that logins need.
     wechat_api = make(WeChatApi, wechat=make_wechat())
-    make(Opinions, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions)
+    make(Opinions, find_app=apps.find, label_of=apps.label_of, longest_wait=waits.opinions)
     name_resolver = make(NameResolver)
     make(Issuer)
     verifier = make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=keys)
@@ -152,7 +149,6 @@ def build_services(
     phones = make(
         Phones,
         attempts=Attempts(database, clock, what="phone_code", detail="this person has sent too many phone codes"),
-        observe_merge=metrics.merged,
         timeout=settings.wechat_timeout,
         policy=settings.phone_policy,
         linked_within=timedelta(days=settings.link_phone_days),
@@ -167,18 +163,16 @@ def build_services(
         logouts=make(
             BackchannelLogouts,
             transport=receivers,
-            observe=metrics.backchannel_logout,
             patience=waits.backchannel_logouts,
         ),
         transport=receivers,
-        observe=metrics.webhook_delivery,
         patience=waits.webhooks,
         pause=waits.deliveries,
     )
     make(PictureChecks, policy=settings.avatar_check)
     avatars = make(Avatars, issuer=settings.issuer)
     numbers = make(Numbers, store_pause=waits.numbers_store)
-    refusals = make(Refusals, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store)
+    refusals = make(Refusals, store_pause=waits.refusals_store)
     staff_reads = make(StaffReads, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
     make(
         Nicknames,
@@ -186,9 +180,7 @@ def build_services(
         policy=settings.nickname_check,
     )
     make(Risk, policy=settings.risk_policy, roles_at_sign_up=roles_at_sign_up)
-    sign_up_hook = make_sign_up_hook(
-        settings, clock, transport=ReceiverTransport(resolve=name_resolver.resolve), observe=metrics.sign_up_hook
-    )
+    sign_up_hook = make_sign_up_hook(settings, clock, transport=ReceiverTransport(resolve=name_resolver.resolve))
     make(Entering, newcomers=sign_up_hook)
     make(Turns, patience=waits.turns)
     make(PushedMessages, patience=waits.pushed_messages)
@@ -202,7 +194,6 @@ def build_services(
         sealer=sealer,
         background=background,
         promises=promises,
-        metrics=metrics,
         verifier=verifier,
         parts=parts,
         closing=[

@@ -22,9 +22,11 @@ from wxauth.errors import (
     UnknownApp,
     WrongAppKind,
 )
+from wxauth.server.apps.dependencies import AppsDep
 from wxauth.server.clients.client_limits import ClientOperation
 from wxauth.server.clients.dependencies import ClientLimitsDep
 from wxauth.server.clients.service_clients import IntrospectingClientDep, SigningClientDep, WeChatTokenClientDep
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
 from wxauth.server.session_keys.dependencies import SessionKeysDep
 from wxauth.server.siblings import introspection
@@ -34,8 +36,15 @@ from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES, Entails
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, EXAMPLE_SESSION_ID, EXAMPLE_USER_ID
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, MetricsDep, VerifierDep, provide
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
+
+SIGNATURES: Final = Counter(
+    "wxauth_signatures",
+    "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",
+    "app_id",
+    "outcome",
+)
 
 router = Router("siblings")
 
@@ -185,9 +194,9 @@ async def read_wechat_token(
     return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
 
 
-async def counted_signature(request: Request, metrics: MetricsDep) -> AsyncIterator[None]:
+async def counted_signature(request: Request, apps: AppsDep) -> AsyncIterator[None]:
     """Counts the request by its outcome, even if it is refused before the route runs."""
-    with metrics.signature(request.path_params["app_id"]):
+    with SIGNATURES.outcome_of(apps.label_of(request.path_params["app_id"])):
         yield
 
 

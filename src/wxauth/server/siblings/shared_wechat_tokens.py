@@ -8,7 +8,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_daily, record_event
@@ -19,6 +19,13 @@ LOOKED_WITHIN: Final = timedelta(minutes=1)
 
 log = get_logger()
 
+READS: Final = Counter(
+    "wxauth_access_token_reads",
+    "Requests of service clients for WeChat access tokens, by app and outcome: ok or the code of the error.",
+    "app_id",
+    "outcome",
+)
+
 
 @part
 class SharedWeChatTokens:
@@ -28,7 +35,6 @@ class SharedWeChatTokens:
     wechat_tokens: WeChatTokens
     database: Database
     clock: Clock
-    metrics: Metrics
 
     async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
         """The app's WeChat token, for a service client. The audit trail records this once a day per client.
@@ -36,7 +42,7 @@ class SharedWeChatTokens:
         Raises: UnknownApp, WrongAppKind, WeChatError.
         """
         app = self._app_with_token(app_id)
-        with self.metrics.wechat_token_read(app.app_id):
+        with READS.outcome_of(app.app_id):
             token = await self.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
         read, by = EventType.WECHAT_TOKEN_READ, Actor(client_id, ip)
         await record_daily(self.database, read, by=by, app_id=app.app_id, now=self.clock())

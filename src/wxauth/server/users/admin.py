@@ -25,7 +25,7 @@ from wxauth.server.sessions.rows import (
 )
 from wxauth.server.users import erasing, user_rows
 from wxauth.server.users.leaving import cancel_leaving
-from wxauth.server.users.merging import ObserveMerge, merge_by_operator
+from wxauth.server.users.merging import merge_by_operator
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.splitting import split
 from wxauth.server.users.standing import (
@@ -218,13 +218,12 @@ async def merge_users(
     into: UUID,
     by: Actor,
     now: datetime,
-    observe: ObserveMerge = lambda _source: None,
 ) -> UserDetail:
     """Merge two users, as `merge_by_operator` does. Returns the user that remains.
 
     Raises: NotFound, MergeRefused, LastAdmin.
     """
-    user_id = await merge_by_operator(database, former_id, into=into, by=by, now=now, observe=observe)
+    user_id = await merge_by_operator(database, former_id, into=into, by=by, now=now)
     return await read_user(database, user_id, now=now)
 
 

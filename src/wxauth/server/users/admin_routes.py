@@ -40,7 +40,7 @@ from wxauth.server.users.staff_reads import Read, StaffReads
 from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
 from wxauth.server.web.answers import Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, MetricsDep, SettingsDep, provide
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
@@ -148,7 +148,6 @@ async def change_user(
 )
 async def merge_users(
     administrator: FreshAdministratorDep,
-    metrics: MetricsDep,
     database: DatabaseDep,
     clock: ClockDep,
     user_id: UUID,
@@ -164,7 +163,6 @@ async def merge_users(
         into=body.into,
         by=administrator,
         now=clock(),
-        observe=metrics.merged,
     )
     return user_detail_answer(remaining)
 

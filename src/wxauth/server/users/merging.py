@@ -6,7 +6,7 @@ not change back and forth while apps move one after the other. Other reasons are
 verified, and an operator's decision.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,6 +20,7 @@ from wxauth.server.attributes.attributes import add_missing_attributes
 from wxauth.server.attributes.rows import read_attributes
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
@@ -63,8 +64,7 @@ class MergeSource(StrEnum):
     OPERATOR = "operator"
 
 
-ObserveMerge = Callable[[MergeSource], object]
-"""Called with the source of each merge after its commit."""
+MERGES: Final = Counter("wxauth_merges", "Merges of two users, by cause.", "by", first=MergeSource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ class Merged:
     source: MergeSource
     settled: StandingChange
 
-    def report(self, observe: ObserveMerge) -> None:
+    def report(self) -> None:
         """Count the merge and write the log lines. Call it after the commit."""
-        observe(self.source)
+        MERGES.count(self.source)
         log.info(
             "user_merged",
             user_id=self.settled.user_id,
@@ -188,7 +188,6 @@ async def link_unionid(
     unionid: str,
     stays: bool = False,
     now: datetime,
-    observe: ObserveMerge = lambda _source: None,
 ) -> None:
     """Merge the user of a known identity into the user of a unionid that WeChat now gives for this identity.
 
@@ -213,7 +212,7 @@ async def link_unionid(
                 pair = await _kept(transaction, pair, stays=stays, now=now)
             merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
             await name_identity(transaction, **identity)
-        merged.report(observe)
+        merged.report()
         return
     raise StorageUnavailable("too many changes to this user at once")
 
@@ -267,7 +266,6 @@ async def merge_by_operator(
     into: UUID,
     by: Actor,
     now: datetime,
-    observe: ObserveMerge = lambda _source: None,
 ) -> UUID:
     """Merge a user into another one by an operator's decision. Returns the id of the user that remains.
 
@@ -292,7 +290,7 @@ async def merge_by_operator(
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
             merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
-        merged.report(observe)
+        merged.report()
         return remaining_id
     raise StorageUnavailable("too many changes to this user at once")
 

@@ -14,7 +14,6 @@ from starlette.requests import HTTPConnection
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.deprecations import Deprecation, Deprecations
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.verifier import Verifier
@@ -61,16 +60,10 @@ async def verifier(services: ServicesDep) -> Verifier:
     return services.verifier
 
 
-async def metrics(services: ServicesDep) -> Metrics:
-    """The metrics that rooms record."""
-    return services.metrics
-
-
 SettingsDep = Annotated[Settings, Depends(settings)]
 ClockDep = Annotated[Clock, Depends(clock)]
 DatabaseDep = Annotated[Database, Depends(database)]
 VerifierDep = Annotated[Verifier, Depends(verifier)]
-MetricsDep = Annotated[Metrics, Depends(metrics)]
 
 
 DEPRECATED_KEY: Final = "wxauth.deprecated"

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Final, NamedTuple
 
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
+from wxauth.server.core.metrics import Counter, Histogram
 from wxauth.server.web.cookies import COOKIES_KEY
 from wxauth.server.web.dependencies import DEPRECATED_KEY
 
@@ -28,6 +29,35 @@ CONTROL_CHARACTERS: Final = "a path must be without control characters"
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that keeps an expected refusal out of the log, such as a poll's that must wait."""
 
+
+def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
+    for kind in failure.__subclasses__():
+        yield kind
+        yield from _kinds_of(kind)
+
+
+REQUESTS: Final = Counter(
+    "wxauth_requests",
+    "Requests, by method, route template (none if no route matches) and status of the answer.",
+    "method",
+    "route",
+    "status",
+)
+REQUEST_SECONDS: Final = Histogram(
+    "wxauth_request_seconds",
+    "Duration of requests, from their head to the end of the answer, by method and route template.",
+    "method",
+    "route",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+REFUSED: Final = Counter(
+    "wxauth_requests_refused",
+    "Requests answered with an error, by its code.",
+    "code",
+    first=sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}),
+)
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent"))
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
@@ -55,7 +85,6 @@ class Edge:
     Args:
         larger_bodies: The size limits, in bytes, of routes whose bodies may be larger than `MAX_BODY`, by their paths.
         refused: Called with each request that was answered with a problem document, and its error.
-        answered: Called with each answered request, its status, and its duration in seconds.
     """
 
     def __init__(
@@ -64,12 +93,10 @@ class Edge:
         *,
         larger_bodies: Mapping[str, int],
         refused: Callable[[Scope, WxAuthError], None],
-        answered: Callable[[Scope, int, float], None],
     ) -> None:
         self._app = app
         self._larger_bodies = [(compile_path(path)[0], limit) for path, limit in larger_bodies.items()]
         self._refused = refused
-        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -124,10 +151,11 @@ class Edge:
         finally:
             seconds = perf_counter() - started
             if status:  # 0: the client disconnected, and nothing was sent
-                self._answered(scope, status, seconds)
+                _count(scope, status, seconds)
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
+                    REFUSED.count(scope[PROBLEM_KEY].code)
                     self._refused(scope, scope[PROBLEM_KEY])
             request_id.reset(id_token)
             if trace_token is not None:
@@ -177,6 +205,14 @@ def _take_head(scope: Scope) -> _Head:
         scope[COOKIES_KEY] = b";".join(cookies)
         scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
     return _Head(given_id, declared_size, trace_given, is_typed)
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    route = scope.get("route")
+    # Callers may send any text as a method.
+    labels = scope["method"] if scope["method"] in _METHODS else "other", route.path if route else "none"
+    REQUESTS.count(*labels, status)
+    REQUEST_SECONDS.observe(seconds, *labels)
 
 
 def _refusal_of(scope: Scope, *, is_typed: bool) -> InvalidRequest | None:

@@ -14,7 +14,6 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.server.core.settings import Settings
@@ -36,7 +35,7 @@ from wxauth.server.websites.authorize import (
     sent_back,
 )
 from wxauth.server.websites.browser_logins import WayBack
-from wxauth.server.websites.doors import AMR, Door, DoorOutcome
+from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import (
     AnotherPerson,
@@ -71,7 +70,6 @@ class Authorizations:
     database: Database
     clock: Clock
     proofs: Proofs
-    metrics: Metrics
     hints: IdTokenHints
     sealer: Sealer
 
@@ -96,11 +94,11 @@ class Authorizations:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await _make_code(self.database, self.clock, caller, asked, device=device, logged_in_at=logged_in_at)
         except AnotherPerson as exc:
-            self.metrics.door(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
+            DOORS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
             return self._url(sent_back(self.settings, asked, **exc.answer))
         except WxAuthError as exc:
             is_ours = exc.status >= 500
-            self.metrics.door(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
+            DOORS.count(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
             raise
         return self._url(sent_back(self.settings, asked, code=code))
 

@@ -14,7 +14,6 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.turns import Turns
@@ -36,7 +35,7 @@ from wxauth.server.websites.browser_login_rows import (
     store_code_times,
 )
 from wxauth.server.websites.browser_logins import BrowserCookies, WayBack, person_in, proved_after
-from wxauth.server.websites.doors import Door, DoorOutcome
+from wxauth.server.websites.doors import DOORS, Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import add_grant, put_code, record_authorized
 from wxauth.server.websites.id_tokens import IdTokenHints
@@ -59,7 +58,6 @@ class Continuing:
     settings: Settings
     database: Database
     clock: Clock
-    metrics: Metrics
     hints: IdTokenHints
     turns: Turns
 
@@ -150,7 +148,7 @@ class Continuing:
         return sent_back(settings, asked, code=code)
 
     def _too_many(self, asked: SiteRequest, description: str) -> SentBack:
-        self.metrics.door(Door.SSO, DoorOutcome.REFUSED)
+        DOORS.count(Door.SSO, DoorOutcome.REFUSED)
         return refusal(self.settings, asked, "temporarily_unavailable", description)
 
 

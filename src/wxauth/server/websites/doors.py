@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
+from wxauth.server.core.metrics import Counter
+
 
 class Door(StrEnum):
     """A way to log in to a site."""
@@ -56,3 +58,12 @@ class DoorOutcome(StrEnum):
     """WeChat has shown a snapshot, for which it returns a made-up person."""
     FAILED = "failed"
     """WeChat or the database failed to answer, or gave an unexpected answer."""
+
+
+DOORS: Final = Counter(
+    "wxauth_doors",
+    "Logins to websites, by method and outcome.",
+    "door",
+    "outcome",
+    first=[(door, outcome) for door in Door for outcome in DoorOutcome],
+)

@@ -19,7 +19,6 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.settings import App, Settings
@@ -30,7 +29,7 @@ from wxauth.server.users.account import Caller
 from wxauth.server.websites import link_rows
 from wxauth.server.websites.authorize import onward_with_code, refused
 from wxauth.server.websites.browser_logins import BrowserCookies, Onward
-from wxauth.server.websites.doors import AMR, Door, DoorOutcome
+from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
 from wxauth.server.websites.durations import LINK_LASTS, NUMBER_LASTS
 from wxauth.server.websites.grant_rows import add_grant, lock_person, record_approval
 from wxauth.server.websites.link_rows import HeldLink, LinkPage, TypedNumber
@@ -72,7 +71,6 @@ class Links:
     settings: Settings
     database: Database
     clock: Clock
-    metrics: Metrics
     apps: Apps
     sealer: Sealer
     scan_limits: ScanLimits
@@ -181,7 +179,7 @@ class Links:
         if not can_deny and held.verdict != Verdict.DENIED:
             raise ScanOver(_NOT_HELD)
         if can_deny:
-            self.metrics.door(Door.LINK, DoorOutcome.REFUSED)
+            DOORS.count(Door.LINK, DoorOutcome.REFUSED)
             log.info("link_denied", scan_id=link_id, client_id=held.client_id)
         return True
 
@@ -215,7 +213,7 @@ class Links:
         if page.verdict == Verdict.DENIED:
             return refused(self.settings, page, "the person has refused")
         if is_last:
-            self.metrics.door(Door.LINK, DoorOutcome.REFUSED)
+            DOORS.count(Door.LINK, DoorOutcome.REFUSED)
             log.warning("link_numbers_used_up", client_id=page.client_id)
             return refused(self.settings, page, "too many wrong numbers")
         if not is_right:

@@ -12,7 +12,6 @@ from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
@@ -22,7 +21,7 @@ from wxauth.server.limits.rates import SITES
 from wxauth.server.login.proof import Proofs
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.users.account import Caller
-from wxauth.server.websites.doors import AMR, Door, DoorOutcome
+from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
 from wxauth.server.websites.grant_rows import lock_person, record_authorized
 from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.site_tokens import count_redeemed
@@ -48,7 +47,6 @@ class PhoneIdTokens:
     apps: Apps
     proofs: Proofs
     keys: KeyRing
-    metrics: Metrics
     numbers: Numbers
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
@@ -68,9 +66,9 @@ class PhoneIdTokens:
             client, person = await _authorized(self.database, caller, client_id, ip=ip, now=now)
             key = await self.keys.id_token_key(client.id_token_alg, now)
         except WxAuthError as exc:
-            self.metrics.door(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
+            DOORS.count(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
             raise
-        count_redeemed(self.metrics, self.numbers, Door.PHONE, now=now)
+        count_redeemed(self.numbers, Door.PHONE, now=now)
         log.info("site_authorized", client_id=client.name, user_id=person.id, app_id=person.app_id, door=Door.PHONE)
         return id_token(
             key,

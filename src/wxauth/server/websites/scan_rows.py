@@ -15,6 +15,7 @@ import asyncpg
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ip_addresses import NEARBY
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import OUTCOME_KEPT
@@ -41,6 +42,14 @@ class ScanOutcome(StrEnum):
     """The site has opened its session."""
     EXPIRED = "expired"
     """Nobody decided in time."""
+
+
+SCANS: Final = Counter(
+    "wxauth_scans",
+    "Scans for logins to websites, by the stage that they reached; expired ones are counted an hour later.",
+    "outcome",
+    first=ScanOutcome,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

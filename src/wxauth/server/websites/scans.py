@@ -21,7 +21,6 @@ from wxauth.errors import (
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
@@ -31,12 +30,12 @@ from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.websites import scan_rows
 from wxauth.server.websites.browser_logins import is_web_view
-from wxauth.server.websites.doors import AMR, MAKES_BROWSER_LOGIN, Door, DoorOutcome
+from wxauth.server.websites.doors import AMR, DOORS, MAKES_BROWSER_LOGIN, Door, DoorOutcome
 from wxauth.server.websites.durations import CLAIM_LASTS, SCAN_LASTS
 from wxauth.server.websites.grant_rows import add_grant, lock_person, record_approval
 from wxauth.server.websites.link_rows import claim_link, lock_open_link
 from wxauth.server.websites.models import GrantFields
-from wxauth.server.websites.scan_rows import ClaimedScan, OpenScan, ScanOutcome, Verdict
+from wxauth.server.websites.scan_rows import SCANS, ClaimedScan, OpenScan, ScanOutcome, Verdict
 from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of
 
 WRONG_USER_CODES: Final = 5
@@ -98,7 +97,6 @@ class Scans:
     clock: Clock
     settings: Settings
     user_codes: UserCodes
-    metrics: Metrics
     database: Database
     proofs: Proofs
 
@@ -153,7 +151,7 @@ class Scans:
             log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
             raise refusal
         if door is not Door.LINK:
-            self.metrics.scan(ScanOutcome.CLAIMED)
+            SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=scan.same_network, door=door, **fields)
         return Claimed(scan, door, self._sso_ttl(scan, door))
 
@@ -197,9 +195,9 @@ class Scans:
             raise ScanOver(_NOT_HELD)
         if scan.verdict is not None:  # the same one was stored before
             return
-        self.metrics.scan(ScanOutcome(verdict))
+        SCANS.count(ScanOutcome(verdict))
         if verdict is Verdict.DENIED:
-            self.metrics.door(Door(scan.door), DoorOutcome.REFUSED)
+            DOORS.count(Door(scan.door), DoorOutcome.REFUSED)
         fields = {"scan_id": scan_id, "client_id": scan.client_id, "user_id": person.id}
         log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
 

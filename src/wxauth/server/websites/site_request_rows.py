@@ -1,6 +1,5 @@
 """The statements for sites' requests, and for the pages and devices that show them."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +11,7 @@ import asyncpg
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.websites.models import LoginPageFields, SitePage, SiteRequestFields
-from wxauth.server.websites.scan_rows import ScanOutcome
+from wxauth.server.websites.scan_rows import SCANS, ScanOutcome
 
 
 class Adding(StrEnum):
@@ -167,10 +166,8 @@ async def poll_is_too_early(transaction: Transaction, request_id: UUID, *, more:
     return bool(await transaction.value(_POLL, request_id=request_id, more=more, now=now))
 
 
-async def sweep_site_requests(
-    database: Database, *, size: int, now: datetime, observe: Callable[[ScanOutcome, int], object]
-) -> int:
+async def sweep_site_requests(database: Database, *, size: int, now: datetime) -> int:
     """Delete requests whose time is over, at most `size`. Returns how many."""
     swept = await database.values(_SWEEP, now=now, size=size)
-    observe(ScanOutcome.EXPIRED, sum(swept))
+    SCANS.count(ScanOutcome.EXPIRED, number=sum(swept))
     return len(swept)

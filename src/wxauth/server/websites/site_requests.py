@@ -10,7 +10,6 @@ from wxauth.server.clients.models import Client
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import site_request_rows
@@ -18,7 +17,7 @@ from wxauth.server.websites.durations import LINK_REQUEST_LASTS, OUTCOME_KEPT, S
 from wxauth.server.websites.models import LoginPageFields, RequestBinding, SiteRequestFields
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 from wxauth.server.websites.scan_limits import ScanLimits
-from wxauth.server.websites.scan_rows import ScanOutcome
+from wxauth.server.websites.scan_rows import SCANS, ScanOutcome
 from wxauth.server.websites.secrets import UserCodes, hash_of, new_scene, new_secret, page_id_of
 from wxauth.server.websites.site_request_rows import Adding, NewScan
 
@@ -77,7 +76,6 @@ class SiteRequests:
     """Starts the logins that sites request."""
 
     user_codes: UserCodes
-    metrics: Metrics
     clock: Clock
     database: Database
     scan_limits: ScanLimits
@@ -102,7 +100,7 @@ class SiteRequests:
             added = await site_request_rows.add_device(
                 self.database, request, scan, device_code_hash=hash_of(device_code)
             )
-            if _is_added(self.metrics, added):
+            if _is_added(added):
                 return started
         raise StorageUnavailable("no user code is free")
 
@@ -122,7 +120,7 @@ class SiteRequests:
             started, scan = _scan(self.user_codes, page_id, now=now)
             page = _page(asked, request.id, page_id, cookie)
             added = await site_request_rows.add_page(self.database, request, page, scan)
-            if _is_added(self.metrics, added):
+            if _is_added(added):
                 return started
         raise StorageUnavailable("no user code is free")
 
@@ -200,10 +198,10 @@ def _scan(user_codes: UserCodes, secret: str, *, now: datetime) -> tuple[Started
     return StartedScan(scan_id, scene, user_code, secret), stored
 
 
-def _is_added(metrics: Metrics, added: Adding) -> bool:
+def _is_added(added: Adding) -> bool:
     """Whether a scan was stored; false if its user code is taken. Raises: OAuthError, if its client was removed."""
     if added is Adding.CLIENT_REMOVED:
         raise invalid_client("the client has just been removed")
     if added is Adding.ADDED:
-        metrics.scan(ScanOutcome.STARTED)
+        SCANS.count(ScanOutcome.STARTED)
     return added is Adding.ADDED

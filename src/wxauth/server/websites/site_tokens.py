@@ -15,7 +15,6 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
@@ -29,7 +28,7 @@ from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import challenge_of
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, Door, DoorOutcome
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, Door, DoorOutcome
 from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.oauth_errors import (
     AUTHORIZATION_PENDING,
@@ -39,7 +38,7 @@ from wxauth.server.websites.oauth_errors import (
     invalid_oauth_request,
 )
 from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
-from wxauth.server.websites.scan_rows import ScanOutcome
+from wxauth.server.websites.scan_rows import SCANS, ScanOutcome
 from wxauth.server.websites.secrets import hash_of
 from wxauth.tokens.verifier import Verifier
 
@@ -75,7 +74,6 @@ class SiteTokens:
     settings: Settings
     issuer: Issuer
     database: Database
-    metrics: Metrics
     numbers: Numbers
     refresh_tokens: RefreshTokens
     keys: KeyRing
@@ -175,7 +173,7 @@ class SiteTokens:
         *,
         now: datetime,
     ) -> dict[str, Any]:
-        count_redeemed(self.metrics, self.numbers, granted.door, now=now)
+        count_redeemed(self.numbers, granted.door, now=now)
         fields = {"user_id": granted.user.id, "app_id": granted.user.app_id, "session_id": session_id}
         log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
         session = WebSession(
@@ -298,11 +296,11 @@ async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
     await keys.id_token_key(ID_TOKEN_ALG, now)
 
 
-def count_redeemed(metrics: Metrics, numbers: Numbers, door: Door, *, now: datetime) -> None:
+def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
     """Count a login to a site, and the scan that led to it."""
     if door in (Door.SCAN, Door.TYPED):
-        metrics.scan(ScanOutcome.REDEEMED)
-    metrics.door(door, DoorOutcome.LOGGED_IN)
+        SCANS.count(ScanOutcome.REDEEMED)
+    DOORS.count(door, DoorOutcome.LOGGED_IN)
     if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
         numbers.count_login(is_new=False, at=now)
 

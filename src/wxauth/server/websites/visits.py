@@ -36,7 +36,6 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
@@ -55,7 +54,7 @@ from wxauth.server.websites.browser_logins import (
     proves_login,
     record_proof,
 )
-from wxauth.server.websites.doors import AMR, Door, DoorOutcome
+from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
 from wxauth.server.websites.grant_rows import (
     AnotherPerson,
     add_grant,
@@ -131,7 +130,6 @@ class Visits:
     clock: Clock
     apps: Apps
     scan_limits: ScanLimits
-    metrics: Metrics
     background: Background
     numbers: Numbers
     entering: Entering
@@ -156,7 +154,7 @@ class Visits:
             app = self.apps.for_login(app_id)
         except (VisitRefused, WxAuthError) as exc:
             outcome = _outcome_of(exc, door, client_id=page.client_id, app_id=app_id)
-            self.metrics.door(door, _OUTCOMES[outcome])
+            DOORS.count(door, _OUTCOMES[outcome])
             return _with_error(self.settings, page, outcome)
         now, state = self.clock(), secrets.token_hex(_STATE_BYTES)
         if not await visit_rows.add_visit(
@@ -214,7 +212,7 @@ class Visits:
         except Exception:
             log.exception("visit_failed", door=door, **fields)
             outcome = VisitOutcome.SERVER_ERROR
-        self.metrics.door(door, _OUTCOMES[outcome])
+        DOORS.count(door, _OUTCOMES[outcome])
         try:
             await visit_rows.settle_visit(self.database, visit.id, outcome)
         except StorageUnavailable:

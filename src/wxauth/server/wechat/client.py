@@ -25,11 +25,14 @@ from wxauth.errors import (
     WeChatUserBlocked,
 )
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.errcodes import (
     CODE2SESSION,
+    FAULTS_OF_WECHAT,
     OAUTH_CODE,
     SYSTEM_BUSY,
+    errcode_label,
     error_for,
     is_for_the_operator,
     what_to_change,
@@ -49,6 +52,15 @@ PICTURE: Final = "picture"
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"}
+
+CALLS: Final = Counter(
+    "wxauth_wechat_calls",
+    "Calls of WeChat's API, by API and outcome: ok or the code of the error; errcode is WeChat's.",
+    "api",
+    "outcome",
+    "errcode",
+    first=[(CODE2SESSION, outcome, "") for outcome in ("ok", *(fault.code for fault in FAULTS_OF_WECHAT))],
+)
 
 log = get_logger()
 
@@ -102,7 +114,6 @@ class WeChat:
         fallback_url: The URL to use if no connection to `base_url` can be made.
         timeout: Seconds for a whole exchange, retries included.
         busy_pauses: Seconds before each retry while WeChat is busy.
-        observe: Called after each call with the name of the API, and the error if it failed.
         hints: By errcode, a text for the developer that is appended to `detail`.
     """
 
@@ -114,7 +125,6 @@ class WeChat:
         fallback_url: str | None,
         timeout: float,
         busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS,
-        observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
         hints: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._http = http
@@ -122,7 +132,6 @@ class WeChat:
         self._fallback = http.build_request("GET", fallback_url or base_url, headers=_HEADERS)
         self._timeout = timeout
         self._busy_pauses = busy_pauses
-        self._observe = observe
         self._hints = hints
         self._login_targets: dict[str, tuple[App, str]] = {}
 
@@ -197,9 +206,9 @@ class WeChat:
                 raise error_for(errcode, api=api, hint=self._hints.get(errcode, ""))
             result = read(answer)
         except WeChatError as exc:
-            self._observe(api, exc)
+            CALLS.count(api, exc.code, errcode_label(exc))
             raise
-        self._observe(api, None)
+        CALLS.count(api, "ok", "")
         return result
 
     def deadline(self, *, extra_time: float = 0.0) -> float:

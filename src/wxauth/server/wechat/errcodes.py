@@ -16,6 +16,7 @@ from wxauth.errors import (
     WeChatError,
     WeChatMisconfigured,
     WeChatRateLimited,
+    WeChatTimeout,
     WeChatUnavailable,
     WeChatUserBlocked,
 )
@@ -490,8 +491,14 @@ ERRCODES: Final = (
 )
 _ROWS: Final = {(api, row.number): row for row in ERRCODES for api in row.at or (None,)}
 
+FAULTS_OF_WECHAT: Final = (WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
 KNOWN_ERRCODES: Final = frozenset(row.number for row in ERRCODES)
-"""The errcodes that have a label of their own in the metrics."""
+
+
+def errcode_label(error: Exception | None) -> str:
+    """What metrics call WeChat's errcode: those that are not known here are `other`, and an error without is empty."""
+    errcode = error.errcode if isinstance(error, WeChatError) else None
+    return "" if errcode is None else str(errcode) if errcode in KNOWN_ERRCODES else "other"
 
 
 def _row_of(errcode: int, api: str) -> Errcode | None:

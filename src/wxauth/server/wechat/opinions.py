@@ -6,14 +6,22 @@ Each such failure is counted, and logged at most once a minute.
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, TypeVar
 
 from wxauth.errors import InternalError, WeChatError, WeChatTimeout, WxAuthError
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import CHECK_PICTURE, CHECK_TEXT, RISK_RANK, is_for_the_operator, what_to_change
+from wxauth.server.wechat.errcodes import (
+    CHECK_PICTURE,
+    CHECK_TEXT,
+    RISK_RANK,
+    errcode_label,
+    is_for_the_operator,
+    what_to_change,
+)
 
 OPINION_TIMEOUT_SECONDS: Final = 2.0
 """How long a request waits at most for an opinion that decides its outcome."""
@@ -28,11 +36,15 @@ PolicyName = Literal["risk", "nickname", "avatar"]
 T = TypeVar("T")
 
 
-class ObserveOpinion(Protocol):
-    """Called with the outcome of each question to WeChat."""
-
-    def __call__(self, policy: PolicyName, app_id: str, outcome: str, errcode: int | None = None) -> None:
-        """`outcome` is pass, flagged, blocked, or why there is no opinion."""
+CHECKS: Final = Counter(
+    "wxauth_policy_checks",
+    "Checks by RISK_POLICY, NICKNAME_CHECK and AVATAR_CHECK, by outcome: pass, flagged, blocked, or the reason for "
+    "which there is none; errcode is WeChat's.",
+    "policy",
+    "app_id",
+    "outcome",
+    "errcode",
+)
 
 
 class Opinions:
@@ -40,7 +52,7 @@ class Opinions:
 
     Args:
         find_app: Returns the app with this id. Raises: UnknownApp.
-        observe: Called with the outcome of each question.
+        label_of: What metrics call an app.
         longest_wait: The longest time in seconds that a request waits for an answer.
     """
 
@@ -50,13 +62,13 @@ class Opinions:
         clock: Clock,
         *,
         find_app: Callable[[str], App],
-        observe: ObserveOpinion,
+        label_of: Callable[[str], str],
         longest_wait: float = OPINION_TIMEOUT_SECONDS,
     ) -> None:
         self._wechat_api = wechat_api
         self._clock = clock
         self._find_app = find_app
-        self.observe = observe
+        self._label_of = label_of
         self._longest_wait = longest_wait
         self._logged_at: dict[tuple[str, ...], datetime] = {}
 
@@ -87,10 +99,14 @@ class Opinions:
         self.report_missing(policy, app_id, failure.code, failure)
         return None
 
+    def count(self, policy: PolicyName, app_id: str, outcome: str, failure: WxAuthError | None = None) -> None:
+        """Count an answer, or why there is none."""
+        CHECKS.count(policy, self._label_of(app_id), outcome, errcode_label(failure))
+
     def report_missing(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
         """Count a missing opinion, and log it unless the same failure was logged within the last minute."""
         errcode = failure.errcode if isinstance(failure, WeChatError) else None
-        self.observe(policy, app_id, reason, errcode)
+        self.count(policy, app_id, reason, failure)
         now = self._clock()
         key = (policy, app_id, reason, str(errcode))
         if key in self._logged_at and now - self._logged_at[key] < LOGGED_AGAIN_AFTER:
