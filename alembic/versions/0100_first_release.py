@@ -714,15 +714,6 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX former_external_ids_user_id_idx ON former_external_ids (user_id)")
     op.execute("""
-        CREATE TABLE wrong_user_codes (
-            user_id UUID NOT NULL,
-            since TIMESTAMP WITH TIME ZONE NOT NULL,
-            number INTEGER NOT NULL,
-            CONSTRAINT wrong_user_codes_pkey PRIMARY KEY (user_id),
-            CONSTRAINT wrong_user_codes_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
-        )
-    """)
-    op.execute("""
         CREATE TABLE phone_answers (
             code_hash BYTEA NOT NULL,
             app_id TEXT NOT NULL,
@@ -758,184 +749,110 @@ def upgrade() -> None:
             browser_login_id IS NOT NULL
     """)
     op.execute("""
-        CREATE TABLE site_requests (
+        CREATE TABLE site_logins (
+            scope TEXT NOT NULL,
+            redirect_uri TEXT NOT NULL,
+            state TEXT,
+            response_mode TEXT NOT NULL,
+            nonce TEXT,
+            code_challenge TEXT,
+            hinted_user_id UUID,
             id UUID NOT NULL,
             client_id TEXT NOT NULL,
-            scope TEXT NOT NULL,
+            stage TEXT NOT NULL,
+            door TEXT,
             browser_ip INET,
             browser_user_agent TEXT,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
             kept_until TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT site_requests_pkey PRIMARY KEY (id),
-            CONSTRAINT site_requests_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE
-                CASCADE,
-            CONSTRAINT site_requests_expires_at_check CHECK (expires_at > created_at),
-            CONSTRAINT site_requests_kept_until_check CHECK (kept_until >= expires_at)
-        )
-    """)
-    op.execute("CREATE INDEX site_requests_client_id_idx ON site_requests (client_id)")
-    op.execute("CREATE INDEX site_requests_kept_until_idx ON site_requests (kept_until)")
-    op.execute("""
-        CREATE TABLE login_pages (
-            redirect_uri TEXT NOT NULL,
-            code_challenge TEXT,
-            nonce TEXT,
-            hinted_user_id UUID,
-            request_id UUID NOT NULL,
-            page_hash BYTEA NOT NULL,
-            browser_hash BYTEA NOT NULL,
-            state TEXT,
-            response_mode TEXT NOT NULL,
+            page_hash BYTEA,
+            browser_hash BYTEA,
+            query TEXT,
             presses INTEGER DEFAULT 0 NOT NULL,
             link_presses INTEGER DEFAULT 0 NOT NULL,
             wrong_numbers INTEGER DEFAULT 0 NOT NULL,
-            browser_login_id UUID,
-            query TEXT,
-            CONSTRAINT login_pages_pkey PRIMARY KEY (request_id),
-            CONSTRAINT login_pages_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
-                CASCADE,
-            CONSTRAINT login_pages_page_hash_key UNIQUE (page_hash),
-            CONSTRAINT login_pages_query_check CHECK ((browser_login_id IS NULL) = (query IS NULL)),
-            CONSTRAINT login_pages_response_mode_check CHECK (response_mode IN ('query', 'form_post'))
-        )
-    """)
-    op.execute("""
-        CREATE TABLE device_codes (
-            request_id UUID NOT NULL,
-            code_hash BYTEA NOT NULL,
+            pressed_on UUID,
+            device_code_hash BYTEA,
             poll_interval INTEGER DEFAULT 2 NOT NULL,
             polled_at TIMESTAMP WITH TIME ZONE,
-            CONSTRAINT device_codes_pkey PRIMARY KEY (request_id),
-            CONSTRAINT device_codes_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
-                CASCADE,
-            CONSTRAINT device_codes_code_hash_key UNIQUE (code_hash)
+            scene_hash BYTEA,
+            user_code_hash BYTEA,
+            claimed_session_id UUID,
+            claimed_at TIMESTAMP WITH TIME ZONE,
+            login_code_hash BYTEA,
+            number BYTEA,
+            state_hash BYTEA,
+            wechat_code_hash BYTEA,
+            outcome TEXT,
+            app_id TEXT,
+            openid TEXT,
+            authenticated_at TIMESTAMP WITH TIME ZONE,
+            authenticated_by TEXT,
+            granted_until TIMESTAMP WITH TIME ZONE,
+            browser_login_id UUID,
+            code_hash BYTEA,
+            code_expires_at TIMESTAMP WITH TIME ZONE,
+            session_id UUID,
+            CONSTRAINT site_logins_pkey PRIMARY KEY (id),
+            CONSTRAINT site_logins_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
+            CONSTRAINT site_logins_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
+                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT site_logins_stage_check CHECK (stage IN ('asked', 'claimed', 'approved', 'refused', 'coded',
+                'redeemed')),
+            CONSTRAINT site_logins_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website',
+                'link', 'sso')),
+            CONSTRAINT site_logins_response_mode_check CHECK (response_mode IN ('query', 'form_post')),
+            CONSTRAINT site_logins_expires_at_check CHECK (expires_at >= created_at),
+            CONSTRAINT site_logins_kept_until_check CHECK (kept_until >= expires_at),
+            CONSTRAINT site_logins_query_check CHECK (query IS NULL OR browser_login_id IS NOT NULL),
+            CONSTRAINT site_logins_stage_door_check CHECK ((stage = 'asked' AND claimed_at IS NULL) OR door IS NOT
+                NULL),
+            CONSTRAINT site_logins_number_check CHECK (num_nulls(login_code_hash, number) IN (0, 2)),
+            CONSTRAINT site_logins_outcome_check CHECK (outcome IS NULL OR wechat_code_hash IS NOT NULL),
+            CONSTRAINT site_logins_openid_check CHECK (openid IS NULL OR num_nulls(app_id, door, authenticated_at,
+                authenticated_by, granted_until) = 0),
+            CONSTRAINT site_logins_claimed_session_id_check CHECK (openid IS NULL OR (door IN ('account', 'website',
+                'sso')) = (claimed_session_id IS NULL)),
+            CONSTRAINT site_logins_browser_login_id_check CHECK (door <> 'sso' OR browser_login_id IS NOT NULL),
+            CONSTRAINT site_logins_code_check CHECK (num_nulls(code_hash, code_expires_at) IN (0, 2)),
+            CONSTRAINT site_logins_session_id_check CHECK ((stage = 'redeemed') = (session_id IS NOT NULL))
         )
     """)
     op.execute("""
-        CREATE TABLE scans (
-            id UUID NOT NULL,
-            request_id UUID NOT NULL,
-            scene_hash BYTEA NOT NULL,
-            user_code_hash BYTEA NOT NULL,
-            claimed_session_id UUID,
-            claimed_at TIMESTAMP WITH TIME ZONE,
-            door TEXT,
-            verdict TEXT,
-            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT scans_pkey PRIMARY KEY (id),
-            CONSTRAINT scans_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
-                CASCADE,
-            CONSTRAINT scans_request_id_key UNIQUE (request_id),
-            CONSTRAINT scans_scene_hash_key UNIQUE (scene_hash),
-            CONSTRAINT scans_user_code_hash_key UNIQUE (user_code_hash),
-            CONSTRAINT scans_claim_check CHECK (num_nulls(claimed_session_id, claimed_at, door) IN (0, 3)),
-            CONSTRAINT scans_door_check CHECK (door IN ('scan', 'typed')),
-            CONSTRAINT scans_verdict_check CHECK (verdict IS NULL OR (verdict IN ('approved', 'denied') AND
-                claimed_at IS NOT NULL))
-        )
+        CREATE INDEX site_logins_app_id_openid_idx ON site_logins (app_id, openid) WHERE openid IS NOT NULL
+    """)
+    op.execute("CREATE INDEX site_logins_client_id_idx ON site_logins (client_id)")
+    op.execute("CREATE INDEX site_logins_kept_until_idx ON site_logins (kept_until)")
+    op.execute("CREATE INDEX site_logins_pressed_on_idx ON site_logins (pressed_on) WHERE pressed_on IS NOT NULL")
+    op.execute("CREATE UNIQUE INDEX site_logins_code_hash_idx ON site_logins (code_hash) WHERE code_hash IS NOT NULL")
+    op.execute("CREATE UNIQUE INDEX site_logins_page_hash_idx ON site_logins (page_hash) WHERE page_hash IS NOT NULL")
+    op.execute("""
+        CREATE UNIQUE INDEX site_logins_device_code_hash_idx ON site_logins (device_code_hash) WHERE device_code_hash
+            IS NOT NULL
+    """)
+    op.execute("""
+        CREATE UNIQUE INDEX site_logins_scene_hash_idx ON site_logins (scene_hash) WHERE scene_hash IS NOT NULL
+    """)
+    op.execute("""
+        CREATE UNIQUE INDEX site_logins_state_hash_idx ON site_logins (state_hash) WHERE state_hash IS NOT NULL
+    """)
+    op.execute("""
+        CREATE UNIQUE INDEX site_logins_user_code_hash_idx ON site_logins (user_code_hash) WHERE user_code_hash IS NOT
+            NULL
     """)
     op.execute("""
         CREATE TABLE scan_pictures (
-            scan_id UUID NOT NULL,
+            login_id UUID NOT NULL,
             content_type TEXT NOT NULL,
             content BYTEA NOT NULL,
-            CONSTRAINT scan_pictures_pkey PRIMARY KEY (scan_id),
-            CONSTRAINT scan_pictures_scan_id_fkey FOREIGN KEY(scan_id) REFERENCES scans (id) ON DELETE CASCADE,
+            CONSTRAINT scan_pictures_pkey PRIMARY KEY (login_id),
+            CONSTRAINT scan_pictures_login_id_fkey FOREIGN KEY(login_id) REFERENCES site_logins (id) ON DELETE CASCADE,
             CONSTRAINT scan_pictures_content_type_check CHECK (content_type IN ('image/jpeg', 'image/png')),
             CONSTRAINT scan_pictures_content_check CHECK (octet_length(content) BETWEEN 1 AND 2097152)
         )
     """)
     op.execute("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")
-    op.execute("""
-        CREATE TABLE visits (
-            id UUID NOT NULL,
-            request_id UUID NOT NULL,
-            door TEXT NOT NULL,
-            app_id TEXT NOT NULL,
-            state_hash BYTEA NOT NULL,
-            wechat_code_hash BYTEA,
-            outcome TEXT,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT visits_pkey PRIMARY KEY (id),
-            CONSTRAINT visits_request_id_fkey FOREIGN KEY(request_id) REFERENCES login_pages (request_id) ON DELETE
-                CASCADE,
-            CONSTRAINT visits_state_hash_key UNIQUE (state_hash),
-            CONSTRAINT visits_door_check CHECK (door IN ('account', 'website')),
-            CONSTRAINT visits_outcome_check CHECK (outcome IS NULL OR wechat_code_hash IS NOT NULL),
-            CONSTRAINT visits_expires_at_check CHECK (expires_at > created_at)
-        )
-    """)
-    op.execute("CREATE INDEX visits_request_id_idx ON visits (request_id)")
-    op.execute("""
-        CREATE TABLE links (
-            id UUID NOT NULL,
-            request_id UUID NOT NULL,
-            scene_hash BYTEA NOT NULL,
-            claimed_session_id UUID,
-            claimed_at TIMESTAMP WITH TIME ZONE,
-            verdict TEXT,
-            decided_at TIMESTAMP WITH TIME ZONE,
-            login_code_hash BYTEA,
-            number BYTEA,
-            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT links_pkey PRIMARY KEY (id),
-            CONSTRAINT links_request_id_fkey FOREIGN KEY(request_id) REFERENCES login_pages (request_id) ON DELETE
-                CASCADE,
-            CONSTRAINT links_request_id_key UNIQUE (request_id),
-            CONSTRAINT links_scene_hash_key UNIQUE (scene_hash),
-            CONSTRAINT links_claim_check CHECK (num_nulls(claimed_session_id, claimed_at) IN (0, 2)),
-            CONSTRAINT links_verdict_check CHECK (num_nulls(verdict, decided_at) IN (0, 2) AND (verdict IS NULL OR
-                (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL))),
-            CONSTRAINT links_number_check CHECK (num_nonnulls(login_code_hash, number) = CASE WHEN verdict =
-                'approved' THEN 2 ELSE 0 END)
-        )
-    """)
-    op.execute("""
-        CREATE TABLE grants (
-            id UUID NOT NULL,
-            client_id TEXT NOT NULL,
-            scope TEXT NOT NULL,
-            door TEXT NOT NULL,
-            app_id TEXT NOT NULL,
-            openid TEXT NOT NULL,
-            approving_session_id UUID,
-            authenticated_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            authenticated_by TEXT NOT NULL,
-            browser_ip INET,
-            browser_user_agent TEXT,
-            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            browser_login_id UUID,
-            session_id UUID,
-            CONSTRAINT grants_pkey PRIMARY KEY (id),
-            CONSTRAINT grants_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
-            CONSTRAINT grants_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities (app_id, openid)
-                ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT grants_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website',
-                'link', 'sso')),
-            CONSTRAINT grants_approving_session_id_check CHECK ((door IN ('account', 'website', 'sso')) =
-                (approving_session_id IS NULL)),
-            CONSTRAINT grants_browser_login_id_check CHECK (door <> 'sso' OR browser_login_id IS NOT NULL)
-        )
-    """)
-    op.execute("CREATE INDEX grants_app_id_openid_idx ON grants (app_id, openid)")
-    op.execute("CREATE INDEX grants_client_id_idx ON grants (client_id)")
-    op.execute("CREATE INDEX grants_expires_at_idx ON grants (expires_at)")
-    op.execute("""
-        CREATE TABLE authorization_codes (
-            redirect_uri TEXT NOT NULL,
-            code_challenge TEXT,
-            nonce TEXT,
-            grant_id UUID NOT NULL,
-            code_hash BYTEA NOT NULL,
-            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT authorization_codes_pkey PRIMARY KEY (grant_id),
-            CONSTRAINT authorization_codes_grant_id_fkey FOREIGN KEY(grant_id) REFERENCES grants (id) ON DELETE
-                CASCADE,
-            CONSTRAINT authorization_codes_code_hash_key UNIQUE (code_hash)
-        )
-    """)
     op.execute("""
         CREATE TABLE browser_logins (
             id UUID NOT NULL,
@@ -976,18 +893,10 @@ def downgrade() -> None:
     op.execute("DROP TABLE url_links")
     op.execute("DROP TABLE browser_login_sites")
     op.execute("DROP TABLE browser_logins")
-    op.execute("DROP TABLE authorization_codes")
-    op.execute("DROP TABLE grants")
-    op.execute("DROP TABLE links")
-    op.execute("DROP TABLE visits")
     op.execute("DROP TABLE scan_pictures")
-    op.execute("DROP TABLE scans")
-    op.execute("DROP TABLE device_codes")
-    op.execute("DROP TABLE login_pages")
-    op.execute("DROP TABLE site_requests")
+    op.execute("DROP TABLE site_logins")
     op.execute("DROP TABLE website_sessions")
     op.execute("DROP TABLE phone_answers")
-    op.execute("DROP TABLE wrong_user_codes")
     op.execute("DROP TABLE unionids")
     op.execute("DROP TABLE sessions")
     op.execute("DROP TABLE picture_checks")

@@ -452,9 +452,6 @@ def no_browser_outlives_its_login(found: Found) -> Iterator[Fault]:
 OWNERLESS: Final = {
     "events": "the trail remembers who is gone",
     "erasures": "what is left of who is gone, until it is erased",
-    "scans": "a claim is remembered a little longer than its session",
-    "links": "as scans",
-    "login_pages": "a site's hint may name anybody",
     "profile_changes": "kept for a minute, and of nobody then",
 }
 """Tables whose rows may name users who are gone."""
@@ -476,8 +473,8 @@ def everything_has_an_owner(found: Found) -> Iterator[Fault]:
                 yield Fault(str(row.get("user_id")), f"{name} has a row of the identity {identity}, which is gone")
             elif identity[1] is not None and row.get("user_id", identities[identity]) != identities[identity]:
                 yield Fault(str(row["user_id"]), f"{name} has a row of the identity {identity}, which is another's")
-            # A grant remembers the session that it opened, for as long as it is kept itself.
-            if name != "grants" and row.get("session_id") is not None and row["session_id"] not in sessions:
+            # A login to a site remembers the session that it opened, for as long as it is kept itself.
+            if name != "site_logins" and row.get("session_id") is not None and row["session_id"] not in sessions:
                 yield Fault(None, f"{name} has a row of a session that is gone")
 
 

@@ -381,7 +381,9 @@ def tables_of_people(found: Found) -> Sequence[str]:
 def test_a_row_without_its_owner_is_reported_in_every_table(found: Found) -> None:
     """5. The tables are those of the models, so that a new one is looked at, too."""
     checked = tables_of_people(found)
-    assert {"sessions", "consents", "refusals", "avatars", "grants", "phone_answers", "former_users"} <= set(checked)
+    assert {"sessions", "consents", "refusals", "avatars", "site_logins", "phone_answers", "former_users"} <= set(
+        checked
+    )
     nobodys = {"id": UUID(int=99), "user_id": GONE, "app_id": ONE, "openid": "nobody's", "unionid": None}
     nobodys |= {"session_id": UUID(int=98), "revoked_at": AT}
     for name in checked:

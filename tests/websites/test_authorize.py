@@ -855,13 +855,13 @@ async def test_a_link_says_scan_this_with_wechat_and_changes_nothing(
     site: Site, browser: Browser, make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
 ) -> None:
     started = await site.start()
-    before = await rows.fetch("SELECT * FROM scans")
+    before = await rows.fetch("SELECT * FROM site_logins")
     for url in (started["verification_uri"], started["verification_uri_complete"], "https://auth.test/d/nonsense"):
         page = await browser.client.get(url)
         assert (page.status_code, page.headers["referrer-policy"]) == (200, "no-referrer")
         assert "WeChat" in page.text
         assert page.headers["cache-control"] == "no-store"
-    assert await rows.fetch("SELECT * FROM scans") == before
+    assert await rows.fetch("SELECT * FROM site_logins") == before
     checked = make_client(await make_services(link_check_file="a1B2.txt:0f1e2d"))
     answer = await checked.get("/d/a1B2.txt")
     assert (answer.text, answer.headers["content-type"]) == ("0f1e2d", "text/plain; charset=utf-8")
@@ -881,7 +881,7 @@ async def test_a_long_state_or_nonce_is_refused_at_the_site_and_not_stored(
         assert reported.pop("error_description") == f"{name} must have at most {most} characters"
         echoed = {"state": "s-1"} if name == "nonce" else {}
         assert reported == {"error": "invalid_request", "iss": "https://auth.test", **echoed}
-    assert await rows.fetchval("SELECT count(*) FROM site_requests") == 0
+    assert await rows.fetchval("SELECT count(*) FROM site_logins") == 0
 
 
 async def test_a_state_of_4096_and_a_nonce_of_512_characters_come_back(
@@ -915,7 +915,7 @@ async def test_a_page_that_nobody_scanned_is_swept_when_it_expires(
     assert (await unscanned.ask()).status_code == 404  # the page takes that for its end
     assert await scanned.state() == "over"
     refused(await device.poll(started), "expired_token")
-    assert await rows.fetchval("SELECT count(*) FROM site_requests") == 2
+    assert await rows.fetchval("SELECT count(*) FROM site_logins") == 2
 
 
 async def test_the_page_is_limited_by_the_browsers_address(

@@ -437,7 +437,7 @@ async def test_a_page_keeps_what_the_site_asked_and_nothing_more(
 ) -> None:
     await tokens_of(shop, browser, named)
     page = PersonPage(browser, (await browser.open(state="s-2", ui_locales="zh-CN", junk="x" * 4096)).text)
-    kept = await rows.fetchval("SELECT query FROM login_pages WHERE query IS NOT NULL")
+    kept = await rows.fetchval("SELECT query FROM site_logins WHERE query IS NOT NULL")
     assert parse_qs(kept) == {
         **{name: [value] for name, value in ASKED.items()},
         "state": ["s-2"],
@@ -453,7 +453,7 @@ async def test_a_page_of_a_named_person_stores_no_hint_and_repeats_it_when_it_is
     await tokens_of(shop, browser, named)
     hint = (await entered(browser, desk))["id_token"]
     page = await person_page(browser, id_token_hint=hint)
-    stored = str([await rows.fetch(f"SELECT * FROM {table}") for table in ("login_pages", "site_requests")])
+    stored = str(await rows.fetch("SELECT * FROM site_logins"))
     assert hint not in stored, "it has the name and the number of the person, whose erasure would not find it here"
     if button == "continue":
         assert "code" in sent(await page.press(), ADMIN_CALLBACK)

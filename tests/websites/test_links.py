@@ -402,7 +402,7 @@ async def test_a_number_is_stored_sealed_and_logged_nowhere(
     tab = await safari.show()
     number = await approved(tab, phone)
     shown_again(await type_in(tab, other(number)))
-    stored: Any = await rows.fetchrow("SELECT * FROM links")
+    stored: Any = await rows.fetchrow("SELECT * FROM site_logins WHERE door = 'link'")
     assert number.encode() not in stored["number"]
     assert number not in str(log_lines())
     assert number not in str(await rows.fetch("SELECT data FROM events"))

@@ -78,7 +78,7 @@ async def test_a_mini_program_gets_an_id_token_that_lives_five_minutes_and_names
     }
     assert "nonce" not in await id_claims(phone.client, await token_of(phone), "supabase")
     assert await count(rows, "sessions") == 1
-    assert await count(rows, "grants") == 0
+    assert await count(rows, "site_logins") == 0
 
 
 async def test_it_has_the_clients_scopes_claims_and_algorithm(

@@ -42,7 +42,7 @@ async def test_an_approval_before_the_removal_is_good_and_leaves_no_grant(
     scan_id = (await phone.scan(await site.start())).json()["id"]
     approved, _ = await both(rows, "clients", lambda: phone.decide(scan_id), remove)
     assert approved.status_code == 204
-    assert await rows.fetchval("SELECT count(*) FROM grants") == 0
+    assert await rows.fetchval("SELECT count(*) FROM site_logins") == 0
 
 
 async def test_an_approval_after_the_removal_finds_no_scan(
@@ -51,7 +51,7 @@ async def test_an_approval_after_the_removal_finds_no_scan(
     scan_id = (await phone.scan(await site.start())).json()["id"]
     _, approved = await both(rows, "clients", remove, lambda: phone.decide(scan_id))
     problem_of(approved, "scan_over", 404)
-    assert await rows.fetchval("SELECT count(*) FROM grants") == 0
+    assert await rows.fetchval("SELECT count(*) FROM site_logins") == 0
 
 
 async def test_a_session_that_is_opened_before_the_removal_ends_with_it(
@@ -59,7 +59,7 @@ async def test_a_session_that_is_opened_before_the_removal_ends_with_it(
 ) -> None:
     started = await site.start()
     await phone.approve(started)
-    answer, _ = await both(rows, "grants", lambda: site.poll(started), remove)
+    answer, _ = await both(rows, "site_logins", lambda: site.poll(started), remove)
     assert answer.status_code == 200
     ended = "SELECT array_agg(revoked_reason) FROM sessions WHERE client_id IS NOT NULL"
     assert await rows.fetchval(ended) == ["administrator"]
@@ -71,6 +71,6 @@ async def test_no_session_is_opened_after_the_removal(
     started = await site.start()
     await phone.approve(started)
     answer: httpx.Response
-    _, answer = await both(rows, "grants", remove, lambda: site.poll(started))
+    _, answer = await both(rows, "site_logins", remove, lambda: site.poll(started))
     refused(answer, "invalid_grant")
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE client_id IS NOT NULL") == 0

@@ -89,7 +89,7 @@ async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(
     assert (await browser.client.get("/v1/userinfo", headers=bearer(tokens))).json()["sub"] == phone.user_id
     listed = (await phone.client.get("/v1/me/sessions", headers=bearer(phone.tokens))).json()["items"]
     assert sorted(session["client_id"] or "" for session in listed) == ["", "shop"]
-    assert await count(rows, "scans") == 0
+    assert await count(rows, "site_logins WHERE scene_hash IS NOT NULL") == 0
 
 
 async def test_the_page_hands_on_every_parameter_as_the_mini_program_can_read_it(
@@ -121,7 +121,7 @@ async def test_a_page_in_a_web_view_starts_no_scan_and_counts_against_no_address
     for _ in range(3):
         page = await client.get(f"/v1/authorize?{urlencode(ASKED)}", headers=IN_WEB_VIEW)
         assert page.status_code == 200
-    assert await count(rows, "site_requests") == 0
+    assert await count(rows, "site_logins") == 0
     found = re.search(r'<noscript><a class="button" href="([^"]+)"', page.text)
     assert found
     code_url = unescape(found[1])
@@ -187,7 +187,7 @@ async def test_an_error_that_must_not_reach_the_site_has_no_url(
             with sweep.case(str(parameters)[:60]):
                 problem_of(await answer(phone, **parameters), "invalid_request", 422)
     assert len(wechat.calls) == asked
-    assert await count(rows, "grants") == 0
+    assert await count(rows, "site_logins") == 0
 
 
 async def test_however_many_mistakes_a_request_has_answer_and_log_stay_short(
@@ -241,7 +241,7 @@ async def test_a_bearer_alone_opens_no_session_of_a_site(
     spent = phone.wx_login()
     assert (await answer(phone, login_code=spent)).status_code == 200
     problem_of(await answer(phone, login_code=spent), "invalid_code", 400)
-    assert await count(rows, "grants") == 1
+    assert await count(rows, "site_logins") == 1
     assert await count(rows, "events WHERE type = 'site.authorized'") == 1
 
 
@@ -322,7 +322,7 @@ async def test_a_user_who_is_shut_out_while_wechat_is_asked_gets_no_code(
         await is_asked()
         await meanwhile(phone, rows)
     problem_of(await answering, "invalid_token", 401)
-    assert await count(rows, "grants") == 0
+    assert await count(rows, "site_logins") == 0
     assert await count(rows, "events WHERE type = 'site.authorized'") == 0
 
 
@@ -358,7 +358,7 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
     problem_of(limited, "rate_limited", 429)
     assert 1 <= int(limited.headers["retry-after"]) <= 60
     problem_of(await answer(phone), "rate_limited", 429)
-    assert await count(rows, "grants") == 40
+    assert await count(rows, "site_logins") == 40
     assert (await answer(await get_phone("bob"))).status_code == 200
     clock.advance(seconds=60)
     assert (await answer(phone)).status_code == 200
@@ -371,16 +371,15 @@ async def test_a_code_is_stored_as_a_hash_and_swept_an_hour_after_its_end(
     shop: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     code = await code_of(phone)
-    stored = repr(await rows.fetch("SELECT * FROM grants JOIN authorization_codes ON grant_id = id"))
+    stored = repr(await rows.fetch("SELECT * FROM site_logins"))
     assert code not in stored
     assert code.encode().hex() not in stored
     clock.advance(seconds=60 + 3599)
     await sweep(services, pause=0)
-    assert await count(rows, "grants") == 1  # so long its reuse is noticed
+    assert await count(rows, "site_logins") == 1  # so long its reuse is noticed
     clock.advance(seconds=2)
     await sweep(services, pause=0)
-    assert await count(rows, "grants") == 0
-    assert await count(rows, "authorization_codes") == 0
+    assert await count(rows, "site_logins") == 0
 
 
 async def test_an_answer_is_in_the_trail_alone_and_counted_by_its_door(

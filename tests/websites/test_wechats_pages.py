@@ -323,7 +323,7 @@ async def test_each_kind_of_browser_gets_its_own_page(
                 assert ("/v1/scans/" in page.text) == has_code
     asked = {**ASKED, "client_id": "wxauth-admin", "redirect_uri": "https://auth.test/admin/"}
     assert "/wechat" not in (await get_browser(EDGE).get(f"/v1/authorize?{urlencode(asked)}")).text
-    assert await rows.fetchval("SELECT count(*) FROM login_pages NATURAL LEFT JOIN scans WHERE id IS NULL") == 2
+    assert await rows.fetchval("SELECT count(*) FROM site_logins WHERE scene_hash IS NULL") == 2
 
 
 # The press.
@@ -414,10 +414,10 @@ async def test_pages_that_nobody_used_are_swept_away(
     await browser.open()
     clock.advance(seconds=599)
     await sweep(services)
-    assert await rows.fetchrow("SELECT (SELECT count(*) FROM login_pages), (SELECT count(*) FROM visits)") == (2, 1)
+    assert await rows.fetchrow("SELECT count(page_hash), count(state_hash) FROM site_logins") == (2, 1)
     clock.advance(seconds=2)
     await sweep(services)
-    assert await rows.fetchval("SELECT count(*) FROM site_requests") == 0
+    assert await rows.fetchval("SELECT count(*) FROM site_logins") == 0
     assert 'wxauth_scans_total{outcome="expired"} 0.0' in (await shop.client.get("/metrics")).text
 
 
@@ -542,7 +542,7 @@ async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_
     url = await browser.allow(await browser.press())
     code = dict(parse_qsl(urlsplit(url).query))["code"]
     await rows.execute(  # as a replica does that then loses its power
-        "UPDATE visits SET wechat_code_hash = sha256(convert_to($1, 'UTF8'))", code
+        "UPDATE site_logins SET wechat_code_hash = sha256(convert_to($1, 'UTF8'))", code
     )
     assert redirect_parameters(await browser.come_back(url))["error"] == "temporarily_unavailable"
     assert asked(simulator) == 0
@@ -685,7 +685,7 @@ async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(
     assert (await leave(shop.client, alice)).status_code == 204
     assert (await exchanged(shop, redirect_parameters(location)["code"])).json()["error"] == "invalid_grant"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
-    assert await rows.fetchval("SELECT count(*) FROM grants") == 0
+    assert await rows.fetchval("SELECT count(*) FROM site_logins WHERE openid IS NOT NULL") == 0
 
 
 async def test_a_merge_between_code_and_token_is_followed(

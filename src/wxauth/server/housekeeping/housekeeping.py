@@ -31,9 +31,7 @@ from wxauth.server.users.standing import lift_bans
 from wxauth.server.websites.browser_login_rows import sweep_browser_logins
 from wxauth.server.websites.browser_logins import proved_after
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
-from wxauth.server.websites.grant_rows import sweep_grants
-from wxauth.server.websites.scan_rows import sweep_tries
-from wxauth.server.websites.site_request_rows import sweep_site_requests
+from wxauth.server.websites.rows import sweep_site_logins
 from wxauth.server.websites.url_links import UrlLinks
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
@@ -274,17 +272,15 @@ async def sweep_other_rows(services: Services, *, page_size: int, pause: float) 
 
 
 async def sweep_logins_to_sites(services: Services, *, page_size: int, pause: float) -> None:
-    """Delete sites' requests, scans, visits, grants and browsers' logins that are over."""
+    """Delete logins to sites, and logins of browsers, that are over."""
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
     # The code of the proof itself is good for its full time, however short `SSO_TTL` is.
     proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
     for delete_page in (
-        partial(sweep_site_requests, database, now=now),
-        partial(sweep_grants, database, now=now),
+        partial(sweep_site_logins, database, now=now),
         partial(sweep_browser_logins, database, before=proved_before),
-        partial(sweep_tries, database, now=now),
     ):
         while await delete_page(size=page_size) >= page_size:  # noqa: ASYNC110
             await asyncio.sleep(pause)

@@ -1,5 +1,6 @@
 """How often one user may do something that makes work for others, over all replicas."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -9,7 +10,7 @@ from typing import Final
 from wxauth.errors import RateLimited
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.rows import take_attempt
+from wxauth.server.limits.rows import give_back_attempt, take_attempt
 
 WINDOW: Final = timedelta(hours=1)
 """The default window, which begins with the first action. No window may be longer."""
@@ -46,11 +47,21 @@ class Rate:
         The count is for the unionid, or for the identity of a user without one. It is not for the user's id, because an
         erasure followed by a login gives a new id, and must not reset the count.
         """
-        who = (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
-        await self.count(asked, *(name.encode() for name in who), now=now)
+        await self.count(asked, *_names(user), now=now)
+
+    async def uncount_user(self, database: Database, user: UserInSession) -> None:
+        """Undo a `count_user`."""
+        await give_back_attempt(database, self.key(*_names(user)))
+
+
+def _names(user: UserInSession) -> Sequence[bytes]:
+    names = (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
+    return [name.encode() for name in names]
 
 
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consents too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
+USER_CODES: Final = Rate("user_code", 5, "too many wrong codes of this user", window=MINUTE)
+"""Codes that one user may type wrongly, for a login to a site."""

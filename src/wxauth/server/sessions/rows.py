@@ -276,14 +276,14 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
  WHERE user_id = :user_id AND client_id IS NOT NULL AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
-# The sessions that sites could still open for this user. The user is locked, as whenever a grant is made or redeemed.
-_END_GRANTS: Final = Statement[Nothing]("""
-DELETE FROM grants USING identities i
- WHERE i.user_id = :user_id AND grants.app_id = i.app_id AND grants.openid = i.openid AND grants.session_id IS NULL
-""")
-_END_GRANTS_OF_IDENTITIES: Final = Statement[Nothing]("""
-DELETE FROM grants USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
- WHERE grants.app_id = i.app_id AND grants.openid = i.openid AND grants.session_id IS NULL
+# Takes the identity from the logins to sites of a user, or of these identities of the user, that no session has been
+# opened for: nobody redeems them any more. The user is locked, as whenever a login is approved or redeemed.
+_END_LOGINS_TO_SITES: Final = Statement[Nothing]("""
+UPDATE site_logins l SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
+  FROM identities i
+ WHERE i.user_id = :user_id AND (l.app_id, l.openid) = (i.app_id, i.openid) AND l.session_id IS NULL
+   AND (:app_ids::text[] IS NULL
+        OR (i.app_id, i.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
 """)
 _END_BROWSER_LOGINS: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING identities i
@@ -418,7 +418,7 @@ async def end_sessions(
     What the user has granted to sites ends, too, unless a session has been opened for it, whichever session approved.
     So do the logins of the user's browsers.
     """
-    await transaction.run(_END_GRANTS, user_id=user_id)
+    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, app_ids=None, openids=None)
     await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
     ended = await transaction.rows(_END_OTHERS, user_id=user_id, now=now, reason=reason, kept_id=kept)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
@@ -545,11 +545,11 @@ async def end_sessions_of_identities(
 ) -> None:
     """End what these identities (app_id, openid) of a locked user, which are about to be split off, have opened.
 
-    These are their sessions, their grants, and the logins of browsers.
+    These are their sessions, what they have approved for sites, and the logins of browsers.
     """
     keys = {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
     reason = EndReason.ADMINISTRATOR
-    await transaction.run(_END_GRANTS_OF_IDENTITIES, **keys)
+    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **keys)
     await transaction.run(_END_BROWSER_LOGINS_OF_IDENTITIES, **keys)
     ended = await transaction.rows(_END_OF_IDENTITIES, user_id=user_id, **keys, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
@@ -563,6 +563,7 @@ async def end_erased_sessions(
     Returns their ids. They end first, so that their sites learn of it as of every other end.
     """
     app_ids, openids = (None, None) if identities is None else ([a for a, _ in identities], [o for _, o in identities])
+    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, app_ids=app_ids, openids=openids)
     return await transaction.values(
         _END_OPEN, user_id=user_id, app_ids=app_ids, openids=openids, reason=EndReason.ERASED, now=now
     )

@@ -239,9 +239,9 @@ async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
     return bool(await transaction.value(_IS_JOINED, user_id=user_id))
 
 
-async def remaining_user(database: Database, former_id: UUID) -> UUID | None:
+async def remaining_user(asked: Database | Transaction, former_id: UUID) -> UUID | None:
     """The user into whom this one was merged; None if this id was never merged."""
-    return await database.value(_REMAINING, former_id=former_id)
+    return await asked.value(_REMAINING, former_id=former_id)
 
 
 async def former_ids(asked: Database | Transaction, user_id: UUID) -> Sequence[UUID]:

@@ -12,7 +12,6 @@ from wxauth.errors import InvalidToken, NotFound, WxAuthError
 from wxauth.server.clients.models import Client
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
@@ -37,17 +36,11 @@ from wxauth.server.websites.authorize import (
 from wxauth.server.websites.browser_logins import WayBack
 from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
-from wxauth.server.websites.grant_rows import (
-    AnotherPerson,
-    add_grant,
-    lock_person,
-    put_code,
-    record_authorized,
-)
+from wxauth.server.websites.granting import AnotherPerson, add_with_code
 from wxauth.server.websites.id_tokens import IdTokenHints
-from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.requests import Parameters
-from wxauth.server.websites.secrets import hash_of, new_secret
+from wxauth.server.websites.rows import lock_caller
+from wxauth.server.websites.secrets import new_secret
 from wxauth.server.websites.site_requests import SiteRequest
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
@@ -141,27 +134,22 @@ async def _make_code(
     """An authorization code for the user who has the phone's session at this moment."""
     now, code, name = clock(), new_secret(), asked.client.name
     async with database.begin() as transaction:
-        person = await lock_person(transaction, caller.session_id, now=now)
+        person = await lock_caller(transaction, caller, now=now)
         if person is None:
             raise InvalidToken("the session has ended")
         await SITES.count_user(transaction, person, now=now)
-        grant = GrantFields(
-            id=new_id(now),
-            client_id=name,
-            scope=asked.scope,
+        if not await add_with_code(
+            transaction,
+            asked,
+            person,
+            code,
             door=Door.MINI_PROGRAM,
-            app_id=person.app_id,
-            openid=person.openid,
-            approving_session_id=caller.session_id,
             authenticated_at=logged_in_at,
             authenticated_by=AMR[Door.MINI_PROGRAM],
-            browser_ip=device.ip,
-            browser_user_agent=device.user_agent,
-            expires_at=now + AUTHORIZATION_CODE_LASTS,
-        )
-        if not await add_grant(transaction, grant):
+            device=device,
+            claimed_session_id=caller.session_id,
+            now=now,
+        ):
             raise Unanswerable(Mistake.CLIENT)
-        await put_code(transaction, grant.id, hash_of(code), asked, now=now)
-        await record_authorized(transaction, person, client_id=name, door=Door.MINI_PROGRAM, ip=device.ip, now=now)
     log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id)
     return code

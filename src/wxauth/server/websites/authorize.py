@@ -17,35 +17,17 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites.browser_login_rows import Proof
-from wxauth.server.websites.browser_logins import (
-    BrowserCookies,
-    Onward,
-    WayBack,
-    end_login_of_another,
-    onward_to,
-    proves_login,
-    record_proof,
-)
-from wxauth.server.websites.doors import Door
-from wxauth.server.websites.grant_rows import (
-    AnotherPerson,
-    lock_grant,
-    name_browser_login,
-    put_code,
-    record_authorized,
-)
+from wxauth.server.websites.browser_logins import BrowserCookies, Onward, WayBack, end_login_of_another, onward_to
+from wxauth.server.websites.granting import AnotherPerson, give_code, is_good, lock_with_person
 from wxauth.server.websites.id_tokens import IdTokenHints
-from wxauth.server.websites.models import SitePage
+from wxauth.server.websites.models import Stage
 from wxauth.server.websites.oauth_errors import OAuthError
-from wxauth.server.websites.redeeming import entitled_person
 from wxauth.server.websites.requests import Parameters
-from wxauth.server.websites.scan_rows import Verdict
+from wxauth.server.websites.rows import SiteLogin, login_on_page
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, SCENE, hash_of, new_secret, page_hashes
-from wxauth.server.websites.site_request_rows import ShownPage, shown_page
 from wxauth.server.websites.site_requests import SiteRequest, granted_scope
-from wxauth.server.websites.visit_rows import page_to_press
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
@@ -268,13 +250,44 @@ async def go_on_after_decision(
 
     Raises: NotFound, before a decision and once the scan is over.
     """
-    page = await _page(database, page_id, cookies.browser)
-    match _state(page, now=clock()):
+    page, now = await _page(database, page_id, cookies.browser), clock()
+    match _state(page, now=now):
         case PageState.DENIED:
             return refused(settings, page, "the person has refused")
         case PageState.APPROVED:
-            return await onward_with_code(settings, database, clock, page, page.scan_id, cookies, device=device)
+            code, proof_id = new_secret(), None
+            async with database.begin() as transaction:
+                login, person = await lock_with_person(transaction, page, now=now)
+                if login is None or person is None or not is_good(login, login.granted_until, now=now):
+                    return refused(settings, page, "the person may not log in any more")
+                try:
+                    proof_id = await give_code(
+                        transaction, settings, login, person, code, cookies, ip=device.ip, now=now
+                    )
+                except AnotherPerson as exc:
+                    return Onward(sent_back(settings, page, **exc.answer))
+            return await gone_on(settings, database, login, person, code, cookies, proof_id, now=now)
     raise NotFound("there is no decision to go on with")
+
+
+async def gone_on(
+    settings: Settings,
+    database: Database,
+    login: SiteLogin,
+    person: UserInSession,
+    code: str,
+    cookies: BrowserCookies,
+    proof_id: UUID | None,
+    *,
+    now: datetime,
+) -> Onward:
+    """Take the browser back to the site with a code, after its person has proved to use it.
+
+    `proof_id` is the proof of which the value of its login is made, if there is one.
+    """
+    if login.sso:
+        await end_login_of_another(database, settings, cookies, person.id, now=now)
+    return onward_to(sent_back(settings, login, code=code), cookies, proof_id)
 
 
 async def cancel(settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None) -> Onward:
@@ -282,10 +295,15 @@ async def cancel(settings: Settings, database: Database, clock: Clock, page_id: 
 
     Raises: NotFound, if this browser has no such page.
     """
-    page = await page_to_press(database, **page_hashes(page_id, cookie), now=clock())
-    if page is None:
+    return refused(settings, await open_page(database, clock, page_id, cookie), "the person has gone back")
+
+
+async def open_page(database: Database, clock: Clock, page_id: str, cookie: str | None) -> SiteLogin:
+    """The login that this browser shows, until it is over. Raises: NotFound."""
+    page = await login_on_page(database, **page_hashes(page_id, cookie))
+    if page is None or page.expires_at <= clock():
         raise NotFound(NO_SUCH_PAGE)
-    return refused(settings, page, "the person has gone back")
+    return page
 
 
 def refused(settings: Settings, asking: Asking, description: str) -> Onward:
@@ -294,89 +312,23 @@ def refused(settings: Settings, asking: Asking, description: str) -> Onward:
     return Onward(sent_back(settings, asking, **error))
 
 
-async def onward_with_code(
-    settings: Settings,
-    database: Database,
-    clock: Clock,
-    page: SitePage,
-    grant_id: UUID,
-    cookies: BrowserCookies,
-    *,
-    device: Device,
-) -> Onward:
-    """Take the browser back to the site with a code for a grant; with an error if it cannot be redeemed any more."""
-    try:
-        onward = await _put_code(settings, database, clock, page, grant_id, cookies, device=device)
-    except AnotherPerson as exc:
-        return Onward(sent_back(settings, page, **exc.answer))
-    return onward or refused(settings, page, "the person may not log in any more")
-
-
-async def _put_code(
-    settings: Settings,
-    database: Database,
-    clock: Clock,
-    page: SitePage,
-    grant_id: UUID,
-    cookies: BrowserCookies,
-    *,
-    device: Device,
-) -> Onward | None:
-    """Store a code for a grant, and the login of the browser that it proves. None if it cannot be redeemed any more.
-
-    Raises: AnotherPerson.
-    """
-    now, code = clock(), new_secret()
-    async with database.begin() as transaction:
-        grant = await lock_grant(transaction, grant_id, now=now)
-        person = None if grant is None else await entitled_person(transaction, grant, now=now)
-        if grant is None or person is None:
-            return None
-        door = Door(grant.door)
-        login = None
-        if proves_login(settings, door, cookies, is_shared=page.sso):
-            login = await record_proof(
-                transaction,
-                settings,
-                Proof(
-                    grant_id=grant.id,
-                    client_id=page.client_id,
-                    user_id=grant.user_id,
-                    app_id=grant.app_id,
-                    openid=grant.openid,
-                    authenticated_at=grant.authenticated_at,
-                    authenticated_by=grant.authenticated_by,
-                ),
-                cookies,
-                now=now,
-            )
-            if login is None:
-                return None
-            await name_browser_login(transaction, grant.id, login.id)
-        if await put_code(transaction, grant.id, hash_of(code), page, now=now):
-            await record_authorized(transaction, person, client_id=page.client_id, door=door, ip=device.ip, now=now)
-    if page.sso:
-        await end_login_of_another(database, settings, cookies, grant.user_id, now=now)
-    return onward_to(sent_back(settings, page, code=code), cookies, None if login is None else login.proof_id)
-
-
-async def _page(database: Database, page_id: str, cookie: str | None) -> ShownPage:
+async def _page(database: Database, page_id: str, cookie: str | None) -> SiteLogin:
     page = None
     if cookie is not None and SCENE.fullmatch(page_id):
-        page = await shown_page(database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie))
-    if page is None:
+        page = await login_on_page(database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie))
+    if page is None or page.scene_hash is None:
         raise NotFound("this browser shows no such code")
     return page
 
 
-def _state(page: ShownPage, *, now: datetime) -> PageState:
-    if page.verdict == Verdict.DENIED:
+def _state(page: SiteLogin, *, now: datetime) -> PageState:
+    if page.stage == Stage.REFUSED:
         return PageState.DENIED
-    if page.is_redeemed or page.expires_at <= now:
+    if page.stage == Stage.REDEEMED or page.scan_ends_at <= now:
         return PageState.OVER
-    if page.verdict == Verdict.APPROVED:
+    if page.stage in (Stage.APPROVED, Stage.CODED):
         return PageState.APPROVED
-    return PageState.CLAIMED if page.is_claimed else PageState.WAITING
+    return PageState.CLAIMED if page.stage == Stage.CLAIMED else PageState.WAITING
 
 
 def challenge_of(verifier: str) -> str | None:

@@ -247,5 +247,5 @@ def claimed_answer(claimed: Claimed) -> ClaimedAnswer:
         "link": claimed.door is Door.LINK,
         "sso_ttl": claimed.sso_ttl,
         "created_at": scan.created_at,
-        "expires_at": scan.expires_at,
+        "expires_at": scan.scan_ends_at,
     }

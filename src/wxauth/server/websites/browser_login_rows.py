@@ -1,20 +1,19 @@
 """The statements for browsers' logins.
 
 What is done with a login is done while its user is locked. Where all sessions of a user end, in `sessions/rows.py`, the
-logins of the user's browsers are deleted. The order of locks is that of `grant_rows.py`.
+logins of the user's browsers are deleted. The order of locks is that of `rows.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
-from wxauth.server.websites.grant_rows import lock_with_user
+from wxauth.server.websites.rows import lock_with_user
 
 
 class BrowserPerson(UserInSession):
@@ -29,35 +28,18 @@ class BrowserPerson(UserInSession):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoginOwner:
-    """A browser's login, and its user."""
-
-    id: UUID
-    user_id: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLogin:
-    """A browser's login after a proof, and the grant of which its cookie's value is made."""
+    """A browser's login after a proof, and the proof of which its cookie's value is made."""
 
     id: UUID
     proof_id: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PersonPage:
-    """A page that shows the person of a browser's login."""
-
-    browser_login_id: UUID
-    query: str
-    hinted_user_id: UUID | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """A grant by which a person has proved who uses a browser."""
+    """A login to a site by which a person has proved who uses a browser."""
 
-    grant_id: UUID
+    id: UUID
     client_id: str
     user_id: UUID
     app_id: str
@@ -81,9 +63,6 @@ SELECT users.id{_WHOSE_PART} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
 """)
 # The row is locked for the sweep, which skips it.
 _LOCKED: Final = Statement[BrowserPerson](f"{_PERSON_PART} FOR NO KEY UPDATE OF l")
-_OWNER: Final = Statement[LoginOwner](f"""
-SELECT l.id, i.user_id{_WHOSE_PART} WHERE {_PRESENT} FOR UPDATE OF l
-""")
 _COUNT: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
@@ -115,11 +94,6 @@ ON CONFLICT (browser_login_id, client_id) DO UPDATE SET client_id = excluded.cli
 RETURNING browser_login_id
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
-_PAGE: Final = Statement[PersonPage]("""
-SELECT p.browser_login_id, p.query, p.hinted_user_id
-  FROM login_pages p JOIN site_requests r ON r.id = p.request_id
- WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash AND p.query IS NOT NULL AND r.expires_at > :now
-""")
 _SWEEP: Final = Statement[UUID]("""
 DELETE FROM browser_logins WHERE id = ANY (ARRAY(
     SELECT id FROM browser_logins WHERE authenticated_at <= :before LIMIT :size FOR UPDATE SKIP LOCKED))
@@ -138,16 +112,8 @@ async def lock_browser_person(
     transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
 ) -> BrowserPerson | None:
     """Lock the user of a browser's login, even during a merge; None if there is none that may be used."""
-    wanted = {"cookie_hash": cookie_hash, "proved_after": proved_after}
-    return await lock_with_user(transaction, _LOCK_USER, _LOCKED, wanted, attrgetter("id"), client_id=client_id)
-
-
-async def lock_browser_login(
-    transaction: Transaction, cookie_hash: bytes, *, proved_after: datetime
-) -> LoginOwner | None:
-    """Lock the user of a browser's login, even a banned one; None without a login."""
-    wanted = {"cookie_hash": cookie_hash, "proved_after": proved_after}
-    return await lock_with_user(transaction, _LOCK_USER, _OWNER, wanted, attrgetter("user_id"))
+    present = {"cookie_hash": cookie_hash, "proved_after": proved_after}
+    return await lock_with_user(transaction, _LOCK_USER, present, _LOCKED, {**present, "client_id": client_id})
 
 
 async def store_code_times(
@@ -174,7 +140,7 @@ async def store_proof(
     values = {
         "browser_hash": browser_hash,
         "new_hash": new_hash,
-        "proof_id": proof.grant_id,
+        "proof_id": proof.id,
         "app_id": proof.app_id,
         "openid": proof.openid,
         "authenticated_at": proof.authenticated_at,
@@ -191,11 +157,6 @@ async def store_proof(
 async def delete_browser_login(transaction: Transaction, login_id: UUID) -> None:
     """Delete a login whose user is locked."""
     await transaction.run(_DELETE, id=login_id)
-
-
-async def person_page(database: Database, *, page_hash: bytes, browser_hash: bytes, now: datetime) -> PersonPage | None:
-    """The page on which this browser shows a person; None if it is another browser's, or over."""
-    return await database.row(_PAGE, page_hash=page_hash, browser_hash=browser_hash, now=now)
 
 
 async def sweep_browser_logins(database: Database, *, size: int, before: datetime) -> int:

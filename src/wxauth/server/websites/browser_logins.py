@@ -21,7 +21,7 @@ from wxauth.server.websites.browser_login_rows import (
     StoredLogin,
     delete_browser_login,
     find_browser_person,
-    lock_browser_login,
+    lock_browser_person,
     store_proof,
 )
 from wxauth.server.websites.doors import MAKES_BROWSER_LOGIN, Door
@@ -104,7 +104,7 @@ async def record_proof(
         login_id=new_id(now),
         browser_hash=hash_of(cookies.browser),
         cookie_hash=None if cookies.login is None else hash_of(cookies.login),
-        new_hash=hash_of(login_of(cookies.browser, proof.grant_id)),
+        new_hash=hash_of(login_of(cookies.browser, proof.id)),
         proved_after=proved_after(settings, now),
     )
 
@@ -145,11 +145,13 @@ async def _end(
     if cookies.login is None or settings.sso_ttl == 0:
         return
     async with database.begin() as transaction:
-        login = await lock_browser_login(transaction, hash_of(cookies.login), proved_after=proved_after(settings, now))
-        if login is None or login.user_id == other_than or of not in (None, login.user_id):
-            return
-        await delete_browser_login(transaction, login.id)
-        await end_sessions_of_browser_login(
-            transaction, login.id, user_id=login.user_id, by=Actor(str(login.user_id)), now=now
+        person = await lock_browser_person(
+            transaction, hash_of(cookies.login), client_id="", proved_after=proved_after(settings, now)
         )
-    log.info("browser_login_ended", user_id=login.user_id)
+        if person is None or person.id == other_than or of not in (None, person.id):
+            return
+        await delete_browser_login(transaction, person.login_id)
+        await end_sessions_of_browser_login(
+            transaction, person.login_id, user_id=person.id, by=Actor(str(person.id)), now=now
+        )
+    log.info("browser_login_ended", user_id=person.id)

@@ -11,8 +11,7 @@ from urllib.parse import urlencode
 
 from wxauth.errors import NotFound, RateLimited
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
@@ -24,24 +23,23 @@ from wxauth.server.websites.authorize import (
     SentBack,
     Unanswerable,
     check_request,
+    open_page,
     refusal,
     sent_back,
 )
 from wxauth.server.websites.browser_login_rows import (
     BrowserPerson,
-    PersonPage,
     lock_browser_person,
-    person_page,
     store_code_times,
 )
 from wxauth.server.websites.browser_logins import BrowserCookies, WayBack, person_in, proved_after
 from wxauth.server.websites.doors import DOORS, Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
-from wxauth.server.websites.grant_rows import add_grant, put_code, record_authorized
+from wxauth.server.websites.granting import add_with_code
 from wxauth.server.websites.id_tokens import IdTokenHints
-from wxauth.server.websites.models import GrantFields
-from wxauth.server.websites.requests import parse_parameters
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_secret, page_hashes
+from wxauth.server.websites.requests import Parameters, parse_parameters
+from wxauth.server.websites.rows import SiteLogin
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_secret
 from wxauth.server.websites.site_requests import SiteRequest
 
 CODES_PER_MINUTE: Final = 60
@@ -90,8 +88,7 @@ class Continuing:
 
         Raises: NotFound, SentBack, Unanswerable, OAuthError.
         """
-        page = await self._page(page_id, cookies)
-        parameters = parse_parameters(page.query)
+        page, parameters = await self._page(page_id, cookies)
         asked = await check_request(self.settings, self.database, self.hints, parameters)
         asked = asked.model_copy(update={"hinted_user_id": page.hinted_user_id})
         person = await self.person_for(asked, cookies)
@@ -106,15 +103,15 @@ class Continuing:
 
         Raises: NotFound, OAuthError.
         """
-        page = await self._page(page_id, cookies)
-        parameters = {**parse_parameters(page.query), **hint, "prompt": "login"}
-        return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
+        _, parameters = await self._page(page_id, cookies)
+        return f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint, 'prompt': 'login'})}"
 
-    async def _page(self, page_id: str, cookies: BrowserCookies) -> PersonPage:
-        page = await person_page(self.database, **page_hashes(page_id, cookies.browser), now=self.clock())
-        if page is None:
+    async def _page(self, page_id: str, cookies: BrowserCookies) -> tuple[SiteLogin, Parameters]:
+        """The page on which this browser shows a person, and the site's request. Raises: NotFound, OAuthError."""
+        page = await open_page(self.database, self.clock, page_id, cookies.browser)
+        if page.query is None:
             raise NotFound(NO_SUCH_PAGE)
-        return page
+        return page, parse_parameters(page.query)
 
     async def _give_code(
         self, asked: SiteRequest, cookies: BrowserCookies, *, shown: BrowserPerson, device: Device
@@ -136,9 +133,20 @@ class Continuing:
                 recent = [at for at in person.codes_at if at > now - _MINUTE]
                 is_admitted = len(recent) < CODES_PER_MINUTE
                 if is_admitted:
-                    await _store_code(
-                        transaction, person, asked, code, left=person.authenticated_at - after, device=device, now=now
-                    )
+                    if not await add_with_code(
+                        transaction,
+                        asked,
+                        person,
+                        code,
+                        door=Door.SSO,
+                        authenticated_at=person.authenticated_at,
+                        authenticated_by=person.authenticated_by,
+                        device=device,
+                        lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),  # as long as the login is
+                        browser_login_id=person.login_id,
+                        now=now,
+                    ):
+                        raise Unanswerable(Mistake.CLIENT)
                     await store_code_times(transaction, person, [*recent, now], client_id=name)
         except RateLimited:
             raise self._too_many(asked, "this person has too many requests under way") from None
@@ -158,36 +166,3 @@ def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> boo
     if asked.hinted_user_id not in (None, person.id):
         return False
     return not asked.requires_new_login and (asked.max_age is None or 0 < asked.max_age >= age)
-
-
-async def _store_code(
-    transaction: Transaction,
-    person: BrowserPerson,
-    asked: SiteRequest,
-    code: str,
-    *,
-    left: timedelta,
-    device: Device,
-    now: datetime,
-) -> None:
-    """Store a grant and its code, which is valid as long as the login is. Raises: Unanswerable."""
-    lasts = min(AUTHORIZATION_CODE_LASTS, left)
-    grant = GrantFields(
-        id=new_id(now),
-        client_id=asked.client.name,
-        scope=asked.scope,
-        door=Door.SSO,
-        app_id=person.app_id,
-        openid=person.openid,
-        approving_session_id=None,
-        authenticated_at=person.authenticated_at,
-        authenticated_by=person.authenticated_by,
-        browser_ip=device.ip,
-        browser_user_agent=device.user_agent,
-        expires_at=now + lasts,
-        browser_login_id=person.login_id,
-    )
-    if not await add_grant(transaction, grant):
-        raise Unanswerable(Mistake.CLIENT)
-    await put_code(transaction, grant.id, hash_of(code), asked, lasts=lasts, now=now)
-    await record_authorized(transaction, person, client_id=asked.client.name, door=Door.SSO, ip=device.ip, now=now)

@@ -60,10 +60,29 @@ class DoorOutcome(StrEnum):
     """WeChat or the database failed to answer, or gave an unexpected answer."""
 
 
+class ScanOutcome(StrEnum):
+    """How far a code to scan has come."""
+
+    STARTED = "started"
+    CLAIMED = "claimed"
+    APPROVED = "approved"
+    DENIED = "denied"
+    REDEEMED = "redeemed"
+    """The site has opened its session."""
+    EXPIRED = "expired"
+    """Nobody decided in time."""
+
+
 DOORS: Final = Counter(
     "wxauth_doors",
     "Logins to websites, by method and outcome.",
     "door",
     "outcome",
     first=[(door, outcome) for door in Door for outcome in DoorOutcome],
+)
+SCANS: Final = Counter(
+    "wxauth_scans",
+    "Scans for logins to websites, by the stage that they reached; expired ones are counted an hour later.",
+    "outcome",
+    first=ScanOutcome,
 )

@@ -75,7 +75,7 @@ async def type_number(
         async with turns.turn(hash_of(request_id)):
             outcome = await links.go_on(request_id, cookies, form.get("number", ""), device=device)
         if isinstance(outcome, TryAgain):
-            target = await links.target(outcome.page.app_id, link=outcome.page.link)
+            target = await links.target(outcome.page.site_app_id, link=outcome.page.link)
             return number_page(request, outcome, request_id, language, target=target)
     except NotFound:
         return message_page(request, "visit_gone", language, status=404)

@@ -5,15 +5,12 @@ link, so it may have been sent to somebody: only the number shows that the brows
 """
 
 import hmac
-import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from math import ceil
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
-from uuid import UUID
 
-from wxauth.errors import CodeUsed, InvalidCode, NotFound, ScanOver, WxAuthError
+from wxauth.errors import NotFound, WxAuthError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
@@ -23,43 +20,32 @@ from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession
-from wxauth.server.login.proof import Proofs
 from wxauth.server.sessions.devices import Device
-from wxauth.server.users.account import Caller
-from wxauth.server.websites import link_rows
-from wxauth.server.websites.authorize import onward_with_code, refused
+from wxauth.server.websites import rows
+from wxauth.server.websites.authorize import gone_on, open_page, refused, sent_back
 from wxauth.server.websites.browser_logins import BrowserCookies, Onward
-from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
-from wxauth.server.websites.durations import LINK_LASTS, NUMBER_LASTS
-from wxauth.server.websites.grant_rows import add_grant, lock_person, record_approval
-from wxauth.server.websites.link_rows import HeldLink, LinkPage, TypedNumber
-from wxauth.server.websites.models import GrantFields
+from wxauth.server.websites.doors import DOORS, Door, DoorOutcome
+from wxauth.server.websites.durations import SCAN_LASTS
+from wxauth.server.websites.granting import AnotherPerson, give_code, is_good
+from wxauth.server.websites.models import OPEN, SiteLoginFields, Stage
+from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.scan_limits import PressesUsedUp, ScanLimits
-from wxauth.server.websites.scan_rows import Verdict
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_scene, page_hashes
+from wxauth.server.websites.scans import DIGITS
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_scene, new_secret
 from wxauth.server.websites.url_links import UrlLinks
 
-DIGITS: Final = 6
+MAX_LINKS_PER_REQUEST: Final = 10
+MAX_WRONG_NUMBERS: Final = 3
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
-_NOT_HELD: Final = "this session has no such scan to decide upon"
 
 log = get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class ShownNumber:
-    """The number that the phone shows after an approval."""
-
-    number: str = field(repr=False)
-    expires_in: int
-    """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
     """A number was typed that cannot be right: the page is shown again."""
 
-    page: LinkPage
+    page: SiteLogin
     is_wrong: bool
     """Whether it was compared and counted. Otherwise nothing has been approved, or it has not six digits."""
 
@@ -74,7 +60,6 @@ class Links:
     apps: Apps
     sealer: Sealer
     scan_limits: ScanLimits
-    proofs: Proofs
     url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
@@ -93,156 +78,67 @@ class Links:
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
-        now, scene = self.clock(), new_scene()
-        page = await self._page(page_id, cookies, now=now)
-        base = await self._base(page.app_id) if page.link else None
+        page = await self._open(page_id, cookies)
+        base = await self._base(page.site_app_id) if page.link else None
         if base is None:
             raise NotFound("this site has no such link")
         await self.scan_limits.browsers.admit_address(device.ip)
-        if not await link_rows.put_link(
-            self.database,
-            new_id(now),
-            request_id=page.request_id,
-            scene_hash=hash_of(scene),
-            expires_at=now + LINK_LASTS,
-        ):
-            raise PressesUsedUp("the button of one page was pressed too often")
+        now, scene = self.clock(), new_scene()
+        async with self.database.begin() as transaction:
+            locked = await rows.lock(transaction, page.id, now=now)
+            if locked is None or not _is_open(locked, now=now):
+                raise NotFound(NO_SUCH_PAGE)
+            if locked.link_presses >= MAX_LINKS_PER_REQUEST:
+                raise PressesUsedUp("the button of one page was pressed too often")
+            locked.link_presses += 1
+            await rows.save(transaction, locked)
+            former = await rows.link_on(transaction, locked.id)
+            former = None if former is None else await rows.lock(transaction, former.id, now=now)
+            if former is not None:
+                await _end_link(transaction, former)
+            await rows.add(transaction, _link(locked, scene, now=now))
         return self._url(base, scene)
-
-    async def approve(self, caller: Caller, link_id: UUID, login_code: str, *, ip: str | None) -> ShownNumber | None:
-        """Approve a link that this session has claimed, and return the number to show; None if there is no such link.
-
-        The same `login_code` gets the same number again. Another one does not: a stolen access token must not read it.
-
-        Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson.
-        """
-        held = await link_rows.held_link(self.database, link_id, session_id=caller.session_id, now=self.clock())
-        if held is None:
-            return None
-        if held.verdict is not None:
-            return self._shown_again(held, login_code)
-        if held.expires_at <= self.clock():
-            raise ScanOver(_NOT_HELD)
-        try:
-            await self.proofs.prove(caller, login_code, ip=ip)
-        except (CodeUsed, InvalidCode):
-            # The same request may have been sent twice, and the other one has spent the code.
-            held = await link_rows.held_link(self.database, link_id, session_id=caller.session_id, now=self.clock())
-            if held is not None and held.verdict is not None:
-                return self._shown_again(held, login_code)
-            raise
-        number, now = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}", self.clock()
-        async with self.database.begin() as transaction:
-            person = await lock_person(transaction, caller.session_id, now=now)
-            held = await link_rows.lock_held_link(transaction, link_id, session_id=caller.session_id, now=now)
-            is_ours = person is not None and held is not None and held.verdict is None and held.expires_at > now
-            if is_ours and person is not None and held is not None:
-                sealed = self.sealer.seal(number.encode(), context=link_number_context(link_id))
-                await link_rows.decide_link(
-                    transaction,
-                    link_id,
-                    Verdict.APPROVED,
-                    login_code_hash=hash_of(login_code),
-                    number=sealed,
-                    now=now,
-                )
-                await record_approval(
-                    transaction,
-                    person,
-                    scan_id=held.id,
-                    client_id=held.client_id,
-                    browser_ip=held.browser_ip,
-                    ip=ip,
-                    now=now,
-                )
-        if person is None or held is None or (held.verdict is None and not is_ours):
-            raise ScanOver(_NOT_HELD)
-        if not is_ours:  # the same request, sent twice, was faster
-            return self._shown_again(held, login_code)
-        log.info("link_approved", scan_id=link_id, client_id=held.client_id, user_id=person.id)
-        return ShownNumber(number, int(NUMBER_LASTS.total_seconds()))
-
-    async def deny(self, caller: Caller, link_id: UUID) -> bool:
-        """Deny a link that this session has claimed. False if there is no such link. Idempotent.
-
-        Raises: ScanOver.
-        """
-        now = self.clock()
-        async with self.database.begin() as transaction:
-            person = await lock_person(transaction, caller.session_id, now=now)
-            held = await link_rows.lock_held_link(transaction, link_id, session_id=caller.session_id, now=now)
-            can_deny = person is not None and held is not None and held.verdict is None and held.expires_at > now
-            if can_deny:
-                await link_rows.decide_link(transaction, link_id, Verdict.DENIED, now=now)
-        if held is None:
-            return False
-        if not can_deny and held.verdict != Verdict.DENIED:
-            raise ScanOver(_NOT_HELD)
-        if can_deny:
-            DOORS.count(Door.LINK, DoorOutcome.REFUSED)
-            log.info("link_denied", scan_id=link_id, client_id=held.client_id)
-        return True
 
     async def go_on(self, page_id: str, cookies: BrowserCookies, typed: str, *, device: Device) -> Onward | TryAgain:
         """Take the browser back to the site, if the number is right, or the person has refused, or the third is wrong.
 
-        A number is counted before it is compared, so that of many at once three are compared.
+        The page is locked while a number is compared, so that of many at once three are.
 
         Raises: NotFound.
         """
-        now, number = self.clock(), "".join(typed.split())
-        hashes = page_hashes(page_id, cookies.browser)
+        seen, now, number = await self._open(page_id, cookies), self.clock(), "".join(typed.split())
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
         async with self.database.begin() as transaction:
-            session_id = await link_rows.approving_session(transaction, **hashes, now=now)
-            person = None if session_id is None else await lock_person(transaction, session_id, now=now)
-            page = await link_rows.lock_typed_number(transaction, **hashes, now=now)
-            if page is None:
+            page, link, person = await _lock_page_and_link(transaction, seen, now=now)
+            if page is None or not _is_open(page, now=now):
                 raise NotFound(NO_SUCH_PAGE)
-            can_be_right = page.number is not None and page.decided_at is not None and is_number
-            if page.decided_at is not None and page.decided_at + NUMBER_LASTS <= now:
-                can_be_right = False
-            if session_id is None or page.claimed_session_id != session_id:
-                can_be_right = False  # approved a moment ago: the next attempt sees it
-            is_right = can_be_right and await self._is_right(transaction, page, number)
-            is_last = can_be_right and not is_right and page.wrong_numbers + 1 >= link_rows.MAX_WRONG_NUMBERS
-            if is_last:
-                await link_rows.end_request(transaction, page.request_id, now=now)
-            if is_right and person is not None and not page.is_granted:
-                await _grant(transaction, person, page, now=now)
-        if page.verdict == Verdict.DENIED:
-            return refused(self.settings, page, "the person has refused")
-        if is_last:
-            DOORS.count(Door.LINK, DoorOutcome.REFUSED)
-            log.warning("link_numbers_used_up", client_id=page.client_id)
-            return refused(self.settings, page, "too many wrong numbers")
-        if not is_right:
-            return TryAgain(page, is_wrong=can_be_right)
-        if person is None:
-            return refused(self.settings, page, "the person may not log in any more")
-        assert page.link_id is not None  # of a right number
-        return await onward_with_code(
-            self.settings, self.database, self.clock, page, page.link_id, cookies, device=device
-        )
+            if link is not None and link.stage == Stage.REFUSED:
+                return refused(self.settings, page, "the person has refused")
+            if link is None or not is_number or not _has_number(link, now=now):
+                return TryAgain(page, is_wrong=False)
+            if not self._is_right(link, number):
+                is_last = await _count_wrong(transaction, page, link, now=now)
+                return self._used_up(page) if is_last else TryAgain(page, is_wrong=True)
+            if person is None or not is_good(link, link.granted_until, now=now):
+                return refused(self.settings, page, "the person may not log in any more")
+            code = new_secret()
+            try:
+                proof_id = await give_code(
+                    transaction, self.settings, link, person, code, cookies, ip=device.ip, now=now
+                )
+            except AnotherPerson as exc:
+                return Onward(sent_back(self.settings, page, **exc.answer))
+        return await gone_on(self.settings, self.database, link, person, code, cookies, proof_id, now=now)
 
-    async def _is_right(self, transaction: Transaction, page: TypedNumber, number: str) -> bool:
-        await link_rows.count_number(transaction, page.request_id)
-        assert page.link_id is not None
-        assert page.number is not None
-        expected = self.sealer.open(page.number, context=link_number_context(page.link_id))
-        is_right = hmac.compare_digest(expected, number.encode())
-        if is_right:
-            await link_rows.count_number(transaction, page.request_id, -1)
-        return is_right
+    def _used_up(self, page: SiteLogin) -> Onward:
+        DOORS.count(Door.LINK, DoorOutcome.REFUSED)
+        log.warning("link_numbers_used_up", client_id=page.client_id)
+        return refused(self.settings, page, "too many wrong numbers")
 
-    def _shown_again(self, held: HeldLink, login_code: str) -> ShownNumber:
-        """The number of an approved link, for who repeats the request. Raises: ScanOver."""
-        ends_at = None if held.decided_at is None else held.decided_at + NUMBER_LASTS
-        left = 0.0 if ends_at is None else (ends_at - self.clock()).total_seconds()
-        if held.number is None or held.login_code_hash != hash_of(login_code) or left <= 0:
-            raise ScanOver(_NOT_HELD)
-        number = self.sealer.open(held.number, context=link_number_context(held.id)).decode()
-        return ShownNumber(number, ceil(left))
+    def _is_right(self, link: SiteLogin, number: str) -> bool:
+        assert link.number is not None
+        expected = self.sealer.open(link.number, context=link_number_context(link.id))
+        return hmac.compare_digest(expected, number.encode())
 
     def _app(self, app_id: str | None) -> App | None:
         try:
@@ -269,29 +165,71 @@ class Links:
             parameters["env_version"] = self.settings.scan_env
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
 
-    async def _page(self, page_id: str, cookies: BrowserCookies, *, now: datetime) -> LinkPage:
-        page = await link_rows.link_page(self.database, **page_hashes(page_id, cookies.browser), now=now)
-        if page is None:
+    async def _open(self, page_id: str, cookies: BrowserCookies) -> SiteLogin:
+        page = await open_page(self.database, self.clock, page_id, cookies.browser)
+        if not _is_open(page, now=self.clock()):
             raise NotFound(NO_SUCH_PAGE)
         return page
 
 
-async def _grant(transaction: Transaction, person: UserInSession, page: TypedNumber, *, now: datetime) -> None:
-    """Store what the person has granted: they have been proved in both places only now."""
-    assert page.link_id is not None
-    assert page.decided_at is not None
-    grant = GrantFields(
-        id=page.link_id,
+def _is_open(page: SiteLogin, *, now: datetime) -> bool:
+    return page.expires_at > now and page.wrong_numbers < MAX_WRONG_NUMBERS
+
+
+def _has_number(link: SiteLogin, *, now: datetime) -> bool:
+    return link.number is not None and link.granted_until is not None and link.granted_until > now
+
+
+async def _lock_page_and_link(
+    transaction: Transaction, seen: SiteLogin, *, now: datetime
+) -> tuple[LockedLogin | None, LockedLogin | None, UserInSession | None]:
+    """Lock the person who has approved the last link of a page, the page, and the link.
+
+    No link: there is none, or it was approved or ended a moment ago, and the next attempt sees that.
+    """
+    before, person = await rows.link_on(transaction, seen.id), None
+    if before is not None and before.app_id is not None and before.openid is not None:
+        person = await rows.lock_person(transaction, app_id=before.app_id, openid=before.openid)
+    page = await rows.lock(transaction, seen.id, now=now)
+    link = None if before is None else await rows.lock(transaction, before.id, now=now)
+    if before is None or link is None or link.openid != before.openid or link.claimed_session_id is None:
+        return page, None, None
+    return page, link, person if link.openid is not None else None
+
+
+async def _count_wrong(transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime) -> bool:
+    """Count a wrong number. The last one ends the request with all that belongs to it: then returns True."""
+    page.wrong_numbers += 1
+    is_last = page.wrong_numbers >= MAX_WRONG_NUMBERS
+    if is_last:
+        page.expires_at = max(now, page.created_at)
+        await _end_link(transaction, link)
+    await rows.save(transaction, page)
+    return is_last
+
+
+async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
+    """End a link that has not led to a code: nobody has claimed it any more."""
+    if link.stage in (*OPEN, Stage.APPROVED):
+        link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
+        link.app_id = link.openid = link.number = link.login_code_hash = None
+        await rows.save(transaction, link)
+
+
+def _link(page: SiteLogin, scene: str, *, now: datetime) -> SiteLoginFields:
+    """A new link of a page."""
+    expires_at = min(now + SCAN_LASTS, page.expires_at)
+    return SiteLoginFields(
+        **page.asked,
+        id=new_id(now),
         client_id=page.client_id,
-        scope=page.scope,
         door=Door.LINK,
-        app_id=person.app_id,
-        openid=person.openid,
-        approving_session_id=page.claimed_session_id,
-        authenticated_at=page.decided_at,
-        authenticated_by=AMR[Door.LINK],
         browser_ip=page.browser_ip,
         browser_user_agent=page.browser_user_agent,
-        expires_at=page.decided_at + NUMBER_LASTS,
+        created_at=now,
+        expires_at=expires_at,
+        kept_until=expires_at,
+        browser_hash=page.browser_hash,
+        pressed_on=page.id,
+        scene_hash=hash_of(scene),
     )
-    await add_grant(transaction, grant)

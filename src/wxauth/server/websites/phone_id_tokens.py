@@ -22,8 +22,9 @@ from wxauth.server.login.proof import Proofs
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.users.account import Caller
 from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
-from wxauth.server.websites.grant_rows import lock_person, record_authorized
+from wxauth.server.websites.granting import record_authorized
 from wxauth.server.websites.id_tokens import id_token
+from wxauth.server.websites.rows import lock_caller
 from wxauth.server.websites.site_tokens import count_redeemed
 
 LASTS_SECONDS: Final = 300
@@ -99,7 +100,7 @@ async def _authorized(
 ) -> tuple[Client, UserInSession]:
     """Record that the person who has the session at this moment may log in, with the client as it is now."""
     async with database.begin() as transaction:
-        person = await lock_person(transaction, caller.session_id, now=now)
+        person = await lock_caller(transaction, caller, now=now)
         if person is None:
             raise InvalidToken("the session has ended")
         client = await _client(transaction, client_id)

@@ -12,9 +12,9 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.websites import scan_rows
+from wxauth.server.websites import rows
+from wxauth.server.websites.rows import ShownCode
 from wxauth.server.websites.scan_limits import ScanLimits
-from wxauth.server.websites.scan_rows import ShownScan
 from wxauth.server.websites.secrets import SCENE, hash_of
 from wxauth.server.wechat.api import CodePicture, WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
@@ -58,7 +58,7 @@ class ScanPictures:
         """The picture of an open scan. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
-            scan = await scan_rows.shown_scan(self._database, hash_of(scene), now=self._clock())
+            scan = await rows.shown_code(self._database, hash_of(scene), now=self._clock())
         if scan is None:
             raise NotFound("there is no open scan of this scene")
         if self._settings.scan_code == "link":
@@ -71,11 +71,11 @@ class ScanPictures:
             making.add_done_callback(lambda _: self._being_made.pop(scan.id, None))
         return await asyncio.shield(making)  # others may wait for it after this request is cancelled
 
-    async def _make(self, scan: ShownScan, scene: str) -> CodePicture:
+    async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
-        return await scan_rows.keep_picture(self._database, scan.id, picture)
+        return await rows.keep_picture(self._database, scan.id, picture)
 
-    async def _mini_program_code(self, scan: ShownScan, scene: str) -> CodePicture | None:
+    async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
         """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""
         settings = self._settings
         try:

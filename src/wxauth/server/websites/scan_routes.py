@@ -16,8 +16,7 @@ from wxauth.server.login.dependencies import PROOF_FAILURES
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.bodies import ClaimedAnswer, ClaimRequest, NumberAnswer, claimed_answer
-from wxauth.server.websites.dependencies import LinksDep, ScansDep
-from wxauth.server.websites.scan_rows import Verdict
+from wxauth.server.websites.dependencies import ScansDep
 from wxauth.server.websites.scanning_phones import PhoneDep
 
 router = Router("scans")
@@ -46,7 +45,7 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, scans: ScansDep, devi
     failures=[*PROOF_FAILURES, ScanOver],
 )
 async def approve_scan(
-    caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, links: LinksDep, device: DeviceDep
+    caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, device: DeviceDep
 ) -> NumberAnswer | None:
     """The person approves: the site gets a session. Idempotent: 204 again until the code would have expired.
 
@@ -56,15 +55,11 @@ async def approve_scan(
     `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
     the session's identity. The session also gets the new `session_key`.
     """
-    shown = await links.approve(caller, scan_id, body.login_code, ip=device.ip)
-    if shown is not None:
-        return {"number": shown.number, "expires_in": shown.expires_in}
-    await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
-    return None
+    shown = await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
+    return None if shown is None else {"number": shown.number, "expires_in": shown.expires_in}
 
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=Title("Deny a login", "拒绝该网站"), failures=[ScanOver])
-async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, links: LinksDep, device: DeviceDep) -> None:
+async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: DeviceDep) -> None:
     """The person denies the login: the site gets nothing."""
-    if not await links.deny(caller, scan_id):
-        await scans.decide(caller, scan_id, Verdict.DENIED, ip=device.ip)
+    await scans.deny(caller, scan_id, ip=device.ip)

@@ -1,7 +1,8 @@
-"""The scan: a phone claims the code that a site shows, and the person approves or denies the login."""
+"""The phone claims the code that a site shows, or the link that its browser has followed, and approves or denies."""
 
 import re
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
 from typing import Final
@@ -11,7 +12,6 @@ from wxauth.errors import (
     CodeUsed,
     InvalidCode,
     LoginTooOld,
-    RateLimited,
     ScanForwarded,
     ScanOver,
     ScanTaken,
@@ -22,24 +22,26 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
+from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import STAFF_ROLES, UserInSession
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.limits.rates import USER_CODES
 from wxauth.server.login.proof import Proofs
 from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
-from wxauth.server.websites import scan_rows
+from wxauth.server.websites import rows
 from wxauth.server.websites.browser_logins import is_web_view
-from wxauth.server.websites.doors import AMR, DOORS, MAKES_BROWSER_LOGIN, Door, DoorOutcome
-from wxauth.server.websites.durations import CLAIM_LASTS, SCAN_LASTS
-from wxauth.server.websites.grant_rows import add_grant, lock_person, record_approval
-from wxauth.server.websites.link_rows import claim_link, lock_open_link
-from wxauth.server.websites.models import GrantFields
-from wxauth.server.websites.scan_rows import SCANS, ClaimedScan, OpenScan, ScanOutcome, Verdict
+from wxauth.server.websites.doors import AMR, DOORS, MAKES_BROWSER_LOGIN, SCANS, Door, DoorOutcome, ScanOutcome
+from wxauth.server.websites.durations import CLAIM_LASTS, NUMBER_LASTS, OUTCOME_KEPT, SCAN_LASTS
+from wxauth.server.websites.granting import approve
+from wxauth.server.websites.models import Stage
+from wxauth.server.websites.rows import OpenLogin, SiteLogin
 from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of
 
-WRONG_USER_CODES: Final = 5
-"""How many wrong codes one user may type per minute."""
+DIGITS: Final = 6
+"""How many digits the number has that a person types after a link."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
 
@@ -47,6 +49,7 @@ BY_LINK: Final = frozenset({1286, 1065, 1194})
 """WeChat's entry scenes for pages opened by a link outside WeChat: a plaintext scheme, an encrypted one, a URL Link. A
 link opened inside WeChat (1167) was sent to somebody."""
 
+_BY_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
 _NOT_HELD: Final = "this session has no such scan to decide upon"
 
 log = get_logger()
@@ -84,21 +87,31 @@ class Claim:
 class Claimed:
     """A scan that a phone has claimed, and by which door."""
 
-    scan: OpenScan
+    scan: OpenLogin
     door: Door
     sso_ttl: int | None
     """How many seconds its browser may log in to other sites after the approval; None: not at all."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShownNumber:
+    """The number that the phone shows after it has approved a link."""
+
+    number: str = field(repr=False)
+    expires_in: int
+    """Seconds."""
+
+
 @part
 class Scans:
-    """Lets a phone claim, approve or deny a scan."""
+    """Lets a phone claim, approve or deny a login."""
 
     clock: Clock
     settings: Settings
     user_codes: UserCodes
     database: Database
     proofs: Proofs
+    sealer: Sealer
 
     async def claim(self, caller: Caller, opening: ScanOpening, *, ip: str | None) -> Claimed:
         """Claim a scan for this session, which may then decide.
@@ -124,165 +137,163 @@ class Scans:
             is_stale_staff=is_staff
             and not await is_fresh(self.database, caller.session_id, longest=settings.admin_fresh_login, now=now),
         )
-        if door is Door.TYPED:
-            await _count_try(self.database, caller, now=now)
+        if door is Door.TYPED:  # counted before it is looked up, so that of many at once only five pass
+            await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
-            scan = await scan_rows.lock_open_scan(
+            login = await rows.lock_open(
                 transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now
             )
-            refusal = None if scan is None else await _refusal(transaction, scan, asked, now=now)
-            if scan is None and scene_hash is not None and door is Door.SCAN:
-                scan = await lock_open_link(transaction, scene_hash, now=now)
-                if scan is not None:
-                    door, refusal = Door.LINK, await _refusal_of_link(transaction, scan, asked, opening, now=now)
-            elif scan is not None and refusal is None and opening.entry_scene in BY_LINK and door is Door.SCAN:
-                refusal = ScanForwarded("a link has opened the page, and this scene is of a picture")
-            if scan is not None and refusal is None:
-                if door is Door.LINK:
-                    await claim_link(transaction, scan.id, session_id=asked.session_id, now=now)
-                else:
-                    await scan_rows.store_claim(transaction, scan, session_id=asked.session_id, door=door, now=now)
-        if scan is None:
+            refusal = None
+            if login is not None:
+                is_link = login.door == Door.LINK
+                refusal = _refusal_of_link(asked, opening) if is_link else _refusal_of_code(login, asked, opening)
+                refusal = refusal or await _taken(transaction, login, asked, now=now)
+                if refusal is None:
+                    login.door = door = Door.LINK if is_link else door
+                    login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
+                    # From now on it is kept for longer than if nobody had answered it.
+                    login.kept_until = max(login.kept_until, login.scan_ends_at + OUTCOME_KEPT)
+                    await rows.save(transaction, login)
+        if login is None:
             raise ScanOver("there is no such scan that could be decided upon")
-        if door is Door.TYPED:
-            await scan_rows.give_try_back(self.database, asked.user_id)
-        fields = {"scan_id": scan.id, "client_id": scan.client_id, "user_id": asked.user_id}
+        if asked.door is Door.TYPED:
+            await USER_CODES.uncount_user(self.database, caller.user)
+        fields = {"scan_id": login.id, "client_id": login.client_id, "user_id": asked.user_id}
         if refusal is not None:
             log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
             raise refusal
         if door is not Door.LINK:
             SCANS.count(ScanOutcome.CLAIMED)
-        log.info("scan_claimed", same_network=scan.same_network, door=door, **fields)
-        return Claimed(scan, door, self._sso_ttl(scan, door))
+        log.info("scan_claimed", same_network=login.same_network, door=door, **fields)
+        return Claimed(login, door, self._sso_ttl(login, door))
 
-    def _sso_ttl(self, scan: OpenScan, door: Door) -> int | None:
-        is_shared = scan.sso and scan.is_page and not is_web_view(scan.browser_user_agent or "")
+    def _sso_ttl(self, login: OpenLogin, door: Door) -> int | None:
+        is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
         return (self.settings.sso_ttl or None) if is_shared and door in MAKES_BROWSER_LOGIN else None
 
-    async def approve(self, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
-        """Approve a scan that this session has claimed, proved by a new `wx.login`. Idempotent.
+    async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> ShownNumber | None:
+        """Approve what this session has claimed, proved by a new `wx.login`. Idempotent.
 
-        WeChat is asked only while the scan can still be approved. Changes in the meantime are detected when the verdict
-        is stored.
+        After a link, returns a number. The same `login_code` gets the same number again. Another one does not: a stolen
+        access token must not read it.
+
+        WeChat is asked only while the login can still be approved. Changes in the meantime are detected when the
+        verdict is stored.
 
         Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
-        if await _is_approved(self.database, self.clock, caller, scan_id):
-            return
-        try:
-            await self.proofs.prove(caller, login_code, ip=ip)
-        except (CodeUsed, InvalidCode):
-            # The same request may have been sent twice, and the other one has spent the code.
-            if await _is_approved(self.database, self.clock, caller, scan_id):
-                return
-            raise
-        await self.decide(caller, scan_id, Verdict.APPROVED, ip=ip)
+        login = await self._held(caller, login_id)
+        if login.stage == Stage.CLAIMED:
+            try:
+                await self.proofs.prove(caller, login_code, ip=ip)
+            except (CodeUsed, InvalidCode):
+                # The same request may have been sent twice, and the other one has spent the code.
+                login = await self._held(caller, login_id)
+                if login.stage == Stage.CLAIMED:
+                    raise
+            else:
+                login = await self._decide(caller, login_id, Stage.APPROVED, login_code, ip=ip)
+        if login.door != Door.LINK:
+            return None
+        left = 0.0 if login.granted_until is None else (login.granted_until - self.clock()).total_seconds()
+        if login.number is None or login.login_code_hash != hash_of(login_code) or left <= 0:
+            raise ScanOver(_NOT_HELD)
+        number = self.sealer.open(login.number, context=link_number_context(login.id)).decode()
+        return ShownNumber(number, ceil(left))
 
-    async def decide(self, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
-        """Store the verdict on a scan that this session has claimed. Idempotent.
+    async def deny(self, caller: Caller, login_id: UUID, *, ip: str | None) -> None:
+        """Deny what this session has claimed. Idempotent. Raises: ScanOver."""
+        await self._decide(caller, login_id, Stage.REFUSED, ip=ip)
+
+    async def _held(self, caller: Caller, login_id: UUID) -> SiteLogin:
+        """The login, if this session has claimed it and has not denied it. Raises: ScanOver."""
+        login = await rows.login_by_id(self.database, login_id)
+        if login is None or login.stage == Stage.REFUSED or not _is_held(login, caller, now=self.clock()):
+            raise ScanOver(_NOT_HELD)
+        return login
+
+    async def _decide(
+        self, caller: Caller, login_id: UUID, verdict: Stage, login_code: str = "", *, ip: str | None
+    ) -> SiteLogin:
+        """Store the verdict on a login that this session has claimed. Idempotent.
 
         Raises: ScanOver.
         """
-        now, session_id = self.clock(), caller.session_id
+        now = self.clock()
         async with self.database.begin() as transaction:
-            person = await lock_person(transaction, session_id, now=now)
-            scan = await scan_rows.lock_claimed_scan(transaction, scan_id, session_id=session_id, now=now)
-            if person is not None and scan is not None and scan.verdict is None:
-                await scan_rows.store_verdict(transaction, scan_id, verdict)
-                if verdict is Verdict.APPROVED:
-                    await _grant(transaction, person, scan, session_id=session_id, ip=ip, now=now)
-        if person is None or scan is None or scan.verdict not in (None, verdict):
-            raise ScanOver(_NOT_HELD)
-        if scan.verdict is not None:  # the same one was stored before
-            return
-        SCANS.count(ScanOutcome(verdict))
-        if verdict is Verdict.DENIED:
-            DOORS.count(Door(scan.door), DoorOutcome.REFUSED)
-        fields = {"scan_id": scan_id, "client_id": scan.client_id, "user_id": person.id}
-        log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
+            person = await rows.lock_caller(transaction, caller, now=now)
+            login = await rows.lock(transaction, login_id, now=now)
+            if person is None or login is None or not _is_held(login, caller, now=now):
+                raise ScanOver(_NOT_HELD)
+            if login.stage != Stage.CLAIMED:  # the same verdict was stored before
+                if (login.stage == Stage.REFUSED) != (verdict is Stage.REFUSED):
+                    raise ScanOver(_NOT_HELD)
+                return login
+            door = login.taken_door
+            login.stage = verdict
+            if verdict is Stage.APPROVED:
+                until = login.scan_ends_at
+                if door is Door.LINK:
+                    until, number = now + NUMBER_LASTS, f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
+                    login.number = self.sealer.seal(number.encode(), context=link_number_context(login_id))
+                    login.login_code_hash = hash_of(login_code)
+                approve(login, person, authenticated_at=now, authenticated_by=AMR[door], until=until)
+                await record_event(
+                    transaction,
+                    EventType.SCAN_APPROVED,
+                    by=Actor(str(person.id), ip),
+                    at=now,
+                    user_id=person.id,
+                    app_id=person.app_id,
+                    data={"scan_id": login.id, "client_id": login.client_id, "browser_ip": login.browser_ip},
+                )
+            await rows.save(transaction, login)
+        is_approved = verdict is Stage.APPROVED
+        if door is not Door.LINK:
+            SCANS.count(ScanOutcome.APPROVED if is_approved else ScanOutcome.DENIED)
+        if not is_approved:
+            DOORS.count(door, DoorOutcome.REFUSED)
+        what = f"{'link' if door is Door.LINK else 'scan'}_{'approved' if is_approved else 'denied'}"
+        log.info(what, scan_id=login_id, client_id=login.client_id, user_id=person.id)
+        return login
 
 
-async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, now: datetime) -> WxAuthError | None:
-    """Why this session may not claim the scan; None if it may."""
-    may_be_forwarded = not (scan.user_code or scan.is_page) if claim.door is Door.TYPED else not claim.by_camera
-    if may_be_forwarded:
+def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
+    """Whether the session has claimed the login, and may still decide, or repeat what it has decided."""
+    until = login.granted_until or login.scan_ends_at
+    return login.door in _BY_PHONE and login.claimed_session_id == caller.session_id and until > now
+
+
+def _refusal_of_code(login: OpenLogin, claim: Claim, opening: ScanOpening) -> WxAuthError | None:
+    """Why this session may not claim the login of a code, whoever has claimed it; None if it may."""
+    is_typed = claim.door is Door.TYPED
+    if not (login.user_code or login.is_page) if is_typed else not claim.by_camera:
         return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
-    if (scan.near or claim.must_be_near) and not scan.same_network:
+    if opening.entry_scene in BY_LINK and not is_typed:
+        return ScanForwarded("a link has opened the page, and this scene is of a picture")
+    if (login.near or claim.must_be_near) and not login.same_network:
         return ScanTooFar("phone and browser are not known to be in one network")
-    if claim.is_stale_staff and ADMIN_SCOPE in scan.scopes:
+    if claim.is_stale_staff and ADMIN_SCOPE in login.scopes:
         return LoginTooOld()
-    return await _taken(transaction, scan, claim, now=now)
+    return None
 
 
-async def _refusal_of_link(
-    transaction: Transaction, link: OpenScan, claim: Claim, opening: ScanOpening, *, now: datetime
-) -> WxAuthError | None:
-    """Why this session may not claim the link, whatever `SCAN_ENTRY` allows; None if it may."""
+def _refusal_of_link(claim: Claim, opening: ScanOpening) -> WxAuthError | None:
+    """Why this session may not claim the login of a link, whatever `SCAN_ENTRY` allows; None if it may."""
     if opening.entry_scene not in BY_LINK or opening.by_camera:
         return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
     if claim.is_staff:
         return ScanTooFar("administrators and support staff scan a code with the camera")
-    return await _taken(transaction, link, claim, now=now)
+    return None
 
 
-async def _taken(transaction: Transaction, scan: OpenScan, claim: Claim, *, now: datetime) -> WxAuthError | None:
-    holder_id, since = scan.claimed_session_id, scan.claimed_at
+async def _taken(transaction: Transaction, login: OpenLogin, claim: Claim, *, now: datetime) -> WxAuthError | None:
+    holder_id, since = login.claimed_session_id, login.claimed_at
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
         holder = await user_of_session(transaction, holder_id)
         if holder not in (None, claim.user_id):
             return ScanTaken("another user has claimed it")
     return None
-
-
-async def _count_try(database: Database, caller: Caller, *, now: datetime) -> None:
-    """Count an attempt to type a code. Raises: RateLimited."""
-    number, until = await scan_rows.count_try(database, caller.user.id, now=now)
-    if number > WRONG_USER_CODES:
-        raise RateLimited("too many wrong codes of this user", retry_after=max(1, ceil((until - now).total_seconds())))
-
-
-async def _is_approved(database: Database, clock: Clock, caller: Caller, scan_id: UUID) -> bool:
-    """Whether this session has approved the scan. Raises: ScanOver, if it no longer can."""
-    claim = await scan_rows.held_claim(database, scan_id, session_id=caller.session_id, now=clock())
-    if claim is None or claim.verdict == Verdict.DENIED:
-        raise ScanOver(_NOT_HELD)
-    return claim.verdict == Verdict.APPROVED
-
-
-async def _grant(
-    transaction: Transaction,
-    person: UserInSession,
-    scan: ClaimedScan,
-    *,
-    session_id: UUID,
-    ip: str | None,
-    now: datetime,
-) -> None:
-    """Store what the person has granted, and record the approval."""
-    grant = GrantFields(
-        id=scan.id,
-        client_id=scan.client_id,
-        scope=scan.scope,
-        door=Door(scan.door),
-        app_id=person.app_id,
-        openid=person.openid,
-        approving_session_id=session_id,
-        authenticated_at=now,
-        authenticated_by=AMR[Door(scan.door)],
-        browser_ip=scan.browser_ip,
-        browser_user_agent=scan.browser_user_agent,
-        expires_at=scan.expires_at,
-    )
-    await add_grant(transaction, grant)
-    await record_approval(
-        transaction,
-        person,
-        scan_id=scan.id,
-        client_id=scan.client_id,
-        browser_ip=scan.browser_ip,
-        ip=ip,
-        now=now,
-    )
 
 
 def scene_in(url: str, *, issuer: str) -> str | None:

@@ -12,14 +12,14 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.parts import part
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import site_request_rows
+from wxauth.server.websites import rows
+from wxauth.server.websites.doors import SCANS, ScanOutcome
 from wxauth.server.websites.durations import LINK_REQUEST_LASTS, OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS
-from wxauth.server.websites.models import LoginPageFields, RequestBinding, SiteRequestFields
+from wxauth.server.websites.models import RequestFields, SiteLoginFields
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
+from wxauth.server.websites.rows import Adding
 from wxauth.server.websites.scan_limits import ScanLimits
-from wxauth.server.websites.scan_rows import SCANS, ScanOutcome
 from wxauth.server.websites.secrets import UserCodes, hash_of, new_scene, new_secret, page_id_of
-from wxauth.server.websites.site_request_rows import Adding, NewScan
 
 INTERVAL: Final = 2
 """Seconds between two polls."""
@@ -27,14 +27,10 @@ INTERVAL: Final = 2
 _ATTEMPTS: Final = 5
 
 
-class SiteRequest(RequestBinding):
+class SiteRequest(RequestFields):
     """A site's checked request to log a person in."""
 
     client: Client
-    scope: str
-    """The scopes to grant, separated by spaces."""
-    state: str | None
-    response_mode: str
     prompts: frozenset[str]
     max_age: int | None
     """Seconds."""
@@ -52,9 +48,8 @@ class SiteRequest(RequestBinding):
 
 @dataclass(frozen=True, slots=True)
 class StartedScan:
-    """A new scan and its secrets."""
+    """A new scan's secrets."""
 
-    id: UUID
     scene: str = field(repr=False)
     user_code: str = field(repr=False)
     secret: str = field(repr=False)
@@ -92,17 +87,10 @@ class SiteRequests:
         # Checked first, so that a single browser cannot use up the client's limit.
         await self.scan_limits.browsers.admit_address(ip)
         await self.scan_limits.clients.admit(client.name)
-        browser = Device(ip, None if ip is None else user_agent)
-        for _ in range(_ATTEMPTS):
-            now, device_code = self.clock(), new_secret()
-            request = _request(client, scope, browser, lasts=SCAN_LASTS, kept=OUTCOME_KEPT, now=now)
-            started, scan = _scan(self.user_codes, device_code, now=now)
-            added = await site_request_rows.add_device(
-                self.database, request, scan, device_code_hash=hash_of(device_code)
-            )
-            if _is_added(added):
-                return started
-        raise StorageUnavailable("no user code is free")
+        browser, now, device_code = Device(ip, None if ip is None else user_agent), self.clock(), new_secret()
+        login = _login(RequestFields(scope=scope), client, browser, lasts=SCAN_LASTS, kept=OUTCOME_KEPT, now=now)
+        login.device_code_hash = hash_of(device_code)
+        return await self._add_with_code(login, device_code)
 
     async def start_for_page(
         self, asked: SiteRequest, *, browser: Device, cookie: str, has_link: bool = False
@@ -113,16 +101,8 @@ class SiteRequests:
         """
         lasts = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
-        for _ in range(_ATTEMPTS):
-            now = self.clock()
-            request = _request(asked.client, asked.scope, browser, lasts=lasts, now=now)
-            page_id = page_id_of(cookie, request.id)
-            started, scan = _scan(self.user_codes, page_id, now=now)
-            page = _page(asked, request.id, page_id, cookie)
-            added = await site_request_rows.add_page(self.database, request, page, scan)
-            if _is_added(added):
-                return started
-        raise StorageUnavailable("no user code is free")
+        login, page_id = _page(asked, browser, cookie, lasts=lasts, now=self.clock())
+        return await self._add_with_code(login, page_id)
 
     async def start_page_with_button(
         self,
@@ -144,25 +124,39 @@ class SiteRequests:
             await self.scan_limits.pages.admit_address(browser.ip)
         else:  # whose neighbours behind one address must not use up its pages
             await self.scan_limits.pages.admit(str(browser_login_id))
-        request = _request(asked.client, asked.scope, browser, lasts=VISIT_LASTS, now=self.clock())
-        page_id = page_id_of(cookie, request.id)
-        page = _page(asked, request.id, page_id, cookie)
-        added = await site_request_rows.add_page_without_scan(
-            self.database, request, page, browser_login_id=browser_login_id, query=query
-        )
-        if added is Adding.CLIENT_REMOVED:
-            raise invalid_client("the client has just been removed")
+        login, page_id = _page(asked, browser, cookie, lasts=VISIT_LASTS, now=self.clock())
+        login.browser_login_id, login.query = browser_login_id, query
+        _check_client(await rows.add(self.database, login))
         return page_id
 
+    async def _add_with_code(self, login: SiteLoginFields, secret: str) -> StartedScan:
+        """Store a login with a code to scan. Raises: OAuthError."""
+        for _ in range(_ATTEMPTS):
+            scene = new_scene()
+            user_code, login.user_code_hash = self.user_codes.new()
+            login.scene_hash = hash_of(scene)
+            added = await rows.add(self.database, login)
+            _check_client(added)
+            if added is Adding.ADDED:
+                SCANS.count(ScanOutcome.STARTED)
+                return StartedScan(scene, user_code, secret)
+        raise StorageUnavailable("no user code is free")
 
-def _request(
-    client: Client, scope: str, browser: Device, *, lasts: timedelta, kept: timedelta = timedelta(0), now: datetime
-) -> SiteRequestFields:
-    """A request to be stored, and how long it is kept after its end if nobody answers it."""
-    return SiteRequestFields(
+
+def _login(
+    asked: RequestFields,
+    client: Client,
+    browser: Device,
+    *,
+    lasts: timedelta,
+    kept: timedelta = timedelta(0),
+    now: datetime,
+) -> SiteLoginFields:
+    """A login to be stored, and how long it is kept after its end if nobody answers it."""
+    return SiteLoginFields(
+        **asked.asked,
         id=new_id(now),
         client_id=client.name,
-        scope=scope,
         browser_ip=browser.ip,
         browser_user_agent=browser.user_agent,
         created_at=now,
@@ -171,37 +165,17 @@ def _request(
     )
 
 
-def _page(asked: SiteRequest, request_id: UUID, page_id: str, cookie: str) -> LoginPageFields:
-    return LoginPageFields(
-        request_id=request_id,
-        page_hash=hash_of(page_id),
-        browser_hash=hash_of(cookie),
-        redirect_uri=asked.redirect_uri,
-        state=asked.state,
-        response_mode=asked.response_mode,
-        nonce=asked.nonce,
-        code_challenge=asked.code_challenge,
-        hinted_user_id=asked.hinted_user_id,
-    )
+def _page(
+    asked: SiteRequest, browser: Device, cookie: str, *, lasts: timedelta, now: datetime
+) -> tuple[SiteLoginFields, str]:
+    """A login that a page shows, and the id in the page's URLs."""
+    login = _login(asked, asked.client, browser, lasts=lasts, now=now)
+    page_id = page_id_of(cookie, login.id)
+    login.page_hash, login.browser_hash = hash_of(page_id), hash_of(cookie)
+    return login, page_id
 
 
-def _scan(user_codes: UserCodes, secret: str, *, now: datetime) -> tuple[StartedScan, NewScan]:
-    """A new scan with its secrets, and as it is stored."""
-    scan_id, scene = new_id(now), new_scene()
-    user_code, user_code_hash = user_codes.new()
-    stored = NewScan(
-        scan_id=scan_id,
-        scene_hash=hash_of(scene),
-        user_code_hash=user_code_hash,
-        scan_expires_at=now + SCAN_LASTS,
-    )
-    return StartedScan(scan_id, scene, user_code, secret), stored
-
-
-def _is_added(added: Adding) -> bool:
-    """Whether a scan was stored; false if its user code is taken. Raises: OAuthError, if its client was removed."""
+def _check_client(added: Adding) -> None:
+    """Check that a login was not refused because its client was removed. Raises: OAuthError."""
     if added is Adding.CLIENT_REMOVED:
         raise invalid_client("the client has just been removed")
-    if added is Adding.ADDED:
-        SCANS.count(ScanOutcome.STARTED)
-    return added is Adding.ADDED

@@ -28,7 +28,7 @@ from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import challenge_of
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, Door, DoorOutcome
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, SCANS, Door, DoorOutcome, ScanOutcome
 from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.oauth_errors import (
     AUTHORIZATION_PENDING,
@@ -38,7 +38,6 @@ from wxauth.server.websites.oauth_errors import (
     invalid_oauth_request,
 )
 from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
-from wxauth.server.websites.scan_rows import SCANS, ScanOutcome
 from wxauth.server.websites.secrets import hash_of
 from wxauth.tokens.verifier import Verifier
 

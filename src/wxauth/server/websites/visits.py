@@ -8,6 +8,7 @@ import asyncio
 import re
 import secrets
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -33,39 +34,25 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.models import Client
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import STAFF_ROLES, UserInSession
+from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import Entering, LacksUnionid
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import visit_rows
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, Asking, sent_back
-from wxauth.server.websites.browser_login_rows import Proof
-from wxauth.server.websites.browser_logins import (
-    BrowserCookies,
-    Onward,
-    WayBack,
-    end_login_of_another,
-    onward_to,
-    proves_login,
-    record_proof,
-)
+from wxauth.server.websites import rows
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, Asking, open_page, sent_back
+from wxauth.server.websites.browser_logins import BrowserCookies, Onward, WayBack, end_login_of_another, onward_to
 from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
-from wxauth.server.websites.grant_rows import (
-    AnotherPerson,
-    add_grant,
-    lock_visitor,
-    put_code,
-    record_authorized,
-)
-from wxauth.server.websites.models import GrantFields
+from wxauth.server.websites.durations import OUTCOME_KEPT, VISIT_LASTS
+from wxauth.server.websites.granting import AnotherPerson, approve, give_code
+from wxauth.server.websites.models import SiteLoginFields, Stage
+from wxauth.server.websites.rows import SiteLogin
 from wxauth.server.websites.scan_limits import PressesUsedUp, ScanLimits
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, code_of, hash_of, page_hashes, page_id_of
-from wxauth.server.websites.visit_rows import LockedVisit, Visit, VisitOutcome
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, code_of, hash_of, page_id_of
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 CALLBACK_EXTRA_SECONDS: Final = 2.0
@@ -73,8 +60,29 @@ CALLBACK_EXTRA_SECONDS: Final = 2.0
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
 """Seconds between two checks for the outcome of the first callback."""
 
+MAX_VISITS_PER_REQUEST: Final = 10
+"""How often a browser may go to WeChat's page for one request."""
+
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
+
+
+class VisitOutcome(StrEnum):
+    """The outcome of a visit to WeChat's page."""
+
+    LOGGED_IN = "logged_in"
+    """The site has got a code."""
+    ACCESS_DENIED = "access_denied"
+    LOGIN_REQUIRED = "login_required"
+    """Another person than the site's `id_token_hint` names has logged in."""
+    TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
+    SERVER_ERROR = "server_error"
+    SNAPSHOT = "snapshot"
+    """WeChat has shown a snapshot; the person may try again."""
+    AGAIN = "again"
+    """WeChat refused the code; the person may try again."""
+
+
 _DENIED: Final = (AccountDisabled, AccountLeaving, SignUpClosed, SignUpRefused, WeChatUserBlocked, LacksUnionid)
 _TRY_LATER: Final = (WeChatRateLimited, WeChatUnavailable, WeChatTimeout, SignUpUnavailable, StorageUnavailable)
 _OUTCOMES: Final = {
@@ -139,11 +147,8 @@ class Visits:
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
-        hashes = page_hashes(page_id, cookie)
-        page = await visit_rows.page_to_press(self.database, **hashes, now=self.clock())
-        if page is None:
-            raise NotFound(NO_SUCH_PAGE)
-        door = Door.WEBSITE if page.has_scene else Door.ACCOUNT
+        page = await open_page(self.database, self.clock, page_id, cookie)
+        door = Door.ACCOUNT if page.scene_hash is None else Door.WEBSITE
         app_id = page.website_app_id if door is Door.WEBSITE else page.account_app_id
         if app_id is None:
             raise NotFound("this site has no such app")
@@ -157,16 +162,17 @@ class Visits:
             DOORS.count(door, _OUTCOMES[outcome])
             return _with_error(self.settings, page, outcome)
         now, state = self.clock(), secrets.token_hex(_STATE_BYTES)
-        if not await visit_rows.add_visit(
-            self.database,
-            new_id(now),
-            **hashes,
-            state_hash=hash_of(state),
-            door=door,
-            app_id=app_id,
-            now=now,
-        ):
-            raise PressesUsedUp("the button of one page was pressed too often")
+        async with self.database.begin() as transaction:
+            locked = await rows.lock(transaction, page.id, now=now)
+            if locked is None or locked.expires_at <= now:
+                raise NotFound(NO_SUCH_PAGE)
+            if locked.presses >= MAX_VISITS_PER_REQUEST:
+                raise PressesUsedUp("the button of one page was pressed too often")
+            locked.presses += 1
+            locked.expires_at = max(locked.expires_at, now + VISIT_LASTS)
+            locked.kept_until = max(locked.kept_until, locked.expires_at)
+            await rows.save(transaction, locked)
+            await rows.add(transaction, _visit(locked, door, app_id, state, now=now))
         return _wechats_page(self.settings, app, door, state)
 
     async def finish(self, callback: WeChatCallback, *, device: Device) -> Onward:
@@ -178,7 +184,7 @@ class Visits:
             raise NotFound("no state of ours")
         hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.cookie)}
         code_hash = hash_of(callback.code)
-        visit = await visit_rows.take_visit(self.database, **hashes, code_hash=code_hash, now=self.clock())
+        visit = await self._take(hashes, code_hash)
         if visit is not None:
             # Continues even if the browser closes the connection, because it may come again.
             work = self.background.start(self._settle(visit, callback, device=device), name="wechat_visit")
@@ -194,9 +200,21 @@ class Visits:
             return Onward(to)
         return onward_to(to, callback.cookies, visit.proof_id)
 
-    async def _settle(self, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
+    async def _take(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
+        """Take a visit. Returns it for the first callback, None for all others."""
+        now = self.clock()
+        async with self.database.begin() as transaction:
+            found = await rows.login_of_state(transaction, **hashes)
+            visit = None if found is None else await rows.lock(transaction, found.id, now=now)
+            if visit is None or visit.wechat_code_hash is not None or visit.expires_at <= now:
+                return None
+            visit.stage, visit.wechat_code_hash = Stage.CLAIMED, code_hash
+            await rows.save(transaction, visit)
+        return visit
+
+    async def _settle(self, visit: SiteLogin, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
         """Identify the visitor, and store the outcome for callbacks that wait for it."""
-        door, fields = Door(visit.door), {"client_id": visit.client_id, "app_id": visit.app_id}
+        door, fields = visit.taken_door, {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
             if not callback.code:
                 raise VisitRefused("the person has refused")
@@ -208,18 +226,26 @@ class Visits:
         except AnotherPerson:
             outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
-            outcome = _outcome_of(exc, door, **fields)
+            outcome = _outcome_of(exc, door, client_id=visit.client_id, app_id=visit.app_id)
         except Exception:
             log.exception("visit_failed", door=door, **fields)
             outcome = VisitOutcome.SERVER_ERROR
         DOORS.count(door, _OUTCOMES[outcome])
         try:
-            await visit_rows.settle_visit(self.database, visit.id, outcome)
+            await self._fail(visit, outcome)
         except StorageUnavailable:
             log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
         return outcome
 
-    async def _enter(self, visit: Visit, callback: WeChatCallback, door: Door, *, device: Device) -> bool:
+    async def _fail(self, visit: SiteLogin, outcome: VisitOutcome) -> None:
+        """Store that nobody has logged in by a visit, and why."""
+        async with self.database.begin() as transaction:
+            locked = await rows.lock(transaction, visit.id, now=self.clock())
+            if locked is not None and locked.outcome is None:
+                locked.stage, locked.outcome = Stage.REFUSED, outcome
+                await rows.save(transaction, locked)
+
+    async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door, *, device: Device) -> bool:
         """Exchange WeChat's code, find or create the user, and make the site's code.
 
         Returns False if the user may not log in, or the client has been removed.
@@ -228,9 +254,7 @@ class Visits:
         identity, wechat_ms = await self.entering.exchange_code(app, callback.code)
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
-        if is_closed_to_staff and await visit_rows.has_any_role(
-            self.database, STAFF_ROLES, **ids, unionid=identity.unionid
-        ):
+        if is_closed_to_staff and await rows.has_any_role(self.database, STAFF_ROLES, **ids, unionid=identity.unionid):
             raise VisitRefused(
                 "administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE"
             )
@@ -238,12 +262,19 @@ class Visits:
         login, database_ms = await self.entering.record_identity(app, identity, expires_in=None, device=device, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
-            person = await lock_visitor(transaction, **ids)
-            pending = None if person is None else await visit_rows.lock_visit(transaction, visit.id)
-            if person is not None and pending is not None:
-                await _grant(transaction, self.settings, person, pending, callback, door=door, device=device, now=now)
-        if person is None or pending is None:
-            return False
+            person = await rows.lock_person(transaction, **ids)
+            pending = None if person is None else await rows.lock(transaction, visit.id, now=now)
+            if person is None or pending is None or pending.outcome is not None:
+                return False
+            # The press was the login.
+            pressed_at, until = pending.created_at, pending.expires_at
+            approve(pending, person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=until)
+            pending.outcome = VisitOutcome.LOGGED_IN
+            pending.browser_ip, pending.browser_user_agent = device.ip, device.user_agent
+            pending.kept_until = max(pending.kept_until, until + OUTCOME_KEPT)
+            code = code_of(callback.cookie, callback.state)
+            cookies = callback.cookies
+            await give_code(transaction, self.settings, pending, person, code, cookies, ip=device.ip, now=now)
         if pending.sso:
             await end_login_of_another(self.database, self.settings, callback.cookies, person.id, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
@@ -268,7 +299,24 @@ def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
     return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
 
-async def _wait_for_outcome(settings: Settings, database: Database, hashes: dict[str, bytes]) -> Visit:
+def _visit(page: SiteLogin, door: Door, app_id: str, state: str, *, now: datetime) -> SiteLoginFields:
+    """A new visit of a page's browser to WeChat's page."""
+    return SiteLoginFields(
+        **page.asked,
+        id=new_id(now),
+        client_id=page.client_id,
+        door=door,
+        app_id=app_id,
+        created_at=now,
+        expires_at=now + VISIT_LASTS,
+        kept_until=now + VISIT_LASTS,
+        browser_hash=page.browser_hash,
+        pressed_on=page.id,
+        state_hash=hash_of(state),
+    )
+
+
+async def _wait_for_outcome(settings: Settings, database: Database, hashes: dict[str, bytes]) -> SiteLogin:
     """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
 
     Raises: NotFound.
@@ -276,7 +324,7 @@ async def _wait_for_outcome(settings: Settings, database: Database, hashes: dict
     loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
     while True:
-        visit = await visit_rows.find_visit(database, **hashes)
+        visit = await rows.login_of_state(database, **hashes)
         if visit is None:
             raise NotFound("this browser has no such visit")
         if visit.wechat_code_hash is None or visit.outcome is not None or loop.time() >= deadline:
@@ -284,53 +332,7 @@ async def _wait_for_outcome(settings: Settings, database: Database, hashes: dict
         await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
 
-async def _grant(
-    transaction: Transaction,
-    settings: Settings,
-    person: UserInSession,
-    visit: LockedVisit,
-    callback: WeChatCallback,
-    *,
-    door: Door,
-    device: Device,
-    now: datetime,
-) -> None:
-    """Store what the person has granted, by pressing the button, the site's code, and the login of the browser."""
-    login = None
-    if proves_login(settings, door, callback.cookies, is_shared=visit.sso):
-        proof = Proof(
-            grant_id=visit.id,
-            client_id=visit.client_id,
-            user_id=person.id,
-            app_id=person.app_id,
-            openid=person.openid,
-            authenticated_at=visit.created_at,
-            authenticated_by=AMR[door],
-        )
-        login = await record_proof(transaction, settings, proof, callback.cookies, now=now)
-    grant = GrantFields(
-        id=visit.id,
-        client_id=visit.client_id,
-        scope=visit.scope,
-        door=door,
-        app_id=person.app_id,
-        openid=person.openid,
-        approving_session_id=None,
-        authenticated_at=visit.created_at,
-        authenticated_by=AMR[door],
-        browser_ip=device.ip,
-        browser_user_agent=device.user_agent,
-        expires_at=visit.expires_at,
-        browser_login_id=None if login is None else login.id,
-    )
-    code = code_of(callback.cookie, callback.state)
-    await visit_rows.approve_visit(transaction, visit)
-    await add_grant(transaction, grant)
-    await put_code(transaction, grant.id, hash_of(code), visit, now=now)
-    await record_authorized(transaction, person, client_id=visit.client_id, door=door, ip=device.ip, now=now)
-
-
-def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str, app_id: str) -> VisitOutcome:
+def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str, app_id: str | None) -> VisitOutcome:
     fields = {"door": door, "client_id": client_id, "app_id": app_id}
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
@@ -351,13 +353,13 @@ def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str
 
 
 def _destination(
-    settings: Settings, clock: Clock, visit: Visit, outcome: VisitOutcome, callback: WeChatCallback
+    settings: Settings, clock: Clock, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback
 ) -> WayBack | str:
     """Where the browser continues, without WeChat's code and state."""
     if outcome is VisitOutcome.LOGGED_IN:
-        if visit.is_redeemed:
+        if visit.stage == Stage.REDEEMED:
             return _page(settings, visit, callback, "done")
-        if visit.code_expires_at is None or visit.code_expires_at <= clock():
+        if visit.openid is None or visit.code_expires_at is None or visit.code_expires_at <= clock():
             return _page(settings, visit, callback, "over")
         code = code_of(callback.cookie, callback.state)
         return sent_back(settings, visit, code=code)
@@ -366,8 +368,9 @@ def _destination(
     return _with_error(settings, visit, outcome)
 
 
-def _page(settings: Settings, visit: Visit, callback: WeChatCallback, name: str) -> str:
-    return f"{settings.issuer}{AUTHORIZE_PATH}/{page_id_of(callback.cookie, visit.request_id)}/wechat/{name}"
+def _page(settings: Settings, visit: SiteLogin, callback: WeChatCallback, name: str) -> str:
+    assert visit.pressed_on is not None
+    return f"{settings.issuer}{AUTHORIZE_PATH}/{page_id_of(callback.cookie, visit.pressed_on)}/wechat/{name}"
 
 
 def _with_error(settings: Settings, asking: Asking, outcome: VisitOutcome) -> WayBack:

@@ -1,0 +1,371 @@
+"""The statements for logins to sites, by any door.
+
+What is decided about a login is decided while its row is locked: lock it, read it, change its fields, `save` them. So
+the second of two at once sees what the first has done. Everything that gives a session is decided while the user is
+locked, too: there, all sessions of a user are ended, as bans, merges and erasures do. Locks are taken in this order, so
+that nobody waits in a circle:
+
+1. the user, and then what is changed only under this lock: the user's sessions and the logins of the user's browsers;
+2. the site's client, then the row of the login, by one statement; the row of a page before that of a press on it.
+
+A new row waits for its client alone.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Literal, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ip_addresses import NEARBY
+from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
+from wxauth.server.users.account import Caller
+from wxauth.server.websites.doors import SCANS, Door, ScanOutcome
+from wxauth.server.websites.durations import SCAN_LASTS
+from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields
+from wxauth.server.wechat.api import CodePicture
+
+_ATTEMPTS: Final = 3
+
+Person = TypeVar("Person", bound=UserInSession)
+
+
+class Adding(StrEnum):
+    """Whether a login has been stored, and why not."""
+
+    ADDED = "added"
+    CODE_TAKEN = "code_taken"
+    """Another one has its user code."""
+    CLIENT_REMOVED = "client_removed"
+
+
+class SiteLogin(SiteLoginFields):
+    """A stored login, with what its site was added with."""
+
+    title: str
+    redirect_uris: list[str]
+    scopes: list[str]
+    near: bool
+    user_code: bool
+    sso: bool
+    link: bool
+    site_app_id: str | None
+    account_app_id: str | None
+    website_app_id: str | None
+    proof_id: UUID | None
+    """The proof of which the value of its browser's login is made; None without such a login, or if it has ended."""
+
+
+class LockedLogin(SiteLogin):
+    """A login whose row is locked."""
+
+    user_id: UUID | None
+    """The user of its identity."""
+    is_phone_in: bool
+    """Whether the phone's session that has claimed it is still open; false if none has."""
+
+
+class OpenLogin(SiteLogin):
+    """A login that a phone may claim. Its row is locked."""
+
+    same_network: bool | None
+    """Whether browser and phone are in the same network; None if an address is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownCode:
+    """A code to scan whose picture is requested."""
+
+    id: UUID
+    app_id: str | None
+    """The app of the site."""
+    content: bytes | None
+    """The picture; None if it has not been made yet."""
+    content_type: Literal["image/jpeg", "image/png"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredPicture:
+    content_type: Literal["image/jpeg", "image/png"]
+    content: bytes
+
+
+_COLUMNS: Final = tuple(SiteLoginFields.model_fields)
+_FOR_GOOD: Final = {
+    *RequestFields.model_fields,
+    *("id", "client_id", "created_at", "page_hash", "browser_hash", "query", "pressed_on", "device_code_hash"),
+    *("poll_interval", "polled_at", "scene_hash", "user_code_hash", "state_hash"),
+}
+"""The columns that no decision changes."""
+_CHANGED: Final = tuple(name for name in _COLUMNS if name not in _FOR_GOOD)
+
+
+def _listed(names: Collection[str], before: str = "", ip: str = "browser_ip") -> str:
+    return ", ".join(ip if name == "browser_ip" else f"{before}{name}" for name in names)
+
+
+_GIVEN_IP: Final = ":browser_ip::text::inet"
+_LOGIN_COLUMNS: Final = f"""
+SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
+       c.title, c.redirect_uris, c.scopes, c.near, c.user_code, c.sso, c.link, c.app_id AS site_app_id,
+       c.account_app_id, c.website_app_id,
+       (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id"""  # noqa: S608 - put together from constants
+_LOGIN: Final = f"{_LOGIN_COLUMNS} FROM site_logins l JOIN clients c ON c.name = l.client_id"
+_OPEN_STAGES: Final = ", ".join(repr(stage.value) for stage in OPEN)
+_OPEN: Final = f"""
+ l.stage IN ({_OPEN_STAGES}) AND l.created_at > :scanned_since AND l.expires_at > :now"""
+
+# The user code may be taken: then nothing is stored.
+_ADD: Final = Statement[UUID](f"""
+INSERT INTO site_logins ({_listed(_COLUMNS)}) VALUES ({_listed(_COLUMNS, ":", _GIVEN_IP)})
+ON CONFLICT DO NOTHING RETURNING id
+""")  # noqa: S608 - put together from constants
+_BY_ID: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.id = :id")
+_BY_PAGE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.page_hash = :page_hash AND l.browser_hash = :browser_hash")
+_BY_STATE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.state_hash = :state_hash AND l.browser_hash = :browser_hash")
+_BY_DEVICE_CODE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.device_code_hash = :code_hash")
+_BY_CODE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.code_hash = :code_hash")
+# A press ends the link before.
+_LINK: Final = Statement[SiteLogin](
+    f"{_LOGIN} WHERE l.pressed_on = :page_id AND l.door = '{Door.LINK}' ORDER BY l.pressed_on, l.id DESC LIMIT 1"
+)
+# Settles the race of two that decide: the second waits here, and then sees what the first has stored.
+_LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS}, i.user_id,
+       EXISTS (SELECT FROM sessions s
+                WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now) AS is_phone_in
+  FROM site_logins l JOIN clients c ON c.name = l.client_id
+  LEFT JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
+ WHERE l.id = :id
+   FOR KEY SHARE OF c FOR UPDATE OF l
+""")  # noqa: S608 - put together from constants
+# Settles the race of two phones.
+_LOCK_OPEN: Final = Statement[OpenLogin](f"""{_LOGIN_COLUMNS},
+       {NEARBY.network_in_sql("l.browser_ip")} = {NEARBY.network_in_sql(":ip::text::inet")} AS same_network
+  FROM site_logins l JOIN clients c ON c.name = l.client_id
+ WHERE (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[])) AND {_OPEN}
+   FOR KEY SHARE OF c FOR UPDATE OF l
+""")
+_SAVE: Final = Statement[Nothing](f"""
+UPDATE site_logins SET ({_listed(_CHANGED)}) = ROW ({_listed(_CHANGED, ":", _GIVEN_IP)})
+ WHERE id = :id
+""")  # noqa: S608 - put together from constants
+# Settles the race of two polls: the second waits here, and then sees when the first one came.
+_POLL: Final = Statement[bool]("""
+WITH before AS (
+    SELECT id, polled_at + make_interval(secs => poll_interval) > :now AS is_too_early
+      FROM site_logins WHERE id = :id FOR UPDATE
+)
+UPDATE site_logins l
+   SET polled_at = :now, poll_interval = poll_interval + CASE WHEN before.is_too_early THEN :more ELSE 0 END
+  FROM before WHERE l.id = before.id
+RETURNING COALESCE(before.is_too_early, false)
+""")
+_OPEN_SESSION: Final = Statement[Nothing]("""
+WITH opened AS (
+    INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
+                          client_id, scope, authenticated_at, authenticated_by)
+    SELECT :session_id, :user_id, app_id, openid, browser_ip, browser_user_agent, :now, :now, :expires_at, client_id,
+           scope, authenticated_at, authenticated_by
+      FROM site_logins WHERE id = :id
+)
+INSERT INTO website_sessions (client_id, session_id, browser_login_id)
+SELECT client_id, :session_id, browser_login_id FROM site_logins WHERE id = :id
+""")
+_SWEEP: Final = Statement[bool](f"""
+DELETE FROM site_logins WHERE id = ANY (ARRAY(
+    SELECT id FROM site_logins l
+     WHERE kept_until < :now
+       AND COALESCE((SELECT kept_until FROM site_logins page WHERE page.id = l.pressed_on), l.kept_until) < :now
+     LIMIT :size FOR UPDATE SKIP LOCKED))
+RETURNING user_code_hash IS NOT NULL AND stage IN ({_OPEN_STAGES}) AS has_expired
+""")  # noqa: S608 - put together from constants
+
+_SHOWN_CODE: Final = Statement[ShownCode](f"""
+SELECT l.id, c.app_id, p.content, p.content_type
+  FROM site_logins l JOIN clients c ON c.name = l.client_id LEFT JOIN scan_pictures p ON p.login_id = l.id
+ WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND {_OPEN}
+""")  # noqa: S608 - put together from constants
+# Settles the race of two processes that make the same picture: both get the one that was stored first.
+_KEEP_PICTURE: Final = Statement[_StoredPicture]("""
+INSERT INTO scan_pictures (login_id, content_type, content)
+SELECT id, :content_type, :content FROM site_logins WHERE id = :id
+ON CONFLICT (login_id) DO UPDATE SET login_id = excluded.login_id
+RETURNING content_type, content
+""")
+
+_LOCK_USER: Final = Statement[UUID]("""
+SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
+   FOR NO KEY UPDATE OF users
+""")
+_PERSON: Final = Statement[UserInSession](f"""
+SELECT {USER}, i.app_id, i.openid
+  FROM identities i JOIN users ON users.id = i.user_id
+ WHERE i.app_id = :app_id AND i.openid = :openid
+   AND {MAY_LOG_IN}
+""")  # noqa: S608 - put together from constants
+_PERSON_IN_SESSION: Final = Statement[UserInSession](f"""
+SELECT {USER}, s.app_id, s.openid
+  FROM sessions s JOIN users ON users.id = s.user_id
+ WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
+""")  # noqa: S608 - put together from constants
+_HAS_ANY_ROLE: Final = Statement[bool]("""
+SELECT EXISTS (
+    SELECT FROM users
+     WHERE roles && :roles::text[]
+       AND id IN (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
+                   UNION ALL SELECT user_id FROM unionids WHERE unionid = :unionid))
+""")
+
+
+async def add(asked: Database | Transaction, login: SiteLoginFields) -> Adding:
+    """Store a new login."""
+    try:
+        added = await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS})
+    except asyncpg.ForeignKeyViolationError:
+        return Adding.CLIENT_REMOVED
+    return Adding.CODE_TAKEN if added is None else Adding.ADDED
+
+
+async def save(transaction: Transaction, login: SiteLogin) -> None:
+    """Store what has been changed of a locked login."""
+    await transaction.run(_SAVE, id=login.id, **{name: getattr(login, name) for name in _CHANGED})
+
+
+async def login_by_id(database: Database, login_id: UUID) -> SiteLogin | None:
+    """The login with this id."""
+    return await database.row(_BY_ID, id=login_id)
+
+
+async def login_on_page(asked: Database | Transaction, *, page_hash: bytes, browser_hash: bytes) -> SiteLogin | None:
+    """The login that a browser shows; None if it is another browser's."""
+    return await asked.row(_BY_PAGE, page_hash=page_hash, browser_hash=browser_hash)
+
+
+async def login_of_state(asked: Database | Transaction, *, state_hash: bytes, browser_hash: bytes) -> SiteLogin | None:
+    """The visit to WeChat's page with this state; None if it is another browser's."""
+    return await asked.row(_BY_STATE, state_hash=state_hash, browser_hash=browser_hash)
+
+
+async def login_of_device(transaction: Transaction, code_hash: bytes) -> SiteLogin | None:
+    """The login of a device code."""
+    return await transaction.row(_BY_DEVICE_CODE, code_hash=code_hash)
+
+
+async def login_of_code(transaction: Transaction, code_hash: bytes) -> SiteLogin | None:
+    """The login of an authorization code. A newer code replaces the former one."""
+    return await transaction.row(_BY_CODE, code_hash=code_hash)
+
+
+async def link_on(transaction: Transaction, page_id: UUID) -> SiteLogin | None:
+    """The last link to WeChat that a page's browser has been given."""
+    return await transaction.row(_LINK, page_id=page_id)
+
+
+async def lock(transaction: Transaction, login_id: UUID, *, now: datetime) -> LockedLogin | None:
+    """Lock a login; None if it was deleted, as with its client."""
+    return await transaction.row(_LOCK, id=login_id, now=now)
+
+
+async def lock_open(
+    transaction: Transaction,
+    *,
+    scene_hash: bytes | None,
+    user_code_hashes: Sequence[bytes],
+    ip: str | None,
+    now: datetime,
+) -> OpenLogin | None:
+    """Lock the login of this scene, or of a user code with one of these hashes.
+
+    None if there is none that can still be decided.
+    """
+    return await transaction.row(
+        _LOCK_OPEN,
+        scene_hash=scene_hash,
+        user_code_hashes=user_code_hashes,
+        ip=ip,
+        scanned_since=now - SCAN_LASTS,
+        now=now,
+    )
+
+
+async def lock_person(transaction: Transaction, *, app_id: str, openid: str) -> UserInSession | None:
+    """Lock the user of an identity, even during a merge; None if the user cannot log in."""
+    identity = {"app_id": app_id, "openid": openid}
+    return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
+
+
+async def lock_caller(transaction: Transaction, caller: Caller, *, now: datetime) -> UserInSession | None:
+    """Lock the user of a caller's session, even during a merge; None if user or session can no longer log in."""
+    identity = {"app_id": caller.user.app_id, "openid": caller.user.openid}
+    session = {"session_id": caller.session_id, "now": now}
+    return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON_IN_SESSION, session)
+
+
+async def lock_with_user(
+    transaction: Transaction,
+    lock: Statement[UUID],
+    whose: Mapping[str, object],
+    read: Statement[Person],
+    what: Mapping[str, object],
+) -> Person | None:
+    """Lock a user with `lock`, and read the same user with `read`; None if that finds nobody.
+
+    `whose` are the parameters of the first, `what` those of the second.
+    """
+    for _ in range(_ATTEMPTS):
+        # None if a merge was under way: then the identity belongs to the remaining user.
+        locked_id = await transaction.value(lock, **whose)
+        person = await transaction.row(read, **what)
+        if person is None or person.id == locked_id:  # else it has moved to another user meanwhile
+            return person
+    return None
+
+
+async def poll_is_too_early(transaction: Transaction, login_id: UUID, *, more: int, now: datetime) -> bool:
+    """Store the time of a device's poll. If it comes too early, the interval is `more` seconds longer from now on."""
+    return bool(await transaction.value(_POLL, id=login_id, more=more, now=now))
+
+
+async def open_session(
+    transaction: Transaction, login: LockedLogin, session_id: UUID, *, expires_at: datetime, now: datetime
+) -> None:
+    """Open the site's session for a locked login whose user is locked."""
+    await transaction.run(
+        _OPEN_SESSION, id=login.id, session_id=session_id, user_id=login.user_id, expires_at=expires_at, now=now
+    )
+
+
+async def shown_code(database: Database, scene_hash: bytes, *, now: datetime) -> ShownCode | None:
+    """The code to scan of this scene, until it is decided."""
+    return await database.row(_SHOWN_CODE, scene_hash=scene_hash, scanned_since=now - SCAN_LASTS, now=now)
+
+
+async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
+    """Store a code's picture. Returns the stored one: this picture, unless another was stored first."""
+    try:
+        stored = await database.row(
+            _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content
+        )
+    except asyncpg.ForeignKeyViolationError:  # the login has just been deleted
+        return picture
+    return picture if stored is None else CodePicture(stored.content, stored.content_type)
+
+
+async def has_any_role(
+    database: Database, roles: Collection[str], *, app_id: str, openid: str, unionid: str | None
+) -> bool:
+    """Whether the user of this identity, or of this unionid, has one of these roles."""
+    ids = {"app_id": app_id, "openid": openid, "unionid": unionid}
+    return bool(await database.value(_HAS_ANY_ROLE, roles=sorted(roles), **ids))
+
+
+async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> int:
+    """Delete logins whose time is over, at most `size`. Returns how many."""
+    swept = await database.values(_SWEEP, now=now, size=size)
+    SCANS.count(ScanOutcome.EXPIRED, number=sum(swept))
+    return len(swept)
