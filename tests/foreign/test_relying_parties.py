@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from tests.docs import DOCS, code_blocks
+from tests.docs import DOCS, ROOT, code_blocks
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import NODE_TESTS, needs, needs_relying_parties, run_node_tests
 from tests.world import bearer
@@ -133,7 +134,7 @@ def test_a_browser_posts_the_answer_to_a_site_that_asks_for_a_form(world: dict[s
 
 @pytest.mark.node
 @pytest.mark.parametrize("library", ["auth_js", "better_auth"])
-def test_a_library_that_is_set_up_as_the_guide_shows(world: dict[str, str], library: str, tmp_path: Path) -> None:
+def test_a_library_that_is_set_up_as_the_example_shows(world: dict[str, str], library: str, tmp_path: Path) -> None:
     for block in code_blocks(GUIDE, "js"):
         if named := re.match(r"// ([\w.]+)\.js\n", block):
             (tmp_path / f"{named[1]}.mjs").write_text(block)
@@ -295,12 +296,11 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-async def test_a_python_product_logs_in_and_out_as_the_guide_shows(
+async def test_a_python_product_logs_in_and_out_as_the_example_shows(
     world: dict[str, str], name: str, tmp_path: Path
 ) -> None:
     product, python, port = PRODUCTS[name], needs_relying_parties(), str(free_port())
-    for block in code_blocks(GUIDE, "python"):
-        (tmp_path / block.split()[1]).write_text(block)
+    shutil.copytree(ROOT / "examples/openid", tmp_path, dirs_exist_ok=True)
     site = f"http://127.0.0.1:{port}"
     env = {
         "WXAUTH_ISSUER": world["SERVICE_URL"],
