@@ -99,12 +99,16 @@ async def test_its_requests_are_signed_as_webhooks_are(asking: Ask, hook: Receiv
 async def test_what_it_says_counts_from_the_first_token(asking: Ask, hook: Receiver, rows: asyncpg.Connection) -> None:
     login = await asking(sign_up_roles=["member"], claims={"tier": "$attributes.tier"})
     hook.usual = saying(
-        allow=True, external_id="10023", roles=["editor", "admin"], attributes={"tier": "gold"}, nickname="小明"
+        allow=True,
+        external_id="10023",
+        roles=["editor", "admin"],
+        attributes={"tier": "gold", "no": None, "has": {"no": None}},
+        nickname="小明",
     )
     user = (await login("alice"))["user"]
     told = {name: user[name] for name in ("external_id", "roles", "nickname")}
     assert told == {"external_id": "10023", "roles": ["member", "editor"], "nickname": "小明"}
-    assert json.loads(await rows.fetchval("SELECT attributes::text FROM users")) == {"tier": "gold"}
+    assert json.loads(await rows.fetchval("SELECT attributes::text FROM users")) == {"tier": "gold", "has": {}}
     created = await rows.fetchval("SELECT data FROM events WHERE type = 'user.created'")
     assert json.loads(created) == {"roles": ["member", "editor"]}
     assert (await login("bob", nickname="Bob"))["user"]["nickname"] == "Bob"
@@ -224,6 +228,7 @@ async def test_an_answer_that_is_none_refuses_or_allows_as_the_settings_say(
     assert (await rows.fetchval("SELECT count(*) FROM users"), len(hook.got)) == (0, 1)
     login = await asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
     assert (await login("alice"))["is_new_user"] is True
+    assert await rows.fetchval("SELECT data FROM events WHERE type = 'user.created'") == '{"hook": "not_asked"}'
     hook.released.set()
 
 
@@ -242,6 +247,26 @@ async def test_after_five_failures_in_a_row_it_is_not_asked_for_ten_seconds(
     for n in range(4):
         problem_of(await login.ask(f"person-{n}"), "sign_up_unavailable", 503)
     assert len(hook.got) == 10
+
+
+async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(
+    asking: Ask, hook: Receiver, rows: asyncpg.Connection
+) -> None:
+    login = await asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
+    hook.usual = 429
+    for n in range(6):
+        await login(f"person-{n}")
+    hook.usual = saying(allow=False)
+    problem_of(await login.ask("mallory"), "sign_up_refused", 403)
+    hook.usual = "hang"
+    for n in range(5):
+        await login(f"late-{n}")
+    hook.released.set()
+    hook.usual = saying(allow=False)
+    await login("mallory")
+    assert len(hook.got) == 6 + 1 + 5
+    created = await rows.fetch("SELECT data FROM events WHERE type = 'user.created'")
+    assert [row["data"] for row in created] == 12 * ['{"hook": "not_asked"}']
 
 
 async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(

@@ -90,7 +90,7 @@ class EventType(StrEnum):
 
 
 SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
-    EventType.USER_CREATED: ("roles",),
+    EventType.USER_CREATED: ("roles", "hook"),
     EventType.USER_MERGED: ("former_id", "by"),
     EventType.USER_SPLIT: ("new_user_id", "former_ids", "app_ids", "kept_app_ids"),
     EventType.IDENTITY_ADDED: (),

@@ -447,7 +447,10 @@ def _signing_up(login: Login, ids: _Ids, now: datetime) -> dict[str, object]:
         "external_id": welcome.external_id,
         "attributes": welcome.attributes or None,
         "event_id": new_id(now),
-        "created_data": {"roles": login.roles} if login.roles else {},
+        "created_data": {
+            **({"roles": login.roles} if login.roles else {}),
+            **({"hook": "not_asked"} if welcome.is_unasked else {}),
+        },
     }
 
 

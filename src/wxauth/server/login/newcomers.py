@@ -18,6 +18,8 @@ class Welcome:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     nickname: str | None = None
     """Only if the request has none."""
+    is_unasked: bool = False
+    """Whether the user comes in without an answer of the operator's service."""
 
 
 class Newcomers(Protocol):

@@ -6,13 +6,14 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from enum import StrEnum
 from time import perf_counter
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import SignUpRefused, SignUpUnavailable
+from wxauth.server.attributes.attributes import patched
 from wxauth.server.attributes.bodies import AttributesPatch
 from wxauth.server.clients.clients import TITLE
 from wxauth.server.core.clock import Clock
@@ -34,14 +35,15 @@ from wxauth.server.wechat.client import WeChatIdentity
 MAX_ANSWER: Final = 16 * 1024
 """Bytes of an answer that are read."""
 FAILURES_IN_A_ROW: Final = 5
-"""After as many, a process does not ask for `PAUSE`."""
+"""After as many, a process does not ask for `PAUSE`. If a failure lets people in, only time-outs count: others cost no
+time, and a pause would let everybody in."""
 PAUSE: Final = timedelta(seconds=10)
 
 _OK: Final = 200
 _MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "external_id": TypeAdapter(ExternalId),
     "roles": TypeAdapter(list[Role]),
-    "attributes": TypeAdapter(AttributesPatch),
+    "attributes": TypeAdapter(Annotated[AttributesPatch, AfterValidator(lambda patch: patched({}, patch))]),
     "nickname": TypeAdapter(Nickname),
 }
 """What an answer may say about the new user."""
@@ -88,6 +90,10 @@ def make_sign_up_hook(
 
 class HookFailed(Exception):
     """The hook gave no usable answer. The text says why, without any text of the hook's."""
+
+
+class HookTimedOut(HookFailed):
+    """The hook gave no answer in time."""
 
 
 class SignUpHook:
@@ -139,10 +145,10 @@ class SignUpHook:
             answer = await self.ask({"type": "sign_up", "data": about}, now=now)
         except HookFailed as exc:
             if outcome is HookOutcome.FAILED:
-                self._note_failure()
+                self._note_failure(exc)
             log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=self._on_failure)
             if self._on_failure == "allow":
-                return Welcome()
+                return Welcome(is_unasked=True)
             raise SignUpUnavailable("the operator's service was asked whether this person may sign up") from None
         else:
             self._failures = 0
@@ -174,7 +180,7 @@ class SignUpHook:
                         raise HookFailed(f"its status was {response.status_code}")
                     text = await _beginning_of(response)
         except TimeoutError:
-            raise HookFailed(f"no answer in {self._patience:g} s") from None
+            raise HookTimedOut(f"no answer in {self._patience:g} s") from None
         except httpx.TransportError as exc:
             raise HookFailed(str(exc)) from None
         except (httpx.InvalidURL, UnicodeError):
@@ -191,7 +197,10 @@ class SignUpHook:
         """Close the connections."""
         await self._transport.aclose()
 
-    def _note_failure(self) -> None:
+    def _note_failure(self, failure: HookFailed) -> None:
+        if self._on_failure == "allow" and not isinstance(failure, HookTimedOut):
+            self._failures = 0
+            return
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             self._pause_until = self._clock() + PAUSE

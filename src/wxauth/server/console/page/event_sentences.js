@@ -30,7 +30,7 @@ export function sentence({ type, data }, link) {
 }
 
 const DETAILS = {
-  'user.created': ({ roles }) => [roles?.length ? text('rolesAdded', { roles: roles.join(', ') }) : ''],
+  'user.created': ({ roles, hook }) => [roles?.length ? text('rolesAdded', { roles: roles.join(', ') }) : '', hook ? text('hookNotAsked') : ''],
   'user.merged': ({ former_id, by }, link) => [
     { phone: text('byPhone'), operator: text('byOperator') }[by] ?? '',
     ...(former_id ? phrase('fromUser', { id: link(former_id) }) : []),

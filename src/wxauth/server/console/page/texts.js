@@ -470,6 +470,7 @@ const TEXTS = {
   term_wechat_id: ['openid or unionid', 'openid 或 unionid'],
   term_text: ['text', '文字'],
   term_none: ['filters', '筛选条件'],
+  hookNotAsked: [', without an answer of your service', '，你的服务没有回答'],
   read_user: [': the page', '：用户页面'],
   read_phone: [': the whole phone number', '：完整手机号'],
   read_export: [': the export', '：导出的数据'],
