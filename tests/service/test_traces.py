@@ -169,7 +169,7 @@ async def test_the_span_of_a_transaction_names_the_function_that_begins_the_tran
     await leave(traced_client, tokens)
     spans = exporter.get_finished_spans()
     transactions = [s.name for s in spans if s.attributes and s.attributes.get("db.operation.name") == "transaction"]
-    assert transactions == ["decide_with_standing"] * 2  # before WeChat is asked, and after
+    assert transactions == ["locked_user"] * 2  # before WeChat is asked, and after
 
 
 async def test_probes_are_no_traces(traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter) -> None:

@@ -4,13 +4,12 @@ from datetime import datetime
 from uuid import UUID
 
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor
 from wxauth.server.phones.rows import remove_phone
-from wxauth.server.users.account import Caller, check_session
-from wxauth.server.users.admin import decide_about
-from wxauth.server.users.standing import Standing, lock_standing
+from wxauth.server.users.account import Caller, locked_caller
+from wxauth.server.users.admin import locked_remaining
 
 log = get_logger()
 
@@ -18,9 +17,7 @@ log = get_logger()
 async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> None:
     """Remove the caller's number. Idempotent. Raises: InvalidToken."""
     user_id, now = caller.user.id, clock()
-    async with database.begin() as transaction:
-        await lock_standing(transaction, user_id)
-        await check_session(transaction, caller, now=now)
+    async with locked_caller(database, caller, now=now) as transaction:
         is_removed = await remove_phone(
             transaction, user_id, by=Actor(str(user_id)), app_id=caller.user.app_id, now=now
         )
@@ -35,10 +32,6 @@ async def remove_phone_of(
 
     Raises: NotFound, InsufficientRole.
     """
-
-    async def remove(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
+    async with locked_remaining(database, user_id, spares_staff=spares_staff) as (transaction, remaining_id, _):
         await remove_phone(transaction, remaining_id, by=by, now=now)
-        return remaining_id
-
-    remaining_id = await decide_about(database, user_id, remove, spares_staff=spares_staff)
     log.info("phone_removed", user_id=remaining_id, actor=by.name)

@@ -1,5 +1,7 @@
 """The caller of a request, and what users do with their own account."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -21,7 +23,7 @@ from wxauth.server.sessions.rows import (
 )
 from wxauth.server.users import erasing
 from wxauth.server.users.leaving import leave_later
-from wxauth.server.users.standing import Standing, decide_with_standing, lock_standing
+from wxauth.server.users.standing import UserIsGone, locked_user
 from wxauth.server.web.paging import Page
 from wxauth.tokens.claims import Principal
 
@@ -47,15 +49,33 @@ async def caller(database: Database, principal: Principal, *, now: datetime) -> 
     return Caller(principal.session_id, user)
 
 
+@asynccontextmanager
+async def locked_caller(
+    database: Database, caller: Caller, *, may_end_an_administrator: bool = False, now: datetime
+) -> AsyncIterator[Transaction]:
+    """A transaction in which the caller is locked, whose session is still open.
+
+    Since the request began, the user may have been merged or banned, or this identity split off.
+
+    Raises: InvalidToken; LastAdmin, as `locked_user`.
+    """
+    user_id, session_id = caller.user.id, caller.session_id
+    try:
+        async with locked_user(database, user_id, may_end_an_administrator=may_end_an_administrator) as (
+            transaction,
+            _,
+        ):
+            if await user_in_session(transaction, session_id=session_id, user_id=user_id, now=now) is None:
+                raise InvalidToken("the session has ended")
+            yield transaction
+    except UserIsGone:
+        raise InvalidToken("the user has just been merged or erased") from None
+
+
 async def check_may_leave(database: Database, clock: Clock, caller: Caller) -> None:
     """Check that the caller could be erased now. Raises: LastAdmin, InvalidToken."""
-
-    async def decide(transaction: Transaction, _: Standing) -> bool:
-        await check_session(transaction, caller, now=clock())
-        return True
-
-    if not await decide_with_standing(database, caller.user.id, decide):
-        raise _gone()
+    async with locked_caller(database, caller, may_end_an_administrator=True, now=clock()):
+        pass
 
 
 async def erase_me(database: Database, clock: Clock, caller: Caller, *, grace: timedelta) -> datetime | None:
@@ -67,16 +87,11 @@ async def erase_me(database: Database, clock: Clock, caller: Caller, *, grace: t
     """
     user_id, now = caller.user.id, clock()
     erase_at = now + grace if grace else None
-
-    async def decide(transaction: Transaction, _: Standing) -> bool:
-        await check_session(transaction, caller, now=now)
+    async with locked_caller(database, caller, may_end_an_administrator=True, now=now) as transaction:
         if erase_at is None:
-            return await erasing.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
-        await leave_later(transaction, user_id, erase_at=erase_at, now=now)
-        return True
-
-    if not await decide_with_standing(database, user_id, decide):
-        raise _gone()
+            await erasing.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
+        else:
+            await leave_later(transaction, user_id, erase_at=erase_at, now=now)
     log.info("user_erased" if erase_at is None else EventType.USER_LEAVING.logged, user_id=user_id)
     return erase_at
 
@@ -92,9 +107,8 @@ async def list_sessions(
 async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -> None:
     """Sign the caller out everywhere else. Raises: InvalidToken."""
     user_id, now = caller.user.id, clock()
-    async with database.begin() as transaction:
-        await lock_standing(transaction, user_id)  # as everybody does who ends several sessions, to avoid deadlocks
-        await check_session(transaction, caller, now=now)
+    # Locked, as by everybody who ends several sessions, to avoid deadlocks.
+    async with locked_caller(database, caller, now=now) as transaction:
         await end_sessions(
             transaction,
             user_id,
@@ -113,16 +127,3 @@ async def end_my_session(database: Database, clock: Clock, caller: Caller, sessi
     reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
     await end_session(database, session_id=session_id, reason=reason, now=clock())
     log.info("logged_out", user_id=caller.user.id, session_id=session_id)
-
-
-async def check_session(transaction: Transaction, caller: Caller, *, now: datetime) -> None:
-    """Check that the caller's session is still open, and the locked user's. Raises: InvalidToken.
-
-    Since the request began, the user may have been merged or banned, or this identity split off.
-    """
-    if await user_in_session(transaction, session_id=caller.session_id, user_id=caller.user.id, now=now) is None:
-        raise InvalidToken("the session has ended")
-
-
-def _gone() -> InvalidToken:
-    return InvalidToken("the user has just been merged or erased")

@@ -1,9 +1,10 @@
 """What administrators, and operators with commands, do with users."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginTooOld, NotFound, StorageUnavailable
@@ -31,9 +32,9 @@ from wxauth.server.users.splitting import split
 from wxauth.server.users.standing import (
     ADMIN,
     Standing,
-    StandingChange,
+    UserIsGone,
     change_standing,
-    decide_with_standing,
+    locked_user,
 )
 from wxauth.server.users.user_rows import SEARCH_SECONDS, ListedUser, UserSearch
 from wxauth.server.web.paging import Page, cursor_at
@@ -46,8 +47,6 @@ _ATTEMPTS: Final = 50
 """Tries: of fifty concurrent merges and splits of one user, only one succeeds in each round."""
 
 log = get_logger()
-
-T = TypeVar("T")
 
 
 class TooManyRoles(Exception):
@@ -173,11 +172,17 @@ async def change_user(
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", "Must be in the future")
 
-    async def decide(transaction: Transaction, remaining_id: UUID, before: Standing) -> StandingChange:
+    locked = locked_remaining(
+        database,
+        user_id,
+        spares_staff=spares_staff,
+        may_end_an_administrator=change.may_end_an_administrator and not spares_staff,
+    )
+    async with locked as (transaction, remaining_id, before):
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
-        changed = await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
+        settled = await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
         if change.attributes is not None:
             await _patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
         if change.cancels_leaving:
@@ -185,16 +190,6 @@ async def change_user(
         if change.cleared and (fields := await user_rows.clear_fields(transaction, remaining_id, change.cleared)):
             kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
-        return changed
-
-    may_end_an_administrator = change.may_end_an_administrator and not spares_staff
-    settled = await decide_about(
-        database,
-        user_id,
-        decide,
-        spares_staff=spares_staff,
-        may_end_an_administrator=may_end_an_administrator,
-    )
     settled.report()
 
 
@@ -203,12 +198,8 @@ async def change_attributes(database: Database, user_id: UUID, patch: Attributes
 
     Raises: InvalidRequest, if they would be too many; NotFound.
     """
-
-    async def decide(transaction: Transaction, remaining_id: UUID, _: Standing) -> bool:
+    async with locked_remaining(database, user_id) as (transaction, remaining_id, _):
         await _patch_attributes(transaction, remaining_id, patch, by=by, now=now)
-        return True
-
-    await decide_about(database, user_id, decide)
 
 
 async def merge_users(
@@ -248,13 +239,10 @@ async def split_user(
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin."""
-
-    async def erase(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
+    locked = locked_remaining(database, user_id, may_end_an_administrator=True)
+    async with locked as (transaction, remaining_id, _):
         await erasing.erase_user(transaction, remaining_id, by=by, now=now)
-        return remaining_id
-
-    erased_id = await decide_about(database, user_id, erase, may_end_an_administrator=True)
-    log.info("user_erased", user_id=erased_id, actor=by.name)
+    log.info("user_erased", user_id=remaining_id, actor=by.name)
 
 
 async def end_all_sessions(
@@ -266,12 +254,8 @@ async def end_all_sessions(
 
     Raises: NotFound, InsufficientRole.
     """
-
-    async def end(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
+    async with locked_remaining(database, user_id, spares_staff=spares_staff) as (transaction, remaining_id, _):
         await end_sessions(transaction, remaining_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
-        return remaining_id
-
-    remaining_id = await decide_about(database, user_id, end, spares_staff=spares_staff)
     log.info("sessions_ended", user_id=remaining_id, actor=by.name)
 
 
@@ -284,15 +268,11 @@ async def end_one_session(
 
     Raises: NotFound, InsufficientRole.
     """
-
-    async def end(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
+    async with locked_remaining(database, user_id, spares_staff=spares_staff) as (transaction, remaining_id, _):
         if not await end_session_of(
             transaction, remaining_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
         ):
             raise NotFound("this user has no such session")
-        return remaining_id
-
-    remaining_id = await decide_about(database, user_id, end, spares_staff=spares_staff)
     log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
 
 
@@ -301,38 +281,31 @@ async def list_events(database: Database, search: EventSearch, *, before: UUID |
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
 
 
-async def decide_about(
-    database: Database,
-    user_id: UUID,
-    decide: Callable[[Transaction, UUID, Standing], Awaitable[T]],
-    *,
-    spares_staff: bool = False,
-    may_end_an_administrator: bool = False,
-) -> T:
-    """Call `decide` with the user of a present or former id, locked, as `decide_with_standing` does.
+@asynccontextmanager
+async def locked_remaining(
+    database: Database, user_id: UUID, *, spares_staff: bool = False, may_end_an_administrator: bool = False
+) -> AsyncIterator[tuple[Transaction, UUID, Standing]]:
+    """A transaction in which the user of a present or former id is locked, with id and standing: see `locked_user`.
 
     If the id has just come to mean another user, by a merge or a split, that one is locked instead. With
     `spares_staff`, users who are staff are refused.
 
-    Raises: NotFound, LastAdmin, InsufficientRole; what `decide` raises.
+    Raises: NotFound, LastAdmin, InsufficientRole.
     """
     for _ in range(_ATTEMPTS):
         remaining_id = await _remaining(database, user_id)
-
-        async def decide_if_current(
-            transaction: Transaction, standing: Standing, remaining_id: UUID = remaining_id
-        ) -> T | None:
-            if await current_user(transaction, user_id) != remaining_id:
-                return None
-            if spares_staff and standing.is_staff:
-                raise InsufficientRole("this user is an administrator or other staff: this needs the role admin")
-            return await decide(transaction, remaining_id, standing)
-
-        decided = await decide_with_standing(
-            database, remaining_id, decide_if_current, may_end_an_administrator=may_end_an_administrator
-        )
-        if decided is not None:
-            return decided
+        locked = locked_user(database, remaining_id, may_end_an_administrator=may_end_an_administrator)
+        try:
+            async with locked as (transaction, standing):
+                if await current_user(transaction, user_id) == remaining_id:
+                    if spares_staff and standing.is_staff:
+                        raise InsufficientRole(
+                            "this user is an administrator or other staff: this needs the role admin"
+                        )
+                    yield transaction, remaining_id, standing
+                    return
+        except UserIsGone:
+            continue
     raise StorageUnavailable("too many changes to this user at once")
 
 

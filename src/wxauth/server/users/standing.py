@@ -4,10 +4,11 @@ All changes (by administrators, commands, the risk policy, merges) go through `c
 events, and the end of a banned user's sessions are one transaction.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 from uuid import UUID
 
 from wxauth.errors import LastAdmin, StorageUnavailable
@@ -32,7 +33,9 @@ _ATTEMPTS: Final = 5
 
 log = get_logger()
 
-T = TypeVar("T")
+
+class UserIsGone(Exception):
+    """The user has just been erased, or merged into another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +120,16 @@ def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
     return frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
 
 
-async def decide_with_standing(
-    database: Database,
-    user_id: UUID,
-    decide: Callable[[Transaction, Standing], Awaitable[T]],
-    *,
-    may_end_an_administrator: bool = True,
-) -> T | None:
-    """Call `decide` with a user's locked standing, in a transaction, unless the user is the only administrator.
+@asynccontextmanager
+async def locked_user(
+    database: Database, user_id: UUID, *, may_end_an_administrator: bool = False
+) -> AsyncIterator[tuple[Transaction, Standing]]:
+    """A transaction in which a user is locked, with their standing.
 
-    Returns what `decide` returns, or None if there is no such user. All administrators are locked only if the user is
-    one, and `decide` may end that, so that other decisions do not wait for each other.
+    If the block may end an administrator, the user must not be the only one. All administrators are then locked, but
+    only if the user is one, so that other decisions do not wait for each other.
 
-    Raises: LastAdmin, if the user is the only administrator; what `decide` raises.
+    Raises: UserIsGone, if there is no such user; LastAdmin.
     """
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
@@ -140,10 +140,11 @@ async def decide_with_standing(
                 raise LastAdmin("this is the only administrator: make another one first")
             standing = standings.get(user_id)
             if standing is None:
-                return None
+                raise UserIsGone
             # Otherwise the user has just become one: lock again.
             if is_one or not may_end_an_administrator or not standing.is_administrator:
-                return await decide(transaction, standing)
+                yield transaction, standing
+                return
     raise StorageUnavailable("too many changes to this user at once")
 
 
