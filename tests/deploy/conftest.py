@@ -3,7 +3,7 @@
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -53,6 +53,19 @@ def replicas(tmp_path: Path, database_url: str) -> Iterator[Replicas]:
 
 def restart_in_turn(replicas: Replicas, client: Callable[[], httpx.Client]) -> Counter[str]:
     """Restart both replicas while people use the service, and return how often each status or failure was seen."""
+    with people_at_work(client) as seen:
+        for number, replica in enumerate(replicas.running):
+            until(lambda: seen["200"] > 100 * (number + 1))  # noqa: B023 - done within the turn
+            assert replica.end(signal.SIGTERM) == 0
+            so_far = seen.total()
+            until(lambda: seen.total() > so_far + 100)  # noqa: B023 - the other one serves
+            replicas.start(number).wait_for('"logged_in"')  # the proxy has noticed that it is back
+    return seen
+
+
+@contextmanager
+def people_at_work(client: Callable[[], httpx.Client]) -> Iterator[Counter[str]]:
+    """People who use the service meanwhile, and how often each status or failure was seen."""
     seen: Counter[str] = Counter()
     is_over = Event()
 
@@ -78,14 +91,8 @@ def restart_in_turn(replicas: Replicas, client: Callable[[], httpx.Client]) -> C
     for thread in people:
         thread.start()
     try:
-        for number, replica in enumerate(replicas.running):
-            until(lambda: seen["200"] > 100 * (number + 1))  # noqa: B023 - done within the turn
-            assert replica.end(signal.SIGTERM) == 0
-            so_far = seen.total()
-            until(lambda: seen.total() > so_far + 100)  # noqa: B023 - the other one serves
-            replicas.start(number).wait_for('"logged_in"')  # the proxy has noticed that it is back
+        yield seen
     finally:
         is_over.set()
         for thread in people:
             thread.join()
-    return seen

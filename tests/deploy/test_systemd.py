@@ -16,6 +16,7 @@ from tests.programs import needs
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings
 
 FOLDER = Path(__file__).parents[2] / "deploy/systemd"
+SERVICE = FOLDER / "wxauth@.service"
 UNITS = sorted(FOLDER.glob("*.service"))
 SHIPPED = "/opt/wxauth/bin/wxauth"
 CREDENTIALS = {
@@ -46,7 +47,7 @@ def installed(tmp_path: Path) -> list[Path]:
     assert UNITS
     for unit in UNITS:
         text = unit.read_text()
-        assert text.count(f"ExecStart={SHIPPED} ") == 1
+        assert text.count(f"{SHIPPED} ") == 1
         (tmp_path / unit.name).write_text(text.replace(SHIPPED, WXAUTH))
     return [tmp_path / unit.name for unit in UNITS]
 
@@ -75,7 +76,7 @@ def test_a_unit_has_no_access_beyond_its_needs(installed: list[Path]) -> None:
     assert done.stdout.count("Overall exposure level") == len(installed)
 
 
-@pytest.mark.parametrize(("unit", "kind"), [("wxauth", Settings), ("wxauth-migrate", DatabaseSettings)])
+@pytest.mark.parametrize(("unit", "kind"), [("wxauth@", Settings), ("wxauth-migrate", DatabaseSettings)])
 def test_with_the_files_named_the_settings_are_whole(
     unit: str, kind: type[DatabaseSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,26 +94,26 @@ def test_with_the_files_named_the_settings_are_whole(
 
 def test_both_units_have_the_same_sandbox() -> None:
     own = {"Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "KillMode", "TimeoutStopSec", "LimitNOFILE"}
-    serve, migrate = (section(unit, "Service") for unit in UNITS[::-1])
+    migrate, serve = (section(unit, "Service") for unit in UNITS)
     assert {name: value for name, value in serve.items() if name not in own} == {
         name: value for name, value in migrate.items() if name not in own
     }
 
 
 def test_a_stop_has_the_time_that_the_service_takes() -> None:
-    assert int(section(FOLDER / "wxauth.service", "Service")["TimeoutStopSec"]) >= 20
+    assert int(section(SERVICE, "Service")["TimeoutStopSec"]) >= 20
 
 
 def test_a_reload_sends_sighup_to_the_service() -> None:
-    assert section(FOLDER / "wxauth.service", "Service")["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert section(SERVICE, "Service")["ExecReload"] == "/bin/kill -HUP $MAINPID"
 
 
 @each_unit
 def test_each_unit_runs_an_existing_command(unit: Path) -> None:
     from wxauth.server.cli import main
 
-    command = section(unit, "Service")["ExecStart"].removeprefix(SHIPPED).split()
-    assert command[0] in main.commands
+    command = section(unit, "Service")["ExecStart"].partition(f"{SHIPPED} ")[2]
+    assert command in main.commands
 
 
 def installed_settings(folder: Path, database_url: str, *lines: str) -> Path:
@@ -138,7 +139,7 @@ def test_the_wrapper_runs_the_real_program_with_the_secrets(tmp_path: Path, data
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 def test_the_units_commands_migrate_serve_reload_and_stop(tmp_path: Path, empty_database_url: str) -> None:
     port = free_port()
-    folder = installed_settings(tmp_path, empty_database_url, f"WXAUTH_PORT={port}")
+    folder = installed_settings(tmp_path, empty_database_url, "WXAUTH_PORT=1", "WXAUTH_LOG_FORMAT=json")
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     for path in (folder / "secrets").iterdir():
@@ -149,15 +150,17 @@ def test_the_units_commands_migrate_serve_reload_and_stop(tmp_path: Path, empty_
         """What systemd would run, with which environment."""
         service = section(FOLDER / f"{unit}.service", "Service")
         name, _, value = service["Environment"].partition("=")
-        return service["ExecStart"].replace(SHIPPED, WXAUTH).split(), {name: value.replace("%d", str(credentials))}
+        start = service["ExecStart"].replace(SHIPPED, WXAUTH).replace("%i", str(port)).split()
+        own = dict(each.split("=", 1) for each in start if each.startswith("WXAUTH_"))
+        return start[-2:], {name: value.replace("%d", str(credentials)), **own}
 
     (_, *migrate), own = command("wxauth-migrate")
     done = run(*migrate, cwd=tmp_path, env=given | own)
     assert done.returncode == 0, done.stderr
-    serve, own = command("wxauth")
+    serve, own = command("wxauth@")
     with Running(*serve, cwd=tmp_path, env=given | own) as service:
         service.wait_for('"started"')
-        reload = section(FOLDER / "wxauth.service", "Service")["ExecReload"]
+        reload = section(SERVICE, "Service")["ExecReload"]
         subprocess.run(reload.replace("$MAINPID", str(service.process.pid)).split(), check=True)
         service.wait_for('"settings_read"')
         assert httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code == 200
