@@ -1,6 +1,7 @@
 """Parts of the service: classes whose fields are what they need, put together by the types of these fields."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from inspect import signature
 from typing import Any, Final, TypeVar, dataclass_transform
 
@@ -22,7 +23,8 @@ class Parts(dict[Any, Any]):
 
     def make(self, kind: type[Part], **given: Any) -> Part:
         """Make a part of what is given, and of other parts, by their types. Raises: TypeError, if one is missing."""
-        wanted = ((name, it.annotation) for name, it in signature(kind).parameters.items() if name not in given)
+        arguments = _arguments_of(kind)  # type: ignore[arg-type] # mypy: a class is not hashable
+        wanted = ((name, type_) for name, type_ in arguments.items() if name not in given)
         found = {name: self[type_] for name, type_ in wanted if type_ in self or type_ in _KINDS}
         made = self[kind] = kind(**found, **given)
         return made
@@ -31,3 +33,8 @@ class Parts(dict[Any, Any]):
         if kind not in _KINDS:
             raise KeyError(kind)
         return self.make(kind)
+
+
+@cache
+def _arguments_of(kind: type) -> dict[str, Any]:
+    return {name: it.annotation for name, it in signature(kind).parameters.items()}
