@@ -6,7 +6,7 @@ import pytest
 
 from tests.world import LogLines
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.storing import keep_storing
+from wxauth.server.core.chores import keep_doing
 
 
 @pytest.mark.no_database
@@ -25,7 +25,7 @@ async def test_an_outage_and_each_other_error_are_logged_once(log_lines: LogLine
             raise outcome
 
     with pytest.raises(asyncio.CancelledError):
-        await keep_storing(store, pause=0, failed="numbers_not_stored")
+        await keep_doing(store, pause=0, put_off="numbers_not_stored", failed="numbers_not_stored")
     assert [(line["event"], line["level"], line.get("reason")) for line in log_lines()] == [
         ("numbers_not_stored", "warning", "StorageUnavailable"),
         ("numbers_not_stored", "warning", "StorageUnavailable"),

@@ -1,35 +1,57 @@
-"""Periodic storing of what a process gathers in memory: despite outages, and once more when the service ends."""
+"""What a process gathers in memory and stores every few seconds: despite outages, and once more when it ends."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn
+from abc import ABC, abstractmethod
+from dataclasses import field
+from typing import ClassVar, Final, NoReturn
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.chores import keep_doing
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 
 LAST_STORE_SECONDS: Final = 2.0
 """How long the last store may take when the service ends."""
 
-Store = Callable[[], Awaitable[None]]
-"""Stores what was gathered since the last call."""
-
 log = get_logger()
 
 
-async def keep_storing(store: Store, *, pause: float, failed: str) -> NoReturn:
-    """Store forever, with a pause of so many seconds before each time.
+@part
+class Gathering(ABC):
+    """What one process has gathered since the last store.
 
-    `failed` is the event logged once per database outage, and for each other error.
+    Args:
+        database: Where it is stored.
+        clock: The time.
+        store_pause: Seconds between two stores.
     """
-    await asyncio.sleep(pause)
-    await keep_doing(store, pause=pause, put_off=failed, failed=failed)
 
+    failed: ClassVar[str]
+    """The event that is logged once per database outage, and for each other error."""
+    database: Database
+    clock: Clock
+    store_pause: float
+    _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
-async def store_at_shutdown(store: Store, *, failed: str) -> None:
-    """Store once more when the service ends, for at most `LAST_STORE_SECONDS`."""
-    try:
-        async with asyncio.timeout(LAST_STORE_SECONDS):
-            await store()
-    except (TimeoutError, StorageUnavailable):
-        log.warning(failed, reason="the service has ended")
+    async def store(self) -> None:
+        """Store everything gathered since the last store."""
+        async with self._storing:
+            await self._store()
+
+    @abstractmethod
+    async def _store(self) -> None: ...
+
+    async def keep_storing(self) -> NoReturn:
+        """Store periodically, forever, through outages."""
+        await asyncio.sleep(self.store_pause)
+        await keep_doing(self.store, pause=self.store_pause, put_off=self.failed, failed=self.failed)
+
+    async def aclose(self) -> None:
+        """Store what is left, unless that takes more than a moment."""
+        try:
+            async with asyncio.timeout(LAST_STORE_SECONDS):
+                await self.store()
+        except (TimeoutError, StorageUnavailable):
+            log.warning(self.failed, reason="the service has ended")

@@ -6,24 +6,21 @@ No login writes, or waits for, a row that another login writes. Each process sto
 own, so storing the same totals twice changes nothing. A process that is killed loses its last few seconds.
 """
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Final
 from uuid import UUID, uuid4
 
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.storing import keep_storing, store_at_shutdown
+from wxauth.server.core.parts import part
+from wxauth.server.core.storing import Gathering
 from wxauth.server.numbers.rows import DayRow, merge_hours, numbers_of, store_numbers, totals
 
 STORE_PAUSE_SECONDS: Final = 5.0
 """Seconds between two stores."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
 """Age at which an hour's rows are merged into one. No process still counts it, even after days without a database."""
-_FAILED: Final = "numbers_not_stored"
 
 
 @dataclass(slots=True)
@@ -42,21 +39,13 @@ class Overview:
     days: Sequence[DayRow]
 
 
-class Numbers:
-    """The counts of one process.
+@part
+class Numbers(Gathering):
+    """The counts of one process."""
 
-    Args:
-        database: Where the counts are stored.
-        clock: The time.
-        store_pause: Seconds between two stores.
-    """
-
-    def __init__(self, database: Database, clock: Clock, *, store_pause: float = STORE_PAUSE_SECONDS) -> None:
-        self._database = database
-        self._clock = clock
-        self._store_pause = store_pause
-        self._hours: dict[datetime, _Hour] = {}
-        self._storing = asyncio.Lock()
+    failed = "numbers_not_stored"
+    store_pause: float = STORE_PAUSE_SECONDS
+    _hours: dict[datetime, _Hour] = field(init=False, default_factory=dict)
 
     def count_login(self, *, is_new: bool, at: datetime) -> None:
         """Count a login, and a new user if it is one."""
@@ -70,30 +59,17 @@ class Numbers:
 
     async def overview(self, *, days: int, utc_offset: timedelta) -> Overview:
         """The totals, and the counts of the last `days` days up to today at that offset."""
-        now = self._clock()
+        now = self.clock()
         await self.store()
-        there_are = await totals(self._database, now=now)
+        there_are = await totals(self.database, now=now)
         last = (now.astimezone(UTC) + utc_offset).date()
         first = last - timedelta(days=days - 1)
-        found = await numbers_of(self._database, first=first, last=last, utc_offset=utc_offset)
+        found = await numbers_of(self.database, first=first, last=last, utc_offset=utc_offset)
         return Overview(there_are.users, there_are.sessions, found)
-
-    async def store(self) -> None:
-        """Store everything counted since the last store."""
-        async with self._storing:
-            await self._store()
-
-    async def keep_storing(self) -> None:
-        """Store the counts periodically, forever, through outages."""
-        await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
 
     async def merge_hours(self) -> None:
         """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one."""
-        await merge_hours(self._database, before=_hour_of(self._clock() - SUMMED_UP_AFTER))
-
-    async def aclose(self) -> None:
-        """Store the last counts, unless that takes more than a moment."""
-        await store_at_shutdown(self.store, failed=_FAILED)
+        await merge_hours(self.database, before=_hour_of(self.clock() - SUMMED_UP_AFTER))
 
     @cached_property
     def _process(self) -> UUID:
@@ -108,7 +84,7 @@ class Numbers:
             it.is_stored = True  # a login counted during the store resets this
         try:
             await store_numbers(
-                self._database,
+                self.database,
                 self._process,
                 hours=list(counted),
                 new_users=[it.new_users for it in counted.values()],
@@ -118,7 +94,7 @@ class Numbers:
             for it in counted.values():
                 it.is_stored = False
             raise
-        now = self._clock()
+        now = self.clock()
         for hour in [hour for hour, it in self._hours.items() if it.is_stored and now - hour > timedelta(days=1)]:
             del self._hours[hour]
 

@@ -5,21 +5,20 @@ network have a row each; after that, one row for each code counts the others. So
 crowd out. A process that is killed loses its last second.
 """
 
-import asyncio
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from wxauth.errors import WxAuthError
 from wxauth.server.core import metrics
-from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.ip_addresses import TRUNCATED
-from wxauth.server.core.storing import keep_storing, store_at_shutdown
+from wxauth.server.core.parts import part
+from wxauth.server.core.storing import Gathering
 from wxauth.server.refusals.models import Refusal
 from wxauth.server.refusals.rows import RefusalSearch, find_refusals, store_refusals
 from wxauth.server.web.paging import Page
@@ -37,7 +36,6 @@ MAX_IN_MEMORY: Final = 1000
 MAX_REQUEST_ID: Final = 64
 """Characters of a request id that are stored and compared. The client may choose up to 128; ours have 32."""
 
-_FAILED: Final = "refusals_not_stored"
 _APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ERRCODE: Final = 2**31 - 1
 """The largest value of the column. WeChat's error codes are far smaller."""
@@ -62,38 +60,25 @@ Group = tuple[UUID | str | None, str]
 """What one row counts in a minute: a user, a network, or neither, and a code."""
 
 
-class Refusals:
-    """The refused logins of one process.
+@part
+class Refusals(Gathering):
+    """The refused logins of one process."""
 
-    Args:
-        database: Where they are stored.
-        clock: The time.
-        store_pause: Seconds between two stores.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        clock: Clock,
-        *,
-        store_pause: float = STORE_PAUSE_SECONDS,
-    ) -> None:
-        self._database = database
-        self._clock = clock
-        self._store_pause = store_pause
-        self._storing = asyncio.Lock()
-        self._waiting: dict[UUID, Refusal] = {}
-        """The rows to store: new ones, and those whose count has grown since."""
-        self._minute = self._second = 0
-        self._own_rows = Counter[UUID | str]()
-        self._counting: dict[Group, Refusal] = {}
-        """The rows of this minute that count."""
-        self._begun = Counter[bool]()
-        """How many rows were begun in this second, by whether they name a user."""
+    failed = "refusals_not_stored"
+    store_pause: float = STORE_PAUSE_SECONDS
+    _waiting: dict[UUID, Refusal] = field(init=False, default_factory=dict)
+    """The rows to store: new ones, and those whose count has grown since."""
+    _second: int = field(init=False, default=0)
+    _minute: int = field(init=False, default=0)
+    _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
+    _counting: dict[Group, Refusal] = field(init=False, default_factory=dict)
+    """The rows of this minute that count."""
+    _begun: Counter[bool] = field(init=False, default_factory=Counter)
+    """How many rows were begun in this second, by whether they name a user."""
 
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
         """Note a login refused with this error. Its app_id may be any text."""
-        now = self._clock()
+        now = self.clock()
         self._turn(int(now.timestamp()))
         network, user_id = _truncated(ip), error.user_id
         who = user_id or network
@@ -142,25 +127,16 @@ class Refusals:
         self._begun[is_of_user] += 1
         return True
 
-    async def store(self) -> None:
-        """Store the refusals noted since the last store. On failure they are dropped."""
-        async with self._storing:
-            waiting, self._waiting = self._waiting, {}
-            if not waiting:
-                return
-            try:
-                await store_refusals(self._database, list(waiting.values()))
-            except BaseException:
-                DROPPED.count(Dropped.STORAGE, number=len(waiting))
-                raise
-
-    async def keep_storing(self) -> None:
-        """Store the refusals periodically, forever, through outages."""
-        await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
-
-    async def aclose(self) -> None:
-        """Store the last refusals, unless that takes more than a moment."""
-        await store_at_shutdown(self.store, failed=_FAILED)
+    async def _store(self) -> None:
+        """On failure, they are dropped."""
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        try:
+            await store_refusals(self.database, list(waiting.values()))
+        except BaseException:
+            DROPPED.count(Dropped.STORAGE, number=len(waiting))
+            raise
 
 
 async def list_refusals(database: Database, search: RefusalSearch, *, before: UUID | None, limit: int) -> Page[Refusal]:

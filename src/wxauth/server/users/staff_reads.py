@@ -5,19 +5,18 @@ for reads, until the next store. Further searches are only counted; further read
 A process that is killed loses its last second.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import RateLimited
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
-from wxauth.server.core.storing import keep_storing, store_at_shutdown
+from wxauth.server.core.parts import part
+from wxauth.server.core.storing import Gathering
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.users.search_terms import Term
 from wxauth.server.users.staff_read_rows import StaffRead, store_reads
@@ -28,8 +27,6 @@ PLACES: Final = 100
 """How many searches of one member of staff may wait for the next store, and how many reads."""
 SAME_LIST: Final = timedelta(minutes=1)
 """How long a list counts as read: who pages through it, or follows it, reads it once."""
-
-_FAILED: Final = "staff_reads_not_stored"
 
 
 class Read(StrEnum):
@@ -47,28 +44,17 @@ class Read(StrEnum):
 _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 
 
-class StaffReads:
-    """What staff have read, in one process.
+@part
+class StaffReads(Gathering):
+    """What staff have read, in one process. `is_on`: whether reading is recorded at all."""
 
-    Args:
-        database: Where the trail is.
-        clock: The time.
-        is_on: Whether reading is recorded at all.
-        store_pause: Seconds between two stores.
-    """
-
-    def __init__(
-        self, database: Database, clock: Clock, *, is_on: bool, store_pause: float = STORE_PAUSE_SECONDS
-    ) -> None:
-        self._database = database
-        self._clock = clock
-        self._is_on = is_on
-        self._store_pause = store_pause
-        self._storing = asyncio.Lock()
-        self._waiting: list[StaffRead] = []
-        self._taken = Counter[tuple[EventType, str]]()
-        self._counted: dict[str, dict[str, int]] = {}
-        self._lists: dict[tuple[str, UUID, Read], datetime] = {}
+    failed = "staff_reads_not_stored"
+    is_on: bool
+    store_pause: float = STORE_PAUSE_SECONDS
+    _waiting: list[StaffRead] = field(init=False, default_factory=list)
+    _taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
+    _counted: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
+    _lists: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
 
     def note_search(self, by: Actor, *, term: Term, found: int) -> None:
         """Note a search: what kind of term it had, never the term itself."""
@@ -82,7 +68,7 @@ class StaffReads:
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Note that something was read of these users. Raises: RateLimited, if it cannot be recorded soon."""
-        now, read = self._clock(), (by.name, user_ids[0], what)
+        now, read = self.clock(), (by.name, user_ids[0], what)
         if read in self._lists and now < self._lists[read] + SAME_LIST:
             return
         if not self._has_place(EventType.STAFF_READ, by):
@@ -94,29 +80,20 @@ class StaffReads:
         else:
             self._note(EventType.STAFF_READ, by, None, {"what": what.value, "user_ids": user_ids})
 
-    async def store(self) -> None:
-        """Store what was noted since the last store. On failure it waits for the next."""
-        async with self._storing:
-            stored, self._counted = list(self._waiting), {}
-            if stored:
-                await store_reads(self._database, stored)
-            del self._waiting[: len(stored)]
-            self._taken = Counter((each.kind, each.actor) for each in self._waiting)
-            self._lists = {read: at for read, at in self._lists.items() if at + SAME_LIST > self._clock()}
-
-    async def keep_storing(self) -> None:
-        """Store periodically, forever, through outages."""
-        await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
-
-    async def aclose(self) -> None:
-        """Store the last ones, unless that takes more than a moment."""
-        await store_at_shutdown(self.store, failed=_FAILED)
+    async def _store(self) -> None:
+        """On failure, it waits for the next store."""
+        stored, self._counted = list(self._waiting), {}
+        if stored:
+            await store_reads(self.database, stored)
+        del self._waiting[: len(stored)]
+        self._taken = Counter((each.kind, each.actor) for each in self._waiting)
+        self._lists = {read: at for read, at in self._lists.items() if at + SAME_LIST > self.clock()}
 
     def _has_place(self, kind: EventType, by: Actor) -> bool:
         return self._taken[kind, by.name] < PLACES
 
     def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
-        if self._is_on:
-            now = self._clock()
+        if self.is_on:
+            now = self.clock()
             self._taken[kind, by.name] += 1
             self._waiting.append(StaffRead(new_id(now), kind, now, by.name, user_id, by.ip, data))
