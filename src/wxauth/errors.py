@@ -373,6 +373,12 @@ class InvalidSignature(WxAuthError, code="invalid_signature", status=403):
     title = Title("This message is not from WeChat.", "该消息并非来自微信。")
 
 
+class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
+    """The app's `push_forward` did not take the message, so WeChat must send it again."""
+
+    title = Title("The message could not be handed on.", "消息未能转发。")
+
+
 # The service.
 
 

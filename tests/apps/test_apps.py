@@ -83,6 +83,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
         "has_push_token": True,
         "has_push_aes_key": False,
         "push_url": f"https://auth.test/v1/wechat/push/{LATER}",
+        "push_forward": None,
         "wechat_token": {"expires_at": None, "error": None},
     }
     assert (await root.read(f"/apps/{LATER}")) == added.json()
@@ -275,6 +276,27 @@ async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Admin) 
     both = {"push_token": LATER_APP["push_token"], "push_aes_key": "9" * 43}
     assert (await root.ask("PATCH", f"/apps/{LATER}", json=both)).json()["has_push_aes_key"]
     problem_of(await root.ask("PATCH", f"/apps/{LATER}", json={"push_token": None}), "invalid_request", 422)
+
+
+async def test_messages_are_handed_on_only_where_a_token_is_and_never_to_wxauth_itself(root: Admin) -> None:
+    path, url = f"/apps/{LATER}", "https://shop.invalid/wechat?own=1"
+    await add(root)
+    problem_of(await root.ask("PATCH", path, json={"push_forward": url}), "invalid_request", 422)
+    both = {"push_token": LATER_APP["push_token"], "push_forward": url}
+    assert (await root.ask("PATCH", path, json=both)).json()["push_forward"] == url
+    assert (await root.events(type="app.changed"))[0]["data"] == {"fields": ["push_token", "push_forward"]}
+    problem_of(await root.ask("PATCH", path, json={"push_token": None}), "invalid_request", 422)
+    for wrong in (
+        *("https://auth.test/x", "https://169.254.169.254/", "http://shop.invalid/", "https://a:b@shop.invalid/"),
+        *("https://shop.invalid/#a", "https://2852039166/", "https://[::ffff:169.254.169.254]/"),
+    ):
+        problem = problem_of(await root.ask("PATCH", path, json={"push_forward": wrong}), "invalid_request", 422)
+        assert (problem["errors"][0]["field"], wrong in str(problem)) == ("push_forward", False)
+    problem_of(
+        await add(root, app_id="wxother", push_token="x" * 8, push_forward="https://auth.test/"), "invalid_request", 422
+    )
+    cleared = await root.ask("PATCH", path, json={"push_token": None, "push_forward": ""})
+    assert (cleared.json()["push_forward"], cleared.json()["has_push_token"]) == (None, False)
 
 
 async def test_a_secret_cannot_be_removed(root: Admin) -> None:
@@ -519,6 +541,17 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert (shown["sign_up_roles"], shown["max_sessions"]) == (["a", "b"], 2)
     assert (shown["is_enabled"], shown["has_push_token"], shown["sign_up"]) == (False, False, "closed")
     assert (await apps("set", LATER, "--secret", given=f"{secret}\n")).returncode == 0
+    url = "https://shop.invalid/wechat"
+    for arguments, forward in (
+        (["--push-token", "--push-forward", url], url),
+        (["--no-push-forward"], None),
+        (["--push-forward", url], url),
+        (["--no-push"], None),
+    ):
+        done = await apps("set", LATER, *arguments, "--json", given=f"{token}\n")
+        assert json.loads(done.stdout)["push_forward"] == forward, done.stderr
+    for arguments in (["--no-push", "--push-forward", url], ["--push-forward", url, "--no-push-forward"]):
+        assert (await apps("set", LATER, *arguments)).returncode == 2
     table = (await apps("list", WXAUTH_APPS=json.dumps([APP]))).stdout.splitlines()
     assert [line.split()[:3] for line in table[1:]] == [
         [APP["app_id"], "settings", "enabled"],
@@ -527,7 +560,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert (await apps("remove", LATER)).stdout == f"removed {LATER}\n"
     events = await rows.fetch("SELECT type, actor, app_id FROM events ORDER BY id")
     assert [tuple(event) for event in events] == [
-        (kind, "operator", LATER) for kind in ("app.added", "app.changed", "app.removed")
+        (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 5, "app.removed")
     ]
 
 

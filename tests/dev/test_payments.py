@@ -221,7 +221,7 @@ async def test_a_notice_is_encrypted_for_an_app_with_a_key(
     [notice] = shop.notices
     assert b"xpay_goods" not in notice.content
     message = read_message(App.model_validate(APPS[1]), notice.url.params, notice.content, now=clock())
-    assert json.loads(message.text)["Event"] == "xpay_goods_deliver_notify"
+    assert message.event == "xpay_goods_deliver_notify"
 
 
 @pytest.mark.parametrize(

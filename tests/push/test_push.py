@@ -282,8 +282,8 @@ async def test_a_text_may_hold_some_of_what_elements_are_made_of(client: httpx.A
     assert_taken(await post(client, signed_body(body)))
 
 
-async def test_a_message_over_64_kib_is_too_large(client: httpx.AsyncClient) -> None:
-    push = signed({"Event": "x", "Content": "x" * 64 * 1024})
+async def test_a_message_over_1_mib_is_too_large(client: httpx.AsyncClient) -> None:
+    push = signed({"Event": "x", "Content": "x" * 1024 * 1024})
     problem_of(await post(client, push), "payload_too_large", 413)
 
 

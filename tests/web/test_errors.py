@@ -63,6 +63,7 @@ STATUS_OF = {
     "scan_taken": 409,
     "invalid_client": 401,
     "invalid_signature": 403,
+    "push_not_forwarded": 503,
     "rate_limited": 429,
     "login_too_old": 403,
     "wrong_person": 403,

@@ -107,6 +107,7 @@ class AppAnswer(TypedDict):
             examples=[f"https://auth.example.com/v1/wechat/push/{EXAMPLE_APP_ID}"],
         ),
     ]
+    push_forward: Annotated[str | None, Field(examples=[None])]
     wechat_token: WeChatTokenStateAnswer
     created_at: Annotated[
         datetime | None, Field(description="Null for an app in the settings.", examples=["2026-11-20T08:00:00Z"])
@@ -139,6 +140,7 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
         "has_push_token": app.push_token is not None,
         "has_push_aes_key": app.push_aes_key is not None,
         "push_url": f"{settings.issuer}/v1/wechat/push/{app.app_id}",
+        "push_forward": app.push_forward,
         "wechat_token": {"expires_at": state.ends_at, "error": state.failure},
         "created_at": known.created_at,
     }

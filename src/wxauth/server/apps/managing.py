@@ -24,8 +24,11 @@ from wxauth.server.apps.rows import change_app, delete_app, is_name_of_site, loc
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.parts import part
+from wxauth.server.core.receiver_urls import RefusedUrl, check_url
 from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.setting_types import is_below
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.web.direct import invalid_request
@@ -49,6 +52,7 @@ class ManagedApps:
     settings: Settings
     database: Database
     wechat: WeChat
+    name_resolver: NameResolver
 
     async def add(self, app: App, *, title: str | None, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
         """Add an app. Every process knows it within seconds. With `is_checked`, WeChat must first accept id and secret.
@@ -60,6 +64,7 @@ class ManagedApps:
             raise AppTaken("there is an app of this id already")
         if app.app_id == self.settings.audience or await is_name_of_site(self.database, app.app_id):
             raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
+        await self._check_forward(app.push_forward)
         if is_checked:
             await self._ensure_wechat_accepts(app)
         now = self.clock()
@@ -80,6 +85,7 @@ class ManagedApps:
         Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError.
         """
         await self._ensure_stored(app_id)
+        await self._check_forward(changes.get("push_forward"))
         if is_checked and "app_secret" in changes:
             known = await self.read(app_id)
             await self._ensure_wechat_accepts(_app_after(known, {"app_secret": changes["app_secret"]}).app)
@@ -127,6 +133,17 @@ class ManagedApps:
         """Raises: AppInSettings. If the app does not exist at all, the statement that changes it finds no row."""
         if any(app.app_id == app_id for app in self.settings.apps):
             raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
+
+    async def _check_forward(self, url: str | None) -> None:
+        """Raises: InvalidRequest, if messages must not be handed on to this URL."""
+        if url is None:
+            return
+        try:
+            await check_url(url, resolver=self.name_resolver)
+        except RefusedUrl as exc:
+            raise InvalidRequest.of("push_forward", str(exc)) from None
+        if is_below(url, self.settings.issuer):
+            raise InvalidRequest.of("push_forward", "must not lead to wxauth itself")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""

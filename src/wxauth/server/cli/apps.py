@@ -28,6 +28,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 """The secrets, in the order of the prompts."""
+_OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
 _HAS_NO_QUOTA: Final = frozenset({76021, 76022})
 """WeChat's errcodes for a path that it does not know or count."""
 
@@ -71,6 +72,11 @@ def _app_options(command: Command) -> Command:
         click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid."),
         click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too."),
         click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too."),
+        click.option(
+            "--push-forward",
+            metavar="URL",
+            help="Where each message of WeChat's is handed on, as it came; Token needed.",
+        ),
         _choice(
             "--unionid",
             "required",
@@ -172,16 +178,22 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
 @apps.command()
 @_app_options
 @click.option("--secret", "app_secret", is_flag=True, help="Ask for a new AppSecret.")
-@click.option("--no-push", is_flag=True, help="Remove Token and EncodingAESKey.")
+@click.option("--no-push", is_flag=True, help="Remove Token, EncodingAESKey and the URL to hand messages on to.")
+@click.option("--no-push-forward", is_flag=True, help="Do not hand messages on any more.")
 @click.option("--enable/--disable", "is_enabled", default=None, help="Whether people may log in; sessions go on.")
-def set_command(app_id: str, no_push: bool, no_check: bool, as_json: bool, **fields: Any) -> None:
+def set_command(
+    app_id: str, no_push: bool, no_push_forward: bool, no_check: bool, as_json: bool, **fields: Any
+) -> None:
     """Change the given fields of an added app; running services have the change within 15 seconds.
 
     Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
     """
-    if no_push and (fields["push_token"] or fields["push_aes_key"]):
-        raise click.UsageError("--no-push goes with neither --push-token nor --push-aes-key.")
-    given = _given(fields) | ({"push_token": None, "push_aes_key": None} if no_push else {})
+    if no_push and any(fields[name] for name in _OF_PUSH):
+        raise click.UsageError("--no-push goes with none of --push-token, --push-aes-key and --push-forward.")
+    if no_push_forward and fields["push_forward"]:
+        raise click.UsageError("--no-push-forward does not go with --push-forward.")
+    cleared = _OF_PUSH if no_push else ("push_forward",) if no_push_forward else ()
+    given = _given(fields) | dict.fromkeys(cleared)
     if not given:
         raise click.UsageError("at least one option must be given. 请至少指定一个选项。")
     changes = _valid(AppChangeRequest, given).changes

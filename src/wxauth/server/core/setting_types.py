@@ -3,16 +3,19 @@
 import base64
 import os
 import re
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from posixpath import normpath
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.errors import Title
 from wxauth.server.core.claims import check_claims
+from wxauth.server.core.receiver_addresses import is_refused
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
 from wxauth.urls import is_secure
@@ -27,6 +30,7 @@ OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "ready
 _SHORTEST_TRAIL: Final = 180
 """Days."""
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
+_HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -179,9 +183,27 @@ def _check_hook_url(value: str) -> str:
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_good = False
-    if not is_good or re.search(r"[\s#\\]", value) or "@" in urlsplit(value).netloc:
+    if not is_good or not _HOOK_URL.fullmatch(value) or "@" in parts.netloc:
         raise ValueError("must be a URL like https://host/path, without user and fragment; http in a private network")
+    is_wrong = False
+    with suppress(ValueError):  # it has a name, whose addresses are checked at each connection, as this one's is
+        is_wrong = is_refused(parts.hostname or "", "https" if parts.scheme == "https" else "http")
+    if is_wrong:
+        raise ValueError("must lead to a public or private address; with http to a private one alone")
     return value
+
+
+def is_below(url: str, issuer: str) -> bool:
+    """Whether a URL leads to the issuer itself: to its host and port, and to its path or one below it."""
+    one, other = _place(url), _place(issuer)
+    return one[:2] == other[:2] and f"{one[2]}/".startswith(f"{other[2]}/")
+
+
+def _place(url: str) -> tuple[str, int | None, str]:
+    parts = urlsplit(url)
+    path = normpath(f"/{unquote(parts.path)}").strip("/")
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return (parts.hostname or "").rstrip("."), port, f"/{path}" if path else ""
 
 
 def _check_webhook_secret(value: SecretStr) -> SecretStr:

@@ -80,6 +80,7 @@ from wxauth.server.core.setting_types import (
     Url,
     WebhookSecret,
     WebOrigin,
+    is_below,
     secret_key_bytes,
 )
 
@@ -141,6 +142,12 @@ class AppFields(BaseModel):
     push_aes_key: Annotated[PushAesKey | None, EmptyIsNone] = Field(
         default=None, description="The EncodingAESKey. With one, only encrypted messages are accepted."
     )
+    push_forward: Annotated[HookUrl | None, EmptyIsNone] = Field(
+        default=None,
+        description="The URL to which each message is handed on, as WeChat sent it: `https`, or `http` in a private "
+        "network. Null: messages that do not concern wxauth are ignored.",
+        examples=["https://shop.example.com/wechat"],
+    )
     sign_up: Annotated[SignUp | None, EmptyIsNone] = Field(
         default=None, description="Whether new users may sign up. Null: as in `WXAUTH_SIGN_UP`."
     )
@@ -181,6 +188,13 @@ class App(AppFields):
         if key is not None and "push_token" in info.data and info.data["push_token"] is None:
             raise ValueError("must be set together with push_token")
         return key
+
+    @field_validator("push_forward")
+    @classmethod
+    def _no_forward_without_token(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is not None and "push_token" in info.data and info.data["push_token"] is None:
+            raise ValueError("must be set together with push_token")
+        return url
 
     @cached_property
     def claims_template(self) -> ClaimsTemplate | None:
@@ -385,12 +399,14 @@ class Settings(DatabaseSettings):
         Setting(
             'Several mini-programs, in place of `APP_ID` and `APP_SECRET`: `[{"app_id": "…", "app_secret": "…"}, '
             "…]` in JSON. The first mini-program is the default. To receive message push, add `push_token` (Token); to "
-            "accept only encrypted messages, also `push_aes_key` (EncodingAESKey), both as in WeChat's console. "
+            "accept only encrypted messages, also `push_aes_key` (EncodingAESKey), both as in WeChat's console; to "
+            "hand messages on to a handler of yours, `push_forward` (its URL): [wechat.md](wechat.md). "
             '`"sign_up": "closed"` admits only existing users. For apps that are no mini-programs, add `kind`. Apps '
             "can also be added at run time: [doors.md](doors.md).",
             '多个小程序，代替 `APP_ID` 与 `APP_SECRET`：`[{"app_id": "…", "app_secret": "…"}, …]`（JSON），'
             "第一个小程序为默认。接收消息推送时另填 `push_token`（Token）；只收加密消息时再填 "
-            '`push_aes_key`（EncodingAESKey），均与微信后台一致。`"sign_up": "closed"` 只允许已有的用户登录。'
+            "`push_aes_key`（EncodingAESKey），均与微信后台一致；要把消息转发给自己的处理程序，再填 "
+            '`push_forward`（其地址）：[wechat.md](wechat.zh-CN.md)。`"sign_up": "closed"` 只允许已有的用户登录。'
             "小程序以外的应用另填 `kind`；也可在运行时添加应用，见 [doors.md](doors.zh-CN.md)。",
         ),
     ] = Field((), validate_default=True)
@@ -907,6 +923,14 @@ class Settings(DatabaseSettings):
         if len({app.app_id for app in apps}) != len(apps):
             raise ValueError("must have each app_id once")
         return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
+
+    @field_validator("issuer")
+    @classmethod
+    def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
+        for app in info.data.get("apps", ()):
+            if app.push_forward is not None and is_below(app.push_forward, issuer):
+                raise ValueError(f"push_forward of {app.app_id} in WXAUTH_APPS must not lead to wxauth itself")
+        return issuer
 
     @field_validator("sign_up_hook_secret")
     @classmethod

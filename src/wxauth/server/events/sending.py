@@ -8,11 +8,10 @@ from typing import Final
 
 import httpx
 
-from wxauth import __version__
+from wxauth.server.core.receiver_transport import USER_AGENT
 
 LEASE: Final = timedelta(seconds=30)
 """How long a message belongs to the process that leased it. Longer than any attempt."""
-USER_AGENT: Final = f"wxauth/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)

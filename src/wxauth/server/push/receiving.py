@@ -1,22 +1,30 @@
-"""What WeChat pushes: each message is verified, and carried out if it concerns wxauth."""
+"""What WeChat pushes: each message is verified, carried out if it concerns wxauth, and handed on."""
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Final, Literal
 
 from wxauth.errors import InvalidRequest, NotFound, StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
 from wxauth.server.pictures.picture_checks import PictureChecks
+from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.rows import claim_signature
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.wechat.push import (
+    MessageKind,
+    PictureVerdict,
     WeChatMessage,
+    check_query,
     read_handshake,
     read_message,
     verdict_in,
@@ -26,7 +34,20 @@ from wxauth.server.wechat.push import (
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
 """Seconds that a response waits for the database. WeChat waits five seconds, and sends a message up to three times."""
 
+ANSWER_SECONDS: Final = 4.0
+"""Seconds for everything, so that WeChat, which waits five, gets an answer."""
+MESSAGES: Final = Counter(
+    "wxauth_push_messages",
+    "Messages that WeChat pushed, by app, kind (withdrawal, verdict, payment, customer_service, other) and outcome: "
+    "forwarded, not_forwarded, refused; without push_forward done, or ignored.",
+    *("app_id", "kind", "outcome"),
+)
+
+_MAX_WARNINGS: Final = 1000
+"""Warnings of ignored messages in a day: their names are WeChat's, but not checked."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
+
+log = get_logger()
 
 
 @part
@@ -40,7 +61,9 @@ class PushedMessages:
         background: Finishes work that WeChat no longer waits for.
         withdrawals: Carries out withdrawals.
         picture_checks: Carries out verdicts on pictures.
+        forwarding: Hands messages on.
         patience: Seconds that a response waits for the database.
+        answer_within: Seconds from a request's arrival in which its message may be handed on.
     """
 
     apps: Apps
@@ -49,7 +72,11 @@ class PushedMessages:
     background: Background
     withdrawals: Withdrawals
     picture_checks: PictureChecks
+    forwarding: PushForwarding
     patience: float = STORAGE_TIMEOUT_SECONDS
+    answer_within: float = ANSWER_SECONDS
+    _warned: set[tuple[str, str]] = field(init=False, default_factory=set)
+    _warned_on: date | None = field(init=False, default=None)
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """The response that WeChat expects before it saves a push URL.
@@ -64,13 +91,94 @@ class PushedMessages:
             raise InvalidRequest.of("echostr", "Must be 1 to 256 printable characters")
         return echostr
 
-    async def receive(self, app_id: str, query: Mapping[str, str], body: bytes) -> None:
-        """Carry out a message. Messages of other kinds, and messages about unknown people, are ignored.
+    async def receive(
+        self, app_id: str, query: Mapping[str, str], read: Callable[[], Awaitable[PushRequest]]
+    ) -> PushAnswer:
+        """Carry out a message that concerns wxauth, and hand every message on, if the app has a `push_forward`.
 
-        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
+        Args:
+            app_id: The app in the URL.
+            query: The query of the request.
+            read: Reads the rest of the request, once the query has been checked.
+
+        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, PushNotForwarded.
         """
-        message = read_message(self._app_with_push(app_id), query, body, now=self.clock())
-        await self._in_time(self._process(message), name=f"message in {app_id}")
+        deadline = asyncio.get_running_loop().time() + self.answer_within
+        handling = _Handling()
+        try:
+            return await self._receive(app_id, query, read, handling, deadline=deadline)
+        finally:
+            MESSAGES.count(self.apps.label_of(app_id), handling.kind, handling.outcome)
+
+    async def _receive(
+        self,
+        app_id: str,
+        query: Mapping[str, str],
+        read: Callable[[], Awaitable[PushRequest]],
+        handling: "_Handling",
+        *,
+        deadline: float,
+    ) -> PushAnswer:
+        app = self._app_with_push(app_id)
+        check_query(app, query, now=self.clock())
+        request = await read()
+        message = read_message(app, query, request.body, now=self.clock())
+        is_own = await self._carry_out(app, message, handling)
+        if app.push_forward is not None:
+            handling.outcome = "not_forwarded"
+            answer = await self.forwarding.hand_on(app, request, deadline=deadline)
+            handling.outcome = "forwarded"
+            return answer
+        handling.outcome = "done" if is_own else "ignored"
+        if not is_own:
+            self._warn(app_id, message.name)
+        return PushAnswer()
+
+    async def _carry_out(self, app: App, message: WeChatMessage, handling: "_Handling") -> bool:
+        """Carry out a message if it concerns wxauth, and return whether it does.
+
+        A message that does not, and whose signature covers it, costs no query: it is handed on during an outage.
+        """
+        handling.kind = message.kind_for_others
+        withdrawal = verdict = failure = None
+        try:
+            if message.fields is None and app.push_forward is None:
+                raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
+            withdrawal = withdrawal_in(message)
+            verdict = verdict_in(message) if withdrawal is None and self.picture_checks.are_on else None
+        except InvalidRequest as exc:
+            failure = exc  # raised once nobody can use the signature again
+        if withdrawal is not None:
+            handling.kind = MessageKind.WITHDRAWAL
+            work = self.withdrawals.carry_out(message, withdrawal)
+        elif verdict is not None:
+            handling.kind = MessageKind.VERDICT
+            work = self._settle(message, verdict)
+        elif message.is_sealed:
+            work = None
+        else:
+            work = claim_signature(self.database, message.signature, now=self.clock())
+        if work is not None:
+            await self._in_time(work, name=f"message in {app.app_id}")
+        if failure is not None:
+            raise failure
+        return withdrawal is not None or verdict is not None
+
+    async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> None:
+        await claim_signature(self.database, message.signature, now=self.clock())
+        await self.picture_checks.settle(message.app_id, verdict)
+
+    def _warn(self, app_id: str, name: str) -> None:
+        """Warn of a message that nobody gets, once a day for each name."""
+        today = self.clock().date()
+        if self._warned_on != today:
+            self._warned_on = today
+            self._warned.clear()
+        if (app_id, name) in self._warned or len(self._warned) >= _MAX_WARNINGS:
+            return
+        self._warned.add((app_id, name))
+        what = "nobody gets this message: set push_forward for the app, to the URL of a service that wants it"
+        log.warning("push_ignored", app_id=app_id, message=name, what_to_change=what)
 
     def _app_with_push(self, app_id: str) -> App:
         app = self.apps.find(app_id)
@@ -86,18 +194,10 @@ class PushedMessages:
         except TimeoutError as exc:
             raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
 
-    async def _process(self, message: WeChatMessage) -> None:
-        now = self.clock()
-        try:
-            withdrawal = withdrawal_in(message)
-            verdict = verdict_in(message) if withdrawal is None and self.picture_checks.are_on else None
-        except InvalidRequest:
-            # So that nobody reuses the signature of an unreadable message.
-            await claim_signature(self.database, message.signature, now=now)
-            raise
-        if withdrawal is not None:
-            await self.withdrawals.carry_out(message, withdrawal)
-            return
-        await claim_signature(self.database, message.signature, now=now)
-        if verdict is not None:
-            await self.picture_checks.settle(message.app_id, verdict)
+
+@dataclass(slots=True)
+class _Handling:
+    """How a message is handled so far."""
+
+    kind: MessageKind = MessageKind.OTHER
+    outcome: Literal["forwarded", "not_forwarded", "refused", "done", "ignored"] = "refused"

@@ -4,22 +4,28 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 from wxauth.errors import (
     InvalidRequest,
     InvalidSignature,
     NotFound,
     PayloadTooLarge,
+    PushNotForwarded,
     StorageUnavailable,
     Title,
     UnknownApp,
 )
+from wxauth.server.push.forwarding import FORWARDED, PushRequest
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
 router = Router("wechat")
+
+PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
+MAX_MESSAGE: Final = 1024 * 1024
+"""Bytes of a message."""
 
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
@@ -51,7 +57,7 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
 
 
 @router.get(
-    "/v1/wechat/push/{app_id}",
+    PUSH_PATH,
     summary=Title("Verify the push URL (called by WeChat)", "确认推送地址（由微信调用）"),
     responses={
         200: {"content": {"text/plain": {"example": "4375120948345356249"}}},
@@ -66,12 +72,12 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
 
 
 @router.post(
-    "/v1/wechat/push/{app_id}",
+    PUSH_PATH,
     summary=Title("Receive a message from WeChat", "接收微信推送的消息"),
     responses={
         200: {"content": {"text/plain": {"example": "success"}}},
     },
-    failures=[_WRONG_BODY, PayloadTooLarge, *_NOT_TAKEN],
+    failures=[_WRONG_BODY, PayloadTooLarge, *_NOT_TAKEN, PushNotForwarded("push_forward: its status was 500")],
     openapi_extra={
         "parameters": _parameters("signature", "timestamp", "nonce", "encrypt_type", "msg_signature"),
         "requestBody": {
@@ -83,16 +89,24 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
         },
     },
 )
-async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep) -> PlainTextResponse:
+async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep) -> Response:
     """Process a message, and answer `success`. After any other answer, WeChat sends the message again.
 
     `user_authorization_revoke` erases the fields that `RevokeInfo` names (6: nickname and picture, 8: phone number, 19:
     nickname, 20: picture). `user_authorization_cancellation` erases the user. `wxa_media_check` is WeChat's verdict on
-    a picture (`AVATAR_CHECK`). All other messages are accepted and
-    ignored. A repeated message changes nothing. A `timestamp` more than five minutes off is refused. So are a
-    `timestamp` and `nonce` already used for another message or for the check of the URL, because without a
-    `push_aes_key` the signature does not cover the message. An app with a `push_aes_key` accepts only encrypted
-    messages.
+    a picture (`AVATAR_CHECK`). A repeated message changes nothing. If the app has a `push_forward`, each message is
+    then handed on to that URL as it came, and the answer is that of the URL; otherwise all other messages are accepted
+    and ignored. A `timestamp` more than five minutes off is refused. So are a `timestamp` and `nonce` already
+    used for another message or for the check of the URL, because without a `push_aes_key` the signature does not cover
+    the message. An app with a `push_aes_key` accepts only encrypted messages.
     """
-    await pushed.receive(app_id, request.query_params, await request.body())
-    return PlainTextResponse("success", headers=_NO_STORE)
+
+    async def read() -> PushRequest:
+        headers = request.scope["headers"]
+        content_type = next((value for name, value in headers if name == b"content-type"), None)
+        is_forwarded = FORWARDED in request.headers
+        return PushRequest(request.scope["query_string"], content_type, is_forwarded, await request.body())
+
+    answer = await pushed.receive(app_id, request.query_params, read)
+    given_type = {} if answer.content_type is None else {"Content-Type": answer.content_type}
+    return Response(answer.content, headers={**_NO_STORE, **given_type})

@@ -189,6 +189,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         larger_bodies={
             picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD,
             sibling_routes.SIGNATURES_PATH: sibling_routes.MAX_SIGNATURE_BODY,
+            push_routes.PUSH_PATH: push_routes.MAX_MESSAGE,
         },
         refused=partial(_note_refusal, services),
     )

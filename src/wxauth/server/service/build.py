@@ -36,6 +36,7 @@ from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.profile.nicknames import Nicknames
+from wxauth.server.push.forwarding import PushForwarding
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.risk.risk import Risk
@@ -183,6 +184,7 @@ def build_services(
     sign_up_hook = make_sign_up_hook(settings, clock, transport=ReceiverTransport(resolve=name_resolver.resolve))
     make(Entering, newcomers=sign_up_hook)
     make(Turns, patience=waits.turns)
+    forwarding = make(PushForwarding, transport=ReceiverTransport(resolve=name_resolver.resolve))
     make(PushedMessages, patience=waits.pushed_messages)
     make(ScanPictures, find_app=apps.for_login)
     make(UrlLinks)
@@ -199,7 +201,7 @@ def build_services(
         closing=[
             [avatars],  # first: no request is left that waits for its picture
             # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
-            [background, phones, deliveries, *([] if sign_up_hook is None else [sign_up_hook])],
+            [background, phones, deliveries, forwarding, *([] if sign_up_hook is None else [sign_up_hook])],
             [promises],  # after those, which may have put off more
             [wechat_tokens],  # before the connections of its requests
             [wechat, wechat_api],  # after all that call WeChat

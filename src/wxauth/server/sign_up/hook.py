@@ -21,10 +21,10 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.ip_addresses import TRUNCATED
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
+from wxauth.server.core.receiver_transport import USER_AGENT
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES
-from wxauth.server.events.sending import USER_AGENT
 from wxauth.server.events.signatures import signed_headers
 from wxauth.server.login.newcomers import Welcome
 from wxauth.server.moving.lines import ExternalId

@@ -1,7 +1,8 @@
 """Message push: verifying that a request is WeChat's, and what a person withdraws, or what WeChat finds, with it.
 
 WeChat's plain signature covers token, timestamp and nonce, but not the message; the handshake has the same kind. So a
-signature is only valid for some minutes, and the caller must check that it is used for one message only.
+signature is only valid for some minutes, and the caller must check that it is used for one message only. The signature
+of an encrypted message covers it.
 
 Source: WeChat, mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`).
 """
@@ -12,6 +13,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from hashlib import sha1, sha256
 from io import StringIO
 from typing import Any, Final, Literal
@@ -44,11 +46,16 @@ FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
 SIGNED_WITHIN: Final = timedelta(minutes=5)
 """How far WeChat's timestamp may be from our time. WeChat signs when it sends, and retries within seconds."""
 
+LONGEST_NAME: Final = 64
+"""Characters of a message's name."""
+
 _FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
 _MAX_XML_PARTS: Final = 1000
 """How many `<`, and how many `=`, a message may have. Anybody can send one, and the envelope of an encrypted message is
 parsed before its signature is checked. A real message has ten elements, and perhaps some `<` and `=` in its texts."""
+_CUSTOMER_ENTERS: Final = "user_enter_tempsession"
+_PAYMENT: Final = "xpay_"
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
@@ -70,13 +77,47 @@ class PushSignature:
     """The digest of the message; None for the handshake, which has none."""
 
 
+class MessageKind(StrEnum):
+    """The kinds of messages, as metrics count them."""
+
+    WITHDRAWAL = "withdrawal"
+    VERDICT = "verdict"
+    """On a picture that wxauth has WeChat check."""
+    PAYMENT = "payment"
+    CUSTOMER_SERVICE = "customer_service"
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class WeChatMessage:
     """A message from WeChat, decrypted if it was encrypted."""
 
     app_id: str
-    text: bytes
+    fields: Mapping[str, Any] | None
+    """None if the message can be read neither as JSON nor as XML."""
     signature: PushSignature
+    is_sealed: bool
+    """Whether it was encrypted, so that its signature covers it."""
+
+    @property
+    def event(self) -> str:
+        """Its event, in lower case; empty if it is none."""
+        return _text((self.fields or {}).get("Event")).lower()
+
+    @property
+    def name(self) -> str:
+        """Its Event, or else its MsgType, fit for a log: up to 64 characters, none of them a control character."""
+        fields = self.fields or {}
+        name = _text(fields.get("Event")) or _text(fields.get("MsgType"))
+        return "".join(filter(str.isprintable, name))[:LONGEST_NAME]
+
+    @property
+    def kind_for_others(self) -> MessageKind:
+        """Its kind, if it does not concern wxauth."""
+        kind = _text((self.fields or {}).get("MsgType")).lower()
+        if kind not in ("", "event") or self.event == _CUSTOMER_ENTERS:
+            return MessageKind.CUSTOMER_SERVICE
+        return MessageKind.PAYMENT if self.event.startswith(_PAYMENT) else MessageKind.OTHER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,31 +146,46 @@ class PictureVerdict:
     """Why WeChat could not check the picture, if it says so."""
 
 
+def check_query(app: App, query: Mapping[str, str], *, now: datetime) -> None:
+    """Check the signature of a request's query, which WeChat sends in every mode. The app must have a push_token.
+
+    Raises: InvalidSignature.
+    """
+    _check_signature(app, query, name="signature", now=now)
+
+
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
     """Check the signature of a handshake, by which WeChat verifies that this URL is the app's.
 
     Raises: InvalidSignature.
     """
-    _check_signature(app, query, name="signature", now=now)
+    check_query(app, query, now=now)
     return _signature(app, query, None)
+
+
+def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tuple[Mapping[str, str], PushSignature]:
+    """The query of a handshake, as WeChat makes it, and its signature."""
+    timestamp = str(int(now.timestamp()))
+    signature = sha1(_signed_text(app, timestamp, nonce).encode()).hexdigest()  # noqa: S324 - WeChat's choice
+    query = {"signature": signature, "timestamp": timestamp, "nonce": nonce, "echostr": echostr}
+    return query, _signature(app, query, None)
 
 
 def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> WeChatMessage:
     """Verify and decrypt a message, which is JSON or XML, whatever its Content-Type is.
 
-    The app must have a push_token. If it has a push_aes_key, the message must be encrypted.
+    The query has been checked. If the app has a push_aes_key, the message must be encrypted.
 
     Raises: InvalidSignature.
     """
-    if app.push_aes_key is None:
-        text = body
-        _check_signature(app, query, name="signature", now=now)
-    else:
+    text = body
+    if app.push_aes_key is not None:
         encrypted = _encrypted_in(body)
         _check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
     # The digest is of the text, not of the body, because WeChat may encrypt a message anew for each delivery.
-    return WeChatMessage(app.app_id, text, _signature(app, query, text))
+    signature = _signature(app, query, text)
+    return WeChatMessage(app.app_id, _fields_or_none(text), signature, is_sealed=app.push_aes_key is not None)
 
 
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
@@ -137,10 +193,10 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
     Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
     """
-    fields = _fields_in(message.text)
-    if "Encrypt" in fields and "Event" not in fields:
+    fields = message.fields or {}
+    if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
         raise InvalidSignature("the message is encrypted, and there is no push_aes_key for this app")
-    event, codes = _text(fields.get("Event")).lower(), _codes_in(fields.get("RevokeInfo"))
+    event, codes = message.event, _codes_in(fields.get("RevokeInfo"))
     withdrawn = frozenset[str]().union(*(FIELDS_OF_REVOKE_INFO.get(code, ()) for code in codes))
     if event != LEFT and not (event == REVOKED and withdrawn):
         return None
@@ -158,10 +214,10 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
 
 def verdict_in(message: WeChatMessage) -> PictureVerdict | None:
-    """The verdict on a picture in a message; None if it has none. Raises: InvalidRequest."""
-    fields = _fields_in(message.text)
+    """The verdict on a picture in a message; None if it has none."""
+    fields = message.fields or {}
     trace_id = _text(fields.get("trace_id"))
-    if _text(fields.get("Event")).lower() != CHECKED or not _TRACE_ID.fullmatch(trace_id):
+    if message.event != CHECKED or not _TRACE_ID.fullmatch(trace_id):
         return None
     result = fields.get("result")
     # XML's elements under `result` are read as one text.
@@ -199,10 +255,7 @@ def _signed_text(app: App, *texts: str) -> str:
 
 
 def _encrypted_in(body: bytes) -> str:
-    try:
-        encrypted = _text(_fields_in(body).get("Encrypt"))
-    except InvalidRequest:
-        encrypted = ""
+    encrypted = _text((_fields_or_none(body) or {}).get("Encrypt"))
     if not encrypted:
         raise InvalidSignature("this app has a push_aes_key, so it takes encrypted messages only")
     return encrypted
@@ -224,16 +277,13 @@ def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
     return plain[begin:end]
 
 
-def _fields_in(body: bytes) -> dict[str, Any]:
-    """Raises: InvalidRequest."""
+def _fields_or_none(body: bytes) -> dict[str, Any] | None:
     try:
         text = body.decode("utf-8-sig").strip()
         fields = _xml_fields(text) if text.startswith("<") else from_json(text)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
-        fields = None
-    if not isinstance(fields, dict):
-        raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
-    return fields
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
 def _xml_fields(text: str) -> dict[str, str]:

@@ -107,6 +107,7 @@ function ask(app, reload) {
     secret('app_secret', text('appSecret'), Boolean(app), !app),
     secret('push_token', `${text('push').split(' ')[0]} ${text('pushToken')}`, known.has_push_token),
     secret('push_aes_key', text('pushAesKey'), known.has_push_aes_key),
+    field({ name: 'push_forward', label: text('pushForward'), type: 'url', value: known.push_forward ?? '', hint: text('pushForwardHint') }),
     field({
       name: 'unionid',
       label: 'unionid',
@@ -149,6 +150,7 @@ function ask(app, reload) {
         title: values.title || null,
         sign_up: values.sign_up || null,
         unionid: values.unionid || null,
+        push_forward: values.push_forward || null,
         sign_up_roles: roles.length ? roles : null,
         max_sessions: values.max_sessions ? Number(values.max_sessions) : null,
         claims: values.claims ? typedJson(values.claims) : null,

@@ -360,6 +360,8 @@ const TEXTS = {
   appSecret: ['AppSecret', 'AppSecret'],
   pushToken: ['Token', 'Token'],
   pushAesKey: ['EncodingAESKey', 'EncodingAESKey'],
+  pushForward: ['Hand messages on to', '消息转发至'],
+  pushForwardHint: ['your own handler’s URL; empty: other messages are ignored', '自己的消息处理地址；留空则忽略其他消息'],
   appKind: ['Kind', '类型'],
   mini_program: ['mini-program', '小程序'],
   official_account: ['service account', '服务号'],
