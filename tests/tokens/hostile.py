@@ -587,6 +587,7 @@ GOOD: dict[str, Forgery] = {
     "nbf 30 seconds ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 30),
     "UUIDs in capitals": lambda forger: forger.with_claims(sub=forger.claims["sub"].upper()),
     "8,192 bytes": of_length(8192),
+    "an external_id of brackets": lambda forger: forger.with_claims(external_id='"\\[{' * 32),
     "an openid in Chinese": lambda forger: forger.with_claims(openid="小明"),
     "an openid beyond the basic plane, escaped": lambda forger: forger.with_claims(openid="😀"),
     "a name escaped": lambda forger: forger.sign(

@@ -3,14 +3,18 @@ import { invalidToken } from './refusals.js'
 
 const MAX_CONTAINERS = 64 // objects and lists in one part of a token; ours have two
 const PIECES = /"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|-?\d[\d.eE+-]*|[{}]/g
+// One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
+const STRINGS = /"[^"\\]*(?:\\.[^"\\]*)*"?/gs
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** The object in these bytes of a token. */
+const opened = (text) => text.split(/[{[]/).length - 1
+
+/** The object in these bytes of a token. Brackets in its strings are no objects and lists. */
 export function jsonObject(bytes) {
   let value
   try {
     const text = utf8.decode(bytes)
-    if (text.split(/[{[]/).length - 1 > MAX_CONTAINERS) {
+    if (opened(text) > MAX_CONTAINERS && opened(text.replace(STRINGS, '')) > MAX_CONTAINERS) {
       throw invalidToken('a part of the token has too many objects and lists')
     }
     value = JSON.parse(text)

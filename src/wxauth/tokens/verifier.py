@@ -36,6 +36,8 @@ _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{
 # The characters with which a part may end, by its length modulo four. The unused bits of the last character must be
 # zero (RFC 4648, section 3.5): otherwise several spellings would decode to the same bytes.
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
+# One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
@@ -188,10 +190,19 @@ def _is_text_list(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def has_too_many_containers(text: str, most: int) -> bool:
+    """Whether JSON has more than so many objects and lists. Brackets in its strings do not count."""
+    return _opened(text) > most and _opened(_STRING.sub("", text)) > most
+
+
+def _opened(text: str) -> int:
+    return text.count("{") + text.count("[")
+
+
 def _json_object(part: str) -> dict[str, Any]:
     try:
         text = _decoded(part).decode()
-        if text.count("{") + text.count("[") > MAX_CONTAINERS:
+        if has_too_many_containers(text, MAX_CONTAINERS):
             raise InvalidToken("a part of the token has too many objects and lists")
         value = _decoder.decode(text)
         if "\\u" in text:  # a lone escaped surrogate decodes to text that cannot be encoded

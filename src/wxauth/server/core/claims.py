@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.users import ATTRIBUTE_NAME, UserInSession
+from wxauth.tokens.verifier import has_too_many_containers
 
 RESERVED_CLAIMS: Final = frozenset(
     {
@@ -23,7 +24,7 @@ MAX_TEMPLATE: Final = 1024
 MAX_ADDED: Final = 3 * 1024
 """Bytes that a template may add to one token, as compact JSON: guards accept tokens of 8,192 bytes."""
 MAX_CONTAINERS: Final = 56
-"""Opening brackets and braces in that JSON, also in its texts: guards accept 64, of which a token has some itself."""
+"""Objects and lists in that JSON: guards accept 64, of which a token has some itself."""
 
 _ATTRIBUTE: Final = "attributes."
 
@@ -45,7 +46,7 @@ def check_claims(template: Template) -> None:
         raise ValueError("must be without U+0000")
     if len(text) > MAX_TEMPLATE:
         raise ValueError(f"must be at most {MAX_TEMPLATE} bytes")
-    if _containers(text) > MAX_CONTAINERS:
+    if has_too_many_containers(text.decode(), MAX_CONTAINERS):
         raise ValueError(f"must have at most {MAX_CONTAINERS} lists and objects")
     compile_claims(template)
 
@@ -60,7 +61,7 @@ class ClaimsTemplate:
         """The claims for a user's token; none if they are too much for one, so that no guard refuses it."""
         claims = {name: value for name, fill in self._fills if (value := fill(user, sees_roles)) is not None}
         text = to_json(claims)
-        if len(text) > MAX_ADDED or _containers(text) > MAX_CONTAINERS:
+        if len(text) > MAX_ADDED or has_too_many_containers(text.decode(), MAX_CONTAINERS):
             log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")
             return {}
         return claims
@@ -131,8 +132,3 @@ def _json(value: object) -> bytes:
         return to_json(value, inf_nan_mode="strings")
     except (ValueError, UnicodeError):
         raise ValueError("must be JSON") from None
-
-
-def _containers(text: bytes) -> int:
-    """As guards count them."""
-    return text.count(b"{") + text.count(b"[")
