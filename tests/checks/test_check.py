@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -31,6 +32,7 @@ from tests.database_proxy import HURRIED, Proxy
 from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
+from tests.receiver import Receiver, receiving
 from tests.upstream import FakeRedis, Upstream, abort, hang
 from tests.world import MakeServices, with_part
 from wxauth.server.checks import CheckLevel, CheckResult, examine
@@ -41,6 +43,7 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, Simulator, create_simulator
+from wxauth.server.dev.wechat.push_sender import push_signature
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 
@@ -944,7 +947,7 @@ async def test_the_push_url_is_shown(doctor: Examine) -> None:
     assert_reported(
         results, of_app("push"), NOTE, f"{url}/{APP_ID}", "明文模式", "does not sign the message itself", "push_aes_key"
     )
-    assert_reported(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式")
+    assert_reported(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式", "push_forward")
     assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
 
 
@@ -955,6 +958,67 @@ async def test_a_check_of_pictures_without_push_is_a_note(doctor: Examine, stric
     assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_AVATAR_CHECK gets no verdict")
     assert_reported(results, of_app("avatar"), OK, "permitted")
     assert_reported(results, of_app("avatar", OTHER_APP_ID), BAD, "may not use this API")
+
+
+# The handler of WeChat's messages.
+
+
+@pytest.fixture
+async def handler() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+def handed_on(url: str) -> dict[str, Any]:
+    return {"apps": [{**APPS[0], "push_forward": url}], "issuer": "https://wxauth.invalid"}
+
+
+async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_before(
+    doctor: Examine, handler: Receiver, rows: asyncpg.Connection, simulated_client: httpx.AsyncClient
+) -> None:
+    stored: list[int] = []
+    queries: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        stored.append(await rows.fetchval("SELECT count(*) FROM push_messages WHERE content IS NULL"))
+        query = dict(request.query)
+        queries.append(query)
+        token = APPS[0]["push_token"]
+        is_right = query["signature"] == push_signature(token, query["timestamp"], query["nonce"])
+        return web.Response(text=query["echostr"] if is_right and request.method == "GET" else "no")
+
+    handler.usual = answer
+    results = await doctor(**handed_on(f"{handler.url}?own=1"))
+    assert_reported(results, of_app("push_forward"), OK, "answers WeChat's check")
+    assert "ignored" not in results[of_app("push")].message
+    assert (stored, queries[0]["own"]) == ([1], "1")
+    caught = {name: queries[0][name] for name in ("signature", "timestamp", "nonce")}
+    left = json.dumps({"Event": "user_authorization_cancellation", "OpenID": "o", "MsgType": "event"})
+    refused = await simulated_client.post(f"/v1/wechat/push/{APP_ID}", params=caught, content=left)
+    assert refused.json()["code"] == "invalid_signature"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (200, ["no echostr", "push_token"]),
+        (403, ["its status was 403", "not handed on"]),
+        (None, ["could not connect", "not handed on"]),
+    ],
+)
+async def test_a_handler_that_does_not_give_echostr_back_is_reported(
+    doctor: Examine, handler: Receiver, answer: int | None, words: list[str]
+) -> None:
+    handler.usual = answer
+    url = handler.url if answer else f"http://127.0.0.1:{free_port()}/"
+    assert_reported(await doctor(**handed_on(url)), of_app("push_forward"), BAD, *words)
+
+
+async def test_without_the_database_no_signature_leaves_the_house(doctor: Examine, handler: Receiver) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    results = await doctor(**handed_on(handler.url), database_url=nowhere)
+    assert_reported(results, of_app("push_forward"), BAD, "not asked")
+    assert not handler.got
 
 
 # Redis.

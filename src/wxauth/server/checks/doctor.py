@@ -12,6 +12,7 @@ from wxauth.server.checks.database import check_database
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.interpreter import judge_python
 from wxauth.server.checks.issuer import check_issuer
+from wxauth.server.checks.push_forward import check_push_forward
 from wxauth.server.checks.redis import REDIS_PATIENCE_SECONDS, check_redis
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.checks.rows import some_users
@@ -68,6 +69,7 @@ async def examine(
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
             *_apps(settings, found, transport, clock),
+            *(_forward(app, settings, clock) for app in found.apps),
         )
     if found.wechat_readings:  # a delayed answer exaggerates the difference, so the smallest one is the most accurate
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
@@ -92,7 +94,8 @@ async def examine_app(
         with suppress(StorageUnavailable):  # without the users, the report lacks the results that depend on them
             found.users = {app.app_id: await some_users(database, app.app_id)}
         check = check_app(app, settings, found, transport=transport, clock=clock)
-        return await _results_of(f"wechat {app.app_id}", check)
+        of_wechat = await _results_of(f"wechat {app.app_id}", check)
+    return of_wechat + await _forward(app, settings, clock)
 
 
 async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[CheckResult]:
@@ -114,6 +117,11 @@ def _apps(
     for app in found.apps:
         check = check_app(app, settings, found, transport=transport, clock=clock)
         yield _results_of(f"wechat {app.app_id}", check)
+
+
+async def _forward(app: App, settings: Settings, clock: Clock) -> list[CheckResult]:
+    check = check_push_forward(app, settings, clock=clock)
+    return await _results_of(f"wechat {app.app_id} push_forward", check)
 
 
 async def _results_of(name: str, check: AsyncGenerator[CheckResult, None]) -> list[CheckResult]:

@@ -397,6 +397,9 @@ def _judge_push(app: App, settings: Settings) -> CheckResult:
         return note(name, message, f"已配置，{mode.zh}，但微信无法访问 {url}：请设置 WXAUTH_ISSUER")
     where = f"in WeChat's console, 消息推送: {url}, {mode.en}"
     chinese = f"在微信后台“消息推送”中填写 {url}，{mode.zh}"
+    if app.push_forward is None:
+        where += "; payments, customer service and all else that is not wxauth's own are ignored without push_forward"
+        chinese += "；未设置 push_forward，支付、客服等与 wxauth 无关的消息会被忽略"
     if app.push_aes_key is None:
         risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
         return note(
