@@ -30,7 +30,7 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.feed_rows import may_place, place_some
 from wxauth.server.events.placing import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
-from wxauth.server.housekeeping.sweep_rows import sweep_page
+from wxauth.server.housekeeping.rows import ENDED_SESSIONS, lap_page
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.users.user_rows import SEARCH_SECONDS, UserSearch, find_users
 
@@ -399,13 +399,13 @@ async def _time_sweep(database: Database) -> None:
     now, times, swept, rests, is_last = datetime.now(UTC), [], 0, 0.0, False
     while not is_last:
         began = perf_counter()
-        page = await sweep_page(
-            database, size=PAGE_SIZE, ended_before=now - KEPT, now=now, next_sweep_at=now + SWEEP_EVERY
+        page = await lap_page(
+            database, ENDED_SESSIONS, size=PAGE_SIZE, older_than=now - KEPT, now=now, next_lap_at=now + SWEEP_EVERY
         )
         times.append((perf_counter() - began) * 1000)
         assert page is not None
-        rests += rest_after(times[-1] / 1000, page.sessions)
-        swept, is_last = swept + page.sessions, page.is_last
+        rests += rest_after(times[-1] / 1000, page.rows)
+        swept, is_last = swept + page.rows, page.is_last
     times.sort()
     lap = timedelta(seconds=round(sum(times) / 1000 + rests))
     click.echo(

@@ -18,7 +18,7 @@ from wxauth.server.core.migrations import migrate
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
-from wxauth.server.housekeeping.sweep_rows import sweep_page
+from wxauth.server.housekeeping.rows import ENDED_SESSIONS, lap_page
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.login.refresh_rows import rotate_refresh_token
 from wxauth.server.service.resealing import reseal
@@ -94,16 +94,17 @@ async def time_sweep(database: Database) -> None:
         times, swept = [], 0
         while True:
             started = perf_counter()
-            page = await sweep_page(
+            page = await lap_page(
                 database,
+                ENDED_SESSIONS,
                 size=PAGE_SIZE,
-                ended_before=NOW - KEPT_AFTER_THE_END,
+                older_than=NOW - KEPT_AFTER_THE_END,
                 now=now,
-                next_sweep_at=now + SWEEP_EVERY,
+                next_lap_at=now + SWEEP_EVERY,
             )
             times.append((perf_counter() - started) * 1000)
             assert page is not None
-            swept += page.sessions
+            swept += page.rows
             if page.is_last:
                 break
         print(f"{name}: {swept} sessions in {len(times)} pages of {PAGE_SIZE}, {_summary(times)}")

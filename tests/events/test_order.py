@@ -16,7 +16,7 @@ from tests.world import NUMBER, AddSibling, Admin, Body, LogIn, bearer, make_adm
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.events.placing import place_events
-from wxauth.server.housekeeping.sweep_rows import replace_old_sessions
+from wxauth.server.housekeeping.rows import replace_old_sessions
 
 pytestmark = pytest.mark.own_database
 

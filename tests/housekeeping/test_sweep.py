@@ -13,7 +13,7 @@ from tests.fakes import Clock
 from tests.world import LogIn, LogLines, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
-from wxauth.server.housekeeping.sweep_rows import SweptPage, sweep_page
+from wxauth.server.housekeeping.rows import ENDED_SESSIONS, LappedPage, lap_page
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.succession import RETIRES_AFTER
 from wxauth.server.service.app import create_api
@@ -133,10 +133,10 @@ async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ag
         await login(person)
     now, ended_before = clock.now, clock.now - KEPT_AFTER_THE_END
     pages = [
-        await sweep_page(services.database, size=2, ended_before=ended_before, now=now, next_sweep_at=now)
+        await lap_page(services.database, ENDED_SESSIONS, size=2, older_than=ended_before, now=now, next_lap_at=now)
         for _ in range(3)
     ]
-    assert pages == [SweptPage(2, False), SweptPage(0, True), SweptPage(0, True)]
+    assert pages == [LappedPage(2, False), LappedPage(0, True), LappedPage(0, True)]
 
 
 async def test_the_next_sweep_is_a_day_later_in_all_replicas(

@@ -1,6 +1,7 @@
 """Housekeeping: erases users who have left, and what remains of them; sweeps ended sessions, old keys and events."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -9,12 +10,20 @@ from typing import Final
 
 from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.clock import DatabaseClock
+from wxauth.server.core.ids import first_id_at
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.webhook_rows import sweep_deliveries
-from wxauth.server.housekeeping.keeping_rows import ADDRESSES, EVENTS, Lap, begin_lap, lap_page
-from wxauth.server.housekeeping.sweep_rows import SESSIONS_SWEEP, replace_old_sessions, sweep_page
+from wxauth.server.housekeeping.rows import (
+    ADDRESSES,
+    ENDED_SESSIONS,
+    EVENTS,
+    Lap,
+    begin_lap,
+    lap_page,
+    replace_old_sessions,
+)
 from wxauth.server.keys.rows import delete_retired_keys
 from wxauth.server.limits.rates import WINDOW
 from wxauth.server.limits.rows import sweep_attempts
@@ -183,23 +192,41 @@ async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swe
     """If a lap is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS)."""
     if not _clocks_agree(services):
         return Swept()
-    now = services.clock()
-    written = {}
+    written = Counter[Lap]()
     for lap, kept in _laps(services.settings):
-        written[lap] = 0
-        began = perf_counter()
-        while page := await lap_page(
-            services.database, lap, size=page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
-        ):
-            written[lap] += page.rows
-            if page.is_last:
-                break
-            await asyncio.sleep(rest_after(perf_counter() - began, page.rows, pause=pause))
-            began = perf_counter()
-    swept = Swept(written.pop(EVENTS, 0), sum(written.values()))
+        await _go_around(services, lap, written, kept=kept, page_size=page_size, pause=pause)
+    swept = Swept(written.pop(EVENTS, 0), written.total())
     if swept != Swept():
         log.info("aged_swept", events=swept.events, addresses=swept.addresses)
     return swept
+
+
+async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
+    """If a sweep is due, delete the sessions that ended long ago."""
+    if not _clocks_agree(services):
+        log.error("sweep_put_off", reason="the clocks differ")
+        return
+    written, kept = Counter[Lap](), timedelta(days=services.settings.ended_sessions_kept_days)
+    try:
+        await _go_around(services, ENDED_SESSIONS, written, kept=kept, page_size=page_size, pause=pause)
+    finally:
+        if written[ENDED_SESSIONS]:
+            log.info("sessions_swept", sessions=written[ENDED_SESSIONS])
+
+
+async def _go_around(
+    services: Services, lap: Lap, written: Counter[Lap], *, kept: timedelta, page_size: int, pause: float
+) -> None:
+    """If this lap is due, sweep its pages, and count what was written."""
+    now, began = services.clock(), perf_counter()
+    while page := await lap_page(
+        services.database, lap, size=page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
+    ):
+        written[lap] += page.rows
+        if page.is_last:
+            break
+        await asyncio.sleep(rest_after(perf_counter() - began, page.rows, pause=pause))
+        began = perf_counter()
 
 
 def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECONDS) -> float:
@@ -212,7 +239,7 @@ def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECO
 
 def sweep_names(settings: Settings) -> list[str]:
     """The names of the daily sweeps under these settings."""
-    return [SESSIONS_SWEEP, *(lap.name for lap, _ in _laps(settings))]
+    return [ENDED_SESSIONS.name, *(lap.name for lap, _ in _laps(settings))]
 
 
 def _laps(settings: Settings) -> list[tuple[Lap, timedelta]]:
@@ -221,31 +248,6 @@ def _laps(settings: Settings) -> list[tuple[Lap, timedelta]]:
         *([(EVENTS, timedelta(days=events))] if events else []),
         *((lap, timedelta(days=addresses)) for lap in ADDRESSES if addresses),
     ]
-
-
-async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
-    """If a sweep is due, delete the sessions that ended long ago."""
-    if not _clocks_agree(services):
-        log.error("sweep_put_off", reason="the clocks differ")
-        return
-    now = services.clock()
-    swept, began = 0, perf_counter()
-    try:
-        while page := await sweep_page(
-            services.database,
-            size=page_size,
-            ended_before=now - timedelta(days=services.settings.ended_sessions_kept_days),
-            now=now,
-            next_sweep_at=now + SWEEP_EVERY,
-        ):
-            swept += page.sessions
-            if page.is_last:
-                break
-            await asyncio.sleep(rest_after(perf_counter() - began, page.sessions, pause=pause))
-            began = perf_counter()
-    finally:
-        if swept:
-            log.info("sessions_swept", sessions=swept)
 
 
 async def sweep_other_rows(services: Services, *, page_size: int, pause: float) -> None:
@@ -261,10 +263,10 @@ async def sweep_other_rows(services: Services, *, page_size: int, pause: float) 
     await delete_console_sessions(database)
     for delete_page in (
         services[PictureChecks].sweep,
-        partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
-        partial(sweep_attempts, database, began_before=now - WINDOW),
-        partial(sweep_messages, database, now=now),
-        partial(sweep_refusals, database, before=now - REFUSALS_KEPT),
+        partial(sweep_answers, database, before=now - PHONE_ANSWERS_KEPT),
+        partial(sweep_attempts, database, before=now - WINDOW),
+        partial(sweep_messages, database, before=now),
+        partial(sweep_refusals, database, before=first_id_at(now - REFUSALS_KEPT)),
         partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
     ):
         while await delete_page(size=page_size):  # noqa: ASYNC110

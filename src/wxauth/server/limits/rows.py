@@ -7,6 +7,7 @@ from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.sweep_rows import Sweep
 
 
 class _Attempt(SQLModel):
@@ -28,10 +29,7 @@ WITH granted AS (
 SELECT EXISTS (SELECT FROM granted) AS is_granted, (SELECT since FROM attempts WHERE key = :key) AS since_before
 """)
 _GIVE_BACK: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
-_SWEEP: Final = Statement[Nothing]("""
-DELETE FROM attempts WHERE key = ANY (ARRAY(
-    SELECT key FROM attempts WHERE since < :began_before ORDER BY since LIMIT :size FOR UPDATE SKIP LOCKED))
-""")
+sweep_attempts: Final = Sweep.of("attempts", key="key", by="since")
 
 
 async def take_attempt(
@@ -46,9 +44,3 @@ async def take_attempt(
 async def give_back_attempt(database: Database, key: bytes) -> None:
     """Decrement the count."""
     await database.run(_GIVE_BACK, key=key)
-
-
-async def sweep_attempts(database: Database, *, began_before: datetime, size: int) -> int:
-    """Delete counts that began before a time, the oldest first, at most `size`. Returns how many."""
-    async with database.begin() as transaction:
-        return await transaction.run(_SWEEP, began_before=began_before, size=size)

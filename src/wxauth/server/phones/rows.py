@@ -14,6 +14,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.sweep_rows import Sweep
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
 from wxauth.server.users.merging import Merged, link_by_phone
@@ -169,11 +170,7 @@ _REPLACE: Final = Statement[bytes](
 _DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
-_SWEEP: Final = Statement[Nothing]("""
-DELETE FROM phone_answers WHERE code_hash = ANY (ARRAY(
-    SELECT code_hash FROM phone_answers WHERE asked_at < :asked_before
-     ORDER BY asked_at LIMIT :size FOR UPDATE SKIP LOCKED))
-""")
+sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserFields | None:
@@ -334,12 +331,6 @@ async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) 
 async def delete_answer(database: Database, answer: StoredAnswer) -> bool:
     """Delete an answer, if its sealed value has not changed since it was read. Returns whether it was deleted."""
     return await database.value(_DELETE_UNCHANGED, code_hash=answer.code_hash, sealed=answer.sealed) is not None
-
-
-async def sweep_answers(database: Database, *, asked_before: datetime, size: int) -> int:
-    """Delete up to `size` answers fetched before a time, oldest first, and return how many."""
-    async with database.begin() as transaction:
-        return await transaction.run(_SWEEP, asked_before=asked_before, size=size)
 
 
 async def _lock_user_and_losers(

@@ -5,7 +5,8 @@ from typing import Final
 
 from wxauth.errors import InvalidSignature
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Statement
+from wxauth.server.core.sweep_rows import Sweep
 from wxauth.server.wechat.push import PushSignature
 
 MESSAGES_KEPT: Final = timedelta(days=30)
@@ -26,11 +27,7 @@ INSERT INTO push_messages (digest, kept_until) VALUES (:digest, :until)
 ON CONFLICT (digest) DO NOTHING
 RETURNING digest
 """)
-_SWEEP: Final = Statement[Nothing]("""
-DELETE FROM push_messages WHERE digest = ANY (ARRAY(
-    SELECT digest FROM push_messages WHERE kept_until < :now ORDER BY kept_until
-     LIMIT :size FOR UPDATE SKIP LOCKED))
-""")
+sweep_messages: Final = Sweep.of("push_messages", key="digest", by="kept_until")
 
 
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
@@ -43,9 +40,3 @@ async def claim_signature(database: Database, signature: PushSignature, *, now: 
 async def remember_message(transaction: Transaction, digest: bytes, *, now: datetime) -> bool:
     """Remember a message, in the transaction that carries it out, and return whether it is new."""
     return await transaction.value(_REMEMBER, digest=digest, until=now + MESSAGES_KEPT) is not None
-
-
-async def sweep_messages(database: Database, *, now: datetime, size: int) -> int:
-    """Delete up to `size` signatures and messages that are no longer needed, and return how many."""
-    async with database.begin() as transaction:
-        return await transaction.run(_SWEEP, now=now, size=size)

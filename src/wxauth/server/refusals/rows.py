@@ -7,9 +7,10 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import first_id_at, id_range
+from wxauth.server.core.ids import id_range
 from wxauth.server.core.ip_addresses import TRUNCATED, IpNetwork
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
+from wxauth.server.core.sweep_rows import Sweep
 from wxauth.server.refusals.models import Refusal
 
 
@@ -87,10 +88,7 @@ _BY_APP: Final = _finding("app_id")
 _BY_NETWORK: Final = _finding("network")
 _BY_NETWORKS: Final = _finding(_NETWORKS)
 _OF_ALL: Final = _finding(None)
-_SWEEP: Final = Statement[Nothing]("""
-DELETE FROM refusals WHERE id = ANY (ARRAY(
-    SELECT id FROM refusals WHERE id < :before ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED))
-""")
+sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
 
 async def store_refusals(database: Database, refusals: Sequence[Refusal]) -> None:
@@ -142,9 +140,3 @@ def _statement(search: RefusalSearch, network: IpNetwork | None) -> Statement[Re
     if search.code is not None:
         return _BY_CODE
     return _OF_ALL if search.app_id is None else _BY_APP
-
-
-async def sweep_refusals(database: Database, *, before: datetime, size: int) -> int:
-    """Delete up to `size` refused logins older than a time, oldest first, and return how many."""
-    async with database.begin() as transaction:
-        return await transaction.run(_SWEEP, before=first_id_at(before), size=size)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.sweep_rows import Sweep
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.websites.rows import lock_with_user
 
@@ -94,11 +95,7 @@ ON CONFLICT (browser_login_id, client_id) DO UPDATE SET client_id = excluded.cli
 RETURNING browser_login_id
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
-_SWEEP: Final = Statement[UUID]("""
-DELETE FROM browser_logins WHERE id = ANY (ARRAY(
-    SELECT id FROM browser_logins WHERE authenticated_at <= :before LIMIT :size FOR UPDATE SKIP LOCKED))
-RETURNING id
-""")
+sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authenticated_at")
 
 
 async def find_browser_person(
@@ -157,8 +154,3 @@ async def store_proof(
 async def delete_browser_login(transaction: Transaction, login_id: UUID) -> None:
     """Delete a login whose user is locked."""
     await transaction.run(_DELETE, id=login_id)
-
-
-async def sweep_browser_logins(database: Database, *, size: int, before: datetime) -> int:
-    """Delete the logins whose proof is as old as `before`, at most `size`. Returns how many."""
-    return len(await database.values(_SWEEP, before=before, size=size))

@@ -1,20 +1,31 @@
-"""Sweeps of data with a configurable retention: events and addresses.
+"""Sweeps of large tables, one page at a time in the order of ids: sessions, and data with a configurable retention.
 
-A lap goes through one table, one page at a time in the order of ids. Any worker may sweep the next page.
+A lap goes through one table. Any worker may sweep the next page. Ids are UUIDv7, so this is the order of logins, and
+needs no additional index. An index on `expires_at`, which every refresh changes, would rule out heap-only updates for
+refreshes.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ids import first_id_at
 from wxauth.server.core.ip_addresses import TRUNCATED
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.housekeeping.sweep_rows import note_progress, progress_of
-from wxauth.server.sessions.rows import END, START
+from wxauth.server.core.trail import SYSTEM
+from wxauth.server.sessions.rows import END, START, delete_ended_sessions, end_replaced_sessions
+
+_REPLACING: Final = "replaced_sessions"
+_OVERLAP: Final = timedelta(seconds=60)
+
+
+class _Progress(SQLModel):
+    after: UUID
+    due_at: datetime
 
 
 class _LastRow(SQLModel):
@@ -22,7 +33,25 @@ class _LastRow(SQLModel):
     since: datetime
 
 
-_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.keeping'))")
+_TRY_LOCK_REPLACING: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))")
+# The planner expects a user to have a few sessions. For a user with a million it would read and sort all of them for
+# each page, although the index has them in order.
+_READ_IN_ORDER: Final = Statement[str](
+    "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
+)
+_PROGRESS: Final = Statement[_Progress]("SELECT after, due_at FROM sweeps WHERE name = :name")
+_NOTE: Final = Statement[Nothing]("""
+INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
+ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
+""")
+# Locked rows are skipped, so that this statement waits for nobody and cannot deadlock.
+_DELETE_SESSIONS: Final = Statement[Nothing]("""
+DELETE FROM sessions WHERE id = ANY (ARRAY(
+    SELECT id FROM sessions
+     WHERE id > :after AND id <= :until AND (expires_at < :older_than OR revoked_at < :older_than)
+       FOR UPDATE SKIP LOCKED))
+""")
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
 # A trigger refuses every other change to events, because the audit trail must not be altered.
 _MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
@@ -73,8 +102,11 @@ class Lap:
     end_of_page: Statement[_LastRow]
     """The query for the last id of a page, and for a time before which no row after the page was made."""
     work: Statement[Nothing]
+    lock: str = "wxauth.keeping"
+    """Of the laps with this lock, one page is swept at a time."""
 
 
+ENDED_SESSIONS: Final = Lap("sessions", _END_OF_SESSIONS, _DELETE_SESSIONS, lock="wxauth.housekeeping")
 EVENTS: Final = Lap("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
     Lap("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
@@ -107,7 +139,7 @@ async def lap_page(
     None if another worker is sweeping, or the next lap is not due yet.
     """
     async with database.begin() as transaction:
-        if not await transaction.value(_TRY_LOCK):
+        if not await transaction.value(_TRY_LOCK, name=lap.lock):
             return None
         after, due_at = await progress_of(transaction, lap.name) or (START, now)
         if due_at > now:
@@ -122,3 +154,47 @@ async def lap_page(
         else:
             await note_progress(transaction, lap.name, until, due_at=due_at)
         return LappedPage(written, is_last)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedPage:
+    """The result of a page of old sessions."""
+
+    ended: int
+    deleted: int
+    is_last: bool
+
+
+async def replace_old_sessions(
+    database: Database, *, open_kept: int, ended_kept: int, size: int, now: datetime, pause: timedelta
+) -> ReplacedPage | None:
+    """End a page of open sessions, and delete a page of ended ones, beyond the newest of each identity.
+
+    Only identities that have logged in since the last run are checked. None if another worker is doing this or has just
+    done it.
+    """
+    async with database.begin() as transaction:
+        if not await transaction.value(_TRY_LOCK_REPLACING):
+            return None
+        since, due_at = await progress_of(transaction, _REPLACING) or (first_id_at(now - pause), now)
+        if due_at > now:
+            return None
+        await transaction.values(_READ_IN_ORDER)
+        ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, by=SYSTEM, now=now)
+        deleted = await delete_ended_sessions(transaction, since=since, at_most=ended_kept, size=size)
+        is_last = max(ended, deleted) < size
+        # The next run begins a minute before now, to cover logins under way.
+        after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
+        await note_progress(transaction, _REPLACING, after, due_at=due_at)
+        return ReplacedPage(ended, deleted, is_last)
+
+
+async def progress_of(transaction: Transaction, name: str) -> tuple[UUID, datetime] | None:
+    """The last id that a sweep has reached, and when it continues; None before its first page."""
+    row = await transaction.row(_PROGRESS, name=name)
+    return None if row is None else (row.after, row.due_at)
+
+
+async def note_progress(transaction: Transaction, name: str, after: UUID, *, due_at: datetime) -> None:
+    """Store the last id that a sweep has reached, and when it continues."""
+    await transaction.run(_NOTE, name=name, after=after, due_at=due_at)
