@@ -1,4 +1,4 @@
-"""Repeated background work continues through database outages, and logs each outage once."""
+"""Repeated background work continues through database outages, and logs them at intervals."""
 
 import asyncio
 
@@ -7,10 +7,12 @@ import pytest
 from tests.world import LogLines
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.chores import keep_doing
+from wxauth.server.core.database import troubles
 
 
 @pytest.mark.no_database
-async def test_an_outage_and_each_other_error_are_logged_once(log_lines: LogLines) -> None:
+async def test_an_outage_is_logged_at_intervals_and_each_other_error(log_lines: LogLines) -> None:
+    troubles.share()
     outcomes = [
         StorageUnavailable("down"),
         StorageUnavailable("still down"),
@@ -25,9 +27,8 @@ async def test_an_outage_and_each_other_error_are_logged_once(log_lines: LogLine
             raise outcome
 
     with pytest.raises(asyncio.CancelledError):
-        await keep_doing(store, pause=0, put_off="numbers_not_stored", failed="numbers_not_stored")
+        await keep_doing(store, pause=0, failed="numbers_not_stored")
     assert [(line["event"], line["level"], line.get("reason")) for line in log_lines()] == [
-        ("numbers_not_stored", "warning", "StorageUnavailable"),
-        ("numbers_not_stored", "warning", "StorageUnavailable"),
+        ("database_does_not_answer", "warning", "down: StorageUnavailable"),
         ("numbers_not_stored", "error", None),
     ]

@@ -21,6 +21,7 @@ from wxauth.server.core.statements import Statement
 pytestmark = [pytest.mark.process, pytest.mark.own_database]
 
 PASSWORD = "hunter2"
+AGAIN = '"database_answers_again"'
 NOBODY = "http://127.0.0.1:1"
 
 
@@ -82,6 +83,26 @@ async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, t
         assert f"{place.hostname}:{place.port or 5432}" in migrated.stderr
     for text in (migrated.stderr, checked.stdout, served.output):
         assert PASSWORD not in text
+
+
+async def test_an_outage_is_one_line_in_ten_seconds_and_one_at_its_end(
+    proxy: Proxy, database_url: str, tmp_path: Path
+) -> None:
+    url = f"postgresql://postgres@{proxy.address}{urlsplit(database_url).path}"
+    env = service_env(url, wechat_base_url=NOBODY, port=str(free_port()), workers="2")
+    with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as served:
+        await asyncio.to_thread(until, lambda: served.output.count('"started"') == 2)
+        until_now = len(served.output)
+        for ends in (1, 2):
+            await proxy.refuse()
+            await asyncio.sleep(3)
+            await proxy.accept()
+            await asyncio.to_thread(until, lambda: served.output.count(AGAIN) == ends)  # noqa: B023 - at once
+        assert served.end(signal.SIGTERM) == 0
+    lines = [json.loads(line) for line in served.output[until_now:].splitlines()]
+    assert [line["event"] for line in lines if line["level"] != "info"] == ["database_does_not_answer"]
+    lasted = [line["seconds"] for line in lines if line["event"] == "database_answers_again"]
+    assert (len(lasted), all(2 < seconds < 20 for seconds in lasted)) == (2, True)
 
 
 async def test_ssl_cert_file_counts_for_the_database(

@@ -13,7 +13,7 @@ from wxauth.errors import StorageUnavailable, UnknownApp
 from wxauth.server.apps.models import SealedApp
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.core.claims import ClaimsTemplate
-from wxauth.server.core.database import Database, reason_of
+from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.server.core.setting_types import AppKind
@@ -163,7 +163,7 @@ class Apps:
         try:
             await self.refresh()
         except StorageUnavailable as exc:
-            log.warning("apps_not_read", reason=reason_of(exc))
+            troubles.note(exc)
         except Exception:
             log.exception("apps_not_read")
 

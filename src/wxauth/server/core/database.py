@@ -6,6 +6,7 @@ docs/decisions/0001-statements-are-text.md.
 """
 
 import asyncio
+import mmap
 import os
 import socket
 import ssl
@@ -13,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from struct import pack_into, unpack_from
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -127,10 +129,37 @@ _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine locati
 _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
 
 log = get_logger()
-troubles: Final = LogInterval(10.0)
-"""Limits log lines that would otherwise repeat with each use of a database that is away or has no schema."""
 
 Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance")
+
+
+class Troubles(LogInterval):
+    """Logs that the database does not answer, at intervals in place of each use of it, and how long that lasted."""
+
+    def share(self) -> None:
+        """Start again with a state that this process shares with all processes forked from it."""
+        super().share()
+        self._since = mmap.mmap(-1, 8)
+
+    def note(self, exc: StorageUnavailable) -> None:
+        """Log why the database cannot be used, if a line is due."""
+        if self.is_due(monotonic()):
+            reason = trouble_of(exc).en
+            log.warning("database_does_not_answer", reason=reason, consequence="not ready until it does")
+
+    def begin(self) -> None:
+        """No connection can be made."""
+        if not unpack_from("d", self._since)[0]:
+            pack_into("d", self._since, 0, monotonic())
+
+    def end(self) -> None:
+        """A connection has been made."""
+        if since := unpack_from("d", self._since)[0]:
+            pack_into("d", self._since, 0, 0.0)
+            log.info("database_answers_again", seconds=round(monotonic() - since, 1))
+
+
+troubles: Final = Troubles(10.0)
 
 
 class NotConnected(OSError):
@@ -343,9 +372,13 @@ class Database:
         failures: list[NotConnected] = []
         for dsn in list(self._dsns):
             try:
-                return await self._connect_to(dsn, options)
+                connection = await self._connect_to(dsn, options)
             except NotConnected as exc:
                 failures.append(exc)
+            else:
+                troubles.end()
+                return connection
+        troubles.begin()
         if len(failures) == 1:
             raise failures[0]
         reason = Title("; ".join(each.reason.en for each in failures), "；".join(each.reason.zh for each in failures))

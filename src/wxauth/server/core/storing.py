@@ -46,7 +46,7 @@ class Gathering(ABC):
     async def keep_storing(self) -> NoReturn:
         """Store periodically, forever, through outages."""
         await asyncio.sleep(self.store_pause)
-        await keep_doing(self.store, pause=self.store_pause, put_off=self.failed, failed=self.failed)
+        await keep_doing(self.store, pause=self.store_pause, failed=self.failed)
 
     async def aclose(self) -> None:
         """Store what is left, unless that takes more than a moment."""

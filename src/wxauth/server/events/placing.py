@@ -22,7 +22,7 @@ async def keep_placing(services: Services) -> None:
             await place_events(services)
 
     await asyncio.sleep(PLACE_PAUSE_SECONDS)
-    await keep_doing(place, pause=PLACE_PAUSE_SECONDS, put_off="feed_held_up", failed="feed_held_up")
+    await keep_doing(place, pause=PLACE_PAUSE_SECONDS, failed="feed_held_up")
 
 
 async def place_events(services: Services) -> int:

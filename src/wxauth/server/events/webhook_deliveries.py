@@ -24,7 +24,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core import metrics
 from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
@@ -138,7 +138,7 @@ class Deliveries:
             self._awakened.clear()
             await self.begin_due()
 
-        await keep_doing(wait_and_begin, pause=0, put_off="deliveries_held_up", failed="deliveries_held_up")
+        await keep_doing(wait_and_begin, pause=0, failed="deliveries_held_up")
 
     async def begin_due(self) -> None:
         """Start as many due deliveries as the limits allow."""
@@ -208,7 +208,7 @@ class Deliveries:
                     else:
                         await self._deliver(delivery, now=now)
         except StorageUnavailable as exc:  # leased again when this lease is over
-            log.warning("delivery_held_up", receiver=str(receiver), reason=exc.code)
+            troubles.note(exc)
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver))
         finally:

@@ -111,7 +111,6 @@ async def keep_sweeping(
             keep_doing(
                 partial(chore, services, page_size=page_size, pause=pause),
                 pause=min(check_pause, its_pause),
-                put_off="sweep_put_off",
                 failed="sweep_failed",
             )
             for chore, its_pause in (*_CHORES, (sweep_aged, CHECK_PAUSE_SECONDS))
@@ -127,7 +126,7 @@ async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE_S
             await erase_remains(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE_SECONDS)
 
     await asyncio.sleep(check_pause)
-    await keep_doing(erase, pause=check_pause, put_off="erasure_delayed", failed="erasure_delayed")
+    await keep_doing(erase, pause=check_pause, failed="erasure_delayed")
 
 
 async def keep_replacing_sessions(services: Services) -> None:
@@ -137,7 +136,6 @@ async def keep_replacing_sessions(services: Services) -> None:
     await keep_doing(
         partial(replace_sessions, services),
         pause=pause,
-        put_off="sessions_not_replaced",
         failed="sessions_not_replaced",
     )
 

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import KeysUnavailable, StorageUnavailable
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, reason_of
+from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
@@ -249,7 +249,7 @@ class KeyRing:
         try:
             await self.refresh()
         except StorageUnavailable as exc:
-            log.warning("signing_keys_not_read", reason=reason_of(exc))
+            troubles.note(exc)
         except CannotOpen:
             log.error("signing_keys_not_opened", what_to_change=WRONG_SECRET_KEY.en)
         except Exception:

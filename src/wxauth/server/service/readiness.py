@@ -8,7 +8,7 @@ from typing import Final
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, DatabaseUrlRefused, trouble_of, troubles
+from wxauth.server.core.database import Database, DatabaseUrlRefused, troubles
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.schema import current_revision, is_schema_usable
 from wxauth.server.keys.keyring import KeyRing
@@ -37,8 +37,7 @@ async def is_migrated(database: Database) -> bool:
     except DatabaseUrlRefused:
         raise
     except StorageUnavailable as exc:
-        if troubles.is_due(monotonic()):
-            log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
+        troubles.note(exc)
         return False
     if troubles.is_due(monotonic()):
         log.warning(

@@ -18,7 +18,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import clashing_clients
 from wxauth.server.core.clock import DatabaseClock
-from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, trouble_of, troubles
+from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, troubles
 from wxauth.server.core.logs import configure_logging, get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
@@ -227,7 +227,7 @@ async def check_stored_state(settings: Settings) -> bool:
     except DatabaseUrlRefused as exc:
         raise InvalidSettings([f"WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason_of(exc)}"]) from None
     except StorageUnavailable as exc:
-        log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
+        troubles.note(exc)
         return False
     finally:
         await database.aclose()
