@@ -439,10 +439,21 @@ async def test_the_guard_is_listed_under_authorize_as_one_scheme(sibling: Client
 
 
 @pytest.mark.parametrize(
-    "url", ["http://auth.example.com", "http://127.0.0.1.example.com", "ftp://auth.test", "auth.test", "https://", ""]
+    ("url", "fault"),
+    [
+        ("http://auth.example.com", "http://auth.example.com is plain http to another machine"),
+        ("http://127.0.0.1.example.com:80/a", "http://127.0.0.1.example.com:80 is plain http to another machine"),
+        ("https://auth.example.com/", "https://auth.example.com has a slash at the end"),
+        ("https://auth.example.com?a", "https://auth.example.com has a query or a fragment"),
+        ("https://me@auth.example.com", "this one has a user"),
+        ("ftp://auth.test", "this one does not begin with https://"),
+        ("auth.test", "this one does not begin with https://"),
+        ("https://:", "this one is no URL"),
+        ("", "this one does not begin with https://"),
+    ],
 )
-def test_an_issuer_that_is_not_https_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="https"):
+def test_an_issuer_that_is_refused_is_told_by_its_host_and_what_is_wrong(url: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=f": {re.escape(fault)}$"):
         BearerGuard(url)
 
 

@@ -240,15 +240,28 @@ function told(issuer) {
 }
 
 function checkUrls(issuer, internalUrl) {
-  // The messages do not repeat the URLs, because a URL with a user contains a password, too.
+  // The messages repeat no more than the host, because a URL with a user contains a password, too.
   if (!isPlain(issuer) || !isSecure(issuer)) {
     throw new TypeError(
-      'issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end',
+      'issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end' +
+        `: ${hostOf(issuer)} ${faultOf(String(issuer))}`,
     )
   }
   if (internalUrl !== null && !isPlain(internalUrl)) {
     throw new TypeError('internalUrl must be an http or https URL without user, query, fragment or a slash at the end')
   }
+}
+
+/** Scheme and host of a wrong URL; the rest may have a secret. */
+const hostOf = (url) => /^https?:\/\/[\w.-]+(:\d+)?(?=[/?#]|$)/.exec(url)?.[0] ?? 'this one'
+
+/** What is wrong with an issuer's URL. */
+function faultOf(url) {
+  if (/[?#]/.test(url)) return 'has a query or a fragment'
+  if (/@/.test(url)) return 'has a user'
+  if (/\/$/.test(url)) return 'has a slash at the end'
+  if (!/^https?:\/\//.test(url)) return 'does not begin with https://'
+  return url.startsWith('http:') ? 'is plain http to another machine' : 'is no URL'
 }
 
 /** Whether it has only a host and perhaps a path. */

@@ -438,6 +438,7 @@ describe('a guard', () => {
         String(wrong),
       )
     }
+    assert.throws(() => new BearerGuard({ issuer: 'https://auth.test/' }), /: https:\/\/auth\.test has a slash at the end$/)
     assert.throws(() => new BearerGuard(), TypeError)
     assert.throws(() => new BearerGuard({ issuer: ISSUER, audience: '' }), TypeError)
     assert.throws(() => new BearerGuard({ issuer: ISSUER, audience: ['wxauth'] }), TypeError)

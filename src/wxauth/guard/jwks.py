@@ -86,6 +86,7 @@ class RemoteKeys:
         if not (_is_plain_url(issuer) and is_secure(issuer)):
             raise ValueError(
                 "issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end"
+                f": {_host_of(issuer)} {_fault_of(issuer)}"
             )
         if internal_url is not None and not _is_plain_url(internal_url):
             raise ValueError(
@@ -330,6 +331,24 @@ async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any]
     if not isinstance(document, dict):
         raise _Unreadable("not a JSON object")
     return document, response.headers
+
+
+def _host_of(url: str) -> str:
+    """Scheme and host of a wrong URL; the rest may have a secret."""
+    found = re.match(r"https?://[\w.-]+(:\d+)?(?=[/?#]|$)", url, re.ASCII)
+    return found[0] if found else "this one"
+
+
+def _fault_of(url: str) -> str:
+    """What is wrong with an issuer's URL."""
+    faults = (
+        (r"[?#]", "has a query or a fragment"),
+        (r"@", "has a user"),
+        (r"/$", "has a slash at the end"),
+        (r"^(?!https?://)", "does not begin with https://"),
+        (r"^http://", "is plain http to another machine"),
+    )
+    return next((fault for pattern, fault in faults if re.search(pattern, url)), "is no URL")
 
 
 def _is_plain_url(url: str) -> bool:
