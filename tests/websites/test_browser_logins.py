@@ -133,6 +133,22 @@ async def test_who_has_scanned_for_one_site_goes_on_to_another_by_a_button(
     assert 'wxauth_doors_total{door="sso",outcome="logged_in"} 1.0' in metrics
 
 
+async def test_the_export_of_ones_own_data_has_the_logins_of_browsers(
+    shop: Site, desk: Site, browser: Browser, phone: Phone
+) -> None:
+    await tokens_of(shop, browser, phone)
+    await entered(browser, desk)
+    assert (await phone.ask("GET", "/export")).json()["browsers"] == [
+        {
+            "app_id": phone.tokens["user"]["app_id"],
+            "openid": phone.tokens["user"]["openid"],
+            "authenticated_at": "2026-11-20T08:00:00Z",
+            "authenticated_by": "wechat_scan",
+            "sites": ["admin", "shop"],
+        }
+    ]
+
+
 async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(
     shop: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection
 ) -> None:

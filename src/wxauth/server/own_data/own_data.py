@@ -83,6 +83,15 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
             },
         }
     ],
+    "browsers": [
+        {
+            "app_id": "wx1a2b3c4d5e6f7a8b",
+            "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
+            "authenticated_at": "2026-11-20T08:10:00Z",
+            "authenticated_by": "wechat_scan",
+            "sites": ["shop"],
+        }
+    ],
     "consents": [
         {
             "document": "privacy",
@@ -224,6 +233,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     for name, pages in (
         ("identities", rows.exported_identities(state, user_id)),
         ("sessions", rows.exported_sessions(state, user_id)),
+        ("browsers", rows.exported_browsers(state, user_id)),
         ("consents", rows.consents_by(state, ids)),
         ("events", rows.events_about(state, ids)),
         ("refusals", rows.exported_refusals(state, ids)),

@@ -40,6 +40,13 @@ SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, {OPENED}, created_at, l
        client_id, scope, authenticated_at, authenticated_by
   FROM sessions WHERE user_id = :user_id ORDER BY id
 """)  # noqa: S608 - put together from constants
+_BROWSERS: Final = Statement[Told]("""
+SELECT app_id, openid, authenticated_at, authenticated_by,
+       ARRAY(SELECT client_id FROM browser_login_sites WHERE browser_login_id = browser_logins.id ORDER BY client_id)
+           AS sites
+  FROM identities JOIN browser_logins USING (app_id, openid)
+ WHERE user_id = :user_id ORDER BY authenticated_at, browser_logins.id
+""")
 _CONSENTS: Final = Statement[Told]("""
 SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
   FROM consents WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY given_at DESC, id DESC
@@ -93,6 +100,12 @@ async def exported_sessions(state: Snapshot, user_id: UUID) -> AsyncIterator[Row
     """Every stored session, open or ended, without its session_key."""
     async for page in state.pages(_SESSIONS, PAGE, user_id=user_id):
         yield [_session(dict(row)) for row in page]
+
+
+async def exported_browsers(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
+    """The logins of browsers, which sites share, with the sites that have got a code by each, the oldest first."""
+    async for page in state.pages(_BROWSERS, PAGE, user_id=user_id):
+        yield [dict(row) for row in page]
 
 
 async def consents_by(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
