@@ -48,7 +48,7 @@ class Sweep:
 
 
 def swept(
-    names: str | tuple[str, ...], cases: Iterable[Any], *, ids: Iterable[str] = ()
+    names: str | tuple[str, ...], cases: Iterable[Any], *, ids: Iterable[str] | Callable[[Any], str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """As `pytest.mark.parametrize`, but all in one test: for cases that find and leave everything unchanged.
 
@@ -56,6 +56,8 @@ def swept(
     """
     keys = [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
     params = [case if hasattr(case, "marks") else pytest.param(*(case if len(keys) > 1 else [case])) for case in cases]
+    if callable(ids):
+        ids = [", ".join(map(ids, param.values)) for param in params]
     named = [
         (
             name or param.id or ", ".join(repr(value)[:60] for value in param.values),

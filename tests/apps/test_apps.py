@@ -18,6 +18,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, SECRET_KEY, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import run, serving
+from tests.sweeps import swept
 from tests.world import Admin, LogLines, MakeClient, MakeServices, make_admin, until
 from tests.world import bearer as bearer_of
 from wxauth.server.apps.registry import Apps
@@ -195,7 +196,7 @@ async def test_a_command_gives_no_site_the_name_of_an_app(root: Admin, database_
     assert "an app's" in refused.stderr
 
 
-@pytest.mark.parametrize(
+@swept(
     ("field", "value"),
     [
         ("app_id", "wx 1"),
@@ -218,7 +219,7 @@ async def test_an_invalid_field_of_an_app_is_refused_by_its_name(
     assert await rows.fetchval("SELECT count(*) FROM apps") == 0
 
 
-@pytest.mark.parametrize(
+@swept(
     ("method", "path", "body"),
     [
         ("GET", "/apps", None),

@@ -12,6 +12,7 @@ import pytest
 from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import run
+from tests.sweeps import swept
 from tests.world import Admin, LogLines, MakeClient, MakeServices, bearer, make_admin, until
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import OWN_NAMES
@@ -399,7 +400,7 @@ async def test_the_kind_of_an_app_never_changes(root: Admin) -> None:
     assert (await root.ask("PATCH", f"/apps/{MOBILE}", json={"app_secret": MOBILE_APP["app_secret"]})).is_success
 
 
-@pytest.mark.parametrize(
+@swept(
     ("field", "value"),
     [("kind", "mini_game"), ("kind", None), ("unionid", "perhaps"), ("push_token", "devPushToken")],
 )

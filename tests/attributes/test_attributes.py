@@ -12,6 +12,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.processes import make_command
+from tests.sweeps import swept
 from tests.world import NOBODY, AddSibling, Admin, LogIn, bearer
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
@@ -79,7 +80,7 @@ async def test_the_feed_has_the_names_alone(
 DEEP = {"a": {"b": {"c": {"d": 1}}}}
 
 
-@pytest.mark.parametrize(
+@swept(
     "patch",
     [
         '{"Tier": 1}',

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.world import AddSibling, Admin, Body, LogIn, LogLines, MakeClient, MakeServices, bearer, set_roles
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.models import Scope
@@ -86,7 +87,7 @@ async def test_what_a_person_can_write_is_no_fact(logging_in: Any) -> None:
             App(app_id="wx1", app_secret="0" * 32, claims={"fact": fact})
 
 
-@pytest.mark.parametrize(
+@swept(
     "claims",
     [
         *({name: 1} for name in sorted(RESERVED_CLAIMS)),

@@ -33,6 +33,7 @@ from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.receiver import Receiver, receiving
+from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, hang
 from tests.world import MakeServices, with_part
 from wxauth.server.checks import CheckLevel, CheckResult, examine
@@ -603,7 +604,7 @@ async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
+@swept(
     ("answer", "level", "words"),
     [
         (PlainTextResponse("", 502), NOTE, ("502", "no service behind it")),
@@ -907,7 +908,7 @@ async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_sett
     assert_reported(await doctor(phone_check_openid=False), of_app("phone"), OK)
 
 
-@pytest.mark.parametrize("errcode", [40003, 43104, 61010, 87009, 40097])
+@swept("errcode", [40003, 43104, 61010, 87009, 40097])
 async def test_any_answer_about_a_made_up_person_proves_the_permission(
     doctor: Examine, strict_wechat: StrictWeChat, errcode: int
 ) -> None:

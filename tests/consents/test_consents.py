@@ -11,6 +11,7 @@ import pytest
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, bearer, set_roles
 
 IN_FORCE = {"privacy": "2026-05", "terms": "3"}
@@ -85,7 +86,7 @@ async def test_a_login_may_bring_consents(phone: AgreeingPhone, rows: asyncpg.Co
     assert await events(rows) == [("consent.given", data, user["id"]) for data in (PRIVACY, TERMS)]
 
 
-@pytest.mark.parametrize(
+@swept(
     "consents",
     [{"privacy": "2025-01"}, {"cookies": "1"}, {"privacy": 202605}, {}, None, "privacy", ["privacy"], 7],
     ids=str,
@@ -145,7 +146,7 @@ async def test_a_consent_that_was_not_given_is_not_found(phone: AgreeingPhone, d
     problem_of(await phone.ask("DELETE", f"/consents/{document}"), "not_found", 404)
 
 
-@pytest.mark.parametrize(
+@swept(
     ("body", "field"),
     [
         ({"privacy": "2026-05", "terms": "2"}, "terms"),
@@ -218,7 +219,7 @@ async def test_consents_come_page_by_page_the_newest_first(phone: AgreeingPhone,
     assert small["next_cursor"]
 
 
-@pytest.mark.parametrize("query", [{"limit": 101}, {"limit": 0}, {"cursor": "x"}, {"cursor": "_" * 32}], ids=str)
+@swept("query", [{"limit": 101}, {"limit": 0}, {"cursor": "x"}, {"cursor": "_" * 32}], ids=str)
 async def test_an_invalid_page_of_consents_is_refused(phone: AgreeingPhone, query: dict[str, Any]) -> None:
     await phone.log_in()
     problem_of(await phone.ask("GET", "/consents", params=query), "invalid_request", 422)

@@ -21,6 +21,7 @@ from tests.forked import stand_in
 from tests.problems import problem_of
 from tests.processes import run
 from tests.programs import needs, run_node_tests
+from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, set_roles, until_locked
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
@@ -51,7 +52,7 @@ async def post(client: httpx.AsyncClient, secret: str) -> httpx.Response:
 # Whether the console is enabled.
 
 
-@pytest.mark.parametrize("path", ["/admin", "/admin/", "/admin/main.js", "/admin/session"])
+@swept("path", ["/admin", "/admin/", "/admin/main.js", "/admin/session"])
 async def test_without_admin_page_the_console_has_no_paths(
     make_services: MakeServices, make_client: MakeClient, path: str
 ) -> None:

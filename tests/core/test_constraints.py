@@ -128,7 +128,7 @@ async def test_wrong_data_is_refused(stored: asyncpg.Connection, constraint: str
     assert refused.value.constraint_name == constraint
 
 
-@pytest.mark.parametrize(
+@swept(
     "column",
     ["users.roles", "users.status", "users.created_at", "identities.user_id", "sessions.user_id", "sessions.openid"],
 )

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.sweeps import swept
 from tests.world import bearer
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
@@ -88,7 +89,7 @@ async def test_a_message_that_is_not_accepted_is_sent_three_times_with_new_signa
     assert {request.url.params["b"] for request in asked} == {"c"}
 
 
-@pytest.mark.parametrize(
+@swept(
     "wrong",
     [
         {"app_id": "wx1"},

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.processes import serving
+from tests.sweeps import swept
 from wxauth.server.dev.wechat import (
     ACCOUNT,
     APPS,
@@ -227,7 +228,7 @@ def test_an_app_without_an_open_platform_account_gets_no_unionid(exchange: Excha
     assert answer["openid"] == exchange("alice")["openid"]
 
 
-@pytest.mark.parametrize(
+@swept(
     ("status", "body", "word"),
     [
         (400, b"alice", "JSON"),

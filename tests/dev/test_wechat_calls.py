@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.processes import PATIENCE, serving
+from tests.sweeps import swept
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator, phone_number_of
 
 FIRST, SECOND = APPS
@@ -181,7 +182,7 @@ async def test_a_mistake_in_the_request_for_a_token_is_reported_by_errcode(
     assert "rid: " in answer["errmsg"]
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"appid": "\xff"}'])
+@swept("body", [b"", b"[]", b"{", b'{"appid": "\xff"}'])
 async def test_a_body_that_is_no_json_object_is_a_format_error(wechat: httpx.AsyncClient, body: bytes) -> None:
     assert errcode((await wechat.post("/cgi-bin/stable_token", content=body)).json()) == 47001
 
@@ -298,9 +299,7 @@ async def test_the_openid_is_checked_as_the_account_is_configured(
     assert found == expected
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"), [({}, 41008), ({"code": 7}, 47001), ({"code": "errcode-45011"}, 45011), (b"{", 47001)]
-)
+@swept(("body", "expected"), [({}, 41008), ({"code": 7}, 47001), ({"code": "errcode-45011"}, 45011), (b"{", 47001)])
 async def test_a_wrong_request_for_a_number_is_refused(call: Call, body: object, expected: int) -> None:
     assert errcode(await call(PHONE, body=body)) == expected
 
@@ -373,7 +372,7 @@ async def test_a_persons_name_is_their_risk(call: Call, log_in: Call, person: st
     assert (answer["errcode"], answer["risk_rank"]) == (0, rank)
 
 
-@pytest.mark.parametrize(
+@swept(
     ("changed", "expected"),
     [({"appid": SECOND["app_id"]}, 40013), ({"scene": 2}, 47001), ({"client_ip": ""}, 47001), ({"openid": ""}, 40003)],
 )
@@ -407,7 +406,7 @@ async def test_a_nickname_is_checked_like_any_text(call: Call, log_in: Call) -> 
     assert (await call(TEXT, body=body))["result"]["suggest"] == "risky"
 
 
-@pytest.mark.parametrize("changed", [{"version": 1}, {"scene": 0}, {"content": ""}, {"content": None}])
+@swept("changed", [{"version": 1}, {"scene": 0}, {"content": ""}, {"content": None}])
 async def test_a_wrong_question_about_a_text_is_refused(call: Call, log_in: Call, changed: dict[str, Any]) -> None:
     body = {"version": 2, "scene": 1, "openid": (await log_in())["openid"], "content": "fine"}
     assert errcode(await call(TEXT, body={**body, **changed})) == 47001

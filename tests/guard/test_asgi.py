@@ -231,7 +231,7 @@ async def test_an_error_raised_by_the_app_is_left_to_the_app(guard: BearerGuard,
 # Roles.
 
 
-@pytest.mark.parametrize(
+@swept(
     ("demanded", "held", "status"),
     [
         (["admin"], ["admin"], 200),

@@ -241,7 +241,7 @@ async def test_a_refusal_has_an_id_of_its_own_if_the_callers_is_malformed(siblin
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-@pytest.mark.parametrize(
+@swept(
     ("accept_language", "title", "content_language"),
     [
         ("zh_CN", "请先登录。", "zh-CN"),
@@ -262,7 +262,7 @@ async def test_titles_are_in_the_callers_language(
     assert (answer.json()["title"], answer.headers["content-language"]) == (title, content_language)
 
 
-@pytest.mark.parametrize("scheme", ["Basic", "DPoP", "Token", "BearerBearer", ""])
+@swept("scheme", ["Basic", "DPoP", "Token", "BearerBearer", ""])
 async def test_a_token_by_another_scheme_is_no_token(sibling: Client, issuer: FakeIssuer, scheme: str) -> None:
     answer = await sibling.get("/orders", headers={"Authorization": f"{scheme} {issuer.token()}"})
     assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
@@ -303,7 +303,7 @@ async def test_a_role_admits_to_the_routes_that_require_the_role(sibling: Client
     assert answer.json() == 7
 
 
-@pytest.mark.parametrize("roles", [(), ("clerk",), ("administrator",), ("Admin",)])
+@swept("roles", [(), ("clerk",), ("administrator",), ("Admin",)])
 async def test_a_token_without_the_role_is_answered_with_403(
     sibling: Client, issuer: FakeIssuer, roles: tuple[str, ...]
 ) -> None:

@@ -20,6 +20,7 @@ import respx
 
 from tests.certificates import Authority
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, PATIENCE, FakeIssuer, Gate, Timer
+from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, raw
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
@@ -765,7 +766,7 @@ async def test_a_connection_timeout_is_named_as_the_cause(keys: RemoteKeys, issu
     assert "no connection within 4 s" in await refused(keys)
 
 
-@pytest.mark.parametrize(
+@swept(
     "jwks_uri",
     [
         "http://auth.test/.well-known/jwks.json",
@@ -796,8 +797,8 @@ async def test_a_jwks_uri_that_is_no_url_is_refused(keys: RemoteKeys, issuer: Fa
     await refused(keys)
 
 
-@pytest.mark.parametrize("which", ["metadata", "jwks"])
-@pytest.mark.parametrize(
+@swept("which", ["metadata", "jwks"])
+@swept(
     "answer",
     [
         httpx.Response(404),

@@ -171,8 +171,8 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("path", ["/v1/login", "/v1/refresh", "/v1/logout"])
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@swept("path", ["/v1/login", "/v1/refresh", "/v1/logout"])
+@swept("form", FORMS.values(), ids=FORMS)
 async def test_a_form_is_refused_with_the_hint_to_send_json(
     client: httpx.AsyncClient, form: dict[str, Any], path: str
 ) -> None:

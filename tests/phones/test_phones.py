@@ -19,6 +19,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, kill_session, run, serving
+from tests.sweeps import swept
 from tests.world import (
     BESIDE_LOGINS,
     NUMBER,
@@ -145,7 +146,7 @@ async def test_a_number_is_bound_in_the_app_of_the_session(service: Service) -> 
     problem_of(await service.bind(alice, service.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
 
 
-@pytest.mark.parametrize("body", [{}, {"code": ""}, {"code": "x" * 257}, {"code": 1}, {"code": None}, []])
+@swept("body", [{}, {"code": ""}, {"code": "x" * 257}, {"code": 1}, {"code": None}, []])
 async def test_a_body_without_a_usable_code_is_invalid(service: Service, body: Any) -> None:
     alice = await service.log_in()
     answer = await service.client.post("/v1/me/phone", json=body, headers=bearer(alice))

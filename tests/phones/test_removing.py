@@ -13,6 +13,7 @@ from tests.clock import Clock
 from tests.phones.test_phones import API, OTHER_NUMBER
 from tests.problems import problem_of
 from tests.processes import make_command
+from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, NUMBER, Admin, Body, Service, bearer, make_admin, set_roles, until
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.phones.phones import UNTOUCHED_FOR
@@ -54,7 +55,7 @@ async def test_null_removes_the_number_and_the_answer_shows_it(
     assert len(await removals(rows)) == 1
 
 
-@pytest.mark.parametrize("value", [NUMBER, "", 0, False, [], {}])
+@swept("value", [NUMBER, "", 0, False, [], {}])
 async def test_a_number_cannot_be_set_by_hand(service: Service, alice: Body, value: Any) -> None:
     answer = await service.change(alice, phone=value, nickname="Al")
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "phone"

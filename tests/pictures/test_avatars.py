@@ -362,8 +362,8 @@ async def test_a_jpeg_that_is_gone_over_for_ever_is_refused(upload: Upload, scan
     assert (await upload(whole[:-2] + last * scans + b"\xff\xd9")).status_code == status
 
 
-@pytest.mark.parametrize(("number", "status"), [(100, 200), (101, 422)])
-@pytest.mark.parametrize(("kind", "begin"), [(b"iCCP", b"p\0\0"), (b"iTXt", b"t\0\1\0\0\0"), (b"zTXt", b"t\0\0")])
+@swept(("number", "status"), [(100, 200), (101, 422)])
+@swept(("kind", "begin"), [(b"iCCP", b"p\0\0"), (b"iTXt", b"t\0\1\0\0\0"), (b"zTXt", b"t\0\0")])
 async def test_a_png_that_is_full_of_packed_texts_is_refused(
     upload: Upload, kind: bytes, begin: bytes, number: int, status: int
 ) -> None:
@@ -408,8 +408,8 @@ async def test_a_picture_in_more_than_a_thousand_parts_is_refused(
     assert (await upload(make(number))).status_code == status
 
 
-@pytest.mark.parametrize(("size", "status"), [(250 * 1024, 200), (256 * 1024, 422)])
-@pytest.mark.parametrize(
+@swept(("size", "status"), [(250 * 1024, 200), (256 * 1024, 422)])
+@swept(
     "make",
     [
         pytest.param(lambda size: begun_with((b"\xff\xef\x80\0" + bytes(32766)) * (size // 32768)), id="jpeg"),
@@ -672,9 +672,7 @@ async def test_a_pictures_url_does_not_identify_the_user(alice: dict[str, Any], 
     assert not [url for url in urls if alice["user"]["id"] in url or alice["user"]["openid"] in url]
 
 
-@pytest.mark.parametrize(
-    "change", [lambda name: name[:-3] + "png", lambda name: name[:-4], lambda name: "A" * 22 + ".jpg", str.swapcase]
-)
+@swept("change", [lambda name: name[:-3] + "png", lambda name: name[:-4], lambda name: "A" * 22 + ".jpg", str.swapcase])
 async def test_another_url_of_a_picture_is_not_found(
     client: httpx.AsyncClient, uploaded: Uploaded, change: Callable[[str], str]
 ) -> None:
@@ -684,7 +682,7 @@ async def test_another_url_of_a_picture_is_not_found(
     problem_of(await client.get(f"{path}/{change(name)}", headers={"If-None-Match": "*"}), "not_found", 404)
 
 
-@pytest.mark.parametrize(
+@swept(
     ("name", "status"),
     [
         ("", 404),

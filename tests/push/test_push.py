@@ -17,6 +17,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, assert_taken, every_way, message, post, signed
+from tests.sweeps import swept
 from tests.world import (
     BESIDE_LOGINS,
     Body,
@@ -161,7 +162,7 @@ async def test_an_echostr_that_is_not_printable_is_not_echoed(client: httpx.Asyn
 
 
 @pytest.mark.usefixtures("at_wechats_example")
-@pytest.mark.parametrize(
+@swept(
     "changed",
     [
         {"signature": "0464b24fc39322e44b38aa78f5edd27bd1441696"},
@@ -238,7 +239,7 @@ async def test_withdrawn_data_is_erased_in_every_mode_and_format(
     assert await kept(rows) == {"nickname": None, "avatar_url": None, "phone": PROFILE["phone"]}
 
 
-@pytest.mark.parametrize(
+@swept(
     "body",
     [
         b"",
@@ -287,8 +288,8 @@ async def test_a_message_over_1_mib_is_too_large(client: httpx.AsyncClient) -> N
     problem_of(await post(client, push), "payload_too_large", 413)
 
 
-@pytest.mark.parametrize("event", [REVOKED, LEFT])
-@pytest.mark.parametrize("openid", [None, "", " ", 1.5, ["o1"], "o\x00", "o" * 129, "微信"])
+@swept("event", [REVOKED, LEFT])
+@swept("openid", [None, "", " ", 1.5, ["o1"], "o\x00", "o" * 129, "微信"])
 async def test_a_withdrawal_that_names_nobody_is_refused(client: httpx.AsyncClient, event: str, openid: Any) -> None:
     content = {**message("", event), "OpenID": openid, "FromUserName": openid}
     assert problem_of(await post(client, signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
@@ -552,7 +553,7 @@ async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
 
 
 @every_way
-@pytest.mark.parametrize("wrong", ["signature", "timestamp", "nonce", "token"])
+@swept("wrong", ["signature", "timestamp", "nonce", "token"])
 async def test_a_wrong_signature_changes_nothing(
     client: httpx.AsyncClient,
     log_in: LogInWithAll,

@@ -204,7 +204,7 @@ async def test_the_bearer_is_looked_at_before_the_body(simulated_client: httpx.A
 # Refusals.
 
 
-@pytest.mark.parametrize(
+@swept(
     ("watermark", "message"),
     [
         ({"appid": OTHER_APP_ID}, "another app"),

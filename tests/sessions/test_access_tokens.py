@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jose import jwt
 
 from tests.fakes import Clock
+from tests.sweeps import swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
 from tests.world import LogIn, bearer, set_roles
 from wxauth.server.core.services import Services
@@ -174,7 +175,7 @@ async def test_an_access_token_expires_with_30_seconds_of_skew(
     assert answer.json().get("code") == code
 
 
-@pytest.mark.parametrize(
+@swept(
     "authorization",
     [
         pytest.param(None, id="none"),

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes import Clock
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
@@ -132,7 +133,7 @@ async def test_a_session_never_passes_its_greatest_age(login: LogIn, refresh: Re
     problem_of(await refresh(answer["refresh_token"]), "refresh_token_expired", 400)
 
 
-@pytest.mark.parametrize(
+@swept(
     "forge",
     [
         lambda token: "",
@@ -151,7 +152,7 @@ async def test_a_forged_token_is_refused_without_a_query(
     problem_of(answer, "invalid_refresh_token", 400)
 
 
-@pytest.mark.parametrize("body", [{}, {"refresh_token": None}, {"refresh_token": 1}, []])
+@swept("body", [{}, {"refresh_token": None}, {"refresh_token": 1}, []])
 async def test_a_body_without_a_token_is_invalid(offline_client: httpx.AsyncClient, body: Any) -> None:
     problem_of(await offline_client.post("/v1/refresh", json=body), "invalid_request", 422)
 

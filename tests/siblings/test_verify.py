@@ -297,9 +297,7 @@ async def test_a_refused_role_is_not_echoed(client: httpx.AsyncClient, secrets: 
     problem_of(await client.get(VERIFY, params={"role": role}, headers=bearer(token)), "insufficient_role", 403)
 
 
-@pytest.mark.parametrize(
-    "openid", ["小明", "a b", " a ", "a\r\nX-Auth-Roles: admin", "a\nb", "a%41", "\x7f", "é", "o'\"<>,;=\\"]
-)
+@swept("openid", ["小明", "a b", " a ", "a\r\nX-Auth-Roles: admin", "a\nb", "a%41", "\x7f", "é", "o'\"<>,;=\\"])
 async def test_verify_sends_any_openid_in_ascii(
     client: httpx.AsyncClient, rows: asyncpg.Connection, token: str, openid: str
 ) -> None:
@@ -362,7 +360,7 @@ async def test_a_token_is_active_until_it_expires(introspect: Introspect, token:
     assert await introspect(token) == {"active": False}
 
 
-@pytest.mark.parametrize("text", ["{refresh_token}", "{session_id}", "null", " ", "\0", "é", "eyJ" * 1000])
+@swept("text", ["{refresh_token}", "{session_id}", "null", " ", "\0", "é", "eyJ" * 1000])
 async def test_any_other_token_is_not_active(introspect: Introspect, tokens: dict[str, Any], text: str) -> None:
     assert await introspect(text.format(**tokens)) == {"active": False}
 
@@ -392,7 +390,7 @@ async def test_a_form_may_say_more_than_the_token(
     assert answer.json()["active"] is True
 
 
-@pytest.mark.parametrize(
+@swept(
     ("form", "field"),
     [
         ("", "token"),

@@ -1,13 +1,13 @@
 """`GET /v1/verify` accepts only the parameter `role`: a misspelt parameter must admit nobody."""
 
 import httpx
-import pytest
 
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.world import LogIn, bearer
 
 
-@pytest.mark.parametrize(
+@swept(
     "query",
     [
         "roles=admin",

@@ -11,6 +11,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
+from tests.sweeps import swept
 from tests.world import NOBODY, Admin, LogIn, MakeClient, MakeServices, bearer, later, make_admin
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
@@ -33,7 +34,7 @@ LASTING = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+@swept(("method", "path"), ROUTES)
 async def test_every_route_requires_the_role_admin(
     client: httpx.AsyncClient, login: LogIn, method: str, path: str
 ) -> None:

@@ -29,7 +29,7 @@ ROUTES = [
 # Who may.
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+@swept(("method", "path"), ROUTES)
 async def test_every_route_requires_the_role_admin_before_anything_else(
     client: httpx.AsyncClient, login: LogIn, method: str, path: str
 ) -> None:
@@ -59,9 +59,7 @@ async def test_the_token_of_a_login_before_the_promotion_will_do(root: Admin, lo
     assert await other.names() == [None, "Root"]
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [(method, path) for method, path in ROUTES if str(NOBODY) in path], ids=lambda part: part
-)
+@swept(("method", "path"), [(method, path) for method, path in ROUTES if str(NOBODY) in path], ids=lambda part: part)
 async def test_an_unknown_user_is_not_found_and_an_invalid_id_is_refused(root: Admin, method: str, path: str) -> None:
     path = path.removeprefix("/v1/admin")
     body = {"json": {"status": "disabled"}} if method == "PATCH" else {}

@@ -16,6 +16,7 @@ from tests.clock import Clock
 from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
+from tests.sweeps import swept
 from tests.world import Admin, LogIn, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, lift_ended_bans
@@ -144,7 +145,7 @@ async def test_without_a_status_one_of_both_may_be_changed_and_the_other_stays(
     assert not again.keys() & {"reason", "until"}
 
 
-@pytest.mark.parametrize(
+@swept(
     ("change", "field"),
     [
         ({"reason": "spam"}, "reason"),

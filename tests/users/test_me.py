@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, LogIn, bearer, leave, set_roles, until_locked
 from wxauth.server.sessions.devices import describe_device
 
@@ -53,7 +54,7 @@ async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
     assert (await client.get("/v1/me", headers=bearer(answer))).json() == changed.json()
 
 
-@pytest.mark.parametrize("change", [{"nickname": "x" * 65}, {"nickname": 1}, {"avatar_url": "http://a.example"}, []])
+@swept("change", [{"nickname": "x" * 65}, {"nickname": 1}, {"avatar_url": "http://a.example"}, []])
 async def test_a_change_that_is_wrong_changes_nothing(client: httpx.AsyncClient, login: LogIn, change: Any) -> None:
     answer = await login(nickname="Alice")
     problem_of(await client.patch("/v1/me", json=change, headers=bearer(answer)), "invalid_request", 422)
@@ -179,7 +180,7 @@ async def test_a_session_id_that_is_none_is_invalid(client: httpx.AsyncClient, l
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "session_id"
 
 
-@pytest.mark.parametrize(
+@swept(
     ("method", "path"),
     [
         ("PATCH", "/v1/me"),

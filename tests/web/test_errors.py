@@ -97,7 +97,7 @@ def test_each_class_has_a_title_in_english_and_in_chinese(kind: type[WxAuthError
 # Failures that need no special situation; the others are tested with their situation.
 
 
-@pytest.mark.parametrize(
+@swept(
     ("method", "path", "code", "status", "headers"),
     [
         ("POST", "/v1/login", "invalid_request", 422, {}),
@@ -376,7 +376,7 @@ async def test_the_title_is_chinese_where_that_is_preferred(
     assert answer.headers["content-language"] == language
 
 
-@pytest.mark.parametrize(
+@swept(
     ("user_agent", "accepted", "language"),
     [
         (f"{WECHAT} NetType/WIFI Language/zh_CN", None, "zh-CN"),
@@ -402,14 +402,14 @@ async def test_the_title_is_in_the_language_of_wechat_where_the_request_names_no
     assert answer.headers["content-language"] == language
 
 
-@pytest.mark.parametrize("given", ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "A.b_c-1", "x" * 128])
-@pytest.mark.parametrize("path", ["/livez", "/nothing"])
+@swept("given", ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "A.b_c-1", "x" * 128])
+@swept("path", ["/livez", "/nothing"])
 async def test_a_well_formed_request_id_is_kept(offline_client: httpx.AsyncClient, given: str, path: str) -> None:
     answer = await offline_client.get(path, headers={"X-Request-ID": given})
     assert answer.headers.get_list("x-request-id") == [given]
 
 
-@pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "a\tb", "a/b", "é", "<script>", '"}{"', "a,b"])
+@swept("given", [None, "", "x" * 129, "a b", "a\tb", "a/b", "é", "<script>", '"}{"', "a,b"])
 async def test_any_other_request_id_is_replaced(offline_client: httpx.AsyncClient, given: str | None) -> None:
     headers = {} if given is None else {b"X-Request-ID": given.encode()}
     ids = [(await offline_client.get("/livez", headers=headers)).headers["x-request-id"] for _ in range(2)]
@@ -417,7 +417,7 @@ async def test_any_other_request_id_is_replaced(offline_client: httpx.AsyncClien
     assert len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/docs", "/openapi.json"])
+@swept("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/docs", "/openapi.json"])
 async def test_head_answers_as_get_does(client: httpx.AsyncClient, path: str) -> None:
     head, get = await client.head(path), await client.get(path)
     assert (head.status_code, head.content) == (200, b"")

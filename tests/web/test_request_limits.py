@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.sweeps import Sweep
+from tests.sweeps import Sweep, swept
 from tests.world import LogIn, LogLines, bearer
 
 PATHS = (
@@ -41,7 +41,7 @@ async def refused_anywhere(
                     assert problem_of(answer, "invalid_request", 400)["errors"] == []
 
 
-@pytest.mark.parametrize("character", CONTROL_CHARACTERS)
+@swept("character", CONTROL_CHARACTERS)
 async def test_a_path_with_a_control_character_is_400_whatever_the_route(
     offline_client: httpx.AsyncClient, character: str
 ) -> None:

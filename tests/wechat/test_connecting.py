@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from tests.certificates import Authority
 from tests.forward_proxy import CREDENTIALS, PASSWORD, USER, ForwardProxy
 from tests.loops import let_pass, on_both_loops
+from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import SECRET, ask, ask_and_fail, transport
 from tests.world import until
@@ -213,7 +214,7 @@ async def test_a_connection_that_ends_before_anything_is_sent_is_none() -> None:
 # TLS.
 
 
-@pytest.mark.parametrize(
+@swept(
     ("hosts", "days", "is_trusted", "reason"),
     [
         pytest.param(["wechat.test"], 2, True, "not valid for '127.0.0.1'", id="another-host"),
@@ -232,7 +233,7 @@ async def test_a_certificate_that_is_not_the_hosts_is_no_connection(
         assert upstream.requests == []
 
 
-@pytest.mark.parametrize(
+@swept(
     "on_connect",
     [
         pytest.param(raw(b"HTTP/1.1 400 this is no TLS\r\n\r\n"), id="no-TLS"),
@@ -322,7 +323,7 @@ def refusal(status: str) -> Behaviour:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
+@swept(
     ("instead", "reason"),
     [
         pytest.param(refusal("403 No"), "it answers with status 403", id="403"),

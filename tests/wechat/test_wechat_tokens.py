@@ -16,6 +16,7 @@ import pytest
 from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
+from tests.sweeps import swept
 from tests.world import LogLines, MakeServices, add_client, bearer, until
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
@@ -542,7 +543,7 @@ async def test_a_caller_that_gives_up_does_not_cancel_the_shared_request(
     assert len(asks(simulator)) == 1
 
 
-@pytest.mark.parametrize(
+@swept(
     "answer",
     [
         {"expires_in": 7200},
