@@ -134,7 +134,6 @@ for (const [lang, title] of [
   const phone = await phoneOf(browser, 'person-0', { locale: lang })
   await beginScan(phone, page)
   await phone.waitForSelector('#sheet .buttons')
-  await phone.evaluate(() => document.querySelectorAll('.phone .cells, .phone [data-tap=login]').forEach((each) => (each.hidden = true))) // the question is below them
   const suffix = lang === 'en' ? '' : `.${lang}`
   await page.screenshot({ path: `${folder}/../pictures/login${suffix}.png` })
   const { x, y, width } = await phone.locator('.phone').boundingBox()

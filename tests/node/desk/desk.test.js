@@ -341,6 +341,67 @@ test('what the person withdraws in WeChat is gone', async () => {
   assert.equal(await shown('#name'), '未设置昵称')
 })
 
+test('a membership is bought, and the shop has its notice', async () => {
+  await logIn()
+  await tap('buy')
+  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付\s*关闭/))
+  const bought = (await wires()).map(([direction, what, outcome]) => [direction, what.replace(/[0-9a-f]{16}/, '…'), outcome])
+  assert.deepEqual(bought, [
+    ['phoneToShop', 'POST /orders', '200'],
+    ['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '200'],
+    ['phoneToShop', 'GET /orders/…', '200'],
+  ])
+})
+
+test('who has logged in elsewhere since logs in once more to pay', async () => {
+  await logIn()
+  await page.evaluate(() => fetch('/codes', { method: 'POST', body: JSON.stringify({ person: document.querySelector('#person').value }) })
+    .then((answer) => answer.json())
+    .then(({ code }) => {
+      const query = { appid: 'wxdev00000000000a1', secret: 'dev-secret-of-the-first-app', js_code: code, grant_type: 'authorization_code' }
+      return fetch(`/sns/jscode2session?${new URLSearchParams(query)}`)
+    }))
+  await tap('buy')
+  await toasted(/-15005/)
+  await tap('loginAgain')
+  await tap('buy')
+  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付\s*关闭/))
+})
+
+test('a stream is shown piece by piece, and may be stopped', async () => {
+  await logIn()
+  await tap('count')
+  const counted = () => shown('#sheet output')
+  await eventually(async () => assert.match(await counted(), /^1 2/))
+  assert.doesNotMatch(await counted(), /10/)
+  await page.click('#sheet button:has-text("停止")')
+  await toasted(/^已取消\s*aborted$/)
+  await sent([['phoneToShop', 'GET /count', '无响应 abort']])
+  assert.doesNotMatch(await counted(), /10/)
+  await tap('count')
+  await sent([['phoneToShop', 'GET /count', '200']])
+  assert.match(await counted(), /^1 2 3 4 5 6 7 8 9 10/)
+})
+
+test('at 1280 the phone is whole, scan and browsers are in sight, and a toast covers nothing', async () => {
+  for (const locale of ['zh-CN', 'en']) {
+    await open({ locale, viewport: { width: 1280, height: 800 } })
+    await tap('noQuota')
+    await toasted(/phone_quota_used_up/)
+    const boxOf = (selector) => page.locator(selector).boundingBox()
+    for (const selector of ['.phone', '#scan', '#web-view']) {
+      const { y, height } = await boxOf(selector)
+      assert.ok(y + height <= 800, `${selector} ends at ${y + height}`)
+    }
+    const toast = await boxOf('#toast')
+    const isOver = (box) =>
+      box.x < toast.x + toast.width && toast.x < box.x + box.width && box.y < toast.y + toast.height && toast.y < box.y + box.height
+    for (const selector of ['h1', '#docs', '.phone', '.tools', '.wires']) assert.ok(!isOver(await boxOf(selector)), selector)
+    const heights = await page.locator('.cells:not(.endings) li').evaluateAll((rows) => rows.map((row) => row.offsetHeight))
+    assert.ok(Math.max(...heights) - Math.min(...heights) <= 1, `${locale}: ${heights}`)
+  }
+})
+
 test('a closed WeChat account loses its user', async () => {
   await logIn()
   const id = await shown('#user-id')

@@ -16,12 +16,13 @@ import click
 import uvicorn
 from pydantic import SecretStr
 from starlette.datastructures import URL
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from wxauth.errors import StorageUnavailable
 from wxauth.problems import Language
 from wxauth.server.checks import CheckResult, check_apps
-from wxauth.server.clients.clients import ensure_own_client
+from wxauth.server.clients.clients import Credentials, ensure_own_client
 from wxauth.server.core.database import Database, trouble_of
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
@@ -32,12 +33,14 @@ from wxauth.server.dev.beside import command_for_this_dev
 from wxauth.server.dev.front_page import FrontPage
 from wxauth.server.dev.own_names import OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
+from wxauth.server.dev.shop import PUSH_PATH, add_shop, create_shop
 from wxauth.server.dev.site_pages import SITES
 from wxauth.server.dev.wechat import (
     ACCOUNT,
     APPS,
     DESK_PATH,
     HINTS,
+    SHOP_PATH,
     UNKNOWN_APP_HINT,
     WEBSITE,
     OwnPagesOnly,
@@ -69,26 +72,28 @@ def run(
     signal.signal(signal.SIGTERM, exit_when_drained)
     simulated_url = None if own_app.NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
     try:
-        settings, findings, own = _load_settings(simulated_url, port)
-        configure_logging(level=settings.log_level, log_format=settings.log_format)
-        for line in unknown_names(env_file=None):
-            click.echo(line, err=True)
-        names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
         with ExitStack() as stack:
+            site_listener = stack.enter_context(_listen_for_site(site_port))
+            site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
+            settings, findings, own = _load_settings(simulated_url, port, push_forward=site_url + PUSH_PATH)
+            configure_logging(level=settings.log_level, log_format=settings.log_format)
+            for line in unknown_names(env_file=None):
+                click.echo(line, err=True)
+            names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port"))
             if simulated_url is not None:  # first: a port in use is reported at once
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
-            site_listener = stack.enter_context(_listen_for_site(site_port))
-            site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
                 simulator = create_simulator(service_url=service_url(settings), site_url=site_url)
                 simulated = OwnNamesOnly(OwnPagesOnly(simulator), names)
                 stack.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
-            asyncio.run(_prepare(settings, site_url))
+            shop = asyncio.run(_prepare(settings, site_url, has_shop=simulated_url is not None))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
             stack.enter_context(command_for_this_dev(HOME, own | where))
-            websites = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
+            back_end = Mount(SHOP_PATH, create_shop(settings.issuer, shop)) if shop else None
+            cookie_secret = secrets.token_hex()
+            websites = site.create_site(settings.issuer, url=site_url, cookie_secret=cookie_secret, back_end=back_end)
             stack.enter_context(_in_thread(OwnNamesOnly(websites, names), site_listener, name="example sites"))
             banner_text = welcome(
                 settings,
@@ -105,13 +110,15 @@ def run(
         raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
 
 
-def _load_settings(simulated_url: str | None, port: int | None) -> tuple[Settings, list[CheckResult], dict[str, Any]]:
+def _load_settings(
+    simulated_url: str | None, port: int | None, *, push_forward: str
+) -> tuple[Settings, list[CheckResult], dict[str, Any]]:
     """The settings, the results of checking them at the real WeChat, if that is used, and the values set by dev."""
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n")
         secret = own_app.OwnSecret(HOME, _variables_set())
-        own = _own_settings(simulated_url, port, app_secret=secret.value)
+        own = _own_settings(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
         settings = settings_from(Settings, **own)
         if "WXAUTH_ISSUER" not in _variables_set():
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
@@ -126,7 +133,9 @@ def _variables_set() -> frozenset[str]:
     return frozenset(name.upper() for name, value in os.environ.items() if value)
 
 
-def _own_settings(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> dict[str, Any]:
+def _own_settings(
+    simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
+) -> dict[str, Any]:
     """The values set by dev.
 
     The environment may override those that the simulator does not need; `.env` is not read.
@@ -143,7 +152,9 @@ def _own_settings(simulated_url: str | None, port: int | None, *, app_secret: st
     if simulated_url is not None:
         defaults["scan_link"] = "scheme"  # which asks WeChat nothing
         defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the simulated phone
-        fixed |= {"apps": (*APPS, ACCOUNT, WEBSITE), "app_id": None, "app_secret": None}
+        first, *others = APPS
+        apps = ({**first, "push_forward": push_forward}, *others, ACCOUNT, WEBSITE)
+        fixed |= {"apps": apps, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
         fixed |= {"wechat_open_url": simulated_url}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
@@ -212,7 +223,8 @@ def _in_thread(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[
         thread.join(timeout=5)
 
 
-async def _prepare(settings: Settings, site_url: str) -> None:
+async def _prepare(settings: Settings, site_url: str, *, has_shop: bool) -> Credentials | None:
+    """Migrate the database, and add the example sites. Returns the credentials of the shop's back end."""
     database = Database(settings.database_url.get_secret_value())
     await migrate(database)
     await check_stored_state(settings)
@@ -232,6 +244,7 @@ async def _prepare(settings: Settings, site_url: str) -> None:
                 scopes=each.scopes,
                 now=await database.time(),
             )
+        return await add_shop(database, now=await database.time()) if has_shop else None
 
 
 def _app_id_if_configured(settings: Settings, app_id: str) -> str | None:

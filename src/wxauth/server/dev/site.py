@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from wxauth.problems import Language
 from wxauth.server.dev.site_pages import ADMIN, SHOP, SITES, TAGS, Site, page
@@ -23,8 +23,8 @@ from wxauth.server.websites.pages import language_of
 _MOST_SESSIONS: Final = 1000
 
 
-def create_site(issuer: str, *, url: str, cookie_secret: str) -> Starlette:
-    """Both websites as an ASGI app, for this URL. Raises: ModuleNotFoundError, without Authlib."""
+def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRoute | None = None) -> Starlette:
+    """Both websites as an ASGI app, for this URL, beside the shop's back end. Raises: ModuleNotFoundError (Authlib)."""
     shop, admin = (_create_site(each, issuer, url=url + each.path, cookie_secret=cookie_secret) for each in SITES)
 
     async def with_slash(request: Request) -> Response:
@@ -33,7 +33,7 @@ def create_site(issuer: str, *, url: str, cookie_secret: str) -> Starlette:
     async def style(_: Request) -> Response:
         return FileResponse(Path(__file__).with_name("site.css"))
 
-    own = [Route("/site.css", style), Route(ADMIN.path, with_slash)]
+    own = [Route("/site.css", style), Route(ADMIN.path, with_slash), *([back_end] if back_end else [])]
     return Starlette(routes=[*own, Mount(ADMIN.path, admin), Mount(SHOP.path, shop)])
 
 

@@ -2,7 +2,7 @@
 
 from wxauth.server.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
 from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
-from wxauth.server.dev.wechat.desk import DESK_PATH, OwnPagesOnly
+from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH, OwnPagesOnly
 from wxauth.server.dev.wechat.payments import APP_KEYS
 from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_number_of
 from wxauth.server.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
@@ -18,6 +18,7 @@ __all__ = [
     "LATER_APP",
     "MOBILE_APP",
     "OTHER_KINDS",
+    "SHOP_PATH",
     "UNKNOWN_APP_HINT",
     "WEBSITE",
     "Account",

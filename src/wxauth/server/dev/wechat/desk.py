@@ -20,6 +20,8 @@ from wxauth.server.dev.wechat.wires import Wires
 from wxauth.server.wechat import errcodes
 
 DESK_PATH: Final = "/desk/"
+SHOP_PATH: Final = "/membership"
+"""The back end of the mini-program, on the address of the example sites."""
 
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED: Final = ("base.css", "dom.js", "icon.svg")
@@ -70,6 +72,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
     setup = {
         "service_url": service_url,
         "site_url": site_url,
+        "shop_url": site_url + SHOP_PATH,
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
         "faults": known_faults(),
@@ -99,7 +102,11 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
     return [
         Route(DESK_PATH.rstrip("/"), add_slash),
         Route(DESK_PATH, page),
-        Route(DESK_PATH + "request", phone_network(service_url), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
+        Route(
+            DESK_PATH + "request",
+            phone_network(service_url, site_url),
+            methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+        ),
         Route(DESK_PATH + "setup", read_setup),
         Route(DESK_PATH + "wires/{revision:int}", read_wires),
         Route(DESK_PATH + "{name}", page),

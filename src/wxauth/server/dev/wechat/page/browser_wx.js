@@ -42,7 +42,7 @@ export function createWx({ login, storage = localStorage, prefix = '', userAgent
       exchange.status = answer.statusCode ?? null
       tell = () => (success?.({ ...answer, errMsg: `${exchange.api}:ok` }), complete?.(answer))
     } catch (error) {
-      exchange.error = error.name === 'TimeoutError' ? 'timeout' : error.message
+      exchange.error = { TimeoutError: 'timeout', AbortError: 'abort' }[error.name] ?? error.message
       const failure = { errMsg: `${exchange.api}:fail ${exchange.error}` }
       tell = () => (fail?.(failure), complete?.(failure))
     }
@@ -51,9 +51,9 @@ export function createWx({ login, storage = localStorage, prefix = '', userAgent
     tell()
   }
 
-  const send = async (exchange, body, { timeout = TIMEOUT, redirect = 'follow' }) => {
+  const send = async (exchange, body, { timeout = TIMEOUT, redirect = 'follow' }, aborted, heard = {}) => {
     const { method, url, header: headers } = exchange
-    const signal = AbortSignal.timeout(timeout)
+    const signal = AbortSignal.any([AbortSignal.timeout(timeout), ...(aborted ? [aborted] : [])])
     const response = await fetched(url, {
       method,
       headers,
@@ -64,8 +64,17 @@ export function createWx({ login, storage = localStorage, prefix = '', userAgent
       cache: 'no-store',
     })
     if (response.type === 'opaqueredirect') throw new Error('a redirect')
-    const text = await response.text()
-    return { statusCode: response.status, header: Object.fromEntries(response.headers), data: text }
+    const [statusCode, header] = [response.status, Object.fromEntries(response.headers)]
+    heard.head?.({ statusCode, header })
+    if (!heard.piece) return { statusCode, header, data: await response.text() }
+    const decoder = new TextDecoder()
+    let data = ''
+    const reader = response.body.getReader()
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      data += decoder.decode(part.value, { stream: true })
+      heard.piece({ data: part.value.slice().buffer })
+    }
+    return { statusCode, header, data }
   }
 
   const phoneHeader = () => (userAgent ? { 'User-Agent': userAgent() } : {})
@@ -81,10 +90,19 @@ export function createWx({ login, storage = localStorage, prefix = '', userAgent
       if (isInUrl) for (const [name, value] of Object.entries(data ?? {})) target.searchParams.append(name, value)
       const exchange = { api: 'request', method, url: target.href, header: headers, body: isInUrl ? undefined : data }
       const work = async () => {
-        const answer = await send(exchange, isInUrl ? undefined : bodyOf(data, headers), options)
+        await null // listeners are added to the task after the call
+        const sent = isInUrl ? undefined : bodyOf(data, headers)
+        const answer = await send(exchange, sent, options, controller.signal, heard)
         return dataType === 'json' ? { ...answer, data: parsed(answer.data) } : answer
       }
+      const controller = new AbortController()
+      const heard = {}
       watched(exchange, work, options)
+      return {
+        abort: () => controller.abort(),
+        onHeadersReceived: (listener) => (heard.head = listener),
+        onChunkReceived: (listener) => (heard.piece = listener),
+      }
     },
 
     uploadFile(options) {

@@ -12,6 +12,7 @@ import { createWires } from './wires.js'
 const OLD_TOKENS = 5
 const TOAST_MS = 4000
 const POLL_MS = 1000
+const PAID_TRIES = 5
 const TRIED_AGAIN = ['wechat_unavailable', 'wechat_timeout', 'invalid_code', 'code_used']
 const MAKES_CODE = '/getwxacodeunlimit'
 const LINK = /^(weixin:\/\/dl\/business\/|https:\/\/wxaurl\.cn\/)/
@@ -22,7 +23,7 @@ const HELD = 'stable_token' // requested by the service when it has none, or a r
 const $ = (id) => document.getElementById(id)
 const setup = await (await fetch('setup')).json()
 const service = setup.service_url
-const wires = createWires($('taps'), service)
+const wires = createWires($('taps'), service, setup.shop_url)
 
 globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // what a phone reports about itself
 
@@ -73,7 +74,7 @@ function takePhone() {
   const options = { login, prefix: prefix(), userAgent, send }
   phoneWx = createWx({ ...options, observe: wires.notePhone })
   const watched = createWx({ ...options, observe: noteTokens })
-  const phone = createAuth({ baseURL: service, appId: appId(), platform: watched, now: phoneNow })
+  const phone = createAuth({ baseURL: service, origins: [setup.site_url], appId: appId(), platform: watched, now: phoneNow })
   auth = phone
   auth.onChange((changed) => {
     if (auth !== phone) return // another phone has been chosen meanwhile
@@ -151,6 +152,32 @@ const TAPS = {
     const { statusCode, data } = await auth.request({ url: '/v1/me/export' })
     if (statusCode !== 200) return data.title
     showSheet(data)
+  },
+  async buy() {
+    const order = () => auth.request({ url: `${setup.shop_url}/orders`, method: 'POST' })
+    let ordered = await order()
+    if (ordered.data.code === 'session_key_expired') {
+      await auth.login({ force: true })
+      ordered = await order()
+    }
+    if (ordered.statusCode !== 200) return ordered.data.title
+    const { number, signData, paySig, signature } = ordered.data
+    const { errCode, errMsg } = await simulated('/pay', { person: person(), app_id: appId(), signData, paySig, signature })
+    if (errCode) return `${errMsg} (${errCode})`
+    await showOrder(number, JSON.parse(signData))
+  },
+  async count() {
+    const shown = h('output', { class: 'pieces' })
+    const stop = h('button', { type: 'button', class: 'small' }, text('stop'))
+    showSheet(shown, stop)
+    const decoder = new TextDecoder()
+    await auth.request({
+      url: `${setup.shop_url}/count`,
+      enableChunked: true,
+      onTask: (task) => (stop.onclick = () => task.abort()),
+      onChunk: (piece) => shown.append(decoder.decode(piece, { stream: true })),
+    })
+    stop.remove()
   },
   devices: async () => showDevices(await auth.sessions()),
   async signOutOthers() {
@@ -341,11 +368,13 @@ function showUser(shown) {
 }
 
 function closeSheet() {
+  document.querySelector('.screen').classList.remove('asking')
   $('sheet').replaceChildren()
   $('sheet').hidden = true
 }
 
 function showSheet(...content) {
+  closeSheet()
   const close = h('button', { type: 'button', class: 'small', onclick: closeSheet }, text('close'))
   const children = content.map((child) =>
     child instanceof Node ? child : h('pre', { tabIndex: 0 }, JSON.stringify(child, null, 2)),
@@ -400,6 +429,17 @@ function showClaimed(claimed) {
     ...(claimed.link ? [h('p', {}, text('didYouPress'))] : []),
     h('div', { class: 'buttons' }, say('denyIt', deny, 'refusedThere'), say('approveIt', approve, 'loggedInThere')),
   )
+  document.querySelector('.screen').classList.add('asking')
+}
+
+/** An order, until the shop knows that it is paid, for some seconds. */
+async function showOrder(number, { goodsPrice }) {
+  for (let i = 0; i < PAID_TRIES; i++) {
+    const { data } = await auth.request({ url: `${setup.shop_url}/orders/${number}` })
+    showSheet(h('p', {}, `${text('membership')} · ¥${goodsPrice / 100}`), h('strong', {}, text(data.is_paid ? 'paid' : 'paidUnknown')))
+    if (data.is_paid) return
+    await new Promise((later) => setTimeout(later, POLL_MS))
+  }
 }
 
 function showNumber({ number, expiresIn }) {

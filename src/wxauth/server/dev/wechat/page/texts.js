@@ -22,9 +22,9 @@ const TEXTS = {
   avatar: ['Picture', '头像'],
   choose: ['Choose', '选择'],
   phoneNumber: ['Phone number', '手机号'],
-  phoneNumberNow: ['Number, verified now', '手机号实时验证'],
+  phoneNumberNow: ['Live number', '手机号实时验证'],
   allow: ['Allow', '允许'],
-  noQuota: ['Quota used up', '额度用完'],
+  noQuota: ['No quota', '额度用完'],
   deny: ['Refuse', '拒绝'],
   steps: ['WeChat steps', '微信步数'],
   decrypt: ['Share', '授权'],
@@ -36,6 +36,13 @@ const TEXTS = {
   takeBack: ['Take back', '撤回'],
   agreed: ['All is agreed to already', '已全部同意'],
   myData: ['My data', '我的数据'],
+  membership: ['Membership', '会员'],
+  buy: ['Buy', '购买'],
+  paid: ['Paid', '已支付'],
+  paidUnknown: ['Paid, but the shop has no notice yet', '已支付，但商城尚未收到通知'],
+  pieces: ['Answer in pieces', '流式响应'],
+  count: ['Count to ten', '数到十'],
+  stop: ['Stop', '停止'],
   devices: ['Devices', '登录设备'],
   show: ['Show', '查看'],
   unknownDevice: ['Unknown device', '未知设备'],
@@ -143,11 +150,9 @@ const TEXTS = {
   scanIt: ['Scan', '扫码'],
   webView: ['Browsers', '浏览器'],
   webViewLead: [
-    'A browser of the person above opens a website. In the web-view, the mini-program answers where the site logs in; in ' +
-      'WeChat and on a computer, the person does on WeChat’s page; on a phone, a button opens the mini-program, which ' +
-      'shows a number to type in the browser.',
-    '上方用户的浏览器打开一个网站。网站请求登录时，在 web-view 中由小程序应答，在微信中和电脑上由用户在微信的页面上确认，' +
-      '在手机浏览器中由按钮打开小程序，再将小程序显示的数字输入浏览器。',
+    'Opens a website as the person above. The mini-program answers in the web-view, WeChat’s page in WeChat and on a ' +
+      'computer, a button on a phone.',
+    '以上方用户打开网站：web-view 中由小程序应答，微信中和电脑上由微信页面确认，手机浏览器中由按钮打开小程序。',
   ],
   browser: ['Browser', '浏览器'],
   'browser.web_view': ['in the mini-program’s web-view', '小程序 web-view'],
@@ -183,6 +188,7 @@ const TEXTS = {
   elsewhere: ['Not from this page', '非本页触发'],
   phoneToWeChat: ['phone → WeChat', '手机 → 微信'],
   phoneToService: ['phone → wxauth', '手机 → wxauth'],
+  phoneToShop: ['phone → shop', '手机 → 商城'],
   serviceToWeChat: ['wxauth → WeChat', 'wxauth → 微信'],
   weChatToService: ['WeChat → wxauth', '微信 → wxauth'],
   request: ['Request', '请求'],

@@ -9,8 +9,9 @@ const SHOWN = ['authorization', 'user-agent', 'content-type', 'www-authenticate'
 /**
  * @param {HTMLElement} place The element that shows them.
  * @param {string} serviceURL
+ * @param {string} shopURL
  */
-export function createWires(place, serviceURL) {
+export function createWires(place, serviceURL, shopURL) {
   const taps = [] // { name, start, wires, element }, newest first
   const known = new Map() // from an exchange of the phone, or the id of a call of the service, to its wire
   let current = null // the last tap on this page
@@ -34,7 +35,7 @@ export function createWires(place, serviceURL) {
   // phone's request.
   function tapAt(time) {
     const isAround = ({ at, until }) => at <= time && time <= until
-    const found = [...known.values()].findLast((wire) => wire.direction === 'phoneToService' && isAround(wire))
+    const found = [...known.values()].findLast((wire) => /^phoneTo(Service|Shop)$/.test(wire.direction) && isAround(wire))
     if (found) return found.tap
     return taps[0]?.name === 'elsewhere' ? taps[0] : begin('elsewhere')
   }
@@ -58,8 +59,8 @@ export function createWires(place, serviceURL) {
     const { api, method, url, header, body, at, ms, status, answer, answerHeader, error } = exchange
     const isLogin = api === 'login'
     note(exchange, {
-      direction: isLogin ? 'phoneToWeChat' : 'phoneToService',
-      what: isLogin ? 'wx.login()' : `${method} ${url.replace(serviceURL, '')}`,
+      direction: isLogin ? 'phoneToWeChat' : url.startsWith(`${serviceURL}/`) ? 'phoneToService' : 'phoneToShop',
+      what: isLogin ? 'wx.login()' : `${method} ${url.replace(serviceURL, '').replace(shopURL, '')}`,
       header: { ...header },
       answerHeader: { ...answerHeader },
       until: ms === null ? Infinity : Date.now(), // `at` and `ms` exclude the time for showing it

@@ -1,0 +1,64 @@
+// A shop that sells a membership by WeChat's virtual payment: wxauth signs for it, and hands WeChat's notices on.
+import { createDecipheriv, createHash, createHmac, randomBytes } from 'node:crypto'
+import express from 'express'
+import { BearerGuard } from 'wxauth-guard'
+import { bearer } from 'wxauth-guard/express'
+
+const { WXAUTH_ISSUER: issuer = 'http://127.0.0.1:8000', CLIENT_ID, CLIENT_SECRET, APP_KEY, PUSH_TOKEN } = process.env
+const { PUSH_AES_KEY, PAY_ENV = 0, PORT = 8007 } = process.env
+const PRICE = 1800 // fen
+const GOODS = { offerId: '1450000000', productId: 'vip_month', goodsPrice: PRICE, buyQuantity: 1, currencyType: 'CNY' }
+
+const guard = bearer(new BearerGuard({ issuer, audience: 'wxauth' }))
+const orders = new Map() // in production in a database
+const shop = express()
+
+shop.post('/orders', guard, async ({ user }, response) => {
+  const number = randomBytes(8).toString('hex')
+  const signData = JSON.stringify({ ...GOODS, env: Number(PAY_ENV), outTradeNo: number, attach: user.id })
+  const answer = await fetch(`${issuer}/v1/apps/${user.appId}/signatures`, {
+    method: 'POST',
+    headers: {
+      Authorization: `Basic ${Buffer.from(`${CLIENT_ID}:${CLIENT_SECRET}`).toString('base64')}`,
+      'Content-Type': 'application/json',
+    },
+    body: JSON.stringify({ openid: user.openid, data: signData }),
+  })
+  const body = await answer.json()
+  if (!answer.ok) return response.status(answer.status).json(body) // session_key_expired: log in, and order once more
+  orders.set(number, { user: user.id, openid: user.openid, isPaid: false })
+  const paySig = createHmac('sha256', APP_KEY).update(`requestVirtualPayment&${signData}`).digest('hex')
+  response.json({ number, mode: 'short_series_goods', signData, paySig, signature: body.signature })
+})
+
+shop.get('/orders/:number', guard, ({ user, params }, response) => {
+  const order = orders.get(params.number)
+  if (order?.user !== user.id) return response.status(404).end()
+  response.json({ is_paid: order.isPaid })
+})
+
+shop.post('/wechat', express.json({ type: () => true }), ({ query, body }, response) => {
+  const [given, parts] = PUSH_AES_KEY ? [query.msg_signature, [body.Encrypt]] : [query.signature, []]
+  const signed = [PUSH_TOKEN, query.timestamp, query.nonce, ...parts].sort().join('')
+  if (createHash('sha1').update(signed).digest('hex') !== given) return response.status(403).end()
+  const message = PUSH_AES_KEY ? decrypted(body.Encrypt) : body
+  if (message.Event !== 'xpay_goods_deliver_notify') return response.send('success')
+  const order = orders.get(message.OutTradeNo)
+  if (order?.openid !== message.OpenId || message.GoodsInfo.ActualPrice !== PRICE)
+    return response.json({ ErrCode: 1, ErrMsg: 'no such order' })
+  order.isPaid = true // by now it is stored: WeChat does not send it again
+  response.json({ ErrCode: 0, ErrMsg: 'success' })
+})
+
+/** What WeChat has encrypted: 16 random bytes, the length of the message in four, the message, the appid. */
+function decrypted(encrypted) {
+  const key = Buffer.from(`${PUSH_AES_KEY}=`, 'base64')
+  const decipher = createDecipheriv('aes-256-cbc', key, key.subarray(0, 16)).setAutoPadding(false)
+  const plain = Buffer.concat([decipher.update(encrypted, 'base64'), decipher.final()])
+  return JSON.parse(plain.subarray(20, 20 + plain.readUInt32BE(16)))
+}
+
+shop.listen(PORT, '127.0.0.1', (error) => {
+  if (error) throw error
+  console.log(`Shop: http://127.0.0.1:${PORT}/orders`)
+})

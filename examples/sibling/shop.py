@@ -1,0 +1,80 @@
+"""A shop that sells a membership by WeChat's virtual payment: wxauth signs for it, and hands WeChat's notices on."""
+
+import hmac
+import json
+import os
+import secrets
+from base64 import b64decode
+from collections.abc import Mapping
+from hashlib import sha1
+from typing import Annotated, Any
+
+import httpx
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from wxauth.guard import BearerGuard, Principal
+
+PRICE = 1800  # fen
+GOODS = {
+    "offerId": "1450000000",
+    "productId": "vip_month",
+    "goodsPrice": PRICE,
+    "buyQuantity": 1,
+    "currencyType": "CNY",
+}
+
+
+def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
+    issuer, app_key, push_token = env.get("WXAUTH_ISSUER", "http://127.0.0.1:8000"), env["APP_KEY"], env["PUSH_TOKEN"]
+    aes_key, pay_env = env.get("PUSH_AES_KEY"), int(env.get("PAY_ENV", "0"))
+    wxauth = httpx.AsyncClient(base_url=issuer, auth=(env["CLIENT_ID"], env["CLIENT_SECRET"]), trust_env=False)
+    shop, guard = FastAPI(title="Shop"), BearerGuard(issuer=issuer)
+    orders: dict[str, dict[str, Any]] = {}  # in production in a database
+
+    @shop.post("/orders")
+    async def order(user: Annotated[Principal, Depends(guard)]) -> Response:
+        number = secrets.token_hex(8)
+        data = json.dumps({**GOODS, "env": pay_env, "outTradeNo": number, "attach": str(user.id)})
+        path, asked = f"/v1/apps/{user.app_id}/signatures", {"openid": user.openid, "data": data}
+        answer = await wxauth.post(path, json=asked)
+        if answer.status_code != 200:  # session_key_expired: the mini-program logs in again, and orders once more
+            return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+        orders[number] = {"user": user.id, "openid": user.openid, "is_paid": False}
+        pay_sig = hmac.digest(app_key.encode(), f"requestVirtualPayment&{data}".encode(), "sha256").hex()
+        signed = {"signData": data, "paySig": pay_sig, "signature": answer.json()["signature"]}
+        return JSONResponse({"number": number, "mode": "short_series_goods", **signed})
+
+    @shop.get("/orders/{number}")
+    async def status(number: str, user: Annotated[Principal, Depends(guard)]) -> dict[str, bool]:
+        if number not in orders or orders[number]["user"] != user.id:
+            raise HTTPException(404)
+        return {"is_paid": orders[number]["is_paid"]}
+
+    @shop.post("/wechat")
+    async def receive(request: Request) -> Response:
+        query, message = request.query_params, json.loads(await request.body())
+        name, parts = ("msg_signature", [message["Encrypt"]]) if aes_key else ("signature", [])
+        text = "".join(sorted([push_token, query.get("timestamp", ""), query.get("nonce", ""), *parts]))
+        if not hmac.compare_digest(sha1(text.encode()).hexdigest().encode(), query.get(name, "").encode()):  # noqa: S324 - WeChat's
+            raise HTTPException(403)
+        message = decrypted(message["Encrypt"], aes_key) if aes_key else message
+        if message.get("Event") != "xpay_goods_deliver_notify":
+            return PlainTextResponse("success")
+        bought = orders.get(message["OutTradeNo"], {})
+        if (bought.get("openid"), PRICE) != (message["OpenId"], message["GoodsInfo"]["ActualPrice"]):
+            return JSONResponse({"ErrCode": 1, "ErrMsg": "no such order"})
+        bought["is_paid"] = True  # by now it is stored: WeChat does not send it again
+        return JSONResponse({"ErrCode": 0, "ErrMsg": "success"})
+
+    return shop
+
+
+def decrypted(encrypted: str, aes_key: str) -> dict[str, Any]:
+    """What WeChat has encrypted: 16 random bytes, the length of the message in four, the message, the appid."""
+    key = b64decode(aes_key + "=")
+    decryptor = Cipher(algorithms.AES(key), modes.CBC(key[:16])).decryptor()
+    plain = decryptor.update(b64decode(encrypted)) + decryptor.finalize()
+    message: dict[str, Any] = json.loads(plain[20 : 20 + int.from_bytes(plain[16:20], "big")])
+    return message
