@@ -7,6 +7,7 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
+from socket import AI_NUMERICHOST, getaddrinfo
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -183,12 +184,14 @@ def _check_hook_url(value: str) -> str:
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_good = False
-    if not is_good or not _HOOK_URL.fullmatch(value) or "@" in parts.netloc:
+    if not is_good or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(parts.netloc):
         raise ValueError("must be a URL like https://host/path, without user and fragment; http in a private network")
-    is_wrong = False
-    with suppress(ValueError):  # it has a name, whose addresses are checked at each connection, as this one's is
-        is_wrong = is_refused(parts.hostname or "", "https" if parts.scheme == "https" else "http")
-    if is_wrong:
+    # An address in any form, such as 0x7f.1. Those of a name are checked at each connection.
+    addresses: list[str] = []
+    with suppress(OSError, UnicodeError):
+        host = (parts.hostname or "").removesuffix(".")
+        addresses = [str(found[4][0]) for found in getaddrinfo(host, None, flags=AI_NUMERICHOST)]
+    if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
         raise ValueError("must lead to a public or private address; with http to a private one alone")
     return value
 
