@@ -35,7 +35,7 @@ from tests.processes import free_port, run, serving
 from tests.receiver import Receiver, receiving
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, hang
-from tests.world import MakeServices, with_part
+from tests.world import LogLines, MakeServices, with_part
 from wxauth.server.checks import CheckLevel, CheckResult, examine
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.interpreter import judge_python
@@ -920,9 +920,12 @@ async def test_any_answer_about_a_made_up_person_proves_the_permission(
         assert_reported(results, of_app(name), OK, "permitted")
 
 
-async def test_a_used_up_quota_is_reported(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+async def test_a_used_up_quota_is_reported_and_not_logged(
+    doctor: Examine, strict_wechat: StrictWeChat, log_lines: LogLines
+) -> None:
     strict_wechat.account(APP_ID).daily_quota = {"getuserriskrank": 0}
     assert_reported(await doctor(risk_policy="flag"), of_app("risk"), BAD, "quota", "9410009")
+    assert [line["event"] for line in log_lines() if line["event"].startswith("wechat_")] == []
 
 
 # Settings at WeChat that cannot be queried, and must be set by hand.

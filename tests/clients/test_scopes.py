@@ -31,7 +31,9 @@ async def test_without_the_scope_a_client_is_refused(
     problem_of(await client.get(READ_TOKEN, auth=orders), "insufficient_scope", 403)
     await change_client(services.database, "orders", {"scopes": ["users"]}, now=clock())
     answer = await client.post("/v1/introspect", data={"token": "none"}, auth=orders)
-    problem_of(answer, "insufficient_scope", 403)
+    problem = problem_of(answer, "insufficient_scope", 403)
+    whole = "wxauth clients set orders --scope introspect --scope users"
+    assert problem["detail"] == f"this needs the scope introspect: {whole}"
 
 
 async def test_an_unauthenticated_client_does_not_learn_the_required_scope(

@@ -707,7 +707,12 @@ async def test_the_metadata_names_the_supported_features(browser: Browser, shop:
 
 @pytest.mark.no_signing_key
 async def test_id_token_keys_are_made_when_the_first_site_is(
-    browser: Browser, add_site: AddSite, rows: asyncpg.Connection, services: Services, clock: Clock
+    browser: Browser,
+    add_site: AddSite,
+    rows: asyncpg.Connection,
+    services: Services,
+    clock: Clock,
+    log_lines: LogLines,
 ) -> None:
     async def algorithms() -> list[str]:
         return [key["alg"] for key in (await browser.client.get("/.well-known/jwks.json")).json()["keys"]]
@@ -722,6 +727,8 @@ async def test_id_token_keys_are_made_when_the_first_site_is(
     key = await services[KeyRing].id_token_key("RS256", clock())
     assert key.to_der() not in stored["private_key"]
     assert not {"d", "p", "q"} & key.public_jwk.keys()
+    made = [(line["alg"], line["signs"]) for line in log_lines() if line["event"] == "signing_key_made"]
+    assert made == [("RS256", "id_tokens")]
 
 
 async def test_without_a_site_the_keys_ask_the_database_every_few_seconds_at_most(

@@ -52,7 +52,8 @@ class AppChangeRequest(AppFields, _Administered):
     @property
     def changes(self) -> dict[str, Any]:
         """The fields that the request gives, by name."""
-        return {name: getattr(self, name) for name in self.model_fields_set - {"check_"}}
+        given = self.model_fields_set - {"check_"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in given}
 
 
 for _name in AppFields.model_fields:

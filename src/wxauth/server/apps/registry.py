@@ -203,7 +203,7 @@ class Apps:
         if app_id is None:
             missing = "no app_id was given, and there is no enabled default app"
         elif _APP_ID.fullmatch(app_id):
-            missing = f"there is no app {app_id} here"
+            missing = f"there is no app {app_id} here; one that was just added is known within 15 s"
         else:
             missing = "the app_id is not of the form of an AppID, such as wx0123456789abcdef"
         return UnknownApp(f"{missing}{self._hint}")

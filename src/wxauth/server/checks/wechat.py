@@ -131,6 +131,7 @@ async def check_app(
         base_url=settings.wechat_base_url,
         fallback_url=settings.wechat_fallback_url,
         timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS),
+        reports_refusals=False,
     )
     users = found.users.get(app.app_id)
     uses = _uses(app, settings, users) if app.is_mini_program else []

@@ -272,7 +272,9 @@ async def authenticate(
     found = await rows.find_secrets(database, name) if is_client_name(name) else None
     stored = _check_secret(credentials, found, now=now)
     if needed is not None and needed not in stored.scopes:
-        raise ClientLacksScope(f"this needs the scope {needed}: wxauth clients set NAME --scope ...")
+        scopes = [*scopes_in_order([*stored.scopes, needed]), *(it for it in stored.scopes if it in SITE_SCOPE_NAMES)]
+        command = " ".join([f"wxauth clients set {name}", *(f"--scope {scope}" for scope in scopes)])
+        raise ClientLacksScope(f"this needs the scope {needed}: {command}")
     return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)))
 
 

@@ -285,7 +285,8 @@ class KeyRing:
         kind.take(stored, self._sealer, now)
         if is_ours:
             event = "signing_key_rotated" if before else "signing_key_made"
-            log.info(event, kid=stored[-1].kid, signs_from=stored[-1].activates_at)
+            signs = "access tokens" if kind is self._of_access_tokens else "id_tokens"
+            log.info(event, kid=stored[-1].kid, alg=kind.alg, signs=signs, signs_from=stored[-1].activates_at)
 
     def _sealed(self, alg: str, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
         now = self._clock()

@@ -115,6 +115,7 @@ class WeChat:
         timeout: Seconds for a whole exchange, retries included.
         busy_pauses: Seconds before each retry while WeChat is busy.
         hints: By errcode, a text for the developer that is appended to `detail`.
+        reports_refusals: Whether errcodes are logged. If not, the caller provokes them, and reports what they mean.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class WeChat:
         timeout: float,
         busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS,
         hints: Mapping[int, str] = MappingProxyType({}),
+        reports_refusals: bool = True,
     ) -> None:
         self._http = http
         self._base = http.build_request("GET", base_url, headers=_HEADERS)
@@ -133,6 +135,7 @@ class WeChat:
         self._timeout = timeout
         self._busy_pauses = busy_pauses
         self._hints = hints
+        self._reports_refusals = reports_refusals
         self._login_targets: dict[str, tuple[App, str]] = {}
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
@@ -201,7 +204,7 @@ class WeChat:
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
             if errcode != 0:
-                if reports_refusals and errcode not in expected:
+                if self._reports_refusals and reports_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
                 raise error_for(errcode, api=api, hint=self._hints.get(errcode, ""))
             result = read(answer)
@@ -273,9 +276,15 @@ class WeChat:
             return await self._http.send(asked.to(self._base), stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
-            hosts = {"host": self._base.url.host, "next_host": self._fallback.url.host}
+            hosts = {"host": _place_of(self._base), "next_host": _place_of(self._fallback)}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
         return await self._http.send(asked.to(self._fallback), stream=True)
+
+
+def _place_of(request: httpx.Request) -> str:
+    """Host and port, which differ from WeChat's own behind a relay."""
+    host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def exchange_api(app: App) -> str:
