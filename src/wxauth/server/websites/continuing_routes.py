@@ -55,7 +55,7 @@ async def continue_with_login(
 
 @router.post(
     AUTHORIZE_PATH + "/{request_id}/another",
-    summary=Title("Log in with another account", "使用其他帐号登录"),
+    summary=Title("Log in with another account", "使用其他账号登录"),
     operation_id="use_another_account",
     responses={**HTML, **REDIRECT, **MISTAKE, **NO_PAGE, **TRY_LATER},
     failures=[PayloadTooLarge],
