@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import logging
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -317,7 +318,9 @@ def test_a_process_forked_during_a_fetch_fetches_the_keys_itself(
         asyncio.run(gate.reached())
         child = os.fork()
         if child == 0:
+            found = None
             try:
+                signal.alarm(60)  # a lock that was held at the fork would be waited for forever
                 issuer.works()
                 found = keys.find_sync(issuer.key.kid)
             finally:
