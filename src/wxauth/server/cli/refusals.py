@@ -10,8 +10,8 @@ from wxauth.server.cli.options import more, page_options, text_option, time_opti
 from wxauth.server.cli.printing import json_option, printable, show
 from wxauth.server.cli.resources import with_database
 from wxauth.server.core.ip_addresses import IpNetwork
-from wxauth.server.refusals.refusals import list_refusals
-from wxauth.server.refusals.rows import RefusalSearch
+from wxauth.server.login.refusal_rows import RefusalSearch
+from wxauth.server.login.refusals import list_refusals
 from wxauth.server.web.paging import items_of
 
 

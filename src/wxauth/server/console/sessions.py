@@ -33,8 +33,8 @@ from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.limits.turns import Turns
+from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refresh_rows import RefreshRefused, rotate_refresh_token_of_website
-from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.lifetimes import Lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens

@@ -27,12 +27,12 @@ from wxauth.server.housekeeping.rows import (
 from wxauth.server.keys.rows import delete_retired_keys
 from wxauth.server.limits.rates import WINDOW
 from wxauth.server.limits.rows import sweep_attempts
-from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.login.numbers import Numbers
+from wxauth.server.login.refusal_rows import sweep_refusals
 from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.rows import sweep_messages
-from wxauth.server.refusals.rows import sweep_refusals
 from wxauth.server.sessions.rows import delete_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
 from wxauth.server.users.leaving import erase_next_due

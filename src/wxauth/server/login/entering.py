@@ -2,9 +2,16 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
-from wxauth.errors import AccountDisabled, AccountLeaving, RateLimited, SignUpClosed, SnapshotUser, WeChatMisconfigured
+from wxauth.errors import (
+    AccountDisabled,
+    AccountLeaving,
+    RateLimited,
+    SignUpClosed,
+    SnapshotUser,
+    WeChatMisconfigured,
+)
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -13,13 +20,11 @@ from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES, UserFields
-from wxauth.server.login.judging import judge_login
-from wxauth.server.login.login_rows import LoggedIn, Login, record_login
-from wxauth.server.login.newcomers import Newcomers, Welcome
-from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
+from wxauth.server.login.numbers import Numbers
+from wxauth.server.login.risk import Risk, judge_login
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.profile.nicknames import Nicknames
-from wxauth.server.risk.risk import Risk
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.person import Person
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
@@ -38,6 +43,7 @@ DATABASE_SECONDS: Final = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 
+
 log = get_logger()
 
 
@@ -54,6 +60,13 @@ class Entered:
     """The user, with the new nickname unless WeChat rejects that."""
     openid: str
     at: datetime
+
+
+class Newcomers(Protocol):
+    """Decides who may sign up. `wxauth.server.sign_up` implements it."""
+
+    async def welcome(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> Welcome:
+        """Ask about somebody who would become a new user. Raises: SignUpRefused, SignUpUnavailable."""
 
 
 @part

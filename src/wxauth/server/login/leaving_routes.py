@@ -1,20 +1,56 @@
-"""`DELETE /v1/me` and `POST /v1/me/erasure`: a person leaves."""
+"""A person leaves: `DELETE /v1/me` and `POST /v1/me/erasure`, for which an access token is no proof."""
 
-from typing import Any, Final
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated, Any, Final
 
+from fastapi import Depends
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from wxauth.errors import LastAdmin, Title
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.settings import Settings
+from wxauth.server.limits.turns import Turns
 from wxauth.server.login.bodies import LeavingAnswer, ProofRequest
-from wxauth.server.login.dependencies import PROOF_FAILURES, ProofsDep
-from wxauth.server.login.leaving import leave
+from wxauth.server.login.login import PROOF_FAILURES, Proofs
+from wxauth.server.users import account
+from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep
 from wxauth.server.web.answers import example_of
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 
+
+async def leave(
+    proofs: Proofs,
+    turns: Turns,
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    caller: Caller,
+    *,
+    login_code: str,
+    ip: str | None,
+) -> datetime | None:
+    """Erase the caller, proved by a new login at WeChat. WeChat is asked only about somebody who may leave.
+
+    Returns when the caller is erased, if there are days of grace; None if that is done.
+
+    Raises: LastAdmin, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
+    """
+    turn = partial(turns.of_session, caller.session_id, caller.user.id, ends_sessions=True)
+    async with turn():
+        await account.check_may_leave(database, clock, caller)
+    await proofs.prove(caller, login_code, ip=ip)
+    async with turn():
+        return await account.erase_me(database, clock, caller, grace=timedelta(days=settings.erasure_grace_days))
+
+
 router = Router("me")
+
+ProofsDep = Annotated[Proofs, Depends(provide(Proofs))]
 
 _FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
 _LEAVING: Final[dict[int | str, dict[str, Any]]] = {

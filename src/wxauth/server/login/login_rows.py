@@ -5,12 +5,12 @@ or has changed, another identity of a known user, an app with `max_sessions`) lo
 by small statements.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser, StorageUnavailable
@@ -20,7 +20,6 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserFields, UserInSession
-from wxauth.server.login.newcomers import Welcome
 from wxauth.server.profile.rows import change_profile_of
 from wxauth.server.sessions.rows import replace_oldest_sessions
 from wxauth.server.users.leaving import stay
@@ -167,6 +166,20 @@ SELECT {_ENTERED}
   FROM unionids JOIN users ON users.id = unionids.user_id
  WHERE unionids.unionid = :unionid AND users.status = 'disabled'
 """)  # noqa: S608 - put together from constants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """What a new user has from the start, besides what WeChat and the settings say."""
+
+    external_id: str | None = None
+    """Left out if another user has it, or had it."""
+    roles: Sequence[str] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    nickname: str | None = None
+    """Only if the request has none."""
+    is_unasked: bool = False
+    """Whether the user comes in without an answer of the operator's service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

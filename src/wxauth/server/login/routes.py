@@ -40,17 +40,20 @@ from wxauth.server.login.bodies import (
     TokenAnswer,
     token_answer,
 )
-from wxauth.server.login.dependencies import LoginLimiterDep, LoginsDep
+from wxauth.server.login.login import LoginLimiter, Logins
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.session_keys.dependencies import SessionKeysDep
 from wxauth.server.sessions.dependencies import RefreshTokensDep
 from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
-from wxauth.server.web.dependencies import ClockDep, SettingsDep, VerifierDep
+from wxauth.server.web.dependencies import ClockDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router, ValidatedWith
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
 
 router = Router("login")
+
+LoginLimiterDep = Annotated[LoginLimiter, Depends(provide(LoginLimiter))]
+LoginsDep = Annotated[Logins, Depends(provide(Logins))]
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"

@@ -50,19 +50,17 @@ from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing_sessions, keep_sweeping
 from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login import leaving_routes, session_key_routes
+from wxauth.server.login import leaving_routes, support_routes
 from wxauth.server.login import routes as login_routes
 from wxauth.server.login.bodies import LoginRequest
-from wxauth.server.numbers import routes as number_routes
-from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.login.numbers import Numbers
+from wxauth.server.login.refusals import Refusals
 from wxauth.server.own_data import routes as own_data_routes
 from wxauth.server.phones import admin_routes as admin_phone_routes
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.profile import routes as profile_routes
 from wxauth.server.push import routes as push_routes
-from wxauth.server.refusals import routes as refusal_routes
-from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.service import probes
 from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.readiness import is_migrated
@@ -115,11 +113,9 @@ _ROUTERS: Final = (
     admin_routes.router,
     listing_routes.router,
     admin_phone_routes.router,
-    session_key_routes.router,
+    support_routes.router,
     app_routes.router,
     key_routes.admin_router,
-    number_routes.router,
-    refusal_routes.router,
     check_routes.router,
     key_routes.router,
     metadata.router,

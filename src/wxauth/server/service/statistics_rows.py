@@ -8,7 +8,7 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
-from wxauth.server.numbers.rows import OPEN_SESSIONS_PART
+from wxauth.server.login.number_rows import OPEN_SESSIONS_PART
 
 
 class Statistics(SQLModel):

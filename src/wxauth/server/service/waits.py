@@ -10,10 +10,9 @@ from wxauth.server.core.database import DEADLINES, Deadlines
 from wxauth.server.events import backchannel_logouts, webhook_deliveries
 from wxauth.server.keys import keyring
 from wxauth.server.limits import turns
-from wxauth.server.numbers import numbers
+from wxauth.server.login import numbers, refusals
 from wxauth.server.phones import phones
 from wxauth.server.push import receiving
-from wxauth.server.refusals import refusals
 from wxauth.server.users import staff_reads
 from wxauth.server.wechat import client, opinions
 

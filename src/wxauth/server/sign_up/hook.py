@@ -26,7 +26,7 @@ from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.events.signatures import signed_headers
-from wxauth.server.login.newcomers import Welcome
+from wxauth.server.login.login_rows import Welcome
 from wxauth.server.moving.lines import ExternalId
 from wxauth.server.profile.bodies import Nickname
 from wxauth.server.users.bodies import Role

@@ -1,4 +1,4 @@
-"""The statements that lock and set the standing of users."""
+"""The statements that lock and set the standing of users, and note whose risk WeChat has judged."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,9 +7,10 @@ from uuid import UUID
 
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Transaction
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR
+from wxauth.server.users.person import Person
 
 
 class LockedUser(SQLModel):
@@ -85,3 +86,27 @@ async def set_standing(
     await transaction.run(
         _SET, user_id=user_id, status=status, roles=roles, ban_reason=ban_reason, banned_until=banned_until
     )
+
+
+_NOTE_JUDGED: Final = Statement[Nothing](
+    "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
+)
+_IS_BANNED: Final = Statement[bool]("""
+SELECT status = 'disabled' AS is_banned FROM identities JOIN users ON users.id = user_id
+ WHERE (app_id, openid) = (:app_id, :openid)
+""")
+
+
+async def note_judged(database: Database, user_id: UUID) -> None:
+    """Record that WeChat need not be asked about this user again."""
+    await database.run(_NOTE_JUDGED, user_id=user_id)
+
+
+async def note_judged_in(transaction: Transaction, user_id: UUID) -> None:
+    """As `note_judged`, in the transaction that acts on the rank."""
+    await transaction.run(_NOTE_JUDGED, user_id=user_id)
+
+
+async def is_banned(database: Database, person: Person) -> bool:
+    """Whether the identity's user is banned now; False if there is none."""
+    return bool(await database.value(_IS_BANNED, app_id=person.app_id, openid=person.openid))

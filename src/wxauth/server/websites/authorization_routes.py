@@ -1,7 +1,7 @@
 """`/v1/me/authorizations`: the mini-program logs the person in to a site that it shows in a web-view."""
 
 from wxauth.errors import InvalidRequest, Title
-from wxauth.server.login.dependencies import PROOF_FAILURES
+from wxauth.server.login.login import PROOF_FAILURES
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import Unanswerable

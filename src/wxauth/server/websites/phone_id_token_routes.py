@@ -1,7 +1,7 @@
 """`/v1/me/id-token`: a mini-program or mobile app gets an id_token for another back end."""
 
 from wxauth.errors import Title, WrongAppKind
-from wxauth.server.login.dependencies import PROOF_FAILURES
+from wxauth.server.login.login import PROOF_FAILURES
 from wxauth.server.users.callers import CallerInTurnDep, DeviceDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.bodies import PhoneIdTokenAnswer, PhoneIdTokenRequest

@@ -18,8 +18,8 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.rates import SITES
-from wxauth.server.login.proof import Proofs
-from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.login.login import Proofs
+from wxauth.server.login.numbers import Numbers
 from wxauth.server.users.account import Caller
 from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
 from wxauth.server.websites.granting import record_authorized

@@ -12,7 +12,7 @@ from wxauth.errors import (
     Title,
 )
 from wxauth.server.login.bodies import ProofRequest
-from wxauth.server.login.dependencies import PROOF_FAILURES
+from wxauth.server.login.login import PROOF_FAILURES
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.bodies import ClaimedAnswer, ClaimRequest, NumberAnswer, claimed_answer

@@ -27,7 +27,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.limits.rates import USER_CODES
-from wxauth.server.login.proof import Proofs
+from wxauth.server.login.login import Proofs
 from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh

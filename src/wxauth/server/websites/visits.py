@@ -41,7 +41,7 @@ from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import Entering, LacksUnionid
-from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.login.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, Asking, open_page, sent_back

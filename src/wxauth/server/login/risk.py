@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import AccountDisabled, StorageUnavailable, WeChatUserBlocked
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -21,11 +21,13 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.core.users import UserStatus
-from wxauth.server.risk.rows import is_banned, note_judged, note_judged_in
+from wxauth.server.core.users import UserFields, UserStatus
+from wxauth.server.login.login_rows import LoggedIn
+from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.users.flags import record_flag
 from wxauth.server.users.person import Person
 from wxauth.server.users.standing import Standing, change_standing, lock_standing
+from wxauth.server.users.standing_rows import is_banned, note_judged, note_judged_in
 from wxauth.server.users.user_rows import lock_user_of
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.opinions import Opinions
@@ -199,3 +201,37 @@ class Risk:
         if not is_queued:
             self._opinions.report_missing("risk", person.app_id, "too_busy")
         return is_queued
+
+
+async def judge_login(
+    nicknames: Nicknames,
+    risk: Risk,
+    person: Person,
+    login: LoggedIn,
+    *,
+    nickname: str | None,
+    ip: str | None,
+    patience: float,
+) -> UserFields:
+    """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
+
+    WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored one.
+    The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
+
+    Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to the
+        ban; StorageUnavailable, if the ban must still be stored.
+    """
+    is_asked = login.is_unjudged and risk.is_noted
+    deciding = risk.judge(person, ip, patience=patience) if is_asked and risk.decides else None
+    user = await nicknames.set_at_login(person, login.user, nickname, patience=patience)
+    if deciding is not None:
+        match await asyncio.shield(deciding):
+            case RiskVerdict.BLOCKED:
+                blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
+                blocked.user_id = person.user_id
+                raise blocked
+            case RiskVerdict.BANNED:
+                raise AccountDisabled("this user has just been disabled", user_id=person.user_id)
+    elif is_asked:
+        risk.note_later(person, ip)
+    return user

@@ -1,9 +1,16 @@
-"""The model of refused logins, and its table."""
+"""The tables of refused logins, and of hourly counts."""
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index, Text, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Index,
+    Text,
+    text,
+)
 from sqlalchemy.dialects.postgresql import CIDR
 from sqlmodel import Field, SQLModel
 
@@ -49,3 +56,15 @@ class RefusedLogin(Refusal, table=True):
         Index(None, "app_id", "id", postgresql_where=text("app_id IS NOT NULL")),
         Index(None, "network", "id", postgresql_where=text("network IS NOT NULL")),
     )
+
+
+class HourlyNumbers(SQLModel, table=True):
+    """The counts of one process in one hour. An old hour has one row, with the process id `SUMS`."""
+
+    __tablename__ = "hourly_numbers"
+    __table_args__ = (CheckConstraint("new_users >= 0 AND logins >= 0", name="numbers"),)
+
+    hour: datetime = Field(sa_type=DateTime(timezone=True), primary_key=True)
+    process: UUID = Field(primary_key=True)
+    new_users: int = Field(sa_type=BigInteger)
+    logins: int = Field(sa_type=BigInteger)

@@ -11,7 +11,7 @@ from wxauth.server.core.ids import id_range
 from wxauth.server.core.ip_addresses import TRUNCATED, IpNetwork
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.sweep_rows import Sweep
-from wxauth.server.refusals.models import Refusal
+from wxauth.server.login.models import Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

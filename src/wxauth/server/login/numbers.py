@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from wxauth.server.core.parts import part
 from wxauth.server.core.storing import Gathering
-from wxauth.server.numbers.rows import DayRow, merge_hours, numbers_of, store_numbers, totals
+from wxauth.server.login.number_rows import DayRow, merge_hours, numbers_of, store_numbers, totals
 
 STORE_PAUSE_SECONDS: Final = 5.0
 """Seconds between two stores."""

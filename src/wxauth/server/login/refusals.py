@@ -19,8 +19,8 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.ip_addresses import TRUNCATED
 from wxauth.server.core.parts import part
 from wxauth.server.core.storing import Gathering
-from wxauth.server.refusals.models import Refusal
-from wxauth.server.refusals.rows import RefusalSearch, find_refusals, store_refusals
+from wxauth.server.login.models import Refusal
+from wxauth.server.login.refusal_rows import RefusalSearch, find_refusals, store_refusals
 from wxauth.server.web.paging import Page
 
 STORE_PAUSE_SECONDS: Final = 1.0

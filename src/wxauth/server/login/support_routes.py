@@ -1,0 +1,151 @@
+"""What administrators read of logins: numbers, why somebody could not log in, and the state of session_keys."""
+
+from datetime import date, timedelta
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, Field, StringConstraints
+from typing_extensions import TypedDict
+
+from wxauth.errors import Title, UnknownApp, WrongAppKind
+from wxauth.server.login import refusals
+from wxauth.server.login.bodies import (
+    SessionKeyResetRequest,
+    SessionKeysAnswer,
+    session_keys_answer,
+)
+from wxauth.server.login.models import Refusal
+from wxauth.server.login.numbers import Numbers
+from wxauth.server.login.refusal_rows import RefusalSearch
+from wxauth.server.login.refusals import Refusals
+from wxauth.server.session_keys.dependencies import SessionKeysDep
+from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
+from wxauth.server.users.callers import AdministratorDep, StaffDep
+from wxauth.server.users.staff_reads import Read
+from wxauth.server.web.bodies import TEXT, Network, Time
+from wxauth.server.web.dependencies import DatabaseDep, provide
+from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import Items, OrEmpty, PageQuery, items_of
+
+router = Router("admin")
+
+NumbersDep = Annotated[Numbers, Depends(provide(Numbers))]
+
+MOST_DAYS: Final = 366
+
+
+class NumbersQuery(BaseModel):
+    """Which days to read."""
+
+    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
+    utc_offset: Annotated[int, Field(ge=-12 * 60, le=14 * 60)] = Field(
+        default=0,
+        description="The time zone in which days begin: minutes east of UTC, such as 480 for China; whole hours.",
+    )
+
+
+class DayAnswer(TypedDict):
+    """The counts of a day."""
+
+    date: Annotated[date, Field(examples=["2026-11-20"])]
+    new_users: Annotated[int, Field(examples=[12])]
+    logins: Annotated[int, Field(description="Successful logins, without refreshes.", examples=[401])]
+
+
+class NumbersAnswer(TypedDict):
+    """Totals, and counts for each day."""
+
+    users: Annotated[int, Field(description="An estimate above some 50,000.", examples=[52310])]
+    sessions: Annotated[int, Field(description="Open sessions; an estimate above some 50,000.", examples=[60122])]
+    days: Annotated[list[DayAnswer], Field(description="Every day, today being the last one.")]
+
+
+@router.get("/v1/admin/numbers", summary=Title("Read daily statistics", "查看每日统计"))
+async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> NumbersAnswer:
+    """The totals, and the counts of each day.
+
+    Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
+    """
+    found = await numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
+    return {
+        "users": found.users,
+        "sessions": found.sessions,
+        "days": [{"date": it.day, "new_users": it.new_users, "logins": it.logins} for it in found.days],
+    }
+
+
+RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
+
+
+class RefusalsQuery(PageQuery):
+    """Which refused logins to list."""
+
+    request_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="The request id that the phone shows."
+    )
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The refused user, if known.")
+    code: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="The code of the problem, such as `account_disabled`."
+    )
+    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="The app in which the login was refused."
+    )
+    network: Annotated[Network | None, OrEmpty] = Field(
+        default=None,
+        description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
+    )
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
+
+
+@router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))
+async def list_refusals(
+    staff: StaffDep,
+    recorded: RefusalsDep,
+    reads: StaffReadsDep,
+    database: DatabaseDep,
+    query: Annotated[RefusalsQuery, Query()],
+) -> Items[Refusal]:
+    """The newest first, of the last 14 days. All given filters must match; an empty parameter counts as absent.
+
+    Refused logins, and refreshes refused because the user is banned. In each minute, the first ten of a network have an
+    entry each, and so do the first ten of a user; one entry for each `code` has the `count` of the others. If too many
+    networks send them at once, one entry without a network counts them.
+    """
+    await recorded.store()
+    search = RefusalSearch(**query.filters)
+    page = await refusals.list_refusals(database, search, before=query.cursor, limit=query.limit)
+    if query.user_id is not None and page.items:
+        reads.note_read(staff.actor, Read.REFUSALS, query.user_id)
+    return items_of(page)
+
+
+@router.post(
+    "/v1/admin/users/{user_id}/session-keys/check",
+    summary=Title("Check a user's session keys", "检查用户的 session_key 是否仍有效"),
+    failures=[NO_SUCH_USER],
+)
+async def check_session_keys(_: AdministratorDep, session_keys: SessionKeysDep, user_id: UUID) -> SessionKeysAnswer:
+    """Check at WeChat whether the stored session_key of each identity of a user is valid."""
+    return session_keys_answer(await session_keys.check(user_id))
+
+
+@router.post(
+    "/v1/admin/users/{user_id}/session-keys/reset",
+    summary=Title("Reset a user's session keys", "重置用户的 session_key"),
+    failures=[NO_SUCH_USER, UnknownApp, WrongAppKind],
+)
+async def reset_session_keys(
+    administrator: AdministratorDep,
+    session_keys: SessionKeysDep,
+    user_id: UUID,
+    body: SessionKeyResetRequest | None = None,
+) -> SessionKeysAnswer:
+    """Have WeChat replace the session_key of each identity of a user, or of one app's, and store the new one.
+
+    The old key stops working at once: data encrypted with it can no longer be decrypted. `valid` is true if a new key
+    is stored, false if WeChat no longer knew the old one; then nothing has changed.
+    """
+    app_id = None if body is None else body.app_id
+    return session_keys_answer(await session_keys.reset(user_id, app_id=app_id, by=administrator))

@@ -1,1 +1,0 @@
-"""Hourly counts of users, sessions and logins."""

@@ -1,1 +1,0 @@
-"""Refused logins, for customer support."""
