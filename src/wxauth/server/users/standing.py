@@ -163,8 +163,9 @@ async def change_standing(
     """Change the standing of a locked user, and record the change.
 
     A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
-    staff ends the console sessions; such a role ends what was logged in to in browsers, perhaps far from the phone. `why` is additional data of the event for a ban, or for the end of one. Without
-    `notes_reason`, the event does not contain the reason.
+    staff ends the console sessions; such a role ends what was logged in to in browsers, perhaps far from the phone.
+    `why` is additional data of the event for a ban, or for the end of one. Without `notes_reason`, the event does not
+    contain the reason.
     """
     changes: dict[EventType, Mapping[str, Any] | None] = {}
     if after.is_banned and _ban_of(after) != _ban_of(before):
