@@ -1499,17 +1499,16 @@ class Shop:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def query_in(guide: Path, before: str, behind: str) -> str:
-    """The text of the guide between these two lines."""
-    return guide.read_text().partition(before)[2].partition(behind)[0]
+def query_in(name: str) -> str:
+    """The text of the query of examples/moving-in."""
+    return (GUIDE.parents[1] / "examples/moving-in" / name).read_text()
 
 
 @pytest.mark.slow
 async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
     simulated_services: Services, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    query = query_in(GUIDE, "<<'SQL'\n", "SQL\n")
-    assert query == query_in(GUIDE.with_name("moving-in.zh-CN.md"), "<<'SQL'\n", "SQL\n")
+    query = query_in("mysql.sql")
     mover = Mover(simulated_services, rows)
     lines = Shop(APPS[0]["app_id"]).by_sql(query)
     assert len(lines) == 196
@@ -1534,12 +1533,9 @@ async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
 
 @pytest.mark.node
 @pytest.mark.no_database
-def test_all_queries_of_the_guide_return_the_same_people() -> None:
+def test_all_queries_of_the_example_return_the_same_people() -> None:
     shop = Shop("wxtest")
-    people = shop.by_sql(query_in(GUIDE, "<<'SQL'\n", "SQL\n"))
-    of_mongodb, of_the_cloud = ("--eval '", "' > users.jsonl"), ("node -e '", "' < users.json")
-    for around in (of_mongodb, of_the_cloud):
-        assert query_in(GUIDE, *around) == query_in(GUIDE.with_name("moving-in.zh-CN.md"), *around)
+    people = shop.by_sql(query_in("mysql.sql"))
 
     def plain(line: dict[str, Any]) -> dict[str, Any]:
         time = line["created_at"]
@@ -1547,8 +1543,8 @@ def test_all_queries_of_the_guide_return_the_same_people() -> None:
             name: value or None for name, value in {**line, "created_at": time and datetime.fromisoformat(time)}.items()
         }
 
-    assert [*map(plain, shop.by_mongosh(query_in(GUIDE, *of_mongodb)))] == [*map(plain, people)]
-    assert [*map(plain, shop.of_the_cloud(query_in(GUIDE, *of_the_cloud)))] == [*map(plain, people)]
+    assert [*map(plain, shop.by_mongosh(query_in("mongodb.js")))] == [*map(plain, people)]
+    assert [*map(plain, shop.of_the_cloud(query_in("cloud.cjs")))] == [*map(plain, people)]
 
 
 # The commands.
