@@ -8,10 +8,12 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from aiohttp import web
 
 from tests.dev.running import Dev, running_dev
 from tests.fakes import Clock
 from tests.processes import run, serving, until
+from tests.receiver import receiving
 from tests.world import MakeClient, MakeServices, bearer
 from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
@@ -73,6 +75,22 @@ def test_another_web_page_cannot_drive_the_simulator(dev: Dev, headers: dict[str
     for path, body in [("/codes", {"person": "alice"}), ("/faults", {"api": "code2session", "hang": True})]:
         assert httpx.post(dev.wechat_url + path, json=body, headers=headers, verify=False).status_code == 403
     assert httpx.get(f"{dev.wechat_url}/desk/wires/0", headers=headers, verify=False).status_code == 403
+
+
+@pytest.mark.no_signing_key
+@pytest.mark.process
+async def test_a_shop_of_ones_own_is_where_the_phone_orders_and_messages_go(tmp_path: Path, database_url: str) -> None:
+    async def take(request: web.Request) -> web.Response:
+        return web.Response(text="success" if request.path == "/wechat" else "an order")
+
+    async with receiving() as shop:
+        shop.usual, url = take, shop.url.removesuffix("/hook")
+        with running_dev(tmp_path, "--shop", f"{url}/", WXAUTH_DATABASE_URL=database_url) as dev:
+            async with httpx.AsyncClient(base_url=dev.wechat_url, trust_env=False, verify=False) as desk:
+                assert (await desk.get("/desk/setup")).json()["shop_url"] == url
+                ordered = await desk.post("/desk/request", headers={"X-Phone-Url": f"{url}/orders"})
+                pushed = await desk.post("/push", json={"person": "alice", "event": "subscribe_msg_popup_event"})
+    assert (ordered.text, pushed.json()["is_taken"]) == ("an order", True)
 
 
 def status_by_name(url: str, path: str, name: str) -> int:

@@ -12,7 +12,10 @@ from wxauth.server.cli.printing import Failed, terminal_language
 @click.option("--wechat-port", type=click.IntRange(1, 65535), default=8001, show_default=True)
 @click.option("--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; 8004, or a free one.")
 @click.option("--allow-host", "allowed_hosts", multiple=True, help="Another name to answer to; repeatable.")
-def dev(port: int | None, wechat_port: int, site_port: int | None, allowed_hosts: tuple[str, ...]) -> None:
+@click.option("--shop", "shop_url", metavar="URL", help="A back end of yours that sells, in place of the example's.")
+def dev(
+    port: int | None, wechat_port: int, site_port: int | None, allowed_hosts: tuple[str, ...], shop_url: str | None
+) -> None:
     """Run the service for development, with nothing configured.
 
     Starts its own PostgreSQL (kept under .wxauth/), a simulated WeChat, and a website that logs people in by scan. If
@@ -34,6 +37,7 @@ def dev(port: int | None, wechat_port: int, site_port: int | None, allowed_hosts
             port=port,
             wechat_port=wechat_port,
             site_port=site_port,
+            shop_url=shop_url,
             allowed_hosts=[name for name in names if name is not None],
             language=terminal_language(),
         )

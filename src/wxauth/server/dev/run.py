@@ -65,6 +65,7 @@ def run(
     port: int | None,
     wechat_port: int,
     site_port: int | None = None,
+    shop_url: str | None = None,
     allowed_hosts: Iterable[str] = (),
     language: Language = "en",
 ) -> None:
@@ -75,7 +76,8 @@ def run(
         with ExitStack() as stack:
             site_listener = stack.enter_context(_listen_for_site(site_port))
             site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
-            settings, findings, own = _load_settings(simulated_url, port, push_forward=site_url + PUSH_PATH)
+            shop_url = (shop_url or site_url + SHOP_PATH).rstrip("/")
+            settings, findings, own = _load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
             configure_logging(level=settings.log_level, log_format=settings.log_format)
             for line in unknown_names(env_file=None):
                 click.echo(line, err=True)
@@ -85,7 +87,7 @@ def run(
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
-                simulator = create_simulator(service_url=service_url(settings), site_url=site_url)
+                simulator = create_simulator(service_url=service_url(settings), site_url=site_url, shop_url=shop_url)
                 simulated = OwnNamesOnly(OwnPagesOnly(simulator), names)
                 stack.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
             shop = asyncio.run(_prepare(settings, site_url, has_shop=simulated_url is not None))

@@ -15,9 +15,10 @@ from wxauth.guard import BearerGuard, Principal
 from wxauth.server.clients.clients import Credentials, add_client, build_client, renew_secret
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
-from wxauth.server.dev.wechat import APP_KEYS, APPS, SHOP_PATH
+from wxauth.server.dev.wechat import APP_KEYS, APPS
 
-PUSH_PATH: Final = f"{SHOP_PATH}/wechat"
+PUSH_PATH: Final = "/wechat"
+"""Where it takes the messages that are handed on."""
 
 _NAME: Final = "dev-shop"
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_examples" / "shop.py"

@@ -66,6 +66,7 @@ How an app stands with WeChat; what is not named stays:
     "denied": ["getuserriskrank"] (48001), "openid_check": "on", "ignored" or "refused",
     "country_code": "text" or "number", "daily_quota": {"stable_token": 3} (then 45009),
     "pages": ["pages/index/index"] (those published; 41030 for a mini-program code of another one)
+    "push_format": "json" or "xml" (of the notices about payments)
     "picture_verdict": "pass", "review", "risky" (pushed to the service after each picture) or null (never)
     "callback_domains": ["127.0.0.1"] (10003 for a callback at another host)
 WeChat's own pages are /connect/oauth2/authorize (in WeChat's browser alone) and /connect/qrconnect. They ask who it is,
@@ -112,7 +113,7 @@ POST /faults 让某个接口出错：“errcode”、“slow”、“status”�
 DELETE /faults 恢复正常。
 POST /accounts 设置应用的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
 手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度、已发布的页面、回调域名、
-头像检测结果（“picture_verdict”，每次检测后推送，null 为不推送）；未写的项保持不变。
+头像检测结果（“picture_verdict”，每次检测后推送，null 为不推送）、支付通知的格式（“push_format”）；未写的项保持不变。
 /connect/oauth2/authorize 与 /connect/qrconnect 是微信的登录页，询问是谁，出错时显示微信的错误编号。
 POST /visitors 设置某人与服务号、网站应用的关系：“is_bound”有无 unionid，“follows”是否已关注，“snapshot”快照页
 （on 每次，hidden_once 首次无标记，false_alarm 误报），“refusal”为 returns 时拒绝后返回网站（不带 code），

@@ -155,5 +155,7 @@ class Account(_Control):
     """The hosts to which WeChat's page may redirect browsers. Any other gets 10003."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
     """The pages of the published version."""
+    push_format: Literal["json", "xml"] = "json"
+    """The format of the notices about payments."""
     picture_verdict: Literal["pass", "review", "risky"] | None = "pass"
     """The verdict on each picture, which is pushed to the service; null: none ever comes."""

@@ -56,7 +56,7 @@ _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None],
 )
 
 
-def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str) -> list[Route]:
+def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str, shop_url: str | None) -> list[Route]:
     """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
     files, shared = StaticFiles(directory=_PAGE), StaticFiles(directory=CONSOLE_PAGE)
     clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
@@ -69,10 +69,11 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
-    setup = {
+    setup: dict[str, Any] = {
         "service_url": service_url,
         "site_url": site_url,
-        "shop_url": site_url + SHOP_PATH,
+        "shop_url": shop_url or site_url + SHOP_PATH,
+        "count_url": f"{site_url}{SHOP_PATH}/count",
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
         "faults": known_faults(),
@@ -104,7 +105,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
         Route(DESK_PATH, page),
         Route(
             DESK_PATH + "request",
-            phone_network(service_url, site_url),
+            phone_network(service_url, site_url, setup["shop_url"]),
             methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
         ),
         Route(DESK_PATH + "setup", read_setup),

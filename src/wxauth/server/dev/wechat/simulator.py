@@ -191,7 +191,9 @@ class Simulator:
             return errcode, None
         fields = delivery_of(order, openid, now=self.now())
         message = make_event(DELIVER, fields, app_id=request.app_id, now=self.now())
-        return errcode, (PushRequest(person=request.person, app_id=request.app_id, event=DELIVER), message)
+        format = self._accounts[request.app_id].push_format
+        notice = PushRequest(person=request.person, app_id=request.app_id, event=DELIVER, format=format)
+        return errcode, (notice, message)
 
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""

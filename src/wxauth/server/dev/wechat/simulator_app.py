@@ -45,6 +45,7 @@ def create_simulator(
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     service_url: str = "http://127.0.0.1:8000",
     site_url: str = "http://127.0.0.1:8004",
+    shop_url: str | None = None,
 ) -> Starlette:
     """The simulated WeChat as an ASGI app.
 
@@ -54,6 +55,7 @@ def create_simulator(
         pause: Waits for so many seconds, before a notice about a payment is repeated.
         service_url: The URL of the service.
         site_url: The URL of the example sites.
+        shop_url: The URL of the back end that sells. By default, the one beside the example sites.
     """
     wechat = simulator or Simulator()
     wires = Wires()
@@ -119,7 +121,7 @@ def create_simulator(
             *connect_routes(wechat),
             *Receiver().routes(),
             _control(f"{DESK_PATH}web-view", WebViewRequest, WebViews().open),
-            *desk_routes(wires, wechat.faults, service_url=service_url, site_url=site_url),
+            *desk_routes(wires, wechat.faults, service_url=service_url, site_url=site_url, shop_url=shop_url),
         ]
     )
 

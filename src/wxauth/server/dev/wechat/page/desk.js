@@ -74,7 +74,7 @@ function takePhone() {
   const options = { login, prefix: prefix(), userAgent, send }
   phoneWx = createWx({ ...options, observe: wires.notePhone })
   const watched = createWx({ ...options, observe: noteTokens })
-  const phone = createAuth({ baseURL: service, origins: [setup.site_url], appId: appId(), platform: watched, now: phoneNow })
+  const phone = createAuth({ baseURL: service, origins: [setup.site_url, setup.shop_url], appId: appId(), platform: watched, now: phoneNow })
   auth = phone
   auth.onChange((changed) => {
     if (auth !== phone) return // another phone has been chosen meanwhile
@@ -172,7 +172,7 @@ const TAPS = {
     showSheet(shown, stop)
     const decoder = new TextDecoder()
     await auth.request({
-      url: `${setup.shop_url}/count`,
+      url: setup.count_url,
       enableChunked: true,
       onTask: (task) => (stop.onclick = () => task.abort()),
       onChunk: (piece) => shown.append(decoder.decode(piece, { stream: true })),
