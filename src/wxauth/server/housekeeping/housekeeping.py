@@ -39,9 +39,9 @@ from wxauth.server.users.leaving import erase_next_due
 from wxauth.server.users.standing import lift_bans
 from wxauth.server.websites.browser_login_rows import sweep_browser_logins
 from wxauth.server.websites.browser_logins import proved_after
-from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
+from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.rows import sweep_site_logins
-from wxauth.server.websites.url_links import UrlLinks
+from wxauth.server.websites.scan_codes import UrlLinks
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""

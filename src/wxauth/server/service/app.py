@@ -74,18 +74,7 @@ from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.server.web.proxies import BehindProxies
-from wxauth.server.websites import (
-    authorization_routes,
-    continuing_routes,
-    link_routes,
-    logout_routes,
-    metadata,
-    oauth_routes,
-    page_routes,
-    phone_id_token_routes,
-    scan_routes,
-    visit_routes,
-)
+from wxauth.server.websites import button_routes, logout_routes, oauth_routes, page_routes, scan_routes
 from wxauth.server.websites.cors import SiteCors
 
 _DESCRIPTION = """
@@ -118,20 +107,17 @@ _ROUTERS: Final = (
     key_routes.admin_router,
     check_routes.router,
     key_routes.router,
-    metadata.router,
+    oauth_routes.metadata_router,
     probes.router,
     sibling_routes.router,
     client_routes.router,
     user_routes.router,
     feed_routes.router,
     scan_routes.router,
-    authorization_routes.router,
-    phone_id_token_routes.router,
+    scan_routes.id_token_router,
     oauth_routes.router,
     page_routes.router,
-    visit_routes.router,
-    continuing_routes.router,
-    link_routes.router,
+    button_routes.router,
     logout_routes.router,
     webhook_routes.router,
     push_routes.router,

@@ -47,10 +47,9 @@ from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users.staff_reads import StaffReads
-from wxauth.server.websites.scan_limits import ScanLimits
-from wxauth.server.websites.scan_pictures import ScanPictures
+from wxauth.server.websites.scan_codes import ScanPictures, UrlLinks
 from wxauth.server.websites.secrets import UserCodes
-from wxauth.server.websites.url_links import UrlLinks
+from wxauth.server.websites.site_requests import ScanLimits
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.http_client import WeChatHttp

@@ -34,11 +34,10 @@ from wxauth.server.websites.authorize import (
     sent_back,
 )
 from wxauth.server.websites.browser_logins import WayBack
-from wxauth.server.websites.doors import AMR, DOORS, Door, DoorOutcome
-from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
+from wxauth.server.websites.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.server.websites.granting import AnotherPerson, add_with_code
 from wxauth.server.websites.id_tokens import IdTokenHints
-from wxauth.server.websites.requests import Parameters
+from wxauth.server.websites.oauth_requests import Parameters
 from wxauth.server.websites.rows import lock_caller
 from wxauth.server.websites.secrets import new_secret
 from wxauth.server.websites.site_requests import SiteRequest

@@ -23,8 +23,7 @@ from wxauth.server.websites.browser_logins import BrowserCookies, Onward, WayBac
 from wxauth.server.websites.granting import AnotherPerson, give_code, is_good, lock_with_person
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.models import Stage
-from wxauth.server.websites.oauth_errors import OAuthError
-from wxauth.server.websites.requests import Parameters
+from wxauth.server.websites.oauth_requests import OAuthError, Parameters
 from wxauth.server.websites.rows import SiteLogin, login_on_page
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, SCENE, hash_of, new_secret, page_hashes
 from wxauth.server.websites.site_requests import SiteRequest, granted_scope

@@ -33,11 +33,10 @@ from wxauth.server.websites.browser_login_rows import (
     store_code_times,
 )
 from wxauth.server.websites.browser_logins import BrowserCookies, WayBack, person_in, proved_after
-from wxauth.server.websites.doors import DOORS, Door, DoorOutcome
-from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
+from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.server.websites.granting import add_with_code
 from wxauth.server.websites.id_tokens import IdTokenHints
-from wxauth.server.websites.requests import Parameters, parse_parameters
+from wxauth.server.websites.oauth_requests import Parameters, parse_parameters
 from wxauth.server.websites.rows import SiteLogin
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_secret
 from wxauth.server.websites.site_requests import SiteRequest

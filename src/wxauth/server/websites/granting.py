@@ -14,8 +14,7 @@ from wxauth.server.users.merging_rows import remaining_user
 from wxauth.server.websites import rows
 from wxauth.server.websites.browser_login_rows import Proof
 from wxauth.server.websites.browser_logins import BrowserCookies, proves_login, record_proof
-from wxauth.server.websites.doors import Door
-from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT
+from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT, Door
 from wxauth.server.websites.models import SiteLoginFields, Stage
 from wxauth.server.websites.rows import Adding, LockedLogin, SiteLogin
 from wxauth.server.websites.secrets import hash_of

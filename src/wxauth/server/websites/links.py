@@ -24,15 +24,14 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import gone_on, open_page, refused, sent_back
 from wxauth.server.websites.browser_logins import BrowserCookies, Onward
-from wxauth.server.websites.doors import DOORS, Door, DoorOutcome
-from wxauth.server.websites.durations import SCAN_LASTS
+from wxauth.server.websites.doors import DOORS, SCAN_LASTS, Door, DoorOutcome
 from wxauth.server.websites.granting import AnotherPerson, give_code, is_good
 from wxauth.server.websites.models import OPEN, SiteLoginFields, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
-from wxauth.server.websites.scan_limits import PressesUsedUp, ScanLimits
+from wxauth.server.websites.scan_codes import UrlLinks
 from wxauth.server.websites.scans import DIGITS
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_scene, new_secret
-from wxauth.server.websites.url_links import UrlLinks
+from wxauth.server.websites.site_requests import PressesUsedUp, ScanLimits
 
 MAX_LINKS_PER_REQUEST: Final = 10
 MAX_WRONG_NUMBERS: Final = 3

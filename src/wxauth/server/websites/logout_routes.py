@@ -35,9 +35,8 @@ from wxauth.server.websites.browser_answers import (
 from wxauth.server.websites.browser_logins import BrowserCookies, end_login, person_in
 from wxauth.server.websites.id_tokens import IdTokenHint, read_hint
 from wxauth.server.websites.login_cookies import browser_cookies
-from wxauth.server.websites.oauth_errors import OAuthError
+from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, Parameters, parse_parameters
 from wxauth.server.websites.pages import CONFIRMED, failure_page, language_of, log_out_page, message_page
-from wxauth.server.websites.requests import LONGEST_REDIRECT, Parameters, parse_parameters
 from wxauth.server.websites.secrets import log_out_field
 from wxauth.server.websites.site_tokens import end_web_session
 

@@ -25,8 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, WITH_GRANT, Door
-from wxauth.server.websites.durations import SCAN_LASTS
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, SCAN_LASTS, WITH_GRANT, Door
 
 _WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
 """The doors at which no session of a phone approves."""

@@ -43,7 +43,7 @@ from wxauth.server.websites.doors import Door
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.links import Links
 from wxauth.server.websites.login_cookies import browser_cookies, go_on
-from wxauth.server.websites.oauth_errors import OAuthError
+from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, parse_parameters
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
     DOOR,
@@ -63,7 +63,6 @@ from wxauth.server.websites.pages import (
     unanswerable_page,
     web_view_page,
 )
-from wxauth.server.websites.requests import LONGEST_REDIRECT, parse_parameters
 from wxauth.server.websites.secrets import hash_of
 from wxauth.server.websites.site_requests import SiteRequests
 

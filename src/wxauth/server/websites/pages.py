@@ -24,12 +24,10 @@ from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
 from wxauth.server.websites.browser_answers import redirect_to
 from wxauth.server.websites.browser_logins import WayBack, is_web_view
-from wxauth.server.websites.doors import Door
-from wxauth.server.websites.durations import SCAN_LASTS
+from wxauth.server.websites.doors import SCAN_LASTS, Door
 from wxauth.server.websites.links import TryAgain
-from wxauth.server.websites.requests import LONGEST_REDIRECT, Parameters
-from wxauth.server.websites.scan_limits import PressesUsedUp
-from wxauth.server.websites.site_requests import SiteRequest, StartedScan
+from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, Parameters
+from wxauth.server.websites.site_requests import PressesUsedUp, SiteRequest, StartedScan
 from wxauth.server.websites.texts import TEXTS, Texts
 from wxauth.server.websites.visits import is_open_on_computers
 

@@ -9,10 +9,10 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
+from wxauth.server.login.numbers import Numbers
 from wxauth.server.sessions.rows import EndReason, end_session_of, end_sessions_beyond, session_opened_at
 from wxauth.server.websites import rows
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, Door
-from wxauth.server.websites.durations import REPEATED_WITHIN
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, REPEATED_WITHIN, SCANS, Door, DoorOutcome, ScanOutcome
 from wxauth.server.websites.granting import is_good, lock_with_person
 from wxauth.server.websites.models import Stage
 from wxauth.server.websites.rows import LockedLogin
@@ -152,3 +152,12 @@ async def _open_session(
             now=now,
         )
     return Granted(person, login.scope, login.nonce, login.authenticated_at, login.authenticated_by, login.taken_door)
+
+
+def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
+    """Count a login to a site, and the scan that led to it."""
+    if door in (Door.SCAN, Door.TYPED):
+        SCANS.count(ScanOutcome.REDEEMED)
+    DOORS.count(door, DoorOutcome.LOGGED_IN)
+    if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
+        numbers.count_login(is_new=False, at=now)

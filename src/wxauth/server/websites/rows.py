@@ -25,8 +25,7 @@ from wxauth.server.core.ip_addresses import NEARBY
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.users.account import Caller
-from wxauth.server.websites.doors import SCANS, Door, ScanOutcome
-from wxauth.server.websites.durations import SCAN_LASTS
+from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
 from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields
 from wxauth.server.wechat.api import CodePicture
 

@@ -33,8 +33,19 @@ from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.websites import rows
 from wxauth.server.websites.browser_logins import is_web_view
-from wxauth.server.websites.doors import AMR, DOORS, MAKES_BROWSER_LOGIN, SCANS, Door, DoorOutcome, ScanOutcome
-from wxauth.server.websites.durations import CLAIM_LASTS, NUMBER_LASTS, OUTCOME_KEPT, SCAN_LASTS
+from wxauth.server.websites.doors import (
+    AMR,
+    CLAIM_LASTS,
+    DOORS,
+    MAKES_BROWSER_LOGIN,
+    NUMBER_LASTS,
+    OUTCOME_KEPT,
+    SCAN_LASTS,
+    SCANS,
+    Door,
+    DoorOutcome,
+    ScanOutcome,
+)
 from wxauth.server.websites.granting import approve
 from wxauth.server.websites.models import Stage
 from wxauth.server.websites.rows import OpenLogin, SiteLogin

@@ -1,25 +1,63 @@
-"""A site's request to log a person in: a page or a device shows it."""
+"""A site's request to log a person in, which a page or a device shows, and the limits on how many."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.server.clients.models import Client
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.parts import part
+from wxauth.server.core.settings import Settings
+from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
-from wxauth.server.websites.doors import SCANS, ScanOutcome
-from wxauth.server.websites.durations import LINK_REQUEST_LASTS, OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS
+from wxauth.server.websites.doors import LINK_REQUEST_LASTS, OUTCOME_KEPT, SCAN_LASTS, SCANS, VISIT_LASTS, ScanOutcome
 from wxauth.server.websites.models import RequestFields, SiteLoginFields
-from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
+from wxauth.server.websites.oauth_requests import OAuthError, invalid_client, invalid_oauth_request
 from wxauth.server.websites.rows import Adding
-from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.secrets import UserCodes, hash_of, new_scene, new_secret, page_id_of
+
+
+class PressesUsedUp(RateLimited):
+    """The button of a page was pressed as often as it may be: waiting does not help."""
+
+
+@part
+class ScanLimits:
+    """Counts new scans, and the pictures requested from WeChat.
+
+    Args:
+        browsers: Limits the scans and visits to WeChat's page per browser address.
+        pages: Limits the pages with a button: in WeChat's browser per address, of a browser with a login per login.
+        clients: Limits the scans that one confidential client starts.
+        pictures: Limits the pictures per app.
+    """
+
+    browsers: RateLimiter
+    pages: RateLimiter
+    clients: RateLimiter
+    pictures: RateLimiter
+
+    @classmethod
+    def of(cls, settings: Settings, make: Callable[[str, str], RateLimiter]) -> Self:
+        """The limits of the settings. `make` returns a limiter for a rate and a name."""
+        return cls(
+            browsers=make(settings.scan_rate_limit, "scan"),
+            pages=make(settings.scan_rate_limit, "scan-page"),
+            clients=make(settings.scan_client_limit, "scan-client"),
+            pictures=make(settings.scan_picture_limit, "scan-picture"),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for limiter in (self.browsers, self.pages, self.clients, self.pictures):
+            await limiter.aclose()
+
 
 INTERVAL: Final = 2
 """Seconds between two polls."""

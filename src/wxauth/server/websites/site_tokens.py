@@ -28,16 +28,22 @@ from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import challenge_of
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, SCANS, Door, DoorOutcome, ScanOutcome
 from wxauth.server.websites.id_tokens import id_token
-from wxauth.server.websites.oauth_errors import (
+from wxauth.server.websites.oauth_requests import (
     AUTHORIZATION_PENDING,
     SLOW_DOWN,
     OAuthError,
     invalid_grant,
     invalid_oauth_request,
 )
-from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
+from wxauth.server.websites.redeeming import (
+    TOO_FAST,
+    Granted,
+    NotGranted,
+    count_redeemed,
+    redeem_code,
+    redeem_device_code,
+)
 from wxauth.server.websites.secrets import hash_of
 from wxauth.tokens.verifier import Verifier
 
@@ -293,15 +299,6 @@ async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
     """Check that there are signing keys, before a code or token is spent."""
     issuer.ensure_ready(now)
     await keys.id_token_key(ID_TOKEN_ALG, now)
-
-
-def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
-    """Count a login to a site, and the scan that led to it."""
-    if door in (Door.SCAN, Door.TYPED):
-        SCANS.count(ScanOutcome.REDEEMED)
-    DOORS.count(door, DoorOutcome.LOGGED_IN)
-    if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
-        numbers.count_login(is_new=False, at=now)
 
 
 _WHY: Final = {
