@@ -178,7 +178,9 @@ async def shared_database_url(request: pytest.FixtureRequest, shared_database: S
     if request.node.get_closest_marker("no_signing_key"):
         await delete_signing_key(shared_database.url)
     yield shared_database.url
+    undeclared = await shared_database.undeclared_data()
     await shared_database.clean()
+    assert not undeclared, "EventType does not have these names in the data of events"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.schema import KNOWN_REVISIONS, SCRIPTS
 from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.trail import EventType
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.keys.keyring import KeyRing
 
@@ -107,6 +108,11 @@ class SharedDatabase:
         self.rows = await asyncpg.connect(self.url)
         self._cleaner = await asyncpg.connect(self.url, server_settings=CLEANER)
         self._cleaning = f"SELECT cleaning.clean({self.rows.get_server_pid()})"
+
+    async def undeclared_data(self) -> set[str]:
+        """The names in events' data that the table of their types lacks."""
+        found = await self._cleaner.fetch("SELECT DISTINCT type, jsonb_object_keys(data) AS name FROM events")
+        return {f"{kind}: {name}" for kind, name in found if name not in EventType(kind).data}
 
     async def clean(self) -> None:
         """Restore the database. If that fails, make a new one, so that only the test that caused it fails."""

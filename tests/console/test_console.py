@@ -371,12 +371,8 @@ async def test_an_operator_makes_a_link(
 
 
 def test_every_type_of_event_has_its_sentence() -> None:
-    listed = re.findall(
-        r"'([a-z_]+\.[a-z_]+)'", (CONSOLE_PAGE / "event_sentences.js").read_text(encoding="utf-8").split("]\n")[0]
-    )
+    listed = re.findall(r"'event_([a-z_]+\.[a-z_]+)': \[", (CONSOLE_PAGE / "texts.js").read_text(encoding="utf-8"))
     assert sorted(listed) == sorted(EventType)
-    texts = (CONSOLE_PAGE / "texts.js").read_text(encoding="utf-8")
-    assert [kind for kind in EventType if f"'event_{kind}': [" not in texts] == []
 
 
 def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:

@@ -240,6 +240,7 @@ async def test_an_event_contains_only_what_the_contract_lists(rows: asyncpg.Conn
         ("user.authorization_revoked", {"fields": ["phone"]}),
         ("user.merged", {"former_id": "x", "by": "phone"}),
     ]
+    await rows.execute("UPDATE events SET data = '{}'")  # no event of ours has a number
 
 
 async def test_events_for_operators_are_not_in_the_feed(rows: asyncpg.Connection, read: Read) -> None:

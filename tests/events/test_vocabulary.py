@@ -2,16 +2,21 @@
 
 import asyncio
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 import asyncpg
 import httpx
+import pytest
 
+from tests.docs import DOCS
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.world import LogIn, LogLines, bearer, leave, set_roles, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
+
+WORD: Final = re.compile(r"`([a-z_.]+)`")
 
 
 async def recorded(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...]]:
@@ -176,6 +181,32 @@ async def test_a_thousand_sessions_fit_in_one_event(services: Services, login: L
 
 
 # Names.
+
+
+def documented(guide: str) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """The names in the data of each type of event: those that other services get, and those of the audit trail."""
+    text = (DOCS / guide).read_text(encoding="utf-8")
+    found: list[dict[str, set[str]]] = []
+    for table in re.findall(r"\| type \| `data` \|.*\n\|---\|---\|---\|\n((?:\|.*\n)+)", text):
+        rows = [re.split(r" *\| *", row)[1:] for row in table.splitlines()]
+        found.append(
+            {
+                kind: {name for part in re.split("[;；]", row[1]) for name in WORD.findall(re.split("[:：]", part)[0])}
+                for row in rows
+                for kind in WORD.findall(row[0])
+            }
+        )
+    sent, trail = found
+    return sent, trail
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize("guide", ["events.md", "events.zh-CN.md"])
+def test_the_guide_has_the_data_of_every_type(guide: str) -> None:
+    sent, trail = documented(guide)
+    assert sent == {kind: set(names) for kind, names in SENT_TO_SIBLINGS.items()}
+    further = {kind: kind.data - set(SENT_TO_SIBLINGS.get(kind, ())) for kind in EventType}
+    assert trail == {kind: names for kind, names in further.items() if names or kind not in SENT_TO_SIBLINGS}
 
 
 async def test_an_event_is_logged_under_its_type_with_underscores(

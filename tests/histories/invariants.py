@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from tests.histories.found import Found, Row, mentions_people
 from tests.histories.town import Asked
 from tests.world import Body
+from wxauth.server.core.trail import EventType
 from wxauth.server.dev.wechat.people import openid_of
 
 
@@ -185,6 +186,16 @@ def in_order(found: Found) -> Iterator[Fault]:
                     event["user_id"], f"{before['type']}, {event['type']} in the feed, the reverse in the trail"
                 )
             newest[event["user_id"]] = event
+
+
+def declared(found: Found) -> Iterator[Fault]:
+    """The data of events has the names of its type's row, and no other."""
+    for name, events in (("feed", found.feed), ("trail", found.trail)):
+        for event in events:
+            kind = EventType(event["type"])
+            names = kind.data if name == "trail" else set(kind.sent or ())
+            if undeclared := sorted(event["data"].keys() - names):
+                yield Fault(event["user_id"], f"{kind} has {undeclared} in the {name}")
 
 
 # 2. One person is one user.
@@ -507,6 +518,7 @@ READS: Final = ("export", "export user", "claim", "start a scan")
 CHECKS: Final[Sequence[Check]] = (
     rebuilt_from_the_feed,
     in_order,
+    declared,
     one_user_each,
     one_user_for_a_person,
     nothing_acknowledged_is_lost,

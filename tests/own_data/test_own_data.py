@@ -174,7 +174,7 @@ ADD_EVENTS = """
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
 SELECT ('01900000-0000-7000-8000-' || substr(md5($1), 1, 8) || lpad(to_hex(n), 4, '0'))::uuid, 'nickname.flagged',
        now(), $1, $1::text::uuid,
-       '203.0.113.7', jsonb_build_object('nickname', repeat('x', $3))
+       '203.0.113.7', jsonb_build_object('label', repeat('x', $3))
   FROM generate_series(1, $2) AS n
 """
 """$1 user id  $2 how many  $3 how long each is"""

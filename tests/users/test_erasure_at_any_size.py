@@ -27,7 +27,7 @@ MORE_THAN_AT_ONCE = MAX_ROWS_ERASED_WITH_USER + 500
 ADD_EVENTS = """
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
 SELECT ('01900000-0000-7000-' || substr(md5($2 || $3), 1, 4) || '-' || lpad(to_hex(n), 12, '0'))::uuid,
-       'nickname.flagged', now(), $2, $3::text::uuid, '203.0.113.7', '{"nickname": "Alice"}'
+       'nickname.flagged', now(), $2, $3::text::uuid, '203.0.113.7', '{"label": "Alice"}'
   FROM generate_series(1, $1) AS n
 """
 # $1 how many  $2 user id
@@ -85,7 +85,7 @@ async def test_data_that_waits_for_erasure_is_shown_to_nobody(
         assert ended["data"] == {"session_ids": [alice["session_id"]], "reason": "erased"}
         assert {(event["ip"], json.dumps(event["data"])) for event in flagged} == {(None, "{}")}
         by = (await root.read("/events", user_id=root.id, type="nickname.flagged", limit=200))["items"]
-        assert {(event["ip"], json.dumps(event["data"])) for event in by} == {(None, '{"nickname": "Alice"}')}
+        assert {(event["ip"], json.dumps(event["data"])) for event in by} == {(None, '{"label": "Alice"}')}
         await sweep(services, pause=0)
     assert await rows.fetchval(ADDRESSES) == 0
 

@@ -19,6 +19,7 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.models import TIME, Event, after_create
+from wxauth.server.core.trail import SENT_TO_SIBLINGS
 
 
 class UnplacedEvent(SQLModel, table=True):
@@ -77,21 +78,18 @@ after_create(
     Event,
     # A trigger, so that no statement that records an event can omit the feed. A WHEN with these types would be parsed
     # from its stored form for each statement, which cost a first login 4 %.
-    """
+    f"""
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF NEW.type IN (
-                'user.created', 'user.merged', 'user.split', 'identity.added', 'identity.removed', 'consent.given',
-                'consent.withdrawn', 'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed',
-                'user.phone_bound', 'user.phone_removed', 'user.profile_changed', 'user.attributes_changed',
-                'user.authorization_revoked', 'user.leaving', 'user.stayed', 'session.ended'
+                {", ".join(f"'{kind.value}'" for kind in SENT_TO_SIBLINGS)}
             ) THEN
                 INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
             END IF;
             RETURN NULL;
         END
         $$
-    """,
+    """,  # noqa: S608 - put together from constants
     """
         CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events
             FOR EACH ROW EXECUTE FUNCTION mark_unplaced()

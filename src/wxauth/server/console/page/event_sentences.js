@@ -1,21 +1,10 @@
 // An event as a sentence.
 
 import { code } from './parts.js'
-import { dateAndTime, isText, number, phrase, text } from './texts.js'
+import { dateAndTime, isText, namesOf, number, phrase, text } from './texts.js'
 
-/** The types of events in the audit trail. */
-export const TYPES = [
-  ...['user.created', 'user.merged', 'user.split', 'user.erased', 'user.exported', 'user.banned', 'user.unbanned'],
-  ...['user.roles_changed', 'user.phone_bound', 'user.phone_removed', 'user.profile_changed'],
-  ...['user.attributes_changed', 'user.authorization_revoked', 'user.leaving', 'user.stayed'],
-  ...['identity.added', 'identity.removed', 'consent.given', 'consent.withdrawn', 'session.ended'],
-  ...['staff.searched', 'staff.read', 'scan.approved', 'site.authorized'],
-  ...['risk.flagged', 'nickname.flagged', 'avatar.flagged', 'console.link_made', 'console.opened', 'session_key.reset'],
-  ...['app.added', 'app.changed', 'app.removed', 'access_token.read', 'access_token.forced', 'client.signed'],
-  ...['client.added', 'client.changed', 'client.secret_renewed', 'client.removed'],
-  ...['webhook.added', 'webhook.changed', 'webhook.secret_renewed', 'webhook.disabled', 'webhook.removed'],
-  ...['signing_key.rotated', 'signing_key.withdrawn'],
-]
+/** The types of events in the audit trail, in the order of their texts. */
+export const TYPES = namesOf('event_')
 
 /** The types that siblings receive, also by webhook. */
 export const SENT_TYPES = TYPES.filter((type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported')

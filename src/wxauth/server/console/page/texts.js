@@ -556,6 +556,10 @@ export const phrase = (name, values) =>
 /** An action with its object. */
 export const actOn = (act, name) => text('actOn', { act: text(act), name })
 
+/** What follows this beginning in the names of texts. */
+export const namesOf = (beginning) =>
+  Object.keys(TEXTS).flatMap((name) => (name.startsWith(beginning) ? [name.slice(beginning.length)] : []))
+
 /** Whether there is a text of this name. */
 export const isText = (name) => Object.hasOwn(TEXTS, name)
 
