@@ -1,11 +1,14 @@
 """What tests of documents read in them."""
 
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from wxauth.errors import WxAuthError
+from wxauth.server.service.app import create_api
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -26,3 +29,9 @@ def table(page: Path, header: str) -> list[list[str]]:
 def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
     below = [failure for child in kind.__subclasses__() for failure in failures(child)]
     return [kind, *below] if "code" in vars(kind) and kind.__module__ == "wxauth.errors" else below
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """The documentation of all operations."""
+    return create_api().openapi()

@@ -219,25 +219,6 @@ async def test_an_invalid_field_of_an_app_is_refused_by_its_name(
     assert await rows.fetchval("SELECT count(*) FROM apps") == 0
 
 
-@swept(
-    ("method", "path", "body"),
-    [
-        ("GET", "/apps", None),
-        ("POST", "/apps", WANTED),
-        ("GET", f"/apps/{FIRST}", None),
-        ("PATCH", f"/apps/{FIRST}", {"title": "x"}),
-        ("DELETE", f"/apps/{FIRST}", None),
-    ],
-)
-async def test_managing_apps_requires_the_role_admin(
-    client: httpx.AsyncClient, method: str, path: str, body: dict[str, str] | None
-) -> None:
-    problem_of(await client.request(method, f"/v1/admin{path}", json=body), "missing_token", 401)
-    alice = bearer_of((await log_in(client, FIRST)).json())
-    refused = await client.request(method, f"/v1/admin{path}", json=body, headers=alice)
-    problem_of(refused, "insufficient_role", 403)
-
-
 # Changing and removing.
 
 

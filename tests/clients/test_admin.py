@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer
+from tests.world import Admin, Body, LogIn, MakeClient, MakeServices
 
 NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
@@ -145,28 +145,6 @@ async def test_the_trail_names_the_administrator(root: Admin, secrets: Secrets) 
     events = [(event["type"], event["actor"], event["data"].get("name")) for event in await root.events()]
     assert all((actor, name) == (root.id, "billing") for _, actor, name in events)
     assert {kind for kind, _, _ in events} >= {"client.added", "client.changed", "client.removed"}
-
-
-@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-async def test_managing_clients_requires_an_administrator_and_changes_a_fresh_login(
-    root: Admin,
-    client: httpx.AsyncClient,
-    login: LogIn,
-    clock: Clock,
-    method: str,
-    path: str,
-    body: dict[str, Any] | None,
-) -> None:
-    problem_of(await client.request(method, f"/v1/admin{path}", json=body), "missing_token", 401)
-    alice = bearer(await login("alice"))
-    problem_of(await client.request(method, f"/v1/admin{path}", headers=alice, json=body), "insufficient_role", 403)
-    clock.advance(minutes=61)
-    refreshed = await client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})
-    answer = await Admin(client, refreshed.json()).ask(method, path, json=body)
-    if method == "GET":
-        assert answer.status_code == 200
-    else:
-        problem_of(answer, "login_too_old", 403)
 
 
 async def test_wxauths_own_names_stay_its_own(root: Admin) -> None:

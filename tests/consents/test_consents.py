@@ -219,12 +219,6 @@ async def test_consents_come_page_by_page_the_newest_first(phone: AgreeingPhone,
     assert small["next_cursor"]
 
 
-@swept("query", [{"limit": 101}, {"limit": 0}, {"cursor": "x"}, {"cursor": "_" * 32}], ids=str)
-async def test_an_invalid_page_of_consents_is_refused(phone: AgreeingPhone, query: dict[str, Any]) -> None:
-    await phone.log_in()
-    problem_of(await phone.ask("GET", "/consents", params=query), "invalid_request", 422)
-
-
 async def test_a_consent_is_answered_with_the_consents_to_documents_in_force(
     phone: AgreeingPhone, rows: asyncpg.Connection
 ) -> None:
@@ -257,8 +251,3 @@ async def test_administrators_see_what_a_user_has_agreed_to(phone: AgreeingPhone
     await rows.execute(ADD_PAST)
     detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.tokens))
     assert detail.json()["consents"] == await phone.listed(), "the newest hundred"
-
-
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", ""), ("DELETE", "/privacy")])
-async def test_consents_require_a_token(client: httpx.AsyncClient, method: str, path: str) -> None:
-    problem_of(await client.request(method, f"/v1/me/consents{path}"), "missing_token", 401)

@@ -15,7 +15,7 @@ from jose.jwt import get_unverified_claims
 
 from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.dev.running import running_dev
-from tests.docs import DOCS
+from tests.docs import DOCS, openapi
 from tests.fakes import Clock
 from tests.forked import stand_in
 from tests.problems import problem_of
@@ -27,7 +27,6 @@ from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
-from wxauth.server.service.app import create_api
 
 
 @pytest.fixture
@@ -376,7 +375,7 @@ def test_every_type_of_event_has_its_sentence() -> None:
 
 
 def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
-    login = create_api().openapi()["paths"]["/v1/login"]["post"]
+    login = openapi()["paths"]["/v1/login"]["post"]
     codes = set(re.findall(r"'code': '(\w+)'", str(login["responses"])))
     assert "snapshot_user" in codes
     texts = (CONSOLE_PAGE / "texts.js").read_text(encoding="utf-8")

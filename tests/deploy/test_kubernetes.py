@@ -13,11 +13,12 @@ import yaml
 from kubernetes_validate.utils import validate
 
 import wxauth
+from tests.docs import openapi
 from tests.fakes import WeChatByRespx
 from tests.programs import needs
 from tests.world import MakeServices
 from wxauth.server.core.settings import PREFIX, DatabaseSettings, Settings, load_settings
-from wxauth.server.service.app import create_api, create_app
+from wxauth.server.service.app import create_app
 
 pytestmark = pytest.mark.operations
 
@@ -103,7 +104,7 @@ def test_a_replica_serves_while_others_are_replaced_or_moved(one: Callable[..., 
 
 def test_each_probe_requests_an_existing_path(pods: dict[str, Manifest]) -> None:
     (container,) = pods["serve"]["spec"]["containers"]
-    paths = create_api().openapi()["paths"]
+    paths = openapi()["paths"]
     asked = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     assert set(asked.values()) <= set(paths)

@@ -430,12 +430,6 @@ async def test_a_cursor_behind_which_events_were_swept_has_expired(
     assert (await read(after=cursors[3])) == {"items": [], "next_cursor": cursors[3]}
 
 
-async def test_without_the_scope_nothing_is_read(client: httpx.AsyncClient, add_sibling: AddSibling) -> None:
-    others = await add_sibling("orders", *(scope for scope in Scope if scope is not Scope.EVENTS))
-    problem_of(await client.get("/v1/events", auth=others), "insufficient_scope", 403)
-    problem_of(await client.get("/v1/events?after=x"), "invalid_client", 401)
-
-
 async def test_the_table_marks_exactly_the_types_that_siblings_get(rows: asyncpg.Connection) -> None:
     """The list is written twice, once in the trigger."""
     body = await rows.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'mark_unplaced'")

@@ -9,7 +9,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
+from tests.world import Admin, LogIn, MakeClient, MakeServices
 from wxauth.server.core.services import Services
 from wxauth.server.login.numbers import Numbers
 
@@ -123,12 +123,3 @@ async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(
         await asyncio.gather(*(services[Numbers].merge_hours() for _ in range(3)))
         stored = await rows.fetch("SELECT new_users, logins FROM hourly_numbers")
         assert [tuple(row) for row in stored] == [(4, 4)]
-
-
-# Who may.
-
-
-async def test_the_numbers_require_the_role_admin(client: httpx.AsyncClient, login: LogIn) -> None:
-    problem_of(await client.get("/v1/admin/numbers?days=none"), "missing_token", 401)
-    refused = await client.get("/v1/admin/numbers", headers=bearer(await login()))
-    problem_of(refused, "insufficient_role", 403)

@@ -324,17 +324,6 @@ async def test_a_person_takes_their_own_along(
     assert [(each["code"], each["request_id"]) for each in document["refusals"]] == [("account_disabled", request_id)]
 
 
-async def test_only_staff_may_read_refusals(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
-) -> None:
-    sue = Admin(client, await login("sue"))
-    problem_of(await sue.ask("GET", "/refusals"), "insufficient_role", 403)
-    await root.change(sue.id, roles=["support"])
-    assert await listed(sue) == []
-    wrong = await sue.ask("GET", "/refusals", params={"user_id": "sue", "limit": 201})
-    assert {error["field"] for error in problem_of(wrong, "invalid_request", 422)["errors"]} == {"user_id", "limit"}
-
-
 @pytest.mark.process
 async def test_wxauth_refusals_prints_refusals(
     client: httpx.AsyncClient, root: Admin, database_url: str, tmp_path: Path

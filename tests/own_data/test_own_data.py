@@ -301,10 +301,6 @@ async def test_a_large_export_whose_database_is_lost_breaks_off_without_an_end(
     assert [line["event"] for line in logged] == ["export_broken_off"]
 
 
-async def test_the_export_requires_a_token(client: httpx.AsyncClient) -> None:
-    problem_of(await client.get("/v1/me/export"), "missing_token", 401)
-
-
 @pytest.mark.process
 async def test_an_operator_has_the_same_by_a_command(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, database_url: str, tmp_path: Path

@@ -154,14 +154,6 @@ async def test_a_body_without_a_usable_code_is_invalid(service: Service, body: A
     assert len(service.asked(API)) == 0
 
 
-async def test_binding_requires_a_live_session(service: Service, rows: asyncpg.Connection) -> None:
-    problem_of(await service.client.post("/v1/me/phone", json={"code": "x"}), "missing_token", 401)
-    alice = await service.log_in()
-    await rows.execute("UPDATE users SET status = 'disabled'")
-    problem_of(await service.bind(alice, service.phone_code()), "invalid_token", 401)
-    assert len(service.asked(API)) == 0
-
-
 async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
     service: Service, make_service: MakeService
 ) -> None:

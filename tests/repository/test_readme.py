@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI
 from scripts.write_docs import INDEX, WHOLE, index, whole
 from scripts.write_settings import pages
 from tests.conftest import NOWHERE, SETTINGS
-from tests.docs import DOCS, both_languages, code_blocks, failures, table
+from tests.docs import DOCS, both_languages, code_blocks, failures, openapi, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited, WxAuthError
@@ -23,7 +23,6 @@ from wxauth.server.cli import main
 from wxauth.server.core.settings import PREFIX, Settings, settings_from
 from wxauth.server.dev.banner import welcome
 from wxauth.server.dev.run import HOME
-from wxauth.server.service.app import create_api
 from wxauth.server.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CODE2SESSION,
@@ -162,7 +161,7 @@ def test_the_table_of_routes_has_every_route(language: str) -> None:
     cells = re.findall(r"^\| (`[A-Z]+ .*?`) \|", text, re.MULTILINE)
     routes = [route.split() for cell in cells for route in re.findall("`(.*?)`", cell)]
     shown = {f"{method} {path}" for *methods, path in routes for method in methods}
-    paths = create_api().openapi()["paths"]
+    paths = openapi()["paths"]
     served = {f"{method.upper()} {path}" for path, operations in paths.items() for method in operations}
     assert shown == served | {"GET /docs", "GET /openapi.json"}
 

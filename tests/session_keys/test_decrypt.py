@@ -177,30 +177,6 @@ async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator(
     assert "WXAUTH_SECRET_KEY_PREVIOUS" in str(line["what_to_change"])
 
 
-# Who may.
-
-
-@pytest.mark.parametrize("change", ["UPDATE users SET status = 'disabled'", "DELETE FROM users"])
-async def test_a_banned_or_erased_user_is_refused_at_once(
-    phone: DataPhone, rows: asyncpg.Connection, change: str
-) -> None:
-    tapped = phone.tap()
-    await rows.execute(change)
-    problem_of(await phone.decrypt(tapped), "invalid_token", 401)
-
-
-async def test_a_session_that_has_ended_is_refused_at_once(
-    phone: DataPhone, simulated_client: httpx.AsyncClient
-) -> None:
-    await simulated_client.post("/v1/logout", headers=bearer(phone.tokens))
-    problem_of(await phone.decrypt(phone.tap()), "invalid_token", 401)
-
-
-@pytest.mark.no_database
-async def test_the_bearer_is_looked_at_before_the_body(simulated_client: httpx.AsyncClient) -> None:
-    problem_of(await simulated_client.post("/v1/me/decrypt", json={}), "missing_token", 401)
-
-
 # Refusals.
 
 

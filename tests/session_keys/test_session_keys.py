@@ -297,26 +297,6 @@ async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
     assert await keys.events() == []
 
 
-# Permissions.
-
-
-@pytest.mark.parametrize("action", ["check", "reset"])
-async def test_the_check_of_session_keys_requires_the_role_admin_before_anything_else(
-    keys: KeyKeeper, action: str
-) -> None:
-    path = f"/v1/admin/users/none/session-keys/{action}"
-    problem_of(await keys.client.post(path, content=b"{"), "missing_token", 401)
-    alice = bearer(await keys.log_in())
-    problem_of(await keys.client.post(path, content=b"{", headers=alice), "insufficient_role", 403)
-
-
-@pytest.mark.parametrize("action", ["check", "reset"])
-async def test_an_unknown_user_has_no_session_keys(keys: KeyKeeper, action: str) -> None:
-    problem_of(await keys.ask(NOBODY, action), "not_found", 404)
-    problem = problem_of(await keys.ask("none", action), "invalid_request", 422)
-    assert [error["field"] for error in problem["errors"]] == ["user_id"]
-
-
 # By command.
 
 

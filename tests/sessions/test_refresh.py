@@ -152,11 +152,6 @@ async def test_a_forged_token_is_refused_without_a_query(
     problem_of(answer, "invalid_refresh_token", 400)
 
 
-@swept("body", [{}, {"refresh_token": None}, {"refresh_token": 1}, []])
-async def test_a_body_without_a_token_is_invalid(offline_client: httpx.AsyncClient, body: Any) -> None:
-    problem_of(await offline_client.post("/v1/refresh", json=body), "invalid_request", 422)
-
-
 async def test_a_banned_user_is_refused(login: LogIn, refresh: Refresh, rows: asyncpg.Connection) -> None:
     token = (await login())["refresh_token"]
     await rows.execute("UPDATE users SET status = 'disabled'")

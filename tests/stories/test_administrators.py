@@ -8,59 +8,17 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock, Secrets
+from tests.fakes import OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
-from tests.sweeps import swept
 from tests.world import NOBODY, Admin, LogIn, MakeClient, MakeServices, bearer, later, make_admin
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
 LATER = LATER_APP["app_id"]
-ROUTES = [
-    ("GET", "/v1/admin/keys"),
-    ("POST", "/v1/admin/keys/rotate"),
-    ("POST", "/v1/admin/keys/none/withdraw"),
-    ("DELETE", f"/v1/admin/users/{NOBODY}/sessions/{NOBODY}"),
-    ("GET", "/v1/admin/check"),
-    ("POST", "/v1/admin/apps/none/check"),
-]
-LASTING = [
-    ("POST", "/keys/rotate", None),
-    ("POST", "/keys/none/withdraw", None),
-    ("POST", "/apps", {"app_id": "wxnew", "app_secret": "a-secret-of-nobodys", "check": False}),
-    ("PATCH", f"/apps/{APP['app_id']}", {"title": "x"}),
-    ("DELETE", f"/apps/{APP['app_id']}", None),
-]
-
-
-@swept(("method", "path"), ROUTES)
-async def test_every_route_requires_the_role_admin(
-    client: httpx.AsyncClient, login: LogIn, method: str, path: str
-) -> None:
-    problem_of(await client.request(method, path), "missing_token", 401)
-    problem_of(await client.request(method, path, headers=bearer(await login())), "insufficient_role", 403)
 
 
 # A fresh login.
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "path", "body"), LASTING)
-async def test_a_change_that_leaves_lasting_power_requires_a_fresh_login(
-    root: Admin, login: LogIn, clock: Clock, method: str, path: str, body: dict[str, Any] | None
-) -> None:
-    options = {} if body is None else {"json": body}
-    clock.advance(minutes=10)
-    refreshed = await root.client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})
-    assert (await root.ask(method, path, **options)).status_code in (200, 204, 404, 409)
-    clock.advance(minutes=51)
-    old = await root.client.post("/v1/refresh", json={"refresh_token": refreshed.json()["refresh_token"]})
-    stale = Admin(root.client, old.json())  # its token is fresh, its session is not
-    problem_of(await stale.ask(method, path, **options), "login_too_old", 403)
-    assert (await stale.ask("GET", "/users")).status_code == 200
-    again = Admin(root.client, await login("root"))
-    assert (await again.ask(method, path, **options)).status_code in (200, 204, 404, 409)
 
 
 async def test_an_old_login_gives_nobody_a_role_and_takes_nobodys_account(

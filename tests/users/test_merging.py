@@ -486,13 +486,6 @@ async def test_an_unknown_user_is_not_found(merge: Merge, login: LogIn) -> None:
         problem_of(await merge(former, into), "not_found", 404)
 
 
-async def test_only_administrators_merge(client: httpx.AsyncClient, login: LogIn) -> None:
-    alice, bob = await login("alice"), await login("bob")
-    path = f"/v1/admin/users/{bob['user']['id']}/merge"
-    answer = await client.post(path, json={"into": alice["user"]["id"]}, headers=bearer(alice))
-    problem_of(answer, "insufficient_role", 403)
-
-
 @pytest.mark.slow
 async def test_fifty_merges_crosswise_at_once_end_in_one_user(
     merge: Merge, login: LogIn, rows: asyncpg.Connection, root: Body

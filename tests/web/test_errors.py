@@ -127,35 +127,9 @@ async def test_a_failure_is_a_problem_document(
         assert {name: answer.headers.get(name) for name in headers} == headers
 
 
-async def test_a_bad_token_is_challenged(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/v1/me", headers={"Authorization": "Bearer x"})
-    problem_of(answer, "invalid_token", 401)
-    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-
-
 async def test_two_authorization_headers_are_a_bad_request(offline_client: httpx.AsyncClient) -> None:
     headers = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
     problem_of(await offline_client.get("/v1/me", headers=headers), "invalid_request", 400)
-
-
-async def test_an_expired_token_is_distinguished_from_an_invalid_token(
-    client: httpx.AsyncClient, login: LogIn, clock: Clock
-) -> None:
-    token = (await login("alice"))["access_token"]
-    clock.advance(seconds=900 + 30)
-    answer = await client.get("/v1/me", headers=bearer(token))
-    problem_of(answer, "token_expired", 401)
-    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-
-
-@pytest.mark.parametrize("change", ["UPDATE users SET status = 'disabled'", "DELETE FROM users"])
-async def test_a_token_of_a_banned_or_erased_user_is_refused_at_once(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, change: str
-) -> None:
-    token = (await login("alice"))["access_token"]
-    await rows.execute(change)
-    answer = await client.get("/v1/me", headers=bearer(token))
-    problem_of(answer, "invalid_token", 401)
 
 
 async def test_before_the_keys_are_read_nothing_can_be_checked(

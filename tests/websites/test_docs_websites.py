@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.docs import DOCS, code_blocks, table
+from tests.docs import DOCS, code_blocks, openapi, table
 from wxauth.server.cli.clients import clients
-from wxauth.server.service.app import create_api
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/websites.md"
@@ -27,7 +26,7 @@ def test_the_options_are_those_of_the_command() -> None:
 
 @pytest.mark.slow
 def test_every_endpoint_named_in_the_docs_exists() -> None:
-    paths = create_api().openapi()["paths"].keys()
+    paths = openapi()["paths"].keys()
     named = set(re.findall(r"https://auth\.example\.com(/v1/\w+)", GUIDE.read_text()))
     assert named
     assert named <= paths

@@ -1,0 +1,292 @@
+"""What every operation owes, asked of each that the documentation has, and so of those that come later."""
+
+import re
+from typing import Any, Final
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.docs import openapi
+from tests.fakes import Clock
+from tests.problems import problem_of
+from tests.sweeps import Sweep
+from tests.world import NOBODY, AddSibling, Admin, Body, LogIn, bearer, later, make_support
+from wxauth.server.clients.models import Scope
+
+pytestmark = pytest.mark.slow
+
+MAX_BODY: Final = 64 * 1024
+OTHERS: Final[dict[str, list[Any]]] = {
+    "string": ["x", "false"],
+    "number": [1.5, 0, 1, 0.0],
+    "boolean": [True, False],
+    "array": [[], [[]]],
+    "object": [{}, {"x": {}}],
+}
+"""Values of each type of JSON."""
+WRONG: Final = {
+    "integer": ["x", "1.5", "-721", "99999999999"],
+    "uuid": ["x", "0"],
+    "date-time": ["yesterday", "2026-11-20"],
+}
+"""What is none of a parameter's type or format."""
+SUPPORT_MAY: Final = {
+    "GET /v1/admin/users",
+    "GET /v1/admin/users/{user_id}",
+    "PATCH /v1/admin/users/{user_id}",
+    "GET /v1/admin/users/{user_id}/phone",
+    "DELETE /v1/admin/users/{user_id}/phone",
+    "DELETE /v1/admin/users/{user_id}/sessions",
+    "DELETE /v1/admin/users/{user_id}/sessions/{session_id}",
+    "GET /v1/admin/events",
+    "GET /v1/admin/numbers",
+    "GET /v1/admin/refusals",
+    "GET /v1/admin/logins",
+    "GET /v1/admin/names",
+}
+LASTING: Final = {
+    "DELETE /v1/admin/users/{user_id}",
+    "POST /v1/admin/users/{user_id}/merge",
+    "POST /v1/admin/users/{user_id}/split",
+    "POST /v1/admin/apps",
+    "PATCH /v1/admin/apps/{app_id}",
+    "DELETE /v1/admin/apps/{app_id}",
+    "POST /v1/admin/keys/rotate",
+    "POST /v1/admin/keys/{kid}/withdraw",
+    "POST /v1/admin/clients",
+    "PATCH /v1/admin/clients/{name}",
+    "DELETE /v1/admin/clients/{name}",
+    "POST /v1/admin/clients/{name}/secret",
+    "POST /v1/admin/webhooks",
+    "PATCH /v1/admin/webhooks/{name}",
+    "DELETE /v1/admin/webhooks/{name}",
+    "POST /v1/admin/webhooks/{name}/secret",
+}
+"""What an old login may not do. That it may not give roles depends on the change."""
+SCOPES: Final = {
+    "POST /v1/introspect": Scope.INTROSPECT,
+    "GET /v1/apps/{app_id}/access-token": Scope.WECHAT_TOKEN,
+    "POST /v1/apps/{app_id}/signatures": Scope.SIGN,
+    "GET /v1/users/{user_id}": Scope.USERS,
+    "POST /v1/users/lookup": Scope.USERS,
+    "PATCH /v1/users/{user_id}/attributes": Scope.ATTRIBUTES,
+    "POST /v1/users/{user_id}/ban": Scope.MODERATE,
+    "POST /v1/users/{user_id}/unban": Scope.MODERATE,
+    "DELETE /v1/users/{user_id}/sessions": Scope.MODERATE,
+    "GET /v1/events": Scope.EVENTS,
+}
+
+
+class Operation:
+    """An operation, as the documentation has it."""
+
+    def __init__(self, method: str, path: str, described: Body) -> None:
+        self.method, self.path = method.upper(), path
+        self.name = f"{self.method} {path}"
+        security = described.get("security", [{}])
+        self.takes_token = security == [{"wxauth": []}]
+        self.takes_client = security == [{"service_client": []}]
+        self.is_for_staff = path.startswith("/v1/admin")
+        self.parameters = {it["name"]: it["schema"] for it in described.get("parameters", ()) if it["in"] == "query"}
+        self.ids = {it["name"]: it["schema"] for it in described.get("parameters", ()) if it["in"] == "path"}
+        content = described.get("requestBody", {}).get("content", {}).get("application/json", {})
+        names = re.findall(r"/schemas/(\w+)'", str(content.get("schema")))
+        self.body: Body = openapi()["components"]["schemas"][names[0]] if names else {}
+        failures = [it.get("content", {}).get("application/problem+json", {}) for it in described["responses"].values()]
+        self.failures = {code for failure in failures for code in failure.get("examples", {})}
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def example(self) -> object:
+        return self.body.get("examples", [{}])[0]
+
+    async def ask(self, client: httpx.AsyncClient, *, ids: str = "", **options: Any) -> httpx.Response:
+        """Ask for what does not exist, or by these ids."""
+        unknown = {name: str(NOBODY) if it.get("format") == "uuid" else "nothing" for name, it in self.ids.items()}
+        path = re.sub(r"{(\w+)}", lambda found: ids or unknown[found[1]], self.path)
+        return await client.request(self.method, path, **options)
+
+
+OPERATIONS: Final = [
+    Operation(method, path, described)
+    for path, methods in openapi()["paths"].items()
+    for method, described in methods.items()
+]
+WITH_TOKEN: Final = [it for it in OPERATIONS if it.takes_token]
+NOT_FOUND: Final = {"not_found", "unknown_app", "scan_over"}
+FOR_STAFF: Final = [it for it in OPERATIONS if it.is_for_staff]
+
+
+@pytest.fixture
+async def authorized(root: Admin, add_sibling: AddSibling) -> dict[str, Any]:
+    """What each operation is asked with: by whether it takes a service's credentials."""
+    return {"token": {"headers": bearer(root.answer)}, "client": {"auth": await add_sibling("all", *Scope)}}
+
+
+def allowed(operation: Operation, authorized: dict[str, Any]) -> dict[str, Any]:
+    return authorized["token"] if operation.takes_token else authorized["client"] if operation.takes_client else {}
+
+
+async def test_without_a_valid_token_nothing_else_is_looked_at(
+    client: httpx.AsyncClient, login: LogIn, clock: Clock
+) -> None:
+    token = bearer(await login())
+    with Sweep() as sweep:
+        for operation in WITH_TOKEN:
+            with sweep.case(operation):
+                problem_of(await operation.ask(client, content=b"{"), "missing_token", 401)
+                answer = await operation.ask(client, content=b"{", headers=bearer("not.a.token"))
+                problem_of(answer, "invalid_token", 401)
+                assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        clock.advance(seconds=900 + 30)
+        for operation in WITH_TOKEN:
+            with sweep.case("expired", operation):
+                problem_of(await operation.ask(client, content=b"{", headers=token), "token_expired", 401)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE sessions SET revoked_at = now(), revoked_reason = 'logout', session_key = NULL",
+        "UPDATE users SET status = 'disabled'",
+        "DELETE FROM users",
+    ],
+    ids=["signed out", "banned", "erased"],
+)
+async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: asyncpg.Connection, change: str) -> None:
+    await rows.execute(change)
+    with Sweep() as sweep:
+        for operation in (it for it in WITH_TOKEN if it.path != "/v1/userinfo"):  # is for a site's token
+            with sweep.case(operation):
+                answer = await operation.ask(root.client, json=operation.example, headers=bearer(root.answer))
+                problem_of(answer, "invalid_token", 401)
+
+
+async def test_staff_may_do_what_their_role_allows_and_nobody_else_may(
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice, sue = await login(), await make_support(client, rows, await login("sue"))
+    with Sweep() as sweep:
+        for operation in FOR_STAFF:
+            with sweep.case(operation):
+                answer = await operation.ask(client, content=b"{", headers=bearer(alice))
+                problem_of(answer, "insufficient_role", 403)
+                assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+                answer = await operation.ask(client, content=b"{", headers=bearer(sue.answer))
+                assert (answer.status_code != 403) == (operation.name in SUPPORT_MAY), answer.text
+
+
+async def test_what_gives_lasting_power_requires_a_fresh_login(root: Admin, clock: Clock) -> None:
+    stale = await later(root, clock)
+    with Sweep() as sweep:
+        for operation in FOR_STAFF:
+            with sweep.case(operation):
+                answer = await operation.ask(root.client, json=operation.example, headers=bearer(stale.answer))
+                assert ("login_too_old" in answer.text) == (operation.name in LASTING), answer.text
+
+
+async def test_a_service_may_do_what_its_scopes_allow(client: httpx.AsyncClient, add_sibling: AddSibling) -> None:
+    with Sweep() as sweep:
+        for scope in Scope:
+            sibling = await add_sibling(scope.value, scope)
+            for operation in (it for it in OPERATIONS if it.takes_client):
+                with sweep.case(scope, operation):
+                    answer = await operation.ask(client, json=operation.example, auth=sibling)
+                    assert (answer.status_code != 403) == (SCOPES[operation.name] is scope), answer.text
+
+
+async def test_a_service_is_known_by_its_secret(client: httpx.AsyncClient, add_sibling: AddSibling) -> None:
+    wrong = (await add_sibling("orders", *Scope))._replace(client_secret="wrong")
+    with Sweep() as sweep:
+        for operation in (it for it in OPERATIONS if it.takes_client):
+            with sweep.case(operation):
+                for credentials in (None, wrong):
+                    answer = await operation.ask(client, content=b"{", auth=credentials)
+                    problem_of(answer, "invalid_client", 401)
+                    assert answer.headers["www-authenticate"] == "Basic"
+
+
+async def test_a_body_that_is_wrong_is_refused_by_what_is_wrong(root: Admin, authorized: dict[str, Any]) -> None:
+    with Sweep() as sweep:
+        for operation in (it for it in OPERATIONS if it.body):
+            options = allowed(operation, authorized)
+            for content in (b"{", b"[]", b'"x"', b"\xff"):
+                with sweep.case(operation, content):
+                    answer = await operation.ask(root.client, content=content, **options)
+                    problem_of(answer, "invalid_request", 422)
+            for field, shape in operation.body.get("properties", {}).items():
+                if "$ref" in str(shape) or (operation.path, field) == ("/v1/login", "consents"):  # notes of a login
+                    continue
+                types = set(re.findall(r"'type': '(\w+)'", str(shape)))
+                types |= {"number", "boolean"} if types & {"integer", "number"} else set()
+                for value in (value for kind in OTHERS.keys() - types for value in OTHERS[kind]):
+                    with sweep.case(operation, field, repr(value)):
+                        answer = await operation.ask(root.client, json={field: value}, **options)
+                        errors = problem_of(answer, "invalid_request", 422)["errors"]
+                        assert field in {error["field"].partition(".")[0] for error in errors}
+
+
+async def test_a_body_has_64_kib_at_most_wherever_it_is_sent(root: Admin, authorized: dict[str, Any]) -> None:
+    with Sweep() as sweep:
+        for operation in (it for it in OPERATIONS if it.body and it.path != "/v1/apps/{app_id}/signatures"):
+            with sweep.case(operation):
+                body = b" " * (MAX_BODY + 1)
+                answer = await operation.ask(root.client, content=body, **allowed(operation, authorized))
+                problem_of(answer, "payload_too_large", 413)
+
+
+async def test_a_parameter_that_is_wrong_is_refused_by_its_name(root: Admin, authorized: dict[str, Any]) -> None:
+    with Sweep() as sweep:
+        for operation in OPERATIONS:
+            for name, schema in operation.parameters.items():
+                wrong = [value for kind, values in WRONG.items() if f"'{kind}'" in str(schema) for value in values]
+                for value in wrong + ["nothing"] * (name == "cursor") + ["\0"] * ("\\x00" in str(schema)):
+                    with sweep.case(operation, name, value):
+                        answer = await operation.ask(
+                            root.client, params={name: value}, **allowed(operation, authorized)
+                        )
+                        errors = problem_of(answer, "invalid_request", 422)["errors"]
+                        assert name in {error["field"].partition(".")[0] for error in errors}
+
+
+async def test_operations_for_staff_refuse_a_parameter_that_they_do_not_have(root: Admin) -> None:
+    """A misspelt filter would match everything."""
+    with Sweep() as sweep:
+        for operation in FOR_STAFF:
+            for query in ("shoe_size=43", "limit=1&LIMIT=1", "=", "%00=1"):
+                with sweep.case(operation, query):
+                    answer = await operation.ask(root.client, params=query, headers=bearer(root.answer), json={})
+                    problem_of(answer, "invalid_request", 422)
+
+
+async def test_what_does_not_exist_is_not_found_and_an_id_that_is_none_is_refused(
+    root: Admin, authorized: dict[str, Any]
+) -> None:
+    with Sweep() as sweep:
+        for operation in (it for it in OPERATIONS if it.ids):
+            options = {"json": operation.example, **allowed(operation, authorized)}
+            with sweep.case(operation):
+                if (
+                    operation.failures & NOT_FOUND
+                    and "/signatures" not in operation.path
+                    and "/push/" not in operation.path
+                ):
+                    answer = await operation.ask(root.client, **options)
+                    assert answer.json()["code"] in operation.failures & NOT_FOUND, answer.text
+                if any(it.get("format") == "uuid" for it in operation.ids.values()):
+                    problem_of(await operation.ask(root.client, ids="0", **options), "invalid_request", 422)
+
+
+async def test_another_method_is_refused_with_those_that_there_are(client: httpx.AsyncClient) -> None:
+    with Sweep() as sweep:
+        for path in {it.path for it in OPERATIONS} - {"/v1/users/lookup"}:  # may be a user's, too
+            there = {it.method for it in OPERATIONS if it.path == path}
+            there |= {"HEAD"} if "GET" in there else set()
+            for method in {"DELETE", "GET", "PATCH", "POST", "PUT", "BREW"} - there:
+                with sweep.case(method, path):
+                    answer = await client.request(method, path)
+                    problem_of(answer, "method_not_allowed", 405)
+                    assert answer.headers["allow"] == ", ".join(sorted(there))
