@@ -49,8 +49,7 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services
-from wxauth.server.service.waits import WAITS, Waits
+from wxauth.server.service.build import WAITS, Waits, build_services
 
 gc.disable()  # until all tests are collected
 use_memory()

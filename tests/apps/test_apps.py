@@ -27,8 +27,8 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import secret_key_bytes
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 from wxauth.server.dev.wechat.push_sender import make_message, sign_push
+from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
-from wxauth.server.service.waits import Waits
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 LATER = LATER_APP["app_id"]

@@ -19,7 +19,7 @@ from wxauth.server.core.setting_types import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, CodeRequest, Simulator
 from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.service.app import create_api
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 
 MINI, OTHER_MINI = (app["app_id"] for app in APPS)
 MOBILE, PAGE, SITE = (app["app_id"] for app in (MOBILE_APP, ACCOUNT, WEBSITE))

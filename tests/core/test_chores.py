@@ -6,7 +6,7 @@ import pytest
 
 from tests.world import LogLines
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.chores import keep_doing
+from wxauth.server.core.background import keep_doing
 from wxauth.server.core.database import troubles
 
 

@@ -12,11 +12,10 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import WeChatByRespx
 from tests.world import LogIn, LogLines, MakeClient, until
-from wxauth.server.core.clock import DatabaseClock, utc_now
+from wxauth.server.core.clock import CORRECTION_PAUSE_SECONDS, DatabaseClock, correct_clock, keep_time, utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.timekeeping import CORRECTION_PAUSE_SECONDS, correct_clock, keep_time
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services

@@ -21,7 +21,7 @@ from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 
 pytestmark = pytest.mark.own_database
 

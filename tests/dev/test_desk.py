@@ -17,7 +17,7 @@ from tests.receiver import receiving
 from tests.world import MakeClient, MakeServices, bearer
 from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 
 HURRIED = Waits(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
 

@@ -30,8 +30,8 @@ from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, RETR
 from wxauth.server.events.webhook_rows import Priority, lease_delivery
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_other_rows
+from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
-from wxauth.server.service.waits import Waits
 
 
 class WebhookAdmin(Admin):

@@ -15,7 +15,7 @@ from tests.problems import problem_of
 from tests.world import Body, LogIn, MakeClient, MakeServices, Service, bearer, until_locked
 from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 from wxauth.server.users.callers import caller_in_turn_of, caller_who_ends_of
 from wxauth.server.web.direct import DirectRoute
 

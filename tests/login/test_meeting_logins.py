@@ -13,7 +13,7 @@ from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.login import login_rows
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 
 pytestmark = pytest.mark.oldest_postgres
 

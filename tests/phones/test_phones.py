@@ -47,7 +47,7 @@ from wxauth.server.phones.phones import (
     WECHAT_SHUTDOWN_SECONDS,
     Phones,
 )
-from wxauth.server.service.waits import WAITS, Waits
+from wxauth.server.service.build import WAITS, Waits
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 

@@ -22,14 +22,14 @@ from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, assert_taken,
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.errors import PushNotForwarded
-from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.receiver_transport import ReceiverTransport
+from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, InvalidSettings, Settings
 from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, make_verdict
 from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest
 from wxauth.server.push.receiving import ANSWER_SECONDS
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 
 OTHER = {
     "app_id": "wxtest0000000000d4",

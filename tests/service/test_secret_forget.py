@@ -17,7 +17,7 @@ from tests.world import LogIn, MakeClient, MakeServices, bearer, until
 from wxauth.server.checks.sealed import SealedCounts
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer
-from wxauth.server.service.forgetting import forget
+from wxauth.server.service.resealing import forget
 
 pytestmark = pytest.mark.no_signing_key
 

@@ -19,8 +19,8 @@ from wxauth.guard.jwks import RemoteKeys
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.core.clock import utc_now
-from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.receiver_transport import ReceiverTransport
+from wxauth.server.core.receivers import NameResolver
 from wxauth.server.limits.redis import redis_storage
 from wxauth.server.service.spans import spans_to
 

@@ -44,7 +44,7 @@ from wxauth.server.events.placing import place_events
 from wxauth.server.events.sending import LEASE
 from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, Deliveries
 from wxauth.server.events.webhook_rows import Priority, due_receivers
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 from wxauth.server.users.erasing import erase_identities
 from wxauth.server.users.standing import lock_standing
 

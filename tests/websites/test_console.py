@@ -34,8 +34,7 @@ from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.build import build_services
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits, build_services
 from wxauth.tokens.issuer import TokenIssuer
 
 CONSOLE = "https://auth.test/admin/"

@@ -15,8 +15,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import Simulator
 from wxauth.server.dev.wechat.controls import FaultRequest
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.service.forgetting import forget
-from wxauth.server.service.resealing import reseal
+from wxauth.server.service.resealing import forget, reseal
 
 NEW_KEY = b"n" * 32
 

@@ -39,7 +39,7 @@ from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, CodeReq
 from wxauth.server.dev.wechat.controls import Visitor
 from wxauth.server.dev.wechat.people import openid_of, unionid_of
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 from wxauth.server.users.merging import link_unionid
 
 IN_WECHAT = (

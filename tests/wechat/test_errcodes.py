@@ -10,7 +10,7 @@ from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import LogLines, MakeClient, MakeServices
-from wxauth.server.service.waits import Waits
+from wxauth.server.service.build import Waits
 from wxauth.server.web.answers import failures_of
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 from wxauth.server.wechat.errcodes import (

@@ -24,9 +24,8 @@ from wxauth.server.apps.rows import change_app, delete_app, is_name_of_site, loc
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.parts import part
-from wxauth.server.core.receiver_urls import RefusedUrl, check_url
+from wxauth.server.core.receivers import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.setting_types import is_below
 from wxauth.server.core.settings import App, AppFields, Settings

@@ -31,7 +31,7 @@ from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.wechat.dependencies import WeChatTokensDep
+from wxauth.server.wechat.api import WeChatTokensDep
 
 router = Router("admin")
 

@@ -10,8 +10,8 @@ from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.receiver_transport import ReceiverTransport
+from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.push.forwarding import PushRequest, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS

@@ -6,8 +6,8 @@ from typing import Final
 
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.receiver_transport import ReceiverTransport
+from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.settings import Settings
 from wxauth.server.sign_up.hook import HookFailed, make_sign_up_hook
 

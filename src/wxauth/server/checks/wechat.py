@@ -50,7 +50,7 @@ from wxauth.server.wechat.errcodes import (
     is_for_the_operator,
     what_to_change,
 )
-from wxauth.server.wechat.http_client import WeChatHttp
+from wxauth.server.wechat.transport import WeChatHttp
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.urls import is_loopback
 

@@ -9,12 +9,11 @@ from typing import TypeVar
 
 from wxauth.server.apps.registry import Apps
 from wxauth.server.cli.failures import failures_printed
-from wxauth.server.core.clock import DatabaseClock
+from wxauth.server.core.clock import DatabaseClock, correct_clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
-from wxauth.server.core.timekeeping import correct_clock
 
 T = TypeVar("T")
 DatabaseOrServices = TypeVar("DatabaseOrServices", Database, Services)

@@ -12,8 +12,7 @@ from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.service.forgetting import forget
-from wxauth.server.service.resealing import reseal
+from wxauth.server.service.resealing import forget, reseal
 
 
 @click.group()

@@ -22,8 +22,7 @@ from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.claims import check_claims
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.name_resolver import NameResolver
-from wxauth.server.core.receiver_urls import RefusedUrl, check_url
+from wxauth.server.core.receivers import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event

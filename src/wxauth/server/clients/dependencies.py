@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends
 
 from wxauth.server.clients.client_limits import ClientLimits
-from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.core.receivers import NameResolver
 from wxauth.server.web.dependencies import provide
 
 NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]

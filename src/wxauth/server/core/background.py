@@ -1,11 +1,17 @@
-"""Work that goes on after its request has been answered."""
+"""Work beside requests: what goes on after an answer, chores that are done again and again, and what is gathered."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from dataclasses import field
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 
 MAX_RUNNING: Final = 32
 """How many tasks that nobody awaits run at once. More would take the connections that phone numbers need."""
@@ -80,3 +86,61 @@ class Background:
                 await work()
         except Exception:
             log.exception("background_work_failed", work=name)
+
+
+async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failed: str) -> NoReturn:
+    """Do a chore forever, with a pause of so many seconds after each time.
+
+    Logs the event `failed` for each error but an outage, which is one event for all that the service does.
+    """
+    while True:
+        try:
+            await chore()
+        except StorageUnavailable as exc:
+            troubles.note(exc)
+        except Exception:
+            log.exception(failed)
+        await asyncio.sleep(pause)
+
+
+LAST_STORE_SECONDS: Final = 2.0
+"""How long the last store may take when the service ends."""
+
+
+@part
+class Gathering(ABC):
+    """What one process has gathered since the last store.
+
+    Args:
+        database: Where it is stored.
+        clock: The time.
+        store_pause: Seconds between two stores.
+    """
+
+    failed: ClassVar[str]
+    """The event that is logged once per database outage, and for each other error."""
+    database: Database
+    clock: Clock
+    store_pause: float
+    _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+
+    async def store(self) -> None:
+        """Store everything gathered since the last store."""
+        async with self._storing:
+            await self._store()
+
+    @abstractmethod
+    async def _store(self) -> None: ...
+
+    async def keep_storing(self) -> NoReturn:
+        """Store periodically, forever, through outages."""
+        await asyncio.sleep(self.store_pause)
+        await keep_doing(self.store, pause=self.store_pause, failed=self.failed)
+
+    async def aclose(self) -> None:
+        """Store what is left, unless that takes more than a moment."""
+        try:
+            async with asyncio.timeout(LAST_STORE_SECONDS):
+                await self.store()
+        except (TimeoutError, StorageUnavailable):
+            log.warning(self.failed, reason="the service has ended")

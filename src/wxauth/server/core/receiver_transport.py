@@ -10,7 +10,7 @@ import httpcore
 import httpx
 
 from wxauth import __version__
-from wxauth.server.core.receiver_addresses import Scheme, is_refused
+from wxauth.server.core.receivers import Scheme, is_refused
 
 MAX_ANSWER: Final = 4096
 """Bytes of a response body that are read. A connection with a longer response is not reused."""

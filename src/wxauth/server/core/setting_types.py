@@ -16,7 +16,7 @@ from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.errors import Title
 from wxauth.server.core.claims import check_claims
-from wxauth.server.core.receiver_addresses import is_refused
+from wxauth.server.core.receivers import is_refused
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
 from wxauth.urls import is_secure

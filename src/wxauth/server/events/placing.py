@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from wxauth.server.core.chores import keep_doing
+from wxauth.server.core.background import keep_doing
 from wxauth.server.core.services import Services
 from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
 from wxauth.server.events.webhook_deliveries import Deliveries

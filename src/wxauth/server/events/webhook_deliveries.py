@@ -22,7 +22,7 @@ from pydantic_core import to_json
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core import metrics
-from wxauth.server.core.chores import keep_doing
+from wxauth.server.core.background import keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger

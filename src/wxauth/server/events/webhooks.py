@@ -10,9 +10,8 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.parts import part
-from wxauth.server.core.receiver_urls import RefusedUrl, check_url
+from wxauth.server.core.receivers import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows

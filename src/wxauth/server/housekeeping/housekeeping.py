@@ -8,7 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import Final
 
-from wxauth.server.core.chores import keep_doing
+from wxauth.server.core.background import keep_doing
 from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.ids import first_id_at
 from wxauth.server.core.logs import get_logger

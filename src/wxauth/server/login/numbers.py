@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Final
 from uuid import UUID, uuid4
 
+from wxauth.server.core.background import Gathering
 from wxauth.server.core.parts import part
-from wxauth.server.core.storing import Gathering
 from wxauth.server.login.number_rows import DayRow, merge_hours, numbers_of, store_numbers, totals
 
 STORE_PAUSE_SECONDS: Final = 5.0

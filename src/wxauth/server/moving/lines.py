@@ -29,7 +29,7 @@ from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Reason, Role
 from wxauth.server.users.typed_phones import number_in
 from wxauth.server.web import bodies
-from wxauth.server.wechat.wechat_ids import is_placeholder
+from wxauth.server.wechat.person_data import is_placeholder
 
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7

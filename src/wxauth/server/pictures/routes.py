@@ -10,10 +10,10 @@ from wxauth.server.pictures.avatars import AVATARS_PATH, MAX_FILE
 from wxauth.server.pictures.dependencies import AvatarsDep
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
-from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import MAX_BODY
+from wxauth.server.web.headers import cacheable_response
 from wxauth.server.web.uploads import uploaded_file
 
 router = Router("me")

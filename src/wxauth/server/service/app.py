@@ -38,12 +38,11 @@ from wxauth.server.clients import routes as client_routes
 from wxauth.server.clients.service_clients import SERVICE_CLIENT_SCHEME
 from wxauth.server.console.routes import add_console
 from wxauth.server.console.sessions import ConsoleSessions
-from wxauth.server.core.clock import DatabaseClock
+from wxauth.server.core.clock import DatabaseClock, correct_clock, keep_time
 from wxauth.server.core.database import DatabaseUrlRefused
 from wxauth.server.core.deprecations import Deprecations
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.timekeeping import correct_clock, keep_time
 from wxauth.server.events import feed_routes, webhook_routes
 from wxauth.server.events.placing import keep_placing
 from wxauth.server.events.webhook_deliveries import Deliveries
@@ -62,8 +61,8 @@ from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.profile import routes as profile_routes
 from wxauth.server.push import routes as push_routes
 from wxauth.server.service import probes
+from wxauth.server.service.probes import is_migrated
 from wxauth.server.service.prometheus import PrometheusMetrics
-from wxauth.server.service.readiness import is_migrated
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import user_routes

@@ -1,62 +1,98 @@
-"""Puts the parts of the service together."""
+"""Puts the parts of the service together, and says how long each waits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpx
 
+from wxauth.server.apps import registry
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.client_limits import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
+from wxauth.server.core import background, promises
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock, DatabaseClock
-from wxauth.server.core.database import Database
-from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.parts import Parts
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.receiver_transport import ReceiverTransport
+from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings, Settings
+from wxauth.server.events import backchannel_logouts, webhook_deliveries
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
+from wxauth.server.keys import keyring
 from wxauth.server.keys.issuing import Issuer
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.limits import turns
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
+from wxauth.server.login import numbers, refusals
 from wxauth.server.login.entering import Entering
 from wxauth.server.login.login import LoginLimiter
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refusals import Refusals
 from wxauth.server.login.risk import Risk
+from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.profile.nicknames import Nicknames
+from wxauth.server.push import receiving
 from wxauth.server.push.forwarding import PushForwarding
 from wxauth.server.push.receiving import PushedMessages
+from wxauth.server.service.probes import Readiness
 from wxauth.server.service.prometheus import PrometheusMetrics
-from wxauth.server.service.readiness import Readiness
 from wxauth.server.service.tracing import Tracing
-from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
+from wxauth.server.users import staff_reads
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.websites.scan_codes import ScanPictures, UrlLinks
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.websites.site_requests import ScanLimits
+from wxauth.server.wechat import client, opinions
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.http_client import WeChatHttp
 from wxauth.server.wechat.opinions import Opinions
-from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
+from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport, WeChatHttp
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """Seconds. The defaults are those of the parts. A test of such a wait shortens it."""
+
+    database: Deadlines = DEADLINES
+    apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
+    backchannel_logouts: float = backchannel_logouts.RECEIVER_TIMEOUT_SECONDS
+    background_farewell: float = background.FINISH_SECONDS
+    deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
+    keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS
+    numbers_store: float = numbers.STORE_PAUSE_SECONDS
+    opinions: float = opinions.OPINION_TIMEOUT_SECONDS
+    phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
+    phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
+    promises: float = promises.RETRY_PAUSE_SECONDS
+    pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
+    refusals_store: float = refusals.STORE_PAUSE_SECONDS
+    staff_reads_store: float = staff_reads.STORE_PAUSE_SECONDS
+    turns: float = turns.PATIENCE_SECONDS
+    webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
+    wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
+
+
+WAITS: Final = Waits()
+
 
 Limiter = TypeVar("Limiter", bound=RateLimiter)
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from datetime import datetime, timedelta
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest, values
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from starlette.routing import Route
 
@@ -28,9 +29,32 @@ from wxauth.server.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.login.routes import LOGINS, OUTCOMES
-from wxauth.server.service.processes import Processes
 from wxauth.server.service.statistics_rows import Statistics, statistics
 from wxauth.server.web.edge import REQUESTS
+
+_LABELS: Final = ("worker",)
+
+
+class Processes(Collector):
+    """prometheus_client's `process_` metrics, with a series for each process. A restarted process counts from zero.
+
+    Args:
+        processes: Returns the ids of the current processes, by name.
+    """
+
+    def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterator[Metric]:
+        """What each process has used so far, or uses now. A process that has just ended is left out."""
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, pid in self._processes().items():
+            for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                kind = CounterMetricFamily if one.type == "counter" else GaugeMetricFamily
+                family = families.setdefault(one.name, kind(one.name, one.documentation, labels=_LABELS))
+                family.add_metric([name], one.samples[0].value)
+        yield from families.values()
+
 
 if sys.platform != "win32":
     import fcntl

@@ -17,19 +17,18 @@ import uvicorn
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import clashing_clients
-from wxauth.server.core.clock import DatabaseClock
+from wxauth.server.core.clock import DatabaseClock, correct_clock
 from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, troubles
 from wxauth.server.core.logs import configure_logging, get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.timekeeping import correct_clock
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.pictures.routes import UPLOAD_PATH
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing, make_key_ring
+from wxauth.server.service.probes import Readiness, is_migrated
 from wxauth.server.service.prometheus import count_as_a_worker, delete_shared_folder, shared_by_workers
-from wxauth.server.service.readiness import Readiness, is_migrated
 from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
 from wxauth.server.web.http_server import Server

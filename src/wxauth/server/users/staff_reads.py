@@ -14,9 +14,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import RateLimited
+from wxauth.server.core.background import Gathering
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.parts import part
-from wxauth.server.core.storing import Gathering
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.users.search_terms import Term
 from wxauth.server.users.staff_read_rows import StaffRead, store_reads

@@ -1,9 +1,12 @@
-"""`/docs` and `/openapi.json`, without a CDN."""
+"""`/docs` and `/openapi.json`, without a CDN, in English and Chinese."""
 
 import re
 from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, Final
 
 import fastapi_offline
 from fastapi import FastAPI
@@ -12,9 +15,28 @@ from fastapi.staticfiles import StaticFiles
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute
 
 from wxauth.problems import Language, preferred_language
-from wxauth.server.web.chinese import in_chinese
+from wxauth.server.web.direct import DirectRoute
+
+DESCRIPTION: Final = """
+微信小程序登录：提交 `wx.login` 的 code，得到令牌；之后以 `Authorization: Bearer` 携带。
+
+失败时返回 `application/problem+json`（RFC 9457）：程序看 `code`，提示用户用 `title`。
+"""
+
+
+def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """A copy of an OpenAPI document with description and summaries in Chinese."""
+    translated = deepcopy(dict(document))
+    translated["info"]["description"] = DESCRIPTION
+    for route in routes:
+        if isinstance(route, DirectRoute) and route.include_in_schema and route.title is not None:
+            for method in route.methods or ():
+                translated["paths"][route.path_format][method.lower()]["summary"] = route.title.zh
+    return translated
+
 
 _ASSETS = "/docs/assets"
 # All but `script-src`. The policy is strict because the page shares its origin with the console.

@@ -13,8 +13,8 @@ from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuth
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.server.core.metrics import Counter, Histogram
-from wxauth.server.web.cookies import COOKIES_KEY
 from wxauth.server.web.dependencies import DEPRECATED_KEY
+from wxauth.server.web.headers import COOKIES_KEY
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body, except for the paths in `larger_bodies`."""

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.core.settings import Settings
 from wxauth.server.users.callers import DeviceDep, TurnsDep
-from wxauth.server.web.cookies import cookie_in
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
+from wxauth.server.web.headers import cookie_in
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, Mistake, SentBack, Unanswerable
 from wxauth.server.websites.browser_answers import (
     HTML,

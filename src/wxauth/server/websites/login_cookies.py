@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.server.core.settings import Settings
-from wxauth.server.web.cookies import cookie_in
+from wxauth.server.web.headers import cookie_in
 from wxauth.server.websites.browser_answers import cookie_name, login_cookie_name, set_cookie
 from wxauth.server.websites.browser_logins import BrowserCookies, Onward
 from wxauth.server.websites.pages import is_in_web_view, language_of, send_to

@@ -13,10 +13,9 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep, TurnsDep
-from wxauth.server.web.caching import cacheable_response
-from wxauth.server.web.cookies import cookie_in
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.headers import cacheable_response, cookie_in
 from wxauth.server.websites import authorize
 from wxauth.server.websites.authorizations import FORM_POST_PATH, may_answer
 from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for

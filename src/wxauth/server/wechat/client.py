@@ -37,8 +37,8 @@ from wxauth.server.wechat.errcodes import (
     is_for_the_operator,
     what_to_change,
 )
-from wxauth.server.wechat.http_client import body_of
-from wxauth.server.wechat.wechat_ids import can_name_a_person, is_id, is_placeholder
+from wxauth.server.wechat.person_data import can_name_a_person, is_id, is_placeholder
+from wxauth.server.wechat.transport import body_of
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""

@@ -1,12 +1,14 @@
-"""Reading of cookies, without `http.cookies`.
+"""Header fields that are read here and not by FastAPI: cookies, and `If-None-Match`.
 
-It takes seconds for some kilobytes of backslashes (CVE-2024-7592, in Python before 3.11.10 and 3.12.6), and FastAPI
-has it parse the cookies of each request, whether or not a route reads them.
+`http.cookies` takes seconds for some kilobytes of backslashes (CVE-2024-7592, in Python before 3.11.10 and 3.12.6), and
+FastAPI has it parse the cookies of each request, whether or not a route reads them.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from wxauth.errors import InvalidRequest
 
@@ -34,3 +36,14 @@ def cookie_in(request: Request, name: str) -> str | None:
     if len(values) > 1:
         raise InvalidRequest(f"Cookie must have one {name}", status=400)
     return values[0] if values else None
+
+
+def cacheable_response(
+    request: Request, content: bytes, *, etag: str, headers: Mapping[str, str], media_type: str
+) -> Response:
+    """The content with its `ETag`; 304 if the request's `If-None-Match` names that ETag (RFC 9110, section 13.1.2)."""
+    headers = {**headers, "ETag": etag}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=media_type)
