@@ -153,6 +153,7 @@ async def test_a_browsers_code_is_refused_at_login_before_wechat_is_asked(
     assert await people(rows) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [MINI, PAGE, SITE, MOBILE])
 @pytest.mark.parametrize("at", [MINI, OTHER_MINI, MOBILE])
 async def test_a_code_of_one_app_is_of_no_use_at_another(

@@ -80,6 +80,7 @@ async def test_the_feed_has_the_names_alone(
 DEEP = {"a": {"b": {"c": {"d": 1}}}}
 
 
+@pytest.mark.slow
 @swept(
     "patch",
     [

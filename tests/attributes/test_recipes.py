@@ -116,6 +116,7 @@ async def read_orders(rows: asyncpg.Connection, claims: Body) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 @both_languages
 @pytest.mark.parametrize("product", ["PostgREST", "Supabase"])

@@ -174,6 +174,7 @@ async def test_oidcc_ensure_other_scope_order_succeeds(shop: Site, browser: Brow
     assert (await userinfo(browser, tokens))["email"] == f"{alice.user_id}@wx.invalid"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [

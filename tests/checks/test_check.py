@@ -623,6 +623,7 @@ async def test_another_service_at_the_issuer_is_recognised(
         assert_reported(await doctor(issuer=url), "issuer", level, url, *words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
@@ -688,6 +689,7 @@ async def test_a_clock_some_seconds_off_is_right_enough(doctor: Examine) -> None
     assert_reported(await doctor(clock=lambda: utc_now() - timedelta(seconds=4)), "clock database", OK, "within 4 s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
 async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(
     doctor: Examine, strict_wechat: StrictWeChat, date: str | None
@@ -854,6 +856,7 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
         assert_reported(results, of_app("risk", app["app_id"]), OK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("api", "name", "policy", "why"),
     [
@@ -908,6 +911,7 @@ async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_sett
     assert_reported(await doctor(phone_check_openid=False), of_app("phone"), OK)
 
 
+@pytest.mark.slow
 @swept("errcode", [40003, 43104, 61010, 87009, 40097])
 async def test_any_answer_about_a_made_up_person_proves_the_permission(
     doctor: Examine, strict_wechat: StrictWeChat, errcode: int

@@ -66,6 +66,7 @@ async def test_a_replication_slot_that_nobody_reads_is_reported(doctor: Doctor, 
     assert "database slots" not in await doctor()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("days", "level"), [(31, None), (29, NOTE), (5, BAD), (-1, BAD)])
 async def test_a_certificate_that_ends_soon_is_reported(
     doctor: Doctor, database_url: str, tmp_path: Path, days: int, level: CheckLevel | None

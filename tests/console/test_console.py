@@ -303,6 +303,7 @@ async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(
     assert (await client.post("/v1/refresh", json={"refresh_token": phones})).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [
@@ -374,6 +375,7 @@ def test_every_type_of_event_has_its_sentence() -> None:
     assert sorted(listed) == sorted(EventType)
 
 
+@pytest.mark.slow
 def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
     login = openapi()["paths"]["/v1/login"]["post"]
     codes = set(re.findall(r"'code': '(\w+)'", str(login["responses"])))

@@ -83,6 +83,7 @@ async def most_read(rows: asyncpg.Connection, prepared: asyncpg.prepared_stmt.Pr
     return read
 
 
+@pytest.mark.slow
 async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_one_user(
     rows: asyncpg.Connection, statistics_of_one_user: None
 ) -> None:

@@ -403,6 +403,7 @@ async def isolated_url(rows: asyncpg.Connection, database_url: str) -> str:
     return database_url
 
 
+@pytest.mark.slow
 async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level(
     make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection
 ) -> None:

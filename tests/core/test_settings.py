@@ -289,6 +289,7 @@ def test_an_invalid_appid_is_refused_with_an_example(load: Load, name: str) -> N
         load(**REQUIRED | given)
 
 
+@pytest.mark.slow
 @swept(("name", "value"), WRONG)
 def test_a_wrong_setting_is_named_and_its_value_is_not_shown(load: Load, name: str, value: str) -> None:
     given = REQUIRED | {name: value} | ({"APPS": "", "APP_SECRET": "x"} if name == "APP_ID" else {})

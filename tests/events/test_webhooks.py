@@ -219,6 +219,7 @@ async def test_an_event_that_is_rolled_back_is_not_sent(
 # Delivery and retries.
 
 
+@pytest.mark.slow
 async def test_replicas_share_the_work_and_send_each_event_once(
     root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
@@ -258,6 +259,7 @@ async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for
     assert len(receiver.got) == 10
 
 
+@pytest.mark.slow
 async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
     root: WebhookAdmin,
     services: Services,
@@ -284,6 +286,7 @@ async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
     assert len(await root.deliveries(state="delivered")) == 6
 
 
+@pytest.mark.slow
 async def test_an_event_that_is_refused_among_others_keeps_its_tries(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
@@ -340,6 +343,7 @@ async def test_any_2xx_is_taken(
     assert (delivery["status"], delivery["error"], delivery["next_at"]) == (status, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 503])
 async def test_any_other_answer_is_retried_and_a_redirect_is_not_followed(
     root: WebhookAdmin,
@@ -360,6 +364,7 @@ async def test_any_other_answer_is_retried_and_a_redirect_is_not_followed(
     assert (delivery["status"], len(receiver.got), len(other_receiver.got)) == (status, 1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "seconds"),
     [
@@ -536,6 +541,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
     assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", 2, 500)
 
 
+@pytest.mark.slow
 async def test_a_receiver_that_hangs_delays_no_other_and_takes_four_places_at_most(
     root: WebhookAdmin,
     make_services: MakeServices,
@@ -563,6 +569,7 @@ async def test_a_receiver_that_hangs_delays_no_other_and_takes_four_places_at_mo
     receiver.released.set()
 
 
+@pytest.mark.slow
 async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     root: WebhookAdmin,
     make_services: MakeServices,
@@ -598,6 +605,7 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     assert {delivery["state"] for delivery in await root.deliveries(limit=100)} == {"delivered"}
 
 
+@pytest.mark.slow
 async def test_a_person_who_changes_their_name_all_the_time_causes_one_delivery_a_minute(
     root: WebhookAdmin,
     services: Services,
@@ -753,6 +761,7 @@ async def test_an_invalid_webhook_is_refused(root: WebhookAdmin, receiver: Recei
     assert (await root("GET")).json()["items"] == []
 
 
+@pytest.mark.slow
 async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(
     root: WebhookAdmin, receiver: Receiver
 ) -> None:

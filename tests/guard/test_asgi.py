@@ -185,6 +185,7 @@ async def test_every_hostile_token_is_refused_and_every_good_one_taken(guarded: 
     assert answers == {name: answer_of(code) for name, code in CODES.items()}
 
 
+@pytest.mark.slow
 async def test_no_hostile_token_opens_a_websocket_and_every_good_one_does(guarded: Guarded, issuer: FakeIssuer) -> None:
     assert await codes_of_handshakes(guarded(), "/ws", issuer) == CODES
 

@@ -191,10 +191,12 @@ async def test_a_route_may_answer_the_principal_itself(sibling: Client, issuer: 
 # Refusals.
 
 
+@pytest.mark.slow
 async def test_every_hostile_token_is_refused_and_every_good_one_taken(app: FastAPI, issuer: FakeIssuer) -> None:
     assert await answers_to_all(app, "/orders", issuer) == {name: answer_of(code) for name, code in CODES.items()}
 
 
+@pytest.mark.slow
 async def test_no_hostile_token_opens_a_websocket_and_every_good_one_does(app: FastAPI, issuer: FakeIssuer) -> None:
     assert await codes_of_handshakes(app, "/ws", issuer) == CODES
 

@@ -829,6 +829,7 @@ async def test_a_document_that_makes_no_sense_is_an_outage(
     assert (await refused(keys)).startswith("the issuer's keys cannot be read: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["metadata", "jwks"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("location", [f"{ISSUER}/elsewhere", "https://evil.test/keys", "http://127.0.0.1/keys"])

@@ -349,6 +349,7 @@ def test_a_town_at_rest_has_no_faults(found: Found) -> None:
     assert check(found) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", PLANTED)
 def test_a_planted_fault_is_reported(found: Found, planted: str) -> None:
     plant, about, text = PLANTED[planted]

@@ -80,6 +80,7 @@ async def test_the_limit_is_per_user_and_app(service: Service) -> None:
     problem_of(await service.bind(elsewhere, "nonsense"), "invalid_code", 400)
 
 
+@pytest.mark.slow
 async def test_valid_codes_are_counted_because_each_number_costs_money(service: Service) -> None:
     alice = await service.log_in()
     for _ in range(MAX_ATTEMPTS):
@@ -121,6 +122,7 @@ async def test_a_stored_answer_is_found_even_after_too_many_attempts(service: Se
 # Names.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["flag", "block"])
 async def test_after_twenty_new_names_wechat_is_asked_about_none_for_an_hour(
     make_service: MakeService, clock: Clock, policy: str
@@ -139,6 +141,7 @@ async def test_after_twenty_new_names_wechat_is_asked_about_none_for_an_hour(
     assert (await service.change(await service.log_in(), nickname="Alice")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_login_with_a_name_beyond_the_limit_keeps_the_former_name(
     make_service: MakeService, log_lines: LogLines
 ) -> None:

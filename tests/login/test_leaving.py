@@ -18,6 +18,7 @@ async def is_there(client: httpx.AsyncClient, login: Any) -> bool:
     return (await client.get("/v1/me", headers=bearer(login))).status_code == 200
 
 
+@pytest.mark.slow
 @BOTH_WAYS
 @pytest.mark.parametrize("body", [None, {}, {"login_code": ""}, {"login_code": "c" * 257}, {"login_code": None}, []])
 async def test_a_thief_with_a_bearer_alone_erases_nobody(

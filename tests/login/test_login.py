@@ -74,6 +74,7 @@ async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: LogIn
     assert me.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.slow
 async def test_200_simultaneous_first_logins_of_one_openid_make_one_user(
     client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:

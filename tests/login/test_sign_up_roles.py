@@ -74,6 +74,7 @@ async def test_an_identity_that_is_added_to_a_user_brings_no_roles(
     assert await recorded(rows) == [("user.created", {}), ("identity.added", {})]
 
 
+@pytest.mark.slow
 async def test_fifty_first_logins_at_once_give_the_roles_once(
     login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:

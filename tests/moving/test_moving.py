@@ -134,6 +134,7 @@ def mover(services: Services, rows: asyncpg.Connection) -> Mover:
 # One line.
 
 
+@pytest.mark.slow
 async def test_the_line_that_the_guide_shows_is_taken(make_services: MakeServices, rows: asyncpg.Connection) -> None:
     [line] = re.findall(r"^```json\n(.*?)\n```$", GUIDE.read_text(), re.MULTILINE)
     app = {**APP, "app_id": json.loads(line)["app_id"]}
@@ -1012,6 +1013,7 @@ LINES_OF_JSON = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("is_csv", [True, False])
 async def test_every_line_of_a_file_is_imported_or_refused_or_blank(mover: Mover, seed: int, is_csv: bool) -> None:
@@ -1165,6 +1167,7 @@ async def test_an_import_gives_up_after_ten_minutes(proxy: Proxy, make_services:
     assert sum(waited) == 600
 
 
+@pytest.mark.slow
 async def test_a_dry_run_needs_no_memory_for_what_it_has_read(services: Services) -> None:
     async def peak(number: int) -> float:
         lines = ((n, json.dumps({**FULL, **names(n)}).encode()) for n in range(1, number + 1))

@@ -268,6 +268,7 @@ async def test_a_reader_who_goes_away_leaves_nothing_behind(
             await reader.task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost_with", [b"ended_reason", b"wechat_errcode", b"content_type", b"COMMIT"])
 async def test_an_export_whose_database_is_lost_says_so(
     make_services: MakeServices,

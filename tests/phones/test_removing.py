@@ -111,6 +111,7 @@ async def test_staff_clear_a_name_and_a_picture(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -175,6 +175,7 @@ async def test_avatar_url_points_to_the_uploaded_picture(
     assert is_close(Image.open(BytesIO(picture.content)).getpixel((30, 20)), RED)
 
 
+@pytest.mark.slow
 @swept(
     ("size", "expected"),
     [
@@ -728,6 +729,7 @@ async def test_a_new_picture_replaces_the_former_picture(
     assert await number_of_pictures(rows) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "change"),
     [
@@ -815,6 +817,7 @@ async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(
 # Its URL, sent back.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
 @pytest.mark.parametrize("issuer", ["https://auth.test", "http://127.0.0.1:8000", "https://auth.test/auth"])
 async def test_the_url_of_an_uploaded_picture_changes_nothing(

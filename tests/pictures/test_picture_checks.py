@@ -106,6 +106,7 @@ async def test_an_upload_in_a_mini_program_is_given_to_wechat(make_service: Make
     assert service.asked(CHECK) == [wanted]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app", APPS, ids=["plain", "aes"])
 @pytest.mark.parametrize("format", ["json", "xml"])
 async def test_a_risky_picture_is_flagged_and_removed_once(
@@ -126,6 +127,7 @@ async def test_a_risky_picture_is_flagged_and_removed_once(
     assert (line["user_id"], line["label"]) == (alice["user"]["id"], 20002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "suggest", "label", "outcome"),
     [("flag", "risky", 20002, "flagged"), ("block", "review", 21000, "flagged"), ("block", "pass", 100, "pass")],

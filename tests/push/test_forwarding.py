@@ -121,6 +121,7 @@ def count(kind: str, outcome: str, number: int = 1, *, app: Mapping[str, str] = 
 # What is handed on, and what comes back.
 
 
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("content", [PAID, TEXT], ids=["payment", "text"])
 async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
@@ -207,6 +208,7 @@ async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(
 # wxauth's own.
 
 
+@pytest.mark.slow
 @every_way
 async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(
     client: httpx.AsyncClient,
@@ -290,6 +292,7 @@ async def test_without_push_forward_a_sealed_message_costs_no_query_either(
 # The bounds.
 
 
+@pytest.mark.slow
 @swept(
     "answer",
     [answering(DELIVERED, status=status) for status in (201, 204, 301, 302, 307, 400, 403, 404, 500, 502)]
@@ -353,6 +356,7 @@ async def test_what_the_request_and_wxauth_take_counts_towards_the_four_seconds(
     assert not handler.got
 
 
+@pytest.mark.slow
 async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_done(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, handler: Handler
 ) -> None:
@@ -370,6 +374,7 @@ async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_d
     assert (await push(client, PAID, SEALED)).content == DELIVERED
 
 
+@pytest.mark.slow
 async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdrawal(
     make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection, handler: Handler
 ) -> None:
@@ -427,6 +432,7 @@ async def read_nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app", [PLAIN, SEALED], ids=["plain", "sealed"])
 @pytest.mark.parametrize("wrong", [{"signature": "0" * 40}, {"timestamp": str(NOW - 301)}, {"signature": None}])
 async def test_the_query_is_checked_before_the_body_is_read(
@@ -493,6 +499,7 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Hand
 # Without it.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

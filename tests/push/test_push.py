@@ -140,6 +140,7 @@ def at_wechats_example(clock: Clock) -> None:
     clock.now = datetime.fromtimestamp(int(EXAMPLE_VERIFICATION["timestamp"]), UTC)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_wechats_example")
 async def test_the_url_is_verified_as_in_wechats_example(client: httpx.AsyncClient) -> None:
     answer = await verify(client, EXAMPLE_VERIFICATION)
@@ -348,6 +349,7 @@ async def test_several_revocations_in_one_xml_message_are_accepted(
 NOTHING_REVOKED: list[object] = ["1", "60", "201", "", None, {}, [], 7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
@@ -537,6 +539,7 @@ async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(
     assert await kept(rows) == PROFILE
 
 
+@pytest.mark.slow
 @every_way
 async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
@@ -638,6 +641,7 @@ def _another_ciphertext(openid: str) -> SignedPush:
     return SignedPush(other.query, push.body, push.content_type)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "forge",
     [

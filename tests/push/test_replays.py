@@ -149,6 +149,7 @@ async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(attacked:
             clock.advance(seconds=1)
 
 
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("off", [-FIVE_MINUTES - 1, FIVE_MINUTES + 1, -86400 * 365])
 async def test_a_signature_that_was_not_made_just_now_is_refused(

@@ -155,6 +155,7 @@ def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
                 assert any(str(wait) in row[1] for row in reported), (errcode, wait)
 
 
+@pytest.mark.slow
 @both_languages
 def test_the_table_of_routes_has_every_route(language: str) -> None:
     text = (DOCS / f"http{language}.md").read_text()
@@ -179,6 +180,7 @@ def commands(command: click.Command, name: str) -> list[str]:
     return [line for word, child, _ in found if child for line in commands(child, f"{name} {word}")]
 
 
+@pytest.mark.slow
 @each_page
 def test_commands_scripts_and_links_have_targets(page: Path) -> None:
     text = page.read_text()
@@ -226,6 +228,7 @@ def test_the_figures_of_a_readme_are_among_all_that_were_measured(language: str)
     assert shown <= ours
 
 
+@pytest.mark.slow
 @both_languages
 async def test_the_answer_shown_has_the_members_of_a_real_answer(language: str, login: LogIn) -> None:
     shown = json.loads(code_blocks(DOCS / f"http{language}.md", "json")[0])

@@ -40,6 +40,7 @@ async def new(request: Request, services: ServicesDep) -> dict[str, str]:
     return {}
 
 
+@pytest.mark.slow
 async def test_whoever_uses_an_operation_or_a_field_that_goes_is_told(
     services: Services, clock: Clock, log_lines: LogLines
 ) -> None:

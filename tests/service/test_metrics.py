@@ -62,6 +62,7 @@ async def test_logins_are_counted_by_app_and_outcome(client: httpx.AsyncClient, 
     assert scraped("wxauth_logins_total") == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("errcode", "outcome", "shown"),
     [

@@ -122,6 +122,7 @@ async def test_without_a_stored_key_wechat_is_not_asked(keys: KeyKeeper) -> None
     assert not keys.simulator.calls_of("resetusersessionkey")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("api", "fault", "code"),
     [

@@ -230,6 +230,7 @@ async def test_a_key_that_cannot_be_unsealed_is_as_none(sign: Sign, login: LogIn
 # How often, and what it costs.
 
 
+@pytest.mark.slow
 async def test_a_client_may_sign_a_hundred_times_a_second_whatever_the_others_do(
     sign: Sign, login: LogIn, add_sibling: AddSibling, clock: Clock
 ) -> None:
@@ -243,6 +244,7 @@ async def test_a_client_may_sign_a_hundred_times_a_second_whatever_the_others_do
     assert (await sign(openid=openid)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_each_process_counts_for_itself_without_redis(
     make_services: MakeServices, make_client: MakeClient, sign: Sign, login: LogIn
 ) -> None:

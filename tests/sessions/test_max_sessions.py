@@ -46,6 +46,7 @@ async def test_a_login_ends_the_one_before(
     assert await rows.fetchval(keyless) == 1
 
 
+@pytest.mark.slow
 async def test_of_fifty_logins_at_once_one_session_is_left(
     login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:

@@ -129,6 +129,7 @@ async def test_a_former_id_means_who_remains_and_an_unknown_one_nobody(
     problem_of(await moderator.act(method, path, "alice"), "invalid_request", 422)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["admin", "support"])
 @pytest.mark.parametrize("is_banned", [False, True])
 async def test_staff_cannot_be_touched_banned_or_not(

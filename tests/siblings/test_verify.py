@@ -237,6 +237,7 @@ async def test_verify_says_in_the_header_whose_request_it_is(client: httpx.Async
         }
 
 
+@pytest.mark.slow
 async def test_verify_takes_and_refuses_the_tokens_that_the_guard_does(
     client: httpx.AsyncClient, services: Services, token: str
 ) -> None:
@@ -340,6 +341,7 @@ async def test_an_added_claim_is_returned_and_pretends_nothing(
     assert await introspect(forged) == {"active": True, "token_type": "Bearer", **claims_of(token), "tier": "gold"}
 
 
+@pytest.mark.slow
 async def test_introspection_takes_and_refuses_the_tokens_that_the_guard_does(
     introspect: Introspect, services: Services, token: str
 ) -> None:
@@ -435,6 +437,7 @@ def altered(text: str) -> str:
     return ("A" if text[0] != "A" else "B") + text[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "credentials",
     [

@@ -114,6 +114,7 @@ async def test_what_it_says_counts_from_the_first_token(asking: Ask, hook: Recei
     assert (await login("bob", nickname="Bob"))["user"]["nickname"] == "Bob"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("member", "value"),
     [
@@ -198,6 +199,7 @@ async def test_who_is_refused_is_not_stored_but_for_support(
     assert await rows.fetchval("SELECT code FROM refusals") == "sign_up_refused"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

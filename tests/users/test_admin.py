@@ -230,6 +230,7 @@ async def test_the_answers_are_of_the_documented_form_and_not_to_be_cached(root:
     assert (await root.ask("DELETE", f"/users/{root.id}/sessions")).headers["cache-control"] == "no-store"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "status", "roles"),
     [
@@ -260,6 +261,7 @@ async def test_a_change_sets_the_given_fields(
     assert (await root.ask("GET", f"/users/{user_id}")).json() == changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -396,6 +398,7 @@ async def test_an_administrator_may_be_removed_if_there_is_another(
     problem_of(await root.ask(method, f"/users/{root.id}", **body), "last_admin", 409)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_of_administrators_who_remove_each_other_at_once_one_stays(
     root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, body: dict[str, Any]

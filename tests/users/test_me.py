@@ -25,6 +25,7 @@ ANDROID = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
 @pytest.mark.parametrize(
     ("change", "nickname", "avatar_url"),

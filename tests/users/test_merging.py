@@ -148,6 +148,7 @@ async def test_a_login_with_the_number_returns_its_holder_at_once(
     assert len(await users(rows)) == 1
 
 
+@pytest.mark.slow
 async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     answers = await asyncio.gather(
@@ -163,6 +164,7 @@ HOLDER = "UPDATE users SET {} WHERE phone IS NOT NULL"
 NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -284,6 +286,7 @@ async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone
     assert carol["phone_error"] == "phone_taken"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "outcome"), [("refuse", "phone_taken"), ("share", None), ("move", None)])
 async def test_no_other_policy_links(make_phone: MakePhone, policy: str, outcome: str | None) -> None:
     phone = await make_phone(phone_policy=policy)
@@ -372,6 +375,7 @@ async def test_an_imported_number_stays_if_the_other_user_has_none(
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("formers", "remaining", "verified_at"),
     [

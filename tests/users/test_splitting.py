@@ -481,6 +481,7 @@ async def test_an_external_id_goes_to_the_split_user_if_named(town: Town, rows: 
     assert (await town.log_in("bob", OTHER_APP))["user"]["external_id"] == "10023"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "left", "moved"),
     [
@@ -608,6 +609,7 @@ async def test_a_phone_number_does_not_merge_split_users_again(
 # Many at once.
 
 
+@pytest.mark.slow
 async def test_only_one_of_fifty_simultaneous_splits_succeeds(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)

@@ -133,6 +133,7 @@ async def test_a_list_of_one_user_is_a_read_of_that_user(
     assert (await reads(root))[-1] == ("staff.read", user_id, {"what": "logins"})
 
 
+@pytest.mark.slow
 async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice: Body) -> None:
     for _ in range(PLACES + 80):
         await root.read("/users")
@@ -148,6 +149,7 @@ async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice:
     assert len(stored) == PLACES + 1 + 6
 
 
+@pytest.mark.slow
 async def test_a_read_beyond_the_places_of_its_reader_is_refused(
     services: Services, root: Admin, sue: Admin, alice: Body
 ) -> None:

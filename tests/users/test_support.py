@@ -104,6 +104,7 @@ async def test_support_staff_cannot_change_themselves(sue: Admin) -> None:
     problem_of(await sue.ask("DELETE", f"/users/{sue.id}/sessions/{session_id}"), "insufficient_role", 403)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("roles", [[], ["editor"], ["support"], ["admin"]])
 async def test_support_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LogIn, roles: list[str]) -> None:
     alice = (await login("alice"))["user"]["id"]

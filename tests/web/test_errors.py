@@ -391,6 +391,7 @@ async def test_any_other_request_id_is_replaced(offline_client: httpx.AsyncClien
     assert len(set(ids)) == 2
 
 
+@pytest.mark.slow
 @swept("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/docs", "/openapi.json"])
 async def test_head_answers_as_get_does(client: httpx.AsyncClient, path: str) -> None:
     head, get = await client.head(path), await client.get(path)

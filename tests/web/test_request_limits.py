@@ -41,6 +41,7 @@ async def refused_anywhere(
                     assert problem_of(answer, "invalid_request", 400)["errors"] == []
 
 
+@pytest.mark.slow
 @swept("character", CONTROL_CHARACTERS)
 async def test_a_path_with_a_control_character_is_400_whatever_the_route(
     offline_client: httpx.AsyncClient, character: str
@@ -72,6 +73,7 @@ async def test_a_refused_path_is_logged_on_one_line(offline_client: httpx.AsyncC
     assert (line["path"], line["code"], line["request_id"]) == ("/metrics\n", "invalid_request", "r-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content_type", ["multipart/form-data" + ";" * 60_000, "a" * 257])
 async def test_a_content_type_over_256_characters_is_400_whatever_the_route(
     offline_client: httpx.AsyncClient, content_type: str

@@ -40,11 +40,13 @@ UNKNOWN = [40001, 40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_99
 BUSY = {"errcode": -1, "errmsg": "system error"}
 
 
+@pytest.mark.slow
 async def test_an_unknown_code_is_invalid(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/login", json={"code": "nobody-has-this-code"})
     assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 40029
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("errcode", "code", "status", "retry_after"),
     [
@@ -76,6 +78,7 @@ async def test_an_errcode_is_a_problem_of_its_own(
         assert len(wechat.calls) == calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errcode", CLASS_C)
 async def test_an_errcode_that_the_operator_must_mend_is_logged_as_an_error(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
@@ -109,6 +112,7 @@ async def test_every_errcode_of_wechats_pages_is_explained(
         assert re.search("[一-鿿]", title.zh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errcode", sorted({row.number for row in ERRCODES if row.is_for_the_operator}))
 async def test_a_failure_that_only_the_operator_can_fix_is_logged_as_an_error(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
@@ -240,6 +244,7 @@ async def test_an_answer_with_openid_and_session_key_logs_in(
 NO_ERRCODES: list[object] = ["0", "40029", None, 0.0, True, [], 10**400]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

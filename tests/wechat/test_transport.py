@@ -528,6 +528,7 @@ async def test_a_request_too_late_for_an_answer_is_not_sent() -> None:
         assert upstream.connections == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patient", ["first", "second", "third"])
 @on_both_loops
 async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(patient: str) -> None:
@@ -567,6 +568,7 @@ async def test_no_place_is_lost_however_requests_end() -> None:
         assert upstream.codes[-1] == "last"
 
 
+@pytest.mark.slow
 @on_both_loops
 async def test_of_many_at_once_each_is_answered_and_no_more_connections_are_open_than_allowed() -> None:
     most = 0

@@ -349,6 +349,7 @@ async def test_a_token_that_was_replaced_before_its_time_is_handed_out_no_longer
     simulator.access_tokens[FIRST].check(renewed)
 
 
+@pytest.mark.slow
 async def test_the_token_is_compared_with_wechats_at_most_once_a_minute_and_only_if_asked_for(
     read: Read, get_own: GetOwn, simulator: Simulator, clock: Clock
 ) -> None:
@@ -464,6 +465,7 @@ async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_b
 # Refusals of WeChat.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "code", "status", "pause"),
     [
