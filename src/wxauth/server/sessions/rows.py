@@ -277,13 +277,16 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
 # Takes the identity from the logins to sites of a user, or of these identities of the user, that no session has been
-# opened for: nobody redeems them any more. The user is locked, as whenever a login is approved or redeemed.
+# opened for: nobody redeems them any more. The user is locked, as whenever a login is approved or redeemed. The rows
+# are locked in the order of their ids, so that a page comes before the presses on it.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing]("""
-UPDATE site_logins l SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
-  FROM identities i
- WHERE i.user_id = :user_id AND (l.app_id, l.openid) = (i.app_id, i.openid) AND l.session_id IS NULL
-   AND (:app_ids::text[] IS NULL
-        OR (i.app_id, i.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
+UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
+ WHERE id = ANY (ARRAY(
+    SELECT l.id FROM identities i JOIN site_logins l ON (l.app_id, l.openid) = (i.app_id, i.openid)
+     WHERE i.user_id = :user_id AND l.session_id IS NULL
+       AND (:app_ids::text[] IS NULL
+            OR (i.app_id, i.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
+     ORDER BY l.id FOR UPDATE OF l))
 """)
 _END_BROWSER_LOGINS: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING identities i
