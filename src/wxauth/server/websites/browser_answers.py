@@ -1,13 +1,15 @@
-"""What the browser routes share: documentation of parameters, redirects, and the cookie that identifies a browser."""
+"""What the routes for browsers share: documentation of parameters and redirects, and the cookies of a browser."""
 
 from typing import Any, Final
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.server.core.settings import Settings
-
-SEE_OTHER: Final = 303
+from wxauth.server.web.headers import cookie_in
+from wxauth.server.websites.browser_logins import BrowserCookies, Onward
+from wxauth.server.websites.pages import is_in_web_view, language_of, send_to
 
 HTML: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
@@ -45,12 +47,6 @@ def set_cookie(response: Response, settings: Settings, name: str, value: str) ->
     response.set_cookie(name, value, path="/", secure=_is_secure(settings), httponly=True, samesite="lax")
 
 
-def redirect_to(url: str) -> Response:
-    """Redirect the browser to a URL, without a referrer."""
-    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    return Response(status_code=SEE_OTHER, headers={**headers, "Location": url})
-
-
 def _cookie_name(settings: Settings, name: str) -> str:
     # With this prefix, browsers accept the cookie only from this host and over https (RFC 6265bis, 4.1.3.2).
     return f"__Host-{name}" if _is_secure(settings) else name
@@ -58,3 +54,19 @@ def _cookie_name(settings: Settings, name: str) -> str:
 
 def _is_secure(settings: Settings) -> bool:
     return settings.issuer.startswith("https:")
+
+
+def browser_cookies(request: Request, settings: Settings) -> BrowserCookies:
+    """The cookies that a browser sends. A web-view has no login. Raises: InvalidRequest."""
+    browser = cookie_in(request, cookie_name(settings))
+    if is_in_web_view(request):
+        return BrowserCookies(browser, None, keeps_login=False)
+    return BrowserCookies(browser, cookie_in(request, login_cookie_name(settings)))
+
+
+def go_on(request: Request, onward: Onward, settings: Settings) -> Response:
+    """Send the browser on. If it has a new login, it keeps the value until it is closed."""
+    response = send_to(request, onward.to, language_of(request))
+    if onward.login is not None:
+        set_cookie(response, settings, login_cookie_name(settings), onward.login)
+    return response

@@ -21,14 +21,14 @@ from wxauth.server.websites.browser_answers import (
     NO_PAGE,
     REDIRECT,
     TRY_LATER,
+    browser_cookies,
     cookie_name,
-    redirect_to,
+    go_on,
     text_parameters,
 )
 from wxauth.server.websites.browser_logins import BrowserCookies, WayBack
 from wxauth.server.websites.dependencies import ContinuingDep, LinksDep, VisitsDep
 from wxauth.server.websites.links import TryAgain
-from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_requests import OAuthError, Parameters, parse_parameters
 from wxauth.server.websites.pages import (
     HINT,
@@ -37,6 +37,7 @@ from wxauth.server.websites.pages import (
     language_of,
     message_page,
     number_page,
+    redirect_to,
     send_to,
     unanswerable_page,
     visit_page,

@@ -24,19 +24,19 @@ from wxauth.server.users.callers import TurnsDep
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.browser_answers import (
-    HTML,
-    MISTAKE,
-    SEE_OTHER,
-    TRY_LATER,
-    redirect_to,
-    text_parameters,
-)
+from wxauth.server.websites.browser_answers import HTML, MISTAKE, TRY_LATER, browser_cookies, text_parameters
 from wxauth.server.websites.browser_logins import BrowserCookies, end_login, person_in
 from wxauth.server.websites.id_tokens import IdTokenHint, read_hint
-from wxauth.server.websites.login_cookies import browser_cookies
 from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, Parameters, parse_parameters
-from wxauth.server.websites.pages import CONFIRMED, failure_page, language_of, log_out_page, message_page
+from wxauth.server.websites.pages import (
+    CONFIRMED,
+    SEE_OTHER,
+    failure_page,
+    language_of,
+    log_out_page,
+    message_page,
+    redirect_to,
+)
 from wxauth.server.websites.secrets import log_out_field
 from wxauth.server.websites.site_tokens import end_web_session
 

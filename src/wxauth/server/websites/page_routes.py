@@ -23,9 +23,10 @@ from wxauth.server.websites.browser_answers import (
     HTML,
     MISTAKE,
     REDIRECT,
-    SEE_OTHER,
     TRY_LATER,
+    browser_cookies,
     cookie_name,
+    go_on,
     set_cookie,
     text_parameters,
 )
@@ -41,12 +42,12 @@ from wxauth.server.websites.dependencies import (
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.links import Links
-from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, parse_parameters
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
     DOOR,
     HINT,
+    SEE_OTHER,
     account_page,
     code_page,
     failure_page,

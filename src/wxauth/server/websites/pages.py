@@ -22,7 +22,6 @@ from wxauth.server.core.users import UserFields
 from wxauth.server.pictures.avatars import AVATARS_PATH
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
-from wxauth.server.websites.browser_answers import redirect_to
 from wxauth.server.websites.browser_logins import WayBack, is_web_view
 from wxauth.server.websites.doors import SCAN_LASTS, Door
 from wxauth.server.websites.links import TryAgain
@@ -32,6 +31,7 @@ from wxauth.server.websites.texts import TEXTS, Texts
 from wxauth.server.websites.visits import is_open_on_computers
 
 ASSETS_PATH: Final = "/v1/pages"
+SEE_OTHER: Final = 303
 
 _FOLDER: Final = Path(__file__).parent / "page"
 _ASSETS: Final = {
@@ -284,6 +284,12 @@ def log_out_page(
     leads_back = client is not None and url is not None and is_registered(url, client.logout_uris)
     allowed = f"'self' {_redirect_source(url)}" if leads_back and url is not None else "'self'"
     return _page(request, title, body, language, form_action=allowed)
+
+
+def redirect_to(url: str) -> Response:
+    """Redirect the browser to a URL, without a referrer."""
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return Response(status_code=SEE_OTHER, headers={**headers, "Location": url})
 
 
 def send_to(request: Request, to: WayBack | str, language: Language) -> Response:
