@@ -1,4 +1,4 @@
-"""The frameworks shown in docs/siblings.md, each guarded as shown."""
+"""The frameworks of examples/guarded, each guarded as its file does."""
 
 import asyncio
 import socket
@@ -26,10 +26,9 @@ from tests.tokens.hostile import HOSTILE, Forger
 from wxauth.guard import Principal
 from wxauth.testing import TestIssuer
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(DOCS.glob("siblings*.md"))
-LONGEST = 20
-"""Lines of an example."""
+EXAMPLES = Path(__file__).parents[2] / "examples/guarded"
+LONGEST = 30
+"""Lines of an example, as formatted."""
 
 Shown = dict[str, Any]
 """The names that an example defines."""
@@ -40,10 +39,8 @@ def issuer() -> TestIssuer:
     return TestIssuer(issuer="http://127.0.0.1:8000")
 
 
-def example(page: Path, first: str) -> str:
-    """The example that begins with this import."""
-    [found] = [block for block in page.read_text().split("```python\n") if block.startswith(first)]
-    return found.partition("```")[0]
+def example(name: str) -> str:
+    return (EXAMPLES / f"{name}.py").read_text()
 
 
 def run(source: str, name: str) -> Shown:
@@ -64,8 +61,8 @@ def by_wsgi(app: Any) -> httpx.AsyncBaseTransport:
 
 
 @asynccontextmanager
-async def flask_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
-    shown = run(example(page, "from flask"), "flask_example")
+async def flask_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    shown = run(example("flask_app"), "flask_example")
     async with httpx.AsyncClient(transport=by_wsgi(shown["app"]), base_url="http://orders.test") as client:
         yield shown, client
 
@@ -98,11 +95,11 @@ async def django_served(routes: list[Any]) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def plain_django_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+async def plain_django_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     set_up_django()
     from django.http import HttpResponse
 
-    shown = run(example(page, "from django.http import HttpResponse, JsonResponse"), "django_example")
+    shown = run(example("django_views"), "django_example")
     routes = [
         django.urls.path("orders", shown["guarded"](shown["orders"])),
         django.urls.path("orders/7", shown["guarded"](lambda request: HttpResponse(status=204), "clerk")),
@@ -112,17 +109,17 @@ async def plain_django_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.As
 
 
 @asynccontextmanager
-async def rest_framework_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+async def rest_framework_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     set_up_django()
-    shown = run(example(page, "from django.http import HttpResponse\n"), "rest_example")
+    shown = run(example("rest_framework_views"), "rest_example")
     async with django_served([django.urls.path("orders", shown["Orders"].as_view())]) as client:
         yield shown, client
 
 
 @asynccontextmanager
-async def sanic_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+async def sanic_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     Sanic._app_registry.clear()
-    shown = run(example(page, "from sanic").replace('Sanic("orders")', 'Sanic("orders", configure_logging=False)'), "s")
+    shown = run(example("sanic_app").replace('Sanic("orders")', 'Sanic("orders", configure_logging=False)'), "s")
     shown["app"].config.TOUCHUP = False  # which compiles the class again, and can do so only once in a process
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = await shown["app"].create_server(sock=listening, return_asyncio_server=True)
@@ -134,8 +131,8 @@ async def sanic_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClie
 
 
 @asynccontextmanager
-async def tornado_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
-    shown = run(example(page, "from tornado"), "tornado_example")
+async def tornado_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    shown = run(example("tornado_app"), "tornado_example")
     server = tornado.httpserver.HTTPServer(shown["app"])
     sockets = tornado.netutil.bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
@@ -146,8 +143,8 @@ async def tornado_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncCl
 
 
 @asynccontextmanager
-async def aiohttp_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
-    shown = run(example(page, "from aiohttp"), "aiohttp_example")
+async def aiohttp_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    shown = run(example("aiohttp_app"), "aiohttp_example")
     erase = web.delete("/orders/{number}", shown["guarded"](answer_nothing, "clerk"))
     shown["app"].add_routes([erase])
     runner = web.AppRunner(shown["app"])
@@ -166,7 +163,7 @@ def at(port: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False)
 
 
-Served = Callable[[Path], AbstractAsyncContextManager[tuple[Shown, httpx.AsyncClient]]]
+Served = Callable[[], AbstractAsyncContextManager[tuple[Shown, httpx.AsyncClient]]]
 FRAMEWORKS: dict[str, Served] = {
     "Flask (WSGI)": flask_served,
     "Django (WSGI)": plain_django_served,
@@ -186,16 +183,11 @@ SOME_HOSTILE = (
 WITH_ROLES = {"Flask (WSGI)", "Django (WSGI)", "Sanic", "aiohttp"}
 
 
-@pytest.fixture(params=PAGES, ids=lambda page: page.name)
-def page(request: pytest.FixtureRequest) -> Path:
-    return request.param
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_the_example_guards_its_routes(page: Path, framework: str, issuer: TestIssuer) -> None:
+async def test_the_example_guards_its_routes(framework: str, issuer: TestIssuer) -> None:
     token = issuer.token(openid="o1")
-    async with FRAMEWORKS[framework](page) as (shown, client):
+    async with FRAMEWORKS[framework]() as (shown, client):
         with issuer.trusted_by(shown["guard"]), Sweep() as sweep:
             with sweep.case("a good token"):
                 answer = await client.get("/orders", headers=bearer(token))
@@ -226,10 +218,7 @@ async def test_the_example_guards_its_routes(page: Path, framework: str, issuer:
                     assert answer.status_code == 204
 
 
-def test_an_example_fits_on_a_screen(page: Path) -> None:
-    for first in ("flask", "django", "rest_framework", "sanic", "tornado", "aiohttp"):
-        shown = [
-            block for block in page.read_text().split("```python\n") if f"from {first}" in block.partition("```")[0]
-        ]
-        assert shown
-        assert all(len(block.partition("```")[0].splitlines()) <= LONGEST for block in shown)
+def test_an_example_fits_on_a_screen() -> None:
+    examples = sorted(EXAMPLES.glob("*.py"))
+    assert len(examples) == len(FRAMEWORKS)
+    assert [example.name for example in examples if len(example.read_text().splitlines()) > LONGEST] == []

@@ -115,9 +115,9 @@ class Mover:
     async def events(self) -> list[tuple[str, str]]:
         return [tuple(row) for row in await self._rows.fetch("SELECT type, actor FROM events ORDER BY id")]
 
-    async def export(self) -> bytes:
+    async def export(self, *, is_csv: bool = False) -> bytes:
         written = io.BytesIO()
-        await export_users(self._services.database, written.write)
+        await export_users(self._services.database, written.write, is_csv=is_csv)
         return written.getvalue()
 
 
@@ -335,6 +335,18 @@ async def test_a_number_that_a_table_counts_up_to_is_an_external_id(mover: Mover
 async def test_a_unionid_is_of_wechats_form(mover: Mover, unionid: str) -> None:
     assert await mover.import_lines({**ALICE, "unionid": unionid}) == (0, 0, 0, 1)
     assert mover.refusals == [(1, "unionid")]
+
+
+async def test_bad_fields_can_be_skipped_unless_they_say_who_somebody_is(
+    mover: Mover, rows: asyncpg.Connection
+) -> None:
+    bad = {"phone": "12", "nickname": "\x00", "avatar_url": "wxfile://x", "created_at": "yesterday"}
+    lines = [{**ALICE, **bad}, {**BOB, "phone": "12", "status": "gone"}]
+    assert await mover.import_lines(*lines, skips_bad_fields=True) == (1, 0, 0, 1)
+    assert sorted(mover.refusals) == sorted([*((1, name) for name in bad), (2, "phone"), (2, "status")])
+    user = await mover.user()
+    assert (user["phone"], user["nickname"], user["avatar_url"]) == (None, None, None)
+    assert await mover.import_lines(*lines) == (0, 0, 0, 2)
 
 
 async def test_all_faults_of_a_line_are_reported_at_once(mover: Mover) -> None:
@@ -1364,6 +1376,21 @@ async def test_an_export_of_an_imported_export_is_the_same(
     assert await mover.export() == first
 
 
+async def test_an_export_as_csv_of_an_imported_export_is_the_same(
+    mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
+) -> None:
+    await add_all_kinds_of_people(mover, rows, login, client)
+    await rows.execute("INSERT INTO former_external_ids SELECT '7|8', id FROM users WHERE external_id = '10023'")
+    as_json, as_csv = await mover.export(), await mover.export(is_csv=True)
+    header, *lines = csv.reader(as_csv.decode().splitlines())
+    assert (header, len(lines)) == ([*Line.model_fields], 5)
+    await rows.execute("TRUNCATE users, former_users, former_external_ids, consents CASCADE")
+    counts = await mover.import_text(as_csv, is_csv=True, allow_admin=True)
+    assert (counts.refused, counts.created) == (0, 4), mover.messages
+    assert await mover.export(is_csv=True) == as_csv
+    assert await mover.export() == as_json
+
+
 async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(
     mover: Mover, rows: asyncpg.Connection
 ) -> None:
@@ -1475,17 +1502,16 @@ class Shop:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def query_in(guide: Path, before: str, behind: str) -> str:
-    """The text of the guide between these two lines."""
-    return guide.read_text().partition(before)[2].partition(behind)[0]
+def query_in(name: str) -> str:
+    """The text of the query of examples/moving-in."""
+    return (GUIDE.parents[1] / "examples/moving-in" / name).read_text()
 
 
 @pytest.mark.slow
 async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
     simulated_services: Services, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    query = query_in(GUIDE, "<<'SQL'\n", "SQL\n")
-    assert query == query_in(GUIDE.with_name("moving-in.zh-CN.md"), "<<'SQL'\n", "SQL\n")
+    query = query_in("mysql.sql")
     mover = Mover(simulated_services, rows)
     lines = Shop(APPS[0]["app_id"]).by_sql(query)
     assert len(lines) == 196
@@ -1510,12 +1536,9 @@ async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
 
 @pytest.mark.node
 @pytest.mark.no_database
-def test_all_queries_of_the_guide_return_the_same_people() -> None:
+def test_all_queries_of_the_example_return_the_same_people() -> None:
     shop = Shop("wxtest")
-    people = shop.by_sql(query_in(GUIDE, "<<'SQL'\n", "SQL\n"))
-    of_mongodb, of_the_cloud = ("--eval '", "' > users.jsonl"), ("node -e '", "' < users.json")
-    for around in (of_mongodb, of_the_cloud):
-        assert query_in(GUIDE, *around) == query_in(GUIDE.with_name("moving-in.zh-CN.md"), *around)
+    people = shop.by_sql(query_in("mysql.sql"))
 
     def plain(line: dict[str, Any]) -> dict[str, Any]:
         time = line["created_at"]
@@ -1523,8 +1546,8 @@ def test_all_queries_of_the_guide_return_the_same_people() -> None:
             name: value or None for name, value in {**line, "created_at": time and datetime.fromisoformat(time)}.items()
         }
 
-    assert [*map(plain, shop.by_mongosh(query_in(GUIDE, *of_mongodb)))] == [*map(plain, people)]
-    assert [*map(plain, shop.of_the_cloud(query_in(GUIDE, *of_the_cloud)))] == [*map(plain, people)]
+    assert [*map(plain, shop.by_mongosh(query_in("mongodb.js")))] == [*map(plain, people)]
+    assert [*map(plain, shop.of_the_cloud(query_in("cloud.cjs")))] == [*map(plain, people)]
 
 
 # The commands.
@@ -1619,6 +1642,18 @@ async def test_the_command_reports_what_csv_has_cost(
             STORED_NOTHING,
         ],
     )
+    assert imported(str(file), "--dry-run", "--skip-bad-fields", language="C.UTF-8")[1:] == (
+        "lines: 3, created: 2, updated: 0, unchanged: 0, refused: 1\n",
+        [
+            f"line 2: {unionid}; {phone}",
+            f"line 3: skipped: {phone}",
+            f"2 lines: {phone}",
+            f"1 line: {unionid}",
+            "columns ignored: union_id",
+            RUN_AGAIN,
+            STORED_NOTHING,
+        ],
+    )
     with file.open("rb") as opened:
         assert imported("-", "--csv", language="zh_CN.UTF-8", stdin=opened.fileno()) == (
             1,
@@ -1663,6 +1698,10 @@ async def test_an_export_leaves_a_device_unchanged_and_reports_its_error(
     assert json.loads(os.read(reader, 65536))["openid"] == ALICE["openid"]
     os.close(reader)
     assert stat.S_IMODE(os.stat(pipe).st_mode) == 0o644
+    for asked in (["users.csv"], ["--format", "csv"]):
+        done = run("users", "export", *asked, cwd=tmp_path, env=env)
+        text = done.stdout or (tmp_path / "users.csv").read_text()
+        assert [line.split(",")[1] for line in text.splitlines()] == ["openid", ALICE["openid"]]
     if sys.platform == "linux":
         done = run("users", "export", "/dev/full", cwd=tmp_path, env=env)
         assert (done.returncode, done.stderr) == (1, "/dev/full: No space left on device\n")

@@ -323,17 +323,20 @@ async def test_an_operator_has_the_same_by_a_command(
 # Keeping.
 
 
-async def add_events(rows: asyncpg.Connection, *kinds: str, days_ago: int, clock: Clock, ip: str | None = None) -> None:
+async def add_events(
+    rows: asyncpg.Connection, *kinds: str, days_ago: int, clock: Clock, ip: str | None = None, data: str = "{}"
+) -> None:
     """The oldest first, as they come: their ids are in the order of their times."""
     for kind in kinds:
         await rows.execute(
-            "INSERT INTO events (id, type, at, actor, ip) "
-            "VALUES ($1, $2, $3::timestamptz - make_interval(days => $4), 'system', $5::text::inet)",
+            "INSERT INTO events (id, type, at, actor, ip, data) "
+            "VALUES ($1, $2, $3::timestamptz - make_interval(days => $4), 'system', $5::text::inet, $6::text::jsonb)",
             uuid7(),
             kind,
             clock(),
             days_ago,
             ip,
+            data,
         )
 
 
@@ -373,6 +376,8 @@ async def test_addresses_become_networks(
     await rows.execute("UPDATE consents SET ip = '2001:db8:1:2::7'")
     for ip in ("203.0.113.7", "2001:db8:1:2::7", None):
         await add_events(rows, "user.banned", days_ago=0, clock=clock, ip=ip)
+    for data in ('{"browser_ip": "203.0.113.7"}', '{"browser_ip": null}'):
+        await add_events(rows, "scan.approved", days_ago=0, clock=clock, data=data)
     clock.advance(days=29)
     await sweep(services, page_size=2, pause=0)
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE masklen(ip) = 32") == 2, "not yet"
@@ -387,6 +392,8 @@ async def test_addresses_become_networks(
     assert {str(row["ip"]) for row in await rows.fetch("SELECT ip FROM consents")} == {"2001:db8:1::/48"}
     shortened = await rows.fetch("SELECT ip FROM events WHERE type = 'user.banned'")
     assert {str(row["ip"]) for row in shortened} == {"203.0.113.0/24", "2001:db8:1::/48", "None"}
+    of_scans = await rows.fetch("SELECT data->>'browser_ip' FROM events WHERE type = 'scan.approved' ORDER BY id")
+    assert [ip for (ip,) in of_scans] == ["203.0.113.0/24", None], "the browser's address, too"
 
 
 async def test_the_database_refuses_to_delete_or_change_events(rows: asyncpg.Connection, clock: Clock) -> None:

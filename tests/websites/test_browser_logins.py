@@ -652,6 +652,14 @@ async def an_administrators_sign_out_everywhere(house: House) -> None:
     assert (await house.root.ask("DELETE", f"/users/{house.alice.user_id}/sessions")).status_code == 204
 
 
+async def a_role_of_staff(house: House) -> None:
+    await house.root.change(house.alice.user_id, roles=["support"])
+
+
+async def another_role(house: House) -> None:
+    await house.root.change(house.alice.user_id, roles=["staff"])
+
+
 async def another_persons_proof(house: House) -> None:
     former = house.browser.client.cookies[COOKIE]
     tab = await house.browser.show(prompt="login")
@@ -774,6 +782,8 @@ ENDED, STAYS = False, True
         (a_split_of_another, STAYS, both(None)),
         (a_sign_out_of_all_other_devices, ENDED, both("signed_out_elsewhere")),
         (an_administrators_sign_out_everywhere, ENDED, both("administrator")),
+        (a_role_of_staff, ENDED, both("administrator")),
+        (another_role, STAYS, both(None)),
         (another_persons_proof, ENDED, both("signed_out")),
         (another_persons_typed_code, ENDED, both("signed_out")),
         (another_persons_proof_for_a_site_without_sso, STAYS, both(None)),

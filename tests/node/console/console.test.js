@@ -819,6 +819,9 @@ test('a service client is added, and its secret shown this once', async () => {
   await button('New secret: billing').click()
   await button('New secret', dialog()).click()
   assert.notEqual(await closeSecret(), secret)
+  await button('Connect: billing').click()
+  await dialog().getByText(`curl --user 'billing:SECRET' ${SERVICE_URL}/v1/users/USER_ID`).waitFor()
+  await button('Close', dialog()).click()
 })
 
 const ACCOUNT = { app_id: 'wxdev00000000000d4', kind: 'official_account', app_secret: 'a-secret-of-the-service-account', title: '店铺服务号' }
@@ -989,6 +992,31 @@ test('the overview draws what happened, with a label', async () => {
   assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in all [1-9]/)
   assert.equal(await charts.first().locator('rect').count(), 30)
   await page.locator('.tile', { hasText: 'Logins today' }).getByText('0 yesterday').waitFor()
+  await page.getByLabel('Time range').selectOption('7 days')
+  await page.getByRole('img', { name: /^Logins, of the last 7 days/ }).waitFor()
+  assert.equal(await charts.count(), 0)
+})
+
+test('the first steps of a new deployment are shown until all are done', async () => {
+  const steps = page.locator('section', { has: page.getByRole('heading', { name: 'First steps' }) })
+  await steps.getByText('Keep a copy of SECRET_KEY').waitFor()
+  await newcomer()
+  const guarded = { name: `guarded-${(number += 1)}`, scopes: ['users'] }
+  await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify(guarded) })
+  await page.reload()
+  await eventually(async () => assert.equal(await steps.getByText('done', { exact: true }).count(), 3))
+  await button('I have kept it').click()
+  await steps.waitFor({ state: 'detached' })
+  await page.reload()
+  await page.getByRole('img').first().waitFor()
+  assert.equal(await steps.count(), 0)
+})
+
+test('who is signed in without a name is told by the end of the openid', async () => {
+  const nameless = await logIn('nameless-administrator')
+  await change(nameless, { roles: ['admin'] })
+  await open({ by: nameless })
+  await page.locator('.who').getByText(`…${nameless.user.openid.slice(-6)}`).waitFor()
 })
 
 test('the days are those of the reader’s zone', async () => {

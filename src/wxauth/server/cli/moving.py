@@ -46,6 +46,7 @@ _JOINED: Final = Title(
     "仅凭 external_id 归入已有用户：{:,} 行。各行是否确为同一个人？如果两张表各自编号，请为 ID 加上前缀",
 )
 _LINE: Final = Title("line {}: {}", "第 {} 行: {}")
+_SKIPPED: Final = Title("skipped: {}", "已略去：{}")
 _OTHER_LINES: Final = Title("{} (line {})", "{}（第 {} 行）")
 _ONE_LINE: Final = Title("{:,} line: {}", "{:,} 行: {}")
 _SOME_LINES: Final = Title("{:,} lines: {}", "{:,} 行: {}")
@@ -101,6 +102,7 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: Sequen
 @click.option("--allow-admin", is_flag=True, help="Accept lines with the role admin, or that unban an administrator.")
 @click.option("--restore", is_flag=True, help="Accept lines whose user_id is that of an erased user.")
 @click.option("--join", is_flag=True, help="Accept lines that contradict the user whom only their external_id names.")
+@click.option("--skip-bad-fields", is_flag=True, help="Import lines without a bad name, picture, number or time.")
 @click.option("--quiet-events", is_flag=True, help="Write no events of what the file adds.")
 @json_option
 def import_command(
@@ -118,6 +120,7 @@ def import_command(
     allow_admin: bool,
     restore: bool,
     join: bool,
+    skip_bad_fields: bool,
     quiet_events: bool,
     as_json: bool,
 ) -> None:
@@ -135,6 +138,7 @@ def import_command(
         allow_admin=allow_admin,
         restore=restore,
         joins=join,
+        skips_bad_fields=skip_bad_fields,
         quiet_events=quiet_events,
         dry_run=dry_run,
     )
@@ -157,6 +161,8 @@ def import_command(
         faults = "; ".join(map(fault_text, refusal.faults))
         if refusal.others:
             faults = in_language(_OTHER_LINES, faults, ", ".join(map(str, refusal.others)))
+        if refusal.is_of_fields:
+            faults = in_language(_SKIPPED, faults)
         click.echo(f"{clear}{in_language(_LINE, refusal.number, faults)}", err=True)
 
     def progress(counts: Counts) -> None:
@@ -240,13 +246,17 @@ class _Progress:
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("-"))
-def export_command(file: Path) -> None:
-    """Export all users to FILE (- or no FILE: standard output), one identity a line of JSON.
+@click.option(
+    "--format", "form", type=click.Choice(["json", "csv"]), help="By default csv if FILE's name ends in .csv."
+)
+def export_command(file: Path, form: str | None) -> None:
+    """Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.
 
     The file is one consistent snapshot. Only its owner can read it: it holds names and numbers.
     """
+    is_csv = form == "csv" if form else file.suffix.lower() == ".csv"
     if str(file) == "-":
-        with_database(lambda database, _: export_users(database, sys.stdout.buffer.write))
+        with_database(lambda database, _: export_users(database, sys.stdout.buffer.write, is_csv=is_csv))
         sys.stdout.buffer.flush()
         return
     try:
@@ -257,7 +267,7 @@ def export_command(file: Path) -> None:
         raise click.UsageError(f"{file}: {exc.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as opened:
-            number = with_database(lambda database, _: export_users(database, opened.write))
+            number = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
     except OSError as exc:
         raise Failed(f"{file}: {exc.strerror}") from None
     click.echo(f"{number} identities", err=True)

@@ -74,9 +74,16 @@ _TRUNCATED: Final = f"{TRUNCATED.network_in_sql('ip')}::inet"
 _IS_NOT_TRUNCATED: Final = f"masklen(ip) > {TRUNCATED.length_in_sql('ip')}"
 _OPENED_TRUNCATED: Final = f"{TRUNCATED.network_in_sql('opened_ip')}::inet"
 _IS_OPENED_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {TRUNCATED.length_in_sql('opened_ip')}"
+# `scan.approved` has the address of the browser, too. Of other events, the expression is null.
+_BROWSER_IP: Final = "(CASE type WHEN 'scan.approved' THEN data->>'browser_ip' END)::inet"
+_IS_BROWSER_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {TRUNCATED.length_in_sql(_BROWSER_IP)}"
 _TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
-UPDATE events SET ip = {_TRUNCATED}
- WHERE id > :after AND id <= :until AND at < :older_than AND {_IS_NOT_TRUNCATED}
+UPDATE events
+   SET ip = CASE WHEN {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
+       data = CASE WHEN {_IS_BROWSER_NOT_TRUNCATED}
+                   THEN data || jsonb_build_object('browser_ip', {TRUNCATED.network_in_sql(_BROWSER_IP)}::text)
+                   ELSE data END
+ WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_NOT_TRUNCATED} OR {_IS_BROWSER_NOT_TRUNCATED})
 """)  # noqa: S608 - put together from constants
 # Locked rows are skipped and left to the next lap, because a sweep that waits for locks could deadlock.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""

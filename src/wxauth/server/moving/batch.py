@@ -74,6 +74,8 @@ class Options:
     """Erased users are restored."""
     joins: bool = False
     """An external_id joins identities even if they contradict each other."""
+    skips_bad_fields: bool = False
+    """Bad values of some fields count as null."""
     quiet_events: bool = False
     """What the file adds to new or stored users is not recorded as events, but the standing of stored users is."""
     dry_run: bool = False

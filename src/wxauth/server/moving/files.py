@@ -24,7 +24,7 @@ from wxauth.server.moving.faults import (
 from wxauth.server.moving.lines import Line
 
 _PIECE: Final = 64 * 1024
-_LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
+LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
 
 _ATTRIBUTE: Final = "attributes."
 """Followed by the name of an attribute, it is the name of a column."""
@@ -153,9 +153,9 @@ def is_field(name: str) -> bool:
 
 
 def _value(name: str, cell: str) -> object:
-    if name in _LISTS:
+    if name in LISTS and not cell.startswith('["'):  # as an export writes a list whose items contain |
         return cell.split("|")
-    if name in ("consents", "attributes"):
+    if name in (*LISTS, "consents", "attributes"):
         try:
             return from_json(cell)
         except ValueError:

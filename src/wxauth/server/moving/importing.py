@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from wxauth.errors import StorageUnavailable
@@ -18,7 +19,7 @@ from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Options
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.files import NumberedLine
 from wxauth.server.moving.import_rows import UserToImport, Wanted, apps_of_users, consents_known, find, lock
-from wxauth.server.moving.lines import Line
+from wxauth.server.moving.lines import SKIPPABLE, Line, without
 from wxauth.server.moving.made import Made, MadeOnDisk
 from wxauth.server.users.erasure_rows import are_waiting, erase_rest
 
@@ -37,6 +38,8 @@ class ImportRefusal(NamedTuple):
     faults: Sequence[Fault]
     others: Sequence[int] = ()
     """The earlier lines that it contradicts."""
+    is_of_fields: bool = False
+    """Whether only the fields of these faults are refused: the line is imported without them."""
 
 
 @dataclass(slots=True)
@@ -76,7 +79,7 @@ async def import_users(
         services: The parts of the service.
         lines: The lines with their numbers, as JSON.
         options: The options of the import.
-        refuse: Called for each refused line, in order.
+        refuse: Called for each refused line, in order, and for each whose bad fields are skipped.
         progress: Called after each batch.
         waiting: Called before a batch that the database did not take is tried again, with the reason and the seconds.
         pause: Waits so many seconds.
@@ -96,6 +99,11 @@ async def import_users(
                 counts.add(LineOutcome.BLANK)
                 continue
             line = [text] if isinstance(text, Fault) else Line.read(text, services.parts)
+            if options.skips_bad_fields and isinstance(text, bytes) and not isinstance(line, Line):
+                fields = {fault.field for fault in line}
+                if fields <= SKIPPABLE:
+                    refusals.append(ImportRefusal(number, line, is_of_fields=True))
+                    line = Line.read(without(text, fields), services.parts)
             if isinstance(line, Line):
                 readable.append((number, line))
             else:
@@ -115,8 +123,9 @@ async def import_users(
                 refusals.append(outcome)
             else:
                 counts.add(outcome)
-        for refusal in sorted(refusals):
-            counts.add(LineOutcome.REFUSED)
+        for refusal in sorted(refusals, key=attrgetter("number")):
+            if not refusal.is_of_fields:
+                counts.add(LineOutcome.REFUSED)
             refuse(refusal)
         progress(counts)
     return counts

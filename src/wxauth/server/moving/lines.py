@@ -1,7 +1,7 @@
 """The format of imports and exports: each line is a JSON object with one identity and its user."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from ipaddress import ip_interface
 from itertools import chain
@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
+from pydantic_core import from_json, to_json
 
 from wxauth.errors import Title, UnknownApp
 from wxauth.server.apps.registry import Apps
@@ -250,6 +251,15 @@ class Line(_Strict):
             return [NOT_JSON]
         fields = [".".join(part for part in error["loc"] if isinstance(part, str)) for error in errors]
         return [Fault(field, EXPECTED[field]) for field in dict.fromkeys(fields)]
+
+
+SKIPPABLE: Final = frozenset({"nickname", "avatar_url", "phone", "created_at", "identity_created_at", "last_login_at"})
+"""The fields without which a line says nothing else. The others say who somebody is, or what they may do."""
+
+
+def without(text: bytes, fields: Iterable[str]) -> bytes:
+    """The line with null in these fields."""
+    return to_json(from_json(text) | dict.fromkeys(fields))
 
 
 def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Title]]:

@@ -270,10 +270,10 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = N
    AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
-# A merge ends the sessions of websites, because a website must see the same user id as long as a session lasts.
 _END_OF_WEBSITES: Final = Statement[EndedSession]("""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
  WHERE user_id = :user_id AND client_id IS NOT NULL AND revoked_at IS NULL
+   AND (NOT :spares_console OR NOT EXISTS (SELECT FROM console_sessions WHERE session_id = sessions.id))
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
 # Takes the identity from the logins to sites of a user, or of these identities of the user, that no session has been
@@ -537,10 +537,26 @@ async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Act
 
 
 async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a user's website sessions and browsers' logins, because the user is about to be merged into another one."""
+    """End a user's website sessions and browsers' logins, because the user is about to be merged into another one.
+
+    A website must see the same user id as long as a session lasts.
+    """
+    reason = EndReason.MERGED
     await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
-    ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, now=now, reason=EndReason.MERGED)
-    await record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
+    ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, spares_console=False, now=now, reason=reason)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+
+
+async def end_logins_in_browsers(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a locked user's browsers' logins, website sessions, and approvals, because the user gets a role of staff.
+
+    Browsers in which others log in must be near the phone of staff. So were those of the console.
+    """
+    reason = EndReason.ADMINISTRATOR
+    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, app_ids=None, openids=None)
+    await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
+    ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, spares_console=True, now=now, reason=reason)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def end_sessions_of_identities(

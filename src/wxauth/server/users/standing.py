@@ -16,7 +16,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserStatus
-from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_sessions
+from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
 from wxauth.server.users.standing_rows import (
     LockedUser,
     lock_users,
@@ -163,8 +163,9 @@ async def change_standing(
     """Change the standing of a locked user, and record the change.
 
     A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
-    staff ends the console sessions. `why` is additional data of the event for a ban, or for the end of one. Without
-    `notes_reason`, the event does not contain the reason.
+    staff ends the console sessions; such a role ends what was logged in to in browsers, perhaps far from the phone.
+    `why` is additional data of the event for a ban, or for the end of one. Without `notes_reason`, the event does not
+    contain the reason.
     """
     changes: dict[EventType, Mapping[str, Any] | None] = {}
     if after.is_banned and _ban_of(after) != _ban_of(before):
@@ -186,10 +187,13 @@ async def change_standing(
         )
     for kind, data in changes.items():
         await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
+    was, will_be = STAFF_ROLES.intersection(before.roles), STAFF_ROLES.intersection(after.roles)
     if after.is_banned:
         await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
-    elif not STAFF_ROLES.intersection(before.roles) <= STAFF_ROLES.intersection(after.roles):
+    elif was - will_be:
         await end_console_sessions(transaction, user_id, by=by, now=now)
+    if will_be - was and not after.is_banned:
+        await end_logins_in_browsers(transaction, user_id, by=by, now=now)
     return StandingChange(user_id, by, list(changes))
 
 

@@ -5,7 +5,7 @@ import { h } from './dom.js'
 import { knownRoles } from './known.js'
 import { forgetTitles } from './names.js'
 import { report } from './overview.js'
-import { act, code, copier, dialog, field, list, load, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
+import { act, code, copier, dialog, field, list, load, popUp, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
@@ -71,16 +71,7 @@ function acts(app, reload) {
 
 function showReport(app) {
   const place = h('div', {})
-  const element = h(
-    'dialog',
-    { class: 'wide', 'aria-labelledby': 'dialog-title' },
-    h('h2', { id: 'dialog-title' }, actOn('check', app.app_id)),
-    place,
-    h('p', { class: 'acts' }, act('close', () => element.close())),
-  )
-  element.addEventListener('close', () => element.remove())
-  document.body.append(element)
-  element.showModal()
+  popUp(actOn('check', app.app_id), place, { size: 'wide' })
   load(place, () => post(`${path(app)}/check`), report)
 }
 

@@ -9,7 +9,7 @@ const BELOW = 24
 const ABOVE = 20
 
 /** The caption of these days, with the reader's time zone. */
-export const lastDays = () => text('lastDays', { zone: zone() })
+export const lastDays = (days) => text('lastDays', { n: days.length, zone: zone() })
 
 /** A chart of one number per day. Its label describes it in words. */
 export function chart(title, days, name) {
@@ -18,7 +18,7 @@ export function chart(title, days, name) {
   const sum = values.reduce((one, other) => one + other, 0)
   const step = WIDTH / days.length
   const height = (value) => ((HEIGHT - BELOW - ABOVE) * value) / most
-  const label = `${title}, ${lastDays()}: ${text('inAll')} ${number(sum)}, ${text('most')} ${number(Math.max(...values))}`
+  const label = `${title}, ${lastDays(days)}: ${text('inAll')} ${number(sum)}, ${text('most')} ${number(Math.max(...values))}`
   const bars = days.map((day, place) =>
     svg(
       'rect',
@@ -44,7 +44,7 @@ export function chart(title, days, name) {
     written(0, 'start', days[0].date.slice(5)),
     written(WIDTH, 'end', days.at(-1).date.slice(5)),
   )
-  return h('figure', { class: 'card' }, h('figcaption', {}, h('h2', {}, title), h('span', { class: 'quiet' }, lastDays())), drawing)
+  return h('figure', { class: 'card' }, h('figcaption', {}, h('h2', {}, title), h('span', { class: 'quiet' }, lastDays(days))), drawing)
 }
 
 function titled(words) {

@@ -1,7 +1,7 @@
 // The frame: signing in, and the sections. The URL's fragment names the current view, so that it can be sent to a
 // colleague.
 
-import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
+import { administrator, claims, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
 import { showApps } from './apps.js'
 import { h } from './dom.js'
 import { showEvents } from './events.js'
@@ -77,7 +77,7 @@ function frame() {
       h(
         'div',
         { class: 'who' },
-        h('span', { class: 'quiet', title: user.id }, `${text('signedInAs')} ${user.nickname ?? user.id}`),
+        h('span', { class: 'quiet', title: user.id }, `${text('signedInAs')} ${user.nickname ?? `…${claims().openid.slice(-6)}`}`),
         languageButton(),
         out,
       ),

@@ -1,16 +1,37 @@
 // The overview: numbers, the latest events, and problems.
 
-import { get, mayAdminister } from './api.js'
+import { claims, get, mayAdminister } from './api.js'
 import { chart, lastDays } from './chart.js'
 import { h } from './dom.js'
-import { act, facts, load, part, table, tag, time, whole } from './parts.js'
+import { act, copier, facts, field, load, part, table, tag, time, whole } from './parts.js'
 import { number, text } from './texts.js'
 import { webhooksAndTheirOldest } from './webhooks.js'
 
+const RANGES = [7, 30, 90, 365]
+const KEY_IS_KEPT = 'wxauth.secret-key-is-kept' // nobody but a person knows
+
 export function showOverview(main) {
+  const first = h('div', {})
   const numbers = h('div', { class: 'numbers' })
-  main.append(numbers)
-  load(numbers, () => get('/numbers', { days: 30, utc_offset: -new Date().getTimezoneOffset() }), ({ users, sessions, days }) => [
+  const range = field({ name: 'range', label: text('range'), type: 'select', value: '30', options: RANGES.map((n) => [String(n), text('days', { n })]) })
+  range.element.classList.add('list-field')
+  const drawn = () => load(numbers, () => get('/numbers', { days: range.value(), utc_offset: -new Date().getTimezoneOffset() }), draw)
+  range.control.addEventListener('change', drawn)
+  main.append(first, range.element, numbers)
+  drawn()
+  if (!mayAdminister()) return
+  firstSteps(first)
+  const deliveries = h('div', {})
+  const checks = h('div', {})
+  const again = act('runChecks', () => check(), { kind: 'small' })
+  const check = () => load(checks, () => get('/check'), report)
+  main.append(deliveries, part(text('checks'), h('p', {}, again), checks))
+  load(deliveries, webhooksAndTheirOldest, (found) => (found.length ? part(text('oldestDelivery'), oldest(found)) : null))
+  check()
+}
+
+function draw({ users, sessions, days }) {
+  return [
     h(
       'div',
       { class: 'tiles' },
@@ -21,16 +42,35 @@ export function showOverview(main) {
     ),
     h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
     asTable(days),
-  ])
-  if (!mayAdminister()) return
-  const deliveries = h('div', {})
-  const checks = h('div', {})
-  const again = act('runChecks', () => check(), { kind: 'small' })
-  const check = () => load(checks, () => get('/check'), report)
-  main.append(part(text('oldestDelivery'), deliveries), part(text('checks'), h('p', {}, again), checks))
-  load(deliveries, webhooksAndTheirOldest, (found) => oldest(found))
-  check()
+  ]
 }
+
+/** What a new deployment still lacks, step by step, with what to paste. Nothing once all is done. */
+async function firstSteps(place) {
+  const { iss, aud } = claims()
+  const answers = await Promise.all([get('/apps'), get('/clients'), get('/users', { limit: 2 })]).catch(() => null)
+  if (!answers) return // the numbers say what is wrong
+  const [apps, clients, users] = answers.map(({ items }) => items)
+  const appId = apps.find(({ is_default }) => is_default)?.app_id ?? apps[0]?.app_id ?? 'wx…'
+  const steps = [
+    [apps.length > 0, 'stepApp', h('a', { href: '#/apps' }, text('apps'))],
+    [clients.some(({ name }) => !name.startsWith('wxauth')), 'stepClient', pasted(`BearerGuard(issuer="${iss}", audience="${aud}")`)],
+    [users.length > 1, 'stepLogin', pasted(`createAuth({ baseURL: '${iss}', appId: '${appId}' })`)],
+    [localStorage.getItem(KEY_IS_KEPT) !== null, 'stepKey', keptButton(place)],
+  ]
+  if (steps.every(([isDone]) => isDone)) return place.replaceChildren()
+  const step = ([isDone, name, how]) =>
+    h('li', {}, tag(text(isDone ? 'stepDone' : 'stepOpen'), isDone ? 'ok' : 'note'), ' ', text(name), isDone ? null : h('div', {}, how))
+  place.replaceChildren(part(text('firstSteps'), h('ol', { class: 'steps' }, steps.map(step))))
+}
+
+const pasted = (line) => h('p', { class: 'beside command' }, h('code', {}, line), copier(line))
+
+const keptButton = (place) =>
+  act('keyIsKept', () => {
+    localStorage.setItem(KEY_IS_KEPT, new Date().toISOString())
+    firstSteps(place)
+  }, { kind: 'small' })
 
 /** A number; that of a day with the one of the day before. */
 const tile = (name, value, before) =>
@@ -42,7 +82,7 @@ const asTable = (days) =>
     {},
     h('summary', {}, text('asTable')),
     table(
-      lastDays(),
+      lastDays(days),
       [text('day'), text('newUsers'), text('logins')],
       days.toReversed().map((day) => [whole(day.date), number(day.new_users), number(day.logins)]),
     ).elements,

@@ -305,14 +305,15 @@ export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
 export function showSecret(name, secret) {
   const input = h('input', { id: 'secret', type: 'password', readOnly: true, value: secret, autocomplete: 'off' })
   const show = act('showSecret', () => (input.type = input.type === 'password' ? 'text' : 'password'))
-  const element = h(
-    'dialog',
-    { 'aria-labelledby': 'dialog-title' },
-    h('h2', { id: 'dialog-title' }, text('secretOf', { name })),
-    h('p', {}, text('secretOnce')),
-    h('div', { class: 'field' }, h('label', { htmlFor: 'secret' }, text('secret')), input),
-    h('p', { class: 'acts' }, show, copier(secret), act('close', () => element.close(), { kind: 'primary' })),
-  )
+  const labelled = h('div', { class: 'field' }, h('label', { htmlFor: 'secret' }, text('secret')), input)
+  popUp(text('secretOf', { name }), [h('p', {}, text('secretOnce')), labelled], { acts: [show, copier(secret)] })
+}
+
+/** Show something in a dialog that only closes. */
+export function popUp(title, content, { acts = [], size } = {}) {
+  const close = act('close', () => element.close(), { kind: 'primary' })
+  const heading = h('h2', { id: 'dialog-title' }, title)
+  const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, heading, content, h('p', { class: 'acts' }, acts, close))
   element.addEventListener('close', () => element.remove())
   document.body.append(element)
   element.showModal()

@@ -1,9 +1,9 @@
 // The section about service clients and sites.
 
-import { get, patch, post, remove } from './api.js'
+import { claims, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { appField } from './known.js'
-import { act, code, dialog, field, group, list, showSecret, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
+import { act, code, copier, dialog, facts, field, group, list, popUp, showSecret, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
@@ -52,6 +52,7 @@ function acts(client, reload) {
   )
   return [
     act('change', () => ask(client, reload), { kind: 'small', label: of('change') }),
+    act('connect', () => connect(client), { kind: 'small', label: of('connect') }),
     client.is_public ? null : newSecret,
     act(
       'remove',
@@ -63,6 +64,24 @@ function acts(client, reload) {
       { kind: 'small danger', label: of('remove') },
     ),
   ].filter(Boolean)
+}
+
+/** What to enter at the client's end, in the forms that most products have. */
+function connect({ name, is_public, redirect_uris, device, scopes }) {
+  const { iss } = claims()
+  const isSite = redirect_uris.length > 0 || device
+  const basic = `curl --user '${name}:SECRET' ${iss}`
+  const lines = isSite
+    ? [`OIDC_ISSUER=${iss}`, `OIDC_CLIENT_ID=${name}`, is_public ? null : 'OIDC_CLIENT_SECRET=', `OIDC_SCOPES="${scopes.join(' ')}"`].filter(Boolean)
+    : [scopes.includes('users') ? `${basic}/v1/users/USER_ID` : `${basic}/v1/introspect --data token=TOKEN`]
+  const ends = { Discovery: '.well-known/openid-configuration', Authorization: 'v1/authorize', Token: 'v1/token', Userinfo: 'v1/userinfo', JWKS: '.well-known/jwks.json', 'End session': 'v1/end_session' }
+  const written = lines.join('\n')
+  const content = [
+    is_public ? null : h('p', {}, text('connectSecret')),
+    h('pre', {}, written),
+    isSite ? facts(Object.entries(ends).map(([what, end]) => [what, code(`${iss}/${end}`)])) : null,
+  ]
+  popUp(text('connectTitle', { name }), content, { acts: [copier(written)], size: 'wide' })
 }
 
 function ask(client, reload) {

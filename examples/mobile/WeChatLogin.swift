@@ -1,0 +1,18 @@
+// With WechatOpenSDK.
+let state = UUID().uuidString
+let request = SendAuthReq()
+request.scope = "snsapi_userinfo"
+request.state = state
+WXApi.send(request)
+
+func onResp(_ response: BaseResp) {                       // WXApiDelegate
+    guard let auth = response as? SendAuthResp, auth.errCode == 0, auth.state == state, let code = auth.code else { return }
+    var login = URLRequest(url: URL(string: "https://auth.example.com/v1/login")!)
+    login.httpMethod = "POST"
+    login.setValue("application/json", forHTTPHeaderField: "Content-Type")
+    login.httpBody = try? JSONEncoder().encode(["code": code, "app_id": "wx2b3c4d5e6f7a8b9c"])
+    URLSession.shared.dataTask(with: login) { data, answer, _ in
+        guard (answer as? HTTPURLResponse)?.statusCode == 200 else { return } // title: for the user
+        // access_token, refresh_token, user
+    }.resume()
+}

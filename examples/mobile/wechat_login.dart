@@ -1,0 +1,11 @@
+// With fluwx and http.
+final state = const Uuid().v4();
+fluwx.addSubscriber((response) async {
+  if (response is! WeChatAuthResponse || response.errCode != 0 || response.state != state) return;
+  final answer = await http.post(Uri.parse('https://auth.example.com/v1/login'),
+      headers: {'Content-Type': 'application/json'},
+      body: jsonEncode({'code': response.code, 'app_id': 'wx2b3c4d5e6f7a8b9c'}));
+  final body = jsonDecode(utf8.decode(answer.bodyBytes));
+  if (answer.statusCode != 200) throw Exception(body['title']); // for the user
+});
+await fluwx.authBy(which: NormalAuth(scope: 'snsapi_userinfo', state: state));
