@@ -37,8 +37,7 @@ from wxauth.server.users.admin import (
     split_user,
 )
 from wxauth.server.users.bodies import OpenSessionAnswer, Reason, UserDetailAnswer, user_detail_answer, users_answer
-from wxauth.server.users.search_terms import term_of
-from wxauth.server.users.typed_phones import possible_numbers
+from wxauth.server.users.search_terms import possible_numbers, term_of
 from wxauth.server.users.user_rows import UserSearch
 
 

@@ -1,6 +1,7 @@
 """The model of a user: the fields that every room reads."""
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, Self
@@ -55,7 +56,7 @@ class UserFields(SQLModel):
     """The operator's own facts about the user; null means the same as empty: see `attributes/`."""
     erase_at: datetime | None = Field(sa_type=TIME)
     """When housekeeping erases the user, who has asked for it; null for everybody else. Until then the user has no
-    session, and nobody merges or splits them: see `users/leaving.py`."""
+    session, and nobody merges or splits them: see `users/erasing.py`."""
 
     @property
     def phone_verified(self) -> bool | None:
@@ -89,5 +90,14 @@ ORIGIN: Final = """COALESCE(
            (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
            (SELECT unionids.came_from FROM identities JOIN unionids USING (unionid)
              WHERE app_id = :app_id AND openid = :openid))"""
-"""SQL for the origin of what an identity does now, for `users/origins.py`: the former id with which it, or else its
+"""SQL for the origin of what an identity does now, for `users/origin_rows.py`: the former id with which it, or else its
 unionid, came to the user by a merge. Null if it is the user's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user together with one of their identities."""
+
+    user_id: UUID
+    app_id: str
+    openid: str

@@ -34,8 +34,8 @@ from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.rows import sweep_messages
 from wxauth.server.sessions.rows import delete_console_sessions
+from wxauth.server.users.erasing import erase_next_due
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
-from wxauth.server.users.leaving import erase_next_due
 from wxauth.server.users.standing import lift_bans
 from wxauth.server.websites.browser_login_rows import sweep_browser_logins
 from wxauth.server.websites.browser_logins import proved_after

@@ -19,14 +19,13 @@ from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import MAX_ROLES, UserFields
+from wxauth.server.core.users import MAX_ROLES, Person, UserFields
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.risk import Risk, judge_login
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.sessions.devices import Device
-from wxauth.server.users.person import Person
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 _NO_UNIONID = "WeChat gave no unionid, and this app requires one"

@@ -21,14 +21,12 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.core.users import UserFields, UserStatus
+from wxauth.server.core.users import Person, UserFields, UserStatus
 from wxauth.server.login.login_rows import LoggedIn
 from wxauth.server.profile.nicknames import Nicknames
-from wxauth.server.users.flags import record_flag
-from wxauth.server.users.person import Person
 from wxauth.server.users.standing import Standing, change_standing, lock_standing
 from wxauth.server.users.standing_rows import is_banned, note_judged, note_judged_in
-from wxauth.server.users.user_rows import lock_user_of
+from wxauth.server.users.user_rows import lock_user_of, record_flag
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.opinions import Opinions
 

@@ -28,7 +28,7 @@ from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import ATTRIBUTES, NOT_JSON, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Reason, Role
-from wxauth.server.users.typed_phones import number_in
+from wxauth.server.users.search_terms import number_in
 from wxauth.server.web import bodies
 from wxauth.server.wechat.person_data import is_placeholder
 

@@ -407,5 +407,5 @@ async def _bind(
 
 
 async def _note_proof(transaction: Transaction, answer: StoredAnswer) -> None:
-    """Note which identity has proved its user's number, for a split: see `users/origins.py`."""
+    """Note which identity has proved its user's number, for a split: see `users/origin_rows.py`."""
     await transaction.run(_PROVE, app_id=answer.app_id, openid=answer.openid, proved_at=answer.asked_at)

@@ -13,6 +13,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType, record_event
+from wxauth.server.core.users import Person
 from wxauth.server.pictures.check_rows import (
     Check,
     is_picture_of,
@@ -21,7 +22,6 @@ from wxauth.server.pictures.check_rows import (
     sweep_checks,
     take_check,
 )
-from wxauth.server.users.person import Person
 from wxauth.server.users.user_rows import clear_fields, lock_user_of
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.opinions import Opinions

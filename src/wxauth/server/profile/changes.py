@@ -7,12 +7,11 @@ from wxauth.errors import InvalidToken
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.users import UserInSession
+from wxauth.server.core.users import Person, UserInSession
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.profile.rows import store_profile
 from wxauth.server.users.account import Caller
-from wxauth.server.users.person import Person
 
 log = get_logger()
 

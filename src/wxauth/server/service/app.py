@@ -66,7 +66,7 @@ from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import user_routes
-from wxauth.server.users import account_routes, admin_routes, consent_routes, listing_routes
+from wxauth.server.users import account_routes, admin_routes, listing_routes
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
@@ -93,7 +93,6 @@ _ROUTERS: Final = (
     account_routes.router,
     leaving_routes.router,
     identity_routes.router,
-    consent_routes.router,
     own_data_routes.router,
     profile_routes.router,
     phone_routes.router,

@@ -22,7 +22,7 @@ from wxauth.server.sessions.rows import (
     user_in_session,
 )
 from wxauth.server.users import erasing
-from wxauth.server.users.leaving import leave_later
+from wxauth.server.users.erasing import leave_later
 from wxauth.server.users.standing import UserIsGone, locked_user
 from wxauth.server.web.paging import Page
 from wxauth.tokens.claims import Principal

@@ -1,11 +1,19 @@
-"""`/v1/me`: users read their account, and list and end their sessions."""
+"""`/v1/me`: users read their account, list and end their sessions, and list, give and withdraw consents."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Query
 
-from wxauth.errors import NotFound, Title
+from wxauth.errors import InvalidRequest, NotFound, RateLimited, Title
+from wxauth.server.consents import consents
+from wxauth.server.consents.bodies import (
+    ConsentsAnswer,
+    ConsentsQuery,
+    ConsentsRequest,
+    consent_answers,
+)
+from wxauth.server.consents.rows import holding_consents, newest_consents
 from wxauth.server.users import account
 from wxauth.server.users.bodies import (
     SessionsAnswer,
@@ -14,9 +22,10 @@ from wxauth.server.users.bodies import (
     open_session_answer,
     user_answer,
 )
-from wxauth.server.users.callers import CallerDep, CallerWhoEndsDep
+from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import Page
 
 router = Router("me")
 
@@ -53,3 +62,50 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Idempotent."""
     await account.end_my_session(database, clock, caller, session_id)
+
+
+_NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
+
+
+@router.get("/v1/me/consents", summary=Title("List my consents", "查看我同意过的协议"))
+async def list_my_consents(
+    caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
+) -> ConsentsAnswer:
+    """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
+    found = await newest_consents(database, caller.user.id, limit=query.limit + 1, after=query.after)
+    page = Page.by_time(found, query.limit, lambda consent: (consent.given_at, consent.id))
+    return {"items": consent_answers(page.items), "next_cursor": page.next_cursor}
+
+
+@router.post("/v1/me/consents", summary=Title("Give consent", "同意协议"), failures=[_NOT_IN_FORCE, RateLimited])
+async def give_my_consents(
+    caller: CallerInTurnDep,
+    body: ConsentsRequest,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    device: DeviceDep,
+) -> ConsentsAnswer:
+    """Record the caller's consent to these documents, in the versions in force.
+
+    Idempotent. The answer lists the caller's consents to documents in force. After 20 consents in an hour, the next one
+    is `rate_limited`.
+    """
+    in_force = settings.consents
+    consents.check_in_force(body.root, in_force)
+    await consents.give_consents(database, caller.user, body.root, ip=device.ip, now=clock())
+    holding = await holding_consents(database, caller.user.id, in_force)
+    return {"items": consent_answers(holding), "next_cursor": None}
+
+
+@router.delete(
+    "/v1/me/consents/{document}",
+    summary=Title("Withdraw consent", "撤回同意"),
+    failures=[NotFound("this document has not been agreed to")],
+)
+async def withdraw_my_consent(
+    caller: CallerInTurnDep, document: str, database: DatabaseDep, clock: ClockDep, device: DeviceDep
+) -> None:
+    """Withdraw the caller's consent to a document. It stays in the list, with the time of withdrawal."""
+    user = caller.user
+    await consents.withdraw(database, user.id, document, app_id=user.app_id, ip=device.ip, now=clock())

@@ -25,7 +25,7 @@ from wxauth.server.sessions.rows import (
     past_sessions,
 )
 from wxauth.server.users import erasing, user_rows
-from wxauth.server.users.leaving import cancel_leaving
+from wxauth.server.users.erasing import cancel_leaving
 from wxauth.server.users.merging import merge_by_operator
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.splitting import split

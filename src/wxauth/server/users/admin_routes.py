@@ -34,10 +34,8 @@ from wxauth.server.users.bodies import (
     users_answer,
 )
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
-from wxauth.server.users.masked_phones import with_masked_phone
-from wxauth.server.users.search_terms import id_in, term_of
+from wxauth.server.users.search_terms import id_in, possible_numbers, term_of, with_masked_phone
 from wxauth.server.users.staff_reads import Read, StaffReads
-from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide

@@ -1,12 +1,8 @@
-"""Erasure of what is stored about a person besides the user: consents, refused logins, data in the audit trail.
-
-Up to a thousand rows are erased in the transaction that deletes the user. The rest is recorded in `erasures`, with a
-row for each id of the person, and is erased in pages. Until then it is hidden: consents are read by their user's ids,
-`find_events` leaves out the data of an erased person's events, and `find_refusals` leaves out their refused logins.
-"""
+"""The statements that erase users: at once, after the days of grace, and in pages for what is left."""
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -145,3 +141,22 @@ async def _erase_page(
         about_after, acted_after = (about[-1] if about else about_after), (acted[-1] if acted else acted_after)
         await transaction.run(_GO_ON, user_id=user_id, about_after=about_after, acted_after=acted_after)
     return number
+
+
+# The caller has locked the user.
+_SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
+# A row that is locked is skipped until the next time, because the person may just be staying. A row that has just been
+# changed is checked again. A ban would end with the erasure: who is banned stays until the ban is over.
+_LOCK_NEXT_DUE: Final = Statement[UUID]("""
+SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
+""")
+
+
+async def set_erase_at(transaction: Transaction, user_id: UUID, erase_at: datetime | None) -> None:
+    """Set when a locked user is erased; None: not at all."""
+    await transaction.run(_SET, user_id=user_id, erase_at=erase_at)
+
+
+async def lock_next_due(transaction: Transaction, *, now: datetime) -> UUID | None:
+    """Lock a user whose time has come, the earliest first; None if there is none."""
+    return await transaction.value(_LOCK_NEXT_DUE, now=now)

@@ -24,8 +24,7 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
-from wxauth.server.users.belongings_rows import belongings_of, record_moved
-from wxauth.server.users.leaving import cancel_leaving, check_may_enter
+from wxauth.server.users.erasing import cancel_leaving, check_may_enter
 from wxauth.server.users.merging_rows import (
     are_split,
     current_user,
@@ -36,6 +35,7 @@ from wxauth.server.users.merging_rows import (
     note_ban,
     people_of,
 )
+from wxauth.server.users.origin_rows import belongings_of, record_moved
 from wxauth.server.users.standing import (
     ADMIN,
     Standing,

@@ -17,9 +17,8 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import PROFILE
 from wxauth.server.sessions.rows import end_sessions_of_identities
-from wxauth.server.users.belongings_rows import Belongings, belongings_of, record_moved
 from wxauth.server.users.merging_rows import current_user
-from wxauth.server.users.origins import Parting, Side
+from wxauth.server.users.origin_rows import Belongings, Parting, Side, belongings_of, record_moved
 from wxauth.server.users.splitting_rows import split_consents, split_user
 from wxauth.server.users.standing import lock_standing
 

@@ -18,8 +18,8 @@ from wxauth.server.core.background import Gathering
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.parts import part
 from wxauth.server.core.trail import Actor, EventType
+from wxauth.server.users.listing_rows import StaffRead, store_reads
 from wxauth.server.users.search_terms import Term
-from wxauth.server.users.staff_read_rows import StaffRead, store_reads
 
 STORE_PAUSE_SECONDS: Final = 1.0
 """Seconds between two stores."""

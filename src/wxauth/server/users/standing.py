@@ -49,7 +49,7 @@ class Standing:
     banned_until: datetime | None = None
     """When the ban ends by itself; None for a ban without an end."""
     erase_at: datetime | None = None
-    """When the user is erased, who has asked for it. Only `users/leaving.py` changes that."""
+    """When the user is erased, who has asked for it. Only `users/erasing.py` changes that."""
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:

@@ -9,8 +9,7 @@ from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import IS_ADMINISTRATOR
-from wxauth.server.users.person import Person
+from wxauth.server.core.users import IS_ADMINISTRATOR, Person
 
 
 class LockedUser(SQLModel):

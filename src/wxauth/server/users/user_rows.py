@@ -1,22 +1,24 @@
 """The stored users: searching, reading and deleting them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from itertools import chain, repeat
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlmodel import SQLModel
 from typing_extensions import TypedDict
 
+from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import LAST_ID
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import USER, UserFields, UserStatus
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.users import USER, Person, UserFields, UserStatus
 from wxauth.server.users.search_terms import id_in
 from wxauth.server.users.standing import ADMIN
 
@@ -265,3 +267,26 @@ def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUs
     return Statement[ListedUser](
         f"{_WITH_IDENTITIES} WHERE users.id < :before AND users.id >= :floor{fits} ORDER BY users.id DESC LIMIT :limit"
     )
+
+
+log = get_logger()
+
+
+async def record_flag(
+    database: Database, person: Person, kind: EventType, data: Mapping[str, Any], *, now: datetime
+) -> None:
+    """Record an event about the identity's user, unless they have been erased.
+
+    If the database is unavailable, only the log has it.
+    """
+    log.warning(kind.logged, user_id=person.user_id, app_id=person.app_id, **data)
+    try:
+        async with database.begin() as transaction:
+            # Whose the identity is now: the user may have been merged meanwhile.
+            user_id = await lock_user_of(transaction, app_id=person.app_id, openid=person.openid)
+            if user_id is not None:
+                await record_event(
+                    transaction, kind, by=SYSTEM, at=now, user_id=user_id, app_id=person.app_id, data=data
+                )
+    except StorageUnavailable:
+        log.error("event_not_recorded", type=kind, user_id=person.user_id, reason=StorageUnavailable.code)
