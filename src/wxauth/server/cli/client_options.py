@@ -6,10 +6,10 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from wxauth.server.attributes.attributes import typed_attribute
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, WrongClient
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES
+from wxauth.server.users.attributes import typed_attribute
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from wxauth.errors import NotFound
-from wxauth.server.attributes.attributes import WrongAttributes, check_patch, typed_attribute
 from wxauth.server.cli.moving import export_command, import_command
 from wxauth.server.cli.options import confirm, more, page_options, text_option, time_option, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show, to_the_minute
@@ -36,6 +35,7 @@ from wxauth.server.users.admin import (
     read_user,
     split_user,
 )
+from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
 from wxauth.server.users.bodies import OpenSessionAnswer, Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.search_terms import possible_numbers, term_of
 from wxauth.server.users.user_rows import UserSearch

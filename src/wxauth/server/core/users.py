@@ -53,7 +53,7 @@ class UserFields(SQLModel):
     """The present consents, document → version; null means the same as empty. They are stored here so that a login
     reads no other table."""
     attributes: dict[str, Any] | None = Field(sa_type=JSONB)
-    """The operator's own facts about the user; null means the same as empty: see `attributes/`."""
+    """The operator's own facts about the user; null means the same as empty: see `users/attributes.py`."""
     erase_at: datetime | None = Field(sa_type=TIME)
     """When housekeeping erases the user, who has asked for it; null for everybody else. Until then the user has no
     session, and nobody merges or splits them: see `users/erasing.py`."""

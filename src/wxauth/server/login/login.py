@@ -24,7 +24,6 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.apps.registry import Apps
-from wxauth.server.consents.consents import give_consents, missing_from
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -43,6 +42,7 @@ from wxauth.server.sessions.lifetimes import app_session_lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.account import Caller
+from wxauth.server.users.consents import give_consents, missing_from
 from wxauth.server.web.answers import WECHAT_FAILURES, Failure
 from wxauth.server.wechat.client import WeChat
 

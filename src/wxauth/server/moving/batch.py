@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from wxauth.server.attributes.attributes import WrongAttributes, changed_names, patched
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.trail import OPERATOR, EventType
@@ -19,6 +18,7 @@ from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import ConsentsNoted, Found, UserToImport, add_events, store
 from wxauth.server.moving.lines import Line, later
 from wxauth.server.moving.made import ConsentKey, GivenFields, IdentityKey, Made, MadeIdentity
+from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.server.users.standing import ADMIN, Standing, StandingChange, change_standing
 
 _A_MOMENT: Final = timedelta(microseconds=1)

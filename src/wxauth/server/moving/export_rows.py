@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
-from wxauth.server.consents.rows import ids_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import UserFields
+from wxauth.server.users.consent_rows import ids_of
 
 _PAGE_SIZE: Final = 1000
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})

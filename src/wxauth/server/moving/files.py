@@ -8,7 +8,6 @@ from typing import IO, Final, Literal
 
 from pydantic_core import from_json, to_json
 
-from wxauth.server.attributes.attributes import typed_attribute
 from wxauth.server.core.users import ATTRIBUTE_NAME
 from wxauth.server.moving.faults import (
     MAX_LINE,
@@ -22,6 +21,7 @@ from wxauth.server.moving.faults import (
     Fault,
 )
 from wxauth.server.moving.lines import Line
+from wxauth.server.users.attributes import typed_attribute
 
 _PIECE: Final = 64 * 1024
 LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
-from wxauth.server.consents.rows import PRESENT_CONSENTS
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement, row_of
 from wxauth.server.core.users import IS_ADMINISTRATOR, UserFields
+from wxauth.server.users.consent_rows import PRESENT_CONSENTS
 from wxauth.server.users.standing_rows import LockedUser
 
 

@@ -22,11 +22,11 @@ from pydantic_core import from_json, to_json
 
 from wxauth.errors import Title, UnknownApp
 from wxauth.server.apps.registry import Apps
-from wxauth.server.attributes.bodies import AttributesPatch
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import ATTRIBUTES, NOT_JSON, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
+from wxauth.server.users.attributes import AttributesPatch
 from wxauth.server.users.bodies import Reason, Role
 from wxauth.server.users.search_terms import number_in
 from wxauth.server.web import bodies

@@ -8,10 +8,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.server.attributes.bodies import ShownAttributes
 from wxauth.server.clients.models import Scope
 from wxauth.server.siblings.bodies import ShortText
 from wxauth.server.siblings.rows import UserForSiblings
+from wxauth.server.users.attributes import ShownAttributes
 from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer, Reason, ShownEraseAt
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownNickname, ShownPictureUrl, ShownUserId, Time
 

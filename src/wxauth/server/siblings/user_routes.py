@@ -6,7 +6,6 @@ from uuid import UUID
 from fastapi import Depends
 
 from wxauth.errors import InsufficientRole, NotFound, Title
-from wxauth.server.attributes.bodies import AttributesRequest
 from wxauth.server.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserStatus
@@ -21,6 +20,7 @@ from wxauth.server.siblings.user_bodies import (
 )
 from wxauth.server.users.admin import UserChange, change_attributes, change_user, end_all_sessions
 from wxauth.server.users.admin_routes import NO_SUCH_USER
+from wxauth.server.users.attributes import AttributesRequest
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.users.user_rows import IdentityJson
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep

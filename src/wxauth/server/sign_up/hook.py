@@ -13,8 +13,6 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import SignUpRefused, SignUpUnavailable
-from wxauth.server.attributes.attributes import patched
-from wxauth.server.attributes.bodies import AttributesPatch
 from wxauth.server.clients.clients import TITLE
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.ids import new_id
@@ -29,6 +27,7 @@ from wxauth.server.events.signatures import signed_headers
 from wxauth.server.login.login_rows import Welcome
 from wxauth.server.moving.lines import ExternalId
 from wxauth.server.profile.bodies import Nickname
+from wxauth.server.users.attributes import AttributesPatch, patched
 from wxauth.server.users.bodies import Role
 from wxauth.server.wechat.client import WeChatIdentity
 

@@ -6,15 +6,7 @@ from uuid import UUID
 from fastapi import Query
 
 from wxauth.errors import InvalidRequest, NotFound, RateLimited, Title
-from wxauth.server.consents import consents
-from wxauth.server.consents.bodies import (
-    ConsentsAnswer,
-    ConsentsQuery,
-    ConsentsRequest,
-    consent_answers,
-)
-from wxauth.server.consents.rows import holding_consents, newest_consents
-from wxauth.server.users import account
+from wxauth.server.users import account, consents
 from wxauth.server.users.bodies import (
     SessionsAnswer,
     SessionsQuery,
@@ -23,6 +15,13 @@ from wxauth.server.users.bodies import (
     user_answer,
 )
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep
+from wxauth.server.users.consent_rows import holding_consents, newest_consents
+from wxauth.server.users.consents import (
+    ConsentsAnswer,
+    ConsentsQuery,
+    ConsentsRequest,
+    consent_answers,
+)
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import Page

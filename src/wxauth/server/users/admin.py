@@ -8,8 +8,6 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginTooOld, NotFound, StorageUnavailable
-from wxauth.server.attributes.attributes import Attributes, WrongAttributes, patch_attributes
-from wxauth.server.consents.rows import ConsentRow, newest_consents
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import EventFields
@@ -25,6 +23,8 @@ from wxauth.server.sessions.rows import (
     past_sessions,
 )
 from wxauth.server.users import erasing, user_rows
+from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
+from wxauth.server.users.consent_rows import ConsentRow, newest_consents
 from wxauth.server.users.erasing import cancel_leaving
 from wxauth.server.users.merging import merge_by_operator
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids

@@ -8,9 +8,6 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
-from wxauth.server.attributes.bodies import AttributesPatch, ShownAttributes
-from wxauth.server.consents.bodies import ConsentAnswer, consent_answers
-from wxauth.server.consents.consents import missing_from
 from wxauth.server.core.models import EventFields
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.trail import EventType
@@ -18,6 +15,8 @@ from wxauth.server.core.users import MAX_ROLES, ROLE, UserFields, UserInSession,
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
+from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
+from wxauth.server.users.consents import ConsentAnswer, consent_answers, missing_from
 from wxauth.server.users.user_rows import ListedUser
 from wxauth.server.web.bodies import (
     EXAMPLE_APP_ID,

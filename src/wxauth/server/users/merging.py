@@ -16,14 +16,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import LastAdmin, MergeRefused, NotFound, StorageUnavailable
-from wxauth.server.attributes.attributes import add_missing_attributes
-from wxauth.server.attributes.rows import read_attributes
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
+from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasing import cancel_leaving, check_may_enter
 from wxauth.server.users.merging_rows import (
     are_split,
@@ -45,6 +44,7 @@ from wxauth.server.users.standing import (
     lock_standings,
 )
 from wxauth.server.users.standing_rows import some_are_administrators
+from wxauth.server.users.user_rows import read_attributes
 
 NEWCOMER_FOR: Final = timedelta(days=1)
 """How long after its creation a user can be merged into another one because of a phone number."""

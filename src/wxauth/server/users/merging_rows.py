@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from wxauth.server.consents.rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 
 
 @dataclass(frozen=True, slots=True)

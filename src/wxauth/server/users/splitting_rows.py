@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.server.consents.rows import PRESENT_CONSENTS
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.sessions.rows import end_erased_sessions
+from wxauth.server.users.consent_rows import PRESENT_CONSENTS
 from wxauth.server.users.origin_rows import FIELDS, Parting, Side
 
 # The caller has locked the user. The statements below run in this order, so that unique values are removed before they

@@ -16,7 +16,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import LAST_ID
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.statements import Statement
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import USER, Person, UserFields, UserStatus
 from wxauth.server.users.search_terms import id_in
@@ -290,3 +290,18 @@ async def record_flag(
                 )
     except StorageUnavailable:
         log.error("event_not_recorded", type=kind, user_id=person.user_id, reason=StorageUnavailable.code)
+
+
+_READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
+# Null means the same as empty: most users have none, and a null costs a login nothing.
+_WRITE: Final = Statement[Nothing]("UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id")
+
+
+async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
+    """The attributes of a user; none if there is no such user."""
+    return await transaction.value(_READ, user_id=user_id) or {}
+
+
+async def write_attributes(transaction: Transaction, user_id: UUID, attributes: Mapping[str, Any]) -> None:
+    """Replace the attributes of a user."""
+    await transaction.run(_WRITE, user_id=user_id, attributes=attributes)

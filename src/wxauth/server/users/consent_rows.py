@@ -1,8 +1,4 @@
-"""The stored consents: their history, and the present ones in the user's row. Both are written together.
-
-A merge does not move the former user's consents, and what a merged identity agrees to later is stored under the former
-id that has brought this identity. So a user's consents are those of all ids of the user, and a split separates them.
-"""
+"""The stored consents: their history, and the present ones in the user's row. Both are written together."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -5,15 +5,16 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
+from pydantic import AfterValidator, ConfigDict, Field, RootModel
 from pydantic_core import from_json, to_json
 
-from wxauth.server.attributes.rows import read_attributes, write_attributes
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ATTRIBUTE_NAME
+from wxauth.server.users.user_rows import read_attributes, write_attributes
 
 MAX_BYTES: Final = 2048
 """Bytes of a user's attributes as compact JSON."""
@@ -157,3 +158,22 @@ def _digits_added(number: float) -> int:
 def _canonical(attributes: Attributes, name: str) -> str | None:
     """Comparable, unlike Python's values, of which 1 equals true."""
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
+
+
+def _checked(patch: dict[str, Any]) -> dict[str, Any]:
+    check_patch(patch)
+    patched({}, patch)  # too many alone
+    return patch
+
+
+AttributesPatch = Annotated[dict[str, Any], AfterValidator(_checked)]
+"""A merge patch of a user's attributes."""
+ShownAttributes = Annotated[
+    dict[str, Any], Field(description="The operator's own facts about the user.", examples=[{"tier": "gold"}])
+]
+
+
+class AttributesRequest(RootModel[AttributesPatch]):
+    """A merge patch (RFC 7396) of a user's attributes: null removes a name."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"tier": "gold", "trial": None}]})

@@ -1,1 +1,0 @@
-"""The operator's own facts about users."""

@@ -1,1 +1,0 @@
-"""Consents: what a person agreed to, and withdrew."""
