@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 from tests.docs import code_blocks
 from tests.processes import dev_with_sibling
-from tests.programs import run_node_tests
+from tests.programs import needs, needs_node, run_node_tests
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples/miniprogram"
+PACKING = ROOT / "tests/packing"
 CLIENT = ROOT / "clients/miniprogram/wxauth.js"
 APP = json.loads((DEMO / "app.json").read_text())
 WITHDRAWN = ("getUserProfile", "getUserInfo", "open-data", "encryptedData")
@@ -61,6 +63,36 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
     for name in ("wxauth.js", "wxauth-site.js"):
         shutil.copy(CLIENT.with_name(name), tmp_path)
     run_node_tests("demo/guide.test.js", {**world, "GUIDE": str(tmp_path)})
+
+
+@pytest.mark.node
+@pytest.mark.process
+@pytest.mark.foreign
+def test_the_client_is_packed_for_npm_and_built_for_wechat_and_logs_in(world: dict[str, str], tmp_path: Path) -> None:
+    node, npm, demo = needs_node(PACKING), needs("npm"), tmp_path / "demo"
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=demo, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    shutil.copytree(DEMO, demo, ignore=shutil.ignore_patterns("wxauth*.js"))
+    for file in demo.rglob("*.js"):
+        file.write_text(re.sub(r"'[./]+/wxauth(?:-(scan|site))?\.js'", package_for, file.read_text()))
+    package = run(npm, "pack", "--silent", "--pack-destination", str(tmp_path), str(CLIENT.parent)).strip()
+    (demo / "package.json").write_text('{"private": true, "type": "module"}')
+    run(npm, "install", "--offline", "--silent", str(tmp_path / package))
+    pack = "packNpmManually({packageJsonPath: 'package.json', miniprogramNpmDistDir: '.'})"
+    script = f"require('{PACKING}/node_modules/miniprogram-ci').{pack}.then(JSON.stringify).then(console.log)"
+    assert '"miniProgramPackNum":1' in run(node, "--input-type=commonjs", "-e", script)
+    built = {str(path.relative_to(demo / "miniprogram_npm")) for path in demo.glob("miniprogram_npm/**/*.*")}
+    parts = ("index", "scan", "site")
+    assert built == {f"wxauth-miniprogram/{part}.{kind}" for part in parts for kind in ("js", "d.ts")}
+    run_node_tests("demo/packed.test.js", {**world, "DEMO": str(demo)})
+
+
+def package_for(match: re.Match[str]) -> str:
+    return f"'wxauth-miniprogram/{match[1]}'" if match[1] else "'wxauth-miniprogram'"
 
 
 def test_the_demo_has_the_client_as_it_is() -> None:

@@ -12,7 +12,7 @@ from tests.programs import needs, needs_node
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    *("tests/node", "tests/deploy", "clients/node", "examples/express", "examples/uni-app"),
+    *("tests/node", "tests/packing", "tests/deploy", "clients/node", "examples/express", "examples/uni-app"),
     "benchmarks/services/express",
 )
 FOLDERS = [ROOT / name for name in PACKAGES]

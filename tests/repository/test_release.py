@@ -18,6 +18,7 @@ from tests.repository.project import PROJECT, metadata, pins
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+NPM_FILES = [f"{name}/{file}" for name in ("node", "miniprogram") for file in ("README.md", "package.json")]
 PACKAGE_FILES = ("package.json", "package-lock.json")
 ON_MAIN = "git merge-base --is-ancestor HEAD origin/main"
 DATED = f"## [{wxauth.__version__}] - 2026-12-01"
@@ -74,16 +75,17 @@ def test_wheel_and_source_distribution_pass_the_checks(released: tuple[Path, str
     urls = dict(line.split(", ") for line in metadata(wheel).get_all("Project-URL"))
     assert urls["Repository"] == "https://git.example.com/wxauth/wxauth"
     assert urls["Changelog"] == f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/CHANGELOG.md"
-    for changed in ("README.md", "pyproject.toml", "clients/node/README.md", "clients/node/package.json"):
+    for changed in ("README.md", "pyproject.toml", *(f"clients/{each}" for each in NPM_FILES)):
         assert (folder / changed).read_bytes() == (ROOT / changed).read_bytes()
 
 
 @pytest.mark.wheel
 @pytest.mark.node
-def test_the_guard_for_node_is_packed_with_absolute_links(released: tuple[Path, str]) -> None:
+@pytest.mark.parametrize(("name", "directory"), [("guard", "clients/node"), ("miniprogram", "clients/miniprogram")])
+def test_a_package_of_npms_has_absolute_links(released: tuple[Path, str], name: str, directory: str) -> None:
     needs("npm")
     folder, _ = released
-    with tarfile.open(folder / f"build/wxauth-guard-{wxauth.__version__}.tgz") as package:
+    with tarfile.open(folder / f"build/wxauth-{name}-{wxauth.__version__}.tgz") as package:
         shown, described = (package.extractfile(f"package/{name}") for name in ("README.md", "package.json"))
         assert shown is not None
         assert described is not None
@@ -91,7 +93,7 @@ def test_the_guard_for_node_is_packed_with_absolute_links(released: tuple[Path, 
         assert json.load(described)["repository"] == {
             "type": "git",
             "url": "git+https://git.example.com/wxauth/wxauth.git",
-            "directory": "clients/node",
+            "directory": directory,
         }
 
 
@@ -180,9 +182,16 @@ def test_every_package_has_this_version() -> None:
     package, lock = (json.loads((ROOT / "clients/node" / name).read_text()) for name in PACKAGE_FILES)
     kubernetes = yaml.safe_load((ROOT / "deploy/kubernetes/kustomization.yaml").read_text())
     compose = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())
-    named = [package["version"], lock["version"], lock["packages"][""]["version"], kubernetes["images"][0]["newTag"]]
+    client = json.loads((ROOT / "clients/miniprogram/package.json").read_text())
+    named = [
+        package["version"],
+        client["version"],
+        lock["version"],
+        lock["packages"][""]["version"],
+        kubernetes["images"][0]["newTag"],
+    ]
     named.append(compose["x-wxauth"]["image"].rpartition(":")[2])
-    assert [PROJECT["version"], *named] == [wxauth.__version__] * 6
+    assert [PROJECT["version"], *named] == [wxauth.__version__] * 7
 
 
 def test_the_changelog_begins_with_this_version() -> None:
