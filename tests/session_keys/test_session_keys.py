@@ -21,8 +21,9 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login.bodies import SessionKeysAnswer
 from wxauth.server.service.build import build_services
+from wxauth.server.session_keys.session_keys import SessionKeyState
+from wxauth.server.web.paging import Items
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
@@ -58,7 +59,7 @@ class KeyKeeper:
         assert answer.status_code == 200, answer.text
         assert answer.headers["cache-control"] == "no-store"
         assert answer.json()["next_cursor"] is None
-        TypeAdapter(SessionKeysAnswer).validate_python(answer.json())
+        TypeAdapter(Items[SessionKeyState]).validate_python(answer.json())
         return [(item["app_id"], item["valid"], item["error"]) for item in answer.json()["items"]]
 
     async def events(self) -> list[Body]:

@@ -14,7 +14,9 @@ from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, NOBODY, Admin, LogIn, bearer, make_admin, set_roles
-from wxauth.server.users.bodies import EventsAnswer, UserDetailAnswer, UsersAnswer
+from wxauth.server.core.models import EventFields
+from wxauth.server.users.bodies import UserDetailAnswer, UsersAnswer
+from wxauth.server.web.paging import Items
 
 # Who may.
 
@@ -223,10 +225,14 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
 
 
 async def test_the_answers_are_of_the_documented_form_and_not_to_be_cached(root: Admin) -> None:
-    for path, form in (("/users", UsersAnswer), (f"/users/{root.id}", UserDetailAnswer), ("/events", EventsAnswer)):
+    for path, form in (("/users", UsersAnswer), (f"/users/{root.id}", UserDetailAnswer)):
         answer = await root.ask("GET", path)
         assert answer.headers["cache-control"] == "no-store"
         assert TypeAdapter(form).validate_json(answer.content).keys() == answer.json().keys()
+    events = await root.ask("GET", "/events")
+    assert events.headers["cache-control"] == "no-store"
+    assert Items[EventFields].model_fields.keys() == events.json().keys()
+    assert all(EventFields.model_fields.keys() == event.keys() for event in events.json()["items"])
     assert (await root.ask("DELETE", f"/users/{root.id}/sessions")).headers["cache-control"] == "no-store"
 
 

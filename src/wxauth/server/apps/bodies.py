@@ -115,13 +115,6 @@ class AppAnswer(TypedDict):
     ]
 
 
-class AppsAnswer(TypedDict):
-    """All apps: those in the settings, then the added ones, the oldest first."""
-
-    items: list[AppAnswer]
-    next_cursor: None
-
-
 def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, known: KnownApp) -> AppAnswer:
     """The answer about an app."""
     app, state = known.app, wechat_tokens.state_of(known.app)

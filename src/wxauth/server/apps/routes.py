@@ -22,7 +22,6 @@ from wxauth.server.apps.bodies import (
     AppAnswer,
     AppChangeRequest,
     AppRequest,
-    AppsAnswer,
     app_answer,
 )
 from wxauth.server.apps.dependencies import AppsDep, ManagedAppsDep
@@ -31,6 +30,7 @@ from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import Items, all_of
 from wxauth.server.wechat.api import WeChatTokensDep
 
 router = Router("admin")
@@ -53,10 +53,10 @@ _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatB
 
 
 @router.get("/v1/admin/apps", summary=Title("List the apps", "列出应用"))
-async def list_apps(_: AdministratorDep, apps: AppsDep, answer_about: AnswerAboutDep) -> AppsAnswer:
+async def list_apps(_: AdministratorDep, apps: AppsDep, answer_about: AnswerAboutDep) -> Items[AppAnswer]:
     """The apps in the settings, then the added ones, the oldest first. Without secrets."""
     await apps.refresh()
-    return {"items": [answer_about(known) for known in apps.all()], "next_cursor": None}
+    return all_of(answer_about(known) for known in apps.all())
 
 
 @router.post("/v1/admin/apps", summary=Title("Add an app", "添加应用"), failures=[*_ASKING_WECHAT, AppTaken])

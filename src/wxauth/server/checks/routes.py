@@ -16,6 +16,7 @@ from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import Items, all_of
 
 router = Router("admin")
 
@@ -35,15 +36,8 @@ class CheckResultAnswer(TypedDict):
     ]
 
 
-class CheckReportAnswer(TypedDict):
-    """The report: what was checked, and the results."""
-
-    items: list[CheckResultAnswer]
-    next_cursor: None
-
-
 @router.get("/v1/admin/check", summary=Title("Run the health checks", "检查整个服务的配置"))
-async def check_everything(_: AdministratorDep, settings: SettingsDep, request: Request) -> CheckReportAnswer:
+async def check_everything(_: AdministratorDep, settings: SettingsDep, request: Request) -> Items[CheckResultAnswer]:
     """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat.
 
     Changes nothing. Takes half a minute at most.
@@ -58,7 +52,7 @@ async def check_everything(_: AdministratorDep, settings: SettingsDep, request: 
 )
 async def check_one_app(
     _: AdministratorDep, settings: SettingsDep, apps: AppsDep, managed: ManagedAppsDep, app_id: AppId, request: Request
-) -> CheckReportAnswer:
+) -> Items[CheckResultAnswer]:
     """Run `wxauth check` for one app.
 
     Checks whether WeChat accepts its secret and this server's IP address, and which APIs it may call.
@@ -67,9 +61,9 @@ async def check_one_app(
     return _report(await examine_app(settings, known.app, apps=[it.app for it in apps.all()]), request)
 
 
-def _report(results: list[CheckResult], request: Request) -> CheckReportAnswer:
+def _report(results: list[CheckResult], request: Request) -> Items[CheckResultAnswer]:
     language = preferred_language(request.headers)
     items: list[CheckResultAnswer] = [
         {"name": it.name, "ok": it.ok, "level": it.level, "message": it.text_in(language)} for it in results
     ]
-    return {"items": items, "next_cursor": None}
+    return all_of(items)

@@ -20,7 +20,6 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
-from wxauth.server.login.bodies import session_keys_answer
 from wxauth.server.own_data.own_data import export_person
 from wxauth.server.phones.removing import remove_phone_of
 from wxauth.server.session_keys.session_keys import SessionKeys, SessionKeyState
@@ -150,7 +149,7 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
         return
     user = user_detail_answer(_read_user(user_id))
     states = with_services(lambda services: services[SessionKeys].check(user_id)) if check else ()
-    keys = {"session_keys": session_keys_answer(states)["items"]} if check else {}
+    keys = {"session_keys": list(states)} if check else {}
     show({**user, **keys}, _table(user, states), as_json=as_json)
     unchecked = sum(state.error not in (None, "session_key_expired") for state in states)
     if unchecked:
@@ -211,8 +210,8 @@ def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tu
         *(
             (
                 "consent",
-                f"{consent['document']}:{consent['version']}  given {to_the_minute(consent['given_at'])}"
-                + ("" if consent["withdrawn_at"] is None else f"  withdrawn {to_the_minute(consent['withdrawn_at'])}"),
+                f"{consent.document}:{consent.version}  given {to_the_minute(consent.given_at)}"
+                + ("" if consent.withdrawn_at is None else f"  withdrawn {to_the_minute(consent.withdrawn_at)}"),
             )
             for consent in user["consents"]
         ),
@@ -229,8 +228,8 @@ def _phone(user: UserDetailAnswer) -> str:
 
 
 def _validity(state: SessionKeyState) -> str:
-    if state.is_valid is not None:
-        return "valid" if state.is_valid else "expired"
+    if state.valid is not None:
+        return "valid" if state.valid else "expired"
     return "not stored" if state.error == "session_key_expired" else f"unknown: {state.error}"
 
 

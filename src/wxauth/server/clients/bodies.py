@@ -107,13 +107,6 @@ class ClientAnswer(AddedClient):
     model_config = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults)  # type: ignore[assignment]  # SQLModel adds keys
 
 
-class ClientsAnswer(TypedDict):
-    """Every client, by name."""
-
-    items: list[ClientAnswer]
-    next_cursor: None
-
-
 class NewClientAnswer(ClientAnswer):
     """A new client with its secret, which is shown only once."""
 

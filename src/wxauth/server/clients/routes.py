@@ -12,7 +12,6 @@ from wxauth.server.clients.bodies import (
     ClientChangeRequest,
     ClientName,
     ClientRequest,
-    ClientsAnswer,
     ClientSecretAnswer,
     NewClientAnswer,
     client_answer,
@@ -25,6 +24,7 @@ from wxauth.server.clients.uris import URI_RULE
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import Items, all_of
 
 router = Router("admin")
 
@@ -34,10 +34,10 @@ _PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 
 @router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))
-async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> ClientsAnswer:
+async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> Items[ClientAnswer]:
     """Every client (services and sites), without its secret."""
     found, now = await all_clients(database), clock()
-    return {"items": [client_answer(client, now=now) for client in found], "next_cursor": None}
+    return all_of(client_answer(client, now=now) for client in found)
 
 
 @router.post("/v1/admin/clients", summary=Title("Add a client", "添加客户端"), failures=[_WRONG_URI, NameTaken])

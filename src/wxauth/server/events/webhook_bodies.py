@@ -1,6 +1,5 @@
 """Request and answer bodies for webhooks and deliveries."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, NotRequired, Self
 from uuid import UUID
@@ -83,13 +82,6 @@ class WebhookAnswer(TypedDict):
     secret: NotRequired[Annotated[str, Field(description="Signs the webhook's messages. Shown only once.")]]
 
 
-class WebhooksAnswer(TypedDict):
-    """Every webhook, by name."""
-
-    items: list[WebhookAnswer]
-    next_cursor: None
-
-
 class TrialAnswer(TypedDict):
     """The outcome of a test message."""
 
@@ -118,11 +110,6 @@ def webhook_answer(webhook: Webhook) -> WebhookAnswer:
 def new_webhook_answer(new: WithSecret) -> WebhookAnswer:
     """A webhook with its new secret."""
     return {**webhook_answer(new.webhook), "secret": new.secret}
-
-
-def webhooks_answer(webhooks: Sequence[Webhook]) -> WebhooksAnswer:
-    """All webhooks."""
-    return {"items": [webhook_answer(webhook) for webhook in webhooks], "next_cursor": None}
 
 
 def trial_answer(answer: Answer) -> TrialAnswer:

@@ -16,18 +16,16 @@ from wxauth.server.events.webhook_bodies import (
     TrialAnswer,
     WebhookAnswer,
     WebhookChange,
-    WebhooksAnswer,
     new_webhook_answer,
     trial_answer,
     webhook_answer,
-    webhooks_answer,
 )
 from wxauth.server.events.webhook_rows import DeliveryRow
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, items_of
+from wxauth.server.web.paging import Items, all_of, items_of
 
 NO_SUCH_WEBHOOK: Final = NotFound("there is no such webhook")
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")
@@ -48,9 +46,9 @@ WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
 
 @router.get("/v1/admin/webhooks", summary=Title("List webhooks", "查看 Webhook"))
-async def list_webhooks(_: AdministratorDep, webhooks: WebhooksDep) -> WebhooksAnswer:
+async def list_webhooks(_: AdministratorDep, webhooks: WebhooksDep) -> Items[WebhookAnswer]:
     """Every webhook, by name, without its secret."""
-    return webhooks_answer(await webhooks.all())
+    return all_of(webhook_answer(webhook) for webhook in await webhooks.all())
 
 
 @router.post("/v1/admin/webhooks", summary=Title("Add a webhook", "添加 Webhook"), failures=[_WRONG_URL, NameTaken])

@@ -1,6 +1,6 @@
 """Requests with codes, and answers with tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, NotRequired
 
@@ -18,9 +18,8 @@ from typing_extensions import TypedDict
 
 from wxauth.server.login.login import Tokens
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
-from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.users.bodies import UserAnswer, user_answer
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownAppId, ShownOpenid, ShownSessionId
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownSessionId
 from wxauth.server.wechat.person_data import BLOCK_BYTES, base64_bytes
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
@@ -211,39 +210,6 @@ class DecryptedAnswer(TypedDict):
             ],
         ),
     ]
-
-
-class SessionKeyAnswer(TypedDict):
-    """Whether the session_key stored for an identity is valid at WeChat."""
-
-    app_id: ShownAppId
-    openid: ShownOpenid
-    valid: Annotated[
-        bool | None,
-        Field(description="False if the user must log in again; null if unknown.", examples=[True]),
-    ]
-    error: Annotated[
-        str | None,
-        Field(description="Why it is unknown: the `code` of a problem; `session_key_expired` if no key is stored."),
-    ]
-
-
-class SessionKeysAnswer(TypedDict):
-    """The session_keys of a user, one for each identity, in one page."""
-
-    items: Annotated[list[SessionKeyAnswer], Field(description="The oldest identity's first.")]
-    next_cursor: None
-
-
-def session_keys_answer(states: Sequence[SessionKeyState]) -> SessionKeysAnswer:
-    """The answer about the states of a user's session_keys."""
-    return {
-        "items": [
-            {"app_id": state.app_id, "openid": state.openid, "valid": state.is_valid, "error": state.error}
-            for state in states
-        ],
-        "next_cursor": None,
-    }
 
 
 def token_answer(tokens: Tokens, in_force: Mapping[str, str]) -> TokenAnswer:

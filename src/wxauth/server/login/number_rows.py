@@ -5,11 +5,12 @@ from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement
 
+Day = date  # whose name is a field's
 SUMS: Final = UUID(int=0)
 """The process id in the merged row of an old hour."""
 
@@ -17,16 +18,24 @@ SUMS: Final = UUID(int=0)
 class DayRow(SQLModel):
     """The counts of a day."""
 
-    day: date
-    new_users: int
-    logins: int
+    date: Day = Field(schema_extra={"examples": ["2026-11-20"]})
+    new_users: int = Field(schema_extra={"examples": [12]})
+    logins: int = Field(description="Successful logins, without refreshes.", schema_extra={"examples": [401]})
 
 
 class TotalsRow(SQLModel):
     """The numbers of users and of open sessions. Large numbers are estimates."""
 
-    users: int
-    sessions: int
+    users: int = Field(description="An estimate above some 50,000.", schema_extra={"examples": [52310]})
+    sessions: int = Field(
+        description="Open sessions; an estimate above some 50,000.", schema_extra={"examples": [60122]}
+    )
+
+
+class Overview(TotalsRow):
+    """Totals, and counts for each day."""
+
+    days: list[DayRow] = Field(description="Every day, today being the last one.")
 
 
 def estimate_of(table: str, condition: str) -> str:
@@ -67,7 +76,7 @@ WITH bounds AS (
      WHERE hour >= bounds.first AND hour < after_last
      GROUP BY 1
 )
-SELECT d::date AS day, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0) AS logins
+SELECT d::date AS date, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0) AS logins
   FROM generate_series(:first::date::timestamp, :last::date::timestamp, interval '1 day') AS d
   LEFT JOIN counted ON day = d::date
  ORDER BY d

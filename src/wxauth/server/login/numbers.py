@@ -6,7 +6,6 @@ No login writes, or waits for, a row that another login writes. Each process sto
 own, so storing the same totals twice changes nothing. A process that is killed loses its last few seconds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -15,7 +14,7 @@ from uuid import UUID, uuid4
 
 from wxauth.server.core.background import Gathering
 from wxauth.server.core.parts import part
-from wxauth.server.login.number_rows import DayRow, merge_hours, numbers_of, store_numbers, totals
+from wxauth.server.login.number_rows import Overview, merge_hours, numbers_of, store_numbers, totals
 
 STORE_PAUSE_SECONDS: Final = 5.0
 """Seconds between two stores."""
@@ -28,15 +27,6 @@ class _Hour:
     new_users: int = 0
     logins: int = 0
     is_stored: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """Totals, and the counts of recent days."""
-
-    users: int
-    sessions: int
-    days: Sequence[DayRow]
 
 
 @part
@@ -65,7 +55,7 @@ class Numbers(Gathering):
         last = (now.astimezone(UTC) + utc_offset).date()
         first = last - timedelta(days=days - 1)
         found = await numbers_of(self.database, first=first, last=last, utc_offset=utc_offset)
-        return Overview(there_are.users, there_are.sessions, found)
+        return Overview(users=there_are.users, sessions=there_are.sessions, days=list(found))
 
     async def merge_hours(self) -> None:
         """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one."""

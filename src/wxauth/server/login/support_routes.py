@@ -1,32 +1,31 @@
 """What administrators read of logins: numbers, why somebody could not log in, and the state of session_keys."""
 
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field, StringConstraints
-from typing_extensions import TypedDict
 
 from wxauth.errors import Title, UnknownApp, WrongAppKind
 from wxauth.server.login import refusals
 from wxauth.server.login.bodies import (
     SessionKeyResetRequest,
-    SessionKeysAnswer,
-    session_keys_answer,
 )
 from wxauth.server.login.models import Refusal
+from wxauth.server.login.number_rows import Overview
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refusal_rows import RefusalSearch
 from wxauth.server.login.refusals import Refusals
 from wxauth.server.session_keys.dependencies import SessionKeysDep
+from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.callers import AdministratorDep, StaffDep
 from wxauth.server.users.staff_reads import Read
 from wxauth.server.web.bodies import TEXT, Network, Time
 from wxauth.server.web.dependencies import DatabaseDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, OrEmpty, PageQuery, items_of
+from wxauth.server.web.paging import Items, OrEmpty, PageQuery, all_of, items_of
 
 router = Router("admin")
 
@@ -45,34 +44,13 @@ class NumbersQuery(BaseModel):
     )
 
 
-class DayAnswer(TypedDict):
-    """The counts of a day."""
-
-    date: Annotated[date, Field(examples=["2026-11-20"])]
-    new_users: Annotated[int, Field(examples=[12])]
-    logins: Annotated[int, Field(description="Successful logins, without refreshes.", examples=[401])]
-
-
-class NumbersAnswer(TypedDict):
-    """Totals, and counts for each day."""
-
-    users: Annotated[int, Field(description="An estimate above some 50,000.", examples=[52310])]
-    sessions: Annotated[int, Field(description="Open sessions; an estimate above some 50,000.", examples=[60122])]
-    days: Annotated[list[DayAnswer], Field(description="Every day, today being the last one.")]
-
-
 @router.get("/v1/admin/numbers", summary=Title("Read daily statistics", "查看每日统计"))
-async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> NumbersAnswer:
+async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> Overview:
     """The totals, and the counts of each day.
 
     Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
     """
-    found = await numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
-    return {
-        "users": found.users,
-        "sessions": found.sessions,
-        "days": [{"date": it.day, "new_users": it.new_users, "logins": it.logins} for it in found.days],
-    }
+    return await numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
 
 
 RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
@@ -126,9 +104,11 @@ async def list_refusals(
     summary=Title("Check a user's session keys", "检查用户的 session_key 是否仍有效"),
     failures=[NO_SUCH_USER],
 )
-async def check_session_keys(_: AdministratorDep, session_keys: SessionKeysDep, user_id: UUID) -> SessionKeysAnswer:
+async def check_session_keys(
+    _: AdministratorDep, session_keys: SessionKeysDep, user_id: UUID
+) -> Items[SessionKeyState]:
     """Check at WeChat whether the stored session_key of each identity of a user is valid."""
-    return session_keys_answer(await session_keys.check(user_id))
+    return all_of(await session_keys.check(user_id))
 
 
 @router.post(
@@ -141,11 +121,11 @@ async def reset_session_keys(
     session_keys: SessionKeysDep,
     user_id: UUID,
     body: SessionKeyResetRequest | None = None,
-) -> SessionKeysAnswer:
+) -> Items[SessionKeyState]:
     """Have WeChat replace the session_key of each identity of a user, or of one app's, and store the new one.
 
     The old key stops working at once: data encrypted with it can no longer be decrypted. `valid` is true if a new key
     is stored, false if WeChat no longer knew the old one; then nothing has changed.
     """
     app_id = None if body is None else body.app_id
-    return session_keys_answer(await session_keys.reset(user_id, app_id=app_id, by=administrator))
+    return all_of(await session_keys.reset(user_id, app_id=app_id, by=administrator))

@@ -9,6 +9,8 @@ from hmac import digest
 from typing import Any, Final
 from uuid import UUID
 
+from pydantic import BaseModel, Field
+
 from wxauth.errors import (
     AccountDisabled,
     AccountLeaving,
@@ -40,6 +42,7 @@ from wxauth.server.session_keys.rows import (
 )
 from wxauth.server.sessions.rows import lock_user_of_session
 from wxauth.server.users.merging_rows import current_user
+from wxauth.server.web.bodies import ShownAppId, ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.person_data import WrongWatermark, check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal
@@ -49,16 +52,15 @@ _NO_KEY: Final = "only a mini-program has a session_key"
 log = get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKeyState:
+class SessionKeyState(BaseModel):
     """Whether the session_key stored for an identity is valid at WeChat."""
 
-    app_id: str
-    openid: str
-    is_valid: bool | None
-    """None if unknown."""
-    error: str | None = None
-    """Why it is unknown: the error code."""
+    app_id: ShownAppId
+    openid: ShownOpenid
+    valid: bool | None = Field(description="False if the user must log in again; null if unknown.", examples=[True])
+    error: str | None = Field(
+        description="Why it is unknown: the `code` of a problem; `session_key_expired` if no key is stored."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +187,21 @@ class SessionKeys:
         return await self._state(key, reset)
 
     async def _state(self, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> SessionKeyState:
+        def state(valid: bool | None, error: str | None = None) -> SessionKeyState:
+            return SessionKeyState(app_id=key.app_id, openid=key.openid, valid=valid, error=error)
+
         try:
             app = self.apps.find(key.app_id)
             if not app.is_mini_program:
-                return SessionKeyState(key.app_id, key.openid, is_valid=None, error=WrongAppKind.code)
+                return state(None, WrongAppKind.code)
             session_key = None if key.sealed is None else self._unsealed(key.app_id, key.openid, key.sealed)
             if session_key is None:
-                return SessionKeyState(key.app_id, key.openid, is_valid=None, error=SessionKeyExpired.code)
-            return SessionKeyState(key.app_id, key.openid, is_valid=await ask(app, session_key))
+                return state(None, SessionKeyExpired.code)
+            return state(await ask(app, session_key))
         except SessionKeyExpired:
-            return SessionKeyState(key.app_id, key.openid, is_valid=False)
+            return state(False)
         except (UnknownApp, WeChatError) as exc:
-            return SessionKeyState(key.app_id, key.openid, is_valid=None, error=exc.code)
+            return state(None, exc.code)
 
     async def _store(self, key: CurrentKey, anew: bytes, *, by: Actor) -> bool:
         """Store a new key in the session of the former one. Returns False if the session has ended."""

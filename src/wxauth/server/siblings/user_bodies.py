@@ -12,7 +12,8 @@ from wxauth.server.clients.models import Scope
 from wxauth.server.siblings.bodies import ShortText
 from wxauth.server.siblings.rows import UserForSiblings
 from wxauth.server.users.attributes import ShownAttributes
-from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer, Reason, ShownEraseAt
+from wxauth.server.users.bodies import DocumentVersion, Reason, ShownEraseAt
+from wxauth.server.users.user_rows import IdentityJson
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownNickname, ShownPictureUrl, ShownUserId, Time
 
 LOOKED_UP_AT_ONCE: Final = 200
@@ -86,7 +87,7 @@ class UserForSiblingsAnswer(TypedDict):
             Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
         ]
     ]
-    identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
+    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
     consents: Annotated[list[DocumentVersion], Field(description="The user's current consents.")]
     attributes: ShownAttributes
     erase_at: ShownEraseAt

@@ -8,23 +8,21 @@ from fastapi import Query
 from wxauth.errors import InvalidRequest, NotFound, RateLimited, Title
 from wxauth.server.users import account, consents
 from wxauth.server.users.bodies import (
-    SessionsAnswer,
+    SessionAnswer,
     SessionsQuery,
     UserAnswer,
     open_session_answer,
     user_answer,
 )
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep
-from wxauth.server.users.consent_rows import holding_consents, newest_consents
+from wxauth.server.users.consent_rows import ConsentRow, holding_consents, newest_consents
 from wxauth.server.users.consents import (
-    ConsentsAnswer,
     ConsentsQuery,
     ConsentsRequest,
-    consent_answers,
 )
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Page
+from wxauth.server.web.paging import Items, Page, all_of, items_of
 
 router = Router("me")
 
@@ -38,15 +36,13 @@ async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
 @router.get("/v1/me/sessions", summary=Title("List my sessions", "查看已登录的设备"))
 async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
-) -> SessionsAnswer:
+) -> Items[SessionAnswer]:
     """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
     page = await account.list_sessions(database, clock, caller, after=query.after, limit=query.limit)
-    return {
-        "items": [
-            {**open_session_answer(session), "current": session.id == caller.session_id} for session in page.items
-        ],
-        "next_cursor": page.next_cursor,
-    }
+    items: list[SessionAnswer] = [
+        {**open_session_answer(session), "current": session.id == caller.session_id} for session in page.items
+    ]
+    return items_of(Page(items, page.next_cursor))
 
 
 @router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
@@ -69,11 +65,11 @@ _NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in 
 @router.get("/v1/me/consents", summary=Title("List my consents", "查看我同意过的协议"))
 async def list_my_consents(
     caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
-) -> ConsentsAnswer:
+) -> Items[ConsentRow]:
     """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
     found = await newest_consents(database, caller.user.id, limit=query.limit + 1, after=query.after)
     page = Page.by_time(found, query.limit, lambda consent: (consent.given_at, consent.id))
-    return {"items": consent_answers(page.items), "next_cursor": page.next_cursor}
+    return items_of(page)
 
 
 @router.post("/v1/me/consents", summary=Title("Give consent", "同意协议"), failures=[_NOT_IN_FORCE, RateLimited])
@@ -84,7 +80,7 @@ async def give_my_consents(
     database: DatabaseDep,
     clock: ClockDep,
     device: DeviceDep,
-) -> ConsentsAnswer:
+) -> Items[ConsentRow]:
     """Record the caller's consent to these documents, in the versions in force.
 
     Idempotent. The answer lists the caller's consents to documents in force. After 20 consents in an hour, the next one
@@ -94,7 +90,7 @@ async def give_my_consents(
     consents.check_in_force(body.root, in_force)
     await consents.give_consents(database, caller.user, body.root, ip=device.ip, now=clock())
     holding = await holding_consents(database, caller.user.id, in_force)
-    return {"items": consent_answers(holding), "next_cursor": None}
+    return all_of(holding)
 
 
 @router.delete(

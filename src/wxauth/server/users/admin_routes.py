@@ -15,12 +15,12 @@ from wxauth.errors import (
     SplitRefused,
     Title,
 )
+from wxauth.server.core.models import EventFields
 from wxauth.server.core.trail import EventSearch
 from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange, UserDetail
 from wxauth.server.users.bodies import (
-    EventsAnswer,
     EventsQuery,
     MergeRequest,
     SplitAnswer,
@@ -29,7 +29,6 @@ from wxauth.server.users.bodies import (
     UserDetailAnswer,
     UsersAnswer,
     UsersQuery,
-    events_answer,
     user_detail_answer,
     users_answer,
 )
@@ -40,6 +39,7 @@ from wxauth.server.users.user_rows import UserSearch
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import Items, items_of
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 
@@ -231,7 +231,7 @@ async def end_session_of_user(
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
 async def list_events(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
-) -> EventsAnswer:
+) -> Items[EventFields]:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
     await reads.store()
     search = EventSearch(
@@ -245,7 +245,7 @@ async def list_events(
     for user_id in {search.user_id, id_in(search.actor or "")}:
         if user_id is not None and page.items:
             reads.note_read(staff.actor, Read.EVENTS, user_id)
-    return events_answer(page)
+    return items_of(page)
 
 
 def _answer_for(staff: Staff, detail: UserDetail) -> UserDetailAnswer:

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
-from wxauth.server.core.models import EventFields
+from wxauth.server.core.models import shown_address
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserFields, UserInSession, UserStatus
@@ -16,16 +16,15 @@ from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
-from wxauth.server.users.consents import ConsentAnswer, consent_answers, missing_from
-from wxauth.server.users.user_rows import ListedUser
+from wxauth.server.users.consent_rows import ConsentRow
+from wxauth.server.users.consents import missing_from
+from wxauth.server.users.user_rows import IdentityJson, ListedUser
 from wxauth.server.web.bodies import (
     EXAMPLE_APP_ID,
     EXAMPLE_OPENID,
-    EXAMPLE_SESSION_ID,
     TEXT,
     OnlyNull,
     ShownAppId,
-    ShownEventId,
     ShownIp,
     ShownNickname,
     ShownOpenid,
@@ -204,13 +203,6 @@ class SessionAnswer(OpenSessionAnswer):
     current: Annotated[bool, Field(description="Whether it is the caller's.")]
 
 
-class SessionsAnswer(TypedDict):
-    """Open sessions of a user, the last used first."""
-
-    items: list[SessionAnswer]
-    next_cursor: NextCursor
-
-
 class ProfileAndStanding(TypedDict):
     """The fields of every answer about a user."""
 
@@ -262,14 +254,7 @@ class UserAnswer(_InSession, ProfileAndStanding):
     ]
 
 
-class IdentityAnswer(TypedDict):
-    """One openid in one app."""
-
-    app_id: ShownAppId
-    openid: ShownOpenid
-
-
-class OwnIdentityAnswer(IdentityAnswer):
+class OwnIdentityAnswer(IdentityJson):
     """One openid in one app."""
 
     kind: Annotated[AppKind | None, Field(description="The kind of the app; null if the app is no longer known.")]
@@ -289,7 +274,7 @@ ShownEraseAt = Annotated[
 
 class _WithIdentities(TypedDict):
     id: ShownUserId
-    identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
+    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
 
 
 class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
@@ -326,7 +311,7 @@ class UserDetailAnswer(ListedUserAnswer):
         list[EndedSessionAnswer],
         Field(description="Of those that have ended or expired and are still stored, the hundred used most recently."),
     ]
-    consents: Annotated[list[ConsentAnswer], Field(description="The newest hundred, including withdrawn ones.")]
+    consents: Annotated[list[ConsentRow], Field(description="The newest hundred, including withdrawn ones.")]
 
 
 class SplitAnswer(TypedDict):
@@ -344,39 +329,6 @@ class UsersAnswer(TypedDict):
     incomplete_results: NotRequired[
         Annotated[bool, Field(description="true if the search took a second and stopped: `next_cursor` continues it.")]
     ]
-
-
-class EventAnswer(TypedDict):
-    """An event of the audit trail."""
-
-    id: ShownEventId
-    type: Annotated[str, Field(examples=["session.ended"])]
-    at: datetime
-    actor: Annotated[
-        str,
-        Field(
-            description="The id of the user or the name of the service client that did it, `operator` by command, "
-            "`wechat` by push, or `system`.",
-            examples=["system"],
-        ),
-    ]
-    user_id: Annotated[ShownUserId | None, Field(description="To whom.")]
-    app_id: ShownAppId | None
-    ip: Annotated[ShownIp | None, Field(description="From where.")]
-    data: Annotated[
-        dict[str, Any],
-        Field(
-            description="Details that depend on the type; empty if the user was erased.",
-            examples=[{"session_ids": [EXAMPLE_SESSION_ID], "reason": "reused"}],
-        ),
-    ]
-
-
-class EventsAnswer(TypedDict):
-    """Some events, the newest first."""
-
-    items: list[EventAnswer]
-    next_cursor: NextCursor
 
 
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
@@ -422,7 +374,7 @@ def user_detail_answer(detail: UserDetail) -> UserDetailAnswer:
             }
             for session in detail.ended_sessions
         ],
-        "consents": consent_answers(detail.consents_given),
+        "consents": list(detail.consents_given),
     }
     if detail.former_ids:
         answer["former_ids"] = list(detail.former_ids)
@@ -457,24 +409,6 @@ def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
     }
 
 
-def events_answer(page: Page[EventFields]) -> EventsAnswer:
-    """The answer with a page of events."""
-    items: list[EventAnswer] = [
-        {
-            "id": event.id,
-            "type": event.type,
-            "at": event.at,
-            "actor": event.actor,
-            "user_id": event.user_id,
-            "app_id": event.app_id,
-            "ip": shown_address(event.ip),
-            "data": event.data,
-        }
-        for event in page.items
-    ]
-    return {"items": items, "next_cursor": page.next_cursor}
-
-
 _AS_READ: Final = tuple(ProfileAndStanding.__annotations__)
 
 
@@ -482,8 +416,3 @@ def _profile_and_standing(user: UserFields) -> ProfileAndStanding:
     copied: Any = {name: getattr(user, name) for name in _AS_READ}
     answer: ProfileAndStanding = copied
     return answer
-
-
-def shown_address(ip: object | None) -> str | None:
-    """An address as asyncpg reads it, as text."""
-    return None if ip is None else str(ip)

@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
+from wxauth.server.core.models import Address
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import ORIGIN
 from wxauth.server.sessions.rows import END
@@ -33,15 +34,15 @@ PRESENT_CONSENTS: Final = f"""
 class ConsentRow(SQLModel):
     """A consent to a version of a document."""
 
-    id: UUID
-    document: str
-    version: str
+    id: UUID = Field(exclude=True)
+    document: str = Field(schema_extra={"examples": ["privacy"]})
+    version: str = Field(schema_extra={"examples": ["2026-05"]})
     given_at: datetime
-    withdrawn_at: datetime | None
-    app_id: str | None
-    """The app in which the person agreed."""
-    ip: object | None
-    """An address, as asyncpg reads it."""
+    withdrawn_at: datetime | None = Field(description="Null while it is valid.")
+    app_id: str | None = Field(
+        description="The app in which it was given.", schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]}
+    )
+    ip: Address = Field(description="From where.", schema_extra={"examples": ["203.0.113.7"]})
 
 
 class _PresentConsents(SQLModel):

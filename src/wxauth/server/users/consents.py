@@ -1,12 +1,11 @@
 """Giving and withdrawing consents to the documents in force (`CONSENTS`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import BeforeValidator, ConfigDict, Field, RootModel
-from typing_extensions import TypedDict
 
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.core.database import Database
@@ -14,9 +13,8 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rates import CONSENTS_GIVEN
-from wxauth.server.users.consent_rows import ConsentRow, add_consent, lock_consents, note_given, withdraw_consent
-from wxauth.server.web.bodies import ShownAppId, ShownIp
-from wxauth.server.web.paging import NextCursor, OrEmpty, TimedPageQuery
+from wxauth.server.users.consent_rows import add_consent, lock_consents, note_given, withdraw_consent
+from wxauth.server.web.paging import OrEmpty, TimedPageQuery
 
 log = get_logger()
 
@@ -108,40 +106,7 @@ class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts
     model_config = ConfigDict(json_schema_extra={"examples": [{"privacy": "2026-05"}]}, hide_input_in_errors=True)
 
 
-class ConsentAnswer(TypedDict):
-    """A user's consent to a version of a document."""
-
-    document: Annotated[str, Field(examples=["privacy"])]
-    version: Annotated[str, Field(examples=["2026-05"])]
-    given_at: datetime
-    withdrawn_at: Annotated[datetime | None, Field(description="Null while it is valid.")]
-    app_id: Annotated[ShownAppId | None, Field(description="The app in which it was given.")]
-    ip: Annotated[ShownIp | None, Field(description="From where.")]
-
-
 class ConsentsQuery(TimedPageQuery):
     """Which of one's consents to list."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS), OrEmpty] = MAX_CONSENTS
-
-
-class ConsentsAnswer(TypedDict):
-    """Some consents of a user, the newest first."""
-
-    items: list[ConsentAnswer]
-    next_cursor: NextCursor
-
-
-def consent_answers(consents: Sequence[ConsentRow]) -> list[ConsentAnswer]:
-    """The answer's items for these rows."""
-    return [
-        {
-            "document": consent.document,
-            "version": consent.version,
-            "given_at": consent.given_at,
-            "withdrawn_at": consent.withdrawn_at,
-            "app_id": consent.app_id,
-            "ip": None if consent.ip is None else str(consent.ip),
-        }
-        for consent in consents
-    ]

@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field, StringConstraints
 from typing_extensions import TypedDict
 
 from wxauth.errors import Title
+from wxauth.server.core.models import shown_address
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.users.admin_routes import StaffReadsDep
-from wxauth.server.users.bodies import ShownDevice, shown_address
+from wxauth.server.users.bodies import ShownDevice
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.users.listing_rows import LoginSearch, find_logins, glimpses_of
 from wxauth.server.users.staff_reads import Read

@@ -6,9 +6,10 @@ from datetime import datetime
 from functools import cache
 from itertools import chain, repeat
 from time import monotonic
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
+from pydantic import Field
 from sqlmodel import SQLModel
 from typing_extensions import TypedDict
 
@@ -24,10 +25,10 @@ from wxauth.server.users.standing import ADMIN
 
 
 class IdentityJson(TypedDict):
-    """One openid in one app, as PostgreSQL puts it into a user's row."""
+    """One openid in one app."""
 
-    app_id: str
-    openid: str
+    app_id: Annotated[str, Field(examples=["wx1a2b3c4d5e6f7a8b"])]
+    openid: Annotated[str, Field(examples=["o6_bmjrPTlm6_2sgVt7hMZOPfL2M"])]
 
 
 class OwnIdentity(SQLModel):

@@ -2,7 +2,7 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
@@ -127,6 +127,11 @@ class Items(BaseModel, Generic[Row]):
 def items_of(page: Page[Row]) -> Items[Row]:
     """The answer with the rows of a page."""
     return Items.model_construct(items=list(page.items), next_cursor=page.next_cursor)
+
+
+def all_of(rows: Iterable[Row]) -> Items[Row]:
+    """The answer with all rows of a short list."""
+    return Items.model_construct(items=list(rows), next_cursor=None)
 
 
 class PageQuery(BaseModel):
