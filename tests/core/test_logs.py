@@ -19,7 +19,7 @@ from wxauth.server.core.logs import ConsoleLine, redact
 from wxauth.server.core.users import UserInSession
 from wxauth.server.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.server.login.login import Tokens
-from wxauth.server.phones.bodies import PhoneRequest
+from wxauth.server.phones.routes import PhoneRequest
 
 
 @swept(

@@ -13,8 +13,7 @@ from tests.problems import problem_of
 from tests.world import Body, LogLines, MakeService, Service, leave
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.limits.attempts import MAX_ATTEMPTS
-from wxauth.server.limits.rates import WINDOW
+from wxauth.server.limits.rates import MAX_ATTEMPTS, WINDOW
 
 PHONE: Any = "getuserphonenumber"
 TEXT: Any = "msg_sec_check"

@@ -23,7 +23,7 @@ from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS
 from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
-from wxauth.server.limits.attempts import MAX_ATTEMPTS as NAMES_OF_ONE
+from wxauth.server.limits.rates import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
 from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
 

@@ -38,7 +38,7 @@ from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, Simulator, create_simulator, phone_number_of
 from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
-from wxauth.server.limits.attempts import Attempts
+from wxauth.server.limits.rates import Attempts
 from wxauth.server.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,
     UNDER_WAY,

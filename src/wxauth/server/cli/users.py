@@ -21,7 +21,7 @@ from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
 from wxauth.server.own_data.own_data import export_person
-from wxauth.server.phones.removing import remove_phone_of
+from wxauth.server.phones.phones import remove_phone_of
 from wxauth.server.session_keys.session_keys import SessionKeys, SessionKeyState
 from wxauth.server.users.admin import (
     TooManyRoles,

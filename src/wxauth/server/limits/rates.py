@@ -1,16 +1,52 @@
-"""How often one user may do something that makes work for others, over all replicas."""
+"""How often one user may do something that makes work for others, or costs something at WeChat, over all replicas."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from math import ceil
 from typing import Final
 
-from wxauth.errors import RateLimited
+from wxauth.errors import RateLimited, StorageUnavailable
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import give_back_attempt, take_attempt
+
+MAX_ATTEMPTS: Final = 20
+"""How many calls one person may cause in an hour, in one app, over all replicas. Honest use stays below."""
+
+
+class Attempts:
+    """Counts the calls to WeChat for each person, in the database.
+
+    Args:
+        what: The kind of call. Each kind has its own count.
+        detail: The `detail` of a refusal, for the developer.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, what: str, detail: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._rate = Rate(what, MAX_ATTEMPTS, detail)
+
+    async def take(self, app_id: str, openid: str) -> bytes:
+        """Count an attempt of an identity. Returns the key for `give_back`.
+
+        It is counted for the identity instead of the user, because an erasure must not reset the count.
+
+        Raises: RateLimited.
+        """
+        who = app_id.encode(), openid.encode()
+        await self._rate.count(self._database, *who, now=self._clock())
+        return self._rate.key(*who)
+
+    async def give_back(self, key: bytes) -> None:
+        """Uncount an attempt that failed through no fault of the person. During a database outage it stays counted."""
+        with suppress(StorageUnavailable):
+            await give_back_attempt(self._database, key)
+
 
 WINDOW: Final = timedelta(hours=1)
 """The default window, which begins with the first action. No window may be longer."""

@@ -9,12 +9,55 @@ a client sends or reads.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
-from typing import Final
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from wxauth.errors import RateLimited
+
+RETRY_AFTER: Final = 3
+"""Seconds."""
+
+Who = TypeVar("Who", bound=Hashable)
+
+
+class Places(Generic[Who]):
+    """Counts work in progress.
+
+    Args:
+        of_one: The limit for one person.
+        in_all: The limit in total; None for no limit.
+        detail: The `detail` of a refusal, for the developer.
+    """
+
+    def __init__(self, *, of_one: int, in_all: int | None = None, detail: str) -> None:
+        self._of_one = of_one
+        self._in_all = in_all
+        self._detail = detail
+        self._taken = Counter[Who]()
+
+    @contextmanager
+    def place(self, who: Who) -> Iterator[None]:
+        """Hold a place during the block. Raises: RateLimited."""
+        is_full = self._in_all is not None and self._taken.total() >= self._in_all
+        if is_full or self._taken[who] >= self._of_one:
+            raise RateLimited(self._detail, retry_after=RETRY_AFTER)
+        self.take(who)
+        try:
+            yield
+        finally:
+            self.give_back(who)
+
+    def take(self, who: Who) -> None:
+        """Take a place regardless of the limits: work that was admitted may need a second one."""
+        self._taken[who] += 1
+
+    def give_back(self, who: Who) -> None:
+        """Give a place back."""
+        self._taken -= Counter([who])  # `-=` drops zero counts, which would pile up
+
 
 AT_ONCE: Final = 2
 """How many requests of one line are worked on at once."""

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
@@ -36,10 +37,10 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
 from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.settings import App
+from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserFields
-from wxauth.server.limits.attempts import Attempts
-from wxauth.server.limits.places import RETRY_AFTER, Places
-from wxauth.server.limits.turns import Turns
+from wxauth.server.limits.rates import Attempts
+from wxauth.server.limits.turns import RETRY_AFTER, Places, Turns
 from wxauth.server.phones.rows import (
     PhoneRefusal,
     StoredAnswer,
@@ -49,7 +50,10 @@ from wxauth.server.phones.rows import (
     link_phone,
     pending_answers,
     refuse_answer,
+    remove_phone,
 )
+from wxauth.server.users.account import Caller, locked_caller
+from wxauth.server.users.admin import locked_remaining
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.server.wechat.person_data import e164_of
@@ -319,3 +323,26 @@ class Phones:
 
 def _log_unopened(app_id: str, exc: CannotOpen) -> None:
     log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=WRONG_SECRET_KEY.en)
+
+
+async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> None:
+    """Remove the caller's number. Idempotent. Raises: InvalidToken."""
+    user_id, now = caller.user.id, clock()
+    async with locked_caller(database, caller, now=now) as transaction:
+        is_removed = await remove_phone(
+            transaction, user_id, by=Actor(str(user_id)), app_id=caller.user.app_id, now=now
+        )
+    if is_removed:
+        log.info("phone_removed", user_id=user_id)
+
+
+async def remove_phone_of(
+    database: Database, user_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
+) -> None:
+    """Remove a user's number. Idempotent. A former id means the user that remains.
+
+    Raises: NotFound, InsufficientRole.
+    """
+    async with locked_remaining(database, user_id, spares_staff=spares_staff) as (transaction, remaining_id, _):
+        await remove_phone(transaction, remaining_id, by=by, now=now)
+    log.info("phone_removed", user_id=remaining_id, actor=by.name)

@@ -1,8 +1,11 @@
-"""`/v1/me/phone`: a person's phone number."""
+"""`/v1/me/phone` and `/v1/admin/users/{user_id}/phone`: a person's phone number."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from wxauth.errors import (
     CodeUsed,
@@ -16,11 +19,13 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.dependencies import AppsDep
 from wxauth.server.core.users import UserInSession
-from wxauth.server.phones import removing
-from wxauth.server.phones.bodies import PhoneRequest
-from wxauth.server.phones.phones import Phones
+from wxauth.server.phones import phones
+from wxauth.server.phones.phones import Phones, remove_phone_of
+from wxauth.server.users.admin import read_listed_user
+from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.bodies import UserAnswer, user_answer
-from wxauth.server.users.callers import CallerDep, CallerInTurnDep
+from wxauth.server.users.callers import CallerDep, CallerInTurnDep, StaffDep
+from wxauth.server.users.staff_reads import Read
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
@@ -28,6 +33,19 @@ from wxauth.server.web.direct import Router
 router = Router("me")
 
 PhonesDep = Annotated[Phones, Depends(provide(Phones))]
+
+
+class PhoneRequest(BaseModel):
+    """The phone button's code."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"}]},
+        hide_input_in_errors=True,
+    )
+
+    code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Works for five minutes.", repr=False
+    )
 
 
 @router.post(
@@ -61,4 +79,37 @@ async def bind_my_phone(
 @router.delete("/v1/me/phone", summary=Title("Remove my phone number", "移除我的手机号"))
 async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
     """Remove the caller's number. Idempotent. The phone button's next code binds one again."""
-    await removing.remove_my_phone(database, clock, caller)
+    await phones.remove_my_phone(database, clock, caller)
+
+
+class PhoneAnswer(TypedDict):
+    """A phone number."""
+
+    phone: Annotated[str | None, Field(description="E.164.", examples=["+8613800138000"])]
+    phone_verified: Annotated[bool | None, Field(description="As in a user.", examples=[True])]
+
+
+@router.get(
+    "/v1/admin/users/{user_id}/phone",
+    summary=Title("Read a user's phone number", "查看用户的手机号"),
+    tag="admin",
+    failures=[NO_SUCH_USER],
+)
+async def read_phone_of_user(
+    staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, user_id: UUID
+) -> PhoneAnswer:
+    """The whole number, which the role `support` sees masked elsewhere. The audit trail records who read it."""
+    user = await read_listed_user(database, user_id)
+    reads.note_read(staff.actor, Read.PHONE, user.id)
+    return {"phone": user.phone, "phone_verified": user.phone_verified}
+
+
+@router.delete(
+    "/v1/admin/users/{user_id}/phone",
+    summary=Title("Remove a user's phone number", "移除用户的手机号"),
+    tag="admin",
+    failures=[NO_SUCH_USER],
+)
+async def remove_phone_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
+    """Remove a user's phone number. Idempotent. The user may verify it again with the phone button."""
+    await remove_phone_of(database, user_id, by=staff.actor, spares_staff=not staff.is_administrator, now=clock())

@@ -14,8 +14,8 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.users import Person, UserInSession
-from wxauth.server.limits.places import Places
 from wxauth.server.limits.rates import PICTURES
+from wxauth.server.limits.turns import Places
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file
 from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar

@@ -14,7 +14,7 @@ from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType, record_event
 from wxauth.server.core.users import Person
-from wxauth.server.pictures.check_rows import (
+from wxauth.server.pictures.rows import (
     Check,
     is_picture_of,
     note_answered,

@@ -1,22 +1,24 @@
 """`POST /v1/me/avatar` and `GET /v1/avatars/...`: upload and download of pictures."""
 
-from typing import Final
+from typing import Annotated, Final
 
+from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.server.pictures.avatars import AVATARS_PATH, MAX_FILE
-from wxauth.server.pictures.dependencies import AvatarsDep
+from wxauth.server.pictures.avatars import AVATARS_PATH, MAX_FILE, Avatars
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
-from wxauth.server.web.dependencies import SettingsDep
+from wxauth.server.web.dependencies import SettingsDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import MAX_BODY
 from wxauth.server.web.headers import cacheable_response
 from wxauth.server.web.uploads import uploaded_file
 
 router = Router("me")
+
+AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
 
 UPLOAD_PATH: Final = "/v1/me/avatar"
 MAX_UPLOAD: Final = MAX_FILE + MAX_BODY

@@ -55,7 +55,6 @@ from wxauth.server.login.bodies import LoginRequest
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refusals import Refusals
 from wxauth.server.own_data import routes as own_data_routes
-from wxauth.server.phones import admin_routes as admin_phone_routes
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.profile import routes as profile_routes
@@ -99,7 +98,6 @@ _ROUTERS: Final = (
     picture_routes.router,
     admin_routes.router,
     listing_routes.router,
-    admin_phone_routes.router,
     support_routes.router,
     app_routes.router,
     key_routes.admin_router,

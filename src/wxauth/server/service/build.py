@@ -32,8 +32,8 @@ from wxauth.server.keys import keyring
 from wxauth.server.keys.issuing import Issuer
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits import turns
-from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
+from wxauth.server.limits.rates import Attempts
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login import numbers, refusals
 from wxauth.server.login.entering import Entering
