@@ -84,21 +84,6 @@ def make_command(name: str, *, cwd: Path, env: Mapping[str, str]) -> Command:
     return run_it
 
 
-def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """As `run`, but with the installed program, which spends a second on its imports."""
-    demand_mark("process")
-    return subprocess.run(
-        [WXAUTH, *arguments],
-        cwd=cwd,
-        env=environment(**(env or {})),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
 def start(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, is_short: bool = False, **streams: Any
 ) -> subprocess.Popen[bytes] | Forked:
