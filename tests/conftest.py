@@ -69,7 +69,7 @@ SETTINGS = {
 }
 
 
-pytest_plugins = ["tests.workers"]
+pytest_plugins = ["tests.workers", "tests.changed"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

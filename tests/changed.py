@@ -1,0 +1,109 @@
+"""Which tests a change touches: `scripts/test --record` notes the lines that each test executes, `--changed` asks."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from coverage import Coverage, CoverageData
+
+ROOT = Path(__file__).parents[1]
+RECORD = ROOT / ".coverage.tests"
+RECORDED_AT = ROOT / ".coverage.commit-of-tests"
+HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? ", re.MULTILINE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="note which lines each test executes, in .coverage.tests")
+    parser.addoption("--changed", action="store_true", help="run only what has changed since --record touches")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def recording(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Note the lines that are executed in this process."""
+    if not request.config.getoption("record"):
+        yield
+        return
+    noting = Coverage(RECORD, data_suffix=True, source_pkgs=["wxauth"], config_file=False, concurrency=["greenlet"])
+    noting.set_option("run:disable_warnings", ["module-not-measured"])  # what is imported before
+    noting.start()
+    yield
+    noting.stop()
+    noting.save()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if (noting := Coverage.current()) and item.config.getoption("record"):
+        noting.switch_context(_function(item))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("record"):
+        Coverage(RECORD, config_file=False).combine([str(ROOT)])
+        RECORDED_AT.write_text(_git("stash", "create") or _git("rev-parse", "HEAD"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("changed"):
+        if not RECORDED_AT.exists():
+            raise pytest.UsageError("nothing is known of the tests yet: scripts/test --record")
+        touched = touched_by_change()
+        for item in items[:]:
+            if touched.isdisjoint((_function(item), *_places(item))):
+                items.remove(item)
+                config.hook.pytest_deselected(items=[item])
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+def _places(item: pytest.Item) -> Iterator[str]:
+    """The file of a test, and the folders around it."""
+    path = item.path.relative_to(ROOT)
+    yield from map(str, (path, *path.parents))
+
+
+def touched_by_change() -> set[str]:
+    """The tests, their files, and folders of tests."""
+    data = CoverageData(str(RECORD))
+    data.read()
+    touched: set[str] = set()
+    for path, hunks in _changes().items():
+        name = Path(path).name
+        if path.startswith("src/") and path.endswith(".py"):
+            touched |= _tests_of(data, str(ROOT / path), hunks)
+            touched.add(f"tests/{Path(path).parent.name}")  # those in processes of their own are not recorded
+        elif name == "conftest.py":
+            touched.add(str(Path(path).parent))
+        elif name.startswith("test_"):
+            touched.add(path)
+        elif name != "changed.py":
+            mentions = re.compile(rf"\b{re.escape(Path(path).stem if path.startswith('tests/') else name)}\b")
+            files = (it for it in (ROOT / "tests").rglob("test_*.py") if mentions.search(it.read_text()))
+            touched |= {str(it.relative_to(ROOT)) for it in files}
+    return touched
+
+
+def _tests_of(data: CoverageData, file: str, hunks: list[range]) -> set[str]:
+    """The tests that execute a changed line; those that execute any, if what has changed is executed by the import."""
+    by_line = data.contexts_by_lineno(file)
+    found: set[str] = set()
+    for hunk in hunks:
+        found |= set().union(*(by_line.get(line, ()) for line in hunk)) or set().union(*by_line.values())
+    return found
+
+
+def _changes() -> dict[str, list[range]]:
+    """The files that differ from the record, and their former lines that do."""
+    changes: dict[str, list[range]] = {}
+    diff = _git("diff", "--unified=0", "--no-renames", "--no-prefix", RECORDED_AT.read_text())
+    for part in re.split(r"^diff --git ", diff, flags=re.MULTILINE)[1:]:
+        hunks = [(int(first), int(number or 1)) for first, number in HUNK.findall(part)]
+        changes[part.partition(" ")[0]] = [range(first, first + max(number, 1)) for first, number in hunks]
+    return changes | {path: [] for path in _git("ls-files", "--others", "--exclude-standard").splitlines()}
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.check_output(["git", *arguments], cwd=ROOT, text=True).strip()
