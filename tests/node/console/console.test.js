@@ -455,6 +455,7 @@ test('a ban says why and until when, and is changed', async () => {
   await dialog().getByLabel('Until').fill('')
   await button('Save', dialog()).click()
   await page.getByText('somebody lifts it', { exact: true }).waitFor() // not the dialog's hint
+  await page.locator('dl', { hasText: 'Banned by' }).getByRole('link', { name: 'root' }).waitFor()
   assert.equal((await shown(person)).until, undefined)
 })
 
@@ -478,6 +479,7 @@ test('a merge shows both, found by search, before it is done, and a split undoes
   await dialog().getByRole('heading', { name: `Merge ${one.user.nickname} with another user` }).waitFor()
   await dialog().getByText('Split on the page of the user that remains undoes it').waitFor()
   const go = button('Merge', dialog())
+  await dialog().getByText('Search for the other user, and choose').waitFor()
   await dialog().getByLabel('The other user').fill(other.user.id)
   await page.keyboard.press('Enter')
   await button(`Choose: ${other.user.nickname}`, dialog()).waitFor()
@@ -728,14 +730,17 @@ test('a person’s page leads on to who read it, what they did, and who else log
   await rows().getByRole('link', { name: person.user.nickname, exact: true }).first().waitFor()
 })
 
-test('people without a name are told apart by their app and device', async () => {
+test('people without a name are called alike everywhere, and told apart by app and device', async () => {
   const nameless = await logIn(`person-${(number += 1)}`)
   await goTo(`users?q=${nameless.user.id}`)
-  await page.getByRole('link', { name: `User of ${FIRST_APP}` }).waitFor()
-  await rows().getByText('127.0.0.1').waitFor()
+  const called = `Nameless …${shortened(nameless)}`
+  await rows().getByRole('link', { name: called }).waitFor()
+  await rows().getByText(`${FIRST_APP} · `).waitFor()
+  await showPerson(nameless)
+  await page.getByRole('heading', { level: 2, name: called }).waitFor()
   await change(nameless, { roles: ['editor'] })
   await goTo(`events?user_id=${nameless.user.id}`)
-  await rows().getByRole('link', { name: 'no name' }).first().waitFor()
+  await rows().getByRole('link', { name: called }).first().waitFor()
   await rows().getByRole('link', { name: 'root' }).first().waitFor()
 })
 
@@ -947,7 +952,9 @@ test('support staff see what they may do, and nothing else', async () => {
     return page.locator('main button:not(.id, .copier):visible').allInnerTexts()
   }
   assert.deepEqual(await acts(await newcomer()), ['Ban', 'Sign out everywhere', 'Clear name', 'Sign out this device'])
+  await page.getByText('Merging, splitting, exporting, erasing and roles need the role admin.').waitFor()
   assert.deepEqual(await acts(root), [])
+  await page.getByText('Only administrators change administrators and other staff.').waitFor()
 })
 
 test('every section’s list has a search field that says what it is', async () => {

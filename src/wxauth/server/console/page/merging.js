@@ -3,18 +3,17 @@
 import { get, post } from './api.js'
 import { h } from './dom.js'
 import { act, busy, code, dialog, field, table, time, toast } from './parts.js'
+import { called } from './names.js'
 import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
 
 const FOUND_AT_MOST = 5
 
-const nameOf = (user) => user.nickname ?? user.id
-
 /** Ask for the user to merge with, show both side by side, and merge them. */
 export function merge(user) {
   const other = otherUser(user)
   dialog({
-    title: text('mergeTitle', { name: nameOf(user) }),
+    title: text('mergeTitle', { name: called(user) }),
     lead: [text('sureMerge'), text('undoMerge')],
     fields: [other],
     name: 'merge',
@@ -35,7 +34,7 @@ function otherUser(user) {
   const searched = field({ name: 'other', label: text('mergeFind'), type: 'search', hint: text('searchUsersHint') })
   const trouble = h('div', {})
   const found = h('div', { class: 'found', role: 'status' })
-  const compared = h('div', {})
+  const compared = h('div', {}, h('p', { class: 'quiet' }, text('mergeChoose')))
   const choose = (ends, remains) => {
     pair = { ends, remains }
     found.replaceChildren()
@@ -44,8 +43,8 @@ function otherUser(user) {
     compared.dispatchEvent(new Event('input', { bubbles: true }))
   }
   const result = (each) => {
-    const take = act('take', () => choose(user, each), { kind: 'small', label: actOn('take', nameOf(each)) })
-    return h('p', { class: 'result' }, picture(each), h('span', {}, nameOf(each), h('small', {}, h('code', {}, each.id))), take)
+    const take = act('take', () => choose(user, each), { kind: 'small', label: actOn('take', called(each)) })
+    return h('p', { class: 'result' }, picture(each), h('span', {}, called(each), h('small', {}, h('code', {}, each.id))), take)
   }
   const go = act('search', () =>
     busy(go, trouble, async () => {
@@ -71,7 +70,7 @@ function otherUser(user) {
 /** The two users of a merge, side by side. */
 function sideBySide({ ends, remains }) {
   const rows = [
-    ['name', (user) => [picture(user), ' ', user.nickname ?? text('noName')]],
+    ['name', (user) => [picture(user), ' ', called(user)]],
     ['id', ({ id }) => h('code', {}, id)],
     ['status', standing],
     ['phone', phone],
@@ -104,7 +103,7 @@ export function split(user) {
       : null,
   ].filter(Boolean)
   dialog({
-    title: text('splitTitle', { name: nameOf(user) }),
+    title: text('splitTitle', { name: called(user) }),
     lead: text('sureSplit'),
     fields,
     name: 'split',

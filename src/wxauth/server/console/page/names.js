@@ -2,7 +2,7 @@
 
 import { get, mayAdminister } from './api.js'
 import { h } from './dom.js'
-import { code, shortId } from './parts.js'
+import { SHORT_ID, code, shortId } from './parts.js'
 import { text } from './texts.js'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
@@ -12,26 +12,25 @@ const known = new Map() // ids of people, with what is known of them, or its pro
 let wanted = [] // ids that the next request names
 let titles // of the apps, or its promise
 
+/** What a person is called everywhere: by the nickname, or as a user without one, with the end of the id. */
+export const called = ({ id, nickname }) => nickname ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
+
 /** A person, by name, linked to the page about them; or the name of another actor. */
 export function personOf(id, nickname) {
   if (!UUID.test(id)) return code(id)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
-  if (!nickname) glimpse(id).then((found) => (link.textContent = found ? (found.nickname ?? text('nameless')) : text('gone')))
+  if (!nickname) glimpse(id).then((found) => (link.textContent = found ? called(found) : text('gone')))
   return h('span', { class: 'person' }, link, shortId(id))
 }
 
-/**
- * A person's name, linked to the page about them, above the device and the address of the newest session. Its app stands
- * in place of the name if there is none, because most people give none.
- */
-export function nameAndPlaceOf({ id, nickname, identities }) {
-  const link = h('a', { href: `#/users/${id}`, class: nickname ? '' : 'nameless' }, nickname ?? '…')
+/** A person's name, linked to the page about them, above app, device and address of the newest session: most people give no name. */
+export function nameAndPlaceOf(user) {
+  const { id, nickname, identities } = user
+  const link = h('a', { href: `#/users/${id}`, class: nickname ? '' : 'nameless' }, called(user))
   const place = h('small', {})
   Promise.all([glimpse(id), appTitles()]).then(([found, apps]) => {
     const app = found?.app_id ?? identities.at(-1)?.app_id
-    const name = app && (apps.get(app) ?? app)
-    if (!nickname) link.textContent = name ? text('userOf', { app: name }) : text('nameless')
-    place.textContent = [found?.device, found?.ip].filter(Boolean).join(' · ')
+    place.textContent = [app && (apps.get(app) ?? app), found?.device, found?.ip].filter(Boolean).join(' · ')
   })
   return h('div', { class: 'lines' }, h('span', { class: 'person' }, link, shortId(id)), place)
 }

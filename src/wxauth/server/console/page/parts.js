@@ -157,7 +157,7 @@ export async function busy(button, trouble, act) {
 }
 
 const LONGEST_LINE = 45
-const SHORT_ID = 8
+export const SHORT_ID = 8
 const SKELETON_LINES = 6
 const PRESSED_ITSELF = 'a, button, input, select, textarea, summary, label, pre'
 const SHOWN_CHOICES = 12

@@ -6,7 +6,7 @@ import { ABOUT, eventCells, eventColumns } from './events.js'
 import { TYPES } from './event_sentences.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
-import { appOf } from './names.js'
+import { appOf, called, personOf } from './names.js'
 import { act, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, whole, withChoices, words } from './parts.js'
 import { refusalsOf } from './signins.js'
 import { actOn, text } from './texts.js'
@@ -22,7 +22,7 @@ export function showPerson(main, { id }) {
       place,
       () => get(`/users/${encodeURIComponent(id)}`), // may come from a handwritten link
       (user) => {
-        if (place.isConnected) document.title = `${user.nickname ?? text('noName')} · wxauth` // tells tabs apart
+        if (place.isConnected) document.title = `${called(user)} · wxauth` // tells tabs apart
         return person(user, reload)
       },
     )
@@ -31,7 +31,7 @@ export function showPerson(main, { id }) {
 
 function person(user, reload) {
   const path = `/users/${user.id}`
-  const name = user.nickname ?? user.id
+  const name = called(user)
   const attributes = Object.entries(user.attributes)
   const trouble = h('div', {})
   const changed = async (change) => {
@@ -79,10 +79,11 @@ function person(user, reload) {
     h(
       'section',
       { class: 'card' },
-      h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, user.nickname ?? text('noName')), h('span', {}, code(user.id), ' ', copier(user.id, actOn('copy', user.id)))), standing(user)),
+      h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, name), h('span', {}, code(user.id), ' ', copier(user.id, actOn('copy', user.id)))), standing(user)),
       facts([
         user.erase_at ? [text('erasedAt'), [time(user.erase_at), isBanned ? text('notWhileBanned') : null]] : null,
         isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
+        isBanned ? [text('bannedBy'), whoBanned(user)] : null,
         user.reason ? [text('banWhy'), user.reason] : null,
         [text('phone'), phone(user)],
         ['unionid', code(user.unionid)],
@@ -94,6 +95,7 @@ function person(user, reload) {
       ]),
       trouble,
       mayChange ? h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts) : null,
+      mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange ? 'restIsAdmins' : 'staffIsAdmins')),
     ),
     part(text('roles'), mayAdminister() ? rolesForm(user, changed) : h('p', {}, user.roles.length ? user.roles.map((role) => tag(role)) : text('none'))),
     part(
@@ -110,6 +112,16 @@ function person(user, reload) {
     user.consents ? part(text('consents'), ...consents(user.consents)) : null,
     part(text('eventsOfPerson'), eventsOf(user), elsewhere(user)),
   ]
+}
+
+/** The newest ban's actor, which the trail has. */
+function whoBanned({ id }) {
+  const place = h('span', {}, '…')
+  get('/events', { user_id: id, type: 'user.banned', limit: 1 }).then(
+    ({ items }) => place.replaceChildren(items.length ? personOf(items[0].actor) : text('unknown')),
+    () => place.replaceChildren(text('unknown')),
+  )
+  return place
 }
 
 function rolesForm(user, changed) {
@@ -209,7 +221,7 @@ function ban(user, changed) {
     moment({ name: 'until', label: text('banUntil'), value: user.until, hint: text('banUntilHint') }),
   ]
   dialog({
-    title: actOn(isBanned ? 'changeBan' : 'ban', user.nickname ?? user.id),
+    title: actOn(isBanned ? 'changeBan' : 'ban', called(user)),
     lead: text('sureBan'),
     fields,
     name: isBanned ? 'save' : 'ban',
@@ -221,7 +233,7 @@ function ban(user, changed) {
 function erase(user) {
   const typed = field({ name: 'name', label: text('typeName'), required: true, hint: [user.nickname, user.id].filter(Boolean).join(' / ') })
   dialog({
-    title: actOn('erase', user.nickname ?? user.id),
+    title: actOn('erase', called(user)),
     lead: text('sureErase'),
     fields: [typed],
     name: 'erase',

@@ -3,7 +3,7 @@
 import { get } from './api.js'
 import { h } from './dom.js'
 import { appField, roleField } from './known.js'
-import { nameAndPlaceOf } from './names.js'
+import { called, nameAndPlaceOf } from './names.js'
 import { act, busy, field, list, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
@@ -78,7 +78,7 @@ function masked(user) {
   const show = act(
     'showPhone',
     () => busy(show, null, async () => place.replaceChildren(phone({ ...user, ...(await get(`/users/${user.id}/phone`)) }) ?? '')),
-    { kind: 'small', label: text('showPhoneOf', { name: user.nickname ?? user.id }) },
+    { kind: 'small', label: text('showPhoneOf', { name: called(user) }) },
   )
   place.append(show)
   return place
