@@ -64,10 +64,8 @@ STATEMENTS = dict(statements())
 def test_all_rooms_with_statements_are_checked() -> None:
     assert {name.partition(".")[0] for name in STATEMENTS} == {
         "apps",
-        "attributes",
         "checks",
         "clients",
-        "consents",
         "console",
         "core",
         "events",
