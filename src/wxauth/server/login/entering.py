@@ -50,6 +50,18 @@ class LacksUnionid(WeChatMisconfigured):
     """WeChat gave no unionid for an unknown person, and the app requires one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request to log in has, from the route to the statement."""
+
+    code: str
+    device: Device
+    nickname: str | None = None
+    avatar_url: str | None = None
+    stays: bool = False
+    """Whether somebody who has asked to be erased has changed their mind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entered:
     """A completed login."""
@@ -83,17 +95,7 @@ class Entering:
     sealer: Sealer
     newcomers: Newcomers | None = None
 
-    async def log_in_with_code(
-        self,
-        app: App,
-        code: str,
-        *,
-        nickname: str | None = None,
-        avatar_url: str | None = None,
-        stays: bool = False,
-        expires_in: int,
-        device: Device,
-    ) -> Entered:
+    async def log_in_with_code(self, app: App, asked: Asked, *, expires_in: int) -> Entered:
         """Exchange a code with WeChat, find or create the user, and open a session for `expires_in` seconds.
 
         Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or
@@ -103,18 +105,14 @@ class Entering:
 
         Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, AccountLeaving.
         """
-        identity, wechat_ms = await self.exchange_code(app, code)
+        identity, wechat_ms = await self.exchange_code(app, asked.code)
         now, nicknames = self.clock(), self.nicknames
-        login, database_ms = await self.record_identity(
-            app,
-            identity,
-            nickname=None if nicknames.are_checked else nickname,
-            avatar_url=None if self.avatars.serves(avatar_url) else avatar_url,
-            stays=stays,
-            expires_in=expires_in,
-            device=device,
-            now=now,
+        stored = replace(
+            asked,
+            nickname=None if nicknames.are_checked else asked.nickname,
+            avatar_url=None if self.avatars.serves(asked.avatar_url) else asked.avatar_url,
         )
+        login, database_ms = await self.record_identity(app, identity, stored, expires_in=expires_in, now=now)
         user: UserFields = login.user
         if login.ignored_fields:
             fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
@@ -123,7 +121,7 @@ class Entering:
             left = self.settings.wechat_timeout - wechat_ms / 1000
             person = Person(user.id, app.app_id, identity.openid)
             user = await judge_login(
-                self.nicknames, self.risk, person, login, nickname=nickname, ip=device.ip, patience=left
+                self.nicknames, self.risk, person, login, nickname=asked.nickname, ip=asked.device.ip, patience=left
             )
         self.numbers.count_login(is_new=login.is_new, at=now)
         if login.is_new or self.settings.is_logged(login.session_id):
@@ -135,7 +133,7 @@ class Entering:
                 is_new=login.is_new,
                 wechat_ms=wechat_ms,
                 database_ms=database_ms,
-                **self.settings.added_in_log(device.ip, is_always_logged=login.is_new),
+                **self.settings.added_in_log(asked.device.ip, is_always_logged=login.is_new),
             )
         return Entered(login, user, identity.openid, now)
 
@@ -151,16 +149,7 @@ class Entering:
         return identity, exchange.milliseconds
 
     async def record_identity(
-        self,
-        app: App,
-        identity: WeChatIdentity,
-        *,
-        nickname: str | None = None,
-        avatar_url: str | None = None,
-        stays: bool = False,
-        expires_in: int | None,
-        device: Device,
-        now: datetime,
+        self, app: App, identity: WeChatIdentity, asked: Asked, *, expires_in: int | None, now: datetime
     ) -> tuple[LoggedIn, float]:
         """Find or create the user of an identity. Returns the login, and the database's milliseconds.
 
@@ -175,17 +164,17 @@ class Entering:
             app_id=app.app_id,
             openid=identity.openid,
             unionid=identity.unionid,
-            nickname=nickname,
-            avatar_url=avatar_url,
+            nickname=asked.nickname,
+            avatar_url=asked.avatar_url,
             session_key=self._sealed(app, identity),
-            ip=device.ip,
-            user_agent=device.user_agent,
+            ip=asked.device.ip,
+            user_agent=asked.device.user_agent,
             expires_in=expires_in,
             is_judged=self.risk.is_noted,
             may_sign_up=may_sign_up and self.newcomers is None,
             roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,
-            stays=stays,
+            stays=asked.stays,
             may_be_snapshot=not app.is_mini_program,
         )
         try:
@@ -197,7 +186,7 @@ class Entering:
             if self.newcomers is None or not may_sign_up:
                 raise
             # Only now is it known that this would be a new user, and no connection is held meanwhile.
-            welcome = await self.newcomers.welcome(app, identity, ip=device.ip)
+            welcome = await self.newcomers.welcome(app, identity, ip=asked.device.ip)
             login, milliseconds = await self._record(_welcomed(login_to_store, welcome), now=now)
             if login.is_new and login.user.external_id != welcome.external_id:
                 log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")

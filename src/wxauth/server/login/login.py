@@ -33,7 +33,7 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserFields, UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.login.entering import Entering
+from wxauth.server.login.entering import Asked, Entering
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token
 from wxauth.server.phones.phones import Phones
 from wxauth.server.session_keys.rows import keep_key
@@ -96,16 +96,7 @@ class Logins:
     phones: Phones
 
     async def log_in(
-        self,
-        *,
-        code: str,
-        app_id: str | None,
-        nickname: str | None,
-        avatar_url: str | None,
-        phone_code: str | None = None,
-        consents: Mapping[str, str],
-        stays: bool = False,
-        device: Device,
+        self, asked: Asked, *, app_id: str | None, phone_code: str | None, consents: Mapping[str, str]
     ) -> Tokens:
         """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
 
@@ -116,49 +107,21 @@ class Logins:
             SignUpUnavailable, AccountDisabled, AccountLeaving.
         """
         try:
-            return await self._log_in(
-                self.apps.for_login(app_id),
-                code,
-                nickname=nickname,
-                avatar_url=avatar_url,
-                phone_code=phone_code,
-                consents=consents,
-                stays=stays,
-                device=device,
-            )
+            return await self._log_in(self.apps.for_login(app_id), asked, phone_code, consents)
         except WxAuthError as error:
             error.app_id = self.apps.default_id if app_id is None else app_id
             raise
 
-    async def _log_in(
-        self,
-        app: App,
-        code: str,
-        *,
-        nickname: str | None,
-        avatar_url: str | None,
-        phone_code: str | None,
-        consents: Mapping[str, str],
-        stays: bool,
-        device: Device,
-    ) -> Tokens:
+    async def _log_in(self, app: App, asked: Asked, phone_code: str | None, consents: Mapping[str, str]) -> Tokens:
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
             raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
 
         refresh_expires_in = app_session_lifetimes(self.settings).unrefreshed
-        entered = await self.entering.log_in_with_code(
-            app,
-            code,
-            nickname=nickname,
-            avatar_url=avatar_url,
-            stays=stays,
-            expires_in=refresh_expires_in,
-            device=device,
-        )
+        entered = await self.entering.log_in_with_code(app, asked, expires_in=refresh_expires_in)
         login, user, openid, now = entered.login, entered.user, entered.openid, entered.at
         if consents:
-            user = await self._with_consents(app, user, consents, openid=openid, ip=device.ip, now=now)
+            user = await self._with_consents(app, user, consents, openid=openid, ip=asked.device.ip, now=now)
         phone_error = None
         if phone_code is not None:
             user, phone_error = await self._with_phone(app, user, openid=openid, code=phone_code)

@@ -40,6 +40,7 @@ from wxauth.server.login.bodies import (
     TokenAnswer,
     token_answer,
 )
+from wxauth.server.login.entering import Asked
 from wxauth.server.login.login import LoginLimiter, Logins
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.session_keys.dependencies import SessionKeysDep
@@ -128,16 +129,14 @@ async def log_in(
     """
     app_id = body.app_id or None
     with _counted(apps, app_id) as counted:
-        tokens = await logins.log_in(
+        asked = Asked(
             code=body.code,
-            app_id=app_id,
+            device=device,
             nickname=body.nickname or None,
             avatar_url=body.avatar_url or None,
-            phone_code=body.phone_code or None,
-            consents=body.consents,
             stays=body.stay,
-            device=device,
         )
+        tokens = await logins.log_in(asked, app_id=app_id, phone_code=body.phone_code or None, consents=body.consents)
         counted.outcome = "new" if tokens.is_new_user else "ok"
     return token_answer(tokens, settings.consents)
 

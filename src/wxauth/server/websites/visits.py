@@ -40,7 +40,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES
-from wxauth.server.login.entering import Entering, LacksUnionid
+from wxauth.server.login.entering import Asked, Entering, LacksUnionid
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
@@ -250,7 +250,8 @@ class Visits:
         Returns False if the user may not log in, or the client has been removed.
         """
         app = self.apps.for_login(visit.app_id)
-        identity, wechat_ms = await self.entering.exchange_code(app, callback.code)
+        asked = Asked(code=callback.code, device=device)
+        identity, wechat_ms = await self.entering.exchange_code(app, asked.code)
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
         if is_closed_to_staff and await rows.has_any_role(self.database, STAFF_ROLES, **ids, unionid=identity.unionid):
@@ -258,7 +259,7 @@ class Visits:
                 "administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE"
             )
         now = self.clock()
-        login, database_ms = await self.entering.record_identity(app, identity, expires_in=None, device=device, now=now)
+        login, database_ms = await self.entering.record_identity(app, identity, asked, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
             person = await rows.lock_person(transaction, **ids)
