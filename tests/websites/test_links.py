@@ -179,6 +179,21 @@ async def test_a_press_ends_the_link_before(shop: Site, safari: Browser, phone: 
     assert (await phone.claim(scene=second, entry_scene=BY_SCHEME)).status_code == 200
 
 
+async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(
+    shop: Site, safari: Browser, phone: Phone, get_phone: GetPhone
+) -> None:
+    tab, bob = await safari.show(), await get_phone("bob")
+    by_link = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
+    by_code = await bob.claim(scene=tab.scene, entry_scene=CAMERA)
+    assert (by_link.status_code, by_code.status_code) == (200, 200)
+    assert (await phone.decide(by_link.json()["id"], "deny")).status_code == 204
+    assert await tab.state() == "claimed"
+    assert (await bob.decide(by_code.json()["id"])).status_code == 204
+    assert sent(await tab.go_on())["code"]
+    again = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
+    assert "number" in (await phone.decide(again.json()["id"])).json()
+
+
 async def test_ten_presses_are_enough(shop: Site, safari: Browser) -> None:
     tab = await safari.show()
     answers = await asyncio.gather(*(press(tab) for _ in range(14)))

@@ -686,6 +686,8 @@ async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(
     assert (await exchanged(shop, redirect_parameters(location)["code"])).json()["error"] == "invalid_grant"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
     assert await rows.fetchval("SELECT count(*) FROM site_logins WHERE openid IS NOT NULL") == 0
+    visited = "SELECT count(*) FROM site_logins WHERE state_hash IS NOT NULL AND browser_ip IS NOT NULL"
+    assert await rows.fetchval(visited) == 0, "nor their address"
 
 
 async def test_a_merge_between_code_and_token_is_followed(

@@ -84,8 +84,9 @@ async def give_code(
 ) -> UUID | None:
     """Save a login with a code for its site, in place of a former one, and the login of the browser that it proves.
 
-    Returns the proof of which the value of the browser's login is made, if there is one. Raises: AnotherPerson, which
-    undoes the transaction.
+    Returns the proof of which the value of the browser's login is made, if there is one.
+
+    Raises: AnotherPerson, before anything is stored.
     """
     assert login.authenticated_at is not None
     assert login.authenticated_by is not None
