@@ -269,7 +269,17 @@ async def authenticate(
     """
     name = credentials.client_id
     found = await rows.find_secrets(database, name) if is_client_name(name) else None
-    stored = _check_secret(credentials, found, now=now)
+    return prove(credentials, found, needed, now=now)
+
+
+def prove(
+    credentials: Credentials, found: rows.Secrets | None, needed: Scope | None = None, *, now: datetime
+) -> ProvedClient:
+    """The client of these credentials, if they are right, and it has the needed scope.
+
+    Raises: InvalidClient, ClientLacksScope.
+    """
+    name, stored = credentials.client_id, _check_secret(credentials, found, now=now)
     if needed is not None and needed not in stored.scopes:
         scopes = [*scopes_in_order([*stored.scopes, needed]), *(it for it in stored.scopes if it in SITE_SCOPE_NAMES)]
         command = " ".join([f"wxauth clients set {name}", *(f"--scope {scope}" for scope in scopes)])

@@ -35,8 +35,9 @@ def _select(*columns: str) -> str:
     return f"SELECT {', '.join(columns)} FROM clients"  # noqa: S608 - constants
 
 
-_SECRETS: Final = tuple(each.name for each in fields(Secrets))
-_FIND_SECRETS: Final = Statement[Secrets](f"{_select(*_SECRETS)} WHERE name = :name")
+SECRETS: Final = ", ".join(f"clients.{each.name}" for each in fields(Secrets))
+"""The columns of `Secrets`, for a statement's SELECT."""
+_FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} WHERE name = :name")
 _FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*_WithSecrets.model_fields)} WHERE name = :name")
 _FIND_SITE: Final = Statement[Client](f"{_select(*Client.model_fields)} WHERE name = :name AND title IS NOT NULL")
 _ALL: Final = Statement[AddedClient](f"{_select(*AddedClient.model_fields)} ORDER BY name")
@@ -91,7 +92,7 @@ async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secr
     if row is None:
         return None
     columns = vars(row)
-    secrets = Secrets(**{column: columns[column] for column in _SECRETS})
+    secrets = Secrets(**{each.name: columns[each.name] for each in fields(Secrets)})
     return model_of(Client, {column: columns[column] for column in Client.model_fields}), secrets
 
 

@@ -60,17 +60,16 @@ def _counted(
     return client
 
 
-_FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
+FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 IntrospectingClientDep = Annotated[
-    ProvedClient, Depends(_counted(Scope.INTROSPECT, ClientOperation.INTROSPECT)), _FOR_COUNTED_CLIENT
+    ProvedClient, Depends(_counted(Scope.INTROSPECT, ClientOperation.INTROSPECT)), FOR_COUNTED_CLIENT
 ]
 WeChatTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.WECHAT_TOKEN)), FOR_CLIENT]
-UsersClientDep = Annotated[ProvedClient, Depends(_counted(Scope.USERS, ClientOperation.USERS)), _FOR_COUNTED_CLIENT]
+UsersClientDep = Annotated[ProvedClient, Depends(_counted(Scope.USERS, ClientOperation.USERS)), FOR_COUNTED_CLIENT]
 AttributesClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ATTRIBUTES)), FOR_CLIENT]
-SigningClientDep = Annotated[ProvedClient, Depends(_counted(Scope.SIGN, ClientOperation.SIGN)), _FOR_COUNTED_CLIENT]
 ModeratingClientDep = Annotated[
-    ProvedClient, Depends(_counted(Scope.MODERATE, ClientOperation.MODERATE)), _FOR_COUNTED_CLIENT
+    ProvedClient, Depends(_counted(Scope.MODERATE, ClientOperation.MODERATE)), FOR_COUNTED_CLIENT
 ]
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 

@@ -64,7 +64,7 @@ from wxauth.server.service.probes import is_migrated
 from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
-from wxauth.server.siblings import user_routes
+from wxauth.server.siblings import signature_routes, user_routes
 from wxauth.server.users import account_routes, admin_routes, listing_routes
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.web.answers import Problem
@@ -106,6 +106,7 @@ _ROUTERS: Final = (
     oauth_routes.metadata_router,
     probes.router,
     sibling_routes.router,
+    signature_routes.router,
     client_routes.router,
     user_routes.router,
     feed_routes.router,
@@ -166,7 +167,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         app,
         larger_bodies={
             picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD,
-            sibling_routes.SIGNATURES_PATH: sibling_routes.MAX_SIGNATURE_BODY,
+            signature_routes.SIGNATURES_PATH: signature_routes.MAX_SIGNATURE_BODY,
             push_routes.PUSH_PATH: push_routes.MAX_MESSAGE,
         },
         refused=partial(_note_refusal, services),
@@ -339,7 +340,7 @@ def _routes() -> Iterator[BaseRoute]:
 
 # The same for every app. Those that an app adds come later, so they hide none of these.
 _ROUTES: Final = tuple(_routes())
-_DIRECT_ROUTES: Final = direct_routes(_ROUTES)
+_DIRECT_ROUTES: Final = direct_routes(_ROUTES, also=[signature_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:

@@ -83,22 +83,19 @@ SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
  WHERE i.user_id = :user_id
  ORDER BY i.created_at, i.app_id, i.openid
 """)  # noqa: S608 - put together from constants
-
-
-def _of_newest_login(condition: str) -> Statement[KeyOfLogin]:
-    # A website's session has no key.
-    return Statement[KeyOfLogin](f"""
+# A website's session has no key. The user comes first in the order, so that the planner takes the index on both.
+_OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
-       {_newest_part("newest.session_key", "i", "client_id IS NULL")} AS sealed
+       (SELECT s.session_key FROM sessions s
+         WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.client_id IS NULL
+         ORDER BY s.user_id DESC, s.id DESC LIMIT 1) AS sealed
   FROM identities i JOIN users ON users.id = i.user_id
- WHERE i.app_id = :app_id AND {condition}
-""")  # noqa: S608 - put together from constants
-
-
-_OF_OPENID: Final = _of_newest_login("i.openid = :openid")
-_OF_USER_IN_APP: Final = _of_newest_login(
-    "i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"
-)
+ WHERE i.app_id = :app_id AND """
+KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
+"""SQL for the `KeyOfLogin` of an identity."""
+KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
+       i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""  # noqa: S608 - put together from constants
+"""SQL for those of a user's identities in an app, at most two. A former id means the user that remains."""
 # Concurrent changes: a login has a session of its own, which stays the newest; the end of this session removes its key;
 # and the former key may have been sealed anew, so it is not compared.
 _REPLACE_CURRENT: Final = Statement[UUID](
@@ -145,18 +142,6 @@ async def keys_in_session(
 async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey]:
     """The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
     return await database.rows(_OF_USER, user_id=user_id)
-
-
-async def keys_of_newest_logins(
-    database: Database, *, app_id: str, openid: str | None, user_id: UUID | None
-) -> Sequence[KeyOfLogin]:
-    """That of an identity, or those of a user's identities in an app, at most two.
-
-    A former id means the user that remains.
-    """
-    if openid is not None:
-        return await database.rows(_OF_OPENID, app_id=app_id, openid=openid)
-    return await database.rows(_OF_USER_IN_APP, app_id=app_id, user_id=user_id)
 
 
 async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> bool:

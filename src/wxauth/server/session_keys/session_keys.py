@@ -37,7 +37,6 @@ from wxauth.server.session_keys.rows import (
     KeysInSession,
     current_keys,
     keys_in_session,
-    keys_of_newest_logins,
     replace_key,
 )
 from wxauth.server.sessions.rows import lock_user_of_session
@@ -109,9 +108,9 @@ class SessionKeys:
         return opened
 
     async def sign(
-        self, app_id: str, data: bytes, *, openid: str | None, user_id: UUID | None, is_checked: bool, by: Actor
+        self, app_id: str, keys: Sequence[KeyOfLogin], data: bytes, *, is_checked: bool, by: Actor
     ) -> Signature:
-        """Sign with the newest session_key of an identity: of this openid, or this user's only one in the app.
+        """Sign with the newest session_key of an identity, of which there must be one.
 
         WeChat accepts only the key that it gave last. With `is_checked`, it is asked first. The audit trail records
         once a day that a client signs for an app.
@@ -122,12 +121,11 @@ class SessionKeys:
         app = self.apps.find(app_id)
         if not app.is_mini_program:
             raise WrongAppKind(_NO_KEY)
-        found = await keys_of_newest_logins(self.database, app_id=app_id, openid=openid, user_id=user_id)
-        if not found:
+        if not keys:
             raise NotFound("there is no such user in this app")
-        if len(found) > 1:
+        if len(keys) > 1:
             raise InvalidRequest.of("openid", "Field required: this user has several identities in this app")
-        key = found[0]
+        key = keys[0]
         session_key = self._usable(key, app_id)
         if session_key is None or (
             is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)

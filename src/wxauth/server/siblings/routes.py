@@ -1,6 +1,5 @@
 """Routes for reverse proxies, for services that cannot use the guard, and for services that call WeChat themselves."""
 
-from collections.abc import AsyncIterator
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, quote
@@ -10,41 +9,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import (
-    AccountDisabled,
-    AccountLeaving,
     FieldError,
     InsufficientRole,
     InvalidRequest,
     KeysUnavailable,
     PayloadTooLarge,
-    SessionKeyExpired,
     Title,
     UnknownApp,
     WrongAppKind,
 )
-from wxauth.server.apps.dependencies import AppsDep
-from wxauth.server.clients.client_limits import ClientOperation
-from wxauth.server.clients.dependencies import ClientLimitsDep
-from wxauth.server.clients.service_clients import IntrospectingClientDep, SigningClientDep, WeChatTokenClientDep
-from wxauth.server.core.metrics import Counter
-from wxauth.server.core.trail import Actor
-from wxauth.server.session_keys.dependencies import SessionKeysDep
+from wxauth.server.clients.service_clients import IntrospectingClientDep, WeChatTokenClientDep
 from wxauth.server.siblings import introspection
-from wxauth.server.siblings.bodies import IntrospectionAnswer, SignatureAnswer, SignatureRequest, WeChatTokenAnswer
+from wxauth.server.siblings.bodies import IntrospectionAnswer, WeChatTokenAnswer
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
-from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES, Entails
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, EXAMPLE_SESSION_ID, EXAMPLE_USER_ID
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
-
-SIGNATURES: Final = Counter(
-    "wxauth_signatures",
-    "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",
-    "app_id",
-    "outcome",
-)
 
 router = Router("siblings")
 
@@ -52,11 +34,6 @@ SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeCh
 
 # Printable ASCII without the space, and without the percent sign, which marks an encoded character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
-SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
-MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""Bytes of a body: JSON may write each byte of the data as six."""
-
-_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
 _ROLE: Final = "role"
 _MAX_PARAMETERS: Final = 32
 _MAX_FORM_FIELDS: Final = 128
@@ -192,46 +169,6 @@ async def read_wechat_token(
     """
     token = await shared.read(client.name, app_id, ip=device.ip)
     return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
-
-
-async def counted_signature(request: Request, apps: AppsDep) -> AsyncIterator[None]:
-    """Counts the request by its outcome, even if it is refused before the route runs."""
-    with SIGNATURES.outcome_of(apps.label_of(request.path_params["app_id"])):
-        yield
-
-
-@router.post(
-    SIGNATURES_PATH,
-    summary=Title("Sign with a person's session_key", "用 session_key 签名"),
-    failures=[UnknownApp, WrongAppKind, NO_SUCH_USER, AccountDisabled, AccountLeaving, _NO_KEY, *WECHAT_FAILURES],
-)
-async def sign_with_session_key(
-    _: Annotated[None, Depends(counted_signature)],
-    client: SigningClientDep,
-    app_id: str,
-    limits: ClientLimitsDep,
-    session_keys: SessionKeysDep,
-    device: DeviceDep,
-    body: SignatureRequest,
-) -> SignatureAnswer:
-    """HMAC-SHA256 of `data` with the identity's newest session_key, for a client with the scope `sign`.
-
-    The key is the base64 text that WeChat gave, not decoded, as `wx.requestVirtualPayment` and the APIs under `/xpay`
-    require it. WeChat accepts only the key that it gave last: upon `session_key_expired`, let the mini-program log in
-    again, and try once more. With `check`, WeChat is asked first. A client may sign 100 times a second in each process,
-    and have ten of these checked.
-    """
-    if body.check_:
-        await limits.admit(client.name, ClientOperation.SIGN_CHECK)
-    signature = await session_keys.sign(
-        app_id,
-        body.data.encode(),
-        openid=body.openid,
-        user_id=body.user_id,
-        is_checked=body.check_,
-        by=Actor(client.name, device.ip),
-    )
-    return {"signature": signature.value, "openid": signature.openid}
 
 
 def _in_header(value: str) -> str:

@@ -1,13 +1,29 @@
-"""The statement that looks users up."""
+"""The statements that look users up, and the keys to sign with."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from wxauth.server.clients.rows import SECRETS, Secrets
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER
+from wxauth.server.session_keys.rows import KEY_OF_OPENID, KEYS_OF_USER, KeyOfLogin
 from wxauth.server.users.user_rows import IdentityJson, UserWithIdentities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signer(Secrets):
+    """A client that wants something signed, with a key that fits. The key's columns are null if there is none."""
+
+    openid: str | None
+    user_id: UUID | None
+    status: str | None
+    banned_until: datetime | None
+    erase_at: datetime | None
+    sealed: bytes | None = field(repr=False)
 
 
 class UserForSiblings(UserWithIdentities):
@@ -44,6 +60,32 @@ SELECT {USER},
   FROM wanted JOIN users ON users.id = wanted.user_id
  ORDER BY wanted.place
 """)  # noqa: S608 - put together from constants
+
+
+def _signer_part(keys: str) -> str:
+    return f"""
+SELECT {SECRETS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true WHERE clients.name = :client_id"""  # noqa: S608 - constants
+
+
+# Who asks and what they ask for in one query, because a query is half of what a signature costs.
+_SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_part(KEY_OF_OPENID))
+_SIGNER_FOR_USER: Final = Statement[_Signer](_signer_part(KEYS_OF_USER))
+
+
+async def client_and_keys(
+    database: Database, client_id: str, *, app_id: str, openid: str | None, user_id: UUID | None
+) -> tuple[Secrets | None, Sequence[KeyOfLogin]]:
+    """A client's secrets, None if there is no such client; and the keys of an identity, or of a user's in an app."""
+    if openid is not None:
+        found = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)
+    else:
+        found = await database.rows(_SIGNER_FOR_USER, client_id=client_id, app_id=app_id, user_id=user_id)
+    keys = [
+        KeyOfLogin(row.openid, row.user_id, row.status, row.banned_until, row.erase_at, row.sealed)
+        for row in found
+        if row.openid is not None and row.user_id is not None and row.status is not None
+    ]
+    return found[0] if found else None, keys
 
 
 async def look_up(

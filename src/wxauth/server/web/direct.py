@@ -6,7 +6,7 @@ for each request. See docs/decisions/0006-flattened-dependencies.md.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -217,10 +217,10 @@ class Shortcut:
     requests under an issuer's path, and in a test everything while there are `dependency_overrides`.
 
     Args:
-        routes: The routes by method and path, as `direct_routes` returns them.
+        routes: The routes as `direct_routes` returns them.
     """
 
-    def __init__(self, app: FastAPI, routes: Mapping[tuple[str, str], DirectRoute]) -> None:
+    def __init__(self, app: FastAPI, routes: "DirectRoutes") -> None:
         self._app = app
         self._routes = routes
 
@@ -228,7 +228,7 @@ class Shortcut:
         """Serve one request."""
         route = None
         if scope["type"] == "http" and not scope.get("root_path") and not self._app.dependency_overrides:
-            route = self._routes.get((scope["method"], scope["path"]))
+            route = self._routes.find(scope)
         if route is not None:
             scope["app"], scope["route"] = self._app, route
             try:
@@ -241,23 +241,55 @@ class Shortcut:
         await self._app(scope, receive, send)
 
 
-def direct_routes(routes: Sequence[BaseRoute]) -> Mapping[tuple[str, str], DirectRoute]:
-    """The direct routes for a shortcut, by method and path.
+@dataclass(frozen=True, slots=True)
+class DirectRoutes:
+    """The routes of a shortcut."""
 
-    Not among them are routes with path parameters, those whose dependencies yield, and those that an earlier route
-    hides.
+    by_path: Mapping[tuple[str, str], DirectRoute]
+    """Those without path parameters, by method and path."""
+    with_parameter: Sequence[tuple[str, str, str, str, DirectRoute]]
+    """Some with one, a text: method, path before and after it, its name, and the route."""
+
+    def find(self, scope: Scope) -> DirectRoute | None:
+        """The route of a request, whose path parameter is put into the scope."""
+        method, path = scope["method"], scope["path"]
+        if (route := self.by_path.get((method, path))) is not None:
+            return route
+        for its_method, before, after, name, route in self.with_parameter:
+            if method == its_method and path.startswith(before) and path.endswith(after):
+                value = path[len(before) : len(path) - len(after)]
+                if value and "/" not in value:
+                    scope["path_params"] = {name: value}
+                    return route
+        return None
+
+
+def direct_routes(routes: Sequence[BaseRoute], *, also: Collection[str] = ()) -> DirectRoutes:
+    """The direct routes for a shortcut.
+
+    Not among them are routes with path parameters, but those whose path `also` has, those whose dependencies yield, and
+    those that an earlier route hides.
     """
-    found = {}
+    by_path, with_parameter = {}, []
     for place, route in enumerate(routes):
-        if not isinstance(route, DirectRoute) or route.param_convertors or route.plan.yields:
+        if (
+            not isinstance(route, DirectRoute)
+            or route.plan.yields
+            or (route.param_convertors and route.path not in also)
+        ):
             continue
         # The pattern first, because `matches` is slow.
         rivals = [r for r in routes[:place] if not isinstance(r, Route) or r.path_regex.match(route.path)]
         for method in route.methods or ():
             scope = {"type": "http", "method": method, "path": route.path}
-            if not any(rival.matches(scope)[0] is Match.FULL for rival in rivals):
-                found[method, route.path] = route
-    return found
+            if any(rival.matches(scope)[0] is Match.FULL for rival in rivals):
+                continue
+            if route.param_convertors:
+                before, name, after = re.split("[{}]", route.path)
+                with_parameter.append((method, before, after, name, route))
+            else:
+                by_path[method, route.path] = route
+    return DirectRoutes(by_path, with_parameter)
 
 
 def operation_id(route: APIRoute) -> str:

@@ -1,0 +1,121 @@
+"""`/v1/apps/{app_id}/signatures`: other services have data signed with a person's session_key."""
+
+from collections.abc import Sequence
+from typing import Annotated, Final, NamedTuple
+
+from fastapi import Depends
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from wxauth.errors import (
+    AccountDisabled,
+    AccountLeaving,
+    SessionKeyExpired,
+    Title,
+    UnknownApp,
+    WrongAppKind,
+    WxAuthError,
+)
+from wxauth.server.apps.dependencies import AppsDep
+from wxauth.server.clients.client_limits import ClientOperation
+from wxauth.server.clients.clients import is_client_name, prove
+from wxauth.server.clients.dependencies import ClientLimitsDep
+from wxauth.server.clients.models import Scope
+from wxauth.server.clients.rows import Secrets
+from wxauth.server.clients.service_clients import FOR_COUNTED_CLIENT, basic_credentials
+from wxauth.server.core.metrics import Counter
+from wxauth.server.core.trail import Actor
+from wxauth.server.session_keys.dependencies import SessionKeysDep
+from wxauth.server.session_keys.rows import KeyOfLogin
+from wxauth.server.siblings.bodies import SignatureAnswer, SignatureRequest
+from wxauth.server.siblings.rows import client_and_keys
+from wxauth.server.users.admin_routes import NO_SUCH_USER
+from wxauth.server.users.callers import DeviceDep
+from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
+from wxauth.server.web.direct import Router, invalid_request
+
+SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
+MAX_SIGNATURE_BODY: Final = 128 * 1024
+"""Bytes of a body: JSON may write each byte of the data as six."""
+SIGNATURES: Final = Counter(
+    "wxauth_signatures",
+    "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",
+    "app_id",
+    "outcome",
+)
+
+router = Router("siblings")
+
+_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
+
+
+class Signer(NamedTuple):
+    """A proved client with the scope `sign`, and the keys that its request names."""
+
+    name: str
+    keys: Sequence[KeyOfLogin]
+
+
+async def signer_of(
+    request: Request, apps: AppsDep, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
+) -> Signer:
+    """Authenticate the client, and read the keys with the same query. Counts a refusal by its code.
+
+    The body is checked after the client, as everywhere, though it is read before.
+
+    Raises: InvalidClient, ClientLacksScope, RateLimited, InvalidRequest.
+    """
+    app_id = request.path_params["app_id"]
+    try:
+        credentials = basic_credentials(request)
+        wanted = refusal = None
+        try:
+            wanted = SignatureRequest.model_validate_json(await request.body())
+        except ValidationError as exc:
+            refusal = invalid_request(exc.errors(include_url=False, include_context=False, include_input=False))
+        openid, user_id = ("", None) if wanted is None else (wanted.openid, wanted.user_id)
+        found: Secrets | None = None
+        keys: Sequence[KeyOfLogin] = ()
+        if is_client_name(name := credentials.client_id):
+            found, keys = await client_and_keys(database, name, app_id=app_id, openid=openid, user_id=user_id)
+        proved = prove(credentials, found, Scope.SIGN, now=clock())
+        await limits.admit(proved.name, ClientOperation.SIGN)
+        if refusal is not None:
+            raise refusal
+    except WxAuthError as exc:
+        SIGNATURES.count(apps.label_of(app_id), exc.code)
+        raise
+    return Signer(proved.name, keys)
+
+
+SignerDep = Annotated[Signer, Depends(signer_of), FOR_COUNTED_CLIENT]
+
+
+@router.post(
+    SIGNATURES_PATH,
+    summary=Title("Sign with a person's session_key", "用 session_key 签名"),
+    failures=[UnknownApp, WrongAppKind, NO_SUCH_USER, AccountDisabled, AccountLeaving, _NO_KEY, *WECHAT_FAILURES],
+)
+async def sign_with_session_key(
+    signer: SignerDep,
+    app_id: str,
+    apps: AppsDep,
+    limits: ClientLimitsDep,
+    session_keys: SessionKeysDep,
+    device: DeviceDep,
+    body: SignatureRequest,
+) -> SignatureAnswer:
+    """HMAC-SHA256 of `data` with the identity's newest session_key, for a client with the scope `sign`.
+
+    The key is the base64 text that WeChat gave, not decoded, as `wx.requestVirtualPayment` and the APIs under `/xpay`
+    require it. WeChat accepts only the key that it gave last: upon `session_key_expired`, let the mini-program log in
+    again, and try once more. With `check`, WeChat is asked first. A client may sign 100 times a second in each process,
+    and have ten of these checked.
+    """
+    with SIGNATURES.outcome_of(apps.label_of(app_id)):
+        if body.check_:
+            await limits.admit(signer.name, ClientOperation.SIGN_CHECK)
+        by = Actor(signer.name, device.ip)
+        signed = await session_keys.sign(app_id, signer.keys, body.data.encode(), is_checked=body.check_, by=by)
+    return {"signature": signed.value, "openid": signed.openid}
