@@ -22,14 +22,14 @@ from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, assert_taken,
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.errors import PushNotForwarded
-from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, InvalidSettings, Settings
 from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, make_verdict
-from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest
+from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest, checked_transport
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.service.build import Waits
+from wxauth.server.wechat.connector import NAME_SECONDS
 
 OTHER = {
     "app_id": "wxtest0000000000d4",
@@ -177,9 +177,16 @@ async def test_the_content_type_is_wechats_and_nothing_else(
     assert dict(handler.got[-1].raw_headers).get(b"Content-Type") == (None if type is None else type.encode("latin-1"))
 
 
-async def test_an_answer_without_a_type_has_none(services: Services, client: httpx.AsyncClient) -> None:
-    services[PushForwarding].transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b""))
-    answer = await push(client, PAID)
+async def test_an_answer_without_a_type_has_none(make_services: MakeServices, make_client: MakeClient) -> None:
+    async def answer_barely(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(answer_barely, "127.0.0.1", port):
+        apps = [{**PLAIN, "push_forward": f"http://127.0.0.1:{port}"}]
+        answer = await push(make_client(await make_services(apps=apps)), PAID)
     assert (answer.status_code, answer.content) == (200, b"")
     assert "content-type" not in answer.headers
 
@@ -483,16 +490,19 @@ async def test_a_sealed_messages_query_is_worth_nothing_beside_another_body(
 async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Handler) -> None:
     addresses = ["127.0.0.1"]
     resolver = NameResolver(lambda _: addresses)
-    forwarding = PushForwarding(transport=ReceiverTransport(resolve=resolver.resolve))
+    forwarding = PushForwarding(transport=checked_transport(resolver))
     app = App(**{**PLAIN, "push_forward": f"http://handler.test:{handler.port}/"})
     request = PushRequest(b"a=1", None, is_forwarded=False, body=b"")
-    deadline = asyncio.get_running_loop().time() + 4
-    assert (await forwarding.hand_on(app, request, deadline=deadline)).content == DELIVERED
-    await forwarding.aclose()
-    for address in ("169.254.169.254", "100.100.100.200", "8.8.8.8"):
+
+    async def hand_on() -> bytes:
+        let_pass(NAME_SECONDS)  # so that neither the name nor a connection is kept
+        return (await forwarding.hand_on(app, request, deadline=asyncio.get_running_loop().time() + 4)).content
+
+    assert await hand_on() == DELIVERED
+    for address in ("169.254.169.254", "100.100.100.200", "8.8.8.8", "::ffff:169.254.169.254"):
         addresses[:] = [address]
         with pytest.raises(PushNotForwarded, match="address refused"):
-            await forwarding.hand_on(app, request, deadline=deadline)
+            await hand_on()
     await forwarding.aclose()
 
 

@@ -10,10 +10,9 @@ from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.push.forwarding import PushRequest, send_on
+from wxauth.server.push.forwarding import PushRequest, checked_transport, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature
 from wxauth.server.wechat.push import make_handshake
@@ -32,7 +31,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
     request = PushRequest(urlencode(query).encode(), None, is_forwarded=False, body=b"")
     async with (
         aclosing(Database(settings.database_url.get_secret_value())) as database,
-        aclosing(ReceiverTransport(resolve=NameResolver().resolve)) as transport,
+        aclosing(checked_transport(NameResolver())) as transport,
     ):
         try:
             await claim_signature(database, signature, now=now)

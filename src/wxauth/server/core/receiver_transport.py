@@ -22,8 +22,6 @@ KEEPALIVE_SECONDS: Final = 4.0
 MAX_IDLE: Final = 64
 USER_AGENT: Final = f"wxauth/{__version__}"
 
-_HEADERS: Final = frozenset((b"retry-after", b"content-type", b"content-encoding"))
-
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Returns the addresses of a name. Raises: OSError, UnicodeError."""
 
@@ -37,9 +35,8 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
 
     Names are resolved here, and connections go to the address that was checked. So neither a name that resolves
     differently the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and
-    proxies from the environment are not used. A response contains only the status, three of the headers, and a body, of
-    which somebody who closes the response unread gets nothing. A request's extension `target` is sent in place of its
-    URL's path and query.
+    proxies from the environment are not used. A response contains only the status, `Retry-After`, and a body, of which
+    somebody who closes the response unread gets nothing.
 
     Raises: httpx.TransportError, with a short message that may be shown: it contains no text from the other side.
 
@@ -57,18 +54,18 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         """Send a request, and read the status. Closing the response reads the beginning of its body."""
         scheme: Scheme = "https" if request.url.scheme == "https" else "http"
         url = request.url
-        target = request.extensions.get("target", url.raw_path)
         asked = httpcore.Request(
             request.method,
-            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target),
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=request.headers.raw,
             content=await request.aread(),
             extensions={"timeout": {"connect": CONNECT_TIMEOUT_SECONDS}},
         )
         try:
             answer = await self._pool(scheme).handle_async_request(asked)
-            headers = {name.lower(): value for name, value in reversed(answer.headers) if name.lower() in _HEADERS}
-            return httpx.Response(answer.status, headers=list(headers.items()), stream=_Body(answer))
+            retry_after = [value for name, value in answer.headers if name.lower() == b"retry-after"]
+            headers = [(b"Retry-After", value) for value in retry_after[:1]]
+            return httpx.Response(answer.status, headers=headers, stream=_Body(answer))
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError, OSError) as exc:
             failure = _named(exc)
         raise failure  # outside the `except`, so that the other side's text is not even this error's context

@@ -1,9 +1,11 @@
 """Hands messages on to the operator's own handler, as WeChat sent them, and its answer back."""
 
 import asyncio
+import sys
 from collections import Counter
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM
 from typing import Final
 
 import httpx
@@ -12,12 +14,17 @@ from wxauth.errors import PushNotForwarded
 from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.parts import part
 from wxauth.server.core.receiver_transport import USER_AGENT
+from wxauth.server.core.receivers import NameResolver, Scheme, is_refused
 from wxauth.server.core.settings import App
+from wxauth.server.wechat.connection import HttpAnswer
+from wxauth.server.wechat.connector import Origin, Proxy, SocketAddress
+from wxauth.server.wechat.transport import ANSWER, HttpTransport
 
 AT_ONCE: Final = 64
 """How many messages of one app a process hands on at once."""
-MAX_ANSWER: Final = 64 * 1024
-"""Bytes of an answer."""
+CONNECT_SECONDS: Final = 4.0
+IDLE_SECONDS: Final = 4.0
+"""Many servers close an idle connection after five."""
 FORWARDED: Final = "Wxauth-Forwarded"
 """The header of what is handed on, so that two services that hand on to each other make no circle."""
 FORWARD_SECONDS: Final = Histogram(
@@ -48,6 +55,10 @@ class PushRequest:
     body: bytes
 
 
+class AddressRefused(OSError):
+    """The handler has no address that is allowed."""
+
+
 @part
 class PushForwarding:
     """Hands messages on. The handler of one app delays no other one.
@@ -56,7 +67,7 @@ class PushForwarding:
         transport: Connects to allowed addresses only.
     """
 
-    transport: httpx.AsyncBaseTransport
+    transport: HttpTransport
     _under_way: Counter[str] = field(init=False, default_factory=Counter)
 
     async def hand_on(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
@@ -80,6 +91,27 @@ class PushForwarding:
         await self.transport.aclose()
 
 
+def checked_transport(resolver: NameResolver) -> HttpTransport:
+    """A transport to handlers, whose addresses are checked at each connection, as those of webhooks are.
+
+    It is WeChat's own, because a message handed on over httpx's pool cost three times as much as a login.
+    """
+
+    async def resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
+        scheme: Scheme = "https" if isinstance(end, Origin) and end.scheme == "https" else "http"
+        found = [it for it in dict.fromkeys(await resolver.resolve(end.host)) if not is_refused(it, scheme)]
+        if not found:
+            raise AddressRefused
+        return [
+            (AF_INET6 if ":" in address else AF_INET, SOCK_STREAM, IPPROTO_TCP, "", (address, end.port))
+            for address in found
+        ]
+
+    return HttpTransport(
+        connect_timeout=CONNECT_SECONDS, resolve=resolve, max_connections=sys.maxsize, idle_seconds=IDLE_SECONDS
+    )
+
+
 async def send_on(
     transport: httpx.AsyncBaseTransport, app: App, request: PushRequest, *, method: str = "POST"
 ) -> PushAnswer:
@@ -92,27 +124,27 @@ async def send_on(
         (b"Accept-Encoding", b"identity"),
         *([] if request.content_type is None else [(b"Content-Type", request.content_type)]),
     ]
+    url = httpx.URL(app.push_forward)
+    # Not as part of the URL, which httpx would write in its own way.
+    target = url.raw_path + (b"&" if url.query else b"" if b"?" in url.raw_path else b"?") + request.query
+    forwarded = httpx.Request(method, url, headers=headers, content=request.body, extensions={"target": target})
     try:
-        url = httpx.URL(app.push_forward)
-        # Not as part of the URL, which httpx would write in its own way.
-        target = url.raw_path + (b"&" if url.query else b"" if b"?" in url.raw_path else b"?") + request.query
-        forwarded = httpx.Request(method, url, headers=headers, content=request.body, extensions={"target": target})
-        async with aclosing(await transport.handle_async_request(forwarded)) as response:
-            if response.status_code != _OK:
-                raise PushNotForwarded(f"push_forward: its status was {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise PushNotForwarded("push_forward: its answer was compressed")
-            content = await _whole_body(response)
-            return PushAnswer(content, response.headers.get("content-type"))
-    except httpx.TransportError as exc:
-        raise PushNotForwarded(f"push_forward: {exc}") from None
+        response = await transport.handle_async_request(forwarded)
+    except httpx.RequestError as exc:
+        raise PushNotForwarded(f"push_forward: {_reason_of(exc)}") from None
+    answer: HttpAnswer = response.extensions[ANSWER]
+    if answer.status != _OK:
+        raise PushNotForwarded(f"push_forward: its status was {answer.status}")
+    if answer.is_encoded:
+        raise PushNotForwarded("push_forward: its answer was compressed")
+    return PushAnswer(answer.body, answer.content_type)
 
 
-async def _whole_body(response: httpx.Response) -> bytes:
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    body = bytearray()
-    async for chunk in response.stream:
-        body += chunk
-        if len(body) > MAX_ANSWER:
-            raise PushNotForwarded(f"push_forward: its answer was longer than {MAX_ANSWER} bytes")
-    return bytes(body)
+def _reason_of(exc: httpx.RequestError) -> str:
+    match exc:
+        case httpx.ConnectError() if str(exc) == AddressRefused.__name__:
+            return "address refused"
+        case httpx.ConnectError() | httpx.ConnectTimeout():
+            return "could not connect"
+        case _:
+            return str(exc)

@@ -47,7 +47,7 @@ from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.push import receiving
-from wxauth.server.push.forwarding import PushForwarding
+from wxauth.server.push.forwarding import PushForwarding, checked_transport
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.probes import Readiness
 from wxauth.server.service.prometheus import PrometheusMetrics
@@ -219,7 +219,7 @@ def build_services(
     sign_up_hook = make_sign_up_hook(settings, clock, transport=ReceiverTransport(resolve=name_resolver.resolve))
     make(Entering, newcomers=sign_up_hook)
     make(Turns, patience=waits.turns)
-    forwarding = make(PushForwarding, transport=ReceiverTransport(resolve=name_resolver.resolve))
+    forwarding = make(PushForwarding, transport=checked_transport(name_resolver))
     make(PushedMessages, patience=waits.pushed_messages)
     make(ScanPictures, find_app=apps.for_login)
     make(UrlLinks)

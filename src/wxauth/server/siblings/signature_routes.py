@@ -33,7 +33,7 @@ from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
-from wxauth.server.web.direct import Router, invalid_request
+from wxauth.server.web.direct import VALIDATED_KEY, Router, invalid_request
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
@@ -83,6 +83,7 @@ async def signer_of(
         await limits.admit(proved.name, ClientOperation.SIGN)
         if refusal is not None:
             raise refusal
+        request.scope[VALIDATED_KEY] = wanted
     except WxAuthError as exc:
         SIGNATURES.count(apps.label_of(app_id), exc.code)
         raise

@@ -51,6 +51,8 @@ _MAX_ERRORS: Final = 20
 _LONGEST_FIELD: Final = 64
 """Characters of a field's name that are reported."""
 _FAILURE_KEY: Final = "wxauth.failure"
+VALIDATED_KEY: Final = "wxauth.validated"
+"""The key in the ASGI scope of a body that a dependency has validated before its endpoint gets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +403,9 @@ def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> A
     validate = model.__pydantic_validator__.validate_json
 
     async def read(request: Request, found: Any = None) -> BaseModel | None:
+        if VALIDATED_KEY in request.scope:
+            validated: BaseModel = request.scope[VALIDATED_KEY]
+            return validated
         body = await request.body()
         if may_be_empty and not body:
             return None

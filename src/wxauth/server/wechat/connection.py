@@ -21,6 +21,9 @@ class HttpAnswer(NamedTuple):
     status: int
     body: bytes
     date: str | None
+    content_type: str | None
+    is_encoded: bool
+    """Whether it has a Content-Encoding."""
 
 
 class Connection(asyncio.Protocol):
@@ -31,6 +34,7 @@ class Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._date: str | None = None
+        self._content_type: str | None = None
         self._begin_head()
         self.stale_at = math.inf
         """When the idle connection must be closed, in the event loop's time."""
@@ -126,6 +130,10 @@ class Connection(asyncio.Protocol):
         match name.lower():
             case b"date":
                 self._date = value.decode("latin-1")
+            case b"content-type":
+                self._content_type = value.decode("latin-1")
+            case b"content-encoding":
+                self._is_encoded = value.lower() != b"identity"
             case b"content-length" | b"transfer-encoding":
                 self._ends_with_connection = False
             case b"keep-alive":
@@ -155,7 +163,8 @@ class Connection(asyncio.Protocol):
 
     def _begin_head(self) -> None:
         self._status = 0
-        self._date = None
+        self._date = self._content_type = None
+        self._is_encoded = False
         self._ends_with_connection = True
         self._patience = math.inf
 
@@ -174,7 +183,8 @@ class Connection(asyncio.Protocol):
     def _succeed(self) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_result(HttpAnswer(self._status, b"".join(self._body), self._date))
+            body = b"".join(self._body)
+            answer.set_result(HttpAnswer(self._status, body, self._date, self._content_type, self._is_encoded))
 
     def _fail(self, failure: httpx.RequestError) -> None:
         answer, self._answer = self._answer, None

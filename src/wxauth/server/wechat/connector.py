@@ -6,7 +6,7 @@ import math
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,18 +70,24 @@ class Proxy:
         return cls(parts.hostname or "", parts.port or 80, authorization)
 
 
+Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[SocketAddress]]]
+"""Returns the addresses of a server. Raises: OSError, ValueError."""
+
+
 class Connector:
     """Opens connections.
 
     Args:
         proxy: The proxy for all connections, if any.
         tls: The certificates to trust. By default, those of this machine.
+        resolve: Returns the addresses of a server. By default, all that the system knows.
     """
 
-    def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None, resolve: "Resolve | None" = None) -> None:
         self._proxy = proxy
         self._given_tls = tls
-        self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[list[SocketAddress]]]] = {}
+        self._resolve = resolve or _resolve
+        self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[Sequence[SocketAddress]]]] = {}
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
         """Open a connection. `until` is the time limit, in the event loop's time.
@@ -108,17 +114,17 @@ class Connector:
 
     async def _open(self, end: Origin | Proxy) -> Connection:
         try:
-            return await _first_connected(await self._addresses(end.host, end.port))
+            return await _first_connected(await self._addresses(end))
         except OSError:
             self._lookups.pop((end.host, end.port), None)  # the host may have moved: resolve its name again
             raise
 
-    async def _addresses(self, host: str, port: int) -> list[SocketAddress]:
+    async def _addresses(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
         loop = asyncio.get_running_loop()
-        asked_at, lookup = self._lookups.get((host, port), (-math.inf, None))
+        asked_at, lookup = self._lookups.get((end.host, end.port), (-math.inf, None))
         if lookup is None or loop.time() > asked_at + NAME_SECONDS:
-            lookup = loop.create_task(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-            self._lookups[host, port] = (loop.time(), lookup)
+            lookup = loop.create_task(self._resolve(end))
+            self._lookups[end.host, end.port] = (loop.time(), lookup)
         return await asyncio.shield(lookup)
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
@@ -137,6 +143,10 @@ class Connector:
         context = ssl.create_default_context()  # takes 17 ms, and plain HTTP does not need it
         context.set_alpn_protocols(["http/1.1"])
         return context
+
+
+async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
+    return await asyncio.get_running_loop().getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM)
 
 
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:

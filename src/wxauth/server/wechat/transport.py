@@ -21,7 +21,7 @@ import httpx
 from pydantic import SecretStr
 
 from wxauth.server.wechat.connection import Connection, HttpAnswer
-from wxauth.server.wechat.connector import Connector, Origin, Proxy, ProxyFailed
+from wxauth.server.wechat.connector import Connector, Origin, Proxy, ProxyFailed, Resolve
 
 BODY: Final = "body"
 """The extension of a response by which our transport gives the body, which it has read, as bytes."""
@@ -69,6 +69,8 @@ MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
 """How many idle connections to one host are kept."""
 IDLE_SECONDS: Final = 30.0
+ANSWER: Final = "wxauth.answer"
+"""The extension of a response with the `HttpAnswer`."""
 CONNECT_SHARE: Final = 0.4
 """The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
 SHORTEST_SECONDS: Final = 0.05
@@ -93,7 +95,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     The caller limits the time for the answer: cancelling a request ends its connection.
 
-    An answer has its status, and as extensions its body without decoding, and WeChat's time as `date`.
+    An answer has its status, and as extensions its body without decoding, WeChat's time as `date`, and all of it.
 
     Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
     that, httpx.ReadError, httpx.RemoteProtocolError or, if the answer is not HTTP or too large, httpx.DecodingError.
@@ -103,6 +105,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         connect_timeout: Seconds for one connect: name, TCP, proxy and TLS.
         proxy: `http://[user:password@]host:port`, the proxy for all requests.
         tls: The certificates to trust. By default, those of this machine.
+        resolve: Returns the addresses of a server. By default, all that the system knows.
         max_connections: How many requests may be in progress at once. Others wait in order.
         idle_seconds: How long an idle connection is kept.
     """
@@ -113,12 +116,13 @@ class HttpTransport(httpx.AsyncBaseTransport):
         connect_timeout: float,
         proxy: SecretStr | None = None,
         tls: ssl.SSLContext | None = None,
+        resolve: Resolve | None = None,
         max_connections: int = MAX_CONNECTIONS,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._connect_timeout = connect_timeout
         self._proxy = None if proxy is None else Proxy.at(proxy.get_secret_value())
-        self._connector = Connector(proxy=self._proxy, tls=tls)
+        self._connector = Connector(proxy=self._proxy, tls=tls, resolve=resolve)
         self._places = asyncio.Semaphore(max_connections)
         self._idle_seconds = idle_seconds
         self._idle: dict[Origin, list[Connection]] = {}
@@ -150,7 +154,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             raise ProxyFailed("no way through the proxy: it answers with status 407")
         # Header fields are left out: httpx would decompress an unrequested Content-Encoding, to any size.
         stream = httpx.ByteStream(answer.body)
-        extensions = {**_VERSION, "date": answer.date, BODY: answer.body}
+        extensions = {**_VERSION, BODY: answer.body, ANSWER: answer, "date": answer.date}
         return httpx.Response(answer.status, stream=stream, extensions=extensions)
 
     async def aclose(self) -> None:
