@@ -269,13 +269,14 @@ async def authenticate(
     """
     name = credentials.client_id
     found = await rows.find_secrets(database, name) if is_client_name(name) else None
-    return prove(credentials, found, needed, now=now)
+    stored = check_client(credentials, found, needed, now=now)
+    return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)))
 
 
-def prove(
+def check_client(
     credentials: Credentials, found: rows.Secrets | None, needed: Scope | None = None, *, now: datetime
-) -> ProvedClient:
-    """The client of these credentials, if they are right, and it has the needed scope.
+) -> rows.Secrets:
+    """Check what was found for these credentials: the secret, and the needed scope. Returns `found`.
 
     Raises: InvalidClient, ClientLacksScope.
     """
@@ -284,7 +285,7 @@ def prove(
         scopes = [*scopes_in_order([*stored.scopes, needed]), *(it for it in stored.scopes if it in SITE_SCOPE_NAMES)]
         command = " ".join([f"wxauth clients set {name}", *(f"--scope {scope}" for scope in scopes)])
         raise ClientLacksScope(f"this needs the scope {needed}: {command}")
-    return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)))
+    return stored
 
 
 async def authenticate_and_read(database: Database, credentials: Credentials, *, now: datetime) -> Client:

@@ -18,7 +18,7 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.dependencies import AppsDep
 from wxauth.server.clients.client_limits import ClientOperation
-from wxauth.server.clients.clients import is_client_name, prove
+from wxauth.server.clients.clients import check_client, is_client_name
 from wxauth.server.clients.dependencies import ClientLimitsDep
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.rows import Secrets
@@ -47,6 +47,7 @@ SIGNATURES: Final = Counter(
 
 router = Router("siblings")
 
+_validate: Final = SignatureRequest.__pydantic_validator__.validate_json
 _NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
 
 
@@ -71,7 +72,7 @@ async def signer_of(
         credentials = basic_credentials(request)
         wanted = refusal = None
         try:
-            wanted = SignatureRequest.model_validate_json(await request.body())
+            wanted = _validate(await request.body())
         except ValidationError as exc:
             refusal = invalid_request(exc.errors(include_url=False, include_context=False, include_input=False))
         openid, user_id = ("", None) if wanted is None else (wanted.openid, wanted.user_id)
@@ -79,15 +80,15 @@ async def signer_of(
         keys: Sequence[KeyOfLogin] = ()
         if is_client_name(name := credentials.client_id):
             found, keys = await client_and_keys(database, name, app_id=app_id, openid=openid, user_id=user_id)
-        proved = prove(credentials, found, Scope.SIGN, now=clock())
-        await limits.admit(proved.name, ClientOperation.SIGN)
+        check_client(credentials, found, Scope.SIGN, now=clock())
+        await limits.admit(name, ClientOperation.SIGN)
         if refusal is not None:
             raise refusal
         request.scope[VALIDATED_KEY] = wanted
     except WxAuthError as exc:
         SIGNATURES.count(apps.label_of(app_id), exc.code)
         raise
-    return Signer(proved.name, keys)
+    return Signer(name, keys)
 
 
 SignerDep = Annotated[Signer, Depends(signer_of), FOR_COUNTED_CLIENT]
