@@ -23,6 +23,8 @@ from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, set_roles, until_locked
+from wxauth.server.clients.models import Scope
+from wxauth.server.clients.site_scopes import SITE_SCOPE_NAMES
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
@@ -381,12 +383,20 @@ def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
     codes = set(re.findall(r"'code': '(\w+)'", str(login["responses"])))
     assert "snapshot_user" in codes
     texts = (CONSOLE_PAGE / "texts.js").read_text(encoding="utf-8")
-    assert [code for code in codes if f"  refused_{code}: [" not in texts] == []
-    options = (CONSOLE_PAGE / "signins.js").read_text(encoding="utf-8").partition("CODES = [")[2].partition("\n]")[0]
-    assert set(re.findall(r"'(\w+)'", options)) == codes
+    assert set(re.findall(r"  refused_(\w+): \[", texts)) == codes
     for page in ("console.md", "console.zh-CN.md"):
         shown = (DOCS / page).read_text(encoding="utf-8")
         assert [code for code in codes if f"`{code}`" not in shown] == []
+
+
+@pytest.mark.no_database
+def test_every_scope_can_be_given_in_the_console_and_is_in_the_guide() -> None:
+    scopes = {*Scope, *SITE_SCOPE_NAMES}
+    offered = (CONSOLE_PAGE / "services.js").read_text(encoding="utf-8").partition("SCOPES = [")[2].partition("]")[0]
+    assert set(re.findall(r"'(\w+)'", offered)) == scopes
+    for page in ("clients.md", "clients.zh-CN.md"):
+        shown = (DOCS / page).read_text(encoding="utf-8")
+        assert [scope for scope in scopes if f"| `{scope}`" not in shown] == []
 
 
 @pytest.mark.own_database

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
+from tests.docs import DOCS
 from tests.fakes import APP, SECRET_KEY, Clock, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
 from tests.sweeps import swept
@@ -24,66 +25,14 @@ from wxauth.server.service.build import build_services
 MAX_BODY = 64 * 1024
 WECHAT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44(0x18002c2d)"
 
-STATUS_OF = {
-    "invalid_request": 422,
-    "payload_too_large": 413,
-    "unknown_app": 400,
-    "app_taken": 409,
-    "app_in_settings": 409,
-    "invalid_code": 400,
-    "code_used": 400,
-    "wechat_user_blocked": 403,
-    "session_key_expired": 409,
-    "wechat_rate_limited": 429,
-    "wechat_unavailable": 503,
-    "wechat_timeout": 504,
-    "wechat_bad_response": 502,
-    "wechat_misconfigured": 502,
-    "account_disabled": 403,
-    "account_leaving": 403,
-    "sign_up_closed": 403,
-    "sign_up_refused": 403,
-    "sign_up_unavailable": 503,
-    "merge_refused": 409,
-    "split_refused": 409,
-    "invalid_refresh_token": 400,
-    "refresh_token_expired": 400,
-    "refresh_token_reused": 400,
-    "session_replaced": 400,
-    "session_revoked": 400,
-    "missing_token": 401,
-    "invalid_token": 401,
-    "token_expired": 401,
-    "keys_unavailable": 503,
-    "insufficient_role": 403,
-    "insufficient_scope": 403,
-    "scan_over": 404,
-    "scan_forwarded": 403,
-    "scan_too_far": 403,
-    "scan_taken": 409,
-    "invalid_client": 401,
-    "invalid_signature": 403,
-    "push_not_forwarded": 503,
-    "rate_limited": 429,
-    "login_too_old": 403,
-    "wrong_person": 403,
-    "snapshot_user": 403,
-    "wrong_app_kind": 422,
-    "cursor_expired": 410,
-    "name_taken": 409,
-    "last_admin": 409,
-    "phone_taken": 409,
-    "storage_unavailable": 503,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "internal_error": 500,
-}
 
-
-def test_each_code_is_one_class_with_the_status_of_the_contract() -> None:
+@pytest.mark.parametrize(("guide", "chapter"), [("http.md", "## Errors"), ("http.zh-CN.md", "## 错误")])
+def test_each_code_is_one_class_with_the_status_of_the_guide(guide: str, chapter: str) -> None:
+    tables = (DOCS / guide).read_text(encoding="utf-8").partition(chapter)[2]
+    shown = re.findall(r"`(\w+)`(?: \(|（)(\d{3})", tables)
     kinds = [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)]
-    assert {kind.code: kind.status for kind in kinds} == STATUS_OF
-    assert len(kinds) == len(STATUS_OF)
+    assert {(kind.code, str(kind.status)) for kind in kinds} == set(shown)
+    assert len(kinds) == len(shown)
 
 
 @swept("kind", [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)])

@@ -6,14 +6,9 @@ import { appField } from './known.js'
 import { appOf, personOf } from './names.js'
 import { code, field, list, moment, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
-import { isText, number, text } from './texts.js'
+import { isText, namesOf, number, text } from './texts.js'
 
-const CODES = [
-  ...['account_disabled', 'account_leaving', 'sign_up_closed', 'sign_up_refused', 'sign_up_unavailable', 'wechat_user_blocked', 'rate_limited', 'invalid_code', 'code_used'],
-  ...['wechat_unavailable', 'wechat_timeout', 'wechat_bad_response', 'wechat_rate_limited', 'wechat_misconfigured'],
-  ...['snapshot_user', 'unknown_app', 'wrong_app_kind', 'invalid_request', 'payload_too_large'],
-  ...['storage_unavailable', 'internal_error'],
-]
+const CODES = namesOf('refused_')
 
 /** The index of the column that is the same for all refusals of one person. */
 const ABOUT = 3
