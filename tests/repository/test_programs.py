@@ -1,8 +1,10 @@
 """Programs that tests and examples need: missing programs are named, and npm's packages are locked."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +134,18 @@ def test_packages_are_installed_once_and_again_when_the_lock_has_changed(folder:
         lock.write("\n")
     needs_node(folder)
     assert installed.exists()
+
+
+def test_a_sum_above_its_limit_is_refused_with_what_it_is(tmp_path: Path) -> None:
+    limits = tmp_path / "weights"
+    limits.write_text("src 10\ntests 9999999\nwords 20\n")
+    weighed = subprocess.run(
+        [ROOT / "scripts/weigh"],
+        env={**os.environ, "WEIGHTS": str(limits)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert weighed.returncode == 1
+    assert [line.split(":")[0] for line in weighed.stdout.splitlines()] == ["src", "words"]
+    assert "at most 10:" in weighed.stdout
