@@ -1,6 +1,9 @@
-"""A clock that tests move."""
+"""A clock that tests move, and the limit of what takes real time."""
 
 from datetime import datetime, timedelta
+
+PATIENCE = 60.0
+"""Seconds, of real time, for work that takes a fraction of one on an idle machine."""
 
 
 class Clock:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests import forked
+from tests.clock import PATIENCE as PATIENCE
 from tests.forked import Forked
 from tests.programs import demand_mark
 from tests.serving import serving as serving
@@ -26,8 +27,6 @@ from wxauth.server.service.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
 ROOM = 2 * 2**30
-PATIENCE = 60.0
-"""Seconds for work that takes a fraction of one on an idle machine."""
 
 
 def use_memory() -> None:

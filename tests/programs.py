@@ -14,6 +14,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.clock import PATIENCE
+
 PACKAGES = {
     "caddy": "caddy",
     "chromium": "chromium",
@@ -59,7 +61,8 @@ MARKS = {
 OLDEST_NODE = (20, 19)
 ROOT = Path(__file__).parents[1]
 NODE_TESTS = Path(__file__).parent / "node"
-NODE_PATIENCE = 300
+NODE_PATIENCE = 5 * PATIENCE
+"""For builds and whole suites in other languages."""
 QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-timeout=10000")
 
 

@@ -10,10 +10,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from tests.clock import PATIENCE
 from tests.listening import stop_listening
-
-PATIENCE = 20.0
-"""Seconds for work that takes a fraction of one on an idle machine."""
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import pytest
 from fastapi import FastAPI
 
 from tests.certificates import Authority
-from tests.serving import PATIENCE, server_of, serving
+from tests.clock import PATIENCE
+from tests.serving import server_of, serving
 from tests.upstream import Upstream, hang
 from tests.world import until
 from wxauth.server.service.server import uvicorn_options

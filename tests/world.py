@@ -169,7 +169,7 @@ class Server:
 
     def __init__(self, command: Running, port: int) -> None:
         self.command, self.port = command, port
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=False)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False)
 
     @property
     def pid(self) -> int:

@@ -642,7 +642,7 @@ def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> No
                 assert client.post("/v1/login", json={"code": "alice"}).status_code == 200
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def _answers(client: httpx.Client) -> bool:

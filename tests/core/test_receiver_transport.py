@@ -91,7 +91,7 @@ class NameServer:
     def look_up(self, host: str) -> Sequence[str]:
         self.asked.append(host)
         if host.startswith("hanging"):
-            self.released.wait(30)
+            self.released.wait(PATIENCE)
         return ["127.0.0.1"]
 
 

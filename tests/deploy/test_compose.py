@@ -207,7 +207,7 @@ class Front:
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """On a connection of its own."""
-        return httpx.request(method, f"{self.url}{path}", timeout=20, verify=False, **options)
+        return httpx.request(method, f"{self.url}{path}", timeout=PATIENCE, verify=False, **options)
 
     def counted(self, name: str) -> list[dict[str, str]]:
         """The values of this metric at each replica, by its only label."""
@@ -292,7 +292,7 @@ async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, servic
     credentials = await add_client(
         services.database, "shop", title="Shop", redirect_uris=[CALLBACK], device=True, now=services.clock()
     )
-    async with httpx.AsyncClient(base_url=front.url, timeout=20, verify=False, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=front.url, timeout=PATIENCE, verify=False, trust_env=False) as client:
         site, browser = Site(client, *credentials), Browser(client)
         phone = Phone(client, (await client.post("/v1/login", json={"code": "alice"})).json(), lambda: "alice")
 
@@ -334,7 +334,7 @@ async def test_a_login_with_authlib_succeeds_with_each_step_at_another_replica(
         served.extend(answer.headers.get_list("replica"))  # none is with an answer of WeChat's
 
     async with httpx.AsyncClient(
-        base_url=front.url, timeout=20, verify=False, trust_env=False, event_hooks={"response": [note]}
+        base_url=front.url, timeout=PATIENCE, verify=False, trust_env=False, event_hooks={"response": [note]}
     ) as browser:
         await foreign.come_and_go_with_authlib(browser, credentials.client_id, credentials.client_secret, way)
     assert len(set(served)) == len(REPLICAS)
@@ -398,5 +398,7 @@ def test_with_no_replica_left_the_answer_is_a_failure_of_the_gateway(front: Fron
 @pytest.mark.proxy
 def test_replicas_restarted_in_turn_fail_no_request(replicas: Replicas, tmp_path: Path) -> None:
     with caddy_before(replicas.addresses, tmp_path) as (_, url):
-        seen = restart_in_turn(replicas, lambda: httpx.Client(base_url=url, verify=False, trust_env=False, timeout=20))
+        seen = restart_in_turn(
+            replicas, lambda: httpx.Client(base_url=url, verify=False, trust_env=False, timeout=PATIENCE)
+        )
     assert set(seen) == {"200"}, seen

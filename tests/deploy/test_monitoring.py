@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.fakes import service_env
-from tests.processes import WXAUTH, Running, free_port, serving, until
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.programs import needs
 from wxauth.server.dev.wechat import create_simulator
 
@@ -118,7 +118,7 @@ def prometheus(folder: Path, database_url: str) -> Iterator[str]:
         with Running(WXAUTH, "serve", cwd=folder, env=env) as service, Running(*command, cwd=folder) as scraping:
             service.wait_for('"started"')
             scraping.wait_for("Server is ready to receive web requests")
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=False) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False) as client:
 
                 def is_seen() -> bool:
                     client.post("/v1/login", json={"code": "bob"})
@@ -135,7 +135,7 @@ def prometheus(folder: Path, database_url: str) -> Iterator[str]:
 
 def ask(url: str, query: str) -> list[Any]:
     """The only result of a Prometheus query."""
-    answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=20, verify=False)
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=PATIENCE, verify=False)
     assert answer.status_code == 200, f"{query}: {answer.text}"
     return answer.json()["data"]["result"]
 

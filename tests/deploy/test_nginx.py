@@ -14,7 +14,7 @@ import pytest
 from tests.certificates import Authority
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.docs import code_blocks
-from tests.processes import free_port, until
+from tests.processes import PATIENCE, free_port, until
 from tests.proxies.running import answers, nginx_with
 from tests.world import bearer
 
@@ -32,7 +32,7 @@ class Front:
     trusted: ssl.SSLContext
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, verify=self.trusted, trust_env=False, timeout=20)
+        return httpx.Client(base_url=self.url, verify=self.trusted, trust_env=False, timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.processes import WXAUTH, Running, free_port, run, serving
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, run, serving
 from tests.world import bearer
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 
@@ -49,7 +49,7 @@ def dev(wechat_url: str, port: int, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def client(dev: Running, port: int) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False, verify=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False, verify=False) as client:
         yield client
 
 

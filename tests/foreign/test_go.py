@@ -12,7 +12,7 @@ from tests.docs import ROOT
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.processes import Running, free_port
-from tests.programs import lacks, needs
+from tests.programs import NODE_PATIENCE, lacks, needs
 from tests.sweeps import swept
 from tests.tokens.hostile import Forgery
 from tests.world import bearer
@@ -42,7 +42,7 @@ def program(issuer: Issuer, address: str, tmp_path_factory: pytest.TempPathFacto
         ):
             shown = shown.replace(here, there)
         (folder / source.name).write_text(shown)
-    subprocess.run([go, "build", "-o", "guard", "."], cwd=folder, env=ENV, check=True, timeout=300)
+    subprocess.run([go, "build", "-o", "guard", "."], cwd=folder, env=ENV, check=True, timeout=NODE_PATIENCE)
     return folder / "guard"
 
 
@@ -61,7 +61,7 @@ def orders(program: Path, address: str) -> Iterator[httpx.Client]:
 
 
 def test_the_go_test_shown_passes_and_so_does_the_attack_by_unknown_keys(program: Path) -> None:
-    subprocess.run([needs("go"), "test", "."], cwd=program.parent, env=ENV, check=True, timeout=300)
+    subprocess.run([needs("go"), "test", "."], cwd=program.parent, env=ENV, check=True, timeout=NODE_PATIENCE)
 
 
 @swept("forgery", ACCEPTED.values(), ids=ACCEPTED)

@@ -12,11 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.clock import PATIENCE
 from tests.docs import ROOT
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.processes import Running, free_port
-from tests.programs import needs
+from tests.programs import NODE_PATIENCE, needs
 from tests.sweeps import swept
 from tests.tokens.hostile import Forgery
 from tests.world import bearer
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.process
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     javac, folder = needs("javac"), tmp_path_factory.mktemp("java")
     sources = sorted(str(path) for path in (ROOT / "examples/java").glob("*.java"))
-    subprocess.run([javac, "-Xlint:all", "-Werror", "-d", str(folder), *sources], check=True, timeout=300)
+    subprocess.run([javac, "-Xlint:all", "-Werror", "-d", str(folder), *sources], check=True, timeout=NODE_PATIENCE)
     return folder
 
 
@@ -39,7 +40,7 @@ def served(classes: Path, issuer_url: str) -> Iterator[httpx.Client]:
         str(port), cwd=classes, env={},
     ) as process:  # fmt: skip
         process.wait_for("listening on ")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE) as client:
             yield client
 
 
@@ -108,7 +109,7 @@ class _Keys(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.readings += 1
         self.server.is_asked.set()
-        self.server.answers.wait(60)
+        self.server.answers.wait(PATIENCE)
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b'{"keys": []}')
@@ -127,7 +128,7 @@ def test_a_flood_of_unknown_keys_causes_one_reading(classes: Path) -> None:
     for orders in served(classes, f"http://127.0.0.1:{publisher.server_port}"):
         with ThreadPoolExecutor(8) as pool:
             asking = [pool.submit(orders.get, "/orders", headers=bearer(token(kid))) for kid in range(8)]
-            assert publisher.is_asked.wait(60)
+            assert publisher.is_asked.wait(PATIENCE)
             publisher.answers.set()
             assert [each.result().text for each in asking] == ["invalid_token"] * 8
         assert {orders.get("/orders", headers=bearer(token(kid))).status_code for kid in range(100)} == {401}

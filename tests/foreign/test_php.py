@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.clock import PATIENCE
 from tests.docs import ROOT, code_blocks
 from tests.fakes import SECRET_KEY
 from tests.foreign.conftest import Issuer
@@ -23,8 +24,6 @@ from tests.tokens.hostile import Forgery, decode
 from tests.world import bearer
 
 pytestmark = pytest.mark.process
-
-PATIENCE = 60
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.processes import dev_with_sibling, environment
-from tests.programs import needs, needs_node, run_node_tests
+from tests.programs import NODE_PATIENCE, needs, needs_node, run_node_tests
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/uni-app"
 NATIVE = ROOT / "examples/miniprogram"
 CLIENT = ROOT / "clients/miniprogram"
-PATIENCE = 300
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env=environment(UNI_OUTPUT_DIR=str(folder)),
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=NODE_PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx
 import respx
 
+from tests.clock import PATIENCE
 from tests.headers import bearer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard
@@ -24,7 +25,6 @@ BELIEVES_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For servers that are faked or speak no TLS, because reading the system's certificates takes 20 ms."""
 ISSUER = "https://auth.test"
 NOW = 1795161600
-PATIENCE = 60
 USER_ID = UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc")
 SESSION_ID = UUID("0192f0c1-2b3c-7d4e-8f50-cba987654321")
 

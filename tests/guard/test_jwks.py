@@ -20,7 +20,8 @@ import pytest
 import respx
 
 from tests.certificates import Authority
-from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, PATIENCE, FakeIssuer, Gate, Timer
+from tests.clock import PATIENCE
+from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Gate, Timer
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, raw
 from wxauth.errors import KeysUnavailable

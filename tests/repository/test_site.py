@@ -10,7 +10,9 @@ from typing import Final
 import pytest
 
 from scripts.build_site import ROOT, ZENSICAL, page, settings
+from tests.clock import PATIENCE
 from tests.docs import DOCS
+from tests.programs import NODE_PATIENCE
 
 ELSEWHERE: Final = re.compile(
     r'<(?:script|img|iframe)[^>]* src="?https?:[^>]*>|<link[^>]* rel="?stylesheet"?[^>]* href="?https?:'
@@ -21,7 +23,7 @@ ELSEWHERE: Final = re.compile(
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built") / "site"
     env = {**os.environ, "SECURITY_CONTACT": "mailto:security@example.com"}
-    subprocess.run([ROOT / "scripts/site", folder], env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run([ROOT / "scripts/site", folder], env=env, check=True, capture_output=True, timeout=NODE_PATIENCE)
     return folder
 
 
@@ -56,7 +58,9 @@ def test_a_broken_link_fails_the_build(site: Path, tmp_path: Path, link: str) ->
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/README.md").write_text(f"# Guides\n\n[there]({link})\n")
     (tmp_path / "zensical.toml").write_text(re.sub(r"(?m)^nav = .*", "", settings("en")))
-    run = subprocess.run([ZENSICAL, "build", "--strict"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    run = subprocess.run(
+        [ZENSICAL, "build", "--strict"], cwd=tmp_path, capture_output=True, timeout=PATIENCE, check=False
+    )
     assert run.returncode != 0
 
 

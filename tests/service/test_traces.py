@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from tests.fakes import Clock, Secrets, WeChatByRespx, service_env
-from tests.processes import WXAUTH, Running, free_port, serving, until
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.world import LogLines, MakeClient, bearer, leave
 from wxauth import __version__
 from wxauth.server.core.settings import InvalidSettings, Settings
@@ -225,7 +225,7 @@ def test_spans_arrive_at_the_collector_before_the_service_ends(tmp_path: Path, d
         env = service_env(database_url, wechat_base_url=wechat_url, port=port, otlp_url=collector_url)
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
             until(lambda: '"started"' in command.output)
-            answer = httpx.post(f"http://127.0.0.1:{port}/v1/login", json={"code": "alice"}, timeout=20)
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/login", json={"code": "alice"}, timeout=PATIENCE)
             assert answer.status_code == 200
             assert command.end(signal.SIGTERM) == 0
     assert sorted(received) == ["POST /v1/login", "WeChat code2session", "record_login", "record_login"]

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tests.clock import PATIENCE
 from tests.processes import serving
 from tests.world import until
 from wxauth.server.service.server import uvicorn_options
@@ -41,7 +42,7 @@ def exchange() -> Iterator[Exchange]:
 
         def send(*parts: bytes) -> bytes:
             address = urlsplit(url)
-            with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 answer = b""
                 with suppress(ConnectionError):  # the server need not take all before it refuses
