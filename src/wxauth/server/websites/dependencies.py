@@ -11,7 +11,7 @@ from wxauth.server.users.callers import CallerInTurnDep, PrincipalDep
 from wxauth.server.web.dependencies import provide
 from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.continuing import Continuing
-from wxauth.server.websites.id_tokens import IdTokenHints, PhoneIdTokens
+from wxauth.server.websites.id_tokens import PhoneIdTokens
 from wxauth.server.websites.links import Links
 from wxauth.server.websites.scan_codes import ScanPictures
 from wxauth.server.websites.scans import Scans
@@ -21,7 +21,6 @@ from wxauth.server.websites.visits import Visits
 
 AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
-IdTokenHintsDep = Annotated[IdTokenHints, Depends(provide(IdTokenHints))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
 PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]

@@ -1,19 +1,18 @@
 """Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links, and logging out."""
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
+from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.apps.dependencies import AppsDep
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.database import Database
-from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep, TurnsDep
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.web.headers import cacheable_response, cookie_in
 from wxauth.server.websites import authorize
@@ -30,18 +29,15 @@ from wxauth.server.websites.browser_answers import (
     set_cookie,
     text_parameters,
 )
-from wxauth.server.websites.continuing import Continuing
 from wxauth.server.websites.dependencies import (
     AuthorizationsDep,
     ContinuingDep,
-    IdTokenHintsDep,
     LinksDep,
     ScanPicturesDep,
     SiteRequestsDep,
 )
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.id_tokens import IdTokenHints
-from wxauth.server.websites.links import Links
 from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, parse_parameters
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
@@ -64,7 +60,6 @@ from wxauth.server.websites.pages import (
     web_view_page,
 )
 from wxauth.server.websites.secrets import hash_of
-from wxauth.server.websites.site_requests import SiteRequests
 
 _PARAMETERS: Final = (
     *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
@@ -74,6 +69,71 @@ _PARAMETERS: Final = (
 router = Router("websites")
 
 
+@dataclass(frozen=True, slots=True)
+class LoginPages:
+    """Answers a site's request by the page that fits its browser. It is a dependency, made of others."""
+
+    settings: SettingsDep
+    database: DatabaseDep
+    apps: AppsDep
+    hints: Annotated[IdTokenHints, Depends(provide(IdTokenHints))]
+    site_requests: SiteRequestsDep
+    continuing: ContinuingDep
+    links: LinksDep
+
+    async def show(self, request: Request, text: str, *, device: Device) -> Response:
+        """The answer to a request with these parameters, still encoded."""
+        language = language_of(request)
+        name = cookie_name(self.settings)
+        given = cookie_in(request, name)
+        cookie = cookie_for(given)
+        try:
+            parameters = parse_parameters(text)
+            language = language_of(request, ui_locales=parameters.get("ui_locales"))
+            asked = await authorize.check_request(self.settings, self.database, self.hints, parameters)
+            cookies = browser_cookies(request, self.settings)
+            if asked.is_silent:
+                return send_to(request, await self.continuing.answer_silently(asked, cookies, device=device), language)
+            if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
+                return web_view_page(request, asked, parameters, language, page=self.settings.site_page)
+            person = await self.continuing.person_for(asked, cookies)
+            if person is not None:
+                # Without what nobody reads, because anybody may add 64 KiB of it to a link.
+                kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
+                query = urlencode({name: parameters[name] for name in kept})
+                page_id = await self.site_requests.start_page_with_button(
+                    asked, browser=device, cookie=cookie, browser_login_id=person.login_id, query=query
+                )
+                page = person_page(request, asked, person, page_id, parameters, language, issuer=self.settings.issuer)
+            elif is_in_wechat(request) and asked.client.account_app_id is not None:
+                page_id = await self.site_requests.start_page_with_button(asked, browser=device, cookie=cookie)
+                page = account_page(request, asked, page_id, parameters, language)
+            else:
+                app_id, target = asked.client.app_id, None
+                if is_in_phones_browser(request):
+                    target = await self.links.target(app_id, link=asked.client.link)
+                started = await self.site_requests.start_for_page(
+                    asked, browser=device, cookie=cookie, has_link=target is not None
+                )
+                title = self.apps.title_of(app_id)
+                page = code_page(request, asked, started, parameters, language, app_title=title, link_target=target)
+        except OAuthError as exc:
+            mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
+            return message_page(request, "mistake", language, detail=mistake, status=400)
+        except Unanswerable as exc:
+            return unanswerable_page(request, exc, language)
+        except SentBack as exc:
+            return send_to(request, exc.way_back, language)
+        except (RateLimited, StorageUnavailable) as exc:
+            return failure_page(request, exc, language)
+        if cookie != given:
+            set_cookie(page, self.settings, name, cookie)
+        return page
+
+
+LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
+
+
 @router.get(
     authorize.AUTHORIZE_PATH,
     summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
@@ -81,17 +141,7 @@ router = Router("websites")
     responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
     openapi_extra=text_parameters(*_PARAMETERS),
 )
-async def show_code(
-    request: Request,
-    settings: SettingsDep,
-    site_requests: SiteRequestsDep,
-    continuing: ContinuingDep,
-    links: LinksDep,
-    apps: AppsDep,
-    hints: IdTokenHintsDep,
-    database: DatabaseDep,
-    device: DeviceDep,
-) -> Response:
+async def show_code(request: Request, pages: LoginPagesDep, device: DeviceDep) -> Response:
     """Show a page with a code to scan. It then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
     In a web-view of the mini-program, the page has no code: it makes the mini-program open `SITE_PAGE`, which answers
@@ -102,9 +152,7 @@ async def show_code(
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
-    return await _show_code(
-        request, settings, site_requests, continuing, links, apps, hints, database, device, request.url.query
-    )
+    return await pages.show(request, request.url.query, device=device)
 
 
 @router.post(
@@ -124,17 +172,7 @@ async def show_code(
         }
     },
 )
-async def show_code_by_form(
-    request: Request,
-    settings: SettingsDep,
-    site_requests: SiteRequestsDep,
-    continuing: ContinuingDep,
-    links: LinksDep,
-    apps: AppsDep,
-    hints: IdTokenHintsDep,
-    database: DatabaseDep,
-    device: DeviceDep,
-) -> Response:
+async def show_code_by_form(request: Request, pages: LoginPagesDep, device: DeviceDep) -> Response:
     """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
     if request.headers.get("sec-fetch-site") == "cross-site" and len(form) <= LONGEST_REDIRECT:
@@ -144,66 +182,7 @@ async def show_code_by_form(
         return RedirectResponse(
             f"{root}{authorize.AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"}
         )
-    return await _show_code(request, settings, site_requests, continuing, links, apps, hints, database, device, form)
-
-
-async def _show_code(
-    request: Request,
-    settings: Settings,
-    site_requests: SiteRequests,
-    continuing: Continuing,
-    links: Links,
-    apps: Apps,
-    hints: IdTokenHints,
-    database: Database,
-    device: Device,
-    text: str,
-) -> Response:
-    language = language_of(request)
-    name = cookie_name(settings)
-    given = cookie_in(request, name)
-    cookie = cookie_for(given)
-    try:
-        parameters = parse_parameters(text)
-        language = language_of(request, ui_locales=parameters.get("ui_locales"))
-        asked = await authorize.check_request(settings, database, hints, parameters)
-        cookies = browser_cookies(request, settings)
-        if asked.is_silent:
-            return send_to(request, await continuing.answer_silently(asked, cookies, device=device), language)
-        if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
-            return web_view_page(request, asked, parameters, language, page=settings.site_page)
-        person = await continuing.person_for(asked, cookies)
-        if person is not None:
-            # Without what nobody reads, because anybody may add 64 KiB of it to a link.
-            kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
-            query = urlencode({name: parameters[name] for name in kept})
-            page_id = await site_requests.start_page_with_button(
-                asked, browser=device, cookie=cookie, browser_login_id=person.login_id, query=query
-            )
-            page = person_page(request, asked, person, page_id, parameters, language, issuer=settings.issuer)
-        elif is_in_wechat(request) and asked.client.account_app_id is not None:
-            page_id = await site_requests.start_page_with_button(asked, browser=device, cookie=cookie)
-            page = account_page(request, asked, page_id, parameters, language)
-        else:
-            target = None
-            if is_in_phones_browser(request):
-                target = await links.target(asked.client.app_id, link=asked.client.link)
-            has_link = target is not None
-            started = await site_requests.start_for_page(asked, browser=device, cookie=cookie, has_link=has_link)
-            title = apps.title_of(asked.client.app_id)
-            page = code_page(request, asked, started, parameters, language, app_title=title, link_target=target)
-    except OAuthError as exc:
-        mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
-        return message_page(request, "mistake", language, detail=mistake, status=400)
-    except Unanswerable as exc:
-        return unanswerable_page(request, exc, language)
-    except SentBack as exc:
-        return send_to(request, exc.way_back, language)
-    except (RateLimited, StorageUnavailable) as exc:
-        return failure_page(request, exc, language)
-    if cookie != given:
-        set_cookie(page, settings, name, cookie)
-    return page
+    return await pages.show(request, form, device=device)
 
 
 @router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/state")
