@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi import FastAPI
 
-from tests.certificates import Authority
 from tests.clock import PATIENCE
 from tests.serving import server_of, serving
 from tests.upstream import Upstream, hang
@@ -25,12 +24,6 @@ from wxauth.server.web.http_server import Server
 @asynccontextmanager
 async def plain_server(_folder: Path) -> AsyncIterator[int]:
     async with Upstream(hang) as upstream:
-        yield upstream.port
-
-
-@asynccontextmanager
-async def tls_server(folder: Path) -> AsyncIterator[int]:
-    async with Upstream(hang, tls=Authority(folder).server("127.0.0.1")) as upstream:
         yield upstream.port
 
 
@@ -48,7 +41,7 @@ async def apps_server(_folder: Path) -> AsyncIterator[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("serve", [plain_server, tls_server, apps_server])
+@pytest.mark.parametrize("serve", [plain_server, apps_server])
 def test_a_connection_that_comes_as_its_server_ends_is_closed(
     serve: Callable[[Path], AbstractAsyncContextManager[int]], tmp_path: Path
 ) -> None:

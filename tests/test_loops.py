@@ -5,13 +5,9 @@ import time
 
 import pytest
 
-from tests.loops import LOOK, UnhurriedLoop, let_pass
+from tests.loops import LOOK
 
 pytestmark = pytest.mark.no_database
-
-
-async def test_every_test_runs_on_the_unhurried_loop() -> None:
-    assert isinstance(asyncio.get_running_loop(), UnhurriedLoop)
 
 
 async def test_while_the_process_is_held_up_no_time_passes() -> None:
@@ -34,10 +30,3 @@ async def test_a_loop_that_is_never_idle_reaches_its_deadlines() -> None:
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(spin(), LOOK)
-
-
-async def test_a_test_can_advance_the_clock_of_the_loop() -> None:
-    waiting = asyncio.create_task(asyncio.sleep(3600))
-    await asyncio.sleep(0)
-    let_pass(3600)
-    await waiting

@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.programs import needs, needs_node
+from tests.programs import needs
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -68,12 +67,6 @@ def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., N
 
 
 @pytest.mark.node
-def test_a_program_that_is_there_is_found(programs: Callable[..., None], tmp_path: Path) -> None:
-    programs(node="v20.1.0")
-    assert needs("node") == str(tmp_path / "bin/node")
-
-
-@pytest.mark.node
 def test_tests_of_a_missing_program_are_skipped_and_say_how_to_install_it(programs: Callable[..., None]) -> None:
     with pytest.raises(pytest.skip.Exception, match=r"apt-get install nodejs, or brew install node"):
         needs("node")
@@ -86,54 +79,6 @@ def test_if_ci_is_set_a_missing_program_is_a_failure(
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="apt-get install nodejs"):
         needs("node")
-
-
-@pytest.mark.node
-def test_an_old_node_is_as_good_as_none(programs: Callable[..., None], tmp_path: Path) -> None:
-    programs(node="v18.20.4", npm="9.2.0")
-    with pytest.raises(pytest.skip.Exception, match=r"Node 20\.19 or newer, has v18\.20\.4"):
-        needs_node(tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """One like `tests/node`, in which nothing is installed and a single package is named."""
-    made = tmp_path / "node"
-    made.mkdir()
-    shutil.copyfile(FOLDERS[0] / ".npmrc", made / ".npmrc")
-    package, lock = (json.loads((FOLDERS[0] / name).read_text()) for name in ("package.json", "package-lock.json"))
-    package["dependencies"] = {"jose": package["dependencies"]["jose"]}
-    root = lock["packages"][""] | {"dependencies": package["dependencies"]}
-    lock["packages"] = {"": root, "node_modules/jose": lock["packages"]["node_modules/jose"]}
-    (made / "package.json").write_text(json.dumps(package))
-    (made / "package-lock.json").write_text(json.dumps(lock))
-    return made
-
-
-@pytest.mark.node
-def test_without_a_network_tests_of_npms_packages_are_skipped(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    needs("npm")
-    monkeypatch.delenv("CI", raising=False)
-    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:1")
-    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
-    with pytest.raises(pytest.skip.Exception, match="npm ci: npm"):
-        needs_node(folder)
-    assert not (folder / "node_modules/.locked").exists()
-
-
-@pytest.mark.node
-def test_packages_are_installed_once_and_again_when_the_lock_has_changed(folder: Path) -> None:
-    needs_node(folder)
-    installed = folder / "node_modules/jose/package.json"
-    installed.unlink()
-    needs_node(folder)
-    assert not installed.exists()
-    with (folder / "package-lock.json").open("a") as lock:
-        lock.write("\n")
-    needs_node(folder)
-    assert installed.exists()
 
 
 def test_a_sum_above_its_limit_is_refused_with_what_it_is(tmp_path: Path) -> None:
