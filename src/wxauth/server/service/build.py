@@ -56,7 +56,6 @@ from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users import staff_reads
 from wxauth.server.users.staff_reads import StaffReads
-from wxauth.server.websites.scan_codes import ScanPictures, UrlLinks
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.websites.site_requests import ScanLimits
 from wxauth.server.wechat import client, opinions
@@ -221,8 +220,6 @@ def build_services(
     make(Turns, patience=waits.turns)
     forwarding = make(PushForwarding, transport=checked_transport(name_resolver))
     make(PushedMessages, patience=waits.pushed_messages)
-    make(ScanPictures, find_app=apps.for_login)
-    make(UrlLinks)
     make(Readiness)
     return Services(
         settings=settings,

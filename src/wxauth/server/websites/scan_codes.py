@@ -1,7 +1,7 @@
 """What WeChat makes for a login: the picture of a scan's code, and an app's URL Link."""
 
 import asyncio
-from collections.abc import Callable
+from dataclasses import field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from io import BytesIO
@@ -13,6 +13,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import CannotOpen, Sealer, url_link_context
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.websites import rows, url_link_rows
@@ -33,43 +34,26 @@ _RENEWED_AGAIN_AFTER: Final = timedelta(hours=1)
 log = get_logger()
 
 
+@part
 class ScanPictures:
-    """Makes a scan's picture on first request, and keeps it as long as the scan is stored.
+    """Makes a scan's picture on first request, and keeps it as long as the scan is stored."""
 
-    Args:
-        settings: Determine the kind of code and its page.
-        find_app: Returns the enabled app with an id; the default app for None. Raises: UnknownApp.
-        database: Where the pictures are kept.
-        wechat_api: Makes mini-program codes.
-        limits: Limits the number of mini-program codes.
-        clock: The time.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        find_app: Callable[[str | None], App],
-        database: Database,
-        wechat_api: WeChatApi,
-        limits: ScanLimits,
-        clock: Clock,
-    ) -> None:
-        self._settings = settings
-        self._find_app = find_app
-        self._database = database
-        self._wechat_api = wechat_api
-        self._limits = limits
-        self._clock = clock
-        self._being_made: dict[UUID, asyncio.Task[CodePicture]] = {}
+    settings: Settings
+    database: Database
+    clock: Clock
+    apps: Apps
+    wechat_api: WeChatApi
+    scan_limits: ScanLimits
+    _being_made: dict[UUID, asyncio.Task[CodePicture]] = field(default_factory=dict, init=False)
 
     async def of(self, scene: str) -> CodePicture:
         """The picture of an open scan. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
-            scan = await rows.shown_code(self._database, hash_of(scene), now=self._clock())
+            scan = await rows.shown_code(self.database, hash_of(scene), now=self.clock())
         if scan is None:
             raise NotFound("there is no open scan of this scene")
-        if self._settings.scan_code == "link":
+        if self.settings.scan_code == "link":
             return await self._link(scene)
         if scan.content is not None and scan.content_type is not None:
             return CodePicture(scan.content, scan.content_type)
@@ -81,17 +65,17 @@ class ScanPictures:
 
     async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
-        return await rows.keep_picture(self._database, scan.id, picture)
+        return await rows.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
         """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""
-        settings = self._settings
+        settings = self.settings
         try:
-            app = self._find_app(scan.app_id)
+            app = self.apps.for_login(scan.app_id)
             if not app.is_mini_program:
                 raise UnknownApp("only a mini-program has codes")
-            await self._limits.pictures.admit(app.app_id)
-            return await self._wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
+            await self.scan_limits.pictures.admit(app.app_id)
+            return await self.wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
         except UnknownApp:
             change = "the site was added with an --app that is no configured mini-program"
             log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
@@ -106,7 +90,7 @@ class ScanPictures:
 
     async def _link(self, scene: str) -> CodePicture:
         """An ordinary QR code of `verification_uri_complete`."""
-        content = await asyncio.to_thread(_drawn, f"{self._settings.issuer}/d/{scene}")
+        content = await asyncio.to_thread(_drawn, f"{self.settings.issuer}/d/{scene}")
         return CodePicture(content, "image/png")
 
 
@@ -119,42 +103,36 @@ def _drawn(text: str) -> bytes:
     return output.getvalue()
 
 
+@part
 class UrlLinks:
     """Has WeChat make an app's link when a page first needs one, and renews it before it ends."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        database: Database,
-        clock: Clock,
-        apps: Apps,
-        sealer: Sealer,
-        wechat_api: WeChatApi,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._clock = clock
-        self._apps = apps
-        self._sealer = sealer
-        self._wechat_api = wechat_api
-        self._opens = f"{settings.scan_env} {settings.scan_page}"
-        self._being_made: dict[str, asyncio.Task[str | None]] = {}
-        self._not_before: dict[str, datetime] = {}
-        """When WeChat may be asked again for an app's link."""
+    settings: Settings
+    database: Database
+    clock: Clock
+    apps: Apps
+    sealer: Sealer
+    wechat_api: WeChatApi
+    _being_made: dict[str, asyncio.Task[str | None]] = field(default_factory=dict, init=False)
+    _not_before: dict[str, datetime] = field(default_factory=dict, init=False)
+    """When WeChat may be asked again for an app's link."""
+
+    @property
+    def _opens(self) -> str:
+        return f"{self.settings.scan_env} {self.settings.scan_page}"
 
     async def of(self, app: App) -> str | None:
         """The link of an app; None if WeChat makes none."""
-        link = await url_link_rows.url_link(self._database, app.app_id)
-        if link is not None and link.opens == self._opens and self._clock() < link.made_at + URL_LINK_LASTS:
+        link = await url_link_rows.url_link(self.database, app.app_id)
+        if link is not None and link.opens == self._opens and self.clock() < link.made_at + URL_LINK_LASTS:
             try:
-                return self._sealer.open(link.sealed, context=url_link_context(app.app_id)).decode()
+                return self.sealer.open(link.sealed, context=url_link_context(app.app_id)).decode()
             except CannotOpen:
                 log.warning("url_link_not_opened", app_id=app.app_id)
         making = self._being_made.get(app.app_id)
         if making is None:
             not_before = self._not_before.get(app.app_id)
-            if not_before is not None and self._clock() < not_before:
+            if not_before is not None and self.clock() < not_before:
                 return None
             making = self._being_made[app.app_id] = asyncio.create_task(self._make(app))
             making.add_done_callback(lambda _: self._being_made.pop(app.app_id, None))
@@ -162,22 +140,22 @@ class UrlLinks:
 
     async def renew(self, *, size: int) -> None:
         """Renew the links that are due, and delete those that no longer work."""
-        now = self._clock()
-        await url_link_rows.delete_old(self._database, made_before=now - URL_LINK_LASTS)
-        if self._settings.scan_link != "url":
+        now = self.clock()
+        await url_link_rows.delete_old(self.database, made_before=now - URL_LINK_LASTS)
+        if self.settings.scan_link != "url":
             return
-        due = await url_link_rows.take_due(self._database, size=size, now=now, retry_at=now + _RENEWED_AGAIN_AFTER)
+        due = await url_link_rows.take_due(self.database, size=size, now=now, retry_at=now + _RENEWED_AGAIN_AFTER)
         for link in due:
             try:
-                app = self._apps.for_login(link.app_id)
+                app = self.apps.for_login(link.app_id)
             except WxAuthError:  # removed, disabled, or not read yet
                 continue
             await self._make(app)
 
     async def _make(self, app: App) -> str | None:
-        now = self._clock()
+        now = self.clock()
         try:
-            url = await self._wechat_api.url_link(app, page=self._settings.scan_page, env=self._settings.scan_env)
+            url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)
         except WeChatError as exc:
             self._not_before[app.app_id] = now + _PAUSE_AFTER_FAILURE
             if isinstance(exc, WeChatMisconfigured):
@@ -186,9 +164,9 @@ class UrlLinks:
             else:
                 log.warning("url_link_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
             return None
-        sealed = self._sealer.seal(url.encode(), context=url_link_context(app.app_id))
+        sealed = self.sealer.seal(url.encode(), context=url_link_context(app.app_id))
         await url_link_rows.put_url_link(
-            self._database,
+            self.database,
             SealedUrlLink(
                 app_id=app.app_id,
                 opens=self._opens,
