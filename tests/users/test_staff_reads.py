@@ -133,6 +133,15 @@ async def test_a_list_of_one_user_is_a_read_of_that_user(
 
 
 @pytest.mark.slow
+async def test_a_change_of_nothing_is_a_read(root: Admin, alice: Body) -> None:
+    user_id = alice["user"]["id"]
+    nothing: list[Body] = [{}, {"status": "active"}, {"attributes": {}}, {"erase_at": None}, {"avatar_url": None}]
+    for change in nothing:
+        assert (await root.change(user_id, **change))["phone"] == NUMBER
+    await root.change(user_id, nickname=None)
+    assert await reads(root) == 5 * [("staff.read", user_id, {"what": "user"})]
+
+
 async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice: Body) -> None:
     for _ in range(PLACES + 80):
         await root.read("/users")

@@ -159,10 +159,10 @@ async def change_user(
     spares_staff: bool = False,
     may_add_roles: bool = True,
     now: datetime,
-) -> None:
+) -> bool:
     """Ban or unban a user, set their roles, change attributes, or clear name or picture. A ban ends all sessions.
 
-    A former id means the user that remains.
+    A former id means the user that remains. Returns False if nothing was to change.
 
     Without `may_add_roles`, nobody can get a role, and no ban of staff can be changed. With `spares_staff`, users who
     are staff cannot be changed.
@@ -183,14 +183,17 @@ async def change_user(
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
         settled = await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
+        changes = bool(settled.changes)
         if change.attributes is not None:
-            await _patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
+            changes |= await _patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
         if change.cancels_leaving:
-            await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
+            changes |= await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
         if change.cleared and (fields := await user_rows.clear_fields(transaction, remaining_id, change.cleared)):
             kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
+            changes = True
     settled.report()
+    return changes
 
 
 async def change_attributes(database: Database, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime) -> None:
@@ -311,9 +314,9 @@ async def locked_remaining(
 
 async def _patch_attributes(
     transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
-) -> None:
+) -> bool:
     try:
-        await patch_attributes(transaction, user_id, patch, by=by, now=now)
+        return await patch_attributes(transaction, user_id, patch, by=by, now=now)
     except WrongAttributes as exc:
         raise InvalidRequest.of("attributes", str(exc)) from None
 

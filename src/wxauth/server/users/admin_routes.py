@@ -98,6 +98,7 @@ async def read_user(
 async def change_user(
     staff: StaffDep,
     is_fresh: FreshLoginDep,
+    reads: StaffReadsDep,
     database: DatabaseDep,
     clock: ClockDep,
     user_id: UUID,
@@ -127,7 +128,7 @@ async def change_user(
         is_given = name in body.model_fields_set and (name == "erase_at" or getattr(body, name) is not None)
         if is_given and not staff.is_administrator:
             raise InsufficientRole(f"{name}: this needs the role admin")
-    await admin.change_user(
+    changes = await admin.change_user(
         database,
         user_id,
         change,
@@ -136,7 +137,10 @@ async def change_user(
         may_add_roles=is_fresh,
         now=now,
     )
-    return _answer_for(staff, await admin.read_user(database, user_id, now=now))
+    detail = await admin.read_user(database, user_id, now=now)
+    if not changes:  # otherwise, the change itself is in the trail
+        reads.note_read(staff.actor, Read.USER, detail.user.id)
+    return _answer_for(staff, detail)
 
 
 @router.post(

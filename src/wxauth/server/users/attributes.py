@@ -62,13 +62,13 @@ def changed_names(before: Attributes, after: Attributes) -> list[str]:
 
 async def patch_attributes(
     transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
-) -> None:
-    """Apply a checked merge patch to a user whom the transaction has locked, and record it.
+) -> bool:
+    """Apply a checked merge patch to a user whom the transaction has locked, and record it. False if nothing changed.
 
     Raises: WrongAttributes.
     """
     before = await read_attributes(transaction, user_id)
-    await _store(transaction, user_id, before, patched(before, patch), by=by, now=now)
+    return await _store(transaction, user_id, before, patched(before, patch), by=by, now=now)
 
 
 async def add_missing_attributes(
@@ -85,11 +85,12 @@ async def add_missing_attributes(
 
 async def _store(
     transaction: Transaction, user_id: UUID, before: Attributes, after: Attributes, *, by: Actor, now: datetime
-) -> None:
+) -> bool:
     if names := changed_names(before, after):
         await write_attributes(transaction, user_id, after)
         kind = EventType.ATTRIBUTES_CHANGED
         await record_event(transaction, kind, by=by, at=now, user_id=user_id, data={"names": names})
+    return bool(names)
 
 
 def _merged(target: Any, patch: Any) -> Any:
