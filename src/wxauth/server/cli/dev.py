@@ -26,7 +26,7 @@ def dev(
     """
     if os.name != "posix":  # only on these can the bundled PostgreSQL end together with its owner: see dev/postgres.py
         raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
-    from wxauth.server.dev.own_names import name_in
+    from wxauth.server.dev.middleware import name_in
     from wxauth.server.dev.run import DevFailed, run  # cannot be imported on Windows, nor without the extra dev
 
     names = [name_in(host) for host in allowed_hosts]

@@ -1,11 +1,14 @@
-"""The secret of the developer's own app: asked for on the terminal, and stored until WeChat refuses it."""
+"""What `wxauth dev` keeps in `.wxauth/`: the developer's app secret, and a command for the running service."""
 
+import json
 import os
 import re
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -18,6 +21,17 @@ NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 _QUESTION: Final = "App secret of {app_id} (not shown) / 请输入 AppSecret（不显示）"
 _KEPT: Final = "Kept in {path}, for you alone. 已保存，仅当前用户可读。"
 _NOT_KEPT: Final = "The app secret is not kept; the next start asks again. 未保存 AppSecret，下次启动时会再次询问。"
+_SCRIPT: Final = """\
+#!/bin/sh
+# Made by 'wxauth dev' at its start, removed at its end; it holds secrets.
+if ! kill -0 {pid} 2>/dev/null; then
+    rm -f -- "$0"
+    echo "the 'wxauth dev' of this command has ended: start it again. wxauth dev 已退出，请重新启动。" >&2
+    exit 1
+fi
+{settings}
+exec {python} -m wxauth "$@"
+"""
 
 
 class OwnSecret:
@@ -59,3 +73,31 @@ def store_privately(path: Path, secret: str) -> None:
     """Write a new file that only its owner can read."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret)
+
+
+@contextmanager
+def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Keep the command there, for its owner only, while the block runs.
+
+    It uses `settings`, overridden by dev's own environment. Other settings in its caller's environment are ignored,
+    because the command is for this service and its database. If dev is killed, the command stays, and removes itself
+    when it is next run.
+    """
+    given = {name.upper(): value for name, value in os.environ.items() if name.isidentifier()}
+    given = {name: value for name, value in given.items() if name.startswith("WXAUTH_")}
+    variables = given | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
+    lines = "\n".join(_line(name, value) for name, value in variables.items())
+    path = home / "wxauth"
+    path.unlink(missing_ok=True)  # left by a killed run
+    store_privately(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))
+    path.chmod(0o700)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _line(name: str, value: Any) -> str:
+    if value is None:
+        return f"unset {name}"
+    return f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"

@@ -1,4 +1,4 @@
-"""Middleware of `wxauth dev`: answers only requests to names of this machine.
+"""Middleware of `wxauth dev`: answers only to names of this machine, and redirects `/` to a page for people.
 
 A web page whose own name is made to lead here (DNS rebinding) has the service's origin, and could log in as anybody in
 the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no `Origin` with a
@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
 
-from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.datastructures import URL, Headers
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wxauth.problems import accepted_request_id
 
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
 _EVERYWHERE: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
@@ -57,3 +59,19 @@ class OwnNamesOnly:
             return ip_address(name).is_loopback or not self._names.isdisjoint(_EVERYWHERE)
         except ValueError:
             return False
+
+
+class FrontPage:
+    """Redirects `/` to a page, and passes everything else to the service."""
+
+    def __init__(self, app: ASGIApp, page: URL) -> None:
+        self._app = app
+        self._page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        app = self._app
+        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
+            request_id = accepted_request_id(Headers(scope=scope).get("x-request-id"))
+            app = RedirectResponse(self._page, headers={"X-Request-ID": request_id})
+        await app(scope, receive, send)

@@ -27,11 +27,10 @@ from wxauth.server.core.database import Database, trouble_of
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
-from wxauth.server.dev import own_app, site
+from wxauth.server.dev import site
 from wxauth.server.dev.banner import service_url, welcome
-from wxauth.server.dev.beside import command_for_this_dev
-from wxauth.server.dev.front_page import FrontPage
-from wxauth.server.dev.own_names import OwnNamesOnly
+from wxauth.server.dev.home import NAMES, OwnSecret, command_for_this_dev, store_privately
+from wxauth.server.dev.middleware import FrontPage, OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.server.dev.shop import PUSH_PATH, add_shop, create_shop
 from wxauth.server.dev.site_pages import SITES
@@ -71,7 +70,7 @@ def run(
 ) -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     signal.signal(signal.SIGTERM, exit_when_drained)
-    simulated_url = None if own_app.NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
+    simulated_url = None if NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
     try:
         with ExitStack() as stack:
             site_listener = stack.enter_context(_listen_for_site(site_port))
@@ -119,7 +118,7 @@ def _load_settings(
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n")
-        secret = own_app.OwnSecret(HOME, _variables_set())
+        secret = OwnSecret(HOME, _variables_set())
         own = _own_settings(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
         settings = settings_from(Settings, **own)
         if "WXAUTH_ISSUER" not in _variables_set():
@@ -167,7 +166,7 @@ def _secret_key() -> str:
     """The secret key, generated once and stored beside the data that it seals."""
     path = HOME / "secret_key"
     if not path.exists():
-        own_app.store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
+        store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
     return path.read_text().strip()
 
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
 from wxauth.server.console.routes import CONSOLE_PAGE
-from wxauth.server.dev.wechat.injected_faults import Faults
+from wxauth.server.dev.wechat.faults import Faults
 from wxauth.server.dev.wechat.people import APPS, LATER_APP
 from wxauth.server.dev.wechat.phone import phone_network
 from wxauth.server.dev.wechat.wires import Wires

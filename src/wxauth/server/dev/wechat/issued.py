@@ -1,17 +1,37 @@
-"""Single-use codes of `wx.login` and of the phone button."""
+"""What WeChat issues: single-use codes of `wx.login` and of the phone button, access tokens, session_keys."""
 
 import secrets
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from hashlib import sha256
+from hmac import compare_digest, new
+from typing import Any, Final, Generic, TypeVar
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+from pydantic_core import to_json
 
 from wxauth.server.dev.wechat.controls import CodeRequest, PhoneCodeRequest
-from wxauth.server.dev.wechat.refused_calls import CallRefused
+from wxauth.server.dev.wechat.faults import CallRefused
 
 CODE_LIFETIME: Final = 300.0
 """Seconds. Also of a code for a service account."""
 LONG_CODE_LIFETIME: Final = 600.0
 """Seconds. Of a code for a website app or a mobile app."""
+ACCESS_TOKEN_LIFETIME: Final = 7200.0
+"""Seconds."""
+OVERLAP: Final = 300.0
+"""Seconds before a token's end at which the next one is issued. Both are valid then."""
+FORCED_PAUSE_SECONDS: Final = 30.0
+FORCED_A_DAY: Final = 20
+SESSION_KEY_LIFETIME: Final = 3 * 86400.0
+"""Seconds. WeChat documents no lifetime, only that frequent use extends it."""
+
+_DAY: Final = 86400
+_BEIJING: Final = 8 * 3600
+_ACTIVE: Final = 2 * 3600.0
+
 
 AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
 
@@ -70,3 +90,131 @@ class Codes(Generic[AnyCodeRequest]):
         # In the order in which they were made: one that lasts longer keeps those behind it for some minutes more.
         while self._codes and next(iter(self._codes.values())).expires_at <= self._clock():
             del self._codes[next(iter(self._codes))]
+
+
+class AccessTokens:
+    """The access tokens of an app, as WeChat keeps them.
+
+    Args:
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ends: dict[str, float] = {}
+        """When each token expires or has expired."""
+        self._killed: set[str] = set()
+        self._current: str | None = None
+        self._forced_at: list[float] = []
+
+    def hand_out(self, *, force: bool) -> dict[str, Any]:
+        """The current token, or a new one. Raises: CallRefused."""
+        now = self._clock()
+        if force:
+            self._note_forced(now)
+        if force or self._current is None or now >= self._ends[self._current] - OVERLAP:
+            if force:
+                self.kill()
+            self._current = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's may be
+            self._ends[self._current] = now + ACCESS_TOKEN_LIFETIME
+        return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
+
+    def kill(self) -> None:
+        """End all tokens, as a `force_refresh` or a new app secret does."""
+        self._killed |= self._ends.keys()
+        self._current = None
+
+    def check(self, token: str) -> None:
+        """Check that a token is valid. Raises: CallRefused."""
+        if token in self._killed:
+            raise CallRefused(40001)
+        if token not in self._ends:
+            raise CallRefused(40014)
+        if self._clock() >= self._ends[token]:
+            raise CallRefused(42001)
+
+    def __contains__(self, token: str) -> bool:
+        """Whether this has ever been a token of the app."""
+        return token in self._ends
+
+    def _note_forced(self, now: float) -> None:
+        if self._forced_at and now - self._forced_at[-1] < FORCED_PAUSE_SECONDS:
+            raise CallRefused(45011)
+        today = [at for at in self._forced_at if day_of(at) == day_of(now)]
+        if len(today) >= FORCED_A_DAY:
+            raise CallRefused(45009)
+        self._forced_at = [*today, now]
+
+
+def day_of(at: float) -> int:
+    """The number of the day in Beijing."""
+    return int(at + _BEIJING) // _DAY
+
+
+@dataclass(slots=True)
+class _IssuedKey:
+    person: str
+    session_key: str
+    expires_at: float
+    logged_in_at: float
+
+
+class IssuedSessionKeys:
+    """The session_keys by openid, and when each person last logged in.
+
+    Args:
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._issued: dict[str, _IssuedKey] = {}
+
+    def replace(self, openid: str, person: str) -> str:
+        """Make the key of a new login. The former key no longer works."""
+        now = self._clock()
+        self._issued[openid] = _IssuedKey(person, _new_key(), now + SESSION_KEY_LIFETIME, now)
+        return self._issued[openid].session_key
+
+    def current(self, openid: str) -> str | None:
+        """The current key; None if there is none, or it has expired."""
+        issued = self._issued.get(openid)
+        return issued.session_key if issued is not None and self._clock() < issued.expires_at else None
+
+    def reset(self, openid: str) -> str:
+        """Replace the key. The new one expires when the former one would have."""
+        self._issued[openid].session_key = _new_key()
+        return self._issued[openid].session_key
+
+    def active_person(self, openid: str) -> str:
+        """The person, who must have logged in within two hours. Raises: CallRefused."""
+        issued = self._issued.get(openid)
+        if issued is None or self._clock() - issued.logged_in_at >= _ACTIVE:
+            raise CallRefused(61010)
+        return issued.person
+
+    def is_signed(self, openid: str, signature: str, data: str = "") -> bool:
+        """Whether the signature is the HMAC-SHA256 of the data, keyed with the current key's base64 text."""
+        key = self.current(openid)
+        return key is not None and is_hmac(signature, key, data)
+
+    def seal(self, openid: str, data: dict[str, Any]) -> dict[str, str]:
+        """Data as `wx` gives it to the page: AES-128-CBC with the decoded key. Raises: KeyError, without a login."""
+        key = self.current(openid)
+        if key is None:
+            raise KeyError(openid)
+        iv = secrets.token_bytes(16)
+        padder = PKCS7(128).padder()
+        padded = padder.update(to_json(data)) + padder.finalize()
+        encryptor = Cipher(algorithms.AES(b64decode(key)), modes.CBC(iv)).encryptor()
+        encrypted = encryptor.update(padded) + encryptor.finalize()
+        return {"encryptedData": b64encode(encrypted).decode(), "iv": b64encode(iv).decode()}
+
+
+def is_hmac(signature: str, key: str, data: str) -> bool:
+    """Whether the signature is the HMAC-SHA256, in lower case, of the data."""
+    return compare_digest(new(key.encode(), data.encode(), sha256).hexdigest().encode(), signature.encode())
+
+
+def _new_key() -> str:
+    return b64encode(secrets.token_bytes(16)).decode()

@@ -11,7 +11,7 @@ import segno
 from PIL import Image, ImageOps
 
 from wxauth.server.dev.wechat.controls import Account
-from wxauth.server.dev.wechat.refused_calls import CallRefused
+from wxauth.server.dev.wechat.faults import CallRefused
 
 PICTURES_A_MINUTE: Final = 5000
 

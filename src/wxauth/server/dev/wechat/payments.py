@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from wxauth.server.dev.wechat.controls import PersonName, SimulatedAppId
-from wxauth.server.dev.wechat.issued_session_keys import IssuedSessionKeys, is_hmac
+from wxauth.server.dev.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth.server.dev.wechat.people import APPS
 
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")

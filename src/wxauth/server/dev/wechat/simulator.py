@@ -13,8 +13,6 @@ from urllib.parse import parse_qsl, urlencode
 import phonenumbers
 from pydantic_core import from_json, to_json
 
-from wxauth.server.dev.wechat.access_tokens import AccessTokens, day_of
-from wxauth.server.dev.wechat.codes import CODE_LIFETIME, LONG_CODE_LIFETIME, Codes
 from wxauth.server.dev.wechat.controls import (
     Account,
     Api,
@@ -24,8 +22,15 @@ from wxauth.server.dev.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth.server.dev.wechat.injected_faults import Faults, fault_in
-from wxauth.server.dev.wechat.issued_session_keys import IssuedSessionKeys
+from wxauth.server.dev.wechat.faults import CallRefused, Faults, fault_in
+from wxauth.server.dev.wechat.issued import (
+    CODE_LIFETIME,
+    LONG_CODE_LIFETIME,
+    AccessTokens,
+    Codes,
+    IssuedSessionKeys,
+    day_of,
+)
 from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, DrawnCode, draw, read_code_request, width_of
 from wxauth.server.dev.wechat.payments import PayRequest, delivery_of, judge
 from wxauth.server.dev.wechat.people import (
@@ -46,7 +51,6 @@ from wxauth.server.dev.wechat.push_sender import (
     make_message,
     make_verdict,
 )
-from wxauth.server.dev.wechat.refused_calls import CallRefused
 
 __all__ = ["API_PATHS", "CODE_LIFETIME", "Call", "Simulator"]
 

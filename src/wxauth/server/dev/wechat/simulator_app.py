@@ -25,14 +25,13 @@ from wxauth.server.dev.wechat.controls import (
     Visitor,
 )
 from wxauth.server.dev.wechat.desk import DESK_PATH, desk_routes
-from wxauth.server.dev.wechat.injected_faults import answer_wrongly
+from wxauth.server.dev.wechat.faults import CallRefused, answer_wrongly
 from wxauth.server.dev.wechat.mini_program_codes import DrawnCode
 from wxauth.server.dev.wechat.payments import PayRequest, answer_of
+from wxauth.server.dev.wechat.phone import WebViewRequest, WebViews
 from wxauth.server.dev.wechat.push_sender import PushRequest, PushSender
 from wxauth.server.dev.wechat.receiver import Receiver
-from wxauth.server.dev.wechat.refused_calls import CallRefused
 from wxauth.server.dev.wechat.simulator import API_PATHS, Simulator
-from wxauth.server.dev.wechat.web_view import WebViewRequest, WebViews
 from wxauth.server.dev.wechat.wires import Wires
 
 Body = TypeVar("Body", bound=BaseModel)
