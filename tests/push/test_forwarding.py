@@ -557,13 +557,22 @@ async def test_wxauths_own_is_done_and_not_warned_of(
     client = make_client(await make_services(apps=[OTHER], avatar_check="flag"))
     openid = (await LogIn(client, login.wechat)(app=OTHER))["user"]["openid"]
     verdict = make_verdict("trace-1", "risky", 20001, app_id=OTHER["app_id"], now=NOW)
-    for content in (message(openid, app=OTHER), message("o-nobody", LEFT, app=OTHER), verdict):
+    for content in (message(openid, app=OTHER), message(openid, LEFT, app=OTHER), verdict):
         assert_taken(await push(client, content, OTHER))
     assert await counts(client) == {
         count("withdrawal", "done", 2, app=OTHER),
         count("verdict", "done", app=OTHER),
     }
     assert not [line for line in log_lines() if line["event"] == "push_ignored"]
+
+
+async def test_a_withdrawal_that_names_nobody_here_is_not_wxauths_own(
+    client: httpx.AsyncClient, log_lines: LogLines
+) -> None:
+    assert_taken(await push(client, message("o-nobody", LEFT, app=OTHER), OTHER))
+    assert await counts(client) == {count("other", "ignored", app=OTHER)}
+    [warning] = [line for line in log_lines() if line["event"] == "push_ignored"]
+    assert warning["message"] == LEFT
 
 
 async def test_a_verdict_that_nobody_has_asked_for_is_not_wxauths_own(client: httpx.AsyncClient) -> None:

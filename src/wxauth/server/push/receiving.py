@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from wxauth.errors import InvalidRequest, NotFound, StorageUnavailable
 from wxauth.server.apps.registry import Apps
@@ -46,6 +46,8 @@ MESSAGES: Final = Counter(
 _MAX_WARNINGS: Final = 1000
 """Warnings of ignored messages in a day: their names are WeChat's, but not checked."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
+
+Result = TypeVar("Result")
 
 log = get_logger()
 
@@ -148,21 +150,22 @@ class PushedMessages:
             verdict = verdict_in(message) if withdrawal is None and self.picture_checks.are_on else None
         except InvalidRequest as exc:
             failure = exc  # raised once nobody can use the signature again
+        name = f"message in {app.app_id}"
+        is_own = False
         if withdrawal is not None:
             handling.kind = MessageKind.WITHDRAWAL
-            work = self.withdrawals.carry_out(message, withdrawal)
+            is_own = await self._in_time(self.withdrawals.carry_out(message, withdrawal), name=name)
+            if not is_own:
+                handling.kind = MessageKind.OTHER
         elif verdict is not None:
             handling.kind = MessageKind.VERDICT
-            work = self._settle(message, verdict)
-        elif message.is_sealed:
-            work = None
-        else:
-            work = claim_signature(self.database, message.signature, now=self.clock())
-        if work is not None:
-            await self._in_time(work, name=f"message in {app.app_id}")
+            await self._in_time(self._settle(message, verdict), name=name)
+            is_own = True
+        elif not message.is_sealed:
+            await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
-        return withdrawal is not None or verdict is not None
+        return is_own
 
     async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> None:
         await claim_signature(self.database, message.signature, now=self.clock())
@@ -186,11 +189,11 @@ class PushedMessages:
             raise NotFound("this app has no push_token, so it takes no messages")
         return app
 
-    async def _in_time(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+    async def _in_time(self, work: Coroutine[Any, Any, Result], *, name: str) -> Result:
         """Start the work, and wait for it up to `patience`. It continues, and may be done when WeChat sends again."""
         try:
             async with asyncio.timeout(self.patience):
-                await asyncio.shield(self.background.start(work, name=name))
+                return await asyncio.shield(self.background.start(work, name=name))
         except TimeoutError as exc:
             raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
 

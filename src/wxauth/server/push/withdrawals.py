@@ -44,17 +44,19 @@ class Withdrawals:
     promises: Promises
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
 
-    async def carry_out(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
+    async def carry_out(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
         """Carry out a withdrawal, now or later, once its signature is bound to the message.
+
+        Returns whether it names a user.
 
         Raises: InvalidSignature.
         """
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         app_id, key = message.app_id, message.signature.digest
 
-        async def carry_out() -> None:
+        async def carry_out() -> bool:
             await claim_signature(self.database, message.signature, now=self.clock())
-            await self._carry_out(app_id, withdrawal)
+            return await self._carry_out(app_id, withdrawal)
 
         async def carry_out_late() -> None:
             try:
@@ -63,7 +65,7 @@ class Withdrawals:
                 log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
 
         try:
-            await carry_out()
+            has_named_a_user = await carry_out()
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
@@ -79,15 +81,16 @@ class Withdrawals:
             )
             raise
         self.promises.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
+        return has_named_a_user
 
-    async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
+    async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> bool:
         now = self.clock()
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late one is carried out, and clears even what was set after it was
             # sent.
             if not await remember_message(transaction, withdrawal.mark, now=now):
                 log.info("push_repeated", app_id=app_id)
-                return
+                return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             is_left = False
             if user_id is None:
@@ -119,3 +122,4 @@ class Withdrawals:
             log.info("user_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
         else:
             log.info("authorization_revoked", user_id=user_id, app_id=app_id, fields=withdrawal.fields)
+        return user_id is not None
