@@ -38,7 +38,6 @@ from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, Simulator, create_simulator, phone_number_of
 from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
-from wxauth.server.limits.rates import Attempts
 from wxauth.server.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,
     UNDER_WAY,
@@ -48,7 +47,6 @@ from wxauth.server.phones.phones import (
     Phones,
 )
 from wxauth.server.service.build import WAITS, Waits
-from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 
 API: Api = "getuserphonenumber"
@@ -688,18 +686,7 @@ async def test_an_answer_does_not_wait_for_the_database_for_ever(
 ) -> None:
     service = await make_service(database_url=proxy.url)
     its = service.services
-    phones = Phones(
-        its.database,
-        its.sealer,
-        its[WeChatApi],
-        its.clock,
-        promises=its.promises,
-        attempts=Attempts(its.database, its.clock, what="phone_code", detail="too many"),
-        timeout=5.0,
-        policy="move",
-        check_openid=True,
-        kept_in_memory=0.0,
-    )
+    phones = its.parts.make(Phones, kept_in_memory=0.0)
     await lose_database(replace(service, client=make_client(with_part(its, Phones, phones))), proxy)
     await until(lambda: [line["what"] for line in logged(log_lines, "promise_lost")] == ["phone_answer"])
 

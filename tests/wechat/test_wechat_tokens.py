@@ -423,7 +423,7 @@ async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
 async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_pause(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
-    tokens = WeChatTokens(simulated_services[WeChat], going_back(clock.now, hours=1))
+    tokens = WeChatTokens(wechat=simulated_services[WeChat], clock=going_back(clock.now, hours=1))
     simulator.fail("stable_token", status=503)
     with pytest.raises(WeChatError) as caught:
         await tokens.get(simulated_services[Apps].find(FIRST))
@@ -434,7 +434,7 @@ async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_
 async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
-    tokens = WeChatTokens(simulated_services[WeChat], going_back(clock.now, milliseconds=1))
+    tokens = WeChatTokens(wechat=simulated_services[WeChat], clock=going_back(clock.now, milliseconds=1))
     app = simulated_services[Apps].find(FIRST)
     refused = await tokens.get(app)
     simulator.access_tokens[FIRST].kill()

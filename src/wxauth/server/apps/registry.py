@@ -17,7 +17,7 @@ from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.server.core.setting_types import AppKind
-from wxauth.server.core.settings import App
+from wxauth.server.core.settings import App, Settings
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored apps."""
@@ -122,6 +122,15 @@ class Apps:
         """What is added to the access tokens of logins to an app."""
         known = self._known.get(app_id)
         return self._claims if known is None or known.app.claims is None else known.app.claims_template
+
+    def roles_at_sign_up(self, settings: Settings) -> frozenset[str]:
+        """The roles that new users get, in any app."""
+        return frozenset(role for it in self.all() for role in settings.roles_at_sign_up(it.app))
+
+    def roles_of_anybody(self, settings: Settings) -> frozenset[str]:
+        """The roles of those who may sign up by themselves."""
+        are_open = (it.app for it in self.all() if it.is_enabled and settings.may_sign_up(it.app))
+        return frozenset(role for app in are_open for role in settings.roles_at_sign_up(app))
 
     def label_of(self, app_id: str | None) -> str:
         """What metrics call an app; the default app for None. An unknown id may be any text."""

@@ -135,7 +135,7 @@ async def check_app(
     )
     users = found.users.get(app.app_id)
     uses = _uses(app, settings, users) if app.is_mini_program else []
-    async with aclosing(WeChatTokens(wechat, clock)) as wechat_tokens:
+    async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         api = WeChatApi(wechat=wechat, wechat_tokens=wechat_tokens)
         login, (token, failures) = await asyncio.gather(
             _failure(wechat.exchange(app, _CODE)), _ask_with_token(app, wechat_tokens, api, uses)
@@ -231,7 +231,7 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         return good(name, f"ordinary links; {entered}", f"普通链接二维码；{entered_zh}")
     what = f"mini-program codes of {settings.scan_page} ({settings.scan_env})"
     what_zh = f"{settings.scan_page}（{settings.scan_env}）的小程序码"
-    async with aclosing(WeChatTokens(wechat, clock)) as wechat_tokens:
+    async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         asked = WeChatApi(wechat=wechat, wechat_tokens=wechat_tokens).mini_program_code(
             app, _CODE, page=settings.scan_page, env=settings.scan_env
         )

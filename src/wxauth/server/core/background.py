@@ -25,6 +25,7 @@ log = get_logger()
 T = TypeVar("T")
 
 
+@part
 class Background:
     """Runs work even if the request that started it is cancelled.
 
@@ -33,13 +34,12 @@ class Background:
         farewell: Seconds for unfinished work when the service ends.
     """
 
-    def __init__(self, *, patience: float, farewell: float = FINISH_SECONDS) -> None:
-        self._patience = patience
-        self._farewell = farewell
-        self._slots = asyncio.Semaphore(MAX_RUNNING)
-        self._offered: set[asyncio.Task[None]] = set()
-        self._started: set[asyncio.Task[Any]] = set()
-        self._is_closing = False
+    patience: float
+    farewell: float = FINISH_SECONDS
+    _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_RUNNING))
+    _offered: set[asyncio.Task[None]] = field(init=False, default_factory=set)
+    _started: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
+    _is_closing: bool = field(init=False, default=False)
 
     def offer(self, work: Callable[[], Awaitable[None]], *, name: str) -> bool:
         """Start work that nobody awaits. Returns False if there is too much already, or the service ends."""
@@ -66,7 +66,7 @@ class Background:
         """Refuse more work, and cancel what has not ended within `farewell` seconds."""
         self._is_closing = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._farewell):
+            async with asyncio.timeout(self.farewell):
                 await self.drain()
         left = [*self._offered, *self._started]
         for task in left:
@@ -82,7 +82,7 @@ class Background:
 
     async def _do(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         try:
-            async with self._slots, asyncio.timeout(self._patience):
+            async with self._slots, asyncio.timeout(self.patience):
                 await work()
         except Exception:
             log.exception("background_work_failed", work=name)

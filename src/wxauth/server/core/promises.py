@@ -7,12 +7,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Gauge
+from wxauth.server.core.parts import part
 
 MAX_PROMISES: Final = 10_000
 """How many promises are kept. Any more are lost, which is logged."""
@@ -39,6 +40,7 @@ class _Promise:
     fields: dict[str, Any]
 
 
+@part
 class Promises:
     """Retries all promises in rounds, the oldest first. A round ends early if the database is unavailable.
 
@@ -46,16 +48,11 @@ class Promises:
         pause: Seconds between two rounds.
     """
 
-    def __init__(
-        self,
-        *,
-        pause: float = RETRY_PAUSE_SECONDS,
-    ) -> None:
-        self._pause = pause
-        self._promises: dict[tuple[str, Hashable], _Promise] = {}
-        self._numbers = Counter[str]()
-        self._keeping: asyncio.Task[None] | None = None
-        self._is_closing = False
+    pause: float = RETRY_PAUSE_SECONDS
+    _promises: dict[tuple[str, Hashable], _Promise] = field(init=False, default_factory=dict)
+    _numbers: Counter[str] = field(init=False, default_factory=Counter)
+    _keeping: asyncio.Task[None] | None = field(init=False, default=None)
+    _is_closing: bool = field(init=False, default=False)
 
     def put_off(
         self,
@@ -126,7 +123,7 @@ class Promises:
 
     async def _keep_trying(self) -> None:
         while self._promises:
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(self.pause)
             await self._keep_all()
             for (what, key), promise in list(self._promises.items()):
                 if _now() > promise.until:

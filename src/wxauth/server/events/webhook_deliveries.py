@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from random import Random, SystemRandom
@@ -26,6 +27,7 @@ from wxauth.server.core.background import keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.backchannel_rows import LeasedLogout
@@ -85,6 +87,7 @@ DELIVERIES: Final = metrics.Counter(
 log = get_logger()
 
 
+@part
 class Deliveries:
     """Sends due deliveries and test messages.
 
@@ -99,30 +102,21 @@ class Deliveries:
         random: Varies the pauses.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        sealer: Sealer,
-        clock: Clock,
-        *,
-        logouts: BackchannelLogouts,
-        transport: httpx.AsyncBaseTransport,
-        patience: float = RECEIVER_TIMEOUT_SECONDS,
-        pause: float = CHECK_PAUSE_SECONDS,
-        random: Random | None = None,
-    ) -> None:
-        self._database = database
-        self._sealer = sealer
-        self._clock = clock
-        self._logouts = logouts
-        self._transport = transport
-        self._patience = patience
-        self._pause = pause
-        self._random = random or SystemRandom()
+    database: Database
+    sealer: Sealer
+    clock: Clock
+    logouts: BackchannelLogouts
+    transport: httpx.AsyncBaseTransport
+    patience: float = RECEIVER_TIMEOUT_SECONDS
+    pause: float = CHECK_PAUSE_SECONDS
+    random: Random | None = None
+    _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
+    _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _is_closing: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self._random = self.random or SystemRandom()
         self._under_way: dict[Priority, Counter[Receiver]] = {priority: Counter() for priority in Priority}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._awakened = asyncio.Event()
-        self._is_closing = False
 
     def wake(self) -> None:
         """Check for deliveries at once, because one has just become due."""
@@ -133,7 +127,7 @@ class Deliveries:
 
         async def wait_and_begin() -> None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause):
+                async with asyncio.timeout(self.pause):
                     await self._awakened.wait()
             self._awakened.clear()
             await self.begin_due()
@@ -142,7 +136,7 @@ class Deliveries:
 
     async def begin_due(self) -> None:
         """Start as many due deliveries as the limits allow."""
-        for receiver, priority in await due_receivers(self._database, now=self._clock()):
+        for receiver, priority in await due_receivers(self.database, now=self.clock()):
             self._begin(receiver, priority)
 
     async def drain(self) -> None:
@@ -166,7 +160,7 @@ class Deliveries:
             return Answer(None, 0, "the secret cannot be opened")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
         headers = {**signed_headers(str(event["id"]), body, keys, now=now), "content-type": "application/json"}
-        return await send(self._transport, webhook.url, content=body, headers=headers, patience=self._patience)
+        return await send(self.transport, webhook.url, content=body, headers=headers, patience=self.patience)
 
     async def aclose(self) -> None:
         """Start no more deliveries, and wait briefly for running ones. Other processes take over the rest."""
@@ -177,7 +171,7 @@ class Deliveries:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        await self._transport.aclose()
+        await self.transport.aclose()
 
     def _begin(self, receiver: Receiver, priority: Priority) -> None:
         """Start to deliver one more of a receiver's deliveries at a time, if the limits allow it."""
@@ -196,7 +190,7 @@ class Deliveries:
         is_first = True
         try:
             while not self._is_closing:
-                now = self._clock()
+                now = self.clock()
                 async with self._lease(receiver, priority, now=now) as delivery:
                     if delivery is None:
                         return
@@ -222,14 +216,14 @@ class Deliveries:
         self, receiver: Receiver, priority: Priority, *, now: datetime
     ) -> AsyncIterator[LeasedDelivery | LeasedLogout | None]:
         if isinstance(receiver, str):
-            async with self._logouts.lease(receiver, priority=priority, now=now) as logout:
+            async with self.logouts.lease(receiver, priority=priority, now=now) as logout:
                 yield logout
         else:
-            yield await lease_delivery(self._database, receiver, priority, now=now, until=now + LEASE)
+            yield await lease_delivery(self.database, receiver, priority, now=now, until=now + LEASE)
 
     async def _log_out(self, logout: LeasedLogout, *, now: datetime) -> None:
-        next_at = await self._logouts.deliver(logout)
-        await self._store(lambda: self._logouts.settle(logout, next_at), until=now + LEASE)
+        next_at = await self.logouts.deliver(logout)
+        await self._store(lambda: self.logouts.settle(logout, next_at), until=now + LEASE)
 
     async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> None:
         name = delivery.name
@@ -252,12 +246,12 @@ class Deliveries:
             await self._resume(delivery.webhook_id)
 
     def _was_away(self, delivered_at: datetime | None) -> bool:
-        return delivered_at is None or self._clock() - delivered_at >= OUTAGE
+        return delivered_at is None or self.clock() - delivered_at >= OUTAGE
 
     async def _resume(self, webhook_id: UUID) -> None:
         """Make the retries of a webhook that has come back due now. If this is cut short, the rest keep their times."""
-        now = self._clock()
-        while await resume_deliveries(self._database, webhook_id, now=now, size=RESUMED_AT_ONCE) == RESUMED_AT_ONCE:
+        now = self.clock()
+        while await resume_deliveries(self.database, webhook_id, now=now, size=RESUMED_AT_ONCE) == RESUMED_AT_ONCE:
             self.wake()
         self.wake()
 
@@ -266,7 +260,7 @@ class Deliveries:
         answer = await self.send(webhook_id, delivery, event_for_siblings(delivery), now=now)
         if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
-        if answer.status == _GONE and await disable_webhook(self._database, webhook_id, now=self._clock()):
+        if answer.status == _GONE and await disable_webhook(self.database, webhook_id, now=self.clock()):
             log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
         if attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
@@ -274,27 +268,27 @@ class Deliveries:
         retry_after = _pause_in(answer.retry_after, now=now)
         if retry_after is not None:
             pause = max(pause, min(retry_after, LONGEST_RETRY_AFTER))
-        next_at = self._clock() + pause
+        next_at = self.clock() + pause
         return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
     def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
         """The keys that sign a webhook's messages now. Raises: CannotOpen."""
         context = webhook_secret_context(webhook_id)
-        keys = [self._sealer.open(webhook.secret, context=context)]
+        keys = [self.sealer.open(webhook.secret, context=context)]
         former, until = webhook.former_secret, webhook.former_secret_until
         if former is not None and until is not None and now < until:
-            keys.append(self._sealer.open(former, context=context))
+            keys.append(self.sealer.open(former, context=context))
         return keys
 
     async def _settle(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
         return await self._store(
             lambda: settle_delivery(
-                self._database,
+                self.database,
                 delivery.webhook_id,
                 delivery.event_id,
                 attempts=delivery.attempts,
                 outcome=outcome,
-                now=self._clock(),
+                now=self.clock(),
             ),
             until=until,
         )
@@ -305,7 +299,7 @@ class Deliveries:
             try:
                 return await settle()
             except StorageUnavailable:
-                if self._clock() > until:
+                if self.clock() > until:
                     raise
                 await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
 

@@ -12,10 +12,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import field
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from wxauth.errors import RateLimited
+from wxauth.server.core.parts import part
 
 RETRY_AFTER: Final = 3
 """Seconds."""
@@ -81,6 +83,7 @@ class _Line:
         self.turns = asyncio.Semaphore(at_once)
 
 
+@part
 class Turns:
     """Gives each line a few turns at once. Further requests wait in order.
 
@@ -90,9 +93,8 @@ class Turns:
         patience: Seconds that a request waits for its turn.
     """
 
-    def __init__(self, *, patience: float = PATIENCE_SECONDS) -> None:
-        self._patience = patience
-        self._lines: dict[Hashable, _Line] = {}
+    patience: float = PATIENCE_SECONDS
+    _lines: dict[Hashable, _Line] = field(init=False, default_factory=dict)
 
     @asynccontextmanager
     async def of_session(self, session_id: UUID, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
@@ -113,7 +115,7 @@ class Turns:
         line.present += 1
         try:
             try:
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self.patience):
                     await line.turns.acquire()
             except TimeoutError:
                 raise RateLimited(_DETAIL, retry_after=_RETRY_AFTER) from None

@@ -6,20 +6,21 @@ once, here or at another replica, do not get round the check, and neither does a
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from collections.abc import Set as AbstractSet
+from dataclasses import field
 from enum import StrEnum
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 from wxauth.errors import AccountDisabled, StorageUnavailable, WeChatUserBlocked
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.promises import Promises
-from wxauth.server.core.setting_types import Policy
-from wxauth.server.core.settings import App
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import Person, UserFields, UserStatus
 from wxauth.server.login.login_rows import LoggedIn
@@ -51,6 +52,7 @@ class RiskVerdict(StrEnum):
     """The user was banned elsewhere while WeChat was asked, and WeChat gave no rank."""
 
 
+@part
 class Risk:
     """Carries out `RISK_POLICY`.
 
@@ -60,33 +62,25 @@ class Risk:
         clock: The time.
         background: Runs the work on which no login depends.
         promises: Retries bans that could not be stored.
-        policy: `off`, or what to do about a risky new user.
-        roles_at_sign_up: The roles that new users get.
+        settings: Say what to do about a risky new user.
+        apps: The roles that new users get there.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        opinions: Opinions,
-        clock: Clock,
-        *,
-        background: Background,
-        promises: Promises,
-        policy: Policy,
-        roles_at_sign_up: Callable[[], AbstractSet[str]] = frozenset,
-    ) -> None:
-        self._roles_at_sign_up = roles_at_sign_up
-        self._database = database
-        self._opinions = opinions
-        self._clock = clock
-        self._background = background
-        self._promises = promises
-        self.is_noted = policy != "off"
+    database: Database
+    opinions: Opinions
+    clock: Clock
+    background: Background
+    promises: Promises
+    settings: Settings
+    apps: Apps
+    _judging: dict[UUID, asyncio.Task[RiskVerdict]] = field(init=False, default_factory=dict)
+    _noting: set[UUID] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.is_noted = self.settings.risk_policy != "off"
         """Whether WeChat is asked about new users."""
-        self.decides = policy == "block"
+        self.decides = self.settings.risk_policy == "block"
         """Whether a new user's login waits for the rank."""
-        self._judging: dict[UUID, asyncio.Task[RiskVerdict]] = {}
-        self._noting: set[UUID] = set()
 
     def judge(self, person: Person, ip: str | None, *, patience: float) -> asyncio.Task[RiskVerdict]:
         """Ban a new user of the highest rank, and note any other rank. Callers must await the task in asyncio.shield.
@@ -98,7 +92,7 @@ class Risk:
         judging = self._judging.get(user_id)
         if judging is None:
             work = self._judge(person, ip, patience=patience)
-            judging = self._judging[user_id] = self._background.start(work, name=f"risk of {user_id}")
+            judging = self._judging[user_id] = self.background.start(work, name=f"risk of {user_id}")
             judging.add_done_callback(lambda _: self._judging.pop(user_id))
         return judging
 
@@ -123,7 +117,7 @@ class Risk:
         rank = await self._rank(person, ip, patience=patience)
         if rank is None:
             # Another replica may have stored the verdict meanwhile.
-            return RiskVerdict.BANNED if await is_banned(self._database, person) else RiskVerdict.LET_IN
+            return RiskVerdict.BANNED if await is_banned(self.database, person) else RiskVerdict.LET_IN
         if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
             return RiskVerdict.BLOCKED
         if rank:
@@ -135,16 +129,16 @@ class Risk:
     async def _rank(self, person: Person, ip: str | None, *, patience: float | None = None) -> int | None:
         """The person's risk rank, 0 to 4; None if WeChat gave none."""
         if ip is None:
-            self._opinions.report_missing("risk", person.app_id, "no_client_address")
+            self.opinions.report_missing("risk", person.app_id, "no_client_address")
             return None
 
         async def ask(wechat_api: WeChatApi, app: App) -> int:
             return await wechat_api.risk_rank(app, openid=person.openid, client_ip=ip)
 
-        rank = await self._opinions.ask("risk", person.app_id, ask, patience=patience)
+        rank = await self.opinions.ask("risk", person.app_id, ask, patience=patience)
         if rank is not None:
             is_blocked = rank == BLOCKED_RANK and self.decides
-            self._opinions.count("risk", person.app_id, "blocked" if is_blocked else "flagged" if rank else "pass")
+            self.opinions.count("risk", person.app_id, "blocked" if is_blocked else "flagged" if rank else "pass")
         return rank
 
     async def _ban_now_or_later(self, person: Person, rank: int) -> bool:
@@ -153,7 +147,7 @@ class Risk:
             return await ban()
         except (Exception, asyncio.CancelledError) as exc:
             fields = {"user_id": person.user_id, "app_id": person.app_id, "risk_rank": rank}
-            self._promises.put_off(_BAN, person.user_id, ban, failure=exc, patience=BAN_RETRY_SECONDS, **fields)
+            self.promises.put_off(_BAN, person.user_id, ban, failure=exc, patience=BAN_RETRY_SECONDS, **fields)
             raise
 
     async def _ban(self, person: Person, rank: int) -> bool:
@@ -161,8 +155,8 @@ class Risk:
 
         Roles that new users get are not. Returns False if the user is trusted.
         """
-        now = self._clock()
-        async with self._database.begin() as transaction:
+        now = self.clock()
+        async with self.database.begin() as transaction:
             # Whose the identity is now: the user may have been merged meanwhile.
             user_id = await lock_user_of(transaction, app_id=person.app_id, openid=person.openid)
             before = None if user_id is None else await lock_standing(transaction, user_id)
@@ -171,7 +165,7 @@ class Risk:
             await note_judged_in(transaction, user_id)
             if before.is_banned:
                 return True
-            if not self._roles_at_sign_up() >= set(before.roles):
+            if not self.apps.roles_at_sign_up(self.settings) >= set(before.roles):
                 return False
             settled = await change_standing(
                 transaction,
@@ -188,16 +182,16 @@ class Risk:
 
     async def _note(self, person: Person, rank: int) -> None:
         if rank:
-            await record_flag(self._database, person, EventType.RISK_FLAGGED, {"risk_rank": rank}, now=self._clock())
+            await record_flag(self.database, person, EventType.RISK_FLAGGED, {"risk_rank": rank}, now=self.clock())
         try:
-            await note_judged(self._database, person.user_id)
+            await note_judged(self.database, person.user_id)
         except StorageUnavailable as exc:  # the next login asks WeChat again
             log.warning("risk_not_noted", user_id=person.user_id, app_id=person.app_id, reason=exc.code)
 
     def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> bool:
-        is_queued = self._background.offer(work, name=f"risk of {person.user_id}")
+        is_queued = self.background.offer(work, name=f"risk of {person.user_id}")
         if not is_queued:
-            self._opinions.report_missing("risk", person.app_id, "too_busy")
+            self.opinions.report_missing("risk", person.app_id, "too_busy")
         return is_queued
 
 

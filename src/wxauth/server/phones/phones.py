@@ -5,9 +5,8 @@ before anything else can fail.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -30,13 +29,14 @@ from wxauth.errors import (
     WeChatUnavailable,
     WrongAppKind,
 )
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
-from wxauth.server.core.setting_types import PhonePolicy
-from wxauth.server.core.settings import App
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserFields
 from wxauth.server.limits.rates import Attempts
@@ -88,6 +88,7 @@ class _Asking:
     """Stores the answer. It ends after `answered`, and fails if `answered` fails."""
 
 
+@part
 class Phones:
     """Binds the numbers behind codes of the phone button.
 
@@ -96,56 +97,38 @@ class Phones:
         sealer: Seals WeChat's answers.
         wechat_api: WeChat.
         clock: The time.
-        timeout: Seconds that a request waits for WeChat.
-        policy: What happens to a number that another user has verified.
-        linked_within: With the policy `link`: how recently that user must have verified it.
-        roles_of_anybody: The roles that a new user can get. Users with other roles are never merged by phone number.
+        settings: Say what happens to a number that another user has verified.
+        apps: The roles that a new user can get there. Users with other roles are never merged by phone number.
         promises: Retries storing the answers that could not be stored.
-        attempts: Limits calls to WeChat per person. Successful ones count too, because each number costs money.
-        check_openid: Whether WeChat must check that a code belongs to the user.
         kept_in_memory: Seconds that an answer waits in memory for the database to recover.
         pauses_for_others: Seconds before each check for an answer that another process stores.
         farewell: Seconds to wait for WeChat's answers at shutdown.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        sealer: Sealer,
-        wechat_api: WeChatApi,
-        clock: Clock,
-        *,
-        promises: Promises,
-        attempts: Attempts,
-        timeout: float,
-        policy: PhonePolicy,
-        linked_within: timedelta = timedelta(),
-        roles_of_anybody: Callable[[], AbstractSet[str]] = frozenset,
-        check_openid: bool,
-        kept_in_memory: float = KEPT_IN_MEMORY_SECONDS,
-        pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS,
-        farewell: float = WECHAT_SHUTDOWN_SECONDS,
-    ) -> None:
-        self._database = database
-        self._sealer = sealer
-        self._wechat_api = wechat_api
-        self._clock = clock
-        self._promises = promises
-        self._attempts = attempts
-        self._timeout = timeout
-        self._policy = policy
-        self._roles_of_anybody = roles_of_anybody
-        self._linked_within = linked_within
-        self._check_openid = check_openid
-        self._kept_in_memory = kept_in_memory
-        self._pauses_for_others = pauses_for_others
-        self._farewell = farewell
-        self._under_way = Places[tuple[str, str]](
+    database: Database
+    sealer: Sealer
+    wechat_api: WeChatApi
+    clock: Clock
+    promises: Promises
+    settings: Settings
+    apps: Apps
+    kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
+    pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS
+    farewell: float = WECHAT_SHUTDOWN_SECONDS
+    _under_way: Places[tuple[str, str]] = field(
+        init=False,
+        default_factory=lambda: Places[tuple[str, str]](
             of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
-        )
-        self._turns = Turns()
-        self._asking: dict[bytes, _Asking] = {}
-        self._has_logged_unopened = False
+        ),
+    )
+    _turns: Turns = field(init=False, default_factory=Turns)
+    _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
+    _has_logged_unopened: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        # Successful calls of WeChat count too, because each number costs money.
+        detail = "this person has sent too many phone codes"
+        self._attempts = Attempts(self.database, self.clock, what="phone_code", detail=detail)
 
     async def bind(self, app: App, *, openid: str, code: str) -> UserFields:
         """Bind the number behind a code to the user of this identity, and return the changed user.
@@ -157,14 +140,14 @@ class Phones:
         """
         if not app.is_mini_program:
             raise WrongAppKind("only a mini-program has the phone button")
-        asked_at = self._clock()
+        asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._under_way.place((app.app_id, openid)):
             found = await self._find(code_hash)
             if found is None:
                 try:
                     await self._ask(app, openid, code, code_hash, asked_at=asked_at)
-                    found = await find_answer(self._database, code_hash)
+                    found = await find_answer(self.database, code_hash)
                 except (InvalidCode, CodeUsed) as exc:
                     if exc.errcode in OF_ANOTHER_PERSON:
                         raise
@@ -187,8 +170,8 @@ class Phones:
 
     async def bind_pending(self, *, size: int) -> None:
         """Bind up to `size` numbers that their requests did not bind, such as after a crash. Oldest first."""
-        untouched_since = self._clock() - UNTOUCHED_FOR
-        for answer in await pending_answers(self._database, asked_before=untouched_since, size=size):
+        untouched_since = self.clock() - UNTOUCHED_FOR
+        for answer in await pending_answers(self.database, asked_before=untouched_since, size=size):
             try:
                 await self._bind(answer, is_late=True)
             except WeChatBadResponse:
@@ -201,7 +184,7 @@ class Phones:
     async def aclose(self) -> None:
         """Wait up to `farewell` for WeChat's answers to arrive and be stored, then give up the rest."""
         if self._asking:
-            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self._farewell)
+            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self.farewell)
         left = list(self._asking.values())
         if unanswered := sum(not asking.answered.done() for asking in left):
             log.error("phone_answers_lost", answers=unanswered, reason="the service has ended before WeChat answered")
@@ -211,13 +194,13 @@ class Phones:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _find(self, code_hash: bytes) -> StoredAnswer | UserFields | None:
-        await self._promises.keep(_ANSWER, code_hash)
-        return await find_answer(self._database, code_hash)
+        await self.promises.keep(_ANSWER, code_hash)
+        return await find_answer(self.database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserFields | None:
-        for pause in self._pauses_for_others:
+        for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
-            if (found := await find_answer(self._database, code_hash)) is not None:
+            if (found := await find_answer(self.database, code_hash)) is not None:
                 return found
         return None
 
@@ -234,16 +217,17 @@ class Phones:
             asking = self._asking[code_hash] = _Asking(answered, stored)
             self._under_way.take(person)
             stored.add_done_callback(lambda _: self._drop_asking(person, code_hash))
-        await asyncio.wait({asking.answered}, timeout=self._timeout)
+        timeout = self.settings.wechat_timeout
+        await asyncio.wait({asking.answered}, timeout=timeout)
         if not asking.answered.done():
-            raise WeChatTimeout(f"WeChat gave no answer in {self._timeout:g} s; should it come, this code finds it")
+            raise WeChatTimeout(f"WeChat gave no answer in {timeout:g} s; should it come, this code finds it")
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
         attempt = await self._attempts.take(app.app_id, openid)  # counted before: simultaneous calls cannot pass it
-        checked_openid = openid if self._check_openid else None
+        checked_openid = openid if self.settings.phone_check_openid else None
         try:
-            return await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS)
+            return await self.wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS)
         except WeChatError as exc:
             if exc.errcode is None or isinstance(exc, _NOT_OF_THE_CODE):
                 await self._attempts.give_back(attempt)
@@ -269,18 +253,18 @@ class Phones:
             code_hash=code_hash,
             app_id=app_id,
             openid=openid,
-            sealed=self._sealer.seal(to_json(phone_info), context=phone_answer_context(code_hash)),
+            sealed=self.sealer.seal(to_json(phone_info), context=phone_answer_context(code_hash)),
             asked_at=asked_at,
         )
         store = partial(self._store, answer)
         try:
             await store()
         except (Exception, asyncio.CancelledError) as exc:
-            self._promises.put_off(_ANSWER, code_hash, store, failure=exc, patience=self._kept_in_memory, app_id=app_id)
+            self.promises.put_off(_ANSWER, code_hash, store, failure=exc, patience=self.kept_in_memory, app_id=app_id)
             raise
 
     async def _store(self, answer: StoredAnswer) -> None:
-        if not await add_phone_answer(self._database, answer):
+        if not await add_phone_answer(self.database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
     async def _bind_in_turn(self, answer: StoredAnswer) -> UserFields | PhoneRefusal:
@@ -289,28 +273,27 @@ class Phones:
             return await self._bind(answer)
 
     async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserFields | PhoneRefusal:
-        now = self._clock()
-        phone_info = self._sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
+        now = self.clock()
+        phone_info = self.sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
         try:
             phone = e164_of(from_json(phone_info), app_id=answer.app_id)
         except WeChatBadResponse as exc:
             log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
-            await refuse_answer(self._database, answer.code_hash, now=now)
+            await refuse_answer(self.database, answer.code_hash, now=now)
             raise
-        outcome = await bind_phone(self._database, answer, phone, policy=self._policy, yields_to_newer=is_late, now=now)
-        if outcome is PhoneRefusal.TAKEN and self._policy == "link" and not is_late:
+        policy = self.settings.phone_policy
+        outcome = await bind_phone(self.database, answer, phone, policy=policy, yields_to_newer=is_late, now=now)
+        if outcome is PhoneRefusal.TAKEN and policy == "link" and not is_late:
             linked = await link_phone(
-                self._database,
+                self.database,
                 answer,
                 phone,
-                verified_since=now - self._linked_within,
-                harmless_roles=self._roles_of_anybody(),
+                verified_since=now - timedelta(days=self.settings.link_phone_days),
+                harmless_roles=self.apps.roles_of_anybody(self.settings),
                 now=now,
             )
             if linked is None:  # not allowed, or another request has just done it: then this binds
-                outcome = await bind_phone(
-                    self._database, answer, phone, policy=self._policy, yields_to_newer=False, now=now
-                )
+                outcome = await bind_phone(self.database, answer, phone, policy=policy, yields_to_newer=False, now=now)
             else:
                 linked.merged.report()
                 outcome = linked.user

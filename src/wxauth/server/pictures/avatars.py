@@ -4,6 +4,7 @@ import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import field
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -13,6 +14,8 @@ from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import Person, UserInSession
 from wxauth.server.limits.rates import PICTURES
 from wxauth.server.limits.turns import Places
@@ -37,6 +40,7 @@ _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 log = get_logger()
 
 
+@part
 class Avatars:
     """Stores and reads users' pictures.
 
@@ -44,22 +48,26 @@ class Avatars:
         database: Where the pictures are.
         clock: The time.
         checks: Checks uploaded pictures at WeChat.
-        issuer: The base URL of the pictures' URLs.
+        settings: Have the base URL of the pictures' URLs.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, checks: PictureChecks, issuer: str) -> None:
-        self._database = database
-        self._clock = clock
-        self._checks = checks
-        self._base_url = issuer + AVATARS_PATH
-        self._uploads = Places[UUID](
+    database: Database
+    clock: Clock
+    checks: PictureChecks
+    settings: Settings
+    _uploads: Places[UUID] = field(
+        init=False,
+        default_factory=lambda: Places[UUID](
             of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
-        )
-        self._turns = WeakValueDictionary[UUID, asyncio.Lock]()
-        # One thread bounds the memory, and leaves the other cores to logins: Pillow decodes without the GIL. The
-        # pictures
-        # of one user queue before they reach the thread, so that other users wait for at most one of them.
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
+        ),
+    )
+    _turns: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)
+    _executor: ThreadPoolExecutor = field(
+        init=False, default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
+    )
+
+    def __post_init__(self) -> None:
+        self._base_url = self.settings.issuer + AVATARS_PATH
 
     def serves(self, url: str | None) -> bool:
         """Whether a URL is that of one of our pictures, even a deleted one. Only an upload can set such a URL."""
@@ -80,7 +88,7 @@ class Avatars:
         turn = self._turns.setdefault(user.id, asyncio.Lock())
         try:
             check_file(file)
-            await PICTURES.count_user(self._database, user, now=self._clock())
+            await PICTURES.count_user(self.database, user, now=self.clock())
             async with turn:
                 picture = await asyncio.get_running_loop().run_in_executor(self._executor, _thumbnail_of, file)
         except UnusablePicture as exc:
@@ -88,24 +96,24 @@ class Avatars:
         avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)
         url = self._base_url + _file_name(avatar)
         changed = await replace_avatar(
-            self._database,
+            self.database,
             user.id,
             avatar,
             url=url,
             app_id=user.app_id,
             openid=user.openid,
-            now=self._clock(),
+            now=self.clock(),
         )
         if changed is None:
             raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
-        self._checks.begin_later(Person(user.id, user.app_id, user.openid), avatar.id, url=url)
+        self.checks.begin_later(Person(user.id, user.app_id, user.openid), avatar.id, url=url)
         return UserInSession.of(changed, app_id=user.app_id, openid=user.openid)
 
     async def read(self, file_name: str) -> Avatar:
         """The picture at `AVATARS_PATH` with this file name. Raises: NotFound."""
         match = _FILE_NAME.fullmatch(file_name)
-        avatar = match and await read_avatar(self._database, match[1])
+        avatar = match and await read_avatar(self.database, match[1])
         if avatar is None or _file_name(avatar) != file_name:
             raise NotFound("there is no such picture")
         return avatar

@@ -10,8 +10,8 @@ from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.setting_types import Policy
-from wxauth.server.core.settings import App
+from wxauth.server.core.parts import part
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType, record_event
 from wxauth.server.core.users import Person
 from wxauth.server.pictures.rows import (
@@ -33,6 +33,7 @@ ANSWERED_WITHIN: Final = timedelta(minutes=30)
 log = get_logger()
 
 
+@part
 class PictureChecks:
     """Carries out `AVATAR_CHECK`.
 
@@ -41,18 +42,18 @@ class PictureChecks:
         opinions: Asks WeChat.
         clock: The time.
         background: Asks WeChat while no upload waits.
-        policy: What to do about a picture that violates WeChat's rules.
+        settings: Say what to do about a picture that violates WeChat's rules.
     """
 
-    def __init__(
-        self, database: Database, opinions: Opinions, clock: Clock, *, background: Background, policy: Policy
-    ) -> None:
-        self._database = database
-        self._opinions = opinions
-        self._clock = clock
-        self._background = background
-        self._policy = policy
-        self.are_on = policy != "off"
+    database: Database
+    opinions: Opinions
+    clock: Clock
+    background: Background
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self._policy = self.settings.avatar_check
+        self.are_on = self._policy != "off"
         """Whether pictures are checked."""
 
     def begin_later(self, person: Person, avatar_id: str, *, url: str) -> None:
@@ -60,46 +61,46 @@ class PictureChecks:
         if not self.are_on:
             return
         begin = partial(self._begin, person, avatar_id, url)
-        if not self._background.offer(begin, name=f"picture of {person.user_id}"):
-            self._opinions.report_missing("avatar", person.app_id, "too_busy")
+        if not self.background.offer(begin, name=f"picture of {person.user_id}"):
+            self.opinions.report_missing("avatar", person.app_id, "too_busy")
 
     async def settle(self, app_id: str, verdict: PictureVerdict) -> None:
         """Carry out WeChat's verdict, once. One about an unknown picture is kept for a while, and changes nothing."""
         if verdict.suggest is None:
             await self._drop(app_id, verdict)
             return
-        check = await note_answered(self._database, verdict, app_id=app_id, now=self._clock())
+        check = await note_answered(self.database, verdict, app_id=app_id, now=self.clock())
         await self._carry_out(app_id, verdict.trace_id, check)
 
     async def sweep(self, *, size: int) -> int:
         """Delete up to `size` checks that WeChat has not answered in time. Returns how many."""
-        swept = await sweep_checks(self._database, before=self._clock() - ANSWERED_WITHIN, size=size)
+        swept = await sweep_checks(self.database, before=self.clock() - ANSWERED_WITHIN, size=size)
         for app_id, pictures in Counter(app_id for app_id in swept if app_id).items():
             log.warning("pictures_without_verdict", app_id=app_id, pictures=pictures)
             for _ in range(pictures):
-                self._opinions.count("avatar", app_id, "no_verdict")
+                self.opinions.count("avatar", app_id, "no_verdict")
         return len(swept)
 
     async def _begin(self, person: Person, avatar_id: str, url: str) -> None:
         async def ask(wechat_api: WeChatApi, app: App) -> str:
             return await wechat_api.check_picture(app, openid=person.openid, url=url)
 
-        trace_id = await self._opinions.ask("avatar", person.app_id, ask)
+        trace_id = await self.opinions.ask("avatar", person.app_id, ask)
         if trace_id is None:
             return
         try:
             check = await note_asked(
-                self._database,
+                self.database,
                 app_id=person.app_id,
                 trace_id=trace_id,
                 openid=person.openid,
                 avatar_id=avatar_id,
-                now=self._clock(),
+                now=self.clock(),
             )
             if check is not None:
                 await self._carry_out(person.app_id, trace_id, check)
         except StorageUnavailable as exc:
-            self._opinions.report_missing("avatar", person.app_id, exc.code, exc)
+            self.opinions.report_missing("avatar", person.app_id, exc.code, exc)
 
     async def _carry_out(self, app_id: str, trace_id: str, check: Check) -> None:
         """Carry out a check of which both halves are known, unless that has been done."""
@@ -107,7 +108,7 @@ class PictureChecks:
         if openid is None or check.suggest is None:
             return
         is_removed = False
-        async with self._database.begin() as transaction:
+        async with self.database.begin() as transaction:
             # Whose the identity is now: the user may have been merged meanwhile. Locked before the check, as an
             # erasure does.
             user_id = await lock_user_of(transaction, app_id=app_id, openid=openid)
@@ -116,7 +117,7 @@ class PictureChecks:
                 return
             suggest, label, avatar_id = taken.suggest, taken.label, taken.avatar_id
             assert avatar_id is not None
-            record = partial(record_event, transaction, by=SYSTEM, at=self._clock(), user_id=user_id, app_id=app_id)
+            record = partial(record_event, transaction, by=SYSTEM, at=self.clock(), user_id=user_id, app_id=app_id)
             if suggest != "pass":
                 await record(EventType.AVATAR_FLAGGED, data={"label": label})
             if suggest == "risky" and self._policy == "block" and await is_picture_of(transaction, user_id, avatar_id):
@@ -124,7 +125,7 @@ class PictureChecks:
                 await record(EventType.PROFILE_CHANGED, data={"fields": ["avatar_url"]})
                 is_removed = True
         outcome = "pass" if suggest == "pass" else "blocked" if is_removed else "flagged"
-        self._opinions.count("avatar", app_id, outcome)
+        self.opinions.count("avatar", app_id, outcome)
         if suggest != "pass":
             log.warning(
                 EventType.AVATAR_FLAGGED.logged, user_id=user_id, app_id=app_id, label=label, is_removed=is_removed
@@ -132,8 +133,8 @@ class PictureChecks:
 
     async def _drop(self, app_id: str, verdict: PictureVerdict) -> None:
         """Forget a check that WeChat could not make: the picture stays."""
-        async with self._database.begin() as transaction:
+        async with self.database.begin() as transaction:
             taken = await take_check(transaction, app_id=app_id, trace_id=verdict.trace_id)
         if taken is not None:
             failure = WeChatBadResponse("WeChat could not check the picture", errcode=verdict.errcode)
-            self._opinions.report_missing("avatar", app_id, failure.code, failure)
+            self.opinions.report_missing("avatar", app_id, failure.code, failure)

@@ -9,8 +9,8 @@ from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.setting_types import Policy
-from wxauth.server.core.settings import App
+from wxauth.server.core.parts import part
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import Person, UserFields, UserInSession
 from wxauth.server.limits.rates import Attempts
@@ -28,6 +28,7 @@ log = get_logger()
 T = TypeVar("T")
 
 
+@part
 class Nicknames:
     """Carries out `NICKNAME_CHECK`.
 
@@ -36,27 +37,20 @@ class Nicknames:
         opinions: Asks WeChat.
         clock: The time.
         background: Runs the checks and notes that no request waits for.
-        attempts: Limits how often one person causes a check.
-        policy: What to do about a nickname that violates WeChat's rules.
+        settings: Say what to do about a nickname that violates WeChat's rules.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        opinions: Opinions,
-        clock: Clock,
-        *,
-        background: Background,
-        attempts: Attempts,
-        policy: Policy,
-    ) -> None:
-        self._database = database
-        self._opinions = opinions
-        self._clock = clock
-        self._background = background
-        self._attempts = attempts
-        self._policy = policy
-        self.are_checked = policy != "off"
+    database: Database
+    opinions: Opinions
+    clock: Clock
+    background: Background
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self._policy = self.settings.nickname_check
+        detail = "this person has changed names too often"
+        self._attempts = Attempts(self.database, self.clock, what="nickname", detail=detail)
+        self.are_checked = self._policy != "off"
         """Whether nicknames are checked. If so, a login leaves the nickname to `set_at_login`, which runs after it."""
 
     async def set(
@@ -97,7 +91,7 @@ class Nicknames:
         if not self.must_check(nickname, before=before):
             return user
         in_session = UserInSession.of(user, app_id=person.app_id, openid=person.openid)
-        store = partial(store_profile, self._database, in_session, {"nickname": nickname}, now=self._clock())
+        store = partial(store_profile, self.database, in_session, {"nickname": nickname}, now=self.clock())
         try:
             named = await self.set(person, nickname, before=before, store=store, patience=patience)
         except InvalidRequest:
@@ -127,17 +121,17 @@ class Nicknames:
                     raise
                 return TextVerdict("risky", _OTHER)
 
-        verdict = await self._opinions.ask("nickname", person.app_id, check, patience=patience)
+        verdict = await self.opinions.ask("nickname", person.app_id, check, patience=patience)
         if verdict is not None:
             is_blocked = verdict.suggest == "risky" and self._policy == "block"
             outcome = "blocked" if is_blocked else "pass" if verdict.suggest == "pass" else "flagged"
-            self._opinions.count("nickname", person.app_id, outcome)
+            self.opinions.count("nickname", person.app_id, outcome)
         return verdict
 
     async def _note(self, person: Person, verdict: TextVerdict) -> None:
         data = {"suggest": verdict.suggest, "label": verdict.label}
-        await record_flag(self._database, person, EventType.NICKNAME_FLAGGED, data, now=self._clock())
+        await record_flag(self.database, person, EventType.NICKNAME_FLAGGED, data, now=self.clock())
 
     def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> None:
-        if not self._background.offer(work, name=f"nickname of {person.user_id}"):
-            self._opinions.report_missing("nickname", person.app_id, "too_busy")
+        if not self.background.offer(work, name=f"nickname of {person.user_id}"):
+            self.opinions.report_missing("nickname", person.app_id, "too_busy")

@@ -33,19 +33,15 @@ from wxauth.server.keys.issuing import Issuer
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.limits.rates import Attempts
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login import numbers, refusals
 from wxauth.server.login.entering import Entering
 from wxauth.server.login.login import LoginLimiter
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refusals import Refusals
-from wxauth.server.login.risk import Risk
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
-from wxauth.server.pictures.picture_checks import PictureChecks
-from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.push import receiving
 from wxauth.server.push.forwarding import PushForwarding, checked_transport
 from wxauth.server.push.receiving import PushedMessages
@@ -136,13 +132,6 @@ def build_services(
         hint=unknown_app_hint,
     )
 
-    def roles_at_sign_up() -> frozenset[str]:
-        return frozenset(role for it in apps.all() for role in settings.roles_at_sign_up(it.app))
-
-    def roles_of_anybody() -> frozenset[str]:
-        are_open = (it.app for it in apps.all() if it.is_enabled and settings.may_sign_up(it.app))
-        return frozenset(role for app in are_open for role in settings.roles_at_sign_up(app))
-
     parts = Parts({Settings: settings, Clock: clock, Database: database, Sealer: sealer, KeyRing: keys, Apps: apps})
     parts[Tracing] = tracing
     make = parts.make
@@ -181,17 +170,7 @@ def build_services(
     login_limiter = parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
     scan_limits = parts[ScanLimits] = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
     client_limits = make(ClientLimits, make=partial(make_limiter, RateLimiter))
-    phones = make(
-        Phones,
-        attempts=Attempts(database, clock, what="phone_code", detail="this person has sent too many phone codes"),
-        timeout=settings.wechat_timeout,
-        policy=settings.phone_policy,
-        linked_within=timedelta(days=settings.link_phone_days),
-        roles_of_anybody=roles_of_anybody,
-        check_openid=settings.phone_check_openid,
-        pauses_for_others=waits.phones_of_others,
-        farewell=waits.phones_farewell,
-    )
+    phones = make(Phones, pauses_for_others=waits.phones_of_others, farewell=waits.phones_farewell)
     receivers = ReceiverTransport(resolve=name_resolver.resolve)
     deliveries = make(
         Deliveries,
@@ -204,17 +183,10 @@ def build_services(
         patience=waits.webhooks,
         pause=waits.deliveries,
     )
-    make(PictureChecks, policy=settings.avatar_check)
-    avatars = make(Avatars, issuer=settings.issuer)
+    avatars = make(Avatars)
     numbers = make(Numbers, store_pause=waits.numbers_store)
     refusals = make(Refusals, store_pause=waits.refusals_store)
     staff_reads = make(StaffReads, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
-    make(
-        Nicknames,
-        attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
-        policy=settings.nickname_check,
-    )
-    make(Risk, policy=settings.risk_policy, roles_at_sign_up=roles_at_sign_up)
     sign_up_hook = make_sign_up_hook(settings, clock, transport=ReceiverTransport(resolve=name_resolver.resolve))
     make(Entering, newcomers=sign_up_hook)
     make(Turns, patience=waits.turns)

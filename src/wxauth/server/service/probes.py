@@ -5,6 +5,7 @@ The database is asked at most once a second, regardless of the number of probes.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Annotated, Any, Final
@@ -17,6 +18,7 @@ from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, DatabaseUrlRefused, troubles
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.schema import current_revision, is_schema_usable
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.login_rows import rehearse_login
@@ -63,6 +65,7 @@ def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
     return at is not None and abs(now - at) < age
 
 
+@part
 class Readiness:
     """The answers of `/readyz`.
 
@@ -72,16 +75,17 @@ class Readiness:
         clock: The time.
     """
 
-    def __init__(self, database: Database, keys: KeyRing, clock: Clock) -> None:
-        self._database = database
-        self._keys = keys
-        self._clock = clock
-        self._check: asyncio.Task[Mapping[str, str]] | None = None
-        self._checked_at: datetime | None = None
-        self._is_leaving = False
+    database: Database
+    keys: KeyRing
+    clock: Clock
+    _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
+    _checked_at: datetime | None = field(init=False, default=None)
+    _is_leaving: bool = field(init=False, default=False)
+    _rehearsal: asyncio.Task[None] | None = field(init=False, default=None)
+    _rehearsed_at: datetime | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
         self._login = OK
-        self._rehearsal: asyncio.Task[None] | None = None
-        self._rehearsed_at: datetime | None = None
 
     def leave(self) -> None:
         """From now on, report that this process is ending, so that it gets no new requests."""
@@ -91,10 +95,10 @@ class Readiness:
         """The state of each part by name: `OK`, or what is wrong with it."""
         if self._is_leaving:
             return {"process": "is ending"}
-        return {**await self._of_database(), "signing_key": OK if self._keys.is_ready else "not read yet"}
+        return {**await self._of_database(), "signing_key": OK if self.keys.is_ready else "not read yet"}
 
     async def _of_database(self) -> Mapping[str, str]:
-        now = self._clock()
+        now = self.clock()
         if self._check is None or (self._check.done() and not is_younger(self._checked_at, MAX_AGE, now)):
             self._checked_at = now
             self._check = asyncio.create_task(self._check_database(), name="readiness")
@@ -102,7 +106,7 @@ class Readiness:
 
     async def _check_database(self) -> Mapping[str, str]:
         try:
-            is_usable = await is_schema_usable(self._database)
+            is_usable = await is_schema_usable(self.database)
         except StorageUnavailable:
             return {"database": "does not answer", "schema": "unknown"}
         if not is_usable:
@@ -111,7 +115,7 @@ class Readiness:
 
     async def _of_login(self) -> str:
         """Whether the database takes a login. Probes wait for the first rehearsal only: later ones may meet a lock."""
-        now = self._clock()
+        now = self.clock()
         is_first = self._rehearsal is None
         is_running = self._rehearsal is not None and not self._rehearsal.done()
         if not is_running and not (self._login == OK and is_younger(self._rehearsed_at, REHEARSED_FOR, now)):
@@ -123,7 +127,7 @@ class Readiness:
 
     async def _rehearse(self, now: datetime) -> None:
         try:
-            reason = await rehearse_login(self._database, now=now)
+            reason = await rehearse_login(self.database, now=now)
         except StorageUnavailable:  # it says nothing about the next login
             return
         if reason is not None and self._login == OK:

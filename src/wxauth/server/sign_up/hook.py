@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from time import perf_counter
@@ -19,6 +20,7 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.ip_addresses import TRUNCATED
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
+from wxauth.server.core.parts import part
 from wxauth.server.core.receiver_transport import USER_AGENT
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
@@ -95,6 +97,7 @@ class HookTimedOut(HookFailed):
     """The hook gave no answer in time."""
 
 
+@part
 class SignUpHook:
     """Asks the operator's service about somebody who would become a new user.
 
@@ -107,24 +110,14 @@ class SignUpHook:
         clock: The time.
     """
 
-    def __init__(
-        self,
-        *,
-        url: str,
-        secret: bytes,
-        patience: float,
-        on_failure: Literal["refuse", "allow"],
-        transport: httpx.AsyncBaseTransport,
-        clock: Clock,
-    ) -> None:
-        self._url = url
-        self._secret = secret
-        self._patience = patience
-        self._on_failure = on_failure
-        self._transport = transport
-        self._clock = clock
-        self._failures = 0
-        self._pause_until: datetime | None = None
+    url: str
+    secret: bytes
+    patience: float
+    on_failure: Literal["refuse", "allow"]
+    transport: httpx.AsyncBaseTransport
+    clock: Clock
+    _failures: int = field(init=False, default=0)
+    _pause_until: datetime | None = field(init=False, default=None)
 
     async def welcome(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> Welcome:
         """Ask once. Raises: SignUpRefused, SignUpUnavailable."""
@@ -135,7 +128,7 @@ class SignUpHook:
             "unionid": identity.unionid,
             "network": None if ip is None else TRUNCATED.network_of(ip),
         }
-        now, began = self._clock(), perf_counter()
+        now, began = self.clock(), perf_counter()
         outcome = HookOutcome.FAILED
         try:
             if self._pause_until is not None and now < self._pause_until:
@@ -145,8 +138,8 @@ class SignUpHook:
         except HookFailed as exc:
             if outcome is HookOutcome.FAILED:
                 self._note_failure(exc)
-            log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=self._on_failure)
-            if self._on_failure == "allow":
+            log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=self.on_failure)
+            if self.on_failure == "allow":
                 return Welcome(is_unasked=True)
             raise SignUpUnavailable("the operator's service was asked whether this person may sign up") from None
         else:
@@ -165,21 +158,21 @@ class SignUpHook:
         message_id = new_id(now)
         body = to_json({"type": message["type"], "id": message_id, "at": now, **message})
         headers = {
-            **signed_headers(str(message_id), body, [self._secret], now=now),
+            **signed_headers(str(message_id), body, [self.secret], now=now),
             "content-type": "application/json",
             "accept": "application/json",
             "accept-encoding": "identity",
             "user-agent": USER_AGENT,
         }
         try:
-            async with asyncio.timeout(self._patience):
-                request = httpx.Request("POST", self._url, content=body, headers=headers)
-                async with aclosing(await self._transport.handle_async_request(request)) as response:
+            async with asyncio.timeout(self.patience):
+                request = httpx.Request("POST", self.url, content=body, headers=headers)
+                async with aclosing(await self.transport.handle_async_request(request)) as response:
                     if response.status_code != _OK:
                         raise HookFailed(f"its status was {response.status_code}")
                     text = await _beginning_of(response)
         except TimeoutError:
-            raise HookTimedOut(f"no answer in {self._patience:g} s") from None
+            raise HookTimedOut(f"no answer in {self.patience:g} s") from None
         except httpx.TransportError as exc:
             raise HookFailed(str(exc)) from None
         except (httpx.InvalidURL, UnicodeError):
@@ -194,15 +187,15 @@ class SignUpHook:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._transport.aclose()
+        await self.transport.aclose()
 
     def _note_failure(self, failure: HookFailed) -> None:
-        if self._on_failure == "allow" and not isinstance(failure, HookTimedOut):
+        if self.on_failure == "allow" and not isinstance(failure, HookTimedOut):
             self._failures = 0
             return
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
-            self._pause_until = self._clock() + PAUSE
+            self._pause_until = self.clock() + PAUSE
 
 
 async def _beginning_of(response: httpx.Response) -> bytes:

@@ -5,6 +5,7 @@ Each such failure is counted, and logged at most once a minute.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeVar
 
@@ -12,6 +13,7 @@ from wxauth.errors import InternalError, WeChatError, WeChatTimeout, WxAuthError
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import (
@@ -47,6 +49,7 @@ CHECKS: Final = Counter(
 )
 
 
+@part
 class Opinions:
     """Asks WeChat for opinions, and tolerates any failure.
 
@@ -56,21 +59,12 @@ class Opinions:
         longest_wait: The longest time in seconds that a request waits for an answer.
     """
 
-    def __init__(
-        self,
-        wechat_api: WeChatApi,
-        clock: Clock,
-        *,
-        find_app: Callable[[str], App],
-        label_of: Callable[[str], str],
-        longest_wait: float = OPINION_TIMEOUT_SECONDS,
-    ) -> None:
-        self._wechat_api = wechat_api
-        self._clock = clock
-        self._find_app = find_app
-        self._label_of = label_of
-        self._longest_wait = longest_wait
-        self._logged_at: dict[tuple[str, ...], datetime] = {}
+    wechat_api: WeChatApi
+    clock: Clock
+    find_app: Callable[[str], App]
+    label_of: Callable[[str], str]
+    longest_wait: float = OPINION_TIMEOUT_SECONDS
+    _logged_at: dict[tuple[str, ...], datetime] = field(init=False, default_factory=dict)
 
     async def ask(
         self,
@@ -86,9 +80,9 @@ class Opinions:
         """
         failure: WxAuthError
         try:
-            async with asyncio.timeout(None if patience is None else min(patience, self._longest_wait)):
-                app = self._find_app(app_id)
-                return await question(self._wechat_api, app) if app.is_mini_program else None
+            async with asyncio.timeout(None if patience is None else min(patience, self.longest_wait)):
+                app = self.find_app(app_id)
+                return await question(self.wechat_api, app) if app.is_mini_program else None
         except TimeoutError:
             failure = WeChatTimeout("WeChat gave no answer in the time that the request has")
         except WxAuthError as exc:
@@ -101,13 +95,13 @@ class Opinions:
 
     def count(self, policy: PolicyName, app_id: str, outcome: str, failure: WxAuthError | None = None) -> None:
         """Count an answer, or why there is none."""
-        CHECKS.count(policy, self._label_of(app_id), outcome, errcode_label(failure))
+        CHECKS.count(policy, self.label_of(app_id), outcome, errcode_label(failure))
 
     def report_missing(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
         """Count a missing opinion, and log it unless the same failure was logged within the last minute."""
         errcode = failure.errcode if isinstance(failure, WeChatError) else None
         self.count(policy, app_id, reason, failure)
-        now = self._clock()
+        now = self.clock()
         key = (policy, app_id, reason, str(errcode))
         if key in self._logged_at and now - self._logged_at[key] < LOGGED_AGAIN_AFTER:
             return

@@ -19,6 +19,7 @@ from pydantic_core import to_json
 from wxauth.errors import WeChatBadResponse, WeChatError
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
@@ -92,15 +93,15 @@ class _Kept:
             self.looked_at = self.renews_at = self.paused_until = self.accepts_refusals_at = _NEVER
 
 
+@part
 class WeChatTokens:
     """The tokens of all apps, in one process. `jitter` returns random numbers from 0 to 1."""
 
-    def __init__(self, wechat: WeChat, clock: Clock, *, jitter: Callable[[], float] = random.random) -> None:
-        self._wechat = wechat
-        self._clock = clock
-        self._jitter = jitter
-        self._kept: dict[str, _Kept] = {}
-        self._flights: set[asyncio.Task[WeChatError | None]] = set()
+    wechat: WeChat
+    clock: Clock
+    jitter: Callable[[], float] = random.random
+    _kept: dict[str, _Kept] = field(init=False, default_factory=dict)
+    _flights: set[asyncio.Task[WeChatError | None]] = field(init=False, default_factory=set)
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
         """The app's token. The caller waits for WeChat only if there is no valid one.
@@ -111,22 +112,22 @@ class WeChatTokens:
         Raises: WeChatError. For a while all callers get the same failure, and WeChat is not called again.
         """
         kept = self._kept_of(app)
-        now = self._clock()
+        now = self.clock()
         kept.drop_future_times(now)
         may_ask = now >= kept.paused_until
         if not kept.is_good(now):
             if kept.flight is None and kept.failure is not None and not may_ask:
                 raise _again(kept.failure, kept.paused_until - now)
             failure = await asyncio.shield(self._flight(app, kept))  # others may still wait if this caller gives up
-            if failure is not None and not kept.is_good(self._clock()):
-                raise _again(failure, kept.paused_until - self._clock())
+            if failure is not None and not kept.is_good(self.clock()):
+                raise _again(failure, kept.paused_until - self.clock())
         elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
                     await asyncio.shield(self._flight(app, kept))
         elif may_ask and now >= kept.renews_at:
             _ = self._flight(app, kept)  # for later callers: this one does not wait
-        left = int((kept.ends_at - self._clock()).total_seconds())
+        left = int((kept.ends_at - self.clock()).total_seconds())
         return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
@@ -135,7 +136,7 @@ class WeChatTokens:
         Raises: WeChatError.
         """
         kept = self._kept_of(app)
-        now = self._clock()
+        now = self.clock()
         kept.drop_future_times(now)
         is_ours = kept.value == refused.value.get_secret_value()
         if is_ours and not kept.is_refused and now >= kept.accepts_refusals_at:
@@ -163,7 +164,7 @@ class WeChatTokens:
 
     def state_of(self, app: App) -> WeChatTokenState:
         """The state of the app's token in this process."""
-        kept, now = self._kept_of(app), self._clock()
+        kept, now = self._kept_of(app), self.clock()
         return WeChatTokenState(
             ends_at=kept.ends_at if kept.is_good(now) else None,
             failure=None if kept.failure is None else kept.failure.code,
@@ -192,7 +193,7 @@ class WeChatTokens:
                 kept.is_refused = False
                 log.error("access_token_refused_for_good", app_id=app.app_id, what_to_change=_WHAT_TO_CHANGE)
         except WeChatError as exc:
-            kept.failure, kept.looked_at = exc, self._clock()
+            kept.failure, kept.looked_at = exc, self.clock()
             kept.paused_until = kept.looked_at + _pause_after(exc, kept.looked_at)
             log.warning("access_token_not_renewed", app_id=app.app_id, reason=exc.code)
             return exc
@@ -201,14 +202,14 @@ class WeChatTokens:
         return None
 
     async def _ask(self, app: App, kept: _Kept, *, force: bool = False) -> None:
-        now = self._clock()
+        now = self.clock()
         body = {
             "grant_type": "client_credential",
             "appid": app.app_id,
             "secret": app.app_secret.get_secret_value(),
             "force_refresh": force,
         }
-        value, expires_in = await self._wechat.call(
+        value, expires_in = await self.wechat.call(
             STABLE_TOKEN, app, "/cgi-bin/stable_token", body=to_json(body), read=_token
         )
         if value != kept.value:
@@ -216,7 +217,7 @@ class WeChatTokens:
             kept.value, kept.is_refused, kept.accepts_refusals_at = value, False, _NEVER
         kept.failure, kept.paused_until = None, _NEVER
         kept.looked_at, kept.ends_at = now, now + timedelta(seconds=expires_in)
-        renewal = kept.ends_at - RENEWAL_LEAD + self._jitter() * RENEWAL_SPREAD
+        renewal = kept.ends_at - RENEWAL_LEAD + self.jitter() * RENEWAL_SPREAD
         kept.renews_at = max(renewal, now + RENEWAL_PAUSE)
 
 
