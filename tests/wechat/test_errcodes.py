@@ -40,14 +40,13 @@ UNKNOWN = [40001, 40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_99
 BUSY = {"errcode": -1, "errmsg": "system error"}
 
 
-@pytest.mark.slow
 async def test_an_unknown_code_is_invalid(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/login", json={"code": "nobody-has-this-code"})
     assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 40029
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
+@swept(
     ("errcode", "code", "status", "retry_after"),
     [
         (40029, "invalid_code", 400, None),
@@ -68,7 +67,7 @@ async def test_an_errcode_is_a_problem_of_its_own(
     retry_after: str | None,
 ) -> None:
     wechat.answers_errcode(errcode)
-    for calls, language in enumerate(("en", "zh-CN"), start=1):
+    for calls, language in enumerate(("en", "zh-CN"), start=len(wechat.calls) + 1):
         answer = await client.post(
             "/v1/login", json={"code": wechat.code_for("alice")}, headers={"Accept-Language": language}
         )
@@ -79,31 +78,31 @@ async def test_an_errcode_is_a_problem_of_its_own(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("errcode", CLASS_C)
+@swept("errcode", CLASS_C)
 async def test_an_errcode_that_the_operator_must_mend_is_logged_as_an_error(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
 ) -> None:
+    before = len(log_lines())
     wechat.answers_errcode(errcode, "no, rid: 6543-21")
     await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    (line,) = (line for line in log_lines() if line["level"] == "error")
+    (line,) = (line for line in log_lines()[before:] if line["level"] == "error")
     assert line["event"] == "wechat_misconfigured"
     assert (line["app_id"], line["errcode"], line["errmsg"]) == (APP["app_id"], errcode, "no, rid: 6543-21")
     assert CLASS_C[errcode] in line["what_to_change"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "errcode", sorted({row.number for row in ERRCODES if meaning_of(row.number, api=CODE2SESSION)})
-)
+@swept("errcode", sorted({row.number for row in ERRCODES if meaning_of(row.number, api=CODE2SESSION)}))
 async def test_every_errcode_of_wechats_pages_is_explained(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
 ) -> None:
+    before = len(log_lines())
     wechat.answers_errcode(errcode)
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     meaning = meaning_of(errcode, api=CODE2SESSION)
     assert meaning is not None
     assert answer.json()["detail"] == f"WeChat answered errcode {errcode}: {meaning.en}"
-    (line,) = (line for line in log_lines() if line["event"] in ("wechat_misconfigured", "wechat_refused"))
+    (line,) = (line for line in log_lines()[before:] if line["event"] in ("wechat_misconfigured", "wechat_refused"))
     assert len(str(line["what_to_change"])) > 20
     for api in (CODE2SESSION, PHONE_NUMBER):
         assert re.search("[一-鿿]", what_to_change(errcode, api=api, language="zh") or "")
@@ -113,14 +112,15 @@ async def test_every_errcode_of_wechats_pages_is_explained(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("errcode", sorted({row.number for row in ERRCODES if row.is_for_the_operator}))
+@swept("errcode", sorted({row.number for row in ERRCODES if row.is_for_the_operator}))
 async def test_a_failure_that_only_the_operator_can_fix_is_logged_as_an_error(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
 ) -> None:
+    before = len(log_lines())
     wechat.answers_errcode(errcode)
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     problem_of(answer, "wechat_bad_response", 502)
-    (line,) = (line for line in log_lines() if line["level"] == "error")
+    (line,) = (line for line in log_lines()[before:] if line["level"] == "error")
     assert (line["event"], line["errcode"]) == ("wechat_refused", errcode)
     assert "what_to_change" in line
 
@@ -245,7 +245,7 @@ NO_ERRCODES: list[object] = ["0", "40029", None, 0.0, True, [], 10**400]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
+@swept(
     "body",
     [
         {},
@@ -266,10 +266,11 @@ NO_ERRCODES: list[object] = ["0", "40029", None, 0.0, True, [], 10**400]
 async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(
     client: httpx.AsyncClient, wechat: WeChatByRespx, body: object
 ) -> None:
+    before = len(wechat.calls)
     wechat.answers(httpx.Response(200, json=body))
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     assert "wechat_errcode" not in problem_of(answer, "wechat_bad_response", 502)
-    assert len(wechat.calls) == 1
+    assert len(wechat.calls) == before + 1
 
 
 @pytest.mark.parametrize(
