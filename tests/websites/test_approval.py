@@ -120,16 +120,17 @@ async def test_the_same_yes_again_is_good_whatever_its_code_and_wechat_is_not_as
     assert asked_wechat(wechat) == before + 1  # mallory's login
 
 
-async def test_the_new_session_key_replaces_the_sessions(
-    site: Site, phone: Phone, wechat: WeChatByRespx, services: Services, rows: asyncpg.Connection
+async def test_the_new_session_key_replaces_the_sessions_and_that_of_the_newest_login(
+    site: Site, phone: Phone, get_phone: GetPhone, wechat: WeChatByRespx, services: Services, rows: asyncpg.Connection
 ) -> None:
+    await get_phone("alice")  # a later login, whose key WeChat does not accept any more
     _, scan_id = await claimed(site, phone)
     code = phone.wx_login()
     session_key = wechat.sessions[code]["session_key"].encode()
     assert (await phone.decide(scan_id, code=code)).status_code == 204
-    sealed = await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", UUID(phone.tokens["session_id"]))
     context = session_key_context(APP["app_id"], phone.tokens["user"]["openid"])
-    assert services.sealer.open(sealed, context=context) == session_key
+    keys = [row[0] for row in await rows.fetch("SELECT session_key FROM sessions WHERE client_id IS NULL")]
+    assert [services.sealer.open(sealed, context=context) for sealed in keys] == [session_key] * 2
 
 
 async def test_the_code_is_of_the_app_in_which_the_session_was_opened(

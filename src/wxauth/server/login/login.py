@@ -264,6 +264,7 @@ class Proofs:
     wechat: WeChat
     sealer: Sealer
     database: Database
+    clock: Clock
 
     async def prove(self, caller: Caller, login_code: str, *, ip: str | None) -> None:
         """Check with WeChat that a `wx.login` code belongs to the session's identity. It is rate-limited as a login.
@@ -277,11 +278,11 @@ class Proofs:
         """
         app_id, openid = caller.user.app_id, caller.user.openid
         await self.limiter.admit_address(ip)
-        app = self.apps.find(app_id)
+        app, asked_at = self.apps.find(app_id), self.clock()
         identity = await self.wechat.exchange(app, login_code)
         if identity.openid != openid:
             log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)
             raise WrongPerson("login_code is another person's than the session: log in again")
         if identity.session_key is not None:
             sealed = self.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
-            await keep_key(self.database, caller.session_id, sealed)
+            await keep_key(self.database, caller.session_id, sealed, asked_at=asked_at)

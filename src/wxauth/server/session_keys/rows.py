@@ -103,9 +103,16 @@ _REPLACE_CURRENT: Final = Statement[UUID](
 )
 # Only an open session gets a key, even if it has none: its former one is cleared if the secret key that sealed it is
 # lost.
-_KEEP: Final = Statement[Nothing](
-    "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND revoked_at IS NULL"
-)
+# WeChat now accepts only this key, so the identity's newest login gets it, too. One that began after WeChat was asked
+# may have a newer key.
+_KEEP: Final = Statement[Nothing]("""
+UPDATE sessions SET session_key = :sealed
+ WHERE revoked_at IS NULL
+   AND id = ANY (ARRAY [:session_id::uuid, (
+           SELECT newest.id FROM sessions own JOIN sessions newest USING (user_id, app_id, openid)
+            WHERE own.id = :session_id AND newest.client_id IS NULL AND newest.created_at <= :asked_at
+            ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)])
+""")
 # The prefix is the beginning of values that are sealed with the current secret key.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
@@ -149,9 +156,9 @@ async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes)
     return await transaction.value(_REPLACE_CURRENT, session_id=session_id, sealed=sealed) is not None
 
 
-async def keep_key(database: Database, session_id: UUID, sealed: bytes) -> None:
-    """Give a session a new key, unless it has ended."""
-    await database.run(_KEEP, session_id=session_id, sealed=sealed)
+async def keep_key(database: Database, session_id: UUID, sealed: bytes, *, asked_at: datetime) -> None:
+    """Give a key, for which WeChat was asked then, to a session and the identity's newest login, if they are open."""
+    await database.run(_KEEP, session_id=session_id, sealed=sealed, asked_at=asked_at)
 
 
 async def session_keys_sealed_otherwise(
