@@ -431,6 +431,39 @@ async def test_two_that_hand_on_to_each_other_make_no_circle(
     assert_taken(taken)  # the last one in a row hands nothing on
 
 
+async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    openid = (await login())["user"]["openid"]
+    caught, path, released = signed(PAID), f"/v1/wechat/push/{PLAIN['app_id']}", asyncio.Event()
+    reading = 0
+
+    async def slowly() -> AsyncIterator[bytes]:
+        nonlocal reading
+        reading += 1
+        await released.wait()
+        yield caught.body
+
+    sent = [asyncio.create_task(client.post(path, params=dict(caught.query), content=slowly())) for _ in range(65)]
+    done, _ = await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
+    assert ([problem_of(await it, "push_not_forwarded", 503)["status"] for it in done], reading) == ([503], 64)
+    assert (await push(client, message(openid, LEFT))).content == DELIVERED, "short ones are received"
+    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+    released.set()
+    await asyncio.gather(*sent)
+
+
+@swept("type", ["text/xml\r\nX-Evil: 1", "a\nb", "a\x00b"])
+async def test_no_header_is_smuggled_through_the_content_type(
+    make_services: MakeServices, make_client: MakeClient, forwarded: Body, handler: Handler, type: str
+) -> None:
+    client, sent, before = make_client(await make_services(**forwarded)), signed(PAID), len(handler.got)
+    path, headers = f"/v1/wechat/push/{PLAIN['app_id']}", [(b"content-type", type.encode())]
+    answer = await client.post(path, params=dict(sent.query), content=sent.body, headers=headers)
+    problem_of(answer, "push_not_forwarded", 503)
+    assert len(handler.got) == before
+
+
 # Forged and replayed.
 
 

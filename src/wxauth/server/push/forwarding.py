@@ -1,6 +1,7 @@
 """Hands messages on to the operator's own handler, as WeChat sent them, and its answer back."""
 
 import asyncio
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ FORWARD_SECONDS: Final = Histogram(
 )
 
 _OK: Final = 200
+_FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ async def send_on(
 ) -> PushAnswer:
     """Send this to an app's `push_forward`. Raises: PushNotForwarded, unless a short answer has the status 200."""
     assert app.push_forward is not None
+    if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):
+        raise PushNotForwarded("its Content-Type has control characters")
     headers = [
         (FORWARDED.encode(), b"1"),
         (b"Accept", b"*/*"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final, Literal, TypeVar
 
-from wxauth.errors import InvalidRequest, NotFound, StorageUnavailable
+from wxauth.errors import InvalidRequest, NotFound, PushNotForwarded, StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
@@ -43,6 +43,8 @@ MESSAGES: Final = Counter(
     *("app_id", "kind", "outcome"),
 )
 
+LONG_ONES_AT_ONCE: Final = 64
+"""How many long messages a process receives at once."""
 _MAX_WARNINGS: Final = 1000
 """Warnings of ignored messages in a day: their names are WeChat's, but not checked."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
@@ -77,6 +79,7 @@ class PushedMessages:
     forwarding: PushForwarding
     patience: float = STORAGE_TIMEOUT_SECONDS
     answer_within: float = ANSWER_SECONDS
+    _long_ones: int = field(init=False, default=0)
     _warned: set[tuple[str, str]] = field(init=False, default_factory=set)
     _warned_on: date | None = field(init=False, default=None)
 
@@ -94,7 +97,7 @@ class PushedMessages:
         return echostr
 
     async def receive(
-        self, app_id: str, query: Mapping[str, str], read: Callable[[], Awaitable[PushRequest]]
+        self, app_id: str, query: Mapping[str, str], read: Callable[[], Awaitable[PushRequest]], *, is_long: bool
     ) -> PushAnswer:
         """Carry out a message that concerns wxauth, and hand every message on, if the app has a `push_forward`.
 
@@ -102,13 +105,14 @@ class PushedMessages:
             app_id: The app in the URL.
             query: The query of the request.
             read: Reads the rest of the request, once the query has been checked.
+            is_long: Whether that may be longer than other bodies.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, PushNotForwarded.
         """
         deadline = asyncio.get_running_loop().time() + self.answer_within
         handling = _Handling()
         try:
-            return await self._receive(app_id, query, read, handling, deadline=deadline)
+            return await self._receive(app_id, query, read, handling, is_long=is_long, deadline=deadline)
         finally:
             MESSAGES.count(self.apps.label_of(app_id), handling.kind, handling.outcome)
 
@@ -119,11 +123,12 @@ class PushedMessages:
         read: Callable[[], Awaitable[PushRequest]],
         handling: "_Handling",
         *,
+        is_long: bool,
         deadline: float,
     ) -> PushAnswer:
         app = self._app_with_push(app_id)
         check_query(app, query, now=self.clock())
-        request = await read()
+        request = await self._read(read, is_long=is_long)
         message = read_message(app, query, request.body, now=self.clock())
         is_own = await self._carry_out(app, message, handling)
         if app.push_forward is not None:
@@ -135,6 +140,18 @@ class PushedMessages:
         if not is_own:
             self._warn(app_id, message.name)
         return PushAnswer()
+
+    async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
+        """Read a request. Whoever has seen a query may send long bodies with it, until its five minutes are over."""
+        if not is_long:
+            return await read()
+        if self._long_ones >= LONG_ONES_AT_ONCE:
+            raise PushNotForwarded(f"{LONG_ONES_AT_ONCE} long messages are being received already")
+        self._long_ones += 1
+        try:
+            return await read()
+        finally:
+            self._long_ones -= 1
 
     async def _carry_out(self, app: App, message: WeChatMessage, handling: "_Handling") -> bool:
         """Carry out a message if it concerns wxauth, and return whether it does.

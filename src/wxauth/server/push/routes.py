@@ -20,6 +20,7 @@ from wxauth.server.push.forwarding import FORWARDED, PushRequest
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.edge import MAX_BODY
 
 router = Router("wechat")
 
@@ -107,6 +108,8 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
         is_forwarded = FORWARDED in request.headers
         return PushRequest(request.scope["query_string"], content_type, is_forwarded, await request.body())
 
-    answer = await pushed.receive(app_id, request.query_params, read)
+    length = request.headers.get("content-length")
+    is_long = length is None or int(length) > MAX_BODY
+    answer = await pushed.receive(app_id, request.query_params, read, is_long=is_long)
     given_type = {} if answer.content_type is None else {"Content-Type": answer.content_type}
     return Response(answer.content, headers={**_NO_STORE, **given_type})
