@@ -303,7 +303,8 @@ async def test_the_trail_records_once_a_day_and_app_that_a_client_signed(
     for _ in range(2):
         await sign(openid=openid)
     events = await rows.fetch(
-        "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events WHERE type = 'client.signed' ORDER BY at"
+        "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events"
+        " WHERE type = 'client.signed' ORDER BY at, app_id"
     )
     assert [(event["actor"], event["app_id"], event["user_id"]) for event in events] == [
         ("shop", APP_ID, None),
