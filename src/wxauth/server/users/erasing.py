@@ -7,14 +7,12 @@ outlasts the days of grace: the erasure waits for its end.
 """
 
 from datetime import datetime
-from functools import partial
 from uuid import UUID
 
 from wxauth.errors import AccountDisabled, AccountLeaving
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import PROFILE
 from wxauth.server.sessions.rows import EndReason, end_erased_sessions, end_sessions, record_ended
 from wxauth.server.users.erasure_rows import erase_person_data, lock_next_due, set_erase_at
 from wxauth.server.users.merging_rows import former_ids
@@ -62,11 +60,9 @@ async def erase_identities(
     session_ids = await erase_leaving(transaction, parting, lost=lost, now=now)
     await erase_person_data(transaction, parting.leaving_ids)
     await record_ended(transaction, user_id, session_ids, reason=EndReason.ERASED, by=by, now=now)
-    record = partial(record_event, transaction, by=by, at=now, user_id=user_id)
+    removed = EventType.IDENTITY_REMOVED
     for left_app_id in sorted(parting.apps_of_leaving):
-        await record(EventType.IDENTITY_REMOVED, app_id=left_app_id)
-    if profile := [name for name in PROFILE if name in lost]:
-        await record(EventType.PROFILE_CHANGED, data={"fields": profile})
+        await record_event(transaction, removed, by=by, at=now, user_id=user_id, app_id=left_app_id)
     await record_moved(transaction, user_id, before, by=by, now=now)
     return True
 

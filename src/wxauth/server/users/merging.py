@@ -157,16 +157,14 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     belongings = await belongings_of(transaction, pair.into)
     formers_attributes = await read_attributes(transaction, pair.former_id)
     is_by_phone = source is MergeSource.PHONE
-    moved = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
+    app_ids = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
         data["by"] = source
     record = partial(record_event, transaction, by=by, at=now, user_id=pair.into)
     await record(EventType.USER_MERGED, data=data)
-    for app_id in moved.app_ids:
+    for app_id in app_ids:
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
-    if moved.fields:
-        await record(EventType.PROFILE_CHANGED, data={"fields": moved.fields})
     await record_moved(transaction, pair.into, belongings, by=by, now=now)
     if formers_attributes and source is not MergeSource.PHONE:
         await add_missing_attributes(transaction, pair.into, formers_attributes, by=by, now=now)

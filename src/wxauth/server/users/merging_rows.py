@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
@@ -19,15 +19,6 @@ class People:
     """The identity's user."""
     holder_id: UUID | None
     """The unionid's user."""
-
-
-class Moved(NamedTuple):
-    """What a merge has moved to the remaining user."""
-
-    app_ids: Sequence[str]
-    """The app of each identity that was moved."""
-    fields: Sequence[str]
-    """Which of `nickname` and `avatar_url` the remaining user lacked, and now has."""
 
 
 _ONE_PART: Final = ids_of(":one_id::uuid")
@@ -70,9 +61,9 @@ def _origin_part(name: str) -> str:
 
 # Deletes the former user and updates the remaining one in one statement, because otherwise unique values would exist
 # twice for a moment. The caller has locked both.
-_MERGE: Final = Statement[list[str]](f"""
+_MERGE: Final = Statement[Nothing](f"""
 WITH before AS (
-    SELECT nickname, avatar_url, external_id FROM users WHERE id = :into
+    SELECT external_id FROM users WHERE id = :into
 ), former AS (
     DELETE FROM users WHERE id = :former_id
     RETURNING *
@@ -103,11 +94,8 @@ UPDATE users
        consents = {PRESENT_CONSENTS},
        created_at = LEAST(users.created_at, former.created_at),
        last_login_at = GREATEST(users.last_login_at, former.last_login_at)
-  FROM former, before
+  FROM former
  WHERE users.id = :into
-RETURNING array_remove(ARRAY [
-    CASE WHEN users.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
-    CASE WHEN users.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL) AS fields
 """)  # noqa: S608 - put together from constants
 # The user of a present or former id.
 _CURRENT: Final = Statement[UUID]("""
@@ -172,8 +160,10 @@ async def name_identity(transaction: Transaction, *, app_id: str, openid: str, u
 
 async def merge_users(
     transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
-) -> Moved:
+) -> Sequence[str]:
     """Merge a user into another one, and remember the former id. Only empty fields of the other user are filled.
+
+    Returns the app of each identity that was moved.
 
     The proof of a number that both have is the later one; in a merge by phone number, the remaining user's.
     """
@@ -183,8 +173,8 @@ async def merge_users(
     # Before `_MERGE`, which finds the former user's consents by this row. The consents are not moved, as there may be
     # many.
     await transaction.run(_REMEMBER_FORMER_USER, former_id=former_id, into=into, now=now)
-    fields = await transaction.value(_MERGE, former_id=former_id, into=into, is_by_phone=is_by_phone)
-    return Moved(app_ids, fields or [])
+    await transaction.run(_MERGE, former_id=former_id, into=into, is_by_phone=is_by_phone)
+    return app_ids
 
 
 async def note_ban(transaction: Transaction, user_id: UUID, *, origin: UUID) -> None:

@@ -18,6 +18,7 @@ from sqlmodel import SQLModel
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import PROFILE
 
 
 class OwnedIdentity(SQLModel):
@@ -100,14 +101,16 @@ async def merges_into(transaction: Transaction, user_id: UUID) -> dict[UUID, UUI
 
 
 class Belongings(SQLModel):
-    """What a user has that can move to another one, besides identities and profile."""
+    """What a user has that can move to another one, besides identities."""
 
+    nickname: str | None
+    avatar_url: str | None
     phone: str | None
     consents: dict[str, str] | None
     """The present ones, document → version."""
 
 
-_READ: Final = Statement[Belongings]("SELECT phone, consents FROM users WHERE id = :user_id")
+_READ: Final = Statement[Belongings]("SELECT nickname, avatar_url, phone, consents FROM users WHERE id = :user_id")
 
 
 async def belongings_of(transaction: Transaction, user_id: UUID) -> Belongings:
@@ -122,6 +125,9 @@ async def record_moved(
 ) -> None:
     """Record what a locked user has got or lost since `before`."""
     after = await belongings_of(transaction, user_id)
+    if fields := [name for name in PROFILE if getattr(after, name) != getattr(before, name)]:
+        data = {"fields": fields}
+        await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user_id, data=data)
     if after.phone != before.phone:
         kind = EventType.PHONE_REMOVED if after.phone is None else EventType.PHONE_BOUND
         await record_event(transaction, kind, by=by, at=now, user_id=user_id)

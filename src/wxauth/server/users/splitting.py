@@ -6,7 +6,6 @@ user are split off, the new user gets the former id back, so that data of other 
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -15,10 +14,9 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import PROFILE
 from wxauth.server.sessions.rows import end_sessions_of_identities
 from wxauth.server.users.merging_rows import current_user
-from wxauth.server.users.origin_rows import Belongings, Parting, Side, belongings_of, record_moved
+from wxauth.server.users.origin_rows import Parting, Side, belongings_of, record_moved
 from wxauth.server.users.splitting_rows import split_consents, split_user
 from wxauth.server.users.standing import lock_standing
 
@@ -91,9 +89,12 @@ async def _split(
         external_ids=external_ids,
     )
     await split_consents(transaction, parting, new_user_id=new_user_id)
-    record = partial(record_event, transaction, by=by, at=now, user_id=user_id)
-    await record(
+    await record_event(
+        transaction,
         EventType.USER_SPLIT,
+        by=by,
+        at=now,
+        user_id=user_id,
         data={
             "new_user_id": new_user_id,
             "former_ids": [former_id for former_id in parting.leaving_ids if former_id != new_user_id],
@@ -101,10 +102,10 @@ async def _split(
             "kept_app_ids": sorted({each.app_id for each in parting.identities} - parting.apps_of_leaving),
         },
     )
-    if profile := [name for name in PROFILE if name in lost]:
-        await record(EventType.PROFILE_CHANGED, data={"fields": profile})
     await record_moved(transaction, user_id, before, by=by, now=now)
-    await record_moved(transaction, new_user_id, Belongings(phone=None, consents=None), by=by, now=now)
+    # The name and picture of the new user are nobody's change.
+    new = (await belongings_of(transaction, new_user_id)).model_copy(update={"phone": None, "consents": None})
+    await record_moved(transaction, new_user_id, new, by=by, now=now)
     return new_user_id
 
 
