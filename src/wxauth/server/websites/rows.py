@@ -12,10 +12,9 @@ A new row waits for its client alone.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -27,7 +26,6 @@ from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.users.account import Caller
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
 from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields
-from wxauth.server.wechat.api import CodePicture
 
 _ATTEMPTS: Final = 3
 
@@ -76,24 +74,6 @@ class OpenLogin(SiteLogin):
     """Whether browser and phone are in the same network; None if an address is unknown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownCode:
-    """A code to scan whose picture is requested."""
-
-    id: UUID
-    app_id: str | None
-    """The app of the site."""
-    content: bytes | None
-    """The picture; None if it has not been made yet."""
-    content_type: Literal["image/jpeg", "image/png"] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StoredPicture:
-    content_type: Literal["image/jpeg", "image/png"]
-    content: bytes
-
-
 _COLUMNS: Final = tuple(SiteLoginFields.model_fields)
 _FOR_GOOD: Final = {
     *RequestFields.model_fields,
@@ -116,8 +96,9 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id"""  # noqa: S608 - put together from constants
 _LOGIN: Final = f"{_LOGIN_COLUMNS} FROM site_logins l JOIN clients c ON c.name = l.client_id"
 _OPEN_STAGES: Final = ", ".join(repr(stage.value) for stage in OPEN)
-_OPEN: Final = f"""
+IS_OPEN: Final = f"""
  l.stage IN ({_OPEN_STAGES}) AND l.created_at > :scanned_since AND l.expires_at > :now"""
+"""SQL: whether the code of the login `l` can still be scanned and decided upon."""
 
 # The user code may be taken: then nothing is stored.
 _ADD: Final = Statement[UUID](f"""
@@ -146,7 +127,7 @@ _LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS}, i.user_id,
 _LOCK_OPEN: Final = Statement[OpenLogin](f"""{_LOGIN_COLUMNS},
        {NEARBY.network_in_sql("l.browser_ip")} = {NEARBY.network_in_sql(":ip::text::inet")} AS same_network
   FROM site_logins l JOIN clients c ON c.name = l.client_id
- WHERE (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[])) AND {_OPEN}
+ WHERE (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[])) AND {IS_OPEN}
    FOR KEY SHARE OF c FOR UPDATE OF l
 """)
 _SAVE: Final = Statement[Nothing](f"""
@@ -183,19 +164,6 @@ DELETE FROM site_logins WHERE id = ANY (ARRAY(
      LIMIT :size FOR UPDATE SKIP LOCKED))
 RETURNING user_code_hash IS NOT NULL AND stage IN ({_OPEN_STAGES}) AS has_expired
 """)  # noqa: S608 - put together from constants
-
-_SHOWN_CODE: Final = Statement[ShownCode](f"""
-SELECT l.id, c.app_id, p.content, p.content_type
-  FROM site_logins l JOIN clients c ON c.name = l.client_id LEFT JOIN scan_pictures p ON p.login_id = l.id
- WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND {_OPEN}
-""")  # noqa: S608 - put together from constants
-# Settles the race of two processes that make the same picture: both get the one that was stored first.
-_KEEP_PICTURE: Final = Statement[_StoredPicture]("""
-INSERT INTO scan_pictures (login_id, content_type, content)
-SELECT id, :content_type, :content FROM site_logins WHERE id = :id
-ON CONFLICT (login_id) DO UPDATE SET login_id = excluded.login_id
-RETURNING content_type, content
-""")
 
 _LOCK_USER: Final = Statement[UUID]("""
 SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
@@ -337,22 +305,6 @@ async def open_session(
     await transaction.run(
         _OPEN_SESSION, id=login.id, session_id=session_id, user_id=login.user_id, expires_at=expires_at, now=now
     )
-
-
-async def shown_code(database: Database, scene_hash: bytes, *, now: datetime) -> ShownCode | None:
-    """The code to scan of this scene, until it is decided."""
-    return await database.row(_SHOWN_CODE, scene_hash=scene_hash, scanned_since=now - SCAN_LASTS, now=now)
-
-
-async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
-    """Store a code's picture. Returns the stored one: this picture, unless another was stored first."""
-    try:
-        stored = await database.row(
-            _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content
-        )
-    except asyncpg.ForeignKeyViolationError:  # the login has just been deleted
-        return picture
-    return picture if stored is None else CodePicture(stored.content, stored.content_type)
 
 
 async def has_any_role(

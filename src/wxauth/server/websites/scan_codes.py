@@ -16,10 +16,10 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import CannotOpen, Sealer, url_link_context
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.websites import rows, url_link_rows
+from wxauth.server.websites import scan_code_rows
 from wxauth.server.websites.doors import URL_LINK_LASTS, URL_LINK_RENEWED_AFTER
 from wxauth.server.websites.models import SealedUrlLink
-from wxauth.server.websites.rows import ShownCode
+from wxauth.server.websites.scan_code_rows import ShownCode
 from wxauth.server.websites.secrets import SCENE, hash_of
 from wxauth.server.websites.site_requests import ScanLimits
 from wxauth.server.wechat.api import CodePicture, WeChatApi
@@ -50,7 +50,7 @@ class ScanPictures:
         """The picture of an open scan. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
-            scan = await rows.shown_code(self.database, hash_of(scene), now=self.clock())
+            scan = await scan_code_rows.shown_code(self.database, hash_of(scene), now=self.clock())
         if scan is None:
             raise NotFound("there is no open scan of this scene")
         if self.settings.scan_code == "link":
@@ -65,7 +65,7 @@ class ScanPictures:
 
     async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
-        return await rows.keep_picture(self.database, scan.id, picture)
+        return await scan_code_rows.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
         """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""
@@ -123,7 +123,7 @@ class UrlLinks:
 
     async def of(self, app: App) -> str | None:
         """The link of an app; None if WeChat makes none."""
-        link = await url_link_rows.url_link(self.database, app.app_id)
+        link = await scan_code_rows.url_link(self.database, app.app_id)
         if link is not None and link.opens == self._opens and self.clock() < link.made_at + URL_LINK_LASTS:
             try:
                 return self.sealer.open(link.sealed, context=url_link_context(app.app_id)).decode()
@@ -141,10 +141,10 @@ class UrlLinks:
     async def renew(self, *, size: int) -> None:
         """Renew the links that are due, and delete those that no longer work."""
         now = self.clock()
-        await url_link_rows.delete_old(self.database, made_before=now - URL_LINK_LASTS)
+        await scan_code_rows.delete_old(self.database, made_before=now - URL_LINK_LASTS)
         if self.settings.scan_link != "url":
             return
-        due = await url_link_rows.take_due(self.database, size=size, now=now, retry_at=now + _RENEWED_AGAIN_AFTER)
+        due = await scan_code_rows.take_due(self.database, size=size, now=now, retry_at=now + _RENEWED_AGAIN_AFTER)
         for link in due:
             try:
                 app = self.apps.for_login(link.app_id)
@@ -165,7 +165,7 @@ class UrlLinks:
                 log.warning("url_link_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
             return None
         sealed = self.sealer.seal(url.encode(), context=url_link_context(app.app_id))
-        await url_link_rows.put_url_link(
+        await scan_code_rows.put_url_link(
             self.database,
             SealedUrlLink(
                 app_id=app.app_id,

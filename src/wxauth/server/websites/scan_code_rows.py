@@ -1,12 +1,45 @@
-"""The statements for WeChat's URL Links, one for each app."""
+"""The statements for what WeChat makes for logins: the pictures of codes, and URL Links, one for each app."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
+from uuid import UUID
+
+import asyncpg
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.websites.doors import SCAN_LASTS
 from wxauth.server.websites.models import SealedUrlLink
+from wxauth.server.websites.rows import IS_OPEN
+from wxauth.server.wechat.api import CodePicture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownCode:
+    """A code to scan whose picture is requested."""
+
+    id: UUID
+    app_id: str | None
+    """The app of the site."""
+    content: bytes | None
+    """The picture; None if it has not been made yet."""
+    content_type: Literal["image/jpeg", "image/png"] | None
+
+
+_SHOWN_CODE: Final = Statement[ShownCode](f"""
+SELECT l.id, c.app_id, p.content, p.content_type
+  FROM site_logins l JOIN clients c ON c.name = l.client_id LEFT JOIN scan_pictures p ON p.login_id = l.id
+ WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND {IS_OPEN}
+""")  # noqa: S608 - put together from constants
+# Settles the race of two processes that make the same picture: both get the one that was stored first.
+_KEEP_PICTURE: Final = Statement[CodePicture]("""
+INSERT INTO scan_pictures (login_id, content_type, content)
+SELECT id, :content_type, :content FROM site_logins WHERE id = :id
+ON CONFLICT (login_id) DO UPDATE SET login_id = excluded.login_id
+RETURNING content_type, content
+""")
 
 _COLUMNS: Final = ", ".join(SealedUrlLink.model_fields)
 _ALL: Final = Statement[SealedUrlLink](f"SELECT {_COLUMNS} FROM url_links ORDER BY app_id")  # noqa: S608 - constants
@@ -33,6 +66,22 @@ UPDATE url_links SET sealed = :anew WHERE app_id = :app_id AND sealed = :former 
 _DELETE_ONE: Final = Statement[str]("""
 DELETE FROM url_links WHERE app_id = :app_id AND sealed = :sealed RETURNING app_id
 """)
+
+
+async def shown_code(database: Database, scene_hash: bytes, *, now: datetime) -> ShownCode | None:
+    """The code to scan of this scene, until it is decided."""
+    return await database.row(_SHOWN_CODE, scene_hash=scene_hash, scanned_since=now - SCAN_LASTS, now=now)
+
+
+async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
+    """Store a code's picture. Returns the stored one: this picture, unless another was stored first."""
+    try:
+        stored = await database.row(
+            _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content
+        )
+    except asyncpg.ForeignKeyViolationError:  # the login has just been deleted
+        return picture
+    return stored or picture
 
 
 async def url_links(database: Database) -> Sequence[SealedUrlLink]:
