@@ -1,11 +1,13 @@
 """A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `about.py` is its manual."""
 
 from wxauth.server.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
+from wxauth.server.dev.wechat.accounts import Call
 from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH, OwnPagesOnly
+from wxauth.server.dev.wechat.issued import CODE_LIFETIME
 from wxauth.server.dev.wechat.payments import APP_KEYS
 from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_number_of
-from wxauth.server.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
+from wxauth.server.dev.wechat.simulator import Simulator
 from wxauth.server.dev.wechat.simulator_app import create_simulator
 
 __all__ = [

@@ -1,41 +1,22 @@
-"""The state of the simulated WeChat, and its answers."""
+"""The answers of the simulated WeChat."""
 
 import re
 import secrets
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from time import time
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 import phonenumbers
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
-from wxauth.server.dev.wechat.controls import (
-    Account,
-    Api,
-    CodeRequest,
-    FaultRequest,
-    PhoneCodeRequest,
-    SealRequest,
-    Visitor,
-)
-from wxauth.server.dev.wechat.faults import CallRefused, Faults, fault_in
-from wxauth.server.dev.wechat.issued import (
-    CODE_LIFETIME,
-    LONG_CODE_LIFETIME,
-    AccessTokens,
-    Codes,
-    IssuedSessionKeys,
-    day_of,
-)
+from wxauth.server.dev.wechat.accounts import REMEMBERED_CALLS, Accounts, Call, text_in
+from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest
+from wxauth.server.dev.wechat.faults import CallRefused
+from wxauth.server.dev.wechat.issued import day_of
 from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, DrawnCode, draw, read_code_request, width_of
-from wxauth.server.dev.wechat.payments import PayRequest, delivery_of, judge
 from wxauth.server.dev.wechat.people import (
     APP_KINDS,
-    SECRETS,
     is_person_name,
     openid_of,
     openid_prefix,
@@ -43,34 +24,9 @@ from wxauth.server.dev.wechat.people import (
     risk_of,
     unionid_of,
 )
-from wxauth.server.dev.wechat.push_sender import (
-    CHECKED,
-    DELIVER,
-    PushRequest,
-    make_event,
-    make_message,
-    make_verdict,
-)
+from wxauth.server.dev.wechat.push_sender import CHECKED, PushRequest, make_verdict
 
-__all__ = ["API_PATHS", "CODE_LIFETIME", "Call", "Simulator"]
-
-API_PATHS: Final[dict[str, tuple[str, Api]]] = {
-    "/sns/jscode2session": ("GET", "code2session"),
-    "/sns/oauth2/access_token": ("GET", "access_token"),
-    "/cgi-bin/stable_token": ("POST", "stable_token"),
-    "/wxa/business/getuserphonenumber": ("POST", "getuserphonenumber"),
-    "/wxa/checksession": ("GET", "checksession"),
-    "/wxa/resetusersessionkey": ("GET", "resetusersessionkey"),
-    "/wxa/getuserriskrank": ("POST", "getuserriskrank"),
-    "/wxa/msg_sec_check": ("POST", "msg_sec_check"),
-    "/wxa/media_check_async": ("POST", "media_check_async"),
-    "/wxa/getwxacodeunlimit": ("POST", "getwxacodeunlimit"),
-    "/wxa/generate_urllink": ("POST", "generate_urllink"),
-    "/cgi-bin/openapi/quota/get": ("POST", "quota_get"),
-    "/cgi-bin/openapi/rid/get": ("POST", "rid_get"),
-    "/cgi-bin/clear_quota/v2": ("POST", "clear_quota"),
-}
-
+_RID: Final = re.compile(r"rid: ([0-9a-f-]+)")
 _ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 _PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
 _VERDICTS: Final = {
@@ -80,8 +36,6 @@ _VERDICTS: Final = {
     "可疑": ("review", 21000),
 }
 _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
-_REMEMBERED_CALLS: Final = 1000
-_RID: Final = re.compile(r"rid: ([0-9a-f-]+)")
 _USUAL_QUOTA: Final = 1_000_000
 _CLEARED_A_MONTH: Final = 10
 _LONGEST_URL_LINK: Final = 30
@@ -90,161 +44,39 @@ _LONGEST_QUERY: Final = 512
 LOGINS_A_MINUTE: Final = 100
 """How often a person may log in to an app with codes of `wx.login`."""
 
+Answer = dict[str, Any] | DrawnCode
+Handler = Callable[["Simulator", Call], Answer]
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call received."""
-
-    api: Api
-    app_id: str | None
-    """The calling app; None if unknown."""
-    query: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises: CallRefused."""
-        try:
-            values = from_json(self.body)
-        except ValueError:
-            raise CallRefused(47001) from None
-        if not isinstance(values, dict):
-            raise CallRefused(47001)
-        return values
+API_PATHS: Final[dict[str, tuple[str, Api]]] = {}
+"""The method and the name of the API at each path."""
+HANDLERS: Final[dict[Api, Handler]] = {}
 
 
-class Simulator:
-    """The simulated WeChat, without HTTP.
+def _api(name: Api, method: str, path: str) -> Callable[[Handler], Handler]:
+    def add(handler: Handler) -> Handler:
+        API_PATHS[path] = method, name
+        HANDLERS[name] = handler
+        return handler
 
-    Args:
-        clock: Seconds since the epoch.
-        takes_names: Whether any plain name works as a code. The real WeChat has no such codes.
-    """
+    return add
 
-    def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
-        self._clock = clock
-        self._takes_names = takes_names
-        self._codes: Codes[CodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40029)
-        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40013)
-        self._session_keys = IssuedSessionKeys(clock)
-        self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
-        self._today: Counter[tuple[int, str, Api]] = Counter()
-        self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
-        self.visitors: dict[tuple[str, str], Visitor] = {}
-        """By person and app, the person's state at WeChat's own pages of the app."""
-        self.faults = Faults()
-        self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
-        """The latest calls received."""
-        self.verdicts: deque[tuple[PushRequest, dict[str, Any]]] = deque(maxlen=_REMEMBERED_CALLS)
-        """The verdicts on pictures that are to be pushed, the oldest first."""
-        self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
-        """The latest refused calls by their rid, each with its time and its answer."""
-        self._cleared: Counter[tuple[str, str]] = Counter()
-        """How often each app's quotas were cleared, by month."""
-        self._minute = 0
-        self._this_minute: Counter[tuple[Api, str]] = Counter()
-        """Calls by API and person within `_minute`."""
-        self._apis: dict[Api, Callable[[Call], dict[str, Any] | DrawnCode]] = {
-            "code2session": self._code2session,
-            "access_token": self._oauth_access_token,
-            "stable_token": self._stable_token,
-            "getuserphonenumber": self._phone_number,
-            "checksession": self._check_session,
-            "resetusersessionkey": self._reset_session_key,
-            "getuserriskrank": self._risk_rank,
-            "msg_sec_check": self._check_text,
-            "media_check_async": self._check_picture,
-            "getwxacodeunlimit": self._mini_program_code,
-            "generate_urllink": self._url_link,
-            "quota_get": self._quota,
-            "rid_get": self._rid,
-            "clear_quota": self._clear_quota,
-        }
 
-    def now(self) -> int:
-        """Seconds since the epoch."""
-        return int(self._clock())
-
-    # Controls, which the real WeChat does not have.
-
-    def make_code(self, request: CodeRequest) -> str:
-        """A code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK: single-use."""
-        is_long = APP_KINDS[request.app_id] in ("website", "mobile_app")
-        return self._codes.make(request, lasts=LONG_CODE_LIFETIME if is_long else CODE_LIFETIME)
-
-    def make_phone_code(self, request: PhoneCodeRequest) -> str:
-        """A code as the phone button gives it: single-use, valid for five minutes."""
-        return self._phone_codes.make(request)
-
-    def seal(self, request: SealRequest) -> dict[str, str]:
-        """`encryptedData` and `iv` as `wx` gives them. Raises: KeyError, for a person who has never logged in."""
-        watermark = {"timestamp": self.now(), "appid": request.app_id}
-        openid = openid_of(request.person, request.app_id)
-        return self._session_keys.seal(openid, {"watermark": watermark, **request.data})
-
-    def push_message(self, request: PushRequest) -> dict[str, Any]:
-        """The push message of an event about a person."""
-        openid = openid_of(request.person, request.app_id)
-        return make_message(openid, request.event, request.revoke_info, app_id=request.app_id, now=self.now())
-
-    def pay(self, request: PayRequest) -> tuple[int, tuple[PushRequest, dict[str, Any]] | None]:
-        """The errCode of a payment on the phone and, if it succeeds, the notice to push."""
-        openid = openid_of(request.person, request.app_id)
-        errcode, order = judge(request, openid, self._session_keys)
-        if order is None:
-            return errcode, None
-        fields = delivery_of(order, openid, now=self.now())
-        message = make_event(DELIVER, fields, app_id=request.app_id, now=self.now())
-        format = self._accounts[request.app_id].push_format
-        notice = PushRequest(person=request.person, app_id=request.app_id, event=DELIVER, format=format)
-        return errcode, (notice, message)
-
-    def fail(self, api: Api, **fault: Any) -> None:
-        """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
-        self.faults.add(FaultRequest(api=api, **fault))
-
-    def account(self, app_id: str) -> Account:
-        """The state of an app's account, which callers may change."""
-        return self._accounts[app_id]
-
-    def calls_of(self, api: Api) -> list[Call]:
-        """The latest calls of an API."""
-        return [call for call in self.calls if call.api == api]
-
-    # Calls, as to the real WeChat.
-
-    def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest | None]:
-        """Record a call. Returns the call, and its fault, if any."""
-        call = Call(api, self._app_of(api, query, body), query, body)
-        self.calls.append(call)
-        return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api)
+class Simulator(Accounts):
+    """The simulated WeChat, without HTTP: one method for each API."""
 
     def answer(self, call: Call) -> dict[str, Any] | DrawnCode:
         """The right answer."""
         try:
-            return self._apis[call.api](call)
+            return HANDLERS[call.api](self, call)
         except CallRefused as refusal:
             answer = refusal.answer()
             if (rid := _RID.search(answer["errmsg"])) is not None:
                 self._refused[rid[1]] = self._clock(), call, answer
-                while len(self._refused) > _REMEMBERED_CALLS:
+                while len(self._refused) > REMEMBERED_CALLS:
                     del self._refused[next(iter(self._refused))]
             return answer
 
-    def _app_of(self, api: Api, query: Mapping[str, str], body: bytes) -> str | None:
-        if api in ("code2session", "access_token"):
-            return query.get("appid")
-        if api == "stable_token":
-            try:
-                app_id = Call(api, None, query, body).json.get("appid")
-            except CallRefused:
-                return None
-            return app_id if isinstance(app_id, str) else None
-        if api == "clear_quota":
-            return dict(parse_qsl(body.decode(errors="replace"))).get("appid")
-        token = query.get("access_token", "")
-        return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
-
+    @_api("code2session", "GET", "/sns/jscode2session")
     def _code2session(self, call: Call) -> dict[str, Any]:
         account, request = self._spent(call, call.query.get("js_code", ""))
         openid = openid_of(request.person, account.app_id)
@@ -253,6 +85,7 @@ class Simulator:
             **_ids(request.person, request, account),
         }
 
+    @_api("access_token", "GET", "/sns/oauth2/access_token")
     def _oauth_access_token(self, call: Call) -> dict[str, Any]:
         account, request = self._spent(call, call.query.get("code", ""))
         is_real = request.snapshot in (None, "false_alarm")
@@ -288,6 +121,7 @@ class Simulator:
             return account, CodeRequest(person=code, app_id=account.app_id)
         raise CallRefused(40029)
 
+    @_api("stable_token", "POST", "/cgi-bin/stable_token")
     def _stable_token(self, call: Call) -> dict[str, Any]:
         values = call.json
         account = self._account_of(values.get("appid"), values.get("secret"))
@@ -298,10 +132,11 @@ class Simulator:
         self._count(account, call.api)
         return self.access_tokens[account.app_id].hand_out(force=values.get("force_refresh") is True)
 
+    @_api("getuserphonenumber", "POST", "/wxa/business/getuserphonenumber")
     def _phone_number(self, call: Call) -> dict[str, Any]:
         account = self._account_with_token(call)
         values = call.json
-        code, openid = _text(values, "code"), values.get("openid")
+        code, openid = text_in(values, "code"), values.get("openid")
         if not code:
             raise CallRefused(41008)
         if openid is not None and account.openid_check == "refused":
@@ -324,6 +159,7 @@ class Simulator:
         watermark = {"timestamp": self.now(), "appid": watermark_app_id}
         return _ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
 
+    @_api("checksession", "GET", "/wxa/checksession")
     def _check_session(self, call: Call) -> dict[str, Any]:
         self._account_with_token(call)
         if call.query.get("sig_method") != "hmac_sha256":
@@ -332,6 +168,7 @@ class Simulator:
             raise CallRefused(87009)
         return _ok()
 
+    @_api("resetusersessionkey", "GET", "/wxa/resetusersessionkey")
     def _reset_session_key(self, call: Call) -> dict[str, Any]:
         openid = call.query.get("openid", "")
         if self._session_keys.current(openid) is None:
@@ -340,35 +177,38 @@ class Simulator:
         self._check_session(call)
         return _ok(openid=openid, session_key=self._session_keys.reset(openid))
 
+    @_api("getuserriskrank", "POST", "/wxa/getuserriskrank")
     def _risk_rank(self, call: Call) -> dict[str, Any]:
         account = self._account_with_token(call, errcode_over_quota=9410009)
         values = call.json
-        if _text(values, "appid") != account.app_id:
+        if text_in(values, "appid") != account.app_id:
             raise CallRefused(40013)
-        if values.get("scene") not in (0, 1) or not _text(values, "client_ip"):
+        if values.get("scene") not in (0, 1) or not text_in(values, "client_ip"):
             raise CallRefused(47001)
         person = self._active_person(values, account)
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
-    def _check_text(self, call: Call) -> dict[str, Any]:
+    @_api("msg_sec_check", "POST", "/wxa/msg_sec_check")
+    def _checktext_in(self, call: Call) -> dict[str, Any]:
         account = self._account_with_token(call)
         values = call.json
-        content = _text(values, "content")
+        content = text_in(values, "content")
         if values.get("version") != 2 or values.get("scene") not in (1, 2, 3, 4) or not content:
             raise CallRefused(47001)
         if _ESCAPE.search(call.body):
             raise CallRefused(47001)  # the real WeChat does not decode \uXXXX, and would check the escapes themselves
         self._active_person(values, account)
-        text = content + _text(values, "nickname")
+        text = content + text_in(values, "nickname")
         suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
         verdict = {"suggest": suggest, "label": label}
         detail = [{"strategy": "content_model", "errcode": 0, **verdict, "prob": 90}]
         return _ok(detail=detail, trace_id=secrets.token_hex(16), result=verdict)
 
+    @_api("media_check_async", "POST", "/wxa/media_check_async")
     def _check_picture(self, call: Call) -> dict[str, Any]:
         account = self._account_with_token(call)
         values = call.json
-        is_url = _text(values, "media_url").startswith(("http://", "https://"))
+        is_url = text_in(values, "media_url").startswith(("http://", "https://"))
         wanted = values.get("version"), values.get("media_type")
         if not is_url or wanted not in ((2, 1), (2, 2)) or values.get("scene") not in (1, 2, 3, 4):
             raise CallRefused(47001)
@@ -379,6 +219,7 @@ class Simulator:
             self.verdicts.append((PushRequest(person=person, app_id=account.app_id, event=CHECKED), message))
         return _ok(trace_id=trace_id)
 
+    @_api("getwxacodeunlimit", "POST", "/wxa/getwxacodeunlimit")
     def _mini_program_code(self, call: Call) -> DrawnCode:
         account = self._account_with_token(call)
         try:
@@ -389,6 +230,7 @@ class Simulator:
         self._count_in_minute(call.api, account.app_id, at_most=PICTURES_A_MINUTE, errcode=45009)
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
 
+    @_api("generate_urllink", "POST", "/wxa/generate_urllink")
     def _url_link(self, call: Call) -> dict[str, Any]:
         account = self._account_with_token(call)
         values = call.json
@@ -399,24 +241,26 @@ class Simulator:
             raise CallRefused(40097)
         if env == "release" and not account.pages:
             raise CallRefused(85079)
-        if env == "release" and _text(values, "path") not in account.pages:
+        if env == "release" and text_in(values, "path") not in account.pages:
             raise CallRefused(40165)
-        if len(_text(values, "query")) > _LONGEST_QUERY:
+        if len(text_in(values, "query")) > _LONGEST_QUERY:
             raise CallRefused(40212)
         return _ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
 
+    @_api("quota_get", "POST", "/cgi-bin/openapi/quota/get")
     def _quota(self, call: Call) -> dict[str, Any]:
         account = self._account_with_token(call)
-        api = API_PATHS.get(_text(call.json, "cgi_path"), (None, None))[1]
+        api = API_PATHS.get(text_in(call.json, "cgi_path"), (None, None))[1]
         if api is None:
             raise CallRefused(76021)
         used = self._today[day_of(self._clock()), account.app_id, api]
         limit = account.daily_quota.get(api, _USUAL_QUOTA)
         return _ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
+    @_api("rid_get", "POST", "/cgi-bin/openapi/rid/get")
     def _rid(self, call: Call) -> dict[str, Any]:
         account = self._account_with_token(call)
-        refused = self._refused.get(_text(call.json, "rid"))
+        refused = self._refused.get(text_in(call.json, "rid"))
         if refused is None or refused[1].app_id != account.app_id:
             raise CallRefused(76003)
         at, asked, answer = refused
@@ -432,6 +276,7 @@ class Simulator:
             }
         )
 
+    @_api("clear_quota", "POST", "/cgi-bin/clear_quota/v2")
     def _clear_quota(self, call: Call) -> dict[str, Any]:
         form = dict(parse_qsl(call.body.decode(errors="replace")))
         account = self._account_of(form.get("appid"), form.get("appsecret"))
@@ -446,60 +291,6 @@ class Simulator:
                 del self._today[day, app_id, api]
         return _ok()
 
-    def _account_of(self, app_id: object, secret: object) -> Account:
-        """The account of the app with this secret. Raises: CallRefused."""
-        if not app_id:
-            raise CallRefused(41002)
-        if not secret:
-            raise CallRefused(41004)
-        account = self._accounts.get(app_id) if isinstance(app_id, str) else None
-        if account is None:
-            raise CallRefused(40013)
-        if secret != SECRETS[account.app_id]:
-            raise CallRefused(40125)
-        if account.is_frozen:
-            raise CallRefused(40243)
-        return account
-
-    def _account_with_token(self, call: Call, *, errcode_over_quota: int = 45009) -> Account:
-        """The account of the app whose access token the call has. Raises: CallRefused."""
-        token = call.query.get("access_token", "")
-        if not token:
-            raise CallRefused(41001)
-        if call.app_id is None:
-            raise CallRefused(40014)
-        self.access_tokens[call.app_id].check(token)
-        account = self._accounts[call.app_id]
-        if call.api in account.denied:
-            raise CallRefused(48001)
-        self._count(account, call.api, errcode_over_quota=errcode_over_quota)
-        return account
-
-    def _count(self, account: Account, api: Api, *, errcode_over_quota: int = 45009) -> None:
-        today = (day_of(self._clock()), account.app_id, api)
-        self._today[today] += 1
-        if self._today[today] > account.daily_quota.get(api, self._today[today]):
-            raise CallRefused(errcode_over_quota)
-
-    def _count_in_minute(self, api: Api, whose: str, *, at_most: int, errcode: int) -> None:
-        minute = int(self._clock() // 60)
-        if minute != self._minute:
-            self._minute, self._this_minute = minute, Counter()
-        self._this_minute[api, whose] += 1
-        if self._this_minute[api, whose] > at_most:
-            raise CallRefused(errcode)
-
-    def _active_person(self, values: Mapping[str, Any], account: Account) -> str:
-        openid = _text(values, "openid")
-        self._check_openid(openid, account)
-        return self._session_keys.active_person(openid)
-
-    def _check_openid(self, openid: object, account: Account) -> None:
-        if not isinstance(openid, str) or not openid.startswith("o"):
-            raise CallRefused(40003)
-        if not openid.startswith(openid_prefix(account.app_id)):
-            raise CallRefused(43104)
-
 
 def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
     ids = {"openid": openid_of(person, account.app_id)}
@@ -508,24 +299,6 @@ def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
 
 def _ok(**values: Any) -> dict[str, Any]:
     return {"errcode": 0, "errmsg": "ok", **values}
-
-
-def _code_in(call: Call) -> str:
-    if call.api in ("code2session", "access_token"):
-        return call.query.get("js_code" if call.api == "code2session" else "code", "")
-    if call.api != "getuserphonenumber":
-        return ""
-    try:
-        return _text(call.json, "code")
-    except CallRefused:
-        return ""
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name, "")
-    if not isinstance(value, str):
-        raise CallRefused(47001)
-    return value
 
 
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
