@@ -22,8 +22,7 @@ from wxauth.server.housekeeping.rows import ENDED_SESSIONS, lap_page
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.login.refresh_rows import rotate_refresh_token
 from wxauth.server.service.resealing import reseal
-from wxauth.server.sessions.lifetimes import Lifetimes
-from wxauth.server.sessions.refresh_tokens import RefreshToken
+from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshToken
 
 SESSIONS = 1_000_000
 USERS = 200_000

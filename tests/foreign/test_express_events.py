@@ -20,7 +20,7 @@ from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.signatures import new_webhook_secret, shown_secret, signed_headers
+from wxauth.server.events.sending import new_webhook_secret, shown_secret, signed_headers
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from fastapi import Depends
 from pydantic import ValidationError
 
 from wxauth.errors import (
@@ -30,6 +31,7 @@ from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.setting_types import is_below
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import invalid_request
 from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.errcodes import what_to_change
@@ -179,3 +181,7 @@ def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
 
 def _value(known: KnownApp, name: str) -> Any:
     return getattr(known.app if name in AppFields.model_fields else known, name)
+
+
+AppsDep = Annotated[Apps, Depends(provide(Apps))]
+ManagedAppsDep = Annotated[ManagedApps, Depends(provide(ManagedApps))]

@@ -1,4 +1,4 @@
-"""`/v1/admin/apps`: administrators list, add, change and remove apps."""
+"""Apps: administrators list, add, change and remove them, and people list those in which they are known."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,11 +24,13 @@ from wxauth.server.apps.bodies import (
     AppRequest,
     app_answer,
 )
-from wxauth.server.apps.dependencies import AppsDep, ManagedAppsDep
+from wxauth.server.apps.managing import AppsDep, ManagedAppsDep
 from wxauth.server.apps.registry import KnownApp
 from wxauth.server.core.setting_types import AppId
-from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.dependencies import SettingsDep
+from wxauth.server.users.bodies import OwnIdentitiesAnswer
+from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep
+from wxauth.server.users.user_rows import identities_of
+from wxauth.server.web.dependencies import DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import Items, all_of
 from wxauth.server.wechat.api import WeChatTokensDep
@@ -110,3 +112,20 @@ async def change_app(
 async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsDep, app_id: AppId) -> None:
     """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions remain."""
     await managed.remove(app_id, by=administrator)
+
+
+@router.get("/v1/me/identities", summary=Title("List my identities", "查看我的微信身份"), tag="me")
+async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
+    """The caller's openids in each app, the oldest first."""
+    identities = await identities_of(database, caller.user.id)
+    return {
+        "items": [
+            {
+                "app_id": identity.app_id,
+                "openid": identity.openid,
+                "kind": apps.kind_of(identity.app_id),
+                "created_at": identity.created_at,
+            }
+            for identity in identities
+        ]
+    }

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.problems import preferred_language
-from wxauth.server.apps.dependencies import AppsDep, ManagedAppsDep
+from wxauth.server.apps.managing import AppsDep, ManagedAppsDep
 from wxauth.server.apps.routes import NO_SUCH_APP
 from wxauth.server.checks.doctor import examine, examine_app
 from wxauth.server.checks.result import CheckLevel, CheckResult

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
-from wxauth.server.apps.dependencies import AppsDep
+from wxauth.server.apps.managing import AppsDep
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients import clients
 from wxauth.server.clients.bodies import (
@@ -17,9 +17,9 @@ from wxauth.server.clients.bodies import (
     client_answer,
     new_client_answer,
 )
-from wxauth.server.clients.dependencies import NameResolverDep
 from wxauth.server.clients.models import AddedClient
 from wxauth.server.clients.rows import all_clients
+from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.clients.uris import URI_RULE
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep

@@ -12,12 +12,16 @@ from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateL
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.client_limits import ClientLimits, ClientOperation
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
-from wxauth.server.clients.dependencies import ClientLimitsDep
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.receivers import NameResolver
 from wxauth.server.web.answers import Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
+
+NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
+ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
+
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {

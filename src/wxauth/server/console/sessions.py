@@ -36,8 +36,7 @@ from wxauth.server.limits.turns import Turns
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refresh_rows import RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.lifetimes import Lifetimes
-from wxauth.server.sessions.refresh_tokens import RefreshTokens
+from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.users.standing import lock_standing

@@ -17,7 +17,7 @@ from datetime import datetime
 from struct import pack_into, unpack_from
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 from zlib import crc32
 
@@ -28,7 +28,7 @@ from pydantic_core import from_json, to_json
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.connections import Connections
 from wxauth.server.core.logs import LogInterval, get_logger, message_of
-from wxauth.server.core.statements import Statement, T_co
+from wxauth.server.core.statements import Nothing, Statement, T_co
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -669,3 +669,25 @@ def _dsn_of_each_host(parts: SplitResult, query: dict[str, str]) -> list[str]:
         urlunsplit(parts._replace(query=urlencode({**query, "host": host, "port": port})))
         for host, port in zip(hosts, ports, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Deletes the rows of a table in which a column is before a value."""
+
+    statement: Statement[Nothing]
+
+    @classmethod
+    def of(cls, table: str, *, key: str, by: str) -> Self:
+        """The sweep of a table by an indexed column."""
+        return cls(
+            Statement[Nothing](f"""
+DELETE FROM {table} WHERE {key} = ANY (ARRAY(
+    SELECT {key} FROM {table} WHERE {by} < :before ORDER BY {by} LIMIT :size FOR UPDATE SKIP LOCKED))
+""")  # noqa: S608 - put together from constants
+        )
+
+    async def __call__(self, database: Database, *, before: Any, size: int) -> int:
+        """Delete at most `size` rows, the oldest first. Returns how many."""
+        async with database.begin() as transaction:
+            return await transaction.run(self.statement, before=before, size=size)

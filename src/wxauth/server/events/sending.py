@@ -1,8 +1,12 @@
-"""Sends one message to somebody else's server, and reports how that went."""
+"""Sends one message to somebody else's server, signed as Standard Webhooks 1.0.0 says, and reports how that went."""
 
 import asyncio
+import hmac
+import secrets
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Final
 
@@ -52,3 +56,29 @@ async def send(
         return Answer(None, milliseconds, error)
     await response.aclose()  # the body does not matter: the status is known
     return Answer(response.status_code, milliseconds, retry_after=response.headers.get("Retry-After"))
+
+
+SECRET_BYTES: Final = 32
+_PREFIX: Final = "whsec_"
+
+
+def new_webhook_secret() -> bytes:
+    """A secret to sign a webhook's messages with."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def shown_secret(secret: bytes) -> str:
+    """A secret in the form that the receiver's library accepts."""
+    return _PREFIX + b64encode(secret).decode()
+
+
+def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
+    """The headers of a message, with one signature per key."""
+    timestamp = str(int(now.timestamp()))
+    signed = b".".join((message_id.encode(), timestamp.encode(), body))
+    signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }

@@ -33,8 +33,7 @@ from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.backchannel_rows import LeasedLogout
 from wxauth.server.events.feed_bodies import event_for_siblings
 from wxauth.server.events.models import Webhook
-from wxauth.server.events.sending import LEASE, Answer, send
-from wxauth.server.events.signatures import signed_headers
+from wxauth.server.events.sending import LEASE, Answer, send, signed_headers
 from wxauth.server.events.webhook_rows import (
     DeliveryOutcome,
     DeliveryState,

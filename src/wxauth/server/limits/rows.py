@@ -5,9 +5,8 @@ from typing import Final
 
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.sweep_rows import Sweep
 
 
 class _Attempt(SQLModel):

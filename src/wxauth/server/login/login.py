@@ -38,8 +38,7 @@ from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rot
 from wxauth.server.phones.phones import Phones
 from wxauth.server.session_keys.rows import keep_key
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.lifetimes import app_session_lifetimes
-from wxauth.server.sessions.refresh_tokens import RefreshTokens
+from wxauth.server.sessions.refresh_tokens import RefreshTokens, app_session_lifetimes
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.account import Caller
 from wxauth.server.users.consents import give_consents, missing_from

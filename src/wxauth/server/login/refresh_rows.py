@@ -14,8 +14,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import SYSTEM, Actor
 from wxauth.server.core.users import USER, UserInSession, UserStatus
-from wxauth.server.sessions.lifetimes import Lifetimes
-from wxauth.server.sessions.refresh_tokens import RefreshToken
+from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshToken
 from wxauth.server.sessions.rows import NO_ADDRESS, EndReason, end_session
 
 Rotated = TypeVar("Rotated", bound="RotatedSession")

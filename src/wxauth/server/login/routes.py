@@ -28,7 +28,7 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
-from wxauth.server.apps.dependencies import AppsDep
+from wxauth.server.apps.managing import AppsDep
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.login.bodies import (
@@ -43,8 +43,8 @@ from wxauth.server.login.bodies import (
 from wxauth.server.login.entering import Asked
 from wxauth.server.login.login import LoginLimiter, Logins
 from wxauth.server.pictures.avatars import Avatars
-from wxauth.server.session_keys.dependencies import SessionKeysDep
-from wxauth.server.sessions.dependencies import RefreshTokensDep
+from wxauth.server.session_keys.session_keys import SessionKeysDep
+from wxauth.server.sessions.refresh_tokens import RefreshTokensDep
 from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
 from wxauth.server.web.dependencies import ClockDep, SettingsDep, VerifierDep, provide

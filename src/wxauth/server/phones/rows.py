@@ -11,10 +11,9 @@ import asyncpg
 from sqlmodel import SQLModel
 
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.sweep_rows import Sweep
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
 from wxauth.server.users.merging import Merged, link_by_phone

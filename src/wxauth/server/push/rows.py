@@ -4,9 +4,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from wxauth.errors import InvalidSignature
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.sweep_rows import Sweep
 from wxauth.server.wechat.push import PushSignature
 
 MESSAGES_KEPT: Final = timedelta(days=30)

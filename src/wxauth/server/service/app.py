@@ -30,7 +30,6 @@ from wxauth.errors import (
 )
 from wxauth.guard import BearerGuard
 from wxauth.problems import REQUEST_ID_KEY, problem_response
-from wxauth.server.apps import identity_routes
 from wxauth.server.apps import routes as app_routes
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks import routes as check_routes
@@ -91,7 +90,6 @@ _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
     leaving_routes.router,
-    identity_routes.router,
     own_data_routes.router,
     profile_routes.router,
     phone_routes.router,

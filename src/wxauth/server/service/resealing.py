@@ -22,7 +22,7 @@ from wxauth.server.checks.sealed import (
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, EventType, record_event
-from wxauth.server.events.signatures import new_webhook_secret
+from wxauth.server.events.sending import new_webhook_secret
 from wxauth.server.events.webhook_rows import disable_webhook, replace_secrets, sealed_otherwise
 from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_key, store_keys
 from wxauth.server.phones.rows import answers_sealed_otherwise, delete_answer, replace_answer

@@ -1,16 +1,18 @@
-"""Refresh tokens: derived, so that none is stored in the database, and a forged one costs no query.
-
-`wxr_` + base64url of session id (16 bytes), generation (4 bytes, big-endian) and their HMAC-SHA256.
-"""
+"""Refresh tokens, and how long a session that they continue may last."""
 
 import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NamedTuple
 from uuid import UUID
 
+from fastapi import Depends
+
 from wxauth.server.core.sealing import derive_key
+from wxauth.server.core.settings import Settings
+from wxauth.server.web.dependencies import provide
 
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
@@ -56,3 +58,39 @@ class RefreshTokens:
         if not any(hmac.compare_digest(mac, hmac.digest(key, signed, "sha256")) for key in self._keys):
             return None
         return RefreshToken(UUID(bytes=signed[:_ID_BYTES]), int.from_bytes(signed[_ID_BYTES:], "big"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """How long a session lasts, in seconds."""
+
+    unused: int
+    at_most: int
+    reuse_grace: int
+    """For how long a rotated token still gets its successor."""
+
+    @property
+    def unrefreshed(self) -> int:
+        """How long a new session lasts if it is never refreshed."""
+        return min(self.unused, self.at_most)
+
+
+def app_session_lifetimes(settings: Settings) -> Lifetimes:
+    """The lifetimes of a session in an app."""
+    return Lifetimes(
+        unused=settings.refresh_token_ttl,
+        at_most=settings.session_max_age,
+        reuse_grace=settings.refresh_reuse_grace,
+    )
+
+
+def website_session_lifetimes(settings: Settings) -> Lifetimes:
+    """The lifetimes of a website's session."""
+    return Lifetimes(
+        unused=settings.web_session_ttl,
+        at_most=settings.web_session_max_age,
+        reuse_grace=settings.refresh_reuse_grace,
+    )
+
+
+RefreshTokensDep = Annotated[RefreshTokens, Depends(provide(RefreshTokens))]

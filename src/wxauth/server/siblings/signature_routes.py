@@ -16,17 +16,16 @@ from wxauth.errors import (
     WrongAppKind,
     WxAuthError,
 )
-from wxauth.server.apps.dependencies import AppsDep
+from wxauth.server.apps.managing import AppsDep
 from wxauth.server.clients.client_limits import ClientOperation
 from wxauth.server.clients.clients import check_client, is_client_name
-from wxauth.server.clients.dependencies import ClientLimitsDep
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.rows import Secrets
-from wxauth.server.clients.service_clients import FOR_COUNTED_CLIENT, basic_credentials
+from wxauth.server.clients.service_clients import FOR_COUNTED_CLIENT, ClientLimitsDep, basic_credentials
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
-from wxauth.server.session_keys.dependencies import SessionKeysDep
 from wxauth.server.session_keys.rows import KeyOfLogin
+from wxauth.server.session_keys.session_keys import SessionKeysDep
 from wxauth.server.siblings.bodies import SignatureAnswer, SignatureRequest
 from wxauth.server.siblings.rows import client_and_keys
 from wxauth.server.users.admin_routes import NO_SUCH_USER

@@ -25,7 +25,7 @@ from wxauth.server.core.receiver_transport import USER_AGENT
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES
-from wxauth.server.events.signatures import signed_headers
+from wxauth.server.events.sending import signed_headers
 from wxauth.server.login.login_rows import Welcome
 from wxauth.server.moving.lines import ExternalId
 from wxauth.server.profile.bodies import Nickname

@@ -10,9 +10,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.sweep_rows import Sweep
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.websites.rows import lock_with_user
 

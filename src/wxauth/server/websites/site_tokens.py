@@ -23,8 +23,7 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
-from wxauth.server.sessions.lifetimes import Lifetimes, website_session_lifetimes
-from wxauth.server.sessions.refresh_tokens import RefreshTokens
+from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshTokens, website_session_lifetimes
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import challenge_of
