@@ -2,8 +2,9 @@
 
 import asyncio
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import field
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,8 @@ MAX_FILE: Final = 2 * 1024 * 1024
 UPLOADS: Final = 64
 """How many uploads this process accepts at once: up to 132 MiB wait to be decoded."""
 UPLOADS_OF_ONE_USER: Final = 8
+UPLOADS_OF_ONE_SESSION: Final = 4
+"""A stolen token leaves places to its owner."""
 
 _ID_BYTES: Final = 16
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
@@ -61,6 +64,12 @@ class Avatars:
             of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
         ),
     )
+    _of_sessions: Places[UUID] = field(
+        init=False,
+        default_factory=lambda: Places[UUID](
+            of_one=UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
+        ),
+    )
     _turns: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)
     _executor: ThreadPoolExecutor = field(
         init=False, default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
@@ -73,9 +82,11 @@ class Avatars:
         """Whether a URL is that of one of our pictures, even a deleted one. Only an upload can set such a URL."""
         return url is not None and url.startswith(self._base_url)
 
-    def upload(self, user_id: UUID) -> AbstractContextManager[None]:
+    @contextmanager
+    def upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
         """Reserve one of the places for uploads while the block runs. Raises: RateLimited."""
-        return self._uploads.place(user_id)
+        with self._of_sessions.place(session_id), self._uploads.place(user_id):
+            yield
 
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
         """Replace a user's picture and its URL, and return the changed user.

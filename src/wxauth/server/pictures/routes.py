@@ -60,7 +60,7 @@ async def change_my_avatar(
     `name: 'file'`. It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at
     most 512 pixels. After 20 pictures in an hour, the next is `rate_limited`.
     """
-    with avatars.upload(caller.user.id):
+    with avatars.upload(caller.user.id, caller.session_id):
         file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
         return user_answer(await avatars.replace(caller.user, file), settings.consents)
 
