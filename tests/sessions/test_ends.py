@@ -98,15 +98,22 @@ async def test_wxauths_routes_refuse_a_token_of_an_ended_session(
 @pytest.mark.own_database
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/logout"), ("DELETE", "/v1/me/sessions")])
 async def test_a_session_signed_out_during_an_erasure_ends_once(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, method: str, path: str
+    client: httpx.AsyncClient,
+    login: LogIn,
+    rows: asyncpg.Connection,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    method: str,
+    path: str,
 ) -> None:
     first, second = await login(), await login()
+    other = make_client(await make_services())  # in one replica, a person's requests that end sessions take turns
     async with rows.transaction():
         await rows.execute("SELECT FROM sessions FOR UPDATE")
         signing_out = create_task(client.request(method, path, headers=bearer(first)))
         await until_locked(rows)
         kept = second if path == "/v1/logout" else first
-        erasing = create_task(leave(client, kept))
+        erasing = create_task(leave(other, kept))
         await until_locked(rows, 2)
     assert [(await answer).status_code for answer in (signing_out, erasing)] == [204, 204]
     events = await rows.fetch(
