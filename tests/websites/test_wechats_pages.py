@@ -374,6 +374,20 @@ async def test_a_request_is_good_for_ten_presses_and_ten_minutes_after_each(
     assert (await browser.get(button)).status_code == 404
 
 
+@DOORS
+async def test_a_page_that_has_logged_somebody_in_may_do_so_again(
+    shop: Site, get_browser: GetBrowser, door: str
+) -> None:
+    browser = get_browser(door)
+    button = await browser.open()
+    sessions = []
+    for _ in range(2):  # the second time, the person has gone back from the site
+        location = await browser.come_back(await browser.allow(await browser.press(button)))
+        sessions.append(await tokens_for(shop, location))
+    for tokens in sessions:
+        assert (await shop.refresh(tokens)).status_code == 200
+
+
 async def test_of_presses_at_once_ten_pass(shop: Site, get_browser: GetBrowser) -> None:
     browser = get_browser()
     button = await browser.open()
