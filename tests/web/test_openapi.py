@@ -271,7 +271,8 @@ def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: 
             "/v1/admin/users/{user_id}",
             "patch",
             "invalid_request payload_too_large missing_token invalid_token token_expired insufficient_role not_found "
-            "last_admin login_too_old keys_unavailable storage_unavailable insufficient_scope internal_error",
+            "last_admin login_too_old rate_limited keys_unavailable storage_unavailable insufficient_scope "
+            "internal_error",
         ),
         (
             "/v1/me/phone",
