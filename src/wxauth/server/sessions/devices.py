@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import PlainSerializer
 
 # A sender chooses the text, and a list of sessions describes two hundred of them. So `(?>…)` takes the first of the
 # words that a pattern begins with, and no other: to look from each of them in turn is quadratic.
@@ -53,3 +55,7 @@ def describe_device(user_agent: str | None) -> str | None:
         found = ((pattern.search(text), browser) for pattern, browser in _BROWSERS)
         words += [f"{browser} {match[1]}" for match, browser in found if match][:1]
     return ", ".join(words) or None
+
+
+DescribedDevice = Annotated[str | None, PlainSerializer(describe_device, return_type=str | None)]
+"""A User-Agent, which answers describe."""

@@ -9,43 +9,52 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import id_range
 from wxauth.server.core.ip_addresses import IpNetwork
+from wxauth.server.core.models import Address
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import EventType
+from wxauth.server.sessions.devices import DescribedDevice
 from wxauth.server.sessions.rows import OPENED
+
+_USER_ID: Final = Field(schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]})
+_NICKNAME: Final = Field(schema_extra={"examples": ["小明"]})
+_DEVICE: Final = {"examples": ["iOS 17.1, WeChat 8.0.44"]}
+_IP: Final = {"examples": ["203.0.113.7"]}
 
 
 class ListedLogin(SQLModel):
-    """A login: a session, as it was when it was opened."""
+    """A login, as it was when its session was opened."""
 
-    id: UUID
-    user_id: UUID
-    nickname: str | None
-    app_id: str
-    client_id: str | None
-    """The website; None for a mini-program."""
-    opened_ip: object | None
-    """An address, as asyncpg reads it."""
-    opened_user_agent: str | None
-    created_at: datetime
-    revoked_at: datetime | None
+    session_id: UUID = Field(schema_extra={"examples": ["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"]})
+    at: datetime = Field(schema_extra={"examples": ["2026-11-20T10:02:00Z"]})
+    user_id: UUID = _USER_ID
+    nickname: str | None = _NICKNAME
+    app_id: str = Field(schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
+    client_id: str | None = Field(description="The website; null for a login in the mini-program.")
+    device: DescribedDevice = Field(description="Operating system, and WeChat or browser.", schema_extra=_DEVICE)
+    ip: Address = Field(description="The IP address; its network if it is old.", schema_extra=_IP)
+    ended_at: datetime | None = Field(description="When the session was ended; null if it was not.")
+
+    @property
+    def id(self) -> UUID:
+        """The session's id, by which logins are sorted."""
+        return self.session_id
 
 
 class Glimpse(SQLModel):
     """Who somebody is, in a line."""
 
-    id: UUID
-    nickname: str | None
-    avatar_url: str | None
-    app_id: str | None
-    """The app, the User-Agent and the address of the newest session."""
-    user_agent: str | None
-    ip: object | None
-    last_login_at: datetime
+    id: UUID = _USER_ID
+    nickname: str | None = _NICKNAME
+    avatar_url: str | None = Field(schema_extra={"examples": ["https://example.com/avatars/1.png"]})
+    app_id: str | None = Field(description="The app of the newest session; null if there is none.")
+    device: DescribedDevice = Field(description="The device of the newest session.", schema_extra=_DEVICE)
+    ip: Address = Field(description="The address of its last use.", schema_extra=_IP)
+    last_login_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +88,8 @@ _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDE
 
 def _finding(condition: str, order: str) -> Statement[ListedLogin]:
     return Statement[ListedLogin](f"""
-SELECT login.id, user_id, users.nickname, app_id, client_id, opened_ip, opened_user_agent, login.created_at, revoked_at
+SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, app_id, client_id,
+       opened_user_agent AS device, opened_ip AS ip, revoked_at AS ended_at
   FROM (SELECT id, user_id, app_id, client_id, {OPENED}, created_at, revoked_at FROM sessions) AS login
   JOIN users ON users.id = user_id
  WHERE {condition}
@@ -95,7 +105,7 @@ _OF_ALL: Final = _finding(
     "login.id < :before AND login.id >= :floor AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
 )
 _GLIMPSES: Final = Statement[Glimpse](f"""
-SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent, newest.ip, last_login_at
+SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
   FROM users LEFT JOIN LATERAL (
     SELECT app_id, user_agent, ip FROM sessions
      WHERE {one_and_id("sessions.user_id", "users.id")} ORDER BY user_id DESC, id DESC LIMIT 1
