@@ -19,9 +19,8 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.apps.models import SealedApp
 from wxauth.server.apps.registry import Apps, KnownApp, sealed_app, unsealed_app
-from wxauth.server.apps.rows import change_app, delete_app, is_name_of_site, lock_app, store_app
+from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger

@@ -10,8 +10,7 @@ from typing import Final, Literal
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable, UnknownApp
-from wxauth.server.apps.models import SealedApp
-from wxauth.server.apps.rows import stored_apps
+from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger

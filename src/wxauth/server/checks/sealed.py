@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from wxauth.server.apps.models import SealedApp
-from wxauth.server.apps.rows import stored_apps
+from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.checks.rows import some_phone_answers, some_session_keys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import (

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from wxauth.errors import WeChatBadResponse
-from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.managing import ManagedApps
 from wxauth.server.apps.registry import Apps, KnownApp
+from wxauth.server.apps.routes import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.cli.options import confirm, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.cli.resources import with_services

@@ -1,17 +1,21 @@
 """Routes for reverse proxies, for services that cannot use the guard, and for services that call WeChat themselves."""
 
+from datetime import datetime
 from string import ascii_letters, digits, punctuation
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, NotRequired
 from urllib.parse import parse_qsl, quote
 
 from fastapi import Depends
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from wxauth.errors import (
     FieldError,
     InsufficientRole,
     InvalidRequest,
+    InvalidToken,
     KeysUnavailable,
     PayloadTooLarge,
     Title,
@@ -19,14 +23,27 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.clients.service_clients import IntrospectingClientDep, WeChatTokenClientDep
-from wxauth.server.siblings import introspection
-from wxauth.server.siblings.bodies import IntrospectionAnswer, WeChatTokenAnswer
+from wxauth.server.core.claims import RESERVED_CLAIMS
+from wxauth.server.core.database import Database
+from wxauth.server.sessions.rows import user_in_session
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
-from wxauth.server.users.callers import AnyCallerDep, DeviceDep
+from wxauth.server.users.callers import AnyCallerDep, DeviceDep, sees_roles
 from wxauth.server.web.answers import WECHAT_FAILURES, Entails
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, EXAMPLE_SESSION_ID, EXAMPLE_USER_ID
+from wxauth.server.web.bodies import (
+    EXAMPLE_APP_ID,
+    EXAMPLE_OPENID,
+    EXAMPLE_SESSION_ID,
+    EXAMPLE_USER_ID,
+    ShownOpenid,
+    ShownSessionId,
+    ShownUserId,
+)
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.tokens.verifier import Verifier
+
+_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")
+_CLAIMS_OF_WEBSITES: Final = ("app_id", "scope")
 
 router = Router("siblings")
 
@@ -38,6 +55,39 @@ _ROLE: Final = "role"
 _MAX_PARAMETERS: Final = 32
 _MAX_FORM_FIELDS: Final = 128
 _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
+
+
+class IntrospectionAnswer(TypedDict):
+    """Whether an access token is valid. If it is, its claims follow (RFC 7662, section 2.2)."""
+
+    active: bool
+    token_type: NotRequired[Annotated[Literal["Bearer"], Field(examples=["Bearer"])]]
+    iss: NotRequired[Annotated[str, Field(examples=["https://auth.example.com"])]]
+    sub: NotRequired[Annotated[ShownUserId, Field(description="The user's id.")]]
+    aud: NotRequired[Annotated[str, Field(examples=["wxauth"])]]
+    exp: NotRequired[Annotated[int, Field(examples=[1795162500])]]
+    iat: NotRequired[Annotated[int, Field(examples=[1795161600])]]
+    jti: NotRequired[Annotated[str, Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])]]
+    client_id: NotRequired[
+        Annotated[str, Field(description="The mini-program's app_id, or a website's name.", examples=[EXAMPLE_APP_ID])]
+    ]
+    app_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id, in a website's token only.")]]
+    scope: NotRequired[Annotated[str, Field(description="The granted scopes, in a website's token only.")]]
+    sid: NotRequired[Annotated[ShownSessionId, Field(description="The session's id.")]]
+    openid: NotRequired[ShownOpenid]
+    roles: NotRequired[
+        Annotated[
+            list[str], Field(description="The user's current roles. Absent if there are none.", examples=[["admin"]])
+        ]
+    ]
+    external_id: NotRequired[Annotated[str, Field(description="The user's current external id. Absent if none.")]]
+
+
+class WeChatTokenAnswer(TypedDict):
+    """The token with which a service calls WeChat's server API for an app."""
+
+    access_token: Annotated[str, Field(description="512 characters or more.", examples=["88_kVQ1PSZ6XO7..."])]
+    expires_in: Annotated[int, Field(description="Seconds.", examples=[6871])]
 
 
 def _wrong_parameter() -> InvalidRequest:
@@ -147,7 +197,7 @@ async def introspect(
     The answer is only `{"active": false}` for anything else: an expired or forged token, one of a revoked session or a
     banned user, or a refresh token. The roles are the user's current ones.
     """
-    claims = await introspection.introspect(verifier, database, _token_in(await request.body()), now=clock())
+    claims = await _current_claims(verifier, database, _token_in(await request.body()), now=clock())
     return {"active": False} if claims is None else {**claims, "active": True, "token_type": "Bearer"}
 
 
@@ -174,6 +224,31 @@ async def read_wechat_token(
 def _in_header(value: str) -> str:
     # The WeChat client accepts only printable ASCII as an openid. Quoting keeps anything else out of the header.
     return quote(value, safe=_SAFE_IN_HEADER)
+
+
+async def _current_claims(
+    verifier: Verifier, database: Database, token: str, *, now: datetime
+) -> dict[str, Any] | None:
+    """A token's claims, with the user's current roles; None if it is not a valid access token.
+
+    A token signed by this service costs one indexed read, any other costs none.
+
+    Raises: KeysUnavailable.
+    """
+    try:
+        principal = await verifier.verify(token, now=now.timestamp())
+    except InvalidToken:
+        return None
+    user = await user_in_session(database, session_id=principal.session_id, user_id=principal.id, now=now)
+    if user is None:
+        return None
+    claims = {name: principal.claims[name] for name in _CLAIMS}
+    claims |= {name: principal.claims[name] for name in _CLAIMS_OF_WEBSITES if name in principal.claims}
+    if user.roles and sees_roles(principal):
+        claims["roles"] = user.roles
+    if user.external_id is not None:
+        claims["external_id"] = user.external_id
+    return claims | {name: value for name, value in principal.claims.items() if name not in RESERVED_CLAIMS}
 
 
 def _token_in(form: bytes) -> str:

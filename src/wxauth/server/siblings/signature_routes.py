@@ -1,11 +1,13 @@
 """`/v1/apps/{app_id}/signatures`: other services have data signed with a person's session_key."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, Self
+from uuid import UUID
 
 from fastapi import Depends
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 from starlette.requests import Request
+from typing_extensions import TypedDict
 
 from wxauth.errors import (
     AccountDisabled,
@@ -26,17 +28,20 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
 from wxauth.server.session_keys.rows import KeyOfLogin
 from wxauth.server.session_keys.session_keys import SessionKeysDep
-from wxauth.server.siblings.bodies import SignatureAnswer, SignatureRequest
 from wxauth.server.siblings.rows import client_and_keys
+from wxauth.server.siblings.user_routes import ShortText
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import VALIDATED_KEY, Router, invalid_request
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
 """Bytes of a body: JSON may write each byte of the data as six."""
+MAX_SIGNED: Final = 16 * 1024
+"""Bytes of data that are signed."""
 SIGNATURES: Final = Counter(
     "wxauth_signatures",
     "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",
@@ -46,8 +51,54 @@ SIGNATURES: Final = Counter(
 
 router = Router("siblings")
 
-_validate: Final = SignatureRequest.__pydantic_validator__.validate_json
 _NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
+
+
+def _short_enough(data: str) -> str:
+    if len(data.encode()) > MAX_SIGNED:
+        raise ValueError(f"Must have at most {MAX_SIGNED} bytes")
+    return data
+
+
+_Signed = Annotated[str, AfterValidator(_short_enough)]
+
+
+class SignatureRequest(BaseModel):
+    """What to sign, and with whose session_key: that of `openid`, or of `user_id`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"openid": EXAMPLE_OPENID, "data": '{"offerId":"1450000000","env":0}'}]},
+        hide_input_in_errors=True,
+    )
+
+    openid: ShortText | None = None
+    user_id: UUID | None = Field(default=None, description="Must have exactly one identity in the app.")
+    data: _Signed = Field(description="Up to 16,384 bytes of UTF-8. They are signed as they are.")
+    check_: StrictBool = Field(
+        default=False, alias="check", description="Whether WeChat is asked first if the session_key is valid."
+    )
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.openid is None) == (self.user_id is None):
+            raise ValueError("Must have either openid or user_id")
+        return self
+
+
+class SignatureAnswer(TypedDict):
+    """A signature with the session_key of this identity."""
+
+    signature: Annotated[
+        str,
+        Field(
+            description="HMAC-SHA256, 64 lower-case hexadecimal digits.",
+            examples=["654571f79995b2ce1e149e53c0a33dc39c0a74090db514261454e8dbe432aa0b"],
+        ),
+    ]
+    openid: ShownOpenid
+
+
+_validate: Final = SignatureRequest.__pydantic_validator__.validate_json
 
 
 class Signer(NamedTuple):
