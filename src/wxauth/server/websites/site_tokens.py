@@ -1,8 +1,9 @@
 """The tokens of a site: `/v1/token` exchanges codes and refresh tokens for them, `/v1/revoke` ends them."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -105,20 +106,7 @@ class SiteTokens:
         device_code = form.get("device_code")
         if device_code is None:
             raise invalid_oauth_request("device_code is missing")
-        now = self.clock()
-        await _ensure_keys(self.keys, self.issuer, now)
-        lifetimes = website_session_lifetimes(self.settings)
-        session_id = new_id(now)
-        code_hash = hash_of(device_code)
-        async with self.turns.turn(code_hash), self.database.begin() as transaction:
-            outcome = await redeem_device_code(
-                transaction,
-                code_hash,
-                client_id=client.name,
-                session_id=session_id,
-                expires_at=_end_of(lifetimes, now),
-                now=now,
-            )
+        outcome = await self._redeem(client, device_code, redeem_device_code)
         match outcome:
             case NotGranted.UNKNOWN | NotGranted.SPENT:
                 raise invalid_grant("there is no such device code of this client, or it has been used")
@@ -130,7 +118,7 @@ class SiteTokens:
                 raise OAuthError("expired_token", "nobody has decided in time")
             case NotGranted.DENIED:
                 raise OAuthError("access_denied", "the person has refused, or may not log in any more")
-        return await self._opened(client, session_id, outcome, lifetimes, now=now)
+        return outcome
 
     async def _for_code(self, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
         """Exchange an authorization code.
@@ -146,37 +134,27 @@ class SiteTokens:
         is_proved = challenge is not None or (verifier is None and client.pkce == "optional")
         if not is_proved or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
             raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
-        now = self.clock()
-        await _ensure_keys(self.keys, self.issuer, now)
-        lifetimes = website_session_lifetimes(self.settings)
-        session_id = new_id(now)
-        code_hash = hash_of(form["code"])
-        async with self.turns.turn(code_hash), self.database.begin() as transaction:
-            outcome = await redeem_code(
-                transaction,
-                code_hash,
-                client_id=client.name,
-                redirect_uri=form["redirect_uri"],
-                code_challenge=challenge,
-                session_id=session_id,
-                expires_at=_end_of(lifetimes, now),
-                now=now,
-            )
+        redeem = partial(redeem_code, redirect_uri=form["redirect_uri"], code_challenge=challenge)
+        outcome = await self._redeem(client, form["code"], redeem)
         if isinstance(outcome, NotGranted):
             if outcome is NotGranted.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
             raise invalid_grant("there is no such code of this client, redirect_uri and code_verifier, or it is over")
-        return await self._opened(client, session_id, outcome, lifetimes, now=now)
+        return outcome
 
-    async def _opened(
-        self,
-        client: Client,
-        session_id: UUID,
-        granted: Granted,
-        lifetimes: Lifetimes,
-        *,
-        now: datetime,
-    ) -> dict[str, Any]:
+    async def _redeem(
+        self, client: Client, code: str, redeem: Callable[..., Awaitable[Granted | NotGranted]]
+    ) -> dict[str, Any] | NotGranted:
+        """The tokens for a code that `redeem` accepts, or why there are none."""
+        now, code_hash = self.clock(), hash_of(code)
+        await _ensure_keys(self.keys, self.issuer, now)
+        session_id, ends_at = new_id(now), _end_of(website_session_lifetimes(self.settings), now)
+        async with self.turns.turn(code_hash), self.database.begin() as transaction:
+            granted = await redeem(
+                transaction, code_hash, client_id=client.name, session_id=session_id, expires_at=ends_at, now=now
+            )
+        if isinstance(granted, NotGranted):
+            return granted
         count_redeemed(self.numbers, granted.door, now=now)
         fields = {"user_id": granted.user.id, "app_id": granted.user.app_id, "session_id": session_id}
         log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
@@ -189,7 +167,7 @@ class SiteTokens:
             nonce=granted.nonce,
             authenticated_at=granted.authenticated_at,
             authenticated_by=granted.authenticated_by,
-            expires_at=_end_of(lifetimes, now),
+            expires_at=ends_at,
         )
         return await self._tokens_of(session, now=now)
 
