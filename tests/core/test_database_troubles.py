@@ -93,16 +93,15 @@ async def test_an_outage_is_one_line_in_ten_seconds_and_one_at_its_end(
     with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as served:
         await asyncio.to_thread(until, lambda: served.output.count('"started"') == 2)
         until_now = len(served.output)
-        for ends in (1, 2):
-            await proxy.refuse()
-            await asyncio.sleep(3)
-            await proxy.accept()
-            await asyncio.to_thread(until, lambda: served.output.count(AGAIN) == ends)  # noqa: B023 - at once
+        await proxy.refuse()
+        await asyncio.sleep(3)
+        await proxy.accept()
+        await asyncio.to_thread(until, lambda: AGAIN in served.output)
         assert served.end(signal.SIGTERM) == 0
     lines = [json.loads(line) for line in served.output[until_now:].splitlines()]
     assert [line["event"] for line in lines if line["level"] != "info"] == ["database_does_not_answer"]
-    lasted = [line["seconds"] for line in lines if line["event"] == "database_answers_again"]
-    assert (len(lasted), all(2 < seconds < 20 for seconds in lasted)) == (2, True)
+    [lasted] = [line["seconds"] for line in lines if line["event"] == "database_answers_again"]
+    assert 2 < lasted < 20
 
 
 async def test_ssl_cert_file_counts_for_the_database(

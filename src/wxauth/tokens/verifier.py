@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn, TypeGuard, cast
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, TokenExpired
+from wxauth.json_text import has_too_many_containers
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal
 from wxauth.tokens.keys import KeySource, SyncKeySource, VerificationKey
 
@@ -37,7 +38,6 @@ _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{
 # zero (RFC 4648, section 3.5): otherwise several spellings would decode to the same bytes.
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
 # One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
@@ -188,15 +188,6 @@ def _seconds(duration: float) -> str:
 
 def _is_text_list(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def has_too_many_containers(text: str, most: int) -> bool:
-    """Whether JSON has more than so many objects and lists. Brackets in its strings do not count."""
-    return _opened(text) > most and _opened(_STRING.sub("", text)) > most
-
-
-def _opened(text: str) -> int:
-    return text.count("{") + text.count("[")
 
 
 def _json_object(part: str) -> dict[str, Any]:

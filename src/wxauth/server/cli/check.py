@@ -5,7 +5,8 @@ import sys
 
 import click
 
-from wxauth.server.checks import CheckLevel, check_all
+from wxauth.server.checks.doctor import check_all
+from wxauth.server.checks.result import CheckLevel
 from wxauth.server.cli.printing import json_option, show, terminal_language
 from wxauth.server.core.logs import configure_logging
 

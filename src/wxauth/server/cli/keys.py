@@ -10,10 +10,9 @@ from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
+from wxauth.server.keys.keyring import KeyAnswer, KeyRing, key_ring_of, list_published
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.succession import NoSuchKey
-from wxauth.server.service.build import make_key_ring
 
 
 @click.group()
@@ -78,4 +77,4 @@ def withdraw_command(kid: str, as_json: bool) -> None:
 def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
     """Return the result of `ask`, called with the stored keys. Requires all settings. Raises: Failed."""
     settings = read_settings(Settings)
-    return with_database(lambda database, now: ask(make_key_ring(settings, database, lambda: now)))
+    return with_database(lambda database, now: ask(key_ring_of(settings, database, lambda: now)))

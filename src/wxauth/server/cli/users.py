@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import click
@@ -12,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from wxauth.errors import NotFound
-from wxauth.server.cli.moving import export_command, import_command
 from wxauth.server.cli.options import confirm, more, page_options, text_option, time_option, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show, to_the_minute
 from wxauth.server.cli.resources import read_settings, with_database, with_services
@@ -20,9 +21,6 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
-from wxauth.server.own_data.own_data import export_person
-from wxauth.server.phones.phones import remove_phone_of
-from wxauth.server.session_keys.session_keys import SessionKeys, SessionKeyState
 from wxauth.server.users.admin import (
     TooManyRoles,
     UserChange,
@@ -38,6 +36,9 @@ from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_a
 from wxauth.server.users.bodies import OpenSessionAnswer, Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.search_terms import possible_numbers, term_of
 from wxauth.server.users.user_rows import UserSearch
+
+if TYPE_CHECKING:
+    from wxauth.server.session_keys.session_keys import SessionKeyState
 
 
 def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -76,17 +77,32 @@ def _identity(_context: click.Context, _parameter: click.Parameter, value: str) 
     return app_id, openid
 
 
+_MOVING: Final = {
+    "export": "Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.",
+    "import": "Import users from FILE (-: standard input), one identity a line, as JSON or CSV.",
+}
+"""The help lines of the commands in `cli/moving.py`. A test compares both."""
+
 _user_argument = click.argument("user_id", type=click.UUID)
 _role_argument = click.argument("role", callback=_role)
 
 
-@click.group()
+class _WithMoving(click.Group):
+    """Imports two commands when they are called: the others need not wait for them."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve a command, and import it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in _MOVING:
+            command = getattr(import_module("wxauth.server.cli.moving"), f"{name}_command")
+        return name, command, rest
+
+
+@click.group(cls=_WithMoving, commands=[click.Command(name, help=text) for name, text in _MOVING.items()])
 def users() -> None:
     """Manage users, their roles and bans. The first administrator is made here."""
-
-
-users.add_command(import_command)
-users.add_command(export_command)
 
 
 @users.command()
@@ -148,7 +164,7 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
         _export(user_id)
         return
     user = user_detail_answer(_read_user(user_id))
-    states = with_services(lambda services: services[SessionKeys].check(user_id)) if check else ()
+    states = _key_states(user_id) if check else ()
     keys = {"session_keys": list(states)} if check else {}
     show({**user, **keys}, _table(user, states), as_json=as_json)
     unchecked = sum(state.error not in (None, "session_key_expired") for state in states)
@@ -158,6 +174,8 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
 
 def _export(user_id: UUID) -> None:
     async def write(database: Database, now: datetime) -> None:
+        from wxauth.server.own_data.own_data import export_person
+
         export = await export_person(database, user_id, by=OPERATOR, now=now, whole_within=None)
         click.echo(export.first, nl=export.rest is None)
         if export.rest is not None:
@@ -169,7 +187,13 @@ def _export(user_id: UUID) -> None:
     with_database(write)
 
 
-def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tuple[str, str]]:
+def _key_states(user_id: UUID) -> Sequence["SessionKeyState"]:
+    from wxauth.server.session_keys.session_keys import SessionKeys
+
+    return with_services(lambda services: services[SessionKeys].check(user_id))
+
+
+def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[tuple[str, str]]:
     return [
         ("id", str(user["id"])),
         *(("former_id", str(each)) for each in user.get("former_ids", ())),
@@ -227,7 +251,7 @@ def _phone(user: UserDetailAnswer) -> str:
     return printable(user["phone"]) + ("" if user["phone_verified"] in (None, True) else "  (unproved)")
 
 
-def _validity(state: SessionKeyState) -> str:
+def _validity(state: "SessionKeyState") -> str:
     if state.valid is not None:
         return "valid" if state.valid else "expired"
     return "not stored" if state.error == "session_key_expired" else f"unknown: {state.error}"
@@ -287,6 +311,8 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
         raise click.UsageError("--attribute or --no-phone must be given.")
     _change(user_id, UserChange(attributes=attributes or None))
     if no_phone:
+        from wxauth.server.phones.phones import remove_phone_of
+
         with_database(lambda database, now: remove_phone_of(database, user_id, by=OPERATOR, now=now))
 
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
+from wxauth.json_text import has_too_many_containers
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.users import ATTRIBUTE_NAME, UserInSession
-from wxauth.tokens.verifier import has_too_many_containers
 
 RESERVED_CLAIMS: Final = frozenset(
     {

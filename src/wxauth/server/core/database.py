@@ -139,24 +139,27 @@ class Troubles(LogInterval):
     def share(self) -> None:
         """Start again with a state that this process shares with all processes forked from it."""
         super().share()
-        self._since = mmap.mmap(-1, 8)
+        self._outage = mmap.mmap(-1, 16)  # since when, and whether a line was written
 
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due."""
         if self.is_due(monotonic()):
+            pack_into("d", self._outage, 8, 1.0)
             reason = trouble_of(exc).en
             log.warning("database_does_not_answer", reason=reason, consequence="not ready until it does")
 
     def begin(self) -> None:
         """No connection can be made."""
-        if not unpack_from("d", self._since)[0]:
-            pack_into("d", self._since, 0, monotonic())
+        if not unpack_from("d", self._outage)[0]:
+            pack_into("d", self._outage, 0, monotonic())
 
     def end(self) -> None:
         """A connection has been made."""
-        if since := unpack_from("d", self._since)[0]:
-            pack_into("d", self._since, 0, 0.0)
-            log.info("database_answers_again", seconds=round(monotonic() - since, 1))
+        since, is_logged = unpack_from("dd", self._outage)
+        if since:
+            pack_into("dd", self._outage, 0, 0.0, 0.0)
+            if is_logged:
+                log.info("database_answers_again", seconds=round(monotonic() - since, 1))
 
 
 troubles: Final = Troubles(10.0)

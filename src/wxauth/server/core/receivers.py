@@ -12,8 +12,6 @@ from threading import Thread
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-import httpx
-
 from wxauth.server.core.ip_addresses import IpAddress
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
@@ -166,6 +164,8 @@ async def check_url(text: str, *, resolver: NameResolver) -> None:
 
     Raises: RefusedUrl.
     """
+    import httpx  # a tenth of a second, and most commands check no URL
+
     if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
         raise RefusedUrl(f"Must be a URL of at most {MAX_URL} characters")
     try:

@@ -9,7 +9,7 @@ from typing import Final
 
 from wxauth.errors import Title
 from wxauth.problems import Language
-from wxauth.server.checks import CheckLevel, CheckResult
+from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APP_KEYS
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from wxauth.server.checks import CheckResult
+from wxauth.server.checks.result import CheckResult
 from wxauth.server.wechat.errcodes import SECRET_NOT_TAKEN
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})

@@ -21,7 +21,8 @@ from starlette.types import ASGIApp
 
 from wxauth.errors import StorageUnavailable
 from wxauth.problems import Language
-from wxauth.server.checks import CheckResult, check_apps
+from wxauth.server.checks.doctor import check_apps
+from wxauth.server.checks.result import CheckResult
 from wxauth.server.clients.clients import Credentials, ensure_own_client
 from wxauth.server.core.database import Database, trouble_of
 from wxauth.server.core.logs import configure_logging

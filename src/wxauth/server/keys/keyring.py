@@ -15,6 +15,7 @@ from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import has_sites, lock_keys, public_half, published_keys, store_keys
@@ -335,3 +336,11 @@ def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:
 def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:
     """Unseal a stored key. Raises: CannotOpen."""
     return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
+
+
+def key_ring_of(
+    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = REFRESH_PAUSE_SECONDS
+) -> KeyRing:
+    """The keys that sign access tokens and id_tokens."""
+    sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
+    return KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause)

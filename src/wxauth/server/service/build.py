@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -30,7 +29,7 @@ from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys import keyring
 from wxauth.server.keys.issuing import Issuer
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
@@ -121,7 +120,7 @@ def build_services(
     tracing = tracing or make_tracing(settings)
     database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
-    keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
+    keys = key_ring_of(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     apps = Apps(
         database,
@@ -215,14 +214,6 @@ def build_services(
             [tracing],  # last, so that it sends the spans of the others
         ],
     )
-
-
-def make_key_ring(
-    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
-) -> KeyRing:
-    """The keys that sign access tokens and id_tokens."""
-    sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
-    return KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause)
 
 
 def make_tracing(settings: Settings) -> Tracing:

@@ -23,10 +23,10 @@ from wxauth.server.core.logs import configure_logging, get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.pictures.routes import UPLOAD_PATH
 from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services, import_tracing, make_key_ring
+from wxauth.server.service.build import build_services, import_tracing
 from wxauth.server.service.probes import Readiness, is_migrated
 from wxauth.server.service.prometheus import count_as_a_worker, delete_shared_folder, shared_by_workers
 from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
@@ -235,7 +235,7 @@ async def check_stored_state(settings: Settings) -> bool:
 
 async def _check_secret_key(settings: Settings, database: Database) -> None:
     clock = DatabaseClock()
-    keys = make_key_ring(settings, database, clock)
+    keys = key_ring_of(settings, database, clock)
     apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
     await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
     try:
