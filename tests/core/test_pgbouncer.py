@@ -20,8 +20,7 @@ from tests.programs import needs
 from tests.proxies.running import answers
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave
 from wxauth.server.checks.database import check_database
-from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.result import CheckLevel, CheckResult
+from wxauth.server.checks.result import CheckLevel, CheckResult, Findings
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import DEADLINES
 from wxauth.server.core.settings import Settings

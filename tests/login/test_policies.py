@@ -19,8 +19,7 @@ from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, set_roles, until
-from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS
-from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
+from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
 from wxauth.server.limits.rates import MAX_ATTEMPTS as NAMES_OF_ONE

@@ -34,7 +34,7 @@ from tests.world import (
     until_locked,
     with_part,
 )
-from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
+from wxauth.server.core.background import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, Simulator, create_simulator, phone_number_of
 from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep

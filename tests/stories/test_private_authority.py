@@ -16,8 +16,8 @@ from tests.certificates import Authority
 from tests.upstream import Upstream, answer
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import RemoteKeys
-from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.issuer import check_issuer
+from wxauth.server.checks.result import Findings
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.core.receivers import NameResolver

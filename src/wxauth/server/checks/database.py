@@ -6,9 +6,7 @@ from typing import Final
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
-from wxauth.server.checks.clocks import ClockReading, compare_with_database
-from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.result import CheckResult, bad, good, note
+from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad, compare_with_database, good, note
 from wxauth.server.checks.rows import (
     PostgresServer,
     RoleRights,

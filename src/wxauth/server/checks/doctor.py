@@ -7,16 +7,17 @@ from typing import Any, Final
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.guard.jwks import FETCH_TIMEOUT
-from wxauth.server.checks.clocks import compare_clocks
 from wxauth.server.checks.database import check_database
-from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.interpreter import judge_python
 from wxauth.server.checks.issuer import check_issuer
-from wxauth.server.checks.push_forward import check_push_forward
-from wxauth.server.checks.redis import REDIS_PATIENCE_SECONDS, check_redis
-from wxauth.server.checks.result import CheckResult, bad, good
+from wxauth.server.checks.outside import (
+    REDIS_PATIENCE_SECONDS,
+    check_push_forward,
+    check_redis,
+    check_sign_up_hook,
+    judge_python,
+)
+from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good
 from wxauth.server.checks.rows import some_users
-from wxauth.server.checks.sign_up_hook import check_sign_up_hook
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines

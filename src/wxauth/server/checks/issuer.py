@@ -14,8 +14,7 @@ from pydantic_core import from_json
 
 from wxauth.errors import Title
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
-from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.result import CheckResult, bad, good, note
+from wxauth.server.checks.result import CheckResult, Findings, bad, good, note
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.tokens.keys import verification_keys
 from wxauth.urls import is_loopback, is_secure

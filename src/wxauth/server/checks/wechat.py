@@ -27,9 +27,7 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.checks.clocks import ClockReading
-from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.result import CheckResult, bad, good, note
+from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.ip_addresses import plain_address

@@ -8,11 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from wxauth.server.core.background import Background
+from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.parts import Parts
-from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.verifier import Verifier

@@ -1,15 +1,118 @@
-"""`/v1/events`: the feed."""
+"""`GET /v1/events`: the feed, and the form in which siblings get events."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
 
 from fastapi import Query
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic_core import PydanticUseDefault
+from typing_extensions import TypedDict
 
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.service_clients import EventsClientDep
+from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
 from wxauth.server.events import feed
-from wxauth.server.events.feed_bodies import NOW, FeedAnswer, FeedQuery, feed_answer
+from wxauth.server.events.feed import FeedPage, cursor_of, place_in
+from wxauth.server.events.feed_rows import EventToSend, Place
+from wxauth.server.web.bodies import ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import OrEmpty
+
+NOW: Final = "now"
+_MAX_LIMIT: Final = 1000
+
+
+def _known_type(value: Any) -> Any:
+    if not isinstance(value, str) or value not in SENT_TO_SIBLINGS:
+        raise ValueError(f"Must be one of {', '.join(SENT_TO_SIBLINGS)}")
+    return value
+
+
+def _without_empty(values: Any) -> Any:
+    return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+def _is_cursor(value: str) -> str:
+    if value != NOW:
+        place_in(value)
+    return value
+
+
+KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})]
+"""A type of event that siblings receive."""
+
+
+class FeedQuery(BaseModel):
+    """Which events to read. An empty parameter counts as absent."""
+
+    after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
+        default=None,
+        description="The `next_cursor` of the previous answer. `now`: only future events. Default: all events.",
+    )
+    type: Annotated[list[KnownType], BeforeValidator(_without_empty)] = Field(
+        default=[], description="Repeat it for several types. Default: all types."
+    )
+    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), OrEmpty] = 100
+
+    @field_validator("after", "limit", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        if value == "":
+            raise PydanticUseDefault
+        return value
+
+    @property
+    def place(self) -> Place | None:
+        """The place to read after; None for the beginning."""
+        return None if self.after is None else place_in(self.after)
+
+
+class SiblingsEventAnswer(TypedDict):
+    """An event. It contains only ids: look up the user for names and numbers."""
+
+    id: Annotated[ShownEventId, Field(description="UUIDv7; the `webhook-id` too.")]
+    type: Annotated[str, Field(examples=["user.merged"])]
+    at: datetime
+    user_id: Annotated[ShownUserId | None, Field(description="The user to whom it happened.")]
+    app_id: ShownAppId | None
+    actor: Annotated[
+        str, Field(description="The id of the user who did it, or `system`, `operator`, `wechat`.", examples=["system"])
+    ]
+    data: Annotated[dict[str, Any], Field(examples=[{"former_id": "01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"}])]
+
+
+class FeedAnswer(TypedDict):
+    """Some events, the oldest first."""
+
+    items: list[SiblingsEventAnswer]
+    next_cursor: Annotated[
+        str,
+        Field(
+            description="`after` of the next request. Keep it even if `items` is empty.",
+            examples=[cursor_of(Place(2, UUID("01933c62-14e0-7b11-8f3a-5d2c7e9a4b60")))],
+        ),
+    ]
+
+
+def event_for_siblings(event: EventToSend) -> SiblingsEventAnswer:
+    """A stored event in the form that siblings get from the feed and from webhooks."""
+    return {
+        "id": event.id,
+        "type": event.type,
+        "at": event.at,
+        "user_id": event.user_id,
+        "app_id": event.app_id,
+        "actor": event.actor,
+        "data": data_for_siblings(event.type, event.data),
+    }
+
+
+def feed_answer(page: FeedPage) -> FeedAnswer:
+    """A page of the feed."""
+    return {"items": [event_for_siblings(event) for event in page.items], "next_cursor": page.next_cursor}
+
 
 router = Router("siblings")
 

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.receivers import MAX_URL
-from wxauth.server.events.feed_bodies import KnownType
+from wxauth.server.events.feed_routes import KnownType
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_rows import DeliveryState

@@ -31,7 +31,7 @@ from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.backchannel_rows import LeasedLogout
-from wxauth.server.events.feed_bodies import event_for_siblings
+from wxauth.server.events.feed_routes import event_for_siblings
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import LEASE, Answer, send, signed_headers
 from wxauth.server.events.webhook_rows import (

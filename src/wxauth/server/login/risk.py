@@ -14,12 +14,11 @@ from uuid import UUID
 
 from wxauth.errors import AccountDisabled, StorageUnavailable, WeChatUserBlocked
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.background import Background
+from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
-from wxauth.server.core.promises import Promises
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import Person, UserFields, UserStatus

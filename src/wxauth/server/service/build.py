@@ -12,12 +12,11 @@ from wxauth.server.apps import registry
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.client_limits import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
-from wxauth.server.core import background, promises
-from wxauth.server.core.background import Background
+from wxauth.server.core import background
+from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.parts import Parts
-from wxauth.server.core.promises import Promises
 from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.sealing import Sealer
@@ -76,7 +75,7 @@ class Waits:
     opinions: float = opinions.OPINION_TIMEOUT_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
-    promises: float = promises.RETRY_PAUSE_SECONDS
+    promises: float = background.RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     refusals_store: float = refusals.STORE_PAUSE_SECONDS
     staff_reads_store: float = staff_reads.STORE_PAUSE_SECONDS
