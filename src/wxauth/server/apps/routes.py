@@ -29,10 +29,9 @@ from wxauth.server.users.bodies import OwnIdentitiesAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep
 from wxauth.server.users.user_rows import identities_of
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, ShownAppId
-from wxauth.server.web.dependencies import DatabaseDep, SettingsDep
+from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import Items, all_of
-from wxauth.server.wechat.api import WeChatTokensDep
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 MAX_TITLE: Final = 64
@@ -168,7 +167,7 @@ NO_SUCH_APP: Final = NotFound(managing.NO_SUCH_APP)
 
 
 async def _answer_about(
-    settings: SettingsDep, apps: AppsDep, wechat_tokens: WeChatTokensDep
+    settings: SettingsDep, apps: AppsDep, wechat_tokens: Annotated[WeChatTokens, Depends(provide(WeChatTokens))]
 ) -> Callable[[KnownApp], AppAnswer]:
     return partial(app_answer, settings, apps, wechat_tokens)
 

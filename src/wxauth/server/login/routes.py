@@ -43,7 +43,7 @@ from wxauth.server.login.bodies import (
 from wxauth.server.login.entering import Asked
 from wxauth.server.login.login import LoginLimiter, Logins
 from wxauth.server.pictures.avatars import Avatars
-from wxauth.server.session_keys.session_keys import SessionKeysDep
+from wxauth.server.session_keys.session_keys import SessionKeys
 from wxauth.server.sessions.refresh_tokens import RefreshTokensDep
 from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
@@ -55,6 +55,7 @@ router = Router("login")
 
 LoginLimiterDep = Annotated[LoginLimiter, Depends(provide(LoginLimiter))]
 LoginsDep = Annotated[Logins, Depends(provide(Logins))]
+SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"

@@ -17,7 +17,8 @@ from wxauth.server.login.number_rows import Overview
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refusal_rows import RefusalSearch
 from wxauth.server.login.refusals import Refusals
-from wxauth.server.session_keys.session_keys import SessionKeysDep, SessionKeyState
+from wxauth.server.login.routes import SessionKeysDep
+from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.callers import AdministratorDep, StaffDep
 from wxauth.server.users.staff_reads import Read

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
 from hmac import digest
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
-from fastapi import Depends
 from pydantic import BaseModel, Field
 
 from wxauth.errors import (
@@ -43,7 +42,6 @@ from wxauth.server.session_keys.rows import (
 from wxauth.server.sessions.rows import lock_user_of_session
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.web.bodies import ShownAppId, ShownOpenid
-from wxauth.server.web.dependencies import provide
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.person_data import WrongWatermark, check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal
@@ -245,6 +243,3 @@ class SessionKeys:
                 what_to_change=WRONG_SECRET_KEY.en,
             )
             return None
-
-
-SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]

@@ -26,8 +26,8 @@ from wxauth.server.clients.rows import Secrets
 from wxauth.server.clients.service_clients import FOR_COUNTED_CLIENT, ClientLimitsDep, basic_credentials
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
+from wxauth.server.login.routes import SessionKeysDep
 from wxauth.server.session_keys.rows import KeyOfLogin
-from wxauth.server.session_keys.session_keys import SessionKeysDep
 from wxauth.server.siblings.rows import client_and_keys
 from wxauth.server.siblings.user_routes import ShortText
 from wxauth.server.users.admin_routes import NO_SUCH_USER

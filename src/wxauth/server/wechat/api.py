@@ -6,16 +6,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import digest
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
-from fastapi import Depends
 from pydantic_core import to_json
 
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
-from wxauth.server.web.dependencies import provide
 from wxauth.server.wechat.client import PICTURE, WeChat
 from wxauth.server.wechat.errcodes import (
     CHECK_PICTURE,
@@ -363,8 +361,3 @@ def _picture(answer: dict[str, Any]) -> CodePicture:
     if content.startswith(b"\xff\xd8\xff") and content.rstrip(b"\0").endswith(b"\xff\xd9"):
         return CodePicture(content, "image/jpeg")
     raise WeChatBadResponse("WeChat's answer is no picture")
-
-
-WeChatDep = Annotated[WeChat, Depends(provide(WeChat))]
-WeChatApiDep = Annotated[WeChatApi, Depends(provide(WeChatApi))]
-WeChatTokensDep = Annotated[WeChatTokens, Depends(provide(WeChatTokens))]
