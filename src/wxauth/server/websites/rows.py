@@ -208,14 +208,14 @@ async def login_by_id(database: Database, login_id: UUID) -> SiteLogin | None:
     return await database.row(_BY_ID, id=login_id)
 
 
-async def login_on_page(asked: Database | Transaction, *, page_hash: bytes, browser_hash: bytes) -> SiteLogin | None:
+async def login_on_page(database: Database, *, page_hash: bytes, browser_hash: bytes) -> SiteLogin | None:
     """The login that a browser shows; None if it is another browser's."""
-    return await asked.row(_BY_PAGE, page_hash=page_hash, browser_hash=browser_hash)
+    return await database.row(_BY_PAGE, page_hash=page_hash, browser_hash=browser_hash)
 
 
-async def login_of_state(asked: Database | Transaction, *, state_hash: bytes, browser_hash: bytes) -> SiteLogin | None:
+async def login_of_state(database: Database, *, state_hash: bytes, browser_hash: bytes) -> SiteLogin | None:
     """The visit to WeChat's page with this state; None if it is another browser's."""
-    return await asked.row(_BY_STATE, state_hash=state_hash, browser_hash=browser_hash)
+    return await database.row(_BY_STATE, state_hash=state_hash, browser_hash=browser_hash)
 
 
 async def login_of_device(transaction: Transaction, code_hash: bytes) -> SiteLogin | None:

@@ -201,11 +201,12 @@ class Visits:
 
     async def _take(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
         """Take a visit. Returns it for the first callback, None for all others."""
-        now = self.clock()
+        found, now = await rows.login_of_state(self.database, **hashes), self.clock()
+        if found is None or not _is_untaken(found, now=now):
+            return None
         async with self.database.begin() as transaction:
-            found = await rows.login_of_state(transaction, **hashes)
-            visit = None if found is None else await rows.lock(transaction, found.id, now=now)
-            if visit is None or visit.wechat_code_hash is not None or visit.expires_at <= now:
+            visit = await rows.lock(transaction, found.id, now=now)
+            if visit is None or not _is_untaken(visit, now=now):
                 return None
             visit.stage, visit.wechat_code_hash = Stage.CLAIMED, code_hash
             await rows.save(transaction, visit)
@@ -297,6 +298,10 @@ def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
         parameters["scope"] = "snsapi_userinfo" if app.unionid_in_force == "required" else "snsapi_base"
         parameters["connect_redirect"] = "1"
     return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
+
+
+def _is_untaken(visit: SiteLogin, *, now: datetime) -> bool:
+    return visit.wechat_code_hash is None and visit.expires_at > now
 
 
 def _visit(page: SiteLogin, door: Door, app_id: str, state: str, *, now: datetime) -> SiteLoginFields:
