@@ -29,6 +29,7 @@ def asked_wechat(wechat: WeChatByRespx) -> int:
     return len(wechat.calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [None, {}, {"login_code": ""}, {"login_code": "c" * 257}, {"login_code": None}, []])
 async def test_a_bearer_alone_approves_nothing(site: Site, phone: Phone, wechat: WeChatByRespx, body: Any) -> None:
     started, scan_id = await claimed(site, phone)
@@ -54,6 +55,7 @@ async def test_the_code_of_another_person_approves_nothing_and_the_scan_stays_op
     assert (await phone.decide(scan_id)).status_code == 204
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wechats", "code", "status"),
     [
@@ -239,6 +241,7 @@ async def test_a_yes_that_is_sent_twice_with_its_one_code_is_a_yes(
     assert (await site.poll(started)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_no_connection_to_the_database_is_held_while_wechat_is_asked(
     site: Site, get_phone: GetPhone, wechat: WeChatByRespx
 ) -> None:

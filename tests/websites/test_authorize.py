@@ -215,6 +215,7 @@ async def test_a_challenge_that_was_sent_counts_even_where_pkce_is_optional(
     assert (await exchanged(shop, reported["code"])).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "error"),
     [
@@ -685,6 +686,7 @@ async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_bec
     assert answer.status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"])
 async def test_the_metadata_names_the_supported_features(browser: Browser, shop: Site, path: str) -> None:
     body = (await browser.client.get(path)).json()
@@ -799,6 +801,7 @@ CORS_PATHS = [
 ]
 
 
+@pytest.mark.slow
 async def test_only_pages_of_public_clients_may_read_the_answers(
     make_services: MakeServices, make_client: MakeClient, add_site: AddSite
 ) -> None:
@@ -962,6 +965,7 @@ async def test_a_cookie_is_found_among_others_and_not_in_a_header_over_4_kib(sho
         browser.client.cookies.clear()
 
 
+@pytest.mark.slow
 async def test_a_neighbours_cookie_does_not_replace_the_browsers(shop: Site, browser: Browser) -> None:
     ours = (await browser.open()).headers["set-cookie"].partition(";")[0]
     name, _, value = ours.partition("=")

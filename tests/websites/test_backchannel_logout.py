@@ -229,6 +229,7 @@ async def ending(
     return Ending(shop, await logged_in(shop, phone), phone, root, get_phone, services, clock)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "end",
     [
@@ -327,6 +328,7 @@ async def test_an_erased_persons_id_stays_in_no_table(
 # Attempts.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 async def test_any_2xx_is_taken(
     status: int, ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
@@ -337,6 +339,7 @@ async def test_any_2xx_is_taken(
     assert await waiting(rows) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", sorted(FINAL_STATUSES))
 async def test_some_answers_are_final(
     status: int,
@@ -358,6 +361,7 @@ async def test_some_answers_are_final(
     assert 'wxauth_backchannel_logouts_total{outcome="failed"} 1.0' in metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [500, 503, 302, 307, 429, 402, "hang"])
 async def test_others_are_tried_again_by_new_tokens_on_schedule(
     answer: int | str, ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
@@ -396,6 +400,7 @@ async def test_a_slow_site_delays_no_other(
         await services[Deliveries].drain()
 
 
+@pytest.mark.slow
 async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of_another(
     shop: Site,
     get_phone: GetPhone,
@@ -513,6 +518,7 @@ async def test_a_site_that_has_given_up_its_uri_gets_no_token(
     assert await waiting(rows) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["https://169.254.169.254/", "http://100.100.100.200/", "https://localhost.invalid/"])
 async def test_an_address_that_is_not_allowed_is_never_asked(
     url: str, ending: Ending, services: Services, rows: asyncpg.Connection, log_lines: LogLines

@@ -403,6 +403,7 @@ async def test_the_press_that_the_proof_s_own_time_ends_is_of_no_use(
     refused(await exchanged(desk, code_in(answer), redirect_uri=ADMIN_CALLBACK), "invalid_grant")
 
 
+@pytest.mark.slow
 async def test_a_browser_gets_sixty_codes_in_any_minute_over_all_replicas(
     shop: Site,
     desk: Site,
@@ -427,6 +428,7 @@ async def test_a_browser_gets_sixty_codes_in_any_minute_over_all_replicas(
     assert refusal["error"] == "temporarily_unavailable", "of any minute"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["silently", "by the button"])
 async def test_forty_requests_of_one_browser_leave_transactions_for_others(
     shop: Site, desk: Site, browser: Browser, named: Phone, login: LogIn, rows: asyncpg.Connection, how: str
@@ -480,6 +482,7 @@ async def test_a_page_of_a_named_person_stores_no_hint_and_repeats_it_when_it_is
     assert parse_qs(urlsplit(answer.headers["location"]).query)["id_token_hint"] == [hint]
 
 
+@pytest.mark.slow
 async def test_of_one_login_each_site_has_twenty_open_sessions(
     shop: Site, desk: Site, browser: Browser, named: Phone, clock: Clock, rows: asyncpg.Connection
 ) -> None:
@@ -821,6 +824,7 @@ async def test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites(
         refused(answer, "invalid_grant")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "act",
     [
@@ -905,6 +909,7 @@ async def test_a_wrong_request_to_log_out_ends_nothing_and_leads_nowhere(house: 
 # Races.
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 @pytest.mark.parametrize("first", ["act", "press"])
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ async def test_unknown_values_are_null(add_site: AddSite, phone: Phone) -> None:
     assert (body["client"]["origin"], body["browser"], body["same_network"]) == (None, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("browser", "phone_at", "same"),
     [
@@ -239,6 +240,7 @@ async def test_any_number_of_phones_make_one_claim_and_any_number_of_polls_one_s
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'scan.approved'") == (1 if is_approved else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry_scene", [1007, 1008, 1012, 1013, 1048, 1049, 1001, 0, None])
 async def test_a_picture_that_somebody_was_sent_is_refused_and_the_scan_stays_open(
     site: Site, phone: Phone, entry_scene: int | None
@@ -427,6 +429,7 @@ async def test_a_websites_session_is_one_like_any_other(
 OPEN_TO_WEBSITES = {("get", "/v1/verify"), ("post", "/v1/logout")}
 
 
+@pytest.mark.slow
 async def test_a_websites_token_is_not_the_phone(
     site: Site, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
@@ -521,6 +524,7 @@ async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
     assert (await client.post("/v1/refresh", json={"refresh_token": phone.tokens["refresh_token"]})).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_websites_session_ends_unused_and_in_any_case(site: Site, phone: Phone, clock: Clock) -> None:
     tokens, unused = await tokens_of(site, phone), await tokens_of(site, phone)
     for _ in range(60):  # twelve hours each: thirty days

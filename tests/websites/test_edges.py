@@ -187,6 +187,7 @@ async def test_the_query_of_a_redirect_uri_is_kept(
     assert sent(answer)["from"] == "wechat"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     ["/v1/token", "/v1/revoke", "/v1/device_authorization", "/v1/userinfo", "/v1/authorize", "/v1/end_session"],

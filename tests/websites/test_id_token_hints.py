@@ -76,6 +76,7 @@ DOORS = [
 each_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 
 
+@pytest.mark.slow
 @each_door
 async def test_the_person_of_the_hint_is_logged_in_and_nobody_else(
     shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, clock: Clock, door: LogInWithHint

@@ -12,6 +12,7 @@ async def services(make_services: MakeServices) -> Services:
     return await make_services(erasure_grace_days=7)
 
 
+@pytest.mark.slow
 async def test_what_was_approved_or_claimed_is_worth_nothing(
     site: Site, phone: Phone, login: LogIn, get_phone: GetPhone
 ) -> None:

@@ -225,6 +225,7 @@ async def test_a_refusal_takes_the_browser_back(shop: Site, safari: Browser, pho
 # How the phone came to it.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ["any", "camera"])
 @pytest.mark.parametrize(
     "body",
@@ -254,6 +255,7 @@ async def test_each_link_outside_wechat_is_accepted(
     assert (await phone.claim(scene=await pressed(tab), entry_scene=entry_scene)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ["any", "camera"])
 @pytest.mark.parametrize("entry_scene", [1286, 1065, 1194])
 async def test_the_scene_of_a_picture_is_refused_in_a_link(

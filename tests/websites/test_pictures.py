@@ -123,6 +123,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "said"), FAULTS.values(), ids=FAULTS)
 async def test_if_wechat_makes_no_code_an_ordinary_one_is_shown_and_the_reason_is_logged(
     shop: Site, simulator: Simulator, log_lines: LogLines, fault: dict[str, Any], said: str
@@ -153,6 +154,7 @@ async def test_the_apps_quota_is_kept_for_others(
     assert len(simulator.calls_of("getwxacodeunlimit")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "errcode"),
     [

@@ -154,6 +154,7 @@ async def test_what_a_split_off_identity_has_granted_ends_and_the_rest_stays(
     refused(await exchanged(shop, of_bob), "invalid_grant")
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 @pytest.mark.parametrize("first", ["sign-out", "exchange"])
 @pytest.mark.parametrize("path", ["/v1/me/sessions", "/v1/me"])

@@ -92,6 +92,7 @@ ENDINGS = (a_sites_sign_out, a_confirmed_sign_out)
 """What ends sessions, one after the other."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", ANSWERS)
 async def test_forty_requests_of_one_person_leave_transactions_for_others(
     house: House,
@@ -111,6 +112,7 @@ async def test_forty_requests_of_one_person_leave_transactions_for_others(
     assert Counter(answer.status_code for answer in await gather(*waiting)) == ANSWERS[prepare]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", [the_page_after_an_approval, a_sites_sign_out])
 async def test_a_request_beyond_those_that_wait_gets_a_page(
     house: House, rows: asyncpg.Connection, prepare: Prepare

@@ -181,6 +181,7 @@ async def test_with_form_post_the_page_after_wechats_posts_the_code(
     assert (await exchanged(shop, fields["code"])).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("door", "amr", "app_id"), [("account", "wechat_account", PAGE), ("website", "wechat_website", COMPUTER)]
 )
@@ -351,6 +352,7 @@ async def test_a_button_works_only_for_its_own_browser_and_site(
     assert (await browser.get(button)).status_code == 404
 
 
+@pytest.mark.slow
 @DOORS
 async def test_a_request_is_good_for_ten_presses_and_ten_minutes_after_each(
     shop: Site, get_browser: GetBrowser, clock: Clock, services: Services, door: str
@@ -617,6 +619,7 @@ async def test_a_door_without_unionids_makes_no_second_user(
     assert (await id_claims(shop.client, tokens["id_token"]))["sub"] == alice["user"]["id"]
 
 
+@pytest.mark.slow
 async def test_the_site_gets_an_error_when_nobody_logs_in(
     shop: Site,
     get_browser: GetBrowser,
