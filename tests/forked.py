@@ -216,6 +216,8 @@ def serve(listener: socket.socket) -> bool:
                         os.close(descriptor)
                         teller.close()
                     command, cwd, env, is_short = json.loads(request)
+                    # What serves several processes begins anew, as in one that was not forked beside others.
+                    importlib.import_module("wxauth.server.core.database").troubles.share()
                     become(command, cwd, env, descriptors)
                     return bool(is_short)
                 *streams, status_fd = descriptors
