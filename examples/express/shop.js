@@ -37,10 +37,18 @@ shop.get('/orders/:number', guard, ({ user, params }, response) => {
   response.json({ is_paid: order.isPaid })
 })
 
+/** Whether WeChat, or wxauth in its name, has signed a query, and these parts of a message. */
+const isSigned = (given, { timestamp, nonce }, ...parts) =>
+  createHash('sha1').update([PUSH_TOKEN, timestamp, nonce, ...parts].sort().join('')).digest('hex') === given
+
+// `wxauth check` asks, as WeChat does.
+shop.get('/wechat', ({ query }, response) =>
+  isSigned(query.signature, query) ? response.type('text').send(query.echostr) : response.status(403).end(),
+)
+
 shop.post('/wechat', express.json({ type: () => true }), ({ query, body }, response) => {
-  const [given, parts] = PUSH_AES_KEY ? [query.msg_signature, [body.Encrypt]] : [query.signature, []]
-  const signed = [PUSH_TOKEN, query.timestamp, query.nonce, ...parts].sort().join('')
-  if (createHash('sha1').update(signed).digest('hex') !== given) return response.status(403).end()
+  const isGood = PUSH_AES_KEY ? isSigned(query.msg_signature, query, body.Encrypt) : isSigned(query.signature, query)
+  if (!isGood) return response.status(403).end()
   const message = PUSH_AES_KEY ? decrypted(body.Encrypt) : body
   if (message.Event !== 'xpay_goods_deliver_notify') return response.send('success')
   const order = orders.get(message.OutTradeNo)

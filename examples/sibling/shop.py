@@ -52,13 +52,20 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
             raise HTTPException(404)
         return {"is_paid": orders[number]["is_paid"]}
 
-    @shop.post("/wechat")
-    async def receive(request: Request) -> Response:
-        query, message = request.query_params, json.loads(await request.body())
-        name, parts = ("msg_signature", [message["Encrypt"]]) if aes_key else ("signature", [])
+    def check(query: Mapping[str, str], name: str, *parts: str) -> None:
         text = "".join(sorted([push_token, query.get("timestamp", ""), query.get("nonce", ""), *parts]))
         if not hmac.compare_digest(sha1(text.encode()).hexdigest().encode(), query.get(name, "").encode()):  # noqa: S324 - WeChat's
             raise HTTPException(403)
+
+    @shop.get("/wechat")
+    async def confirm(request: Request) -> Response:  # `wxauth check` asks, as WeChat does
+        check(request.query_params, "signature")
+        return PlainTextResponse(request.query_params.get("echostr", ""))
+
+    @shop.post("/wechat")
+    async def receive(request: Request) -> Response:
+        message = json.loads(await request.body())
+        check(request.query_params, *(("msg_signature", message["Encrypt"]) if aes_key else ("signature",)))
         message = decrypted(message["Encrypt"], aes_key) if aes_key else message
         if message.get("Event") != "xpay_goods_deliver_notify":
             return PlainTextResponse("success")

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,14 @@ def test_what_wechat_has_not_signed_is_refused(world: World, app: dict[str, str]
     for query in ({}, {"signature": "0" * 40, "msg_signature": "0" * 40, "timestamp": "1", "nonce": "2"}):
         forged = {"Event": "xpay_goods_deliver_notify", "OutTradeNo": "x", "Encrypt": "x"}
         assert shop.post("/wechat", params=query, json=forged).status_code == 403
+
+
+def test_the_check_of_the_url_gets_its_echostr_back_and_no_other(world: World) -> None:
+    signed = sha1("".join(sorted([PLAIN["push_token"], "1", "2"])).encode()).hexdigest()
+    query = {"signature": signed, "timestamp": "1", "nonce": "2", "echostr": "1234"}
+    shop = world.shops[PLAIN["app_id"]]
+    assert shop.get("/wechat", params=query).text == "1234"
+    assert shop.get("/wechat", params={**query, "nonce": "3"}).status_code == 403
 
 
 def test_other_messages_are_answered_too(world: World) -> None:
