@@ -8,8 +8,7 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from hashlib import sha256
+from datetime import datetime
 from math import ceil
 from time import monotonic
 from typing import Any, Final
@@ -22,13 +21,10 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.limits.rows import take_attempt
+from wxauth.server.limits.rates import EXPORTS
 from wxauth.server.own_data import rows
 from wxauth.server.users.account import Caller
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
-
-EXPORT_EVERY: Final = timedelta(minutes=1)
-"""How often one person may export, across all replicas: no other request reads as much."""
 
 EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "exported_at": "2026-11-20T10:00:00Z",
@@ -134,11 +130,7 @@ class Export:
 async def export_mine(database: Database, clock: Clock, caller: Caller, *, ip: str | None) -> Export:
     """Export everything stored about the caller. Raises: RateLimited, InvalidToken."""
     user_id, now = caller.user.id, clock()
-    key = sha256(b"export\0" + user_id.bytes).digest()
-    since = await take_attempt(database, key, at_most=1, began_by=now - EXPORT_EVERY, now=now)
-    if since is not None:
-        retry_after = max(1, ceil((since + EXPORT_EVERY - now).total_seconds()))
-        raise RateLimited("one's own data may be had once a minute", retry_after=retry_after)
+    await EXPORTS.count(database, str(user_id), now=now)
     try:
         return await export_person(database, user_id, by=Actor(str(user_id), ip), now=now)
     except NotFound:
@@ -197,7 +189,7 @@ async def _pieces(
             await stack.aclose()
         elif _large.locked():
             raise RateLimited(
-                "others are taking as much at this moment", retry_after=ceil(EXPORT_EVERY.total_seconds())
+                "others are taking as much at this moment", retry_after=ceil(EXPORTS.window.total_seconds())
             )
         else:
             await stack.enter_async_context(_large)

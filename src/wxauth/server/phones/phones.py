@@ -39,7 +39,7 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, pho
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserFields
-from wxauth.server.limits.rates import Attempts
+from wxauth.server.limits.rates import PHONE_CODES
 from wxauth.server.limits.turns import RETRY_AFTER, Places, Turns
 from wxauth.server.phones.rows import (
     PhoneRefusal,
@@ -124,11 +124,6 @@ class Phones:
     _turns: Turns = field(init=False, default_factory=Turns)
     _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
     _has_logged_unopened: bool = field(init=False, default=False)
-
-    def __post_init__(self) -> None:
-        # Successful calls of WeChat count too, because each number costs money.
-        detail = "this person has sent too many phone codes"
-        self._attempts = Attempts(self.database, self.clock, what="phone_code", detail=detail)
 
     async def bind(self, app: App, *, openid: str, code: str) -> UserFields:
         """Bind the number behind a code to the user of this identity, and return the changed user.
@@ -224,13 +219,14 @@ class Phones:
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
-        attempt = await self._attempts.take(app.app_id, openid)  # counted before: simultaneous calls cannot pass it
+        # Counted before: simultaneous calls cannot pass it.
+        await PHONE_CODES.count(self.database, app.app_id, openid, now=self.clock())
         checked_openid = openid if self.settings.phone_check_openid else None
         try:
             return await self.wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS)
         except WeChatError as exc:
             if exc.errcode is None or isinstance(exc, _NOT_OF_THE_CODE):
-                await self._attempts.give_back(attempt)
+                await PHONE_CODES.uncount(self.database, app.app_id, openid)
             raise
 
     def _drop_asking(self, person: tuple[str, str], code_hash: bytes) -> None:

@@ -13,7 +13,7 @@ from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import Person, UserFields, UserInSession
-from wxauth.server.limits.rates import Attempts
+from wxauth.server.limits.rates import NICKNAMES
 from wxauth.server.profile.rows import store_profile
 from wxauth.server.users.user_rows import record_flag
 from wxauth.server.wechat.api import TextVerdict, WeChatApi
@@ -48,8 +48,6 @@ class Nicknames:
 
     def __post_init__(self) -> None:
         self._policy = self.settings.nickname_check
-        detail = "this person has changed names too often"
-        self._attempts = Attempts(self.database, self.clock, what="nickname", detail=detail)
         self.are_checked = self._policy != "off"
         """Whether nicknames are checked. If so, a login leaves the nickname to `set_at_login`, which runs after it."""
 
@@ -68,7 +66,7 @@ class Nicknames:
         """
         if not self.must_check(nickname, before=before):
             return await store()
-        await self._attempts.take(person.app_id, person.openid)
+        await NICKNAMES.count(self.database, person.app_id, person.openid, now=self.clock())
         verdict = await self._verdict(person, nickname, patience=patience) if self._policy == "block" else None
         if verdict is not None and verdict.suggest == "risky":
             log.warning("nickname_refused", user_id=person.user_id, app_id=person.app_id, label=verdict.label)
