@@ -1,6 +1,7 @@
 """`wxauth migrate`."""
 
 import asyncio
+import sys
 from contextlib import aclosing
 
 import click
@@ -10,6 +11,7 @@ from wxauth.server.cli.failures import failures_printed
 from wxauth.server.cli.printing import Failed
 from wxauth.server.core import migrations
 from wxauth.server.core.database import Database
+from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.schema import is_newer
 from wxauth.server.core.settings import DatabaseSettings, load_settings
 
@@ -23,6 +25,9 @@ def migrate(revision: str) -> None:
     applied as a whole or not at all.
     """
     with failures_printed():
+        configure_logging(
+            level="warning", log_format="console", stream=sys.stderr.buffer
+        )  # that it waits, and for what
         url = load_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
     note = ", of a newer version than this one, which serves on with it" if is_newer(schema) else ""
