@@ -328,7 +328,7 @@ const TEXTS = {
   ],
   redirectUris: ['Redirect URIs', '回调地址'],
   logoutUris: ['Logout URIs', '登出回调地址'],
-  backchannelLogoutUri: ['Back-channel logout URI', '后台登出地址'],
+  backchannelLogoutUri: ['Back-channel logout URI', '后端通道登出地址'],
   onePerLine: ['one a line', '每行一个'],
   isPublic: ['Public: a page or an app without a secret', '公开客户端：没有密钥的网页或应用'],
   isDevice: ['Device grant', '设备授权'],
