@@ -24,6 +24,11 @@ from wxauth.server.push.rows import claim_signature
 from wxauth.server.sign_up.hook import HookFailed, make_sign_up_hook
 from wxauth.server.wechat.push import make_handshake
 
+REDIS_PATIENCE_SECONDS: Final = 3.0
+"""Seconds to wait for an answer."""
+
+_WHAT_TO_CHANGE: Final = "see WXAUTH_SIGN_UP_HOOK_URL"
+
 
 async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
     """Check an app's handler, if it has one, as WeChat checks a URL before it saves it.
@@ -66,9 +71,6 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
         )
 
 
-_WHAT_TO_CHANGE: Final = "see WXAUTH_SIGN_UP_HOOK_URL"
-
-
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
     """If the settings have a hook, send it a message of the type `test`, which is about nobody."""
     transport = ReceiverTransport(resolve=NameResolver().resolve)
@@ -88,10 +90,6 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
                 f"fails ({exc}), so {consequence}: {_WHAT_TO_CHANGE}",
                 f"无法使用（{exc}），{result}：请检查 WXAUTH_SIGN_UP_HOOK_URL",
             )
-
-
-REDIS_PATIENCE_SECONDS: Final = 3.0
-"""Seconds to wait for an answer."""
 
 
 async def check_redis(

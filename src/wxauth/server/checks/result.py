@@ -14,6 +14,11 @@ from wxauth.server.core.settings import App
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.tokens.verifier import CLOCK_SKEW
 
+_ALLOWED: Final = CLOCK_SKEW
+"""Seconds that siblings tolerate."""
+_ALLOWED_OF_DATABASE: Final = 5.0
+"""Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
+
 
 class CheckLevel(StrEnum):
     """The severity of a result."""
@@ -76,12 +81,6 @@ class ClockReading:
         midpoint = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
-
-
-_ALLOWED: Final = CLOCK_SKEW
-"""Seconds that siblings tolerate."""
-_ALLOWED_OF_DATABASE: Final = 5.0
-"""Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
 
 
 def compare_with_database(reading: ClockReading) -> CheckResult:

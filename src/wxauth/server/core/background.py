@@ -22,6 +22,21 @@ MAX_TASKS: Final = 256
 FINISH_SECONDS: Final = 1.0
 """How long unfinished work may take when the service ends."""
 
+LAST_STORE_SECONDS: Final = 2.0
+"""How long the last store may take when the service ends."""
+MAX_PROMISES: Final = 10_000
+"""How many promises are kept. Any more are lost, which is logged."""
+RETRY_PAUSE_SECONDS: Final = 0.25
+"""Between two rounds of retries."""
+LAST_ROUND_SECONDS: Final = 2.0
+"""How long a last round may take when the service ends."""
+PUT_OFF: Final = Gauge(
+    "wxauth_put_off",
+    "Writes queued for retry while the database is unavailable, by kind.",
+    "what",
+    multiprocess_mode="livesum",
+)
+
 log = get_logger()
 
 T = TypeVar("T")
@@ -105,10 +120,6 @@ async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, fa
         await asyncio.sleep(pause)
 
 
-LAST_STORE_SECONDS: Final = 2.0
-"""How long the last store may take when the service ends."""
-
-
 @part
 class Gathering(ABC):
     """What one process has gathered since the last store.
@@ -146,21 +157,6 @@ class Gathering(ABC):
                 await self.store()
         except (TimeoutError, StorageUnavailable):
             log.warning(self.failed, reason="the service has ended")
-
-
-MAX_PROMISES: Final = 10_000
-"""How many promises are kept. Any more are lost, which is logged."""
-RETRY_PAUSE_SECONDS: Final = 0.25
-"""Between two rounds of retries."""
-LAST_ROUND_SECONDS: Final = 2.0
-"""How long a last round may take when the service ends."""
-
-PUT_OFF: Final = Gauge(
-    "wxauth_put_off",
-    "Writes queued for retry while the database is unavailable, by kind.",
-    "what",
-    multiprocess_mode="livesum",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,17 @@ Clock = Callable[[], datetime]
 _SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 """None on Windows, which has `monotonic` alone."""
 
+CORRECTION_PAUSE_SECONDS: Final = 5.0
+"""Between two corrections."""
+FIRST_PAUSE_SECONDS: Final = 0.1
+"""The same until the database has answered once, because requests may come as soon as it does."""
+TOO_SLOW: Final = 1.0
+"""Seconds. An answer that took this long is not used: it is too inexact."""
+REPORTED_FROM: Final = timedelta(seconds=5)
+"""The difference of the clocks from which a warning is logged."""
+
+_REPORTED_EVERY: Final = timedelta(minutes=10)
+
 
 def utc_now() -> datetime:
     """The current time of this machine, in UTC."""
@@ -66,17 +77,6 @@ class DatabaseClock:
         self._read = theirs, (asked_at + answered_at) / 2
         self.ahead = self.own() - self()
 
-
-CORRECTION_PAUSE_SECONDS: Final = 5.0
-"""Between two corrections."""
-FIRST_PAUSE_SECONDS: Final = 0.1
-"""The same until the database has answered once, because requests may come as soon as it does."""
-TOO_SLOW: Final = 1.0
-"""Seconds. An answer that took this long is not used: it is too inexact."""
-REPORTED_FROM: Final = timedelta(seconds=5)
-"""The difference of the clocks from which a warning is logged."""
-
-_REPORTED_EVERY: Final = timedelta(minutes=10)
 
 log = get_logger()
 

@@ -18,6 +18,11 @@ LEASE: Final = timedelta(seconds=30)
 """How long a message belongs to the process that leased it. Longer than any attempt."""
 
 
+SECRET_BYTES: Final = 32
+
+_PREFIX: Final = "whsec_"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of a message: a status, or a few words about why there is none."""
@@ -56,10 +61,6 @@ async def send(
         return Answer(None, milliseconds, error)
     await response.aclose()  # the body does not matter: the status is known
     return Answer(response.status_code, milliseconds, retry_after=response.headers.get("Retry-After"))
-
-
-SECRET_BYTES: Final = 32
-_PREFIX: Final = "whsec_"
 
 
 def new_webhook_secret() -> bytes:

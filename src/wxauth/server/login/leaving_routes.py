@@ -22,6 +22,14 @@ from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 
+_FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
+_LEAVING: Final[dict[int | str, dict[str, Any]]] = {
+    202: {
+        "description": "With `ERASURE_GRACE_DAYS`: the user is erased then.",
+        "content": {"application/json": {"example": example_of(LeavingAnswer)}},
+    }
+}
+
 
 async def leave(
     proofs: Proofs,
@@ -51,14 +59,6 @@ async def leave(
 router = Router("me")
 
 ProofsDep = Annotated[Proofs, Depends(provide(Proofs))]
-
-_FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
-_LEAVING: Final[dict[int | str, dict[str, Any]]] = {
-    202: {
-        "description": "With `ERASURE_GRACE_DAYS`: the user is erased then.",
-        "content": {"application/json": {"example": example_of(LeavingAnswer)}},
-    }
-}
 
 
 @router.post(

@@ -32,7 +32,19 @@ from wxauth.server.login.routes import LOGINS, OUTCOMES
 from wxauth.server.service.statistics_rows import Statistics, statistics
 from wxauth.server.web.edge import REQUESTS
 
+if sys.platform != "win32":
+    import fcntl
+
+STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
+"""How long values read from the database are served again, so that scrapes add few queries."""
+STATISTICS_PATIENCE_SECONDS: Final = 2.0
+"""Seconds that the database gets for these values. After that, a scrape omits them."""
+
+_name = "supervisor"
+"""Of this process in the names of its files. The supervisor counts nothing."""
 _LABELS: Final = ("worker",)
+_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
 
 class Processes(Collector):
@@ -54,20 +66,6 @@ class Processes(Collector):
                 family = families.setdefault(one.name, kind(one.name, one.documentation, labels=_LABELS))
                 family.add_metric([name], one.samples[0].value)
         yield from families.values()
-
-
-if sys.platform != "win32":
-    import fcntl
-
-STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""How long values read from the database are served again, so that scrapes add few queries."""
-STATISTICS_PATIENCE_SECONDS: Final = 2.0
-"""Seconds that the database gets for these values. After that, a scrape omits them."""
-
-_name = "supervisor"
-"""Of this process in the names of its files. The supervisor counts nothing."""
-_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
-_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
 
 @part

@@ -28,83 +28,9 @@ MAX_AHEAD: Final = timedelta(minutes=5)
 # Repairs base64 that has passed through forms, URLs or text fields.
 _MENDED: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
 
-
-class WrongWatermark(Exception):
-    """The data is another app's, too old, or from the future. The message says which."""
-
-
-def base64_bytes(text: str) -> bytes:
-    """Decode base64 in either alphabet, with or without padding, line breaks, and ' ' for '+'. Raises: ValueError."""
-    unpadded = text.translate(_MENDED).rstrip("=")
-    return b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
-
-
-def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
-    """Decrypt to a JSON object; None if that fails. The session_key is base64 text, as WeChat sends it.
-
-    Valid padding alone proves nothing: one in 256 wrong keys yields it. But a wrong key never yields a JSON object.
-    """
-    try:
-        key = base64_bytes(session_key.decode())
-        decryptor, unpadder = Cipher(AES128(key), CBC(iv)).decryptor(), PKCS7(AES128.block_size).unpadder()
-        padded = decryptor.update(encrypted_data) + decryptor.finalize()
-        opened = from_json(unpadder.update(padded) + unpadder.finalize(), allow_inf_nan=False)
-    except ValueError:  # the same result for every failure, so that it does not reveal whether the padding was valid
-        return None
-    return opened if isinstance(opened, dict) else None
-
-
-def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) -> None:
-    """Check that WeChat made the data for this app, and within a day. Raises: WrongWatermark."""
-    match opened.get("watermark"):
-        case {"appid": str(watermarked), "timestamp": int(timestamp)}:
-            pass
-        case _:
-            raise WrongWatermark("Has no watermark")
-    if watermarked != app_id:
-        raise WrongWatermark("The watermark is another app's")
-    age = int(now.timestamp()) - timestamp
-    if age > MAX_AGE.total_seconds():
-        raise WrongWatermark("The watermark is more than a day old")
-    if age < -MAX_AHEAD.total_seconds():
-        raise WrongWatermark("The watermark is of the future")
-
-
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 _HOME: Final = "CN"
 """The country of numbers that WeChat gives without a country code."""
-
-
-def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
-    """The number in WeChat's `phone_info`, whose watermark must be this app's.
-
-    Raises: WeChatBadResponse, whose message never contains the number.
-    """
-    import phonenumbers  # 2 MB, which a process without phone numbers does not need
-
-    watermark = phone_info.get("watermark")
-    if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
-        raise WeChatBadResponse("the phone number is not marked as this app's")
-    country, pure, whole = (_text(phone_info.get(name)) for name in ("countryCode", "purePhoneNumber", "phoneNumber"))
-    try:
-        if country and pure:
-            number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
-            is_good = phonenumbers.is_possible_number(number)
-        else:  # a foreign number without its country code may be possible in China, so it must even be valid there
-            number = phonenumbers.parse(whole, _HOME)
-            is_good = phonenumbers.is_valid_number(number)
-    except phonenumbers.NumberParseException:
-        is_good = False
-    phone = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if is_good else ""
-    if not _E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
-        raise WeChatBadResponse("what WeChat gave is not a phone number")
-    return phone
-
-
-def _text(value: object) -> str:
-    return str(value) if isinstance(value, str | int) else ""
-
-
 _MAX_LENGTH: Final = 128
 _PLACEHOLDERS: Final = frozenset(
     {
@@ -150,6 +76,77 @@ _NO_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[
 """A negative number, such as -1; one that was rounded, such as 1.38E+10, but not 5e13, as hexadecimal ids begin; or a
 variable that was not replaced, such as ${id}."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class WrongWatermark(Exception):
+    """The data is another app's, too old, or from the future. The message says which."""
+
+
+def base64_bytes(text: str) -> bytes:
+    """Decode base64 in either alphabet, with or without padding, line breaks, and ' ' for '+'. Raises: ValueError."""
+    unpadded = text.translate(_MENDED).rstrip("=")
+    return b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
+
+
+def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
+    """Decrypt to a JSON object; None if that fails. The session_key is base64 text, as WeChat sends it.
+
+    Valid padding alone proves nothing: one in 256 wrong keys yields it. But a wrong key never yields a JSON object.
+    """
+    try:
+        key = base64_bytes(session_key.decode())
+        decryptor, unpadder = Cipher(AES128(key), CBC(iv)).decryptor(), PKCS7(AES128.block_size).unpadder()
+        padded = decryptor.update(encrypted_data) + decryptor.finalize()
+        opened = from_json(unpadder.update(padded) + unpadder.finalize(), allow_inf_nan=False)
+    except ValueError:  # the same result for every failure, so that it does not reveal whether the padding was valid
+        return None
+    return opened if isinstance(opened, dict) else None
+
+
+def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) -> None:
+    """Check that WeChat made the data for this app, and within a day. Raises: WrongWatermark."""
+    match opened.get("watermark"):
+        case {"appid": str(watermarked), "timestamp": int(timestamp)}:
+            pass
+        case _:
+            raise WrongWatermark("Has no watermark")
+    if watermarked != app_id:
+        raise WrongWatermark("The watermark is another app's")
+    age = int(now.timestamp()) - timestamp
+    if age > MAX_AGE.total_seconds():
+        raise WrongWatermark("The watermark is more than a day old")
+    if age < -MAX_AHEAD.total_seconds():
+        raise WrongWatermark("The watermark is of the future")
+
+
+def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
+    """The number in WeChat's `phone_info`, whose watermark must be this app's.
+
+    Raises: WeChatBadResponse, whose message never contains the number.
+    """
+    import phonenumbers  # 2 MB, which a process without phone numbers does not need
+
+    watermark = phone_info.get("watermark")
+    if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
+        raise WeChatBadResponse("the phone number is not marked as this app's")
+    country, pure, whole = (_text(phone_info.get(name)) for name in ("countryCode", "purePhoneNumber", "phoneNumber"))
+    try:
+        if country and pure:
+            number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
+            is_good = phonenumbers.is_possible_number(number)
+        else:  # a foreign number without its country code may be possible in China, so it must even be valid there
+            number = phonenumbers.parse(whole, _HOME)
+            is_good = phonenumbers.is_valid_number(number)
+    except phonenumbers.NumberParseException:
+        is_good = False
+    phone = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if is_good else ""
+    if not _E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
+        raise WeChatBadResponse("what WeChat gave is not a phone number")
+    return phone
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int) else ""
 
 
 def is_id(value: object) -> TypeGuard[str]:

@@ -26,6 +26,24 @@ from wxauth.server.wechat.connector import Connector, Origin, Proxy, ProxyFailed
 BODY: Final = "body"
 """The extension of a response by which our transport gives the body, which it has read, as bytes."""
 
+MAX_ANSWER: Final = 64 * 1024
+"""Bytes of an answer's body, unless the request has the extension `max_body`."""
+MAX_CONNECTIONS: Final = 256
+MAX_IDLE: Final = 128
+"""How many idle connections to one host are kept."""
+IDLE_SECONDS: Final = 30.0
+ANSWER: Final = "wxauth.answer"
+"""The extension of a response with the `HttpAnswer`."""
+CONNECT_SHARE: Final = 0.4
+"""The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
+SHORTEST_SECONDS: Final = 0.05
+"""If less time is left, a request is not sent, because WeChat's answer would be too late."""
+
+_VERSION: Final = {"http_version": b"HTTP/1.1", "reason_phrase": b""}
+"""What the client would look up for its log of each answer."""
+_WEIGHT_OF_LATEST: Final = 1 / 8
+_TARGET: Final = re.compile(rb"[!-~]+")
+
 
 class _NoCookies(httpx.Cookies):
     """A jar that stays empty: a cookie of WeChat's would go along with the next person's request."""
@@ -61,25 +79,6 @@ async def body_of(response: httpx.Response) -> bytes:
     """The body of an answer, without decoding if it comes from our transport. Raises: httpx.TransportError."""
     body: bytes | None = response.extensions.get(BODY)
     return await response.aread() if body is None else body
-
-
-MAX_ANSWER: Final = 64 * 1024
-"""Bytes of an answer's body, unless the request has the extension `max_body`."""
-MAX_CONNECTIONS: Final = 256
-MAX_IDLE: Final = 128
-"""How many idle connections to one host are kept."""
-IDLE_SECONDS: Final = 30.0
-ANSWER: Final = "wxauth.answer"
-"""The extension of a response with the `HttpAnswer`."""
-CONNECT_SHARE: Final = 0.4
-"""The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
-SHORTEST_SECONDS: Final = 0.05
-"""If less time is left, a request is not sent, because WeChat's answer would be too late."""
-
-_VERSION: Final = {"http_version": b"HTTP/1.1", "reason_phrase": b""}
-"""What the client would look up for its log of each answer."""
-_WEIGHT_OF_LATEST: Final = 1 / 8
-_TARGET: Final = re.compile(rb"[!-~]+")
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
