@@ -163,7 +163,7 @@ def fits(column: asyncpg.Attribute, expected: Any) -> bool:
     """Whether a column's values are of this type. PostgreSQL does not report whether a column may be NULL."""
     kinds = {str if get_origin(one) is Literal else one for one in one_of(expected)} - {NoneType}
     if column.type.name == "jsonb":
-        return {get_origin(kind) for kind in kinds} <= {dict, list}
+        return all(is_typeddict(kind) or get_origin(kind) in (dict, list) for kind in kinds)
     of_one = PYTHON[column.type.name.removesuffix("[]")]
     return kinds == {list[of_one] if column.type.name.endswith("[]") else of_one}  # type: ignore[valid-type]  # so it is
 

@@ -21,6 +21,8 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
+from wxauth.server.sessions.devices import describe_device
+from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import (
     TooManyRoles,
     UserChange,
@@ -33,7 +35,7 @@ from wxauth.server.users.admin import (
     split_user,
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
-from wxauth.server.users.bodies import OpenSessionAnswer, Reason, UserDetailAnswer, user_detail_answer, users_answer
+from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.search_terms import possible_numbers, term_of
 from wxauth.server.users.user_rows import UserSearch
 
@@ -218,16 +220,16 @@ def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[
         *(
             (
                 "session",
-                f"{session['id']}  {session['app_id']}  used {to_the_minute(session['last_used_at'])}"
-                f"  {session['ip'] or '-'}  {printable(session['device'])}  {_opened(session)}",
+                f"{session.id}  {session.app_id}  used {to_the_minute(session.last_used_at)}"
+                f"  {session.ip or '-'}  {printable(describe_device(session.device))}  {_opened(session)}",
             )
             for session in user["sessions"]
         ),
         *(
             (
                 "ended_session",
-                f"{session['id']}  {session['app_id']}  {session['ended_reason']} {to_the_minute(session['ended_at'])}"
-                f"  used {to_the_minute(session['last_used_at'])}  {session['ip'] or '-'}  {_opened(session)}",
+                f"{session.id}  {session.app_id}  {session.ended_reason} {to_the_minute(session.ended_at)}"
+                f"  used {to_the_minute(session.last_used_at)}  {session.ip or '-'}  {_opened(session)}",
             )
             for session in user["ended_sessions"]
         ),
@@ -243,8 +245,8 @@ def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[
     ]
 
 
-def _opened(session: OpenSessionAnswer) -> str:
-    return f"opened {to_the_minute(session['created_at'])} from {session['opened']['ip'] or '-'}"
+def _opened(session: OpenSession) -> str:
+    return f"opened {to_the_minute(session.created_at)} from {session.opened['ip'] or '-'}"
 
 
 def _phone(user: UserDetailAnswer) -> str:

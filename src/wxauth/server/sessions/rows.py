@@ -4,17 +4,20 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
+from typing_extensions import TypedDict
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
+from wxauth.server.core.models import Address
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.sessions.devices import DescribedDevice
 
 START: Final = UUID(int=0)
 """A session id before the first one."""
@@ -43,30 +46,41 @@ class EndReason(StrEnum):
     """A website's session, ended because its user was merged into another."""
 
 
+_DEVICE: Final = {"examples": ["iOS 17.1, WeChat 8.0.44"]}
+
+
+class OpenedFrom(TypedDict):
+    """From where a session was opened."""
+
+    ip: Annotated[str | None, Field(schema_extra={"examples": ["203.0.113.7"]})]
+    device: Annotated[DescribedDevice, Field(schema_extra=_DEVICE)]
+
+
 class OpenSession(SQLModel):
     """A login on one device."""
 
-    id: UUID
-    app_id: str
-    client_id: str | None
-    """The website; None for a mini-program."""
-    user_agent: str | None
-    ip: object | None
-    """The address of the last use, as asyncpg reads it."""
-    opened_ip: object | None
-    """The address from which the session was opened."""
-    opened_user_agent: str | None
+    id: UUID = Field(schema_extra={"examples": ["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"]})
+    app_id: str = Field(schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
+    client_id: str | None = Field(description="The website; null for a login in the mini-program.")
+    device: DescribedDevice = Field(
+        description="Operating system, and WeChat or browser, from the User-Agent.", schema_extra=_DEVICE
+    )
+    ip: Address = Field(description="The IP address of its last use.", schema_extra={"examples": ["203.0.113.7"]})
+    opened: OpenedFrom
     created_at: datetime
-    last_used_at: datetime
-    expires_at: datetime
+    last_used_at: datetime = Field(schema_extra={"examples": ["2026-11-20T09:30:00Z"]})
+    expires_at: datetime = Field(
+        description="When it expires if it is not used.", schema_extra={"examples": ["2026-12-20T09:30:00Z"]}
+    )
 
 
 class PastSession(OpenSession):
     """A login that has ended or expired."""
 
-    ended_at: datetime
-    ended_reason: str
-    """An `EndReason`, or `expired`."""
+    ended_at: datetime = Field(schema_extra={"examples": ["2026-11-20T10:00:00Z"]})
+    ended_reason: str = Field(
+        description="As in the event `session.ended`; or `expired`.", schema_extra={"examples": ["signed_out"]}
+    )
 
 
 class EndedSession(SQLModel):
@@ -103,7 +117,9 @@ NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS}) AS opened_ip,
 NULLIF(COALESCE(opened_user_agent, user_agent), '') AS opened_user_agent"""
 """SQL for the place from which a session was opened. It is stored by the first refresh from another place, so that it
 costs a login nothing, and a session that never moves no space."""
-_LISTED: Final = f"id, app_id, client_id, user_agent, ip, {OPENED}, created_at, last_used_at, expires_at"
+_LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
+       jsonb_build_object('ip', abbrev(NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})),
+                          'device', NULLIF(COALESCE(opened_user_agent, user_agent), '')) AS opened"""
 _OPEN_SESSIONS: Final = Statement[OpenSession](f"""
 SELECT {_LISTED} FROM sessions
  WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now

@@ -11,7 +11,6 @@ from wxauth.server.users.bodies import (
     SessionAnswer,
     SessionsQuery,
     UserAnswer,
-    open_session_answer,
     user_answer,
 )
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep
@@ -39,8 +38,9 @@ async def list_my_sessions(
 ) -> Items[SessionAnswer]:
     """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
     page = await account.list_sessions(database, clock, caller, after=query.after, limit=query.limit)
-    items: list[SessionAnswer] = [
-        {**open_session_answer(session), "current": session.id == caller.session_id} for session in page.items
+    items = [
+        SessionAnswer.model_construct(**vars(session), current=session.id == caller.session_id)
+        for session in page.items
     ]
     return items_of(Page(items, page.next_cursor))
 

@@ -8,12 +8,10 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
-from wxauth.server.core.models import shown_address
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserFields, UserInSession, UserStatus
-from wxauth.server.sessions.devices import describe_device
-from wxauth.server.sessions.rows import OpenSession
+from wxauth.server.sessions.rows import OpenSession, PastSession
 from wxauth.server.users.admin import UserDetail
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.server.users.consent_rows import ConsentRow
@@ -25,11 +23,9 @@ from wxauth.server.web.bodies import (
     TEXT,
     OnlyNull,
     ShownAppId,
-    ShownIp,
     ShownNickname,
     ShownOpenid,
     ShownPictureUrl,
-    ShownSessionId,
     ShownUserId,
     Time,
 )
@@ -163,44 +159,10 @@ class SessionsQuery(TimedPageQuery):
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
 
 
-class OpenedAnswer(TypedDict):
-    """From where a session was opened."""
-
-    ip: ShownIp | None
-    device: ShownDevice | None
-
-
-class OpenSessionAnswer(TypedDict):
+class SessionAnswer(OpenSession):
     """A login on one device."""
 
-    id: ShownSessionId
-    app_id: ShownAppId
-    client_id: Annotated[str | None, Field(description="The website; null for a login in the mini-program.")]
-    device: Annotated[
-        ShownDevice | None, Field(description="Operating system, and WeChat or browser, from the User-Agent.")
-    ]
-    ip: Annotated[ShownIp | None, Field(description="The IP address of its last use.")]
-    opened: OpenedAnswer
-    created_at: datetime
-    last_used_at: Annotated[datetime, Field(examples=["2026-11-20T09:30:00Z"])]
-    expires_at: Annotated[
-        datetime, Field(description="When it expires if it is not used.", examples=["2026-12-20T09:30:00Z"])
-    ]
-
-
-class EndedSessionAnswer(OpenSessionAnswer):
-    """A login that has ended or expired."""
-
-    ended_at: Annotated[datetime, Field(examples=["2026-11-20T10:00:00Z"])]
-    ended_reason: Annotated[
-        str, Field(description="As in the event `session.ended`; or `expired`.", examples=["signed_out"])
-    ]
-
-
-class SessionAnswer(OpenSessionAnswer):
-    """A login on one device."""
-
-    current: Annotated[bool, Field(description="Whether it is the caller's.")]
+    current: bool = Field(description="Whether it is the caller's.")
 
 
 class ProfileAndStanding(TypedDict):
@@ -306,9 +268,9 @@ class UserDetailAnswer(ListedUserAnswer):
             Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
         ]
     ]
-    sessions: Annotated[list[OpenSessionAnswer], Field(description="The hundred used most recently.")]
+    sessions: Annotated[list[OpenSession], Field(description="The hundred used most recently.")]
     ended_sessions: Annotated[
-        list[EndedSessionAnswer],
+        list[PastSession],
         Field(description="Of those that have ended or expired and are still stored, the hundred used most recently."),
     ]
     consents: Annotated[list[ConsentRow], Field(description="The newest hundred, including withdrawn ones.")]
@@ -365,15 +327,8 @@ def user_detail_answer(detail: UserDetail) -> UserDetailAnswer:
     """The answer about a user, with identities and open sessions."""
     answer: UserDetailAnswer = {
         **listed_user_answer(detail.user),  # type: ignore[typeddict-item]  # mypy requires optional keys
-        "sessions": [open_session_answer(session) for session in detail.sessions],
-        "ended_sessions": [
-            {
-                **open_session_answer(session),
-                "ended_at": session.ended_at,
-                "ended_reason": session.ended_reason,
-            }
-            for session in detail.ended_sessions
-        ],
+        "sessions": list(detail.sessions),
+        "ended_sessions": list(detail.ended_sessions),
         "consents": list(detail.consents_given),
     }
     if detail.former_ids:
@@ -389,24 +344,6 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
     if page.is_incomplete:
         answer["incomplete_results"] = True
     return answer
-
-
-def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
-    """The answer about an open session."""
-    return {
-        "id": session.id,
-        "app_id": session.app_id,
-        "client_id": session.client_id,
-        "device": describe_device(session.user_agent),
-        "ip": shown_address(session.ip),
-        "opened": {
-            "ip": shown_address(session.opened_ip),
-            "device": describe_device(session.opened_user_agent),
-        },
-        "created_at": session.created_at,
-        "last_used_at": session.last_used_at,
-        "expires_at": session.expires_at,
-    }
 
 
 _AS_READ: Final = tuple(ProfileAndStanding.__annotations__)
