@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -21,11 +21,21 @@ SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_k
 REVOKED, LEFT = "user_authorization_revoke", "user_authorization_cancellation"
 NOW = 1_795_161_600
 nonces = count(10**9)
-every_way = pytest.mark.parametrize(
-    ("app", "mode", "format"),
-    [(PLAIN, "plain", "json"), (PLAIN, "plain", "xml"), (SEALED, "aes", "json"), (SEALED, "aes", "xml")],
-    ids=["plain-json", "plain-xml", "aes-json", "aes-xml"],
-)
+
+
+class Way(NamedTuple):
+    """An app, and how its messages come."""
+
+    app: dict[str, str]
+    mode: Mode
+    format: Format
+
+    def __str__(self) -> str:
+        return f"{self.mode}-{self.format}"
+
+
+WAYS = [Way(PLAIN, "plain", "json"), Way(PLAIN, "plain", "xml"), Way(SEALED, "aes", "json"), Way(SEALED, "aes", "xml")]
+every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 
 
 def message(

@@ -18,14 +18,14 @@ from tests.listening import stop_listening
 from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import free_port
-from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, assert_taken, every_way, message, post, signed
+from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Way, assert_taken, every_way, message, post, signed
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.errors import PushNotForwarded
 from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, InvalidSettings, Settings
-from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, make_verdict
+from wxauth.server.dev.wechat.push_sender import Mode, SignedPush, make_verdict
 from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest, checked_transport
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.service.build import Waits
@@ -125,15 +125,15 @@ def count(kind: str, outcome: str, number: int = 1, *, app: Mapping[str, str] = 
 @every_way
 @pytest.mark.parametrize("content", [PAID, TEXT], ids=["payment", "text"])
 async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
-    client: httpx.AsyncClient, handler: Handler, app: Any, mode: Mode, format: Format, content: Body
+    client: httpx.AsyncClient, handler: Handler, way: Way, content: Body
 ) -> None:
-    sent = signed(content, app, mode, format)
+    sent = signed(content, *way)
     handler.answer = answering(
         b"<xml>\xff\x00</xml>", Content_Type="text/xml; charset=GBK", X_Own="1", Set_Cookie="a=b"
     )
     raw_query = f"{urlencode(sent.query)}&x=%7e+%2B%zz&&a"
     answer = await client.post(
-        f"/v1/wechat/push/{app['app_id']}?{raw_query}",
+        f"/v1/wechat/push/{way.app['app_id']}?{raw_query}",
         content=sent.body,
         headers={"Content-Type": sent.content_type, "Cookie": "c=d", "Authorization": "Basic YTpi", "X-Other": "1"},
     )
@@ -218,15 +218,9 @@ async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(
 @pytest.mark.slow
 @every_way
 async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(
-    client: httpx.AsyncClient,
-    login: LogIn,
-    rows: asyncpg.Connection,
-    handler: Handler,
-    app: Any,
-    mode: Mode,
-    format: Format,
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, handler: Handler, way: Way
 ) -> None:
-    openid = (await login(app=app))["user"]["openid"]
+    openid = (await login(app=way.app))["user"]["openid"]
     users: list[int] = []
 
     async def look() -> web.StreamResponse:
@@ -234,10 +228,10 @@ async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(
         return web.Response(body=DELIVERED)
 
     handler.answer = look
-    sent = signed(message(openid, LEFT, app=app), app, mode, format)
-    assert (await post(client, sent, app)).content == DELIVERED
+    sent = signed(message(openid, LEFT, app=way.app), *way)
+    assert (await post(client, sent, way.app)).content == DELIVERED
     assert (users, handler.bodies) == ([0], [sent.body])
-    assert await counts(client) == {count("withdrawal", "forwarded", app=app)}
+    assert await counts(client) == {count("withdrawal", "forwarded", app=way.app)}
 
 
 async def test_what_wxauth_did_is_not_done_twice_if_the_handler_wants_it_again(

@@ -16,7 +16,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
-from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, assert_taken, every_way, message, post, signed
+from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Way, assert_taken, every_way, message, post, signed
 from tests.sweeps import swept
 from tests.world import (
     BESIDE_LOGINS,
@@ -32,8 +32,6 @@ from tests.world import (
 )
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push_sender import (
-    Format,
-    Mode,
     SignedPush,
     encrypt,
     push_signature,
@@ -231,12 +229,12 @@ def test_the_messages_of_these_tests_are_sealed_as_in_wechats_example() -> None:
 
 @every_way
 async def test_withdrawn_data_is_erased_in_every_mode_and_format(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, way: Way
 ) -> None:
-    openid = (await log_in(app))["user"]["openid"]
-    push = signed(message(openid, app=app), app, mode, format)
+    openid = (await log_in(way.app))["user"]["openid"]
+    push = signed(message(openid, app=way.app), *way)
     for content_type in ("text/plain", "application/json", "text/xml"):  # looked at by nobody
-        assert_taken(await post(client, SignedPush(push.query, push.body, content_type), app))
+        assert_taken(await post(client, SignedPush(push.query, push.body, content_type), way.app))
     assert await kept(rows) == {"nickname": None, "avatar_url": None, "phone": PROFILE["phone"]}
 
 
@@ -397,13 +395,13 @@ async def test_only_the_person_of_that_app_withdraws(
 
 @every_way
 async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, way: Way
 ) -> None:
-    other_app = SEALED if app is PLAIN else PLAIN
+    other_app = SEALED if way.app is PLAIN else PLAIN
     first = await log_in(other_app, unionid="union-alice")
-    answer = await log_in(app, unionid="union-alice")
-    await log_in(app, "bob")
-    await send(client, message(answer["user"]["openid"], LEFT, app=app), app, mode=mode, format=format)
+    answer = await log_in(way.app, unionid="union-alice")
+    await log_in(way.app, "bob")
+    await send(client, message(answer["user"]["openid"], LEFT, app=way.app), way.app, mode=way.mode, format=way.format)
     assert [user["unionid"] for user in await rows.fetch("SELECT unionid FROM users")] == [None]
     for table in ("identities", "sessions"):
         assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 1
@@ -454,20 +452,14 @@ async def test_the_data_of_events_about_a_person_is_erased_with_the_person(
 
 @every_way
 async def test_a_message_sent_again_changes_nothing(
-    client: httpx.AsyncClient,
-    log_in: LogInWithAll,
-    rows: asyncpg.Connection,
-    clock: Clock,
-    app: Any,
-    mode: Mode,
-    format: Format,
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, clock: Clock, way: Way
 ) -> None:
-    openid = (await log_in(app))["user"]["openid"]
-    push = signed(message(openid, app=app), app, mode, format)
-    assert_taken(await post(client, push, app))
-    await log_in(app)
+    openid = (await log_in(way.app))["user"]["openid"]
+    push = signed(message(openid, app=way.app), *way)
+    assert_taken(await post(client, push, way.app))
+    await log_in(way.app)
     for _ in range(2):
-        assert_taken(await post(client, push, app))
+        assert_taken(await post(client, push, way.app))
         clock.advance(minutes=5)
     assert await kept(rows) == PROFILE
     assert len(await events(rows)) == 1
@@ -475,20 +467,14 @@ async def test_a_message_sent_again_changes_nothing(
 
 @every_way
 async def test_a_message_that_wechat_signs_again_is_a_repeat(
-    client: httpx.AsyncClient,
-    log_in: LogInWithAll,
-    rows: asyncpg.Connection,
-    clock: Clock,
-    app: Any,
-    mode: Mode,
-    format: Format,
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, clock: Clock, way: Way
 ) -> None:
-    content = message((await log_in(app))["user"]["openid"], app=app)
-    assert_taken(await post(client, signed(content, app, mode, format), app))
-    await log_in(app)
+    content = message((await log_in(way.app))["user"]["openid"], app=way.app)
+    assert_taken(await post(client, signed(content, *way), way.app))
+    await log_in(way.app)
     clock.advance(seconds=AN_HOUR)
     later = str(NOW + AN_HOUR)
-    assert_taken(await post(client, signed(content, app, mode, format, timestamp=later), app))
+    assert_taken(await post(client, signed(content, *way, timestamp=later), way.app))
     assert await kept(rows) == PROFILE
 
 
@@ -542,12 +528,12 @@ async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(
 @pytest.mark.slow
 @every_way
 async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, way: Way
 ) -> None:
-    content = message((await log_in(app))["user"]["openid"], app=app)
-    again = signed(content, app, mode, format)
-    pushes = [again if n % 2 else signed(content, app, mode, format) for n in range(20)]
-    for answer in await asyncio.gather(*(post(client, push, app) for push in pushes)):
+    content = message((await log_in(way.app))["user"]["openid"], app=way.app)
+    again = signed(content, *way)
+    pushes = [again if n % 2 else signed(content, *way) for n in range(20)]
+    for answer in await asyncio.gather(*(post(client, push, way.app) for push in pushes)):
         assert_taken(answer)
     assert len(await events(rows)) == 1
 
@@ -558,20 +544,14 @@ async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
 @every_way
 @swept("wrong", ["signature", "timestamp", "nonce", "token"])
 async def test_a_wrong_signature_changes_nothing(
-    client: httpx.AsyncClient,
-    log_in: LogInWithAll,
-    rows: asyncpg.Connection,
-    app: Any,
-    mode: Mode,
-    format: Format,
-    wrong: str,
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, way: Way, wrong: str
 ) -> None:
-    content = message((await log_in(app))["user"]["openid"], LEFT, app=app)
-    token = "AnotherPushToken" if wrong == "token" else app["push_token"]
-    push = signed(content, {**app, "push_token": token}, mode, format)
+    content = message((await log_in(way.app))["user"]["openid"], LEFT, app=way.app)
+    token = "AnotherPushToken" if wrong == "token" else way.app["push_token"]
+    push = signed(content, {**way.app, "push_token": token}, way.mode, way.format)
     names = ("signature", "msg_signature") if wrong == "signature" else (wrong,)
     query = {name: _changed(value) if name in names else value for name, value in push.query.items()}
-    problem_of(await post(client, SignedPush(query, push.body, push.content_type), app), "invalid_signature", 403)
+    problem_of(await post(client, SignedPush(query, push.body, push.content_type), way.app), "invalid_signature", 403)
     assert await kept(rows) == PROFILE
     assert await rows.fetchval("SELECT count(*) FROM push_messages") == 0
 

@@ -11,11 +11,11 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from tests.push.messages import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
+from tests.push.messages import LEFT, NOW, PLAIN, SEALED, Way, assert_taken, every_way, message, post, signed
 from tests.sweeps import swept
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, push_signature
+from wxauth.server.dev.wechat.push_sender import Mode, SignedPush, push_signature
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.push.rows import MESSAGES_KEPT, SIGNATURES_KEPT
 from wxauth.server.push.withdrawals import Withdrawals
@@ -98,15 +98,13 @@ async def test_the_query_string_of_a_message_that_cannot_be_read_erases_nobody(a
 
 
 @every_way
-async def test_the_query_string_of_the_handshake_takes_no_message(
-    attacked: Attacked, app: dict[str, str], mode: Mode, format: Format
-) -> None:
-    openid = await attacked.log_in(app)
-    push = signed(message(openid, LEFT, app=app), app, mode, format)
+async def test_the_query_string_of_the_handshake_takes_no_message(attacked: Attacked, way: Way) -> None:
+    openid = await attacked.log_in(way.app)
+    push = signed(message(openid, LEFT, app=way.app), *way)
     for _ in range(2):
-        answer = await attacked.verify_url(push, app)
+        answer = await attacked.verify_url(push, way.app)
         assert (answer.status_code, answer.text) == (200, "4375120948345356249")
-    refused(await post(attacked.client, push, app))
+    refused(await post(attacked.client, push, way.app))
     assert await attacked.users() == 1
 
 
@@ -153,13 +151,13 @@ async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(attacked:
 @every_way
 @pytest.mark.parametrize("off", [-FIVE_MINUTES - 1, FIVE_MINUTES + 1, -86400 * 365])
 async def test_a_signature_that_was_not_made_just_now_is_refused(
-    attacked: Attacked, clock: Clock, app: dict[str, str], mode: Mode, format: Format, off: int
+    attacked: Attacked, clock: Clock, way: Way, off: int
 ) -> None:
-    openid = await attacked.log_in(app)
-    push = signed(message(openid, LEFT, app=app), app, mode, format)
+    openid = await attacked.log_in(way.app)
+    push = signed(message(openid, LEFT, app=way.app), *way)
     clock.advance(seconds=-off)
-    refused(await post(attacked.client, push, app))
-    refused(await attacked.verify_url(push, app))
+    refused(await post(attacked.client, push, way.app))
+    refused(await attacked.verify_url(push, way.app))
     assert await attacked.users() == 1
 
 
