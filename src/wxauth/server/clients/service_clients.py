@@ -1,7 +1,9 @@
-"""Dependencies of routes for other services: they authenticate the service client, and check its scope."""
+"""Service clients as dependencies of routes: who they are, what they may do, and how much of it."""
 
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Final
 from urllib.parse import unquote
 
@@ -10,19 +12,28 @@ from starlette.requests import Request
 
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
 from wxauth.guard.bearer import single_authorization
-from wxauth.server.clients.client_limits import ClientLimits, ClientOperation
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Counter
 from wxauth.server.core.receivers import NameResolver
+from wxauth.server.core.settings import Settings
+from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 
-NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
-ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
+_SECOND: Final = timedelta(seconds=1)
 
-
+REQUESTS: Final = Counter(
+    "wxauth_client_requests",
+    "Requests of clients, by client, operation (introspect, users, token, sign, sign_check, moderate) and outcome: ok "
+    "or rate_limited.",
+    "client",
+    "operation",
+    "outcome",
+)
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {
         "type": "http",
@@ -31,7 +42,6 @@ SERVICE_CLIENT_SCHEME: Final = {
     }
 }
 """An entry of the OpenAPI document's `securitySchemes`."""
-
 FOR_CLIENT: Final = Entails(
     failures=(
         InvalidRequest("there are two Authorization headers", status=400),
@@ -42,6 +52,75 @@ FOR_CLIENT: Final = Entails(
     security=({"service_client": ()},),
 )
 """The documentation of a parameter with the calling service client."""
+FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
+
+log = get_logger()
+
+
+class ClientOperation(StrEnum):
+    """What is counted, each kind for itself."""
+
+    INTROSPECT = "introspect"
+    USERS = "users"
+    """Looks users up."""
+    TOKEN = "token"  # noqa: S105 - no password
+    """Exchanges a code or a refresh token: of confidential clients, because anybody can name a public one."""
+    SIGN = "sign"
+    """Has data signed with a session_key."""
+    SIGN_CHECK = "sign_check"
+    """Has WeChat asked first whether that session_key is valid."""
+    MODERATE = "moderate"
+    """Bans, unbans or signs a user out."""
+
+
+IN_A_SECOND: Final = {ClientOperation.SIGN: 100, ClientOperation.SIGN_CHECK: 10, ClientOperation.MODERATE: 100}
+"""The operations that `CLIENT_RATE_LIMIT` does not limit, with the limits of each process."""
+
+
+class ClientLimits:
+    """Counts each client's requests. `make` returns a limiter, shared by all processes, for a rate and a name."""
+
+    def __init__(self, settings: Settings, clock: Clock, make: Callable[[str, str], RateLimiter]) -> None:
+        self._clock = clock
+        self._limiters = {
+            kind: make(settings.client_rate_limit, f"client-{kind}")
+            for kind in ClientOperation
+            if kind not in IN_A_SECOND
+        }
+        self._seconds: dict[tuple[str, ClientOperation], tuple[datetime, int]] = {}
+        """The beginning of each client's last second, and how many requests it had in it."""
+
+    async def admit(self, client: str, operation: ClientOperation) -> None:
+        """Count a request of a client, whose name has been proved. Raises: RateLimited."""
+        try:
+            if operation in IN_A_SECOND:
+                self._admit_here(client, operation)
+            else:
+                await self._limiters[operation].admit(client)
+        except RateLimited:
+            log.info("rate_limited", what=f"client-{operation}", client=client)
+            REQUESTS.count(client, operation, RateLimited.code)
+            raise
+        REQUESTS.count(client, operation, "ok")
+
+    def _admit_here(self, client: str, operation: ClientOperation) -> None:
+        # A signature costs little more than `GET /v1/me`. A window of `limits` would be a tenth of that.
+        now = self._clock()
+        began, number = self._seconds.get((client, operation), (now, 0))
+        if not timedelta() <= now - began < _SECOND:
+            began, number = now, 0
+        if number >= IN_A_SECOND[operation]:
+            raise RateLimited(f"rate limit exceeded: client-{operation}", retry_after=1)
+        self._seconds[client, operation] = began, number + 1
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for limiter in self._limiters.values():
+            await limiter.aclose()
+
+
+NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
+ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 
 
 def _asking_for(scope: Scope) -> Callable[[Request, Database, Clock], Awaitable[ProvedClient]]:
@@ -63,8 +142,6 @@ def _counted(
 
     return client
 
-
-FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 IntrospectingClientDep = Annotated[
     ProvedClient, Depends(_counted(Scope.INTROSPECT, ClientOperation.INTROSPECT)), FOR_COUNTED_CLIENT

@@ -10,7 +10,7 @@ import httpx
 
 from wxauth.server.apps import registry
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.client_limits import ClientLimits
+from wxauth.server.clients.service_clients import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core import background
 from wxauth.server.core.background import Background, Promises

@@ -19,11 +19,15 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.apps.managing import AppsDep
-from wxauth.server.clients.client_limits import ClientOperation
 from wxauth.server.clients.clients import check_client, is_client_name
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.rows import Secrets
-from wxauth.server.clients.service_clients import FOR_COUNTED_CLIENT, ClientLimitsDep, basic_credentials
+from wxauth.server.clients.service_clients import (
+    FOR_COUNTED_CLIENT,
+    ClientLimitsDep,
+    ClientOperation,
+    basic_credentials,
+)
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
 from wxauth.server.login.routes import SessionKeysDep
