@@ -30,14 +30,10 @@ wxauth is ready, with a simulated WeChat.
 
 Log in as alice:
 
-  curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}'
-
+{log_in}
 Use the token:
 
-  TOKEN=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
-    | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
-  curl -s {url}/v1/me -H "Authorization: Bearer $TOKEN"
-""",
+{use}""",
     """
 wxauth 已就绪，使用模拟微信。
 
@@ -50,14 +46,10 @@ wxauth 已就绪，使用模拟微信。
 
 以 alice 登录：
 
-  curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}'
-
+{log_in}
 使用令牌：
 
-  TOKEN=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
-    | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
-  curl -s {url}/v1/me -H "Authorization: Bearer $TOKEN"
-""",
+{use}""",
 )
 _REAL: Final = Title(
     """
@@ -147,6 +139,14 @@ _FIND_ALICE: Final = """\
   USER_ID=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
     | python3 -c 'import json, sys; print(json.load(sys.stdin)["user"]["id"])')
 """
+_LOG_IN: Final = """\
+  curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}'
+"""
+_USE: Final = """\
+  TOKEN=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
+    | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
+  curl -s {url}/v1/me -H "Authorization: Bearer $TOKEN"
+"""
 _OWN_APP: Final = Title(
     """
 Your own mini-program, with the real WeChat:
@@ -212,6 +212,8 @@ def welcome(
             site_url=site_url,
             findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.text_in(language)}" for it in findings),
             program="scripts/dev" if Path("scripts/dev").exists() else f"{sys.argv[0]} dev",
+            log_in=_LOG_IN.format(url=service_url(settings)),
+            use=_USE.format(url=service_url(settings)),
             finding=_FIND_ALICE.format(url=service_url(settings)) if is_simulated else "",
             user_id="$USER_ID" if is_simulated else "USER_ID",
             command=shlex.quote(str((home / "wxauth").absolute())),

@@ -53,7 +53,10 @@ _TEXTS: Final = {
     "back": Title("Back", "返回"),
     "shop": Title("Good things for every day", "日常好物，用心挑选"),
     "admin": Title("Today", "今日概况"),
-    "closed": Title("Orders and figures are shown after a login.", "登录后可查看订单与经营数据。"),
+    "closed": Title(
+        "Orders and figures are shown after a login. If you are logged in to the shop, no scan is needed.",
+        "登录后可查看订单与经营数据。如已登录商城，无需再扫码。",
+    ),
     "told": Title(
         "Your login here was ended elsewhere, and wxauth has told this site.",
         "您在此处的登录已在别处结束，wxauth 已通知本站。",

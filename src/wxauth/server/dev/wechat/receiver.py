@@ -6,6 +6,7 @@ import time
 from base64 import b64decode
 from collections import deque
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -13,6 +14,8 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from wxauth.server.events.sending import signed_headers
 
 WEBHOOK_PATH: Final = "/webhook"
 MAX_MESSAGES: Final = 50
@@ -84,21 +87,14 @@ class Receiver:
     def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
         if not self._behaviour.secret:
             return "secret unknown"
-        timestamp = headers.get("webhook-timestamp", "")
-        signed = b".".join((headers.get("webhook-id", "").encode(), timestamp.encode(), body))
-        expected = hmac.digest(_key(self._behaviour.secret), signed, "sha256")
-        is_fresh = timestamp.isdigit() and abs(time.time() - int(timestamp)) <= TOLERANCE
+        message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+        if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE:
+            return "does not hold"
+        at = datetime.fromtimestamp(int(timestamp), UTC)
+        expected = signed_headers(message_id, body, [_key(self._behaviour.secret)], now=at)["webhook-signature"]
         given = headers.get("webhook-signature", "").split(" ")
-        is_signed = any(hmac.compare_digest(expected, _signature(each)) for each in given)
-        return "holds" if is_fresh and is_signed else "does not hold"
-
-
-def _signature(text: str) -> bytes:
-    version, _, encoded = text.partition(",")
-    try:
-        return b64decode(encoded, validate=True) if version == "v1" else b""
-    except ValueError:
-        return b""
+        is_signed = any(hmac.compare_digest(expected.encode(), each.encode()) for each in given)
+        return "holds" if is_signed else "does not hold"
 
 
 def _key(secret: str) -> bytes:
