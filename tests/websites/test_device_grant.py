@@ -13,6 +13,7 @@ from jose.jwt import get_unverified_claims
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.websites.browsers import refused
 from tests.world import (
     DEVICE_CODE,
@@ -317,15 +318,13 @@ async def test_five_wrong_codes_in_a_minute_are_enough_over_sessions_and_replica
     assert (await elsewhere.claim(user_code=right)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"scene": "a", "url": "b"}, {"scene": None}, {"scene": 1}, {"scene": "a", "entry_scene": "x"}, []]
-)
+@swept("body", [{}, {"scene": "a", "url": "b"}, {"scene": None}, {"scene": 1}, {"scene": "a", "entry_scene": "x"}, []])
 async def test_a_claim_names_one_thing(phone: Phone, body: Any) -> None:
     answer = await phone.client.post("/v1/me/scans", json=body, headers=bearer(phone.tokens))
     problem_of(answer, "invalid_request", 422)
 
 
-@pytest.mark.parametrize("scene", ["", "x", "a" * 22, "a" * 5000, "\0", "../../etc"])
+@swept("scene", ["", "x", "a" * 22, "a" * 5000, "\0", "../../etc"])
 async def test_an_unknown_scene_is_over(phone: Phone, scene: str) -> None:
     problem_of(await phone.claim(scene=scene, entry_scene=1047), "scan_over", 404)
 
@@ -642,7 +641,7 @@ async def test_a_client_must_authenticate(site: Site, add_site: AddSite, service
     refused(await ask(path, data={"client_id": "page", "client_secret": "x"}), "invalid_client", 401)
 
 
-@pytest.mark.parametrize(
+@swept(
     ("form", "error"),
     [
         ({"browser_ip": "localhost"}, "invalid_request"),
@@ -658,7 +657,7 @@ async def test_a_wrong_request_for_a_scan_is_refused(site: Site, form: dict[str,
     refused(await site.post("/v1/device_authorization", **form), error)
 
 
-@pytest.mark.parametrize(
+@swept(
     ("form", "error"),
     [
         ({}, "invalid_request"),

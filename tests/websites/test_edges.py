@@ -13,6 +13,7 @@ from jose import jwt
 
 from tests.fakes import APP, Clock
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.websites.browsers import ASKED, Browser, Tab, refused, sent
 from tests.websites.test_device_grant import tokens_of
 from tests.world import CALLBACK, CAMERA, AddSite, Admin, LogIn, MakeClient, MakeServices, Phone, Site, bearer
@@ -188,11 +189,11 @@ async def test_the_query_of_a_redirect_uri_is_kept(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
+@swept(
     "path",
     ["/v1/token", "/v1/revoke", "/v1/device_authorization", "/v1/userinfo", "/v1/authorize", "/v1/end_session"],
 )
-@pytest.mark.parametrize("text", ["%", "%4", "x=%e4%b8%ad"])
+@swept("text", ["%", "%4", "x=%e4%b8%ad"])
 async def test_a_form_that_takes_long_to_decode_is_refused_unread(
     client: httpx.AsyncClient, path: str, text: str
 ) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.fakes import Clock
+from tests.sweeps import swept
 from tests.websites.browsers import Browser, exchanged, hidden_fields, id_claims
 from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
@@ -117,7 +118,7 @@ async def test_the_page_that_posts_the_answer_ends_with_the_code(
     assert (await browser.client.get(url)).status_code == 404
 
 
-@pytest.mark.parametrize("sealed", ["", "x", "e30", "A" * 80, "é"])
+@swept("sealed", ["", "x", "e30", "A" * 80, "é"])
 async def test_nobody_makes_a_page_that_posts_what_they_like(client: httpx.AsyncClient, sealed: str) -> None:
     page = await client.get("/v1/authorize/form_post", params={"answer": sealed})
     assert page.status_code == 404

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes import APP, Clock
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.websites.browsers import Browser, Tab, exchanged, hidden_fields, id_claims, sent
 from tests.world import (
     CAMERA,
@@ -256,8 +257,8 @@ async def test_each_link_outside_wechat_is_accepted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", ["any", "camera"])
-@pytest.mark.parametrize("entry_scene", [1286, 1065, 1194])
+@swept("entry", ["any", "camera"])
+@swept("entry_scene", [1286, 1065, 1194])
 async def test_the_scene_of_a_picture_is_refused_in_a_link(
     entry_scene: int, entry: str, shop: Site, phone: Phone, make_services: MakeServices, make_client: MakeClient
 ) -> None:

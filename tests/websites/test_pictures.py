@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.world import LogLines, MakeClient, MakeServices, Phone, Site, add_client, scene_of
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
@@ -196,8 +197,8 @@ async def test_the_simulator_refuses_as_wechat_does(simulator: Simulator, body: 
 
 
 @pytest.mark.no_database
-@pytest.mark.parametrize(("width", "drawn"), [(None, 430), (280, 280), (1000, 1000), (1280, 1280)])
-@pytest.mark.parametrize("is_hyaline", [False, True])
+@swept(("width", "drawn"), [(None, 430), (280, 280), (1000, 1000), (1280, 1280)])
+@swept("is_hyaline", [False, True])
 def test_the_simulators_code_is_as_wide_as_was_asked_for(
     simulator: Simulator, width: int | None, drawn: int, is_hyaline: bool
 ) -> None:
