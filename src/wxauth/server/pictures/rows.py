@@ -46,34 +46,6 @@ class Avatar:
     content: bytes
 
 
-async def replace_avatar(
-    database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, openid: str, now: datetime
-) -> UserFields | None:
-    """Replace a user's picture. Returns the changed user; None if the user is banned or erased."""
-    # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
-    async with database.begin() as transaction:
-        user: UserFields | None = await transaction.row(
-            _REPLACE,
-            user_id=user_id,
-            url=url,
-            app_id=app_id,
-            openid=openid,
-            avatar_id=avatar.id,
-            content_type=avatar.content_type,
-            content=avatar.content,
-            now=now,
-        )
-        if user is not None:
-            await record_profile_change(transaction, user_id, ["avatar_url"], app_id=app_id, now=now)
-    return user
-
-
-async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
-    """The picture of this id; None if there is none."""
-    row = await database.row(_READ, avatar_id=avatar_id)
-    return None if row is None else Avatar(avatar_id, row.content_type, row.content)
-
-
 class Check(SQLModel):
     """A check of which at least one half is known: what was asked (openid and picture), or what WeChat answered."""
 
@@ -108,6 +80,34 @@ DELETE FROM picture_checks WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM picture_checks WHERE at < :before ORDER BY at LIMIT :size FOR UPDATE SKIP LOCKED))
 RETURNING CASE WHEN openid IS NULL THEN '' ELSE app_id END AS unanswered_of
 """)
+
+
+async def replace_avatar(
+    database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, openid: str, now: datetime
+) -> UserFields | None:
+    """Replace a user's picture. Returns the changed user; None if the user is banned or erased."""
+    # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
+    async with database.begin() as transaction:
+        user: UserFields | None = await transaction.row(
+            _REPLACE,
+            user_id=user_id,
+            url=url,
+            app_id=app_id,
+            openid=openid,
+            avatar_id=avatar.id,
+            content_type=avatar.content_type,
+            content=avatar.content,
+            now=now,
+        )
+        if user is not None:
+            await record_profile_change(transaction, user_id, ["avatar_url"], app_id=app_id, now=now)
+    return user
+
+
+async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
+    """The picture of this id; None if there is none."""
+    row = await database.row(_READ, avatar_id=avatar_id)
+    return None if row is None else Avatar(avatar_id, row.content_type, row.content)
 
 
 async def note_asked(

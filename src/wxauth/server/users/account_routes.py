@@ -24,6 +24,7 @@ from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import Items, Page, all_of, items_of
 
 router = Router("me")
+_NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
 
 
 @router.get("/v1/me", summary=Title("Read my profile", "查看我的资料"))
@@ -57,9 +58,6 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Idempotent."""
     await account.end_my_session(database, clock, caller, session_id)
-
-
-_NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
 
 
 @router.get("/v1/me/consents", summary=Title("List my consents", "查看我同意过的协议"))

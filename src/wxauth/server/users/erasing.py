@@ -21,6 +21,8 @@ from wxauth.server.users.splitting_rows import erase_leaving
 from wxauth.server.users.standing import Standing, lock_standing
 from wxauth.server.users.user_rows import delete_user
 
+log = get_logger()
+
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
     """Erase a locked user. Returns False if there is none with this id.
@@ -65,9 +67,6 @@ async def erase_identities(
         await record_event(transaction, removed, by=by, at=now, user_id=user_id, app_id=left_app_id)
     await record_moved(transaction, user_id, before, by=by, now=now)
     return True
-
-
-log = get_logger()
 
 
 async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:

@@ -87,6 +87,15 @@ class ErasedPage(NamedTuple):
     """Whether nothing is left for this id."""
 
 
+# The caller has locked the user.
+_SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
+# A row that is locked is skipped until the next time, because the person may just be staying. A row that has just been
+# changed is checked again. A ban would end with the erasure: who is banned stays until the ban is over.
+_LOCK_NEXT_DUE: Final = Statement[UUID]("""
+SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
+""")
+
+
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
     """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows about a person with these ids now, and record the rest for later."""
     await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
@@ -141,15 +150,6 @@ async def _erase_page(
         about_after, acted_after = (about[-1] if about else about_after), (acted[-1] if acted else acted_after)
         await transaction.run(_GO_ON, user_id=user_id, about_after=about_after, acted_after=acted_after)
     return number
-
-
-# The caller has locked the user.
-_SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
-# A row that is locked is skipped until the next time, because the person may just be staying. A row that has just been
-# changed is checked again. A ban would end with the erasure: who is banned stays until the ban is over.
-_LOCK_NEXT_DUE: Final = Statement[UUID]("""
-SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
-""")
 
 
 async def set_erase_at(transaction: Transaction, user_id: UUID, erase_at: datetime | None) -> None:

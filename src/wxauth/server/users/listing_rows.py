@@ -84,6 +84,29 @@ SEARCH_SECONDS: Final = 1.0
 """The time after which a search starts no further statement."""
 
 _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+_GLIMPSES: Final = Statement[Glimpse](f"""
+SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
+  FROM users LEFT JOIN LATERAL (
+    SELECT app_id, user_agent, ip FROM sessions
+     WHERE {one_and_id("sessions.user_id", "users.id")} ORDER BY user_id DESC, id DESC LIMIT 1
+  ) AS newest ON true
+ WHERE users.id = ANY (:ids::uuid[])
+""")  # noqa: S608 - put together from constants
+# The address of a member of staff who has just been erased is not stored: an erasure under way holds a lock on the
+# user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be
+# there already: a store whose answer was lost is repeated.
+_STORE: Final = Statement[Nothing]("""
+WITH there AS (
+    SELECT id FROM users WHERE id = ANY (:actors::text[]::uuid[]) ORDER BY id FOR KEY SHARE
+)
+INSERT INTO events (id, type, at, actor, user_id, ip, data)
+SELECT noted.id, kind, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN ip::inet END, data::jsonb
+  FROM unnest(:ids::uuid[], :kinds::text[], :times::timestamptz[], :actors::text[], :user_ids::uuid[], :ips::text[],
+              :data::text[]) AS noted (id, kind, at, actor, user_id, ip, data)
+  LEFT JOIN there ON there.id = actor::uuid
+ ORDER BY noted.id
+ON CONFLICT (id) DO NOTHING
+""")
 
 
 def _finding(condition: str, order: str) -> Statement[ListedLogin]:
@@ -101,17 +124,11 @@ SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, 
 _OF_USER: Final = _finding(
     one_and_id("login.user_id", ":user_id", after=":floor", before=":before"), "login.user_id DESC, login.id DESC"
 )
+
+
 _OF_ALL: Final = _finding(
     "login.id < :before AND login.id >= :floor AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
 )
-_GLIMPSES: Final = Statement[Glimpse](f"""
-SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
-  FROM users LEFT JOIN LATERAL (
-    SELECT app_id, user_agent, ip FROM sessions
-     WHERE {one_and_id("sessions.user_id", "users.id")} ORDER BY user_id DESC, id DESC LIMIT 1
-  ) AS newest ON true
- WHERE users.id = ANY (:ids::uuid[])
-""")  # noqa: S608 - put together from constants
 
 
 async def find_logins(database: Database, search: LoginSearch, *, before: UUID | None, limit: int) -> FoundLogins:
@@ -166,23 +183,6 @@ class StaffRead:
     user_id: UUID | None
     ip: str | None
     data: Mapping[str, Any]
-
-
-# The address of a member of staff who has just been erased is not stored: an erasure under way holds a lock on the
-# user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be
-# there already: a store whose answer was lost is repeated.
-_STORE: Final = Statement[Nothing]("""
-WITH there AS (
-    SELECT id FROM users WHERE id = ANY (:actors::text[]::uuid[]) ORDER BY id FOR KEY SHARE
-)
-INSERT INTO events (id, type, at, actor, user_id, ip, data)
-SELECT noted.id, kind, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN ip::inet END, data::jsonb
-  FROM unnest(:ids::uuid[], :kinds::text[], :times::timestamptz[], :actors::text[], :user_ids::uuid[], :ips::text[],
-              :data::text[]) AS noted (id, kind, at, actor, user_id, ip, data)
-  LEFT JOIN there ON there.id = actor::uuid
- ORDER BY noted.id
-ON CONFLICT (id) DO NOTHING
-""")
 
 
 async def store_reads(database: Database, reads: Sequence[StaffRead]) -> None:

@@ -80,6 +80,23 @@ _FORMER_IDS: Final = Statement[_FormerId](
 )
 
 
+class Belongings(SQLModel):
+    """What a user has that can move to another one, besides identities."""
+
+    nickname: str | None
+    avatar_url: str | None
+    phone: str | None
+    consents: dict[str, str] | None
+    """The present ones, document → version."""
+
+
+_READ: Final = Statement[Belongings]("SELECT nickname, avatar_url, phone, consents FROM users WHERE id = :user_id")
+AppAndOpenid = tuple[str, str]
+FIELDS: Final = ("nickname", "avatar_url", "phone")
+"""The fields of a user that a merge may have filled."""
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+
 async def owned_identities(transaction: Transaction, user_id: UUID) -> Sequence[OwnedIdentity]:
     """The identities of a locked user, the oldest first."""
     return await transaction.rows(_IDENTITIES, user_id=user_id)
@@ -98,19 +115,6 @@ async def known_external_ids(transaction: Transaction, user_id: UUID) -> Sequenc
 async def merges_into(transaction: Transaction, user_id: UUID) -> dict[UUID, UUID | None]:
     """The former ids of a locked user, each with the id into which it was merged, or None if that is unknown."""
     return {row.id: row.merged_into for row in await transaction.rows(_FORMER_IDS, user_id=user_id)}
-
-
-class Belongings(SQLModel):
-    """What a user has that can move to another one, besides identities."""
-
-    nickname: str | None
-    avatar_url: str | None
-    phone: str | None
-    consents: dict[str, str] | None
-    """The present ones, document → version."""
-
-
-_READ: Final = Statement[Belongings]("SELECT nickname, avatar_url, phone, consents FROM users WHERE id = :user_id")
 
 
 async def belongings_of(transaction: Transaction, user_id: UUID) -> Belongings:
@@ -137,14 +141,6 @@ async def record_moved(
             kind = EventType.CONSENT_GIVEN if document in holding else EventType.CONSENT_WITHDRAWN
             consent = {"document": document, "version": version}
             await record_event(transaction, kind, by=by, at=now, user_id=user_id, data=consent)
-
-
-AppAndOpenid = tuple[str, str]
-
-FIELDS: Final = ("nickname", "avatar_url", "phone")
-"""The fields of a user that a merge may have filled."""
-
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Side(Enum):

@@ -30,6 +30,15 @@ class Term(StrEnum):
         return self not in (Term.TEXT, Term.NONE)
 
 
+_CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
+"""What most tables hold; the library takes 84 µs for one, so 84 s for a million lines of an import."""
+SHOWN_AT_THE_END: Final = 4
+HIDDEN: Final = 4
+_SHORTEST: Final = 9
+"""Digits of the shortest number of which as many are shown and hidden."""
+User = TypeVar("User", bound=UserFields)
+
+
 def term_of(text: str | None, *, region: str) -> Term:
     """The kind of a search term. A phone number without a country code belongs to the region."""
     if not text:
@@ -65,10 +74,6 @@ def _is_number(text: str, *, region: str) -> bool:
     return False
 
 
-_CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
-"""What most tables hold; the library takes 84 µs for one, so 84 s for a million lines of an import."""
-
-
 def possible_numbers(text: str, *, region: str) -> Sequence[str]:
     """The numbers in E.164 that this text may mean. A number without a country code belongs to the region.
 
@@ -97,14 +102,6 @@ def number_in(text: str, *, region: str) -> str | None:
     if number.extension or not phonenumbers.is_valid_number(number):
         return None
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-
-
-SHOWN_AT_THE_END: Final = 4
-HIDDEN: Final = 4
-_SHORTEST: Final = 9
-"""Digits of the shortest number of which as many are shown and hidden."""
-
-User = TypeVar("User", bound=UserFields)
 
 
 def with_masked_phone(user: User) -> User:

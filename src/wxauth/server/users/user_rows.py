@@ -153,6 +153,10 @@ RETURNING array_remove(ARRAY[
     CASE WHEN before.phone IS DISTINCT FROM users.phone THEN 'phone' END], NULL)
 """)
 _DELETE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
+log = get_logger()
+_READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
+# Null means the same as empty: most users have none, and a null costs a login nothing.
+_WRITE: Final = Statement[Nothing]("UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id")
 
 
 async def find_users(
@@ -270,9 +274,6 @@ def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUs
     )
 
 
-log = get_logger()
-
-
 async def record_flag(
     database: Database, person: Person, kind: EventType, data: Mapping[str, Any], *, now: datetime
 ) -> None:
@@ -291,11 +292,6 @@ async def record_flag(
                 )
     except StorageUnavailable:
         log.error("event_not_recorded", type=kind, user_id=person.user_id, reason=StorageUnavailable.code)
-
-
-_READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
-# Null means the same as empty: most users have none, and a null costs a login nothing.
-_WRITE: Final = Statement[Nothing]("UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id")
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
