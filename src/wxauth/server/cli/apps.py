@@ -17,7 +17,7 @@ from wxauth.server.cli.options import confirm, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.cli.resources import with_services
 from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App
+from wxauth.server.core.settings import App, AppFields
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, Quota, WeChatApi
@@ -28,84 +28,47 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 """The secrets, in the order of the prompts."""
+_METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B"}
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
 _HAS_NO_QUOTA: Final = frozenset({76021, 76022})
 """WeChat's errcodes for a path that it does not know or count."""
 
 
-def _choice(option: str, *values: str, help: str) -> Callable[[Command], Command]:
-    """An option for a field with a few possible values, or null: `default`."""
+def _field_option(name: str, shape: Mapping[str, Any]) -> Callable[[Command], Command]:
+    """The option for a field of this JSON schema: a text, a list with commas, or JSON; `default` for null."""
+    kinds = {each.get("type"): each for each in shape["anyOf"]}
+    choices = kinds.get("string", {}).get("enum", ())
 
-    def field_value(_: click.Context, __: click.Parameter, chosen: str | None) -> str | None:
-        return "" if chosen == "default" else chosen
+    def value(_: click.Context, __: click.Parameter, given: str | None) -> object:
+        if given is None or given == "default":
+            return given and ""
+        if "array" in kinds:
+            return [part.strip() for part in given.split(",") if part.strip()]
+        if "string" in kinds:
+            return given
+        try:
+            return from_json(given)
+        except ValueError:
+            raise click.BadParameter('must be JSON, such as 2 or {"role": "authenticated"}, or default.') from None
 
-    return click.option(option, type=click.Choice([*values, "default"]), callback=field_value, help=help)
-
-
-def _roles(_: click.Context, __: click.Parameter, value: str | None) -> str | list[str] | None:
-    if value is None or value == "default":
-        return value and ""
-    return [role.strip() for role in value.split(",") if role.strip()]
-
-
-def _claims(_: click.Context, __: click.Parameter, value: str | None) -> object:
-    if value is None or value == "default":
-        return value and ""
-    try:
-        return from_json(value)
-    except ValueError:
-        raise click.BadParameter('must be a JSON object like {"role": "authenticated"}, or default.') from None
-
-
-def _max_sessions(_: click.Context, __: click.Parameter, value: str | None) -> str | int | None:
-    if value is None or value == "default":
-        return value and ""
-    if not value.isascii() or not value.isdecimal():
-        raise click.BadParameter("must be a number of 1 to 100, or default.")
-    return int(value)
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        type=click.Choice([*choices, "default"]) if choices else None,
+        metavar=None if choices else next((_METAVARS[kind] for kind in kinds if kind in _METAVARS), "TEXT"),
+        callback=value,
+        help=shape["description"].replace("Null:", "default:").replace("`", ""),
+    )
 
 
 def _app_options(command: Command) -> Command:
-    """Add the options that `add` and `set` share. An option has the name of its field."""
+    """Add the options that `add` and `set` share: those of the fields, which have their names, and others."""
+    shapes = AppFields.model_json_schema()["properties"]
     for option in (
         json_option,
         click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid."),
         click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too."),
         click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too."),
-        click.option(
-            "--push-forward",
-            metavar="URL",
-            help="Where each message of WeChat's is handed on, as it came; Token needed.",
-        ),
-        _choice(
-            "--unionid",
-            "required",
-            "optional",
-            help="Whether newcomers need a unionid; default: optional for a mini_program, else required.",
-        ),
-        _choice(
-            "--sign-up",
-            "open",
-            "closed",
-            help="Whether newcomers may log in to this app; default: as WXAUTH_SIGN_UP says.",
-        ),
-        click.option(
-            "--sign-up-roles",
-            callback=_roles,
-            help="Roles of newcomers, separated by commas; default: as WXAUTH_SIGN_UP_ROLES says.",
-        ),
-        click.option(
-            "--claims",
-            metavar="JSON",
-            callback=_claims,
-            help="What is added to access tokens of its logins; {} adds nothing; default: as WXAUTH_CLAIMS says.",
-        ),
-        click.option(
-            "--max-sessions",
-            metavar="N",
-            callback=_max_sessions,
-            help="How many sessions a person may have in it, 1 to 100; default: the newest hundred are kept.",
-        ),
+        *(_field_option(name, shapes[name]) for name in reversed(shapes) if name not in {"kind", *_LABELS}),
         click.option("--title", help="The name that administrators see. Empty: none."),
         click.argument("app_id"),
     ):
