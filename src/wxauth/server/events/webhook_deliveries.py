@@ -108,14 +108,13 @@ class Deliveries:
     transport: httpx.AsyncBaseTransport
     patience: float = RECEIVER_TIMEOUT_SECONDS
     pause: float = CHECK_PAUSE_SECONDS
-    random: Random | None = None
+    random: Random = field(default_factory=SystemRandom)
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
-
-    def __post_init__(self) -> None:
-        self._random = self.random or SystemRandom()
-        self._under_way: dict[Priority, Counter[Receiver]] = {priority: Counter() for priority in Priority}
+    _under_way: dict[Priority, Counter[Receiver]] = field(
+        init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
+    )
 
     def wake(self) -> None:
         """Check for deliveries at once, because one has just become due."""
@@ -263,7 +262,7 @@ class Deliveries:
             log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
         if attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
-        pause = RETRY_SCHEDULE[attempts - 1] * (1 + self._random.uniform(-SPREAD, SPREAD))
+        pause = RETRY_SCHEDULE[attempts - 1] * (1 + self.random.uniform(-SPREAD, SPREAD))
         retry_after = _pause_in(answer.retry_after, now=now)
         if retry_after is not None:
             pause = max(pause, min(retry_after, LONGEST_RETRY_AFTER))
