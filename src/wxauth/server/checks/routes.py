@@ -10,7 +10,6 @@ from wxauth.errors import Title
 from wxauth.problems import preferred_language
 from wxauth.server.apps.managing import AppsDep, ManagedAppsDep
 from wxauth.server.apps.routes import NO_SUCH_APP
-from wxauth.server.checks.doctor import examine, examine_app
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep
@@ -42,6 +41,8 @@ async def check_everything(_: AdministratorDep, settings: SettingsDep, request: 
 
     Changes nothing. Takes half a minute at most.
     """
+    from wxauth.server.checks.doctor import examine  # the checks take 3 MB, and most processes never run them
+
     return _report(await examine(settings), request)
 
 
@@ -57,6 +58,8 @@ async def check_one_app(
 
     Checks whether WeChat accepts its secret and this server's IP address, and which APIs it may call.
     """
+    from wxauth.server.checks.doctor import examine_app
+
     known = await managed.read(app_id)
     return _report(await examine_app(settings, known.app, apps=[it.app for it in apps.all()]), request)
 

@@ -20,6 +20,9 @@ from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
 
+# Rows are made without validation (`model_of`), so the validators of most of their models would never be used: 1.3 MB.
+SQLModel.model_config["defer_build"] = True
+
 SCHEMA_NAMES = {
     "pk": "%(table_name)s_pkey",
     "uq": "%(table_name)s_%(column_0_N_name)s_key",
