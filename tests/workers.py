@@ -12,6 +12,7 @@ import selectors
 import sys
 import traceback
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -170,6 +171,9 @@ class Workers:
             self.session._setupstate.teardown_exact(None)
             teller.tell(None)
             status = 0
+        except KeyboardInterrupt:  # the first process says so
+            with suppress(BaseException):
+                self.session._setupstate.teardown_exact(None)
         except BaseException:
             traceback.print_exc(file=sys.__stderr__)
         finally:
