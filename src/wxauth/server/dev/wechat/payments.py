@@ -3,7 +3,8 @@
 import secrets
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 from wxauth.server.dev.wechat.controls import PersonName, SimulatedAppId
 from wxauth.server.dev.wechat.issued import IssuedSessionKeys, is_hmac
@@ -36,16 +37,16 @@ class PayRequest(BaseModel):
 class Order(BaseModel):
     """What `signData` must contain."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
-    offer_id: Annotated[str, Field(alias="offerId", min_length=1)]
-    buy_quantity: Annotated[int, Field(alias="buyQuantity", ge=1)]
+    offer_id: Annotated[str, Field(min_length=1)]
+    buy_quantity: Annotated[int, Field(ge=1)]
     env: Literal[0, 1] = 0
-    currency_type: Annotated[Literal["CNY"], Field(alias="currencyType")]
-    product_id: Annotated[str, Field(alias="productId", min_length=1)]
-    goods_price: Annotated[int, Field(alias="goodsPrice", ge=1)]
+    currency_type: Literal["CNY"]
+    product_id: Annotated[str, Field(min_length=1)]
+    goods_price: Annotated[int, Field(ge=1)]
     """In fen, of one."""
-    out_trade_no: Annotated[str, Field(alias="outTradeNo"), StringConstraints(pattern=_ORDER_NUMBER)]
+    out_trade_no: Annotated[str, Field(pattern=_ORDER_NUMBER)]
     attach: str = ""
 
 
