@@ -960,6 +960,13 @@ async def test_the_push_url_is_shown(doctor: Examine) -> None:
     assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
 
 
+async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encrypted(doctor: Examine) -> None:
+    apps = [APPS[0], {**APPS[1], "push_token": APPS[0]["push_token"]}]
+    results = await doctor(apps=apps, issuer="https://wxauth.invalid")
+    assert_reported(results, of_app("push"), BAD, OTHER_APP_ID, "give each its own")
+    assert_reported(results, of_app("push", OTHER_APP_ID), OK, "安全模式")
+
+
 async def test_a_check_of_pictures_without_push_is_a_note(doctor: Examine, strict_wechat: StrictWeChat) -> None:
     apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
     strict_wechat.account(OTHER_APP_ID).denied = frozenset({"media_check_async"})
