@@ -180,6 +180,16 @@ async def test_a_press_ends_the_link_before(shop: Site, safari: Browser, phone: 
     assert (await phone.claim(scene=second, entry_scene=BY_SCHEME)).status_code == 200
 
 
+async def test_the_last_link_counts_where_the_clock_of_its_replica_is_behind(
+    shop: Site, safari: Browser, phone: Phone, clock: Clock
+) -> None:
+    tab = await safari.show()
+    clock.advance(seconds=2)
+    await pressed(tab)
+    clock.advance(seconds=-1)
+    assert sent(await type_in(tab, await approved(tab, phone)))["code"]
+
+
 async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(
     shop: Site, safari: Browser, phone: Phone, get_phone: GetPhone
 ) -> None:

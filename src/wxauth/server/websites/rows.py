@@ -25,7 +25,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.users.account import Caller
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
-from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields
+from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields, Stage
 
 _ATTEMPTS: Final = 3
 
@@ -110,10 +110,12 @@ _BY_PAGE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.page_hash = :page_hash
 _BY_STATE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.state_hash = :state_hash AND l.browser_hash = :browser_hash")
 _BY_DEVICE_CODE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.device_code_hash = :code_hash")
 _BY_CODE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.code_hash = :code_hash")
-# A press ends the link before.
-_LINK: Final = Statement[SiteLogin](
-    f"{_LOGIN} WHERE l.pressed_on = :page_id AND l.door = '{Door.LINK}' ORDER BY l.pressed_on, l.id DESC LIMIT 1"
-)
+# A press ends the link before, which nobody has claimed then. Ids do not show which one is the last: clocks differ.
+_LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
+ WHERE l.pressed_on = :page_id AND l.door = '{Door.LINK}'
+   AND (l.stage <> '{Stage.REFUSED}' OR l.claimed_session_id IS NOT NULL)
+ ORDER BY l.pressed_on, l.id DESC LIMIT 1
+""")
 # Settles the race of two that decide: the second waits here, and then sees what the first has stored.
 _LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS}, i.user_id,
        EXISTS (SELECT FROM sessions s
