@@ -126,7 +126,7 @@ async def signer_of(
         credentials = basic_credentials(request)
         wanted = refusal = None
         try:
-            wanted = _validate(await request.body())
+            wanted = _validate(await _body_of(request))
         except ValidationError as exc:
             refusal = invalid_request(exc.errors(include_url=False, include_context=False, include_input=False))
         openid, user_id = ("", None) if wanted is None else (wanted.openid, wanted.user_id)
@@ -143,6 +143,14 @@ async def signer_of(
         SIGNATURES.count(apps.label_of(app_id), exc.code)
         raise
     return Signer(name, keys)
+
+
+async def _body_of(request: Request) -> bytes:
+    """The body, mostly of one message: Starlette's stream would take a twentieth of a signature's time."""
+    message = await request.receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return bytes(message.get("body", b""))
+    return b"".join([message.get("body", b""), await request.body()])
 
 
 SignerDep = Annotated[Signer, Depends(signer_of), FOR_COUNTED_CLIENT]
