@@ -413,7 +413,11 @@ async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(
     await add(root)
     async with Proxy(database_url) as proxy:
         services = await make_simulated_services(database_url=proxy.url)
-        unread = Apps(services.database, services.sealer, ())
+        unread = Apps(
+            database=services.database,
+            sealer=services.sealer,
+            settings=services.settings.model_copy(update={"apps": []}),
+        )
         await proxy.refuse()
         await unread.try_refresh()
         with pytest.raises(Exception, match="have not been read"):

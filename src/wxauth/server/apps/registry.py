@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
@@ -14,6 +14,7 @@ from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
@@ -40,39 +41,30 @@ class KnownApp:
     """When it was added; None for an app in the settings."""
 
 
+@part
 class Apps:
     """The apps as last read, in memory.
 
     If an id is both in the settings and in the database, the settings' app is used.
 
     Args:
-        of_settings: The apps in the settings, the default one first.
         refresh_pause: Seconds between two reads of the stored apps.
-        claims: What is added to the access tokens of logins to apps without claims of their own.
         hint: A text for the developer whose app is unknown, appended to `detail`.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        sealer: Sealer,
-        of_settings: Sequence[App],
-        *,
-        refresh_pause: float = REFRESH_PAUSE_SECONDS,
-        claims: ClaimsTemplate | None = None,
-        hint: str = "",
-    ) -> None:
-        self._database = database
-        self._sealer = sealer
-        self._of_settings = [KnownApp(app, "settings") for app in of_settings]
-        self._refresh_pause = refresh_pause
-        self._claims = claims
-        self._hint = f"; {hint}" if hint else ""
-        self._stored: dict[str, tuple[SealedApp, KnownApp]] = {}
-        self._is_read = False
-        self._last_read_failed = False
-        self.unopened: list[str] = []
-        """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
+    database: Database
+    sealer: Sealer
+    settings: Settings
+    refresh_pause: float = REFRESH_PAUSE_SECONDS
+    hint: str = ""
+    _stored: dict[str, tuple[SealedApp, KnownApp]] = field(init=False, default_factory=dict)
+    _is_read: bool = field(init=False, default=False)
+    _last_read_failed: bool = field(init=False, default=False)
+    unopened: list[str] = field(init=False, default_factory=list)
+    """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
+
+    def __post_init__(self) -> None:
+        self._claims = self.settings.claims_template
         self._replace_apps([])
 
     def for_login(self, app_id: str | None) -> App:
@@ -122,14 +114,14 @@ class Apps:
         known = self._known.get(app_id)
         return self._claims if known is None or known.app.claims is None else known.app.claims_template
 
-    def roles_at_sign_up(self, settings: Settings) -> frozenset[str]:
+    def roles_at_sign_up(self) -> frozenset[str]:
         """The roles that new users get, in any app."""
-        return frozenset(role for it in self.all() for role in settings.roles_at_sign_up(it.app))
+        return frozenset(role for it in self.all() for role in self.settings.roles_at_sign_up(it.app))
 
-    def roles_of_anybody(self, settings: Settings) -> frozenset[str]:
+    def roles_of_anybody(self) -> frozenset[str]:
         """The roles of those who may sign up by themselves."""
-        are_open = (it.app for it in self.all() if it.is_enabled and settings.may_sign_up(it.app))
-        return frozenset(role for app in are_open for role in settings.roles_at_sign_up(app))
+        are_open = (it.app for it in self.all() if it.is_enabled and self.settings.may_sign_up(it.app))
+        return frozenset(role for app in are_open for role in self.settings.roles_at_sign_up(app))
 
     def label_of(self, app_id: str | None) -> str:
         """What metrics call an app; the default app for None. An unknown id may be any text."""
@@ -153,7 +145,7 @@ class Apps:
     async def refresh(self) -> None:
         """Read the stored apps."""
         try:
-            stored = await stored_apps(self._database)
+            stored = await stored_apps(self.database)
         except StorageUnavailable:
             self._last_read_failed = True
             raise
@@ -163,7 +155,7 @@ class Apps:
     async def keep_fresh(self) -> None:
         """Refresh forever. During a database outage, the apps stay as last read."""
         while True:
-            await asyncio.sleep(self._refresh_pause)
+            await asyncio.sleep(self.refresh_pause)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
@@ -177,7 +169,7 @@ class Apps:
 
     def _replace_apps(self, stored: Sequence[SealedApp]) -> None:
         self._stored = self._unsealed(stored)
-        known = {it.app.app_id: it for it in self._of_settings}
+        known = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
         known |= {app_id: it for app_id, (_, it) in self._stored.items() if app_id not in known}
         self._known = known
         self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
@@ -195,7 +187,7 @@ class Apps:
                 opened[row.app_id] = former  # unchanged, so its secrets need not be decrypted again
                 continue
             try:
-                opened[row.app_id] = row, unsealed_app(row, self._sealer)
+                opened[row.app_id] = row, unsealed_app(row, self.sealer)
             except CannotOpen:
                 unopened.append(row.app_id)
         if unopened and unopened != self.unopened:
@@ -214,7 +206,7 @@ class Apps:
             missing = f"there is no app {app_id} here; one that was just added is known within 15 s"
         else:
             missing = "the app_id is not of the form of an AppID, such as wx0123456789abcdef"
-        return UnknownApp(f"{missing}{self._hint}")
+        return UnknownApp(f"{missing}{self.hint and f'; {self.hint}'}")
 
 
 def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:

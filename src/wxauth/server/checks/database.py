@@ -133,7 +133,7 @@ async def _check_stored(
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
     if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
-    apps = Apps(database, sealer, settings.apps)
+    apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
     found.apps = [known.app for known in apps.all() if known.is_enabled]
     if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await has_users(database):

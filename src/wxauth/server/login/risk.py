@@ -164,7 +164,7 @@ class Risk:
             await note_judged_in(transaction, user_id)
             if before.is_banned:
                 return True
-            if not self.apps.roles_at_sign_up(self.settings) >= set(before.roles):
+            if not self.apps.roles_at_sign_up() >= set(before.roles):
                 return False
             settled = await change_standing(
                 transaction,

@@ -285,7 +285,7 @@ class Phones:
                 answer,
                 phone,
                 verified_since=now - timedelta(days=self.settings.link_phone_days),
-                harmless_roles=self.apps.roles_of_anybody(self.settings),
+                harmless_roles=self.apps.roles_of_anybody(),
                 now=now,
             )
             if linked is None:  # not allowed, or another request has just done it: then this binds

@@ -121,18 +121,10 @@ def build_services(
     sealer = Sealer(settings.secret_keys)
     keys = key_ring_of(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    apps = Apps(
-        database,
-        sealer,
-        settings.apps,
-        claims=settings.claims_template,
-        refresh_pause=waits.apps_refresh,
-        hint=unknown_app_hint,
-    )
-
-    parts = Parts({Settings: settings, Clock: clock, Database: database, Sealer: sealer, KeyRing: keys, Apps: apps})
+    parts = Parts({Settings: settings, Clock: clock, Database: database, Sealer: sealer, KeyRing: keys})
     parts[Tracing] = tracing
     make = parts.make
+    apps = make(Apps, refresh_pause=waits.apps_refresh, hint=unknown_app_hint)
     make(PrometheusMetrics, sweeps=sweep_names(settings))
     background = make(
         Background, patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell

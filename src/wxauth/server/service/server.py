@@ -236,7 +236,7 @@ async def check_stored_state(settings: Settings) -> bool:
 async def _check_secret_key(settings: Settings, database: Database) -> None:
     clock = DatabaseClock()
     keys = key_ring_of(settings, database, clock)
-    apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
+    apps = Apps(database=database, sealer=Sealer(settings.secret_keys), settings=settings)
     await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
     try:
         await keys.refresh()
