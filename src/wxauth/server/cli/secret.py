@@ -3,16 +3,18 @@
 import base64
 import secrets
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from wxauth.server.checks.sealed import SealedCounts
 from wxauth.server.cli.options import confirm, yes_option
 from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.service.resealing import forget, reseal
+
+if TYPE_CHECKING:
+    from wxauth.server.checks.sealed import SealedCounts
 
 
 @click.group()
@@ -34,6 +36,8 @@ def reseal_command(as_json: bool) -> None:
     The former key must be in WXAUTH_SECRET_KEY_PREVIOUS. Run it when every replica has the new key. It may run beside
     the service, and may be stopped and run again.
     """
+    from wxauth.server.service.resealing import reseal
+
     sealer = Sealer(read_settings(Settings).secret_keys)
     done = with_database(lambda database, now: reseal(database, sealer, now=now))
     show(asdict(done), f"encrypted again: {_counts(done)}", as_json=as_json)
@@ -53,6 +57,8 @@ def forget_command(yes: bool, as_json: bool) -> None:
     Everybody must log in again, which phones do by themselves; no user, identity or phone number is lost. Look for the
     key first: a service that still runs has it in its environment.
     """
+    from wxauth.server.service.resealing import forget
+
     sealer = Sealer(read_settings(Settings).secret_keys)
     confirm(
         lambda: "Erase for good what this WXAUTH_SECRET_KEY does not decrypt? 确定彻底删除当前密钥无法解密的内容？",
@@ -67,7 +73,7 @@ def forget_command(yes: bool, as_json: bool) -> None:
     show(asdict(done), "\n".join(lines), as_json=as_json)
 
 
-def _counts(done: SealedCounts) -> str:
+def _counts(done: "SealedCounts") -> str:
     return (
         f"{done.signing_keys} signing keys, {done.session_keys} session keys, "
         f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps, "
