@@ -68,6 +68,28 @@ async def test_ten_phone_codes_of_one_person_leave_transactions_for_others(
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
 
+async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_for_others(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    other_device = await service.log_in("alice")
+    codes = [service.phone_code() for _ in range(3)]
+    async with row_locked(rows, alice):
+        waiting = [
+            *change_name(service.client, alice, 3),
+            *change_name(service.client, other_device, 3),
+            *sign_out_elsewhere(service.client, other_device, 1),
+            *(asyncio.create_task(service.bind(alice, code)) for code in codes),
+        ]
+        await until_locked(rows, 4)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await until_locked(rows, 5)
+        async with asyncio.timeout(3):
+            assert (await service.change(bob, nickname="Bob")).status_code == 200
+    await asyncio.gather(*waiting)
+
+
 async def test_a_request_beyond_those_that_wait_is_refused(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:

@@ -97,12 +97,15 @@ class Turns:
     _lines: dict[Hashable, _Line] = field(init=False, default_factory=dict)
 
     @asynccontextmanager
-    async def of_session(self, session_id: UUID, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
-        """Hold a turn of a session, or of a browser's login, and one of its person. Raises: RateLimited."""
+    async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
+        """Hold a turn of a session, or of what else has a line, and one of its person. Raises: RateLimited.
+
+        `session` is its id, or that of a browser's login; for phone numbers, the identity.
+        """
         if ends_sessions:
-            lines = self.turn(("ends", session_id), _ENDING), self.turn(("ends", person), _ENDING)
+            lines = self.turn(("ends", session), _ENDING), self.turn(("ends", person), _ENDING)
         else:
-            lines = self.turn(session_id), self.turn(person, _OF_PERSON)
+            lines = self.turn(session), self.turn(person, _OF_PERSON)
         async with lines[0], lines[1]:
             yield
 

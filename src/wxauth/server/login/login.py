@@ -204,7 +204,7 @@ class Logins:
     async def _with_phone(self, app: App, user: UserFields, *, openid: str, code: str) -> tuple[UserFields, str | None]:
         """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
         try:
-            return await self.phones.bind(app, openid=openid, code=code), None
+            return await self.phones.bind(app, user_id=user.id, openid=openid, code=code), None
         except WxAuthError as exc:
             log.warning("login_without_phone", user_id=user.id, app_id=app.app_id, reason=exc.code)
             return user, exc.code

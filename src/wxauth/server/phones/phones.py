@@ -99,6 +99,7 @@ class Phones:
         clock: The time.
         settings: Say what happens to a number that another user has verified.
         apps: The roles that a new user can get there. Users with other roles are never merged by phone number.
+        turns: Those of each person.
         promises: Retries storing the answers that could not be stored.
         kept_in_memory: Seconds that an answer waits in memory for the database to recover.
         pauses_for_others: Seconds before each check for an answer that another process stores.
@@ -112,6 +113,7 @@ class Phones:
     promises: Promises
     settings: Settings
     apps: Apps
+    turns: Turns
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
     pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS
     farewell: float = WECHAT_SHUTDOWN_SECONDS
@@ -121,11 +123,10 @@ class Phones:
             of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
         ),
     )
-    _turns: Turns = field(init=False, default_factory=Turns)
     _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
     _has_logged_unopened: bool = field(init=False, default=False)
 
-    async def bind(self, app: App, *, openid: str, code: str) -> UserFields:
+    async def bind(self, app: App, *, user_id: UUID, openid: str, code: str) -> UserFields:
         """Bind the number behind a code to the user of this identity, and return the changed user.
 
         If the same identity sends the same code again, WeChat's stored answer is used.
@@ -150,7 +151,7 @@ class Phones:
                     if found is None:
                         raise
             try:
-                outcome = await self._bind_in_turn(found) if isinstance(found, StoredAnswer) else found
+                outcome = await self._bind_in_turn(found, user_id) if isinstance(found, StoredAnswer) else found
             except CannotOpen as exc:
                 _log_unopened(app.app_id, exc)
                 raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
@@ -263,9 +264,9 @@ class Phones:
         if not await add_phone_answer(self.database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
-    async def _bind_in_turn(self, answer: StoredAnswer) -> UserFields | PhoneRefusal:
-        """As `_bind`, after other codes of the person: each binding waits for their row with a transaction."""
-        async with self._turns.turn((answer.app_id, answer.openid)):
+    async def _bind_in_turn(self, answer: StoredAnswer, user_id: UUID) -> UserFields | PhoneRefusal:
+        """As `_bind`, in a turn of the person: each binding waits for their row with a transaction."""
+        async with self.turns.of_session((answer.app_id, answer.openid), user_id):
             return await self._bind(answer)
 
     async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserFields | PhoneRefusal:

@@ -72,7 +72,7 @@ async def bind_my_phone(
     next is `rate_limited`.
     """
     app_id, openid = caller.user.app_id, caller.user.openid
-    user = await phones.bind(apps.find(app_id), openid=openid, code=body.code)
+    user = await phones.bind(apps.find(app_id), user_id=caller.user.id, openid=openid, code=body.code)
     return user_answer(UserInSession.of(user, app_id=app_id, openid=openid), settings.consents)
 
 

@@ -160,6 +160,7 @@ def build_services(
     login_limiter = parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
     scan_limits = parts[ScanLimits] = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
     client_limits = make(ClientLimits, make=partial(make_limiter, RateLimiter))
+    make(Turns, patience=waits.turns)
     phones = make(Phones, pauses_for_others=waits.phones_of_others, farewell=waits.phones_farewell)
     receivers = ReceiverTransport(resolve=name_resolver.resolve)
     deliveries = make(
@@ -179,7 +180,6 @@ def build_services(
     staff_reads = make(StaffReads, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
     sign_up_hook = make_sign_up_hook(settings, clock, transport=ReceiverTransport(resolve=name_resolver.resolve))
     make(Entering, newcomers=sign_up_hook)
-    make(Turns, patience=waits.turns)
     forwarding = make(PushForwarding, transport=checked_transport(name_resolver))
     make(PushedMessages, patience=waits.pushed_messages)
     make(Readiness)
