@@ -39,7 +39,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.getoption("record"):
+    if session.config.getoption("record") and not hasattr(session.config, "workerinput"):  # of pytest-xdist
         Coverage(RECORD, config_file=False).combine([str(ROOT)])
         RECORDED_AT.write_text(_git("stash", "create") or _git("rev-parse", "HEAD"))
 
