@@ -1,13 +1,13 @@
 // The frame: signing in, and the sections. The URL's fragment names the current view, so that it can be sent to a
 // colleague.
 
-import { administrator, claims, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
+import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
 import { showApps } from './apps.js'
 import { h } from './dom.js'
 import { showEvents } from './events.js'
 import { listenToKeys } from './keyboard.js'
 import { showKeys } from './keys.js'
-import { forgetTitles } from './names.js'
+import { called, forgetTitles } from './names.js'
 import { showOverview } from './overview.js'
 import { busy, copier, failed } from './parts.js'
 import { showPerson } from './person.js'
@@ -77,7 +77,7 @@ function frame() {
       h(
         'div',
         { class: 'who' },
-        h('span', { class: 'quiet', title: user.id }, `${text('signedInAs')} ${user.nickname ?? `…${claims().openid.slice(-6)}`}`),
+        h('span', { class: 'quiet', title: user.id }, `${text('signedInAs')} ${called(user)}`),
         languageButton(),
         out,
       ),

@@ -48,14 +48,14 @@ function draw({ users, sessions, days }) {
 /** What a new deployment still lacks, step by step, with what to paste. Nothing once all is done. */
 async function firstSteps(place) {
   const { iss, aud } = claims()
-  const answers = await Promise.all([get('/apps'), get('/clients'), get('/users', { limit: 2 })]).catch(() => null)
+  const answers = await Promise.all([get('/apps'), get('/clients'), get('/users')]).catch(() => null)
   if (!answers) return // the numbers say what is wrong
   const [apps, clients, users] = answers.map(({ items }) => items)
   const appId = apps.find(({ is_default }) => is_default)?.app_id ?? apps[0]?.app_id ?? 'wx…'
   const steps = [
     [apps.length > 0, 'stepApp', h('a', { href: '#/apps' }, text('apps'))],
     [clients.some(({ name }) => !name.startsWith('wxauth')), 'stepClient', pasted(`BearerGuard(issuer="${iss}", audience="${aud}")`)],
-    [users.length > 1, 'stepLogin', pasted(`createAuth({ baseURL: '${iss}', appId: '${appId}' })`)],
+    [users.some((user) => user.last_login_at), 'stepLogin', pasted(`createAuth({ baseURL: '${iss}', appId: '${appId}' })`)],
     [localStorage.getItem(KEY_IS_KEPT) !== null, 'stepKey', keptButton(place)],
   ]
   if (steps.every(([isDone]) => isDone)) return place.replaceChildren()
