@@ -829,6 +829,13 @@ test('a service client is added, and its secret shown this once', async () => {
   await button('Close', dialog()).click()
 })
 
+test('a service is told to begin with a call that its scopes allow', async () => {
+  await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify({ name: 'seller', scopes: ['sign'] }) })
+  await goTo('services')
+  await button('Connect: seller').click()
+  await dialog().getByText(`curl --user 'seller:SECRET' ${SERVICE_URL}/v1/apps/APP_ID/signatures`).waitFor()
+})
+
 const ACCOUNT = { app_id: 'wxdev00000000000d4', kind: 'official_account', app_secret: 'a-secret-of-the-service-account', title: '店铺服务号' }
 
 test('a site is added, shown and changed', async () => {

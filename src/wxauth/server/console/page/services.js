@@ -66,6 +66,16 @@ function acts(client, reload) {
   ].filter(Boolean)
 }
 
+const FIRST_CALLS = {
+  users: '/v1/users/USER_ID',
+  introspect: '/v1/introspect --data token=TOKEN',
+  events: '/v1/events',
+  access_token: '/v1/apps/APP_ID/access-token',
+  sign: `/v1/apps/APP_ID/signatures --json '{"openid": "OPENID", "data": "TEXT"}'`,
+  attributes: `/v1/users/USER_ID/attributes --request PATCH --json '{"tier": "gold"}'`,
+  moderate: '/v1/users/USER_ID/sessions --request DELETE',
+}
+
 /** What to enter at the client's end, in the forms that most products have. */
 function connect({ name, is_public, redirect_uris, device, scopes }) {
   const { iss } = claims()
@@ -73,7 +83,7 @@ function connect({ name, is_public, redirect_uris, device, scopes }) {
   const basic = `curl --user '${name}:SECRET' ${iss}`
   const lines = isSite
     ? [`OIDC_ISSUER=${iss}`, `OIDC_CLIENT_ID=${name}`, is_public ? null : 'OIDC_CLIENT_SECRET=', `OIDC_SCOPES="${scopes.join(' ')}"`].filter(Boolean)
-    : [scopes.includes('users') ? `${basic}/v1/users/USER_ID` : `${basic}/v1/introspect --data token=TOKEN`]
+    : Object.entries(FIRST_CALLS).filter(([scope]) => scopes.includes(scope)).slice(0, 1).map(([, call]) => basic + call)
   const ends = { Discovery: '.well-known/openid-configuration', Authorization: 'v1/authorize', Token: 'v1/token', Userinfo: 'v1/userinfo', JWKS: '.well-known/jwks.json', 'End session': 'v1/end_session' }
   const written = lines.join('\n')
   const content = [
