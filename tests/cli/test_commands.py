@@ -723,8 +723,9 @@ def test_serve_reports_that_its_port_is_taken(
 @pytest.mark.parametrize(("command", "missing", "extra"), [("dev", "authlib", "dev"), ("serve", "fastapi", "server")])
 @pytest.mark.process
 def test_the_extra_that_is_missing_is_named(folder: Path, command: str, missing: str, extra: str) -> None:
+    arguments = [command, *(["--port", str(free_port())] if command == "dev" else [])]
     program = (
-        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['wxauth', {command!r}];"
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['wxauth', *{arguments!r}];"
         "from wxauth.__main__ import main; main()"
     )
     failed = subprocess.run(
