@@ -6,7 +6,7 @@ from email.utils import format_datetime
 from typing import Final
 
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.logs import get_logger
+from wxauth.server.core.logs import OncePerDay, get_logger
 from wxauth.server.core.parts import part
 
 _SHORTEST: Final = timedelta(days=180)
@@ -43,11 +43,9 @@ class Deprecations:
     clock: Clock
 
     def __post_init__(self) -> None:
-        self._told: dict[str, date] = {}
+        self._told = OncePerDay()
 
     def tell(self, used: Deprecation) -> None:
         """Log that it was used, once a UTC day in this process."""
-        today = self.clock().date()
-        if self._told.get(used.name) != today:
-            self._told[used.name] = today
+        if self._told.is_due(used.name, self.clock().date()):
             log.warning("deprecated", used=used.name, what_to_do=f"use {used.instead}", until=used.until.isoformat())

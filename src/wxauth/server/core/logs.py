@@ -7,10 +7,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Hashable, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from struct import pack_into, unpack_from
 from types import TracebackType
 from typing import Any, BinaryIO, Final, cast
@@ -130,6 +130,25 @@ class LogInterval:
         if now < unpack_from("d", self._next)[0]:
             return False
         pack_into("d", self._next, 0, now + self._seconds)
+        return True
+
+
+class OncePerDay:
+    """Limits a log line to one a UTC day and process for each name, and to so many names: strangers may choose them."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._day: date | None = None
+        self._names: set[Hashable] = set()
+
+    def is_due(self, name: Hashable, today: date) -> bool:
+        """Whether the line may be written."""
+        if self._day != today:
+            self._day = today
+            self._names.clear()
+        if name in self._names or len(self._names) >= self._most:
+            return False
+        self._names.add(name)
         return True
 
 

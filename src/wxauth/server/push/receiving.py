@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any, Final, Literal, TypeVar
 
 from wxauth.errors import InvalidRequest, NotFound, PushNotForwarded, StorageUnavailable
@@ -12,7 +11,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
+from wxauth.server.core.logs import OncePerDay, get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App
@@ -45,8 +44,6 @@ MESSAGES: Final = Counter(
 
 LONG_ONES_AT_ONCE: Final = 64
 """How many long messages a process receives at once."""
-_MAX_WARNINGS: Final = 1000
-"""Warnings of ignored messages in a day: their names are WeChat's, but not checked."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 
 Result = TypeVar("Result")
@@ -80,8 +77,7 @@ class PushedMessages:
     patience: float = STORAGE_TIMEOUT_SECONDS
     answer_within: float = ANSWER_SECONDS
     _long_ones: int = field(init=False, default=0)
-    _warned: set[tuple[str, str]] = field(init=False, default_factory=set)
-    _warned_on: date | None = field(init=False, default=None)
+    _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """The response that WeChat expects before it saves a push URL.
@@ -190,13 +186,8 @@ class PushedMessages:
 
     def _warn(self, app_id: str, name: str) -> None:
         """Warn of a message that nobody gets, once a day for each name."""
-        today = self.clock().date()
-        if self._warned_on != today:
-            self._warned_on = today
-            self._warned.clear()
-        if (app_id, name) in self._warned or len(self._warned) >= _MAX_WARNINGS:
+        if not self._warned.is_due((app_id, name), self.clock().date()):
             return
-        self._warned.add((app_id, name))
         what = "nobody gets this message: set push_forward for the app, to the URL of a service that wants it"
         log.warning("push_ignored", app_id=app_id, message=name, what_to_change=what)
 
