@@ -15,8 +15,7 @@ from tests.sweeps import swept
 from tests.world import LogIn
 from wxauth.server.cli.clients import add_command
 from wxauth.server.clients.clients import NAME_RULE
-from wxauth.server.clients.models import Scope
-from wxauth.server.clients.site_scopes import SITE_SCOPE_NAMES
+from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
 
 pytestmark = pytest.mark.process
 

@@ -7,8 +7,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, WrongClient
-from wxauth.server.clients.models import Scope
-from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES
+from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Scope
 from wxauth.server.users.attributes import typed_attribute
 
 Command = TypeVar("Command", bound=Callable[..., object])

@@ -6,26 +6,32 @@ every site. Sites of third parties must never be added.
 
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
-from hmac import compare_digest
 from typing import Any, Final, NamedTuple, get_args
+from urllib.parse import urlsplit
 
-from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, NameTaken, NotFound
+from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
-from wxauth.server.clients.models import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
-from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, OPENID_SCOPE, SITE_SCOPE_NAMES
-from wxauth.server.clients.uris import check_uri, origin_of
+from wxauth.server.clients.models import (
+    CLIENT_NAME,
+    DEFAULT_SITE_SCOPES,
+    OPENID_SCOPE,
+    SITE_SCOPE_NAMES,
+    AddedClient,
+    Client,
+    IdTokenAlg,
+    Scope,
+)
 from wxauth.server.core.claims import check_claims
 from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
 from wxauth.server.core.receivers import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
+from wxauth.urls import is_secure
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""
@@ -47,11 +53,8 @@ NAME_RULE: Final = (
 )
 
 _SECRET_BYTES: Final = 32
-_SECRET_CHARACTERS: Final = 43
-"""The length of the secret in base64url."""
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_NO_HASH: Final = bytes(sha256().digest_size)
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
 _ANY_APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _APPS: Final[Mapping[str, tuple[AppKind, str]]] = {
@@ -71,10 +74,17 @@ _FORMS: Final = {
     "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "must be a domain like example.com"),
     "id_token_alg": (re.compile("|".join(ID_TOKEN_ALGS)), f"must be one of {', '.join(ID_TOKEN_ALGS)}"),
 }
+MAX_URI_LENGTH: Final = 2048
+_LONGEST_SHOWN: Final = 200
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
+
+# A URI (RFC 3986) without fragment, user information or `*`, which might be meant as a pattern.
+_FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*)?", re.ASCII)
+# A program on the person's own machine may use another port each time (RFC 8252, section 7.3).
+_ON_LOOPBACK: Final = re.compile(r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]))(?::[0-9]{1,5})?((?:[/?].*)?)")
 _URIS: Final = ("redirect_uris", "logout_uris")
 _OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device"})
-
-log = get_logger()
 
 
 class WrongClient(InvalidRequest):
@@ -92,14 +102,6 @@ class Credentials(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Credentials(client_id={self.client_id!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class ProvedClient:
-    """An authenticated client, with its scopes as a service."""
-
-    name: str
-    scopes: frozenset[Scope]
 
 
 def check_name(name: str) -> str:
@@ -260,44 +262,6 @@ async def ensure_own_client(
     await rows.ensure_public_client(database, client, now=now)
 
 
-async def authenticate(
-    database: Database, credentials: Credentials, needed: Scope | None = None, *, now: datetime
-) -> ProvedClient:
-    """Authenticate a client, and check that it has the needed scope. An impossible name costs no query.
-
-    Raises: InvalidClient, ClientLacksScope.
-    """
-    name = credentials.client_id
-    found = await rows.find_secrets(database, name) if is_client_name(name) else None
-    stored = check_client(credentials, found, needed, now=now)
-    return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)))
-
-
-def check_client(
-    credentials: Credentials, found: rows.Secrets | None, needed: Scope | None = None, *, now: datetime
-) -> rows.Secrets:
-    """Check what was found for these credentials: the secret, and the needed scope. Returns `found`.
-
-    Raises: InvalidClient, ClientLacksScope.
-    """
-    name, stored = credentials.client_id, _check_secret(credentials, found, now=now)
-    if needed is not None and needed not in stored.scopes:
-        scopes = [*scopes_in_order([*stored.scopes, needed]), *(it for it in stored.scopes if it in SITE_SCOPE_NAMES)]
-        command = " ".join([f"wxauth clients set {name}", *(f"--scope {scope}" for scope in scopes)])
-        raise ClientLacksScope(f"this needs the scope {needed}: {command}")
-    return stored
-
-
-async def authenticate_and_read(database: Database, credentials: Credentials, *, now: datetime) -> Client:
-    """Authenticate a client, and read it with the same query. Raises: InvalidClient."""
-    name = credentials.client_id
-    found = await rows.find_with_secrets(database, name) if is_client_name(name) else None
-    client, stored = found or (None, None)
-    _check_secret(credentials, stored, now=now)
-    assert client is not None
-    return client
-
-
 def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
     """A service's scopes among these, each once, in the order of `Scope`."""
     return [scope for scope in Scope if scope in scopes]
@@ -402,39 +366,59 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _new_secret() -> tuple[str, bytes]:
     secret = secrets.token_urlsafe(_SECRET_BYTES)
-    return secret, _hash(secret)
+    return secret, hash_of(secret)
 
 
-def _check_secret(credentials: Credentials, stored: rows.Secrets | None, *, now: datetime) -> rows.Secrets:
-    """Check the secret against the present and the former one. Returns `stored`. Raises: InvalidClient."""
-    # An unknown name, or a client without a secret, takes the same steps as a wrong secret.
-    given = _hash(credentials.client_secret)
-    is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
-    is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
-    if stored is None or not (is_right or (is_former and stored.is_former_good(now))):
-        log.warning(
-            "client_refused",
-            client_id=credentials.client_id if is_client_name(credentials.client_id) else None,
-            received=f"a secret of {len(credentials.client_secret)} characters",
-            registered=_registered(stored, is_former=is_former),
-            what_to_change="the client's own setting; 'wxauth clients secret NAME' prints a new secret",
-        )
-        raise InvalidClient("there is no service client with this name and secret")
-    return stored
-
-
-def _registered(stored: rows.Secrets | None, *, is_former: bool) -> str:
-    """What is registered instead of the secret that was received, for the log."""
-    if stored is None:
-        return "no client of this name"
-    if stored.secret_hash is None:
-        return "a public client, which has no secret"
-    if is_former:
-        return "a newer secret; this one has ended"
-    return f"another secret, of {_SECRET_CHARACTERS} characters"
-
-
-def _hash(secret: str) -> bytes:
+def hash_of(secret: str) -> bytes:
+    """The hash of a secret, which is stored in its place."""
     # Slow hashes protect passwords that people choose. A secret is 32 random bytes, which cannot be guessed, however
     # fast the hash is. A slow hash would slow down every request.
     return sha256(secret.encode()).digest()
+
+
+def check_uri(uri: str) -> str:
+    """Check a URI that is to be registered. Raises: ValueError."""
+    try:
+        parts = urlsplit(uri)
+        is_good = bool(_FORM.fullmatch(uri)) and is_secure(uri) and parts.port != 0 and len(uri) <= MAX_URI_LENGTH
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ValueError(URI_RULE)
+    return uri
+
+
+def is_registered(uri: str, registered: Iterable[str]) -> bool:
+    """Whether this URI is registered. It must be identical, except for the port of a loopback address."""
+    without_port = _without_port(uri)
+    return any(
+        uri == other or (without_port is not None and without_port == _without_port(other)) for other in registered
+    )
+
+
+def loggable_uri(uri: str) -> str:
+    """A URI for the log, without the parts that may contain secrets: user, query and fragment."""
+    head = re.split(r"[?#]", uri, maxsplit=1)[0]
+    cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]
+    return cut if head == uri else f"{cut}?…"
+
+
+def origin_of(uri: str) -> str:
+    """Scheme, host and port as browsers send them: in lower case, and without the default port (RFC 6454)."""
+    parts = urlsplit(uri)
+    host = re.sub(r":[0-9]*$", "", parts.netloc).lower()
+    is_default = parts.port in (None, _DEFAULT_PORTS[parts.scheme])
+    return f"{parts.scheme}://{host}" if is_default else f"{parts.scheme}://{host}:{parts.port}"
+
+
+def _without_port(uri: str) -> tuple[str, ...] | None:
+    """The parts before and after the port; None if the host is no loopback address."""
+    found = _ON_LOOPBACK.fullmatch(uri)
+    if found is None:
+        return None
+    try:
+        if urlsplit(uri).port == 0:
+            return None
+    except ValueError:  # the port is above 65535
+        return None
+    return found.groups()

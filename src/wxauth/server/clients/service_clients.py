@@ -2,8 +2,11 @@
 
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
+from hmac import compare_digest
 from typing import Annotated, Final
 from urllib.parse import unquote
 
@@ -12,8 +15,9 @@ from starlette.requests import Request
 
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
 from wxauth.guard.bearer import single_authorization
-from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
-from wxauth.server.clients.models import Scope
+from wxauth.server.clients.clients import Credentials, hash_of, is_client_name, scopes_in_order
+from wxauth.server.clients.models import SITE_SCOPE_NAMES, Client, Scope
+from wxauth.server.clients.rows import Secrets, find_secrets, find_with_secrets
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -25,6 +29,9 @@ from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 
 _SECOND: Final = timedelta(seconds=1)
+_NO_HASH: Final = bytes(sha256().digest_size)
+_SECRET_CHARACTERS: Final = 43
+"""The length of a client's secret in base64url."""
 
 REQUESTS: Final = Counter(
     "wxauth_client_requests",
@@ -55,6 +62,14 @@ FOR_CLIENT: Final = Entails(
 FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedClient:
+    """An authenticated client, with its scopes as a service."""
+
+    name: str
+    scopes: frozenset[Scope]
 
 
 class ClientOperation(StrEnum):
@@ -170,3 +185,70 @@ def basic_credentials(request: Request) -> Credentials:
     if not colon:
         raise InvalidClient("there is no colon between name and secret")
     return Credentials(unquote(name), unquote(secret))
+
+
+async def authenticate(
+    database: Database, credentials: Credentials, needed: Scope | None = None, *, now: datetime
+) -> ProvedClient:
+    """Authenticate a client, and check that it has the needed scope. An impossible name costs no query.
+
+    Raises: InvalidClient, ClientLacksScope.
+    """
+    name = credentials.client_id
+    found = await find_secrets(database, name) if is_client_name(name) else None
+    stored = check_client(credentials, found, needed, now=now)
+    return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)))
+
+
+def check_client(
+    credentials: Credentials, found: Secrets | None, needed: Scope | None = None, *, now: datetime
+) -> Secrets:
+    """Check what was found for these credentials: the secret, and the needed scope. Returns `found`.
+
+    Raises: InvalidClient, ClientLacksScope.
+    """
+    name, stored = credentials.client_id, _check_secret(credentials, found, now=now)
+    if needed is not None and needed not in stored.scopes:
+        scopes = [*scopes_in_order([*stored.scopes, needed]), *(it for it in stored.scopes if it in SITE_SCOPE_NAMES)]
+        command = " ".join([f"wxauth clients set {name}", *(f"--scope {scope}" for scope in scopes)])
+        raise ClientLacksScope(f"this needs the scope {needed}: {command}")
+    return stored
+
+
+async def authenticate_and_read(database: Database, credentials: Credentials, *, now: datetime) -> Client:
+    """Authenticate a client, and read it with the same query. Raises: InvalidClient."""
+    name = credentials.client_id
+    found = await find_with_secrets(database, name) if is_client_name(name) else None
+    client, stored = found or (None, None)
+    _check_secret(credentials, stored, now=now)
+    assert client is not None
+    return client
+
+
+def _check_secret(credentials: Credentials, stored: Secrets | None, *, now: datetime) -> Secrets:
+    """Check the secret against the present and the former one. Returns `stored`. Raises: InvalidClient."""
+    # An unknown name, or a client without a secret, takes the same steps as a wrong secret.
+    given = hash_of(credentials.client_secret)
+    is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
+    is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
+    if stored is None or not (is_right or (is_former and stored.is_former_good(now))):
+        log.warning(
+            "client_refused",
+            client_id=credentials.client_id if is_client_name(credentials.client_id) else None,
+            received=f"a secret of {len(credentials.client_secret)} characters",
+            registered=_registered(stored, is_former=is_former),
+            what_to_change="the client's own setting; 'wxauth clients secret NAME' prints a new secret",
+        )
+        raise InvalidClient("there is no service client with this name and secret")
+    return stored
+
+
+def _registered(stored: Secrets | None, *, is_former: bool) -> str:
+    """What is registered instead of the secret that was received, for the log."""
+    if stored is None:
+        return "no client of this name"
+    if stored.secret_hash is None:
+        return "a public client, which has no secret"
+    if is_former:
+        return "a newer secret; this one has ended"
+    return f"another secret, of {_SECRET_CHARACTERS} characters"

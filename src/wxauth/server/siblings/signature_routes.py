@@ -19,7 +19,7 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.apps.managing import AppsDep
-from wxauth.server.clients.clients import check_client, is_client_name
+from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.rows import Secrets
 from wxauth.server.clients.service_clients import (
@@ -27,6 +27,7 @@ from wxauth.server.clients.service_clients import (
     ClientLimitsDep,
     ClientOperation,
     basic_credentials,
+    check_client,
 )
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor

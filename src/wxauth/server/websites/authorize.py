@@ -9,10 +9,9 @@ from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from wxauth.errors import NotFound
-from wxauth.server.clients.clients import is_client_name
+from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.uris import is_registered, loggable_uri
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger

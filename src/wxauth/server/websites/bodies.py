@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.server.clients.uris import origin_of
+from wxauth.server.clients.clients import origin_of
 from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode, ProofRequest
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownIp

@@ -9,8 +9,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.clients.clients import is_registered, origin_of
 from wxauth.server.clients.rows import public_redirect_uris
-from wxauth.server.clients.uris import is_registered, origin_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 

@@ -14,9 +14,8 @@ from pydantic_core import from_json, to_json
 from wxauth.errors import InvalidRequest, InvalidToken, WrongAppKind, WxAuthError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import is_client_name
-from wxauth.server.clients.models import Client
+from wxauth.server.clients.models import Client, claims_of
 from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.site_scopes import claims_of
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger

@@ -10,10 +10,9 @@ from starlette.responses import RedirectResponse, Response
 
 from wxauth.errors import PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.problems import Language
-from wxauth.server.clients.clients import is_client_name
+from wxauth.server.clients.clients import is_client_name, is_registered
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings

@@ -19,10 +19,10 @@ from wxauth.errors import (
     StorageUnavailable,
     WxAuthError,
 )
-from wxauth.server.clients.clients import Credentials, authenticate_and_read, is_client_name
+from wxauth.server.clients.clients import Credentials, is_client_name
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.service_clients import basic_credentials
+from wxauth.server.clients.service_clients import authenticate_and_read, basic_credentials
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger

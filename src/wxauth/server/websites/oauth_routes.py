@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
 from wxauth.server.clients.clients import ID_TOKEN_ALGS
+from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
-from wxauth.server.clients.site_scopes import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.users import account

@@ -15,9 +15,8 @@ from starlette.responses import Response
 
 from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.problems import Language, preferred_language
-from wxauth.server.clients.clients import origin_shown
+from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
 from wxauth.server.clients.models import Client
-from wxauth.server.clients.uris import is_registered, origin_of
 from wxauth.server.core.users import UserFields
 from wxauth.server.pictures.avatars import AVATARS_PATH
 from wxauth.server.web.edge import PROBLEM_KEY

@@ -8,10 +8,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import InvalidToken
-from wxauth.server.clients.clients import ID_TOKEN_ALG
-from wxauth.server.clients.models import Client
-from wxauth.server.clients.site_scopes import OPENID_SCOPE
-from wxauth.server.clients.uris import is_registered
+from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered
+from wxauth.server.clients.models import OPENID_SCOPE, Client
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
