@@ -13,7 +13,7 @@ from tests.problems import problem_of
 from tests.world import Body, LogLines, MakeService, Service, leave
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.limits.rates import MAX_ATTEMPTS, WINDOW
+from wxauth.server.limits.rows import MAX_ATTEMPTS, WINDOW
 
 PHONE: Any = "getuserphonenumber"
 TEXT: Any = "msg_sec_check"

@@ -22,7 +22,7 @@ from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bea
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
-from wxauth.server.limits.rates import MAX_ATTEMPTS as NAMES_OF_ONE
+from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
 from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
 

@@ -21,7 +21,7 @@ from wxauth.server.checks.result import Findings
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.core.receivers import NameResolver
-from wxauth.server.limits.redis import redis_storage
+from wxauth.server.limits.rate_limits import redis_storage
 from wxauth.server.service.spans import spans_to
 
 pytestmark = pytest.mark.no_database

@@ -17,7 +17,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.receiver_transport import ReceiverTransport
 from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.limits.redis import redis_reason, redis_storage
+from wxauth.server.limits.rate_limits import redis_reason, redis_storage
 from wxauth.server.push.forwarding import PushRequest, checked_transport, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature

@@ -25,8 +25,7 @@ from wxauth.server.housekeeping.rows import (
     replace_old_sessions,
 )
 from wxauth.server.keys.rows import delete_retired_keys
-from wxauth.server.limits.rates import WINDOW
-from wxauth.server.limits.rows import sweep_attempts
+from wxauth.server.limits.rows import WINDOW, sweep_attempts
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refusal_rows import sweep_refusals
 from wxauth.server.phones.phones import Phones

@@ -71,7 +71,6 @@ MAX_PRESENT: Final = 64
 PATIENCE_SECONDS: Final = 5.0
 """How long a request waits for its turn."""
 
-_RETRY_AFTER: Final = 3
 _DETAIL: Final = "this person has too many requests under way"
 
 
@@ -114,14 +113,14 @@ class Turns:
         """Hold a turn of the line with this name during the block. Raises: RateLimited."""
         line = self._lines.setdefault(name, _Line(at_once))
         if line.present >= MAX_PRESENT:
-            raise RateLimited(_DETAIL, retry_after=_RETRY_AFTER)
+            raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)
         line.present += 1
         try:
             try:
                 async with asyncio.timeout(self.patience):
                     await line.turns.acquire()
             except TimeoutError:
-                raise RateLimited(_DETAIL, retry_after=_RETRY_AFTER) from None
+                raise RateLimited(_DETAIL, retry_after=RETRY_AFTER) from None
             try:
                 yield
             finally:

@@ -21,7 +21,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.limits.rates import EXPORTS
+from wxauth.server.limits.rows import EXPORTS
 from wxauth.server.own_data import rows
 from wxauth.server.users.account import Caller
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user

@@ -39,7 +39,7 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, pho
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserFields
-from wxauth.server.limits.rates import PHONE_CODES
+from wxauth.server.limits.rows import PHONE_CODES
 from wxauth.server.limits.turns import RETRY_AFTER, Places, Turns
 from wxauth.server.phones.rows import (
     PhoneRefusal,

@@ -18,7 +18,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import Person, UserInSession
-from wxauth.server.limits.rates import PICTURES
+from wxauth.server.limits.rows import PICTURES
 from wxauth.server.limits.turns import Places
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file

@@ -13,7 +13,7 @@ from wxauth.server.core.parts import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import Person, UserFields, UserInSession
-from wxauth.server.limits.rates import NICKNAMES
+from wxauth.server.limits.rows import NICKNAMES
 from wxauth.server.profile.rows import store_profile
 from wxauth.server.users.user_rows import record_flag
 from wxauth.server.wechat.api import TextVerdict, WeChatApi

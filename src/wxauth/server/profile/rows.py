@@ -8,7 +8,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import ORIGIN, PROFILE, USER, UserFields, UserInSession
-from wxauth.server.limits.rates import PROFILE_CHANGES
+from wxauth.server.limits.rows import PROFILE_CHANGES
 from wxauth.server.phones.rows import remove_phone
 from wxauth.server.users.user_rows import record_profile_change
 

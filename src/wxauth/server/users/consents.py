@@ -12,7 +12,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.rates import CONSENTS_GIVEN
+from wxauth.server.limits.rows import CONSENTS_GIVEN
 from wxauth.server.users.consent_rows import add_consent, lock_consents, note_given, withdraw_consent
 from wxauth.server.web.paging import OrEmpty, TimedPageQuery
 

@@ -16,7 +16,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.limits.rates import SITES
+from wxauth.server.limits.rows import SITES
 from wxauth.server.login.login import Proofs
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at

@@ -25,7 +25,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.rsa_keys import RsaKey
-from wxauth.server.limits.rates import SITES
+from wxauth.server.limits.rows import SITES
 from wxauth.server.login.login import Proofs
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.users.account import Caller

@@ -26,7 +26,7 @@ from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES
-from wxauth.server.limits.rates import USER_CODES
+from wxauth.server.limits.rows import USER_CODES
 from wxauth.server.login.login import Proofs
 from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.account import Caller
