@@ -19,8 +19,7 @@ from tests.processes import PATIENCE, Running, children_of
 from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
-from wxauth.server.core.parts import Parts
-from wxauth.server.core.services import Services
+from wxauth.server.core.services import Parts, Services
 from wxauth.server.dev.wechat import Api, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.people import openid_of
 

@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 from tests.databases import scripts_of_next_version
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
-from wxauth.server.core.schema import KNOWN_REVISIONS, SCRIPTS, is_schema_usable
+from wxauth.server.core.models import KNOWN_REVISIONS, SCRIPTS, is_schema_usable
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wxauth.server.core.parts import Parts, part
+from wxauth.server.core.services import Parts, part
 
 
 class Kept:

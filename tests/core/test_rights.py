@@ -18,7 +18,7 @@ from wxauth.server.checks.rows import read_rights
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import MigrationForbidden
 from wxauth.server.core.migrations import migrate as migrate_to
-from wxauth.server.core.schema import KNOWN_REVISIONS, revisions_in
+from wxauth.server.core.models import KNOWN_REVISIONS, revisions_in
 from wxauth.server.core.settings import Settings
 
 numbers = count(1)

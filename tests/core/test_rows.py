@@ -41,7 +41,7 @@ PYTHON = {
 BESIDE_ROWS = (
     "wxauth.server.core.database",
     "wxauth.server.core.trail",
-    "wxauth.server.core.schema",
+    "wxauth.server.core.models",
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.world import Body, LogLines, MakeService, Service, leave
+from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.limits.rows import MAX_ATTEMPTS, WINDOW
@@ -134,7 +135,7 @@ async def test_after_twenty_new_names_wechat_is_asked_about_none_for_an_hour(
     assert (await service.change(alice, nickname=f"Alice {MAX_ATTEMPTS - 1}")).status_code == 200, (
         "WeChat is not asked about it"
     )
-    await service.services.background.drain()
+    await service.services[Background].drain()
     assert len(service.asked(TEXT)) == MAX_ATTEMPTS
     clock.now += WINDOW
     assert (await service.change(await service.log_in(), nickname="Alice")).status_code == 200

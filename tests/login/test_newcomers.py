@@ -9,6 +9,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.world import MakeService, Service, make_admin, until
+from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import Simulator
 
 RISK: Any = "getuserriskrank"
@@ -92,7 +93,7 @@ async def test_wechat_is_asked_until_it_has_given_a_verdict_and_never_again(
     simulator.fail(RISK, errcode=48001, times=2)
     for number in (1, 2, 3, 3, 3):
         assert (await log_in(service, "risky-2")).status_code == 200
-        await service.services.background.drain()
+        await service.services[Background].drain()
         assert asked(simulator) == number
 
 
@@ -102,7 +103,7 @@ async def test_several_logins_at_once_flag_a_user_once(
     service = await make_service(risk_policy="flag")
     simulator.fail(RISK, slow=0.3)
     await asyncio.gather(*(log_in(service, "risky-2") for _ in range(5)))
-    await service.services.background.drain()
+    await service.services[Background].drain()
     assert asked(simulator) == 1
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'risk.flagged'") == 1
 
@@ -115,7 +116,7 @@ async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(
     simulator.fail(RISK, hang=True)
     login = asyncio.create_task(log_in(killed))
     await until(lambda: asked(simulator))
-    await killed.services.background.aclose()
+    await killed.services[Background].aclose()
     await asyncio.gather(login, return_exceptions=True)
     problem_of(await log_in(other), "wechat_user_blocked", 403)
 
@@ -136,7 +137,7 @@ async def test_a_newcomer_who_is_merged_while_wechat_is_asked_is_judged_as_the_u
     newcomer = await rows.fetchval("SELECT id::text FROM users WHERE NOT (id::text = ANY ($1))", known)
     assert (await root.merge(newcomer, into=alice["user"]["id"])).status_code == 200
     await login
-    await judging.services.background.drain()
+    await judging.services[Background].drain()
     told = await rows.fetch("SELECT type, user_id::text FROM events WHERE type IN ('user.banned', 'risk.flagged')")
     assert [tuple(row) for row in told] == [(event, alice["user"]["id"])]
 

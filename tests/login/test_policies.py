@@ -19,7 +19,7 @@ from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, set_roles, until
-from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS
+from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
 from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
@@ -64,14 +64,14 @@ def make_service(make_service: MakeService) -> MakeService:
 
 async def events_of(service: Service, rows: asyncpg.Connection) -> list[tuple[str, str, Body]]:
     """Type, actor and data of each event, after the background work has ended."""
-    await service.services.background.drain()
+    await service.services[Background].drain()
     events = await rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
 
 
 async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
     """How often each came of asking WeChat: policy, outcome, errcode."""
-    await service.services.background.drain()
+    await service.services[Background].drain()
     families = text_string_to_metric_families((await service.client.get("/metrics")).text)
     samples = [sample for family in families for sample in family.samples]
     return {
@@ -112,7 +112,7 @@ async def test_wechat_is_asked_for_the_risk_only_at_the_first_login(make_service
     service = await make_service(risk_policy=policy, nickname_check=policy)
     for app_id, nickname in ((APP_ID, None), (APP_ID, "Al"), (OTHER_APP_ID, "Bo")):  # one person, by the unionid
         await service.log_in("risky-2", app_id=app_id, nickname=nickname)
-        await service.services.background.drain()
+        await service.services[Background].drain()
     openid = openid_of("risky-2", APP_ID)
     assert service.asked(RISK) == [{"appid": APP_ID, "openid": openid, "scene": 0, "client_ip": "127.0.0.1"}]
 
@@ -145,7 +145,7 @@ async def test_flagging_delays_no_login(make_service: MakeService, rows: asyncpg
         assert login["user"]["nickname"] == "risky"
         await service.change(login, nickname="more risky")
         await until(lambda: bool(service.simulator.calls_of("stable_token")))
-        await service.services.background.aclose()
+        await service.services[Background].aclose()
     assert await events_of(service, rows) == []
 
 
@@ -231,7 +231,7 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(
         await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
         await proxy.accept()
-        await service.services.promises.drain()
+        await service.services[Promises].drain()
         refreshed = await service.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
         problem_of(refreshed, "account_disabled", 403)
         assert "user.banned" in [kind for kind, _, _ in await events_of(service, rows)]
@@ -248,7 +248,7 @@ async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
         await until(lambda: bool(service.simulator.calls_of(RISK)))
         await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
-        await service.services.promises.aclose()
+        await service.services[Promises].aclose()
     assert [line["what"] for line in logged(log_lines, "promise_lost")] == ["ban"]
 
 
@@ -304,7 +304,7 @@ async def test_a_name_that_stays_is_not_asked_about_again(make_service: MakeServ
     await service.change(alice, nickname="Alice")
     await service.change(alice, avatar_url="https://example.com/a.png")
     assert (await service.change(alice, nickname=None)).json()["nickname"] is None
-    await service.services.background.drain()
+    await service.services[Background].drain()
     assert len(service.asked(TEXT)) == 1
 
 
@@ -314,13 +314,13 @@ async def test_a_returning_login_costs_one_call_and_one_statement(
 ) -> None:
     service = await make_service(risk_policy=policy, nickname_check=policy)
     await service.log_in(nickname="Alice")
-    await service.services.background.drain()
+    await service.services[Background].drain()
     calls = len(service.simulator.calls)
     for nickname in ("Alice", None):
         session_id = (await service.log_in(nickname=nickname))["session_id"]
         written_last = "SELECT u.xmin = s.xmin FROM users u, sessions s WHERE s.id = $1"  # by one transaction
         assert await rows.fetchval(written_last, session_id)
-    await service.services.background.drain()
+    await service.services[Background].drain()
     assert len(service.simulator.calls) == calls + 2
 
 
@@ -551,7 +551,7 @@ async def test_background_checks_are_limited(make_service: MakeService, log_line
         person = people[number // NAMES_OF_ONE]
         assert (await service.change(person, nickname=f"name {number}")).status_code == 200
     assert len(logged(log_lines, "policy_without_wechat")) == 1
-    await service.services.background.aclose()
+    await service.services[Background].aclose()
     assert await checks_of(service) == {("nickname", "too_busy", ""): 3}
     (line,) = logged(log_lines, "background_work_left")
     assert line["pieces"] == MAX_TASKS

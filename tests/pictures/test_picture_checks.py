@@ -13,6 +13,7 @@ from tests.fakes import Clock
 from tests.pictures.test_avatars import encoded, plain
 from tests.push.messages import assert_taken, nonces
 from tests.world import Body, LogLines, MakeService, Service, bearer, until
+from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
 from wxauth.server.dev.wechat.push_sender import Format, Mode, make_verdict, sign_push
@@ -37,7 +38,7 @@ async def upload(service: Service, login: Body, colour: int = 0) -> str:
     file = encoded(plain(colour=(colour, 0, 0)))
     answer = await service.client.post("/v1/me/avatar", files={"file": ("a.jpg", file)}, headers=bearer(login))
     assert answer.status_code == 200, answer.text
-    await service.services.background.drain()
+    await service.services[Background].drain()
     return answer.json()["avatar_url"]
 
 

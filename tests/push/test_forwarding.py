@@ -22,7 +22,8 @@ from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Way, assert_t
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.errors import PushNotForwarded
-from wxauth.server.core.receivers import NameResolver
+from wxauth.server.core.addresses import NameResolver
+from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, InvalidSettings, Settings
 from wxauth.server.dev.wechat.push_sender import Mode, SignedPush, make_verdict
@@ -263,7 +264,7 @@ async def test_what_cannot_be_carried_out_is_not_handed_on(
     assert not handler.got
     assert await counts(client) == {count("withdrawal", "refused", app=SEALED)}
     await proxy.accept()
-    await services.promises.drain()
+    await services[Promises].drain()
 
 
 async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wait(

@@ -30,6 +30,7 @@ from tests.world import (
     until,
     until_locked,
 )
+from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push_sender import (
     SignedPush,
@@ -748,7 +749,7 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
     await proxy.accept()
     await until(lambda: rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
     assert await kept(rows) == {**PROFILE, "phone": None}
-    await cut_off.promises.aclose()
+    await cut_off[Promises].aclose()
     assert lines_of(log_lines, "promise_lost") == []
 
 
@@ -786,7 +787,7 @@ async def test_a_withdrawal_still_postponed_at_shutdown_is_logged_as_lost(
 ) -> None:
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
-    await cut_off.promises.aclose()
+    await cut_off[Promises].aclose()
     assert [line["what"] for line in lines_of(log_lines, "promise_lost")] == ["withdrawal"]
 
 

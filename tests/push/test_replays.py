@@ -14,6 +14,7 @@ from tests.problems import problem_of
 from tests.push.messages import LEFT, NOW, PLAIN, SEALED, Way, assert_taken, every_way, message, post, signed
 from tests.sweeps import swept
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
+from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push_sender import Mode, SignedPush, push_signature
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -202,7 +203,7 @@ async def test_a_postponed_withdrawal_is_carried_out_although_its_signature_has_
         problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
     clock.advance(minutes=30)
     await proxy.accept()
-    await cut_off.promises.drain()
+    await cut_off[Promises].drain()
     assert await attacked.users() == 0
 
 
@@ -223,7 +224,7 @@ async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(
         problem_of(await post(client, push), "storage_unavailable", 503)
     clock.advance(minutes=30)
     await proxy.accept()
-    await cut_off.promises.drain()
+    await cut_off[Promises].drain()
     assert await attacked.users() == 1
     lines = [line["openid"] for line in log_lines() if line["event"] == "push_refused"]
     assert lines == [alice]

@@ -11,9 +11,8 @@ from starlette.requests import Request
 from tests.clock import Clock
 from tests.world import LogLines
 from wxauth.errors import Title
-from wxauth.server.core.deprecations import Deprecation
 from wxauth.server.core.services import Services
-from wxauth.server.core.setting_types import EmptyIsNone
+from wxauth.server.core.setting_types import Deprecation, EmptyIsNone
 from wxauth.server.core.settings import Setting, Settings
 from wxauth.server.service.app import create_api, surround
 from wxauth.server.web.dependencies import ServicesDep, deprecated, note_deprecated

@@ -18,9 +18,9 @@ from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import RemoteKeys
 from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.checks.result import Findings
+from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import utc_now
-from wxauth.server.core.receiver_transport import ReceiverTransport
-from wxauth.server.core.receivers import NameResolver
+from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.limits.rate_limits import redis_storage
 from wxauth.server.service.spans import spans_to
 

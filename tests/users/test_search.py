@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from tests.world import Admin, LogIn
+from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import LAST_ID
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users import admin
 from wxauth.server.users.bodies import users_answer

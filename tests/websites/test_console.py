@@ -30,6 +30,7 @@ from tests.world import (
 )
 from wxauth.server.clients.rows import find_site
 from wxauth.server.console.sessions import ConsoleSessions
+from wxauth.server.core.background import Promises
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -292,7 +293,7 @@ async def test_a_service_that_starts_before_its_database_adds_the_site_later(
     async with aclosing(services):
         await services[ConsoleSessions].add_as_site()
         await migrate(services.database)
-        await services.promises.drain()
+        await services[Promises].drain()
         found = await find_site(services.database, "wxauth-admin")
     assert found is not None
     assert (list(found.redirect_uris), list(found.scopes)) == ([CONSOLE], ["wxauth:admin"])

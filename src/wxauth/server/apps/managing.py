@@ -21,12 +21,12 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import Apps, KnownApp, sealed_app, unsealed_app
 from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app
+from wxauth.server.core.addresses import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
-from wxauth.server.core.receivers import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import is_below
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event

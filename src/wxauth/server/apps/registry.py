@@ -11,13 +11,13 @@ from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable, UnknownApp
 from wxauth.server.apps.rows import SealedApp, stored_apps
-from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
+from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.users import ClaimsTemplate
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored apps."""

@@ -26,7 +26,7 @@ from wxauth.server.checks.upkeep import LONG_IDLE, judge_certificate, judge_upke
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, trouble_of
-from wxauth.server.core.schema import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
+from wxauth.server.core.models import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.models import StoredSigningKey

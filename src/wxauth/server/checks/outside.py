@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 
 from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.server.checks.result import CheckResult, bad, good, note
+from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.receiver_transport import ReceiverTransport
-from wxauth.server.core.receivers import NameResolver
+from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.limits.rate_limits import redis_reason, redis_storage
 from wxauth.server.push.forwarding import PushRequest, checked_transport, send_on

@@ -29,8 +29,8 @@ from wxauth.errors import (
 )
 from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.server.checks.rows import UserSample
+from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, exchange_api

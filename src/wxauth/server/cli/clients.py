@@ -27,8 +27,8 @@ from wxauth.server.clients.clients import (
 )
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import all_clients
+from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.database import Database
-from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.settings import ClientCommandSettings
 
 

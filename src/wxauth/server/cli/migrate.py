@@ -12,7 +12,7 @@ from wxauth.server.cli.printing import Failed
 from wxauth.server.core import migrations
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.schema import is_newer
+from wxauth.server.core.models import is_newer
 from wxauth.server.core.settings import DatabaseSettings, load_settings
 
 

@@ -9,7 +9,7 @@ import click
 from wxauth.server.cli.options import more, page_options, text_option, time_option
 from wxauth.server.cli.printing import json_option, printable, show
 from wxauth.server.cli.resources import with_database
-from wxauth.server.core.ip_addresses import IpNetwork
+from wxauth.server.core.addresses import IpNetwork
 from wxauth.server.login.refusal_rows import RefusalSearch
 from wxauth.server.login.refusals import list_refusals
 from wxauth.server.web.paging import items_of

@@ -25,12 +25,12 @@ from wxauth.server.clients.models import (
     IdTokenAlg,
     Scope,
 )
-from wxauth.server.core.claims import check_claims
+from wxauth.server.core.addresses import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.database import Database
-from wxauth.server.core.receivers import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
+from wxauth.server.core.users import check_claims
 from wxauth.urls import is_secure
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)

@@ -23,11 +23,10 @@ from wxauth.server.console.rows import (
     store_link,
 )
 from wxauth.server.core.background import Promises
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession

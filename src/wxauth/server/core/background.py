@@ -13,7 +13,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Gauge
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 
 MAX_RUNNING: Final = 32
 """How many tasks that nobody awaits run at once. More would take the connections that phone numbers need."""

@@ -1,194 +1,191 @@
-"""Receivers of webhooks and logout tokens: the URLs and addresses that they may have, and the resolving of names.
-
-No URL may reach services that only this machine can reach.
-"""
+"""httpx transport to other people's servers, which connects only to checked addresses."""
 
 import asyncio
-import socket
-from collections.abc import Callable, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
-from threading import Thread
-from typing import Final, Literal
-from urllib.parse import urlsplit
+from typing import Any, Final
 
-from wxauth.server.core.ip_addresses import IpAddress
+import httpcore
+import httpx
 
-RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-"""Seconds that a caller waits for a name."""
-MAX_CONCURRENT_NAMES: Final = 32
-"""How many names are resolved at once. Others wait until the system has resolved or given up one of these."""
+from wxauth import __version__
+from wxauth.server.core.addresses import Scheme, is_refused
 
-LookUp = Callable[[str], Sequence[str]]
-"""Returns the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
+MAX_ANSWER: Final = 4096
+"""Bytes of a response body that are read. A connection with a longer response is not reused."""
+BODY_TIMEOUT_SECONDS: Final = 1.0
+"""Seconds for reading the body. Only the status matters."""
+CONNECT_TIMEOUT_SECONDS: Final = 8.0
+KEEPALIVE_SECONDS: Final = 4.0
+"""Many servers close an idle connection after five, and a request on a closed one would count as failed."""
+MAX_IDLE: Final = 64
+USER_AGENT: Final = f"wxauth/{__version__}"
+
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+"""Returns the addresses of a name. Raises: OSError, UnicodeError."""
 
 
-def addresses_of(host: str) -> Sequence[str]:
-    """The addresses of a name, or of an address in any spelling. Raises: OSError, UnicodeError."""
-    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+class _Refused(httpcore.ConnectError):
+    """A connection error with our own text, which may be shown."""
 
 
-class NameResolver:
-    """Resolves names, each in a thread of its own.
+class ReceiverTransport(httpx.AsyncBaseTransport):
+    """Sends to the host of the request's URL, unless its address is refused.
 
-    uvloop's own resolver looks up only two names at once in the whole process, so two webhooks with dead name servers
-    would delay every webhook, and calls to WeChat. Here, such a name occupies one thread until the system gives up, no
-    matter how many callers ask for it. The threads do not delay the end of the process.
+    Names are resolved here, and connections go to the address that was checked. So neither a name that resolves
+    differently the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and
+    proxies from the environment are not used. A response contains only the status, `Retry-After`, and a body, of which
+    somebody who closes the response unread gets nothing.
+
+    Raises: httpx.TransportError, with a short message that may be shown: it contains no text from the other side.
 
     Args:
-        look_up: Asks the system.
-        patience: Seconds that a caller waits for a name.
+        resolve: Returns the addresses of a name.
+        tls: The certificates to trust. By default, those of this machine.
     """
 
-    def __init__(self, look_up: LookUp = addresses_of, *, patience: float = RESOLVE_TIMEOUT_SECONDS) -> None:
-        self._look_up = look_up
-        self._patience = patience
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_NAMES)
-        self._under_way: dict[str, asyncio.Task[Sequence[str]]] = {}
+    def __init__(self, *, resolve: Resolve, tls: ssl.SSLContext | None = None) -> None:
+        self._resolve = resolve
+        self._tls = tls
+        self._pools: dict[Scheme, httpcore.AsyncConnectionPool] = {}
 
-    async def resolve(self, host: str) -> Sequence[str]:
-        """The addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
-        lookup = self._under_way.get(host)
-        if lookup is None:
-            lookup = self._under_way[host] = asyncio.create_task(self._resolve_in_thread(host), name=f"name {host}")
-            lookup.add_done_callback(lambda done: self._drop(host, done))
-        async with asyncio.timeout(self._patience):
-            return await asyncio.shield(lookup)
-
-    async def _resolve_in_thread(self, host: str) -> Sequence[str]:
-        async with self._slots:
-            found: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
-            Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
-            return await found
-
-    def _ask(self, host: str, found: asyncio.Future[Sequence[str]]) -> None:
-        addresses: Sequence[str] = ()
-        failure: Exception | None = None
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, and read the status. Closing the response reads the beginning of its body."""
+        scheme: Scheme = "https" if request.url.scheme == "https" else "http"
+        url = request.url
+        asked = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=await request.aread(),
+            extensions={"timeout": {"connect": CONNECT_TIMEOUT_SECONDS}},
+        )
         try:
-            addresses = self._look_up(host)
-        except Exception as exc:
-            failure = exc
+            answer = await self._pool(scheme).handle_async_request(asked)
+            retry_after = [value for name, value in answer.headers if name.lower() == b"retry-after"]
+            headers = [(b"Retry-After", value) for value in retry_after[:1]]
+            return httpx.Response(answer.status, headers=headers, stream=_Body(answer))
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError, OSError) as exc:
+            failure = _named(exc)
+        raise failure  # outside the `except`, so that the other side's text is not even this error's context
 
-        def settle() -> None:
-            if found.done():  # cancelled, because the service has ended
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            await pool.aclose()
+        self._pools.clear()
+
+    def _pool(self, scheme: Scheme) -> httpcore.AsyncConnectionPool:
+        if scheme not in self._pools:
+            self._pools[scheme] = httpcore.AsyncConnectionPool(
+                ssl_context=self._https() if scheme == "https" else None,
+                max_connections=None,  # Deliveries limits how many messages are sent at once
+                max_keepalive_connections=MAX_IDLE,
+                keepalive_expiry=KEEPALIVE_SECONDS,
+                network_backend=_Checked(scheme, self._resolve),
+            )
+        return self._pools[scheme]
+
+    def _https(self) -> ssl.SSLContext:
+        return self._tls or ssl.create_default_context()  # takes 17 ms, which plain HTTP need not pay
+
+
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Opens connections to checked addresses, never to names."""
+
+    def __init__(self, scheme: Scheme, resolve: Resolve) -> None:
+        self._scheme = scheme
+        self._resolve = resolve
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first address that is allowed and accepts it."""
+        try:
+            found = await self._resolve(host)
+        except TimeoutError:
+            raise _Refused("no answer for the host's name") from None
+        except (OSError, UnicodeError):
+            raise _Refused("host not found") from None
+        addresses = [address for address in dict.fromkeys(found) if not is_refused(address, self._scheme)]
+        if not addresses:
+            raise _Refused("address refused")
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                each = None if timeout is None else timeout / len(addresses)
+                return await self._network.connect_tcp(address, port, each, local_address, socket_options)
+        return await self._network.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+class _Body(httpx.AsyncByteStream):
+    """A response body. If nobody wants it, only the beginning is read."""
+
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+        self._is_wanted = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Read the body. Raises: httpx.TransportError."""
+        self._is_wanted = True
+        try:
+            async for chunk in self._answer.aiter_stream():
+                yield chunk
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as exc:
+            failure = _named(exc)
+        else:
+            return
+        raise failure  # outside the `except`, as above
+
+    async def aclose(self) -> None:
+        """Read to the end of a short response, so that its connection can be reused."""
+        read = 0
+        try:
+            if self._is_wanted:
                 return
-            if failure is None:
-                found.set_result(addresses)
-            else:
-                found.set_exception(failure)
-
-        with suppress(RuntimeError):  # the loop has ended
-            found.get_loop().call_soon_threadsafe(settle)
-
-    def _drop(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
-        del self._under_way[host]
-        if not done.cancelled():
-            done.exception()  # or asyncio logs an exception that was never retrieved
+            with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+                async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+                    async for chunk in self._answer.aiter_stream():
+                        read += len(chunk)
+                        if read >= MAX_ANSWER:
+                            break
+        finally:
+            await self._answer.aclose()
 
 
-Scheme = Literal["http", "https"]
-
-_PRIVATE: Final = tuple(
-    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7", "::1/128"))
-)
-_PUBLIC: Final = tuple(map(ip_network, ("0.0.0.0/0", "2000::/3")))
-"""IPv6 beyond it is reserved, local to a link, or a form of IPv4 addresses: translated, compatible, local-use NAT64."""
-_METADATA: Final = (
-    ip_network("169.254.0.0/16"),  # link-local; the metadata of most clouds too
-    ip_network("100.100.100.200/32"),  # Alibaba's metadata
-)
-_NEVER: Final = _METADATA + tuple(
-    map(
-        ip_network,
-        (
-            "0.0.0.0/8",  # this host
-            "224.0.0.0/4",  # multicast
-            "240.0.0.0/4",  # reserved, and the broadcast address
-            "2001::/32",  # Teredo, which holds two IPv4 addresses
-            "fd00:ec2::/32",  # Amazon's metadata, and its other services on the machine
-            "fd20:ce::254/128",  # Google's metadata
-            "fd00:c1::a9fe:a9fe/128",  # Oracle's
-            "fd00:100::100:200/128",  # Alibaba's
-            "fd00:a9fe:a9fe::1/128",  # Linode's
-            "fd00:42::42/128",  # Scaleway's
-        ),
-    )
-)
-_NAT64: Final = IPv6Network("64:ff9b::/96")
+def _named(exc: Exception) -> httpx.TransportError:
+    match exc:
+        case _Refused():
+            return httpx.ConnectError(str(exc))
+        case httpcore.ConnectTimeout() | TimeoutError():
+            return httpx.ConnectTimeout("timed out while connecting")
+        case httpcore.ConnectError():
+            return httpx.ConnectError(_why_not_connected(exc))
+        case httpcore.RemoteProtocolError():
+            # httpcore raises this error for a closed connection, too.
+            return httpx.RemoteProtocolError("connection lost" if "disconnected" in str(exc) else "answer is not HTTP")
+        case httpcore.NetworkError() | httpcore.TimeoutException() | OSError():
+            return httpx.ReadError("connection lost")
+        case _:
+            return httpx.UnsupportedProtocol("URL cannot be used")
 
 
-def is_refused(address: str, scheme: Scheme) -> bool:
-    """Whether sending to this address is forbidden.
-
-    Link-local, multicast, unspecified and metadata addresses are always refused. Without TLS, only private addresses
-    are allowed. An IPv4 address embedded in an IPv6 address is judged as the IPv4 address.
-    """
-    given = ip_address(address.partition("%")[0])
-    judged = _held_in(given)
-    allowed = _PRIVATE if scheme == "http" else _PRIVATE + _PUBLIC
-    return (
-        not any(judged in network for network in allowed)
-        or any(judged in network for network in _NEVER)
-        # Any network may have a prefix of its own for NAT64, mostly with the IPv4 address at the end.
-        or any(_end_of(given) in network for network in _METADATA)
-    )
-
-
-def _held_in(address: IpAddress) -> IpAddress:
-    """The IPv4 address in an IPv4-mapped, NAT64 or 6to4 address; any other address itself."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address in _NAT64:
-        return _end_of(address)
-    return address.ipv4_mapped or address.sixtofour or address
-
-
-def _end_of(address: IpAddress) -> IPv4Address:
-    """The last 32 bits."""
-    return IPv4Address(int(address) & 0xFFFF_FFFF)
-
-
-MAX_URL: Final = 2048
-
-_LAST_PORT: Final = 65535
-
-
-class RefusedUrl(ValueError):
-    """This URL is not allowed for a receiver."""
-
-
-async def check_url(text: str, *, resolver: NameResolver) -> None:
-    """Check a receiver's URL: https, or http if every address of its host is private or loopback.
-
-    An https URL is accepted even if its name does not resolve now. The address is checked again on each connection.
-
-    Raises: RefusedUrl.
-    """
-    import httpx  # a tenth of a second, and most commands check no URL
-
-    if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
-        raise RefusedUrl(f"Must be a URL of at most {MAX_URL} characters")
-    try:
-        url = httpx.URL(text)
-        host = url.host  # decodes an xn-- label, which may be malformed
-    except (httpx.InvalidURL, ValueError):
-        raise RefusedUrl("Must be a URL") from None
-    if url.scheme not in ("http", "https") or not host:
-        raise RefusedUrl("Must begin with https://, or with http:// in a private network")
-    if url.port is not None and not 0 < url.port <= _LAST_PORT:
-        raise RefusedUrl(f"Must have a port from 1 to {_LAST_PORT}, or none")
-    if "%" in host:
-        raise RefusedUrl("Must be without the zone of an address")
-    if "@" in urlsplit(text).netloc:
-        raise RefusedUrl("Must be without a user and a password")
-    scheme: Scheme = "https" if url.scheme == "https" else "http"
-    try:
-        # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
-        addresses = await resolver.resolve(url.raw_host.decode().removesuffix("."))
-    except (OSError, UnicodeError):  # a TimeoutError is an OSError
-        addresses = ()
-    if not addresses and scheme == "http":
-        raise RefusedUrl("Must begin with https://, for its host has no address here")
-    if any(is_refused(address, scheme) for address in addresses):
-        allowed = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
-        raise RefusedUrl(f"Must lead to {allowed}")
+def _why_not_connected(exc: BaseException) -> str:
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "certificate not valid"
+        if isinstance(cause, ssl.SSLError):
+            return "TLS failed"
+        cause = cause.__cause__ or cause.__context__
+    return "could not connect"

@@ -1,22 +1,54 @@
-"""The assembled parts: those of core by name, and those of every other room by type.
+"""Parts of the service: classes whose fields are what they need, put together by the types of these fields.
 
 `wxauth.server.service.build` assembles them. So this file need not import the rooms above core.
 """
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from functools import cache
+from inspect import signature
+from typing import Any, Final, Protocol, TypeVar, dataclass_transform
 
-from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.parts import Parts
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.verifier import Verifier
 
 Part = TypeVar("Part")
+
+_KINDS: Final = set[type]()
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
+def part(kind: type[Part]) -> type[Part]:
+    """Make a class whose fields are the arguments of its constructor. Each of its objects equals itself alone."""
+    made = dataclass(kw_only=True, eq=False, repr=False)(kind)
+    _KINDS.add(made)
+    return made
+
+
+class Parts(dict[Any, Any]):
+    """The parts by their types. One that is asked for and needs nothing but other parts is made then."""
+
+    def make(self, kind: type[Part], **given: Any) -> Part:
+        """Make a part of what is given, and of other parts, by their types. Raises: TypeError, if one is missing."""
+        arguments = _arguments_of(kind)  # type: ignore[arg-type] # mypy: a class is not hashable
+        wanted = ((name, type_) for name, type_ in arguments.items() if name not in given)
+        found = {name: self[type_] for name, type_ in wanted if type_ in self or type_ in _KINDS}
+        made = self[kind] = kind(**found, **given)
+        return made
+
+    def __missing__(self, kind: Any) -> Any:
+        if kind not in _KINDS:
+            raise KeyError(kind)
+        return self.make(kind)
+
+
+@cache
+def _arguments_of(kind: type) -> dict[str, Any]:
+    return {name: it.annotation for name, it in signature(kind).parameters.items()}
 
 
 class Closable(Protocol):
@@ -34,8 +66,6 @@ class Services:
     clock: Clock
     database: Database
     sealer: Sealer
-    background: Background
-    promises: Promises
     verifier: Verifier
     parts: Parts
     """These and the parts of the rooms above core, by their types."""

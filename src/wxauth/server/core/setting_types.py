@@ -4,6 +4,9 @@ import base64
 import os
 import re
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from email.utils import format_datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
@@ -15,10 +18,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.errors import Title
-from wxauth.server.core.claims import check_claims
-from wxauth.server.core.receivers import is_refused
+from wxauth.server.core.addresses import is_refused
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
-from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
+from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES, check_claims
 from wxauth.urls import is_secure
 
 SECRETS_DIR: Final = Path("/run/secrets")
@@ -34,6 +36,30 @@ _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 _HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_SHORTEST_FAREWELL: Final = timedelta(days=180)
+"""What docs/upgrading.md promises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deprecation:
+    """Something that goes: `WXAUTH_OLD`, `POST /v1/old`, `old in POST /v1/login`. Raises: ValueError, if too soon."""
+
+    name: str
+    instead: str
+    since: date
+    until: date
+
+    def __post_init__(self) -> None:
+        if self.until - self.since < _SHORTEST_FAREWELL:
+            raise ValueError(f"{self.name}: must stay for {_SHORTEST_FAREWELL.days} days")
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Those of an answer to a request that uses it."""
+        since, until = (datetime.combine(day, time(), UTC) for day in (self.since, self.until))
+        sunset = format_datetime(until, usegmt=True)
+        return [(b"deprecation", f"@{since.timestamp():.0f}".encode()), (b"sunset", sunset.encode())]
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:

@@ -31,8 +31,6 @@ from pydantic_settings import (
 )
 
 from wxauth.errors import Title
-from wxauth.server.core.claims import ClaimsTemplate, compile_claims
-from wxauth.server.core.deprecations import Deprecation
 from wxauth.server.core.setting_types import (
     SECONDS,
     SECRETS_DIR,
@@ -48,6 +46,7 @@ from wxauth.server.core.setting_types import (
     ContactUri,
     DatabaseUrl,
     Days,
+    Deprecation,
     Documents,
     DomainFile,
     EmptyIsNone,
@@ -83,6 +82,7 @@ from wxauth.server.core.setting_types import (
     is_below,
     secret_key_bytes,
 )
+from wxauth.server.core.users import ClaimsTemplate, compile_claims
 
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")

@@ -8,8 +8,8 @@ from hashlib import sha256
 from typing import Any, Final, Self
 from uuid import UUID
 
+from wxauth.server.core.clock import id_range, new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import id_range, new_id
 from wxauth.server.core.models import BY_ANOTHER, EventFields
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 

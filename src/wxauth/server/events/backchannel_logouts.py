@@ -19,7 +19,7 @@ from wxauth.server.core import metrics
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.backchannel_rows import LeasedLogout, lease_logout, settle_logout
 from wxauth.server.events.sending import LEASE, Answer, send

@@ -30,8 +30,8 @@ from uuid import UUID
 
 from sqlmodel import SQLModel
 
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import PROFILE

@@ -12,7 +12,7 @@ from typing import Final
 
 import httpx
 
-from wxauth.server.core.receiver_transport import USER_AGENT
+from wxauth.server.core.receivers import USER_AGENT
 
 LEASE: Final = timedelta(seconds=30)
 """How long a message belongs to the process that leased it. Longer than any attempt."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from typing_extensions import TypedDict
 
 from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.core.receivers import MAX_URL
+from wxauth.server.core.addresses import MAX_URL
 from wxauth.server.events.feed_routes import KnownType
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import Answer

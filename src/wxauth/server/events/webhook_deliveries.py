@@ -27,8 +27,8 @@ from wxauth.server.core.background import keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
+from wxauth.server.core.services import part
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.backchannel_rows import LeasedLogout
 from wxauth.server.events.feed_routes import event_for_siblings

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.events.feed_rows import EventToSend, PlacedEvent

@@ -6,13 +6,12 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.addresses import NameResolver, RefusedUrl, check_url
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
-from wxauth.server.core.receivers import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
+from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent

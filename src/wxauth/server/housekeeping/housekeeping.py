@@ -9,8 +9,7 @@ from time import perf_counter
 from typing import Final
 
 from wxauth.server.core.background import keep_doing
-from wxauth.server.core.clock import DatabaseClock
-from wxauth.server.core.ids import first_id_at
+from wxauth.server.core.clock import DatabaseClock, first_id_at
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings

@@ -12,9 +12,9 @@ from uuid import UUID
 
 from sqlmodel import SQLModel
 
+from wxauth.server.core.addresses import TRUNCATED
+from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import first_id_at
-from wxauth.server.core.ip_addresses import TRUNCATED
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.sessions.rows import END, START, delete_ended_sessions, end_replaced_sessions

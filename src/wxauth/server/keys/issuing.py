@@ -6,9 +6,8 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import ROLES_SCOPE, UserInSession
+from wxauth.server.core.users import ROLES_SCOPE, ClaimsTemplate, UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.tokens.issuer import TokenIssuer
 

@@ -10,9 +10,8 @@ from pydantic_core import to_json
 from typing_extensions import TypedDict
 
 from wxauth.errors import KeysUnavailable, StorageUnavailable
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, troubles
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.server.core.settings import Settings

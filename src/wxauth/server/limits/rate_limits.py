@@ -16,8 +16,8 @@ from limits.aio.storage import MemoryStorage, RedisClusterStorage, RedisStorage,
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from wxauth.errors import RateLimited
+from wxauth.server.core.addresses import TRUNCATED, plain_address
 from wxauth.server.core.clock import Clock, utc_now
-from wxauth.server.core.ip_addresses import TRUNCATED, plain_address
 from wxauth.server.core.logs import get_logger, redact
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2

@@ -17,7 +17,7 @@ from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from wxauth.errors import RateLimited
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 
 RETRY_AFTER: Final = 3
 """Seconds."""

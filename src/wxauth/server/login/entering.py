@@ -16,8 +16,8 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, session_key_context
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES, Person, UserFields
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login

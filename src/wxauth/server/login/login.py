@@ -27,8 +27,8 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, session_key_context
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserFields, UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession

@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from wxauth.server.core.background import Gathering
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.login.number_rows import Overview, merge_hours, numbers_of, store_numbers, totals
 
 STORE_PAUSE_SECONDS: Final = 5.0

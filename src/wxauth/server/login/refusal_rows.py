@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from wxauth.server.core.addresses import TRUNCATED, IpNetwork
+from wxauth.server.core.clock import id_range
 from wxauth.server.core.database import Database, Sweep
-from wxauth.server.core.ids import id_range
-from wxauth.server.core.ip_addresses import TRUNCATED, IpNetwork
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.login.models import Refusal
 

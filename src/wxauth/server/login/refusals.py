@@ -14,11 +14,11 @@ from uuid import UUID
 
 from wxauth.errors import WxAuthError
 from wxauth.server.core import metrics
+from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.background import Gathering
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import new_id
-from wxauth.server.core.ip_addresses import TRUNCATED
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.login.models import Refusal
 from wxauth.server.login.refusal_rows import RefusalSearch, find_refusals, store_refusals
 from wxauth.server.web.paging import Page

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.trail import OPERATOR, EventType
 from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserFields, UserStatus
 from wxauth.server.moving import faults

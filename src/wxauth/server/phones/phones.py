@@ -34,8 +34,8 @@ from wxauth.server.core.background import Promises
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserFields

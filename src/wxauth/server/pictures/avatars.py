@@ -15,7 +15,7 @@ from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import Person, UserInSession
 from wxauth.server.limits.rows import PICTURES

@@ -12,10 +12,10 @@ from typing import Final
 import httpx
 
 from wxauth.errors import PushNotForwarded
+from wxauth.server.core.addresses import NameResolver, Scheme, is_refused
 from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.parts import part
-from wxauth.server.core.receiver_transport import USER_AGENT
-from wxauth.server.core.receivers import NameResolver, Scheme, is_refused
+from wxauth.server.core.receivers import USER_AGENT
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.connection import HttpAnswer
 from wxauth.server.wechat.connector import Origin, Proxy, SocketAddress

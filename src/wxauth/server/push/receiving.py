@@ -13,7 +13,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import OncePerDay, get_logger
 from wxauth.server.core.metrics import Counter
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest

@@ -9,7 +9,7 @@ from wxauth.server.core.background import Promises
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.phones.rows import delete_answers
 from wxauth.server.push.rows import claim_signature, remember_message

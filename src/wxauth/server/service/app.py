@@ -39,7 +39,6 @@ from wxauth.server.console.routes import add_console
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.clock import DatabaseClock, correct_clock, keep_time
 from wxauth.server.core.database import DatabaseUrlRefused
-from wxauth.server.core.deprecations import Deprecations
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.events import feed_routes, webhook_routes
@@ -67,6 +66,7 @@ from wxauth.server.siblings import signature_routes, user_routes
 from wxauth.server.users import account_routes, admin_routes, listing_routes
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.web.answers import Problem
+from wxauth.server.web.dependencies import Deprecations
 from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath

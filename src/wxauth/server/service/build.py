@@ -13,14 +13,13 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.service_clients import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core import background
+from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
-from wxauth.server.core.parts import Parts
-from wxauth.server.core.receiver_transport import ReceiverTransport
-from wxauth.server.core.receivers import NameResolver
+from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.sealing import Sealer
-from wxauth.server.core.services import Services
+from wxauth.server.core.services import Parts, Services
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events import backchannel_logouts, webhook_deliveries
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
@@ -188,8 +187,6 @@ def build_services(
         clock=clock,
         database=database,
         sealer=sealer,
-        background=background,
-        promises=promises,
         verifier=verifier,
         parts=parts,
         closing=[

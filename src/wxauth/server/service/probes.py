@@ -18,8 +18,8 @@ from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, DatabaseUrlRefused, troubles
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
-from wxauth.server.core.schema import current_revision, is_schema_usable
+from wxauth.server.core.models import current_revision, is_schema_usable
+from wxauth.server.core.services import part
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.login_rows import rehearse_login
 from wxauth.server.service.prometheus import PrometheusMetrics

@@ -26,7 +26,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.login.routes import LOGINS, OUTCOMES
 from wxauth.server.service.statistics_rows import Statistics, statistics

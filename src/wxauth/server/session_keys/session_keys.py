@@ -26,8 +26,8 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, session_key_context
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_daily, record_event
 from wxauth.server.core.users import UserStatus

@@ -11,8 +11,8 @@ from sqlmodel import Field, SQLModel
 from typing_extensions import TypedDict
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.models import Address
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event

@@ -23,8 +23,8 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.clients.service_clients import IntrospectingClientDep, WeChatTokenClientDep
-from wxauth.server.core.claims import RESERVED_CLAIMS
 from wxauth.server.core.database import Database
+from wxauth.server.core.users import RESERVED_CLAIMS
 from wxauth.server.sessions.rows import user_in_session
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep, sees_roles

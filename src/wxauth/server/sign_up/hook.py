@@ -15,13 +15,12 @@ from pydantic_core import from_json, to_json
 
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.server.clients.clients import TITLE
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.ids import new_id
-from wxauth.server.core.ip_addresses import TRUNCATED
+from wxauth.server.core.addresses import TRUNCATED
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.parts import part
-from wxauth.server.core.receiver_transport import USER_AGENT
+from wxauth.server.core.receivers import USER_AGENT
+from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES

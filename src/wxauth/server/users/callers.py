@@ -12,8 +12,8 @@ from starlette.requests import HTTPConnection, Request
 
 from wxauth.errors import InsufficientRole, InsufficientScope, InvalidRequest, LoginTooOld, RateLimited
 from wxauth.guard.bearer import authorizations_of, bearer_token
+from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.database import Database
-from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import ROLES_SCOPE, STAFF_ROLES
 from wxauth.server.limits.turns import Turns

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.models import Address
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import ORIGIN

@@ -11,9 +11,9 @@ from uuid import UUID
 from pydantic_core import to_json
 from sqlmodel import Field, SQLModel
 
+from wxauth.server.core.addresses import IpNetwork
+from wxauth.server.core.clock import id_range
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import id_range
-from wxauth.server.core.ip_addresses import IpNetwork
 from wxauth.server.core.models import Address
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import EventType

@@ -10,8 +10,8 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.errors import NotFound, SplitRefused, StorageUnavailable
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import end_sessions_of_identities

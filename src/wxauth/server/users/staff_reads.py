@@ -15,8 +15,8 @@ from uuid import UUID
 
 from wxauth.errors import RateLimited
 from wxauth.server.core.background import Gathering
-from wxauth.server.core.ids import new_id
-from wxauth.server.core.parts import part
+from wxauth.server.core.clock import new_id
+from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.users.listing_rows import StaffRead, store_reads
 from wxauth.server.users.search_terms import Term

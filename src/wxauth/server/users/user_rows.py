@@ -14,8 +14,8 @@ from sqlmodel import SQLModel
 from typing_extensions import TypedDict
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import LAST_ID
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event

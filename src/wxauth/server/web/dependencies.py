@@ -13,10 +13,13 @@ from starlette.requests import HTTPConnection
 
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.deprecations import Deprecation, Deprecations
-from wxauth.server.core.services import Services
+from wxauth.server.core.logs import OncePerDay, get_logger
+from wxauth.server.core.services import Services, part
+from wxauth.server.core.setting_types import Deprecation
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.verifier import Verifier
+
+log = get_logger()
 
 Part = TypeVar("Part")
 
@@ -64,6 +67,21 @@ SettingsDep = Annotated[Settings, Depends(settings)]
 ClockDep = Annotated[Clock, Depends(clock)]
 DatabaseDep = Annotated[Database, Depends(database)]
 VerifierDep = Annotated[Verifier, Depends(verifier)]
+
+
+@part
+class Deprecations:
+    """Tells the operator what is used and goes."""
+
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self._told = OncePerDay()
+
+    def tell(self, used: Deprecation) -> None:
+        """Log that it was used, once a UTC day in this process."""
+        if self._told.is_due(used.name, self.clock().date()):
+            log.warning("deprecated", used=used.name, what_to_do=f"use {used.instead}", until=used.until.isoformat())
 
 
 DEPRECATED_KEY: Final = "wxauth.deprecated"

@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from wxauth.server.core.ip_addresses import IpAddress, plain_address
+from wxauth.server.core.addresses import IpAddress, plain_address
 from wxauth.server.core.logs import get_logger
 
 ANYBODY: Final = "*"

@@ -13,8 +13,8 @@ from wxauth.server.clients.models import Client
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rows import SITES
 from wxauth.server.login.login import Proofs

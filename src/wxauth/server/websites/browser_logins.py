@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
 
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor

@@ -13,7 +13,7 @@ from wxauth.errors import NotFound, RateLimited
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device

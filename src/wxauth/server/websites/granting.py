@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession

@@ -19,7 +19,7 @@ from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession

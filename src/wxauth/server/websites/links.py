@@ -12,12 +12,11 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from wxauth.errors import NotFound, WxAuthError
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import Sealer, link_number_context
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.devices import Device

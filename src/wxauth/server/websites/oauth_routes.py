@@ -11,7 +11,7 @@ from wxauth.server.clients.clients import ID_TOKEN_ALGS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
-from wxauth.server.core.ip_addresses import plain_address
+from wxauth.server.core.addresses import plain_address
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.users import account
 from wxauth.server.users.callers import DeviceDep, verified

@@ -19,8 +19,8 @@ from uuid import UUID
 
 import asyncpg
 
+from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ip_addresses import NEARBY
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.users.account import Caller

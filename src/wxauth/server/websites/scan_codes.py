@@ -13,8 +13,8 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
 from wxauth.server.core.sealing import CannotOpen, Sealer, url_link_context
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.websites import scan_code_rows
 from wxauth.server.websites.doors import URL_LINK_LASTS, URL_LINK_RENEWED_AFTER

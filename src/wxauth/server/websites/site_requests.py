@@ -8,10 +8,9 @@ from uuid import UUID
 
 from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.server.clients.models import Client
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import new_id
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.sessions.devices import Device

@@ -10,11 +10,10 @@ from uuid import UUID
 from wxauth.errors import InvalidToken
 from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered
 from wxauth.server.clients.models import OPENID_SCOPE, Client
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession

@@ -33,11 +33,10 @@ from wxauth.errors import (
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.models import Client
 from wxauth.server.core.background import Background
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import Asked, Entering, LacksUnionid

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from pydantic_core import to_json
 
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import PICTURE, WeChat
 from wxauth.server.wechat.errcodes import (

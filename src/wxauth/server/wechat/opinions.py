@@ -13,7 +13,7 @@ from wxauth.errors import InternalError, WeChatError, WeChatTimeout, WxAuthError
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import (

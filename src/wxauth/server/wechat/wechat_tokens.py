@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from wxauth.errors import WeChatBadResponse, WeChatError
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.parts import part
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN

@@ -13,8 +13,8 @@ import pytest
 from tests.processes import PATIENCE, free_port
 from tests.receiver import receiving
 from tests.world import until
-from wxauth.server.core.receiver_transport import ReceiverTransport, Resolve
-from wxauth.server.core.receivers import MAX_CONCURRENT_NAMES, NameResolver, is_refused
+from wxauth.server.core.addresses import MAX_CONCURRENT_NAMES, NameResolver, is_refused
+from wxauth.server.core.receivers import ReceiverTransport, Resolve
 
 pytestmark = pytest.mark.no_database
 
@@ -137,7 +137,7 @@ async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many
 
 SILENT = """
 import asyncio, time
-from wxauth.server.core.receivers import NameResolver
+from wxauth.server.core.addresses import NameResolver
 
 try:
     asyncio.run(NameResolver(lambda _: time.sleep(3600), patience=0.1).resolve("silent.example"))
