@@ -28,7 +28,7 @@ from wxauth.server.core.migrations import migrate
 from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.feed_rows import may_place, place_some
-from wxauth.server.events.placing import EVENTS_PLACED_PER_TRANSACTION
+from wxauth.server.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
 from wxauth.server.housekeeping.rows import ENDED_SESSIONS, lap_page
 from wxauth.server.login.login_rows import Login, record_login

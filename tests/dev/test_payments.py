@@ -13,7 +13,7 @@ from tests.fakes import Clock
 from wxauth.server.core.settings import App
 from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.push_sender import OF_PAYMENTS
-from wxauth.server.wechat.push import read_message
+from wxauth.server.wechat.received import read_message
 
 pytestmark = pytest.mark.no_database
 FIRST, SECOND = (app["app_id"] for app in APPS)

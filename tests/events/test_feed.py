@@ -17,9 +17,9 @@ from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS
-from wxauth.server.events.feed import cursor_of
+from wxauth.server.events.feed_routes import cursor_of
 from wxauth.server.events.feed_rows import Place, place_some, record_folded_changes
-from wxauth.server.events.placing import keep_placing, place_events
+from wxauth.server.events.webhook_deliveries import keep_placing, place_events
 
 Read = Callable[..., Awaitable[Body]]
 

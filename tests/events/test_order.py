@@ -15,7 +15,7 @@ from tests.fakes import APP, OTHER_APP
 from tests.world import NUMBER, AddSibling, Admin, Body, LogIn, bearer, make_admin, until_locked
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
-from wxauth.server.events.placing import place_events
+from wxauth.server.events.webhook_deliveries import place_events
 from wxauth.server.housekeeping.rows import replace_old_sessions
 
 pytestmark = pytest.mark.own_database

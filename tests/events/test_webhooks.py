@@ -24,9 +24,8 @@ from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.events import webhook_deliveries
-from wxauth.server.events.placing import place_events
 from wxauth.server.events.sending import LEASE
-from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
+from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries, place_events
 from wxauth.server.events.webhook_rows import Priority, lease_delivery
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_other_rows
@@ -662,7 +661,7 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(
 async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
     root: WebhookAdmin, services: Services, receiver: Receiver, login: LogIn
 ) -> None:
-    from wxauth.server.events.placing import keep_placing
+    from wxauth.server.events.webhook_deliveries import keep_placing
 
     await root.add("orders", receiver.url)
     keeping = asyncio.gather(keep_placing(services), services[Deliveries].keep_delivering())

@@ -12,8 +12,7 @@ from tests.processes import Command, make_command
 from tests.receiver import Receiver, receiving
 from tests.world import LogIn
 from wxauth.server.core.services import Services
-from wxauth.server.events.placing import place_events
-from wxauth.server.events.webhook_deliveries import Deliveries
+from wxauth.server.events.webhook_deliveries import Deliveries, place_events
 
 pytestmark = pytest.mark.process
 

@@ -23,7 +23,7 @@ from tests.world import (
     set_roles,
 )
 from wxauth.server.core.services import Services
-from wxauth.server.events.placing import place_events
+from wxauth.server.events.webhook_deliveries import place_events
 from wxauth.server.housekeeping.housekeeping import sweep_now
 
 DAYS = 7

@@ -24,7 +24,7 @@ from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
 from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
-from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
+from wxauth.server.wechat.api import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 RISK: Api = "getuserriskrank"

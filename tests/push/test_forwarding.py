@@ -30,7 +30,7 @@ from wxauth.server.dev.wechat.push_sender import Mode, SignedPush, make_verdict
 from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest, checked_transport
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.service.build import Waits
-from wxauth.server.wechat.connector import NAME_SECONDS
+from wxauth.server.wechat.connection import NAME_SECONDS
 
 OTHER = {
     "app_id": "wxtest0000000000d4",

@@ -37,7 +37,7 @@ from wxauth.server.dev.wechat.push_sender import (
     encrypt,
     push_signature,
 )
-from wxauth.server.push.withdrawals import Withdrawals
+from wxauth.server.push.receiving import Withdrawals
 from wxauth.server.service.build import Waits
 
 WITHOUT_PUSH = {"app_id": "wxtest0000000000c3", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}

@@ -18,8 +18,8 @@ from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push_sender import Mode, SignedPush, push_signature
 from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.push.receiving import Withdrawals
 from wxauth.server.push.rows import MESSAGES_KEPT, SIGNATURES_KEPT
-from wxauth.server.push.withdrawals import Withdrawals
 
 FIVE_MINUTES = 300
 A_SECOND = timedelta(seconds=1)

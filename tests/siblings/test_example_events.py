@@ -19,8 +19,7 @@ from tests.world import Body, LogIn, add_client, leave
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.events.placing import place_events
-from wxauth.server.events.webhook_deliveries import Deliveries
+from wxauth.server.events.webhook_deliveries import Deliveries, place_events
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.service.app import create_app
 

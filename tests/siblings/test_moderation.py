@@ -26,7 +26,7 @@ from tests.world import (
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
-from wxauth.server.events.placing import place_events
+from wxauth.server.events.webhook_deliveries import place_events
 
 ACTS = [("POST", "/ban"), ("POST", "/unban"), ("DELETE", "/sessions")]
 

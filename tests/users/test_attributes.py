@@ -17,7 +17,7 @@ from tests.world import NOBODY, AddSibling, Admin, LogIn, bearer
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
-from wxauth.server.events.placing import place_events
+from wxauth.server.events.webhook_deliveries import place_events
 
 MERGE_PATCH = {"content-type": "application/merge-patch+json"}
 

@@ -34,15 +34,14 @@ from tests.world import (
 from wxauth.server.clients.clients import change_client, remove_client
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM
-from wxauth.server.events.backchannel_logouts import (
+from wxauth.server.events.sending import (
     FINAL_STATUSES,
+    LEASE,
     LOGOUT_EVENT,
     MAX_CONCURRENT_FOR_ONE_USER,
     RETRY_SCHEDULE,
 )
-from wxauth.server.events.placing import place_events
-from wxauth.server.events.sending import LEASE
-from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, Deliveries
+from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, Deliveries, place_events
 from wxauth.server.events.webhook_rows import Priority, due_receivers
 from wxauth.server.service.build import Waits
 from wxauth.server.users.erasing import erase_identities

@@ -16,8 +16,7 @@ from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.websites.test_form_post import BY_FORM, posted
 from tests.websites.test_wechats_pages import IN_WECHAT, SAFARI
 from tests.world import AddSite, MakeClient, Phone, Site
-from wxauth.server.apps.managing import ManagedApps
-from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.registry import Apps, ManagedApps
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR

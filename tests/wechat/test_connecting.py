@@ -17,7 +17,7 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import SECRET, ask, ask_and_fail, transport
 from tests.world import until
-from wxauth.server.wechat.connector import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
+from wxauth.server.wechat.connection import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
 from wxauth.server.wechat.transport import HttpTransport
 
 BODY = b'{"openid": "openid-alice"}'

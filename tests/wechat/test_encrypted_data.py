@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES128
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from wxauth.server.wechat.person_data import WrongWatermark, base64_bytes, check_watermark, open_encrypted_data
+from wxauth.server.wechat.received import WrongWatermark, base64_bytes, check_watermark, open_encrypted_data
 
 # https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html, its downloadable sample.
 APP_ID = "wx4f4bc4dec97d474b"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from wxauth.errors import WeChatBadResponse
-from wxauth.server.wechat.person_data import e164_of
+from wxauth.server.wechat.received import e164_of
 
 APP_ID = "wxa"
 WATERMARK = {"watermark": {"timestamp": 1795161600, "appid": APP_ID}}

@@ -26,7 +26,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.build import build_services
-from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
+from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.wechat_tokens import (

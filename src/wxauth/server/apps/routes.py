@@ -14,15 +14,12 @@ from wxauth.errors import (
     AppRefused,
     AppTaken,
     FieldError,
-    NotFound,
     Title,
     WeChatBadResponse,
     WeChatRateLimited,
     WeChatUnavailable,
 )
-from wxauth.server.apps import managing
-from wxauth.server.apps.managing import AppsDep, ManagedAppsDep
-from wxauth.server.apps.registry import Apps, AppSource, KnownApp
+from wxauth.server.apps.registry import NO_SUCH_APP, Apps, AppsDep, AppSource, KnownApp, ManagedAppsDep
 from wxauth.server.core.setting_types import AppId, AppKind, EmptyIsNone, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.users.bodies import OwnIdentitiesAnswer
@@ -162,8 +159,6 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
 
 
 router = Router("admin")
-
-NO_SUCH_APP: Final = NotFound(managing.NO_SUCH_APP)
 
 
 async def _answer_about(

@@ -22,7 +22,7 @@ from wxauth.server.push.forwarding import PushRequest, checked_transport, send_o
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature
 from wxauth.server.sign_up.hook import HookFailed, make_sign_up_hook
-from wxauth.server.wechat.push import make_handshake
+from wxauth.server.wechat.received import make_handshake
 
 REDIS_PATIENCE_SECONDS: Final = 3.0
 """Seconds to wait for an answer."""

@@ -34,7 +34,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, exchange_api
-from wxauth.server.wechat.connector import ProxyFailed
+from wxauth.server.wechat.connection import ProxyFailed
 from wxauth.server.wechat.errcodes import (
     CHECK_PICTURE,
     CHECK_SESSION_KEY,

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from wxauth.errors import WeChatBadResponse
-from wxauth.server.apps.managing import ManagedApps
-from wxauth.server.apps.registry import Apps, KnownApp
+from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.apps.routes import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.cli.options import confirm, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show
@@ -19,7 +18,7 @@ from wxauth.server.cli.resources import with_services
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, AppFields
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
+from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, Quota, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 

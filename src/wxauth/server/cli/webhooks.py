@@ -12,7 +12,7 @@ from wxauth.server.cli.printing import Failed, json_option, show, to_the_minute
 from wxauth.server.cli.resources import with_services
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
-from wxauth.server.events.webhook_bodies import new_webhook_answer, trial_answer, webhook_answer
+from wxauth.server.events.webhook_routes import new_webhook_answer, trial_answer, webhook_answer
 from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import (
     Webhooks,

@@ -8,8 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, m
 from typing_extensions import TypedDict
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
-from wxauth.server.apps.managing import AppsDep
-from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.registry import Apps, AppsDep
 from wxauth.server.clients import clients
 from wxauth.server.clients.clients import URI_RULE, Credentials, check_name
 from wxauth.server.clients.models import CLIENT_NAME, SITE_SCOPE_NAMES, AddedClient, IdTokenAlg, Pkce, Scope

@@ -1,7 +1,11 @@
 """`GET /v1/events`: the feed, and the form in which siblings get events."""
 
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from hashlib import sha256
+from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID
 
 from fastapi import Query
@@ -11,14 +15,77 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.service_clients import EventsClientDep
+from wxauth.server.core.database import Database
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
-from wxauth.server.events import feed
-from wxauth.server.events.feed import FeedPage, cursor_of, place_in
-from wxauth.server.events.feed_rows import EventToSend, Place
+from wxauth.server.events.feed_rows import LAST_POSITION, EventToSend, FeedRow, Place, last_place, read_slice
 from wxauth.server.web.bodies import ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import OrEmpty
+
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
+_POSITION_BYTES: Final = 8
+_CHECK_BYTES: Final = 4
+
+
+class NotACursor(ValueError):
+    """The text is not a cursor of this feed."""
+
+
+class FeedPage(NamedTuple):
+    """Some events of the feed, and the cursor for the next request."""
+
+    items: Sequence[FeedRow]
+    next_cursor: str
+
+
+async def read_page(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedPage:
+    """The oldest events after a place, optionally only those of some types.
+
+    The cursor points past every event that was examined, so that the next request does not examine events of other
+    types again.
+
+    Raises: CursorExpired.
+    """
+    wanted = [kind for kind in SENT_TO_SIBLINGS if kind in types]  # without duplicates
+    page = await read_slice(database, after, wanted, limit=limit)
+    if page is None:
+        raise CursorExpired("there are events missing: look your users up, and begin at after=now")
+    if len(page.items) == limit:
+        last = page.items[-1]
+        return FeedPage(page.items, cursor_of(Place(last.position, last.id)))
+    return FeedPage(page.items, cursor_of(page.last))
+
+
+async def begin_now(database: Database) -> FeedPage:
+    """An empty page with a cursor to future events."""
+    return FeedPage([], cursor_of(await last_place(database)))
+
+
+def cursor_of(place: Place) -> str:
+    """The cursor to the events after a place."""
+    place_bytes = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
+    return urlsafe_b64encode(place_bytes + _check(place_bytes)).rstrip(b"=").decode()
+
+
+def place_in(cursor: str) -> Place:
+    """The place of a cursor. Raises: NotACursor."""
+    if not _CURSOR.fullmatch(cursor):
+        raise NotACursor("Not a next_cursor of this feed")
+    raw = urlsafe_b64decode(cursor + "==")
+    place_bytes, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
+    place = Place(int.from_bytes(place_bytes[:_POSITION_BYTES], "big"), UUID(bytes=place_bytes[_POSITION_BYTES:]))
+    # Each place has one spelling: the last of the 38 characters has four unused bits, which must be zero.
+    if check != _check(place_bytes) or cursor_of(place) != cursor or place.position > LAST_POSITION:
+        raise NotACursor("Not a next_cursor of this feed")
+    return place
+
+
+def _check(place_bytes: bytes) -> bytes:
+    # A plain hash is enough, because a forged cursor reveals nothing that the client may not read. The check only
+    # distinguishes this feed's cursors from other text.
+    return sha256(b"wxauth feed\0" + place_bytes).digest()[:_CHECK_BYTES]
+
 
 NOW: Final = "now"
 _MAX_LIMIT: Final = 1000
@@ -126,5 +193,5 @@ async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[
     the answer is `cursor_expired`, never a silent gap.
     """
     if query.after == NOW:
-        return feed_answer(await feed.begin_now(database))
-    return feed_answer(await feed.read_page(database, query.place, query.type, limit=query.limit))
+        return feed_answer(await begin_now(database))
+    return feed_answer(await read_page(database, query.place, query.type, limit=query.limit))

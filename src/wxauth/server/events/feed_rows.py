@@ -248,7 +248,7 @@ async def last_place(database: Database) -> Place:
     return Place(row.position, row.event_id)
 
 
-async def read_feed(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice | None:
+async def read_slice(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice | None:
     """The events after a place, or from the beginning; None if events after that place are missing.
 
     Args:

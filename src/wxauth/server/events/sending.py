@@ -1,26 +1,65 @@
-"""Sends one message to somebody else's server, signed as Standard Webhooks 1.0.0 says, and reports how that went."""
+"""Messages to somebody else's server, each sent once: webhooks' events, and sites' logout tokens.
+
+Specifications: Standard Webhooks 1.0.0; OpenID Connect Back-Channel Logout 1.0.
+"""
 
 import asyncio
 import hmac
 import secrets
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
+from secrets import token_urlsafe
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlencode
+from uuid import UUID
 
 import httpx
+from pydantic_core import to_json
 
+from wxauth.server.core import metrics
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.receivers import USER_AGENT
+from wxauth.server.core.services import part
+from wxauth.server.core.settings import Settings
+from wxauth.server.events.webhook_rows import LeasedLogout, lease_logout, settle_logout
+from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.rsa_keys import RsaKey
+from wxauth.tokens.issuer import sign
+from wxauth.tokens.keys import SigningKey, base64url
 
 LEASE: Final = timedelta(seconds=30)
 """How long a message belongs to the process that leased it. Longer than any attempt."""
 
-
 SECRET_BYTES: Final = 32
 
 _PREFIX: Final = "whsec_"
+
+log = get_logger()
+
+LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
+RECEIVER_TIMEOUT_SECONDS: Final = 5.0
+"""Seconds to wait for a site's response."""
+RETRY_SCHEDULE: Final = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=2),
+    timedelta(minutes=10),
+)
+"""The pause before each attempt but the first."""
+MAX_CONCURRENT_FOR_ONE_USER: Final = 2
+"""Tokens of one priority about one user that a site gets at once from a process: half of those that it gets."""
+FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})
+"""After these, the same site would refuse the next token, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +122,120 @@ def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: 
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
+
+
+class LogoutOutcome(StrEnum):
+    """The outcome of an attempt."""
+
+    DELIVERED = "delivered"
+    RETRIED = "retried"
+    FAILED = "failed"
+
+
+LOGOUTS: Final = metrics.Counter(
+    "wxauth_backchannel_logouts",
+    "Attempts to send a logout token to a site, by outcome: delivered, retried (another attempt follows) or failed.",
+    "outcome",
+    first=LogoutOutcome,
+)
+
+
+@part
+class BackchannelLogouts:
+    """Makes and sends logout tokens. `Deliveries` decides when.
+
+    Args:
+        transport: Sends to the sites.
+        patience: Seconds to wait for a site's response.
+    """
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    keys: KeyRing
+    transport: httpx.AsyncBaseTransport
+    patience: float = RECEIVER_TIMEOUT_SECONDS
+    _leasing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _under_way: Counter[tuple[str, int, UUID]] = field(init=False, default_factory=Counter)
+
+    @asynccontextmanager
+    async def lease(self, client_id: str, *, priority: int, now: datetime) -> AsyncIterator[LeasedLogout | None]:
+        """A site's next due logout, leased to this process. Some of a user's at once keep back that user's others."""
+        async with self._leasing:  # else two at once could count the same user
+            busy = [
+                user_id
+                for (*line, user_id), number in self._under_way.items()
+                if line == [client_id, priority] and number >= MAX_CONCURRENT_FOR_ONE_USER
+            ]
+            logout = await lease_logout(
+                self.database, client_id, priority=priority, except_of=busy, now=now, until=now + LEASE
+            )
+            if logout is None:
+                key = None
+            else:
+                key = (client_id, priority, logout.user_id)
+                self._under_way[key] += 1
+        try:
+            yield logout
+        finally:
+            if key is not None:
+                self._under_way[key] -= 1
+                if not self._under_way[key]:
+                    del self._under_way[key]
+
+    async def deliver(self, logout: LeasedLogout) -> datetime | None:
+        """Send a new logout token once. Returns when to try again, or None if that is not necessary or useless.
+
+        Raises: StorageUnavailable, if no token can be signed now; CannotOpen.
+        """
+        if logout.uri is None:
+            return None
+        key = await self.keys.id_token_key(logout.id_token_alg, self.clock())
+        token = logout_token(key, logout, issuer=self.settings.issuer, now=self.clock())
+        answer = await send(
+            self.transport,
+            logout.uri,
+            content=urlencode({"logout_token": token}).encode(),
+            headers={"content-type": "application/x-www-form-urlencoded"},
+            patience=self.patience,
+        )
+        outcome = _outcome_of(answer, attempts=logout.attempts + 1)
+        next_at = self.clock() + RETRY_SCHEDULE[logout.attempts] if outcome is LogoutOutcome.RETRIED else None
+        LOGOUTS.count(outcome)
+        fields = {"client_id": logout.client_id, "attempt": logout.attempts + 1, "status": answer.status}
+        if outcome is LogoutOutcome.DELIVERED:
+            log.info("backchannel_logout_sent", **fields)
+        else:
+            log.warning("backchannel_logout_not_sent", **fields, reason=answer.error, next_at=next_at)
+        return next_at
+
+    async def settle(self, logout: LeasedLogout, next_at: datetime | None) -> None:
+        """Store the outcome."""
+        await settle_logout(self.database, logout, next_at=next_at)
+
+
+def logout_token(key: RsaKey | SigningKey, logout: LeasedLogout, *, issuer: str, now: datetime) -> str:
+    """A logout token (section 2.4), signed as the client's id_tokens are.
+
+    Its own `typ` keeps it from being accepted as an id_token or an access token.
+    """
+    issued_at = int(now.timestamp())
+    claims: dict[str, Any] = {
+        "iss": issuer,
+        "sub": str(logout.user_id),
+        "aud": logout.client_id,
+        "iat": issued_at,
+        "exp": issued_at + int(LOGOUT_TOKEN_LASTS.total_seconds()),
+        "jti": token_urlsafe(16),
+        "sid": str(logout.session_id),
+        "events": {LOGOUT_EVENT: {}},
+    }
+    header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": LOGOUT_TOKEN_TYPE}
+    return sign(key.signer, base64url(to_json(header)), to_json(claims))
+
+
+def _outcome_of(answer: Answer, *, attempts: int) -> LogoutOutcome:
+    if answer.is_accepted:
+        return LogoutOutcome.DELIVERED
+    is_final = answer.status in FINAL_STATUSES or attempts > len(RETRY_SCHEDULE)
+    return LogoutOutcome.FAILED if is_final else LogoutOutcome.RETRIED

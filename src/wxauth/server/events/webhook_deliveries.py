@@ -1,9 +1,8 @@
-"""Deliveries: each process leases some of the due ones, and retries each until it succeeds or fails for good.
+"""Events get their places in the feed, are queued for the webhooks in that order, and delivered.
 
-An event goes to a webhook, a logout token to a site (`events/backchannel_logouts.py`).
-
-A process leases a delivery for half a minute, which is longer than an attempt. If the process is killed, another leases
-the delivery after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
+An event goes to a webhook, a logout token to a site. A process leases some of the due deliveries for half a minute,
+which is longer than an attempt, and retries each until it succeeds or fails for good. If the process is killed, another
+leases them after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
 attempt could not be stored.
 """
 
@@ -28,21 +27,22 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
-from wxauth.server.core.services import part
-from wxauth.server.events.backchannel_logouts import BackchannelLogouts
-from wxauth.server.events.backchannel_rows import LeasedLogout
+from wxauth.server.core.services import Services, part
 from wxauth.server.events.feed_routes import event_for_siblings
+from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
 from wxauth.server.events.models import Webhook
-from wxauth.server.events.sending import LEASE, Answer, send, signed_headers
+from wxauth.server.events.sending import LEASE, Answer, BackchannelLogouts, send, signed_headers
 from wxauth.server.events.webhook_rows import (
     DeliveryOutcome,
     DeliveryState,
     LeasedDelivery,
+    LeasedLogout,
     Priority,
     Receiver,
     disable_webhook,
     due_receivers,
     lease_delivery,
+    queue_deliveries,
     resume_deliveries,
     settle_delivery,
 )
@@ -84,6 +84,10 @@ DELIVERIES: Final = metrics.Counter(
 )
 
 log = get_logger()
+
+PLACE_PAUSE_SECONDS: Final = 0.5
+"""Seconds between two checks for events without a place."""
+EVENTS_PLACED_PER_TRANSACTION: Final = 1000
 
 
 @part
@@ -314,3 +318,32 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
     except (ValueError, OverflowError):  # also raised for numbers with too many digits
         return None
     return (date if date.tzinfo else date.replace(tzinfo=UTC)) - now
+
+
+async def keep_placing(services: Services) -> None:
+    """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
+
+    async def place() -> None:
+        if await are_unplaced(services.database, now=services.clock()):
+            await place_events(services)
+
+    await asyncio.sleep(PLACE_PAUSE_SECONDS)
+    await keep_doing(place, pause=PLACE_PAUSE_SECONDS, failed="feed_held_up")
+
+
+async def place_events(services: Services) -> int:
+    """Give all waiting events places, unless another process is doing so, and return how many."""
+    placed = 0
+    while True:
+        now = services.clock()
+        async with services.database.begin() as transaction:
+            if not await may_place(transaction):
+                return placed
+            folded = await record_folded_changes(transaction, now=now, limit=EVENTS_PLACED_PER_TRANSACTION)
+            events = await place_some(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+            queued = await queue_deliveries(transaction, events, now=now)
+        placed += len(events)
+        if queued:
+            services[Deliveries].wake()
+        if max(folded, len(events)) < EVENTS_PLACED_PER_TRANSACTION:
+            return placed

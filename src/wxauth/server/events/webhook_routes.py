@@ -1,34 +1,132 @@
 """`/v1/admin/webhooks`: the webhooks that receive siblings' events."""
 
 import re
-from typing import Annotated, Final
+from datetime import datetime
+from typing import Annotated, Final, NotRequired, Self
+from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
+from typing_extensions import TypedDict
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.events.webhook_bodies import (
-    DeliveriesQuery,
-    NewWebhook,
-    ReplayedAnswer,
-    ReplayRequest,
-    TrialAnswer,
-    WebhookAnswer,
-    WebhookChange,
-    new_webhook_answer,
-    trial_answer,
-    webhook_answer,
-)
-from wxauth.server.events.webhook_rows import DeliveryRow
-from wxauth.server.events.webhooks import Webhooks
+from wxauth.server.core.addresses import MAX_URL
+from wxauth.server.events.feed_routes import KnownType
+from wxauth.server.events.models import Webhook
+from wxauth.server.events.sending import Answer
+from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
+from wxauth.server.events.webhooks import Webhooks, WithSecret
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.server.web.bodies import Time
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, all_of, items_of
+from wxauth.server.web.paging import Items, OrEmpty, PageQuery, all_of, items_of
+
+_EXAMPLE_NAME: Final = "orders"
+_EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
+
+_Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
 NO_SUCH_WEBHOOK: Final = NotFound("there is no such webhook")
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")
+router = Router("admin")
+
+
+class NewWebhook(BaseModel):
+    """A webhook to add."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]}]
+        },
+        hide_input_in_errors=True,
+    )
+
+    name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
+    url: _Url = Field(description="https, or http in a private network.")
+    types: list[KnownType] | None = Field(default=None, description="Default: all types.")
+
+
+class WebhookChange(BaseModel):
+    """Changes of a webhook. An absent or null field is unchanged."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": True}]}, hide_input_in_errors=True)
+
+    url: _Url | None = None
+    types: list[KnownType] | None = Field(default=None, description="Empty: all.")
+    is_enabled: StrictBool | None = Field(default=None, description="A webhook that answers 410 is disabled.")
+
+
+class ReplayRequest(BaseModel):
+    """What to deliver again: one event, or all events since a time."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"since": "2026-11-20T08:00:00Z"}]}, hide_input_in_errors=True
+    )
+
+    event_id: UUID | None = None
+    since: Time | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.event_id is None) == (self.since is None):
+            raise ValueError("Must have event_id or since")
+        return self
+
+
+class DeliveriesQuery(PageQuery):
+    """Which deliveries to list."""
+
+    state: Annotated[DeliveryState | None, OrEmpty] = None
+
+
+class WebhookAnswer(TypedDict):
+    """A webhook."""
+
+    name: Annotated[str, Field(examples=[_EXAMPLE_NAME])]
+    url: Annotated[str, Field(examples=[_EXAMPLE_URL])]
+    types: Annotated[list[str], Field(description="Empty: all.", examples=[["user.erased", "user.merged"]])]
+    is_enabled: bool
+    created_at: datetime
+    secret: NotRequired[Annotated[str, Field(description="Signs the webhook's messages. Shown only once.")]]
+
+
+class TrialAnswer(TypedDict):
+    """The outcome of a test message."""
+
+    status: Annotated[int | None, Field(examples=[204])]
+    milliseconds: NotRequired[Annotated[int, Field(examples=[12])]]
+    error: NotRequired[str]
+
+
+class ReplayedAnswer(TypedDict):
+    """How many events are delivered again."""
+
+    replayed: Annotated[int, Field(examples=[12])]
+
+
+def webhook_answer(webhook: Webhook) -> WebhookAnswer:
+    """A webhook, without its secret."""
+    return {
+        "name": webhook.name,
+        "url": webhook.url,
+        "types": webhook.types,
+        "is_enabled": webhook.is_enabled,
+        "created_at": webhook.created_at,
+    }
+
+
+def new_webhook_answer(new: WithSecret) -> WebhookAnswer:
+    """A webhook with its new secret."""
+    return {**webhook_answer(new.webhook), "secret": new.secret}
+
+
+def trial_answer(answer: Answer) -> TrialAnswer:
+    """The outcome of a test: a status, or the reason why there is none."""
+    if answer.status is None:
+        return {"status": None, "error": answer.error or "no answer"}
+    return {"status": answer.status, "milliseconds": answer.milliseconds}
 
 
 def _possible_name(name: str) -> str:
@@ -40,7 +138,6 @@ def _possible_name(name: str) -> str:
 WebhookName = Annotated[str, AfterValidator(_possible_name)]
 """The name in the path. A name that no webhook can have is answered with 404."""
 
-router = Router("admin")
 
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 

@@ -20,7 +20,7 @@ from wxauth.server.login.login import Tokens
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownSessionId
-from wxauth.server.wechat.person_data import BLOCK_BYTES, base64_bytes
+from wxauth.server.wechat.received import BLOCK_BYTES, base64_bytes
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
 """Characters of base64. The steps of thirty days have 2,000."""

@@ -27,8 +27,7 @@ from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.users.standing import Standing, change_standing, lock_standing
 from wxauth.server.users.standing_rows import is_banned, note_judged, note_judged_in
 from wxauth.server.users.user_rows import lock_user_of, record_flag
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.opinions import Opinions
+from wxauth.server.wechat.api import Opinions, WeChatApi
 
 BLOCKED_RANK: Final = 4
 """The risk rank at which WeChat recommends blocking. For any other rank above 0 it recommends a closer look."""

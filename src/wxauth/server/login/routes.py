@@ -28,8 +28,7 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
-from wxauth.server.apps.managing import AppsDep
-from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.registry import Apps, AppsDep
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.login.bodies import (
     DecryptedAnswer,

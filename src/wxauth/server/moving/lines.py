@@ -30,7 +30,7 @@ from wxauth.server.users.attributes import AttributesPatch
 from wxauth.server.users.bodies import Reason, Role
 from wxauth.server.users.search_terms import number_in
 from wxauth.server.web import bodies
-from wxauth.server.wechat.person_data import is_placeholder
+from wxauth.server.wechat.received import is_placeholder
 
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7

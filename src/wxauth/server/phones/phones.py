@@ -56,7 +56,7 @@ from wxauth.server.users.account import Caller, locked_caller
 from wxauth.server.users.admin import locked_remaining
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
-from wxauth.server.wechat.person_data import e164_of
+from wxauth.server.wechat.received import e164_of
 
 LATE_ANSWER_SECONDS: Final = 30.0
 """Seconds to wait for WeChat's answer after the request has given up: the number has been paid for."""

@@ -23,9 +23,8 @@ from wxauth.server.pictures.rows import (
     take_check,
 )
 from wxauth.server.users.user_rows import clear_fields, lock_user_of
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.opinions import Opinions
-from wxauth.server.wechat.push import PictureVerdict
+from wxauth.server.wechat.api import Opinions, WeChatApi
+from wxauth.server.wechat.received import PictureVerdict
 
 ANSWERED_WITHIN: Final = timedelta(minutes=30)
 """The time in which WeChat answers."""

@@ -12,7 +12,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import ORIGIN, USER, UserFields
 from wxauth.server.users.user_rows import record_profile_change
-from wxauth.server.wechat.push import PictureVerdict
+from wxauth.server.wechat.received import PictureVerdict
 
 
 class _Picture(SQLModel):

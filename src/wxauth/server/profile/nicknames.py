@@ -16,8 +16,7 @@ from wxauth.server.core.users import Person, UserFields, UserInSession
 from wxauth.server.limits.rows import NICKNAMES
 from wxauth.server.profile.rows import store_profile
 from wxauth.server.users.user_rows import record_flag
-from wxauth.server.wechat.api import TextVerdict, WeChatApi
-from wxauth.server.wechat.opinions import OPINION_TIMEOUT_SECONDS, Opinions
+from wxauth.server.wechat.api import OPINION_TIMEOUT_SECONDS, Opinions, TextVerdict, WeChatApi
 
 _CONTENT_REFUSED: Final = 87014
 _OTHER: Final = 21000

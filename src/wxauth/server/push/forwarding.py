@@ -17,8 +17,7 @@ from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.receivers import USER_AGENT
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
-from wxauth.server.wechat.connection import HttpAnswer
-from wxauth.server.wechat.connector import Origin, Proxy, SocketAddress
+from wxauth.server.wechat.connection import HttpAnswer, Origin, Proxy, SocketAddress
 from wxauth.server.wechat.transport import ANSWER, HttpTransport
 
 AT_ONCE: Final = 64

@@ -1,12 +1,38 @@
-"""Statements that recognise replayed signatures and repeated messages."""
+"""The table of WeChat's pushed messages: replayed signatures and repeated messages are recognised."""
 
 from datetime import datetime, timedelta
 from typing import Final
 
+from sqlalchemy import CheckConstraint, Index
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlmodel import Field, SQLModel
+
 from wxauth.errors import InvalidSignature
 from wxauth.server.core.database import Database, Sweep, Transaction
+from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Statement
-from wxauth.server.wechat.push import PushSignature
+from wxauth.server.wechat.received import PushSignature
+
+
+class PushMessage(SQLModel, table=True):
+    """A signature of WeChat's that has been used, or a message that has been carried out, by its digest.
+
+    It stores nothing about the person.
+    """
+
+    __tablename__ = "push_messages"
+    __table_args__ = (
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+        CheckConstraint("octet_length(content) = 32", name="content"),
+        Index(None, "kept_until"),
+    )
+
+    digest: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of app_id, timestamp and nonce; or of app_id and what identifies the message."""
+    content: bytes | None = Field(sa_type=BYTEA)
+    """Of a signature, SHA-256 of the message that it came with first; null for the check of the URL, which has none."""
+    kept_until: datetime = Field(sa_type=TIME)
+
 
 MESSAGES_KEPT: Final = timedelta(days=30)
 """How long a repeated message from WeChat is recognised. WeChat repeats a message within seconds."""

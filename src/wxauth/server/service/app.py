@@ -42,8 +42,7 @@ from wxauth.server.core.database import DatabaseUrlRefused
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.events import feed_routes, webhook_routes
-from wxauth.server.events.placing import keep_placing
-from wxauth.server.events.webhook_deliveries import Deliveries
+from wxauth.server.events.webhook_deliveries import Deliveries, keep_placing
 from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing_sessions, keep_sweeping
 from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import KeyRing
@@ -62,7 +61,7 @@ from wxauth.server.service.probes import is_migrated
 from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
-from wxauth.server.siblings import signature_routes, user_routes
+from wxauth.server.siblings import wechat_routes
 from wxauth.server.users import account_routes, admin_routes, listing_routes
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.web.answers import Problem
@@ -104,9 +103,8 @@ _ROUTERS: Final = (
     oauth_routes.metadata_router,
     probes.router,
     sibling_routes.router,
-    signature_routes.router,
+    wechat_routes.router,
     client_routes.router,
-    user_routes.router,
     feed_routes.router,
     scan_routes.router,
     scan_routes.id_token_router,
@@ -165,7 +163,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         app,
         larger_bodies={
             picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD,
-            signature_routes.SIGNATURES_PATH: signature_routes.MAX_SIGNATURE_BODY,
+            wechat_routes.SIGNATURES_PATH: wechat_routes.MAX_SIGNATURE_BODY,
             push_routes.PUSH_PATH: push_routes.MAX_MESSAGE,
         },
         refused=partial(_note_refusal, services),
@@ -338,7 +336,7 @@ def _routes() -> Iterator[BaseRoute]:
 
 # The same for every app. Those that an app adds come later, so they hide none of these.
 _ROUTES: Final = tuple(_routes())
-_DIRECT_ROUTES: Final = direct_routes(_ROUTES, also=[signature_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
+_DIRECT_ROUTES: Final = direct_routes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:

@@ -21,8 +21,8 @@ from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Parts, Services
 from wxauth.server.core.settings import InvalidSettings, Settings
-from wxauth.server.events import backchannel_logouts, webhook_deliveries
-from wxauth.server.events.backchannel_logouts import BackchannelLogouts
+from wxauth.server.events import sending, webhook_deliveries
+from wxauth.server.events.sending import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys import keyring
@@ -51,10 +51,9 @@ from wxauth.server.users import staff_reads
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.websites.site_requests import ScanLimits
-from wxauth.server.wechat import client, opinions
-from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat import api, client
+from wxauth.server.wechat.api import Opinions, WeChatApi
 from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.opinions import Opinions
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport, WeChatHttp
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
@@ -66,12 +65,12 @@ class Waits:
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
-    backchannel_logouts: float = backchannel_logouts.RECEIVER_TIMEOUT_SECONDS
+    backchannel_logouts: float = sending.RECEIVER_TIMEOUT_SECONDS
     background_farewell: float = background.FINISH_SECONDS
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS
     numbers_store: float = numbers.STORE_PAUSE_SECONDS
-    opinions: float = opinions.OPINION_TIMEOUT_SECONDS
+    opinions: float = api.OPINION_TIMEOUT_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = background.RETRY_PAUSE_SECONDS

@@ -43,7 +43,7 @@ from wxauth.server.sessions.rows import lock_user_of_session
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.web.bodies import ShownAppId, ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.person_data import WrongWatermark, check_watermark, open_encrypted_data
+from wxauth.server.wechat.received import WrongWatermark, check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal
 
 _NO_KEY: Final = "only a mini-program has a session_key"

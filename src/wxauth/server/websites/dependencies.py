@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends
 
 from wxauth.errors import InsufficientScope
-from wxauth.server.apps.managing import AppsDep
+from wxauth.server.apps.registry import AppsDep
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import CallerInTurnDep, PrincipalDep
 from wxauth.server.web.dependencies import provide

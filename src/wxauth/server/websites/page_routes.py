@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.server.apps.managing import AppsDep
+from wxauth.server.apps.registry import AppsDep
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep, TurnsDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide

@@ -37,7 +37,7 @@ from wxauth.server.wechat.errcodes import (
     is_for_the_operator,
     what_to_change,
 )
-from wxauth.server.wechat.person_data import can_name_a_person, is_id, is_placeholder
+from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder
 from wxauth.server.wechat.transport import body_of
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)

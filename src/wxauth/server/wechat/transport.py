@@ -20,8 +20,7 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
-from wxauth.server.wechat.connection import Connection, HttpAnswer
-from wxauth.server.wechat.connector import Connector, Origin, Proxy, ProxyFailed, Resolve
+from wxauth.server.wechat.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
 
 BODY: Final = "body"
 """The extension of a response by which our transport gives the body, which it has read, as bytes."""

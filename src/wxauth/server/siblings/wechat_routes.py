@@ -1,7 +1,8 @@
-"""`/v1/apps/{app_id}/signatures`: other services have data signed with a person's session_key."""
+"""Routes for services that call WeChat themselves: WeChat tokens, and signatures with a session_key."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final, NamedTuple, Self
+from datetime import timedelta
+from typing import Annotated, Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from fastapi import Depends
@@ -18,7 +19,7 @@ from wxauth.errors import (
     WrongAppKind,
     WxAuthError,
 )
-from wxauth.server.apps.managing import AppsDep
+from wxauth.server.apps.registry import Apps, AppsDep
 from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.rows import Secrets
@@ -26,21 +27,83 @@ from wxauth.server.clients.service_clients import (
     FOR_COUNTED_CLIENT,
     ClientLimitsDep,
     ClientOperation,
+    WeChatTokenClientDep,
     basic_credentials,
     check_client,
 )
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
-from wxauth.server.core.trail import Actor
+from wxauth.server.core.services import part
+from wxauth.server.core.settings import App
+from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_daily, record_event
 from wxauth.server.login.routes import SessionKeysDep
 from wxauth.server.session_keys.rows import KeyOfLogin
+from wxauth.server.siblings.routes import ShortText
 from wxauth.server.siblings.rows import client_and_keys
-from wxauth.server.siblings.user_routes import ShortText
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import VALIDATED_KEY, Router, invalid_request
+from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
+
+LOOKED_WITHIN: Final = timedelta(minutes=1)
+"""How long, at most, clients are still given a WeChat token that WeChat has replaced."""
+
+log = get_logger()
+
+READS: Final = Counter(
+    "wxauth_access_token_reads",
+    "Requests of service clients for WeChat access tokens, by app and outcome: ok or the code of the error.",
+    "app_id",
+    "outcome",
+)
+
+
+@part
+class SharedWeChatTokens:
+    """Hands out the apps' WeChat tokens, and replaces them."""
+
+    apps: Apps
+    wechat_tokens: WeChatTokens
+    database: Database
+    clock: Clock
+
+    async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
+        """The app's WeChat token, for a service client. The audit trail records this once a day per client.
+
+        Raises: UnknownApp, WrongAppKind, WeChatError.
+        """
+        app = self._app_with_token(app_id)
+        with READS.outcome_of(app.app_id):
+            token = await self.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
+        read, by = EventType.WECHAT_TOKEN_READ, Actor(client_id, ip)
+        await record_daily(self.database, read, by=by, app_id=app.app_id, now=self.clock())
+        return token
+
+    async def force(self, app_id: str) -> None:
+        """Make WeChat replace an app's token: the way out if WeChat refuses the token that it hands out.
+
+        The former token stops working for everybody.
+
+        Raises: UnknownApp, WrongAppKind, WeChatError.
+        """
+        app = self._app_with_token(app_id)
+        forced, now = EventType.WECHAT_TOKEN_FORCED, self.clock()
+        async with self.database.begin() as transaction:
+            await record_event(transaction, forced, by=OPERATOR, at=now, app_id=app.app_id)
+        await self.wechat_tokens.force(app)
+        log.info("access_token_forced", app_id=app.app_id)
+
+    def _app_with_token(self, app_id: str) -> App:
+        app = self.apps.find(app_id)
+        if not app.has_wechat_token:
+            raise WrongAppKind(f"WeChat gives a {app.kind} no access token of its own")
+        return app
+
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
@@ -55,6 +118,35 @@ SIGNATURES: Final = Counter(
 )
 
 router = Router("siblings")
+SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
+
+
+class WeChatTokenAnswer(TypedDict):
+    """The token with which a service calls WeChat's server API for an app."""
+
+    access_token: Annotated[str, Field(description="512 characters or more.", examples=["88_kVQ1PSZ6XO7..."])]
+    expires_in: Annotated[int, Field(description="Seconds.", examples=[6871])]
+
+
+@router.get(
+    "/v1/apps/{app_id}/access-token",
+    summary=Title("Read an app's WeChat access token", "应用的微信 access_token"),
+    operation_id="read_access_token",
+    response_model=WeChatTokenAnswer,
+    failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],
+)
+async def read_wechat_token(
+    client: WeChatTokenClientDep, app_id: str, shared: SharedWeChatTokensDep, device: DeviceDep
+) -> dict[str, Any]:
+    """The app's WeChat access token, for a client with the scope `access_token`, which then needs no app secret.
+
+    It is WeChat's `stable_token`, the same for everybody, and is renewed some minutes before its end, while the former
+    one still works. Request it before each batch of work: it comes from memory and is checked at WeChat once a minute.
+    If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
+    """
+    token = await shared.read(client.name, app_id, ip=device.ip)
+    return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
+
 
 _NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
 
