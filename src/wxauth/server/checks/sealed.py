@@ -24,7 +24,7 @@ from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.phones.rows import StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 from wxauth.server.websites.models import SealedUrlLink
-from wxauth.server.websites.scan_code_rows import url_links
+from wxauth.server.websites.rows import url_links
 
 Row = TypeVar("Row")
 

@@ -39,9 +39,8 @@ from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.users.standing import lock_standing
-from wxauth.server.websites.authorize import challenge_of
-from wxauth.server.websites.redeeming import Granted, NotGranted, count_redeemed, redeem_code
 from wxauth.server.websites.secrets import hash_of
+from wxauth.server.websites.site_tokens import Granted, NotGranted, challenge_of, count_redeemed, redeem_code
 
 CONSOLE_PATH: Final = "/admin/"
 CLIENT: Final = "wxauth-admin"

@@ -35,11 +35,10 @@ from wxauth.server.sessions.rows import delete_console_sessions
 from wxauth.server.users.erasing import erase_next_due
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
 from wxauth.server.users.standing import lift_bans
-from wxauth.server.websites.browser_login_rows import sweep_browser_logins
-from wxauth.server.websites.browser_logins import proved_after
 from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS
-from wxauth.server.websites.rows import sweep_site_logins
-from wxauth.server.websites.scan_codes import UrlLinks
+from wxauth.server.websites.granting import proved_after
+from wxauth.server.websites.links import UrlLinks
+from wxauth.server.websites.rows import sweep_browser_logins, sweep_site_logins
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""

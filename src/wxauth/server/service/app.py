@@ -70,8 +70,8 @@ from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.server.web.proxies import BehindProxies
-from wxauth.server.websites import button_routes, logout_routes, oauth_routes, page_routes, scan_routes
-from wxauth.server.websites.cors import SiteCors
+from wxauth.server.websites import button_routes, oauth_routes, page_routes, scan_routes
+from wxauth.server.websites.oauth_routes import SiteCors
 
 _DESCRIPTION = """
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
@@ -111,7 +111,6 @@ _ROUTERS: Final = (
     oauth_routes.router,
     page_routes.router,
     button_routes.router,
-    logout_routes.router,
     webhook_routes.router,
     push_routes.router,
 )

@@ -49,8 +49,8 @@ from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users import staff_reads
 from wxauth.server.users.staff_reads import StaffReads
+from wxauth.server.websites.authorize import ScanLimits
 from wxauth.server.websites.secrets import UserCodes
-from wxauth.server.websites.site_requests import ScanLimits
 from wxauth.server.wechat import api, client
 from wxauth.server.wechat.api import Opinions, WeChatApi
 from wxauth.server.wechat.client import WeChat

@@ -28,7 +28,7 @@ from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_k
 from wxauth.server.phones.rows import answers_sealed_otherwise, delete_answer, replace_answer
 from wxauth.server.session_keys.rows import clear_session_keys, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
-from wxauth.server.websites.scan_code_rows import delete_url_link, replace_url_link, url_links
+from wxauth.server.websites.rows import delete_url_link, replace_url_link, url_links
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE_SECONDS: Final = 0.2

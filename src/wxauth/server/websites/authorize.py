@@ -1,32 +1,54 @@
-"""`/v1/authorize`: checks a site's request, and redirects back (OpenID Connect Core 3.1.2, RFC 7636, RFC 9207)."""
+"""A site's request at `/v1/authorize`: checked, stored with its limits, and answered.
+
+By OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207. A device's request (RFC 8628) is stored here, too.
+"""
 
 import re
-from base64 import urlsafe_b64encode
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import sha256
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
+from urllib.parse import urlencode
 from uuid import UUID
 
-from wxauth.errors import NotFound
+from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import UserInSession
+from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites.browser_logins import BrowserCookies, Onward, WayBack, end_login_of_another, onward_to
-from wxauth.server.websites.granting import AnotherPerson, give_code, is_good, lock_with_person
+from wxauth.server.websites import rows
+from wxauth.server.websites.doors import (
+    LINK_REQUEST_LASTS,
+    OUTCOME_KEPT,
+    SCAN_LASTS,
+    SCANS,
+    VISIT_LASTS,
+    ScanOutcome,
+)
 from wxauth.server.websites.id_tokens import IdTokenHints
-from wxauth.server.websites.models import Stage
-from wxauth.server.websites.oauth_requests import OAuthError, Parameters
-from wxauth.server.websites.rows import SiteLogin, login_on_page
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, SCENE, hash_of, new_secret, page_hashes
-from wxauth.server.websites.site_requests import SiteRequest, granted_scope
+from wxauth.server.websites.models import RequestFields, SiteLoginFields
+from wxauth.server.websites.oauth_requests import OAuthError, Parameters, invalid_client, invalid_oauth_request
+from wxauth.server.websites.rows import (
+    Adding,
+)
+from wxauth.server.websites.secrets import (
+    UserCodes,
+    hash_of,
+    new_scene,
+    new_secret,
+    page_id_of,
+)
 
+INTERVAL: Final = 2
+"""Seconds between two polls."""
+_ATTEMPTS: Final = 5
 AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
 RESPONSE_MODES: Final = ("query", "form_post")
@@ -35,10 +57,8 @@ CHALLENGE_METHOD: Final = "S256"
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
 """Characters of what is stored for anybody who opens a page, and sent back. Some products put a whole path into it."""
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
-
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _CHALLENGE: Final = _COOKIE
-_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 _NOT_SUPPORTED: Final = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
@@ -46,6 +66,222 @@ _NOT_SUPPORTED: Final = {
 }
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserCookies:
+    """The cookies of a browser: the one that identifies it, and that of its login. None: not sent."""
+
+    browser: str | None = field(repr=False)
+    login: str | None = field(repr=False)
+    keeps_login: bool = True
+    """False for a web-view of a mini-program."""
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """What a browser takes back to a site."""
+
+    redirect_uri: str
+    answer: dict[str, str] = field(repr=False)
+    is_form: bool
+    """Whether as a form that it posts, in place of a query."""
+
+    @property
+    def url(self) -> str:
+        """The site's URI with the answer as its query."""
+        joint = "&" if "?" in self.redirect_uri else "?"
+        return f"{self.redirect_uri}{joint}{urlencode(self.answer)}"
+
+
+class PressesUsedUp(RateLimited):
+    """The button of a page was pressed as often as it may be: waiting does not help."""
+
+
+@part
+class ScanLimits:
+    """Counts new scans, and the pictures requested from WeChat.
+
+    Args:
+        browsers: Limits the scans and visits to WeChat's page per browser address.
+        pages: Limits the pages with a button: in WeChat's browser per address, of a browser with a login per login.
+        clients: Limits the scans that one confidential client starts.
+        pictures: Limits the pictures per app.
+    """
+
+    browsers: RateLimiter
+    pages: RateLimiter
+    clients: RateLimiter
+    pictures: RateLimiter
+
+    @classmethod
+    def of(cls, settings: Settings, make: Callable[[str, str], RateLimiter]) -> Self:
+        """The limits of the settings. `make` returns a limiter for a rate and a name."""
+        return cls(
+            browsers=make(settings.scan_rate_limit, "scan"),
+            pages=make(settings.scan_rate_limit, "scan-page"),
+            clients=make(settings.scan_client_limit, "scan-client"),
+            pictures=make(settings.scan_picture_limit, "scan-picture"),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for limiter in (self.browsers, self.pages, self.clients, self.pictures):
+            await limiter.aclose()
+
+
+class SiteRequest(RequestFields):
+    """A site's checked request to log a person in."""
+
+    client: Client
+    prompts: frozenset[str]
+    max_age: int | None
+    """Seconds."""
+
+    @property
+    def requires_new_login(self) -> bool:
+        """Whether only a new proof will do."""
+        return "login" in self.prompts
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no page may be shown."""
+        return "none" in self.prompts
+
+
+@dataclass(frozen=True, slots=True)
+class StartedScan:
+    """A new scan's secrets."""
+
+    scene: str = field(repr=False)
+    user_code: str = field(repr=False)
+    secret: str = field(repr=False)
+    """The device code; for a page, the id in its URLs."""
+
+
+def granted_scope(client: Client, asked_for: str | None) -> str:
+    """The requested scopes that the client may have; all its scopes without a request. Raises: OAuthError."""
+    allowed = client.site_scopes
+    requested = allowed if asked_for is None else asked_for.split()
+    scope = [name for name in allowed if name in requested]
+    if not scope:
+        raise OAuthError("invalid_scope", "the client was added with none of these scopes")
+    return " ".join(scope)
+
+
+@part
+class SiteRequests:
+    """Starts the logins that sites request."""
+
+    user_codes: UserCodes
+    clock: Clock
+    database: Database
+    scan_limits: ScanLimits
+
+    async def start_for_device(
+        self, client: Client, *, scope: str, ip: str | None, user_agent: str | None
+    ) -> StartedScan:
+        """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
+
+        Raises: OAuthError, RateLimited.
+        """
+        if ip is None and client.near:
+            raise invalid_oauth_request("this client was added with --near: browser_ip is required")
+        # Checked first, so that a single browser cannot use up the client's limit.
+        await self.scan_limits.browsers.admit_address(ip)
+        await self.scan_limits.clients.admit(client.name)
+        browser, now, device_code = Device(ip, None if ip is None else user_agent), self.clock(), new_secret()
+        login = _login(RequestFields(scope=scope), client, browser, lasts=SCAN_LASTS, kept=OUTCOME_KEPT, now=now)
+        login.device_code_hash = hash_of(device_code)
+        return await self._add_with_code(login, device_code)
+
+    async def start_for_page(
+        self, asked: SiteRequest, *, browser: Device, cookie: str, has_link: bool = False
+    ) -> StartedScan:
+        """Start a scan that our own page shows in a browser. With `has_link`, the page also has a link to WeChat.
+
+        Raises: RateLimited, OAuthError.
+        """
+        lasts = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
+        await self.scan_limits.browsers.admit_address(browser.ip)
+        login, page_id = _page(asked, browser, cookie, lasts=lasts, now=self.clock())
+        return await self._add_with_code(login, page_id)
+
+    async def start_page_with_button(
+        self,
+        asked: SiteRequest,
+        *,
+        browser: Device,
+        cookie: str,
+        browser_login_id: UUID | None = None,
+        query: str | None = None,
+    ) -> str:
+        """Store a request whose page has a button. Returns the id in the page's URLs.
+
+        The button leads to WeChat's page; on a page with `browser_login_id`, on to the site, which has asked by the
+        parameters `query`.
+
+        Raises: RateLimited, OAuthError.
+        """
+        if browser_login_id is None:
+            await self.scan_limits.pages.admit_address(browser.ip)
+        else:  # whose neighbours behind one address must not use up its pages
+            await self.scan_limits.pages.admit(str(browser_login_id))
+        login, page_id = _page(asked, browser, cookie, lasts=VISIT_LASTS, now=self.clock())
+        login.browser_login_id, login.query = browser_login_id, query
+        _check_client(await rows.add(self.database, login))
+        return page_id
+
+    async def _add_with_code(self, login: SiteLoginFields, secret: str) -> StartedScan:
+        """Store a login with a code to scan. Raises: OAuthError."""
+        for _ in range(_ATTEMPTS):
+            scene = new_scene()
+            user_code, login.user_code_hash = self.user_codes.new()
+            login.scene_hash = hash_of(scene)
+            added = await rows.add(self.database, login)
+            _check_client(added)
+            if added is Adding.ADDED:
+                SCANS.count(ScanOutcome.STARTED)
+                return StartedScan(scene, user_code, secret)
+        raise StorageUnavailable("no user code is free")
+
+
+def _login(
+    asked: RequestFields,
+    client: Client,
+    browser: Device,
+    *,
+    lasts: timedelta,
+    kept: timedelta = timedelta(0),
+    now: datetime,
+) -> SiteLoginFields:
+    """A login to be stored, and how long it is kept after its end if nobody answers it."""
+    return SiteLoginFields(
+        **asked.asked,
+        id=new_id(now),
+        client_id=client.name,
+        browser_ip=browser.ip,
+        browser_user_agent=browser.user_agent,
+        created_at=now,
+        expires_at=now + lasts,
+        kept_until=now + lasts + kept,
+    )
+
+
+def _page(
+    asked: SiteRequest, browser: Device, cookie: str, *, lasts: timedelta, now: datetime
+) -> tuple[SiteLoginFields, str]:
+    """A login that a page shows, and the id in the page's URLs."""
+    login = _login(asked, asked.client, browser, lasts=lasts, now=now)
+    page_id = page_id_of(cookie, login.id)
+    login.page_hash, login.browser_hash = hash_of(page_id), hash_of(cookie)
+    return login, page_id
+
+
+def _check_client(added: Adding) -> None:
+    """Check that a login was not refused because its client was removed. Raises: OAuthError."""
+    if added is Adding.CLIENT_REMOVED:
+        raise invalid_client("the client has just been removed")
 
 
 class Mistake(StrEnum):
@@ -100,16 +336,6 @@ class _Asked(NamedTuple):
     redirect_uri: str
     state: str | None
     response_mode: str
-
-
-class PageState(StrEnum):
-    """The state of a scan as its page shows it."""
-
-    WAITING = "waiting"
-    CLAIMED = "claimed"
-    APPROVED = "approved"
-    DENIED = "denied"
-    OVER = "over"
 
 
 async def check_request(
@@ -234,103 +460,3 @@ def sent_back(settings: Settings, asking: Asking, **parameters: str) -> WayBack:
 def cookie_for(given: str | None) -> str:
     """The cookie that identifies a browser: its current one, or a new one."""
     return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
-
-
-async def scan_state(database: Database, clock: Clock, page_id: str, cookie: str | None) -> PageState:
-    """The state of the scan that this browser shows. Raises: NotFound."""
-    return _state(await _page(database, page_id, cookie), now=clock())
-
-
-async def go_on_after_decision(
-    settings: Settings, database: Database, clock: Clock, page_id: str, cookies: BrowserCookies, *, device: Device
-) -> Onward:
-    """Take the browser back to the site after the person's decision, with a code or an error.
-
-    Raises: NotFound, before a decision and once the scan is over.
-    """
-    page, now = await _page(database, page_id, cookies.browser), clock()
-    match _state(page, now=now):
-        case PageState.DENIED:
-            return refused(settings, page, "the person has refused")
-        case PageState.APPROVED:
-            code, proof_id = new_secret(), None
-            async with database.begin() as transaction:
-                login, person = await lock_with_person(transaction, page, now=now)
-                if login is None or person is None or not is_good(login, login.granted_until, now=now):
-                    return refused(settings, page, "the person may not log in any more")
-                try:
-                    proof_id = await give_code(
-                        transaction, settings, login, person, code, cookies, ip=device.ip, now=now
-                    )
-                except AnotherPerson as exc:
-                    return Onward(sent_back(settings, page, **exc.answer))
-            return await gone_on(settings, database, login, person, code, cookies, proof_id, now=now)
-    raise NotFound("there is no decision to go on with")
-
-
-async def gone_on(
-    settings: Settings,
-    database: Database,
-    login: SiteLogin,
-    person: UserInSession,
-    code: str,
-    cookies: BrowserCookies,
-    proof_id: UUID | None,
-    *,
-    now: datetime,
-) -> Onward:
-    """Take the browser back to the site with a code, after its person has proved to use it.
-
-    `proof_id` is the proof of which the value of its login is made, if there is one.
-    """
-    if login.sso:
-        await end_login_of_another(database, settings, cookies, person.id, now=now)
-    return onward_to(sent_back(settings, login, code=code), cookies, proof_id)
-
-
-async def cancel(settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None) -> Onward:
-    """Take the browser back to the site from a page on which the person does not log in.
-
-    Raises: NotFound, if this browser has no such page.
-    """
-    return refused(settings, await open_page(database, clock, page_id, cookie), "the person has gone back")
-
-
-async def open_page(database: Database, clock: Clock, page_id: str, cookie: str | None) -> SiteLogin:
-    """The login that this browser shows, until it is over. Raises: NotFound."""
-    page = await login_on_page(database, **page_hashes(page_id, cookie))
-    if page is None or page.expires_at <= clock():
-        raise NotFound(NO_SUCH_PAGE)
-    return page
-
-
-def refused(settings: Settings, asking: Asking, description: str) -> Onward:
-    """Take the browser back to the site, which is told why nobody has logged in."""
-    error = {"error": "access_denied", "error_description": description}
-    return Onward(sent_back(settings, asking, **error))
-
-
-async def _page(database: Database, page_id: str, cookie: str | None) -> SiteLogin:
-    page = None
-    if cookie is not None and SCENE.fullmatch(page_id):
-        page = await login_on_page(database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie))
-    if page is None or page.scene_hash is None:
-        raise NotFound("this browser shows no such code")
-    return page
-
-
-def _state(page: SiteLogin, *, now: datetime) -> PageState:
-    if page.stage == Stage.REFUSED:
-        return PageState.DENIED
-    if page.stage == Stage.REDEEMED or page.scan_ends_at <= now:
-        return PageState.OVER
-    if page.stage in (Stage.APPROVED, Stage.CODED):
-        return PageState.APPROVED
-    return PageState.CLAIMED if page.stage == Stage.CLAIMED else PageState.WAITING
-
-
-def challenge_of(verifier: str) -> str | None:
-    """The challenge of a PKCE verifier (RFC 7636, section 4.2); None if the text cannot be a verifier."""
-    if not _VERIFIER.fullmatch(verifier):
-        return None
-    return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()

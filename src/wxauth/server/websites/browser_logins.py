@@ -1,126 +1,58 @@
-"""The logins of browsers, which sites added with `--sso` share.
+"""Going on with the login of a browser: a site added with `--sso` gets a code without another proof.
 
-A proof makes or renews one. Another person's proof in the same browser ends it, and so does logging out there.
+The person presses a button on a page that shows their name. A site that has got a code of this login before may also
+ask without a page (`prompt=none`).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
-from uuid import UUID
 
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database, Transaction
+from wxauth.errors import NotFound, RateLimited
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import Actor
-from wxauth.server.sessions.rows import end_sessions_of_browser_login
-from wxauth.server.websites.browser_login_rows import (
+from wxauth.server.limits.turns import Turns
+from wxauth.server.sessions.devices import Device
+from wxauth.server.websites.authorize import (
+    AUTHORIZE_PATH,
+    BrowserCookies,
+    Mistake,
+    SentBack,
+    SiteRequest,
+    Unanswerable,
+    WayBack,
+    check_request,
+    refusal,
+    sent_back,
+)
+from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
+from wxauth.server.websites.granting import add_with_code, open_page, proved_after
+from wxauth.server.websites.id_tokens import IdTokenHints
+from wxauth.server.websites.oauth_requests import Parameters, parse_parameters
+from wxauth.server.websites.rows import (
     BrowserPerson,
-    Proof,
-    StoredLogin,
-    delete_browser_login,
+    SiteLogin,
     find_browser_person,
     lock_browser_person,
-    store_proof,
+    store_code_times,
 )
-from wxauth.server.websites.doors import MAKES_BROWSER_LOGIN, Door
-from wxauth.server.websites.secrets import hash_of, login_of
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_secret
 
 _IN_MINI_PROGRAM: Final = "miniProgram"
 
 log = get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class BrowserCookies:
-    """The cookies of a browser: the one that identifies it, and that of its login. None: not sent."""
-
-    browser: str | None = field(repr=False)
-    login: str | None = field(repr=False)
-    keeps_login: bool = True
-    """False for a web-view of a mini-program."""
-
-
-@dataclass(frozen=True, slots=True)
-class WayBack:
-    """What a browser takes back to a site."""
-
-    redirect_uri: str
-    answer: dict[str, str] = field(repr=False)
-    is_form: bool
-    """Whether as a form that it posts, in place of a query."""
-
-    @property
-    def url(self) -> str:
-        """The site's URI with the answer as its query."""
-        joint = "&" if "?" in self.redirect_uri else "?"
-        return f"{self.redirect_uri}{joint}{urlencode(self.answer)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Onward:
-    """Where a browser goes next, and the value of its login's cookie if a proof has made or renewed the login."""
-
-    to: WayBack | str = field(repr=False)
-    """The site, or the URL of a page."""
-    login: str | None = field(default=None, repr=False)
-
-
-def onward_to(to: WayBack | str, cookies: BrowserCookies, proof_id: UUID | None) -> Onward:
-    """Where a browser goes next, with the value of its login that this proof has made, if there is one."""
-    if proof_id is None or cookies.browser is None:
-        return Onward(to)
-    return Onward(to, login_of(cookies.browser, proof_id))
+CODES_PER_MINUTE: Final = 60
+"""How many codes one browser's login gives in any minute."""
+_MINUTE: Final = timedelta(minutes=1)
 
 
 def is_web_view(user_agent: str) -> bool:
     """Whether the browser is a mini-program's web-view, which has no login."""
     return _IN_MINI_PROGRAM in user_agent
-
-
-def proved_after(settings: Settings, now: datetime) -> datetime:
-    """Logins whose proof is not later than this time have ended."""
-    return now - timedelta(seconds=settings.sso_ttl)
-
-
-def proves_login(settings: Settings, door: Door, cookies: BrowserCookies, *, is_shared: bool) -> bool:
-    """Whether a grant by this door proves a login of the browser. `is_shared`: the site was added with `--sso`."""
-    is_kept = is_shared and settings.sso_ttl > 0 and cookies.keeps_login and cookies.browser is not None
-    return is_kept and door in MAKES_BROWSER_LOGIN
-
-
-async def record_proof(
-    transaction: Transaction, settings: Settings, proof: Proof, cookies: BrowserCookies, *, now: datetime
-) -> StoredLogin | None:
-    """Renew the login of this person in this browser, or make one. The user is locked.
-
-    None if the site has been removed.
-    """
-    assert cookies.browser is not None
-    return await store_proof(
-        transaction,
-        proof,
-        login_id=new_id(now),
-        browser_hash=hash_of(cookies.browser),
-        cookie_hash=None if cookies.login is None else hash_of(cookies.login),
-        new_hash=hash_of(login_of(cookies.browser, proof.id)),
-        proved_after=proved_after(settings, now),
-    )
-
-
-async def end_login_of_another(
-    database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
-) -> None:
-    """End the login of this browser if it is another user's: this user has just proved to use the browser."""
-    await _end(database, settings, cookies, now=now, other_than=user_id)
-
-
-async def end_login(
-    database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
-) -> None:
-    """End the login of this browser and its sites' sessions, if it is this user's."""
-    await _end(database, settings, cookies, now=now, of=user_id)
 
 
 async def person_in(
@@ -133,25 +65,120 @@ async def person_in(
     return await find_browser_person(database, hash_of(cookies.login), client_id=client_id, proved_after=after)
 
 
-async def _end(
-    database: Database,
-    settings: Settings,
-    cookies: BrowserCookies,
-    *,
-    now: datetime,
-    of: UUID | None = None,
-    other_than: UUID | None = None,
-) -> None:
-    if cookies.login is None or settings.sso_ttl == 0:
-        return
-    async with database.begin() as transaction:
-        person = await lock_browser_person(
-            transaction, hash_of(cookies.login), client_id="", proved_after=proved_after(settings, now)
-        )
-        if person is None or person.id == other_than or of not in (None, person.id):
-            return
-        await delete_browser_login(transaction, person.login_id)
-        await end_sessions_of_browser_login(
-            transaction, person.login_id, user_id=person.id, by=Actor(str(person.id)), now=now
-        )
-    log.info("browser_login_ended", user_id=person.id)
+@part
+class Continuing:
+    """Answers the requests of sites from browsers that have a login."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    hints: IdTokenHints
+    turns: Turns
+
+    async def person_for(self, asked: SiteRequest, cookies: BrowserCookies) -> BrowserPerson | None:
+        """The person whose login this browser has, if it answers the site's request; else None."""
+        if not asked.client.sso:
+            return None
+        now = self.clock()
+        person = await person_in(self.database, self.settings, cookies, client_id=asked.client.name, now=now)
+        return person if person is not None and _answers(person, asked, now=now) else None
+
+    async def answer_silently(self, asked: SiteRequest, cookies: BrowserCookies, *, device: Device) -> WayBack:
+        """What answers `prompt=none`. Raises: SentBack, Unanswerable."""
+        person = await self.person_for(asked, cookies)
+        if person is None:
+            raise refusal(self.settings, asked, "login_required", "this browser has no login that may be used")
+        if not person.knows_site:
+            raise refusal(self.settings, asked, "interaction_required", "the person has not gone on to this site yet")
+        way_back = await self._give_code(asked, cookies, shown=person, device=device)
+        if way_back is None:
+            raise refusal(self.settings, asked, "login_required", "this browser has no login that may be used")
+        return way_back
+
+    async def go_on(
+        self, page_id: str, cookies: BrowserCookies, hint: Mapping[str, str], *, device: Device
+    ) -> WayBack | str:
+        """Where a press of "continue" leads: to the site, or to the request's page anew, if this one is stale.
+
+        `hint` is the site's `id_token_hint`, if it has sent one.
+
+        Raises: NotFound, SentBack, Unanswerable, OAuthError.
+        """
+        page, parameters = await self._page(page_id, cookies)
+        asked = await check_request(self.settings, self.database, self.hints, parameters)
+        asked = asked.model_copy(update={"hinted_user_id": page.hinted_user_id})
+        person = await self.person_for(asked, cookies)
+        if person is not None and person.login_id == page.browser_login_id:
+            way_back = await self._give_code(asked, cookies, shown=person, device=device)
+            if way_back is not None:
+                return way_back
+        return f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint})}"
+
+    async def use_another(self, page_id: str, cookies: BrowserCookies, hint: Mapping[str, str]) -> str:
+        """The path of the request's ordinary page, which wants a new proof.
+
+        Raises: NotFound, OAuthError.
+        """
+        _, parameters = await self._page(page_id, cookies)
+        return f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint, 'prompt': 'login'})}"
+
+    async def _page(self, page_id: str, cookies: BrowserCookies) -> tuple[SiteLogin, Parameters]:
+        """The page on which this browser shows a person, and the site's request. Raises: NotFound, OAuthError."""
+        page = await open_page(self.database, self.clock, page_id, cookies.browser)
+        if page.query is None:
+            raise NotFound(NO_SUCH_PAGE)
+        return page, parse_parameters(page.query)
+
+    async def _give_code(
+        self, asked: SiteRequest, cookies: BrowserCookies, *, shown: BrowserPerson, device: Device
+    ) -> WayBack | None:
+        """The way back with a code for the login of this person; None if it has ended, or is another one's now.
+
+        Raises: SentBack, Unanswerable.
+        """
+        assert cookies.login is not None
+        settings, now, code, name = self.settings, self.clock(), new_secret(), asked.client.name
+        after = proved_after(settings, now)
+        try:
+            async with self.turns.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
+                person = await lock_browser_person(
+                    transaction, hash_of(cookies.login), client_id=name, proved_after=after
+                )
+                if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
+                    return None
+                recent = [at for at in person.codes_at if at > now - _MINUTE]
+                is_admitted = len(recent) < CODES_PER_MINUTE
+                if is_admitted:
+                    if not await add_with_code(
+                        transaction,
+                        asked,
+                        person,
+                        code,
+                        door=Door.SSO,
+                        authenticated_at=person.authenticated_at,
+                        authenticated_by=person.authenticated_by,
+                        device=device,
+                        lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),  # as long as the login is
+                        browser_login_id=person.login_id,
+                        now=now,
+                    ):
+                        raise Unanswerable(Mistake.CLIENT)
+                    await store_code_times(transaction, person, [*recent, now], client_id=name)
+        except RateLimited:
+            raise self._too_many(asked, "this person has too many requests under way") from None
+        if not is_admitted:
+            raise self._too_many(asked, "this browser has got too many codes")
+        log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)
+        return sent_back(settings, asked, code=code)
+
+    def _too_many(self, asked: SiteRequest, description: str) -> SentBack:
+        DOORS.count(Door.SSO, DoorOutcome.REFUSED)
+        return refusal(self.settings, asked, "temporarily_unavailable", description)
+
+
+def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
+    """Whether the login of this person is new enough for the site's request, and the right person's."""
+    age = (now - person.authenticated_at).total_seconds()
+    if asked.hinted_user_id not in (None, person.id):
+        return False
+    return not asked.requires_new_login and (asked.max_age is None or 0 < asked.max_age >= age)

@@ -1,24 +1,43 @@
-"""What a person has granted a site, by whichever door: who it is, whether it still holds, and the code for it."""
+"""What a person has granted a site, by whichever door: who it is, whether it still holds, and the code for it.
 
+A proof of who uses a browser makes or renews the browser's login, which sites added with `--sso` share. Another
+person's proof in the same browser ends it, and so does logging out there.
+"""
+
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Transaction
+from wxauth.errors import NotFound
+from wxauth.server.core.clock import Clock, new_id
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.rows import end_sessions_of_browser_login
 from wxauth.server.users.merging_rows import remaining_user
 from wxauth.server.websites import rows
-from wxauth.server.websites.browser_login_rows import Proof
-from wxauth.server.websites.browser_logins import BrowserCookies, proves_login, record_proof
-from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT, Door
+from wxauth.server.websites.authorize import Asking, BrowserCookies, SiteRequest, WayBack, sent_back
+from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
 from wxauth.server.websites.models import SiteLoginFields, Stage
-from wxauth.server.websites.rows import Adding, LockedLogin, SiteLogin
-from wxauth.server.websites.secrets import hash_of
-from wxauth.server.websites.site_requests import SiteRequest
+from wxauth.server.websites.rows import (
+    Adding,
+    LockedLogin,
+    Proof,
+    SiteLogin,
+    StoredLogin,
+    delete_browser_login,
+    lock_browser_person,
+    login_on_page,
+    store_proof,
+)
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, SCENE, hash_of, login_of, new_secret, page_hashes
+
+log = get_logger()
 
 
 class AnotherPerson(Exception):
@@ -179,3 +198,190 @@ async def _check_hint(transaction: Transaction, asked: SiteLogin | SiteRequest, 
     assert hinted is not None
     if await remaining_user(transaction, hinted) != person.id:
         raise AnotherPerson
+
+
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """Where a browser goes next, and the value of its login's cookie if a proof has made or renewed the login."""
+
+    to: WayBack | str = field(repr=False)
+    """The site, or the URL of a page."""
+    login: str | None = field(default=None, repr=False)
+
+
+def onward_to(to: WayBack | str, cookies: BrowserCookies, proof_id: UUID | None) -> Onward:
+    """Where a browser goes next, with the value of its login that this proof has made, if there is one."""
+    if proof_id is None or cookies.browser is None:
+        return Onward(to)
+    return Onward(to, login_of(cookies.browser, proof_id))
+
+
+def proved_after(settings: Settings, now: datetime) -> datetime:
+    """Logins whose proof is not later than this time have ended."""
+    return now - timedelta(seconds=settings.sso_ttl)
+
+
+def proves_login(settings: Settings, door: Door, cookies: BrowserCookies, *, is_shared: bool) -> bool:
+    """Whether a grant by this door proves a login of the browser. `is_shared`: the site was added with `--sso`."""
+    is_kept = is_shared and settings.sso_ttl > 0 and cookies.keeps_login and cookies.browser is not None
+    return is_kept and door in MAKES_BROWSER_LOGIN
+
+
+async def record_proof(
+    transaction: Transaction, settings: Settings, proof: Proof, cookies: BrowserCookies, *, now: datetime
+) -> StoredLogin | None:
+    """Renew the login of this person in this browser, or make one. The user is locked.
+
+    None if the site has been removed.
+    """
+    assert cookies.browser is not None
+    return await store_proof(
+        transaction,
+        proof,
+        login_id=new_id(now),
+        browser_hash=hash_of(cookies.browser),
+        cookie_hash=None if cookies.login is None else hash_of(cookies.login),
+        new_hash=hash_of(login_of(cookies.browser, proof.id)),
+        proved_after=proved_after(settings, now),
+    )
+
+
+async def end_login_of_another(
+    database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
+) -> None:
+    """End the login of this browser if it is another user's: this user has just proved to use the browser."""
+    await _end(database, settings, cookies, now=now, other_than=user_id)
+
+
+async def end_login(
+    database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
+) -> None:
+    """End the login of this browser and its sites' sessions, if it is this user's."""
+    await _end(database, settings, cookies, now=now, of=user_id)
+
+
+async def _end(
+    database: Database,
+    settings: Settings,
+    cookies: BrowserCookies,
+    *,
+    now: datetime,
+    of: UUID | None = None,
+    other_than: UUID | None = None,
+) -> None:
+    if cookies.login is None or settings.sso_ttl == 0:
+        return
+    async with database.begin() as transaction:
+        person = await lock_browser_person(
+            transaction, hash_of(cookies.login), client_id="", proved_after=proved_after(settings, now)
+        )
+        if person is None or person.id == other_than or of not in (None, person.id):
+            return
+        await delete_browser_login(transaction, person.login_id)
+        await end_sessions_of_browser_login(
+            transaction, person.login_id, user_id=person.id, by=Actor(str(person.id)), now=now
+        )
+    log.info("browser_login_ended", user_id=person.id)
+
+
+class PageState(StrEnum):
+    """The state of a scan as its page shows it."""
+
+    WAITING = "waiting"
+    CLAIMED = "claimed"
+    APPROVED = "approved"
+    DENIED = "denied"
+    OVER = "over"
+
+
+async def scan_state(database: Database, clock: Clock, page_id: str, cookie: str | None) -> PageState:
+    """The state of the scan that this browser shows. Raises: NotFound."""
+    return _state(await _page(database, page_id, cookie), now=clock())
+
+
+async def go_on_after_decision(
+    settings: Settings, database: Database, clock: Clock, page_id: str, cookies: BrowserCookies, *, device: Device
+) -> Onward:
+    """Take the browser back to the site after the person's decision, with a code or an error.
+
+    Raises: NotFound, before a decision and once the scan is over.
+    """
+    page, now = await _page(database, page_id, cookies.browser), clock()
+    match _state(page, now=now):
+        case PageState.DENIED:
+            return refused(settings, page, "the person has refused")
+        case PageState.APPROVED:
+            code, proof_id = new_secret(), None
+            async with database.begin() as transaction:
+                login, person = await lock_with_person(transaction, page, now=now)
+                if login is None or person is None or not is_good(login, login.granted_until, now=now):
+                    return refused(settings, page, "the person may not log in any more")
+                try:
+                    proof_id = await give_code(
+                        transaction, settings, login, person, code, cookies, ip=device.ip, now=now
+                    )
+                except AnotherPerson as exc:
+                    return Onward(sent_back(settings, page, **exc.answer))
+            return await gone_on(settings, database, login, person, code, cookies, proof_id, now=now)
+    raise NotFound("there is no decision to go on with")
+
+
+async def gone_on(
+    settings: Settings,
+    database: Database,
+    login: SiteLogin,
+    person: UserInSession,
+    code: str,
+    cookies: BrowserCookies,
+    proof_id: UUID | None,
+    *,
+    now: datetime,
+) -> Onward:
+    """Take the browser back to the site with a code, after its person has proved to use it.
+
+    `proof_id` is the proof of which the value of its login is made, if there is one.
+    """
+    if login.sso:
+        await end_login_of_another(database, settings, cookies, person.id, now=now)
+    return onward_to(sent_back(settings, login, code=code), cookies, proof_id)
+
+
+async def cancel(settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None) -> Onward:
+    """Take the browser back to the site from a page on which the person does not log in.
+
+    Raises: NotFound, if this browser has no such page.
+    """
+    return refused(settings, await open_page(database, clock, page_id, cookie), "the person has gone back")
+
+
+async def open_page(database: Database, clock: Clock, page_id: str, cookie: str | None) -> SiteLogin:
+    """The login that this browser shows, until it is over. Raises: NotFound."""
+    page = await login_on_page(database, **page_hashes(page_id, cookie))
+    if page is None or page.expires_at <= clock():
+        raise NotFound(NO_SUCH_PAGE)
+    return page
+
+
+def refused(settings: Settings, asking: Asking, description: str) -> Onward:
+    """Take the browser back to the site, which is told why nobody has logged in."""
+    error = {"error": "access_denied", "error_description": description}
+    return Onward(sent_back(settings, asking, **error))
+
+
+async def _page(database: Database, page_id: str, cookie: str | None) -> SiteLogin:
+    page = None
+    if cookie is not None and SCENE.fullmatch(page_id):
+        page = await login_on_page(database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie))
+    if page is None or page.scene_hash is None:
+        raise NotFound("this browser shows no such code")
+    return page
+
+
+def _state(page: SiteLogin, *, now: datetime) -> PageState:
+    if page.stage == Stage.REFUSED:
+        return PageState.DENIED
+    if page.stage == Stage.REDEEMED or page.scan_ends_at <= now:
+        return PageState.OVER
+    if page.stage in (Stage.APPROVED, Stage.CODED):
+        return PageState.APPROVED
+    return PageState.CLAIMED if page.stage == Stage.CLAIMED else PageState.WAITING

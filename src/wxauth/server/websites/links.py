@@ -4,39 +4,118 @@ Such a browser cannot be scanned by its own phone, and a mini-program cannot go 
 link, so it may have been sent to somebody: only the number shows that the browser and the phone are one person's.
 """
 
+import asyncio
 import hmac
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from wxauth.errors import NotFound, WxAuthError
+from wxauth.errors import NotFound, WeChatError, WeChatMisconfigured, WxAuthError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import Sealer, link_number_context
+from wxauth.server.core.sealing import CannotOpen, Sealer, link_number_context, url_link_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import gone_on, open_page, refused, sent_back
-from wxauth.server.websites.browser_logins import BrowserCookies, Onward
-from wxauth.server.websites.doors import DOORS, SCAN_LASTS, Door, DoorOutcome
-from wxauth.server.websites.granting import AnotherPerson, give_code, is_good
-from wxauth.server.websites.models import OPEN, SiteLoginFields, Stage
+from wxauth.server.websites.authorize import BrowserCookies, PressesUsedUp, ScanLimits, sent_back
+from wxauth.server.websites.doors import DOORS, SCAN_LASTS, URL_LINK_LASTS, URL_LINK_RENEWED_AFTER, Door, DoorOutcome
+from wxauth.server.websites.granting import AnotherPerson, Onward, give_code, gone_on, is_good, open_page, refused
+from wxauth.server.websites.models import OPEN, SealedUrlLink, SiteLoginFields, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
-from wxauth.server.websites.scan_codes import UrlLinks
 from wxauth.server.websites.scans import DIGITS
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_scene, new_secret
-from wxauth.server.websites.site_requests import PressesUsedUp, ScanLimits
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.errcodes import URL_LINK, what_to_change
 
 MAX_LINKS_PER_REQUEST: Final = 10
 MAX_WRONG_NUMBERS: Final = 3
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
 
 log = get_logger()
+_PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
+"""How long pages have no button, and WeChat is not asked again, after it has made no link."""
+_RENEWED_AGAIN_AFTER: Final = timedelta(hours=1)
+
+
+@part
+class UrlLinks:
+    """Has WeChat make an app's link when a page first needs one, and renews it before it ends."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    apps: Apps
+    sealer: Sealer
+    wechat_api: WeChatApi
+    _being_made: dict[str, asyncio.Task[str | None]] = field(default_factory=dict, init=False)
+    _not_before: dict[str, datetime] = field(default_factory=dict, init=False)
+    """When WeChat may be asked again for an app's link."""
+
+    @property
+    def _opens(self) -> str:
+        return f"{self.settings.scan_env} {self.settings.scan_page}"
+
+    async def of(self, app: App) -> str | None:
+        """The link of an app; None if WeChat makes none."""
+        link = await rows.url_link(self.database, app.app_id)
+        if link is not None and link.opens == self._opens and self.clock() < link.made_at + URL_LINK_LASTS:
+            try:
+                return self.sealer.open(link.sealed, context=url_link_context(app.app_id)).decode()
+            except CannotOpen:
+                log.warning("url_link_not_opened", app_id=app.app_id)
+        making = self._being_made.get(app.app_id)
+        if making is None:
+            not_before = self._not_before.get(app.app_id)
+            if not_before is not None and self.clock() < not_before:
+                return None
+            making = self._being_made[app.app_id] = asyncio.create_task(self._make(app))
+            making.add_done_callback(lambda _: self._being_made.pop(app.app_id, None))
+        return await asyncio.shield(making)  # others may wait for it after this request is cancelled
+
+    async def renew(self, *, size: int) -> None:
+        """Renew the links that are due, and delete those that no longer work."""
+        now = self.clock()
+        await rows.delete_old_url_links(self.database, made_before=now - URL_LINK_LASTS)
+        if self.settings.scan_link != "url":
+            return
+        due = await rows.take_due_url_links(self.database, size=size, now=now, retry_at=now + _RENEWED_AGAIN_AFTER)
+        for link in due:
+            try:
+                app = self.apps.for_login(link.app_id)
+            except WxAuthError:  # removed, disabled, or not read yet
+                continue
+            await self._make(app)
+
+    async def _make(self, app: App) -> str | None:
+        now = self.clock()
+        try:
+            url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)
+        except WeChatError as exc:
+            self._not_before[app.app_id] = now + _PAUSE_AFTER_FAILURE
+            if isinstance(exc, WeChatMisconfigured):
+                advice = what_to_change(exc.errcode or 0, api=URL_LINK)
+                log.error("url_link_not_made", app_id=app.app_id, errcode=exc.errcode, what_to_change=advice)
+            else:
+                log.warning("url_link_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
+            return None
+        sealed = self.sealer.seal(url.encode(), context=url_link_context(app.app_id))
+        await rows.put_url_link(
+            self.database,
+            SealedUrlLink(
+                app_id=app.app_id,
+                opens=self._opens,
+                sealed=sealed,
+                made_at=now,
+                renew_at=now + URL_LINK_RENEWED_AFTER,
+            ),
+        )
+        log.info("url_link_made", app_id=app.app_id)
+        return url
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,42 @@
-"""Routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user."""
+"""Routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user; CORS for them."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from fastapi import Depends
+from pydantic import Field
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import TypedDict
 
-from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
-from wxauth.server.clients.clients import ID_TOKEN_ALGS
+from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, StorageUnavailable, Title
+from wxauth.server.clients.clients import ID_TOKEN_ALGS, is_registered, origin_of
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
-from wxauth.server.clients.rows import find_site
+from wxauth.server.clients.rows import find_site, public_redirect_uris
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
 from wxauth.server.core.addresses import plain_address
+from wxauth.server.core.database import Database
+from wxauth.server.core.settings import Settings
 from wxauth.server.keys.succession import JWKS_MAX_AGE
+from wxauth.server.login.bodies import EXAMPLE_JWT
 from wxauth.server.users import account
 from wxauth.server.users.callers import DeviceDep, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep
+from wxauth.server.web.bodies import EXAMPLE_USER_ID
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, CHALLENGE_METHOD, RESPONSE_MODES, RESPONSE_TYPE
-from wxauth.server.websites.bodies import (
-    DeviceAuthorizationAnswer,
-    UserinfoAnswer,
-    WebTokensAnswer,
+from wxauth.server.websites.authorize import (
+    AUTHORIZE_PATH,
+    CHALLENGE_METHOD,
+    INTERVAL,
+    RESPONSE_MODES,
+    RESPONSE_TYPE,
+    SiteRequests,
+    granted_scope,
 )
-from wxauth.server.websites.dependencies import SiteRequestsDep, SiteTokensDep
 from wxauth.server.websites.doors import SCAN_LASTS
 from wxauth.server.websites.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.websites.oauth_requests import (
@@ -36,13 +48,122 @@ from wxauth.server.websites.oauth_requests import (
     invalid_oauth_request,
     is_form,
 )
-from wxauth.server.websites.site_requests import INTERVAL, granted_scope
-from wxauth.server.websites.site_tokens import DEVICE_CODE, GRANT_TYPES
+from wxauth.server.websites.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
 from wxauth.tokens.claims import Principal
 
+CORS_PATHS: Final = frozenset(
+    {
+        "/v1/token",
+        "/v1/revoke",
+        "/v1/userinfo",
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/jwks.json",
+    }
+)
+"""The endpoints that a public client calls from its own page."""
+_METHODS: Final = "GET, POST"
+_HEADERS: Final = "Authorization, Content-Type, X-Request-ID"
+_EXPOSED: Final = "X-Request-ID, Retry-After, WWW-Authenticate"
+_PREFLIGHT_MAX_AGE: Final = 600
+SiteRequestsDep = Annotated[SiteRequests, Depends(provide(SiteRequests))]
+SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
-
 metadata_router = Router("keys")
+MAX_USER_AGENT: Final = 512
+router = Router("websites")
+
+
+class SiteCors:
+    """Allows pages of public clients. The middleware for `CORS_ORIGINS` runs inside this one.
+
+    A change of the clients takes effect at once: every origin outside `CORS_ORIGINS` is looked up in the database.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
+        self._app = app
+        self._database = database
+        self._origins: Sequence[str] = settings.cors_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) not in CORS_PATHS:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        is_admitted = origin is not None and not self._is_allowed_inside(origin) and await self._is_sites(origin)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer = MutableHeaders(scope=message)
+                answer.add_vary_header("Origin")
+                if is_admitted and origin is not None:
+                    answer["Access-Control-Allow-Origin"] = origin
+                    answer["Access-Control-Expose-Headers"] = _EXPOSED
+            await send(message)
+
+        if is_admitted and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            preflight = {
+                "Access-Control-Allow-Methods": _METHODS,
+                "Access-Control-Allow-Headers": _HEADERS,
+                "Access-Control-Max-Age": str(_PREFLIGHT_MAX_AGE),
+            }
+            await PlainTextResponse("OK", headers=preflight)(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+    def _is_allowed_inside(self, origin: str) -> bool:
+        return "*" in self._origins or origin in self._origins
+
+    async def _is_sites(self, origin: str) -> bool:
+        with suppress(StorageUnavailable):  # during an outage no page is allowed
+            uris = await public_redirect_uris(self._database)
+            return is_registered(origin, [origin_of(uri) for uri in uris])
+        return False
+
+
+class DeviceAuthorizationAnswer(TypedDict):
+    """The codes to show to the person, and the device code to poll with (RFC 8628, section 3.2)."""
+
+    device_code: Annotated[str, Field(examples=["8Yk3..."])]
+    user_code: Annotated[str, Field(examples=["WDJB-MJHT"])]
+    verification_uri: Annotated[str, Field(examples=["https://auth.example.com/d"])]
+    verification_uri_complete: Annotated[str, Field(examples=["https://auth.example.com/d/kq0Vf5Zc3n8xYt1bW7uR2A"])]
+    expires_in: Annotated[int, Field(description="Seconds.", examples=[180])]
+    interval: Annotated[int, Field(description="Seconds between two polls.", examples=[2])]
+    code_image: Annotated[
+        str,
+        Field(
+            description="The picture to show.",
+            examples=["https://auth.example.com/v1/scans/kq0Vf5Zc3n8xYt1bW7uR2A/code"],
+        ),
+    ]
+
+
+class WebTokensAnswer(TypedDict):
+    """A site's tokens (RFC 6749, section 5.1)."""
+
+    access_token: Annotated[str, Field(examples=[EXAMPLE_JWT])]
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Field(description="Seconds.", examples=[900])]
+    scope: Annotated[str, Field(examples=["openid profile"])]
+    refresh_token: Annotated[str, Field(examples=["wxr_..."])]
+    id_token: NotRequired[Annotated[str, Field(examples=["eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."])]]
+
+
+class UserinfoAnswer(TypedDict):
+    """Claims about a user, as the site's scopes allow (OpenID Connect Core, section 5.1)."""
+
+    sub: Annotated[str, Field(examples=[EXAMPLE_USER_ID])]
+    name: NotRequired[Annotated[str, Field(examples=["小明"])]]
+    picture: NotRequired[Annotated[str, Field(examples=["https://example.com/avatars/1.png"])]]
+    updated_at: NotRequired[Annotated[int, Field(examples=[1795161600])]]
+    phone_number: NotRequired[Annotated[str, Field(description="E.164.")]]
+    phone_number_verified: NotRequired[bool]
+    email: NotRequired[Annotated[str, Field(description="Made up, for products that require one.")]]
+    email_verified: NotRequired[bool]
+    roles: NotRequired[list[str]]
 
 
 def _document(issuer: str) -> dict[str, Any]:
@@ -100,11 +221,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 async def metadata(settings: SettingsDep) -> JSONResponse:
     """The URLs of the keys and endpoints, and the supported features. The document is the same at both paths."""
     return JSONResponse(_document(settings.issuer), headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
-
-
-MAX_USER_AGENT: Final = 512
-
-router = Router("websites")
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links, and logging out."""
+"""Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links."""
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import Depends
@@ -10,35 +10,29 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.apps.registry import AppsDep
+from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep, TurnsDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.web.headers import cacheable_response, cookie_in
-from wxauth.server.websites import authorize
 from wxauth.server.websites.authorizations import FORM_POST_PATH, may_answer
-from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
-from wxauth.server.websites.browser_answers import (
-    HTML,
-    MISTAKE,
-    REDIRECT,
-    TRY_LATER,
-    browser_cookies,
-    cookie_name,
-    go_on,
-    set_cookie,
-    text_parameters,
+from wxauth.server.websites.authorize import (
+    AUTHORIZE_PATH,
+    BrowserCookies,
+    Mistake,
+    SentBack,
+    Unanswerable,
+    check_request,
+    cookie_for,
 )
-from wxauth.server.websites.dependencies import (
-    AuthorizationsDep,
-    ContinuingDep,
-    LinksDep,
-    ScanPicturesDep,
-    SiteRequestsDep,
-)
+from wxauth.server.websites.browser_logins import Continuing
 from wxauth.server.websites.doors import Door
+from wxauth.server.websites.granting import Onward, cancel, go_on_after_decision, scan_state
 from wxauth.server.websites.id_tokens import IdTokenHints
+from wxauth.server.websites.links import Links
 from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, parse_parameters
+from wxauth.server.websites.oauth_routes import SiteRequestsDep
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
     DOOR,
@@ -59,14 +53,77 @@ from wxauth.server.websites.pages import (
     unanswerable_page,
     web_view_page,
 )
+from wxauth.server.websites.scan_routes import AuthorizationsDep
+from wxauth.server.websites.scans import ScanPictures
 from wxauth.server.websites.secrets import hash_of
 
+HTML: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
+}
+MISTAKE: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "A page that says what is wrong", "content": HTML[200]["content"]}
+}
+NO_PAGE: Final[dict[int | str, dict[str, Any]]] = {
+    NotFound.status: {"description": "A page that says to begin anew", "content": HTML[200]["content"]}
+}
+TRY_LATER: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"description": "A page that says to try again later", "content": HTML[200]["content"]}
+    for status in (RateLimited.status, StorageUnavailable.status)
+}
+REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "To WeChat, or back to the site"}}
+ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
+LinksDep = Annotated[Links, Depends(provide(Links))]
+ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 _PARAMETERS: Final = (
     *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
     *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales"),
 )
-
 router = Router("websites")
+
+
+def text_parameters(*names: str) -> dict[str, Any]:
+    """`openapi_extra` for parameters that the endpoint parses itself, because FastAPI would answer 422 for mistakes."""
+    return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
+
+
+def cookie_name(settings: Settings) -> str:
+    """The name of the cookie that identifies a browser."""
+    return _cookie_name(settings, "wxauth-browser")
+
+
+def login_cookie_name(settings: Settings) -> str:
+    """The name of the cookie of a browser's login."""
+    return _cookie_name(settings, "wxauth-login")
+
+
+def set_cookie(response: Response, settings: Settings, name: str, value: str) -> None:
+    """Set a cookie that the browser keeps until it is closed."""
+    response.set_cookie(name, value, path="/", secure=_is_secure(settings), httponly=True, samesite="lax")
+
+
+def _cookie_name(settings: Settings, name: str) -> str:
+    # With this prefix, browsers accept the cookie only from this host and over https (RFC 6265bis, 4.1.3.2).
+    return f"__Host-{name}" if _is_secure(settings) else name
+
+
+def _is_secure(settings: Settings) -> bool:
+    return settings.issuer.startswith("https:")
+
+
+def browser_cookies(request: Request, settings: Settings) -> BrowserCookies:
+    """The cookies that a browser sends. A web-view has no login. Raises: InvalidRequest."""
+    browser = cookie_in(request, cookie_name(settings))
+    if is_in_web_view(request):
+        return BrowserCookies(browser, None, keeps_login=False)
+    return BrowserCookies(browser, cookie_in(request, login_cookie_name(settings)))
+
+
+def go_on(request: Request, onward: Onward, settings: Settings) -> Response:
+    """Send the browser on. If it has a new login, it keeps the value until it is closed."""
+    response = send_to(request, onward.to, language_of(request))
+    if onward.login is not None:
+        set_cookie(response, settings, login_cookie_name(settings), onward.login)
+    return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +147,7 @@ class LoginPages:
         try:
             parameters = parse_parameters(text)
             language = language_of(request, ui_locales=parameters.get("ui_locales"))
-            asked = await authorize.check_request(self.settings, self.database, self.hints, parameters)
+            asked = await check_request(self.settings, self.database, self.hints, parameters)
             cookies = browser_cookies(request, self.settings)
             if asked.is_silent:
                 return send_to(request, await self.continuing.answer_silently(asked, cookies, device=device), language)
@@ -118,7 +175,7 @@ class LoginPages:
                 title = self.apps.title_of(app_id)
                 page = code_page(request, asked, started, parameters, language, app_title=title, link_target=target)
         except OAuthError as exc:
-            mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
+            mistake = Mistake.CLIENT if exc.error == "invalid_client" else Mistake.REQUEST
             return message_page(request, "mistake", language, detail=mistake, status=400)
         except Unanswerable as exc:
             return unanswerable_page(request, exc, language)
@@ -135,7 +192,7 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
 
 
 @router.get(
-    authorize.AUTHORIZE_PATH,
+    AUTHORIZE_PATH,
     summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
     operation_id="authorize",
     responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
@@ -156,7 +213,7 @@ async def show_code(request: Request, pages: LoginPagesDep, device: DeviceDep) -
 
 
 @router.post(
-    authorize.AUTHORIZE_PATH,
+    AUTHORIZE_PATH,
     summary=Title("Log in to a site by a form (OpenID Connect)", "登录网站（以表单请求）"),
     operation_id="authorize_by_form",
     responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
@@ -179,21 +236,19 @@ async def show_code_by_form(request: Request, pages: LoginPagesDep, device: Devi
         # The browser sends a cross-site POST without our cookie, and a new cookie would break its other tabs. After a
         # redirect, it sends a GET with the cookie.
         root = request.scope.get("root_path", "")
-        return RedirectResponse(
-            f"{root}{authorize.AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"}
-        )
+        return RedirectResponse(f"{root}{AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"})
     return await pages.show(request, form, device=device)
 
 
-@router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/state")
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
 async def read_state(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
     cookie = cookie_in(request, cookie_name(settings))
-    state = await authorize.scan_state(database, clock, request.path_params["request_id"], cookie)
+    state = await scan_state(database, clock, request.path_params["request_id"], cookie)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
-@router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/next")
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/next")
 async def redirect_after_decision(
     request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep, turns: TurnsDep
 ) -> Response:
@@ -201,7 +256,7 @@ async def redirect_after_decision(
     request_id, cookies = request.path_params["request_id"], browser_cookies(request, settings)
     try:
         async with turns.turn(hash_of(request_id)):
-            onward = await authorize.go_on_after_decision(settings, database, clock, request_id, cookies, device=device)
+            onward = await go_on_after_decision(settings, database, clock, request_id, cookies, device=device)
         return go_on(request, onward, settings)
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
@@ -209,12 +264,12 @@ async def redirect_after_decision(
         return failure_page(request, exc, language_of(request))
 
 
-@router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/cancel")
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/cancel")
 async def go_back_to_site(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
     """Send the page's own browser back to the site, which is told that nobody has logged in."""
     request_id, cookie = request.path_params["request_id"], cookie_in(request, cookie_name(settings))
     try:
-        onward = await authorize.cancel(settings, database, clock, request_id, cookie)
+        onward = await cancel(settings, database, clock, request_id, cookie)
         return go_on(request, onward, settings)
     except NotFound:
         return message_page(request, "visit_gone", language_of(request), status=404)

@@ -20,12 +20,19 @@ from wxauth.server.clients.models import Client
 from wxauth.server.core.users import UserFields
 from wxauth.server.pictures.avatars import AVATARS_PATH
 from wxauth.server.web.edge import PROBLEM_KEY
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
-from wxauth.server.websites.browser_logins import WayBack, is_web_view
+from wxauth.server.websites.authorize import (
+    AUTHORIZE_PATH,
+    PressesUsedUp,
+    SiteRequest,
+    StartedScan,
+    Unanswerable,
+    WayBack,
+)
+from wxauth.server.websites.browser_logins import is_web_view
 from wxauth.server.websites.doors import SCAN_LASTS, Door
+from wxauth.server.websites.granting import PageState
 from wxauth.server.websites.links import TryAgain
 from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, Parameters
-from wxauth.server.websites.site_requests import PressesUsedUp, SiteRequest, StartedScan
 from wxauth.server.websites.texts import TEXTS, Texts
 from wxauth.server.websites.visits import is_open_on_computers
 

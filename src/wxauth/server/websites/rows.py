@@ -1,9 +1,9 @@
-"""The statements for logins to sites, by any door.
+"""The statements for logins to sites by any door, for browsers' logins, and for what WeChat makes for both.
 
 What is decided about a login is decided while its row is locked: lock it, read it, change its fields, `save` them. So
 the second of two at once sees what the first has done. Everything that gives a session is decided while the user is
-locked, too: there, all sessions of a user are ended, as bans, merges and erasures do. Locks are taken in this order, so
-that nobody waits in a circle:
+locked, too: there, all sessions of a user are ended and the logins of the user's browsers deleted, as bans, merges and
+erasures do. Locks are taken in this order, so that nobody waits in a circle:
 
 1. the user, and then what is changed only under this lock: the user's sessions and the logins of the user's browsers;
 2. the site's client, then the row of the login, by one statement; the row of a page before that of a press on it.
@@ -12,20 +12,22 @@ A new row waits for its client alone.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 from uuid import UUID
 
 import asyncpg
 
 from wxauth.server.core.addresses import NEARBY
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.users.account import Caller
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
-from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields, Stage
+from wxauth.server.websites.models import OPEN, RequestFields, SealedUrlLink, SiteLoginFields, Stage
+from wxauth.server.wechat.api import CodePicture
 
 _ATTEMPTS: Final = 3
 
@@ -322,3 +324,249 @@ async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> 
     swept = await database.values(_SWEEP, now=now, size=size)
     SCANS.count(ScanOutcome.EXPIRED, number=sum(swept))
     return len(swept)
+
+
+class BrowserPerson(UserInSession):
+    """The person whose login a browser has."""
+
+    login_id: UUID
+    authenticated_at: datetime
+    authenticated_by: str
+    codes_at: list[datetime]
+    knows_site: bool
+    """Whether the login has given the site in question a code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLogin:
+    """A browser's login after a proof, and the proof of which its cookie's value is made."""
+
+    id: UUID
+    proof_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A login to a site by which a person has proved who uses a browser."""
+
+    id: UUID
+    client_id: str
+    user_id: UUID
+    app_id: str
+    openid: str
+    authenticated_at: datetime
+    authenticated_by: str
+
+
+_WHOSE_BROWSER: Final = """
+  FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
+  JOIN users ON users.id = i.user_id"""
+_PRESENT: Final = "l.cookie_hash = :cookie_hash AND l.authenticated_at > :proved_after"
+_BROWSER_PERSON_PART: Final = f"""
+SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
+       EXISTS (SELECT FROM browser_login_sites b
+                WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_BROWSER}
+ WHERE {_PRESENT} AND {MAY_LOG_IN}"""  # noqa: S608 - put together from constants
+_BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_PART)
+_LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
+SELECT users.id{_WHOSE_BROWSER} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
+""")
+# The row is locked for the sweep, which skips it.
+_LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_PART} FOR NO KEY UPDATE OF l")
+_COUNT_CODE: Final = Statement[Nothing]("""
+WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
+INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
+""")
+# A browser that does not send the login's value has not received it yet: two of its tabs have gone on at once, or the
+# same proof comes again. It gets the same value once more, because one login has one value.
+_RENEW_BROWSER_LOGIN: Final = Statement[StoredLogin]("""
+UPDATE browser_logins l
+   SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
+       authenticated_by = :authenticated_by,
+       cookie_hash = CASE WHEN l.cookie_hash = :cookie_hash THEN :new_hash ELSE l.cookie_hash END,
+       proof_id = CASE WHEN l.cookie_hash = :cookie_hash THEN :proof_id ELSE l.proof_id END
+  FROM identities i
+ WHERE (l.cookie_hash = :cookie_hash OR l.browser_hash = :browser_hash) AND l.authenticated_at > :proved_after
+   AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
+RETURNING l.id, l.proof_id
+""")
+_ADD_BROWSER_LOGIN: Final = Statement[StoredLogin]("""
+INSERT INTO browser_logins (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)
+VALUES (:id, :browser_hash, :new_hash, :proof_id, :app_id, :openid, :authenticated_at, :authenticated_by)
+ON CONFLICT (cookie_hash) DO NOTHING
+RETURNING id, proof_id
+""")
+# Waits for a removal of the client, and then finds none. It also touches a row that is there already, to return it.
+_ADD_SITE: Final = Statement[UUID]("""
+INSERT INTO browser_login_sites (browser_login_id, client_id)
+SELECT :id, name FROM clients WHERE name = :client_id FOR KEY SHARE
+ON CONFLICT (browser_login_id, client_id) DO UPDATE SET client_id = excluded.client_id
+RETURNING browser_login_id
+""")
+_DELETE_BROWSER_LOGIN: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
+sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authenticated_at")
+
+
+async def find_browser_person(
+    database: Database, cookie_hash: bytes, *, client_id: str, proved_after: datetime
+) -> BrowserPerson | None:
+    """The person whose login a browser has, unless banned; None without a login."""
+    return await database.row(_BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=proved_after)
+
+
+async def lock_browser_person(
+    transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
+) -> BrowserPerson | None:
+    """Lock the user of a browser's login, even during a merge; None if there is none that may be used."""
+    present = {"cookie_hash": cookie_hash, "proved_after": proved_after}
+    return await lock_with_user(
+        transaction, _LOCK_BROWSERS_USER, present, _LOCKED_BROWSER_PERSON, {**present, "client_id": client_id}
+    )
+
+
+async def store_code_times(
+    transaction: Transaction, person: BrowserPerson, codes_at: Sequence[datetime], *, client_id: str
+) -> None:
+    """Store when a locked login has made codes, the last one for this site, which exists."""
+    await transaction.run(_COUNT_CODE, id=person.login_id, codes_at=codes_at, client_id=client_id)
+
+
+async def store_proof(
+    transaction: Transaction,
+    proof: Proof,
+    *,
+    login_id: UUID,
+    browser_hash: bytes,
+    cookie_hash: bytes | None,
+    new_hash: bytes,
+    proved_after: datetime,
+) -> StoredLogin | None:
+    """Renew the login of the proof's user in this browser, or make one with the id `login_id`.
+
+    `cookie_hash` is that of the value which the browser has sent. None if the site has been removed.
+    """
+    values = {
+        "browser_hash": browser_hash,
+        "new_hash": new_hash,
+        "proof_id": proof.id,
+        "app_id": proof.app_id,
+        "openid": proof.openid,
+        "authenticated_at": proof.authenticated_at,
+        "authenticated_by": proof.authenticated_by,
+    }
+    stored = await transaction.row(
+        _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=proof.user_id
+    ) or await transaction.row(_ADD_BROWSER_LOGIN, **values, id=login_id)
+    if stored is None or await transaction.value(_ADD_SITE, id=stored.id, client_id=proof.client_id) is None:
+        return None
+    return stored
+
+
+async def delete_browser_login(transaction: Transaction, login_id: UUID) -> None:
+    """Delete a login whose user is locked."""
+    await transaction.run(_DELETE_BROWSER_LOGIN, id=login_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownCode:
+    """A code to scan whose picture is requested."""
+
+    id: UUID
+    app_id: str | None
+    """The app of the site."""
+    content: bytes | None
+    """The picture; None if it has not been made yet."""
+    content_type: Literal["image/jpeg", "image/png"] | None
+
+
+_SHOWN_CODE: Final = Statement[ShownCode](f"""
+SELECT l.id, c.app_id, p.content, p.content_type
+  FROM site_logins l JOIN clients c ON c.name = l.client_id LEFT JOIN scan_pictures p ON p.login_id = l.id
+ WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND {IS_OPEN}
+""")  # noqa: S608 - put together from constants
+# Settles the race of two processes that make the same picture: both get the one that was stored first.
+_KEEP_PICTURE: Final = Statement[CodePicture]("""
+INSERT INTO scan_pictures (login_id, content_type, content)
+SELECT id, :content_type, :content FROM site_logins WHERE id = :id
+ON CONFLICT (login_id) DO UPDATE SET login_id = excluded.login_id
+RETURNING content_type, content
+""")
+
+_URL_LINK_COLUMNS: Final = ", ".join(SealedUrlLink.model_fields)
+_URL_LINKS: Final = Statement[SealedUrlLink](f"SELECT {_URL_LINK_COLUMNS} FROM url_links ORDER BY app_id")  # noqa: S608 - constants
+_URL_LINK: Final = Statement[SealedUrlLink](f"SELECT {_URL_LINK_COLUMNS} FROM url_links WHERE app_id = :app_id")  # noqa: S608 - constants
+# Of two that replicas have made at once, the later one stays. Both open the page.
+_PUT_URL_LINK: Final = Statement[Nothing](f"""
+INSERT INTO url_links ({_URL_LINK_COLUMNS}) VALUES ({", ".join(f":{name}" for name in SealedUrlLink.model_fields)})
+ON CONFLICT (app_id) DO UPDATE
+   SET opens = excluded.opens, sealed = excluded.sealed, made_at = excluded.made_at, renew_at = excluded.renew_at
+ WHERE url_links.made_at <= excluded.made_at
+""")  # noqa: S608 - constants
+_TAKE_DUE_URL_LINKS: Final = Statement[SealedUrlLink](f"""
+UPDATE url_links SET renew_at = :retry_at
+ WHERE app_id = ANY (ARRAY(
+    SELECT app_id FROM url_links WHERE renew_at <= :now ORDER BY app_id LIMIT :size FOR UPDATE SKIP LOCKED
+ ))
+RETURNING {_URL_LINK_COLUMNS}
+""")  # noqa: S608 - constants
+_DELETE_OLD_URL_LINKS: Final = Statement[Nothing]("DELETE FROM url_links WHERE made_at <= :made_before")
+# Only if it is still what was read: one made meanwhile is sealed with the current key already.
+_RESEAL_URL_LINK: Final = Statement[str]("""
+UPDATE url_links SET sealed = :anew WHERE app_id = :app_id AND sealed = :former RETURNING app_id
+""")
+_DELETE_URL_LINK: Final = Statement[str]("""
+DELETE FROM url_links WHERE app_id = :app_id AND sealed = :sealed RETURNING app_id
+""")
+
+
+async def shown_code(database: Database, scene_hash: bytes, *, now: datetime) -> ShownCode | None:
+    """The code to scan of this scene, until it is decided."""
+    return await database.row(_SHOWN_CODE, scene_hash=scene_hash, scanned_since=now - SCAN_LASTS, now=now)
+
+
+async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
+    """Store a code's picture. Returns the stored one: this picture, unless another was stored first."""
+    try:
+        stored = await database.row(
+            _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content
+        )
+    except asyncpg.ForeignKeyViolationError:  # the login has just been deleted
+        return picture
+    return stored or picture
+
+
+async def url_links(database: Database) -> Sequence[SealedUrlLink]:
+    """Every app's link."""
+    return await database.rows(_URL_LINKS)
+
+
+async def url_link(database: Database, app_id: str) -> SealedUrlLink | None:
+    """The link of an app."""
+    return await database.row(_URL_LINK, app_id=app_id)
+
+
+async def put_url_link(database: Database, link: SealedUrlLink) -> None:
+    """Store a new link in place of the one before."""
+    await database.run(_PUT_URL_LINK, **link.model_dump())
+
+
+async def take_due_url_links(
+    database: Database, *, size: int, now: datetime, retry_at: datetime
+) -> Sequence[SealedUrlLink]:
+    """The links that are due to be renewed: no other replica gets them until `retry_at`."""
+    return await database.rows(_TAKE_DUE_URL_LINKS, size=size, now=now, retry_at=retry_at)
+
+
+async def delete_old_url_links(database: Database, *, made_before: datetime) -> None:
+    """Delete the links that no longer work."""
+    await database.run(_DELETE_OLD_URL_LINKS, made_before=made_before)
+
+
+async def replace_url_link(database: Database, link: SealedUrlLink, anew: bytes) -> bool:
+    """Replace a sealed link. Returns False if it has changed since it was read."""
+    return await database.value(_RESEAL_URL_LINK, app_id=link.app_id, former=link.sealed, anew=anew) is not None
+
+
+async def delete_url_link(database: Database, link: SealedUrlLink) -> bool:
+    """Delete a link. Returns False if it has changed since it was read."""
+    return await database.value(_DELETE_URL_LINK, app_id=link.app_id, sealed=link.sealed) is not None

@@ -1,9 +1,12 @@
-"""The phone claims the code that a site shows, or the link that its browser has followed, and approves or denies."""
+"""The code that a site shows, and its picture: a phone claims it, or the link of its own browser, and decides."""
 
+import asyncio
 import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from io import BytesIO
 from math import ceil
 from typing import Final
 from uuid import UUID
@@ -12,12 +15,18 @@ from wxauth.errors import (
     CodeUsed,
     InvalidCode,
     LoginTooOld,
+    NotFound,
+    RateLimited,
     ScanForwarded,
     ScanOver,
     ScanTaken,
     ScanTooFar,
+    UnknownApp,
+    WeChatError,
+    WeChatMisconfigured,
     WxAuthError,
 )
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -32,6 +41,7 @@ from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.websites import rows
+from wxauth.server.websites.authorize import ScanLimits
 from wxauth.server.websites.browser_logins import is_web_view
 from wxauth.server.websites.doors import (
     AMR,
@@ -48,22 +58,24 @@ from wxauth.server.websites.doors import (
 )
 from wxauth.server.websites.granting import approve
 from wxauth.server.websites.models import Stage
-from wxauth.server.websites.rows import OpenLogin, SiteLogin
+from wxauth.server.websites.rows import OpenLogin, ShownCode, SiteLogin
 from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of
+from wxauth.server.wechat.api import CodePicture, WeChatApi
+from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
 
 DIGITS: Final = 6
 """How many digits the number has that a person types after a link."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
-
 BY_LINK: Final = frozenset({1286, 1065, 1194})
 """WeChat's entry scenes for pages opened by a link outside WeChat: a plaintext scheme, an encrypted one, a URL Link. A
 link opened inside WeChat (1167) was sent to somebody."""
-
 _BY_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
 _NOT_HELD: Final = "this session has no such scan to decide upon"
 
 log = get_logger()
+_SCALE: Final = 8
+"""Pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,3 +330,72 @@ def _is_from_camera(opening: ScanOpening, now: datetime) -> bool:
     """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
     is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > SCAN_LASTS.total_seconds()
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
+
+
+@part
+class ScanPictures:
+    """Makes a scan's picture on first request, and keeps it as long as the scan is stored."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    apps: Apps
+    wechat_api: WeChatApi
+    scan_limits: ScanLimits
+    _being_made: dict[UUID, asyncio.Task[CodePicture]] = field(default_factory=dict, init=False)
+
+    async def of(self, scene: str) -> CodePicture:
+        """The picture of an open scan. Raises: NotFound."""
+        scan = None
+        if SCENE.fullmatch(scene):
+            scan = await rows.shown_code(self.database, hash_of(scene), now=self.clock())
+        if scan is None:
+            raise NotFound("there is no open scan of this scene")
+        if self.settings.scan_code == "link":
+            return await self._link(scene)
+        if scan.content is not None and scan.content_type is not None:
+            return CodePicture(scan.content, scan.content_type)
+        making = self._being_made.get(scan.id)
+        if making is None:
+            making = self._being_made[scan.id] = asyncio.create_task(self._make(scan, scene))
+            making.add_done_callback(lambda _: self._being_made.pop(scan.id, None))
+        return await asyncio.shield(making)  # others may wait for it after this request is cancelled
+
+    async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
+        picture = await self._mini_program_code(scan, scene) or await self._link(scene)
+        return await rows.keep_picture(self.database, scan.id, picture)
+
+    async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
+        """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""
+        settings = self.settings
+        try:
+            app = self.apps.for_login(scan.app_id)
+            if not app.is_mini_program:
+                raise UnknownApp("only a mini-program has codes")
+            await self.scan_limits.pictures.admit(app.app_id)
+            return await self.wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
+        except UnknownApp:
+            change = "the site was added with an --app that is no configured mini-program"
+            log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
+        except RateLimited:
+            log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
+        except WeChatMisconfigured as exc:
+            advice = what_to_change(exc.errcode or 0, api=MINI_PROGRAM_CODE)
+            log.error("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, what_to_change=advice)
+        except WeChatError as exc:
+            log.warning("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
+        return None
+
+    async def _link(self, scene: str) -> CodePicture:
+        """An ordinary QR code of `verification_uri_complete`."""
+        content = await asyncio.to_thread(_drawn, f"{self.settings.issuer}/d/{scene}")
+        return CodePicture(content, "image/png")
+
+
+@lru_cache(maxsize=256)  # drawing takes milliseconds, and requests for a picture are not limited
+def _drawn(text: str) -> bytes:
+    import segno  # 2 MB with its XML writers, which a process without such pictures does not need
+
+    output = BytesIO()
+    segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)
+    return output.getvalue()

@@ -1,9 +1,13 @@
 """The tokens of a site: `/v1/token` exchanges codes and refresh tokens for them, `/v1/revoke` ends them."""
 
+import re
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import partial
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,10 +15,11 @@ from wxauth.errors import InvalidToken
 from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered
 from wxauth.server.clients.models import OPENID_SCOPE, Client
 from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.keys.keyring import KeyRing
@@ -22,10 +27,22 @@ from wxauth.server.limits.turns import Turns
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshTokens, website_session_lifetimes
-from wxauth.server.sessions.rows import EndReason, end_session_of_website
+from wxauth.server.sessions.rows import (
+    EndReason,
+    end_session_of,
+    end_session_of_website,
+    end_sessions_beyond,
+    session_opened_at,
+)
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.websites.authorize import challenge_of
+from wxauth.server.websites import rows
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, REPEATED_WITHIN, SCANS, Door, DoorOutcome, ScanOutcome
+from wxauth.server.websites.granting import (
+    is_good,
+    lock_with_person,
+)
 from wxauth.server.websites.id_tokens import id_token
+from wxauth.server.websites.models import Stage
 from wxauth.server.websites.oauth_requests import (
     AUTHORIZATION_PENDING,
     SLOW_DOWN,
@@ -33,23 +50,177 @@ from wxauth.server.websites.oauth_requests import (
     invalid_grant,
     invalid_oauth_request,
 )
-from wxauth.server.websites.redeeming import (
-    TOO_FAST,
-    Granted,
-    NotGranted,
-    count_redeemed,
-    redeem_code,
-    redeem_device_code,
-)
+from wxauth.server.websites.rows import LockedLogin
 from wxauth.server.websites.secrets import hash_of
 from wxauth.tokens.verifier import Verifier
 
+_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
+TOO_FAST: Final = 5
+"""Seconds added to the interval by a poll that comes too early."""
+SESSIONS_OF_BROWSER_LOGIN: Final = 20
+"""Open sessions of one site kept per browser's login."""
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
 log = get_logger()
+_WHY: Final = {
+    RefreshRefusal.UNKNOWN: "there is no such session of this client",
+    RefreshRefusal.DISABLED: "the user has been disabled",
+    RefreshRefusal.REVOKED: "the session has been ended",
+    RefreshRefusal.REPLACED: "the session has been ended",
+    RefreshRefusal.EXPIRED: "the session has not been used for too long",
+    RefreshRefusal.REUSED: "the refresh token had been used before: the session has been ended",
+    RefreshRefusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
+}
+
+
+def challenge_of(verifier: str) -> str | None:
+    """The challenge of a PKCE verifier (RFC 7636, section 4.2); None if the text cannot be a verifier."""
+    if not _VERIFIER.fullmatch(verifier):
+        return None
+    return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a site gets for its code."""
+
+    user: UserInSession
+    scope: str
+    nonce: str | None
+    authenticated_at: datetime
+    authenticated_by: str
+    door: Door
+
+
+class NotGranted(StrEnum):
+    """Why a site gets no session."""
+
+    UNKNOWN = "unknown"
+    SPENT = "spent"
+    PENDING = "pending"
+    TOO_FAST = "too_fast"
+    DENIED = "denied"
+    OVER = "over"
+
+
+async def redeem_device_code(
+    transaction: Transaction,
+    code_hash: bytes,
+    *,
+    client_id: str,
+    session_id: UUID,
+    expires_at: datetime,
+    now: datetime,
+) -> Granted | NotGranted:
+    """Open the session that a device polls for, if it has been approved."""
+    device = await rows.login_of_device(transaction, code_hash)
+    if device is None or device.client_id != client_id:
+        return NotGranted.UNKNOWN
+    if device.stage == Stage.APPROVED:
+        login, person = await lock_with_person(transaction, device, now=now)
+        until = None if login is None else login.granted_until
+        return await _open_session(
+            transaction, login, person, until=until, session_id=session_id, expires_at=expires_at, now=now
+        )
+    if device.stage == Stage.REDEEMED:
+        return NotGranted.SPENT
+    if device.stage == Stage.REFUSED:
+        return NotGranted.DENIED
+    if device.scan_ends_at <= now:
+        return NotGranted.OVER
+    is_too_early = await rows.poll_is_too_early(transaction, device.id, more=TOO_FAST, now=now)
+    return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
+
+
+async def redeem_code(
+    transaction: Transaction,
+    code_hash: bytes,
+    *,
+    client_id: str,
+    redirect_uri: str,
+    code_challenge: str | None,
+    session_id: UUID,
+    expires_at: datetime,
+    now: datetime,
+) -> Granted | NotGranted:
+    """Open the session of an authorization code.
+
+    If the code has been used before, that session ends, because somebody else has the code and the verifier.
+    """
+    found = await rows.login_of_code(transaction, code_hash)
+    if found is None or (client_id, redirect_uri, code_challenge) != (
+        found.client_id,
+        found.redirect_uri,
+        found.code_challenge,
+    ):
+        return NotGranted.UNKNOWN
+    login, person = await lock_with_person(transaction, found, now=now)
+    if login is None or login.code_hash != code_hash:  # a newer code has just replaced it
+        return NotGranted.UNKNOWN
+    outcome = await _open_session(
+        transaction, login, person, until=login.code_expires_at, session_id=session_id, expires_at=expires_at, now=now
+    )
+    if outcome is not NotGranted.SPENT or login.user_id is None or login.session_id is None:
+        return outcome
+    if await _may_be_repeated(transaction, login, login.session_id, now=now):
+        return NotGranted.UNKNOWN
+    # It is of the login's identity, so its user is locked.
+    await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
+    return NotGranted.SPENT
+
+
+async def _may_be_repeated(transaction: Transaction, login: LockedLogin, session_id: UUID, *, now: datetime) -> bool:
+    """Whether WeChat may have delivered this code twice: its browsers repeat some callbacks."""
+    if login.door not in BY_WECHATS_PAGE:
+        return False
+    opened_at = await session_opened_at(transaction, session_id)
+    return opened_at is not None and now < opened_at + REPEATED_WITHIN
+
+
+async def _open_session(
+    transaction: Transaction,
+    login: LockedLogin | None,
+    person: UserInSession | None,
+    *,
+    until: datetime | None,
+    session_id: UUID,
+    expires_at: datetime,
+    now: datetime,
+) -> Granted | NotGranted:
+    """Open the session of a locked login, if its locked person is still entitled to it."""
+    if login is None:
+        return NotGranted.UNKNOWN
+    if login.stage == Stage.REDEEMED:
+        return NotGranted.SPENT
+    if person is None or not is_good(login, until, now=now):
+        return NotGranted.DENIED
+    assert login.authenticated_at is not None
+    assert login.authenticated_by is not None
+    login.stage, login.session_id = Stage.REDEEMED, session_id
+    await rows.save(transaction, login)
+    await rows.open_session(transaction, login, session_id, expires_at=expires_at, now=now)
+    if login.browser_login_id is not None:
+        await end_sessions_beyond(
+            transaction,
+            session_id,
+            browser_login_id=login.browser_login_id,
+            at_most=SESSIONS_OF_BROWSER_LOGIN,
+            by=SYSTEM,
+            now=now,
+        )
+    return Granted(person, login.scope, login.nonce, login.authenticated_at, login.authenticated_by, login.taken_door)
+
+
+def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
+    """Count a login to a site, and the scan that led to it."""
+    if door in (Door.SCAN, Door.TYPED):
+        SCANS.count(ScanOutcome.REDEEMED)
+    DOORS.count(door, DoorOutcome.LOGGED_IN)
+    if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
+        numbers.count_login(is_new=False, at=now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,17 +444,6 @@ async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
     """Check that there are signing keys, before a code or token is spent."""
     issuer.ensure_ready(now)
     await keys.id_token_key(ID_TOKEN_ALG, now)
-
-
-_WHY: Final = {
-    RefreshRefusal.UNKNOWN: "there is no such session of this client",
-    RefreshRefusal.DISABLED: "the user has been disabled",
-    RefreshRefusal.REVOKED: "the session has been ended",
-    RefreshRefusal.REPLACED: "the session has been ended",
-    RefreshRefusal.EXPIRED: "the session has not been used for too long",
-    RefreshRefusal.REUSED: "the refresh token had been used before: the session has been ended",
-    RefreshRefusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
-}
 
 
 async def end_web_session(

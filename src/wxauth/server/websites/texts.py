@@ -8,7 +8,8 @@ from typing import Final
 
 from wxauth.errors import Title
 from wxauth.problems import Language
-from wxauth.server.websites.authorize import Mistake, PageState
+from wxauth.server.websites.authorize import Mistake
+from wxauth.server.websites.granting import PageState
 
 Texts = Mapping[str, str]
 

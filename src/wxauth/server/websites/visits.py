@@ -43,14 +43,28 @@ from wxauth.server.login.entering import Asked, Entering, LacksUnionid
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, Asking, open_page, sent_back
-from wxauth.server.websites.browser_logins import BrowserCookies, Onward, WayBack, end_login_of_another, onward_to
+from wxauth.server.websites.authorize import (
+    AUTHORIZE_PATH,
+    Asking,
+    BrowserCookies,
+    PressesUsedUp,
+    ScanLimits,
+    WayBack,
+    sent_back,
+)
 from wxauth.server.websites.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
-from wxauth.server.websites.granting import AnotherPerson, approve, give_code
+from wxauth.server.websites.granting import (
+    AnotherPerson,
+    Onward,
+    approve,
+    end_login_of_another,
+    give_code,
+    onward_to,
+    open_page,
+)
 from wxauth.server.websites.models import SiteLoginFields, Stage
 from wxauth.server.websites.rows import SiteLogin
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, code_of, hash_of, page_id_of
-from wxauth.server.websites.site_requests import PressesUsedUp, ScanLimits
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 CALLBACK_EXTRA_SECONDS: Final = 2.0
