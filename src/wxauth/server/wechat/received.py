@@ -47,42 +47,10 @@ _HOME: Final = "CN"
 """The country of numbers that WeChat gives without a country code."""
 _MAX_LENGTH: Final = 128
 _PLACEHOLDERS: Final = frozenset(
-    {
-        *(
-            "null",
-            "\\n",
-            "none",
-            "undefined",
-            "nan",
-            "nil",
-            "n/a",
-            "n.a.",
-            "na",
-            "0",
-            "-",
-            "object object",
-            "inf",
-            "tbd",
-        ),
-        *("#n/a", "#name?", "#null!", "#num!", "#ref!", "#value!", "#div/0!"),
-        *("unknown", "empty", "blank", "missing", "test", "true", "false", "external_id", "openid", "unionid"),
-        *(
-            "无",
-            "空",
-            "空值",
-            "暂无",
-            "没有",
-            "无数据",
-            "未知",
-            "不详",
-            "未填",
-            "未填写",
-            "未绑定",
-            "未授权",
-            "待定",
-            "测试",
-        ),
-    }
+    "null,\\n,none,undefined,nan,nil,n/a,n.a.,na,0,-,object object,inf,tbd,"
+    "#n/a,#name?,#null!,#num!,#ref!,#value!,#div/0!,"
+    "unknown,empty,blank,missing,test,true,false,external_id,openid,unionid,"
+    "无,空,空值,暂无,没有,无数据,未知,不详,未填,未填写,未绑定,未授权,待定,测试".split(",")
 )
 _AROUND: Final = " \t\r\n()<>[]{}\"'"
 """What may stand around a placeholder: (null), [object Object]."""
