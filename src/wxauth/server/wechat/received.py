@@ -46,11 +46,11 @@ _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 _HOME: Final = "CN"
 """The country of numbers that WeChat gives without a country code."""
 _MAX_LENGTH: Final = 128
-_PLACEHOLDERS: Final = frozenset(
-    "null,\\n,none,undefined,nan,nil,n/a,n.a.,na,0,-,object object,inf,tbd,"
-    "#n/a,#name?,#null!,#num!,#ref!,#value!,#div/0!,"
-    "unknown,empty,blank,missing,test,true,false,external_id,openid,unionid,"
-    "无,空,空值,暂无,没有,无数据,未知,不详,未填,未填写,未绑定,未授权,待定,测试".split(",")
+_PLACEHOLDER: Final = re.compile(
+    r"null|\\n|none|undefined|nan|nil|n/a|n\.a\.|na|0|-|object object|inf|tbd"
+    r"|#n/a|#name\?|#null!|#num!|#ref!|#value!|#div/0!"
+    r"|unknown|empty|blank|missing|test|true|false|external_id|openid|unionid"
+    r"|无|空|空值|暂无|没有|无数据|未知|不详|未填|未填写|未绑定|未授权|待定|测试"
 )
 _AROUND: Final = " \t\r\n()<>[]{}\"'"
 """What may stand around a placeholder: (null), [object Object]."""
@@ -177,7 +177,7 @@ def is_placeholder(text: str) -> bool:
     whole = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
     plain = whole.strip(_AROUND)
     return (
-        plain in _PLACEHOLDERS
+        _PLACEHOLDER.fullmatch(plain) is not None
         or not any(map(str.isalnum, plain.replace("0", "")))
         or _NO_ID.fullmatch(plain) is not None
         or _NO_ID.fullmatch(whole.strip()) is not None
