@@ -28,7 +28,7 @@ from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat.push_sender import Mode, sign_push
+from wxauth.server.dev.wechat.push import Mode, sign_push
 
 CONNECTIONS: Final = 32
 CLIENTS: Final = 200

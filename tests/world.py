@@ -21,7 +21,7 @@ from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Parts, Services
 from wxauth.server.dev.wechat import Api, PhoneCodeRequest, Simulator
-from wxauth.server.dev.wechat.people import openid_of
+from wxauth.server.dev.wechat.controls import openid_of
 
 Body = dict[str, Any]
 """The body of an answer."""

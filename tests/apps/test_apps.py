@@ -26,7 +26,7 @@ from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import secret_key_bytes
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
-from wxauth.server.dev.wechat.push_sender import make_message, sign_push
+from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 from wxauth.server.wechat.wechat_tokens import WeChatTokens

@@ -17,7 +17,7 @@ from tests.world import Admin, LogLines, MakeClient, MakeServices, bearer, make_
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, CodeRequest, Simulator
-from wxauth.server.dev.wechat.push_sender import make_message, sign_push
+from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
 

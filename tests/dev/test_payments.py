@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import Clock
 from wxauth.server.core.settings import App
 from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
-from wxauth.server.dev.wechat.push_sender import OF_PAYMENTS
+from wxauth.server.dev.wechat.push import OF_PAYMENTS
 from wxauth.server.wechat.received import read_message
 
 pytestmark = pytest.mark.no_database

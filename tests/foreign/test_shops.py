@@ -22,8 +22,8 @@ from tests.programs import needs, needs_node
 from tests.world import bearer
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APP_KEYS, APPS, create_simulator
-from wxauth.server.dev.wechat.people import openid_of
-from wxauth.server.dev.wechat.push_sender import DELIVER, Mode, make_event, sign_push
+from wxauth.server.dev.wechat.controls import openid_of
+from wxauth.server.dev.wechat.push import DELIVER, Mode, make_event, sign_push
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

@@ -10,7 +10,7 @@ from tests.histories.found import Found, Row, mentions_people
 from tests.histories.town import Asked
 from tests.world import Body
 from wxauth.server.core.trail import EventType
-from wxauth.server.dev.wechat.people import openid_of
+from wxauth.server.dev.wechat.controls import openid_of
 
 
 class Fault(NamedTuple):

@@ -32,8 +32,8 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
-from wxauth.server.dev.wechat.people import openid_of
-from wxauth.server.dev.wechat.push_sender import REVOKED, Mode, make_message, sign_push
+from wxauth.server.dev.wechat.controls import openid_of
+from wxauth.server.dev.wechat.push import REVOKED, Mode, make_message, sign_push
 from wxauth.server.users.admin import UserChange, change_user
 
 ADMINISTRATORS: Final = ("administrator-1", "administrator-2")

@@ -22,7 +22,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave, until_locked
 from wxauth.errors import InvalidRequest
-from wxauth.server.dev.wechat.push_sender import make_message, sign_push
+from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.server.pictures.thumbnails import MAX_PIXELS, MAX_SIDE
 from wxauth.server.web.uploads import uploaded_file

@@ -15,8 +15,8 @@ from tests.push.messages import assert_taken, nonces
 from tests.world import Body, LogLines, MakeService, Service, bearer, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
-from wxauth.server.dev.wechat.people import openid_of
-from wxauth.server.dev.wechat.push_sender import Format, Mode, make_verdict, sign_push
+from wxauth.server.dev.wechat.controls import openid_of
+from wxauth.server.dev.wechat.push import Format, Mode, make_verdict, sign_push
 from wxauth.server.housekeeping.housekeeping import sweep_now
 from wxauth.server.pictures.picture_checks import ANSWERED_WITHIN
 from wxauth.server.service.app import create_api

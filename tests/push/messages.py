@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from wxauth.server.dev.wechat.push_sender import (
+from wxauth.server.dev.wechat.push import (
     Format,
     Mode,
     SignedPush,

@@ -26,7 +26,7 @@ from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, InvalidSettings, Settings
-from wxauth.server.dev.wechat.push_sender import Mode, SignedPush, make_verdict
+from wxauth.server.dev.wechat.push import Mode, SignedPush, make_verdict
 from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest, checked_transport
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.service.build import Waits

@@ -32,7 +32,7 @@ from tests.world import (
 )
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push_sender import (
+from wxauth.server.dev.wechat.push import (
     SignedPush,
     encrypt,
     push_signature,

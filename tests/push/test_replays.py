@@ -16,7 +16,7 @@ from tests.sweeps import swept
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push_sender import Mode, SignedPush, push_signature
+from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.push.receiving import Withdrawals
 from wxauth.server.push.rows import MESSAGES_KEPT, SIGNATURES_KEPT

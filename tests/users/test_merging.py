@@ -35,7 +35,7 @@ from tests.world import (
     until_locked,
 )
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.server.dev.wechat.push_sender import Mode, make_message, sign_push
+from wxauth.server.dev.wechat.push import Mode, make_message, sign_push
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 

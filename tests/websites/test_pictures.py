@@ -16,7 +16,7 @@ from tests.sweeps import swept
 from tests.world import LogLines, MakeClient, MakeServices, Phone, Site, add_client, scene_of
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.server.dev.wechat.mini_program_codes import DrawnCode, draw
+from wxauth.server.dev.wechat.simulator import DrawnCode, draw
 
 
 def qr_of(text: str) -> bytes:

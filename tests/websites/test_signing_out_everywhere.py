@@ -17,7 +17,7 @@ from tests.websites.test_wechats_pages import make_services as make_services
 from tests.websites.test_wechats_pages import services as services
 from tests.websites.test_wechats_pages import simulator as simulator
 from tests.world import CALLBACK, CAMERA, AddSite, Admin, Phone, Site, bearer, log_in, make_admin, until_locked
-from wxauth.server.dev.wechat.people import openid_of
+from wxauth.server.dev.wechat.controls import openid_of
 
 Redeem = Callable[[], Coroutine[Any, Any, httpx.Response]]
 """Has the site, or the browser on its way there, redeem what was granted."""

@@ -18,6 +18,14 @@ from wxauth.server.core.models import TIME
 from wxauth.server.core.users import ROLES_SCOPE, ClaimsTemplate, UserInSession, compile_claims
 
 CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
+IdTokenAlg = Literal["RS256", "ES256"]
+"""The algorithm of a site's id_tokens: RS256 with keys of their own, or ES256 with those of access tokens."""
+Pkce = Literal["required", "optional"]
+"""Whether a site must use PKCE. One for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
+_NONE: Final = text("'{}'")
+_FALSE: Final = text("false")
+OPENID_SCOPE: Final = "openid"
+"""The scope that requests an id_token and access to /v1/userinfo."""
 
 
 class Scope(StrEnum):
@@ -39,16 +47,6 @@ class Scope(StrEnum):
     """Have data signed with the session_keys."""
     MODERATE = "moderate"
     """Ban, unban and sign out users who are not staff."""
-
-
-IdTokenAlg = Literal["RS256", "ES256"]
-"""The algorithm of a site's id_tokens: RS256 with keys of their own, or ES256 with those of access tokens."""
-
-Pkce = Literal["required", "optional"]
-"""Whether a site must use PKCE. One for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
-
-_NONE: Final = text("'{}'")
-_FALSE: Final = text("false")
 
 
 class Client(SQLModel):
@@ -191,8 +189,6 @@ class SiteScope:
     """Whether a site that is added without scopes has it."""
 
 
-OPENID_SCOPE: Final = "openid"
-"""The scope that requests an id_token and access to /v1/userinfo."""
 SITE_SCOPES: Final = (
     SiteScope(OPENID_SCOPE, is_default=True),
     SiteScope(

@@ -21,6 +21,10 @@ from wxauth.server.web.paging import Items, all_of
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
+router = Router("admin")
+_NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
+_WRONG_URI: Final = clients.WrongClient("redirect_uris", URI_RULE)
+_PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 
 class _ClientOptions(BaseModel):
@@ -146,13 +150,6 @@ def new_client_answer(client: AddedClient, credentials: Credentials | None, *, n
 def _answered(client: AddedClient, *, now: datetime) -> dict[str, Any]:
     until = client.former_secret_until
     return {**client.model_dump(), "former_secret_until": until if until is not None and until > now else None}
-
-
-router = Router("admin")
-
-_NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
-_WRONG_URI: Final = clients.WrongClient("redirect_uris", URI_RULE)
-_PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 
 @router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))

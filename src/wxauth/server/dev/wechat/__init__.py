@@ -1,14 +1,25 @@
-"""A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `about.py` is its manual."""
+"""A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `simulator_app.py` has its manual."""
 
-from wxauth.server.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
 from wxauth.server.dev.wechat.accounts import Call
-from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.server.dev.wechat.controls import (
+    ACCOUNT,
+    APPS,
+    LATER_APP,
+    MOBILE_APP,
+    OTHER_KINDS,
+    WEBSITE,
+    Account,
+    Api,
+    CodeRequest,
+    FaultRequest,
+    PhoneCodeRequest,
+    SealRequest,
+    phone_number_of,
+)
 from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH, OwnPagesOnly
-from wxauth.server.dev.wechat.issued import CODE_LIFETIME
-from wxauth.server.dev.wechat.payments import APP_KEYS
-from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_number_of
+from wxauth.server.dev.wechat.issued import APP_KEYS, CODE_LIFETIME
 from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
 
 __all__ = [
     "ACCOUNT",

@@ -9,7 +9,10 @@ from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 
+from wxauth.server.dev.wechat.calls import CallRefused, Faults, fault_in
 from wxauth.server.dev.wechat.controls import (
+    APP_KINDS,
+    SECRETS,
     Account,
     Api,
     CodeRequest,
@@ -17,19 +20,21 @@ from wxauth.server.dev.wechat.controls import (
     PhoneCodeRequest,
     SealRequest,
     Visitor,
+    openid_of,
+    openid_prefix,
 )
-from wxauth.server.dev.wechat.faults import CallRefused, Faults, fault_in
 from wxauth.server.dev.wechat.issued import (
     CODE_LIFETIME,
     LONG_CODE_LIFETIME,
     AccessTokens,
     Codes,
     IssuedSessionKeys,
+    PayRequest,
     day_of,
+    delivery_of,
+    judge,
 )
-from wxauth.server.dev.wechat.payments import PayRequest, delivery_of, judge
-from wxauth.server.dev.wechat.people import APP_KINDS, SECRETS, openid_of, openid_prefix
-from wxauth.server.dev.wechat.push_sender import DELIVER, PushRequest, make_event, make_message
+from wxauth.server.dev.wechat.push import DELIVER, PushRequest, make_event, make_message
 
 REMEMBERED_CALLS: Final = 1000
 

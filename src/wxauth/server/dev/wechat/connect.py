@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth.server.dev.wechat.controls import CodeRequest, Visitor
-from wxauth.server.dev.wechat.people import APP_KINDS, is_person_name
+from wxauth.server.dev.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_person_name
 from wxauth.server.dev.wechat.simulator import Simulator
 
 COMES_TWICE: Final = "X-Comes-Twice"

@@ -2,21 +2,25 @@
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 import phonenumbers
+import segno
+from PIL import Image, ImageOps
 from pydantic_core import to_json
 
 from wxauth.server.dev.wechat.accounts import REMEMBERED_CALLS, Accounts, Call, text_in
-from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest
-from wxauth.server.dev.wechat.faults import CallRefused
-from wxauth.server.dev.wechat.issued import day_of
-from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, DrawnCode, draw, read_code_request, width_of
-from wxauth.server.dev.wechat.people import (
+from wxauth.server.dev.wechat.calls import CallRefused
+from wxauth.server.dev.wechat.controls import (
     APP_KINDS,
+    Account,
+    Api,
+    CodeRequest,
     is_person_name,
     openid_of,
     openid_prefix,
@@ -24,8 +28,19 @@ from wxauth.server.dev.wechat.people import (
     risk_of,
     unionid_of,
 )
-from wxauth.server.dev.wechat.push_sender import CHECKED, PushRequest, make_verdict
+from wxauth.server.dev.wechat.issued import day_of
+from wxauth.server.dev.wechat.push import CHECKED, PushRequest, make_verdict
 
+PICTURES_A_MINUTE: Final = 5000
+
+_SCENE_CHARACTERS: Final = re.compile(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]*")
+_LONGEST_SCENE: Final = 32
+_HOME: Final = "pages/index/index"
+_ENVS: Final = ("release", "trial", "develop")
+_WIDTHS: Final = (280, 1280)
+_WIDTH: Final = 430
+_BORDER: Final = 4
+"""Modules of white border around a code."""
 _RID: Final = re.compile(r"rid: ([0-9a-f-]+)")
 _ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 _PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
@@ -43,12 +58,62 @@ _LONGEST_URL_LINK: Final = 30
 _LONGEST_QUERY: Final = 512
 LOGINS_A_MINUTE: Final = 100
 """How often a person may log in to an app with codes of `wx.login`."""
+API_PATHS: Final[dict[str, tuple[str, Api]]] = {}
+"""The method and the name of the API at each path."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnCode:
+    """A picture with its content type."""
+
+    content: bytes
+    content_type: str
+
+
+def read_code_request(values: Mapping[str, Any], account: Account) -> str:
+    """The content of the requested code. Raises: CallRefused."""
+    scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
+    if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
+        raise CallRefused(40169)
+    if not _SCENE_CHARACTERS.fullmatch(scene):
+        raise CallRefused(40129)
+    if env not in _ENVS:
+        raise CallRefused(40097)
+    is_unknown = values.get("check_path", True) is not False and page not in account.pages
+    is_unknown |= env == "release" and not account.pages  # before the first release
+    if not isinstance(page, str) or page.startswith("/") or "?" in page or is_unknown:
+        raise CallRefused(41030)
+    query = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
+    return f"wxa:{account.app_id}?{query}"
+
+
+def width_of(values: Mapping[str, Any]) -> int:
+    """The requested width. WeChat does not document what a wrong one does: here it is clamped to the allowed range."""
+    width = values.get("width", _WIDTH)
+    return min(max(width, _WIDTHS[0]), _WIDTHS[1]) if type(width) is int else _WIDTH
+
+
+def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> DrawnCode:
+    """Draw a code: a PNG if the background is transparent, otherwise a JPEG."""
+    qr = segno.make_qr(code, error="m")
+    drawn = BytesIO()
+    qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER)[0], border=_BORDER)
+    modules = Image.open(drawn).convert("L")
+    dark = Image.new("L", (width, width), 255)
+    dark.paste(modules, ((width - modules.width) // 2, (width - modules.height) // 2))
+    output = BytesIO()
+    if has_transparent_ground:
+        picture = Image.new("LA", dark.size)
+        picture.putalpha(ImageOps.invert(dark))
+        picture.save(output, "PNG")
+        return DrawnCode(output.getvalue(), "image/png")
+    dark.save(output, "JPEG", quality=90)
+    return DrawnCode(output.getvalue(), "image/jpeg")
+
 
 Answer = dict[str, Any] | DrawnCode
 Handler = Callable[["Simulator", Call], Answer]
 
-API_PATHS: Final[dict[str, tuple[str, Api]]] = {}
-"""The method and the name of the API at each path."""
 HANDLERS: Final[dict[Api, Handler]] = {}
 
 

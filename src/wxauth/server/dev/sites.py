@@ -1,0 +1,359 @@
+"""Two small websites that share one login by scan, a shop and its admin, and the shop's back end.
+
+They are complete, using Authlib's client. Sites in production differ in three ways. Each has its own secret: `wxauth
+clients add NAME --sso --redirect-uri https://…/callback`. Their sessions are where all processes find them. And an
+admin admits only people with a role.
+"""
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from runpy import run_path
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qs, urlencode
+
+from fastapi import Depends, FastAPI
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+
+from wxauth.errors import NameTaken, Title
+from wxauth.guard import BearerGuard, Principal
+from wxauth.problems import Language
+from wxauth.server.clients.clients import Credentials, add_client, build_client, renew_secret
+from wxauth.server.clients.models import Scope
+from wxauth.server.core.database import Database
+from wxauth.server.dev.wechat import APP_KEYS, APPS
+from wxauth.server.websites.pages import language_of
+
+TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}
+_TEXTS: Final = {
+    "log_in": Title("Log in with WeChat", "微信扫码登录"),
+    "log_out": Title("Log out", "退出登录"),
+    "logged_in": Title("Logged in", "已登录"),
+    "not_logged_in": Title("Not logged in", "未登录"),
+    "nameless": Title("WeChat user", "微信用户"),
+    "back": Title("Back", "返回"),
+    "shop": Title("Good things for every day", "日常好物，用心挑选"),
+    "admin": Title("Today", "今日概况"),
+    "closed": Title(
+        "Orders and figures are shown after a login. If you are logged in to the shop, no scan is needed.",
+        "登录后可查看订单与经营数据。如已登录商城，无需再扫码。",
+    ),
+    "told": Title(
+        "Your login here was ended elsewhere, and wxauth has told this site.",
+        "您在此处的登录已在别处结束，wxauth 已通知本站。",
+    ),
+    "steps": Title("Two sites, one login", "两个网站，一次登录"),
+    "step_1": Title("Log in to the shop: scan its code with the phone.", "登录商城：用手机扫码。"),
+    "step_2": Title("Open the admin: “Continue as …”, without the phone.", "打开后台：以同一身份继续，无需再用手机。"),
+    "step_3": Title("Log out of one: the other follows within two seconds.", "退出其中一个：另一个在两秒内随之退出。"),
+    "claims": Title("What wxauth has told this site", "wxauth 告诉本站的内容"),
+    "order": Title("Order", "订单"),
+    "item": Title("Item", "商品"),
+    "amount": Title("Amount", "金额"),
+}
+_GOODS: Final = (
+    ("茶", Title("Longjing tea, 50 g", "龙井茶 50 克"), 68),
+    ("杯", Title("Porcelain cup", "白瓷杯"), 39),
+    ("伞", Title("Paper umbrella", "油纸伞"), 128),
+    ("灯", Title("Reading lamp", "阅读灯"), 199),
+)
+_FIGURES: Final = (
+    (Title("Orders", "订单"), "128"),
+    (Title("Revenue", "销售额"), "¥9,364"),
+    (Title("Visitors", "访客"), "1,702"),
+)
+_PAGE: Final = """<!doctype html>
+<html lang="{tag}">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/site.css">
+<title>{title}</title>
+<body class="{kind}">
+<header><strong>{title}</strong><nav>{nav}</nav></header>
+<main>
+{main}
+</main>
+{script}</html>
+"""
+# A page that stays open follows a logout elsewhere.
+_SCRIPT: Final = """<script>
+const look = async () => (await (await fetch('state')).json()) || location.reload()
+setInterval(() => look().catch(() => {}), 1000)
+</script>
+"""
+_MOST_SESSIONS: Final = 1000
+PUSH_PATH: Final = "/wechat"
+"""Where it takes the messages that are handed on."""
+_NAME: Final = "dev-shop"
+_IN_WHEEL: Final = Path(__file__).parents[2] / "_examples" / "shop.py"
+_IN_CHECKOUT: Final = Path(__file__).parents[4] / "examples" / "sibling" / "shop.py"
+_PIECES: Final = 10
+_PIECE_SECONDS: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One of the two websites."""
+
+    name: str
+    """The client_id. It is a public client, which `wxauth dev` adds."""
+    title: Title
+    path: str
+    """Where it is on the address of both, without the slash at the end."""
+    scopes: tuple[str, ...]
+
+    @property
+    def redirect_uri(self) -> str:
+        """Any port is allowed (RFC 8252, section 7.3)."""
+        return f"http://127.0.0.1{self.path}/callback"
+
+    @property
+    def logout_uri(self) -> str:
+        """Where the browser returns after a sign-out."""
+        return f"http://127.0.0.1{self.path}/"
+
+    @property
+    def backchannel_logout_path(self) -> str:
+        """Where the site is told of sessions that have ended."""
+        return f"{self.path}/backchannel-logout"
+
+
+SHOP: Final = Site("wxauth-example", Title("Example Shop", "示例商城"), "", ("openid", "profile", "phone"))
+ADMIN: Final = Site("wxauth-example-admin", Title("Shop Admin", "商城后台"), "/admin", ("openid", "profile", "roles"))
+SITES: Final = (SHOP, ADMIN)
+
+
+def page(
+    site: Site,
+    other: Site,
+    language: Language,
+    claims: Mapping[str, Any] | None,
+    *,
+    was_told: bool = False,
+    error: str | None = None,
+) -> HTMLResponse:
+    """The home page of a site, with a link to the other one.
+
+    Args:
+        site: Whose page it is.
+        other: The other site.
+        language: The language of the page.
+        claims: Those of the id_token; None if nobody has logged in.
+        was_told: Whether the session was ended by wxauth.
+        error: Why the login has failed.
+    """
+    texts = {name: escape(getattr(text, language)) for name, text in _TEXTS.items()}
+    tag, name_of_other = ("en", "English") if language == "zh" else ("zh-CN", "中文")
+    nav = [
+        f'<a href="{other.path}/">{escape(getattr(other.title, language))}</a>',
+        f'<a href="{site.path}/?lang={tag}" lang="{tag}">{name_of_other}</a>',
+    ]
+    if claims is None:
+        who = f'<p><a class="button" href="{site.path}/login">{texts["log_in"]}</a></p>'
+    else:
+        name = claims.get("name") or getattr(_TEXTS["nameless"], language)
+        who = f'<p class="who">{texts["logged_in"]} · {escape(name)}</p>'
+        nav.append(f'<a href="{site.path}/logout">{texts["log_out"]}</a>')
+    notice = texts["told"] if was_told else ""
+    if error is not None:
+        notice = f"{texts['not_logged_in']}: {escape(error)}"
+        who = f'<p><a class="button" href="{site.path}/">{texts["back"]}</a></p>'
+    steps = "".join(f"<li>{texts[step]}</li>" for step in ("step_1", "step_2", "step_3"))
+    parts = [
+        f"<h1>{texts['shop' if site is SHOP else 'admin']}</h1>",
+        f'<p class="notice" role="status">{notice}</p>' if notice else "",
+        who,
+        _goods(language) if site is SHOP else _figures(texts, language) if claims else f"<p>{texts['closed']}</p>",
+        f"<section><h2>{texts['steps']}</h2><ol>{steps}</ol></section>",
+    ]
+    if claims is not None:
+        shown = escape(to_json(claims, indent=2).decode())
+        parts.append(f"<details><summary>{texts['claims']}</summary><pre>{shown}</pre></details>")
+    html = _PAGE.format(
+        tag=TAGS[language],
+        title=escape(getattr(site.title, language)),
+        kind="shop" if site is SHOP else "admin",
+        nav=" ".join(nav),
+        main="\n".join(part for part in parts if part),
+        script="" if claims is None else _SCRIPT,
+    )
+    return HTMLResponse(html, headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie"})
+
+
+def _goods(language: Language) -> str:
+    each = (
+        f'<li><b aria-hidden="true">{picture}</b>{escape(getattr(title, language))}<span>¥{price}</span></li>'
+        for picture, title, price in _GOODS
+    )
+    return f'<ul class="goods">{"".join(each)}</ul>'
+
+
+def _figures(texts: Mapping[str, str], language: Language) -> str:
+    figures = (f"<li>{escape(getattr(title, language))}<b>{figure}</b></li>" for title, figure in _FIGURES)
+    orders = (
+        f"<tr><td>{1042 - number}</td><td>{escape(getattr(title, language))}</td><td>¥{price}</td></tr>"
+        for number, (_, title, price) in enumerate(_GOODS)
+    )
+    head = "".join(f"<th>{texts[name]}</th>" for name in ("order", "item", "amount"))
+    return f'<ul class="figures">{"".join(figures)}</ul><table><tr>{head}</tr>{"".join(orders)}</table>'
+
+
+def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRoute | None = None) -> Starlette:
+    """Both websites as an ASGI app, for this URL, beside the shop's back end. Raises: ModuleNotFoundError (Authlib)."""
+    shop, admin = (_create_site(each, issuer, url=url + each.path, cookie_secret=cookie_secret) for each in SITES)
+
+    async def with_slash(request: Request) -> Response:
+        return RedirectResponse(f"{url}{ADMIN.path}/")
+
+    async def style(_: Request) -> Response:
+        return FileResponse(Path(__file__).with_name("site.css"))
+
+    own = [Route("/site.css", style), Route(ADMIN.path, with_slash), *([back_end] if back_end else [])]
+    return Starlette(routes=[*own, Mount(ADMIN.path, admin), Mount(SHOP.path, shop)])
+
+
+def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> Starlette:
+    with warnings.catch_warnings(record=True):  # Authlib warns about changes in its next version
+        from authlib.integrations.starlette_client import OAuth, OAuthError
+        from authlib.oidc.core import CodeIDToken
+
+    oauth = OAuth()
+    oauth.register(
+        "wxauth",
+        client_id=site.name,
+        server_metadata_url=f"{issuer}/.well-known/openid-configuration",
+        client_kwargs={
+            "scope": " ".join(site.scopes),
+            "code_challenge_method": "S256",
+            "token_endpoint_auth_method": "none",
+            "trust_env": False,
+        },
+    )
+    sessions: dict[str, dict[str, Any]] = {}
+    """The claims and the id_token of open sessions, by `sid`, the session's id in wxauth and in the cookie."""
+
+    def shown(request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
+        return page(site, ADMIN if site is SHOP else SHOP, _language(request), claims, **notice)
+
+    async def home(request: Request) -> Response:
+        if "lang" in request.query_params:
+            request.session["lang"] = request.query_params["lang"]
+            return RedirectResponse(f"{url}/")
+        sid = request.session.get("sid")
+        if sid in sessions:
+            return shown(request, sessions[sid]["claims"])
+        return shown(request, None, was_told=request.session.pop("sid", None) is not None)
+
+    async def log_in(request: Request) -> Any:
+        tag = TAGS[_language(request)]
+        return await oauth.wxauth.authorize_redirect(request, f"{url}/callback", ui_locales=tag)
+
+    async def come_back(request: Request) -> Response:
+        try:
+            token = await oauth.wxauth.authorize_access_token(request)
+        except OAuthError as exc:
+            return shown(request, None, error=exc.error)
+        claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
+        request.session["sid"] = claims["sid"]
+        sessions[claims["sid"]] = {"claims": claims, "id_token": token["id_token"]}
+        if len(sessions) > _MOST_SESSIONS:
+            del sessions[next(iter(sessions))]
+        return RedirectResponse(f"{url}/")
+
+    async def log_out(request: Request) -> Response:
+        session = sessions.pop(request.session.pop("sid", ""), None)
+        asked = {"post_logout_redirect_uri": f"{url}/", "ui_locales": TAGS[_language(request)]}
+        asked |= {"id_token_hint": session["id_token"]} if session else {"client_id": site.name}
+        return RedirectResponse(f"{issuer}/v1/end_session?{urlencode(asked)}")
+
+    async def state(request: Request) -> Response:
+        return JSONResponse(request.session.get("sid") in sessions, headers={"Cache-Control": "no-store"})
+
+    async def hear_of_logout(request: Request) -> Response:
+        """Back-Channel Logout 1.0. The signature, issuer, audience and lifetime are checked as an id_token's are."""
+        form = parse_qs((await request.body()).decode())
+        try:
+            told = await oauth.wxauth.parse_id_token(
+                {"id_token": form["logout_token"][0]},
+                nonce=None,
+                claims_cls=CodeIDToken,
+                claims_options={
+                    "iss": {"essential": True, "value": issuer},
+                    "aud": {"essential": True, "value": site.name},
+                },
+            )
+            if "http://schemas.openid.net/event/backchannel-logout" not in told["events"] or "nonce" in told:
+                return Response(status_code=400)
+        except Exception:  # whatever it is that was sent
+            return Response(status_code=400)
+        sessions.pop(told["sid"], None)
+        return Response(status_code=204)
+
+    return Starlette(
+        routes=[
+            Route("/", home),
+            Route("/login", log_in),
+            Route("/callback", come_back),
+            Route("/logout", log_out),
+            Route("/state", state),
+            Route("/backchannel-logout", hear_of_logout, methods=["POST"]),
+        ],
+        middleware=[
+            Middleware(
+                SessionMiddleware,
+                secret_key=cookie_secret,
+                session_cookie=site.name,
+                path=site.path or "/",
+                max_age=None,
+            )
+        ],
+    )
+
+
+def _language(request: Request) -> Language:
+    return language_of(request, ui_locales=request.session.get("lang"))
+
+
+async def add_shop(database: Database, *, now: datetime) -> Credentials:
+    """Add the shop as a client that may sign, or give it a new secret, so that none has to be stored."""
+    try:
+        credentials = await add_client(database, build_client(_NAME, {"scopes": [Scope.SIGN]}), now=now)
+    except NameTaken:
+        credentials, _ = await renew_secret(database, _NAME, now=now)
+    assert credentials is not None
+    return credentials
+
+
+def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
+    """The shop as an ASGI app."""
+    env = {
+        "WXAUTH_ISSUER": issuer,
+        "CLIENT_ID": credentials.client_id,
+        "CLIENT_SECRET": credentials.client_secret,
+        "APP_KEY": APP_KEYS[0],
+        "PUSH_TOKEN": APPS[0]["push_token"],
+    }
+    shop: FastAPI = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CHECKOUT))["create_shop"](env)
+
+    @shop.get("/count")
+    async def count(_: Annotated[Principal, Depends(BearerGuard(issuer=issuer))]) -> Any:
+        return StreamingResponse(_counted(), media_type="text/plain")
+
+    return shop
+
+
+async def _counted() -> AsyncIterator[str]:
+    for number in range(1, _PIECES + 1):
+        yield f"{number} "
+        await asyncio.sleep(_PIECE_SECONDS)
