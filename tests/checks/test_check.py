@@ -37,8 +37,7 @@ from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, hang
 from tests.world import LogLines, MakeServices, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
-from wxauth.server.checks.doctor import examine
-from wxauth.server.checks.outside import judge_python
+from wxauth.server.checks.doctor import examine, judge_python
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.checks.rows import PostgresServer, RoleRights, WalStatistics, read_wal
 from wxauth.server.core.clock import utc_now

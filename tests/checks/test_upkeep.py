@@ -11,10 +11,10 @@ import pytest
 
 from tests.certificates import Authority
 from tests.database_proxy import listening, with_tls
+from wxauth.server.checks.database import judge_upkeep
 from wxauth.server.checks.doctor import examine
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.checks.rows import Upkeep
-from wxauth.server.checks.upkeep import judge_upkeep
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.settings import Settings
 

@@ -21,7 +21,7 @@ from tests.fakes import Clock
 from tests.processes import free_port, until
 from tests.programs import needs
 from wxauth.errors import RateLimited
-from wxauth.server.checks.outside import check_redis
+from wxauth.server.checks.doctor import check_redis
 from wxauth.server.checks.result import CheckLevel
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, RateLimiter

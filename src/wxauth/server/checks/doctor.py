@@ -1,29 +1,347 @@
-"""Runs all checks, and orders their results."""
+"""Runs all checks, and checks what is neither PostgreSQL nor WeChat: Python, Redis, hooks, the public URL."""
 
 import asyncio
+import http.cookies
+import secrets
+import socket
+import ssl
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
+from datetime import datetime
+from http import HTTPStatus
+from platform import python_version
+from types import ModuleType
 from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
 
-from wxauth.errors import StorageUnavailable, Title
-from wxauth.guard.jwks import FETCH_TIMEOUT
+import httpx
+from pydantic_core import from_json
+
+from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable, Title
+from wxauth.guard.jwks import FETCH_TIMEOUT, MAX_DOCUMENT, METADATA_PATH
 from wxauth.server.checks.database import check_database
-from wxauth.server.checks.issuer import check_issuer
-from wxauth.server.checks.outside import (
-    REDIS_PATIENCE_SECONDS,
-    check_push_forward,
-    check_redis,
-    check_sign_up_hook,
-    judge_python,
-)
-from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good
+from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good, note
 from wxauth.server.checks.rows import some_users
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
+from wxauth.server.core.receiver_transport import ReceiverTransport
+from wxauth.server.core.receivers import NameResolver
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.keys.models import StoredSigningKey
+from wxauth.server.limits.redis import redis_reason, redis_storage
+from wxauth.server.push.forwarding import PushRequest, checked_transport, send_on
+from wxauth.server.push.receiving import ANSWER_SECONDS
+from wxauth.server.push.rows import claim_signature
+from wxauth.server.sign_up.hook import HookFailed, make_sign_up_hook
+from wxauth.server.wechat.received import make_handshake
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
+from wxauth.tokens.keys import verification_keys
+from wxauth.urls import is_loopback, is_secure
+
+_NAME: Final = "issuer"
+_CONNECT_TIMEOUT_SECONDS: Final = 3.0
+_LONGEST_NAME: Final = 200
+# Statuses with which a proxy answers if the service behind it is down.
+_NOBODY_BEHIND: Final = frozenset({502, 503, 504})
+_IS_IT_RUNNING: Final = Title(
+    "right before 'wxauth serve' has started, wrong afterwards", "'wxauth serve' 启动之前属正常，启动之后则不正常"
+)
+_IS_IT_TLS: Final = Title(
+    ": does it speak TLS? Then WXAUTH_ISSUER must begin with https", "：是 TLS 吗？那么 WXAUTH_ISSUER 应为 https"
+)
+_ANOTHER_SERVICE: Final = Title("another service answers there", "响应的是别的服务")
+
+
+class _Found(Exception):
+    """The fault found, in both languages."""
+
+    def __init__(self, message: str, chinese: str) -> None:
+        super().__init__(message)
+        self.chinese = chinese
+
+
+class _NotThere(_Found):
+    """Nothing answers. That is normal before the service has started."""
+
+
+class _Wrong(_Found):
+    """The answer is one that siblings cannot use. The text gives the reason and the remedy."""
+
+
+async def check_issuer(
+    issuer: str, found: Findings, *, now: datetime, patience: float
+) -> AsyncGenerator[CheckResult, None]:
+    """Check whether siblings find the stored keys there. Each document may take `patience` seconds."""
+    yield await _judge_issuer(issuer, found.signing_keys, now=now, patience=patience)
+
+
+async def _judge_issuer(
+    issuer: str, keys: Sequence[StoredSigningKey] | None, *, now: datetime, patience: float
+) -> CheckResult:
+    try:
+        async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
+            kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
+    except _NotThere as exc:
+        return note(_NAME, f"{exc}: {_IS_IT_RUNNING.en}", f"{exc.chinese}：{_IS_IT_RUNNING.zh}")
+    except _Wrong as exc:
+        return bad(_NAME, str(exc), exc.chinese)
+    except TimeoutError:
+        message = f"{issuer} takes too long to answer: see the service's log, and the proxy in front of it"
+        return bad(_NAME, message, f"{issuer} 响应太慢：请查看服务日志及其前面的代理")
+    if keys is None:
+        message = f"{issuer} answers; whether with the stored keys cannot be told without the database"
+        return note(_NAME, message, f"{issuer} 响应正常；没有数据库，无法判断是否为所存的密钥")
+    # Keys that do not sign yet are left out, because a cache on the way may hold an older document.
+    signing = {key.kid for key in keys if key.activates_at <= now}
+    if not signing & kids:
+        return bad(
+            _NAME,
+            f"{issuer} answers with none of the stored keys: the service there has another database, see its "
+            "WXAUTH_DATABASE_URL and this one",
+            f"{issuer} 返回的密钥都不是所存的：那里的服务用的是另一个数据库，请核对两处的 WXAUTH_DATABASE_URL",
+        )
+    if missing := signing - kids:
+        return bad(
+            _NAME,
+            f"{issuer} lacks {len(missing)} of {len(signing)} stored keys, and siblings refuse their tokens: does the "
+            "service there log signing_keys_not_opened, or a cache keep its jwks_uri for more than five minutes?",
+            f"{issuer} 缺少所存 {len(signing)} 个密钥中的 {len(missing)} 个，其他服务会拒绝相应令牌：那里的日志是否有 "
+            "signing_keys_not_opened，或 jwks_uri 被缓存超过五分钟？",
+        )
+    if is_loopback(urlsplit(issuer).hostname):
+        message = f"{issuer} answers with the stored keys, to this machine alone: set WXAUTH_ISSUER for others"
+        return good(_NAME, message, f"{issuer} 返回所存的密钥，但只有本机能访问：供他人使用请设置 WXAUTH_ISSUER")
+    return good(_NAME, f"{issuer} answers with the stored keys", f"{issuer} 返回所存的密钥")
+
+
+async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
+    # Requests the document as the guard does, so that anything that stops a sibling is found here.
+    on_loopback = is_loopback(urlsplit(issuer).hostname)
+    tls = httpx.create_ssl_context()  # with SSL_CERT_FILE, even if proxies of the environment are not used
+    async with httpx.AsyncClient(verify=tls, timeout=limits, trust_env=not on_loopback) as client:
+        metadata = await _get(client, issuer + METADATA_PATH)
+        named = metadata.get("issuer")
+        if named != issuer:
+            other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
+            raise _Wrong(
+                f"{issuer} says that its issuer is {other!r}: its WXAUTH_ISSUER and this one must be the same",
+                f"{issuer} 自称 issuer 为 {other!r}：两处的 WXAUTH_ISSUER 必须相同",
+            )
+        jwks_uri = metadata.get("jwks_uri")
+        if not isinstance(jwks_uri, str) or not is_secure(jwks_uri) or not (on_loopback or jwks_uri[:6] == "https:"):
+            raise _other_service(f"{issuer} has no jwks_uri with https", f"{issuer} 没有 https 的 jwks_uri")
+        documents = (await _get(client, jwks_uri)).get("keys")
+    if not isinstance(documents, list):
+        raise _other_service(f"{jwks_uri} has no list of keys", f"{jwks_uri} 没有密钥列表")
+    return set(verification_keys(documents))
+
+
+async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    try:
+        async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+            _judge_status(response)
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_DOCUMENT:
+                    raise _other_service(f"{url} is too large", f"{url} 的内容过大")
+    except httpx.TransportError as exc:
+        raise _named(exc, url) from exc
+    try:
+        document = from_json(bytes(body))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise _Wrong(
+            f"{url} is no JSON object: {_ANOTHER_SERVICE.en}, or a proxy does not pass it on",
+            f"{url} 不是 JSON 对象：{_ANOTHER_SERVICE.zh}，或代理没有转发",
+        )
+    return document
+
+
+def _other_service(message: str, chinese: str) -> _Wrong:
+    return _Wrong(f"{message}: {_ANOTHER_SERVICE.en}", f"{chinese}：{_ANOTHER_SERVICE.zh}")
+
+
+def _judge_status(response: httpx.Response) -> None:
+    status, url = response.status_code, response.url
+    if status == HTTPStatus.OK:
+        return
+    if status in _NOBODY_BEHIND:
+        raise _NotThere(
+            f"{url} answers with status {status}, so the proxy there finds no service behind it",
+            f"{url} 返回状态 {status}，说明那里的代理找不到后面的服务",
+        )
+    if response.is_redirect:
+        to = urlsplit(response.headers["Location"])
+        where = f"{to.scheme}://{to.hostname}{to.path}" if to.hostname else to.path
+        raise _Wrong(
+            f"{url} redirects to {where[:_LONGEST_NAME]}, where siblings do not follow: serve it there, "
+            "or set WXAUTH_ISSUER to where it is",
+            f"{url} 重定向到 {where[:_LONGEST_NAME]}，其他服务不会跟随：请在原处提供，或把 WXAUTH_ISSUER 设为该地址",
+        )
+    raise _Wrong(
+        f"{url} answers with status {status}: {_ANOTHER_SERVICE.en}, or the proxy in front "
+        "does not pass /.well-known/ on",
+        f"{url} 返回状态 {status}：{_ANOTHER_SERVICE.zh}，或前面的代理没有转发 /.well-known/",
+    )
+
+
+def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
+    """The fault behind an httpx error, by the error's cause."""
+    parts = urlsplit(url)
+    where = f"{parts.scheme}://{parts.netloc}"
+    for cause in _causes(exc):
+        match cause:
+            case ssl.SSLCertVerificationError():
+                what_to_do = "have the proxy there send a certificate for this name, with its whole chain"
+                return _Wrong(
+                    f"{where} has a certificate that does not hold: {cause.verify_message}; {what_to_do}",
+                    f"{where} 的证书无效：{cause.verify_message}；请让那里的代理提供该域名的证书及完整证书链",
+                )
+            case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
+                return _Wrong(
+                    f"{where} does not speak TLS ({cause.reason}): is it plain http? Siblings require https",
+                    f"{where} 不支持 TLS（{cause.reason}）：是 http 吗？其他服务要求 https",
+                )
+            case socket.gaierror():
+                return _NotThere(f"{where} is a name that is not known here", f"{where} 的域名在本机无法解析")
+            case ConnectionRefusedError():
+                return _NotThere(f"nothing listens at {where}", f"{where} 没有程序在监听")
+    kind = type(exc).__name__
+    if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+        return _NotThere(f"{where} cannot be connected to from here ({kind})", f"本机无法连接 {where}（{kind}）")
+    if isinstance(exc, httpx.TimeoutException):
+        return _Wrong(
+            f"{where} takes the connection and does not answer: see the service's log, and the proxy's",
+            f"{where} 接受连接但没有响应：请查看服务与代理的日志",
+        )
+    hint = _IS_IT_TLS if parts.scheme == "http" else Title("", "")
+    return _Wrong(
+        f"{where} closes the connection without an answer ({kind}){hint.en}",
+        f"{where} 没有响应就关闭了连接（{kind}）{hint.zh}",
+    )
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = exc
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+REDIS_PATIENCE_SECONDS: Final = 3.0
+"""Seconds to wait for an answer."""
+
+_WHAT_TO_CHANGE: Final = "see WXAUTH_SIGN_UP_HOOK_URL"
+
+
+async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
+    """Check an app's handler, if it has one, as WeChat checks a URL before it saves it.
+
+    The signature is marked as used first, because the handler's logs have it: nobody can make a withdrawal of it.
+    """
+    if app.push_forward is None:
+        return
+    name, now = f"wechat {app.app_id} push_forward", clock()
+    echostr = str(secrets.randbelow(10**19))
+    query, signature = make_handshake(app, nonce=str(secrets.randbelow(10**10)), echostr=echostr, now=now)
+    request = PushRequest(urlencode(query).encode(), None, is_forwarded=False, body=b"")
+    async with (
+        aclosing(Database(settings.database_url.get_secret_value())) as database,
+        aclosing(checked_transport(NameResolver())) as transport,
+    ):
+        try:
+            await claim_signature(database, signature, now=now)
+        except (StorageUnavailable, InvalidSignature):
+            yield bad(name, "not asked, because the database does not answer", "未检查：数据库没有响应")
+            return
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await send_on(transport, app, request, method="GET")
+        except (PushNotForwarded, TimeoutError) as exc:
+            reason = exc.detail if isinstance(exc, PushNotForwarded) else "push_forward: no answer in time"
+            yield bad(
+                name,
+                f"{reason}, so that messages are not handed on: correct the URL, or let it answer WeChat's check",
+                f"{reason}，消息无法转发：请改正地址，或让它回答微信的校验",
+            )
+            return
+    if answer.content == echostr.encode():
+        yield good(name, "answers WeChat's check of its URL", "能回答微信对地址的校验")
+    else:
+        yield bad(
+            name,
+            "gave no echostr back: its Token must be this app's push_token, and a GET be answered with echostr alone",
+            "没有返回 echostr：它的 Token 须与本应用的 push_token 一致，并以 echostr 本身回答 GET 请求",
+        )
+
+
+async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
+    """If the settings have a hook, send it a message of the type `test`, which is about nobody."""
+    transport = ReceiverTransport(resolve=NameResolver().resolve)
+    hook = make_sign_up_hook(settings, clock, transport=transport)
+    if hook is None:
+        return
+    async with aclosing(transport):
+        try:
+            await hook.ask({"type": "test"}, now=clock())
+            yield good("sign_up_hook", "answers", "响应正常")
+        except HookFailed as exc:
+            refuses = settings.sign_up_hook_failure == "refuse"
+            consequence = "newcomers are refused" if refuses else "everybody may sign up"
+            result = "新用户会被拒绝" if refuses else "任何人都能注册"
+            yield bad(
+                "sign_up_hook",
+                f"fails ({exc}), so {consequence}: {_WHAT_TO_CHANGE}",
+                f"无法使用（{exc}），{result}：请检查 WXAUTH_SIGN_UP_HOOK_URL",
+            )
+
+
+async def check_redis(
+    settings: Settings, *, patience: float = REDIS_PATIENCE_SECONDS
+) -> AsyncGenerator[CheckResult, None]:
+    """If Redis is configured, check whether it counts a login within `patience` seconds."""
+    if settings.redis_url is None:
+        return
+    if not settings.login_rate_limit:
+        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty", "未检查：WXAUTH_LOGIN_RATE_LIMIT 为空")
+        return
+    url = settings.redis_url.get_secret_value()
+    try:
+        async with asyncio.timeout(patience), AsyncExitStack() as closing:
+            # Counts, as a login does, because even a replica, or a cluster that is down, would answer a PING.
+            storage = redis_storage(url, what="check", patience=patience, closing=closing)
+            await storage.incr("check", expiry=1)
+        yield good("redis", "answers", "响应正常")
+    except Exception as exc:
+        reason = redis_reason(exc) or type(exc).__name__
+        consequence = "until it does, each process counts for itself; see WXAUTH_REDIS_URL"
+        chinese = f"没有响应（{reason}）：恢复之前各进程各自计数；请检查 WXAUTH_REDIS_URL"
+        yield bad("redis", f"does not answer ({reason}): {consequence}", chinese)
+
+
+def judge_python(cookies: ModuleType = http.cookies) -> CheckResult:
+    """Whether this Python parses cookies in linear time.
+
+    Its version does not show that, because distributions patch older versions, too. The patched module has no
+    `_OctalPatt`.
+
+    Args:
+        cookies: The standard library's `http.cookies`.
+    """
+    if not hasattr(cookies, "_OctalPatt"):
+        return good("python", python_version())
+    return note(
+        "python",
+        f"{python_version()} takes seconds to parse a hostile Cookie header (CVE-2024-7592): wxauth parses cookies "
+        "itself, but other services on this Python may stop; 3.11.10, 3.12.6 and newer are mended",
+        f"{python_version()} 解析恶意 Cookie 请求头需要数秒（CVE-2024-7592）：wxauth 自行解析 Cookie，不受影响，"
+        "但使用此 Python 的其他服务可能停顿；3.11.10、3.12.6 及更高版本已修复",
+    )
+
 
 LONGEST_CHECK_SECONDS: Final = 25.0
 """Seconds for one check as a whole. Each of its requests has a shorter limit."""
