@@ -23,14 +23,14 @@ from wxauth.server.checks.database import check_database
 from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good, note
 from wxauth.server.checks.rows import some_users
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
+from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
-from wxauth.server.core.receiver_transport import ReceiverTransport
-from wxauth.server.core.receivers import NameResolver
+from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.limits.redis import redis_reason, redis_storage
+from wxauth.server.limits.rate_limits import redis_reason, redis_storage
 from wxauth.server.push.forwarding import PushRequest, checked_transport, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature
