@@ -32,7 +32,7 @@ from wxauth.server.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTIO
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
 from wxauth.server.housekeeping.rows import ENDED_SESSIONS, lap_page
 from wxauth.server.login.login_rows import Login, record_login
-from wxauth.server.users.user_rows import SEARCH_SECONDS, UserSearch, find_users
+from wxauth.server.users.search_rows import SEARCH_SECONDS, UserSearch, find_users
 
 AT_ONCE = 8
 TURNS = 10

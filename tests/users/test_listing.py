@@ -70,8 +70,8 @@ async def test_a_search_of_logins_stops_after_a_second_and_goes_on(
     await login("alice", nickname="Alice", app=OTHER_APP)
     for name in ("bob", "carol"):
         await login(name)
-    monkeypatch.setattr("wxauth.server.users.listing_rows.WINDOWS", (1, 1))
-    monkeypatch.setattr("wxauth.server.users.listing_rows.SEARCH_SECONDS", 0)
+    monkeypatch.setattr("wxauth.server.users.staff_rows.WINDOWS", (1, 1))
+    monkeypatch.setattr("wxauth.server.users.staff_rows.SEARCH_SECONDS", 0)
     found: list[Any] = []
     cursor, stops = "", -1
     while cursor is not None:

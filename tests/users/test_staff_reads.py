@@ -14,8 +14,8 @@ from tests.sweeps import swept
 from tests.world import NOBODY, NUMBER, Admin, Body, LogIn, MakeClient, MakeServices, make_support
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
-from wxauth.server.users.search_terms import Term, masked, term_of
-from wxauth.server.users.staff_reads import PLACES, StaffReads
+from wxauth.server.users.search_rows import Term, masked, term_of
+from wxauth.server.users.staff_rows import PLACES, StaffReads
 
 MASKED = "+86138****8000"
 

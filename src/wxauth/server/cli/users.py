@@ -36,8 +36,7 @@ from wxauth.server.users.admin import (
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
-from wxauth.server.users.search_terms import possible_numbers, term_of
-from wxauth.server.users.user_rows import UserSearch
+from wxauth.server.users.search_rows import UserSearch, possible_numbers, term_of
 
 if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
@@ -176,7 +175,7 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
 
 def _export(user_id: UUID) -> None:
     async def write(database: Database, now: datetime) -> None:
-        from wxauth.server.own_data.own_data import export_person
+        from wxauth.server.users.own_data import export_person
 
         export = await export_person(database, user_id, by=OPERATOR, now=now, whole_within=None)
         click.echo(export.first, nl=export.rest is None)

@@ -16,7 +16,7 @@ from wxauth.server.console.sessions import CONSOLE_PATH, ConsoleSessions, Opened
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.users.callers import device_of
-from wxauth.server.users.standing import ADMIN, SUPPORT
+from wxauth.server.users.standing_rows import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of
 from wxauth.server.web.headers import cookie_in
 

@@ -38,7 +38,7 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.users.standing import lock_standing
+from wxauth.server.users.standing_rows import lock_standing
 from wxauth.server.websites.secrets import hash_of
 from wxauth.server.websites.site_tokens import Granted, NotGranted, challenge_of, count_redeemed, redeem_code
 

@@ -64,7 +64,7 @@ class UserFields(SQLModel):
     """The operator's own facts about the user; null means the same as empty: see `users/attributes.py`."""
     erase_at: datetime | None = Field(sa_type=TIME)
     """When housekeeping erases the user, who has asked for it; null for everybody else. Until then the user has no
-    session, and nobody merges or splits them: see `users/erasing.py`."""
+    session, and nobody merges or splits them: see `users/erasure_rows.py`."""
 
     @property
     def phone_verified(self) -> bool | None:

@@ -32,9 +32,8 @@ from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.rows import sweep_messages
 from wxauth.server.sessions.rows import delete_console_sessions
-from wxauth.server.users.erasing import erase_next_due
-from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
-from wxauth.server.users.standing import lift_bans
+from wxauth.server.users.erasure_rows import are_waiting, erase_next_due, erase_next_page, erase_rest
+from wxauth.server.users.standing_rows import lift_bans
 from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.granting import proved_after
 from wxauth.server.websites.links import UrlLinks

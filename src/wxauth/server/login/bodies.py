@@ -17,8 +17,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from wxauth.server.login.login import Tokens
-from wxauth.server.profile.bodies import AvatarUrl, Nickname
-from wxauth.server.users.bodies import UserAnswer, user_answer
+from wxauth.server.users.bodies import AvatarUrl, Nickname, UserAnswer, user_answer
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownSessionId
 from wxauth.server.wechat.received import BLOCK_BYTES, base64_bytes
 

@@ -23,9 +23,9 @@ from wxauth.server.core.users import MAX_ROLES, Person, UserFields
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.risk import Risk, judge_login
-from wxauth.server.pictures.avatars import Avatars
-from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.sessions.devices import Device
+from wxauth.server.users.bodies import is_own_picture
+from wxauth.server.users.nicknames import Nicknames
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 _NO_UNIONID = "WeChat gave no unionid, and this app requires one"
@@ -89,7 +89,6 @@ class Entering:
     risk: Risk
     numbers: Numbers
     settings: Settings
-    avatars: Avatars
     wechat: WeChat
     database: Database
     sealer: Sealer
@@ -110,7 +109,7 @@ class Entering:
         stored = replace(
             asked,
             nickname=None if nicknames.are_checked else asked.nickname,
-            avatar_url=None if self.avatars.serves(asked.avatar_url) else asked.avatar_url,
+            avatar_url=None if is_own_picture(asked.avatar_url, self.settings.issuer) else asked.avatar_url,
         )
         login, database_ms = await self.record_identity(app, identity, stored, expires_in=expires_in, now=now)
         user: UserFields = login.user

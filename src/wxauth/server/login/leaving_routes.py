@@ -11,16 +11,19 @@ from starlette.responses import Response
 from wxauth.errors import LastAdmin, Title
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login.bodies import LeavingAnswer, ProofRequest
 from wxauth.server.login.login import PROOF_FAILURES, Proofs
-from wxauth.server.users import account
-from wxauth.server.users.account import Caller
-from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep
+from wxauth.server.users.callers import Caller, CallerDep, DeviceDep, TurnsDep, locked_caller
+from wxauth.server.users.erasure_rows import erase_user, leave_later
 from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
+
+log = get_logger()
 
 _FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
 _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
@@ -48,12 +51,21 @@ async def leave(
 
     Raises: LastAdmin, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
     """
-    turn = partial(turns.of_session, caller.session_id, caller.user.id, ends_sessions=True)
-    async with turn():
-        await account.check_may_leave(database, clock, caller)
+    user_id = caller.user.id
+    turn = partial(turns.of_session, caller.session_id, user_id, ends_sessions=True)
+    locked = partial(locked_caller, database, caller, may_end_an_administrator=True)
+    async with turn(), locked(now=clock()):
+        pass
     await proofs.prove(caller, login_code, ip=ip)
-    async with turn():
-        return await account.erase_me(database, clock, caller, grace=timedelta(days=settings.erasure_grace_days))
+    now, grace = clock(), timedelta(days=settings.erasure_grace_days)
+    erase_at = now + grace if grace else None
+    async with turn(), locked(now=now) as transaction:
+        if erase_at is None:
+            await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
+        else:
+            await leave_later(transaction, user_id, erase_at=erase_at, now=now)
+    log.info("user_erased" if erase_at is None else EventType.USER_LEAVING.logged, user_id=user_id)
+    return erase_at
 
 
 router = Router("me")

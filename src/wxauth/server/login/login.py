@@ -40,8 +40,8 @@ from wxauth.server.session_keys.rows import keep_key
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_tokens import RefreshTokens, app_session_lifetimes
 from wxauth.server.sessions.rows import EndReason, end_session
-from wxauth.server.users.account import Caller
-from wxauth.server.users.consents import give_consents, missing_from
+from wxauth.server.users.callers import Caller
+from wxauth.server.users.consent_rows import give_consents, missing_from
 from wxauth.server.web.answers import WECHAT_FAILURES, Failure
 from wxauth.server.wechat.client import WeChat
 

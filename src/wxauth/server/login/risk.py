@@ -23,9 +23,15 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import Person, UserFields, UserStatus
 from wxauth.server.login.login_rows import LoggedIn
-from wxauth.server.profile.nicknames import Nicknames
-from wxauth.server.users.standing import Standing, change_standing, lock_standing
-from wxauth.server.users.standing_rows import is_banned, note_judged, note_judged_in
+from wxauth.server.users.nicknames import Nicknames
+from wxauth.server.users.standing_rows import (
+    Standing,
+    change_standing,
+    is_banned,
+    lock_standing,
+    note_judged,
+    note_judged_in,
+)
 from wxauth.server.users.user_rows import lock_user_of, record_flag
 from wxauth.server.wechat.api import Opinions, WeChatApi
 

@@ -30,6 +30,7 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import Apps, AppsDep
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
+from wxauth.server.core.settings import Settings
 from wxauth.server.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,
@@ -41,7 +42,6 @@ from wxauth.server.login.bodies import (
 )
 from wxauth.server.login.entering import Asked
 from wxauth.server.login.login import LoginLimiter, Logins
-from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.session_keys.session_keys import SessionKeys
 from wxauth.server.sessions.refresh_tokens import RefreshTokensDep
 from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
@@ -116,7 +116,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
 )
 async def log_in(
     _: Annotated[None, Depends(admit_login)],
-    body: Annotated[LoginRequest, ValidatedWith(Avatars)],
+    body: Annotated[LoginRequest, ValidatedWith(Settings)],
     settings: SettingsDep,
     apps: AppsDep,
     logins: LoginsDep,

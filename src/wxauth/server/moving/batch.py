@@ -19,7 +19,7 @@ from wxauth.server.moving.import_rows import ConsentsNoted, Found, UserToImport,
 from wxauth.server.moving.lines import Line, later
 from wxauth.server.moving.made import ConsentKey, GivenFields, IdentityKey, Made, MadeIdentity
 from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
-from wxauth.server.users.standing import ADMIN, Standing, StandingChange, change_standing
+from wxauth.server.users.standing_rows import ADMIN, Standing, StandingChange, change_standing
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _RULED: Final = frozenset(

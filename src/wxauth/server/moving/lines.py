@@ -25,10 +25,9 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import ATTRIBUTES, NOT_JSON, Fault
-from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.attributes import AttributesPatch
-from wxauth.server.users.bodies import Reason, Role
-from wxauth.server.users.search_terms import number_in
+from wxauth.server.users.bodies import AvatarUrl, Nickname, Reason, Role
+from wxauth.server.users.search_rows import number_in
 from wxauth.server.web import bodies
 from wxauth.server.wechat.received import is_placeholder
 
@@ -242,7 +241,7 @@ class Line(_Strict):
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
-        """The line, or all its faults. `parts` has `Apps`, `Avatars` and `Settings`."""
+        """The line, or all its faults. `parts` has `Apps` and `Settings`."""
         try:
             return cls.__pydantic_validator__.validate_json(text, context=parts)  # type: ignore[no-any-return]
         except ValidationError as exc:

@@ -50,10 +50,10 @@ from wxauth.server.phones.rows import (
     link_phone,
     pending_answers,
     refuse_answer,
-    remove_phone,
 )
-from wxauth.server.users.account import Caller, locked_caller
 from wxauth.server.users.admin import locked_remaining
+from wxauth.server.users.callers import Caller, locked_caller
+from wxauth.server.users.user_rows import remove_phone
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.server.wechat.received import e164_of

@@ -25,7 +25,7 @@ from wxauth.server.users.admin import read_listed_user
 from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, StaffDep
-from wxauth.server.users.staff_reads import Read
+from wxauth.server.users.staff_rows import Read
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router

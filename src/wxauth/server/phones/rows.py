@@ -18,7 +18,7 @@ from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
 from wxauth.server.users.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_users
-from wxauth.server.users.user_rows import clear_fields, lock_user_of, user_of
+from wxauth.server.users.user_rows import lock_user_of, user_of
 
 MOVED: Final = "moved"
 """The reason in the event of a user whose number another one has verified."""
@@ -154,10 +154,6 @@ RETURNING before.id, before.had_verified
 _HOLDERS: Final = Statement[UUID](
     "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
 )
-_DELETE_OF_USER: Final = Statement[Nothing]("""
-DELETE FROM phone_answers USING identities i
- WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
-""")
 _SEALED_OTHERWISE: Final = Statement[StoredAnswer]("""
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
@@ -296,22 +292,6 @@ async def link_phone(
         user = await transaction.row(_SETTLE, code_hash=answer.code_hash, now=now, user_id=holder_id)
         assert user is not None
         return LinkedPhone(user, merged)
-
-
-async def remove_phone(
-    transaction: Transaction, user_id: UUID, *, by: Actor, app_id: str | None = None, now: datetime
-) -> bool:
-    """Remove the number of a locked user, also one that is not bound yet. Returns whether there was one."""
-    await delete_answers(transaction, user_id)
-    if not await clear_fields(transaction, user_id, ["phone"]):
-        return False
-    await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
-    return True
-
-
-async def delete_answers(transaction: Transaction, user_id: UUID) -> None:
-    """Delete a user's answers, as after a withdrawal: their numbers are never bound, not even if a code is repeated."""
-    await transaction.run(_DELETE_OF_USER, user_id=user_id)
 
 
 async def answers_sealed_otherwise(

@@ -23,11 +23,11 @@ from wxauth.server.limits.turns import Places
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file
 from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar
+from wxauth.server.users.bodies import AVATARS_PATH
 
 if TYPE_CHECKING:
     from wxauth.server.pictures.thumbnails import Thumbnail
 
-AVATARS_PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024
 """Maximum bytes of an uploaded picture."""
 UPLOADS: Final = 64
@@ -77,10 +77,6 @@ class Avatars:
 
     def __post_init__(self) -> None:
         self._base_url = self.settings.issuer + AVATARS_PATH
-
-    def serves(self, url: str | None) -> bool:
-        """Whether a URL is that of one of our pictures, even a deleted one. Only an upload can set such a URL."""
-        return url is not None and url.startswith(self._base_url)
 
     @contextmanager
     def upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:

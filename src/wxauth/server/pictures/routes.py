@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.server.pictures.avatars import AVATARS_PATH, MAX_FILE, Avatars
-from wxauth.server.users.bodies import UserAnswer, user_answer
+from wxauth.server.pictures.avatars import MAX_FILE, Avatars
+from wxauth.server.users.bodies import AVATARS_PATH, UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.dependencies import SettingsDep, provide
 from wxauth.server.web.direct import Router

@@ -17,13 +17,12 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.phones.rows import delete_answers
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.rows import claim_signature, remember_message
-from wxauth.server.users.erasing import erase_identities, erase_user
+from wxauth.server.users.erasure_rows import erase_identities, erase_user
 from wxauth.server.users.merging_rows import is_joined
-from wxauth.server.users.user_rows import clear_fields, lock_user_of
+from wxauth.server.users.user_rows import clear_fields, delete_phone_answers, lock_user_of
 from wxauth.server.wechat.received import (
     MessageKind,
     PictureVerdict,
@@ -145,7 +144,7 @@ class Withdrawals:
             else:
                 cleared = await clear_fields(transaction, user_id, withdrawal.fields)
                 if "phone" in withdrawal.fields:
-                    await delete_answers(transaction, user_id)
+                    await delete_phone_answers(transaction, user_id)
                 record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
                 await record(EventType.AUTHORIZATION_REVOKED, data={"fields": withdrawal.fields})
                 if "phone" in cleared:

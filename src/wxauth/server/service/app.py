@@ -51,10 +51,8 @@ from wxauth.server.login import routes as login_routes
 from wxauth.server.login.bodies import LoginRequest
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refusals import Refusals
-from wxauth.server.own_data import routes as own_data_routes
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
-from wxauth.server.profile import routes as profile_routes
 from wxauth.server.push import routes as push_routes
 from wxauth.server.service import probes
 from wxauth.server.service.probes import is_migrated
@@ -62,8 +60,8 @@ from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import wechat_routes
-from wxauth.server.users import account_routes, admin_routes, listing_routes
-from wxauth.server.users.staff_reads import StaffReads
+from wxauth.server.users import account_routes, admin_routes, own_data
+from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.dependencies import Deprecations
 from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
@@ -89,12 +87,10 @@ _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
     leaving_routes.router,
-    own_data_routes.router,
-    profile_routes.router,
+    own_data.router,
     phone_routes.router,
     picture_routes.router,
     admin_routes.router,
-    listing_routes.router,
     support_routes.router,
     app_routes.router,
     key_routes.admin_router,

@@ -47,8 +47,8 @@ from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
-from wxauth.server.users import staff_reads
-from wxauth.server.users.staff_reads import StaffReads
+from wxauth.server.users import staff_rows
+from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.websites.authorize import ScanLimits
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.wechat import api, client
@@ -76,7 +76,7 @@ class Waits:
     promises: float = background.RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     refusals_store: float = refusals.STORE_PAUSE_SECONDS
-    staff_reads_store: float = staff_reads.STORE_PAUSE_SECONDS
+    staff_reads_store: float = staff_rows.STORE_PAUSE_SECONDS
     turns: float = turns.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS

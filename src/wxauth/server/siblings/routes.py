@@ -40,7 +40,7 @@ from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest, ShownAttributes
 from wxauth.server.users.bodies import DocumentVersion, Reason, ShownEraseAt
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep, sees_roles
-from wxauth.server.users.user_rows import IdentityJson
+from wxauth.server.users.search_rows import IdentityJson
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.bodies import (
     EXAMPLE_APP_ID,

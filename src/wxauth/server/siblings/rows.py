@@ -11,7 +11,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER
 from wxauth.server.session_keys.rows import KEY_OF_OPENID, KEYS_OF_USER, KeyOfLogin
-from wxauth.server.users.user_rows import IdentityJson, UserWithIdentities
+from wxauth.server.users.search_rows import IdentityJson, UserWithIdentities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

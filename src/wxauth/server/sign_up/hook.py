@@ -27,9 +27,8 @@ from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.events.sending import signed_headers
 from wxauth.server.login.login_rows import Welcome
 from wxauth.server.moving.lines import ExternalId
-from wxauth.server.profile.bodies import Nickname
 from wxauth.server.users.attributes import AttributesPatch, patched
-from wxauth.server.users.bodies import Role
+from wxauth.server.users.bodies import Nickname, Role
 from wxauth.server.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024

@@ -1,1 +1,1 @@
-"""Users and their identities: account, search, bans and roles, merging; callers."""
+"""Users and their identities: account, search, bans and roles, merging, erasure, export; callers."""

@@ -1,29 +1,55 @@
-"""`/v1/me`: users read their account, list and end their sessions, and list, give and withdraw consents."""
+"""`/v1/me`: users read and change their account, end their sessions, and list, give and withdraw consents."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Depends, Query
 
-from wxauth.errors import InvalidRequest, NotFound, RateLimited, Title
-from wxauth.server.users import account, consents
+from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited, Title
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.trail import Actor
+from wxauth.server.core.users import Person, UserInSession
+from wxauth.server.sessions.rows import (
+    EndReason,
+    are_of_one_user,
+    end_session,
+    end_sessions,
+    open_sessions,
+)
 from wxauth.server.users.bodies import (
+    ConsentsQuery,
+    ConsentsRequest,
+    ProfileChange,
     SessionAnswer,
     SessionsQuery,
     UserAnswer,
+    is_own_picture,
     user_answer,
 )
-from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep
-from wxauth.server.users.consent_rows import ConsentRow, holding_consents, newest_consents
-from wxauth.server.users.consents import (
-    ConsentsQuery,
-    ConsentsRequest,
+from wxauth.server.users.callers import Caller, CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
+from wxauth.server.users.consent_rows import (
+    ConsentRow,
+    check_in_force,
+    give_consents,
+    holding_consents,
+    newest_consents,
+    withdraw,
 )
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
-from wxauth.server.web.direct import Router
+from wxauth.server.users.nicknames import Nicknames
+from wxauth.server.users.user_rows import store_profile
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
+from wxauth.server.web.direct import Router, ValidatedWith
 from wxauth.server.web.paging import Items, Page, all_of, items_of
 
 router = Router("me")
+log = get_logger()
+
+NicknamesDep = Annotated[Nicknames, Depends(provide(Nicknames))]
 _NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
 
 
@@ -38,7 +64,8 @@ async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
     """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
-    page = await account.list_sessions(database, clock, caller, after=query.after, limit=query.limit)
+    found = await open_sessions(database, caller.user.id, now=clock(), limit=query.limit + 1, after=query.after)
+    page = Page.by_time(found, query.limit, lambda session: (session.last_used_at, session.id))
     items = [
         SessionAnswer.model_construct(**vars(session), current=session.id == caller.session_id)
         for session in page.items
@@ -49,7 +76,17 @@ async def list_my_sessions(
 @router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
 async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep, clock: ClockDep) -> None:
     """End every session except the caller's."""
-    await account.end_other_sessions(database, clock, caller)
+    user_id, now = caller.user.id, clock()
+    # Locked, as by everybody who ends several sessions, to avoid deadlocks.
+    async with locked_caller(database, caller, now=now) as transaction:
+        await end_sessions(
+            transaction,
+            user_id,
+            reason=EndReason.SIGNED_OUT_ELSEWHERE,
+            by=Actor(str(user_id)),
+            now=now,
+            kept=caller.session_id,
+        )
 
 
 @router.delete(
@@ -57,7 +94,12 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 )
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Idempotent."""
-    await account.end_my_session(database, clock, caller, session_id)
+    if not await are_of_one_user(database, session_id, caller.session_id):
+        raise NotFound("there is no such session of yours")
+    is_this_one = session_id == caller.session_id
+    reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
+    await end_session(database, session_id=session_id, reason=reason, now=clock())
+    log.info("logged_out", user_id=caller.user.id, session_id=session_id)
 
 
 @router.get("/v1/me/consents", summary=Title("List my consents", "查看我同意过的协议"))
@@ -85,8 +127,8 @@ async def give_my_consents(
     is `rate_limited`.
     """
     in_force = settings.consents
-    consents.check_in_force(body.root, in_force)
-    await consents.give_consents(database, caller.user, body.root, ip=device.ip, now=clock())
+    check_in_force(body.root, in_force)
+    await give_consents(database, caller.user, body.root, ip=device.ip, now=clock())
     holding = await holding_consents(database, caller.user.id, in_force)
     return all_of(holding)
 
@@ -101,4 +143,61 @@ async def withdraw_my_consent(
 ) -> None:
     """Withdraw the caller's consent to a document. It stays in the list, with the time of withdrawal."""
     user = caller.user
-    await consents.withdraw(database, user.id, document, app_id=user.app_id, ip=device.ip, now=clock())
+    await withdraw(database, user.id, document, app_id=user.app_id, ip=device.ip, now=clock())
+
+
+async def change_profile(
+    nicknames: Nicknames,
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    caller: Caller,
+    changes: Mapping[str, str | None],
+) -> UserInSession:
+    """Set those of `nickname` and `avatar_url` that are given, and clear those, and `phone`, that are None.
+
+    Returns the changed user.
+
+    Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has
+        changed the profile, or caused checks at WeChat, too often; InvalidToken, if the user has just been erased.
+    """
+    if is_own_picture(changes.get("avatar_url"), settings.issuer):  # a form also sends our own URL back
+        changes = {name: value for name, value in changes.items() if name != "avatar_url"}
+    person = Person(caller.user.id, caller.user.app_id, caller.user.openid)
+    user = await nicknames.set(
+        person,
+        changes.get("nickname"),
+        before=caller.user.nickname,
+        store=partial(store_profile, database, caller.user, changes, now=clock()),
+    )
+    if user is None:
+        raise InvalidToken("the session has ended")
+    log.info("profile_changed", user_id=person.user_id, fields=sorted(changes))
+    return UserInSession.of(user, app_id=person.app_id, openid=person.openid)
+
+
+@router.post(
+    "/v1/me",
+    summary=Title("Change my profile (for clients without PATCH)", "修改我的资料（无法发送 PATCH 时）"),
+    operation_id="change_me_by_post",
+    failures=[RateLimited],
+)
+@router.patch("/v1/me", summary=Title("Change my profile", "修改我的资料"), failures=[RateLimited])
+async def change_me(
+    caller: CallerInTurnDep,
+    body: Annotated[ProfileChange, ValidatedWith(Settings)],
+    settings: SettingsDep,
+    nicknames: NicknamesDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+) -> UserAnswer:
+    """Set the given fields, clear those that are null or empty; others are unchanged.
+
+    `wx.request` has no PATCH, so POST does the same. If nicknames are checked, one that violates WeChat's rules is
+    `invalid_request`; after 20 new nicknames in an hour, the next one is `rate_limited`. After 60 changes in an hour,
+    any further one is `rate_limited`.
+    """
+    return user_answer(
+        await change_profile(nicknames, settings, database, clock, caller, body.changes()),
+        settings.consents,
+    )

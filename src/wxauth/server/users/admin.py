@@ -22,21 +22,21 @@ from wxauth.server.sessions.rows import (
     open_sessions,
     past_sessions,
 )
-from wxauth.server.users import erasing, user_rows
+from wxauth.server.users import erasure_rows, search_rows
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.server.users.consent_rows import ConsentRow, newest_consents
-from wxauth.server.users.erasing import cancel_leaving
-from wxauth.server.users.merging import merge_by_operator
+from wxauth.server.users.erasure_rows import cancel_leaving
+from wxauth.server.users.merging import merge_by_operator, split
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
-from wxauth.server.users.splitting import split
-from wxauth.server.users.standing import (
+from wxauth.server.users.search_rows import SEARCH_SECONDS, ListedUser, UserSearch
+from wxauth.server.users.standing_rows import (
     ADMIN,
     Standing,
     UserIsGone,
     change_standing,
     locked_user,
 )
-from wxauth.server.users.user_rows import SEARCH_SECONDS, ListedUser, UserSearch
+from wxauth.server.users.user_rows import clear_fields
 from wxauth.server.web.paging import Page, cursor_at
 
 LISTED: Final = 100
@@ -117,7 +117,7 @@ async def list_users(
 
     After `seconds`, the page has only what was found until then.
     """
-    found = await user_rows.find_users(database, search, before=before, limit=limit + 1, seconds=seconds)
+    found = await search_rows.find_users(database, search, before=before, limit=limit + 1, seconds=seconds)
     if found.stopped_at is None or len(found.users) > limit:
         return Page.of(found.users, limit)
     return Page(found.users, cursor_at(found.stopped_at), is_incomplete=True)
@@ -144,9 +144,9 @@ async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
 
     Raises: NotFound.
     """
-    user = await user_rows.read_user(database, user_id)
+    user = await search_rows.read_user(database, user_id)
     while user is None:  # again, if the user that remains has just been merged, too
-        user = await user_rows.read_user(database, await _remaining(database, user_id))
+        user = await search_rows.read_user(database, await _remaining(database, user_id))
     return user
 
 
@@ -188,7 +188,7 @@ async def change_user(
             changes |= await _patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
         if change.cancels_leaving:
             changes |= await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
-        if change.cleared and (fields := await user_rows.clear_fields(transaction, remaining_id, change.cleared)):
+        if change.cleared and (fields := await clear_fields(transaction, remaining_id, change.cleared)):
             kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
             changes = True
@@ -244,7 +244,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin."""
     locked = locked_remaining(database, user_id, may_end_an_administrator=True)
     async with locked as (transaction, remaining_id, _):
-        await erasing.erase_user(transaction, remaining_id, by=by, now=now)
+        await erasure_rows.erase_user(transaction, remaining_id, by=by, now=now)
     log.info("user_erased", user_id=remaining_id, actor=by.name)
 
 

@@ -1,10 +1,11 @@
-"""`/v1/admin/users` and `/v1/admin/events`: administrators manage users, and read the audit trail."""
+"""`/v1/admin/users`, `/logins`, `/names` and `/events`: administrators manage users, and read what has happened."""
 
 from dataclasses import replace
 from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends, Query
+from pydantic import BaseModel, Field, StringConstraints
 
 from wxauth.errors import (
     InsufficientRole,
@@ -33,13 +34,17 @@ from wxauth.server.users.bodies import (
     users_answer,
 )
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
-from wxauth.server.users.search_terms import id_in, possible_numbers, term_of, with_masked_phone
-from wxauth.server.users.staff_reads import Read, StaffReads
-from wxauth.server.users.user_rows import UserSearch
+from wxauth.server.users.search_rows import UserSearch, id_in, possible_numbers, term_of, with_masked_phone
+from wxauth.server.users.staff_rows import Glimpse, ListedLogin, LoginSearch, Read, StaffReads, find_logins, glimpses_of
 from wxauth.server.web.answers import Entails
+from wxauth.server.web.bodies import (
+    TEXT,
+    Network,
+    Time,
+)
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, items_of
+from wxauth.server.web.paging import Items, OrEmpty, Page, PageQuery, cursor_at, items_of
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 
@@ -48,6 +53,8 @@ NO_SUCH_SESSION: Final = NotFound("this user has no such session")
 
 
 router = Router("admin")
+MAX_NAMES: Final = 100
+"""How many ids one request may name: more would not fit into a URL."""
 
 
 @router.get("/v1/admin/users", summary=Title("Search users", "查找用户"))
@@ -257,3 +264,71 @@ def _answer_for(staff: Staff, detail: UserDetail) -> UserDetailAnswer:
     if not staff.is_administrator:
         detail = replace(detail, user=with_masked_phone(detail.user))
     return user_detail_answer(detail)
+
+
+class LoginsQuery(PageQuery):
+    """Which logins to list."""
+
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user.")
+    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(default=None, description="The app.")
+    network: Annotated[Network | None, OrEmpty] = Field(
+        default=None, description="Only from this network (CIDR) or address, such as `203.0.113.0/24`."
+    )
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
+
+
+class NamesQuery(BaseModel):
+    """Whose names to read."""
+
+    user_id: Annotated[list[UUID], Field(min_length=1, max_length=MAX_NAMES)] = Field(
+        description=f"Repeated for several, at most {MAX_NAMES}."
+    )
+
+
+class LoginsAnswer(Items[ListedLogin]):
+    """Some logins, the newest first."""
+
+    incomplete_results: bool = Field(
+        description="true if the search took a second and stopped: `next_cursor` continues it."
+    )
+
+
+class NamesAnswer(BaseModel):
+    """Users, in no order. Ids of nobody are left out."""
+
+    items: list[Glimpse]
+
+
+@router.get("/v1/admin/logins", summary=Title("List logins", "查看登录记录"))
+async def list_logins(
+    staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[LoginsQuery, Query()]
+) -> LoginsAnswer:
+    """The newest first, as far as their sessions are stored. All filters must match; an empty one counts as absent.
+
+    Refused logins are listed by `GET /v1/admin/refusals`.
+    """
+    search = LoginSearch(
+        user_id=query.user_id, app_id=query.app_id, network=query.network, since=query.since, until=query.until
+    )
+    found = await find_logins(database, search, before=query.cursor, limit=query.limit + 1)
+    page = Page.of(found.logins, query.limit)
+    if query.user_id is not None and page.items:
+        reads.note_read(staff.actor, Read.LOGINS, query.user_id)
+    stopped_at = found.stopped_at if page.next_cursor is None else None
+    return LoginsAnswer.model_construct(
+        items=list(page.items),
+        next_cursor=page.next_cursor if stopped_at is None else cursor_at(stopped_at),
+        incomplete_results=stopped_at is not None,
+    )
+
+
+@router.get("/v1/admin/names", summary=Title("Read names of users", "查看用户的名称"))
+async def read_names(
+    staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]
+) -> NamesAnswer:
+    """Who the ids in events, logins and refusals are, in a line each. The audit trail has one event for all of them."""
+    found = await glimpses_of(database, query.user_id)
+    if found:
+        reads.note_read(staff.actor, Read.NAMES, *(each.id for each in found))
+    return NamesAnswer.model_construct(items=list(found))

@@ -1,22 +1,33 @@
 """Requests and answers about users, identities, sessions and events."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    StringConstraints,
+    ValidationInfo,
+)
 from typing_extensions import TypedDict
 
 from wxauth.server.core.setting_types import AppKind
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserFields, UserInSession, UserStatus
 from wxauth.server.sessions.rows import OpenSession, PastSession
 from wxauth.server.users.admin import UserDetail
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
-from wxauth.server.users.consent_rows import ConsentRow
-from wxauth.server.users.consents import missing_from
-from wxauth.server.users.user_rows import IdentityJson, ListedUser
+from wxauth.server.users.consent_rows import ConsentRow, missing_from
+from wxauth.server.users.search_rows import IdentityJson, ListedUser
 from wxauth.server.web.bodies import (
     EXAMPLE_APP_ID,
     EXAMPLE_OPENID,
@@ -353,3 +364,79 @@ def _profile_and_standing(user: UserFields) -> ProfileAndStanding:
     copied: Any = {name: getattr(user, name) for name in _AS_READ}
     answer: ProfileAndStanding = copied
     return answer
+
+
+# An absolute https URL without user information, or the empty string. The hosts tmp, usr and store are refused:
+# WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
+_HTTPS_URL: Final = re.compile(
+    r"(https://(?!(tmp|usr|store)(/|$))"
+    r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
+    r"""([/?#][^\s<>"`^{|}\\\x00-\x20\x7f]*)?)?""",
+    re.IGNORECASE,
+)
+
+
+AVATARS_PATH: Final = "/v1/avatars/"
+
+
+def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
+    """Whether a URL is that of one of our pictures, even a deleted one. Only an upload can set such a URL."""
+    return url is not None and url.startswith(issuer + AVATARS_PATH)
+
+
+def _picture_url(value: str, info: ValidationInfo) -> str:
+    settings: Settings | None = info.context and info.context[Settings]
+    if (settings is not None and is_own_picture(value, settings.issuer)) or _HTTPS_URL.fullmatch(value):
+        return value
+    raise ValueError("Must be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
+
+
+Nickname = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=TEXT)]
+AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
+
+
+class ProfileChange(BaseModel):
+    """Changes of the caller's profile. An absent field is unchanged; null or empty clears it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"nickname": "小明"}]}, hide_input_in_errors=True)
+
+    nickname: Nickname | None = Field(
+        default=None,
+        validation_alias=AliasChoices("nickname", "nickName", "userName"),
+        description="Also accepted as `nickName`, `userName`.",
+    )
+    avatar_url: AvatarUrl | None = Field(
+        default=None,
+        validation_alias=AliasChoices("avatar_url", "avatarUrl"),
+        description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
+    )
+    phone: OnlyNull = Field(
+        default=None, description="null removes the number. Only `POST /v1/me/phone` and a login set one."
+    )
+
+    def changes(self) -> dict[str, str | None]:
+        """The fields that the request contains, with None for those to clear."""
+        return {name: getattr(self, name) or None for name in self.model_fields_set}
+
+
+MAX_CONSENTS: Final = 100
+"""The largest page of consents, and the default."""
+
+
+def _texts(value: object) -> object:
+    # Refused here, because pydantic's own message would repeat a name that was sent.
+    if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
+        raise ValueError("Must be an object of documents and versions, both text")
+    return value
+
+
+class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts)]]):
+    """The documents that the user agrees to, each with the version in force."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"privacy": "2026-05"}]}, hide_input_in_errors=True)
+
+
+class ConsentsQuery(TimedPageQuery):
+    """Which of one's consents to list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS), OrEmpty] = MAX_CONSENTS

@@ -1,6 +1,7 @@
-"""Dependencies of routes in every room: the caller of a request, and the device."""
+"""The caller of a request and the device, and the dependencies of routes in every room that give them."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -10,18 +11,16 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection, Request
 
-from wxauth.errors import InsufficientRole, InsufficientScope, InvalidRequest, LoginTooOld, RateLimited
+from wxauth.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken, LoginTooOld, RateLimited
 from wxauth.guard.bearer import authorizations_of, bearer_token
 from wxauth.server.core.addresses import plain_address
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import ROLES_SCOPE, STAFF_ROLES
+from wxauth.server.core.users import ROLES_SCOPE, STAFF_ROLES, UserInSession
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.rows import session_opened_at
-from wxauth.server.users import account
-from wxauth.server.users.account import Caller
-from wxauth.server.users.standing import ADMIN
+from wxauth.server.sessions.rows import session_opened_at, user_in_session
+from wxauth.server.users.standing_rows import ADMIN, UserIsGone, locked_user
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import check_query_names
@@ -31,6 +30,48 @@ _MAX_USER_AGENT: Final = 512
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets an administrator's website session use `/v1/admin`. Only our own pages get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The user of a request, in the session of its access token. Both are as stored now."""
+
+    session_id: UUID
+    user: UserInSession
+
+
+async def read_caller(database: Database, principal: Principal, *, now: datetime) -> Caller:
+    """Read the user of a verified access token.
+
+    Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed.
+    """
+    user = await user_in_session(database, session_id=principal.session_id, user_id=principal.id, now=now)
+    if user is None:
+        raise InvalidToken("the session has ended")
+    return Caller(principal.session_id, user)
+
+
+@asynccontextmanager
+async def locked_caller(
+    database: Database, caller: Caller, *, may_end_an_administrator: bool = False, now: datetime
+) -> AsyncIterator[Transaction]:
+    """A transaction in which the caller is locked, whose session is still open.
+
+    Since the request began, the user may have been merged or banned, or this identity split off.
+
+    Raises: InvalidToken; LastAdmin, as `locked_user`.
+    """
+    user_id, session_id = caller.user.id, caller.session_id
+    try:
+        async with locked_user(database, user_id, may_end_an_administrator=may_end_an_administrator) as (
+            transaction,
+            _,
+        ):
+            if await user_in_session(transaction, session_id=session_id, user_id=user_id, now=now) is None:
+                raise InvalidToken("the session has ended")
+            yield transaction
+    except UserIsGone:
+        raise InvalidToken("the user has just been merged or erased") from None
 
 
 def is_of_website(principal: Principal) -> bool:
@@ -68,8 +109,8 @@ PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(Ins
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """The user of the request's access token, as stored now. Raises: as `account.caller`."""
-    return await account.caller(database, principal, now=clock())
+    """The user of the request's access token, as stored now. Raises: as `read_caller`."""
+    return await read_caller(database, principal, now=clock())
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]
@@ -82,10 +123,10 @@ TurnsDep = Annotated[Turns, Depends(provide(Turns))]
 async def caller_in_turn_of(
     request: Request, principal: PrincipalDep, turns: TurnsDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """As `caller_of`, in a turn, which is taken once the body is here. Raises: RateLimited; as `account.caller`."""
+    """As `caller_of`, in a turn, which is taken once the body is here. Raises: RateLimited; as `read_caller`."""
     await request.body()
     async with turns.of_session(principal.session_id, principal.id):
-        yield await account.caller(database, principal, now=clock())
+        yield await read_caller(database, principal, now=clock())
 
 
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
@@ -95,10 +136,10 @@ CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures
 async def caller_who_ends_of(
     request: Request, principal: PrincipalDep, turns: TurnsDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """As `caller_in_turn_of`, in the lines of what ends sessions. Raises: RateLimited; as `account.caller`."""
+    """As `caller_in_turn_of`, in the lines of what ends sessions. Raises: RateLimited; as `read_caller`."""
     await request.body()
     async with turns.of_session(principal.session_id, principal.id, ends_sessions=True):
-        yield await account.caller(database, principal, now=clock())
+        yield await read_caller(database, principal, now=clock())
 
 
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
@@ -110,7 +151,7 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
     A website without the scope `roles` sees no roles.
     """
-    caller = await account.caller(database, principal, now=clock())
+    caller = await read_caller(database, principal, now=clock())
     if sees_roles(principal):
         return caller
     return replace(caller, user=caller.user.model_copy(update={"roles": []}))
@@ -149,11 +190,11 @@ async def staff_of(
 
     Operations for staff refuse query parameters that they lack: a misspelt filter would match everything.
 
-    Raises: InsufficientRole, InsufficientScope, InvalidRequest; as `account.caller`.
+    Raises: InsufficientRole, InsufficientScope, InvalidRequest; as `read_caller`.
     """
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("a website's token does not administer")
-    user = (await account.caller(database, principal, now=clock())).user
+    user = (await read_caller(database, principal, now=clock())).user
     if STAFF_ROLES.isdisjoint(user.roles):
         raise InsufficientRole("this needs the role admin, or for a part of it support")
     check_query_names(connection)

@@ -1,4 +1,7 @@
-"""The stored consents: their history, and the present ones in the user's row. Both are written together."""
+"""Giving and withdrawing consents to the documents in force (`CONSENTS`).
+
+The history of consents, and the present ones in the user's row, are written together.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -7,11 +10,15 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
+from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import Address
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import ORIGIN
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import ORIGIN, UserInSession
+from wxauth.server.limits.rows import CONSENTS_GIVEN
 from wxauth.server.sessions.rows import END
 
 
@@ -23,6 +30,8 @@ def ids_of(user_id: str) -> str:
 
 
 _ITS_IDS_PART: Final = ids_of(":user_id::uuid")
+
+
 PRESENT_CONSENTS: Final = f"""
        (SELECT jsonb_object_agg(document, version)
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
@@ -88,6 +97,7 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
  WHERE user_id = ANY ({_ITS_IDS_PART}) AND withdrawn_at IS NULL
  ORDER BY document, given_at DESC, id DESC
 """)  # noqa: S608 - put together from constants
+log = get_logger()
 
 
 async def lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str] | None:
@@ -147,3 +157,73 @@ async def holding_consents(database: Database, user_id: UUID, documents: Mapping
     """The user's consents to these documents (document → version) that are not withdrawn, the newest first."""
     rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
+
+
+def missing_from(given: Mapping[str, str] | None, in_force: Mapping[str, str]) -> dict[str, str]:
+    """The documents in force, with their versions, to which a person has not agreed."""
+    agreed = given or {}
+    return {document: version for document, version in in_force.items() if agreed.get(document) != version}
+
+
+def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) -> None:
+    """Check that these documents and versions are in force. Raises: InvalidRequest."""
+    for document, version in requested.items():
+        if document not in in_force:
+            raise InvalidRequest.of("body", "Names a document that is not in force")
+        if version != in_force[document]:
+            raise InvalidRequest.of(document, "Not the version that is in force")
+
+
+async def give_consents(
+    database: Database, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
+) -> Mapping[str, str]:
+    """Record that a user agrees to these documents. Returns all present consents, document → version.
+
+    Consents that the user has given before are not recorded again.
+
+    Raises: InvalidToken, if the user has just been erased; RateLimited.
+    """
+    user_id, app_id = user.id, user.app_id
+    by = Actor(str(user_id), ip)
+    async with database.begin() as transaction:
+        before = await lock_consents(transaction, user_id)
+        if before is None:
+            raise InvalidToken("the user has just been erased")
+        given = missing_from(before, requested)
+        for document, version in given.items():
+            consent = {"document": document, "version": version}
+            if await add_consent(transaction, user_id, **consent, app_id=app_id, openid=user.openid, ip=ip, now=now):
+                await CONSENTS_GIVEN.count_user(transaction, user, now=now)
+                await record_event(
+                    transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
+                )
+        if given:
+            await note_given(transaction, user_id, given)
+    for document, version in given.items():
+        log.info("consent_given", user_id=user_id, app_id=app_id, document=document, version=version)
+    return {**before, **given}
+
+
+async def withdraw(
+    database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
+) -> None:
+    """Record that a user withdraws their consent. Raises: NotFound, InvalidToken."""
+    async with database.begin() as transaction:
+        before = await lock_consents(transaction, user_id)
+        if before is None:
+            raise InvalidToken("the user has just been erased")
+        version = before.get(document)
+        if version is not None:
+            await withdraw_consent(transaction, user_id, document=document, now=now)
+            await record_event(
+                transaction,
+                EventType.CONSENT_WITHDRAWN,
+                by=Actor(str(user_id), ip),
+                at=now,
+                user_id=user_id,
+                app_id=app_id,
+                data={"document": document, "version": version},
+            )
+    if version is None:
+        raise NotFound("this document has not been agreed to")
+    log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)

@@ -42,8 +42,8 @@ class User(UserFields, table=True):
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_rows.py`."""
     nickname_from: UUID | None
-    """The origin of the nickname, and so on: see `origins.py`. Null for the user's own part; the user's own id if it is
-    not known which of the merged users it belongs to."""
+    """The origin of the nickname, and so on: see `origin_rows.py`. Null for the user's own part; the user's own id if
+    it is not known which of the merged users it belongs to."""
     avatar_url_from: UUID | None
     phone_from: UUID | None
     external_id_from: UUID | None

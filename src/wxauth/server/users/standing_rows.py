@@ -1,15 +1,25 @@
-"""The statements that lock and set the standing of users, and note whose risk WeChat has judged."""
+"""The standing of users: their status (active or banned) and their roles. The last administrator cannot be removed.
 
-from collections.abc import Sequence
+All changes (by administrators, commands, the risk policy, merges) go through `change_standing`: the change, its
+events, and the end of a banned user's sessions are one transaction.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 from sqlmodel import SQLModel
 
+from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import IS_ADMINISTRATOR, Person
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, Person, UserStatus
+from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
 
 
 class LockedUser(SQLModel):
@@ -50,6 +60,18 @@ UPDATE users SET status = :status, roles = :roles, ban_reason = :ban_reason, ban
                  ban_from = CASE WHEN ban_reason IS NOT DISTINCT FROM :ban_reason THEN ban_from END
  WHERE id = :user_id
 """)
+_NOTE_JUDGED: Final = Statement[Nothing](
+    "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
+)
+_IS_BANNED: Final = Statement[bool]("""
+SELECT status = 'disabled' AS is_banned FROM identities JOIN users ON users.id = user_id
+ WHERE (app_id, openid) = (:app_id, :openid)
+""")
+ADMIN: Final = "admin"
+SUPPORT: Final = "support"
+"""The role of customer support: may read users, and ban and sign out those who are not staff."""
+_ATTEMPTS: Final = 5
+log = get_logger()
 
 
 async def lock_users(
@@ -87,15 +109,6 @@ async def set_standing(
     )
 
 
-_NOTE_JUDGED: Final = Statement[Nothing](
-    "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
-)
-_IS_BANNED: Final = Statement[bool]("""
-SELECT status = 'disabled' AS is_banned FROM identities JOIN users ON users.id = user_id
- WHERE (app_id, openid) = (:app_id, :openid)
-""")
-
-
 async def note_judged(database: Database, user_id: UUID) -> None:
     """Record that WeChat need not be asked about this user again."""
     await database.run(_NOTE_JUDGED, user_id=user_id)
@@ -109,3 +122,189 @@ async def note_judged_in(transaction: Transaction, user_id: UUID) -> None:
 async def is_banned(database: Database, person: Person) -> bool:
     """Whether the identity's user is banned now; False if there is none."""
     return bool(await database.value(_IS_BANNED, app_id=person.app_id, openid=person.openid))
+
+
+class UserIsGone(Exception):
+    """The user has just been erased, or merged into another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A user's status and roles."""
+
+    status: UserStatus
+    roles: tuple[str, ...]
+    ban_reason: str | None = None
+    """The reason for the ban, for staff only: never sent to the user, nor to other services."""
+    banned_until: datetime | None = None
+    """When the ban ends by itself; None for a ban without an end."""
+    erase_at: datetime | None = None
+    """When the user is erased, who has asked for it. Only `users/erasure_rows.py` changes that."""
+
+    @classmethod
+    def of(cls, row: LockedUser) -> Self:
+        """The standing of a locked user."""
+        return cls(UserStatus(row.status), tuple(row.roles), row.ban_reason, row.banned_until, row.erase_at)
+
+    @property
+    def is_banned(self) -> bool:
+        """Whether the user may not log in."""
+        return self.status is UserStatus.DISABLED
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the user has asked to be erased."""
+        return self.erase_at is not None
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether the user is an active administrator, who can log in."""
+        return ADMIN in self.roles and not self.is_banned and not self.is_leaving
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether the user has a role of staff, banned or not."""
+        return not STAFF_ROLES.isdisjoint(self.roles)
+
+    def adds_roles_to(self, before: Self) -> bool:
+        """Whether the user gets a role: one that is new, or one of staff that is kept when a ban is changed or lifted.
+
+        A role counts even if the user is banned, because the ban may be lifted later.
+        """
+        held = STAFF_ROLES if before.is_banned else frozenset[str]()
+        return not frozenset(self.roles) <= frozenset(before.roles) - held
+
+
+@dataclass(frozen=True, slots=True)
+class StandingChange:
+    """The result of `change_standing`."""
+
+    user_id: UUID
+    by: Actor
+    changes: Sequence[EventType]
+
+    def report(self, **fields: Any) -> None:
+        """Write the log lines. Call it after the commit."""
+        for kind in self.changes:
+            log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
+
+
+async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | None:
+    """Lock and read a user's standing until the transaction ends; None if there is no such user."""
+    return (await lock_standings(transaction, [user_id])).get(user_id)
+
+
+async def lock_standings(
+    transaction: Transaction, user_ids: Iterable[UUID], *, with_administrators: bool = False
+) -> dict[UUID, Standing]:
+    """Lock and read the standing of several users, in the order of ids, as everybody does. Unknown ids are left out.
+
+    `with_administrators` also locks and returns all administrators.
+    """
+    rows = await lock_users(transaction, list(user_ids), with_administrators=with_administrators)
+    return {row.id: Standing.of(row) for row in rows}
+
+
+def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
+    """Those of these users who are active administrators."""
+    return frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
+
+
+@asynccontextmanager
+async def locked_user(
+    database: Database, user_id: UUID, *, may_end_an_administrator: bool = False
+) -> AsyncIterator[tuple[Transaction, Standing]]:
+    """A transaction in which a user is locked, with their standing.
+
+    If the block may end an administrator, the user must not be the only one. All administrators are then locked, but
+    only if the user is one, so that other decisions do not wait for each other.
+
+    Raises: UserIsGone, if there is no such user; LastAdmin.
+    """
+    for _ in range(_ATTEMPTS):
+        async with database.begin() as transaction:
+            # One statement locks all of them in the order of ids, as everybody does.
+            is_one = may_end_an_administrator and await some_are_administrators(transaction, [user_id])
+            standings = await lock_standings(transaction, [user_id], with_administrators=is_one)
+            if is_one and administrators_among(standings) == {user_id}:
+                raise LastAdmin("this is the only administrator: make another one first")
+            standing = standings.get(user_id)
+            if standing is None:
+                raise UserIsGone
+            # Otherwise the user has just become one: lock again.
+            if is_one or not may_end_an_administrator or not standing.is_administrator:
+                yield transaction, standing
+                return
+    raise StorageUnavailable("too many changes to this user at once")
+
+
+async def change_standing(
+    transaction: Transaction,
+    user_id: UUID,
+    *,
+    before: Standing,
+    after: Standing,
+    by: Actor,
+    now: datetime,
+    app_id: str | None = None,
+    why: Mapping[str, Any] | None = None,
+    notes_reason: bool = True,
+) -> StandingChange:
+    """Change the standing of a locked user, and record the change.
+
+    A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
+    staff ends the console sessions; such a role ends what was logged in to in browsers, perhaps far from the phone.
+    `why` is additional data of the event for a ban, or for the end of one. Without `notes_reason`, the event does not
+    contain the reason.
+    """
+    changes: dict[EventType, Mapping[str, Any] | None] = {}
+    if after.is_banned and _ban_of(after) != _ban_of(before):
+        noted = {"reason": after.ban_reason if notes_reason else None, "until": after.banned_until}
+        noted = {name: value for name, value in noted.items() if value is not None}
+        changes[EventType.USER_BANNED] = {**noted, **(why or {})}
+    elif after.status is not before.status:
+        changes[EventType.USER_UNBANNED] = why
+    if set(after.roles) != set(before.roles):
+        changes[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
+    if changes:
+        await set_standing(
+            transaction,
+            user_id,
+            status=after.status,
+            roles=after.roles,
+            ban_reason=after.ban_reason,
+            banned_until=after.banned_until,
+        )
+    for kind, data in changes.items():
+        await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
+    was, will_be = STAFF_ROLES.intersection(before.roles), STAFF_ROLES.intersection(after.roles)
+    if after.is_banned:
+        await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
+    elif was - will_be:
+        await end_console_sessions(transaction, user_id, by=by, now=now)
+    if will_be - was and not after.is_banned:
+        await end_logins_in_browsers(transaction, user_id, by=by, now=now)
+    return StandingChange(user_id, by, list(changes))
+
+
+async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
+    """Lift up to `size` bans whose end has come. Returns how many."""
+    async with database.begin() as transaction:
+        settled = [
+            await change_standing(
+                transaction,
+                row.id,
+                before=(before := Standing.of(row)),
+                after=Standing(UserStatus.ACTIVE, before.roles),
+                by=SYSTEM,
+                now=now,
+            )
+            for row in await lock_users_whose_ban_has_ended(transaction, now=now, size=size)
+        ]
+    for one in settled:
+        one.report()
+    return len(settled)
+
+
+def _ban_of(standing: Standing) -> tuple[UserStatus, str | None, datetime | None]:
+    return standing.status, standing.ban_reason, standing.banned_until

@@ -32,8 +32,7 @@ from wxauth.server.login.login import Proofs
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
-from wxauth.server.users.account import Caller
-from wxauth.server.users.callers import ADMIN_SCOPE
+from wxauth.server.users.callers import ADMIN_SCOPE, Caller
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
     Mistake,

@@ -22,8 +22,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.login.bodies import EXAMPLE_JWT
-from wxauth.server.users import account
-from wxauth.server.users.callers import DeviceDep, verified
+from wxauth.server.users.callers import DeviceDep, read_caller, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.bodies import EXAMPLE_USER_ID
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
@@ -398,7 +397,7 @@ async def read_userinfo(principal: _BearerDep, database: DatabaseDep, clock: Clo
     """
     if OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this is for a website's token with the scope openid")
-    caller = await account.caller(database, principal, now=clock())
+    caller = await read_caller(database, principal, now=clock())
     client = await find_site(database, principal.claims["client_id"])
     if client is None:
         raise InvalidToken("the client has been removed")

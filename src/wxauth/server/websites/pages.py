@@ -18,7 +18,7 @@ from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
 from wxauth.server.clients.models import Client
 from wxauth.server.core.users import UserFields
-from wxauth.server.pictures.avatars import AVATARS_PATH
+from wxauth.server.users.bodies import is_own_picture
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
@@ -252,7 +252,7 @@ def person_page(
     name = (person.nickname or "").strip()
     go_on = _without_gaps(texts["go_on_as"].format(name=name)) if name else texts["go_on_as_you_are"]
     picture = f'<span class="portrait" aria-hidden="true">{escape(name[:1]) or _NOBODYS_PORTRAIT}</span>'
-    if person.avatar_url is not None and person.avatar_url.startswith(f"{issuer}{AVATARS_PATH}"):
+    if is_own_picture(person.avatar_url, issuer):
         url = escape(f"{root}{person.avatar_url.removeprefix(issuer)}")
         picture = f'<img class="portrait" src="{url}" width="72" height="72" alt="">'
     hint = _hidden({HINT: parameters[HINT]} if HINT in parameters else {})

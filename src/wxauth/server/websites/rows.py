@@ -24,7 +24,7 @@ from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
-from wxauth.server.users.account import Caller
+from wxauth.server.users.callers import Caller
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
 from wxauth.server.websites.models import OPEN, RequestFields, SealedUrlLink, SiteLoginFields, Stage
 from wxauth.server.wechat.api import CodePicture

@@ -26,8 +26,7 @@ from wxauth.server.clients.clients import origin_of
 from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode, ProofRequest
 from wxauth.server.login.login import PROOF_FAILURES
 from wxauth.server.sessions.devices import describe_device
-from wxauth.server.users.account import Caller
-from wxauth.server.users.callers import CallerInTurnDep, DeviceDep, PrincipalDep
+from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
 from wxauth.server.web.bodies import ShownIp
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router

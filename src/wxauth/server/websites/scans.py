@@ -38,8 +38,7 @@ from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.limits.rows import USER_CODES
 from wxauth.server.login.login import Proofs
 from wxauth.server.sessions.rows import user_of_session
-from wxauth.server.users.account import Caller
-from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
+from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import ScanLimits
 from wxauth.server.websites.browser_logins import is_web_view

@@ -1,8 +1,15 @@
-"""The statements that list logins and the names of people for staff, and that store what staff have read."""
+"""What staff list, logins and names of people, and the trail of what they have read.
 
+What was read is collected in memory, and stored once a second, so that no answer waits for the database because of it.
+Each member of staff has a hundred places for searches, and a hundred for reads, until the next store. Further searches
+are only counted; further reads are refused, because each is recorded. A process that is killed loses its last second.
+"""
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
 from itertools import chain, repeat
 from time import monotonic
 from typing import Any, Final
@@ -11,14 +18,18 @@ from uuid import UUID
 from pydantic_core import to_json
 from sqlmodel import Field, SQLModel
 
+from wxauth.errors import RateLimited
 from wxauth.server.core.addresses import IpNetwork
-from wxauth.server.core.clock import id_range
+from wxauth.server.core.background import Gathering
+from wxauth.server.core.clock import id_range, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.models import Address
+from wxauth.server.core.services import part
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
-from wxauth.server.core.trail import EventType
+from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.sessions.devices import DescribedDevice
 from wxauth.server.sessions.rows import OPENED
+from wxauth.server.users.search_rows import Term
 
 _USER_ID: Final = Field(schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]})
 _NICKNAME: Final = Field(schema_extra={"examples": ["小明"]})
@@ -107,6 +118,27 @@ SELECT noted.id, kind, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN i
  ORDER BY noted.id
 ON CONFLICT (id) DO NOTHING
 """)
+STORE_PAUSE_SECONDS: Final = 1.0
+"""Seconds between two stores."""
+PLACES: Final = 100
+"""How many searches of one member of staff may wait for the next store, and how many reads."""
+SAME_LIST: Final = timedelta(minutes=1)
+"""How long a list counts as read: who pages through it, or follows it, reads it once."""
+
+
+class Read(StrEnum):
+    """What was read of a person."""
+
+    USER = "user"
+    PHONE = "phone"
+    EXPORT = "export"
+    NAMES = "names"
+    LOGINS = "logins"
+    EVENTS = "events"
+    REFUSALS = "refusals"
+
+
+_LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 
 
 def _finding(condition: str, order: str) -> Statement[ListedLogin]:
@@ -197,3 +229,58 @@ async def store_reads(database: Database, reads: Sequence[StaffRead]) -> None:
         ips=[each.ip for each in reads],
         data=[to_json(each.data).decode() for each in reads],
     )
+
+
+@part
+class StaffReads(Gathering):
+    """What staff have read, in one process. `is_on`: whether reading is recorded at all."""
+
+    failed = "staff_reads_not_stored"
+    is_on: bool
+    store_pause: float = STORE_PAUSE_SECONDS
+    _waiting: list[StaffRead] = field(init=False, default_factory=list)
+    _taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
+    _counted: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
+    _lists: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
+
+    def note_search(self, by: Actor, *, term: Term, found: int) -> None:
+        """Note a search: what kind of term it had, never the term itself."""
+        if self._has_place(EventType.STAFF_SEARCHED, by):
+            self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
+        elif by.name in self._counted:
+            self._counted[by.name]["count"] += 1
+        else:
+            self._counted[by.name] = {"count": 1}
+            self._note(EventType.STAFF_SEARCHED, by, None, self._counted[by.name])
+
+    def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
+        """Note that something was read of these users. Raises: RateLimited, if it cannot be recorded soon."""
+        now, read = self.clock(), (by.name, user_ids[0], what)
+        if read in self._lists and now < self._lists[read] + SAME_LIST:
+            return
+        if not self._has_place(EventType.STAFF_READ, by):
+            raise RateLimited("this member of staff reads more than the audit trail can record", retry_after=1)
+        if what in _LISTS:
+            self._lists[read] = now
+        if len(user_ids) == 1:
+            self._note(EventType.STAFF_READ, by, user_ids[0], {"what": what.value})
+        else:
+            self._note(EventType.STAFF_READ, by, None, {"what": what.value, "user_ids": user_ids})
+
+    async def _store(self) -> None:
+        """On failure, it waits for the next store."""
+        stored, self._counted = list(self._waiting), {}
+        if stored:
+            await store_reads(self.database, stored)
+        del self._waiting[: len(stored)]
+        self._taken = Counter((each.kind, each.actor) for each in self._waiting)
+        self._lists = {read: at for read, at in self._lists.items() if at + SAME_LIST > self.clock()}
+
+    def _has_place(self, kind: EventType, by: Actor) -> bool:
+        return self._taken[kind, by.name] < PLACES
+
+    def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
+        if self.is_on:
+            now = self.clock()
+            self._taken[kind, by.name] += 1
+            self._waiting.append(StaffRead(new_id(now), kind, now, by.name, user_id, by.ip, data))

@@ -23,8 +23,8 @@ from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.own_data.own_data import MAX_LARGE_DOCUMENTS
 from wxauth.server.service.app import create_app
+from wxauth.server.users.own_data import MAX_LARGE_DOCUMENTS
 
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
 

@@ -5,7 +5,7 @@ It contains no secrets, sealed or not, and no other person's data.
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,16 +15,22 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_json
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable
+from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable, Title
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Snapshot
+from wxauth.server.core.database import Database, Snapshot, reason_of
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.limits.rows import EXPORTS
-from wxauth.server.own_data import rows
-from wxauth.server.users.account import Caller
+from wxauth.server.users import own_data_rows as rows
+from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
+from wxauth.server.users.callers import AdministratorDep, Caller, CallerInTurnDep, DeviceDep
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
+from wxauth.server.users.staff_rows import Read
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
+from wxauth.server.web.direct import Router
 
 EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "exported_at": "2026-11-20T10:00:00Z",
@@ -125,6 +131,19 @@ class Export:
     """Its beginning; the whole document, unless it is large."""
     rest: AsyncGenerator[bytes] | None
     """The remaining pieces of a large document; None for others. It must be closed, because it holds a connection."""
+
+
+router = Router("me")
+_CHUNK_BYTES: Final = 64 * 1024
+"""Bytes per chunk. A slow reader must take each chunk within half a minute."""
+_HEADERS: Final = {"Content-Disposition": 'attachment; filename="wxauth-export.json"', "Cache-Control": "no-store"}
+_DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "All that is stored of the person",
+        "headers": {name: {"schema": {"type": "string"}, "example": value} for name, value in _HEADERS.items()},
+        "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
+    },
+}
 
 
 async def export_mine(database: Database, clock: Clock, caller: Caller, *, ip: str | None) -> Export:
@@ -238,3 +257,61 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     avatar = await rows.exported_avatar(state, user_id)
     picture = avatar and {"content_type": avatar[0], "content": b64encode(avatar[1]).decode(), "created_at": avatar[2]}
     yield b',"avatar":' + to_json(picture) + b"}"
+
+
+@router.get(
+    "/v1/me/export",
+    summary=Title("Export my data", "导出我的数据"),
+    responses=_DOCUMENT,
+    failures=[RateLimited],
+)
+async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Response:
+    """All data stored about the caller, as one document: user, identities, sessions, consents, events, picture.
+
+    It contains no secrets and no other person's data: administrators appear as `administrator`. Once a minute.
+    """
+    return _answer(await export_mine(database, clock, caller, ip=device.ip))
+
+
+@router.get(
+    "/v1/admin/users/{user_id}/export",
+    summary=Title("Export a user's data", "导出用户的数据"),
+    tag="admin",
+    responses=_DOCUMENT,
+    failures=[NO_SUCH_USER, RateLimited],
+)
+async def export_user(
+    administrator: AdministratorDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
+) -> Response:
+    """All data stored about a user, as in the user's own export. The audit trail records who exported it."""
+    export = await export_person(database, user_id, by=administrator, now=clock())
+    reads.note_read(administrator, Read.EXPORT, user_id)
+    return _answer(export)
+
+
+class _Download(StreamingResponse):
+    """Sends a large document. Closes its pieces even if the client disconnects."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
+        self._rest = rest
+        super().__init__(self._pieces(first), media_type="application/json", headers=_HEADERS)
+
+    async def _pieces(self, first: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(first), _CHUNK_BYTES):
+            yield first[start : start + _CHUNK_BYTES]
+        async for piece in self._rest:
+            yield piece
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._rest):
+            try:
+                await super().__call__(scope, receive, send)
+            except StorageUnavailable as exc:
+                # The status has been sent. The server closes the connection, so the client notices.
+                log.warning("export_broken_off", reason=reason_of(exc))
+
+
+def _answer(export: Export) -> Response:
+    if export.rest is None:
+        return Response(export.first, media_type="application/json", headers=_HEADERS)
+    return _Download(export.first, export.rest)

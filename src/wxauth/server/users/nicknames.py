@@ -14,8 +14,7 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import Person, UserFields, UserInSession
 from wxauth.server.limits.rows import NICKNAMES
-from wxauth.server.profile.rows import store_profile
-from wxauth.server.users.user_rows import record_flag
+from wxauth.server.users.user_rows import record_flag, store_profile
 from wxauth.server.wechat.api import OPINION_TIMEOUT_SECONDS, Opinions, TextVerdict, WeChatApi
 
 _CONTENT_REFUSED: Final = 87014

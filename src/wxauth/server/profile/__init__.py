@@ -1,1 +1,0 @@
-"""Nicknames and picture URLs that users set, and the check of nicknames."""

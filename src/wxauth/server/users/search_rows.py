@@ -1,0 +1,294 @@
+"""The search for users: what is typed, by its form; the statements; phone numbers as people type and staff see them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from itertools import chain, repeat
+from time import monotonic
+from typing import Annotated, Final, TypeVar
+from uuid import UUID
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from wxauth.server.core.clock import LAST_ID
+from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Statement
+from wxauth.server.core.users import USER, UserFields, UserStatus
+from wxauth.server.users.standing_rows import ADMIN
+
+
+class IdentityJson(TypedDict):
+    """One openid in one app."""
+
+    app_id: Annotated[str, Field(examples=["wx1a2b3c4d5e6f7a8b"])]
+    openid: Annotated[str, Field(examples=["o6_bmjrPTlm6_2sgVt7hMZOPfL2M"])]
+
+
+class UserWithIdentities(UserFields):
+    """A user, with all identities, the oldest first."""
+
+    identities: list[IdentityJson]
+
+
+class ListedUser(UserWithIdentities):
+    """A user, as staff sees it."""
+
+    ban_reason: str | None
+    banned_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundUsers:
+    """The result of a search."""
+
+    users: Sequence[ListedUser]
+    stopped_at: UUID | None = None
+    """The id at which the search stopped because of its time limit; None if it is complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSearch:
+    """Criteria for users. One that is None does not apply."""
+
+    text: str | None = None
+    """A complete openid, unionid, external id, phone number or id; or else, unless the text can only be such a value,
+    part of a nickname, in any case."""
+    is_exact: bool = False
+    """Whether only the whole text can match: see `Term`."""
+    phones: Sequence[str] = ()
+    """The phone numbers that the text may mean, in E.164."""
+    status: UserStatus | None = None
+    role: str | None = None
+    app_id: str | None = None
+
+
+WINDOWS: Final = (1_000, 100_000)
+"""How many users the first statement of a search examines, and each further one. 100,000 take 30 to 100 ms."""
+INDEXED_FROM: Final = 2
+"""Characters of the shortest part of a nickname that the index finds."""
+SEARCH_SECONDS: Final = 1.0
+"""The time after which a search starts no further statement."""
+_WITH_IDENTITIES: Final = f"""
+SELECT {USER}, ban_reason, banned_until, (
+    SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
+                              ORDER BY i.created_at, i.app_id, i.openid), '[]')
+      FROM identities i WHERE i.user_id = users.id
+) AS identities FROM users"""  # noqa: S608 - put together from constants
+_USER_BY_ID: Final = Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE users.id = :user_id")
+# The conditions of a search. Only those whose parameter is given are used. The users with a rare part are read by their
+# ids, not joined: PostgreSQL expects one in a thousand to have it, and would walk through ten million to find fifty.
+_CONDITIONS: Final = {
+    "named": "users.id = ANY (:named)",
+    "part": "strpos(lower(users.nickname), lower(:part)) > 0",
+    "rare_part": """users.id = ANY (ARRAY(WITH fitting AS MATERIALIZED (
+        SELECT u.id FROM users u
+         WHERE u.nickname IS NOT NULL AND nickname_bigrams(u.nickname) @> nickname_bigrams(:rare_part)
+           AND strpos(lower(u.nickname), lower(:rare_part)) > 0)
+        SELECT id FROM fitting WHERE id < :before AND id >= :floor ORDER BY id DESC LIMIT :limit))""",
+    "status": "users.status = :status",
+    "role": ":role = ANY (users.roles)",
+    "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
+}
+_FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+_LOWEST: Final = UUID(int=0)
+# Uses indexes only. Openids have no index of their own, which would slow each first login. So an openid is looked up in
+# each app. The apps are read one by one from the primary key, whose first column is the app.
+_WHOM_IT_NAMES: Final = Statement[UUID]("""
+WITH RECURSIVE apps (app_id) AS (
+    (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT i.app_id FROM identities i WHERE i.app_id > apps.app_id ORDER BY i.app_id LIMIT 1)
+      FROM apps WHERE apps.app_id IS NOT NULL
+)
+SELECT id FROM users WHERE unionid = :text
+ UNION
+SELECT id FROM users WHERE external_id = :text
+ UNION
+SELECT user_id FROM former_external_ids WHERE external_id = :text
+ UNION
+SELECT id FROM users WHERE phone = ANY (:phones)
+ UNION
+SELECT id FROM users WHERE id = :id
+ UNION
+SELECT user_id FROM former_users WHERE id = :id
+ UNION
+SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.openid = :text
+""")
+_WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
+"""The form of WeChat's openids, which have 28 characters, and of its unionids."""
+_TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
+_CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
+"""What most tables hold; the library takes 84 µs for one, so 84 s for a million lines of an import."""
+SHOWN_AT_THE_END: Final = 4
+HIDDEN: Final = 4
+_SHORTEST: Final = 9
+"""Digits of the shortest number of which as many are shown and hidden."""
+User = TypeVar("User", bound=UserFields)
+
+
+async def find_users(
+    database: Database,
+    search: UserSearch,
+    *,
+    before: UUID | None,
+    limit: int,
+    seconds: float,
+) -> FoundUsers:
+    """The users that match, the newest first, before the id `before`, with their identities.
+
+    Whether the text is an id or part of a nickname is decided without the other criteria and the cursor, so that all
+    pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
+    full or `seconds` have passed.
+    """
+    filters: dict[str, object] = {"status": search.status, "role": search.role, "app_id": search.app_id}
+    filters = {name: value for name, value in filters.items() if value is not None}
+    part = None
+    if search.text is not None:
+        named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=search.phones, id=id_in(search.text))
+        if search.is_exact and not named:
+            return FoundUsers(())
+        part = None if named else search.text
+        filters |= {"named": named} if named else {"part": part}
+
+    async def search_above(*, floor: UUID) -> None:
+        statement = _search(frozenset(filters), is_admin=search.role == ADMIN)
+        found.extend(await database.rows(statement, **filters, before=before, floor=floor, limit=limit - len(found)))
+
+    found: list[ListedUser] = []
+    before = before or LAST_ID
+    if "named" in filters or search.role == ADMIN:  # found through an index
+        await search_above(floor=_LOWEST)
+        return FoundUsers(found)
+    began = monotonic()
+    for size in chain(WINDOWS, repeat(WINDOWS[-1])):
+        floor = await database.value(_FLOOR, before=before, size=size)
+        await search_above(floor=floor or _LOWEST)
+        if floor is None or len(found) == limit:
+            break
+        before = floor
+        is_over = monotonic() - began > seconds
+        if (is_over or size == WINDOWS[-1]) and part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM:
+            # The text is rare in nicknames, because otherwise these windows would have filled the page.
+            del filters["part"]
+            filters["rare_part"] = part
+            await search_above(floor=_LOWEST)
+            break
+        if is_over:
+            return FoundUsers(found, stopped_at=floor)
+    return FoundUsers(found)
+
+
+async def read_user(database: Database, user_id: UUID) -> ListedUser | None:
+    """A user with all identities; None if there is no such user."""
+    return await database.row(_USER_BY_ID, user_id=user_id)
+
+
+@cache
+def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
+    """The statement of a search with these conditions, among users between two ids."""
+    fits = "".join(f" AND {_CONDITIONS[name]}" for name in sorted(conditions))
+    if is_admin:
+        fits += " AND 'admin' = ANY (users.roles)"  # a literal, so that the partial index is used
+    return Statement[ListedUser](
+        f"{_WITH_IDENTITIES} WHERE users.id < :before AND users.id >= :floor{fits} ORDER BY users.id DESC LIMIT :limit"
+    )
+
+
+class Term(StrEnum):
+    """A kind of search term. Nobody has a nickname like one of the first three, so these are only looked up whole."""
+
+    USER_ID = "user_id"
+    PHONE = "phone"
+    WECHAT_ID = "wechat_id"
+    """An openid or unionid: they look alike."""
+    TEXT = "text"
+    """Anything else: an external id, or a part of a nickname."""
+    NONE = "none"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether only the whole value can match."""
+        return self not in (Term.TEXT, Term.NONE)
+
+
+def term_of(text: str | None, *, region: str) -> Term:
+    """The kind of a search term. A phone number without a country code belongs to the region."""
+    if not text:
+        return Term.NONE
+    if id_in(text) is not None:
+        return Term.USER_ID
+    if _is_number(text, region=region):
+        return Term.PHONE
+    return Term.WECHAT_ID if _WECHAT_ID.fullmatch(text) else Term.TEXT
+
+
+def id_in(text: str) -> UUID | None:
+    """The id in this text, if it is written as in answers, in any case."""
+    try:
+        user_id = UUID(text)
+    except ValueError:
+        return None
+    return user_id if str(user_id) == text.lower() else None
+
+
+def _is_number(text: str, *, region: str) -> bool:
+    if not _TYPED_NUMBER.fullmatch(text):
+        return False
+    import phonenumbers  # 2 MB, which a process without phone numbers does not need
+
+    for typed in (text, f"+{text}"):  # also with a country code, but without a plus
+        try:
+            number = phonenumbers.parse(typed, region)
+        except phonenumbers.NumberParseException:
+            continue
+        if phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE:
+            return True
+    return False
+
+
+def possible_numbers(text: str, *, region: str) -> Sequence[str]:
+    """The numbers in E.164 that this text may mean. A number without a country code belongs to the region.
+
+    A number without a plus may have a country code nevertheless: `8613800138001`.
+    """
+    import phonenumbers  # 2 MB, which a process without phone numbers does not need
+
+    meant = {text, f"+{text}"}
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return list(meant)
+    return [*meant, phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)]
+
+
+def number_in(text: str, *, region: str) -> str | None:
+    """The number in E.164 that this text certainly means, as it is dialled in the region; None if it means none."""
+    if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
+        return f"+86{text}"
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if number.extension or not phonenumbers.is_valid_number(number):
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def with_masked_phone(user: User) -> User:
+    """The user with a number like `+86138****8000`."""
+    return user if user.phone is None else user.model_copy(update={"phone": masked(user.phone)})
+
+
+def masked(phone: str) -> str:
+    """An E.164 number without the four digits before the last four; of a short one, only the last two are shown."""
+    digits = phone.removeprefix("+")
+    if len(digits) < _SHORTEST:
+        return f"+{'*' * (len(digits) - 2)}{digits[-2:]}"
+    end = len(digits) - SHOWN_AT_THE_END
+    return f"+{digits[: end - HIDDEN]}{'*' * HIDDEN}{digits[end:]}"
