@@ -10,8 +10,7 @@ import click
 
 from wxauth.server.core.statements import model_of
 from wxauth.server.core.users import ClaimsTemplate, UserInSession, compile_claims
-from wxauth.tokens.issuer import TokenIssuer
-from wxauth.tokens.keys import SigningKey
+from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 TOKENS: Final = 500
 """Tokens per template and round."""

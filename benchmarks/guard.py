@@ -21,8 +21,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.guard import BearerGuard, BearerMiddleware, Principal
-from wxauth.tokens.issuer import TokenIssuer
-from wxauth.tokens.keys import SigningKey, VerificationKey
+from wxauth.tokens.keys import SigningKey, TokenIssuer, VerificationKey
 
 ISSUER: Final = "https://auth.test"
 CALLS: Final = 500

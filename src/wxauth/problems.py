@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, overload
 
 from wxauth.errors import WxAuthError
-from wxauth.json_text import to_json
+from wxauth.texts import to_json
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers

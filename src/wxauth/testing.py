@@ -14,9 +14,8 @@ from uuid import UUID, uuid5
 from jose.jwt import get_unverified_claims
 
 from wxauth.guard import BearerGuard
-from wxauth.json_text import to_json
-from wxauth.tokens.issuer import TokenIssuer, sign
-from wxauth.tokens.keys import SigningKey, VerificationKey
+from wxauth.texts import to_json
+from wxauth.tokens.keys import SigningKey, TokenIssuer, VerificationKey, sign
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
 """The default user of a token."""

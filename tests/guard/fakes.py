@@ -15,8 +15,7 @@ from tests.headers import bearer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
-from wxauth.tokens.issuer import TokenIssuer
-from wxauth.tokens.keys import SigningKey
+from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Scope

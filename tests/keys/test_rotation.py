@@ -25,12 +25,11 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.succession import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
+from wxauth.server.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
 from wxauth.server.service.resealing import Resealed, reseal
 from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import START
-from wxauth.tokens.issuer import TokenIssuer
-from wxauth.tokens.keys import KeySource, VerificationKey, verification_keys
+from wxauth.tokens.keys import KeySource, TokenIssuer, VerificationKey, verification_keys
 from wxauth.tokens.verifier import Verifier
 
 pytestmark = pytest.mark.no_signing_key

@@ -26,10 +26,9 @@ from wxauth.server.checks.doctor import examine
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.models import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, key_state
 from wxauth.server.keys.rows import published_keys
-from wxauth.server.keys.succession import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, key_state
-from wxauth.tokens.issuer import TokenIssuer
-from wxauth.tokens.keys import SigningKey
+from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 ISSUER = "https://auth.test"
 JWKS = "/.well-known/jwks.json"

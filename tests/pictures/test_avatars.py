@@ -24,8 +24,8 @@ from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave
 from wxauth.errors import InvalidRequest
 from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
+from wxauth.server.pictures.routes import uploaded_file
 from wxauth.server.pictures.thumbnails import MAX_PIXELS, MAX_SIDE
-from wxauth.server.web.uploads import uploaded_file
 
 MAX_FILE = 2 * 1024 * 1024
 RED, BLUE, GREEN = (200, 20, 30), (20, 40, 220), (30, 160, 60)

@@ -267,7 +267,7 @@ asyncio.run(main())
     assert run(installed / "python", "-W", "error", "tried.py", cwd=tmp_path) == "200 o-1\n401 Bearer\n"
 
 
-GUARD_MODULES = {"wxauth.errors", "wxauth.json_text", "wxauth.problems", "wxauth.tokens", "wxauth.guard"}
+GUARD_MODULES = {"wxauth.errors", "wxauth.texts", "wxauth.problems", "wxauth.tokens", "wxauth.guard"}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simula
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 from wxauth.server.session_keys.session_keys import SessionKeyState
-from wxauth.server.web.paging import Items
+from wxauth.server.web.bodies import Items
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"

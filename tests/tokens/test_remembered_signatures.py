@@ -7,8 +7,7 @@ import pytest
 from tests.guard.fakes import ISSUER, NOW, SESSION_ID, USER_ID
 from tests.tokens.hostile import ORDER, Forger
 from wxauth.errors import InvalidToken, KeysUnavailable, TokenExpired
-from wxauth.tokens.issuer import TokenIssuer
-from wxauth.tokens.keys import SigningKey, VerificationKey
+from wxauth.tokens.keys import SigningKey, TokenIssuer, VerificationKey
 from wxauth.tokens.verifier import MAX_REMEMBERED_LENGTH, REMEMBERED_TOKENS, Verifier
 
 

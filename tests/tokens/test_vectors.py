@@ -9,8 +9,7 @@ from ecdsa.ellipticcurve import Point
 from tests.guard.fakes import ISSUER, NOW, SESSION_ID, USER_ID
 from tests.tokens.hostile import FIELD, ORDER, RFC_7515_ES256, Forger, decode, encode
 from wxauth.errors import InvalidToken
-from wxauth.tokens.issuer import TokenIssuer
-from wxauth.tokens.keys import SigningKey, VerificationKey
+from wxauth.tokens.keys import SigningKey, TokenIssuer, VerificationKey
 from wxauth.tokens.verifier import Verifier
 
 

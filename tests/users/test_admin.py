@@ -16,7 +16,7 @@ from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, NOBODY, Admin, LogIn, bearer, make_admin, set_roles
 from wxauth.server.core.models import EventFields
 from wxauth.server.users.bodies import UserDetailAnswer, UsersAnswer
-from wxauth.server.web.paging import Items
+from wxauth.server.web.bodies import Items
 
 # Who may.
 

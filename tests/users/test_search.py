@@ -14,7 +14,7 @@ from wxauth.server.core.users import UserStatus
 from wxauth.server.users import admin
 from wxauth.server.users.bodies import users_answer
 from wxauth.server.users.search_rows import _WHOM_IT_NAMES, WINDOWS, UserSearch, _search
-from wxauth.server.web.paging import id_in_cursor
+from wxauth.server.web.bodies import id_in_cursor
 
 pytestmark = pytest.mark.oldest_postgres
 

@@ -19,7 +19,7 @@ from tests.sweeps import swept
 from tests.world import LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.service.app import create_app
-from wxauth.server.web.proxies import BehindProxies
+from wxauth.server.web.edge import BehindProxies
 
 PEER = "127.0.0.1"
 TRUSTED = (PEER, "10.0.0.0/8", "2001:db8:1::/48")

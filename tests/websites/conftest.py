@@ -13,9 +13,9 @@ from tests.world import CALLBACK, AddSite, GetPhone, LogIn, Phone, Site
 from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services
+from wxauth.server.keys.keyring import RsaKey
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import store_keys
-from wxauth.server.keys.rsa_keys import RsaKey
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import Waits, build_services
-from wxauth.tokens.issuer import TokenIssuer
+from wxauth.tokens.keys import TokenIssuer
 
 CONSOLE = "https://auth.test/admin/"
 ASKED = {"client_id": "wxauth-admin", "redirect_uri": CONSOLE, "scope": "wxauth:admin"}

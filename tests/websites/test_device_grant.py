@@ -42,7 +42,7 @@ from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 from wxauth.server.users.merging import link_unionid
-from wxauth.tokens.issuer import TokenIssuer
+from wxauth.tokens.keys import TokenIssuer
 
 
 async def tokens_of(site: Site, phone: Phone, **form: str) -> dict[str, Any]:

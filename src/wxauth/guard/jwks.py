@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from wxauth.errors import KeysUnavailable
+from wxauth.texts import is_loopback, is_secure
 from wxauth.tokens.keys import VerificationKey, verification_keys
-from wxauth.urls import is_loopback, is_secure
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 UNKNOWN_KEY_PAUSE: Final = 10.0

@@ -1,11 +1,13 @@
-"""Keys for ES256 (RFC 7517), built once: private keys for signing, public keys for verification."""
+"""Keys for ES256 (RFC 7517), built once, private ones for signing, public ones for verification; and signed tokens."""
 
+import os
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol, Self
+from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -17,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jose import jwk
 from jose.exceptions import JOSEError
 
-from wxauth.json_text import to_json
+from wxauth.texts import to_json
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE
 
 _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -133,3 +135,67 @@ class SigningKey:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+class TokenIssuer:
+    """Signs access tokens.
+
+    Args:
+        issuer: `iss`.
+        audience: `aud`.
+        encode: Writes the claims as JSON. The service has pydantic-core's, which takes 2 µs, the default 8.
+    """
+
+    def __init__(self, *, issuer: str, audience: str, encode: Callable[[Any], bytes] = to_json) -> None:
+        self.issuer = issuer
+        self.audience = audience
+        self._encode = encode
+
+    def issue(
+        self,
+        key: SigningKey,
+        *,
+        user_id: UUID,
+        session_id: UUID,
+        app_id: str,
+        openid: str,
+        roles: Sequence[str],
+        now: int,
+        expires_in: int,
+        external_id: str | None = None,
+        client_id: str | None = None,
+        scope: str = "",
+        added: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Sign an access token. `now` is in epoch seconds, `expires_in` in seconds.
+
+        In a website's token, `client_id` is the site, `app_id` the mini-program, and `scope` the scopes granted,
+        separated by spaces. Without it, the claim `client_id` is `app_id`. `added` are more claims of other names.
+        """
+        claims: dict[str, Any] = {
+            "iss": self.issuer,
+            "sub": str(user_id),
+            "aud": self.audience,
+            "exp": now + expires_in,
+            "iat": now,
+            "jti": os.urandom(16).hex(),
+            "client_id": app_id,
+            "sid": str(session_id),
+            "openid": openid,
+        }
+        if client_id is not None:
+            claims |= {"client_id": client_id, "app_id": app_id, "scope": scope}
+        if roles:
+            claims["roles"] = list(roles)
+        if external_id is not None:
+            claims["external_id"] = external_id
+        if added:
+            claims |= added
+        return sign(key.signer, key.header, self._encode(claims))
+
+
+def sign(signer: Any, header: bytes, payload: bytes) -> str:
+    """A compact JWS (RFC 7515, section 3.1). `signer` is python-jose's key object, `header` is in base64url already."""
+    signing_input = header + b"." + base64url(payload)
+    signature: bytes = signer.sign(signing_input)
+    return (signing_input + b"." + base64url(signature)).decode()

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeGuard, cast
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, TokenExpired
-from wxauth.json_text import has_too_many_containers
+from wxauth.texts import has_too_many_containers
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal
 from wxauth.tokens.keys import KeySource, SyncKeySource, VerificationKey
 

@@ -25,10 +25,9 @@ from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.users.bodies import OwnIdentitiesAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep
 from wxauth.server.users.user_rows import identities_of
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, ShownAppId
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, Items, ShownAppId, all_of
 from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, all_of
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 MAX_TITLE: Final = 64

@@ -31,9 +31,8 @@ from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlin
 from wxauth.server.core.models import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.keys.models import StoredSigningKey
+from wxauth.server.keys.models import StoredSigningKey, has_next, keys_for, signing_key_of
 from wxauth.server.keys.rows import published_keys
-from wxauth.server.keys.succession import has_next, keys_for, signing_key_of
 from wxauth.server.login.login_rows import rehearse_login
 from wxauth.tokens.claims import ALGORITHM
 

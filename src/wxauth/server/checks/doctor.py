@@ -37,8 +37,8 @@ from wxauth.server.push.rows import claim_signature
 from wxauth.server.sign_up.hook import HookFailed, make_sign_up_hook
 from wxauth.server.wechat.received import make_handshake
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
+from wxauth.texts import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
-from wxauth.urls import is_loopback, is_secure
 
 _NAME: Final = "issuer"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0

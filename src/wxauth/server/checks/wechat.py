@@ -50,7 +50,7 @@ from wxauth.server.wechat.errcodes import (
 )
 from wxauth.server.wechat.transport import WeChatHttp
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
-from wxauth.urls import is_loopback
+from wxauth.texts import is_loopback
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
 """The time limit of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""

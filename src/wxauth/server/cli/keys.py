@@ -11,8 +11,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, key_ring_of, list_published
-from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.keys.succession import NoSuchKey
+from wxauth.server.keys.models import NoSuchKey, StoredSigningKey
 
 
 @click.group()

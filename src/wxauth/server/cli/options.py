@@ -9,8 +9,7 @@ from uuid import UUID
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from wxauth.server.web.bodies import Time
-from wxauth.server.web.paging import id_in_cursor
+from wxauth.server.web.bodies import Time, id_in_cursor
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

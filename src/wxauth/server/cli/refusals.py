@@ -12,7 +12,7 @@ from wxauth.server.cli.resources import with_database
 from wxauth.server.core.addresses import IpNetwork
 from wxauth.server.login.refusal_rows import RefusalSearch
 from wxauth.server.login.refusals import list_refusals
-from wxauth.server.web.paging import items_of
+from wxauth.server.web.bodies import items_of
 
 
 def _network(_context: click.Context, _parameter: click.Parameter, value: str | None) -> IpNetwork | None:

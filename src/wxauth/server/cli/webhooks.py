@@ -18,7 +18,7 @@ from wxauth.server.events.webhooks import (
     Webhooks,
     WithSecret,
 )
-from wxauth.server.web.paging import items_of
+from wxauth.server.web.bodies import items_of
 
 
 def _webhook_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

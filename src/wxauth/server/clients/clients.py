@@ -31,7 +31,7 @@ from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.core.users import check_claims
-from wxauth.urls import is_secure
+from wxauth.texts import is_secure
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""

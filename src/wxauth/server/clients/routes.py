@@ -15,9 +15,9 @@ from wxauth.server.clients.models import CLIENT_NAME, SITE_SCOPE_NAMES, AddedCli
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.server.web.bodies import Items, all_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, all_of
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]

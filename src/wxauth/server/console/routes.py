@@ -18,7 +18,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing_rows import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of
-from wxauth.server.web.headers import cookie_in
+from wxauth.server.web.edge import cookie_in
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 

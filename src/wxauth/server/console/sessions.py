@@ -30,7 +30,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
-from wxauth.server.keys.issuing import Issuer, TokenSession
+from wxauth.server.keys.keyring import Issuer, TokenSession
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refresh_rows import RefreshRefused, rotate_refresh_token_of_website

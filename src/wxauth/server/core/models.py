@@ -1,4 +1,4 @@
-"""What all tables share, and the table of events. Constraints and triggers refuse invalid rows.
+"""What all tables share, and the tables of events and of sweeps. Constraints and triggers refuse invalid rows.
 
 Also the schema's revision, compared with those that this version knows, without Alembic, to start faster.
 """
@@ -206,3 +206,15 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 def is_of_preview(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
     """Whether this revision is older than all that this version knows: from a version before the first release."""
     return revision is not None and revision < known[-1]
+
+
+class Sweep(SQLModel, table=True):
+    """The progress of a sweep. Any worker may continue it."""
+
+    __tablename__ = "sweeps"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    after: UUID
+    """The id of the last row that was checked."""
+    due_at: datetime = Field(sa_type=TIME)
+    """When the next page is due; after the last page, when the next sweep begins."""

@@ -21,7 +21,7 @@ from wxauth.errors import Title
 from wxauth.server.core.addresses import is_refused
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES, check_claims
-from wxauth.urls import is_secure
+from wxauth.texts import is_secure
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")

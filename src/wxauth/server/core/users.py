@@ -17,10 +17,10 @@ from sqlalchemy import Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.json_text import has_too_many_containers
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import model_of
+from wxauth.texts import has_too_many_containers
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32

@@ -18,10 +18,9 @@ from wxauth.server.clients.service_clients import EventsClientDep
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
 from wxauth.server.events.feed_rows import LAST_POSITION, EventToSend, FeedRow, Place, last_place, read_slice
-from wxauth.server.web.bodies import ShownAppId, ShownEventId, ShownUserId
+from wxauth.server.web.bodies import OrEmpty, ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import OrEmpty
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
 _POSITION_BYTES: Final = 8

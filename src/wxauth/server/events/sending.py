@@ -30,10 +30,8 @@ from wxauth.server.core.receivers import USER_AGENT
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.webhook_rows import LeasedLogout, lease_logout, settle_logout
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.rsa_keys import RsaKey
-from wxauth.tokens.issuer import sign
-from wxauth.tokens.keys import SigningKey, base64url
+from wxauth.server.keys.keyring import KeyRing, RsaKey
+from wxauth.tokens.keys import SigningKey, base64url, sign
 
 LEASE: Final = timedelta(seconds=30)
 """How long a message belongs to the process that leased it. Longer than any attempt."""

@@ -18,10 +18,9 @@ from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
 from wxauth.server.events.webhooks import Webhooks, WithSecret
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.bodies import Time
+from wxauth.server.web.bodies import Items, OrEmpty, PageQuery, Time, all_of, items_of
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, OrEmpty, PageQuery, all_of, items_of
 
 _EXAMPLE_NAME: Final = "orders"
 _EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"

@@ -19,7 +19,7 @@ from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import Answer, new_webhook_secret, shown_secret
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
-from wxauth.server.web.paging import Page
+from wxauth.server.web.bodies import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """How long a former secret also signs, because a sibling's replicas get the new one one by one."""

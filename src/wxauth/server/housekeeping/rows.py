@@ -1,23 +1,61 @@
-"""Sweeps of large tables, one page at a time in the order of ids: sessions, and data with a configurable retention.
+"""Sweeps of large tables, one page at a time in the order of ids, and the metrics that come from the database.
 
 A lap goes through one table. Any worker may sweep the next page. Ids are UUIDv7, so this is the order of logins, and
 needs no additional index. An index on `expires_at`, which every refresh changes, would rule out heap-only updates for
 refreshes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
+from wxauth.server.login.number_rows import OPEN_SESSIONS_PART
 from wxauth.server.sessions.rows import END, START, delete_ended_sessions, end_replaced_sessions
+
+
+class Statistics(SQLModel):
+    """The metrics, by their names without `wxauth_`, and what operators read about them."""
+
+    sessions: int = Field(description="Open sessions; an estimate if there are many.")
+    webhook_oldest_pending_seconds: float = Field(
+        description="Age of the oldest delivery that an enabled webhook has not accepted; 0 if none is pending."
+    )
+    erasures_waiting: int = Field(description="Erased users whose data is not completely removed yet.")
+    sweep_overdue_seconds: float = Field(
+        description="For how long the oldest daily sweep has been overdue; 0 if none is."
+    )
+    signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
+
+
+_STATISTICS: Final = Statement[Statistics](f"""
+SELECT ({OPEN_SESSIONS_PART}) AS sessions,
+       (SELECT count(*) FROM erasures) AS erasures_waiting,
+       extract(epoch FROM greatest(:now - (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
+               SELECT at FROM deliveries d
+                WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
+         WHERE w.is_enabled), interval '0'))::float AS webhook_oldest_pending_seconds,
+       extract(epoch FROM greatest(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
+           ::float AS sweep_overdue_seconds,
+       extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
+                                   WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
+""")  # noqa: S608 - put together from constants
+
+
+async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
+    """The metrics that come from the database."""
+    row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
+    assert row is not None
+    return row
+
 
 _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)

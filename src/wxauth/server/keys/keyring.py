@@ -1,10 +1,16 @@
-"""The service's own keys: stored in PostgreSQL, sealed, and the same in every replica."""
+"""The service's own keys: stored in PostgreSQL, sealed, the same in every replica; and the access tokens they sign."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
+from uuid import UUID
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
+from jose import jwk
 from pydantic import Field
 from pydantic_core import to_json
 from typing_extensions import TypedDict
@@ -16,13 +22,12 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.keys.rows import has_sites, lock_keys, public_half, published_keys, store_keys
-from wxauth.server.keys.rsa_keys import RSA_ALGORITHM, RsaKey, verifier_of
-from wxauth.server.keys.succession import (
+from wxauth.server.core.users import ROLES_SCOPE, ClaimsTemplate, UserInSession
+from wxauth.server.keys.models import (
     Keys,
     KeyState,
     NoSuchKey,
+    StoredSigningKey,
     has_next,
     is_due,
     key_state,
@@ -31,8 +36,64 @@ from wxauth.server.keys.succession import (
     signing_key_of,
     without_key,
 )
+from wxauth.server.keys.rows import has_sites, lock_keys, public_half, published_keys, store_keys
 from wxauth.tokens.claims import ALGORITHM
-from wxauth.tokens.keys import SigningKey, VerificationKey
+from wxauth.tokens.keys import InvalidKey, SigningKey, TokenIssuer, VerificationKey, base64url
+
+RSA_ALGORITHM: Final = "RS256"
+
+_BITS: Final = 2048
+_EXPONENT: Final = 65537
+
+
+class RsaKey:
+    """A private key, with its public half."""
+
+    __slots__ = ("_private_key", "kid", "public_jwk", "signer", "verifier")
+
+    def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
+        self._private_key = private_key
+        self.signer: Any = jwk.construct(private_key, RSA_ALGORITHM)
+        self.verifier: Any = self.signer.public_key()
+        numbers = private_key.public_key().public_numbers()
+        required = {"e": _integer(numbers.e), "kty": "RSA", "n": _integer(numbers.n)}
+        self.kid = base64url(sha256(to_json(required)).digest()).decode()
+        """The thumbprint of the public JWK (RFC 7638)."""
+        self.public_jwk: dict[str, str] = {**required, "alg": RSA_ALGORITHM, "use": "sig", "kid": self.kid}
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key."""
+        return cls(rsa.generate_private_key(_EXPONENT, _BITS))
+
+    @classmethod
+    def from_der(cls, der: bytes) -> Self:
+        """Load a private key from `to_der`, and from nowhere else: the key's numbers are not checked.
+
+        The check would block the event loop for 30 ms. The seal proves that the key is our own.
+        """
+        private_key = load_der_private_key(der, password=None, unsafe_skip_rsa_key_validation=True)
+        if not isinstance(private_key, rsa.RSAPrivateKey):
+            raise InvalidKey("not an RSA private key")
+        return cls(private_key)
+
+    def to_der(self) -> bytes:
+        """The private key as PKCS#8. It must be sealed before it is stored."""
+        return self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+    def __repr__(self) -> str:
+        return f"<RsaKey {self.kid}>"
+
+
+def verifier_of(public_jwk: dict[str, Any]) -> Any:
+    """The verifier for the signatures of a public key: python-jose's key object."""
+    return jwk.construct(public_jwk, RSA_ALGORITHM)
+
+
+def _integer(number: int) -> str:
+    """An integer as in RFC 7518, section 6.3.1."""
+    return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big")).decode()
+
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored keys."""
@@ -343,3 +404,63 @@ def key_ring_of(
     """The keys that sign access tokens and id_tokens."""
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
     return KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSession:
+    """The session that an access token belongs to."""
+
+    id: UUID
+    left: int
+    """Seconds until it ends."""
+    client_id: str | None = None
+    """The website; None for a session in an app."""
+    scope: str = ""
+    """The scopes of a website's token, separated by spaces."""
+    claims: ClaimsTemplate | None = None
+    """What is added to the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A signed access token."""
+
+    value: str = field(repr=False)
+    expires_in: int
+    """Seconds."""
+
+
+class Issuer:
+    """Issues access tokens: signed by the key in use, valid no longer than their session."""
+
+    def __init__(self, settings: Settings, keys: KeyRing) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
+
+    def ensure_ready(self, now: datetime) -> None:
+        """Check that there is a key, before a code or a refresh token is used up."""
+        self._keys.signing_key(now)
+
+    def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
+        """Sign an access token. A website's contains the roles only with the scope `roles`.
+
+        Raises: StorageUnavailable, if no key has been read yet.
+        """
+        expires_in = self._settings.access_token_lifetime(session_lifetime=session.left)
+        sees_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
+        value = self._tokens.issue(
+            self._keys.signing_key(now),
+            user_id=user.id,
+            session_id=session.id,
+            app_id=user.app_id,
+            openid=user.openid,
+            roles=user.roles if sees_roles else (),
+            now=int(now.timestamp()),
+            expires_in=expires_in,
+            external_id=user.external_id,
+            client_id=session.client_id,
+            scope=session.scope,
+            added=None if session.claims is None else session.claims.filled(user, sees_roles=sees_roles),
+        )
+        return AccessToken(value, expires_in)

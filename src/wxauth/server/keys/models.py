@@ -1,7 +1,9 @@
-"""The model of signing keys, and their table."""
+"""Signing keys: their table, and their life cycle: which one signs, which is next, when a former one retires."""
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -40,3 +42,120 @@ class SigningKeyRow(StoredSigningKey, table=True):
         CheckConstraint("alg IN ('ES256', 'RS256')", name="alg"),
         CheckConstraint("retires_at > activates_at", name="retires_at"),
     )
+
+
+JWKS_MAX_AGE: Final = 300
+"""Seconds for which other services and caches may keep the published keys."""
+LONGEST_TOKEN_TTL: Final = 86400
+"""The longest `ACCESS_TOKEN_TTL` allowed, in seconds: another replica, or this one before a restart, may have it."""
+
+# Every worker sees a change within 15 s, and every cache within JWKS_MAX_AGE after that. Clocks of replicas and other
+# services may differ by 30 s. The rest is a reserve.
+_UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
+SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
+"""How long a new key is published before it signs."""
+RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
+"""How long a key is published after its successor has begun to sign."""
+_WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
+"""A key that signs later than this was made by a clock ahead of ours. It does not count as the next key."""
+
+Keys = Sequence[StoredSigningKey]
+"""All published keys of an algorithm, the oldest first."""
+MakeKey = Callable[[datetime], StoredSigningKey]
+"""Makes a key that signs from this time on."""
+
+
+class NoSuchKey(Exception):
+    """No published key has this id."""
+
+
+class KeyState(StrEnum):
+    """The state of a published key."""
+
+    NEXT = "next"
+    SIGNING = "signing"
+    FORMER = "former"
+
+
+def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
+    """The keys of an algorithm."""
+    return [key for key in published if key.alg == alg]
+
+
+def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
+    """The key that signs now: the newest active one."""
+    for key in reversed(keys):
+        if key.activates_at <= now:
+            break
+    return key  # the oldest if none is active, which happens if a clock ahead of ours made it
+
+
+def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
+    """The present state of one of these keys."""
+    if key is signing_key_of(keys, now):
+        return KeyState.SIGNING
+    return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
+
+
+def has_next(keys: Keys, now: datetime) -> bool:
+    """Whether a key is published that will begin to sign within minutes."""
+    return bool(keys) and now < keys[-1].activates_at <= now + _WAITS_AT_MOST
+
+
+def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
+    """Whether another key must be made, because the signing key has reached `max_age`, or there is no key."""
+    if not keys:
+        return True
+    # `abs`, because a key dated `max_age` ahead of our clock has no age that we can trust, and is rotated, too.
+    return not has_next(keys, now) and abs(now - signing_key_of(keys, now).created_at) >= max_age
+
+
+def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
+    """The keys with a next one added. If a clock ahead of ours made the last key, that one gets new dates instead."""
+    if not keys:
+        return [make(now)]
+    current = signing_key_of(keys, now)
+    ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
+    *others, last = (_activating_at(key, now) if key.kid in ahead else key for key in keys)
+    if others and last.kid in ahead:
+        return _with_successor(others, _activating_at(last, now + SIGNS_AFTER), until_then=current)
+    return _with_successor([*others, last], make(now + SIGNS_AFTER), until_then=current)
+
+
+def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
+    """The keys without this one.
+
+    If it was the signing key, the next key, or a new one, signs at once. If it was the next key, a new one replaces it.
+
+    Raises: NoSuchKey.
+    """
+    withdrawn = next((key for key in keys if key.kid == kid), None)
+    if withdrawn is None:
+        raise NoSuchKey(kid)
+    others = [key for key in keys if key is not withdrawn]
+    match key_state(withdrawn, keys, now):
+        case KeyState.SIGNING:
+            if not others or others[-1].activates_at <= now:
+                return _with_successor(others, make(now))
+            *former, successor = (_activating_at(key, now) if key.activates_at > now else key for key in others)
+            return _with_successor(former, successor)
+        case KeyState.NEXT if not has_next(others, now):
+            return rotated(others, make, now=now)
+    return others
+
+
+def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
+    """The keys and a successor. The keys retire when all tokens that they have signed have expired."""
+    retires_at = successor.activates_at + RETIRES_AFTER
+
+    def retiring(key: StoredSigningKey) -> StoredSigningKey:
+        goes_earlier = key.retires_at is not None and key.retires_at <= retires_at
+        is_last_to_sign = until_then is not None and key.kid == until_then.kid
+        return key if goes_earlier and not is_last_to_sign else key.model_copy(update={"retires_at": retires_at})
+
+    return [*map(retiring, keys), successor]
+
+
+def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
+    dates = {"created_at": min(key.created_at, activates_at), "activates_at": activates_at, "retires_at": None}
+    return key.model_copy(update=dates)

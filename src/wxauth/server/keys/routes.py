@@ -13,11 +13,11 @@ from typing_extensions import TypedDict
 from wxauth.errors import KeysUnavailable, NotFound, Title
 from wxauth.server.core.logs import get_logger
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
-from wxauth.server.keys.succession import JWKS_MAX_AGE, NoSuchKey
+from wxauth.server.keys.models import JWKS_MAX_AGE, NoSuchKey
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.headers import cacheable_response
+from wxauth.server.web.edge import cacheable_response
 
 router = Router("keys")
 admin_router = Router("admin")

@@ -31,7 +31,7 @@ from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserFields, UserInSession
-from wxauth.server.keys.issuing import Issuer, TokenSession
+from wxauth.server.keys.keyring import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import Asked, Entering
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token

@@ -21,7 +21,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.services import part
 from wxauth.server.login.models import Refusal
 from wxauth.server.login.refusal_rows import RefusalSearch, find_refusals, store_refusals
-from wxauth.server.web.paging import Page
+from wxauth.server.web.bodies import Page
 
 STORE_PAUSE_SECONDS: Final = 1.0
 """Seconds between two stores."""

@@ -22,10 +22,9 @@ from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.callers import AdministratorDep, StaffDep
 from wxauth.server.users.staff_rows import Read
-from wxauth.server.web.bodies import TEXT, Network, Time
+from wxauth.server.web.bodies import TEXT, Items, Network, OrEmpty, PageQuery, Time, all_of, items_of
 from wxauth.server.web.dependencies import DatabaseDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, OrEmpty, PageQuery, all_of, items_of
 
 router = Router("admin")
 

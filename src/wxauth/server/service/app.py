@@ -54,10 +54,9 @@ from wxauth.server.login.refusals import Refusals
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
-from wxauth.server.service import probes
-from wxauth.server.service.probes import is_migrated
-from wxauth.server.service.prometheus import PrometheusMetrics
-from wxauth.server.service.tracing import Tracing
+from wxauth.server.service import routes as service_routes
+from wxauth.server.service.build import Tracing
+from wxauth.server.service.routes import PrometheusMetrics, is_migrated
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import wechat_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
@@ -66,8 +65,7 @@ from wxauth.server.web.answers import Problem
 from wxauth.server.web.dependencies import Deprecations
 from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
 from wxauth.server.web.docs import add_docs
-from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
-from wxauth.server.web.proxies import BehindProxies
+from wxauth.server.web.edge import PROBLEM_KEY, BehindProxies, Edge, UnderPath
 from wxauth.server.websites import button_routes, oauth_routes, page_routes, scan_routes
 from wxauth.server.websites.oauth_routes import SiteCors
 
@@ -97,7 +95,7 @@ _ROUTERS: Final = (
     check_routes.router,
     key_routes.router,
     oauth_routes.metadata_router,
-    probes.router,
+    service_routes.router,
     sibling_routes.router,
     wechat_routes.router,
     client_routes.router,

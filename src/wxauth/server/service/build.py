@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
+from starlette.types import ASGIApp
 
 from wxauth.server.apps import registry
 from wxauth.server.apps.registry import Apps
@@ -26,8 +27,7 @@ from wxauth.server.events.sending import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys import keyring
-from wxauth.server.keys.issuing import Issuer
-from wxauth.server.keys.keyring import KeyRing, key_ring_of
+from wxauth.server.keys.keyring import Issuer, KeyRing, key_ring_of
 from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
@@ -42,9 +42,7 @@ from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.push import receiving
 from wxauth.server.push.forwarding import PushForwarding, checked_transport
 from wxauth.server.push.receiving import PushedMessages
-from wxauth.server.service.probes import Readiness
-from wxauth.server.service.prometheus import PrometheusMetrics
-from wxauth.server.service.tracing import Tracing
+from wxauth.server.service.routes import PrometheusMetrics, Readiness
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users import staff_rows
@@ -57,6 +55,25 @@ from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport, WeChatHttp
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
+
+
+class Tracing:
+    """Makes the parts of the service without traces."""
+
+    def app(self, app: ASGIApp) -> ASGIApp:
+        """The app as it is to be served."""
+        return app
+
+    def database(self, url: str, *, deadlines: Deadlines) -> Database:
+        """The database at this URL."""
+        return Database(url, deadlines=deadlines)
+
+    def wechat(self, http: httpx.AsyncClient, **options: Any) -> WeChat:
+        """A WeChat client. `options` are those of `WeChat`."""
+        return WeChat(http, **options)
+
+    async def aclose(self) -> None:
+        """Send the spans that have not been sent yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

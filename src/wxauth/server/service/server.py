@@ -24,15 +24,19 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
-from wxauth.server.pictures.routes import UPLOAD_PATH
+from wxauth.server.pictures.routes import UPLOAD_PATH, UPLOAD_TIMEOUT_SECONDS
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing
-from wxauth.server.service.probes import Readiness, is_migrated
-from wxauth.server.service.prometheus import count_as_a_worker, delete_shared_folder, shared_by_workers
+from wxauth.server.service.routes import (
+    Readiness,
+    count_as_a_worker,
+    delete_shared_folder,
+    is_migrated,
+    shared_by_workers,
+)
 from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
 from wxauth.server.web.http_server import Server
-from wxauth.server.web.uploads import UPLOAD_TIMEOUT_SECONDS
 
 PROXY_NOTICE_SECONDS: Final = 2.0
 """How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""

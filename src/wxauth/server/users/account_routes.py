@@ -42,9 +42,9 @@ from wxauth.server.users.consent_rows import (
 )
 from wxauth.server.users.nicknames import Nicknames
 from wxauth.server.users.user_rows import store_profile
+from wxauth.server.web.bodies import Items, Page, all_of, items_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router, ValidatedWith
-from wxauth.server.web.paging import Items, Page, all_of, items_of
 
 router = Router("me")
 log = get_logger()

@@ -37,7 +37,7 @@ from wxauth.server.users.standing_rows import (
     locked_user,
 )
 from wxauth.server.users.user_rows import clear_fields
-from wxauth.server.web.paging import Page, cursor_at
+from wxauth.server.web.bodies import Page, cursor_at
 
 LISTED: Final = 100
 """How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that

@@ -39,12 +39,17 @@ from wxauth.server.users.staff_rows import Glimpse, ListedLogin, LoginSearch, Re
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.bodies import (
     TEXT,
+    Items,
     Network,
+    OrEmpty,
+    Page,
+    PageQuery,
     Time,
+    cursor_at,
+    items_of,
 )
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import Items, OrEmpty, Page, PageQuery, cursor_at, items_of
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 

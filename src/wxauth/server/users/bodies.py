@@ -31,16 +31,21 @@ from wxauth.server.users.search_rows import IdentityJson, ListedUser
 from wxauth.server.web.bodies import (
     EXAMPLE_APP_ID,
     EXAMPLE_OPENID,
+    MAX_PAGE_SIZE,
     TEXT,
+    NextCursor,
     OnlyNull,
+    OrEmpty,
+    Page,
+    PageQuery,
     ShownAppId,
     ShownNickname,
     ShownOpenid,
     ShownPictureUrl,
     ShownUserId,
     Time,
+    TimedPageQuery,
 )
-from wxauth.server.web.paging import MAX_PAGE_SIZE, NextCursor, OrEmpty, Page, PageQuery, TimedPageQuery
 
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 

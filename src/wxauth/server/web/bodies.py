@@ -1,12 +1,26 @@
-"""Types and examples that the bodies and parameters of all rooms share."""
+"""What the bodies and parameters of all rooms share: types, examples, and the pages of lists with their cursors."""
 
 import re
-from datetime import UTC, datetime
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticUseDefault
 
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
@@ -68,3 +82,151 @@ ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
 ShownEventId = Annotated[UUID, Field(examples=["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"])]
 """The fields of answers, with examples that always show the same people, apps and sessions."""
+
+
+PAGE_SIZE: Final = 50
+MAX_PAGE_SIZE: Final = 200
+
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
+_TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+_FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
+
+NextCursor = Annotated[
+    str | None,
+    Field(description="`cursor` for the next page, null after the last.", examples=["AZM8Xo8afD6bHS9qTowNFw"]),
+]
+
+
+class HasId(Protocol):
+    """A row of a list."""
+
+    @property
+    def id(self) -> UUID:
+        """Its id, a UUIDv7."""
+
+
+Row = TypeVar("Row")
+RowWithId = TypeVar("RowWithId", bound=HasId)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """Some rows of a list, and the cursor for the next page."""
+
+    items: Sequence[Row]
+    next_cursor: str | None
+    is_incomplete: bool = False
+    """Whether the search stopped before the page was full: `next_cursor` continues it."""
+
+    @classmethod
+    def of(cls: "type[Page[RowWithId]]", rows: Sequence[RowWithId], limit: int) -> "Page[RowWithId]":
+        """Make a page of rows that were queried with `limit + 1`: one row too many means that there is a next page."""
+        return cls._of(rows, limit, lambda last: cursor_at(last.id))
+
+    @classmethod
+    def by_time(cls, rows: Sequence[Row], limit: int, place: Callable[[Row], tuple[datetime, UUID]]) -> Self:
+        """As `of`, in a list that is sorted by time and id: the place of a row."""
+        return cls._of(rows, limit, lambda last: timed_cursor(*place(last)))
+
+    @classmethod
+    def _of(cls, rows: Sequence[Row], limit: int, cursor: Callable[[Row], str]) -> Self:
+        items = rows[:limit]
+        is_last = len(rows) <= limit
+        return cls(items, None if is_last else cursor(items[-1]))
+
+
+def cursor_at(row_id: UUID) -> str:
+    """The cursor for the rows after this one."""
+    return urlsafe_b64encode(row_id.bytes).rstrip(b"=").decode()
+
+
+def id_in_cursor(cursor: str) -> UUID:
+    """The id in a cursor, which is that of the last row before the page. Raises: ValueError."""
+    if not _CURSOR.fullmatch(cursor):
+        raise ValueError("Not a next_cursor of this list")
+    return UUID(bytes=urlsafe_b64decode(cursor + "=="))
+
+
+def timed_cursor(at: datetime, row_id: UUID) -> str:
+    """The cursor for the rows after this one, in a list that is sorted by time and id."""
+    microseconds = (at - _FIRST_TIME) // timedelta(microseconds=1)
+    return urlsafe_b64encode(microseconds.to_bytes(8, "big") + row_id.bytes).decode()
+
+
+def _place_in(cursor: str) -> tuple[datetime, UUID]:
+    raw = urlsafe_b64decode(cursor)
+    return _FIRST_TIME + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:])
+
+
+def _is_timed_cursor(cursor: str) -> str:
+    try:
+        if not _TIMED_CURSOR.fullmatch(cursor):
+            raise ValueError
+        _place_in(cursor)
+    except (ValueError, OverflowError):
+        raise ValueError("Not a next_cursor of this list") from None
+    return cursor
+
+
+class _OrEmpty:
+    """Documents that a parameter may be the empty string, which means the same as absent."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        given = handler(schema)
+        if "anyOf" in given:
+            return {**given, "anyOf": [*given["anyOf"], {"const": ""}]}
+        return {"anyOf": [given, {"const": ""}]}
+
+
+OrEmpty: Final = _OrEmpty()
+
+
+class Items(BaseModel, Generic[Row]):
+    """Some rows of a list."""
+
+    items: list[Row]
+    next_cursor: NextCursor
+
+
+def items_of(page: Page[Row]) -> Items[Row]:
+    """The answer with the rows of a page."""
+    return Items.model_construct(items=list(page.items), next_cursor=page.next_cursor)
+
+
+def all_of(rows: Iterable[Row]) -> Items[Row]:
+    """The answer with all rows of a short list."""
+    return Items.model_construct(items=list(rows), next_cursor=None)
+
+
+class PageQuery(BaseModel):
+    """The page of a list to answer. An empty parameter means the same as an absent one."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = PAGE_SIZE
+    cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
+        default=None, description="The `next_cursor` of the previous page."
+    )
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What the rows of the list must have."""
+        return {name: value for name, value in self if name not in PageQuery.model_fields}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        if value == "":
+            raise PydanticUseDefault
+        return value
+
+
+class TimedPageQuery(PageQuery):
+    """The page of a list that is sorted by time and id."""
+
+    cursor: Annotated[str | None, AfterValidator(_is_timed_cursor)] = Field(  # type: ignore[assignment]  # another type
+        default=None, description="The `next_cursor` of the previous page."
+    )
+
+    @property
+    def after(self) -> tuple[datetime, UUID] | None:
+        """Time and id of the last row before the page."""
+        return None if self.cursor is None else _place_in(self.cursor)

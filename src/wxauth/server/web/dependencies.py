@@ -4,12 +4,18 @@ Those of core have a dependency here, those of other rooms one made by `provide`
 `app.dependency_overrides[database] = ...`, `app.dependency_overrides[provide(KeyRing)] = ...`.
 """
 
-from collections.abc import Awaitable, Callable
-from functools import cache
-from typing import Annotated, Final, TypeVar
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import cache, partial
+from operator import itemgetter
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from fastapi import Depends
-from starlette.requests import HTTPConnection
+from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from starlette.requests import HTTPConnection, Request
 
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -17,6 +23,7 @@ from wxauth.server.core.logs import OncePerDay, get_logger
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.setting_types import Deprecation
 from wxauth.server.core.settings import Settings
+from wxauth.server.web.answers import Entails
 from wxauth.tokens.verifier import Verifier
 
 log = get_logger()
@@ -101,3 +108,180 @@ def deprecated(it: Deprecation) -> Callable[[HTTPConnection, Services], Awaitabl
         note_deprecated(connection, services, it)
 
     return note
+
+
+Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
+"""An app's `dependency_overrides`."""
+
+_REQUEST: Final = 0
+_STACK: Final = 1
+_IGNORED: Final = (
+    "path_params",
+    "query_params",
+    "header_params",
+    "cookie_params",
+    "body_params",
+    "websocket_param_name",
+    "response_param_name",
+    "background_tasks_param_name",
+    "security_scopes_param_name",
+)
+"""What FastAPI would give a dependency, and a plan does not: `Dependant`'s names."""
+
+
+class Argument(NamedTuple):
+    """A parameter of an endpoint that is no dependency: how it gets its value, and what it adds to the documentation.
+
+    Attributes:
+        read: Takes the request and, if there is one, the value of the context.
+        entails: What it adds to the documentation.
+        context: A dependency whose value `read` also takes.
+    """
+
+    read: Callable[..., Awaitable[Any]]
+    entails: Entails
+    context: Callable[..., Any] | None = None
+
+
+class _Call(NamedTuple):
+    """One call of a plan, which takes values of earlier ones.
+
+    Most take one value. Passing that as it is, and not by a tuple, halves what a plan adds to its calls.
+
+    Attributes:
+        place: Where the only value is.
+        pick: Picks the values, if there is not one; else None.
+    """
+
+    call: Callable[..., Awaitable[Any]]
+    place: int
+    pick: Callable[[Sequence[Any]], tuple[Any, ...]] | None
+
+
+class Plan:
+    """The calls of an endpoint in their order: its parameters from left to right, each after those that it takes.
+
+    A dependency is called once for each request, unless it is declared with `use_cache=False`. It takes the request and
+    other dependencies. As in FastAPI, one that is no coroutine runs in a thread. What follows a `yield` runs before the
+    answer is sent, as with `scope="function"` there: a slow reader holds nothing.
+
+    Args:
+        dependant: FastAPI's graph of the endpoint.
+        arguments: The endpoint's other parameters.
+        overrides: Dependencies to call in place of others.
+
+    Raises: TypeError, for a dependency that takes anything else.
+    """
+
+    def __init__(
+        self, dependant: Dependant, arguments: Mapping[str, Argument], overrides: Overrides | None = None
+    ) -> None:
+        assert dependant.call is not None
+        self.yields = False
+        """Whether anything follows the calls. Then `run` needs a stack, and its caller closes that."""
+        self._path = dependant.path or ""
+        self._overrides = overrides or {}
+        self._calls: list[_Call] = []
+        self._places: dict[Callable[..., Any], int] = {}
+        dependencies = {each.name: each for each in dependant.dependencies}
+        takes = {}
+        for name in inspect.signature(dependant.call).parameters:
+            if name in arguments:
+                takes[name] = self._add_argument(arguments[name])
+            else:
+                takes[name] = self._add_dependency(dependencies[name])
+        self._add(*_by_place(dependant.call, takes))
+        self._plan = tuple(self._calls)
+
+    async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
+        """Call everything, and return what the endpoint returns."""
+        values: list[Any] = [request, stack]
+        for call, place, pick in self._plan:
+            values.append(await (call(values[place]) if pick is None else call(*pick(values))))
+        return values[-1]
+
+    def _add_argument(self, argument: Argument) -> int:
+        if argument.context is None:
+            return self._add(argument.read, (_REQUEST,))
+        context = self._add_dependency(get_dependant(path=self._path, call=argument.context))
+        return self._add(argument.read, (_REQUEST, context))
+
+    def _add_dependency(self, dependant: Dependant) -> int:
+        assert dependant.call is not None
+        if dependant.use_cache and dependant.call in self._places:
+            return self._places[dependant.call]
+        used = dependant
+        if dependant.call in self._overrides:
+            used = get_dependant(path=self._path, call=self._overrides[dependant.call])
+        assert used.call is not None
+        for what in _IGNORED:
+            if getattr(used, what):
+                raise TypeError(f"{used.call} takes {what}: on a direct route it takes the request and dependencies")
+        takes = {each.name or "": self._add_dependency(each) for each in used.dependencies}
+        requests = (used.request_param_name, used.http_connection_param_name)
+        takes |= {name: _REQUEST for name in requests if name is not None}
+        place = self._add_called(used.call, takes)
+        self._places.setdefault(dependant.call, place)
+        return place
+
+    def _add_called(self, call: Callable[..., Any], takes: dict[str, int]) -> int:
+        function = _function_of(call)
+        make, places = _by_place(call, takes)
+        if inspect.isasyncgenfunction(function):
+            return self._add_yielding(asynccontextmanager(make), places)
+        if inspect.isgeneratorfunction(function):
+            open_it = contextmanager(make)
+            return self._add_yielding(lambda *values: contextmanager_in_threadpool(open_it(*values)), places)
+        if inspect.iscoroutinefunction(function):
+            return self._add(make, places)
+        return self._add(partial(run_in_threadpool, make), places)
+
+    def _add_yielding(self, make: Callable[..., Any], places: tuple[int, ...]) -> int:
+        async def enter(stack: AsyncExitStack, *values: Any) -> Any:
+            return await stack.enter_async_context(make(*values))
+
+        self.yields = True
+        return self._add(enter, (_STACK, *places))
+
+    def _add(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
+        if len(places) == 1:
+            self._calls.append(_Call(call, places[0], None))
+        else:
+            self._calls.append(_Call(call, 0, itemgetter(*places) if places else lambda _: ()))
+        return _STACK + len(self._calls)
+
+
+def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """The call with its values in the order of its parameters, which costs half as much as by name."""
+    parameters = inspect.signature(call).parameters
+    if parameters.keys() == takes.keys() and all(it.kind is not it.KEYWORD_ONLY for it in parameters.values()):
+        return call, tuple(takes[name] for name in parameters)
+    names = tuple(takes)
+    return lambda *values: call(**dict(zip(names, values, strict=True))), tuple(takes.values())
+
+
+def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
+    """What the parameters of an endpoint add to its documentation, each before the dependencies that it takes."""
+    assert dependant.call is not None
+    hints = get_type_hints(_function_of(dependant.call), include_extras=True)
+    dependencies = {each.name: each for each in dependant.dependencies}
+    for name in inspect.signature(dependant.call).parameters:
+        if name in arguments:
+            yield arguments[name].entails
+        elif name in dependencies:
+            yield from (each for each in metadata_of(hints.get(name)) if isinstance(each, Entails))
+            yield from entailed_by(dependencies[name], {})
+
+
+def metadata_of(hint: Any) -> tuple[Any, ...]:
+    """What stands in `Annotated` after the type."""
+    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
+def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that is called: that of a class is `__init__`, that of an object with `__call__` is that."""
+    while isinstance(call, partial):
+        call = call.func
+    if inspect.isclass(call):
+        return call.__init__
+    return call if inspect.isroutine(call) else type(call).__call__

@@ -36,9 +36,8 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge, Title, WxAuthError
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
-from wxauth.server.web.dependencies import provide
+from wxauth.server.web.dependencies import Argument, Plan, entailed_by, metadata_of, provide
 from wxauth.server.web.edge import CONTROL_CHARACTERS
-from wxauth.server.web.injection import Argument, Plan, entailed_by, metadata_of
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")

@@ -29,8 +29,7 @@ from wxauth.server.users.callers import DeviceDep, TurnsDep
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import PROBLEM_KEY
-from wxauth.server.web.headers import cookie_in
+from wxauth.server.web.edge import PROBLEM_KEY, cookie_in
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
     BrowserCookies,

@@ -15,7 +15,7 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep, TurnsDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.headers import cacheable_response, cookie_in
+from wxauth.server.web.edge import cacheable_response, cookie_in
 from wxauth.server.websites.authorizations import FORM_POST_PATH, may_answer
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,

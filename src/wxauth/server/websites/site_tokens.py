@@ -21,8 +21,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.issuing import Issuer, TokenSession
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.keyring import Issuer, KeyRing, TokenSession
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website

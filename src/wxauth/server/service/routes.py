@@ -1,4 +1,7 @@
-"""The metrics in Prometheus's format. With several workers, they are the sums of all workers' counts."""
+"""`/livez`, `/readyz` and `/metrics`, for operators: whether this process can serve, and what all workers count.
+
+The database is asked at most once a second, regardless of the number of probes.
+"""
 
 import asyncio
 import os
@@ -11,9 +14,12 @@ from dataclasses import field
 from datetime import datetime, timedelta
 from itertools import count, product
 from pathlib import Path
-from typing import Final
+from time import monotonic
+from typing import Annotated, Any, Final
 
-from prometheus_client import CollectorRegistry, generate_latest, values
+from fastapi import Depends
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest, values
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -21,15 +27,21 @@ from prometheus_client.registry import Collector
 from starlette.routing import Route
 
 from wxauth import __version__
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock, DatabaseClock
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, DatabaseUrlRefused, troubles
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
+from wxauth.server.core.models import current_revision, is_schema_usable
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import InvalidSettings
+from wxauth.server.housekeeping.rows import Statistics, statistics
+from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.login.login_rows import rehearse_login
 from wxauth.server.login.routes import LOGINS, OUTCOMES
-from wxauth.server.service.statistics_rows import Statistics, statistics
+from wxauth.server.web.dependencies import provide
+from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import REQUESTS
 
 if sys.platform != "win32":
@@ -193,3 +205,187 @@ def _processes() -> dict[str, int]:
         return {"0": os.getpid()}
     numbered = {path.stem: path.read_text() for path in Path(os.environ[_FOLDER]).glob("*.lock")}
     return {"supervisor": os.getppid(), **{number: int(pid) for number, pid in sorted(numbered.items()) if pid}}
+
+
+MAX_AGE: Final = timedelta(seconds=1)
+"""How long the database's last answer is reused."""
+
+REHEARSED_FOR: Final = timedelta(seconds=30)
+"""How long a rehearsed login counts. One that failed is repeated with the next look at the database."""
+
+OK: Final = "ok"
+_REFUSED: Final = "refused by the database: see 'wxauth check'"
+
+log = get_logger()
+
+
+async def is_migrated(database: Database) -> bool:
+    """Whether the database answers and has a schema. If not, that and the remedy are logged at intervals.
+
+    Raises: DatabaseUrlRefused.
+    """
+    try:
+        if await current_revision(database) is not None:
+            return True
+    except DatabaseUrlRefused:
+        raise
+    except StorageUnavailable as exc:
+        troubles.note(exc)
+        return False
+    if troubles.is_due(monotonic()):
+        log.warning(
+            "schema_missing",
+            what_to_do="run 'wxauth migrate'",
+            consequence="not ready until it is there",
+        )
+    return False
+
+
+def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
+    """Whether this was less than so long ago, by a clock that may have been set back."""
+    return at is not None and abs(now - at) < age
+
+
+@part
+class Readiness:
+    """The answers of `/readyz`.
+
+    Args:
+        database: Checked for a connection, a usable schema, and whether it takes a login, which is rolled back.
+        keys: Checked for a signing key.
+        clock: The time.
+    """
+
+    database: Database
+    keys: KeyRing
+    clock: Clock
+    _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
+    _checked_at: datetime | None = field(init=False, default=None)
+    _is_leaving: bool = field(init=False, default=False)
+    _rehearsal: asyncio.Task[None] | None = field(init=False, default=None)
+    _rehearsed_at: datetime | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._login = OK
+
+    def leave(self) -> None:
+        """From now on, report that this process is ending, so that it gets no new requests."""
+        self._is_leaving = True
+
+    async def checks(self) -> dict[str, str]:
+        """The state of each part by name: `OK`, or what is wrong with it."""
+        if self._is_leaving:
+            return {"process": "is ending"}
+        return {**await self._of_database(), "signing_key": OK if self.keys.is_ready else "not read yet"}
+
+    async def _of_database(self) -> Mapping[str, str]:
+        now = self.clock()
+        if self._check is None or (self._check.done() and not is_younger(self._checked_at, MAX_AGE, now)):
+            self._checked_at = now
+            self._check = asyncio.create_task(self._check_database(), name="readiness")
+        return await asyncio.shield(self._check)
+
+    async def _check_database(self) -> Mapping[str, str]:
+        try:
+            is_usable = await is_schema_usable(self.database)
+        except StorageUnavailable:
+            return {"database": "does not answer", "schema": "unknown"}
+        if not is_usable:
+            return {"database": OK, "schema": "behind: run 'wxauth migrate'"}
+        return {"database": OK, "schema": OK, "login": await self._of_login()}
+
+    async def _of_login(self) -> str:
+        """Whether the database takes a login. Probes wait for the first rehearsal only: later ones may meet a lock."""
+        now = self.clock()
+        is_first = self._rehearsal is None
+        is_running = self._rehearsal is not None and not self._rehearsal.done()
+        if not is_running and not (self._login == OK and is_younger(self._rehearsed_at, REHEARSED_FOR, now)):
+            self._rehearsed_at = now
+            self._rehearsal = asyncio.create_task(self._rehearse(now), name="rehearsal")
+            if is_first or self._login != OK:
+                await self._rehearsal
+        return self._login
+
+    async def _rehearse(self, now: datetime) -> None:
+        try:
+            reason = await rehearse_login(self.database, now=now)
+        except StorageUnavailable:  # it says nothing about the next login
+            return
+        if reason is not None and self._login == OK:
+            log.error("login_refused_by_database", reason=reason, consequence="not ready until it is possible")
+        self._login = OK if reason is None else _REFUSED
+
+
+router = Router("operations")
+
+ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
+PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMetrics))]
+
+_EXAMPLE_READY: dict[str, Any] = {
+    "status": "ready",
+    "checks": {"database": "ok", "schema": "ok", "login": "ok", "signing_key": "ok"},
+}
+_EXAMPLE_NOT_READY: dict[str, Any] = {
+    "status": "unavailable",
+    "checks": {"database": "ok", "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
+}
+_EXAMPLE_METRICS = """\
+# HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
+# TYPE wxauth_logins_total counter
+wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="",outcome="ok"} 1927.0
+wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid_code"} 3.0
+"""
+
+
+@router.get(
+    "/livez",
+    response_model=dict[str, str],
+    summary=Title("Liveness", "存活检查"),
+    operation_id="is_alive",
+    responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
+)
+async def livez() -> JSONResponse:
+    """The process answers. The database is not checked."""
+    return JSONResponse({"status": "alive"})
+
+
+@router.get(
+    "/readyz",
+    summary=Title("Readiness", "就绪检查"),
+    operation_id="is_ready",
+    responses={
+        200: {"content": {"application/json": {"example": _EXAMPLE_READY}}},
+        503: {
+            "description": "Not able to serve; `checks` says why",
+            "content": {"application/json": {"example": _EXAMPLE_NOT_READY}},
+        },
+    },
+)
+async def readyz(readiness: ReadinessDep) -> JSONResponse:
+    """Whether the database answers, its schema fits this version, it takes a login, and there is a signing key.
+
+    The database is queried at most once a second, and given a login that is rolled back every 30 s. For operators: do
+    not expose it.
+    """
+    checks = await readiness.checks()
+    is_ready = all(state == OK for state in checks.values())
+    return JSONResponse(
+        {"status": "ready" if is_ready else "unavailable", "checks": checks},
+        status_code=200 if is_ready else 503,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+@router.get(
+    "/metrics",
+    summary=Title("Prometheus metrics", "供 Prometheus 采集的指标"),
+    operation_id="read_metrics",
+    responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
+)
+async def metrics(recorded: PrometheusMetricsDep) -> PlainTextResponse:
+    """Logins, refreshes and refusals, response times of WeChat and the database, open sessions, the signing key's age.
+
+    Sums over all workers. For operators: do not expose it.
+    """
+    text = await recorded.scrape()
+    return PlainTextResponse(text, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4)
