@@ -73,6 +73,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
         "kind": "mini_program",
         "unionid": "optional",
         "title": "小店",
+        "logo": None,
         "source": "database",
         "is_default": False,
         "is_enabled": True,
@@ -205,6 +206,11 @@ async def test_a_command_gives_no_site_the_name_of_an_app(root: Admin, database_
         ("app_secret", "with space"),
         ("title", "x" * 65),
         ("title", "a\x00b"),
+        ("logo", "https://shop.example.com/logo.png"),
+        ("logo", "data:image/svg+xml;base64,PHN2Zz4="),
+        ("logo", 'data:image/png;base64,iVBORw0KGgo=" onerror="'),
+        ("logo", "data:image/jpeg;base64,iVBORw0KGgo="),  # a PNG
+        ("logo", f"data:image/png;base64,iVBORw0KGgo{'A' * 44_000}="),
         ("push_token", "no spaces please"),
         ("push_aes_key", "9" * 43),  # without a push_token
         ("sign_up", "perhaps"),
@@ -503,7 +509,9 @@ def apps(database_url: str, tmp_path: Path) -> Any:
 
 
 @pytest.mark.process
-async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: asyncpg.Connection) -> None:
+async def test_an_operator_adds_changes_and_removes_an_app(
+    apps: Command, rows: asyncpg.Connection, tmp_path: Path
+) -> None:
     secret, token = LATER_APP["app_secret"], LATER_APP["push_token"]
     added = await apps("add", LATER, "--title", "小店", "--push-token", given=f"{secret}\n{token}\n")
     assert (added.returncode, added.stdout) == (0, f"added {LATER}\n"), added.stderr
@@ -527,6 +535,11 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert (shown["sign_up_roles"], shown["max_sessions"]) == (["a", "b"], 2)
     assert (shown["is_enabled"], shown["has_push_token"], shown["sign_up"]) == (False, False, "closed")
     assert (await apps("set", LATER, "--secret", given=f"{secret}\n")).returncode == 0
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for file, logo in ((tmp_path / "logo.png", "data:image/png;base64,iVBORw0KGgo="), ("default", None)):
+        assert json.loads((await apps("set", LATER, "--logo", str(file), "--json")).stdout)["logo"] == logo
+    for file in (__file__, tmp_path / "no-such-file"):
+        assert (await apps("set", LATER, "--logo", str(file))).returncode == 2
     url = "https://shop.invalid/wechat"
     for arguments, forward in (
         (["--push-token", "--push-forward", url], url),
@@ -546,7 +559,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert (await apps("remove", LATER)).stdout == f"removed {LATER}\n"
     events = await rows.fetch("SELECT type, actor, app_id FROM events ORDER BY id")
     assert [tuple(event) for event in events] == [
-        (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 5, "app.removed")
+        (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 7, "app.removed")
     ]
 
 

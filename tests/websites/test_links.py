@@ -127,7 +127,7 @@ async def test_a_person_logs_in_on_one_phone(
 async def test_the_button_comes_first_and_needs_no_script(shop: Site, safari: Browser) -> None:
     answer = await safari.open()
     html, policy = answer.text, answer.headers["content-security-policy"]
-    assert html.index('/link"><button') < html.index("/number") < html.index('class="typed"')
+    assert html.index('/link"><button') < html.index("/number") < html.index("<details>") < html.index('class="typed"')
     assert "form-action 'self' weixin:" in policy
     assert "https://shop.example.com" in policy
 

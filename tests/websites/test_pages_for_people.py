@@ -18,8 +18,11 @@ from tests.websites.test_wechats_pages import IN_WECHAT, SAFARI
 from tests.world import AddSite, MakeClient, Phone, Site
 from wxauth.server.apps.registry import Apps, ManagedApps
 from wxauth.server.core.services import Services
+from wxauth.server.core.setting_types import picture_url
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR
+
+LOGO = picture_url(b"\x89PNG\r\n\x1a\n of the shop")
 
 
 def link(page: httpx.Response | Tab, text: str) -> str:
@@ -30,12 +33,13 @@ def link(page: httpx.Response | Tab, text: str) -> str:
 
 
 async def test_the_page_names_the_mini_program_to_open(services: Services, add_site: AddSite, browser: Browser) -> None:
-    app = App.model_validate({**OTHER_APP, "app_id": "wx00000000000000aa"})
-    await services[ManagedApps].add(app, title="小店 <b>&", is_enabled=True, is_checked=False, by=OPERATOR)
+    app = App.model_validate({**OTHER_APP, "app_id": "wx00000000000000aa", "title": "小店 <b>&", "logo": LOGO})
+    await services[ManagedApps].add(app, is_enabled=True, is_checked=False, by=OPERATOR)
     await services[Apps].refresh()
     await add_site(app_id=app.app_id)
     tab = await browser.show()
-    assert tab.html.count("“小店 &lt;b&gt;&amp;”") == 2
+    assert "“小店 &lt;b&gt;&amp;”" in tab.html
+    assert f'<img class="logo" src="{LOGO}"' in tab.html
     tab = await browser.show(ui_locales="zh")
     assert "将打开小程序“小店 &lt;b&gt;&amp;”" in tab.html
 

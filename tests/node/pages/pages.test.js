@@ -28,7 +28,7 @@ const faultsOf = (page, rules) =>
     const faults = violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`)
     const { scrollWidth, clientWidth } = document.documentElement
     if (scrollWidth > clientWidth) faults.push(`${scrollWidth} px wide`)
-    for (const each of document.querySelectorAll('a, button, input:not([type=hidden])')) {
+    for (const each of document.querySelectorAll('a, button, summary, input:not([type=hidden])')) {
       const { width, height } = each.getBoundingClientRect()
       if (each.checkVisibility({ visibilityProperty: true }) && (height < 44 || width < 24)) faults.push(`${width} × ${height}: ${each.textContent || each.name}`)
     }
@@ -38,7 +38,7 @@ const faultsOf = (page, rules) =>
 /** The elements that the tabulator key reaches without a visible mark of it. */
 async function unmarked(page) {
   const faults = []
-  for (let presses = await page.locator('a, button, input:not([type=hidden])').count(); presses > 0; presses--) {
+  for (let presses = await page.locator('a, button, summary, input:not([type=hidden])').count(); presses > 0; presses--) {
     await page.keyboard.press('Tab')
     const fault = await page.evaluate(() => {
       const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement)
@@ -82,7 +82,7 @@ test('nothing moves when the script starts', async () => {
       for (const userAgent of [null, IPHONE]) {
         await be(page, userAgent)
         await openCode(page, LANGUAGES[lang].site)
-        await page.waitForSelector('.copy:not([hidden])') // the script has started
+        await page.waitForSelector('.copy:not([hidden])', { state: 'attached' }) // the script has started
         const moved = await page.evaluate(
           () =>
             new Promise((resolve) => {

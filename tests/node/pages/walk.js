@@ -1,5 +1,6 @@
 // Leads a browser through every state of the pages for people who log in to a site, beside a running `wxauth dev`.
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import { PATIENCE } from '../browser.js'
 import { asks, makeAdministrator } from '../console/driving.js'
 import { json } from '../oauth/person.js'
@@ -11,6 +12,7 @@ const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // of RFC 7636, 
 const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile/15E148'
 const IN_WECHAT = `${IPHONE} MicroMessenger/8.0.60`
 const IN_WEB_VIEW = `${IN_WECHAT} miniProgram/wx1234567890abcdef`
+const LOGO = `data:image/png;base64,${await readFile(new URL('logo.png', import.meta.url), 'base64')}`
 const UNKNOWN = 'A'.repeat(22)
 
 /** What a page is told in each language: the sites, whose names are short and long, and a person. */
@@ -24,13 +26,15 @@ export async function addSites() {
   const root = await makeAdministrator('root')
   const headers = { 'Content-Type': 'application/json' }
   const doors = { account_app_id: 'wxdevaccount0000d4', website_app_id: 'wxdevwebsite0000e5', sso: true }
-  const add = async (name, title, link) => {
-    const body = JSON.stringify({ name, title, link, is_public: true, redirect_uris: [CALLBACK, 'http://127.0.0.1/livez'], ...doors })
+  const add = async (name, title, link, app_id) => {
+    const body = JSON.stringify({ name, title, link, app_id, is_public: true, redirect_uris: [CALLBACK, 'http://127.0.0.1/livez'], ...doors })
     const answer = await asks(root, '/v1/admin/clients', { method: 'POST', body, headers })
     assert.ok(answer.ok, await answer.clone().text())
   }
+  const shop = { app_id: 'wxdev00000000000c3', app_secret: 'dev-secret-of-the-third-app', title: '街角小店', logo: LOGO }
+  assert.ok((await asks(root, '/v1/admin/apps', { method: 'POST', body: JSON.stringify(shop), headers })).ok)
   for (const { site, title, long, longTitle } of Object.values(LANGUAGES)) {
-    await add(site, title, true)
+    await add(site, title, true, shop.app_id)
     await add(long, longTitle, false)
   }
 }
@@ -63,10 +67,13 @@ export const authorizeUrl = (site, more = {}) => {
   return `${SERVICE_URL}/v1/authorize?${new URLSearchParams({ ...asked, code_challenge: CHALLENGE, code_challenge_method: 'S256', ...more })}`
 }
 
-/** Open the page of a site, and wait for its code. */
+/** Open the page of a site, and wait for its code, unless it is folded. */
 export async function openCode(page, site, more) {
   await page.goto(authorizeUrl(site, more))
-  await page.waitForFunction(() => document.querySelector('.code img')?.naturalWidth > 200)
+  await page.waitForFunction(() => {
+    const code = document.querySelector('.code img')
+    return code && (!code.checkVisibility() || code.naturalWidth > 200)
+  })
 }
 
 export const sceneOf = async (page) => (await page.getAttribute('.code img', 'src')).split('/')[3]
@@ -106,8 +113,16 @@ export async function walk(page, lang, look) {
   await be(page, IPHONE)
   await openCode(page, long)
   await look('phone')
+  await page.click('summary')
+  await page.waitForFunction(() => document.querySelector('.code img').naturalWidth > 200)
+  await look('phone-another')
   await openCode(page, site)
   await look('link')
+  await page.route('**/link', (route) => route.fulfill({ status: 204 })) // no WeChat opens
+  await page.click('form button')
+  await page.waitForSelector('#number', { state: 'visible' })
+  await look('link-pressed')
+  await page.unroute('**/link')
   const own = (await page.getAttribute('form.number', 'action')).replace(/\/number$/, '')
   const typeIn = async (number, name) => {
     await page.fill('#number', number)

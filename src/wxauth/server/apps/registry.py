@@ -60,7 +60,6 @@ class KnownApp:
 
     app: App
     source: AppSource
-    title: str | None = None
     is_enabled: bool = True
     created_at: datetime | None = None
     """When it was added; None for an app in the settings."""
@@ -113,7 +112,7 @@ class Apps:
         return self.entry(app_id).app
 
     def entry(self, app_id: str) -> KnownApp:
-        """As `find`, with title, source and state of the app."""
+        """As `find`, with source and state of the app."""
         entry = self._known.get(app_id)
         if entry is None:
             raise self._unknown_app(app_id)
@@ -124,10 +123,9 @@ class Apps:
         known = self._known.get(app_id)
         return None if known is None else known.app.kind
 
-    def title_of(self, app_id: str | None) -> str | None:
-        """The title of an enabled app, or of the default app for None; None if it has none, or is unknown."""
-        app = self._enabled.get(app_id)
-        return None if app is None else self._known[app.app_id].title
+    def shown(self, app_id: str | None) -> App | None:
+        """An enabled app, or the default app for None; None if it is unknown."""
+        return self._enabled.get(app_id)
 
     def max_sessions_of(self, app_id: str) -> int | None:
         """How many sessions a person may have in an app; None if it sets no limit of its own, or is unknown."""
@@ -240,9 +238,9 @@ def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
     Raises: CannotOpen.
     """
     secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
-    values = {"app_id": row.app_id, **row.fields, **secrets}
+    values = {"app_id": row.app_id, "title": row.title, **row.fields, **secrets}
     app = App.model_validate({name: value for name, value in values.items() if name in App.model_fields})
-    return KnownApp(app, "database", row.title, row.is_enabled, row.created_at)
+    return KnownApp(app, "database", row.is_enabled, row.created_at)
 
 
 def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
@@ -250,7 +248,7 @@ def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> Seal
     app = known.app
     return SealedApp(
         app_id=app.app_id,
-        title=known.title,
+        title=app.title,
         is_enabled=known.is_enabled,
         created_at=created_at,
         fields=app.plain_fields,
@@ -270,7 +268,7 @@ class ManagedApps:
     wechat: WeChat
     name_resolver: NameResolver
 
-    async def add(self, app: App, *, title: str | None, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
+    async def add(self, app: App, *, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
         """Add an app. Every process knows it within seconds. With `is_checked`, WeChat must first accept id and secret.
 
         Raises: AppTaken, InvalidRequest, AppRefused, WeChatError.
@@ -284,7 +282,7 @@ class ManagedApps:
         if is_checked:
             await self._ensure_wechat_accepts(app)
         now = self.clock()
-        row = sealed_app(KnownApp(app, "database", title, is_enabled), self.sealer, created_at=now)
+        row = sealed_app(KnownApp(app, "database", is_enabled), self.sealer, created_at=now)
         async with self.database.begin() as transaction:
             is_added = await store_app(transaction, row)
             if is_added:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Depends
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from typing_extensions import TypedDict
 
 from wxauth.errors import (
@@ -20,27 +20,20 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.server.apps.registry import NO_SUCH_APP, Apps, AppsDep, AppSource, KnownApp, ManagedAppsDep
-from wxauth.server.core.setting_types import AppId, AppKind, EmptyIsNone, SignUp, UnionidPolicy
+from wxauth.server.core.setting_types import AppId, AppKind, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.users.bodies import OwnIdentitiesAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep
 from wxauth.server.users.user_rows import identities_of
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, Items, ShownAppId, all_of
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, Items, ShownAppId, all_of
 from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
-
-MAX_TITLE: Final = 64
-
-AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE, pattern=TEXT)]
 
 
 class _Administered(BaseModel):
     """What administrators set for an app besides the fields of `App`."""
 
-    title: Annotated[AppTitle | None, EmptyIsNone] = Field(
-        default=None, description="The name that administrators see."
-    )
     is_enabled: StrictBool = Field(default=True, description="Whether people may log in to it. Open sessions continue.")
     check_: StrictBool = Field(
         default=True, alias="check", description="Whether id and secret are checked at WeChat first."
@@ -106,6 +99,7 @@ class AppAnswer(TypedDict):
         ),
     ]
     title: Annotated[str | None, Field(examples=["小店"])]
+    logo: Annotated[str | None, Field(description="A `data:` URL.", examples=[None])]
     source: Annotated[
         AppSource, Field(description="An app in the settings can only be changed there.", examples=["database"])
     ]
@@ -139,7 +133,8 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
         "app_id": app.app_id,
         "kind": app.kind,
         "unionid": app.unionid_in_force,
-        "title": known.title,
+        "title": app.title,
+        "logo": app.logo,
         "source": known.source,
         "is_default": known == apps.default,
         "is_enabled": known.is_enabled,
@@ -190,9 +185,7 @@ async def add_app(
     Users can log in to it at once in this process, and within seconds in every other one. Id and secret are checked at
     WeChat first (`check`). If WeChat rejects them or does not answer, nothing is stored.
     """
-    known = await managed.add(
-        body.app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
-    )
+    known = await managed.add(body.app, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator)
     return answer_about(known)
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -16,6 +17,7 @@ from wxauth.server.cli.options import confirm, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.cli.resources import with_services
 from wxauth.server.core.services import Services
+from wxauth.server.core.setting_types import picture_url
 from wxauth.server.core.settings import App, AppFields
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
@@ -59,6 +61,18 @@ def _field_option(name: str, shape: Mapping[str, Any]) -> Callable[[Command], Co
     )
 
 
+def _picture(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    """The picture in this file; empty for default."""
+    if given is None or given == "default":
+        return given and ""
+    try:
+        return picture_url(Path(given).read_bytes())
+    except OSError as exc:
+        raise click.BadParameter(f"{given}: {exc.strerror}") from None
+    except ValueError as exc:
+        raise click.BadParameter(f"{given} {exc}") from None
+
+
 def _app_options(command: Command) -> Command:
     """Add the options that `add` and `set` share: those of the fields, which have their names, and others."""
     shapes = AppFields.model_json_schema()["properties"]
@@ -67,8 +81,10 @@ def _app_options(command: Command) -> Command:
         click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid."),
         click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too."),
         click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too."),
-        *(_field_option(name, shapes[name]) for name in reversed(shapes) if name not in {"kind", *_LABELS}),
-        click.option("--title", help="The name that administrators see. Empty: none."),
+        *(_field_option(name, shapes[name]) for name in reversed(shapes) if name not in {"kind", "logo", *_LABELS}),
+        click.option(
+            "--logo", metavar="FILE", callback=_picture, help=f"{shapes['logo']['description']} default: none."
+        ),
         click.argument("app_id"),
     ):
         command = option(command)
@@ -126,7 +142,6 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
     _show_app(
         lambda services: services[ManagedApps].add(
             request.app,
-            title=request.title,
             is_enabled=request.is_enabled,
             is_checked=not no_check,
             by=OPERATOR,

@@ -24,7 +24,7 @@ CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
 _HEADER: Final = "x-wxauth-console"
 # Pictures are loaded only from WeChat's own hosts. Any other host may be a stranger's, who would learn who looks.
-_PICTURES: Final = "https://thirdwx.qlogo.cn https://wx.qlogo.cn"
+_PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": (

@@ -34,6 +34,8 @@ _SHORTEST_TRAIL: Final = 180
 """Days."""
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 _HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
+_PICTURE: Final = re.compile(rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL)
+_MAX_LOGO_BYTES: Final = 32 * 1024
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -71,6 +73,20 @@ def secret_key_bytes(value: SecretStr) -> bytes:
     if len(key) != SECRET_KEY_BYTES:
         raise ValueError("must be 32 bytes in base64; generate them with 'wxauth secret new'")
     return key
+
+
+def picture_url(content: bytes) -> str:
+    """A small picture as a `data:` URL. Raises: ValueError."""
+    found = _PICTURE.match(content)
+    if found is None or len(content) > _MAX_LOGO_BYTES:
+        raise ValueError("must be a PNG, JPEG or WebP of at most 32 KiB")
+    return f"data:image/{found.lastgroup};base64,{base64.b64encode(content).decode()}"
+
+
+def _check_logo(url: str) -> str:
+    if picture_url(base64.b64decode(url.partition(",")[2])) != url:
+        raise ValueError("must be a `data:` URL in base64 whose type is the picture's")
+    return url
 
 
 def _split_at_commas(value: object) -> object:
@@ -395,6 +411,10 @@ WebOrigin = Annotated[str, AfterValidator(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
 PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
+AppTitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+Logo = Annotated[str, AfterValidator(_check_logo)]
 HookUrl = Annotated[str, AfterValidator(_check_hook_url)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_check_webhook_secret)]
 SignUp = Annotated[Literal["open", "closed"], Lower]

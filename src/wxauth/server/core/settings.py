@@ -40,6 +40,7 @@ from wxauth.server.core.setting_types import (
     AppKind,
     AppList,
     AppSecret,
+    AppTitle,
     Audience,
     Claims,
     CommaList,
@@ -54,6 +55,7 @@ from wxauth.server.core.setting_types import (
     HookUrl,
     Issuer,
     JsonClaims,
+    Logo,
     Lower,
     MaxSessions,
     Networks,
@@ -129,6 +131,13 @@ class AppFields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. Cannot be changed later.")
+    title: Annotated[AppTitle | None, EmptyIsNone] = Field(
+        default=None, description="The name that administrators see, and people on the login pages."
+    )
+    logo: Annotated[Logo | None, EmptyIsNone] = Field(
+        default=None,
+        description="Its picture on the login pages: a PNG, JPEG or WebP of at most 32 KiB, as a `data:` URL.",
+    )
     unionid: Annotated[UnionidPolicy | None, EmptyIsNone] = Field(
         default=None,
         description="Whether people may sign up without a unionid from WeChat. Null: `optional` for a "
@@ -223,8 +232,9 @@ class App(AppFields):
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """All other fields that are set, without the id."""
-        return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
+        """All other fields that are set, without id and title."""
+        apart = ("app_id", "title")
+        return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name not in apart}
 
 
 class DatabaseSettings(BaseSettings):

@@ -172,8 +172,8 @@ class LoginPages:
                 started = await self.site_requests.start_for_page(
                     asked, browser=device, cookie=cookie, has_link=target is not None
                 )
-                title = self.apps.title_of(app_id)
-                page = code_page(request, asked, started, parameters, language, app_title=title, link_target=target)
+                app = self.apps.shown(app_id)
+                page = code_page(request, asked, started, parameters, language, app=app, link_target=target)
         except OAuthError as exc:
             mistake = Mistake.CLIENT if exc.error == "invalid_client" else Mistake.REQUEST
             return message_page(request, "mistake", language, detail=mistake, status=400)

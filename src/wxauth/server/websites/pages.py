@@ -17,6 +17,7 @@ from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
 from wxauth.server.clients.models import Client
+from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserFields
 from wxauth.server.users.bodies import is_own_picture
 from wxauth.server.web.edge import PROBLEM_KEY
@@ -48,7 +49,7 @@ _ASSETS: Final = {
     "icon.svg": "image/svg+xml",
 }
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action {form_action}; frame-ancestors {frame_ancestors}"
 )
 DOOR: Final = "door"
@@ -105,35 +106,51 @@ def code_page(
     parameters: Parameters,
     language: Language,
     *,
-    app_title: str | None,
+    app: App | None,
     link_target: str | None = None,
 ) -> Response:
-    """The page that shows the code and its state. With `link_target`, a button that opens WeChat is first.
+    """The page that shows the code and its state. A phone, which cannot scan its own screen, unfolds the code.
 
-    `app_title` is the mini-program's that the code opens; None if it has none.
+    With `link_target`, a button that opens WeChat is first, and after it the field for the number. `app` is the
+    mini-program that opens; None if it is unknown.
     """
     texts, root, title = TEXTS[language], _root(request), _login_title(asked, language)
     own_url = f"{root}{AUTHORIZE_PATH}/{started.secret}"
     seconds = int(SCAN_LASTS.total_seconds())
     is_phone = _is_on_a_phone(request.headers.get("user-agent", ""))
-    first, second = _ways_to_log_in(root, started, texts, app_title, is_phone=is_phone)
-    states = {state: texts[state] for state in PageState}
-    if is_phone:  # which cannot scan its own screen
-        states[PageState.WAITING] = texts["waiting_on_a_phone"]
-    by_link = f"{_link_forms(own_url, texts)}<hr>\n" if link_target else ""
-    by_computer = ""
-    if is_open_on_computers(asked.client) and not is_phone:
-        by_computer = f'<a class="button second" href="{own_url}/wechat">{escape(texts["by_computer"])}</a>\n'
+    on_a_phone = "_on_a_phone" if is_phone else ""
+    states = {state: texts.get(f"{state}{on_a_phone}", texts[state]) for state in PageState}
+    picture = f"""<div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{escape(texts["picture"])}"
+{' loading="lazy"' if is_phone else ""}></div>"""
+    typed = _typed_code(started, texts)
+    state = f"""<p class="status" role="status">{escape(states[PageState.WAITING].format(seconds=seconds))}</p>
+<a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
+<noscript>
+{_paragraph("", texts["no_script"])}<a class="button second" href="{own_url}/next">{escape(texts["go_on"])}</a>
+</noscript>"""
+    if not is_phone:
+        by_computer = ""
+        if is_open_on_computers(asked.client):
+            by_computer = f'<a class="button second" href="{own_url}/wechat">{escape(texts["by_computer"])}</a>\n'
+        ways = f"""{_with_app(texts, "how", app)}
+{picture}
+{state}
+{by_computer}<p class="quiet">{escape(texts["typed"])}{typed}</p>"""
+    else:
+        by_code = f'<p class="type-first">{typed}</p>\n{state}'
+        other = f"{_paragraph('quiet', texts['with_another_device'])}\n{picture}"
+        if link_target:
+            ways = f"""{_with_app(texts, "opens", app)}
+{_link_forms(own_url, texts)}
+{_folded(texts["another_way"], f"{_paragraph('quiet', texts['typed'])}{by_code}<hr>{other}")}"""
+        else:
+            ways = f"""{_with_app(texts, "type", app)}
+{by_code}
+{_folded(texts["another_device"], other)}"""
     body = f"""
 {_heading(title, asked)}
-{by_link}{first}
-<p class="status" role="status">{escape(states[PageState.WAITING].format(seconds=seconds))}</p>
-<a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
-{by_computer}{second}
-<noscript>
-{_paragraph("", texts["no_script"])}<a class="button" href="{own_url}/next">{escape(texts["go_on"])}</a>
-</noscript>
-{_paragraph("warning", texts["warning"])}
+{ways}
+{_paragraph("warning", texts[f"warning{on_a_phone}"])}
 {_footer(own_url, asked, parameters, language, root=root)}"""
     data = {
         "stateUrl": f"{own_url}/state",
@@ -193,28 +210,24 @@ def is_in_phones_browser(request: Request) -> bool:
     return _is_on_a_phone(user_agent) and _IN_WECHAT not in user_agent and _IN_WECOM not in user_agent
 
 
-def _ways_to_log_in(
-    root: str, started: StartedScan, texts: Texts, app_title: str | None, *, is_phone: bool
-) -> tuple[str, str]:
-    """To scan the code, and to type it. On a phone, which cannot scan its own screen, to type it comes first."""
-    picture = (
-        f'<div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{escape(texts["picture"])}"></div>'
-    )
+def _with_app(texts: Texts, name: str, app: App | None) -> str:
+    """What to do, with title and picture of the mini-program that opens, as far as the operator gave them."""
+    title = None if app is None else app.title
+    text = texts[name] if title is None else texts[f"{name}_by_app"].format(app=title)
+    picture = f'<img class="logo" src="{app.logo}" width="56" height="56" alt="">\n' if app and app.logo else ""
+    return f"{picture}<p>{escape(text)}</p>"
 
-    def told(name: str) -> str:
-        return escape(texts[name] if app_title is None else texts[f"{name}_by_app"].format(app=app_title))
 
-    typed = (
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>"
+
+
+def _typed_code(started: StartedScan, texts: Texts) -> str:
+    return (
         f' <span class="typing"><span class="typed">{started.user_code}</span>'
         f'<button class="copy" type="button" data-copied="{escape(texts["copied"])}" hidden>'
         f"{escape(texts['copy'])}</button></span>"
     )
-    if is_phone:
-        return (
-            f'<p class="type-first">{told("on_a_phone")}{typed}</p>',
-            f"<hr>\n{_paragraph('quiet', texts['with_another_phone'])}\n{picture}",
-        )
-    return f"<p>{told('how')}</p>\n{picture}", f'<p class="quiet">{told("typed")}{typed}</p>'
 
 
 def is_in_wechat(request: Request) -> bool:

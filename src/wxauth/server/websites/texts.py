@@ -21,28 +21,33 @@ _TEXTS: Final[Mapping[str, Title]] = {
     ),
     "picture": Title("The code to scan with WeChat", "用微信扫描的二维码"),
     "typed": Title("Or open the mini-program and type this code:", "或打开小程序，输入此代码："),
-    "typed_by_app": Title("Or open the mini-program “{app}” and type this code:", "或打开小程序“{app}”，输入此代码："),
     "copy": Title("Copy", "复制"),
     "copied": Title("Copied", "已复制"),
     "back_to": Title("Back to {title}", "返回 {title}"),
     "other_language": Title("中文", "English"),
-    "renew": Title("New code", "刷新二维码"),
-    "no_script": Title("Scan the code, confirm on the phone, then continue here:", "扫码并在手机上确认后，点此继续："),
+    "renew": Title("New code", "重新获取"),
+    "no_script": Title("Confirm on the phone, then continue here:", "在手机上确认后，点此继续："),
     "go_on": Title("Continue", "继续"),
     "going_back": Title("Back to the site", "返回网站"),
-    "on_a_phone": Title(
-        "You are on a phone. Open the mini-program and type this code:", "您正在使用手机。请打开小程序，输入此代码："
+    "type": Title("Open the mini-program in WeChat and type this code:", "请在微信中打开小程序，输入此代码："),
+    "type_by_app": Title(
+        "Open the mini-program “{app}” in WeChat and type this code:", "请在微信中打开小程序“{app}”，输入此代码："
     ),
-    "on_a_phone_by_app": Title(
-        "You are on a phone. Open the mini-program “{app}” in WeChat and type this code:",
-        "您正在使用手机。请在微信中打开小程序“{app}”，输入此代码：",
+    "opens": Title("WeChat opens, and shows a number to type here.", "将打开微信，确认后在这里输入微信显示的数字。"),
+    "opens_by_app": Title(
+        "The mini-program “{app}” opens in WeChat, and shows a number to type here.",
+        "将打开微信小程序“{app}”，确认后在这里输入它显示的数字。",
+    ),
+    "another_device": Title("Use another device", "使用其他设备"),
+    "another_way": Title("Another way, or another device", "其他方式或设备"),
+    "with_another_device": Title(
+        "Open this page on a computer, or scan with another phone:", "在电脑上打开本页，或用另一部手机扫码："
     ),
     "waiting_on_a_phone": Title(
         "Confirm in the mini-program, and come back. {seconds} s left", "请在小程序中确认后回到本页，剩余 {seconds} 秒"
     ),
-    "with_another_phone": Title(
-        "Or open this page on a computer, or scan with another phone:", "或在电脑上打开本页，或用另一部手机扫码："
-    ),
+    "claimed_on_a_phone": Title("Confirm in the mini-program, {seconds} s left", "请在小程序中确认，剩余 {seconds} 秒"),
+    "over_on_a_phone": Title("This code has expired", "此代码已失效"),
     "in_mini_program": Title(
         "You are in the mini-program, which logs you in automatically.", "您正在小程序中打开本页，将由小程序自动登录。"
     ),
@@ -50,7 +55,7 @@ _TEXTS: Final[Mapping[str, Title]] = {
     "log_in_by_code": Title("Log in with a code", "用代码登录"),
     "log_in_with_wechat": Title("Log in with WeChat", "微信登录"),
     "by_computer": Title("Log in with WeChat on this computer", "用本机微信登录"),
-    "by_link": Title("Log in with WeChat", "微信登录"),
+    "by_link": Title("Open WeChat", "打开微信"),
     "type_number": Title("Then type the number that WeChat shows:", "再输入微信中显示的数字："),
     "send_number": Title("Continue", "继续"),
     "number_wrong": Title(
@@ -99,6 +104,7 @@ _TEXTS: Final[Mapping[str, Title]] = {
         "Only scan a code that you requested yourself. If somebody sent you this page, close it.",
         "只扫描您自己发起登录的二维码。如果本页是他人发给您的，请关闭。",
     ),
+    "warning_on_a_phone": Title("If somebody sent you this page, close it.", "如果本页是他人发给您的，请关闭。"),
     PageState.WAITING: Title("Waiting for the phone, {seconds} s", "等待手机扫码，剩余 {seconds} 秒"),
     PageState.CLAIMED: Title("Scanned. Confirm on the phone, {seconds} s", "已扫码，请在手机上确认，剩余 {seconds} 秒"),
     PageState.APPROVED: Title("Done, one moment", "已确认，正在跳转"),

@@ -25,6 +25,7 @@ export function showApps(main, { query }) {
       open: (app) => (app.source === 'settings' ? null : () => ask(app, reload)),
       cells: (app) => [
         [
+          app.logo ? h('img', { class: 'picture small', src: app.logo, alt: '' }) : null,
           app.title ? h('strong', {}, app.title, ' ') : null,
           code(app.app_id),
           h('small', {}, app.is_default ? `${text(app.kind)} · ${text('isDefault')}` : text(app.kind)),
@@ -69,6 +70,13 @@ function acts(app, reload) {
   ]
 }
 
+const urlOf = (file) =>
+  new Promise((resolve) => {
+    const reader = new FileReader()
+    reader.onload = () => resolve(reader.result)
+    reader.readAsDataURL(file)
+  })
+
 function showReport(app) {
   const place = h('div', {})
   popUp(actOn('check', app.app_id), place, { size: 'wide' })
@@ -83,6 +91,7 @@ function ask(app, reload) {
   const known = app ?? {}
   const secret = (name, label, isThere, required = false) =>
     field({ name, label, type: 'password', required, hint: isThere ? text('leaveEmpty') : required ? undefined : text('optional') })
+  const logo = field({ name: 'logo', label: text('logo'), type: 'file', accept: 'image/png, image/jpeg, image/webp', hint: text('logoHint') })
   const fields = [
     app ? null : field({ name: 'app_id', label: text('appId'), required: true, pattern: '[A-Za-z0-9_\\-]{1,64}' }),
     app
@@ -94,7 +103,8 @@ function ask(app, reload) {
           value: 'mini_program',
           options: KINDS.map((kind) => [kind, text(kind)]),
         }),
-    field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
+    field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('appTitleHint') }),
+    logo,
     secret('app_secret', text('appSecret'), Boolean(app), !app),
     secret('push_token', `${text('push').split(' ')[0]} ${text('pushToken')}`, known.has_push_token),
     secret('push_aes_key', text('pushAesKey'), known.has_push_aes_key),
@@ -146,6 +156,8 @@ function ask(app, reload) {
         max_sessions: values.max_sessions ? Number(values.max_sessions) : null,
         claims: values.claims ? typedJson(values.claims) : null,
       }
+      const [picture] = logo.control.files
+      body.logo = picture && (await urlOf(picture)) // left out, so unchanged, if none is chosen
       for (const name of SECRETS) if (!body[name]) delete body[name]
       if (app?.unionid === body.unionid) delete body.unionid // the unionid in force is shown even if not set
       await (app ? patch(path(app), body) : post('/apps', body))

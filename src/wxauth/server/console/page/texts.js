@@ -373,6 +373,9 @@ const TEXTS = {
   sureRemoveWebhook: ['Nothing is sent there any more.', '将不再向此地址投递。'],
 
   appId: ['AppID', 'AppID'],
+  appTitleHint: ['shown on the login pages', '显示在登录页面上'],
+  logo: ['Picture', '图标'],
+  logoHint: ['shown on the login pages; PNG, JPEG or WebP, at most 32 KiB', '显示在登录页面上；PNG、JPEG 或 WebP，最大 32 KiB'],
   appSecret: ['AppSecret', 'AppSecret'],
   pushToken: ['Token', 'Token'],
   pushAesKey: ['EncodingAESKey', 'EncodingAESKey'],

@@ -62,6 +62,11 @@ if (navigator.clipboard) {
   })
 }
 
+// The field for the number is for whoever comes back from WeChat.
+const pressed = () => (main.dataset.pressed = 'true')
+document.querySelector('main > form')?.addEventListener('submit', pressed)
+document.addEventListener('visibilitychange', pressed)
+
 const asking = setInterval(ask, interval)
 const ticking = setInterval(tick, 1000)
 show('waiting')
