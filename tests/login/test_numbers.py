@@ -29,11 +29,30 @@ async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
     assert await root.read("/numbers", days=1) == {
         "users": 2,
         "sessions": 3,
+        "active_day": 2,
+        "active_week": 2,
+        "active_month": 2,
         "days": [{"date": "2026-11-20", "new_users": 2, "logins": 3}],
     }
     clock.advance(hours=16)  # midnight in UTC
     again = Admin(client, await login("root"))
     assert await days_of(again, days=3) == [("2026-11-19", 0, 0), ("2026-11-20", 2, 3), ("2026-11-21", 0, 1)]
+
+
+async def test_an_active_user_is_counted_once_and_by_a_refresh_too(
+    root: Admin, client: httpx.AsyncClient, login: LogIn, clock: Clock
+) -> None:
+    seen = {}
+    for name, days in (("alice", 20), ("bob", 1), ("carol", 6), ("bob", 2)):
+        seen[name] = await login(name)
+        clock.advance(days=days)
+    await client.post("/v1/refresh", json={"refresh_token": seen["alice"]["refresh_token"]})
+    again = Admin(client, await login("root"))
+    numbers = await again.read("/numbers")
+    assert [numbers[f"active_{range}"] for range in ("day", "week", "month")] == [2, 3, 4]
+    clock.advance(days=30)
+    numbers = await Admin(client, await login("root")).read("/numbers")
+    assert [numbers[f"active_{range}"] for range in ("day", "week", "month")] == [1, 1, 1]
 
 
 async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:

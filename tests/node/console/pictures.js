@@ -48,6 +48,9 @@ const day = (place) => new Date(Date.now() - (29 - place) * 86_400_000).toISOStr
 const numbers = {
   users: 48_213,
   sessions: 61_004,
+  active_day: 2_904,
+  active_week: 11_870,
+  active_month: 28_402,
   days: Array.from({ length: 30 }, (_, place) => ({
     date: day(place),
     new_users: Math.round(wave(place + 2) / 9),

@@ -24,12 +24,21 @@ class DayRow(SQLModel):
 
 
 class TotalsRow(SQLModel):
-    """The numbers of users and of open sessions. Large numbers are estimates."""
+    """The numbers of users and of open sessions. Large numbers are estimates.
+
+    An active user has logged in or refreshed within that time, on however many devices.
+    """
 
     users: int = Field(description="An estimate above some 50,000.", schema_extra={"examples": [52310]})
     sessions: int = Field(
         description="Open sessions; an estimate above some 50,000.", schema_extra={"examples": [60122]}
     )
+    active_day: int = Field(
+        description="Users active in the last 24 hours; an estimate above some 15,000 users.",
+        schema_extra={"examples": [3105]},
+    )
+    active_week: int = Field(description="The same for 7 days.", schema_extra={"examples": [11870]})
+    active_month: int = Field(description="The same for 30 days.", schema_extra={"examples": [28402]})
 
 
 class Overview(TotalsRow):
@@ -44,19 +53,31 @@ def estimate_of(table: str, condition: str) -> str:
     It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
     a few percent.
     """
-    share = f"LEAST(1.0, 16 * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
-    return (
-        f"SELECT (count(*) / {share})::bigint FROM {table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"  # noqa: S608 - of constants
-        f" WHERE {condition}"
-    )
+    share = _share_of(table, mebibytes=16)
+    return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"  # noqa: S608 - of constants
+
+
+def _share_of(table: str, *, mebibytes: int) -> str:
+    return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
+
+
+def _sample(table: str, share: str) -> str:
+    return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
 
 
 OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
 """A scalar query for the number of open sessions."""
 
-_TOTALS: Final = Statement[TotalsRow](
-    f"SELECT ({estimate_of('users', 'true')}) AS users, ({OPEN_SESSIONS_PART}) AS sessions"
+_USERS_SHARE: Final = _share_of("users", mebibytes=4)  # less, because it also reads the sessions of each
+_ACTIVE_PART: Final = ", ".join(
+    f"(count(*) FILTER (WHERE seen_at > :now - interval '{days} days') / {_USERS_SHARE})::bigint AS {name}"
+    for name, days in (("active_day", 1), ("active_week", 7), ("active_month", 30))
 )
+_TOTALS: Final = Statement[TotalsRow](f"""
+SELECT ({estimate_of("users", "true")}) AS users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
+  FROM (SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
+          FROM {_sample("users", _USERS_SHARE)}) AS person
+""")  # noqa: S608 - put together from constants
 # Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
 _STORE: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)

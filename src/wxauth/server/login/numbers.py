@@ -55,7 +55,7 @@ class Numbers(Gathering):
         last = (now.astimezone(UTC) + utc_offset).date()
         first = last - timedelta(days=days - 1)
         found = await numbers_of(self.database, first=first, last=last, utc_offset=utc_offset)
-        return Overview(users=there_are.users, sessions=there_are.sessions, days=list(found))
+        return Overview(**dict(there_are), days=list(found))
 
     async def merge_hours(self) -> None:
         """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one."""

@@ -30,12 +30,15 @@ export function showOverview(main) {
   check()
 }
 
-function draw({ users, sessions, days }) {
+function draw({ users, sessions, active_day, active_week, active_month, days }) {
   return [
     h(
       'div',
       { class: 'tiles' },
       tile('users', users),
+      tile('activeDay', active_day),
+      tile('activeWeek', active_week),
+      tile('activeMonth', active_month),
       tile('openSessions', sessions),
       tile('newUsersToday', days.at(-1).new_users, days.at(-2).new_users),
       tile('loginsToday', days.at(-1).logins, days.at(-2).logins),

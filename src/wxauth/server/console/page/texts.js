@@ -115,6 +115,9 @@ const TEXTS = {
     '此操作要求近期登录过。请退出后重新登录。',
   ],
 
+  activeDay: ['Active users, 24 hours', '24 小时活跃用户'],
+  activeWeek: ['Active users, 7 days', '7 天活跃用户'],
+  activeMonth: ['Active users, 30 days', '30 天活跃用户'],
   openSessions: ['Open sessions', '有效会话'],
   newUsersToday: ['New users today', '今日新用户'],
   loginsToday: ['Logins today', '今日登录'],
