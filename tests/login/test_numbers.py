@@ -47,12 +47,8 @@ async def test_an_active_user_is_counted_once_and_by_a_refresh_too(
         seen[name] = await login(name)
         clock.advance(days=days)
     await client.post("/v1/refresh", json={"refresh_token": seen["alice"]["refresh_token"]})
-    again = Admin(client, await login("root"))
-    numbers = await again.read("/numbers")
-    assert [numbers[f"active_{range}"] for range in ("day", "week", "month")] == [2, 3, 4]
-    clock.advance(days=30)
     numbers = await Admin(client, await login("root")).read("/numbers")
-    assert [numbers[f"active_{range}"] for range in ("day", "week", "month")] == [1, 1, 1]
+    assert [numbers[f"active_{range}"] for range in ("day", "week", "month")] == [2, 3, 4]
 
 
 async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:

@@ -488,6 +488,7 @@ async def test_a_phone_is_first_shown_the_code_to_type_because_its_screen_cannot
     computer = (await browser.client.get(address)).text
     assert computer.index('class="code"') < computer.index('class="typed"')
     assert "<details>" not in computer
+    assert ("Waiting for the phone" in computer, "Confirm in the mini-program, and come back" in phone) == (True, True)
 
 
 async def test_a_sites_title_is_shown_as_plain_text(add_site: AddSite, browser: Browser) -> None:

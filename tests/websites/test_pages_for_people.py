@@ -120,14 +120,6 @@ async def test_the_instructions_for_a_code_are_there_in_the_other_language(
     assert link(chinese, "English") == "?ui_locales=en"
 
 
-async def test_a_phone_is_not_told_to_wait_for_a_scan(shop: Site, browser: Browser) -> None:
-    assert "Waiting for the phone" in (await browser.show()).html
-    browser.client.headers["User-Agent"] = SAFARI
-    html = (await browser.show()).html
-    assert "Waiting for the phone" not in html
-    assert "Confirm in the mini-program, and come back" in html
-
-
 async def test_chinese_titles_and_names_have_no_gaps_around_them(
     add_site: AddSite, browser: Browser, phone: Phone
 ) -> None:
