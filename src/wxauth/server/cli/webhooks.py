@@ -12,11 +12,11 @@ from wxauth.server.cli.printing import Failed, json_option, show, to_the_minute
 from wxauth.server.cli.resources import with_services
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
-from wxauth.server.events.webhook_routes import new_webhook_answer, trial_answer, webhook_answer
+from wxauth.server.events.webhook_routes import trial_answer
 from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import (
+    NewWebhookAnswer,
     Webhooks,
-    WithSecret,
 )
 from wxauth.server.web.bodies import items_of
 
@@ -58,13 +58,13 @@ def webhooks() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """Print every webhook, without its secret."""
-    found = [webhook_answer(webhook) for webhook in with_services(lambda services: services[Webhooks].all())]
+    found = [webhook.shown for webhook in with_services(lambda services: services[Webhooks].all())]
     rows = [
         (
-            webhook["name"],
-            "enabled" if webhook["is_enabled"] else "disabled",
-            webhook["url"],
-            ",".join(webhook["types"]) or "all",
+            webhook.name,
+            "enabled" if webhook.is_enabled else "disabled",
+            webhook.url,
+            ",".join(webhook.types) or "all",
         )
         for webhook in found
     ]
@@ -181,10 +181,10 @@ def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | N
     show({"replayed": replayed}, f"{replayed} to be sent again", as_json=as_json)
 
 
-def _show_secret(new: WithSecret, *, as_json: bool) -> None:
+def _show_secret(new: NewWebhookAnswer, *, as_json: bool) -> None:
     show(
-        new_webhook_answer(new),
-        [("name", new.webhook.name), ("url", new.webhook.url), ("secret", new.secret)],
+        new,
+        [("name", new.name), ("url", new.url), ("secret", new.secret)],
         "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。",
         as_json=as_json,
     )

@@ -2,10 +2,9 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Query
@@ -15,9 +14,8 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.service_clients import EventsClientDep
-from wxauth.server.core.database import Database
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
-from wxauth.server.events.feed_rows import LAST_POSITION, EventToSend, FeedRow, Place, last_place, read_slice
+from wxauth.server.events.feed_rows import LAST_POSITION, EventToSend, FeedSlice, Place, last_place, read_slice
 from wxauth.server.web.bodies import OrEmpty, ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
@@ -29,36 +27,6 @@ _CHECK_BYTES: Final = 4
 
 class NotACursor(ValueError):
     """The text is not a cursor of this feed."""
-
-
-class FeedPage(NamedTuple):
-    """Some events of the feed, and the cursor for the next request."""
-
-    items: Sequence[FeedRow]
-    next_cursor: str
-
-
-async def read_page(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedPage:
-    """The oldest events after a place, optionally only those of some types.
-
-    The cursor points past every event that was examined, so that the next request does not examine events of other
-    types again.
-
-    Raises: CursorExpired.
-    """
-    wanted = [kind for kind in SENT_TO_SIBLINGS if kind in types]  # without duplicates
-    page = await read_slice(database, after, wanted, limit=limit)
-    if page is None:
-        raise CursorExpired("there are events missing: look your users up, and begin at after=now")
-    if len(page.items) == limit:
-        last = page.items[-1]
-        return FeedPage(page.items, cursor_of(Place(last.position, last.id)))
-    return FeedPage(page.items, cursor_of(page.last))
-
-
-async def begin_now(database: Database) -> FeedPage:
-    """An empty page with a cursor to future events."""
-    return FeedPage([], cursor_of(await last_place(database)))
 
 
 def cursor_of(place: Place) -> str:
@@ -149,17 +117,14 @@ class SiblingsEventAnswer(TypedDict):
     data: Annotated[dict[str, Any], Field(examples=[{"former_id": "01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"}])]
 
 
-class FeedAnswer(TypedDict):
+class FeedAnswer(BaseModel):
     """Some events, the oldest first."""
 
     items: list[SiblingsEventAnswer]
-    next_cursor: Annotated[
-        str,
-        Field(
-            description="`after` of the next request. Keep it even if `items` is empty.",
-            examples=[cursor_of(Place(2, UUID("01933c62-14e0-7b11-8f3a-5d2c7e9a4b60")))],
-        ),
-    ]
+    next_cursor: str = Field(
+        description="`after` of the next request. Keep it even if `items` is empty.",
+        examples=[cursor_of(Place(2, UUID("01933c62-14e0-7b11-8f3a-5d2c7e9a4b60")))],
+    )
 
 
 def event_for_siblings(event: EventToSend) -> SiblingsEventAnswer:
@@ -175,11 +140,6 @@ def event_for_siblings(event: EventToSend) -> SiblingsEventAnswer:
     }
 
 
-def feed_answer(page: FeedPage) -> FeedAnswer:
-    """A page of the feed."""
-    return {"items": [event_for_siblings(event) for event in page.items], "next_cursor": page.next_cursor}
-
-
 router = Router("siblings")
 
 
@@ -192,5 +152,8 @@ async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[
     the answer is `cursor_expired`, never a silent gap.
     """
     if query.after == NOW:
-        return feed_answer(await begin_now(database))
-    return feed_answer(await read_page(database, query.place, query.type, limit=query.limit))
+        page = FeedSlice([], await last_place(database))
+    else:
+        page = await read_slice(database, query.place, query.type, limit=query.limit)
+    items = [event_for_siblings(event) for event in page.items]
+    return FeedAnswer.model_construct(items=items, next_cursor=cursor_of(page.last))

@@ -30,6 +30,7 @@ from uuid import UUID
 
 from sqlmodel import SQLModel
 
+from wxauth.errors import CursorExpired
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
@@ -204,7 +205,7 @@ LAST_POSITION: Final = 2**63 - 1
 
 
 class FeedSlice(NamedTuple):
-    """Some events, and the end of the feed at the time they were read."""
+    """Some events of the feed, and the place up to which it was read."""
 
     items: Sequence[FeedRow]
     last: Place
@@ -248,22 +249,27 @@ async def last_place(database: Database) -> Place:
     return Place(row.position, row.event_id)
 
 
-async def read_slice(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice | None:
-    """The events after a place, or from the beginning; None if events after that place are missing.
+async def read_slice(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice:
+    """The oldest events after a place, of these types, or of all for none.
+
+    `last` is past every event that was examined, so that the next reader does not examine events of other types again.
 
     Args:
         database: Where the events are.
         after: The place that the reader has reached; None for the beginning.
         types: Stored names of types; empty for all types.
         limit: Maximum number of events.
+
+    Raises: CursorExpired, if events after that place are missing.
     """
     position, event_id = after or BEGINNING
     values = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}
     rows = await (
-        database.rows(_PAGE_OF_TYPES, **values, types=list(types)) if types else database.rows(_PAGE, **values)
+        database.rows(_PAGE_OF_TYPES, **values, types=sorted(set(types))) if types else database.rows(_PAGE, **values)
     )
-    first = rows[0]
-    if not first.is_known:
-        return None
-    last = Place(first.last_position, first.last_id)
-    return FeedSlice([row for row in rows if row.position is not None], last)
+    if not rows[0].is_known:
+        raise CursorExpired("there are events missing: look your users up, and begin at after=now")
+    items = [row for row in rows if row.position is not None]
+    if len(items) == limit:
+        return FeedSlice(items, Place(items[-1].position, items[-1].id))
+    return FeedSlice(items, Place(rows[0].last_position, rows[0].last_id))

@@ -117,22 +117,36 @@ after_create(
 )
 
 
-class Webhook(SQLModel):
-    """A webhook: the URL to which a sibling's events are sent."""
+class WebhookAnswer(SQLModel):
+    """A webhook: the URL to which a sibling's events are sent. What administrators see of it."""
+
+    name: str = Field(sa_type=Text, schema_extra={"examples": ["orders"]})
+    url: str = Field(sa_type=Text, schema_extra={"examples": ["https://orders.example.com/webhooks/wxauth"]})
+    types: list[str] = Field(
+        sa_type=ARRAY(Text),
+        sa_column_kwargs={"server_default": text("'{}'")},
+        description="Empty: all.",
+        schema_extra={"examples": [["user.erased", "user.merged"]]},
+    )
+    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    created_at: datetime = Field(sa_type=TIME)
+
+
+class Webhook(WebhookAnswer):
+    """A webhook with its secrets."""
 
     id: UUID = Field(primary_key=True)
     """Identifies this webhook forever, even if a later one gets the same name."""
-    name: str = Field(sa_type=Text)
-    url: str = Field(sa_type=Text)
-    types: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": text("'{}'")})
-    """The types to send; empty for all types."""
-    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
     secret: bytes = Field(sa_type=BYTEA, repr=False)
     """The signing secret, sealed."""
     former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)
     """The former secret, sealed. It also signs until `former_secret_until`."""
     former_secret_until: datetime | None = Field(sa_type=TIME)
-    created_at: datetime = Field(sa_type=TIME)
+
+    @property
+    def shown(self) -> WebhookAnswer:
+        """What administrators see of it."""
+        return WebhookAnswer(**self.model_dump(include=set(WebhookAnswer.model_fields)))
 
 
 class StoredWebhook(Webhook, table=True):

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from secrets import token_urlsafe
 from time import perf_counter
 from typing import Any, Final
@@ -29,7 +28,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.receivers import USER_AGENT
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.events.webhook_rows import LeasedLogout, lease_logout, settle_logout
+from wxauth.server.events.webhook_rows import LeasedLogout, lease_logout
 from wxauth.server.keys.keyring import KeyRing, RsaKey
 from wxauth.tokens.keys import SigningKey, base64url, sign
 
@@ -122,19 +121,11 @@ def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: 
     }
 
 
-class LogoutOutcome(StrEnum):
-    """The outcome of an attempt."""
-
-    DELIVERED = "delivered"
-    RETRIED = "retried"
-    FAILED = "failed"
-
-
 LOGOUTS: Final = metrics.Counter(
     "wxauth_backchannel_logouts",
     "Attempts to send a logout token to a site, by outcome: delivered, retried (another attempt follows) or failed.",
     "outcome",
-    first=LogoutOutcome,
+    first=("delivered", "retried", "failed"),
 )
 
 
@@ -154,32 +145,25 @@ class BackchannelLogouts:
     transport: httpx.AsyncBaseTransport
     patience: float = RECEIVER_TIMEOUT_SECONDS
     _leasing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
-    _under_way: Counter[tuple[str, int, UUID]] = field(init=False, default_factory=Counter)
+    _under_way: dict[UUID, tuple[tuple[str, int], UUID]] = field(init=False, default_factory=dict)
 
     @asynccontextmanager
     async def lease(self, client_id: str, *, priority: int, now: datetime) -> AsyncIterator[LeasedLogout | None]:
         """A site's next due logout, leased to this process. Some of a user's at once keep back that user's others."""
         async with self._leasing:  # else two at once could count the same user
-            busy = [
-                user_id
-                for (*line, user_id), number in self._under_way.items()
-                if line == [client_id, priority] and number >= MAX_CONCURRENT_FOR_ONE_USER
-            ]
+            users = Counter(user_id for line, user_id in self._under_way.values() if line == (client_id, priority))
+            busy = [user_id for user_id, number in users.items() if number >= MAX_CONCURRENT_FOR_ONE_USER]
+            until = now + LEASE
             logout = await lease_logout(
-                self.database, client_id, priority=priority, except_of=busy, now=now, until=now + LEASE
+                self.database, client_id, priority=priority, except_of=busy, now=now, until=until
             )
-            if logout is None:
-                key = None
-            else:
-                key = (client_id, priority, logout.user_id)
-                self._under_way[key] += 1
+            if logout is not None:
+                self._under_way[logout.session_id] = (client_id, priority), logout.user_id
         try:
             yield logout
         finally:
-            if key is not None:
-                self._under_way[key] -= 1
-                if not self._under_way[key]:
-                    del self._under_way[key]
+            if logout is not None:
+                self._under_way.pop(logout.session_id, None)
 
     async def deliver(self, logout: LeasedLogout) -> datetime | None:
         """Send a new logout token once. Returns when to try again, or None if that is not necessary or useless.
@@ -197,19 +181,16 @@ class BackchannelLogouts:
             headers={"content-type": "application/x-www-form-urlencoded"},
             patience=self.patience,
         )
-        outcome = _outcome_of(answer, attempts=logout.attempts + 1)
-        next_at = self.clock() + RETRY_SCHEDULE[logout.attempts] if outcome is LogoutOutcome.RETRIED else None
-        LOGOUTS.count(outcome)
-        fields = {"client_id": logout.client_id, "attempt": logout.attempts + 1, "status": answer.status}
-        if outcome is LogoutOutcome.DELIVERED:
+        attempts = logout.attempts + 1
+        is_final = answer.is_accepted or answer.status in FINAL_STATUSES or attempts > len(RETRY_SCHEDULE)
+        next_at = None if is_final else self.clock() + RETRY_SCHEDULE[logout.attempts]
+        LOGOUTS.count("delivered" if answer.is_accepted else "failed" if is_final else "retried")
+        fields = {"client_id": logout.client_id, "attempt": attempts, "status": answer.status}
+        if answer.is_accepted:
             log.info("backchannel_logout_sent", **fields)
         else:
             log.warning("backchannel_logout_not_sent", **fields, reason=answer.error, next_at=next_at)
         return next_at
-
-    async def settle(self, logout: LeasedLogout, next_at: datetime | None) -> None:
-        """Store the outcome."""
-        await settle_logout(self.database, logout, next_at=next_at)
 
 
 def logout_token(key: RsaKey | SigningKey, logout: LeasedLogout, *, issuer: str, now: datetime) -> str:
@@ -230,10 +211,3 @@ def logout_token(key: RsaKey | SigningKey, logout: LeasedLogout, *, issuer: str,
     }
     header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": LOGOUT_TOKEN_TYPE}
     return sign(key.signer, base64url(to_json(header)), to_json(claims))
-
-
-def _outcome_of(answer: Answer, *, attempts: int) -> LogoutOutcome:
-    if answer.is_accepted:
-        return LogoutOutcome.DELIVERED
-    is_final = answer.status in FINAL_STATUSES or attempts > len(RETRY_SCHEDULE)
-    return LogoutOutcome.FAILED if is_final else LogoutOutcome.RETRIED

@@ -28,6 +28,7 @@ from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
+from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.events.feed_routes import event_for_siblings
 from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
 from wxauth.server.events.models import Webhook
@@ -39,12 +40,13 @@ from wxauth.server.events.webhook_rows import (
     LeasedLogout,
     Priority,
     Receiver,
-    disable_webhook,
     due_receivers,
     lease_delivery,
     queue_deliveries,
     resume_deliveries,
     settle_delivery,
+    settle_logout,
+    write_webhook,
 )
 
 CHECK_PAUSE_SECONDS: Final = 0.5
@@ -225,7 +227,7 @@ class Deliveries:
 
     async def _log_out(self, logout: LeasedLogout, *, now: datetime) -> None:
         next_at = await self.logouts.deliver(logout)
-        await self._store(lambda: self.logouts.settle(logout, next_at), until=now + LEASE)
+        await self._store(lambda: settle_logout(self.database, logout, next_at=next_at), until=now + LEASE)
 
     async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> None:
         name = delivery.name
@@ -244,7 +246,10 @@ class Deliveries:
             log.debug("delivered", **fields)
         else:
             log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
-        if await self._settle(delivery, outcome, until=now + LEASE) and self._was_away(delivery.delivered_at):
+        settled = await self._store(
+            lambda: settle_delivery(self.database, delivery, outcome, now=self.clock()), until=now + LEASE
+        )
+        if settled and self._was_away(delivery.delivered_at):
             await self._resume(delivery.webhook_id)
 
     def _was_away(self, delivered_at: datetime | None) -> bool:
@@ -262,7 +267,9 @@ class Deliveries:
         answer = await self.send(webhook_id, delivery, event_for_siblings(delivery), now=now)
         if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
-        if answer.status == _GONE and await disable_webhook(self.database, webhook_id, now=self.clock()):
+        if answer.status == _GONE and await write_webhook(
+            self.database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=self.clock(), id=webhook_id
+        ):
             log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
         if attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
@@ -281,19 +288,6 @@ class Deliveries:
         if former is not None and until is not None and now < until:
             keys.append(self.sealer.open(former, context=context))
         return keys
-
-    async def _settle(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
-        return await self._store(
-            lambda: settle_delivery(
-                self.database,
-                delivery.webhook_id,
-                delivery.event_id,
-                attempts=delivery.attempts,
-                outcome=outcome,
-                now=self.clock(),
-            ),
-            until=until,
-        )
 
     async def _store(self, settle: Callable[[], Awaitable[_Stored]], *, until: datetime) -> _Stored:
         """Store an outcome, retrying through an outage: a lost outcome means a second delivery."""

@@ -1,7 +1,6 @@
 """`/v1/admin/webhooks`: the webhooks that receive siblings' events."""
 
 import re
-from datetime import datetime
 from typing import Annotated, Final, NotRequired, Self
 from uuid import UUID
 
@@ -13,10 +12,10 @@ from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.addresses import MAX_URL
 from wxauth.server.events.feed_routes import KnownType
-from wxauth.server.events.models import Webhook
+from wxauth.server.events.models import WebhookAnswer
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
-from wxauth.server.events.webhooks import Webhooks, WithSecret
+from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.bodies import Items, OrEmpty, PageQuery, Time, all_of, items_of
 from wxauth.server.web.dependencies import provide
@@ -80,17 +79,6 @@ class DeliveriesQuery(PageQuery):
     state: Annotated[DeliveryState | None, OrEmpty] = None
 
 
-class WebhookAnswer(TypedDict):
-    """A webhook."""
-
-    name: Annotated[str, Field(examples=[_EXAMPLE_NAME])]
-    url: Annotated[str, Field(examples=[_EXAMPLE_URL])]
-    types: Annotated[list[str], Field(description="Empty: all.", examples=[["user.erased", "user.merged"]])]
-    is_enabled: bool
-    created_at: datetime
-    secret: NotRequired[Annotated[str, Field(description="Signs the webhook's messages. Shown only once.")]]
-
-
 class TrialAnswer(TypedDict):
     """The outcome of a test message."""
 
@@ -103,22 +91,6 @@ class ReplayedAnswer(TypedDict):
     """How many events are delivered again."""
 
     replayed: Annotated[int, Field(examples=[12])]
-
-
-def webhook_answer(webhook: Webhook) -> WebhookAnswer:
-    """A webhook, without its secret."""
-    return {
-        "name": webhook.name,
-        "url": webhook.url,
-        "types": webhook.types,
-        "is_enabled": webhook.is_enabled,
-        "created_at": webhook.created_at,
-    }
-
-
-def new_webhook_answer(new: WithSecret) -> WebhookAnswer:
-    """A webhook with its new secret."""
-    return {**webhook_answer(new.webhook), "secret": new.secret}
 
 
 def trial_answer(answer: Answer) -> TrialAnswer:
@@ -144,14 +116,15 @@ WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 @router.get("/v1/admin/webhooks", summary=Title("List webhooks", "查看 Webhook"))
 async def list_webhooks(_: AdministratorDep, webhooks: WebhooksDep) -> Items[WebhookAnswer]:
     """Every webhook, by name, without its secret."""
-    return all_of(webhook_answer(webhook) for webhook in await webhooks.all())
+    return all_of(webhook.shown for webhook in await webhooks.all())
 
 
 @router.post("/v1/admin/webhooks", summary=Title("Add a webhook", "添加 Webhook"), failures=[_WRONG_URL, NameTaken])
-async def add_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, body: NewWebhook) -> WebhookAnswer:
+async def add_webhook(
+    administrator: FreshAdministratorDep, webhooks: WebhooksDep, body: NewWebhook
+) -> NewWebhookAnswer:
     """Send events to a URL from now on, signed as Standard Webhooks specifies. Only this answer has the `secret`."""
-    new = await webhooks.add(body.name, url=body.url, types=body.types or (), by=administrator)
-    return new_webhook_answer(new)
+    return await webhooks.add(body.name, url=body.url, types=body.types or (), by=administrator)
 
 
 @router.get(
@@ -159,7 +132,7 @@ async def add_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDe
 )
 async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: WebhookName) -> WebhookAnswer:
     """A webhook, without its secret."""
-    return webhook_answer(await webhooks.read(name))
+    return (await webhooks.read(name)).shown
 
 
 @router.patch(
@@ -171,8 +144,7 @@ async def change_webhook(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: WebhookName, body: WebhookChange
 ) -> WebhookAnswer:
     """Set the given fields; others are unchanged. Events held while a webhook is disabled are sent later."""
-    changed = await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
-    return webhook_answer(changed)
+    return await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
 
 
 @router.delete(
@@ -198,9 +170,9 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
 )
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: WebhookName
-) -> WebhookAnswer:
+) -> NewWebhookAnswer:
     """Make a new `secret`. Only this answer has it. The former one also signs for another 24 hours."""
-    return new_webhook_answer(await webhooks.renew_secret(name, by=administrator))
+    return await webhooks.renew_secret(name, by=administrator)
 
 
 @router.get(

@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.events.feed_rows import EventToSend, PlacedEvent
 from wxauth.server.events.models import Webhook
 
@@ -75,7 +75,7 @@ class _DueReceiver(SQLModel):
 _ALL: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")  # noqa: S608 - a constant
 _FIND: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")  # noqa: S608 - a constant
 _ADD: Final = Statement[Webhook](f"""
-INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :now)
+INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
 ON CONFLICT DO NOTHING
 RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
@@ -90,9 +90,19 @@ _RENEW: Final = Statement[Webhook](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
 RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
-_DELETE: Final = Statement[UUID]("DELETE FROM webhooks WHERE name = :name RETURNING id")
+_DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")  # noqa: S608 - a constant
 # If several deliveries are answered with 410 at once, only the first disables the webhook and is recorded.
-_DISABLE: Final = Statement[str]("UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled RETURNING name")
+_DISABLE: Final = Statement[Webhook](f"""
+UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
+RETURNING {_COLUMNS}
+""")  # noqa: S608 - a constant
+_WRITTEN: Final = {
+    EventType.WEBHOOK_ADDED: _ADD,
+    EventType.WEBHOOK_CHANGED: _CHANGE,
+    EventType.WEBHOOK_SECRET_RENEWED: _RENEW,
+    EventType.WEBHOOK_REMOVED: _DELETE,
+    EventType.WEBHOOK_DISABLED: _DISABLE,
+}
 
 _SUBSCRIPTIONS: Final = Statement[_Subscription]("SELECT id, types FROM webhooks WHERE is_enabled")
 # The numbers are those of `Priority`.
@@ -287,7 +297,7 @@ class Priority(IntEnum):
     ORDINARY = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DeliveryOutcome:
     """The outcome of an attempt."""
 
@@ -307,77 +317,19 @@ async def find_webhook(database: Database, name: str) -> Webhook | None:
     return await database.row(_FIND, name=name)
 
 
-async def add_webhook(
-    database: Database,
-    webhook_id: UUID,
-    name: str,
-    *,
-    url: str,
-    types: Sequence[str],
-    secret: bytes,
-    by: Actor,
-    now: datetime,
+async def write_webhook(
+    database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Add a webhook; None if the name is taken."""
+    """Do what this event reports, and record it. None if the name is taken, or if there is no such webhook.
+
+    A removed webhook's deliveries are deleted later. Nothing is disabled twice.
+    """
     async with database.begin() as transaction:
-        added: Webhook | None = await transaction.row(
-            _ADD, id=webhook_id, name=name, url=url, types=list(types), secret=secret, now=now
-        )
-        if added is not None:
-            await _record(transaction, EventType.WEBHOOK_ADDED, added, by=by, now=now)
-    return added
-
-
-async def change_webhook(
-    database: Database,
-    name: str,
-    *,
-    url: str | None,
-    types: Sequence[str] | None,
-    is_enabled: bool | None,
-    by: Actor,
-    now: datetime,
-) -> Webhook | None:
-    """Change the given fields of a webhook; None if there is no such webhook."""
-    async with database.begin() as transaction:
-        chosen = None if types is None else list(types)
-        changed: Webhook | None = await transaction.row(
-            _CHANGE, name=name, url=url, types=chosen, is_enabled=is_enabled
-        )
-        if changed is not None:
-            await _record(transaction, EventType.WEBHOOK_CHANGED, changed, by=by, now=now)
-    return changed
-
-
-async def renew_secret(
-    database: Database, webhook: Webhook, secret: bytes, *, former_until: datetime, by: Actor, now: datetime
-) -> Webhook | None:
-    """Replace a webhook's secret; None if the webhook is gone."""
-    async with database.begin() as transaction:
-        renewed: Webhook | None = await transaction.row(_RENEW, id=webhook.id, secret=secret, former_until=former_until)
-        if renewed is not None:
-            data = {"name": renewed.name}
-            await record_event(transaction, EventType.WEBHOOK_SECRET_RENEWED, by=by, at=now, data=data)
-    return renewed
-
-
-async def delete_webhook(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Remove a webhook. False if there is none of this name. Its deliveries are deleted later."""
-    async with database.begin() as transaction:
-        if await transaction.value(_DELETE, name=name) is None:
-            return False
-        await record_event(transaction, EventType.WEBHOOK_REMOVED, by=by, at=now, data={"name": name})
-        return True
-
-
-async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime) -> bool:
-    """Disable a webhook that has answered 410 (Gone). False if it was not enabled."""
-    async with database.begin() as transaction:
-        name = await transaction.value(_DISABLE, id=webhook_id)
-        if name is None:
-            return False
-        await record_event(transaction, EventType.WEBHOOK_DISABLED, by=SYSTEM, at=now, data={"name": name})
-        return True
+        webhook: Webhook | None = await transaction.row(_WRITTEN[kind], **values)
+        if webhook is not None:
+            data = webhook.model_dump(include=set(kind.data))
+            await record_event(transaction, kind, by=by, at=now, data=data)
+    return webhook
 
 
 def is_subscribed(event: PlacedEvent, *, types: Sequence[str]) -> bool:
@@ -437,21 +389,11 @@ async def lease_delivery(
 
 
 async def settle_delivery(
-    database: Database, webhook_id: UUID, event_id: UUID, *, attempts: int, outcome: DeliveryOutcome, now: datetime
+    database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
     """Store the outcome of an attempt. Whether it is the webhook's first success in a minute."""
-    succeeded = await database.value(
-        _SETTLE,
-        webhook_id=webhook_id,
-        event_id=event_id,
-        attempts=attempts,
-        state=outcome.state,
-        status=outcome.status,
-        error=outcome.error,
-        next_at=outcome.next_at,
-        now=now,
-    )
-    return succeeded is not None
+    leased = delivery.model_dump(include={"webhook_id", "event_id", "attempts"})
+    return await database.value(_SETTLE, **leased, **vars(outcome), now=now) is not None
 
 
 async def resume_deliveries(database: Database, webhook_id: UUID, *, now: datetime, size: int) -> int:
@@ -506,11 +448,6 @@ async def _queue(
     number = await transaction.run(statement, **queued, ids=[new_id(now) for _ in subscribed], types=types, now=now)
     await transaction.run(_HASTEN, **queued)
     return number
-
-
-async def _record(transaction: Transaction, kind: EventType, webhook: Webhook, *, by: Actor, now: datetime) -> None:
-    data = {name: getattr(webhook, name) for name in ("name", "url", "types", "is_enabled")}
-    await record_event(transaction, kind, by=by, at=now, data=data)
 
 
 class LeasedLogout(SQLModel):

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
+
+from pydantic import Field
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
 from wxauth.server.core.addresses import NameResolver, RefusedUrl, check_url
@@ -15,7 +17,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
-from wxauth.server.events.models import Webhook
+from wxauth.server.events.models import Webhook, WebhookAnswer
 from wxauth.server.events.sending import Answer, new_webhook_secret, shown_secret
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
@@ -31,14 +33,10 @@ PAGE_SIZE: Final = 5000
 log = get_logger()
 
 
-class WithSecret(NamedTuple):
-    """A webhook with its secret, which is shown only once."""
+class NewWebhookAnswer(WebhookAnswer):
+    """A webhook with its new secret, which is shown only once."""
 
-    webhook: Webhook
-    secret: str
-
-    def __repr__(self) -> str:
-        return f"WithSecret(webhook={self.webhook.name!r})"
+    secret: str = Field(repr=False, description="Signs the webhook's messages. Shown only once.", examples=["whsec_…"])
 
 
 @part
@@ -51,7 +49,7 @@ class Webhooks:
     deliveries: Deliveries
     name_resolver: NameResolver
 
-    async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
+    async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> NewWebhookAnswer:
         """Add a webhook, and return it with its secret, which is stored sealed and cannot be read again.
 
         Raises: InvalidRequest, if the URL is refused; NameTaken.
@@ -59,14 +57,11 @@ class Webhooks:
         await self._check(url)
         now, secret = self.clock(), new_webhook_secret()
         webhook_id = new_id(now)
-        sealed = self.sealer.seal(secret, context=webhook_secret_context(webhook_id))
-        added = await webhook_rows.add_webhook(
-            self.database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=now
-        )
+        values = {"id": webhook_id, "name": name, "url": url, "types": list(types), "created_at": now}
+        added = await self._write(EventType.WEBHOOK_ADDED, by, secret=self._sealed(secret, webhook_id), **values)
         if added is None:
             raise NameTaken("there is a webhook of this name already")
-        log.info("webhook_added", webhook=name, actor=by.name)
-        return WithSecret(added, shown_secret(secret))
+        return _with_secret(added, secret)
 
     async def all(self) -> Sequence[Webhook]:
         """Every webhook, by name."""
@@ -87,7 +82,7 @@ class Webhooks:
         types: Sequence[EventType] | None = None,
         is_enabled: bool | None = None,
         by: Actor,
-    ) -> Webhook:
+    ) -> WebhookAnswer:
         """Change the given fields of a webhook. An enabled webhook gets the events that were waiting for it.
 
         Raises: NotFound; InvalidRequest, if the URL is refused.
@@ -95,37 +90,32 @@ class Webhooks:
         if url is not None:
             await self.read(name)  # first, so that an unknown webhook is reported before a wrong URL
             await self._check(url)
-        changed = await webhook_rows.change_webhook(
-            self.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=self.clock()
+        chosen = None if types is None else list(types)
+        changed = await self._write(
+            EventType.WEBHOOK_CHANGED, by, name=name, url=url, types=chosen, is_enabled=is_enabled
         )
         if changed is None:
             raise _no_such_webhook()
-        log.info("webhook_changed", webhook=name, actor=by.name)
         self.deliveries.wake()
-        return changed
+        return changed.shown
 
     async def remove(self, name: str, *, by: Actor) -> None:
         """Remove a webhook. It gets no more events. Raises: NotFound."""
-        if not await webhook_rows.delete_webhook(self.database, name, by=by, now=self.clock()):
+        if await self._write(EventType.WEBHOOK_REMOVED, by, name=name) is None:
             raise _no_such_webhook()
-        log.info("webhook_removed", webhook=name, actor=by.name)
 
-    async def renew_secret(self, name: str, *, by: Actor) -> WithSecret:
+    async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:
         """Replace a webhook's secret. The former one also signs for a day. There is at most one former secret.
 
         Raises: NotFound.
         """
-        now = self.clock()
-        webhook = await self.read(name)
-        secret = new_webhook_secret()
-        sealed = self.sealer.seal(secret, context=webhook_secret_context(webhook.id))
-        renewed = await webhook_rows.renew_secret(
-            self.database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
-        )
+        webhook, secret = await self.read(name), new_webhook_secret()
+        values = {"id": webhook.id, "former_until": self.clock() + FORMER_SECRET_KEPT}
+        sealed = self._sealed(secret, webhook.id)
+        renewed = await self._write(EventType.WEBHOOK_SECRET_RENEWED, by, secret=sealed, **values)
         if renewed is None:
             raise _no_such_webhook()
-        log.info("webhook_secret_renewed", webhook=name, actor=by.name)
-        return WithSecret(renewed, shown_secret(secret))
+        return _with_secret(renewed, secret)
 
     async def send_test(self, name: str, *, by: Actor) -> Answer:
         """Send a test message, even to a disabled webhook, and return its outcome.
@@ -189,11 +179,24 @@ class Webhooks:
         async with self.database.begin() as transaction:
             return await webhook_rows.queue_again(transaction, webhook.id, subscribed, now=self.clock())
 
+    async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook | None:
+        written = await webhook_rows.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
+        if written is not None:
+            log.info(kind.logged, webhook=written.name, actor=by.name)
+        return written
+
+    def _sealed(self, secret: bytes, webhook_id: UUID) -> bytes:
+        return self.sealer.seal(secret, context=webhook_secret_context(webhook_id))
+
     async def _check(self, url: str) -> None:
         try:
             await check_url(url, resolver=self.name_resolver)
         except RefusedUrl as exc:
             raise InvalidRequest.of("url", str(exc)) from None
+
+
+def _with_secret(webhook: Webhook, secret: bytes) -> NewWebhookAnswer:
+    return NewWebhookAnswer(**vars(webhook.shown), secret=shown_secret(secret))
 
 
 def _no_such_webhook() -> NotFound:

@@ -21,9 +21,9 @@ from wxauth.server.checks.sealed import (
 )
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
-from wxauth.server.core.trail import OPERATOR, EventType, record_event
+from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
 from wxauth.server.events.sending import new_webhook_secret
-from wxauth.server.events.webhook_rows import disable_webhook, replace_secrets, sealed_otherwise
+from wxauth.server.events.webhook_rows import replace_secrets, sealed_otherwise, write_webhook
 from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_key, store_keys
 from wxauth.server.phones.rows import answers_sealed_otherwise, delete_answer, replace_answer
 from wxauth.server.session_keys.rows import clear_session_keys, replace_session_keys, session_keys_sealed_otherwise
@@ -185,7 +185,7 @@ async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Seal
         if SEALED_WEBHOOKS.opens(sealer, webhook):
             continue
         # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
-        await disable_webhook(database, webhook.id, now=now)
+        await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
         secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
         done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
 
