@@ -30,6 +30,10 @@ class CheckLevel(StrEnum):
     """Something does not work."""
 
 
+MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
+"""How a report shows each."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """The name of a check, and its result. If something is wrong, the message includes the remedy."""

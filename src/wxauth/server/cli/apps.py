@@ -13,8 +13,7 @@ from pydantic_core import from_json
 from wxauth.errors import WeChatBadResponse
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.apps.routes import AppAnswer, AppChangeRequest, AppRequest, app_answer
-from wxauth.server.cli.options import confirm, yes_option
-from wxauth.server.cli.printing import Failed, json_option, printable, show
+from wxauth.server.cli.printing import Failed, confirm, json_option, printable, show, yes_option
 from wxauth.server.cli.resources import with_services
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import picture_url

@@ -1,17 +1,25 @@
-"""`wxauth keys`: manage the keys that sign access tokens and id_tokens."""
+"""`wxauth keys` and `wxauth secret`: the keys that sign tokens, and the key that encrypts stored values."""
 
+import base64
+import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
-from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.cli.printing import Failed, confirm, json_option, show, yes_option
 from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
+from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, key_ring_of, list_published
 from wxauth.server.keys.models import NoSuchKey, StoredSigningKey
+
+if TYPE_CHECKING:
+    from wxauth.server.checks.sealed import SealedCounts
 
 
 @click.group()
@@ -77,3 +85,67 @@ def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
     """Return the result of `ask`, called with the stored keys. Requires all settings. Raises: Failed."""
     settings = read_settings(Settings)
     return with_database(lambda database, now: ask(key_ring_of(settings, database, lambda: now)))
+
+
+@click.group()
+def secret() -> None:
+    """Manage the secret key that encrypts stored values."""
+
+
+@secret.command()
+def new_command() -> None:
+    """Print a new value for WXAUTH_SECRET_KEY."""
+    click.echo(base64.b64encode(secrets.token_bytes(32)).decode())
+
+
+@secret.command()
+@json_option
+def reseal_command(as_json: bool) -> None:
+    """Encrypt all stored secrets again with WXAUTH_SECRET_KEY.
+
+    The former key must be in WXAUTH_SECRET_KEY_PREVIOUS. Run it when every replica has the new key. It may run beside
+    the service, and may be stopped and run again.
+    """
+    from wxauth.server.service.resealing import reseal
+
+    sealer = Sealer(read_settings(Settings).secret_keys)
+    done = with_database(lambda database, now: reseal(database, sealer, now=now))
+    show(asdict(done), f"encrypted again: {_counts(done)}", as_json=as_json)
+    if done.not_opened:
+        raise Failed(
+            f"WXAUTH_SECRET_KEY_PREVIOUS: {done.not_opened} stored values were encrypted with a key that is not in it. "
+            f"其中缺少加密了 {done.not_opened} 项已存内容的旧密钥。"
+        )
+
+
+@secret.command()
+@yes_option
+@json_option
+def forget_command(yes: bool, as_json: bool) -> None:
+    """Erase what no configured secret key decrypts, because the key is lost. Back up the database first.
+
+    Everybody must log in again, which phones do by themselves; no user, identity or phone number is lost. Look for the
+    key first: a service that still runs has it in its environment.
+    """
+    from wxauth.server.service.resealing import forget
+
+    sealer = Sealer(read_settings(Settings).secret_keys)
+    confirm(
+        lambda: "Erase for good what this WXAUTH_SECRET_KEY does not decrypt? 确定彻底删除当前密钥无法解密的内容？",
+        yes=yes,
+    )
+    done = with_database(lambda database, now: forget(database, sealer, now=now))
+    lines = [f"given up: {_counts(done)}"]
+    if done.webhook_secrets:
+        lines.append("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable")
+    if done.apps:
+        lines.append("add these apps again: wxauth apps add APP_ID")
+    show(asdict(done), "\n".join(lines), as_json=as_json)
+
+
+def _counts(done: "SealedCounts") -> str:
+    return (
+        f"{done.signing_keys} signing keys, {done.session_keys} session keys, "
+        f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps, "
+        f"{done.url_links} URL Links"
+    )

@@ -15,8 +15,7 @@ import click
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
-from wxauth.server.cli.options import text_option
-from wxauth.server.cli.printing import Failed, json_option, printable, show, terminal_language
+from wxauth.server.cli.printing import Failed, json_option, printable, show, terminal_language, text_option
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.database import trouble_of
 from wxauth.server.core.services import Services

@@ -6,8 +6,7 @@ from uuid import UUID
 
 import click
 
-from wxauth.server.cli.options import more, page_options, text_option, time_option
-from wxauth.server.cli.printing import json_option, printable, show
+from wxauth.server.cli.printing import json_option, more, page_options, printable, show, text_option, time_option
 from wxauth.server.cli.resources import with_database
 from wxauth.server.core.addresses import IpNetwork
 from wxauth.server.login.refusal_rows import RefusalSearch

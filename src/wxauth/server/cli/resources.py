@@ -1,22 +1,85 @@
-"""What commands use: settings, the database, the parts of the service."""
+"""What commands use: settings, the database, the parts of the service, and the line of each of our errors."""
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from wxauth.server.apps.registry import Apps
-from wxauth.server.cli.failures import failures_printed
+import click
+
+from wxauth.errors import (
+    AppInSettings,
+    AppRefused,
+    AppTaken,
+    NameTaken,
+    NotFound,
+    StorageUnavailable,
+    Title,
+    UnknownApp,
+    WeChatError,
+    WxAuthError,
+)
+from wxauth.server.cli.printing import Failed, terminal_language
 from wxauth.server.core.clock import DatabaseClock, correct_clock
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, trouble_of
 from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen
+from wxauth.server.core.settings import AnySettings, DatabaseSettings, InvalidSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from wxauth.server.core.services import Services
+
+_NOUNS: Final = {
+    "client_name": Title("service client", "服务客户端"),
+    "webhook_name": Title("webhook", "Webhook"),
+    "user_id": Title("user", "用户"),
+    "app_id": Title("app", "应用"),
+}
+"""What a command is about, by the name of its argument."""
+_NOTHING: Final = Title("", "")
+
+
+@contextmanager
+def failures_printed() -> Iterator[None]:
+    """If one of our errors is raised, end the command with a line and status 1. Raises: Failed."""
+    try:
+        yield
+    except (WxAuthError, CannotOpen, InvalidSettings) as exc:
+        raise Failed(_line_of(exc)) from None
+
+
+def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
+    options = click.get_current_context().params
+    noun, name = next(((_NOUNS[option], options[option]) for option in _NOUNS if option in options), (_NOTHING, ""))
+    match exc:
+        case InvalidSettings():
+            return str(exc)
+        case CannotOpen():
+            return f"{WRONG_SECRET_KEY.en}. {WRONG_SECRET_KEY.zh}。"
+        case StorageUnavailable():
+            return f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}"
+        case NotFound() if exc.detail == f"there is no such {noun.en}":
+            return f"there is no {noun.en} {name}. {noun.zh} {name} 不存在。"
+        case NameTaken() | AppTaken():
+            return f"{noun.en} {name} exists already. {noun.zh} {name} 已存在。"
+        case AppInSettings():
+            return f"{name} is in the settings: change it there. {name} 由配置指定，请在配置中修改。"
+        case UnknownApp() if noun is _NOUNS["app_id"]:
+            return f"{name} is not one of the configured apps. 未配置 {name}。"
+        case AppRefused():
+            return f"{exc.detail} (errcode {exc.errcode}); nothing is stored. 微信不接受，未保存。"
+        case WeChatError():
+            return f"WeChat: {exc.detail} ({exc.code})" + (
+                "; --no-check skips this check" if "no_check" in options else ""
+            )
+        case _:
+            return f"{exc.detail or exc.title.en}. {exc.title.zh}"
+
 
 T = TypeVar("T")
-DatabaseOrServices = TypeVar("DatabaseOrServices", Database, Services)
+DatabaseOrServices = TypeVar("DatabaseOrServices", Database, "Services")
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
@@ -37,8 +100,9 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
     return _run(lambda: Database(settings.database_url.get_secret_value()), with_time)
 
 
-def with_services(use: Callable[[Services], Awaitable[T]]) -> T:
+def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
     """Return the result of `use`, called with the service's parts. Requires all settings. Raises: Failed."""
+    from wxauth.server.apps.registry import Apps
     from wxauth.server.service.build import build_services  # half a second, and most commands need the database alone
 
     settings = read_settings(Settings)
@@ -46,7 +110,7 @@ def with_services(use: Callable[[Services], Awaitable[T]]) -> T:
     configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)
     clock = DatabaseClock()
 
-    async def with_clock_and_apps(services: Services) -> T:
+    async def with_clock_and_apps(services: "Services") -> T:
         await correct_clock(clock, services.database)
         await services[Apps].refresh()
         return await use(services)

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import datetime
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -14,8 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from wxauth.errors import NotFound
-from wxauth.server.cli.options import confirm, more, page_options, text_option, time_option, yes_option
-from wxauth.server.cli.printing import Failed, json_option, printable, show, to_the_minute
+from wxauth.server.cli import LazyGroup
+from wxauth.server.cli.printing import (
+    Failed,
+    confirm,
+    json_option,
+    more,
+    page_options,
+    printable,
+    show,
+    text_option,
+    time_option,
+    to_the_minute,
+    yes_option,
+)
 from wxauth.server.cli.resources import read_settings, with_database, with_services
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
@@ -79,29 +90,18 @@ def _identity(_context: click.Context, _parameter: click.Parameter, value: str) 
 
 
 _MOVING: Final = {
-    "export": "Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.",
-    "import": "Import users from FILE (-: standard input), one identity a line, as JSON or CSV.",
+    "moving": {
+        "export": "Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.",
+        "import": "Import users from FILE (-: standard input), one identity a line, as JSON or CSV.",
+    }
 }
-"""The help lines of the commands in `cli/moving.py`. A test compares both."""
+"""The commands that are imported when they are called. A test compares the lines."""
 
 _user_argument = click.argument("user_id", type=click.UUID)
 _role_argument = click.argument("role", callback=_role)
 
 
-class _WithMoving(click.Group):
-    """Imports two commands when they are called: the others need not wait for them."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve a command, and import it."""
-        name, command, rest = super().resolve_command(ctx, args)
-        if name in _MOVING:
-            command = getattr(import_module("wxauth.server.cli.moving"), f"{name}_command")
-        return name, command, rest
-
-
-@click.group(cls=_WithMoving, commands=[click.Command(name, help=text) for name, text in _MOVING.items()])
+@click.group(cls=LazyGroup, modules=_MOVING)
 def users() -> None:
     """Manage users, their roles and bans. The first administrator is made here."""
 

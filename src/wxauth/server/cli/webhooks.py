@@ -7,8 +7,7 @@ from uuid import UUID
 
 import click
 
-from wxauth.server.cli.options import more, page_options
-from wxauth.server.cli.printing import Failed, json_option, show, to_the_minute
+from wxauth.server.cli.printing import Failed, json_option, more, page_options, show, to_the_minute
 from wxauth.server.cli.resources import with_services
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType

@@ -9,7 +9,7 @@ from typing import Final
 
 from wxauth.errors import Title
 from wxauth.problems import Language
-from wxauth.server.checks.result import CheckLevel, CheckResult
+from wxauth.server.checks.result import MARKS, CheckResult
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APP_KEYS
 
@@ -167,7 +167,6 @@ Ctrl-C ends it all; the data stays in {home}/. 中文：LANG=zh_CN.UTF-8 {progra
 按 Ctrl-C 停止，数据保留在 {home}/。 English: LANG=C.UTF-8 {program}
 """,
 )
-_MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
 
 
 def service_url(settings: Settings) -> str:
@@ -210,7 +209,7 @@ def welcome(
             url=_url(address, settings.port) if part is _IN_THIS_NETWORK else service_url(settings),
             wechat_url=simulated_url or settings.wechat_base_url,
             site_url=site_url,
-            findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.text_in(language)}" for it in findings),
+            findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {it.text_in(language)}" for it in findings),
             program="scripts/dev" if Path("scripts/dev").exists() else f"{sys.argv[0]} dev",
             log_in=_LOG_IN.format(url=service_url(settings)),
             use=_USE.format(url=service_url(settings)),

@@ -1,0 +1,95 @@
+"""`wxauth serve`, `dev`, `alive` and `openapi`: the service, and what it is. Each imports what it needs when called."""
+
+import os
+import sys
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import click
+
+
+@click.command()
+def serve() -> None:
+    """Run the service in production. Settings come from WXAUTH_* (docs/settings.md)."""
+    from wxauth.server.cli.resources import failures_printed
+    from wxauth.server.core.settings import Settings, load_settings
+    from wxauth.server.service import server
+
+    with failures_printed():
+        server.serve(load_settings(Settings))
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the service; 8000, or WXAUTH_PORT.")
+@click.option("--wechat-port", type=click.IntRange(1, 65535), default=8001, show_default=True)
+@click.option("--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; 8004, or a free one.")
+@click.option("--allow-host", "allowed_hosts", multiple=True, help="Another name to answer to; repeatable.")
+@click.option("--shop", "shop_url", metavar="URL", help="A back end of yours that sells, in place of the example's.")
+def dev(
+    port: int | None, wechat_port: int, site_port: int | None, allowed_hosts: tuple[str, ...], shop_url: str | None
+) -> None:
+    """Run the service for development, with nothing configured.
+
+    Starts its own PostgreSQL (kept under .wxauth/), a simulated WeChat, and a website that logs people in by scan. If
+    WXAUTH_APP_ID is set, the real WeChat is used; the app secret is WXAUTH_APP_SECRET, or you are asked for it. If
+    WXAUTH_DATABASE_URL is set, that database is used.
+
+    It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
+    """
+    from wxauth.server.cli.printing import Failed, terminal_language
+
+    if os.name != "posix":  # only on these can the bundled PostgreSQL end together with its owner: see dev/postgres.py
+        raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
+    from wxauth.server.dev.middleware import name_in
+    from wxauth.server.dev.run import DevFailed, run  # cannot be imported on Windows, nor without the extra dev
+
+    names = [name_in(host) for host in allowed_hosts]
+    if None in names:
+        raise click.UsageError("--allow-host must be a name or an address, such as laptop.example.com")
+    try:
+        run(
+            port=port,
+            wechat_port=wechat_port,
+            site_port=site_port,
+            shop_url=shop_url,
+            allowed_hosts=[name for name in names if name is not None],
+            language=terminal_language(),
+        )
+    except DevFailed as exc:
+        raise Failed(str(exc)) from None
+
+
+@click.command()
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    import json
+
+    from wxauth.server.service.app import create_api
+
+    click.echo(json.dumps(create_api().openapi(), ensure_ascii=False, indent=2))
+
+
+@click.command()
+@click.option("--ready", is_flag=True, help="Check that it can serve, as /readyz says.")
+def alive(*, ready: bool) -> None:
+    """Check that the service on this machine answers. Asks WXAUTH_HOST at WXAUTH_PORT; for health checks."""
+    host, port = _address()
+    connection = HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz" if ready else "/livez")
+        status = connection.getresponse().status
+    except (OSError, HTTPException) as exc:
+        sys.exit(f"nothing answers at {host}, port {port}: {type(exc).__name__}. 该地址无响应。")
+    if status != 200:
+        sys.exit(f"the answer at {host}, port {port} has status {status}. 响应的状态码为 {status}。")
+
+
+def _address() -> tuple[str, int]:
+    # Read without the settings, which take half a second of CPU to load: a health check runs every few seconds.
+    from dotenv import dotenv_values
+
+    given = dotenv_values(".env") if Path(".env").exists() else {}
+    host = os.environ.get("WXAUTH_HOST") or given.get("WXAUTH_HOST") or "127.0.0.1"
+    port = os.environ.get("WXAUTH_PORT") or given.get("WXAUTH_PORT") or ""
+    # For a Service named wxauth, Kubernetes sets this variable to a URL instead of a port.
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port) if port.isdigit() else 8000  # noqa: S104

@@ -1,0 +1,91 @@
+"""`wxauth migrate`, `check` and `sweep`: what an operator does for the service. Each imports what it needs."""
+
+import asyncio
+import sys
+from contextlib import aclosing
+
+import click
+
+from wxauth.server.cli.printing import Failed, json_option, show, terminal_language
+from wxauth.server.cli.resources import failures_printed, read_settings, with_services
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.core.settings import DatabaseSettings
+
+
+@click.command()
+@click.option("--to", "revision", default="head", show_default=True, help="An older revision reverts the later ones.")
+def migrate(revision: str) -> None:
+    """Migrate the database schema to this version.
+
+    Replicas serve meanwhile. Several replicas may run it at once. It may be stopped and run again: each revision is
+    applied as a whole or not at all.
+    """
+    from wxauth.server.core.models import is_newer
+
+    with failures_printed():
+        configure_logging(
+            level="warning", log_format="console", stream=sys.stderr.buffer
+        )  # that it waits, and for what
+        url = read_settings(DatabaseSettings).database_url.get_secret_value()
+        schema = asyncio.run(_migrate(url, revision))
+    note = ", of a newer version than this one, which serves on with it" if is_newer(schema) else ""
+    click.echo(f"schema at {schema or 'base'}{note}")
+
+
+async def _migrate(url: str, revision: str) -> str | None:
+    from wxauth.server.core import migrations
+
+    async with aclosing(Database(url)) as database:
+        try:
+            return await migrations.migrate(database, revision=revision)
+        except (migrations.UnknownRevision, migrations.MigrationBlocked) as exc:
+            raise Failed(str(exc)) from None
+        except migrations.MigrationForbidden as exc:
+            from wxauth.server.checks.rows import read_rights
+
+            missing = (await read_rights(database)).missing_to_migrate
+            to_do = f": as the owner of the database, {missing};" if missing else ""
+            raise Failed(f"WXAUTH_DATABASE_URL: its role may not migrate: {exc}{to_do}") from None
+
+
+@click.command()
+@json_option
+def check(as_json: bool) -> None:
+    """Run the health checks. They cover settings, database, keys, issuer, clocks, and each app at WeChat.
+
+    Nothing is changed; it may run beside the service or before the service starts. Each line is ok, BAD or a note: a
+    note reports something that may or may not be intended. Lines are Chinese if the locale is; with --json they are
+    English. Exit status 1: something does not work.
+    """
+    from wxauth.server.checks.doctor import check_all
+    from wxauth.server.checks.result import MARKS
+
+    # The results report failures.
+    configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
+    results = asyncio.run(check_all())
+    language = terminal_language()
+    show(
+        [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.message} for it in results],
+        [(MARKS[it.level], it.name, it.text_in(language)) for it in results],
+        as_json=as_json,
+    )
+    sys.exit(0 if all(it.ok for it in results) else 1)
+
+
+@click.command()
+@json_option
+def sweep(as_json: bool) -> None:
+    """Delete expired data now.
+
+    Deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS ago, and
+    truncates addresses older than ADDRESSES_KEPT_DAYS. The running service does this once a day.
+    """
+    from wxauth.server.housekeeping.housekeeping import sweep_now
+
+    swept = with_services(sweep_now)
+    show(
+        {"events": swept.events, "addresses": swept.addresses},
+        f"events deleted: {swept.events}, addresses truncated: {swept.addresses}",
+        as_json=as_json,
+    )
