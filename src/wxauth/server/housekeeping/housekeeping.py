@@ -29,7 +29,7 @@ from wxauth.server.login.numbers import Numbers
 from wxauth.server.login.refusal_rows import sweep_refusals
 from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
-from wxauth.server.pictures.picture_checks import PictureChecks
+from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.rows import sweep_messages
 from wxauth.server.sessions.rows import delete_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_due, erase_next_page, erase_rest

@@ -1,33 +1,50 @@
-"""Users' pictures: few uploads at a time, decoded one after the other, each stored under its own URL."""
+"""Users' pictures: few uploads at a time, decoded one after the other, each stored under its own URL.
+
+WeChat checks them, and answers by message push. The policy decides what a bad one entails.
+"""
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import field
+from datetime import timedelta
+from functools import partial
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from wxauth.errors import InvalidRequest, InvalidToken, NotFound
+from wxauth.errors import InvalidRequest, InvalidToken, NotFound, StorageUnavailable, WeChatBadResponse
+from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
+from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.trail import SYSTEM, EventType, record_event
 from wxauth.server.core.users import Person, UserInSession
 from wxauth.server.limits.rows import PICTURES
 from wxauth.server.limits.turns import Places
-from wxauth.server.pictures.picture_checks import PictureChecks
-from wxauth.server.pictures.picture_files import UnusablePicture, check_file
-from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar
+from wxauth.server.pictures.rows import (
+    Avatar,
+    note_answered,
+    note_asked,
+    read_avatar,
+    replace_avatar,
+    sweep_checks,
+    take_check,
+)
+from wxauth.server.pictures.thumbnails import UnusablePicture, check_file, thumbnail_of
 from wxauth.server.users.bodies import AVATARS_PATH
+from wxauth.server.users.user_rows import clear_fields, lock_user_of
+from wxauth.server.wechat.api import Opinions, WeChatApi
+from wxauth.server.wechat.received import PictureVerdict
 
-if TYPE_CHECKING:
-    from wxauth.server.pictures.thumbnails import Thumbnail
-
+ANSWERED_WITHIN: Final = timedelta(minutes=30)
+"""The time in which WeChat answers."""
 MAX_FILE: Final = 2 * 1024 * 1024
 """Maximum bytes of an uploaded picture."""
 UPLOADS: Final = 64
@@ -41,6 +58,101 @@ _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
 _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 
 log = get_logger()
+
+
+@part
+class PictureChecks:
+    """Carries out `AVATAR_CHECK`.
+
+    Args:
+        database: Where the users are, and the checks under way.
+        opinions: Asks WeChat.
+        clock: The time.
+        background: Asks WeChat while no upload waits.
+        settings: Say what to do about a picture that violates WeChat's rules.
+    """
+
+    database: Database
+    opinions: Opinions
+    clock: Clock
+    background: Background
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self._policy = self.settings.avatar_check
+        self.are_on = self._policy != "off"
+        """Whether pictures are checked."""
+
+    def begin_later(self, person: Person, avatar_id: str, *, url: str) -> None:
+        """Give an uploaded picture to WeChat in the background, unless the policy is `off`."""
+        if not self.are_on:
+            return
+        begin = partial(self._begin, person, avatar_id, url)
+        if not self.background.offer(begin, name=f"picture of {person.user_id}"):
+            self.opinions.report_missing("avatar", person.app_id, "too_busy")
+
+    async def settle(self, app_id: str, verdict: PictureVerdict) -> None:
+        """Carry out WeChat's verdict, once. One about an unknown picture is kept for a while, and changes nothing."""
+        if verdict.suggest is None:
+            await self._drop(app_id, verdict)
+            return
+        openid = await note_answered(self.database, verdict, app_id=app_id, now=self.clock())
+        if openid is not None:
+            await self._carry_out(app_id, openid, verdict.trace_id)
+
+    async def sweep(self, *, size: int) -> int:
+        """Delete up to `size` checks that WeChat has not answered in time. Returns how many."""
+        swept = await sweep_checks(self.database, before=self.clock() - ANSWERED_WITHIN, size=size)
+        for app_id, pictures in Counter(app_id for app_id in swept if app_id).items():
+            log.warning("pictures_without_verdict", app_id=app_id, pictures=pictures)
+            for _ in range(pictures):
+                self.opinions.count("avatar", app_id, "no_verdict")
+        return len(swept)
+
+    async def _begin(self, person: Person, avatar_id: str, url: str) -> None:
+        async def ask(wechat_api: WeChatApi, app: App) -> str:
+            return await wechat_api.check_picture(app, openid=person.openid, url=url)
+
+        trace_id = await self.opinions.ask("avatar", person.app_id, ask)
+        if trace_id is None:
+            return
+        try:
+            if await note_asked(self.database, person, trace_id=trace_id, avatar_id=avatar_id, now=self.clock()):
+                await self._carry_out(person.app_id, person.openid, trace_id)
+        except StorageUnavailable as exc:
+            self.opinions.report_missing("avatar", person.app_id, exc.code, exc)
+
+    async def _carry_out(self, app_id: str, openid: str, trace_id: str) -> None:
+        """Carry out a check of which both halves are known, unless that has been done."""
+        async with self.database.begin() as transaction:
+            # Whose the identity is now: the user may have been merged meanwhile. Locked before the check, as an
+            # erasure does.
+            user_id = await lock_user_of(transaction, app_id=app_id, openid=openid)
+            taken = await take_check(transaction, app_id=app_id, trace_id=trace_id, user_id=user_id)
+            if user_id is None or taken is None:
+                return
+            suggest, label = taken.suggest, taken.label
+            record = partial(record_event, transaction, by=SYSTEM, at=self.clock(), user_id=user_id, app_id=app_id)
+            if suggest != "pass":
+                await record(EventType.AVATAR_FLAGGED, data={"label": label})
+            is_removed = suggest == "risky" and self._policy == "block" and taken.is_shown
+            if is_removed:
+                await clear_fields(transaction, user_id, ["avatar_url"])
+                await record(EventType.PROFILE_CHANGED, data={"fields": ["avatar_url"]})
+        outcome = "pass" if suggest == "pass" else "blocked" if is_removed else "flagged"
+        self.opinions.count("avatar", app_id, outcome)
+        if suggest != "pass":
+            log.warning(
+                EventType.AVATAR_FLAGGED.logged, user_id=user_id, app_id=app_id, label=label, is_removed=is_removed
+            )
+
+    async def _drop(self, app_id: str, verdict: PictureVerdict) -> None:
+        """Forget a check that WeChat could not make: the picture stays."""
+        async with self.database.begin() as transaction:
+            taken = await take_check(transaction, app_id=app_id, trace_id=verdict.trace_id, user_id=None)
+        if taken is not None:
+            failure = WeChatBadResponse("WeChat could not check the picture", errcode=verdict.errcode)
+            self.opinions.report_missing("avatar", app_id, failure.code, failure)
 
 
 @part
@@ -97,20 +209,12 @@ class Avatars:
             check_file(file)
             await PICTURES.count_user(self.database, user, now=self.clock())
             async with turn:
-                picture = await asyncio.get_running_loop().run_in_executor(self._executor, _thumbnail_of, file)
+                picture = await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
             raise InvalidRequest.of("file", str(exc)) from exc
-        avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)
+        avatar = Avatar(token_urlsafe(_ID_BYTES), *picture)
         url = self._base_url + _file_name(avatar)
-        changed = await replace_avatar(
-            self.database,
-            user.id,
-            avatar,
-            url=url,
-            app_id=user.app_id,
-            openid=user.openid,
-            now=self.clock(),
-        )
+        changed = await replace_avatar(self.database, user, avatar, url=url, now=self.clock())
         if changed is None:
             raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
@@ -132,9 +236,3 @@ class Avatars:
 
 def _file_name(avatar: Avatar) -> str:
     return f"{avatar.id}.{_EXTENSIONS[avatar.content_type]}"
-
-
-def _thumbnail_of(file: bytes) -> "Thumbnail":
-    from wxauth.server.pictures.thumbnails import thumbnail_of  # Pillow is 6 MB, which few processes need
-
-    return thumbnail_of(file)

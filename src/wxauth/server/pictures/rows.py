@@ -10,12 +10,17 @@ from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import ORIGIN, USER, UserFields
+from wxauth.server.core.users import ORIGIN, USER, Person, UserFields, UserInSession
 from wxauth.server.users.user_rows import record_profile_change
 from wxauth.server.wechat.received import PictureVerdict
 
 
-class _Picture(SQLModel):
+@dataclass(frozen=True, slots=True)
+class Avatar:
+    """A user's picture."""
+
+    id: str
+    """22 unguessable characters."""
     content_type: str
     content: bytes
 
@@ -33,47 +38,35 @@ WITH person AS (
 )
 SELECT * FROM person
 """)  # noqa: S608 - put together from constants
-_READ: Final = Statement[_Picture]("SELECT content_type, content FROM avatars WHERE id = :avatar_id")
+_READ: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Avatar:
-    """A user's picture."""
+class TakenCheck(SQLModel):
+    """A check that was asked for, and WeChat's answer, if it has given one."""
 
-    id: str
-    """22 unguessable characters."""
-    content_type: str
-    content: bytes
-
-
-class Check(SQLModel):
-    """A check of which at least one half is known: what was asked (openid and picture), or what WeChat answered."""
-
-    openid: str | None
-    avatar_id: str | None
     suggest: str | None
     label: int | None
+    is_shown: bool
+    """Whether the picture is still that of the user."""
 
 
-_HALVES: Final = "openid, avatar_id, suggest, label"
-# Either half may be stored first: WeChat's message may come before its answer to the call is stored.
-_ASKED: Final = Statement[Check](f"""
+# Either half may be stored first: WeChat's message may come before its answer to the call is stored. Each statement
+# returns what the other half has.
+_ASKED: Final = Statement[str | None]("""
 INSERT INTO picture_checks (app_id, trace_id, openid, avatar_id, at)
     SELECT app_id, :trace_id::text, openid, :avatar_id::text, :now::timestamptz FROM identities
      WHERE app_id = :app_id AND openid = :openid FOR KEY SHARE
 ON CONFLICT (app_id, trace_id) DO UPDATE SET openid = excluded.openid, avatar_id = excluded.avatar_id
-RETURNING {_HALVES}
-""")  # noqa: S608 - put together from constants
-_ANSWERED: Final = Statement[Check](f"""
+RETURNING suggest
+""")
+_ANSWERED: Final = Statement[str | None]("""
 INSERT INTO picture_checks (app_id, trace_id, suggest, label, at) VALUES (:app_id, :trace_id, :suggest, :label, :now)
 ON CONFLICT (app_id, trace_id) DO UPDATE SET suggest = excluded.suggest, label = excluded.label
-RETURNING {_HALVES}
-""")  # noqa: S608 - put together from constants
-_TAKE: Final = Statement[Check](f"""
-DELETE FROM picture_checks WHERE app_id = :app_id AND trace_id = :trace_id AND openid IS NOT NULL RETURNING {_HALVES}
-""")  # noqa: S608 - put together from constants
-_IS_PICTURE_OF: Final = Statement[bool]("""
-SELECT EXISTS (SELECT FROM avatars WHERE id = :avatar_id AND user_id = :user_id)
+RETURNING openid
+""")
+_TAKE: Final = Statement[TakenCheck]("""
+DELETE FROM picture_checks WHERE app_id = :app_id AND trace_id = :trace_id AND openid IS NOT NULL
+RETURNING suggest, label, EXISTS (SELECT FROM avatars WHERE id = avatar_id AND user_id = :user_id) AS is_shown
 """)
 _SWEEP: Final = Statement[str]("""
 DELETE FROM picture_checks WHERE ctid = ANY (ARRAY(
@@ -83,66 +76,52 @@ RETURNING CASE WHEN openid IS NULL THEN '' ELSE app_id END AS unanswered_of
 
 
 async def replace_avatar(
-    database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, openid: str, now: datetime
+    database: Database, user: UserInSession, avatar: Avatar, *, url: str, now: datetime
 ) -> UserFields | None:
     """Replace a user's picture. Returns the changed user; None if the user is banned or erased."""
     # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
-        user: UserFields | None = await transaction.row(
+        changed = await transaction.row(
             _REPLACE,
-            user_id=user_id,
+            user_id=user.id,
             url=url,
-            app_id=app_id,
-            openid=openid,
+            app_id=user.app_id,
+            openid=user.openid,
             avatar_id=avatar.id,
             content_type=avatar.content_type,
             content=avatar.content,
             now=now,
         )
-        if user is not None:
-            await record_profile_change(transaction, user_id, ["avatar_url"], app_id=app_id, now=now)
-    return user
+        if changed is not None:
+            await record_profile_change(transaction, user.id, ["avatar_url"], app_id=user.app_id, now=now)
+    return changed
 
 
 async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
     """The picture of this id; None if there is none."""
-    row = await database.row(_READ, avatar_id=avatar_id)
-    return None if row is None else Avatar(avatar_id, row.content_type, row.content)
+    return await database.row(_READ, avatar_id=avatar_id)
 
 
-async def note_asked(
-    database: Database, *, app_id: str, trace_id: str, openid: str, avatar_id: str, now: datetime
-) -> Check | None:
-    """Remember what was asked. Returns what is known of the check; None if the identity has just been erased."""
+async def note_asked(database: Database, person: Person, *, trace_id: str, avatar_id: str, now: datetime) -> bool:
+    """Remember what was asked. Returns whether WeChat has answered; False if the identity has just been erased."""
+    identity = {"app_id": person.app_id, "openid": person.openid}
     async with database.begin() as transaction:
-        return await transaction.row(
-            _ASKED, app_id=app_id, trace_id=trace_id, openid=openid, avatar_id=avatar_id, now=now
-        )
+        suggest = await transaction.value(_ASKED, **identity, trace_id=trace_id, avatar_id=avatar_id, now=now)
+    return suggest is not None
 
 
-async def note_answered(database: Database, verdict: PictureVerdict, *, app_id: str, now: datetime) -> Check:
-    """Remember what WeChat answered. Returns what is known of the check."""
+async def note_answered(database: Database, verdict: PictureVerdict, *, app_id: str, now: datetime) -> str | None:
+    """Remember what WeChat answered. Returns whose picture it is, an openid; None if it is not known yet."""
+    answer = {"trace_id": verdict.trace_id, "suggest": verdict.suggest, "label": verdict.label}
     async with database.begin() as transaction:
-        check = await transaction.row(
-            _ANSWERED,
-            app_id=app_id,
-            trace_id=verdict.trace_id,
-            suggest=verdict.suggest,
-            label=verdict.label,
-            now=now,
-        )
-    assert check is not None
-    return check
+        return await transaction.value(_ANSWERED, app_id=app_id, **answer, now=now)
 
 
-async def take_check(transaction: Transaction, *, app_id: str, trace_id: str) -> Check | None:
-    """Delete a check that was asked for, and return it; None if there is none any more."""
-    return await transaction.row(_TAKE, app_id=app_id, trace_id=trace_id)
-
-
-async def is_picture_of(transaction: Transaction, user_id: UUID, avatar_id: str) -> bool:
-    """Whether this is still the picture of a locked user."""
-    return bool(await transaction.value(_IS_PICTURE_OF, user_id=user_id, avatar_id=avatar_id))
+async def take_check(
+    transaction: Transaction, *, app_id: str, trace_id: str, user_id: UUID | None
+) -> TakenCheck | None:
+    """Delete a check of this user, who is locked, and return it; None if it was not asked for, or is there no more."""
+    return await transaction.row(_TAKE, app_id=app_id, trace_id=trace_id, user_id=user_id)
 
 
 async def sweep_checks(database: Database, *, before: datetime, size: int) -> Sequence[str]:

@@ -1,14 +1,27 @@
-"""Decodes untrusted pictures: refuses decompression bombs, and makes the others upright and small, without metadata."""
+"""Untrusted pictures: refuses decompression bombs, and makes the others upright and small, without metadata.
+
+Pillow is imported with the first picture: it is 6 MB, which few processes need.
+"""
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
 from io import BytesIO
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from PIL import ExifTags, Image
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-from wxauth.server.pictures.picture_files import NO_PICTURE, UnusablePicture
-
+MAX_BEFORE: Final = 256 * 1024
+"""Maximum bytes before the image data. EXIF with a thumbnail has up to 64 KiB."""
+MAX_PARTS: Final = 1000
+"""Maximum number of markers, chunks and fill bytes. Pillow reads each in Python under the GIL: 2 MiB take seconds."""
+MAX_SCANS: Final = 100
+"""Maximum scans of a progressive JPEG; usual are ten. A 33-byte scan takes 6 ms: 2 MiB of them would take six
+minutes."""
+MAX_PACKED: Final = 100
+"""Maximum compressed chunks of a PNG; usual are a few. Pillow decompresses up to 1 MiB of each, which takes 4 ms: 2 MiB
+of them would take eight seconds. Pillow's own total limit covers neither profiles nor truncated texts."""
+NO_PICTURE: Final = "Must be a JPEG, PNG or WebP picture that is whole"
 MAX_PIXELS: Final = 4096 * 4096
 """Enough for a phone's 12 megapixels. Decoding so many pixels takes up to 260 MiB and a second."""
 MAX_WEBP_PIXELS: Final = 2048 * 2048
@@ -21,43 +34,107 @@ _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
 _MAX_EXIF: Final = 64 * 1024
 """Maximum bytes of EXIF read for the orientation. Pillow reads its entries in Python: 64,000 take a second."""
-_TURNS: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_ORIENTATION: Final = 0x0112
+_TURNS: Final = dict(
+    enumerate(
+        ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"],
+        start=2,
+    )
+)
 """The transposition that makes a picture upright, by its EXIF orientation."""
 _DRAFT: Final = 2.0
 """A picture is first reduced quickly to this multiple of its final size, then with a good filter."""
+_SCAN: Final = b"\xff\xda"
+# Segments that a JPEG may have before its first scan. Arithmetic coding (0xC9 and others) is left out: nobody uses it,
+# and a hundred scans in 2 KB take five seconds.
+_SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
+_PACKED: Final = (b"iCCP", b"iTXt", b"zTXt")
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # the WebP decoder allocates its memory before `_check_size` sees the size
+Parts = Iterator[tuple[int, bool]]
+"""The offset of each marker, chunk or fill byte, and whether the image data begins there."""
+
 warnings.filterwarnings("ignore", module="PIL")  # everything Pillow warns about is refused below or harmless
 
 
-@dataclass(frozen=True, slots=True)
-class Thumbnail:
-    """A picture as it is stored."""
-
-    content_type: str
-    """`image/png` if the picture has transparency, else `image/jpeg`. Mini-programs can show both."""
-    content: bytes
+class UnusablePicture(Exception):
+    """The file is not a JPEG, PNG or WebP, is broken, or is a decompression bomb. The message is for the uploader."""
 
 
-def thumbnail_of(file: bytes) -> Thumbnail:
-    """Make a JPEG, PNG or WebP upright, and no larger than `LONGEST_SIDE` on either side.
-
-    Of an animation, only the first frame is kept. All metadata is dropped: EXIF with its locations, XMP, comments, ICC
-    profiles.
-
-    Args:
-        file: A file that has passed `check_file`.
+def check_file(file: bytes) -> None:
+    """Check that Pillow will not take long over the parts around the image data. Takes 10 ms at most.
 
     Raises: UnusablePicture.
     """
+    image_at = None
+    for number, (at, is_image) in enumerate(_parts(file), start=1):
+        if is_image and image_at is None:
+            image_at = at
+        if number > MAX_PARTS or (at if image_at is None else image_at) > MAX_BEFORE:
+            parts = f"after at most {MAX_PARTS} markers, chunks or fill bytes"
+            raise UnusablePicture(f"Must begin with its image within {MAX_BEFORE} bytes, {parts}")
+    if image_at is None:
+        raise UnusablePicture(NO_PICTURE)
+
+
+def _parts(file: bytes) -> Parts:
+    if file.startswith(b"\xff\xd8\xff"):
+        return _jpeg_parts(file)
+    if file.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png_parts(file)
+    if file.startswith(b"RIFF") and file.startswith(b"WEBP", 8):
+        return _webp_parts(file)
+    raise UnusablePicture(NO_PICTURE)
+
+
+def _jpeg_parts(file: bytes) -> Parts:
+    """The parts up to the first scan. Pillow reads what follows in C."""
+    at = 2
+    while at + 2 <= len(file) and not file.startswith(_SCAN, at):
+        yield at, False
+        if file[at] != 0xFF or file[at + 1] in (0x00, 0xFF):
+            at += 1
+        elif file[at + 1] in _SEGMENTS:
+            at += 2 + max(2, int.from_bytes(file[at + 2 : at + 4]))
+        else:
+            raise UnusablePicture(NO_PICTURE)
+    if file.count(_SCAN, at) > MAX_SCANS:
+        raise UnusablePicture(f"Must have at most {MAX_SCANS} scans")
+    if at + 2 <= len(file):
+        yield at, True
+
+
+def _png_parts(file: bytes) -> Parts:
+    """All parts: Pillow reads even those between and after the image data in Python."""
+    at, kind, packed = 8, b"", 0
+    while at + 8 <= len(file) and kind != b"IEND":
+        kind = file[at + 4 : at + 8]
+        yield at, kind == b"IDAT"
+        packed += kind in _PACKED
+        if packed > MAX_PACKED:
+            raise UnusablePicture(f"Must have at most {MAX_PACKED} packed texts and profiles")
+        at += 12 + int.from_bytes(file[at : at + 4])
+
+
+def _webp_parts(file: bytes) -> Parts:
+    """The parts up to the image data. Pillow reads what follows in C."""
+    at, is_image = 12, False
+    while at + 8 <= len(file) and not is_image:
+        is_image = file[at : at + 4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
+        yield at, is_image
+        size = int.from_bytes(file[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+
+
+def thumbnail_of(file: bytes) -> tuple[str, bytes]:
+    """Make a JPEG, PNG or WebP upright, and no larger than `LONGEST_SIDE` on either side.
+
+    The file must have passed `check_file`. Of an animation, only the first frame is kept. All metadata is dropped: EXIF
+    with its locations, XMP, comments, ICC profiles. Returns the content type, and the content: a PNG if the picture has
+    transparency, else a JPEG. Mini-programs can show both. Raises: UnusablePicture.
+    """
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # the WebP decoder allocates its memory before `_check_size` sees the size
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check_size(image)
@@ -70,7 +147,7 @@ def thumbnail_of(file: bytes) -> Thumbnail:
         raise UnusablePicture(NO_PICTURE) from exc
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_size(image: "Image") -> None:
     """Check the size given in the header, before anything is decoded."""
     most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
     if image.width * image.height > most:
@@ -79,32 +156,36 @@ def _check_size(image: Image.Image) -> None:
         raise UnusablePicture(f"Must have sides of at most {MAX_SIDE} pixels")
 
 
-def _shrunk(image: Image.Image) -> Image.Image:
+def _shrunk(image: "Image") -> "Image":
+    from PIL.Image import Resampling
+
     if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip its values to 8 bits instead of scaling them
         image = image.point(lambda value: value / 256).convert("L")
         image.info.pop("transparency", None)  # a 16-bit value, meaningless after the scaling
     mode = "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=_DRAFT)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Resampling.LANCZOS, reducing_gap=_DRAFT)
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: "Image") -> "Image":
+    from PIL.Image import Transpose
+
     if sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif")) > _MAX_EXIF:
         return image
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a picture with broken EXIF may still be good
         return image
-    return image if turn is None else image.transpose(turn)
+    return image if turn is None else image.transpose(Transpose[turn])
 
 
-def _encoded(image: Image.Image) -> Thumbnail:
+def _encoded(image: "Image") -> tuple[str, bytes]:
     image.info = {}
     out = BytesIO()
     if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
         image.save(out, "PNG", optimize=True)
-        return Thumbnail("image/png", out.getvalue())
+        return "image/png", out.getvalue()
     image.convert("RGB").save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return Thumbnail("image/jpeg", out.getvalue())
+    return "image/jpeg", out.getvalue()

@@ -17,7 +17,7 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.pictures.picture_checks import PictureChecks
+from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.rows import claim_signature, remember_message
 from wxauth.server.users.erasure_rows import erase_identities, erase_user
