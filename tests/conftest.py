@@ -46,8 +46,7 @@ from wxauth.server.core.metrics import DECLARED, REGISTRY
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import WAITS, Waits, build_services

@@ -20,8 +20,8 @@ from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Parts, Services
-from wxauth.server.dev.wechat.controls import Api, PhoneCodeRequest, openid_of
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import Api, PhoneCodeRequest, Simulator
+from wxauth.server.dev.wechat.controls import openid_of
 
 Body = dict[str, Any]
 """The body of an answer."""

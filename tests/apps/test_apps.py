@@ -25,10 +25,8 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import secret_key_bytes
-from wxauth.server.dev.wechat.controls import APPS, LATER_APP
+from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 from wxauth.server.dev.wechat.push import make_message, sign_push
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
 from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 from wxauth.server.wechat.wechat_tokens import WeChatTokens

@@ -16,10 +16,8 @@ from tests.sweeps import swept
 from tests.world import Admin, LogLines, MakeClient, MakeServices, bearer, make_admin, until
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import OWN_NAMES
-from wxauth.server.dev.wechat.accounts import Call
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, MOBILE_APP, WEBSITE, CodeRequest
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, CodeRequest, Simulator
 from wxauth.server.dev.wechat.push import make_message, sign_push
-from wxauth.server.dev.wechat.simulator import Simulator
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
 

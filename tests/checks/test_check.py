@@ -43,10 +43,8 @@ from wxauth.server.checks.rows import PostgresServer, RoleRights, WalStatistics,
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.push import push_signature
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 

@@ -46,8 +46,7 @@ from tests.world import LogIn, Server, bearer
 from wxauth.server.cli import main
 from wxauth.server.cli.users import users
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, create_simulator
 
 OTHER_SECRET_KEY = "/" * 42 + "8="
 

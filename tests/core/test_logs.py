@@ -17,8 +17,8 @@ from tests.world import LogLines
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
 from wxauth.server.core.users import UserInSession
-from wxauth.server.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.server.login.login import Tokens
+from wxauth.server.login.routes import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.server.phones.routes import PhoneRequest
 
 

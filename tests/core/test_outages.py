@@ -20,8 +20,7 @@ from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Da
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat.controls import PhoneCodeRequest
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.server.service.build import Waits
 
 pytestmark = pytest.mark.own_database

@@ -35,8 +35,7 @@ from wxauth.server.clients import clients
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, WEBSITE
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 

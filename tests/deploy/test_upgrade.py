@@ -17,8 +17,7 @@ from tests.deploy.test_systemd import FOLDER, SERVICE, SHIPPED, installed_settin
 from tests.docs import ROOT, code_blocks
 from tests.forked import stand_in
 from tests.processes import WXAUTH, environment, free_port, serving, until
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, create_simulator
 
 SYSTEMCTL = """\
 #!/bin/sh

@@ -15,10 +15,8 @@ from tests.fakes import Clock
 from tests.processes import run, serving, until
 from tests.receiver import receiving
 from tests.world import MakeClient, MakeServices, bearer
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, Api, PhoneCodeRequest
+from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
 from wxauth.server.service.build import Waits
 
 HURRIED = Waits(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))

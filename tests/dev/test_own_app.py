@@ -13,9 +13,7 @@ import pytest
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, run, serving
 from tests.world import bearer
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.process
 

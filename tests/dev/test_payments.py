@@ -11,11 +11,8 @@ import pytest
 
 from tests.fakes import Clock
 from wxauth.server.core.settings import App
-from wxauth.server.dev.wechat.controls import APPS, CodeRequest
-from wxauth.server.dev.wechat.issued import APP_KEYS
+from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.push import OF_PAYMENTS
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
 from wxauth.server.wechat.received import read_message
 
 pytestmark = pytest.mark.no_database

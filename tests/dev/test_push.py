@@ -9,9 +9,7 @@ import pytest
 from tests.sweeps import swept
 from tests.world import bearer
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
 
 FIRST, SECOND = (app["app_id"] for app in APPS)

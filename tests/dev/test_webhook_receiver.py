@@ -12,7 +12,7 @@ from tests.fakes import Secrets
 from tests.serving import serving
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.events.sending import new_webhook_secret, shown_secret, signed_headers
 from wxauth.server.events.webhooks import Webhooks
 

@@ -12,10 +12,16 @@ import pytest
 
 from tests.processes import serving
 from tests.sweeps import swept
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE
-from wxauth.server.dev.wechat.issued import CODE_LIFETIME
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import (
+    ACCOUNT,
+    APPS,
+    CODE_LIFETIME,
+    MOBILE_APP,
+    OTHER_KINDS,
+    WEBSITE,
+    Simulator,
+    create_simulator,
+)
 
 FIRST, SECOND = APPS
 RIGHT = {"appid": FIRST["app_id"], "secret": FIRST["app_secret"], "grant_type": "authorization_code"}

@@ -13,9 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.processes import PATIENCE, serving
 from tests.sweeps import swept
-from wxauth.server.dev.wechat.controls import APPS, phone_number_of
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator, phone_number_of
 
 FIRST, SECOND = APPS
 LIFETIME = 7200

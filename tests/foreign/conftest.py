@@ -17,8 +17,7 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, create_simulator
 from wxauth.server.keys.keyring import KeyRing, unsealed_key
 from wxauth.tokens.keys import SigningKey
 

@@ -21,10 +21,9 @@ from tests.processes import WXAUTH, Running, free_port, run, serving
 from tests.programs import needs, needs_node
 from tests.world import bearer
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat.controls import APPS, openid_of
-from wxauth.server.dev.wechat.issued import APP_KEYS
+from wxauth.server.dev.wechat import APP_KEYS, APPS, create_simulator
+from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.dev.wechat.push import DELIVER, Mode, make_event, sign_push
-from wxauth.server.dev.wechat.simulator_app import create_simulator
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

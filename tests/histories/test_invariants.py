@@ -12,7 +12,8 @@ from tests.histories.invariants import OWNERLESS, check, everything_has_an_owner
 from tests.histories.town import Asked
 from tests.world import Body
 from wxauth.server.core.models import all_tables
-from wxauth.server.dev.wechat.controls import APPS, openid_of, unionid_of
+from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat.controls import openid_of, unionid_of
 
 pytestmark = pytest.mark.no_database
 

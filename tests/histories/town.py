@@ -31,10 +31,9 @@ from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.dev.wechat.controls import APPS, CodeRequest, PhoneCodeRequest, openid_of
+from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
+from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.dev.wechat.push import REVOKED, Mode, make_message, sign_push
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
 from wxauth.server.users.admin import UserChange, change_user
 
 ADMINISTRATORS: Final = ("administrator-1", "administrator-2")

@@ -12,7 +12,7 @@ from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.world import Body, LogLines, MakeService, Service, leave
 from wxauth.server.core.background import Background
-from wxauth.server.dev.wechat.controls import APPS
+from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.limits.rows import MAX_ATTEMPTS, WINDOW
 

@@ -9,8 +9,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.world import LogIn, MakeClient, MakeServices, bearer, leave, log_in, set_roles
-from wxauth.server.dev.wechat.controls import APPS, MOBILE_APP, CodeRequest
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import APPS, MOBILE_APP, CodeRequest, Simulator
 
 BOTH_WAYS = pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/erasure")])
 

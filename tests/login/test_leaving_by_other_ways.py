@@ -17,7 +17,7 @@ from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
 from tests.world import NUMBER, Body, MakeService, Service, leave
 from wxauth.server.core.sealing import phone_answer_context
-from wxauth.server.dev.wechat.controls import APPS
+from wxauth.server.dev.wechat import APPS
 from wxauth.server.phones.phones import Phones
 
 GRACE = {"erasure_grace_days": 7}

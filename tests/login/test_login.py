@@ -21,7 +21,7 @@ from tests.upstream import PostgresTap
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
-from wxauth.server.login.bodies import TokenAnswer
+from wxauth.server.login.routes import TokenAnswer
 from wxauth.server.service.app import create_app
 from wxauth.server.users.bodies import UserAnswer
 

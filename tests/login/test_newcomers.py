@@ -10,7 +10,7 @@ import pytest
 from tests.problems import problem_of
 from tests.world import MakeService, Service, make_admin, until
 from wxauth.server.core.background import Background
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import Simulator
 
 RISK: Any = "getuserriskrank"
 SHORT = 1.0

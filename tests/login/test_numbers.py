@@ -11,7 +11,7 @@ from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.world import Admin, LogIn, MakeClient, MakeServices
 from wxauth.server.core.services import Services
-from wxauth.server.login.numbers import Numbers
+from wxauth.server.login.records import Numbers
 
 
 async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:

@@ -20,9 +20,8 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, set_roles, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
-from wxauth.server.dev.wechat.controls import APPS, Api, openid_of
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
+from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
 from wxauth.server.wechat.api import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS

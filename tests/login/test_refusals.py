@@ -18,7 +18,7 @@ from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.login.refusals import MAX_NEW_ROWS, MAX_OWN_ROWS, Refusals
+from wxauth.server.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Refusals
 
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 

@@ -15,8 +15,7 @@ from tests.processes import run
 from tests.sweeps import swept
 from tests.world import NUMBER, LogIn, MakeClient, MakeServices, log_in, set_roles
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
-from wxauth.server.dev.wechat.controls import APPS, LATER_APP, CodeRequest, PhoneCodeRequest
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 

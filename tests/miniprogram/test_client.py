@@ -19,9 +19,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import UserStatus
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.users.admin import UserChange, change_user

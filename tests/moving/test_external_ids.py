@@ -10,8 +10,7 @@ from jose.jwt import get_unverified_claims
 from tests.fakes import Secrets
 from tests.world import NUMBER, LogIn, MakeClient, MakeServices, bearer, log_in, set_roles
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.controls import PhoneCodeRequest
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.testing import TestIssuer
 
 

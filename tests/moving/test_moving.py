@@ -35,7 +35,8 @@ from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_clien
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.controls import APPS, openid_of, unionid_of
+from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat.controls import openid_of, unionid_of
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
 from wxauth.server.moving.faults import GIVEN_BEFORE, MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE

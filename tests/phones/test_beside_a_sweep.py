@@ -7,8 +7,7 @@ import pytest
 
 from tests.fakes import Clock
 from tests.world import NUMBER, MakeClient, MakeServices, bearer, until
-from wxauth.server.dev.wechat.controls import PhoneCodeRequest
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.server.housekeeping.housekeeping import keep_sweeping
 from wxauth.server.phones.phones import UNTOUCHED_FOR
 

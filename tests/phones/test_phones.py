@@ -35,10 +35,8 @@ from tests.world import (
     with_part,
 )
 from wxauth.server.core.background import RETRY_PAUSE_SECONDS
-from wxauth.server.dev.wechat.controls import APPS, Api, PhoneCodeRequest, phone_number_of
+from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, Simulator, create_simulator, phone_number_of
 from wxauth.server.dev.wechat.push import make_message, sign_push
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
 from wxauth.server.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,

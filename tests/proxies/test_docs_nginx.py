@@ -16,8 +16,7 @@ from tests.processes import free_port, serving, until
 from tests.proxies.running import Recorder, answers, echo, nginx_with
 from tests.world import bearer
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 

@@ -19,7 +19,7 @@ from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, is_running, is_suspended, serving, until
 from tests.world import LogIn, Server, bearer, set_roles
 from wxauth import __version__
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import create_simulator
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
 

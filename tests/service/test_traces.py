@@ -21,7 +21,7 @@ from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.world import LogLines, MakeClient, bearer, leave
 from wxauth import __version__
 from wxauth.server.core.settings import InvalidSettings, Settings
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 from wxauth.server.service.spans import Spans

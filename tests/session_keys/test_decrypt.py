@@ -16,7 +16,7 @@ from tests.sweeps import swept
 from tests.world import LogLines, Phone, bearer, log_in
 from wxauth.server.dev.wechat.controls import APPS, SealRequest
 from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.login.bodies import DecryptedAnswer
+from wxauth.server.session_keys.routes import DecryptedAnswer
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 STEPS = {"stepInfoList": [{"timestamp": 1795104000, "step": 8848}], "note": "小明 🏃"}

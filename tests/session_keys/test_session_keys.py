@@ -19,9 +19,7 @@ from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, le
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat.controls import APPS, SealRequest
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 from wxauth.server.session_keys.session_keys import SessionKeyState

@@ -36,7 +36,7 @@ from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat.controls import APPS
+from wxauth.server.dev.wechat import APPS
 from wxauth.server.service.build import build_services
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]

@@ -15,7 +15,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
-from wxauth.server.sessions.refresh_tokens import RefreshTokens
+from wxauth.server.sessions.refresh_rows import RefreshTokens
 
 Refresh = Callable[[str], Coroutine[Any, Any, httpx.Response]]
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from wxauth.server.sessions.refresh_tokens import RefreshTokens
+from wxauth.server.sessions.refresh_rows import RefreshTokens
 
 KEY, FORMER_KEY, OTHER_KEY = (bytes([n]) * 32 for n in range(3))
 SESSION = UUID("01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2")

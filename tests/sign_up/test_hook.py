@@ -21,7 +21,7 @@ from tests.programs import needs
 from tests.receiver import Receiver, receiving
 from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.checks.doctor import examine
-from wxauth.server.login.refusals import Refusals
+from wxauth.server.login.records import Refusals
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 ALICE = "openid-a1-alice"

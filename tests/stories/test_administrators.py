@@ -13,9 +13,7 @@ from tests.problems import problem_of
 from tests.processes import serving
 from tests.world import NOBODY, Admin, LogIn, MakeClient, MakeServices, bearer, later, make_admin
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.controls import APPS, LATER_APP
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
 LATER = LATER_APP["app_id"]
 

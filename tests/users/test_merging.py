@@ -34,9 +34,8 @@ from tests.world import (
     set_roles,
     until_locked,
 )
-from wxauth.server.dev.wechat.controls import APPS, CodeRequest, PhoneCodeRequest
+from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.push import Mode, make_message, sign_push
-from wxauth.server.dev.wechat.simulator import Simulator
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 

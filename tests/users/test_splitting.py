@@ -32,8 +32,7 @@ from tests.world import (
 )
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.controls import APPS, CodeRequest, PhoneCodeRequest
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.events.webhook_deliveries import place_events
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}

@@ -17,7 +17,7 @@ from tests.fakes import WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.sweeps import swept
 from tests.world import LogLines, MakeClient, MakeServices, bearer
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.web.edge import BehindProxies
 

@@ -12,7 +12,7 @@ from tests.processes import Command, make_command, run
 from tests.sweeps import swept
 from tests.world import CALLBACK
 from wxauth.server.clients.clients import NAME_RULE
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, MOBILE_APP, WEBSITE
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 pytestmark = pytest.mark.process
 

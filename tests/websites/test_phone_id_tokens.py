@@ -36,7 +36,7 @@ from tests.world import (
 from wxauth.server.clients.clients import add_client, build_client, change_client, remove_client
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.controls import APPS, MOBILE_APP
+from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
 PATH = "/v1/me/id-token"
 

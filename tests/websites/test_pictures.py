@@ -15,9 +15,8 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import LogLines, MakeClient, MakeServices, Phone, Site, add_client, scene_of
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator import DrawnCode, Simulator, draw
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat.simulator import DrawnCode, draw
 
 
 def qr_of(text: str) -> bytes:

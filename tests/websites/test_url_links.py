@@ -12,8 +12,8 @@ from tests.websites.test_links import browser_of, press
 from tests.world import AddSite, LogLines, MakeClient, MakeServices, Site
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import Simulator
 from wxauth.server.dev.wechat.controls import FaultRequest
-from wxauth.server.dev.wechat.simulator import Simulator
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.service.resealing import forget, reseal
 

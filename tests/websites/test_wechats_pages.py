@@ -35,18 +35,8 @@ from tests.world import (
 )
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.controls import (
-    ACCOUNT,
-    APPS,
-    MOBILE_APP,
-    WEBSITE,
-    CodeRequest,
-    Visitor,
-    openid_of,
-    unionid_of,
-)
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, CodeRequest, Simulator, create_simulator
+from wxauth.server.dev.wechat.controls import Visitor, openid_of, unionid_of
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.service.build import Waits
 from wxauth.server.users.merging import link_unionid

@@ -18,10 +18,16 @@ from wxauth.errors import SessionKeyExpired, WeChatError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.dev.wechat.accounts import Call
-from wxauth.server.dev.wechat.controls import APPS, Api, CodeRequest, PhoneCodeRequest, phone_number_of
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import (
+    APPS,
+    Api,
+    Call,
+    CodeRequest,
+    PhoneCodeRequest,
+    Simulator,
+    create_simulator,
+    phone_number_of,
+)
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import TextVerdict, WeChatApi, session_key_signature
 from wxauth.server.wechat.client import WeChat, WeChatIdentity

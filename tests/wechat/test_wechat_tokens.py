@@ -24,9 +24,7 @@ from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.build import build_services
 from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
 from wxauth.server.wechat.api import WeChatApi

@@ -9,8 +9,7 @@ import click
 from wxauth.server.cli.printing import json_option, more, page_options, printable, show, text_option, time_option
 from wxauth.server.cli.resources import with_database
 from wxauth.server.core.addresses import IpNetwork
-from wxauth.server.login.refusal_rows import RefusalSearch
-from wxauth.server.login.refusals import list_refusals
+from wxauth.server.login.record_rows import RefusalSearch, list_refusals
 from wxauth.server.web.bodies import items_of
 
 

@@ -32,10 +32,14 @@ from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.keyring import Issuer, TokenSession
 from wxauth.server.limits.turns import Turns
-from wxauth.server.login.numbers import Numbers
-from wxauth.server.login.refresh_rows import RefreshRefused, rotate_refresh_token_of_website
+from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshTokens
+from wxauth.server.sessions.refresh_rows import (
+    Lifetimes,
+    RefreshRefused,
+    RefreshTokens,
+    rotate_refresh_token_of_website,
+)
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.users.standing_rows import lock_standing

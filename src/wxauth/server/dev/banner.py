@@ -11,7 +11,7 @@ from wxauth.errors import Title
 from wxauth.problems import Language
 from wxauth.server.checks.result import MARKS, CheckResult
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat.issued import APP_KEYS
+from wxauth.server.dev.wechat import APP_KEYS
 
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
 _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}

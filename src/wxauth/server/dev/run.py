@@ -36,9 +36,17 @@ from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import FrontPage, OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.server.dev.sites import PUSH_PATH, SITES, add_shop, create_shop, create_site
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, WEBSITE
-from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH, OwnPagesOnly
-from wxauth.server.dev.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
+from wxauth.server.dev.wechat import (
+    ACCOUNT,
+    APPS,
+    DESK_PATH,
+    HINTS,
+    SHOP_PATH,
+    UNKNOWN_APP_HINT,
+    WEBSITE,
+    OwnPagesOnly,
+    create_simulator,
+)
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.service.server import check_stored_state, exit_when_drained, listen, uvicorn_options

@@ -31,8 +31,7 @@ from wxauth.problems import Language
 from wxauth.server.clients.clients import Credentials, add_client, build_client, renew_secret
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
-from wxauth.server.dev.wechat.controls import APPS
-from wxauth.server.dev.wechat.issued import APP_KEYS
+from wxauth.server.dev.wechat import APP_KEYS, APPS
 from wxauth.server.websites.pages import language_of
 
 TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}

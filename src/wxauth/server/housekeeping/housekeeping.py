@@ -25,8 +25,8 @@ from wxauth.server.housekeeping.rows import (
 )
 from wxauth.server.keys.rows import delete_retired_keys
 from wxauth.server.limits.rows import WINDOW, sweep_attempts
-from wxauth.server.login.numbers import Numbers
-from wxauth.server.login.refusal_rows import sweep_refusals
+from wxauth.server.login.record_rows import sweep_refusals
+from wxauth.server.login.records import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.pictures.avatars import PictureChecks

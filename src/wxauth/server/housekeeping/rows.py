@@ -18,7 +18,7 @@ from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
-from wxauth.server.login.number_rows import OPEN_SESSIONS_PART
+from wxauth.server.login.record_rows import OPEN_SESSIONS_PART
 from wxauth.server.sessions.rows import END, START, delete_ended_sessions, end_replaced_sessions
 
 

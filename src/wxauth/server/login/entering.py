@@ -21,7 +21,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES, Person, UserFields
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
-from wxauth.server.login.numbers import Numbers
+from wxauth.server.login.records import Numbers
 from wxauth.server.login.risk import Risk, judge_login
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.bodies import is_own_picture

@@ -34,11 +34,16 @@ from wxauth.server.core.users import UserFields, UserInSession
 from wxauth.server.keys.keyring import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import Asked, Entering
-from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token
 from wxauth.server.phones.phones import Phones
 from wxauth.server.session_keys.rows import keep_key
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.refresh_tokens import RefreshTokens, app_session_lifetimes
+from wxauth.server.sessions.refresh_rows import (
+    RefreshRefusal,
+    RefreshRefused,
+    RefreshTokens,
+    app_session_lifetimes,
+    rotate_refresh_token,
+)
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import Caller
 from wxauth.server.users.consent_rows import give_consents, missing_from

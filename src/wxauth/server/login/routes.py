@@ -1,9 +1,15 @@
-"""`POST /v1/login`, `/v1/refresh`, `/v1/logout` and `/v1/me/decrypt`."""
+"""Login, refresh, logout, and leaving for good, for which an access token is no proof."""
 
-from typing import Annotated, Final
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from fastapi import Depends
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from wxauth.errors import (
     AccountDisabled,
@@ -11,11 +17,10 @@ from wxauth.errors import (
     CodeUsed,
     InvalidCode,
     InvalidRefreshToken,
-    InvalidRequest,
+    LastAdmin,
     RateLimited,
     RefreshTokenExpired,
     RefreshTokenReused,
-    SessionKeyExpired,
     SessionReplaced,
     SessionRevoked,
     SignUpClosed,
@@ -29,32 +34,162 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.registry import Apps, AppsDep
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.core.settings import Settings
-from wxauth.server.login.bodies import (
-    DecryptedAnswer,
-    DecryptRequest,
-    LoginRequest,
-    LogoutRequest,
-    RefreshRequest,
-    TokenAnswer,
-    token_answer,
-)
+from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.login.entering import Asked
-from wxauth.server.login.login import LoginLimiter, Logins
-from wxauth.server.session_keys.session_keys import SessionKeys
-from wxauth.server.sessions.refresh_tokens import RefreshTokensDep
-from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
-from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
-from wxauth.server.web.dependencies import ClockDep, SettingsDep, VerifierDep, provide
+from wxauth.server.login.login import PROOF_FAILURES, LoginLimiter, Logins, Proofs, Tokens
+from wxauth.server.sessions.refresh_rows import RefreshTokens
+from wxauth.server.users.bodies import AvatarUrl, Nickname, UserAnswer, user_answer
+from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
+from wxauth.server.users.erasure_rows import erase_user, leave_later
+from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES, example_of
+from wxauth.server.web.bodies import ShownSessionId
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router, ValidatedWith
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
 
+
+def _readable(value: object) -> dict[str, str]:
+    # A login is never refused because of a consent. A malformed one is left out, and consents_due names it.
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
+
+
+EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
+
+LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class LoginRequest(BaseModel):
+    """A `wx.login` code, and profile fields that the user gave."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"}]},
+        hide_input_in_errors=True,
+    )
+
+    code: LoginCode = Field(
+        validation_alias=AliasChoices("code", "jsCode", "js_code"),
+        description="The code from `wx.login`, or from `SendAuth` in a mobile app. Also accepted as `jsCode`, "
+        "`js_code`. Works once, for some minutes.",
+        repr=False,
+    )
+    app_id: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("app_id", "appId", "appid"),
+        description="The mini-program or mobile app. Also accepted as `appId`, `appid`. Default: the first "
+        "configured mini-program.",
+    )
+    nickname: Nickname | None = Field(
+        default=None,
+        validation_alias=AliasChoices("nickname", "nickName", "userName"),
+        description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or if "
+        "nicknames are checked and it violates WeChat's rules.",
+    )
+    avatar_url: AvatarUrl | None = Field(
+        default=None,
+        validation_alias=AliasChoices("avatar_url", "avatarUrl"),
+        description="An https URL. Also accepted as `avatarUrl`. Unchanged if absent, null or empty, or if "
+        "it is the URL of an uploaded picture.",
+    )
+    phone_code: Annotated[str, Field(max_length=256)] | None = Field(
+        default=None,
+        validation_alias=AliasChoices("phone_code", "phoneCode"),
+        description="The phone button's code, to bind the number too. Also accepted as `phoneCode`. "
+        "If it fails, the login still succeeds: see `phone_error`.",
+        repr=False,
+    )
+    consents: Annotated[dict[str, str], BeforeValidator(_readable)] = Field(
+        default_factory=dict,  # pydantic copies a default, deeply, for each login
+        json_schema_extra={"default": {}},
+        description="Documents that the user agrees to, with their versions. Versions not in force are ignored: "
+        "see `consents_due`.",
+    )
+    stay: StrictBool = Field(
+        default=False,
+        description="Whether somebody who has asked to be erased, and is refused with `account_leaving`, has changed "
+        "their mind: the erasure is cancelled. Of anybody else it changes nothing.",
+    )
+
+
+class ProofRequest(BaseModel):
+    """The proof that the person is present: a new login at WeChat."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"login_code": "0a1B2c3D4e5F6g7H8i9J"}]}, hide_input_in_errors=True
+    )
+
+    login_code: LoginCode = Field(
+        description="The code of a new `wx.login`, or of `SendAuth` in a mobile app. Works once, for some minutes.",
+        repr=False,
+    )
+
+
+class RefreshRequest(BaseModel):
+    """The refresh token of the last login or refresh."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
+
+    refresh_token: str = Field(repr=False)
+
+
+class LogoutRequest(BaseModel):
+    """The refresh token of the session to end. Default: the session of the access token."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
+
+    refresh_token: str | None = Field(default=None, repr=False)
+
+
+class LeavingAnswer(BaseModel):
+    """When a person is erased who has asked for it."""
+
+    erase_at: datetime = Field(examples=["2026-11-27T08:00:00Z"])
+
+
+class TokenAnswer(TypedDict):
+    """A pair of tokens, and their user."""
+
+    access_token: Annotated[str, Field(description="A JWT (RFC 9068), ES256.", examples=[EXAMPLE_JWT])]
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Field(description="Lifetime of the access token in seconds.", examples=[900])]
+    refresh_token: Annotated[str, Field(examples=["wxr_..."])]
+    refresh_expires_in: Annotated[
+        int, Field(description="Seconds until an unused session expires.", examples=[2592000])
+    ]
+    session_id: ShownSessionId
+    is_new_user: bool
+    user: UserAnswer
+    phone_error: NotRequired[Annotated[str, Field(description="Why `phone_code` failed: the `code` of the problem.")]]
+
+
+def token_answer(tokens: Tokens, in_force: Mapping[str, str]) -> TokenAnswer:
+    """The answer with a pair of tokens. `in_force` are the documents to agree to, document → version."""
+    answer: TokenAnswer = {
+        "access_token": tokens.access_token,
+        "token_type": "Bearer",
+        "expires_in": tokens.expires_in,
+        "refresh_token": tokens.refresh_token,
+        "refresh_expires_in": tokens.refresh_expires_in,
+        "session_id": tokens.session_id,
+        "is_new_user": tokens.is_new_user,
+        "user": user_answer(tokens.user, in_force),
+    }
+    if tokens.phone_error is not None:
+        answer["phone_error"] = tokens.phone_error
+    return answer
+
+
 router = Router("login")
+
+log = get_logger()
 
 LoginLimiterDep = Annotated[LoginLimiter, Depends(provide(LoginLimiter))]
 LoginsDep = Annotated[Logins, Depends(provide(Logins))]
-SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
+ProofsDep = Annotated[Proofs, Depends(provide(Proofs))]
+RefreshTokensDep = Annotated[RefreshTokens, Depends(provide(RefreshTokens))]
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
@@ -77,7 +212,6 @@ REFRESHES: Final = Counter(
 
 _UNREAD: Final = ""
 """In place of the app id of a login whose body was not read."""
-_WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
 
 
 def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
@@ -192,16 +326,60 @@ async def log_out(
         await logins.log_out(session_id=token.session_id)
 
 
-@router.post(
-    "/v1/me/decrypt",
-    summary=Title("Decrypt encryptedData", "解密 encryptedData"),
-    tag="me",
-    failures=[_WRONG_WATERMARK, WrongAppKind, SessionKeyExpired],
-)
-async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: SessionKeysDep) -> DecryptedAnswer:
-    """Verify and decrypt the `encryptedData` and `iv` that WeChat gave the mini-program.
+_FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
+_LEAVING: Final[dict[int | str, dict[str, Any]]] = {
+    202: {
+        "description": "With `ERASURE_GRACE_DAYS`: the user is erased then.",
+        "content": {"application/json": {"example": example_of(LeavingAnswer)}},
+    }
+}
 
-    WeChat changes the key with a login: upon `session_key_expired`, log in again, then let the user tap again, because
-    earlier data can no longer be decrypted. The watermark must be of the session's app and at most a day old.
+
+@router.post(
+    "/v1/me/erasure",
+    summary=Title("Erase my account (for clients whose DELETE has no body)", "注销我的账号（DELETE 无法带请求体时）"),
+    tag="me",
+    operation_id="erase_me_by_post",
+    failures=_FAILURES,
+    responses=_LEAVING,
+)
+@router.delete(
+    "/v1/me", summary=Title("Erase my account", "注销我的账号"), tag="me", failures=_FAILURES, responses=_LEAVING
+)
+async def erase_me(
+    caller: CallerDep,
+    body: ProofRequest,
+    proofs: ProofsDep,
+    turns: TurnsDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    device: DeviceDep,
+) -> Response | None:
+    """Erase the user, the identities, the sessions, and their data in the audit trail.
+
+    `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
+    the session's identity. The next login creates a new user. Some clients send no body with DELETE, so POST to
+    `/v1/me/erasure` does the same.
+
+    With `ERASURE_GRACE_DAYS`, all sessions end, and the rest follows at `erase_at`, unless the person logs in with
+    `stay` before.
     """
-    return {"data": await session_keys.decrypt(principal, encrypted_data=body.encrypted_data, iv=body.iv)}
+    user_id = caller.user.id
+    turn = partial(turns.of_session, caller.session_id, user_id, ends_sessions=True)
+    locked = partial(locked_caller, database, caller, may_end_an_administrator=True)
+    async with turn(), locked(now=clock()):
+        pass  # WeChat is asked only about somebody who may leave
+    await proofs.prove(caller, body.login_code, ip=device.ip)
+    now, grace = clock(), timedelta(days=settings.erasure_grace_days)
+    erase_at = now + grace if grace else None
+    async with turn(), locked(now=now) as transaction:
+        if erase_at is None:
+            await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
+        else:
+            await leave_later(transaction, user_id, erase_at=erase_at, now=now)
+    log.info("user_erased" if erase_at is None else EventType.USER_LEAVING.logged, user_id=user_id)
+    if erase_at is None:
+        return None
+    leaving = LeavingAnswer(erase_at=erase_at).model_dump_json()
+    return Response(leaving, 202, headers={"Cache-Control": "no-store"}, media_type="application/json")

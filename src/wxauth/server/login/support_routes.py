@@ -7,22 +7,15 @@ from uuid import UUID
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field, StringConstraints
 
-from wxauth.errors import Title, UnknownApp, WrongAppKind
-from wxauth.server.login import refusals
-from wxauth.server.login.bodies import (
-    SessionKeyResetRequest,
-)
+from wxauth.errors import Title
+from wxauth.server.login import record_rows
 from wxauth.server.login.models import Refusal
-from wxauth.server.login.number_rows import Overview
-from wxauth.server.login.numbers import Numbers
-from wxauth.server.login.refusal_rows import RefusalSearch
-from wxauth.server.login.refusals import Refusals
-from wxauth.server.login.routes import SessionKeysDep
-from wxauth.server.session_keys.session_keys import SessionKeyState
-from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
-from wxauth.server.users.callers import AdministratorDep, StaffDep
+from wxauth.server.login.record_rows import Overview, RefusalSearch
+from wxauth.server.login.records import Numbers, Refusals
+from wxauth.server.users.admin_routes import StaffReadsDep
+from wxauth.server.users.callers import StaffDep
 from wxauth.server.users.staff_rows import Read
-from wxauth.server.web.bodies import TEXT, Items, Network, OrEmpty, PageQuery, Time, all_of, items_of
+from wxauth.server.web.bodies import TEXT, Items, Network, OrEmpty, PageQuery, Time, items_of
 from wxauth.server.web.dependencies import DatabaseDep, provide
 from wxauth.server.web.direct import Router
 
@@ -92,39 +85,7 @@ async def list_refusals(
     """
     await recorded.store()
     search = RefusalSearch(**query.filters)
-    page = await refusals.list_refusals(database, search, before=query.cursor, limit=query.limit)
+    page = await record_rows.list_refusals(database, search, before=query.cursor, limit=query.limit)
     if query.user_id is not None and page.items:
         reads.note_read(staff.actor, Read.REFUSALS, query.user_id)
     return items_of(page)
-
-
-@router.post(
-    "/v1/admin/users/{user_id}/session-keys/check",
-    summary=Title("Check a user's session keys", "检查用户的 session_key 是否仍有效"),
-    failures=[NO_SUCH_USER],
-)
-async def check_session_keys(
-    _: AdministratorDep, session_keys: SessionKeysDep, user_id: UUID
-) -> Items[SessionKeyState]:
-    """Check at WeChat whether the stored session_key of each identity of a user is valid."""
-    return all_of(await session_keys.check(user_id))
-
-
-@router.post(
-    "/v1/admin/users/{user_id}/session-keys/reset",
-    summary=Title("Reset a user's session keys", "重置用户的 session_key"),
-    failures=[NO_SUCH_USER, UnknownApp, WrongAppKind],
-)
-async def reset_session_keys(
-    administrator: AdministratorDep,
-    session_keys: SessionKeysDep,
-    user_id: UUID,
-    body: SessionKeyResetRequest | None = None,
-) -> Items[SessionKeyState]:
-    """Have WeChat replace the session_key of each identity of a user, or of one app's, and store the new one.
-
-    The old key stops working at once: data encrypted with it can no longer be decrypted. `valid` is true if a new key
-    is stored, false if WeChat no longer knew the old one; then nothing has changed.
-    """
-    app_id = None if body is None else body.app_id
-    return all_of(await session_keys.reset(user_id, app_id=app_id, by=administrator))

@@ -46,17 +46,17 @@ from wxauth.server.events.webhook_deliveries import Deliveries, keep_placing
 from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing_sessions, keep_sweeping
 from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login import leaving_routes, support_routes
 from wxauth.server.login import routes as login_routes
-from wxauth.server.login.bodies import LoginRequest
-from wxauth.server.login.numbers import Numbers
-from wxauth.server.login.refusals import Refusals
+from wxauth.server.login import support_routes
+from wxauth.server.login.records import Numbers, Refusals
+from wxauth.server.login.routes import LoginRequest
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
 from wxauth.server.service import routes as service_routes
 from wxauth.server.service.build import Tracing
 from wxauth.server.service.routes import PrometheusMetrics, is_migrated
+from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import wechat_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
@@ -84,12 +84,12 @@ _CONTACT_LASTS: Final = timedelta(days=360)
 _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
-    leaving_routes.router,
     own_data.router,
     phone_routes.router,
     picture_routes.router,
     admin_routes.router,
     support_routes.router,
+    session_key_routes.router,
     app_routes.router,
     key_routes.admin_router,
     check_routes.router,

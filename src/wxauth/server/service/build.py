@@ -31,11 +31,10 @@ from wxauth.server.keys.keyring import Issuer, KeyRing, key_ring_of
 from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
-from wxauth.server.login import numbers, refusals
+from wxauth.server.login import records
 from wxauth.server.login.entering import Entering
 from wxauth.server.login.login import LoginLimiter
-from wxauth.server.login.numbers import Numbers
-from wxauth.server.login.refusals import Refusals
+from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
@@ -43,7 +42,7 @@ from wxauth.server.push import receiving
 from wxauth.server.push.forwarding import PushForwarding, checked_transport
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.routes import PrometheusMetrics, Readiness
-from wxauth.server.sessions.refresh_tokens import RefreshTokens
+from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users import staff_rows
 from wxauth.server.users.staff_rows import StaffReads
@@ -86,13 +85,13 @@ class Waits:
     background_farewell: float = background.FINISH_SECONDS
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS
-    numbers_store: float = numbers.STORE_PAUSE_SECONDS
+    numbers_store: float = records.NUMBERS_STORE_SECONDS
     opinions: float = api.OPINION_TIMEOUT_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = background.RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
-    refusals_store: float = refusals.STORE_PAUSE_SECONDS
+    refusals_store: float = records.REFUSALS_STORE_SECONDS
     staff_reads_store: float = staff_rows.STORE_PAUSE_SECONDS
     turns: float = turns.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS

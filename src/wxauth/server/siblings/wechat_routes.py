@@ -38,7 +38,7 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_daily, record_event
-from wxauth.server.login.routes import SessionKeysDep
+from wxauth.server.session_keys.routes import SessionKeysDep
 from wxauth.server.session_keys.rows import KeyOfLogin
 from wxauth.server.siblings.routes import ShortText
 from wxauth.server.siblings.rows import client_and_keys

@@ -29,7 +29,7 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.rows import SITES
 from wxauth.server.login.login import Proofs
-from wxauth.server.login.numbers import Numbers
+from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller

@@ -23,8 +23,8 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import AppsDep
 from wxauth.server.clients.clients import origin_of
-from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode, ProofRequest
 from wxauth.server.login.login import PROOF_FAILURES
+from wxauth.server.login.routes import EXAMPLE_JWT, LoginCode, ProofRequest
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
 from wxauth.server.web.bodies import ShownIp

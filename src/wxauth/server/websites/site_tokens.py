@@ -23,9 +23,15 @@ from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import Issuer, KeyRing, TokenSession
 from wxauth.server.limits.turns import Turns
-from wxauth.server.login.numbers import Numbers
-from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
-from wxauth.server.sessions.refresh_tokens import Lifetimes, RefreshTokens, website_session_lifetimes
+from wxauth.server.login.records import Numbers
+from wxauth.server.sessions.refresh_rows import (
+    Lifetimes,
+    RefreshRefusal,
+    RefreshRefused,
+    RefreshTokens,
+    rotate_refresh_token_of_website,
+    website_session_lifetimes,
+)
 from wxauth.server.sessions.rows import (
     EndReason,
     end_session_of,

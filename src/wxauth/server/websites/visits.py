@@ -40,7 +40,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import Asked, Entering, LacksUnionid
-from wxauth.server.login.numbers import Numbers
+from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import (

@@ -1,30 +1,45 @@
-"""Refused logins: collected in memory, and stored once a second in one statement.
+"""Logins counted, and refused ones noted, in memory, and stored every few seconds.
 
-No request waits for the database because of them. What is stored of a flood is bounded: in a minute, the first ten of a
-network have a row each; after that, one row for each code counts the others. So do those of a user, whom no network can
-crowd out. A process that is killed loses its last second.
+No login writes, or waits for, a row that another login writes. A process that is killed loses its last seconds.
+
+Counts are per hour because readers in different time zones begin their days at different hours. Each process stores its
+running totals in rows of its own, so storing the same totals twice changes nothing.
+
+What is stored of a flood of refusals is bounded: in a minute, the first ten of a network have a row each; after that,
+one row for each code counts the others. So do those of a user, whom no network can crowd out.
 """
 
 import re
 from collections import Counter
-from dataclasses import field, replace
+from dataclasses import field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from wxauth.errors import WxAuthError
 from wxauth.server.core import metrics
 from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.background import Gathering
 from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database
 from wxauth.server.core.services import part
 from wxauth.server.login.models import Refusal
-from wxauth.server.login.refusal_rows import RefusalSearch, find_refusals, store_refusals
-from wxauth.server.web.bodies import Page
+from wxauth.server.login.record_rows import (
+    MAX_REQUEST_ID,
+    Overview,
+    merge_hours,
+    overview_of,
+    store_numbers,
+    store_refusals,
+)
 
-STORE_PAUSE_SECONDS: Final = 1.0
-"""Seconds between two stores."""
+NUMBERS_STORE_SECONDS: Final = 5.0
+"""Seconds between two stores of counts."""
+SUMMED_UP_AFTER: Final = timedelta(days=7)
+"""Age at which an hour's rows are merged into one. No process still counts it, even after days without a database."""
+REFUSALS_STORE_SECONDS: Final = 1.0
+"""Seconds between two stores of refusals."""
 MAX_OWN_ROWS: Final = 10
 """How many refusals of one network, or of one user, have a row of their own in a minute. The others are counted."""
 MAX_NEW_ROWS: Final = 30
@@ -33,12 +48,70 @@ MAX_NEW_ROWS_OF_USERS: Final = 100
 """How many rows are begun per second for refusals of users."""
 MAX_IN_MEMORY: Final = 1000
 """How many rows may wait in memory while the database is slow. Refusals beyond that are dropped."""
-MAX_REQUEST_ID: Final = 64
-"""Characters of a request id that are stored and compared. The client may choose up to 128; ours have 32."""
 
 _APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ERRCODE: Final = 2**31 - 1
 """The largest value of the column. WeChat's error codes are far smaller."""
+
+
+@part
+class Numbers(Gathering):
+    """The counts of one process."""
+
+    failed = "numbers_not_stored"
+    store_pause: float = NUMBERS_STORE_SECONDS
+    _logins: Counter[datetime] = field(init=False, default_factory=Counter)
+    _new_users: Counter[datetime] = field(init=False, default_factory=Counter)
+    _unstored: set[datetime] = field(init=False, default_factory=set)
+    """The hours whose counts have grown since they were stored."""
+
+    def count_login(self, *, is_new: bool, at: datetime) -> None:
+        """Count a login, and a new user if it is one."""
+        hour = _hour_of(at)
+        self._logins[hour] += 1
+        self._new_users[hour] += is_new
+        self._unstored.add(hour)
+
+    async def overview(self, *, days: int, utc_offset: timedelta) -> Overview:
+        """The totals, and the counts of the last `days` days up to today at that offset."""
+        now = self.clock()
+        await self.store()
+        last = (now.astimezone(UTC) + utc_offset).date()
+        first = last - timedelta(days=days - 1)
+        return await overview_of(self.database, first=first, last=last, utc_offset=utc_offset, now=now)
+
+    async def merge_hours(self) -> None:
+        """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one."""
+        await merge_hours(self.database, before=_hour_of(self.clock() - SUMMED_UP_AFTER))
+
+    @cached_property
+    def _process(self) -> UUID:
+        # Made with the first store, which is a worker's: whatever is made before the fork is the same in all workers.
+        return uuid4()
+
+    async def _store(self) -> None:
+        hours, self._unstored = self._unstored, set()
+        if not hours:
+            return
+        try:
+            await store_numbers(
+                self.database,
+                self._process,
+                hours=list(hours),
+                new_users=[self._new_users[hour] for hour in hours],
+                logins=[self._logins[hour] for hour in hours],
+            )
+        except BaseException:
+            self._unstored |= hours
+            raise
+        now = self.clock()
+        for hour in self._logins.keys() - self._unstored:
+            if now - hour > timedelta(days=1):
+                del self._logins[hour], self._new_users[hour]
+
+
+def _hour_of(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 class Dropped(StrEnum):
@@ -65,7 +138,7 @@ class Refusals(Gathering):
     """The refused logins of one process."""
 
     failed = "refusals_not_stored"
-    store_pause: float = STORE_PAUSE_SECONDS
+    store_pause: float = REFUSALS_STORE_SECONDS
     _waiting: dict[UUID, Refusal] = field(init=False, default_factory=dict)
     """The rows to store: new ones, and those whose count has grown since."""
     _second: int = field(init=False, default=0)
@@ -133,17 +206,10 @@ class Refusals(Gathering):
         if not waiting:
             return
         try:
-            await store_refusals(self.database, list(waiting.values()))
+            await store_refusals(self.database, waiting.values())
         except BaseException:
             DROPPED.count(Dropped.STORAGE, number=len(waiting))
             raise
-
-
-async def list_refusals(database: Database, search: RefusalSearch, *, before: UUID | None, limit: int) -> Page[Refusal]:
-    """A page of the refusals that match a search and are older than `before`, newest first."""
-    if search.request_id is not None:
-        search = replace(search, request_id=search.request_id[:MAX_REQUEST_ID])
-    return Page.of(await find_refusals(database, search, before=before, limit=limit + 1), limit)
 
 
 def _truncated(ip: str | None) -> str | None:

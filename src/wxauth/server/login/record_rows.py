@@ -1,0 +1,255 @@
+"""Statements for logins counted by hour, and for refused logins."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.addresses import TRUNCATED, IpNetwork
+from wxauth.server.core.clock import id_range
+from wxauth.server.core.database import Database, Sweep
+from wxauth.server.core.statements import Nothing, Statement, one_and_id
+from wxauth.server.login.models import Refusal
+from wxauth.server.web.bodies import Page
+
+Day = date  # whose name is a field's
+MAX_REQUEST_ID: Final = 64
+"""Characters of a request id that are stored and compared. The client may choose up to 128; ours have 32."""
+SUMS: Final = UUID(int=0)
+"""The process id in the merged row of an old hour."""
+
+
+class DayRow(SQLModel):
+    """The counts of a day."""
+
+    date: Day = Field(schema_extra={"examples": ["2026-11-20"]})
+    new_users: int = Field(schema_extra={"examples": [12]})
+    logins: int = Field(description="Successful logins, without refreshes.", schema_extra={"examples": [401]})
+
+
+class TotalsRow(SQLModel):
+    """The numbers of users and of open sessions. Large numbers are estimates.
+
+    An active user has logged in or refreshed within that time, on however many devices.
+    """
+
+    users: int = Field(description="An estimate above some 50,000.", schema_extra={"examples": [52310]})
+    sessions: int = Field(
+        description="Open sessions; an estimate above some 50,000.", schema_extra={"examples": [60122]}
+    )
+    active_day: int = Field(
+        description="Users active in the last 24 hours; an estimate above some 15,000 users.",
+        schema_extra={"examples": [3105]},
+    )
+    active_week: int = Field(description="The same for 7 days.", schema_extra={"examples": [11870]})
+    active_month: int = Field(description="The same for 30 days.", schema_extra={"examples": [28402]})
+
+
+class Overview(TotalsRow):
+    """Totals, and counts for each day."""
+
+    days: list[DayRow] = Field(description="Every day, today being the last one.")
+
+
+def estimate_of(table: str, condition: str) -> str:
+    """A scalar query that counts, or estimates, the rows of a table that meet a condition.
+
+    It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
+    a few percent.
+    """
+    share = _share_of(table, mebibytes=16)
+    return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"  # noqa: S608 - of constants
+
+
+def _share_of(table: str, *, mebibytes: int) -> str:
+    return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
+
+
+def _sample(table: str, share: str) -> str:
+    return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
+
+
+OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
+"""A scalar query for the number of open sessions."""
+
+_USERS_SHARE: Final = _share_of("users", mebibytes=4)  # less, because it also reads the sessions of each
+_ACTIVE_PART: Final = ", ".join(
+    f"(count(*) FILTER (WHERE seen_at > :now - interval '{days} days') / {_USERS_SHARE})::bigint AS {name}"
+    for name, days in (("active_day", 1), ("active_week", 7), ("active_month", 30))
+)
+_TOTALS: Final = Statement[TotalsRow](f"""
+SELECT ({estimate_of("users", "true")}) AS users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
+  FROM (SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
+          FROM {_sample("users", _USERS_SHARE)}) AS person
+""")  # noqa: S608 - put together from constants
+# Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
+_STORE_NUMBERS: Final = Statement[Nothing]("""
+INSERT INTO hourly_numbers (hour, process, new_users, logins)
+SELECT hour, :process, new_users, logins
+  FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
+ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
+""")
+# Returns a row for every day, even without logins.
+_DAYS: Final = Statement[DayRow]("""
+WITH bounds AS (
+    SELECT :first::date::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS first,
+           (:last::date + 1)::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS after_last
+), counted AS (
+    SELECT (hour AT TIME ZONE 'UTC' + :utc_offset::interval)::date AS day,
+           sum(new_users)::bigint AS new_users, sum(logins)::bigint AS logins
+      FROM hourly_numbers, bounds
+     WHERE hour >= bounds.first AND hour < after_last
+     GROUP BY 1
+)
+SELECT d::date AS date, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0) AS logins
+  FROM generate_series(:first::date::timestamp, :last::date::timestamp, interval '1 day') AS d
+  LEFT JOIN counted ON day = d::date
+ ORDER BY d
+""")
+_SUM_UP: Final = Statement[Nothing]("""
+WITH gone AS (
+    DELETE FROM hourly_numbers WHERE hour < :before AND process <> :sums RETURNING hour, new_users, logins
+)
+INSERT INTO hourly_numbers (hour, process, new_users, logins)
+SELECT hour, :sums, sum(new_users), sum(logins) FROM gone GROUP BY hour
+ON CONFLICT (hour, process) DO UPDATE
+   SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
+""")
+
+
+async def store_numbers(
+    database: Database, process: UUID, *, hours: Sequence[datetime], new_users: Sequence[int], logins: Sequence[int]
+) -> None:
+    """Store a process's totals for these hours."""
+    await database.run(_STORE_NUMBERS, process=process, hours=hours, new_users=new_users, logins=logins)
+
+
+async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
+    """The totals, and the counts of all processes for each of these days at that offset."""
+    totals = await database.row(_TOTALS, now=now)
+    assert totals is not None
+    days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
+    return Overview(**dict(totals), days=list(days))
+
+
+async def merge_hours(database: Database, *, before: datetime) -> None:
+    """Merge the rows of all processes for each hour before a time into one row."""
+    async with database.begin() as transaction:
+        await transaction.run(_SUM_UP, before=before, sums=SUMS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalSearch:
+    """A search for refused logins. A field that is None matches everything."""
+
+    request_id: str | None = None
+    user_id: UUID | None = None
+    code: str | None = None
+    app_id: str | None = None
+    network: IpNetwork | None = None
+    """A network that those stored are in, or that is in one of them."""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+# Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
+# statement waits for it. Users are locked in the order of their ids, against deadlocks. A row is stored again when its
+# count has grown: the count is the whole one, so that a batch that is sent twice is counted once.
+_STORE_REFUSALS: Final = Statement[Nothing]("""
+WITH noted AS (
+    SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
+), there AS (
+    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM noted)) ORDER BY id FOR KEY SHARE
+)
+INSERT INTO refusals
+SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
+ WHERE noted.user_id IS NULL OR there.id IS NOT NULL
+ON CONFLICT (id) DO UPDATE SET count = excluded.count
+""")
+_TYPES: Final = {"request_id": "text", "user_id": "uuid", "app_id": "text", "code": "text"}
+_NETWORKS: Final = "networks"
+_WITH_IDS: Final = ("user_id", "app_id", "code", "network")
+"""The columns that an index has together with the id."""
+_BOUNDED: Final = "refusals.network BETWEEN :first_network::inet AND :last_network::inet"
+_SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
+"""Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
+
+
+def _finding(by: str | None) -> Statement[Refusal]:
+    """The search that uses the index on this column. The other columns are filtered.
+
+    The entries of `networks`, which are several, are found through the index and then sorted.
+    """
+    fits = " AND ".join(
+        f"refusals.{name} = :{name}" if name == by else f"(:{name}::{kind} IS NULL OR refusals.{name} = :{name})"
+        for name, kind in _TYPES.items()
+        if name != by or name == "request_id"
+    )
+    value, bounds, order = f":{by}", "id >= :first AND id < :before", "id DESC"
+    if by == "network":  # one, so that its index also sorts
+        value = ":first_network::inet"
+        fits += " AND :last_network::inet IS NOT NULL"
+    else:
+        fits += f" AND {_BOUNDED if by == _NETWORKS else f'(:first_network::inet IS NULL OR {_BOUNDED})'}"
+    if by in _WITH_IDS:
+        bounds = one_and_id(f"refusals.{by}", value, after=":first", before=":before")
+        bounds, order = f"refusals.{by} IS NOT NULL AND {bounds}", f"refusals.{by} DESC, id DESC"
+    return Statement[Refusal](f"""
+SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
+  FROM refusals
+ WHERE {fits} AND {bounds}
+   AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
+ ORDER BY {order} LIMIT :limit
+""")  # noqa: S608 - put together from constants
+
+
+_BY_REQUEST: Final = _finding("request_id")
+_BY_USER: Final = _finding("user_id")
+_BY_CODE: Final = _finding("code")
+_BY_APP: Final = _finding("app_id")
+_BY_NETWORK: Final = _finding("network")
+_BY_NETWORKS: Final = _finding(_NETWORKS)
+_OF_ALL: Final = _finding(None)
+sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
+
+
+async def store_refusals(database: Database, refusals: Iterable[Refusal]) -> None:
+    """Store refused logins, except those of users who no longer exist."""
+    await database.run(_STORE_REFUSALS, refusals=[dict(each) for each in refusals])
+
+
+async def list_refusals(database: Database, search: RefusalSearch, *, before: UUID | None, limit: int) -> Page[Refusal]:
+    """A page of the refusals that match a search and are older than `before`, newest first."""
+    network = None if search.network is None else TRUNCATED.widened(search.network)
+    first, end = id_range(search.since, search.until, before)
+    found = await database.rows(
+        _statement(search, network),
+        request_id=None if search.request_id is None else search.request_id[:MAX_REQUEST_ID],
+        user_id=search.user_id,
+        app_id=search.app_id,
+        code=search.code,
+        first_network=None if network is None else str(network),
+        last_network=None if network is None else str(network.broadcast_address),
+        first=first,
+        before=end,
+        limit=limit + 1,
+    )
+    return Page.of(found, limit)
+
+
+def _statement(search: RefusalSearch, network: IpNetwork | None) -> Statement[Refusal]:
+    """The search by the column with the fewest rows."""
+    if search.request_id is not None:
+        return _BY_REQUEST
+    if search.user_id is not None:
+        return _BY_USER
+    if network is not None and network.prefixlen == TRUNCATED.length_of(network):
+        return _BY_NETWORK
+    if network is not None and network.prefixlen >= _SEARCHED_BY_NETWORK[network.version]:
+        return _BY_NETWORKS
+    if search.code is not None:
+        return _BY_CODE
+    return _OF_ALL if search.app_id is None else _BY_APP

@@ -1,0 +1,142 @@
+"""`/v1/me/decrypt` and `/v1/admin/users/{user_id}/session-keys`: use of session_keys, and their state."""
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import Depends
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from wxauth.errors import InvalidRequest, SessionKeyExpired, Title, UnknownApp, WrongAppKind
+from wxauth.server.session_keys.session_keys import SessionKeys, SessionKeyState
+from wxauth.server.users.admin_routes import NO_SUCH_USER
+from wxauth.server.users.callers import AdministratorDep, PrincipalDep
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, Items, all_of
+from wxauth.server.web.dependencies import provide
+from wxauth.server.web.direct import Router
+from wxauth.server.wechat.received import BLOCK_BYTES, base64_bytes
+
+router = Router("admin")
+
+SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
+
+MAX_ENCRYPTED_DATA: Final = 32 * 1024
+"""Characters of base64. The steps of thirty days have 2,000."""
+
+_WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
+
+
+def _from_base64(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("Input should be a valid string")
+    if len(value) > MAX_ENCRYPTED_DATA:
+        raise ValueError(f"String should have at most {MAX_ENCRYPTED_DATA} characters")
+    try:
+        return base64_bytes(value)
+    except ValueError:
+        raise ValueError("String should be base64") from None
+
+
+def _whole_blocks(value: bytes) -> bytes:
+    if not value or len(value) % BLOCK_BYTES:
+        raise ValueError(f"Must be one or more blocks of {BLOCK_BYTES} bytes")
+    return value
+
+
+def _one_block(value: bytes) -> bytes:
+    if len(value) != BLOCK_BYTES:
+        raise ValueError(f"Must be {BLOCK_BYTES} bytes")
+    return value
+
+
+_BASE64: Final = (BeforeValidator(_from_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"}))
+
+
+class DecryptRequest(BaseModel):
+    """The `encryptedData` and `iv` that WeChat gave the mini-program."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="}]
+        },
+        hide_input_in_errors=True,
+    )
+
+    encrypted_data: Annotated[bytes, *_BASE64, AfterValidator(_whole_blocks)] = Field(
+        validation_alias=AliasChoices("encrypted_data", "encryptedData"),
+        description="Also accepted as `encryptedData`.",
+    )
+    iv: Annotated[bytes, *_BASE64, AfterValidator(_one_block)]
+
+
+class SessionKeyResetRequest(BaseModel):
+    """The app whose session_key to replace; all apps if absent."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID}]}, hide_input_in_errors=True)
+
+    app_id: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("app_id", "appId", "appid"),
+        description="Also accepted as `appId`, `appid`.",
+    )
+
+
+class DecryptedAnswer(BaseModel):
+    """The data that WeChat had encrypted."""
+
+    data: dict[str, Any] = Field(
+        description="WeChat's object unchanged, with `watermark`.",
+        examples=[
+            {
+                "stepInfoList": [{"timestamp": 1795104000, "step": 8848}],
+                "watermark": {"timestamp": 1795161600, "appid": EXAMPLE_APP_ID},
+            }
+        ],
+    )
+
+
+@router.post(
+    "/v1/me/decrypt",
+    summary=Title("Decrypt encryptedData", "解密 encryptedData"),
+    tag="me",
+    failures=[_WRONG_WATERMARK, WrongAppKind, SessionKeyExpired],
+)
+async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: SessionKeysDep) -> DecryptedAnswer:
+    """Verify and decrypt the `encryptedData` and `iv` that WeChat gave the mini-program.
+
+    WeChat changes the key with a login: upon `session_key_expired`, log in again, then let the user tap again, because
+    earlier data can no longer be decrypted. The watermark must be of the session's app and at most a day old.
+    """
+    data = await session_keys.decrypt(principal, encrypted_data=body.encrypted_data, iv=body.iv)
+    return DecryptedAnswer(data=data)
+
+
+@router.post(
+    "/v1/admin/users/{user_id}/session-keys/check",
+    summary=Title("Check a user's session keys", "检查用户的 session_key 是否仍有效"),
+    failures=[NO_SUCH_USER],
+)
+async def check_session_keys(
+    _: AdministratorDep, session_keys: SessionKeysDep, user_id: UUID
+) -> Items[SessionKeyState]:
+    """Check at WeChat whether the stored session_key of each identity of a user is valid."""
+    return all_of(await session_keys.check(user_id))
+
+
+@router.post(
+    "/v1/admin/users/{user_id}/session-keys/reset",
+    summary=Title("Reset a user's session keys", "重置用户的 session_key"),
+    failures=[NO_SUCH_USER, UnknownApp, WrongAppKind],
+)
+async def reset_session_keys(
+    administrator: AdministratorDep,
+    session_keys: SessionKeysDep,
+    user_id: UUID,
+    body: SessionKeyResetRequest | None = None,
+) -> Items[SessionKeyState]:
+    """Have WeChat replace the session_key of each identity of a user, or of one app's, and store the new one.
+
+    The old key stops working at once: data encrypted with it can no longer be decrypted. `valid` is true if a new key
+    is stored, false if WeChat no longer knew the old one; then nothing has changed.
+    """
+    app_id = None if body is None else body.app_id
+    return all_of(await session_keys.reset(user_id, app_id=app_id, by=administrator))
