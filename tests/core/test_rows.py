@@ -77,7 +77,6 @@ def test_all_rooms_with_statements_are_checked() -> None:
         "phones",
         "pictures",
         "push",
-        "service",
         "session_keys",
         "sessions",
         "siblings",

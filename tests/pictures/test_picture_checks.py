@@ -14,10 +14,9 @@ from tests.pictures.test_avatars import encoded, plain
 from tests.push.messages import assert_taken, nonces
 from tests.world import Body, LogLines, MakeService, Service, bearer, until
 from wxauth.server.core.background import Background
-from wxauth.server.dev.wechat.controls import APPS, Api, openid_of
+from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
+from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.dev.wechat.push import Format, Mode, make_verdict, sign_push
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.dev.wechat.simulator_app import create_simulator
 from wxauth.server.housekeeping.housekeeping import sweep_now
 from wxauth.server.pictures.avatars import ANSWERED_WITHIN
 from wxauth.server.service.app import create_api

@@ -14,8 +14,8 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import LogLines, Phone, bearer, log_in
-from wxauth.server.dev.wechat.controls import APPS, SealRequest
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat import APPS, Simulator
+from wxauth.server.dev.wechat.controls import SealRequest
 from wxauth.server.session_keys.routes import DecryptedAnswer
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
