@@ -37,10 +37,18 @@ from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
-from wxauth.server.moving.batch import Options
-from wxauth.server.moving.exporting import export_users
-from wxauth.server.moving.faults import GIVEN_BEFORE, MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE
-from wxauth.server.moving.files import DEFAULT_FORM, BadHeader, CsvLines, Form, json_lines
+from wxauth.server.moving.batch import GIVEN_BEFORE, Options
+from wxauth.server.moving.files import (
+    DEFAULT_FORM,
+    MAX_LINE,
+    NO_HEADER,
+    WRONG_ATTRIBUTE,
+    BadHeader,
+    CsvLines,
+    Form,
+    export_users,
+    json_lines,
+)
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import EXPECTED, Line
 
@@ -1407,7 +1415,7 @@ async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes
 @pytest.mark.slow
 async def test_an_export_is_a_consistent_snapshot(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
     await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
-    from wxauth.server.moving.export_rows import all_identities
+    from wxauth.server.moving.rows import all_identities
 
     seen = []
     async for some in all_identities(services.database):

@@ -21,8 +21,7 @@ from tests.world import Admin, LogIn, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, lift_ended_bans
 from wxauth.server.moving.batch import Options
-from wxauth.server.moving.exporting import export_users
-from wxauth.server.moving.files import json_lines
+from wxauth.server.moving.files import export_users, json_lines
 from wxauth.server.moving.importing import Counts, import_users
 
 SHORT = timedelta(minutes=5)

@@ -20,11 +20,9 @@ from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.database import trouble_of
 from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Options
-from wxauth.server.moving.exporting import export_users
-from wxauth.server.moving.faults import Fault
-from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, is_field, json_lines
+from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, export_users, is_field, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
-from wxauth.server.moving.lines import Line
+from wxauth.server.moving.lines import Fault, Line
 
 _COUNTS: Final = (
     Title("lines", "行数"),

@@ -3,21 +3,30 @@
 import json
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from wxauth.errors import Title
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import OPERATOR, EventType
 from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserFields, UserStatus
-from wxauth.server.moving import faults
-from wxauth.server.moving.faults import Fault
-from wxauth.server.moving.import_rows import ConsentsNoted, Found, UserToImport, add_events, store
-from wxauth.server.moving.lines import Line, later
-from wxauth.server.moving.made import ConsentKey, GivenFields, IdentityKey, Made, MadeIdentity
+from wxauth.server.moving.lines import ATTRIBUTES, Fault, Line, later
+from wxauth.server.moving.rows import (
+    ConsentKey,
+    ConsentsNoted,
+    Found,
+    GivenFields,
+    HeldIdentity,
+    IdentityKey,
+    Made,
+    UserToImport,
+    add_events,
+    store,
+)
 from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.server.users.standing_rows import ADMIN, Standing, StandingChange, change_standing
 
@@ -42,6 +51,93 @@ _FILLED: Final = tuple(name for name in UserFields.model_fields if name in Line.
 
 _GIVEN_ONCE: Final = (*_FILLED, "phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
 """The fields of which a user has one value: of two lines of one identity, the value of one would be lost."""
+
+ADMINISTRATOR: Final = Fault(
+    "roles",
+    Title(
+        "must be without admin and support, unless --allow-admin is given",
+        "不能含 admin 或 support，除非加 --allow-admin",
+    ),
+)
+UNBANNED_ADMIN: Final = Fault(
+    "status",
+    Title(
+        "must leave banned administrators and support staff banned, unless --allow-admin is given",
+        "不能解除对管理员与客服的封禁，除非加 --allow-admin",
+    ),
+)
+LAST_ADMIN: Final = Title(
+    "must leave an administrator: make another one first", "必须保留至少一名管理员：请先设置另一名"
+)
+MERGED: Final = Fault("user_id", Title("must not have been merged into another user", "不能是已并入另一用户的 ID"))
+ERASED: Final = Fault(
+    "user_id", Title("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复")
+)
+LEAVING: Final = Fault(
+    "user_id",
+    Title("must not be of a user who has asked to be erased", "不能属于正在注销的用户"),
+)
+ANOTHER_USER: Final = Fault(
+    "user_id",
+    Title(
+        "must be the user whom the identity, the unionid or the external_id names",
+        "必须与该身份、unionid 或 external_id 所属的用户一致",
+    ),
+)
+SECOND_OPENID: Final = Fault(
+    "unionid",
+    Title(
+        "must be of one openid in this app: WeChat gives each person one, and another one has it",
+        "在同一应用中必须只对应一个 openid：微信中每人只有一个，而它已属于另一个 openid",
+    ),
+)
+SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
+    "external_id",
+    Title(
+        "must be of one openid in this app: WeChat gives each person one, and the user has another one;"
+        " --join accepts both",
+        "在同一应用中必须只对应一个 openid：微信中每人只有一个，而该用户已有另一个；加 --join 可都接受",
+    ),
+)
+ANOTHER_UNIONID: Final = Fault(
+    "unionid", Title("must be the one that the identity has already", "必须与该身份已有的 unionid 一致")
+)
+UNIONID_OF_EXTERNAL_ID: Final = Fault(
+    "unionid",
+    Title(
+        "must be the one of the user whom the external_id names: these may be two people; --join makes them one user",
+        "必须与 external_id 所属用户的 unionid 一致：二者可能不是同一个人；加 --join 可合为一个用户",
+    ),
+)
+PHONE_OF_EXTERNAL_ID: Final = Fault(
+    "phone",
+    Title(
+        "must not contradict a verified number: the user whom the external_id names has verified another one, or"
+        " another user this one; --join makes them one user",
+        "不能与已验证的手机号矛盾：external_id 所属用户验证过另一个号码，或另一用户验证过该号码；"
+        "加 --join 可合为一个用户",
+    ),
+)
+UNIONID_TAKEN: Final = Fault("unionid", Title("must not be another user's", "不能是另一用户的"))
+EXTERNAL_ID_TAKEN: Final = Fault("external_id", Title("must not be another user's", "不能是另一用户的"))
+ANOTHER_EXTERNAL_ID: Final = Fault(
+    "external_id", Title("must be the one that the user has already", "必须与该用户已有的 external_id 一致")
+)
+GIVEN_BEFORE: Final = Title(
+    "must be as in the earlier line with this openid: remove one of the two lines",
+    "必须与前面同一 openid 的行一致：请删去其中一行",
+)
+FORMER_ID_OF_A_USER: Final = Fault("former_ids", Title("must not be the id of a user", "不能是现有用户的 ID"))
+FORMER_ID_ERASED: Final = Fault(
+    "former_ids",
+    Title("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复"),
+)
+FORMER_ID_TAKEN: Final = Fault("former_ids", Title("must not have been merged into another user", "不能已并入另一用户"))
+NO_EXTERNAL_ID: Final = Fault(
+    "former_external_ids",
+    Title("must come with the external_id that took their place", "必须同时有取代它们的 external_id"),
+)
+FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", Title("must not be another user's", "不能是另一用户的"))
 
 
 class LineOutcome(StrEnum):
@@ -120,7 +216,7 @@ class Batch:
         self._now = now
         self.made = made
         self._users_before = {user.id: user for user in users}
-        self._identities_before = {key: MadeIdentity(*identity) for key, identity in found.identities.items()}
+        self._identities_before = found.identities
         self._consents_before = frozenset(consents)
         self._apps_before = frozenset(apps_of_users)
         # Lookups see both maps; writes go only into the first one.
@@ -217,21 +313,21 @@ class Batch:
         # operator can know that two accounts are of one person.
         would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
         found = (
-            (faults.ADMIN, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
-            (faults.MERGED, line.user_id in self._former_ids),
-            (faults.LEAVING, self._is_leaving_without(line, owner_id)),
-            (faults.ERASED, is_gone and not self._options.restore),
-            (faults.SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
+            (ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
+            (MERGED, line.user_id in self._former_ids),
+            (LEAVING, self._is_leaving_without(line, owner_id)),
+            (ERASED, is_gone and not self._options.restore),
+            (SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
             (
-                faults.SECOND_OPENID_OF_EXTERNAL_ID,
+                SECOND_OPENID_OF_EXTERNAL_ID,
                 would_be_second and by_external_id == owner_id and not self._options.joins,
             ),
             *self._contradictions(line, owner_id),
-            (faults.ANOTHER_UNIONID, has_another_unionid),
-            (faults.UNIONID_TAKEN, by_unionid not in (None, owner_id) and openid == line.openid),
-            (faults.EXTERNAL_ID_TAKEN, by_external_id not in (None, owner_id)),
-            (faults.ANOTHER_EXTERNAL_ID, bool(line.external_id) and by_external_id is None and has_external_id),
-            (faults.ANOTHER_USER, owner_id is not None and line.user_id not in (None, owner_id)),
+            (ANOTHER_UNIONID, has_another_unionid),
+            (UNIONID_TAKEN, by_unionid not in (None, owner_id) and openid == line.openid),
+            (EXTERNAL_ID_TAKEN, by_external_id not in (None, owner_id)),
+            (ANOTHER_EXTERNAL_ID, bool(line.external_id) and by_external_id is None and has_external_id),
+            (ANOTHER_USER, owner_id is not None and line.user_id not in (None, owner_id)),
         )
         if any(is_so for _, is_so in found):
             raise LineRefused([fault for fault, is_so in found if is_so])
@@ -245,7 +341,7 @@ class Batch:
         if self._options.takes_attributes and "attributes" in wrong:  # one patch after the other
             wrong.remove("attributes")
         if wrong:
-            found = [Fault(name, faults.GIVEN_BEFORE) for name in _GIVEN_ONCE if name in wrong]
+            found = [Fault(name, GIVEN_BEFORE) for name in _GIVEN_ONCE if name in wrong]
             raise LineRefused(found, sorted({before[name][0] for name in wrong}))
         return given | before
 
@@ -268,10 +364,10 @@ class Batch:
         if owner_id is None or self._options.joins or not self._names_alone(line):
             return
         owner = self._users[owner_id]
-        yield faults.UNIONID_OF_EXTERNAL_ID, None not in (line.unionid, owner.unionid)
+        yield UNIONID_OF_EXTERNAL_ID, None not in (line.unionid, owner.unionid)
         has_verified_another = owner.phone_verified_at is not None and owner.phone != line.phone
         yield (
-            faults.PHONE_OF_EXTERNAL_ID,
+            PHONE_OF_EXTERNAL_ID,
             line.phone is not None and (has_verified_another or self._is_verified_by_another(line.phone, owner_id)),
         )
 
@@ -314,7 +410,7 @@ class Batch:
             try:
                 fields.attributes = patched(user.attributes or {}, line.attributes) or None
             except WrongAttributes:
-                raise LineRefused([faults.ATTRIBUTES]) from None
+                raise LineRefused([ATTRIBUTES]) from None
         fields.unionid = user.unionid or line.unionid
         fields.external_id = user.external_id or line.external_id
         fields.created_at = min(user.created_at, line.created_at or user.created_at)
@@ -326,26 +422,26 @@ class Batch:
 
     def _faults_of_former_ids(self, line: Line, user: UserToImport) -> Iterator[Fault]:
         if any(former_id == user.id or former_id in self._users for former_id in line.former_ids):
-            yield faults.FORMER_ID_OF_A_USER
+            yield FORMER_ID_OF_A_USER
         if any(self._former_ids.get(former_id, user.id) != user.id for former_id in line.former_ids):
-            yield faults.FORMER_ID_TAKEN
+            yield FORMER_ID_TAKEN
         if not self._options.restore and not self._found.erased_ids.isdisjoint(
             former_id for former_id in line.former_ids if former_id not in self._former_ids
         ):
-            yield faults.FORMER_ID_ERASED
+            yield FORMER_ID_ERASED
         if line.former_external_ids and user.external_id is None:
-            yield faults.NO_EXTERNAL_ID
+            yield NO_EXTERNAL_ID
         if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
-            yield faults.FORMER_EXTERNAL_ID_TAKEN
+            yield FORMER_EXTERNAL_ID_TAKEN
 
     def _fault_of_standing(self, before: UserToImport | None, after: UserToImport) -> Iterator[Fault]:
         if before is None:
             return
         former, standing = Standing.of(before), Standing.of(after)
         if not self._options.allow_admin and former.is_banned and standing.is_staff and not standing.is_banned:
-            yield faults.UNBANNED_ADMIN
+            yield UNBANNED_ADMIN
         if former.is_administrator and not standing.is_administrator and self._administrators <= {after.id}:
-            yield Fault("status" if ADMIN in after.roles else "roles", faults.LAST_ADMIN)
+            yield Fault("status" if ADMIN in after.roles else "roles", LAST_ADMIN)
 
     def _take_names(self, line: Line, user: UserToImport) -> bool:
         """Keep the unionid, external id and former ids by which the user is found.
@@ -375,10 +471,9 @@ class Batch:
         before = self._identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now
-            self._identities[key] = MadeIdentity(user.id, line.unionid, created_at)
+            self._identities[key] = HeldIdentity(user.id, line.unionid, created_at)
             return True
-        after = replace(
-            before,
+        after = before._replace(
             unionid=before.unionid or line.unionid,
             created_at=min(before.created_at, line.identity_created_at or before.created_at),
         )
@@ -453,7 +548,7 @@ def _hash(value: object) -> int | None:
 
 
 def _rows_of(
-    made: dict[IdentityKey, MadeIdentity], before: dict[IdentityKey, MadeIdentity], *, is_new: bool
+    made: dict[IdentityKey, HeldIdentity], before: dict[IdentityKey, HeldIdentity], *, is_new: bool
 ) -> list[dict[str, Any]]:
     return [
         {

@@ -1,29 +1,53 @@
-"""Reads import files, JSON Lines or CSV, line by line. Each line becomes the JSON of an identity."""
+"""Reads the files of imports, JSON Lines or CSV, and writes those of exports: each line is the JSON of an identity."""
 
 import csv
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import IO, Final, Literal
 
 from pydantic_core import from_json, to_json
 
+from wxauth.errors import Title
+from wxauth.server.core.database import Database
 from wxauth.server.core.users import ATTRIBUTE_NAME
-from wxauth.server.moving.faults import (
-    MAX_LINE,
-    NO_HEADER,
-    NOT_CSV,
-    NOT_GBK,
-    NOT_UTF8,
-    TOO_LONG,
-    WRONG_ATTRIBUTE,
-    WRONG_CELLS,
-    Fault,
-)
-from wxauth.server.moving.lines import Line
+from wxauth.server.moving.lines import Fault, Line
+from wxauth.server.moving.rows import all_identities
 from wxauth.server.users.attributes import typed_attribute
 
+MAX_LINE: Final = 8 * 1024
+"""Maximum bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
+TOO_LONG: Final = Fault("line", Title(f"must be at most {MAX_LINE} bytes", f"必须不超过 {MAX_LINE} 字节"))
+NOT_UTF8: Final = Fault(
+    "line", Title("must be UTF-8; --encoding gbk reads GBK", "必须是 UTF-8 编码；加 --encoding gbk 可读取 GBK")
+)
+NOT_GBK: Final = Fault("line", Title("must be GBK, as --encoding says", "必须是 --encoding 指定的 GBK 编码"))
+NOT_CSV: Final = Fault(
+    "line",
+    Title(
+        "must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell",
+        "必须是一整行 CSV：引号须成对，单元格内的引号须写两个，单元格内不能换行",
+    ),
+)
+WRONG_CELLS: Final = Fault("line", Title("must have as many cells as the header", "单元格数必须与表头一致"))
+WRONG_ATTRIBUTE: Final = Fault(
+    "line",
+    Title(
+        "must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME",
+        "属性列须写作 attributes.名称，名称为 1 至 32 个小写字母、数字或 _，以字母开头",
+    ),
+)
+NO_HEADER: Final = Fault(
+    "line",
+    Title(
+        "must be a header: names of fields, each once, app_id and openid among them"
+        " (--app-id gives the app, --map openid=COLUMN another name)",
+        "必须是表头：各字段名只出现一次，且包含 app_id 与 openid"
+        "（可用 --app-id 指定应用，--map openid=列名 指定其他列名）",
+    ),
+)
 LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
 
 _ATTRIBUTE: Final = "attributes."
@@ -59,6 +83,9 @@ class BadHeader(Exception):
         self.fault = fault
         self.seen = seen
         """The cells of the first line."""
+
+
+_RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 
 def json_lines(file: IO[bytes], form: Form = DEFAULT_FORM) -> Iterator[NumberedLine]:
@@ -191,3 +218,39 @@ def _from_gbk(text: bytes) -> bytes | Fault:
         return text.decode("gb18030").encode()
     except UnicodeDecodeError:
         return NOT_GBK
+
+
+async def export_users(database: Database, write: Callable[[bytes], object], *, is_csv: bool = False) -> int:
+    """Write every identity of one consistent snapshot, as JSON or CSV, and return how many."""
+    number = 0
+    if is_csv:
+        write(_csv([list(Line.model_fields)]))
+    async for rows in all_identities(database):
+        write(_csv(map(_cells, rows)) if is_csv else b"".join(to_json(_line(row)) + b"\n" for row in rows))
+        number += len(rows)
+    return number
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> bytes:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cells(row: Mapping[str, object]) -> list[str]:
+    """The cells for a row, as an import reads them."""
+    line = from_json(to_json(dict(row)))
+    return ["" if (value := line[name]) in (None, []) else _cell(name, value) for name in Line.model_fields]
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if name in LISTS and isinstance(value, list) and not any("|" in item for item in value):
+        return "|".join(value)
+    return to_json(value).decode()
+
+
+def _line(row: Mapping[str, object]) -> dict[str, object]:
+    """The line for a row. Rare fields are omitted where they are null."""
+    return {name: value for name, value in row.items() if value is not None or name not in _RARE}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from ipaddress import ip_interface
 from itertools import chain
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import (
@@ -24,13 +24,29 @@ from wxauth.errors import Title, UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.moving.faults import ATTRIBUTES, NOT_JSON, Fault
 from wxauth.server.users.attributes import AttributesPatch
 from wxauth.server.users.bodies import AvatarUrl, Nickname, Reason, Role
 from wxauth.server.users.search_rows import number_in
 from wxauth.server.web import bodies
 from wxauth.server.wechat.received import is_placeholder
 
+
+class Fault(NamedTuple):
+    """A fault of a line."""
+
+    field: str
+    """`line` for the line as a whole."""
+    wanted: Title
+
+
+NOT_JSON: Final = Fault("line", Title("must be a JSON object", "必须是 JSON 对象"))
+ATTRIBUTES: Final = Fault(
+    "attributes",
+    Title(
+        "must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all",
+        "必须是 JSON 对象：至多 32 个由小写字母、数字、_ 组成的名称，嵌套至多 4 层，合计至多 2048 字节",
+    ),
+)
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 _E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")

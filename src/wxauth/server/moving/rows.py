@@ -1,19 +1,20 @@
-"""The statements of an import. Each finds or writes rows for a whole batch of lines.
+"""The statements of an import, which find or write rows for a whole batch of lines, and the query of an export.
 
 A batch is sent as one JSON document, which PostgreSQL expands into rows. For so few rows that is as fast as COPY into a
 temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table for each batch.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
-from wxauth.server.core.database import Transaction
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, row_of
 from wxauth.server.core.users import IS_ADMINISTRATOR, UserFields
-from wxauth.server.users.consent_rows import PRESENT_CONSENTS
+from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.standing_rows import LockedUser
 
 
@@ -128,67 +129,41 @@ SELECT known.user_id, document, version, given_at
         SELECT id, user_id FROM former_users WHERE user_id = ANY (:user_ids)) AS known
   JOIN consents ON consents.user_id = known.id
 """)
-
-
-def _adding(table: str, *columns: str) -> Statement[Nothing]:
-    # The columns are named, so that one added by a newer version keeps its default.
-    named = ", ".join(columns)
-    return Statement[Nothing](f"""
-INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
-""")  # noqa: S608 - put together from constants
-
-
 # In each of the statements below, the keys of `rows` are the names of the table's columns.
 # `_NOTE_CONSENTS` sets users.consents; `settle` sets the standing of stored users.
 _USER_COLUMNS: Final = [name for name in UserToImport.model_fields if name != "consents"]
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _CHANGED_COLUMNS: Final = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
-
-
-def _origin_part(name: str) -> str:
-    # If the user was merged, it is not known to whom a value of the file belongs.
-    return f"""
-       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
-
-
-_ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
-_CHANGE_USERS: Final = Statement[Nothing](f"""
-UPDATE users
-   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
-       {", ".join(_origin_part(name) for name in ("nickname", "avatar_url", "phone", "external_id"))}
-  FROM jsonb_populate_recordset(NULL::users, :rows) AS given
- WHERE users.id = given.id
-""")  # noqa: S608 - put together from constants
 # A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
 _ADD_UNIONIDS: Final = Statement[Nothing]("""
 INSERT INTO unionids (unionid, user_id)
 SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, :rows) AS given
  WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
 """)
-_ADD_IDENTITIES: Final = _adding("identities", *(field.name for field in fields(_IdentityRow)))
 _CHANGE_IDENTITIES: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = given.unionid, created_at = given.created_at
   FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
 """)
-_ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
-_ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
-_ADD_CONSENTS: Final = _adding(
-    "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
-)
-_ADD_EVENTS: Final = _adding("events", "id", "type", "at", "actor", "user_id", "app_id", "data")
 _NOTE_CONSENTS: Final = Statement[ConsentsNoted](f"""
 WITH noted AS (
     UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
 )
 SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
 """)  # noqa: S608 - put together from constants
-
 Rows = Sequence[Mapping[str, Any]]
 
 
-class FoundIdentity(NamedTuple):
-    """An identity that is stored already."""
+IdentityKey = tuple[str, str]
+"""App_id and openid."""
+ConsentKey = tuple[UUID, str, str, datetime]
+"""User, document, version and time."""
+GivenFields = dict[str, tuple[int, int]]
+"""By field, the number of the line that gave it, and the hash of its value."""
+
+
+class HeldIdentity(NamedTuple):
+    """An identity as it is stored, or as lines have made it."""
 
     user_id: UUID
     unionid: str | None
@@ -209,7 +184,7 @@ class Wanted(NamedTuple):
 class Found(NamedTuple):
     """What is stored already under the names and ids of a batch."""
 
-    identities: dict[tuple[str, str], FoundIdentity]
+    identities: dict[tuple[str, str], HeldIdentity]
     unionids: dict[str, UUID]
     openids: dict[tuple[str, str], str]
     """By app and unionid."""
@@ -226,6 +201,106 @@ class Found(NamedTuple):
         """Every stored user affected by the batch."""
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
+
+
+_PAGE_SIZE: Final = 1000
+_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
+"""The columns that `_ALL` names itself, and one that is not exported."""
+_COPIED: Final = ", ".join(f"u.{name}" for name in UserFields.model_fields if name not in _NOT_COPIED)
+# A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
+# because an import refuses two openids of an app with one unionid.
+# Names are sorted by their bytes (COLLATE "C"), so that the order is the same in every database.
+# The columns are those of an exported line, in the order of the guide.
+_ALL: Final = Statement[Mapping[str, object]](f"""
+SELECT i.app_id, i.openid,
+       CASE WHEN i.unionid IS NULL AND u.unionid IS NOT NULL
+                 AND NOT EXISTS (SELECT FROM identities other
+                                  WHERE other.user_id = u.id
+                                    AND (other.unionid = u.unionid
+                                         OR other.unionid IS NULL
+                                            AND (other.created_at, other.app_id COLLATE "C", other.openid COLLATE "C")
+                                              < (i.created_at, i.app_id, i.openid)))
+            THEN u.unionid ELSE i.unionid END AS unionid,
+       u.external_id, {_COPIED},
+       u.id AS user_id, i.created_at AS identity_created_at,
+       COALESCE(
+           (SELECT jsonb_agg(jsonb_build_object(
+                       'document', document, 'version', version,
+                       'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
+                       'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
+                       'app_id', app_id, 'ip', abbrev(ip))
+                   ORDER BY given_at, document COLLATE "C", version COLLATE "C", app_id COLLATE "C", ip)
+              FROM consents
+             WHERE consents.user_id = ANY ({ids_of("u.id")})), '[]') AS consents,
+       ARRAY (SELECT id FROM former_users WHERE former_users.user_id = u.id ORDER BY merged_at, id) AS former_ids,
+       u.ban_reason, u.banned_until,
+       (SELECT array_agg(former.external_id ORDER BY former.external_id COLLATE "C")
+          FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
+  FROM identities i JOIN users u ON u.id = i.user_id
+ ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
+""")  # noqa: S608 - put together from constants
+
+
+def _adding(table: str, *columns: str) -> Statement[Nothing]:
+    # The columns are named, so that one added by a newer version keeps its default.
+    named = ", ".join(columns)
+    return Statement[Nothing](f"""
+INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
+""")  # noqa: S608 - put together from constants
+
+
+def _origin_part(name: str) -> str:
+    # If the user was merged, it is not known to whom a value of the file belongs.
+    return f"""
+       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
+
+
+_ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
+
+
+_CHANGE_USERS: Final = Statement[Nothing](f"""
+UPDATE users
+   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
+       {", ".join(_origin_part(name) for name in ("nickname", "avatar_url", "phone", "external_id"))}
+  FROM jsonb_populate_recordset(NULL::users, :rows) AS given
+ WHERE users.id = given.id
+""")  # noqa: S608 - put together from constants
+
+
+_ADD_IDENTITIES: Final = _adding("identities", *(field.name for field in fields(_IdentityRow)))
+
+
+_ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
+
+
+_ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
+
+
+_ADD_CONSENTS: Final = _adding(
+    "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
+)
+
+
+_ADD_EVENTS: Final = _adding("events", "id", "type", "at", "actor", "user_id", "app_id", "data")
+
+
+@dataclass(slots=True)
+class Made:
+    """The changes made by the lines."""
+
+    users: dict[UUID, UserToImport] = field(default_factory=dict)
+    identities: dict[IdentityKey, HeldIdentity] = field(default_factory=dict)
+    unionids: dict[str, UUID] = field(default_factory=dict)
+    openids: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By app and unionid."""
+    apps_of_users: set[tuple[UUID, str]] = field(default_factory=set)
+    """Each user with each app in which they have an openid."""
+    external_ids: dict[str, UUID] = field(default_factory=dict)
+    former_ids: dict[UUID, UUID] = field(default_factory=dict)
+    former_external_ids: dict[str, UUID] = field(default_factory=dict)
+    consents: dict[ConsentKey, dict[str, Any]] = field(default_factory=dict)
+    given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
+    """What the lines of an identity have said of its user."""
 
 
 async def find(transaction: Transaction, wanted: Wanted) -> Found:
@@ -250,7 +325,7 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
         verified.setdefault(row.name, []).append(row.user_id)
     return Found(
         identities={
-            (row.app_id, row.openid): FoundIdentity(row.user_id, row.unionid, row.created_at) for row in identities
+            (row.app_id, row.openid): HeldIdentity(row.user_id, row.unionid, row.created_at) for row in identities
         },
         unionids={row.name: row.user_id for row in unionids},
         openids={(row.app_id, row.unionid): row.openid for row in openids},
@@ -322,3 +397,10 @@ async def add_events(transaction: Transaction, events: Rows) -> None:
     """Record the events of a batch, in this order for each user."""
     if events:
         await transaction.run(_ADD_EVENTS, rows=events)
+
+
+async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+    """Every identity with its user, in pages of one snapshot."""
+    async with database.snapshot() as state, aclosing(state.pages(_ALL, _PAGE_SIZE)) as pages:
+        async for rows in pages:
+            yield rows
