@@ -51,6 +51,7 @@ from wxauth.server.moving.files import (
 )
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import EXPECTED, Line
+from wxauth.server.moving.rows import all_identities
 
 ALICE: Body = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE: Body = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
@@ -1415,7 +1416,6 @@ async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes
 @pytest.mark.slow
 async def test_an_export_is_a_consistent_snapshot(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
     await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
-    from wxauth.server.moving.rows import all_identities
 
     seen = []
     async for some in all_identities(services.database):
