@@ -29,13 +29,14 @@ SLEEP = Statement[Nothing]("SELECT pg_sleep(1)")
 
 class Limits(TypedDict):
     application_name: str
+    jit: str
     statement_timeout: str
     lock_timeout: str
     idle_timeout: str
 
 
 SETTINGS = Statement[Limits]("""
-    SELECT current_setting('application_name') AS application_name,
+    SELECT current_setting('application_name') AS application_name, current_setting('jit') AS jit,
            current_setting('statement_timeout') AS statement_timeout,
            current_setting('lock_timeout') AS lock_timeout,
            current_setting('idle_in_transaction_session_timeout') AS idle_timeout
@@ -160,14 +161,14 @@ async def test_the_server_gives_up_what_we_have_given_up(database_url: str) -> N
     async with opened(database_url) as database:
         row = await database.row(SETTINGS)
     assert row is not None
-    assert tuple(row.values()) == ("wxauth", "4s", "2s", "8s")
+    assert tuple(row.values()) == ("wxauth", "off", "4s", "2s", "8s")
 
 
 async def test_settings_in_the_url_go_before_ours(database_url: str) -> None:
     async with opened(f"{database_url}&application_name=login&statement_timeout=1s") as database:
         row = await database.row(SETTINGS)
     assert row is not None
-    assert tuple(row.values()) == ("login", "1s", "2s", "8s")
+    assert tuple(row.values()) == ("login", "off", "1s", "2s", "8s")
 
 
 async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> None:
@@ -181,8 +182,8 @@ async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> No
         assert settings is not None
         assert limits is not None
     assert (by_itself, in_transaction) == (0, 0)
-    assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
-    assert tuple(limits.values()) == ("wxauth", "4s", "2s", "8s")  # a transaction brings its own
+    assert tuple(settings.values()) == ("wxauth", "on", "0", "0", "0")
+    assert tuple(limits.values()) == ("wxauth", "on", "4s", "2s", "8s")  # a transaction brings its own
 
 
 async def test_a_pgbouncer_that_keeps_prepared_statements_gets_them_and_no_settings(database_url: str) -> None:
@@ -194,7 +195,7 @@ async def test_a_pgbouncer_that_keeps_prepared_statements_gets_them_and_no_setti
             prepared, settings = await database.value(statement, is_so=True), await database.row(SETTINGS)
         assert settings is not None
     assert prepared == 1
-    assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
+    assert tuple(settings.values()) == ("wxauth", "on", "0", "0", "0")
 
 
 async def test_a_database_without_limits_for_a_statement_is_reported_with_the_remedy(

@@ -218,7 +218,6 @@ class EmbeddedPostgres:
             "unix_socket_permissions": "0700",
             "shared_buffers": "32MB",
             "max_connections": 200,
-            "jit": "off",
             "timezone": "UTC",
             "synchronous_commit": "off",
         }
