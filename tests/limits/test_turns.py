@@ -106,6 +106,20 @@ async def test_a_request_beyond_those_that_wait_is_refused(
     assert answer.status_code == 200
 
 
+async def test_whoever_has_a_sessions_token_and_fills_its_lines_does_not_keep_its_owner_from_ending_it(
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    async with row_locked(rows, alice):
+        waiting = [*change_name(client, alice, MAX_PRESENT), *sign_out_elsewhere(client, alice, MAX_PRESENT)]
+        await until_locked(rows, AT_ONCE + 1)
+        path = f"/v1/me/sessions/{alice['session_id']}"
+        ending = asyncio.create_task(client.delete(path, headers=bearer(alice)))
+        await asyncio.sleep(0)
+    assert (await ending).status_code == 204
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} <= {200, 204, 401}
+
+
 async def test_a_request_does_not_wait_for_its_turn_for_ever(
     make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:

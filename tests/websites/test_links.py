@@ -183,11 +183,19 @@ async def test_a_press_ends_the_link_before(shop: Site, safari: Browser, phone: 
 async def test_the_last_link_counts_where_the_clock_of_its_replica_is_behind(
     shop: Site, safari: Browser, phone: Phone, clock: Clock
 ) -> None:
-    tab = await safari.show()
-    clock.advance(seconds=2)
-    await pressed(tab)
-    clock.advance(seconds=-1)
-    assert sent(await type_in(tab, await approved(tab, phone)))["code"]
+    """Of a link before that has been ended, refused, or led to a code."""
+    for former in ("ended", "refused", "coded"):
+        tab = await safari.show()
+        clock.advance(seconds=2)
+        if former == "ended":
+            await pressed(tab)
+        elif former == "refused":
+            claimed = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
+            assert (await phone.decide(claimed.json()["id"], "deny")).status_code == 204
+        else:
+            assert sent(await type_in(tab, await approved(tab, phone)))["code"]
+        clock.advance(seconds=-1)
+        assert "code" in sent(await type_in(tab, await approved(tab, phone))), former
 
 
 async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(

@@ -2,8 +2,9 @@
 
 from asyncio import create_task, gather, timeout
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import asyncpg
@@ -14,7 +15,7 @@ from tests.websites import test_links
 from tests.websites.browsers import Browser, exchanged, hidden_fields, tokens_of
 from tests.world import CAMERA, AddSite, LogIn, MakeClient, MakeServices, Phone, Site, bearer, scene_of, until_locked
 from wxauth.server.core.services import Services
-from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
+from wxauth.server.limits.turns import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
 Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
 BYE = "https://shop.example.com/bye"
@@ -69,7 +70,7 @@ async def a_confirmed_sign_out(house: House) -> Ask:
 
 
 async def a_code_again_and_again(house: House) -> Ask:
-    reported = await (await house.browser.show()).approved_by(house.phone)
+    reported = await (await house.browser.show(prompt="login")).approved_by(house.phone)
     return lambda: exchanged(house.shop, reported["code"])
 
 
@@ -80,6 +81,19 @@ async def a_device_that_polls(house: House) -> Ask:
     return lambda: house.shop.poll(started)
 
 
+def by_turns(asks: Sequence[Ask]) -> Ask:
+    following = cycle(asks)
+    return lambda: next(following)()
+
+
+async def three_pages(house: House) -> Ask:
+    return by_turns([await the_page_after_an_approval(house) for _ in range(3)])
+
+
+async def three_codes(house: House) -> Ask:
+    return by_turns([await a_code_again_and_again(house) for _ in range(3)])
+
+
 ANSWERS: dict[Prepare, dict[int, int]] = {
     the_page_after_an_approval: {303: 40},
     the_number_of_a_link: {303: 40},
@@ -87,9 +101,17 @@ ANSWERS: dict[Prepare, dict[int, int]] = {
     a_confirmed_sign_out: {200: 40},
     a_code_again_and_again: {200: 1, 400: 39},
     a_device_that_polls: {200: 1, 400: 39},
+    three_pages: {303: 40},
+    three_codes: {200: 3, 400: 37},
 }
 ENDINGS = (a_sites_sign_out, a_confirmed_sign_out)
 """What ends sessions, one after the other."""
+OF_SEVERAL = (three_pages, three_codes)
+"""What fills a person's line, which is longer than that of one page or code."""
+
+
+def turns_of(prepare: Prepare) -> int:
+    return 1 if prepare in ENDINGS else AT_ONCE_OF_PERSON if prepare in OF_SEVERAL else AT_ONCE
 
 
 @pytest.mark.slow
@@ -100,7 +122,7 @@ async def test_forty_requests_of_one_person_leave_transactions_for_others(
     rows: asyncpg.Connection,
     prepare: Prepare,
 ) -> None:
-    bob, ask, at_once = await login("bob"), await prepare(house), 1 if prepare in ENDINGS else AT_ONCE
+    bob, ask, at_once = await login("bob"), await prepare(house), turns_of(prepare)
     async with rows.transaction():
         await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
         waiting = [create_task(ask()) for _ in range(40)]
@@ -121,7 +143,7 @@ async def test_a_request_beyond_those_that_wait_gets_a_page(
     async with rows.transaction():
         await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
         waiting = [create_task(ask()) for _ in range(MAX_PRESENT)]
-        await until_locked(rows, 1 if prepare in ENDINGS else AT_ONCE)
+        await until_locked(rows, turns_of(prepare))
         refused = await ask()
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
         assert refused.headers["content-type"].startswith("text/html")

@@ -43,8 +43,15 @@ from wxauth.server.sessions.refresh_rows import (
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.users.standing_rows import lock_standing
-from wxauth.server.websites.secrets import hash_of
-from wxauth.server.websites.site_tokens import Granted, NotGranted, challenge_of, count_redeemed, redeem_code
+from wxauth.server.websites.granting import turn_of
+from wxauth.server.websites.site_tokens import (
+    Granted,
+    NotGranted,
+    challenge_of,
+    count_redeemed,
+    login_of_code,
+    redeem_code,
+)
 
 CONSOLE_PATH: Final = "/admin/"
 CLIENT: Final = "wxauth-admin"
@@ -170,20 +177,15 @@ class ConsoleSessions:
         """
         now, granted = self.clock(), None
         session_id = new_id(now)
-        challenge = challenge_of(verifier)
+        expires_at, challenge, found = now + timedelta(seconds=MAX_UNUSED), challenge_of(verifier), None
         if challenge is not None:
-            code_hash = hash_of(code)
-            async with self.turns.turn(code_hash), self.database.begin() as transaction:
-                granted = await redeem_code(
-                    transaction,
-                    code_hash,
-                    client_id=CLIENT,
-                    redirect_uri=self._redirect_uri(),
-                    code_challenge=challenge,
-                    session_id=session_id,
-                    expires_at=now + timedelta(seconds=MAX_UNUSED),
-                    now=now,
-                )
+            uri = self._redirect_uri()
+            found = await login_of_code(
+                self.database, code, client_id=CLIENT, redirect_uri=uri, code_challenge=challenge
+            )
+        if found is not None:
+            async with turn_of(self.turns, found), self.database.begin() as transaction:
+                granted = await redeem_code(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
                 if isinstance(granted, Granted):
                     if STAFF_ROLES.isdisjoint(granted.user.roles):
                         log.warning("console_refused", user_id=granted.user.id, reason="no staff")

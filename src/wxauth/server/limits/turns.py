@@ -63,9 +63,9 @@ class Places(Generic[Who]):
 
 AT_ONCE: Final = 2
 """How many requests of one line are worked on at once."""
-_OF_PERSON: Final = AT_ONCE + 1
+AT_ONCE_OF_PERSON: Final = AT_ONCE + 1
 _ENDING: Final = 1
-"""With `_OF_PERSON`, one person fills at most four of the five transactions."""
+"""With `AT_ONCE_OF_PERSON`, one person fills at most four of the five transactions."""
 MAX_PRESENT: Final = 64
 """How many requests of one line may be worked on or wait."""
 PATIENCE_SECONDS: Final = 5.0
@@ -104,7 +104,7 @@ class Turns:
         if ends_sessions:
             lines = self.turn(("ends", session), _ENDING), self.turn(("ends", person), _ENDING)
         else:
-            lines = self.turn(session), self.turn(person, _OF_PERSON)
+            lines = self.turn(session), self.turn(person, AT_ONCE_OF_PERSON)
         async with lines[0], lines[1]:
             yield
 

@@ -136,9 +136,13 @@ CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures
 async def caller_who_ends_of(
     request: Request, principal: PrincipalDep, turns: TurnsDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """As `caller_in_turn_of`, in the lines of what ends sessions. Raises: RateLimited; as `read_caller`."""
+    """As `caller_in_turn_of`, in the lines of what ends sessions. Raises: RateLimited; as `read_caller`.
+
+    What ends the caller's own session has a line of its own: whoever else has its token and fills that line ends it.
+    """
     await request.body()
-    async with turns.of_session(principal.session_id, principal.id, ends_sessions=True):
+    is_own = request.path_params.get("session_id") == str(principal.session_id)
+    async with turns.of_session((principal.session_id, is_own), principal.id, ends_sessions=True):
         yield await read_caller(database, principal, now=clock())
 
 

@@ -71,7 +71,7 @@ from wxauth.server.websites.pages import (
     unanswerable_page,
     visit_page,
 )
-from wxauth.server.websites.secrets import SCENE, hash_of, log_out_field
+from wxauth.server.websites.secrets import SCENE, log_out_field
 from wxauth.server.websites.site_tokens import end_web_session
 from wxauth.server.websites.visits import CALLBACK, Visits, WeChatCallback
 
@@ -262,7 +262,7 @@ async def open_mini_program(
     },
 )
 async def type_number(
-    request: Request, settings: SettingsDep, links: LinksDep, device: DeviceDep, turns: TurnsDep, request_id: str
+    request: Request, settings: SettingsDep, links: LinksDep, device: DeviceDep, request_id: str
 ) -> Response:
     """Redirect the browser to the site with a code, if the number is right. The third wrong one ends the request.
 
@@ -274,8 +274,7 @@ async def type_number(
     except OAuthError:
         form = Parameters([])
     try:
-        async with turns.turn(hash_of(request_id)):
-            outcome = await links.go_on(request_id, cookies, form.get("number", ""), device=device)
+        outcome = await links.go_on(request_id, cookies, form.get("number", ""), device=device)
         if isinstance(outcome, TryAgain):
             target = await links.target(outcome.page.site_app_id, link=outcome.page.link)
             return number_page(request, outcome, request_id, language, target=target)

@@ -4,6 +4,7 @@ A proof of who uses a browser makes or renews the browser's login, which sites a
 person's proof in the same browser ends it, and so does logging out there.
 """
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,6 +18,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
+from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import end_sessions_of_browser_login
 from wxauth.server.users.merging_rows import remaining_user
@@ -63,6 +65,14 @@ def approve(
     login.app_id, login.openid = person.app_id, person.openid
     login.authenticated_at, login.authenticated_by = authenticated_at, authenticated_by
     login.granted_until = until
+
+
+def turn_of(turns: Turns, login: SiteLogin) -> AbstractAsyncContextManager[None]:
+    """A turn of a login, and of the person who has approved it, if somebody has, whatever tabs and codes they have.
+
+    Raises: RateLimited.
+    """
+    return turns.turn(login.id) if login.user_id is None else turns.of_session(login.id, login.user_id)
 
 
 async def lock_with_person(
@@ -300,11 +310,18 @@ async def scan_state(database: Database, clock: Clock, page_id: str, cookie: str
 
 
 async def go_on_after_decision(
-    settings: Settings, database: Database, clock: Clock, page_id: str, cookies: BrowserCookies, *, device: Device
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    turns: Turns,
+    page_id: str,
+    cookies: BrowserCookies,
+    *,
+    device: Device,
 ) -> Onward:
     """Take the browser back to the site after the person's decision, with a code or an error.
 
-    Raises: NotFound, before a decision and once the scan is over.
+    Raises: NotFound, before a decision and once the scan is over; RateLimited.
     """
     page, now = await _page(database, page_id, cookies.browser), clock()
     match _state(page, now=now):
@@ -312,7 +329,7 @@ async def go_on_after_decision(
             return refused(settings, page, "the person has refused")
         case PageState.APPROVED:
             code, proof_id = new_secret(), None
-            async with database.begin() as transaction:
+            async with turn_of(turns, page), database.begin() as transaction:
                 login, person = await lock_with_person(transaction, page, now=now)
                 if login is None or person is None or not is_good(login, login.granted_until, now=now):
                     return refused(settings, page, "the person may not log in any more")

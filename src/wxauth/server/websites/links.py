@@ -20,11 +20,21 @@ from wxauth.server.core.sealing import CannotOpen, Sealer, link_number_context, 
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession
+from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import BrowserCookies, PressesUsedUp, ScanLimits, sent_back
 from wxauth.server.websites.doors import DOORS, SCAN_LASTS, URL_LINK_LASTS, URL_LINK_RENEWED_AFTER, Door, DoorOutcome
-from wxauth.server.websites.granting import AnotherPerson, Onward, give_code, gone_on, is_good, open_page, refused
+from wxauth.server.websites.granting import (
+    AnotherPerson,
+    Onward,
+    give_code,
+    gone_on,
+    is_good,
+    open_page,
+    refused,
+    turn_of,
+)
 from wxauth.server.websites.models import OPEN, SealedUrlLink, SiteLoginFields, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.scans import DIGITS
@@ -137,6 +147,7 @@ class Links:
     apps: Apps
     sealer: Sealer
     scan_limits: ScanLimits
+    turns: Turns
     url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
@@ -181,12 +192,13 @@ class Links:
 
         The page is locked while a number is compared, so that of many at once three are.
 
-        Raises: NotFound.
+        Raises: NotFound, RateLimited.
         """
         seen, now, number = await self._open(page_id, cookies), self.clock(), "".join(typed.split())
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
-        async with self.database.begin() as transaction:
-            page, link, person = await _lock_page_and_link(transaction, seen, now=now)
+        before = await rows.link_on(self.database, seen.id)
+        async with turn_of(self.turns, before or seen), self.database.begin() as transaction:
+            page, link, person = await _lock_page_and_link(transaction, seen, before, now=now)
             if page is None or not _is_open(page, now=now):
                 raise NotFound(NO_SUCH_PAGE)
             if link is not None and link.stage == Stage.REFUSED:
@@ -258,13 +270,13 @@ def _has_number(link: SiteLogin, *, now: datetime) -> bool:
 
 
 async def _lock_page_and_link(
-    transaction: Transaction, seen: SiteLogin, *, now: datetime
+    transaction: Transaction, seen: SiteLogin, before: SiteLogin | None, *, now: datetime
 ) -> tuple[LockedLogin | None, LockedLogin | None, UserInSession | None]:
     """Lock the person who has approved the last link of a page, the page, and the link.
 
     No link: there is none, or it was approved or ended a moment ago, and the next attempt sees that.
     """
-    before, person = await rows.link_on(transaction, seen.id), None
+    person = None
     if before is not None and before.app_id is not None and before.openid is not None:
         person = await rows.lock_person(transaction, app_id=before.app_id, openid=before.openid)
     page = await rows.lock(transaction, seen.id, now=now)
@@ -307,6 +319,7 @@ def _link(page: SiteLogin, scene: str, *, now: datetime) -> SiteLoginFields:
         expires_at=expires_at,
         kept_until=expires_at,
         browser_hash=page.browser_hash,
+        link_presses=page.link_presses,
         pressed_on=page.id,
         scene_hash=hash_of(scene),
     )

@@ -55,7 +55,6 @@ from wxauth.server.websites.pages import (
 )
 from wxauth.server.websites.scan_routes import AuthorizationsDep
 from wxauth.server.websites.scans import ScanPictures
-from wxauth.server.websites.secrets import hash_of
 
 HTML: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
@@ -255,8 +254,7 @@ async def redirect_after_decision(
     """Send the page's own browser back to the site, once the person has decided."""
     request_id, cookies = request.path_params["request_id"], browser_cookies(request, settings)
     try:
-        async with turns.turn(hash_of(request_id)):
-            onward = await go_on_after_decision(settings, database, clock, request_id, cookies, device=device)
+        onward = await go_on_after_decision(settings, database, clock, turns, request_id, cookies, device=device)
         return go_on(request, onward, settings)
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)

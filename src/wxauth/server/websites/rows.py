@@ -26,7 +26,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.users.callers import Caller
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
-from wxauth.server.websites.models import OPEN, RequestFields, SealedUrlLink, SiteLoginFields, Stage
+from wxauth.server.websites.models import OPEN, RequestFields, SealedUrlLink, SiteLoginFields
 from wxauth.server.wechat.api import CodePicture
 
 _ATTEMPTS: Final = 3
@@ -58,13 +58,13 @@ class SiteLogin(SiteLoginFields):
     website_app_id: str | None
     proof_id: UUID | None
     """The proof of which the value of its browser's login is made; None without such a login, or if it has ended."""
+    user_id: UUID | None
+    """The user of its identity."""
 
 
 class LockedLogin(SiteLogin):
     """A login whose row is locked."""
 
-    user_id: UUID | None
-    """The user of its identity."""
     is_phone_in: bool
     """Whether the phone's session that has claimed it is still open; false if none has."""
 
@@ -95,7 +95,8 @@ _LOGIN_COLUMNS: Final = f"""
 SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        c.title, c.redirect_uris, c.scopes, c.near, c.user_code, c.sso, c.link, c.app_id AS site_app_id,
        c.account_app_id, c.website_app_id,
-       (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id"""  # noqa: S608 - put together from constants
+       (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id,
+       (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""  # noqa: S608 - put together from constants
 _LOGIN: Final = f"{_LOGIN_COLUMNS} FROM site_logins l JOIN clients c ON c.name = l.client_id"
 _OPEN_STAGES: Final = ", ".join(repr(stage.value) for stage in OPEN)
 IS_OPEN: Final = f"""
@@ -112,18 +113,16 @@ _BY_PAGE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.page_hash = :page_hash
 _BY_STATE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.state_hash = :state_hash AND l.browser_hash = :browser_hash")
 _BY_DEVICE_CODE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.device_code_hash = :code_hash")
 _BY_CODE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.code_hash = :code_hash")
-# A press ends the link before, which nobody has claimed then. Ids do not show which one is the last: clocks differ.
+# Ids do not show which one is the last, because clocks differ: the page counts its links while it is locked.
 _LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
  WHERE l.pressed_on = :page_id AND l.door = '{Door.LINK}'
-   AND (l.stage <> '{Stage.REFUSED}' OR l.claimed_session_id IS NOT NULL)
- ORDER BY l.pressed_on, l.id DESC LIMIT 1
+ ORDER BY l.link_presses DESC LIMIT 1
 """)
 # Settles the race of two that decide: the second waits here, and then sees what the first has stored.
-_LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS}, i.user_id,
+_LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
                 WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now) AS is_phone_in
   FROM site_logins l JOIN clients c ON c.name = l.client_id
-  LEFT JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
  WHERE l.id = :id
    FOR KEY SHARE OF c FOR UPDATE OF l
 """)  # noqa: S608 - put together from constants
@@ -222,19 +221,19 @@ async def login_of_state(database: Database, *, state_hash: bytes, browser_hash:
     return await database.row(_BY_STATE, state_hash=state_hash, browser_hash=browser_hash)
 
 
-async def login_of_device(transaction: Transaction, code_hash: bytes) -> SiteLogin | None:
+async def login_of_device(database: Database, code_hash: bytes) -> SiteLogin | None:
     """The login of a device code."""
-    return await transaction.row(_BY_DEVICE_CODE, code_hash=code_hash)
+    return await database.row(_BY_DEVICE_CODE, code_hash=code_hash)
 
 
-async def login_of_code(transaction: Transaction, code_hash: bytes) -> SiteLogin | None:
+async def login_of_code(database: Database, code_hash: bytes) -> SiteLogin | None:
     """The login of an authorization code. A newer code replaces the former one."""
-    return await transaction.row(_BY_CODE, code_hash=code_hash)
+    return await database.row(_BY_CODE, code_hash=code_hash)
 
 
-async def link_on(transaction: Transaction, page_id: UUID) -> SiteLogin | None:
+async def link_on(asked: Database | Transaction, page_id: UUID) -> SiteLogin | None:
     """The last link to WeChat that a page's browser has been given."""
-    return await transaction.row(_LINK, page_id=page_id)
+    return await asked.row(_LINK, page_id=page_id)
 
 
 async def lock(transaction: Transaction, login_id: UUID, *, now: datetime) -> LockedLogin | None:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
@@ -45,6 +44,7 @@ from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, REPEATED_WITHIN
 from wxauth.server.websites.granting import (
     is_good,
     lock_with_person,
+    turn_of,
 )
 from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.models import Stage
@@ -55,7 +55,7 @@ from wxauth.server.websites.oauth_requests import (
     invalid_grant,
     invalid_oauth_request,
 )
-from wxauth.server.websites.rows import LockedLogin
+from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.secrets import hash_of
 from wxauth.tokens.verifier import Verifier
 
@@ -112,18 +112,9 @@ class NotGranted(StrEnum):
 
 
 async def redeem_device_code(
-    transaction: Transaction,
-    code_hash: bytes,
-    *,
-    client_id: str,
-    session_id: UUID,
-    expires_at: datetime,
-    now: datetime,
+    transaction: Transaction, device: SiteLogin, *, session_id: UUID, expires_at: datetime, now: datetime
 ) -> Granted | NotGranted:
     """Open the session that a device polls for, if it has been approved."""
-    device = await rows.login_of_device(transaction, code_hash)
-    if device is None or device.client_id != client_id:
-        return NotGranted.UNKNOWN
     if device.stage == Stage.APPROVED:
         login, person = await lock_with_person(transaction, device, now=now)
         until = None if login is None else login.granted_until
@@ -140,30 +131,24 @@ async def redeem_device_code(
     return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
 
 
+async def login_of_code(
+    database: Database, code: str, *, client_id: str, redirect_uri: str, code_challenge: str | None
+) -> SiteLogin | None:
+    """The login of an authorization code, if these are the client, redirect URI and challenge of its request."""
+    found = await rows.login_of_code(database, hash_of(code))
+    asked = (client_id, redirect_uri, code_challenge)
+    return None if found is None or asked != (found.client_id, found.redirect_uri, found.code_challenge) else found
+
+
 async def redeem_code(
-    transaction: Transaction,
-    code_hash: bytes,
-    *,
-    client_id: str,
-    redirect_uri: str,
-    code_challenge: str | None,
-    session_id: UUID,
-    expires_at: datetime,
-    now: datetime,
+    transaction: Transaction, found: SiteLogin, *, session_id: UUID, expires_at: datetime, now: datetime
 ) -> Granted | NotGranted:
     """Open the session of an authorization code.
 
     If the code has been used before, that session ends, because somebody else has the code and the verifier.
     """
-    found = await rows.login_of_code(transaction, code_hash)
-    if found is None or (client_id, redirect_uri, code_challenge) != (
-        found.client_id,
-        found.redirect_uri,
-        found.code_challenge,
-    ):
-        return NotGranted.UNKNOWN
     login, person = await lock_with_person(transaction, found, now=now)
-    if login is None or login.code_hash != code_hash:  # a newer code has just replaced it
+    if login is None or login.code_hash != found.code_hash:  # a newer code has just replaced it
         return NotGranted.UNKNOWN
     outcome = await _open_session(
         transaction, login, person, until=login.code_expires_at, session_id=session_id, expires_at=expires_at, now=now
@@ -279,7 +264,9 @@ class SiteTokens:
         device_code = form.get("device_code")
         if device_code is None:
             raise invalid_oauth_request("device_code is missing")
-        outcome = await self._redeem(client, device_code, redeem_device_code)
+        device = await rows.login_of_device(self.database, hash_of(device_code))
+        is_clients = device is not None and device.client_id == client.name
+        outcome = await self._redeem(client, device if is_clients else None, redeem_device_code)
         match outcome:
             case NotGranted.UNKNOWN | NotGranted.SPENT:
                 raise invalid_grant("there is no such device code of this client, or it has been used")
@@ -307,8 +294,14 @@ class SiteTokens:
         is_proved = challenge is not None or (verifier is None and client.pkce == "optional")
         if not is_proved or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
             raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
-        redeem = partial(redeem_code, redirect_uri=form["redirect_uri"], code_challenge=challenge)
-        outcome = await self._redeem(client, form["code"], redeem)
+        found = await login_of_code(
+            self.database,
+            form["code"],
+            client_id=client.name,
+            redirect_uri=form["redirect_uri"],
+            code_challenge=challenge,
+        )
+        outcome = await self._redeem(client, found, redeem_code)
         if isinstance(outcome, NotGranted):
             if outcome is NotGranted.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
@@ -316,16 +309,16 @@ class SiteTokens:
         return outcome
 
     async def _redeem(
-        self, client: Client, code: str, redeem: Callable[..., Awaitable[Granted | NotGranted]]
+        self, client: Client, found: SiteLogin | None, redeem: Callable[..., Awaitable[Granted | NotGranted]]
     ) -> dict[str, Any] | NotGranted:
-        """The tokens for a code that `redeem` accepts, or why there are none."""
-        now, code_hash = self.clock(), hash_of(code)
+        """The tokens for the login of a code that `redeem` accepts, or why there are none."""
+        now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
+        if found is None:
+            return NotGranted.UNKNOWN
         session_id, ends_at = new_id(now), _end_of(website_session_lifetimes(self.settings), now)
-        async with self.turns.turn(code_hash), self.database.begin() as transaction:
-            granted = await redeem(
-                transaction, code_hash, client_id=client.name, session_id=session_id, expires_at=ends_at, now=now
-            )
+        async with turn_of(self.turns, found), self.database.begin() as transaction:
+            granted = await redeem(transaction, found, session_id=session_id, expires_at=ends_at, now=now)
         if isinstance(granted, NotGranted):
             return granted
         count_redeemed(self.numbers, granted.door, now=now)
