@@ -823,6 +823,13 @@ def upgrade() -> None:
         CREATE INDEX site_logins_app_id_openid_idx ON site_logins (app_id, openid) WHERE openid IS NOT NULL
     """)
     op.execute("CREATE INDEX site_logins_client_id_idx ON site_logins (client_id)")
+    op.execute("""
+        CREATE INDEX site_logins_claimed_session_id_idx ON site_logins (claimed_session_id) WHERE openid IS NULL AND
+            claimed_session_id IS NOT NULL
+    """)
+    op.execute("""
+        CREATE INDEX site_logins_hinted_user_id_idx ON site_logins (hinted_user_id) WHERE hinted_user_id IS NOT NULL
+    """)
     op.execute("CREATE INDEX site_logins_kept_until_idx ON site_logins (kept_until)")
     op.execute("CREATE INDEX site_logins_pressed_on_idx ON site_logins (pressed_on) WHERE pressed_on IS NOT NULL")
     op.execute("CREATE UNIQUE INDEX site_logins_code_hash_idx ON site_logins (code_hash) WHERE code_hash IS NOT NULL")

@@ -13,7 +13,7 @@ from tests.websites.test_wechats_pages import get_browser as get_browser  # fixt
 from tests.websites.test_wechats_pages import make_services as make_services
 from tests.websites.test_wechats_pages import services as services
 from tests.websites.test_wechats_pages import simulator as simulator
-from tests.world import CALLBACK, AddSite, Phone, Site, log_in, make_admin
+from tests.world import CALLBACK, CAMERA, AddSite, Phone, Site, leave, log_in, make_admin
 
 Reported = dict[str, str]
 """The parameters that the site is sent."""
@@ -103,6 +103,23 @@ async def test_a_hint_of_a_former_id_names_who_remains(
     assert (await root.merge(bob.user_id, into=alice.user_id)).status_code == 200
     reported = await by_a_scan(await phone_of(shop), get_browser, hint)
     assert "code" in reported
+
+
+async def test_an_erasure_leaves_neither_the_hint_nor_the_address_of_a_login_that_was_not_approved(
+    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection
+) -> None:
+    alice, bob = await phone_of(shop), await phone_of(shop, "bob")
+    hint = (await tokens_of(shop, browser(get_browser), alice))["id_token"]
+    for person, verdict in ((alice, "deny"), (alice, None), (bob, "deny")):
+        tab = await browser(get_browser).show()
+        claimed = await person.claim(scene=tab.scene, entry_scene=CAMERA)
+        if verdict is not None:
+            assert (await person.decide(claimed.json()["id"], verdict)).status_code == 204
+    await browser(get_browser).show(id_token_hint=hint)
+    assert (await leave(shop.client, alice.tokens)).status_code == 204
+    of_bob = "claimed_session_id IN (SELECT id FROM sessions WHERE user_id = $1::text::uuid)"
+    left = f"SELECT array_agg({of_bob}) FROM site_logins WHERE num_nonnulls(hinted_user_id, browser_ip) > 0"
+    assert await rows.fetchval(left, bob.user_id) == [True]
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "access", "another client"])

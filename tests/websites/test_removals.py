@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.websites.browsers import refused
-from tests.world import Phone, Site, until_locked
+from tests.websites.browsers import Browser, refused
+from tests.world import AddSite, Admin, MakeClient, Phone, Site, until_locked
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services
 
@@ -74,3 +74,27 @@ async def test_no_session_is_opened_after_the_removal(
     _, answer = await both(rows, "site_logins", remove, lambda: site.poll(started))
     refused(answer, "invalid_grant")
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE client_id IS NOT NULL") == 0
+
+
+@pytest.mark.parametrize("ban_is_first", [True, False])
+async def test_a_ban_in_the_moment_of_a_removal_waits_for_it_or_it_for_the_ban(
+    add_site: AddSite,
+    make_client: MakeClient,
+    services: Services,
+    phone: Phone,
+    root: Admin,
+    remove: Act,
+    rows: asyncpg.Connection,
+    ban_is_first: bool,
+) -> None:
+    """The ban changes the rows of what was approved in the order of their ids, the removal as it finds them."""
+    await add_site(sso=True)
+    browser = Browser(make_client(services))
+    first, second = [await browser.show(), await browser.show()]
+    for tab in (second, first):
+        assert "code" in await tab.approved_by(phone)
+    acts = [remove, lambda: root.change(phone.user_id, status="disabled")]
+    held = "site_logins WHERE id = (SELECT id FROM site_logins ORDER BY id DESC LIMIT 1)"
+    await both(rows, held, *(reversed(acts) if ban_is_first else acts))
+    assert await rows.fetchval("SELECT count(*) FROM site_logins") == 0
+    assert await rows.fetchval("SELECT status FROM users WHERE id = $1::text::uuid", phone.user_id) == "disabled"

@@ -266,11 +266,19 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)  # noqa: S608 - put together from constants
-# Merges and splits end such sessions, and do not move them.
+# Merges and splits end such sessions, and do not move them. Whatever ends a user's logins to sites and in browsers
+# locks the user, too, and changes their rows in another order than a removal finds them.
 _LOCK_USERS_OF_CLIENT: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE id = ANY (ARRAY(SELECT s.user_id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
-                        WHERE w.client_id = :client_id AND s.revoked_at IS NULL))
+                        WHERE w.client_id = :client_id AND s.revoked_at IS NULL
+                        UNION ALL
+                       SELECT i.user_id FROM site_logins l JOIN identities i USING (app_id, openid)
+                        WHERE l.client_id = :client_id
+                        UNION ALL
+                       SELECT i.user_id FROM browser_login_sites b JOIN browser_logins l ON l.id = b.browser_login_id
+                         JOIN identities i USING (app_id, openid)
+                        WHERE b.client_id = :client_id))
  ORDER BY id FOR NO KEY UPDATE
 """)
 _END_OF_CLIENT: Final = Statement[EndedSession]("""
@@ -302,6 +310,16 @@ UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_
      WHERE i.user_id = :user_id AND l.session_id IS NULL
        AND (:app_ids::text[] IS NULL
             OR (i.app_id, i.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
+     ORDER BY l.id FOR UPDATE OF l))
+""")
+# A login that a phone has only claimed, or denied, is nobody's yet. An erasure takes the browser from it all the same.
+_CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing]("""
+UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
+ WHERE id = ANY (ARRAY(
+    SELECT l.id FROM sessions s JOIN site_logins l ON l.claimed_session_id = s.id
+     WHERE s.user_id = :user_id AND l.openid IS NULL
+       AND (:app_ids::text[] IS NULL
+            OR (s.app_id, s.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
      ORDER BY l.id FOR UPDATE OF l))
 """)
 _END_BROWSER_LOGINS: Final = Statement[Nothing]("""
@@ -541,7 +559,7 @@ async def delete_ended_sessions(transaction: Transaction, *, since: UUID, at_mos
 
 
 async def lock_users_of_client(transaction: Transaction, name: str) -> None:
-    """Lock the users who have open sessions of a website, in the order of ids."""
+    """Lock the users who have open sessions of a website, or logins to it, in the order of ids."""
     await transaction.values(_LOCK_USERS_OF_CLIENT, client_id=name)
 
 
@@ -598,10 +616,10 @@ async def end_erased_sessions(
     Returns their ids. They end first, so that their sites learn of it as of every other end.
     """
     app_ids, openids = (None, None) if identities is None else ([a for a, _ in identities], [o for _, o in identities])
-    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, app_ids=app_ids, openids=openids)
-    return await transaction.values(
-        _END_OPEN, user_id=user_id, app_ids=app_ids, openids=openids, reason=EndReason.ERASED, now=now
-    )
+    whose = {"user_id": user_id, "app_ids": app_ids, "openids": openids}
+    await transaction.run(_END_LOGINS_TO_SITES, **whose)
+    await transaction.run(_CLEAR_CLAIMED_LOGINS, **whose)
+    return await transaction.values(_END_OPEN, **whose, reason=EndReason.ERASED, now=now)
 
 
 async def record_ends(

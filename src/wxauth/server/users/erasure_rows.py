@@ -85,6 +85,11 @@ DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
 """)  # noqa: S608 - put together from constants
+# A login to a site that only this person could have approved: there are a few, and only of the last hour.
+_DELETE_HINTED: Final = Statement[Nothing]("""
+DELETE FROM site_logins WHERE id = ANY (ARRAY(
+    SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))
+""")
 _GO_ON: Final = Statement[Nothing](
     "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"
 )
@@ -111,6 +116,7 @@ log = get_logger()
 
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
     """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows about a person with these ids now, and record the rest for later."""
+    await transaction.run(_DELETE_HINTED, user_ids=user_ids)
     await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
     left = MAX_ROWS_ERASED_WITH_USER
     for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:

@@ -113,7 +113,7 @@ class SiteLoginFields(RequestFields):
     presses: int = _count()
     """How often the browser has gone to WeChat's page."""
     link_presses: int = _count()
-    """How often the browser has been given a link to WeChat."""
+    """How often the browser has been given a link to WeChat; of a link, which one of its page it is."""
     wrong_numbers: int = _count()
     """How many wrong numbers have been typed in the browser."""
     pressed_on: UUID | None = Field(default=None)
@@ -223,6 +223,13 @@ class StoredSiteLogin(SiteLoginFields, table=True):
         Index(None, "kept_until"),
         Index(None, "app_id", "openid", postgresql_where=text("openid IS NOT NULL")),
         Index(None, "pressed_on", postgresql_where=text("pressed_on IS NOT NULL")),
+        # For erasures: what the person has approved is found by the identity.
+        Index(None, "hinted_user_id", postgresql_where=text("hinted_user_id IS NOT NULL")),
+        Index(
+            None,
+            "claimed_session_id",
+            postgresql_where=text("openid IS NULL AND claimed_session_id IS NOT NULL"),
+        ),
         *map(_unique, ("page_hash", "device_code_hash", "scene_hash", "user_code_hash", "state_hash", "code_hash")),
     )
 
