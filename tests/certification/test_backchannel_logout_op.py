@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs
 
-import httpx
 import pytest
 from jose import jwt
 
@@ -21,16 +20,6 @@ async def backchannel_logout() -> AsyncIterator[Receiver]:
     async with receiving() as receiver:
         receiver.usual = 200
         yield receiver
-
-
-async def test_oidcc_backchannel_logout_discovery_endpoint_verification(client: httpx.AsyncClient) -> None:
-    metadata = (await client.get("/.well-known/openid-configuration")).json()
-    assert metadata["backchannel_logout_supported"] is True
-    assert metadata["backchannel_logout_session_supported"] is True
-    assert metadata["end_session_endpoint"].startswith("https://")
-    endpoints = [metadata[name] for name in metadata if name.endswith(("_endpoint", "_uri"))]
-    assert all(url.startswith("https://") for url in endpoints)
-    assert {"sid", "sub"} <= set(metadata["claims_supported"])
 
 
 async def test_oidcc_backchannel_rp_initiated_logout(
