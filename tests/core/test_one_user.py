@@ -29,6 +29,8 @@ INSERT INTO refusals (id, at, code, request_id, user_id)
 SELECT row_id, now(), row_id::text, row_id::text, id FROM planted;
 INSERT INTO deliveries (webhook_id, event_id, id, type, user_id, at, next_at)
 SELECT id, row_id, row_id, 'user.created', id, now(), now() FROM planted;
+INSERT INTO consents (id, user_id, document, version, given_at)
+SELECT row_id, id, row_id::text, row_id::text, now() FROM planted;
 """
 BY_TYPE: dict[str, Any] = {
     "uuid": USER,
@@ -47,12 +49,12 @@ BY_NAME: dict[str, Any] = {
     "app_id": "wx",
     "ip": "127.0.0.1",
 }
-OF_ALL = {"login.record_rows._OF_ALL", "users.staff_rows._OF_ALL"}
+OF_ALL = {"moving.rows._ALL", "login.record_rows._OF_ALL", "users.staff_rows._OF_ALL"}
 """These filter by a user only if another condition already says which index to read."""
 
 READ = """
 SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
- WHERE relname IN ('sessions', 'events', 'refusals', 'deliveries')
+ WHERE relname IN ('sessions', 'events', 'refusals', 'deliveries', 'consents')
 """
 
 
@@ -89,7 +91,7 @@ async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_on
 ) -> None:
     found: dict[str, int] = {}
     for name, statement in STATEMENTS.items():
-        if "user_id" in statement.text and re.search("LIMIT|OFFSET", statement.text) and name not in OF_ALL:
+        if "user_id" in statement.text and re.search("LIMIT|OFFSET| consents", statement.text) and name not in OF_ALL:
             prepared = await rows.prepare(statement.text)
             kinds = [parameter.name for parameter in prepared.get_parameters()]
             given = BY_NAME | ({"since": UUID(f"{OTHERS - 10:032}")} if name.startswith("sessions.") else {})

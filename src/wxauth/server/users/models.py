@@ -289,3 +289,7 @@ class Consent(SQLModel, table=True):
     withdrawn_at: datetime | None = Field(sa_type=TIME)
     app_id: str | None = Field(sa_type=Text)
     ip: str | None = Field(sa_type=INET)
+
+
+# One user may be all that ANALYZE has seen: a join would then read the whole table.
+after_create(Consent, "ALTER TABLE consents ALTER COLUMN user_id SET (n_distinct = -0.2)")
