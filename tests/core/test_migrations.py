@@ -29,7 +29,7 @@ SCHEMA = {
     """,
     "columns": """
         SELECT relname, attnum, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
-               attcollation::regcollation, attstorage, attcompression, pg_get_expr(adbin, adrelid)
+               attcollation::regcollation, attstorage, attcompression, attoptions, pg_get_expr(adbin, adrelid)
           FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
                LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
          WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped

@@ -190,11 +190,13 @@ async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_
     await set_roles(rows, "admin", "editor", user_id=alice["user"]["id"])
     listed = await users("list")
     assert (listed.returncode, listed.stderr) == (0, "")
+    called = f"…{bob['user']['id'][-8:]}"
     assert [line.split() for line in listed.stdout.splitlines()] == [
         ["ID", "STATUS", "ROLES", "LAST_LOGIN_AT", "NICKNAME"],
-        [bob["user"]["id"], "active", "-", "2026-11-20T08:00+00:00", "-"],
+        [bob["user"]["id"], "active", "-", "2026-11-20T08:00+00:00", "Nameless", called],
         [alice["user"]["id"], "active", "admin,editor", "2026-11-20T08:00+00:00", "小明\N{REPLACEMENT CHARACTER}2J"],
     ]
+    assert f"未命名 {called}" in (await users("list", LC_ALL="zh_CN.UTF-8")).stdout
     listed = await users("list", "--json")
     assert json.loads(listed.stdout) == (await client.get("/v1/admin/users", headers=bearer(alice))).json()
 

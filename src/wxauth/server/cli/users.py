@@ -12,7 +12,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from wxauth.errors import NotFound
+from wxauth.errors import NotFound, Title
 from wxauth.server.cli import LazyGroup
 from wxauth.server.cli.printing import (
     Failed,
@@ -22,6 +22,7 @@ from wxauth.server.cli.printing import (
     page_options,
     printable,
     show,
+    terminal_language,
     text_option,
     time_option,
     to_the_minute,
@@ -47,7 +48,7 @@ from wxauth.server.users.admin import (
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
-from wxauth.server.users.search_rows import UserSearch, possible_numbers, term_of
+from wxauth.server.users.search_rows import ListedUser, UserSearch, possible_numbers, term_of
 
 if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
@@ -89,6 +90,7 @@ def _identity(_context: click.Context, _parameter: click.Parameter, value: str) 
     return app_id, openid
 
 
+_NAMELESS: Final = Title("Nameless …{}", "未命名 …{}")
 _MOVING: Final = {
     "moving": {
         "export": "Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.",
@@ -143,7 +145,7 @@ def list_command(
             user.status,
             _names(user.roles),
             to_the_minute(user.last_login_at),
-            printable(user.nickname),
+            _called(user),
         )
         for user in page.items
     ]
@@ -325,7 +327,7 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
 
     def question() -> str:
-        names = [printable(_read_user(user_id).user.nickname) for user_id in (from_id, into_id)]
+        names = [_called(_read_user(user_id).user) for user_id in (from_id, into_id)]
         return f"Merge {from_id} ({names[0]}) into {into_id} ({names[1]})? 确定合并？"
 
     async def merge(database: Database, now: datetime) -> UserDetail:
@@ -394,9 +396,7 @@ def split_command(
 @yes_option
 def erase_command(user_id: UUID, yes: bool) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
-    confirm(
-        lambda: f"Erase {user_id} ({printable(_read_user(user_id).user.nickname)}) for good? 确定彻底删除？", yes=yes
-    )
+    confirm(lambda: f"Erase {user_id} ({_called(_read_user(user_id).user)}) for good? 确定彻底删除？", yes=yes)
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
     click.echo(f"erased {user_id}")
 
@@ -417,6 +417,12 @@ def _change(user_id: UUID, change: UserChange) -> None:
     until = "" if user.banned_until is None else f" until {to_the_minute(user.banned_until)}"
     leaves = "" if user.erase_at is None else f", erase_at: {to_the_minute(user.erase_at)}"
     click.echo(f"{user.id} is {user.status}{until}, roles: {_names(user.roles)}{leaves}")
+
+
+def _called(user: ListedUser) -> str:
+    """What the console calls a person: by the nickname, or as nameless, with the end of the id."""
+    nameless: str = getattr(_NAMELESS, terminal_language())
+    return printable(user.nickname or nameless.format(str(user.id)[-8:]))
 
 
 def _names(roles: Sequence[str]) -> str:
