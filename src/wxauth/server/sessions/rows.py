@@ -1,7 +1,7 @@
 """The stored sessions: the user of a session, a user's sessions, and how sessions end."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
@@ -140,22 +140,19 @@ _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FO
 _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 
 
-_OF_WEBSITE: Final = " AND client_id = :client_id"
-
-
-def _ending_part(condition: str = "", *, also: str = "", site_knows: bool = False) -> str:
-    # Idempotent: if it is sent twice, the second one finds an ended session. If the session had only expired, there is
-    # no event. The user is locked first, as for each event about a user. If the session was moved to another user
-    # during that wait, it is not ended. If the site asks for the end itself, a trigger sends it no logout token.
-    knowing = ", set_config('wxauth.site_knows', 'on', true) AS site_knows" if site_knows else ""
-    return f"""
+# Ends one session by itself. Idempotent: if it is sent twice, the second one finds an ended session. If the session had
+# only expired, there is no event. The user is locked first, as for each event about a user. If the session was moved to
+# another user during that wait, it is not ended. If the site asks for the end itself, a trigger sends it no logout
+# token. If the person ends it elsewhere, the browser that logged in has to prove itself again.
+_END: Final = Statement[_Ended](f"""
 WITH open AS (
-    SELECT id, user_id FROM sessions WHERE id = :session_id AND revoked_at IS NULL{condition}
+    SELECT id, user_id FROM sessions
+     WHERE id = :session_id AND revoked_at IS NULL AND (:client_id::text IS NULL OR client_id = :client_id)
 ), person AS (
     SELECT users.id FROM users JOIN open ON users.id = open.user_id FOR NO KEY UPDATE OF users
 ), ended AS (
     UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-      FROM person{knowing}
+      FROM person, set_config('wxauth.site_knows', :site_knows, true)
      WHERE sessions.id = :session_id AND sessions.user_id = person.id AND revoked_at IS NULL
     RETURNING sessions.id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
@@ -163,60 +160,61 @@ WITH open AS (
     SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, COALESCE(:actor, user_id::text), user_id, app_id,
            :ip::text::inet, jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
       FROM ended WHERE was_open
-){also}
-SELECT ended.user_id FROM open LEFT JOIN ended ON true
-"""  # noqa: S608 - put together from constants
-
-
-_END: Final = Statement[_Ended](_ending_part())
-_END_KNOWN_TO_SITE: Final = Statement[_Ended](_ending_part(site_knows=True))
-_END_ONE_OF_WEBSITE: Final = Statement[_Ended](_ending_part(_OF_WEBSITE))
-_END_ONE_KNOWN_TO_WEBSITE: Final = Statement[_Ended](_ending_part(_OF_WEBSITE, site_knows=True))
-# The browser that logged in to a site has to prove itself again. The other sites' sessions stay.
-_END_ELSEWHERE: Final = Statement[_Ended](
-    _ending_part(
-        also=""", browser AS (
+), browser AS (
     DELETE FROM browser_logins USING website_sessions w, ended
-     WHERE was_open AND w.session_id = ended.id AND browser_logins.id = w.browser_login_id
-)""",
-    )
+     WHERE was_open AND :reason = '{EndReason.SIGNED_OUT_ELSEWHERE}'
+       AND w.session_id = ended.id AND browser_logins.id = w.browser_login_id
 )
+SELECT ended.user_id FROM open LEFT JOIN ended ON true
+""")  # noqa: S608 - put together from constants
 _END_BROWSER_LOGIN_OF_SESSION: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING website_sessions w
  WHERE w.session_id = :session_id AND browser_logins.id = w.browser_login_id
 """)
-_END_CONSOLES: Final = Statement[EndedSession]("""
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-  FROM console_sessions
- WHERE sessions.user_id = :user_id AND console_sessions.session_id = sessions.id AND revoked_at IS NULL
-RETURNING id, user_id, expires_at > :now AS was_open
-""")
 _DELETE_CONSOLES: Final = Statement[Nothing]("""
 DELETE FROM console_sessions WHERE NOT EXISTS (SELECT FROM sessions WHERE sessions.id = console_sessions.session_id)
 """)
-_END_ONE: Final = Statement[EndedSession]("""
-WITH known AS (
-    SELECT id, revoked_at IS NULL AS is_open, expires_at
-      FROM sessions WHERE id = :session_id AND user_id = :user_id FOR UPDATE
-), ended AS (
-    UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-      FROM known WHERE sessions.id = known.id AND known.is_open
-)
-SELECT id, :user_id::uuid AS user_id, is_open AND expires_at > :now AS was_open FROM known
-""")
-_END_OTHERS: Final = Statement[EndedSession]("""
+
+
+def _ending(which: str) -> Statement[EndedSession]:
+    """Ends those of the sessions with these ids that have not ended. Their users are locked."""
+    return Statement[EndedSession](f"""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
- WHERE user_id = :user_id AND revoked_at IS NULL AND id IS DISTINCT FROM :kept_id
+ WHERE id = ANY (ARRAY({which})) AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
-""")
-# One that is being ended concurrently is recorded only there.
-_END_OPEN: Final = Statement[UUID]("""
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
- WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
-   AND (:app_ids::text[] IS NULL
-        OR (app_id, openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
-RETURNING id
-""")
+""")  # noqa: S608 - put together from constants
+
+
+_END_ONE: Final = _ending("SELECT :session_id::uuid")
+_END_OF_USER: Final = _ending("""
+    SELECT id FROM sessions
+     WHERE user_id = :user_id AND id IS DISTINCT FROM :kept_id
+       AND (:app_ids::text[] IS NULL OR (app_id, openid) IN (SELECT * FROM unnest(:app_ids, :openids::text[])))""")
+_END_CONSOLES: Final = _ending(
+    "SELECT s.id FROM console_sessions c JOIN sessions s ON s.id = c.session_id WHERE s.user_id = :user_id"
+)
+_END_OF_WEBSITES: Final = _ending("""
+    SELECT id FROM sessions
+     WHERE user_id = :user_id AND client_id IS NOT NULL
+       AND (NOT :spares_console OR NOT EXISTS (SELECT FROM console_sessions WHERE session_id = sessions.id))""")
+# Merges and splits end such sessions, and do not move them.
+_END_OF_CLIENT: Final = _ending("SELECT session_id FROM website_sessions WHERE client_id = :client_id")
+_END_OF_BROWSER_LOGIN: Final = _ending("""
+    SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
+     WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
+# The sessions of one website that one browser's login has opened, beyond the newest ones.
+_END_BEYOND: Final = _ending("""
+    SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
+     WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
+       AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
+     ORDER BY s.id DESC OFFSET :at_most""")
+_END_OLDEST: Final = _ending("""
+    SELECT id FROM sessions
+     WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
+       AND revoked_at IS NULL AND expires_at > :now
+     ORDER BY user_id DESC, id DESC OFFSET :at_most - 1""")
+_END_THESE: Final = _ending("""
+    SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
 # For each identity that has logged in lately and whose user has many sessions, the sessions beyond its newest ones, up
@@ -235,28 +233,12 @@ def _beyond_part(which: str, newest: str) -> str:
      LIMIT :size"""  # noqa: S608 - put together from constants
 
 
-# Locks the users first, in the order of ids, as for each event about a user.
-_REPLACE: Final = Statement[EndedSession](f"""
-WITH beyond AS MATERIALIZED ({_beyond_part("IS NULL", "AND s.revoked_at IS NULL")}
-), people AS MATERIALIZED (
-    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM sessions JOIN beyond USING (id)))
-     ORDER BY id FOR NO KEY UPDATE
-)
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-  FROM people
- WHERE sessions.id = ANY (ARRAY(SELECT id FROM beyond)) AND sessions.user_id = people.id AND revoked_at IS NULL
-RETURNING sessions.id, user_id, expires_at > :now AS was_open
-""")  # noqa: S608 - put together from constants
-# Sees what others have committed while the caller waited for the user's lock, because it is a statement of its own.
-_REPLACE_OLDEST: Final = Statement[UUID]("""
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
- WHERE id = ANY (ARRAY(
-           SELECT id FROM sessions
-            WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
-              AND revoked_at IS NULL AND expires_at > :now
-            ORDER BY user_id DESC, id DESC OFFSET :at_most - 1))
-   AND revoked_at IS NULL
-RETURNING id
+_BEYOND: Final = Statement[UUID](_beyond_part("IS NULL", "AND s.revoked_at IS NULL"))
+# In the order of ids, as for each event about a user.
+_LOCK_USERS: Final = Statement[UUID]("""
+SELECT id FROM users
+ WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
+ ORDER BY id FOR NO KEY UPDATE
 """)
 # Locked rows are skipped, as in the sweep of expired sessions.
 _DELETE_BEYOND: Final = Statement[Nothing](f"""
@@ -280,25 +262,6 @@ SELECT id FROM users
                          JOIN identities i USING (app_id, openid)
                         WHERE b.client_id = :client_id))
  ORDER BY id FOR NO KEY UPDATE
-""")
-_END_OF_CLIENT: Final = Statement[EndedSession]("""
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
-  FROM website_sessions w
- WHERE w.client_id = :client_id AND sessions.id = w.session_id AND sessions.revoked_at IS NULL
-RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
-""")
-_END_OF_IDENTITIES: Final = Statement[EndedSession]("""
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-  FROM unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
- WHERE sessions.user_id = :user_id AND (sessions.app_id, sessions.openid) = (i.app_id, i.openid)
-   AND revoked_at IS NULL
-RETURNING id, user_id, expires_at > :now AS was_open
-""")
-_END_OF_WEBSITES: Final = Statement[EndedSession]("""
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
- WHERE user_id = :user_id AND client_id IS NOT NULL AND revoked_at IS NULL
-   AND (NOT :spares_console OR NOT EXISTS (SELECT FROM console_sessions WHERE session_id = sessions.id))
-RETURNING id, user_id, expires_at > :now AS was_open
 """)
 # Takes the identity from the logins to sites of a user, or of these identities of the user, that no session has been
 # opened for: nobody redeems them any more. The user is locked, as whenever a login is approved or redeemed. The rows
@@ -330,23 +293,8 @@ _END_BROWSER_LOGINS_OF_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
 """)
-_END_OF_BROWSER_LOGIN: Final = Statement[EndedSession]("""
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
-  FROM website_sessions w
- WHERE w.browser_login_id = :browser_login_id AND sessions.id = w.session_id AND sessions.user_id = :user_id
-   AND revoked_at IS NULL
-RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
-""")
-# The sessions of one website that one browser's login has opened, beyond the newest ones.
-_END_BEYOND: Final = Statement[EndedSession]("""
-UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
- WHERE id = ANY (ARRAY(
-           SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
-            WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
-              AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
-            ORDER BY s.id DESC OFFSET :at_most))
-RETURNING id, user_id, expires_at > :now AS was_open
-""")
+_ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
+"""In place of the keys of some identities: those of all."""
 _LAST_OF_PAGE: Final = Statement[_LastSession](
     "SELECT id, created_at FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
@@ -410,35 +358,33 @@ async def end_session(
     session_id: UUID,
     reason: EndReason,
     by: Actor | None = None,
+    client_id: str | None = None,
     site_knows: bool = False,
     now: datetime,
 ) -> UUID | None:
     """End a session. Returns its user's id, or None if the session had ended or never existed.
 
     Without `by`, it is ended by its user. If the user does so from another session, the browser's login that opened
-    this one ends, too. With `site_knows`, its site gets no logout token.
+    this one ends, too. With `client_id`, it must be that website's. With `site_knows`, its site gets no logout token.
     """
-    statement = _END_KNOWN_TO_SITE if site_knows else _END
-    if reason is EndReason.SIGNED_OUT_ELSEWHERE:
-        statement = _END_ELSEWHERE
-    return await _end(database, statement, session_id=session_id, reason=reason, by=by, now=now)
-
-
-async def end_session_of_website(
-    database: Database,
-    *,
-    session_id: UUID,
-    client_id: str,
-    reason: EndReason,
-    site_knows: bool = False,
-    now: datetime,
-) -> UUID | None:
-    """End a session of a website. Returns the user's id, or None if the website has no such open session.
-
-    With `site_knows`, the website gets no logout token.
-    """
-    statement = _END_ONE_KNOWN_TO_WEBSITE if site_knows else _END_ONE_OF_WEBSITE
-    return await _end(database, statement, session_id=session_id, reason=reason, by=None, now=now, client_id=client_id)
+    actor, ip = (None, None) if by is None else (by.name, by.ip)
+    for _ in range(_ATTEMPTS):
+        row = await database.row(
+            _END,
+            session_id=session_id,
+            client_id=client_id,
+            reason=reason,
+            actor=actor,
+            ip=ip,
+            site_knows="on" if site_knows else "",
+            event_id=new_id(now),
+            now=now,
+        )
+        if row is None:
+            return None
+        if row.user_id is not None:
+            return row.user_id
+    raise StorageUnavailable("too many changes to this session at once")
 
 
 async def end_sessions(
@@ -455,17 +401,14 @@ async def end_sessions(
     What the user has granted to sites ends, too, unless a session has been opened for it, whichever session approved.
     So do the logins of the user's browsers.
     """
-    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, app_ids=None, openids=None)
+    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **_ANY)
     await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
-    ended = await transaction.rows(_END_OTHERS, user_id=user_id, now=now, reason=reason, kept_id=kept)
-    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    await _end(transaction, _END_OF_USER, user_id=user_id, kept_id=kept, **_ANY, reason=reason, by=by, now=now)
 
 
 async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """End a user's console sessions, because the user has lost a role that gives access to the console."""
-    reason = EndReason.ADMINISTRATOR
-    ended = await transaction.rows(_END_CONSOLES, user_id=user_id, now=now, reason=reason)
-    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    await _end(transaction, _END_CONSOLES, user_id=user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
 
 async def delete_console_sessions(database: Database) -> None:
@@ -480,22 +423,20 @@ async def end_session_of(
 
     If an administrator does so, the browser's login that opened it ends, too.
     """
-    ended = await transaction.rows(_END_ONE, user_id=user_id, session_id=session_id, now=now, reason=reason)
-    if reason is EndReason.ADMINISTRATOR and any(row.was_open for row in ended):
+    if await user_of_session(transaction, session_id) != user_id:
+        return False
+    ended = await _end(transaction, _END_ONE, session_id=session_id, reason=reason, by=by, now=now)
+    if ended and reason is EndReason.ADMINISTRATOR:
         await transaction.run(_END_BROWSER_LOGIN_OF_SESSION, session_id=session_id)
-    await record_ends(transaction, ended, reason=reason, by=by, now=now)
-    return bool(ended)
+    return True
 
 
 async def end_sessions_of_browser_login(
     transaction: Transaction, browser_login_id: UUID, *, user_id: UUID, by: Actor, now: datetime
 ) -> None:
     """End the websites' sessions that the login of a locked user's browser has opened."""
-    reason = EndReason.SIGNED_OUT
-    ended = await transaction.rows(
-        _END_OF_BROWSER_LOGIN, browser_login_id=browser_login_id, user_id=user_id, now=now, reason=reason
-    )
-    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    which = {"browser_login_id": browser_login_id, "user_id": user_id}
+    await _end(transaction, _END_OF_BROWSER_LOGIN, **which, reason=EndReason.SIGNED_OUT, by=by, now=now)
 
 
 async def end_sessions_beyond(
@@ -505,11 +446,8 @@ async def end_sessions_beyond(
 
     The website is that of the session `session_id`, which has just been opened.
     """
-    reason = EndReason.REPLACED
-    ended = await transaction.rows(
-        _END_BEYOND, session_id=session_id, browser_login_id=browser_login_id, at_most=at_most, now=now, reason=reason
-    )
-    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    which = {"session_id": session_id, "browser_login_id": browser_login_id, "at_most": at_most}
+    await _end(transaction, _END_BEYOND, **which, reason=EndReason.REPLACED, by=by, now=now)
 
 
 async def replace_oldest_sessions(
@@ -523,17 +461,10 @@ async def replace_oldest_sessions(
     now: datetime,
 ) -> None:
     """End a locked user's oldest open sessions of an identity: so many remain, with the one just opened."""
-    ended = await transaction.values(
-        _REPLACE_OLDEST,
-        user_id=user_id,
-        app_id=app_id,
-        openid=openid,
-        opened=opened,
-        at_most=at_most,
-        reason=EndReason.REPLACED,
-        now=now,
-    )
-    await record_ended(transaction, user_id, ended, reason=EndReason.REPLACED, by=SYSTEM, app_id=app_id, now=now)
+    which = {"user_id": user_id, "app_id": app_id, "openid": openid, "opened": opened, "at_most": at_most}
+    ended = await transaction.rows(_END_OLDEST, **which, reason=EndReason.REPLACED, now=now)
+    ids = [session.id for session in ended]
+    await record_ended(transaction, user_id, ids, reason=EndReason.REPLACED, by=SYSTEM, app_id=app_id, now=now)
 
 
 async def end_replaced_sessions(
@@ -543,11 +474,10 @@ async def end_replaced_sessions(
 
     Only identities that have a session with an id after `since` are checked. At most `size` sessions are ended.
     """
-    ended = await transaction.rows(
-        _REPLACE, since=since, at_most=at_most, size=size, now=now, reason=EndReason.REPLACED
-    )
-    await record_ends(transaction, ended, reason=EndReason.REPLACED, by=by, now=now)
-    return len(ended)
+    beyond = await transaction.values(_BEYOND, since=since, at_most=at_most, size=size)
+    locked = await transaction.values(_LOCK_USERS, session_ids=beyond)
+    which = {"session_ids": beyond, "user_ids": locked}
+    return len(await _end(transaction, _END_THESE, **which, reason=EndReason.REPLACED, by=by, now=now))
 
 
 async def delete_ended_sessions(transaction: Transaction, *, since: UUID, at_most: int, size: int) -> int:
@@ -566,8 +496,7 @@ async def lock_users_of_client(transaction: Transaction, name: str) -> None:
 async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
     """End all sessions of a website that is being removed."""
     await lock_users_of_client(transaction, name)
-    ended = await transaction.rows(_END_OF_CLIENT, client_id=name, now=now, reason=EndReason.ADMINISTRATOR)
-    await record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    await _end(transaction, _END_OF_CLIENT, client_id=name, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
 
 async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
@@ -575,10 +504,9 @@ async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, b
 
     A website must see the same user id as long as a session lasts.
     """
-    reason = EndReason.MERGED
+    which = {"user_id": user_id, "spares_console": False}
     await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
-    ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, spares_console=False, now=now, reason=reason)
-    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    await _end(transaction, _END_OF_WEBSITES, **which, reason=EndReason.MERGED, by=by, now=now)
 
 
 async def end_logins_in_browsers(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
@@ -586,11 +514,10 @@ async def end_logins_in_browsers(transaction: Transaction, user_id: UUID, *, by:
 
     Browsers in which others log in must be near the phone of staff. So were those of the console.
     """
-    reason = EndReason.ADMINISTRATOR
-    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, app_ids=None, openids=None)
+    which = {"user_id": user_id, "spares_console": True}
+    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **_ANY)
     await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
-    ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, spares_console=True, now=now, reason=reason)
-    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    await _end(transaction, _END_OF_WEBSITES, **which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
 
 async def end_sessions_of_identities(
@@ -600,12 +527,10 @@ async def end_sessions_of_identities(
 
     These are their sessions, what they have approved for sites, and the logins of browsers.
     """
-    keys = {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
-    reason = EndReason.ADMINISTRATOR
+    keys, reason = _keys_of(identities), EndReason.ADMINISTRATOR
     await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **keys)
     await transaction.run(_END_BROWSER_LOGINS_OF_IDENTITIES, **keys)
-    ended = await transaction.rows(_END_OF_IDENTITIES, user_id=user_id, **keys, now=now, reason=reason)
-    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    await _end(transaction, _END_OF_USER, user_id=user_id, kept_id=None, **keys, reason=reason, by=by, now=now)
 
 
 async def end_erased_sessions(
@@ -615,23 +540,37 @@ async def end_erased_sessions(
 
     Returns their ids. They end first, so that their sites learn of it as of every other end.
     """
-    app_ids, openids = (None, None) if identities is None else ([a for a, _ in identities], [o for _, o in identities])
-    whose = {"user_id": user_id, "app_ids": app_ids, "openids": openids}
-    await transaction.run(_END_LOGINS_TO_SITES, **whose)
-    await transaction.run(_CLEAR_CLAIMED_LOGINS, **whose)
-    return await transaction.values(_END_OPEN, **whose, reason=EndReason.ERASED, now=now)
+    keys = _ANY if identities is None else _keys_of(identities)
+    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **keys)
+    await transaction.run(_CLEAR_CLAIMED_LOGINS, user_id=user_id, **keys)
+    ended = await transaction.rows(
+        _END_OF_USER, user_id=user_id, kept_id=None, **keys, reason=EndReason.ERASED, now=now
+    )
+    return [session.id for session in ended if session.was_open]
 
 
-async def record_ends(
-    transaction: Transaction, ended: Iterable[EndedSession], *, reason: EndReason, by: Actor, now: datetime
-) -> None:
-    """Record the ends of sessions, for each user separately. Sessions that were not open are left out."""
+def _keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
+    return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
+
+
+async def _end(
+    transaction: Transaction,
+    statement: Statement[EndedSession],
+    *,
+    reason: EndReason,
+    by: Actor,
+    now: datetime,
+    **which: object,
+) -> Sequence[EndedSession]:
+    """End sessions, and record the ends of those that were open, for each user separately. Returns all of them."""
+    ended = await transaction.rows(statement, **which, reason=reason, now=now)
     ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
     for row in ended:
         if row.was_open:
             ids[row.user_id].append(row.id)
     for user_id, session_ids in ids.items():
         await record_ended(transaction, user_id, session_ids, reason=reason, by=by, now=now)
+    return ended
 
 
 async def record_ended(
@@ -651,35 +590,6 @@ async def record_ended(
         await record_event(
             transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, app_id=app_id, data=data
         )
-
-
-async def _end(
-    database: Database,
-    statement: Statement[_Ended],
-    *,
-    session_id: UUID,
-    reason: EndReason,
-    by: Actor | None,
-    now: datetime,
-    **more: object,
-) -> UUID | None:
-    actor, ip = (None, None) if by is None else (by.name, by.ip)
-    for _ in range(_ATTEMPTS):
-        row = await database.row(
-            statement,
-            session_id=session_id,
-            reason=reason,
-            actor=actor,
-            ip=ip,
-            event_id=new_id(now),
-            now=now,
-            **more,
-        )
-        if row is None:
-            return None
-        if row.user_id is not None:
-            return row.user_id
-    raise StorageUnavailable("too many changes to this session at once")
 
 
 async def last_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:

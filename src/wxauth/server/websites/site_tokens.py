@@ -33,8 +33,8 @@ from wxauth.server.sessions.refresh_rows import (
 )
 from wxauth.server.sessions.rows import (
     EndReason,
+    end_session,
     end_session_of,
-    end_session_of_website,
     end_sessions_beyond,
     session_opened_at,
 )
@@ -448,7 +448,7 @@ async def end_web_session(
     database: Database, clock: Clock, client_id: str, session_id: UUID, *, site_knows: bool = False
 ) -> None:
     """End a session, if it belongs to this client. With `site_knows`, the client gets no logout token."""
-    user_id = await end_session_of_website(
+    user_id = await end_session(
         database,
         session_id=session_id,
         client_id=client_id,
