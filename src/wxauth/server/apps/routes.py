@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
-from typing_extensions import TypedDict
 
 from wxauth.errors import (
     AppInSettings,
@@ -71,85 +70,60 @@ for _name in AppFields.model_fields:
 AppChangeRequest.model_rebuild(force=True)
 
 
-class WeChatTokenStateAnswer(TypedDict):
+class WeChatTokenStateAnswer(BaseModel):
     """The answering process's state of an app's WeChat token."""
 
-    expires_at: Annotated[
-        datetime | None,
-        Field(
-            description="Null: this process has no token and will request one when needed.",
-            examples=["2026-11-20T10:00:00Z"],
-        ),
-    ]
-    error: Annotated[
-        str | None, Field(description="Why it could not get another token recently: the code of a problem.")
-    ]
+    expires_at: datetime | None = Field(
+        description="Null: this process has no token and will request one when needed.",
+        examples=["2026-11-20T10:00:00Z"],
+    )
+    error: str | None = Field(description="Why it could not get another token recently: the code of a problem.")
 
 
-class AppAnswer(TypedDict):
+class AppAnswer(BaseModel):
     """An app, without its secrets."""
 
     app_id: ShownAppId
     kind: AppKind
-    unionid: Annotated[
-        UnionidPolicy,
-        Field(
-            description="Whether a new user must have a unionid: as set, or the default for the kind.",
-            examples=["optional"],
-        ),
-    ]
-    title: Annotated[str | None, Field(examples=["小店"])]
-    logo: Annotated[str | None, Field(description="A `data:` URL.", examples=[None])]
-    source: Annotated[
-        AppSource, Field(description="An app in the settings can only be changed there.", examples=["database"])
-    ]
-    is_default: Annotated[bool, Field(description="Whether this is the app of a login that names none.")]
+    unionid: UnionidPolicy = Field(
+        description="Whether a new user must have a unionid: as set, or the default for the kind.",
+        examples=["optional"],
+    )
+    title: str | None = Field(examples=["小店"])
+    logo: str | None = Field(description="A `data:` URL.", examples=[None])
+    source: AppSource = Field(description="An app in the settings can only be changed there.", examples=["database"])
+    is_default: bool = Field(description="Whether this is the app of a login that names none.")
     is_enabled: bool
     sign_up: SignUp | None
-    sign_up_roles: Annotated[list[str] | None, Field(examples=[None])]
-    claims: Annotated[dict[str, Any] | None, Field(examples=[None])]
-    max_sessions: Annotated[int | None, Field(examples=[None])]
+    sign_up_roles: list[str] | None = Field(examples=[None])
+    claims: dict[str, Any] | None = Field(examples=[None])
+    max_sessions: int | None = Field(examples=[None])
     has_app_secret: bool
     has_push_token: bool
-    has_push_aes_key: Annotated[bool, Field(examples=[False])]
-    push_url: Annotated[
-        str,
-        Field(
-            description="The URL for WeChat's message push settings.",
-            examples=[f"https://auth.example.com/v1/wechat/push/{EXAMPLE_APP_ID}"],
-        ),
-    ]
-    push_forward: Annotated[str | None, Field(examples=[None])]
+    has_push_aes_key: bool = Field(examples=[False])
+    push_url: str = Field(
+        description="The URL for WeChat's message push settings.",
+        examples=[f"https://auth.example.com/v1/wechat/push/{EXAMPLE_APP_ID}"],
+    )
+    push_forward: str | None = Field(examples=[None])
     wechat_token: WeChatTokenStateAnswer
-    created_at: Annotated[
-        datetime | None, Field(description="Null for an app in the settings.", examples=["2026-11-20T08:00:00Z"])
-    ]
+    created_at: datetime | None = Field(
+        description="Null for an app in the settings.", examples=["2026-11-20T08:00:00Z"]
+    )
 
 
 def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, known: KnownApp) -> AppAnswer:
     """The answer about an app."""
     app, state = known.app, wechat_tokens.state_of(known.app)
-    return {
-        "app_id": app.app_id,
-        "kind": app.kind,
+    values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}
+    values |= {f"has_{name}": value is not None for name, value in app if f"has_{name}" in AppAnswer.model_fields}
+    values |= {
         "unionid": app.unionid_in_force,
-        "title": app.title,
-        "logo": app.logo,
-        "source": known.source,
         "is_default": known == apps.default,
-        "is_enabled": known.is_enabled,
-        "sign_up": app.sign_up,
-        "sign_up_roles": None if app.sign_up_roles is None else list(app.sign_up_roles),
-        "claims": app.claims,
-        "max_sessions": app.max_sessions,
-        "has_app_secret": True,
-        "has_push_token": app.push_token is not None,
-        "has_push_aes_key": app.push_aes_key is not None,
         "push_url": f"{settings.issuer}/v1/wechat/push/{app.app_id}",
-        "push_forward": app.push_forward,
-        "wechat_token": {"expires_at": state.ends_at, "error": state.failure},
-        "created_at": known.created_at,
+        "wechat_token": WeChatTokenStateAnswer(expires_at=state.ends_at, error=state.failure),
     }
+    return AppAnswer.model_validate(values)
 
 
 router = Router("admin")

@@ -109,13 +109,13 @@ def list_command(as_json: bool) -> None:
     found = with_services(ask)
     rows = [
         (
-            app["app_id"],
-            app["source"],
-            "enabled" if app["is_enabled"] else "disabled",
-            app["sign_up"] or "-",
-            "aes" if app["has_push_aes_key"] else "plain" if app["has_push_token"] else "-",
-            app["kind"],
-            printable(app["title"]),
+            app.app_id,
+            app.source,
+            "enabled" if app.is_enabled else "disabled",
+            app.sign_up or "-",
+            "aes" if app.has_push_aes_key else "plain" if app.has_push_token else "-",
+            app.kind,
+            printable(app.title),
         )
         for app in found
     ]

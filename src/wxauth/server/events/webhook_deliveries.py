@@ -179,16 +179,14 @@ class Deliveries:
 
     def _begin(self, receiver: Receiver, priority: Priority) -> None:
         """Start to deliver one more of a receiver's deliveries at a time, if the limits allow it."""
-        if not self._is_closing and self._may_begin(receiver, priority):
-            self._under_way[priority][receiver] += 1
-            task = asyncio.create_task(self._deliver_one_by_one(receiver, priority), name=f"delivery to {receiver}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _may_begin(self, receiver: Receiver, priority: Priority) -> bool:
         under_way = self._under_way[priority]
         own = under_way[receiver]
-        return own == 0 or (own < MAX_CONCURRENT_FOR_ONE and under_way.total() < MAX_CONCURRENT)
+        if self._is_closing or (own and (own >= MAX_CONCURRENT_FOR_ONE or under_way.total() >= MAX_CONCURRENT)):
+            return
+        under_way[receiver] += 1
+        task = asyncio.create_task(self._deliver_one_by_one(receiver, priority), name=f"delivery to {receiver}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _deliver_one_by_one(self, receiver: Receiver, priority: Priority) -> None:
         is_first = True
@@ -210,10 +208,7 @@ class Deliveries:
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver))
         finally:
-            under_way = self._under_way[priority]
-            under_way[receiver] -= 1
-            if not under_way[receiver]:
-                del under_way[receiver]
+            self._under_way[priority] -= Counter([receiver])  # without a zero
 
     @asynccontextmanager
     async def _lease(
@@ -249,11 +244,8 @@ class Deliveries:
         settled = await self._store(
             lambda: settle_delivery(self.database, delivery, outcome, now=self.clock()), until=now + LEASE
         )
-        if settled and self._was_away(delivery.delivered_at):
+        if settled and (delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE):
             await self._resume(delivery.webhook_id)
-
-    def _was_away(self, delivered_at: datetime | None) -> bool:
-        return delivered_at is None or self.clock() - delivered_at >= OUTAGE
 
     async def _resume(self, webhook_id: UUID) -> None:
         """Make the retries of a webhook that has come back due now. If this is cut short, the rest keep their times."""

@@ -87,10 +87,10 @@ class TrialAnswer(TypedDict):
     error: NotRequired[str]
 
 
-class ReplayedAnswer(TypedDict):
+class ReplayedAnswer(BaseModel):
     """How many events are delivered again."""
 
-    replayed: Annotated[int, Field(examples=[12])]
+    replayed: int = Field(examples=[12])
 
 
 def trial_answer(answer: Answer) -> TrialAnswer:
@@ -192,5 +192,4 @@ async def replay_deliveries(
     _: AdministratorDep, webhooks: WebhooksDep, name: WebhookName, body: ReplayRequest
 ) -> ReplayedAnswer:
     """Deliver one event again, or all events since a time, of the webhook's types. Each keeps its `webhook-id`."""
-    replayed = await webhooks.replay(name, event_id=body.event_id, since=body.since)
-    return {"replayed": replayed}
+    return ReplayedAnswer(replayed=await webhooks.replay(name, event_id=body.event_id, since=body.since))

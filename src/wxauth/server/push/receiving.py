@@ -217,34 +217,23 @@ class PushedMessages:
         deadline = asyncio.get_running_loop().time() + self.answer_within
         handling = _Handling()
         try:
-            return await self._receive(app_id, query, read, handling, is_long=is_long, deadline=deadline)
+            app = self._app_with_push(app_id)
+            check_query(app, query, now=self.clock())
+            request = await self._read(read, is_long=is_long)
+            message = read_message(app, query, request.body, now=self.clock())
+            is_own = await self._carry_out(app, message, handling)
+            if app.push_forward is not None:
+                handling.outcome = "not_forwarded"
+                answer = await self.forwarding.hand_on(app, request, deadline=deadline)
+                handling.outcome = "forwarded"
+                return answer
+            handling.outcome = "done" if is_own else "ignored"
+            if not is_own and self._warned.is_due((app_id, message.name), self.clock().date()):
+                what = "nobody gets this message: set push_forward for the app, to the URL of a service that wants it"
+                log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
+            return PushAnswer()
         finally:
             MESSAGES.count(self.apps.label_of(app_id), handling.kind, handling.outcome)
-
-    async def _receive(
-        self,
-        app_id: str,
-        query: Mapping[str, str],
-        read: Callable[[], Awaitable[PushRequest]],
-        handling: "_Handling",
-        *,
-        is_long: bool,
-        deadline: float,
-    ) -> PushAnswer:
-        app = self._app_with_push(app_id)
-        check_query(app, query, now=self.clock())
-        request = await self._read(read, is_long=is_long)
-        message = read_message(app, query, request.body, now=self.clock())
-        is_own = await self._carry_out(app, message, handling)
-        if app.push_forward is not None:
-            handling.outcome = "not_forwarded"
-            answer = await self.forwarding.hand_on(app, request, deadline=deadline)
-            handling.outcome = "forwarded"
-            return answer
-        handling.outcome = "done" if is_own else "ignored"
-        if not is_own:
-            self._warn(app_id, message.name)
-        return PushAnswer()
 
     async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
         """Read a request. Whoever has seen a query may send long bodies with it, until its five minutes are over."""
@@ -292,13 +281,6 @@ class PushedMessages:
     async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> None:
         await claim_signature(self.database, message.signature, now=self.clock())
         await self.picture_checks.settle(message.app_id, verdict)
-
-    def _warn(self, app_id: str, name: str) -> None:
-        """Warn of a message that nobody gets, once a day for each name."""
-        if not self._warned.is_due((app_id, name), self.clock().date()):
-            return
-        what = "nobody gets this message: set push_forward for the app, to the URL of a service that wants it"
-        log.warning("push_ignored", app_id=app_id, message=name, what_to_change=what)
 
     def _app_with_push(self, app_id: str) -> App:
         app = self.apps.find(app_id)

@@ -1,6 +1,6 @@
 """Routes for reverse proxies, for services that cannot use the guard, and for services that look users up."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final, Literal, NotRequired, Self
@@ -59,8 +59,8 @@ from wxauth.server.web.dependencies import ClockDep, DatabaseDep, VerifierDep
 from wxauth.server.web.direct import Router
 from wxauth.tokens.verifier import Verifier
 
-_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")
-_CLAIMS_OF_WEBSITES: Final = ("app_id", "scope")
+_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid", "app_id", "scope")
+"""The last two are in a website's tokens only."""
 
 router = Router("siblings")
 
@@ -235,8 +235,7 @@ async def _current_claims(
     user = await user_in_session(database, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
         return None
-    claims = {name: principal.claims[name] for name in _CLAIMS}
-    claims |= {name: principal.claims[name] for name in _CLAIMS_OF_WEBSITES if name in principal.claims}
+    claims = {name: principal.claims[name] for name in _CLAIMS if name in principal.claims}
     if user.roles and sees_roles(principal):
         claims["roles"] = user.roles
     if user.external_id is not None:
@@ -344,7 +343,7 @@ class UserForSiblingsAnswer(TypedDict):
     ]
 
 
-class LookupAnswer(TypedDict):
+class LookupAnswer(BaseModel):
     """The users found, each once, in the order of the request."""
 
     items: list[UserForSiblingsAnswer]
@@ -377,11 +376,6 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserF
     return answer
 
 
-def lookup_answer(users: Sequence[UserForSiblings], scopes: Collection[Scope]) -> LookupAnswer:
-    """Users as a client with these scopes sees them."""
-    return {"items": [user_for_siblings(user, scopes) for user in users]}
-
-
 @router.get("/v1/users/{user_id}", summary=Title("Look up a user", "查询用户"), failures=[NO_SUCH_USER])
 async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: UUID) -> UserForSiblingsAnswer:
     """A user, for a service client with the scope `users`; with the phone number if it also has `phones`.
@@ -403,7 +397,7 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
     """
     openids: list[IdentityJson] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
     users = await look_up(database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
-    return lookup_answer(users, client.scopes)
+    return LookupAnswer.model_construct(items=[user_for_siblings(user, client.scopes) for user in users])
 
 
 @router.patch(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Final, NamedTuple, Self
+from typing import Annotated, Final, NamedTuple, Self
 from uuid import UUID
 
 from fastapi import Depends
@@ -121,23 +121,22 @@ router = Router("siblings")
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 
 
-class WeChatTokenAnswer(TypedDict):
+class WeChatTokenAnswer(BaseModel):
     """The token with which a service calls WeChat's server API for an app."""
 
-    access_token: Annotated[str, Field(description="512 characters or more.", examples=["88_kVQ1PSZ6XO7..."])]
-    expires_in: Annotated[int, Field(description="Seconds.", examples=[6871])]
+    access_token: str = Field(repr=False, description="512 characters or more.", examples=["88_kVQ1PSZ6XO7..."])
+    expires_in: int = Field(description="Seconds.", examples=[6871])
 
 
 @router.get(
     "/v1/apps/{app_id}/access-token",
     summary=Title("Read an app's WeChat access token", "应用的微信 access_token"),
     operation_id="read_access_token",
-    response_model=WeChatTokenAnswer,
     failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],
 )
 async def read_wechat_token(
     client: WeChatTokenClientDep, app_id: str, shared: SharedWeChatTokensDep, device: DeviceDep
-) -> dict[str, Any]:
+) -> WeChatTokenAnswer:
     """The app's WeChat access token, for a client with the scope `access_token`, which then needs no app secret.
 
     It is WeChat's `stable_token`, the same for everybody, and is renewed some minutes before its end, while the former
@@ -145,7 +144,7 @@ async def read_wechat_token(
     If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
     token = await shared.read(client.name, app_id, ip=device.ip)
-    return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
+    return WeChatTokenAnswer(access_token=token.value.get_secret_value(), expires_in=token.expires_in)
 
 
 _NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
