@@ -56,9 +56,7 @@ def run(
     """Run `wxauth` with these arguments to its end."""
     demand_mark("process")
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = start(
-            [WXAUTH, *arguments], cwd=cwd, env=env, is_short=True, stdin=stdin, stdout=output, stderr=errors
-        )
+        process = start([WXAUTH, *arguments], cwd=cwd, env=env, stdin=stdin, stdout=output, stderr=errors)
         try:
             status = process.wait(PATIENCE)
         finally:
@@ -84,11 +82,11 @@ def make_command(name: str, *, cwd: Path, env: Mapping[str, str]) -> Command:
 
 
 def start(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, is_short: bool = False, **streams: Any
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **streams: Any
 ) -> subprocess.Popen[bytes] | Forked:
     """Start a program. Our own is forked, which saves the second for its imports."""
     if forked.is_possible and command[0] == WXAUTH:
-        return Forked(command, cwd=cwd, env=environment(**(env or {})), is_short=is_short, **streams)
+        return Forked(command, cwd=cwd, env=environment(**(env or {})), **streams)
     return start_installed(command, cwd=cwd, env=env, **streams)
 
 

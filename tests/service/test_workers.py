@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.processes import PATIENCE, Running, children_of, until
+from tests.processes import PATIENCE, WXAUTH, Running, children_of, until
 from wxauth.server.core.settings import Settings
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
@@ -80,7 +80,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         script = PARENT.format(
             patience=PATIENCE, at_first=at_first, later=later, number=number, status=status, afterwards=afterwards
         )
-        started.append(Running(sys.executable, "-c", script, cwd=tmp_path))
+        started.append(Running(WXAUTH, "-c", script, cwd=tmp_path))
         return started[-1]
 
     yield run

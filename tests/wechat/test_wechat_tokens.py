@@ -1,12 +1,10 @@
 """WeChat's access tokens: kept, renewed and handed to service clients, against the simulator."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,8 +12,9 @@ import httpx
 import pytest
 
 from tests.fakes import Clock, Secrets, WeChatBySimulator
+from tests.forked import is_possible
 from tests.problems import problem_of
-from tests.processes import PATIENCE, serving
+from tests.processes import run, serving
 from tests.sweeps import swept
 from tests.world import LogLines, MakeServices, add_client, bearer, until
 from wxauth.errors import WeChatError
@@ -782,12 +781,11 @@ def real_simulator() -> Iterator[tuple[Simulator, str]]:
         yield simulator, url
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="makes processes by fork")
+@pytest.mark.skipif(not is_possible, reason="makes processes by fork")
 @pytest.mark.process
-def test_ten_real_processes_have_one_token(real_simulator: tuple[Simulator, str]) -> None:
+def test_ten_real_processes_have_one_token(real_simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     simulator, url = real_simulator
-    command = [sys.executable, "-c", _TEN_PROCESSES, url, FIRST, APPS[0]["app_secret"]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = run("-c", _TEN_PROCESSES, url, FIRST, APPS[0]["app_secret"], cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     tokens = done.stdout.split()
     assert len(tokens) == 10
