@@ -915,6 +915,9 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   const delivered = page.getByRole('region', { name: 'Deliveries: orders' }).getByRole('row', { name: /user\.banned delivered/ })
   await delivery('orders', 'delivered')
   await row.getByRole('link', { name: 'orders' }).click()
+  await row.getByText('100% of the last 1').waitFor()
+  await delivered.getByText('JSON').click()
+  await delivered.getByText('"type": "user.banned"').first().waitFor()
   await delivered.getByRole('button', { name: /^Replay/ }).click()
   await delivered.getByText('Done').waitFor()
   await row.getByRole('button', { name: /^Replay/ }).click()
@@ -1014,7 +1017,6 @@ test('the overview draws what happened, with a label', async () => {
 test('the first steps of a new deployment are shown until all are done', async () => {
   const steps = page.locator('section', { has: page.getByRole('heading', { name: 'First steps' }) })
   await steps.getByText('Keep a copy of SECRET_KEY').waitFor()
-  await page.route('**/v1/admin/users', (route) => route.fulfill({ json: { items: [root.user], next_cursor: null } }))
   const guarded = { name: `guarded-${(number += 1)}`, scopes: ['users'] }
   await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify(guarded) })
   await page.reload()

@@ -111,8 +111,10 @@ async def _judge_issuer(
             "signing_keys_not_opened，或 jwks_uri 被缓存超过五分钟？",
         )
     if is_loopback(urlsplit(issuer).hostname):
-        message = f"{issuer} answers with the stored keys, to this machine alone: set WXAUTH_ISSUER for others"
-        return good(_NAME, message, f"{issuer} 返回所存的密钥，但只有本机能访问：供他人使用请设置 WXAUTH_ISSUER")
+        message = (
+            f"{issuer} answers with the stored keys, to this machine alone: set WXAUTH_ISSUER for phones and WeChat"
+        )
+        return note(_NAME, message, f"{issuer} 返回所存的密钥，但只有本机能访问：供手机与微信访问请设置 WXAUTH_ISSUER")
     return good(_NAME, f"{issuer} answers with the stored keys", f"{issuer} 返回所存的密钥")
 
 

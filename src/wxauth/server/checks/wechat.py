@@ -357,9 +357,9 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
-    if is_loopback(host):
+    if is_loopback(host):  # of which the issuer's own check makes one remark, for all apps
         message = f"WeChat takes no callback to {settings.issuer}: set WXAUTH_ISSUER"
-        return note(name, message, f"微信不接受回调 {settings.issuer}：请设置 WXAUTH_ISSUER")
+        return good(name, message, f"微信不接受回调 {settings.issuer}：请设置 WXAUTH_ISSUER")
     if issuer.scheme != "https" or issuer.port is not None or _is_address(host):
         message = f"WXAUTH_ISSUER {settings.issuer} cannot be one: it must be https, with a name and without a port"
         return bad(name, message, f"WXAUTH_ISSUER {settings.issuer} 不能作为回调域名：须为 https、使用域名、不带端口")
@@ -405,7 +405,7 @@ def _judge_push(app: App, settings: Settings, sharers: Sequence[str]) -> CheckRe
     mode = _ENCRYPTED if app.push_aes_key else _PLAIN
     if is_loopback(urlsplit(url).hostname):
         message = f"configured, {mode.en}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
-        return note(name, message, f"已配置，{mode.zh}，但微信无法访问 {url}：请设置 WXAUTH_ISSUER")
+        return good(name, message, f"已配置，{mode.zh}，但微信无法访问 {url}：请设置 WXAUTH_ISSUER")
     where = f"in WeChat's console, 消息推送: {url}, {mode.en}"
     chinese = f"在微信后台“消息推送”中填写 {url}，{mode.zh}"
     if app.push_forward is None:

@@ -13,14 +13,12 @@ const KEY_IS_KEPT = 'wxauth.secret-key-is-kept' // nobody but a person knows
 export function showOverview(main) {
   const first = h('div', {})
   const numbers = h('div', { class: 'numbers' })
-  const range = field({ name: 'range', label: text('range'), type: 'select', value: '30', options: RANGES.map((n) => [String(n), text('days', { n })]) })
-  range.element.classList.add('list-field')
-  const drawn = () => load(numbers, () => get('/numbers', { days: range.value(), utc_offset: -new Date().getTimezoneOffset() }), draw)
-  range.control.addEventListener('change', drawn)
-  main.append(first, range.element, numbers)
-  drawn()
+  main.append(first, numbers)
+  load(numbers, () => get('/numbers', { days: Math.max(...RANGES), utc_offset: -new Date().getTimezoneOffset() }), (found) => {
+    if (mayAdminister()) firstSteps(first, found.days)
+    return draw(found)
+  })
   if (!mayAdminister()) return
-  firstSteps(first)
   const deliveries = h('div', {})
   const checks = h('div', {})
   const again = act('runChecks', () => check(), { kind: 'small' })
@@ -31,35 +29,44 @@ export function showOverview(main) {
 }
 
 function draw({ users, sessions, active_day, active_week, active_month, days }) {
+  const range = field({ name: 'range', label: text('range'), type: 'select', value: '30', options: RANGES.map((n) => [String(n), text('days', { n })]) })
+  range.element.classList.add('list-field')
+  const charts = h('div', { class: 'stack' })
+  const drawn = () => charts.replaceChildren(...charted(days.slice(-Number(range.value()))))
+  range.control.addEventListener('change', drawn)
+  drawn()
   return [
     h(
       'div',
       { class: 'tiles' },
       tile('users', users),
-      tile('activeDay', active_day),
-      tile('activeWeek', active_week),
-      tile('activeMonth', active_month),
+      tile('activeMonth', active_month, text('activeSince', { week: number(active_week), day: number(active_day) })),
+      tile('newUsersToday', days.at(-1).new_users, text('yesterday', { n: number(days.at(-2).new_users) })),
+      tile('loginsToday', days.at(-1).logins, text('yesterday', { n: number(days.at(-2).logins) })),
       tile('openSessions', sessions),
-      tile('newUsersToday', days.at(-1).new_users, days.at(-2).new_users),
-      tile('loginsToday', days.at(-1).logins, days.at(-2).logins),
     ),
-    h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
-    asTable(days),
+    range.element,
+    charts,
   ]
 }
 
+const charted = (days) => [
+  h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
+  asTable(days),
+]
+
 /** What a new deployment still lacks, step by step, with what to paste. Nothing once all is done. */
-async function firstSteps(place) {
+async function firstSteps(place, days) {
   const { iss, aud } = claims()
-  const answers = await Promise.all([get('/apps'), get('/clients'), get('/users')]).catch(() => null)
-  if (!answers) return // the numbers say what is wrong
-  const [apps, clients, users] = answers.map(({ items }) => items)
+  const answers = await Promise.all([get('/apps'), get('/clients')]).catch(() => null)
+  if (!answers) return
+  const [apps, clients] = answers.map(({ items }) => items)
   const appId = apps.find(({ is_default }) => is_default)?.app_id ?? apps[0]?.app_id ?? 'wx…'
   const steps = [
     [apps.length > 0, 'stepApp', h('a', { href: '#/apps' }, text('apps'))],
     [clients.some(({ name }) => !name.startsWith('wxauth')), 'stepClient', pasted(`BearerGuard(issuer="${iss}", audience="${aud}")`)],
-    [users.some((user) => user.last_login_at), 'stepLogin', pasted(`createAuth({ baseURL: '${iss}', appId: '${appId}' })`)],
-    [localStorage.getItem(KEY_IS_KEPT) !== null, 'stepKey', keptButton(place)],
+    [days.some(({ logins }) => logins), 'stepLogin', pasted(`createAuth({ baseURL: '${iss}', appId: '${appId}' })`)],
+    [localStorage.getItem(KEY_IS_KEPT) !== null, 'stepKey', keptButton(place, days)],
   ]
   if (steps.every(([isDone]) => isDone)) return place.replaceChildren()
   const step = ([isDone, name, how]) =>
@@ -69,15 +76,15 @@ async function firstSteps(place) {
 
 const pasted = (line) => h('p', { class: 'beside command' }, h('code', {}, line), copier(line))
 
-const keptButton = (place) =>
+const keptButton = (place, days) =>
   act('keyIsKept', () => {
     localStorage.setItem(KEY_IS_KEPT, new Date().toISOString())
-    firstSteps(place)
+    firstSteps(place, days)
   }, { kind: 'small' })
 
-/** A number; that of a day with the one of the day before. */
-const tile = (name, value, before) =>
-  h('p', { class: 'tile' }, h('strong', {}, number(value)), h('span', {}, text(name)), before === undefined ? null : h('small', {}, text('yesterday', { n: number(before) })))
+/** A number, and others to compare it with. */
+const tile = (name, value, others) =>
+  h('p', { class: 'tile' }, h('strong', {}, number(value)), h('span', {}, text(name)), others ? h('small', {}, others) : null)
 
 const asTable = (days) =>
   h(

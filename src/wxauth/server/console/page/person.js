@@ -87,17 +87,18 @@ function person(user, reload) {
         user.reason ? [text('banWhy'), user.reason] : null,
         [text('phone'), phone(user)],
         ['unionid', code(user.unionid)],
-        user.external_id !== undefined ? [text('externalId'), [user.external_id, ...(user.former_external_ids ?? [])].map(code)] : null,
+        user.external_id || user.former_external_ids?.length ? [text('externalId'), [user.external_id, ...(user.former_external_ids ?? [])].map(code)] : null,
         attributes.length ? [text('attributes'), attributes.map(([name, value]) => code(`${name}=${JSON.stringify(value)}`))] : null,
         user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
         [text('created'), time(user.created_at)],
         [text('lastLogin'), time(user.last_login_at)],
+        user.sessions.length ? null : [text('devices'), text('noDevices')],
       ]),
       trouble,
       mayChange ? h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts) : null,
       mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange ? 'restIsAdmins' : 'staffIsAdmins')),
     ),
-    part(text('roles'), mayAdminister() ? rolesForm(user, changed) : h('p', {}, user.roles.length ? user.roles.map((role) => tag(role)) : text('none'))),
+    mayAdminister() ? part(text('roles'), rolesForm(user, changed)) : user.roles.length ? part(text('roles'), h('p', {}, user.roles.map((role) => tag(role)))) : null,
     part(
       text('identities'),
       ...table(
@@ -106,10 +107,10 @@ function person(user, reload) {
         user.identities.map(({ app_id, openid }) => [appOf(app_id), code(openid)]),
       ).elements,
     ),
-    part(text('devices'), ...devices(user, mayChange, reload)),
+    user.sessions.length ? part(text('devices'), ...devices(user, mayChange, reload)) : null,
     user.ended_sessions.length ? part(text('endedDevices'), ...endedDevices(user.ended_sessions)) : null,
-    part(text('refusedLogins'), refusalsOf(user)),
-    user.consents ? part(text('consents'), ...consents(user.consents)) : null,
+    refusalsOf(user),
+    user.consents?.length ? part(text('consents'), ...consents(user.consents)) : null,
     part(text('eventsOfPerson'), eventsOf(user), elsewhere(user)),
   ]
 }
@@ -148,7 +149,7 @@ function devices(user, mayChange, reload) {
     out.textContent = text('signOutDevice')
     return [...cellsOf(session), ...(mayChange ? [[out, trouble]] : [])]
   })
-  return table(text('devices'), [...SESSION_COLUMNS, ...(mayChange ? ['acts'] : [])].map(text), rows, h('p', {}, text('noDevices'))).elements
+  return table(text('devices'), [...SESSION_COLUMNS, ...(mayChange ? ['acts'] : [])].map(text), rows).elements
 }
 
 const SESSION_COLUMNS = ['device', 'app', 'opened', 'lastUsed']
@@ -184,7 +185,6 @@ const consents = (given) =>
     text('consents'),
     ['document', 'version', 'given', 'withdrawn'].map(text),
     given.map((each) => [each.document, each.version, time(each.given_at), time(each.withdrawn_at)]),
-    h('p', {}, text('noConsents')),
   ).elements
 
 /** What happened to a person. Each look at this page is a read by staff; they would hide all else. */

@@ -4,7 +4,7 @@ import { get } from './api.js'
 import { h } from './dom.js'
 import { appField } from './known.js'
 import { appOf, personOf } from './names.js'
-import { code, field, list, moment, tag, time, whole } from './parts.js'
+import { code, field, list, moment, part, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { isText, namesOf, number, text } from './texts.js'
 
@@ -110,13 +110,24 @@ const fieldsOfBoth = (query) => [
 /** The refused logins of one person. */
 export function refusalsOf({ id }) {
   const place = h('div', {})
+  const card = part(text('refusedLogins'), place)
+  card.hidden = true // as long as there is nothing to show
   list({
     place,
     caption: text('refusedLogins'),
     columns: columns().toSpliced(ABOUT, 1),
-    nothing: () => h('p', {}, text('empty_refused')),
-    ask: (cursor) => get('/refusals', { user_id: id, limit: 20, cursor }),
+    ask: async (cursor) => {
+      if (cursor) return get('/refusals', { user_id: id, limit: 20, cursor })
+      try {
+        const first = await get('/refusals', { user_id: id, limit: 20 })
+        card.hidden = !first.items.length
+        return first
+      } catch (failure) {
+        card.hidden = false
+        throw failure
+      }
+    },
     cells: (refusal) => cells(refusal).toSpliced(ABOUT, 1),
   })
-  return place
+  return card
 }

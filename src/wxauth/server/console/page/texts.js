@@ -53,7 +53,6 @@ const TEXTS = {
   empty_apps: ['No app yet.', '还没有应用。'],
   empty_keys: ['No key yet.', '还没有密钥。'],
   noDevices: ['Not logged in anywhere.', '没有已登录的设备。'],
-  noConsents: ['No consent given.', '没有同意过任何文件。'],
   tryWider: ['Take away a filter, or choose a longer time.', '可减少筛选条件，或放宽时间范围。'],
   search: ['Search', '搜索'],
   searchFor: ['Search for', '搜索内容'],
@@ -115,9 +114,8 @@ const TEXTS = {
     '此操作要求近期登录过。请退出后重新登录。',
   ],
 
-  activeDay: ['Active users, 24 hours', '24 小时活跃用户'],
-  activeWeek: ['Active users, 7 days', '7 天活跃用户'],
   activeMonth: ['Active users, 30 days', '30 天活跃用户'],
+  activeSince: ['7 d: {week} · 24 h: {day}', '7 天 {week} · 24 小时 {day}'],
   openSessions: ['Open sessions', '有效会话'],
   newUsersToday: ['New users today', '今日新用户'],
   loginsToday: ['Logins today', '今日登录'],
@@ -369,6 +367,8 @@ const TEXTS = {
   state_delivered: ['delivered', '已送达'],
   state_failed: ['failed', '投递失败'],
   attempts: ['Attempts', '次数'],
+  successes_of: ['{share} of the last {n}', '{share}（最近 {n} 次）'],
+  succeeded: ['Delivered', '送达率'],
   answer: ['Answer', '响应'],
   finding: ['Finding', '结果'],
   nextTry: ['Next try', '下次尝试'],
@@ -600,5 +600,7 @@ export const zone = () =>
 
 /** In the reader's zone. */
 export const dateAndTime = (iso) => new Intl.DateTimeFormat(language(), DATE_AND_TIME).format(new Date(iso))
+
+export const percent = (share) => new Intl.NumberFormat(language(), { style: 'percent' }).format(share)
 
 export const number = (value) => new Intl.NumberFormat(language()).format(value)

@@ -2,12 +2,13 @@
 
 import { all, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { act, busy, code, dialog, field, list, moment, part, showSecret, sure, tag, time, toast, whole, withChoices, words } from './parts.js'
+import { act, busy, code, dialog, field, list, load, moment, part, showSecret, sure, tag, time, toast, whole, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
-import { actOn, number, text } from './texts.js'
+import { actOn, number, percent, text } from './texts.js'
 import { SENT_TYPES, withMeaning } from './event_sentences.js'
 
 const LOOKED_AT = 2000
+const RATED = 100
 
 const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
 
@@ -37,19 +38,53 @@ export function showWebhooks(main, { id, query }) {
       place,
       caption: text('webhooks'),
       nothing: search.nothing,
-      columns: ['clientName', 'types', 'state', 'acts'].map(text),
+      columns: ['clientName', 'types', 'state', 'succeeded', 'acts'].map(text),
       ask: async (cursor) => search.among(await get('/webhooks', { cursor })),
       open: (webhook) => () => (location.hash = `#/webhooks/${encodeURIComponent(webhook.name)}`),
       cells: (webhook) => [
         [h('a', { class: 'title', href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name), h('code', {}, webhook.url)],
         webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
         webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
+        succeeded(webhook),
         acts(webhook, reload),
       ],
     })
   main.append(search.bar, place)
   if (id) main.append(deliveries({ name: decodeURIComponent(id) }))
   reload()
+}
+
+/** How many of the newest deliveries that were tried have been accepted. */
+function succeeded(webhook) {
+  const place = h('span', {}, '…')
+  const show = (tried) => {
+    const share = tried.filter(({ state }) => state === 'delivered').length / tried.length
+    const words = text('successes_of', { share: percent(share), n: number(tried.length) })
+    place.replaceChildren(tried.length ? h('span', { class: 'whole' }, words) : text('none'))
+  }
+  get(`${path(webhook)}/deliveries`, { limit: RATED }).then(
+    ({ items }) => show(items.filter(({ attempts }) => attempts > 0)),
+    () => place.replaceChildren(text('unknown')),
+  )
+  return place
+}
+
+/** What a delivery's body is, read when it is unfolded. An event's id begins with its time in milliseconds. */
+function payload({ event_id, type }) {
+  const place = h('div', {})
+  const at = parseInt(event_id.replace('-', '').slice(0, 12), 16)
+  const asked = { type, since: new Date(at).toISOString(), until: new Date(at + 1).toISOString(), limit: RATED }
+  const details = h('details', { class: 'raw' }, h('summary', {}, text('raw')), place)
+  details.addEventListener('toggle', () => {
+    if (!details.open || place.children.length) return
+    load(place, () => get('/events', asked), ({ items }) => {
+      const event = items.find(({ id }) => id === event_id)
+      if (!event) return h('p', { class: 'quiet' }, text('gone'))
+      const { ip, ...data } = event // which siblings do not get
+      return h('pre', { tabIndex: 0 }, JSON.stringify({ type, timestamp: event.at, data }, null, 2))
+    })
+  })
+  return details
 }
 
 function acts(webhook, reload) {
@@ -159,7 +194,7 @@ function deliveries(webhook) {
         )
         return [
           time(delivery.at),
-          code(delivery.type),
+          [code(delivery.type), payload(delivery)],
           tag(text(`state_${delivery.state}`), { delivered: 'ok', failed: 'bad' }[delivery.state] ?? 'note'),
           String(delivery.attempts),
           delivery.status === null ? delivery.error : whole(String(delivery.status)),
