@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import httpx
@@ -88,10 +89,10 @@ class Mover:
         self.messages: list[str] = []
         self.others: list[Sequence[int]] = []
 
-    async def import_text(self, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
+    async def import_text(self, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
         return await self.import_as(DEFAULT_FORM, text, is_csv=is_csv, **options)
 
-    async def import_as(self, form: Form, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
+    async def import_as(self, form: Form, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
         self.refusals, self.messages, self.others = [], [], []
 
         def refuse(refusal: ImportRefusal) -> None:
@@ -356,6 +357,22 @@ async def test_bad_fields_can_be_skipped_unless_they_say_who_somebody_is(
     user = await mover.user()
     assert (user["phone"], user["nickname"], user["avatar_url"]) == (None, None, None)
     assert await mover.import_lines(*lines) == (0, 0, 0, 2)
+
+
+async def test_a_time_without_an_offset_is_of_the_files_time_zone(mover: Mover) -> None:
+    consents = json.dumps([{"document": "privacy", "version": "1", "given_at": "2024-05-01T12:00"}]).replace('"', '""')
+    file = (
+        "app_id,openid,created_at,last_login_at,consents\n"
+        f'{START}a,2024-05-01 12:00:00,2024-05-01 12:00:00.5+00:00,"{consents}"\n'
+    ).encode()
+    assert (await mover.import_text(file, is_csv=True)).refused == 1
+    assert mover.refusals == [(2, "created_at"), (2, "consents.given_at")]
+    assert {"--time-zone" in message for message in mover.messages} == {True}
+    assert (await mover.import_text(file, is_csv=True, time_zone=ZoneInfo("Asia/Shanghai"))).created == 1
+    user = await mover.user()
+    assert user["created_at"] == datetime(2024, 5, 1, 4, tzinfo=UTC)
+    assert user["last_login_at"] == datetime(2024, 5, 1, 12, 0, 0, 500_000, tzinfo=UTC)
+    assert json.loads(await mover.export())["consents"][0]["given_at"] == "2024-05-01T04:00:00Z"
 
 
 async def test_all_faults_of_a_line_are_reported_at_once(mover: Mover) -> None:
@@ -1691,6 +1708,9 @@ async def test_the_command_reports_what_csv_has_cost(
     file.write_text("app_id,openid\n")
     status, _, errors = imported(str(file), "--app-id", "wxunknown", language="C.UTF-8")
     assert (status, len(errors)) == (1, 1)
+    for wrong in ("Asia/Nowhere", "Asia", "../x", ""):
+        status, _, errors = imported(str(file), "--time-zone", wrong, language="C.UTF-8")
+        assert (status, "Asia/Shanghai. 必须是" in errors[-1]) == (2, True), wrong
 
 
 @pytest.mark.process

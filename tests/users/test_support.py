@@ -164,7 +164,7 @@ async def test_an_import_grants_support_only_if_that_is_allowed(root: Admin, ser
     line = b'{"app_id": "%b", "openid": "openid-a1-alice", "roles": ["support"]}' % APP["app_id"].encode()
     refused: list[object] = []
 
-    async def imported(**options: bool) -> int:
+    async def imported(**options: Any) -> int:
         counts = await import_users(
             services,
             json_lines(BytesIO(line)),

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import IO, Final, get_args
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -75,6 +76,13 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: Sequen
     return fields
 
 
+def _time_zone(_context: click.Context, _parameter: click.Parameter, name: str | None) -> ZoneInfo | None:
+    try:
+        return None if name is None else ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise click.BadParameter("must be a name such as Asia/Shanghai. 必须是 Asia/Shanghai 这样的时区名。") from None
+
+
 @click.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
@@ -91,6 +99,7 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: Sequen
     callback=_fields,
     help="What FILE calls a field, such as openid=weixin_openid; may be repeated.",
 )
+@click.option("--time-zone", callback=_time_zone, help="That of the times without one, such as Asia/Shanghai.")
 @click.option("--dry-run", is_flag=True, help="Check each line and report the result, but store nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace stored names, pictures and numbers with those of the file.")
 @click.option("--roles", is_flag=True, help="Change the roles of users who exist already.")
@@ -109,6 +118,7 @@ def import_command(
     encoding: Encoding,
     app_id: str | None,
     fields: dict[str, str],
+    time_zone: ZoneInfo | None,
     dry_run: bool,
     overwrite: bool,
     roles: bool,
@@ -138,6 +148,7 @@ def import_command(
         skips_bad_fields=skip_bad_fields,
         quiet_events=quiet_events,
         dry_run=dry_run,
+        time_zone=time_zone,
     )
     is_watched = sys.stderr.isatty()
     clear = "\r\x1b[K" if is_watched else ""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from wxauth.errors import Title
 from wxauth.server.core.clock import new_id
@@ -175,6 +176,8 @@ class Options:
     quiet_events: bool = False
     """What the file adds to new or stored users is not recorded as events, but the standing of stored users is."""
     dry_run: bool = False
+    time_zone: ZoneInfo | None = None
+    """That of the times without an offset; None: these are refused."""
 
 
 class LineRefused(Exception):

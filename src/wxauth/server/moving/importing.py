@@ -13,6 +13,7 @@ from operator import attrgetter
 from tempfile import gettempdir
 from typing import Final, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
@@ -194,6 +195,7 @@ async def import_users(
     counts = Counts()
     numbered = iter(lines)
     await services[Apps].refresh()
+    parts = {**services.parts, ZoneInfo: options.time_zone}
     kept = MadeOnDisk()
     while batch := list(islice(numbered, BATCH)):
         refusals: list[ImportRefusal] = []
@@ -202,12 +204,12 @@ async def import_users(
             if text is None:
                 counts.add(LineOutcome.BLANK)
                 continue
-            line = [text] if isinstance(text, Fault) else Line.read(text, services.parts)
+            line = [text] if isinstance(text, Fault) else Line.read(text, parts)
             if options.skips_bad_fields and isinstance(text, bytes) and not isinstance(line, Line):
                 fields = {fault.field for fault in line}
                 if fields <= SKIPPABLE:
                     refusals.append(ImportRefusal(number, line, is_of_fields=True))
-                    line = Line.read(without(text, fields), services.parts)
+                    line = Line.read(without(text, fields), parts)
             if isinstance(line, Line):
                 readable.append((number, line))
             else:

@@ -7,6 +7,7 @@ from ipaddress import ip_interface
 from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple, Self
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -50,8 +51,10 @@ ATTRIBUTES: Final = Fault(
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 _E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
+_NAIVE: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
 _TIME: Final = Title(
-    "must be a time with its offset, like 2026-11-20T08:00:00+08:00", "必须是带时区的时间，如 2026-11-20T08:00:00+08:00"
+    "must be a time with its offset, like 2026-11-20T08:00:00+08:00; --time-zone reads others",
+    "必须是带时区的时间，如 2026-11-20T08:00:00+08:00；不带时区的请加 --time-zone",
 )
 _SHORT: Final = Title("must be 1 to 64 printable characters", "必须是 1 至 64 个可打印字符")
 
@@ -73,10 +76,14 @@ def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
 
-def _time_or_none(value: object) -> object:
-    """A time as text, or None. MySQL writes zeros for a missing date."""
-    is_none = value in (None, "") or (isinstance(value, str) and value.startswith(_ZERO_DATE))
-    return None if is_none else value
+def _time_or_none(value: object, info: ValidationInfo) -> object:
+    """A time as text, with the offset of the file's time zone, or None. MySQL writes zeros for a missing date."""
+    if value in (None, "") or (isinstance(value, str) and value.startswith(_ZERO_DATE)):
+        return None
+    zone: ZoneInfo | None = (info.context or {}).get(ZoneInfo)
+    if zone is not None and isinstance(value, str) and _NAIVE.fullmatch(value):
+        return datetime.fromisoformat(value).replace(tzinfo=zone).isoformat()
+    return value
 
 
 def _list_if_empty(value: object) -> object:
@@ -257,7 +264,7 @@ class Line(_Strict):
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
-        """The line, or all its faults. `parts` has `Apps` and `Settings`."""
+        """The line, or all its faults. `parts` has `Apps`, `Settings`, and a `ZoneInfo` for times without one."""
         try:
             return cls.__pydantic_validator__.validate_json(text, context=parts)  # type: ignore[no-any-return]
         except ValidationError as exc:
