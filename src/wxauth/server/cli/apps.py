@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,12 +15,11 @@ from wxauth.errors import WeChatBadResponse
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.apps.routes import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.cli.printing import Failed, confirm, json_option, printable, show, yes_option
-from wxauth.server.cli.resources import with_services
-from wxauth.server.core.services import Services
+from wxauth.server.cli.resources import with_parts
+from wxauth.server.core.services import Parts
 from wxauth.server.core.setting_types import picture_url
-from wxauth.server.core.settings import App, AppFields
+from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, Quota, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
@@ -90,6 +90,9 @@ def _app_options(command: Command) -> Command:
     return command
 
 
+_with_parts = partial(with_parts, calls_wechat=True)
+
+
 @click.group()
 def apps() -> None:
     """Manage mini-programs and other apps. Those of the settings are listed, but cannot be changed."""
@@ -100,13 +103,10 @@ def apps() -> None:
 def list_command(as_json: bool) -> None:
     """Print every app, without its secrets."""
 
-    async def ask(services: Services) -> list[AppAnswer]:
-        return [
-            app_answer(services.settings, services[Apps], services[WeChatTokens], known)
-            for known in services[Apps].all()
-        ]
+    async def ask(parts: Parts) -> list[AppAnswer]:
+        return [app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], known) for known in parts[Apps].all()]
 
-    found = with_services(ask)
+    found = _with_parts(ask)
     rows = [
         (
             app.app_id,
@@ -139,7 +139,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
     given = {"app_id": app_id, "is_enabled": not disabled, **_given({**fields, "app_secret": True})}
     request = _valid(AppRequest, given)
     _show_app(
-        lambda services: services[ManagedApps].add(
+        lambda parts: parts[ManagedApps].add(
             request.app,
             is_enabled=request.is_enabled,
             is_checked=not no_check,
@@ -174,7 +174,7 @@ def set_command(
         raise click.UsageError("at least one option must be given. 请至少指定一个选项。")
     changes = _valid(AppChangeRequest, given).changes
     _show_app(
-        lambda services: services[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
+        lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
         f"changed {app_id}",
         as_json=as_json,
     )
@@ -184,7 +184,7 @@ def set_command(
 @click.argument("app_id")
 def remove_command(app_id: str) -> None:
     """Remove an app and its secrets. Nobody can log in to it; its users and their sessions stay."""
-    with_services(lambda services: services[ManagedApps].remove(app_id, by=OPERATOR))
+    _with_parts(lambda parts: parts[ManagedApps].remove(app_id, by=OPERATOR))
     click.echo(f"removed {app_id}")
 
 
@@ -197,7 +197,9 @@ def force_token_command(app_id: str) -> None:
     the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty times a day, at least 30 s
     apart.
     """
-    with_services(lambda services: services[SharedWeChatTokens].force(app_id))
+    from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
+
+    _with_parts(lambda parts: parts[SharedWeChatTokens].force(app_id))
     click.echo(f"{app_id} has a new token")
 
 
@@ -214,11 +216,11 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
     if api is not None and not api.startswith("/"):
         raise click.UsageError("API must be a path, such as /wxa/business/getuserphonenumber.")
 
-    async def ask(services: Services) -> list[tuple[str, Quota | None]]:
-        app = _with_wechat_token(services, app_id)
+    async def ask(parts: Parts) -> list[tuple[str, Quota | None]]:
+        app = _with_wechat_token(parts, app_id)
         if api is not None:
-            return [(api, await services[WeChatApi].quota(app, api))]
-        return [(path, await quota_of(services[WeChatApi], app, path)) for path in PATHS_WITH_QUOTA]
+            return [(api, await parts[WeChatApi].quota(app, api))]
+        return [(path, await quota_of(parts[WeChatApi], app, path)) for path in PATHS_WITH_QUOTA]
 
     async def quota_of(wechat: WeChatApi, app: App, path: str) -> Quota | None:
         try:
@@ -230,8 +232,7 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
 
     numbers = [field.name for field in fields(Quota)]
     items = [
-        {"cgi_path": path, **{name: getattr(quota, name, None) for name in numbers}}
-        for path, quota in with_services(ask)
+        {"cgi_path": path, **{name: getattr(quota, name, None) for name in numbers}} for path, quota in _with_parts(ask)
     ]
     rows = [tuple("-" if value is None else str(value) for value in item.values()) for item in items]
     show(items, [("CGI_PATH", *map(str.upper, numbers)), *rows], as_json=as_json)
@@ -244,10 +245,10 @@ def clear_quota_command(app_id: str, yes: bool) -> None:
     """Set the counts of an app's calls back to zero at WeChat; at most ten times a month."""
     confirm(lambda: f"Clear the quota of {app_id}, one of ten times this month? 确定清零？本月共十次。", yes=yes)
 
-    async def clear(services: Services) -> None:
-        await services[WeChatApi].clear_quota(_with_wechat_token(services, app_id))
+    async def clear(parts: Parts) -> None:
+        await parts[WeChatApi].clear_quota(_with_wechat_token(parts, app_id))
 
-    with_services(clear)
+    _with_parts(clear)
     click.echo(f"cleared the quota of {app_id}")
 
 
@@ -258,15 +259,16 @@ def clear_quota_command(app_id: str, yes: bool) -> None:
 def rid_command(app_id: str, rid: str, as_json: bool) -> None:
     """Print what WeChat remembers of a call, by the rid in its errmsg, for seven days. Secrets are left out."""
 
-    async def ask(services: Services) -> dict[str, Any]:
-        return await services[WeChatApi].request_of(_with_wechat_token(services, app_id), rid)
+    async def ask(parts: Parts) -> dict[str, Any]:
+        wechat: WeChatApi = parts[WeChatApi]
+        return await wechat.request_of(_with_wechat_token(parts, app_id), rid)
 
-    request = with_services(ask)
+    request = _with_parts(ask)
     show(request, [(name, printable(str(value))) for name, value in request.items()], as_json=as_json)
 
 
-def _with_wechat_token(services: Services, app_id: str) -> App:
-    app = services[Apps].find(app_id)
+def _with_wechat_token(parts: Parts, app_id: str) -> App:
+    app: App = parts[Apps].find(app_id)
     if not app.has_wechat_token:
         raise Failed(f"{app_id} is a {app.kind}, which has no quotas at WeChat. 该类应用在微信没有额度。")
     return app
@@ -299,8 +301,8 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
         raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
 
 
-def _show_app(ask: Callable[[Services], Awaitable[KnownApp]], text: str, *, as_json: bool) -> None:
-    async def answered(services: Services) -> AppAnswer:
-        return app_answer(services.settings, services[Apps], services[WeChatTokens], await ask(services))
+def _show_app(ask: Callable[[Parts], Awaitable[KnownApp]], text: str, *, as_json: bool) -> None:
+    async def answered(parts: Parts) -> AppAnswer:
+        return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await ask(parts))
 
-    show(with_services(answered), text, as_json=as_json)
+    show(_with_parts(answered), text, as_json=as_json)

@@ -2,10 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -22,14 +22,17 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.cli.printing import Failed, terminal_language
-from wxauth.server.core.clock import DatabaseClock, correct_clock
+from wxauth.server.core.addresses import NameResolver
+from wxauth.server.core.clock import Clock, DatabaseClock, correct_clock
 from wxauth.server.core.database import Database, trouble_of
 from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, InvalidSettings, Settings, load_settings
 
 if TYPE_CHECKING:
-    from wxauth.server.core.services import Services
+    from wxauth.server.core.services import Parts, Services
+
+T = TypeVar("T")
 
 _NOUNS: Final = {
     "client_name": Title("service client", "服务客户端"),
@@ -78,10 +81,6 @@ def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
             return f"{exc.detail or exc.title.en}. {exc.title.zh}"
 
 
-T = TypeVar("T")
-DatabaseOrServices = TypeVar("DatabaseOrServices", Database, "Services")
-
-
 def read_settings(kind: type[AnySettings]) -> AnySettings:
     """Load settings of this kind. Raises: Failed."""
     with failures_printed():
@@ -91,37 +90,77 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
 def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
     """Return the result of `use`, called with the database of WXAUTH_DATABASE_URL and its time. Raises: Failed."""
     settings = read_settings(DatabaseSettings)
-    # No log lines: `Failed` prints the error.
-    configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
 
-    async def with_time(database: Database) -> T:
-        return await use(database, await database.time())
+    async def run() -> T:
+        async with aclosing(Database(settings.database_url.get_secret_value())) as database:
+            return await use(database, await database.time())
 
-    return _run(lambda: Database(settings.database_url.get_secret_value()), with_time)
+    return _run(run, log_level="critical")  # no log lines: `Failed` prints the error
+
+
+def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False) -> T:
+    """Return the result of `use`, called with parts that are made when they are asked for. Raises: Failed.
+
+    To import all parts of the service takes half a second more. Requires all settings.
+    """
+    from wxauth.server.core.services import Parts
+
+    settings = read_settings(Settings)
+    clock = DatabaseClock()
+
+    async def run() -> T:
+        async with (
+            aclosing(Database(settings.database_url.get_secret_value())) as database,
+            AsyncExitStack() as closing,
+        ):
+            await correct_clock(clock, database)
+            sealer, resolver = Sealer(settings.secret_keys), NameResolver()
+            parts = Parts(
+                {Settings: settings, Clock: clock, Database: database, Sealer: sealer, NameResolver: resolver}
+            )
+            if calls_wechat:
+                await _add_wechat(parts, settings, closing)
+            return await use(parts)
+
+    return _run(run, log_level="error")  # WeChat's say what to change
+
+
+async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
+    from wxauth.server.apps.registry import Apps
+    from wxauth.server.wechat.client import WeChat
+    from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport, WeChatHttp
+    from wxauth.server.wechat.wechat_tokens import WeChatTokens
+
+    connect_timeout = settings.wechat_timeout * CONNECT_SHARE
+    wechat = parts[WeChat] = WeChat(
+        WeChatHttp(HttpTransport(connect_timeout=connect_timeout, proxy=settings.wechat_proxy)),
+        base_url=settings.wechat_base_url,
+        fallback_url=settings.wechat_fallback_url,
+        timeout=settings.wechat_timeout,
+    )
+    await closing.enter_async_context(aclosing(wechat))
+    await closing.enter_async_context(aclosing(parts[WeChatTokens]))
+    await parts[Apps].refresh()
 
 
 def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
-    """Return the result of `use`, called with the service's parts. Requires all settings. Raises: Failed."""
+    """Return the result of `use`, called with all parts of the service. Requires all settings. Raises: Failed."""
     from wxauth.server.apps.registry import Apps
-    from wxauth.server.service.build import build_services  # half a second, and most commands need the database alone
+    from wxauth.server.service.build import build_services
 
     settings = read_settings(Settings)
-    # Log errors: WeChat's say what to change.
-    configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)
     clock = DatabaseClock()
 
-    async def with_clock_and_apps(services: "Services") -> T:
-        await correct_clock(clock, services.database)
-        await services[Apps].refresh()
-        return await use(services)
-
-    return _run(lambda: build_services(settings, clock=clock), with_clock_and_apps)
-
-
-def _run(make: Callable[[], DatabaseOrServices], use: Callable[[DatabaseOrServices], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with aclosing(make()) as part:
-            return await use(part)
+        async with aclosing(build_services(settings, clock=clock)) as services:
+            await correct_clock(clock, services.database)
+            await services[Apps].refresh()
+            return await use(services)
 
+    return _run(run, log_level="error")
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, T]], *, log_level: str) -> T:
+    configure_logging(level=log_level, log_format="console", stream=sys.stderr.buffer)
     with failures_printed():
-        return asyncio.run(run())
+        return asyncio.run(work())

@@ -28,7 +28,7 @@ from wxauth.server.cli.printing import (
     to_the_minute,
     yes_option,
 )
-from wxauth.server.cli.resources import read_settings, with_database, with_services
+from wxauth.server.cli.resources import read_settings, with_database, with_parts
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
@@ -193,7 +193,7 @@ def _export(user_id: UUID) -> None:
 def _key_states(user_id: UUID) -> Sequence["SessionKeyState"]:
     from wxauth.server.session_keys.session_keys import SessionKeys
 
-    return with_services(lambda services: services[SessionKeys].check(user_id))
+    return with_parts(lambda parts: parts[SessionKeys].check(user_id), calls_wechat=True)
 
 
 def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[tuple[str, str]]:

@@ -1,6 +1,8 @@
 """`wxauth webhooks`: manage webhooks."""
 
 import re
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -8,15 +10,23 @@ from uuid import UUID
 import click
 
 from wxauth.server.cli.printing import Failed, json_option, more, page_options, show, to_the_minute
-from wxauth.server.cli.resources import with_services
+from wxauth.server.cli.resources import T, with_parts
 from wxauth.server.clients.models import CLIENT_NAME
+from wxauth.server.core.addresses import NameResolver
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.receivers import ReceiverTransport
+from wxauth.server.core.services import Parts
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
-from wxauth.server.events.webhook_routes import trial_answer
+from wxauth.server.events.sending import BackchannelLogouts
+from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import (
     NewWebhookAnswer,
     Webhooks,
 )
+from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.web.bodies import items_of
 
 
@@ -57,7 +67,7 @@ def webhooks() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """Print every webhook, without its secret."""
-    found = [webhook.shown for webhook in with_services(lambda services: services[Webhooks].all())]
+    found = [webhook.shown for webhook in _with_webhooks(lambda webhooks: webhooks.all())]
     rows = [
         (
             webhook.name,
@@ -77,7 +87,7 @@ def list_command(as_json: bool) -> None:
 @json_option
 def add_command(webhook_name: str, url: str, types: tuple[EventType, ...], as_json: bool) -> None:
     """Add a webhook that sends events to URL, and print its secret, this once."""
-    new = with_services(lambda services: services[Webhooks].add(webhook_name, url=url, types=types, by=OPERATOR))
+    new = _with_webhooks(lambda webhooks: webhooks.add(webhook_name, url=url, types=types, by=OPERATOR))
     _show_secret(new, as_json=as_json)
 
 
@@ -101,10 +111,8 @@ def set_command(
     if url is None and not types and not all_types and is_enabled is None:
         raise click.UsageError("--url, --type, --all-types, --enable or --disable must be given.")
     chosen = () if all_types else types or None
-    changed = with_services(
-        lambda services: services[Webhooks].change(
-            webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR
-        )
+    changed = _with_webhooks(
+        lambda webhooks: webhooks.change(webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR)
     )
     state = "enabled" if changed.is_enabled else "disabled"
     click.echo(f"{webhook_name} is {state}, {changed.url}, types: {','.join(changed.types) or 'all'}")
@@ -114,7 +122,7 @@ def set_command(
 @_name_argument
 def remove_command(webhook_name: str) -> None:
     """Remove a webhook; events that wait for it are dropped."""
-    with_services(lambda services: services[Webhooks].remove(webhook_name, by=OPERATOR))
+    _with_webhooks(lambda webhooks: webhooks.remove(webhook_name, by=OPERATOR))
     click.echo(f"removed {webhook_name}")
 
 
@@ -123,7 +131,9 @@ def remove_command(webhook_name: str) -> None:
 @json_option
 def test_command(webhook_name: str, as_json: bool) -> None:
     """Send one test message now and print the result. Exit status 1 unless the receiver has accepted it."""
-    answer = with_services(lambda services: services[Webhooks].send_test(webhook_name, by=OPERATOR))
+    from wxauth.server.events.webhook_routes import trial_answer
+
+    answer = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
     if as_json or answer.status is not None:
         show(trial_answer(answer), f"{answer.status} in {answer.milliseconds} ms", as_json=as_json)
     if not answer.is_accepted:
@@ -136,9 +146,7 @@ def test_command(webhook_name: str, as_json: bool) -> None:
 @json_option
 def secret_command(webhook_name: str, as_json: bool) -> None:
     """Renew a webhook's secret, and print it, this once. For 24 hours the former one signs too."""
-    _show_secret(
-        with_services(lambda services: services[Webhooks].renew_secret(webhook_name, by=OPERATOR)), as_json=as_json
-    )
+    _show_secret(_with_webhooks(lambda webhooks: webhooks.renew_secret(webhook_name, by=OPERATOR)), as_json=as_json)
 
 
 @webhooks.command()
@@ -149,9 +157,7 @@ def secret_command(webhook_name: str, as_json: bool) -> None:
 def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor: UUID | None, as_json: bool) -> None:
     """Print the deliveries of a webhook, sent and pending, the newest first."""
     chosen = None if state is None else DeliveryState(state)
-    page = with_services(
-        lambda services: services[Webhooks].deliveries_of(webhook_name, chosen, before=cursor, limit=limit)
-    )
+    page = _with_webhooks(lambda webhooks: webhooks.deliveries_of(webhook_name, chosen, before=cursor, limit=limit))
     rows = [
         (
             str(row.event_id),
@@ -176,7 +182,7 @@ def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | N
     """Send an event again, or all events since a time, of the webhook's types only."""
     if (event_id is None) == (since is None):
         raise click.UsageError("either --event or --since must be given.")
-    replayed = with_services(lambda services: services[Webhooks].replay(webhook_name, event_id=event_id, since=since))
+    replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, event_id=event_id, since=since))
     show({"replayed": replayed}, f"{replayed} to be sent again", as_json=as_json)
 
 
@@ -187,3 +193,14 @@ def _show_secret(new: NewWebhookAnswer, *, as_json: bool) -> None:
         "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。",
         as_json=as_json,
     )
+
+
+def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]]) -> T:
+    async def run(parts: Parts) -> T:
+        parts[KeyRing] = key_ring_of(parts[Settings], parts[Database], parts[Clock])
+        async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:
+            parts.make(BackchannelLogouts, transport=transport)
+            parts.make(Deliveries, transport=transport)
+            return await use(parts[Webhooks])
+
+    return with_parts(run)
