@@ -940,14 +940,15 @@ async def test_each_command_imports_its_modules(login: LogIn, settings: dict[str
 
 
 LARGE = ["asyncio", "fastapi", "pydantic", "pydantic_core", "sqlalchemy"]
-OF_THE_SERVICE = ["fastapi", "httpx", "limits", "opentelemetry", "uvicorn"]
+WEB = ["fastapi", "limits", "opentelemetry", "uvicorn"]
+OF_THE_SERVICE = [*WEB, "httpx"]
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("modules", "left_out"),
-    [("running", LARGE), ("clients keys refusals upkeep users", OF_THE_SERVICE)],
-    ids=["the service and its health", "the database"],
+    [("running", LARGE), ("admin clients keys refusals upkeep users", OF_THE_SERVICE), ("webhooks", WEB)],
+    ids=["the service and its health", "the database", "receivers"],
 )
 def test_a_command_loads_nothing_large_that_it_does_not_use(modules: str, left_out: list[str]) -> None:
     program = (

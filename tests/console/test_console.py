@@ -24,8 +24,8 @@ from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, set_roles, until_locked
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
+from wxauth.server.console.links import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.console.routes import CONSOLE_PAGE
-from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 

@@ -14,7 +14,7 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, LogIn, MakeServices, bearer, make_support, set_roles, until_locked
-from wxauth.server.console.sessions import NoAdministrator, make_link
+from wxauth.server.console.links import NoAdministrator, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import json_lines

@@ -7,7 +7,7 @@ import click
 
 from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.cli.resources import read_settings, with_database
-from wxauth.server.console.sessions import (
+from wxauth.server.console.links import (
     CONSOLE_PATH,
     LINK_LIFETIME,
     ConsoleLink,

@@ -12,7 +12,8 @@ from starlette.staticfiles import StaticFiles
 
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
 from wxauth.problems import problem_response
-from wxauth.server.console.sessions import CONSOLE_PATH, ConsoleSessions, OpenedConsole
+from wxauth.server.console.links import CONSOLE_PATH
+from wxauth.server.console.sessions import ConsoleSessions, OpenedConsole
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.users.callers import device_of

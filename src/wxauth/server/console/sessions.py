@@ -4,23 +4,19 @@ They are sessions of our own website `wxauth-admin`, with three differences. The
 the console accepts it. Their lifetimes are shorter. And they end when their user loses the role.
 """
 
-import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha256
 from math import inf
 from typing import Final
 from uuid import UUID
 
 from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
 from wxauth.server.clients.clients import ensure_own_client
+from wxauth.server.console.links import CONSOLE_PATH, digest_of
 from wxauth.server.console.rows import (
-    is_staff,
     mark_console_session,
     open_console_session,
-    some_administrators,
     spend_link,
-    store_link,
 )
 from wxauth.server.core.background import Promises
 from wxauth.server.core.clock import Clock, new_id
@@ -28,7 +24,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.keyring import Issuer, TokenSession
 from wxauth.server.limits.turns import Turns
@@ -42,7 +38,6 @@ from wxauth.server.sessions.refresh_rows import (
 )
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.users.standing_rows import lock_standing
 from wxauth.server.websites.granting import turn_of
 from wxauth.server.websites.site_tokens import (
     Granted,
@@ -53,7 +48,6 @@ from wxauth.server.websites.site_tokens import (
     redeem_code,
 )
 
-CONSOLE_PATH: Final = "/admin/"
 CLIENT: Final = "wxauth-admin"
 """The client_id of the console, a website of our own."""
 CONSOLE_TITLE: Final = "管理后台 Console"
@@ -62,9 +56,6 @@ MAX_UNUSED: Final = 3600
 """Seconds without use after which a console session ends."""
 MAX_LIFETIME: Final = 12 * 3600
 """Seconds after which a console session ends even if it is used."""
-LINK_LIFETIME: Final = timedelta(minutes=10)
-
-_SECRET_BYTES: Final = 32
 
 log = get_logger()
 
@@ -74,23 +65,6 @@ class ConsoleTokens(RefreshTokens):
 
     PREFIX = "wxc_"
     PURPOSE = "console-token"
-
-
-class NoAdministrator(Exception):
-    """There is no administrator, or this user is not staff."""
-
-
-class SeveralAdministrators(Exception):
-    """There are several administrators: the caller must name one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConsoleLink:
-    """A link that opens the console once."""
-
-    user_id: UUID
-    secret: str = field(repr=False)
-    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +122,7 @@ class ConsoleSessions:
         now, user = self.clock(), None
         session_id = new_id(now)
         async with self.database.begin() as transaction:
-            user_id = await spend_link(transaction, _digest(secret), now=now)
+            user_id = await spend_link(transaction, digest_of(secret), now=now)
             if user_id is not None:
                 user = await open_console_session(
                     transaction,
@@ -253,33 +227,8 @@ class ConsoleSessions:
         return f"{self.settings.issuer}{CONSOLE_PATH}"
 
 
-async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
-    """Make a link for this administrator or support user; for None, for the only administrator.
-
-    Raises: NoAdministrator, SeveralAdministrators.
-    """
-    if user_id is None:
-        administrators = await some_administrators(database)
-        if len(administrators) > 1:
-            raise SeveralAdministrators
-        user_id = administrators[0] if administrators else None
-    if user_id is None or not await is_staff(database, user_id):
-        raise NoAdministrator
-    link = ConsoleLink(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
-    async with database.begin() as transaction:
-        if await lock_standing(transaction, user_id) is None:  # erased or merged meanwhile
-            raise NoAdministrator
-        await store_link(transaction, _digest(link.secret), user_id, expires_at=link.expires_at, now=now)
-        await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
-    return link
-
-
 async def _note_opened(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, by: str, device: Device, now: datetime
 ) -> None:
     actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": by}
     await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)
-
-
-def _digest(secret: str) -> bytes:
-    return sha256(secret.encode()).digest()

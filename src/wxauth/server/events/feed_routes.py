@@ -14,8 +14,8 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.service_clients import EventsClientDep
-from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
-from wxauth.server.events.feed_rows import LAST_POSITION, EventToSend, FeedSlice, Place, last_place, read_slice
+from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
+from wxauth.server.events.feed_rows import LAST_POSITION, FeedSlice, Place, last_place, read_slice
 from wxauth.server.web.bodies import OrEmpty, ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
@@ -127,19 +127,6 @@ class FeedAnswer(BaseModel):
     )
 
 
-def event_for_siblings(event: EventToSend) -> SiblingsEventAnswer:
-    """A stored event in the form that siblings get from the feed and from webhooks."""
-    return {
-        "id": event.id,
-        "type": event.type,
-        "at": event.at,
-        "user_id": event.user_id,
-        "app_id": event.app_id,
-        "actor": event.actor,
-        "data": data_for_siblings(event.type, event.data),
-    }
-
-
 router = Router("siblings")
 
 
@@ -155,5 +142,5 @@ async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[
         page = FeedSlice([], await last_place(database))
     else:
         page = await read_slice(database, query.place, query.type, limit=query.limit)
-    items = [event_for_siblings(event) for event in page.items]
+    items: list[Any] = [event.for_siblings for event in page.items]
     return FeedAnswer.model_construct(items=items, next_cursor=cursor_of(page.last))

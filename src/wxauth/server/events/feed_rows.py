@@ -34,7 +34,7 @@ from wxauth.errors import CursorExpired
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import EventType
+from wxauth.server.core.trail import EventType, data_for_siblings
 from wxauth.server.core.users import PROFILE
 
 PROFILE_PAUSE: Final = timedelta(minutes=1)
@@ -51,6 +51,13 @@ class EventToSend(SQLModel):
     app_id: str | None
     actor: str
     data: dict[str, Any]
+
+    @property
+    def for_siblings(self) -> dict[str, Any]:
+        """It in the form that siblings get from the feed and from webhooks."""
+        columns = vars(self)
+        values = {name: columns[name] for name in EventToSend.model_fields}
+        return values | {"data": data_for_siblings(self.type, self.data)}
 
 
 class FeedRow(EventToSend):

@@ -29,7 +29,6 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.events.feed_routes import event_for_siblings
 from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import LEASE, Answer, BackchannelLogouts, send, signed_headers
@@ -256,7 +255,7 @@ class Deliveries:
 
     async def _try(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         webhook_id, attempts = delivery.webhook_id, delivery.attempts
-        answer = await self.send(webhook_id, delivery, event_for_siblings(delivery), now=now)
+        answer = await self.send(webhook_id, delivery, delivery.for_siblings, now=now)
         if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
         if answer.status == _GONE and await write_webhook(

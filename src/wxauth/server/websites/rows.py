@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -24,10 +24,12 @@ from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
-from wxauth.server.users.callers import Caller
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
 from wxauth.server.websites.models import OPEN, RequestFields, SealedUrlLink, SiteLoginFields
 from wxauth.server.wechat.api import CodePicture
+
+if TYPE_CHECKING:  # imports FastAPI, which commands do without
+    from wxauth.server.users.callers import Caller
 
 _ATTEMPTS: Final = 3
 
@@ -269,7 +271,7 @@ async def lock_person(transaction: Transaction, *, app_id: str, openid: str) -> 
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
 
 
-async def lock_caller(transaction: Transaction, caller: Caller, *, now: datetime) -> UserInSession | None:
+async def lock_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession | None:
     """Lock the user of a caller's session, even during a merge; None if user or session can no longer log in."""
     identity = {"app_id": caller.user.app_id, "openid": caller.user.openid}
     session = {"session_id": caller.session_id, "now": now}

@@ -1,0 +1,61 @@
+"""Links that open the console once, without a phone."""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+from wxauth.server.console.rows import is_staff, some_administrators, store_link
+from wxauth.server.core.database import Database
+from wxauth.server.core.trail import OPERATOR, EventType, record_event
+from wxauth.server.users.standing_rows import lock_standing
+
+CONSOLE_PATH: Final = "/admin/"
+LINK_LIFETIME: Final = timedelta(minutes=10)
+
+_SECRET_BYTES: Final = 32
+
+
+class NoAdministrator(Exception):
+    """There is no administrator, or this user is not staff."""
+
+
+class SeveralAdministrators(Exception):
+    """There are several administrators: the caller must name one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleLink:
+    """A link that opens the console once."""
+
+    user_id: UUID
+    secret: str = field(repr=False)
+    expires_at: datetime
+
+
+async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
+    """Make a link for this administrator or support user; for None, for the only administrator.
+
+    Raises: NoAdministrator, SeveralAdministrators.
+    """
+    if user_id is None:
+        administrators = await some_administrators(database)
+        if len(administrators) > 1:
+            raise SeveralAdministrators
+        user_id = administrators[0] if administrators else None
+    if user_id is None or not await is_staff(database, user_id):
+        raise NoAdministrator
+    link = ConsoleLink(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
+    async with database.begin() as transaction:
+        if await lock_standing(transaction, user_id) is None:  # erased or merged meanwhile
+            raise NoAdministrator
+        await store_link(transaction, digest_of(link.secret), user_id, expires_at=link.expires_at, now=now)
+        await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
+    return link
+
+
+def digest_of(secret: str) -> bytes:
+    """The hash of a link's secret, which is stored in its place."""
+    return sha256(secret.encode()).digest()
