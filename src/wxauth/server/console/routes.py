@@ -20,6 +20,7 @@ from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing_rows import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of
 from wxauth.server.web.edge import cookie_in
+from wxauth.server.websites.page_routes import host_cookie, is_https
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
@@ -169,15 +170,10 @@ def _without_cookie(response: Response, settings: Settings) -> Response:
 
 
 def _cookie_name(settings: Settings) -> str:
-    # With this prefix, no neighbour under the same domain can set the cookie (RFC 6265bis, 4.1.3.2).
-    return "__Host-wxauth-console" if _is_secure(settings) else "wxauth-console"
+    return host_cookie(settings, "wxauth-console")
 
 
 def _cookie_options(settings: Settings) -> dict[str, Any]:
-    is_secure = _is_secure(settings)
+    is_secure = is_https(settings)
     path = "/" if is_secure else urlsplit(settings.issuer).path + CONSOLE_PATH  # the prefix requires "/"
     return {"path": path, "secure": is_secure, "httponly": True, "samesite": "strict"}
-
-
-def _is_secure(settings: Settings) -> bool:
-    return settings.issuer.startswith("https:")

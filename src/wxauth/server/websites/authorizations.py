@@ -47,7 +47,7 @@ from wxauth.server.websites.authorize import (
     sent_back,
 )
 from wxauth.server.websites.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
-from wxauth.server.websites.granting import AnotherPerson, add_with_code, record_authorized
+from wxauth.server.websites.granting import add_with_code, record_authorized
 from wxauth.server.websites.id_tokens import IdTokenHints, id_token
 from wxauth.server.websites.oauth_requests import Parameters
 from wxauth.server.websites.rows import lock_caller
@@ -102,10 +102,10 @@ class Authorizations:
             return self._url(exc.way_back)
         try:
             await self.proofs.prove(caller, login_code, ip=device.ip)
-            code = await _make_code(self.database, self.clock, caller, asked, device=device, logged_in_at=logged_in_at)
-        except AnotherPerson as exc:
+            code = await self._make_code(caller, asked, device=device, logged_in_at=logged_in_at)
+        except SentBack as exc:
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
-            return self._url(sent_back(self.settings, asked, **exc.answer))
+            return self._url(exc.way_back)
         except WxAuthError as exc:
             is_ours = exc.status >= 500
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
@@ -144,32 +144,29 @@ class Authorizations:
             raise SentBack(sent_back(self.settings, asked, **error))
         return logged_in_at
 
-
-async def _make_code(
-    database: Database, clock: Clock, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime
-) -> str:
-    """An authorization code for the user who has the phone's session at this moment."""
-    now, code, name = clock(), new_secret(), asked.client.name
-    async with database.begin() as transaction:
-        person = await lock_caller(transaction, caller, now=now)
-        if person is None:
-            raise InvalidToken("the session has ended")
-        await SITES.count_user(transaction, person, now=now)
-        if not await add_with_code(
-            transaction,
-            asked,
-            person,
-            code,
-            door=Door.MINI_PROGRAM,
-            authenticated_at=logged_in_at,
-            authenticated_by=AMR[Door.MINI_PROGRAM],
-            device=device,
-            claimed_session_id=caller.session_id,
-            now=now,
-        ):
-            raise Unanswerable(Mistake.CLIENT)
-    log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id)
-    return code
+    async def _make_code(self, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:
+        """An authorization code for the user who has the phone's session at this moment."""
+        now, code = self.clock(), new_secret()
+        async with self.database.begin() as transaction:
+            person = await lock_caller(transaction, caller, now=now)
+            if person is None:
+                raise InvalidToken("the session has ended")
+            await SITES.count_user(transaction, person, now=now)
+            await add_with_code(
+                transaction,
+                self.settings,
+                asked,
+                person,
+                code,
+                door=Door.MINI_PROGRAM,
+                authenticated_at=logged_in_at,
+                authenticated_by=AMR[Door.MINI_PROGRAM],
+                device=device,
+                claimed_session_id=caller.session_id,
+                now=now,
+            )
+        log.info("site_authorized", client_id=asked.client.name, user_id=person.id, app_id=person.app_id)
+        return code
 
 
 @part

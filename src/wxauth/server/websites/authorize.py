@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Any, Final, Self
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -191,8 +191,15 @@ class SiteRequests:
         await self.scan_limits.browsers.admit_address(ip)
         await self.scan_limits.clients.admit(client.name)
         browser, now, device_code = Device(ip, None if ip is None else user_agent), self.clock(), new_secret()
-        login = _login(RequestFields(scope=scope), client, browser, lasts=SCAN_LASTS, kept=OUTCOME_KEPT, now=now)
-        login.device_code_hash = hash_of(device_code)
+        login = new_login(
+            RequestFields(scope=scope),
+            client.name,
+            browser,
+            lasts=SCAN_LASTS,
+            kept=OUTCOME_KEPT,
+            now=now,
+            device_code_hash=hash_of(device_code),
+        )
         return await self._add_with_code(login, device_code)
 
     async def start_for_page(
@@ -246,20 +253,22 @@ class SiteRequests:
         raise StorageUnavailable("no user code is free")
 
 
-def _login(
+def new_login(
     asked: RequestFields,
-    client: Client,
+    client_id: str,
     browser: Device,
     *,
     lasts: timedelta,
     kept: timedelta = timedelta(0),
     now: datetime,
+    **more: Any,
 ) -> SiteLoginFields:
     """A login to be stored, and how long it is kept after its end if nobody answers it."""
     return SiteLoginFields(
         **asked.asked,
+        **more,
         id=new_id(now),
-        client_id=client.name,
+        client_id=client_id,
         browser_ip=browser.ip,
         browser_user_agent=browser.user_agent,
         created_at=now,
@@ -272,9 +281,9 @@ def _page(
     asked: SiteRequest, browser: Device, cookie: str, *, lasts: timedelta, now: datetime
 ) -> tuple[SiteLoginFields, str]:
     """A login that a page shows, and the id in the page's URLs."""
-    login = _login(asked, asked.client, browser, lasts=lasts, now=now)
+    login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(cookie))
     page_id = page_id_of(cookie, login.id)
-    login.page_hash, login.browser_hash = hash_of(page_id), hash_of(cookie)
+    login.page_hash = hash_of(page_id)
     return login, page_id
 
 
@@ -308,34 +317,12 @@ class Unanswerable(Exception):
         self.received = received
 
 
-class Asking(Protocol):
-    """What knows where and how to answer a site's request."""
-
-    @property
-    def redirect_uri(self) -> str:
-        """The site's URI."""
-
-    @property
-    def state(self) -> str | None:
-        """The site's `state`."""
-
-    @property
-    def response_mode(self) -> str:
-        """One of `RESPONSE_MODES`."""
-
-
 class SentBack(Exception):
     """The browser is sent back to the site with an error."""
 
     def __init__(self, way_back: WayBack) -> None:
         super().__init__("sent back")
         self.way_back = way_back
-
-
-class _Asked(NamedTuple):
-    redirect_uri: str
-    state: str | None
-    response_mode: str
 
 
 async def check_request(
@@ -392,7 +379,7 @@ def checked_request(settings: Settings, client: Client, redirect_uri: str, param
         scope, challenge = _check(client, parameters)
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
-        asking = _Asked(redirect_uri, state, response_mode)
+        asking = RequestFields.model_construct(redirect_uri=redirect_uri, state=state, response_mode=response_mode)
         raise SentBack(sent_back(settings, asking, error=exc.error, error_description=exc.description)) from None
     return SiteRequest(
         client=client,
@@ -450,7 +437,7 @@ def refusal(settings: Settings, asked: SiteRequest, error: str, description: str
     return SentBack(sent_back(settings, asked, error=error, error_description=description))
 
 
-def sent_back(settings: Settings, asking: Asking, **parameters: str) -> WayBack:
+def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> WayBack:
     """The way back to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
     state = {} if asking.state is None else {"state": asking.state}
     answer = {**parameters, **state, "iss": settings.issuer}

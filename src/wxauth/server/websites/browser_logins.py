@@ -20,10 +20,8 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
     BrowserCookies,
-    Mistake,
     SentBack,
     SiteRequest,
-    Unanswerable,
     WayBack,
     check_request,
     refusal,
@@ -149,8 +147,9 @@ class Continuing:
                 recent = [at for at in person.codes_at if at > now - _MINUTE]
                 is_admitted = len(recent) < CODES_PER_MINUTE
                 if is_admitted:
-                    if not await add_with_code(
+                    await add_with_code(
                         transaction,
+                        settings,
                         asked,
                         person,
                         code,
@@ -161,8 +160,7 @@ class Continuing:
                         lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),  # as long as the login is
                         browser_login_id=person.login_id,
                         now=now,
-                    ):
-                        raise Unanswerable(Mistake.CLIENT)
+                    )
                     await store_code_times(transaction, person, [*recent, now], client_id=name)
         except RateLimited:
             raise self._too_many(asked, "this person has too many requests under way") from None

@@ -29,32 +29,35 @@ from wxauth.server.users.callers import DeviceDep, TurnsDep
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import PROBLEM_KEY, cookie_in
+from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
     BrowserCookies,
-    Mistake,
-    SentBack,
-    Unanswerable,
-    WayBack,
 )
 from wxauth.server.websites.browser_logins import person_in
-from wxauth.server.websites.granting import end_login
+from wxauth.server.websites.granting import Onward, end_login
 from wxauth.server.websites.id_tokens import IdTokenHint, read_hint
 from wxauth.server.websites.links import TryAgain
-from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, Parameters, parse_parameters
+from wxauth.server.websites.oauth_requests import (
+    LONGEST_REDIRECT,
+    OAuthError,
+    Parameters,
+    form_parameters,
+    parse_parameters,
+    text_parameters,
+)
 from wxauth.server.websites.page_routes import (
     HTML,
     MISTAKE,
     NO_PAGE,
     REDIRECT,
     TRY_LATER,
+    Answer,
     ContinuingDep,
     LinksDep,
+    answered,
     browser_cookies,
-    cookie_name,
-    go_on,
-    text_parameters,
+    send_on,
 )
 from wxauth.server.websites.pages import (
     CONFIRMED,
@@ -67,8 +70,6 @@ from wxauth.server.websites.pages import (
     message_page,
     number_page,
     redirect_to,
-    send_to,
-    unanswerable_page,
     visit_page,
 )
 from wxauth.server.websites.secrets import SCENE, log_out_field
@@ -76,17 +77,6 @@ from wxauth.server.websites.site_tokens import end_web_session
 from wxauth.server.websites.visits import CALLBACK, Visits, WeChatCallback
 
 VisitsDep = Annotated[Visits, Depends(provide(Visits))]
-_FORM: Final[dict[str, Any]] = {
-    "requestBody": {
-        "content": {
-            "application/x-www-form-urlencoded": {
-                "schema": {"type": "object", "properties": {HINT: {"type": "string"}}},
-                "example": {HINT: "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."},
-            }
-        }
-    }
-}
-router = Router("websites")
 _LOG_OUT_PARAMETERS: Final = (
     *("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales"),
     "logout_hint",
@@ -106,7 +96,7 @@ router = Router("websites")
     operation_id="continue_with_browser_login",
     responses={**HTML, **REDIRECT, **MISTAKE, **NO_PAGE, **TRY_LATER},
     failures=[PayloadTooLarge],
-    openapi_extra=_FORM,
+    openapi_extra=form_parameters(**{HINT: "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."}),
 )
 async def continue_with_login(
     request: Request, settings: SettingsDep, continuing: ContinuingDep, device: DeviceDep, request_id: str
@@ -124,7 +114,7 @@ async def continue_with_login(
     operation_id="use_another_account",
     responses={**HTML, **REDIRECT, **MISTAKE, **NO_PAGE, **TRY_LATER},
     failures=[PayloadTooLarge],
-    openapi_extra=_FORM,
+    openapi_extra=form_parameters(**{HINT: "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."}),
 )
 async def use_another_account(
     request: Request, settings: SettingsDep, continuing: ContinuingDep, request_id: str
@@ -134,24 +124,14 @@ async def use_another_account(
 
 
 async def _pressed(
-    request: Request, settings: Settings, lead: Callable[[BrowserCookies, dict[str, str]], Awaitable[WayBack | str]]
+    request: Request, settings: Settings, lead: Callable[[BrowserCookies, dict[str, str]], Awaitable[Answer]]
 ) -> Response:
-    language = language_of(request)
-    try:
+    async def work() -> Answer:
         form = parse_parameters((await request.body()).decode(errors="replace"))
         hint = {name: form[name] for name in (HINT,) if name in form}
-        to = await lead(browser_cookies(request, settings), hint)
-    except NotFound:
-        return message_page(request, "visit_gone", language, status=404)
-    except OAuthError:  # the page's own request, written in full, has too many escapes
-        return message_page(request, "mistake", language, detail=Mistake.REQUEST, status=400)
-    except Unanswerable as exc:
-        return unanswerable_page(request, exc, language)
-    except SentBack as exc:
-        to = exc.way_back
-    except StorageUnavailable as exc:
-        return failure_page(request, exc, language)
-    return send_to(request, to, language)
+        return await lead(browser_cookies(request, settings), hint)
+
+    return await answered(request, settings, work())
 
 
 @router.get(
@@ -166,14 +146,8 @@ async def go_to_wechat(
 
     In WeChat's browser that is the page of the site's service account; on a computer, that of its website app.
     """
-    cookie = cookie_in(request, cookie_name(settings))
-    try:
-        to = await visits.after_press(request_id, cookie, device=device)
-        return send_to(request, to, language_of(request))
-    except NotFound:
-        return message_page(request, "visit_gone", language_of(request), status=404)
-    except (RateLimited, StorageUnavailable) as exc:
-        return failure_page(request, exc, language_of(request))
+    cookie = browser_cookies(request, settings).browser
+    return await answered(request, settings, visits.after_press(request_id, cookie, device=device))
 
 
 @router.get(
@@ -199,12 +173,13 @@ async def come_back_from_wechat(
         if cookie is None or parameters.repeated & {"state", "code"}:
             raise NotFound("no visit of this browser")
         callback = WeChatCallback(cookie, parameters.get("state", ""), parameters.get("code", ""), cookies)
-        return go_on(request, await visits.finish(callback, device=device), settings)
+        onward = await visits.finish(callback, device=device)
     except (NotFound, OAuthError):
-        return redirect_to(f"{settings.issuer}{CALLBACK}")
+        onward = Onward(f"{settings.issuer}{CALLBACK}")
     except StorageUnavailable as exc:
         request.scope[PROBLEM_KEY] = exc
-        return redirect_to(f"{settings.issuer}{CALLBACK}/away")
+        onward = Onward(f"{settings.issuer}{CALLBACK}/away")
+    return send_on(request, onward, settings)
 
 
 @router.hidden(CALLBACK + "/away")
@@ -235,13 +210,8 @@ async def open_mini_program(
 
     Each link has a scene of its own for 180 seconds, and ends the one before.
     """
-    language = language_of(request)
-    try:
-        return redirect_to(await links.url_after_press(request_id, browser_cookies(request, settings), device=device))
-    except NotFound:
-        return message_page(request, "visit_gone", language, status=404)
-    except (RateLimited, StorageUnavailable) as exc:
-        return failure_page(request, exc, language)
+    cookies = browser_cookies(request, settings)
+    return await answered(request, settings, links.url_after_press(request_id, cookies, device=device))
 
 
 @router.post(
@@ -250,16 +220,7 @@ async def open_mini_program(
     operation_id="type_number",
     responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
     failures=[PayloadTooLarge],
-    openapi_extra={
-        "requestBody": {
-            "content": {
-                "application/x-www-form-urlencoded": {
-                    "schema": {"type": "object", "properties": {"number": {"type": "string"}}},
-                    "example": {"number": "482913"},
-                }
-            }
-        }
-    },
+    openapi_extra=form_parameters(number="482913"),
 )
 async def type_number(
     request: Request, settings: SettingsDep, links: LinksDep, device: DeviceDep, request_id: str
@@ -268,21 +229,20 @@ async def type_number(
 
     Before an approval, or without six digits, the page is shown again, and nothing is counted.
     """
-    language, cookies = language_of(request), browser_cookies(request, settings)
+    cookies = browser_cookies(request, settings)
     try:
         form = parse_parameters((await request.body()).decode(errors="replace"))
     except OAuthError:
         form = Parameters([])
-    try:
+
+    async def compare() -> Answer:
         outcome = await links.go_on(request_id, cookies, form.get("number", ""), device=device)
-        if isinstance(outcome, TryAgain):
-            target = await links.target(outcome.page.site_app_id, link=outcome.page.link)
-            return number_page(request, outcome, request_id, language, target=target)
-    except NotFound:
-        return message_page(request, "visit_gone", language, status=404)
-    except (RateLimited, StorageUnavailable) as exc:
-        return failure_page(request, exc, language)
-    return go_on(request, outcome, settings)
+        if not isinstance(outcome, TryAgain):
+            return outcome
+        target = await links.target(outcome.page.site_app_id, link=outcome.page.link)
+        return number_page(request, outcome, request_id, language_of(request), target=target)
+
+    return await answered(request, settings, compare())
 
 
 @router.get(
@@ -314,19 +274,7 @@ async def end_session(
     operation_id="end_session_by_form",
     responses=_LOG_OUT_RESPONSES,
     failures=[PayloadTooLarge],
-    openapi_extra={
-        "requestBody": {
-            "content": {
-                "application/x-www-form-urlencoded": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {name: {"type": "string"} for name in _LOG_OUT_PARAMETERS},
-                    },
-                    "example": {"client_id": "shop"},
-                }
-            }
-        }
-    },
+    openapi_extra=form_parameters(*_LOG_OUT_PARAMETERS, client_id="shop"),
 )
 async def end_session_by_form(
     request: Request,
@@ -388,7 +336,7 @@ async def _end_login_of(
         return
     user_id: UUID | None = await current_user(database, hint.user_id)
     if user_id is not None:
-        await end_login(database, settings, cookies, user_id, now=clock())
+        await end_login(database, settings, cookies, of=user_id, now=clock())
 
 
 async def _without_hint(
@@ -411,7 +359,7 @@ async def _without_hint(
     if request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
         return log_out_page(request, person, client, parameters, field, language)
     async with turns.of_session(person.login_id, person.id, ends_sessions=True):
-        await end_login(database, settings, cookies, person.id, now=clock())
+        await end_login(database, settings, cookies, of=person.id, now=clock())
     if client is not None and "post_logout_redirect_uri" in parameters:
         return _logged_out(request, client, parameters, language)
     return message_page(request, "logged_out_of_all", language)

@@ -23,33 +23,26 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import end_sessions_of_browser_login
 from wxauth.server.users.merging_rows import remaining_user
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import Asking, BrowserCookies, SiteRequest, WayBack, sent_back
-from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
-from wxauth.server.websites.models import SiteLoginFields, Stage
-from wxauth.server.websites.rows import (
-    Adding,
-    LockedLogin,
-    Proof,
-    SiteLogin,
-    StoredLogin,
-    delete_browser_login,
-    lock_browser_person,
-    login_on_page,
-    store_proof,
+from wxauth.server.websites.authorize import (
+    BrowserCookies,
+    Mistake,
+    SentBack,
+    SiteRequest,
+    Unanswerable,
+    WayBack,
+    new_login,
+    sent_back,
 )
+from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
+from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
+from wxauth.server.websites.rows import Adding, LockedLogin, SiteLogin, login_on_page
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, SCENE, hash_of, login_of, new_secret, page_hashes
 
 log = get_logger()
 
 
-class AnotherPerson(Exception):
-    """The site has named a person by `id_token_hint`, and another one has logged in."""
-
-    answer: Final = {
-        "error": "login_required",
-        "error_description": "another person than the hint's has logged in",
-    }
-    """What the site is told."""
+ANOTHER_PERSON: Final = "another person than the hint's has logged in"
+"""What a site is told that has named a person by `id_token_hint`."""
 
 
 def approve(
@@ -115,23 +108,22 @@ async def give_code(
 
     Returns the proof of which the value of the browser's login is made, if there is one.
 
-    Raises: AnotherPerson, before anything is stored.
+    Raises: SentBack, before anything is stored, if the site has named another person.
     """
-    assert login.authenticated_at is not None
-    assert login.authenticated_by is not None
     door, proof_id = login.taken_door, None
-    await _check_hint(transaction, login, person)
-    if proves_login(settings, door, cookies, is_shared=login.sso):
-        proof = Proof(
-            id=login.id,
-            client_id=login.client_id,
-            user_id=person.id,
-            app_id=person.app_id,
-            openid=person.openid,
-            authenticated_at=login.authenticated_at,
-            authenticated_by=login.authenticated_by,
+    await _check_hint(transaction, settings, login, person)
+    is_shared = login.sso and settings.sso_ttl > 0 and cookies.keeps_login
+    if is_shared and door in MAKES_BROWSER_LOGIN and cookies.browser is not None:
+        stored = await rows.store_proof(
+            transaction,
+            login,
+            person,
+            login_id=new_id(now),
+            browser_hash=hash_of(cookies.browser),
+            cookie_hash=None if cookies.login is None else hash_of(cookies.login),
+            new_hash=hash_of(login_of(cookies.browser, login.id)),
+            proved_after=proved_after(settings, now),
         )
-        stored = await record_proof(transaction, settings, proof, cookies, now=now)
         if stored is not None:
             login.browser_login_id, proof_id = stored.id, stored.proof_id
     is_first = login.code_hash is None
@@ -144,6 +136,7 @@ async def give_code(
 
 async def add_with_code(
     transaction: Transaction,
+    settings: Settings,
     asked: SiteRequest,
     person: UserInSession,
     code: str,
@@ -156,22 +149,20 @@ async def add_with_code(
     claimed_session_id: UUID | None = None,
     browser_login_id: UUID | None = None,
     now: datetime,
-) -> bool:
-    """Store a login that needs no page, with its code. The user is locked. False if its client has been removed.
+) -> None:
+    """Store a login that needs no page, with its code. The user is locked.
 
-    Raises: AnotherPerson.
+    Raises: SentBack, if the site has named another person; Unanswerable, if its client has been removed.
     """
-    await _check_hint(transaction, asked, person)
-    login = SiteLoginFields(
-        **asked.asked,
-        id=new_id(now),
-        client_id=asked.client.name,
+    await _check_hint(transaction, settings, asked, person)
+    login = new_login(
+        asked,
+        asked.client.name,
+        device,
+        lasts=lasts,
+        kept=OUTCOME_KEPT,
+        now=now,
         door=door,
-        browser_ip=device.ip,
-        browser_user_agent=device.user_agent,
-        created_at=now,
-        expires_at=now + lasts,
-        kept_until=now + lasts + OUTCOME_KEPT,
         claimed_session_id=claimed_session_id,
         browser_login_id=browser_login_id,
         code_hash=hash_of(code),
@@ -180,9 +171,8 @@ async def add_with_code(
     approve(login, person, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
     login.stage = Stage.CODED
     if await rows.add(transaction, login) is not Adding.ADDED:
-        return False
+        raise Unanswerable(Mistake.CLIENT)
     await record_authorized(transaction, person, client_id=login.client_id, door=door, ip=device.ip, now=now)
-    return True
 
 
 async def record_authorized(
@@ -200,14 +190,13 @@ async def record_authorized(
     )
 
 
-async def _check_hint(transaction: Transaction, asked: SiteLogin | SiteRequest, person: UserInSession) -> None:
-    """Check that nobody else is named by the site's `id_token_hint`. Raises: AnotherPerson."""
+async def _check_hint(
+    transaction: Transaction, settings: Settings, asked: RequestFields, person: UserInSession
+) -> None:
+    """Check that nobody else is named by the site's `id_token_hint`. Raises: SentBack."""
     hinted = asked.hinted_user_id
-    if hinted in (None, person.id):
-        return
-    assert hinted is not None
-    if await remaining_user(transaction, hinted) != person.id:
-        raise AnotherPerson
+    if hinted is not None and hinted != person.id and await remaining_user(transaction, hinted) != person.id:
+        raise SentBack(sent_back(settings, asked, error="login_required", error_description=ANOTHER_PERSON))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,63 +220,25 @@ def proved_after(settings: Settings, now: datetime) -> datetime:
     return now - timedelta(seconds=settings.sso_ttl)
 
 
-def proves_login(settings: Settings, door: Door, cookies: BrowserCookies, *, is_shared: bool) -> bool:
-    """Whether a grant by this door proves a login of the browser. `is_shared`: the site was added with `--sso`."""
-    is_kept = is_shared and settings.sso_ttl > 0 and cookies.keeps_login and cookies.browser is not None
-    return is_kept and door in MAKES_BROWSER_LOGIN
-
-
-async def record_proof(
-    transaction: Transaction, settings: Settings, proof: Proof, cookies: BrowserCookies, *, now: datetime
-) -> StoredLogin | None:
-    """Renew the login of this person in this browser, or make one. The user is locked.
-
-    None if the site has been removed.
-    """
-    assert cookies.browser is not None
-    return await store_proof(
-        transaction,
-        proof,
-        login_id=new_id(now),
-        browser_hash=hash_of(cookies.browser),
-        cookie_hash=None if cookies.login is None else hash_of(cookies.login),
-        new_hash=hash_of(login_of(cookies.browser, proof.id)),
-        proved_after=proved_after(settings, now),
-    )
-
-
-async def end_login_of_another(
-    database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
-) -> None:
-    """End the login of this browser if it is another user's: this user has just proved to use the browser."""
-    await _end(database, settings, cookies, now=now, other_than=user_id)
-
-
 async def end_login(
-    database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
-) -> None:
-    """End the login of this browser and its sites' sessions, if it is this user's."""
-    await _end(database, settings, cookies, now=now, of=user_id)
-
-
-async def _end(
     database: Database,
     settings: Settings,
     cookies: BrowserCookies,
     *,
-    now: datetime,
     of: UUID | None = None,
     other_than: UUID | None = None,
+    now: datetime,
 ) -> None:
+    """End the login of this browser and its sites' sessions, if it is `of` this user, or of any `other_than` this."""
     if cookies.login is None or settings.sso_ttl == 0:
         return
     async with database.begin() as transaction:
-        person = await lock_browser_person(
+        person = await rows.lock_browser_person(
             transaction, hash_of(cookies.login), client_id="", proved_after=proved_after(settings, now)
         )
         if person is None or person.id == other_than or of not in (None, person.id):
             return
-        await delete_browser_login(transaction, person.login_id)
+        await rows.delete_browser_login(transaction, person.login_id)
         await end_sessions_of_browser_login(
             transaction, person.login_id, user_id=person.id, by=Actor(str(person.id)), now=now
         )
@@ -321,24 +272,19 @@ async def go_on_after_decision(
 ) -> Onward:
     """Take the browser back to the site after the person's decision, with a code or an error.
 
-    Raises: NotFound, before a decision and once the scan is over; RateLimited.
+    Raises: NotFound, before a decision and once the scan is over; SentBack, RateLimited.
     """
     page, now = await _page(database, page_id, cookies.browser), clock()
     match _state(page, now=now):
         case PageState.DENIED:
             return refused(settings, page, "the person has refused")
         case PageState.APPROVED:
-            code, proof_id = new_secret(), None
+            code = new_secret()
             async with turn_of(turns, page), database.begin() as transaction:
                 login, person = await lock_with_person(transaction, page, now=now)
                 if login is None or person is None or not is_good(login, login.granted_until, now=now):
                     return refused(settings, page, "the person may not log in any more")
-                try:
-                    proof_id = await give_code(
-                        transaction, settings, login, person, code, cookies, ip=device.ip, now=now
-                    )
-                except AnotherPerson as exc:
-                    return Onward(sent_back(settings, page, **exc.answer))
+                proof_id = await give_code(transaction, settings, login, person, code, cookies, ip=device.ip, now=now)
             return await gone_on(settings, database, login, person, code, cookies, proof_id, now=now)
     raise NotFound("there is no decision to go on with")
 
@@ -359,7 +305,7 @@ async def gone_on(
     `proof_id` is the proof of which the value of its login is made, if there is one.
     """
     if login.sso:
-        await end_login_of_another(database, settings, cookies, person.id, now=now)
+        await end_login(database, settings, cookies, other_than=person.id, now=now)
     return onward_to(sent_back(settings, login, code=code), cookies, proof_id)
 
 
@@ -379,7 +325,7 @@ async def open_page(database: Database, clock: Clock, page_id: str, cookie: str 
     return page
 
 
-def refused(settings: Settings, asking: Asking, description: str) -> Onward:
+def refused(settings: Settings, asking: RequestFields, description: str) -> Onward:
     """Take the browser back to the site, which is told why nobody has logged in."""
     error = {"error": "access_denied", "error_description": description}
     return Onward(sent_back(settings, asking, **error))

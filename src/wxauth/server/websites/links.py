@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from wxauth.errors import NotFound, WeChatError, WeChatMisconfigured, WxAuthError
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.clock import Clock, new_id
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer, link_number_context, url_link_context
@@ -23,10 +23,9 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import BrowserCookies, PressesUsedUp, ScanLimits, sent_back
+from wxauth.server.websites.authorize import BrowserCookies, PressesUsedUp, ScanLimits, new_login
 from wxauth.server.websites.doors import DOORS, SCAN_LASTS, URL_LINK_LASTS, URL_LINK_RENEWED_AFTER, Door, DoorOutcome
 from wxauth.server.websites.granting import (
-    AnotherPerson,
     Onward,
     give_code,
     gone_on,
@@ -192,7 +191,7 @@ class Links:
 
         The page is locked while a number is compared, so that of many at once three are.
 
-        Raises: NotFound, RateLimited.
+        Raises: NotFound, SentBack, RateLimited.
         """
         seen, now, number = await self._open(page_id, cookies), self.clock(), "".join(typed.split())
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
@@ -211,12 +210,7 @@ class Links:
             if person is None or not is_good(link, link.granted_until, now=now):
                 return refused(self.settings, page, "the person may not log in any more")
             code = new_secret()
-            try:
-                proof_id = await give_code(
-                    transaction, self.settings, link, person, code, cookies, ip=device.ip, now=now
-                )
-            except AnotherPerson as exc:
-                return Onward(sent_back(self.settings, page, **exc.answer))
+            proof_id = await give_code(transaction, self.settings, link, person, code, cookies, ip=device.ip, now=now)
         return await gone_on(self.settings, self.database, link, person, code, cookies, proof_id, now=now)
 
     def _used_up(self, page: SiteLogin) -> Onward:
@@ -307,17 +301,13 @@ async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
 
 def _link(page: SiteLogin, scene: str, *, now: datetime) -> SiteLoginFields:
     """A new link of a page."""
-    expires_at = min(now + SCAN_LASTS, page.expires_at)
-    return SiteLoginFields(
-        **page.asked,
-        id=new_id(now),
-        client_id=page.client_id,
+    return new_login(
+        page,
+        page.client_id,
+        Device(page.browser_ip, page.browser_user_agent),
+        lasts=min(SCAN_LASTS, page.expires_at - now),
+        now=now,
         door=Door.LINK,
-        browser_ip=page.browser_ip,
-        browser_user_agent=page.browser_user_agent,
-        created_at=now,
-        expires_at=expires_at,
-        kept_until=expires_at,
         browser_hash=page.browser_hash,
         link_presses=page.link_presses,
         pressed_on=page.id,

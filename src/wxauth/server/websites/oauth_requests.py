@@ -198,6 +198,18 @@ def _longest(name: str) -> int:
     return MAX_TOKEN_LENGTH if name in ("id_token_hint", "access_token", "state") else MAX_PARAMETER_LENGTH
 
 
+def text_parameters(*names: str) -> dict[str, Any]:
+    """`openapi_extra` for parameters that the endpoint parses itself, because FastAPI would answer 422 for mistakes."""
+    return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
+
+
+def form_parameters(*names: str, **example: str) -> dict[str, Any]:
+    """As `text_parameters`, for those in a form."""
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys((*example, *names))}}
+    content = {_FORM: {"schema": schema, "example": example}}
+    return {"requestBody": {"content": content}}
+
+
 def is_form(request: Request) -> bool:
     """Whether the request is a POST with a form."""
     return request.method == "POST" and _media_type(request) == _FORM

@@ -44,6 +44,7 @@ from wxauth.server.websites.oauth_requests import (
     answering_clients,
     client_of,
     form_of,
+    form_parameters,
     invalid_oauth_request,
     is_form,
 )
@@ -241,10 +242,8 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
 
 def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
     """`openapi_extra` of an operation that takes a client's form."""
-    names = ("client_id", "client_secret", *example, *others)
-    schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys(names)}}
-    content = {"application/x-www-form-urlencoded": {"schema": schema, "example": example}}
-    return {"security": [{"service_client": []}, {}], "requestBody": {"required": True, "content": content}}
+    body = form_parameters("client_id", "client_secret", *others, **example)["requestBody"]
+    return {"security": [{"service_client": []}, {}], "requestBody": {"required": True, **body}}
 
 
 @router.post(

@@ -1,5 +1,6 @@
 """Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
@@ -9,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
+from wxauth.problems import Language
 from wxauth.server.apps.registry import AppsDep
 from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
@@ -23,6 +25,7 @@ from wxauth.server.websites.authorize import (
     Mistake,
     SentBack,
     Unanswerable,
+    WayBack,
     check_request,
     cookie_for,
 )
@@ -31,7 +34,13 @@ from wxauth.server.websites.doors import Door
 from wxauth.server.websites.granting import Onward, cancel, go_on_after_decision, scan_state
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.links import Links
-from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, parse_parameters
+from wxauth.server.websites.oauth_requests import (
+    LONGEST_REDIRECT,
+    OAuthError,
+    form_parameters,
+    parse_parameters,
+    text_parameters,
+)
 from wxauth.server.websites.oauth_routes import SiteRequestsDep
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
@@ -70,6 +79,15 @@ TRY_LATER: Final[dict[int | str, dict[str, Any]]] = {
     for status in (RateLimited.status, StorageUnavailable.status)
 }
 REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "To WeChat, or back to the site"}}
+FAILURES: Final = (NotFound, OAuthError, Unanswerable, SentBack, RateLimited, StorageUnavailable)
+"""What a browser gets a page for, or is sent back with."""
+Answer = Onward | WayBack | str | Response
+"""Where a browser goes on, or what it is shown."""
+
+_BROWSER: Final = "wxauth-browser"
+"""The cookie that identifies a browser."""
+_LOGIN: Final = "wxauth-login"
+"""The cookie of a browser's login."""
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
@@ -80,49 +98,70 @@ _PARAMETERS: Final = (
 router = Router("websites")
 
 
-def text_parameters(*names: str) -> dict[str, Any]:
-    """`openapi_extra` for parameters that the endpoint parses itself, because FastAPI would answer 422 for mistakes."""
-    return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
+def host_cookie(settings: Settings, name: str) -> str:
+    """The full name of a cookie.
+
+    With this prefix, browsers accept it only from this host and over https, and no neighbour under the same domain can
+    set it (RFC 6265bis, 4.1.3.2).
+    """
+    return f"__Host-{name}" if is_https(settings) else name
 
 
-def cookie_name(settings: Settings) -> str:
-    """The name of the cookie that identifies a browser."""
-    return _cookie_name(settings, "wxauth-browser")
-
-
-def login_cookie_name(settings: Settings) -> str:
-    """The name of the cookie of a browser's login."""
-    return _cookie_name(settings, "wxauth-login")
-
-
-def set_cookie(response: Response, settings: Settings, name: str, value: str) -> None:
-    """Set a cookie that the browser keeps until it is closed."""
-    response.set_cookie(name, value, path="/", secure=_is_secure(settings), httponly=True, samesite="lax")
-
-
-def _cookie_name(settings: Settings, name: str) -> str:
-    # With this prefix, browsers accept the cookie only from this host and over https (RFC 6265bis, 4.1.3.2).
-    return f"__Host-{name}" if _is_secure(settings) else name
-
-
-def _is_secure(settings: Settings) -> bool:
+def is_https(settings: Settings) -> bool:
+    """Whether browsers reach this service by https."""
     return settings.issuer.startswith("https:")
+
+
+def _set_cookie(response: Response, settings: Settings, name: str, value: str) -> None:
+    """Set a cookie that the browser keeps until it is closed."""
+    full_name = host_cookie(settings, name)
+    response.set_cookie(full_name, value, path="/", secure=is_https(settings), httponly=True, samesite="lax")
 
 
 def browser_cookies(request: Request, settings: Settings) -> BrowserCookies:
     """The cookies that a browser sends. A web-view has no login. Raises: InvalidRequest."""
-    browser = cookie_in(request, cookie_name(settings))
+    browser = cookie_in(request, host_cookie(settings, _BROWSER))
     if is_in_web_view(request):
         return BrowserCookies(browser, None, keeps_login=False)
-    return BrowserCookies(browser, cookie_in(request, login_cookie_name(settings)))
+    return BrowserCookies(browser, cookie_in(request, host_cookie(settings, _LOGIN)))
 
 
-def go_on(request: Request, onward: Onward, settings: Settings) -> Response:
+async def answered(
+    request: Request, settings: Settings, work: Awaitable[Answer], *, gone: str = "visit_gone"
+) -> Response:
+    """The answer to a browser: to where it goes on, or a page. `gone` is the one for what there is no more."""
+    language = language_of(request)
+    try:
+        answer = await work
+    except FAILURES as exc:
+        return page_of_failure(request, exc, language, gone=gone)
+    if isinstance(answer, Response):
+        return answer
+    return send_on(request, answer if isinstance(answer, Onward) else Onward(answer), settings)
+
+
+def send_on(request: Request, onward: Onward, settings: Settings) -> Response:
     """Send the browser on. If it has a new login, it keeps the value until it is closed."""
     response = send_to(request, onward.to, language_of(request))
     if onward.login is not None:
-        set_cookie(response, settings, login_cookie_name(settings), onward.login)
+        _set_cookie(response, settings, _LOGIN, onward.login)
     return response
+
+
+def page_of_failure(request: Request, failure: Exception, language: Language, *, gone: str = "visit_gone") -> Response:
+    """The answer to a browser for one of `FAILURES`."""
+    match failure:
+        case NotFound():
+            return message_page(request, gone, language, status=404)
+        case RateLimited() | StorageUnavailable():
+            return failure_page(request, failure, language)
+        case SentBack():
+            return send_to(request, failure.way_back, language)
+        case Unanswerable():
+            return unanswerable_page(request, failure, language)
+        case OAuthError(error="invalid_client"):
+            return message_page(request, "mistake", language, detail=Mistake.CLIENT, status=400)
+    return message_page(request, "mistake", language, detail=Mistake.REQUEST, status=400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +178,12 @@ class LoginPages:
 
     async def show(self, request: Request, text: str, *, device: Device) -> Response:
         """The answer to a request with these parameters, still encoded."""
-        language = language_of(request)
-        name = cookie_name(self.settings)
-        given = cookie_in(request, name)
-        cookie = cookie_for(given)
+        language, cookies = language_of(request), browser_cookies(request, self.settings)
+        cookie = cookie_for(cookies.browser)
         try:
             parameters = parse_parameters(text)
             language = language_of(request, ui_locales=parameters.get("ui_locales"))
             asked = await check_request(self.settings, self.database, self.hints, parameters)
-            cookies = browser_cookies(request, self.settings)
             if asked.is_silent:
                 return send_to(request, await self.continuing.answer_silently(asked, cookies, device=device), language)
             if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
@@ -173,17 +209,10 @@ class LoginPages:
                 )
                 app = self.apps.shown(app_id)
                 page = code_page(request, asked, started, parameters, language, app=app, link_target=target)
-        except OAuthError as exc:
-            mistake = Mistake.CLIENT if exc.error == "invalid_client" else Mistake.REQUEST
-            return message_page(request, "mistake", language, detail=mistake, status=400)
-        except Unanswerable as exc:
-            return unanswerable_page(request, exc, language)
-        except SentBack as exc:
-            return send_to(request, exc.way_back, language)
-        except (RateLimited, StorageUnavailable) as exc:
-            return failure_page(request, exc, language)
-        if cookie != given:
-            set_cookie(page, self.settings, name, cookie)
+        except FAILURES as exc:
+            return page_of_failure(request, exc, language)
+        if cookie != cookies.browser:
+            _set_cookie(page, self.settings, _BROWSER, cookie)
         return page
 
 
@@ -217,16 +246,7 @@ async def show_code(request: Request, pages: LoginPagesDep, device: DeviceDep) -
     operation_id="authorize_by_form",
     responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
     failures=[PayloadTooLarge],
-    openapi_extra={
-        "requestBody": {
-            "content": {
-                "application/x-www-form-urlencoded": {
-                    "schema": {"type": "object", "properties": {"client_id": {"type": "string"}}},
-                    "example": {"client_id": "shop"},
-                }
-            }
-        }
-    },
+    openapi_extra=form_parameters(client_id="shop"),
 )
 async def show_code_by_form(request: Request, pages: LoginPagesDep, device: DeviceDep) -> Response:
     """As GET, with the parameters in a form."""
@@ -242,7 +262,7 @@ async def show_code_by_form(request: Request, pages: LoginPagesDep, device: Devi
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
 async def read_state(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
-    cookie = cookie_in(request, cookie_name(settings))
+    cookie = browser_cookies(request, settings).browser
     state = await scan_state(database, clock, request.path_params["request_id"], cookie)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
@@ -253,26 +273,15 @@ async def redirect_after_decision(
 ) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
     request_id, cookies = request.path_params["request_id"], browser_cookies(request, settings)
-    try:
-        onward = await go_on_after_decision(settings, database, clock, turns, request_id, cookies, device=device)
-        return go_on(request, onward, settings)
-    except NotFound:
-        return message_page(request, "gone", language_of(request), status=404)
-    except (RateLimited, StorageUnavailable) as exc:
-        return failure_page(request, exc, language_of(request))
+    going_on = go_on_after_decision(settings, database, clock, turns, request_id, cookies, device=device)
+    return await answered(request, settings, going_on, gone="gone")
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/cancel")
 async def go_back_to_site(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
     """Send the page's own browser back to the site, which is told that nobody has logged in."""
-    request_id, cookie = request.path_params["request_id"], cookie_in(request, cookie_name(settings))
-    try:
-        onward = await cancel(settings, database, clock, request_id, cookie)
-        return go_on(request, onward, settings)
-    except NotFound:
-        return message_page(request, "visit_gone", language_of(request), status=404)
-    except StorageUnavailable as exc:
-        return failure_page(request, exc, language_of(request))
+    request_id, cookie = request.path_params["request_id"], browser_cookies(request, settings).browser
+    return await answered(request, settings, cancel(settings, database, clock, request_id, cookie))
 
 
 @router.hidden(FORM_POST_PATH)

@@ -346,19 +346,6 @@ class StoredLogin:
     proof_id: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """A login to a site by which a person has proved who uses a browser."""
-
-    id: UUID
-    client_id: str
-    user_id: UUID
-    app_id: str
-    openid: str
-    authenticated_at: datetime
-    authenticated_by: str
-
-
 _WHOSE_BROWSER: Final = """
   FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
   JOIN users ON users.id = i.user_id"""
@@ -434,7 +421,8 @@ async def store_code_times(
 
 async def store_proof(
     transaction: Transaction,
-    proof: Proof,
+    proof: LockedLogin,
+    person: UserInSession,
     *,
     login_id: UUID,
     browser_hash: bytes,
@@ -442,7 +430,7 @@ async def store_proof(
     new_hash: bytes,
     proved_after: datetime,
 ) -> StoredLogin | None:
-    """Renew the login of the proof's user in this browser, or make one with the id `login_id`.
+    """Renew the login of this person, who is locked, in this browser, or make one with the id `login_id`.
 
     `cookie_hash` is that of the value which the browser has sent. None if the site has been removed.
     """
@@ -450,13 +438,13 @@ async def store_proof(
         "browser_hash": browser_hash,
         "new_hash": new_hash,
         "proof_id": proof.id,
-        "app_id": proof.app_id,
-        "openid": proof.openid,
+        "app_id": person.app_id,
+        "openid": person.openid,
         "authenticated_at": proof.authenticated_at,
         "authenticated_by": proof.authenticated_by,
     }
     stored = await transaction.row(
-        _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=proof.user_id
+        _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=person.id
     ) or await transaction.row(_ADD_BROWSER_LOGIN, **values, id=login_id)
     if stored is None or await transaction.value(_ADD_SITE, id=stored.id, client_id=proof.client_id) is None:
         return None

@@ -33,7 +33,7 @@ from wxauth.errors import (
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.models import Client
 from wxauth.server.core.background import Background
-from wxauth.server.core.clock import Clock, new_id
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
@@ -45,24 +45,25 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
-    Asking,
     BrowserCookies,
     PressesUsedUp,
     ScanLimits,
+    SentBack,
     WayBack,
+    new_login,
     sent_back,
 )
 from wxauth.server.websites.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
 from wxauth.server.websites.granting import (
-    AnotherPerson,
+    ANOTHER_PERSON,
     Onward,
     approve,
-    end_login_of_another,
+    end_login,
     give_code,
     onward_to,
     open_page,
 )
-from wxauth.server.websites.models import SiteLoginFields, Stage
+from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
 from wxauth.server.websites.rows import SiteLogin
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, code_of, hash_of, page_id_of
 
@@ -107,7 +108,7 @@ _OUTCOMES: Final = {
 }
 _DESCRIPTIONS: Final = {
     VisitOutcome.ACCESS_DENIED: "the person has refused, or may not log in",
-    VisitOutcome.LOGIN_REQUIRED: AnotherPerson.answer["error_description"],
+    VisitOutcome.LOGIN_REQUIRED: ANOTHER_PERSON,
     VisitOutcome.TEMPORARILY_UNAVAILABLE: "WeChat or the service gave no answer in time",
     VisitOutcome.SERVER_ERROR: "WeChat does not answer this app: the log of the service has the cause",
 }
@@ -236,7 +237,7 @@ class Visits:
             if not await self._enter(visit, callback, door, device=device):
                 raise VisitRefused("the person may not log in any more, or the site has been removed")
             return VisitOutcome.LOGGED_IN
-        except AnotherPerson:
+        except SentBack:
             outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
             outcome = _outcome_of(exc, door, client_id=visit.client_id, app_id=visit.app_id)
@@ -290,7 +291,7 @@ class Visits:
             cookies = callback.cookies
             await give_code(transaction, self.settings, pending, person, code, cookies, ip=device.ip, now=now)
         if pending.sso:
-            await end_login_of_another(self.database, self.settings, callback.cookies, person.id, now=now)
+            await end_login(self.database, self.settings, callback.cookies, other_than=person.id, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
         return True
@@ -319,15 +320,14 @@ def _is_untaken(visit: SiteLogin, *, now: datetime) -> bool:
 
 def _visit(page: SiteLogin, door: Door, app_id: str, state: str, *, now: datetime) -> SiteLoginFields:
     """A new visit of a page's browser to WeChat's page."""
-    return SiteLoginFields(
-        **page.asked,
-        id=new_id(now),
-        client_id=page.client_id,
+    return new_login(
+        page,
+        page.client_id,
+        Device(None, None),
+        lasts=VISIT_LASTS,
+        now=now,
         door=door,
         app_id=app_id,
-        created_at=now,
-        expires_at=now + VISIT_LASTS,
-        kept_until=now + VISIT_LASTS,
         browser_hash=page.browser_hash,
         pressed_on=page.id,
         state_hash=hash_of(state),
@@ -391,6 +391,6 @@ def _page(settings: Settings, visit: SiteLogin, callback: WeChatCallback, name: 
     return f"{settings.issuer}{AUTHORIZE_PATH}/{page_id_of(callback.cookie, visit.pressed_on)}/wechat/{name}"
 
 
-def _with_error(settings: Settings, asking: Asking, outcome: VisitOutcome) -> WayBack:
+def _with_error(settings: Settings, asking: RequestFields, outcome: VisitOutcome) -> WayBack:
     error = {"error": str(outcome), "error_description": _DESCRIPTIONS[outcome]}
     return sent_back(settings, asking, **error)
