@@ -1,11 +1,13 @@
 """The transport to WeChat over real sockets: the forms of an answer, and the name of each failure."""
 
 import asyncio
+import gc
 import gzip
 import json
 import os
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 
 import httpx
@@ -109,6 +111,19 @@ async def test_any_other_answer_closes_its_connection(behaviour: Behaviour, stat
             assert (response.status_code, response.content) == (status, body)
             await asyncio.sleep(0.01)  # for what comes later
         assert (upstream.connections, len(upstream.requests)) == (3, 3)
+
+
+async def test_an_answer_that_was_read_does_not_wait_for_the_garbage_collector() -> None:
+    async with Upstream(OK) as upstream, transport() as way, WeChatHttp(way) as http:
+        response = await http.send(httpx.Request("GET", upstream.url), stream=True)
+        gone = weakref.ref(response)
+        gc.disable()
+        try:
+            assert await body_of(response) == BODY
+            del response
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 @on_both_loops

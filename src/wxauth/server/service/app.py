@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
@@ -312,13 +313,9 @@ def _head_routes(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
     # FastAPI answers HEAD only if it is declared. The HTTP protocol omits the body.
     for route in routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
-            yield type(route)(
-                route.path,
-                route.endpoint,
-                methods=["HEAD"],
-                dependencies=route.dependencies,
-                include_in_schema=False,
-            )
+            head = copy(route)
+            head.methods, head.include_in_schema = {"HEAD"}, False
+            yield head
 
 
 def _routes() -> Iterator[BaseRoute]:

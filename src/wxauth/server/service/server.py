@@ -135,7 +135,8 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     """
     if not hasattr(os, "fork"):
         raise InvalidSettings(["WXAUTH_WORKERS: must be 1 on this system, which cannot fork"])
-    import_module("uvicorn.loops.uvloop")  # here, so that the workers share its 2 MB
+    for module in ("uvicorn.loops.uvloop", "uvicorn.lifespan.on", "fastapi.telemetry._runtime"):
+        import_module(module)  # here, so that the workers share their 3 MB
 
     def reload_work() -> Work:
         nonlocal settings

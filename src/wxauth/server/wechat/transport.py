@@ -72,12 +72,20 @@ class WeChatHttp(httpx.AsyncClient):
 
 
 _NO_COOKIES: Final = _NoCookies()
+_READ: Final = httpx.ByteStream(b"")
 
 
 async def body_of(response: httpx.Response) -> bytes:
-    """The body of an answer, without decoding if it comes from our transport. Raises: httpx.TransportError."""
+    """The body of an answer, without decoding if it comes from our transport. Raises: httpx.TransportError.
+
+    httpx's stream refers to its response. That cycle is broken here: thousands of answers, 10 MB, would wait for the
+    garbage collector.
+    """
     body: bytes | None = response.extensions.get(BODY)
-    return await response.aread() if body is None else body
+    if body is None:
+        return await response.aread()
+    response.stream = _READ
+    return body
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
