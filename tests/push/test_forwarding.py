@@ -407,23 +407,12 @@ async def test_two_that_hand_on_to_each_other_make_no_circle(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, handler: Handler
 ) -> None:
     openid = (await login(app=SEALED))["user"]["openid"]
+    client.headers["Wxauth-Forwarded"] = "1"
     for content in (PAID, message(openid, LEFT, app=SEALED)):
-        sent = signed(content, SEALED, "aes")
-        answer = await client.post(
-            f"/v1/wechat/push/{SEALED['app_id']}",
-            params=dict(sent.query),
-            content=sent.body,
-            headers={"Wxauth-Forwarded": "1"},
-        )
-        problem_of(answer, "push_not_forwarded", 503)
+        problem_of(await push(client, content, SEALED), "push_not_forwarded", 503)
     assert not handler.got
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
-    sent = signed(PAID, OTHER)
-    headers = {"Wxauth-Forwarded": "1"}
-    taken = await client.post(
-        f"/v1/wechat/push/{OTHER['app_id']}", params=dict(sent.query), content=sent.body, headers=headers
-    )
-    assert_taken(taken)  # the last one in a row hands nothing on
+    assert_taken(await push(client, PAID, OTHER))  # the last one in a row hands nothing on
 
 
 async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(
@@ -479,29 +468,6 @@ async def test_the_query_is_checked_before_the_body_is_read(
     problem_of(answer, "invalid_signature", 403)
     assert not handler.got
     assert await counts(client) == {count("other", "refused", app=app)}
-
-
-async def test_a_query_from_a_receivers_log_makes_no_withdrawal(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, handler: Handler
-) -> None:
-    openid = (await login())["user"]["openid"]
-    caught = signed(PAID)
-    assert (await post(client, caught)).content == DELIVERED
-    forged = SignedPush(caught.query, signed(message(openid, LEFT)).body, caught.content_type)
-    problem_of(await post(client, forged), "invalid_signature", 403)
-    assert (len(handler.got), await rows.fetchval("SELECT count(*) FROM users")) == (1, 1)
-    assert await counts(client) == {count("payment", "forwarded"), count("withdrawal", "refused")}
-
-
-async def test_the_signature_of_what_nobody_could_read_makes_no_withdrawal(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
-    openid = (await login())["user"]["openid"]
-    caught = SignedPush(signed({}).query, b"\xff", "text/plain")
-    assert (await post(client, caught)).content == DELIVERED
-    forged = SignedPush(caught.query, signed(message(openid, LEFT)).body, caught.content_type)
-    problem_of(await post(client, forged), "invalid_signature", 403)
-    assert await rows.fetchval("SELECT count(*) FROM users") == 1
 
 
 async def test_a_sealed_messages_query_is_worth_nothing_beside_another_body(

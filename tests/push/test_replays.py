@@ -13,7 +13,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.push.messages import LEFT, NOW, PLAIN, SEALED, Way, assert_taken, every_way, message, post, signed
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
+from tests.world import LogIn, LogLines, MakeClient, MakeServices
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
@@ -113,18 +113,6 @@ async def test_the_query_string_of_a_message_is_no_handshake(attacked: Attacked)
     caught = signed(TEXT)
     assert_taken(await post(attacked.client, caught))
     refused(await attacked.verify_url(caught))
-
-
-async def test_a_message_accepted_by_one_replica_is_known_to_all_replicas(
-    attacked: Attacked, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    openid = await attacked.log_in()
-    caught = signed(TEXT)
-    assert_taken(await post(attacked.client, caught))
-    other = make_client(await make_services(apps=[PLAIN]))
-    refused(await post(other, forged(caught, openid)))
-    assert_taken(await post(other, caught))
-    assert await attacked.users() == 1
 
 
 async def test_two_simultaneous_messages_with_one_signature_are_processed_once(
@@ -265,16 +253,3 @@ async def test_signatures_and_messages_are_swept_in_time(
 async def test_a_signature_is_known_for_as_long_as_a_message_may_wait_for_the_database(services: Services) -> None:
     waits = timedelta(seconds=services[Withdrawals].kept_in_memory + 2 * FIVE_MINUTES)
     assert waits <= SIGNATURES_KEPT
-
-
-async def test_the_sweep_skips_locked_rows(
-    attacked: Attacked, services: Services, rows: asyncpg.Connection, clock: Clock
-) -> None:
-    assert_taken(await post(attacked.client, signed(TEXT)))
-    clock.now += SIGNATURES_KEPT + A_SECOND
-    async with rows.transaction():
-        await rows.execute("SELECT FROM push_messages FOR UPDATE")
-        await sweep(services)
-        assert await rows.fetchval("SELECT count(*) FROM push_messages") == 1
-    await sweep(services)
-    await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM push_messages"))

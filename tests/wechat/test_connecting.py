@@ -22,7 +22,6 @@ from wxauth.server.wechat.transport import HttpTransport
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
-NOWHERE = "http://255.255.255.255"
 """An address without a route."""
 
 Address = tuple[Any, ...]
@@ -82,12 +81,6 @@ async def test_a_refused_connect_is_no_connection(nobody: str) -> None:
     async with transport() as way:
         failure = await ask_and_fail(way, nobody, httpx.ConnectError)
         assert str(failure) == "ConnectionRefusedError"
-
-
-@on_both_loops
-async def test_a_host_that_cannot_be_reached_is_no_connection() -> None:
-    async with transport() as way:
-        await ask_and_fail(way, NOWHERE, httpx.ConnectError)
 
 
 @pytest.mark.parametrize("name", ["nobody", f"{'a' * 64}.invalid", "a..b"])
@@ -156,18 +149,6 @@ async def test_of_two_addresses_that_answer_one_is_used_and_the_other_is_left() 
         await ask(way, "http://wechat")
         await ask(way, "http://wechat")
         assert (upstream.connections, len(upstream.requests)) == (1, 2)
-
-
-@on_both_loops
-async def test_if_no_address_answers_there_is_no_connection(nobody: str) -> None:
-    port = httpx.URL(nobody).port
-    assert port is not None
-    async with transport() as way:
-        Names(wechat=[ipv4(port), ipv6(port)])
-        failure = await ask_and_fail(way, "http://wechat", httpx.ConnectError)
-        assert str(failure) == "ConnectionRefusedError"
-        Names(wechat=[])
-        await ask_and_fail(way, "http://wechat", httpx.ConnectError)
 
 
 @on_both_loops
@@ -256,17 +237,6 @@ async def test_a_handshake_without_an_end_leaves_the_caller_time() -> None:
     async with Upstream(OK, on_connect=hang) as upstream, transport(connect_timeout=0.1) as way:
         await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", httpx.ConnectTimeout)
         await until(lambda: upstream.open_connections == 0)
-
-
-@on_both_loops
-async def test_certificates_trusted_by_the_machine_are_trusted(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    async with Upstream(OK, tls=authority.server("127.0.0.1")) as upstream, transport() as way:
-        for _ in range(2):
-            assert (await ask(way, upstream.url)).content == BODY
-        assert upstream.connections == 1
 
 
 # By a proxy.

@@ -40,11 +40,6 @@ UNKNOWN = [40001, 40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_99
 BUSY = {"errcode": -1, "errmsg": "system error"}
 
 
-async def test_an_unknown_code_is_invalid(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/login", json={"code": "nobody-has-this-code"})
-    assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 40029
-
-
 @pytest.mark.slow
 @swept(
     ("errcode", "code", "status", "retry_after"),
@@ -75,20 +70,6 @@ async def test_an_errcode_is_a_problem_of_its_own(
         assert answer.headers.get("retry-after") == retry_after
         assert answer.headers["content-language"] == language
         assert len(wechat.calls) == calls
-
-
-@pytest.mark.slow
-@swept("errcode", CLASS_C)
-async def test_an_errcode_that_the_operator_must_mend_is_logged_as_an_error(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
-) -> None:
-    before = len(log_lines())
-    wechat.answers_errcode(errcode, "no, rid: 6543-21")
-    await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    (line,) = (line for line in log_lines()[before:] if line["level"] == "error")
-    assert line["event"] == "wechat_misconfigured"
-    assert (line["app_id"], line["errcode"], line["errmsg"]) == (APP["app_id"], errcode, "no, rid: 6543-21")
-    assert CLASS_C[errcode] in line["what_to_change"]
 
 
 @pytest.mark.slow
@@ -183,24 +164,6 @@ async def test_a_busy_wechat_that_recovers_logs_in(
     wechat.answers(*[httpx.Response(200, json=BUSY)] * busy_answers, httpx.Response(200, json=session))
     assert (await client.post("/v1/login", json={"code": code})).status_code == 200
     assert len(wechat.calls) == busy_answers + 1
-
-
-@pytest.mark.parametrize(("errcode", "code"), [(40163, "code_used"), (40029, "invalid_code")])
-async def test_a_code_that_a_busy_answer_has_spent_means_a_new_login(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, errcode: int, code: str
-) -> None:
-    wechat.answers(httpx.Response(200, json=BUSY), httpx.Response(200, json={"errcode": errcode, "errmsg": "used"}))
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    assert problem_of(answer, code, 400)["wechat_errcode"] == errcode
-
-
-async def test_a_lost_connection_after_a_busy_answer_is_not_tried_again(
-    client: httpx.AsyncClient, wechat: WeChatByRespx
-) -> None:
-    wechat.answers(httpx.Response(200, json=BUSY), httpx.ReadError("lost"))
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    problem_of(answer, "wechat_unavailable", 503)
-    assert len(wechat.calls) == 2
 
 
 async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(

@@ -2,14 +2,14 @@
 
 import asyncio
 import gzip
-import json
 import socket
 from collections.abc import Callable
 
-import httpx
 import pytest
 
+from tests.certificates import Authority
 from tests.fakes import APP, Clock
+from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, raw, reset
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
@@ -18,17 +18,11 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.transport import MAX_CONNECTIONS
 
 SHORT = 1.0
 """Seconds of a deadline that must end the exchange."""
-
-
-async def test_connections_are_kept_alive(service_asking: ServiceAsking) -> None:
-    async with Upstream(OK) as upstream:
-        client = await service_asking(upstream.url)
-        assert [(await log_in(client)).status_code for _ in range(3)] == [200] * 3
-        assert (upstream.connections, upstream.codes) == (1, [CODE] * 3)
 
 
 @pytest.mark.slow
@@ -54,63 +48,34 @@ async def test_an_api_that_hangs_takes_no_connection_from_the_logins(
         await services.aclose()
 
 
-async def test_the_request_is_the_one_that_wechat_documents(service_asking: ServiceAsking) -> None:
-    async with Upstream(OK) as upstream:
-        await log_in(await service_asking(f"{upstream.url}/by/a/proxy"))
-        (target,) = upstream.requests
-        url = httpx.URL(upstream.url + target)
-        assert url.path == "/by/a/proxy/sns/jscode2session"
-        assert dict(url.params) == {
-            "appid": APP["app_id"],
-            "secret": APP["app_secret"],
-            "js_code": CODE,
-            "grant_type": "authorization_code",
-        }
-
-
-MISBEHAVIOURS = [
-    pytest.param(abort, "wechat_unavailable", 503, id="closed-without-an-answer"),
-    pytest.param(reset, "wechat_unavailable", 503, id="reset"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Le"), "wechat_unavailable", 503, id="half-a-head"),
-    pytest.param(answer(IDENTITY, length=500), "wechat_unavailable", 503, id="half-a-body"),
-    pytest.param(answer(b"<html>", status="500 Oh"), "wechat_unavailable", 503, id="500"),
-    pytest.param(answer(IDENTITY, status="500 Oh"), "wechat_unavailable", 503, id="500-with-an-identity"),
-    pytest.param(answer(b"", status="503 Oh"), "wechat_unavailable", 503, id="503"),
-    pytest.param(raw(b"\x16\x03\x01 not HTTP\r\n\r\n"), "wechat_bad_response", 502, id="garbage"),
-    pytest.param(raw(b"220 mail.example ESMTP\r\n"), "wechat_bad_response", 502, id="another-protocol"),
-    pytest.param(answer(b"<html>Welcome to the hotel"), "wechat_bad_response", 502, id="html"),
-    pytest.param(answer(b""), "wechat_bad_response", 502, id="empty"),
-    pytest.param(answer(b'{"openid": "\xff\xfe'), "wechat_bad_response", 502, id="invalid-utf-8"),
-    pytest.param(answer(b"[" * 60_000), "wechat_bad_response", 502, id="deep-nesting"),
-    pytest.param(answer(b'{"a":' * 5_000 + b"1" + b"}" * 5_000), "wechat_bad_response", 502, id="deep-objects"),
-    pytest.param(answer(b"9" * 60_000), "wechat_bad_response", 502, id="a-long-number"),
-    pytest.param(answer(IDENTITY, status="404 Not Found"), "wechat_bad_response", 502, id="404"),
-    pytest.param(
-        answer(IDENTITY, status="302 Found", headers="Location: /elsewhere?js_code=x\r\n"),
-        "wechat_bad_response",
-        502,
-        id="a-redirect",
-    ),
-    pytest.param(
-        answer(gzip.compress(json.dumps(IDENTITY).encode()), headers="Content-Encoding: gzip\r\n"),
-        "wechat_bad_response",
-        502,
-        id="gzip-that-nobody-asked-for",
-    ),
-    pytest.param(
-        answer(gzip.compress(b" " * 10_000_000), headers="Content-Encoding: gzip\r\n"),
-        "wechat_bad_response",
-        502,
-        id="a-gzip-bomb",
-    ),
-    pytest.param(answer(b" " * 65_537), "wechat_bad_response", 502, id="over-64-KiB"),
-    pytest.param(answer(b" " * 50_000_000), "wechat_bad_response", 502, id="50-MB"),
-    pytest.param(endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65_536), "wechat_bad_response", 502, id="no-end"),
+UNAVAILABLE = [
+    pytest.param(abort, id="closed-without-an-answer"),
+    pytest.param(answer(IDENTITY, length=500), id="half-a-body"),
+    pytest.param(answer(b"<html>", status="500 Oh"), id="500"),
+    pytest.param(answer(IDENTITY, status="503 Oh"), id="503-with-an-identity"),
+]
+NONSENSE = [
+    pytest.param(raw(b"\x16\x03\x01 not HTTP\r\n\r\n"), id="garbage"),
+    pytest.param(answer(b"<html>Welcome to the hotel"), id="html"),
+    pytest.param(answer(b""), id="empty"),
+    pytest.param(answer(b'{"openid": "\xff\xfe'), id="invalid-utf-8"),
+    pytest.param(answer(b"[" * 60_000), id="deep-nesting"),
+    pytest.param(answer(b"9" * 60_000), id="a-long-number"),
+    pytest.param(answer(IDENTITY, status="404 Not Found"), id="404"),
+    pytest.param(answer(IDENTITY, status="302 Found", headers="Location: /elsewhere?js_code=x\r\n"), id="a-redirect"),
+    pytest.param(answer(gzip.compress(b" " * 10_000_000), headers="Content-Encoding: gzip\r\n"), id="a-gzip-bomb"),
+    pytest.param(answer(b" " * 65_537), id="over-64-KiB"),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("behaviour", "code", "status"), MISBEHAVIOURS)
+@pytest.mark.parametrize(
+    ("behaviour", "code", "status"),
+    [
+        *(pytest.param(*it.values, "wechat_unavailable", 503, id=it.id) for it in UNAVAILABLE),
+        *(pytest.param(*it.values, "wechat_bad_response", 502, id=it.id) for it in NONSENSE),
+    ],
+)
 async def test_a_misbehaving_wechat_gets_the_code_once(
     service_asking: ServiceAsking, behaviour: Behaviour, code: str, status: int
 ) -> None:
@@ -118,43 +83,6 @@ async def test_a_misbehaving_wechat_gets_the_code_once(
         problem = problem_of(await log_in(await service_asking(upstream.url)), code, status)
         assert (upstream.connections, upstream.codes) == (1, [CODE])
         assert str(upstream.port) not in problem["detail"]
-
-
-@pytest.mark.parametrize("behaviour", [abort, reset])
-async def test_a_kept_alive_connection_that_breaks_under_a_request_gets_the_code_once(
-    service_asking: ServiceAsking, behaviour: Behaviour
-) -> None:
-    async with Upstream(OK, behaviour) as upstream:
-        client = await service_asking(upstream.url)
-        assert (await log_in(client)).status_code == 200
-        problem_of(await log_in(client), "wechat_unavailable", 503)
-        assert (upstream.connections, upstream.codes) == (1, [CODE] * 2)
-
-
-@pytest.mark.parametrize("behaviour", [abort, reset])
-async def test_a_connection_that_wechat_has_closed_meanwhile_is_replaced(
-    service_asking: ServiceAsking, behaviour: Behaviour
-) -> None:
-    async def answer_and_leave(writer: asyncio.StreamWriter) -> None:
-        await OK(writer)
-        await behaviour(writer)
-
-    async with Upstream(answer_and_leave, OK) as upstream:
-        client = await service_asking(upstream.url)
-        assert (await log_in(client)).status_code == 200
-        await asyncio.sleep(0.05)  # the end of the connection is on its way
-        assert (await log_in(client)).status_code == 200
-        assert (upstream.connections, upstream.codes) == (2, [CODE] * 2)
-
-
-async def test_a_reset_before_the_request_was_read_is_not_tried_again(service_asking: ServiceAsking) -> None:
-    async def reset_unread(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.05)  # in which the request is sent
-        await reset(writer)
-
-    async with Upstream(OK, on_connect=reset_unread) as upstream:
-        problem_of(await log_in(await service_asking(upstream.url)), "wechat_unavailable", 503)
-        assert (upstream.connections, upstream.codes) == (1, [])
 
 
 @pytest.mark.slow
@@ -220,24 +148,6 @@ async def test_without_a_fallback_host_a_refused_connect_is_tried_once_more(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "on_connect",
-    [
-        pytest.param(raw(b"HTTP/1.1 400 this is no TLS\r\n\r\n"), id="no-TLS"),
-        pytest.param(abort, id="closed"),
-        pytest.param(reset, id="reset"),
-    ],
-)
-async def test_a_tls_handshake_that_fails_is_no_connection(
-    service_asking: ServiceAsking, on_connect: Behaviour
-) -> None:
-    async with Upstream(OK, on_connect=on_connect) as upstream, Upstream(OK) as fallback:
-        client = await service_asking(f"https://127.0.0.1:{upstream.port}", wechat_fallback_url=fallback.url)
-        assert (await log_in(client)).status_code == 200
-        assert (upstream.connections, upstream.codes, fallback.codes) == (1, [], [CODE])
-
-
-@pytest.mark.slow
 async def test_a_tls_handshake_that_hangs_leaves_the_fallback_host_its_time(service_asking: ServiceAsking) -> None:
     async with Upstream(OK, on_connect=hang) as upstream, Upstream(OK) as fallback:
         client = await service_asking(
@@ -251,3 +161,73 @@ async def test_a_lost_connection_is_not_tried_on_the_fallback_host(service_askin
         client = await service_asking(upstream.url, wechat_fallback_url=fallback.url)
         problem_of(await log_in(client), "wechat_unavailable", 503)
         assert (upstream.codes, fallback.codes) == ([CODE], [])
+
+
+# Requests that have not reached WeChat, and the route through a proxy.
+
+
+@pytest.mark.slow
+async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(
+    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, log_lines: LogLines
+) -> None:
+    gate = asyncio.Event()
+
+    async def answer_in_the_end(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await OK(writer)
+
+    async with Upstream(answer_in_the_end) as upstream:
+        services = build_services(make_settings(wechat_base_url=upstream.url, wechat_timeout=2), clock=clock)
+        await services[KeyRing].refresh()
+        client, app = make_client(services), services.settings.apps[0]
+        later = services[WeChat].deadline(extra_time=60)
+        others = [
+            asyncio.create_task(
+                services[WeChat].call("another", app, "/x?js_code=another", read=lambda _: None, deadline=later)
+            )
+            for _ in range(MAX_CONNECTIONS)
+        ]
+        await until(lambda: len(upstream.requests) == MAX_CONNECTIONS)
+        answered = await log_in(client)
+        problem = problem_of(answered, "wechat_unavailable", 503)
+        assert problem["detail"] == "WeChat was not asked: no connection was free in time"
+        assert int(answered.headers["retry-after"]) > 0
+        assert set(upstream.codes) == {"another"}
+        gate.set()
+        await asyncio.gather(*others)
+        assert (await log_in(client)).status_code == 200
+        assert not [line for line in log_lines() if line["event"] == "wechat_not_connected"]
+        await services.aclose()
+
+
+async def test_a_login_goes_by_the_proxy(
+    service_asking: ServiceAsking, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    async with Upstream(OK, tls=authority.server("127.0.0.1")) as upstream, ForwardProxy() as proxy:
+        client = await service_asking(upstream.url, wechat_proxy=proxy.url)
+        assert [(await log_in(client)).status_code for _ in range(2)] == [200, 200]
+        assert (len(proxy.heads), len(upstream.codes)) == (1, 2)
+        assert APP["app_secret"] not in proxy.heads[0]
+
+
+async def test_no_other_proxy_is_used(service_asking: ServiceAsking, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Upstream(OK) as upstream, ForwardProxy() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        assert (await log_in(await service_asking(upstream.url))).status_code == 200
+        assert proxy.heads == []
+
+
+async def test_a_proxy_that_does_not_let_us_through_is_asked_for_the_fallback_host_too(
+    service_asking: ServiceAsking, log_lines: LogLines
+) -> None:
+    async with Upstream(OK) as upstream, ForwardProxy(instead=abort) as proxy:
+        url = f"https://127.0.0.1:{upstream.port}"
+        client = await service_asking(url, wechat_fallback_url="https://localhost:1", wechat_proxy=proxy.url)
+        problem_of(await log_in(client), "wechat_unavailable", 503)
+        assert [head.split()[1] for head in proxy.heads] == [f"127.0.0.1:{upstream.port}", "localhost:1"]
+        assert upstream.connections == 0
+    (line,) = [line for line in log_lines() if line["event"] == "wechat_not_connected"]
+    assert line["reason"] == "no way through the proxy: the connection was closed without an answer"
+    assert (line["host"], line["next_host"]) == (f"127.0.0.1:{upstream.port}", "localhost:1")

@@ -41,7 +41,8 @@ def head(*fields: str, status: str = "HTTP/1.1 200 OK") -> bytes:
     return "\r\n".join([status, *fields, "", ""]).encode()
 
 
-CHUNKED = head("Transfer-Encoding: chunked") + b'5;a=1;b="2"\r\n{"ope\r\n15\r\nnid": "openid-alice"}\r\n0\r\n'
+CHUNKS = "Transfer-Encoding: chunked"
+CHUNKED = head(CHUNKS) + b'5;a=1;b="2"\r\n{"ope\r\n15\r\nnid": "openid-alice"}\r\n0\r\n'
 WHOLE = head(f"Content-Length: {len(BODY)}") + BODY
 KEPT = [
     pytest.param(WHOLE, 200, BODY, id="length"),
@@ -150,7 +151,7 @@ async def test_an_unrequested_content_encoding_is_not_decoded() -> None:
 @on_both_loops
 async def test_a_call_may_allow_a_larger_answer() -> None:
     picture = bytes(range(256)) * 1200
-    chunked = head("Transfer-Encoding: chunked") + b"".join(
+    chunked = head(CHUNKS) + b"".join(
         b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (picture[i : i + 1000] for i in range(0, 307_200, 1000))
     )
     async with Upstream(answer(picture), in_pieces(chunked + b"0\r\n\r\n"), answer(picture)) as upstream:
@@ -210,95 +211,71 @@ async def test_a_request_that_cannot_be_sent_as_it_is_meant_is_not_sent(request_
 
 # Failures after the request was sent, or may have been.
 
-SENT = [
-    pytest.param(abort, httpx.ReadError, id="closed-without-an-answer"),
-    pytest.param(reset, httpx.ReadError, id="reset-without-an-answer"),
-    pytest.param(in_pieces(b"HTTP/1.1 2", then=reset), httpx.ReadError, id="reset-within-the-head"),
-    pytest.param(in_pieces(WHOLE[:-3], then=reset), httpx.ReadError, id="reset-within-the-body"),
-    pytest.param(in_pieces(head(), BODY, then=reset), httpx.ReadError, id="reset-where-the-end-says-that-it-is-whole"),
-    pytest.param(raw(b"HTT"), httpx.RemoteProtocolError, id="closed-within-the-status"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Le"), httpx.RemoteProtocolError, id="closed-within-the-head"),
-    pytest.param(raw(head("Content-Length: 26")), httpx.RemoteProtocolError, id="closed-behind-the-head"),
-    pytest.param(raw(WHOLE[:-1]), httpx.RemoteProtocolError, id="closed-within-the-body"),
-    pytest.param(raw(CHUNKED), httpx.RemoteProtocolError, id="closed-within-the-trailers"),
-    pytest.param(raw(head(status="HTTP/1.1 100 Go")), httpx.RemoteProtocolError, id="closed-behind-100"),
-    pytest.param(raw(head("Transfer-Encoding: gzip") + BODY), httpx.RemoteProtocolError, id="a-coding-without-an-end"),
-    pytest.param(raw(b"garbage\r\n\r\n"), httpx.DecodingError, id="garbage"),
-    pytest.param(raw(b"\x15\x03\x01\x00\x02\x02\x16"), httpx.DecodingError, id="TLS"),
-    pytest.param(raw(b"220 mail.example ESMTP\r\n"), httpx.DecodingError, id="SMTP"),
-    pytest.param(in_pieces(head(status="HTTP/1.1 99 Oh"), then=hang), httpx.DecodingError, id="status-99"),
-    pytest.param(
-        in_pieces(head("Content-Length: 0", status="HTTP/1.1 099 Oh"), then=hang), httpx.DecodingError, id="099"
-    ),
-    pytest.param(in_pieces(head(status="HTTP/3.0 200 OK"), then=hang), httpx.DecodingError, id="HTTP/3"),
-    pytest.param(
-        in_pieces(head("Upgrade: h2c", "Connection: upgrade", status="HTTP/1.1 101 Oh") + WHOLE, then=hang),
-        httpx.DecodingError,
-        id="101",
-    ),
-    pytest.param(in_pieces(head(status="HTTP/1.1 101 Oh"), then=hang), httpx.DecodingError, id="101-to-nothing"),
-    pytest.param(
-        in_pieces(head("Content-Length: 26", "Content-Length: 26") + BODY, then=hang),
-        httpx.DecodingError,
-        id="two-lengths",
-    ),
-    pytest.param(
-        in_pieces(head("Content-Length: 2, 2") + b"{}", then=hang), httpx.DecodingError, id="a-list-of-lengths"
-    ),
-    pytest.param(in_pieces(head("Content-Length: -1") + b"{}", then=hang), httpx.DecodingError, id="length-under-0"),
-    pytest.param(in_pieces(head(f"Content-Length: {10**30}"), then=hang), httpx.DecodingError, id="length-too-long"),
-    pytest.param(
-        in_pieces(head("Content-Length: 2", "Transfer-Encoding: chunked") + b"0\r\n\r\n", then=hang),
-        httpx.DecodingError,
-        id="length-and-chunks",
-    ),
-    pytest.param(
-        in_pieces(head("Transfer-Encoding: chunked", "Content-Length: 2") + b"0\r\n\r\n", then=hang),
-        httpx.DecodingError,
-        id="chunks-and-length",
-    ),
-    pytest.param(
-        in_pieces(head("Transfer-Encoding: chunked") + b"xyz\r\n", then=hang), httpx.DecodingError, id="no-chunk"
-    ),
-    pytest.param(in_pieces(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", then=hang), httpx.DecodingError, id="bare-LF"),
-    pytest.param(in_pieces(head("A: b", " c", "Content-Length: 0"), then=hang), httpx.DecodingError, id="folded"),
-    pytest.param(answer(b" " * (MAX_ANSWER + 1)), httpx.DecodingError, id="a-body-over-64-KiB"),
-    pytest.param(answer(b" " * 50_000_000), httpx.DecodingError, id="50-MB"),
-    pytest.param(endless(head(), b" " * 65536), httpx.DecodingError, id="a-body-without-end"),
-    pytest.param(
-        endless(head("Transfer-Encoding: chunked"), b"10000\r\n" + b" " * 65536 + b"\r\n"),
-        httpx.DecodingError,
-        id="chunks-without-end",
-    ),
-    pytest.param(endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 999), httpx.DecodingError, id="fields-without-end"),
-    pytest.param(endless(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 9999), httpx.DecodingError, id="a-field-without-end"),
-    pytest.param(endless(b"", head(status="HTTP/1.1 103 Oh") * 99), httpx.DecodingError, id="103-without-end"),
-    pytest.param(
-        endless(head("Transfer-Encoding: chunked") + b"2;", b"x" * 9999),
-        httpx.DecodingError,
-        id="an-extension-without-end",
-    ),
-    pytest.param(
-        endless(head("Transfer-Encoding: chunked") + b"0\r\n", b"X: y\r\n" * 999),
-        httpx.DecodingError,
-        id="trailers-without-end",
-    ),
-    pytest.param(answer(b"", headers=f"X: {'y' * MAX_OVERHEAD}\r\n"), httpx.DecodingError, id="a-head-over-64-KiB"),
-]
+SENT = {
+    httpx.ReadError: {
+        "closed-without-an-answer": abort,
+        "reset-without-an-answer": reset,
+        "reset-within-the-head": in_pieces(b"HTTP/1.1 2", then=reset),
+        "reset-within-the-body": in_pieces(WHOLE[:-3], then=reset),
+        "reset-where-the-end-says-that-it-is-whole": in_pieces(head(), BODY, then=reset),
+    },
+    httpx.RemoteProtocolError: {
+        "closed-within-the-status": raw(b"HTT"),
+        "closed-within-the-head": raw(b"HTTP/1.1 200 OK\r\nContent-Le"),
+        "closed-behind-the-head": raw(head("Content-Length: 26")),
+        "closed-within-the-body": raw(WHOLE[:-1]),
+        "closed-within-the-trailers": raw(CHUNKED),
+        "closed-behind-100": raw(head(status="HTTP/1.1 100 Go")),
+        "a-coding-without-an-end": raw(head("Transfer-Encoding: gzip") + BODY),
+    },
+    httpx.DecodingError: {
+        "garbage": raw(b"garbage\r\n\r\n"),
+        "TLS": raw(b"\x15\x03\x01\x00\x02\x02\x16"),
+        "SMTP": raw(b"220 mail.example ESMTP\r\n"),
+        "status-99": in_pieces(head(status="HTTP/1.1 99 Oh"), then=hang),
+        "099": in_pieces(head("Content-Length: 0", status="HTTP/1.1 099 Oh"), then=hang),
+        "HTTP/3": in_pieces(head(status="HTTP/3.0 200 OK"), then=hang),
+        "101": in_pieces(head("Upgrade: h2c", "Connection: upgrade", status="HTTP/1.1 101 Oh") + WHOLE, then=hang),
+        "101-to-nothing": in_pieces(head(status="HTTP/1.1 101 Oh"), then=hang),
+        "two-lengths": in_pieces(head("Content-Length: 26", "Content-Length: 26") + BODY, then=hang),
+        "a-list-of-lengths": in_pieces(head("Content-Length: 2, 2") + b"{}", then=hang),
+        "length-under-0": in_pieces(head("Content-Length: -1") + b"{}", then=hang),
+        "length-too-long": in_pieces(head(f"Content-Length: {10**30}"), then=hang),
+        "length-and-chunks": in_pieces(
+            head("Content-Length: 2", "Transfer-Encoding: chunked") + b"0\r\n\r\n", then=hang
+        ),
+        "chunks-and-length": in_pieces(
+            head("Transfer-Encoding: chunked", "Content-Length: 2") + b"0\r\n\r\n", then=hang
+        ),
+        "no-chunk": in_pieces(head(CHUNKS) + b"xyz\r\n", then=hang),
+        "bare-LF": in_pieces(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", then=hang),
+        "folded": in_pieces(head("A: b", " c", "Content-Length: 0"), then=hang),
+        "a-body-over-64-KiB": answer(b" " * (MAX_ANSWER + 1)),
+        "50-MB": answer(b" " * 50_000_000),
+        "a-body-without-end": endless(head(), b" " * 65536),
+        "chunks-without-end": endless(head(CHUNKS), b"10000\r\n" + b" " * 65536 + b"\r\n"),
+        "fields-without-end": endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 999),
+        "a-field-without-end": endless(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 9999),
+        "103-without-end": endless(b"", head(status="HTTP/1.1 103 Oh") * 99),
+        "an-extension-without-end": endless(head(CHUNKS) + b"2;", b"x" * 9999),
+        "trailers-without-end": endless(head(CHUNKS) + b"0\r\n", b"X: y\r\n" * 999),
+        "a-head-over-64-KiB": answer(b"", headers=f"X: {'y' * MAX_OVERHEAD}\r\n"),
+    },
+}
 
 
 @pytest.mark.slow
-@swept(("behaviour", "expected"), SENT)
+@swept(("expected", "name"), [(expected, name) for expected, cases in SENT.items() for name in cases])
 @secure_or_not
 @on_both_loops
 async def test_a_request_that_may_have_arrived_is_sent_once_and_reported_as_such(
-    behaviour: Behaviour,
     expected: type[httpx.RequestError],
+    name: str,
     secure: bool,
     authority: Authority,
     server_tls: ssl.SSLContext,
 ) -> None:
-    served = Upstream(behaviour, OK, tls=server_tls if secure else None)
+    served = Upstream(SENT[expected][name], OK, tls=server_tls if secure else None)
     async with served as upstream, transport(tls=authority.trusted()) as way:
         await ask_and_fail(way, upstream.url, expected)
         assert (upstream.connections, len(upstream.requests)) == (1, 1)
@@ -466,23 +443,6 @@ class Gate:
         (await self._waiting.get()).set()
 
 
-@on_both_loops
-async def test_the_longest_waiting_request_is_next() -> None:
-    gate = Gate()
-    async with Upstream(gate) as upstream, transport(max_connections=2) as way:
-        names = ["a", "b", "c", "d", "e", "f"]
-        asking = []
-        for name in names:
-            asking.append(asyncio.create_task(ask(way, upstream.url, name)))
-            await asyncio.sleep(0)
-        for _ in names:
-            await gate.let_one_through()
-        await asyncio.gather(*asking)
-        assert sorted(upstream.codes[:2]) == ["a", "b"]
-        assert upstream.codes[2:] == names[2:]
-        assert upstream.connections == 2
-
-
 @pytest.mark.slow
 @on_both_loops
 async def test_waiting_for_a_connection_is_no_failure_to_connect() -> None:
@@ -562,44 +522,6 @@ async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(pa
                     assert (await asking[patient]).content == BODY
                     assert (await ask(way, upstream.url)).content == BODY
         await until(lambda: upstream.open_connections == 0)
-
-
-@on_both_loops
-async def test_no_place_is_lost_however_requests_end() -> None:
-    gate = Gate()
-    async with Upstream(abort, reset, raw(b"garbage"), hang, gate) as upstream, transport(max_connections=1) as way:
-        for expected in (httpx.ReadError, httpx.ReadError, httpx.DecodingError):
-            await ask_and_fail(way, upstream.url, expected)
-        asking = asyncio.create_task(ask(way, upstream.url))
-        await until(lambda: len(upstream.requests) == 4)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
-        with socket.create_server(("127.0.0.1", 0)) as nobody:
-            url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        await ask_and_fail(way, url, httpx.ConnectError)
-        asking = asyncio.create_task(ask(way, upstream.url, "last"))
-        await gate.let_one_through()
-        await asking
-        assert upstream.codes[-1] == "last"
-
-
-@pytest.mark.slow
-@on_both_loops
-async def test_of_many_at_once_each_is_answered_and_no_more_connections_are_open_than_allowed() -> None:
-    most = 0
-
-    async def answer_soon(writer: asyncio.StreamWriter) -> None:
-        nonlocal most
-        most = max(most, upstream.open_connections)
-        await asyncio.sleep(0)
-        await OK(writer)
-
-    async with Upstream(answer_soon) as upstream, transport(max_connections=16) as way:
-        names = [str(number) for number in range(400)]
-        answers = await asyncio.gather(*(ask(way, upstream.url, name, deadline=deadline_in(20)) for name in names))
-        assert {response.content for response in answers} == {BODY}
-        assert sorted(upstream.codes) == sorted(names)
-        assert most <= 16
 
 
 # What httpx's client does by itself.

@@ -1,29 +1,26 @@
 """WeChat's access tokens: kept, renewed and handed to service clients, against the simulator."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import Clock, Secrets, WeChatBySimulator
-from tests.forked import is_possible
+from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from tests.processes import run, serving
 from tests.sweeps import swept
-from tests.world import LogLines, MakeServices, add_client, bearer, until
+from tests.world import LogLines, MakeServices, add_client, until
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.service.build import build_services
 from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
 from wxauth.server.wechat.api import WeChatApi
@@ -122,30 +119,9 @@ async def test_a_service_client_gets_the_apps_access_token(read: Read, simulator
     assert answer.json() == simulator.access_tokens[FIRST].hand_out(force=False)
 
 
-@pytest.mark.parametrize("auth", [None, ("billing", "wrong"), ("nobody", "wrong")])
-async def test_only_a_client_with_the_scope_gets_the_token(
-    simulated_client: httpx.AsyncClient, billing: Credentials, simulator: Simulator, auth: tuple[str, str] | None
-) -> None:
-    answer = await simulated_client.get(path(), auth=auth)
-    problem_of(answer, "invalid_client", 401)
-    assert answer.headers["www-authenticate"] == "Basic"
-    assert not simulator.calls
-
-
-async def test_a_user_does_not_get_wechats_access_token(simulated_client: httpx.AsyncClient) -> None:
-    tokens = (await simulated_client.post("/v1/login", json={"code": "alice"})).json()
-    problem_of(await simulated_client.get(path(), headers=bearer(tokens)), "invalid_client", 401)
-
-
 async def test_an_app_that_is_not_configured_is_unknown(read: Read, simulator: Simulator) -> None:
     problem_of(await read("wx0000000000000000"), "unknown_app", 400)
     assert not simulator.calls
-
-
-async def test_each_app_has_a_token_of_its_own(read: Read, simulator: Simulator) -> None:
-    first, second = [(await read(app_id)).json()["access_token"] for app_id in (FIRST, SECOND)]
-    assert first != second
-    assert second == simulator.access_tokens[SECOND].hand_out(force=False)["access_token"]
 
 
 async def test_wechat_is_asked_by_stable_token(read: Read, simulator: Simulator) -> None:
@@ -179,13 +155,6 @@ async def test_the_trail_records_once_a_day_who_was_given_a_token(
     assert {tuple(event)[1:] for event in events} == {(FIRST, None, "127.0.0.1", "{}")}
 
 
-async def test_the_trail_records_each_app_separately(read: Read, rows: asyncpg.Connection) -> None:
-    await read()
-    await read(SECOND)
-    events = await rows.fetch("SELECT app_id FROM events WHERE type = 'access_token.read'")
-    assert {event["app_id"] for event in events} == {FIRST, SECOND}
-
-
 async def test_simultaneous_reads_are_recorded_once(read: Read, rows: asyncpg.Connection) -> None:
     answers = await asyncio.gather(*(read() for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
@@ -202,21 +171,14 @@ async def test_no_token_is_handed_out_unless_the_trail_records_it(read: Read, ro
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 1
 
 
-async def test_a_failed_read_of_a_token_is_not_recorded(
-    read: Read, rows: asyncpg.Connection, simulator: Simulator
-) -> None:
-    simulator.fail("stable_token", errcode=40164)
-    await read()
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 0
-
-
 async def test_token_reads_and_requests_to_wechat_are_counted(
-    read: Read, simulated_client: httpx.AsyncClient, simulator: Simulator, clock: Clock
+    read: Read, simulated_client: httpx.AsyncClient, simulator: Simulator, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     for errcode in (45009, 987654321):
         simulator.fail("stable_token", errcode=errcode)
         await read()
         clock.advance(hours=1)
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 0
     await read()
     await read()
     lines = (await simulated_client.get("/metrics")).text.splitlines()
@@ -271,14 +233,6 @@ async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(
     for token in (former, renewed):
         simulator.access_tokens[FIRST].check(token.value.get_secret_value())
     assert asks(simulator) == [False, False]
-
-
-async def test_a_token_that_has_run_out_is_waited_for(read: Read, simulator: Simulator, clock: Clock) -> None:
-    former = (await read()).json()["access_token"]
-    clock.advance(seconds=LIFETIME)
-    answer = (await read()).json()
-    assert answer["access_token"] != former
-    assert answer["expires_in"] == LIFETIME
 
 
 async def test_a_renewal_that_fails_disturbs_nobody_before_the_end(
@@ -409,26 +363,6 @@ def going_back(now: datetime, **by: float) -> Callable[[], datetime]:
     return lambda: next(times)
 
 
-async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
-    read: Read, simulator: Simulator, clock: Clock
-) -> None:
-    simulator.fail("stable_token", status=503)
-    problem_of(await read(), "wechat_unavailable", 503)
-    clock.advance(hours=-1)
-    assert (await read()).status_code == 200
-
-
-@pytest.mark.no_database
-async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_pause(
-    simulated_services: Services, simulator: Simulator, clock: Clock
-) -> None:
-    tokens = WeChatTokens(wechat=simulated_services[WeChat], clock=going_back(clock.now, hours=1))
-    simulator.fail("stable_token", status=503)
-    with pytest.raises(WeChatError) as caught:
-        await tokens.get(simulated_services[Apps].find(FIRST))
-    assert caught.value.retry_after == 3
-
-
 @pytest.mark.no_database
 async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
     simulated_services: Services, simulator: Simulator, clock: Clock
@@ -523,12 +457,6 @@ async def test_a_refused_token_is_logged_with_the_remedy(
     assert (line["event"], line["api"], line["errcode"]) == ("wechat_misconfigured", "stable_token", errcode)
     assert words in str(line["what_to_change"])
     assert errcode != 40164 or "127.0.0.1" in str(line["errmsg"])
-
-
-async def test_a_busy_wechat_is_asked_again(read: Read, simulator: Simulator) -> None:
-    simulator.fail("stable_token", errcode=-1)
-    assert (await read()).status_code == 200
-    assert asks(simulator) == [False, False]
 
 
 @pytest.mark.no_database
@@ -637,17 +565,6 @@ async def test_a_renewal_that_fails_is_the_failure_of_the_call(
     assert len(asks(simulator)) == 2
 
 
-async def test_a_token_refused_by_one_api_is_still_given_to_other_callers(
-    simulated_services: Services, simulator: Simulator, get_own: GetOwn, ask_rank: AskRank
-) -> None:
-    token = await get_own()
-    simulator.fail("getuserriskrank", errcode=40001, times=2)
-    with pytest.raises(WeChatError):
-        await ask_rank(simulated_services)
-    assert (await get_own()).value == token.value
-    assert asks(simulator) == [False, False]
-
-
 async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(
     simulated_services: Services, simulator: Simulator, get_own: GetOwn, rows: asyncpg.Connection
 ) -> None:
@@ -675,18 +592,6 @@ async def test_the_whole_call_ends_at_its_deadline(
     assert asyncio.get_running_loop().time() - started < 1 + 1.2
 
 
-async def test_no_database_is_needed_to_call_wechat(
-    make_settings: Callable[..., Settings], simulator: Simulator, secrets: Secrets, clock: Clock, ask_rank: AskRank
-) -> None:
-    settings = make_settings(apps=APPS, database_url="postgresql://nobody@127.0.0.1:1/nothing")
-    services = build_services(settings, clock=clock, wechat_transport=WeChatBySimulator(simulator, secrets))
-    assert await ask_rank(services) == 2
-    simulator.fail("getuserriskrank", errcode=40001)
-    assert await ask_rank(services) == 2  # with the same token: to force it needs the database
-    assert asks(simulator) == [False, False]
-    await services.aclose()
-
-
 # Many processes.
 
 
@@ -699,16 +604,6 @@ async def replicas(make_simulated_services: MakeServices) -> list[Services]:
 async def tokens_of(replicas: list[Services]) -> set[str]:
     tokens = await asyncio.gather(*(it[WeChatTokens].get(it[Apps].find(FIRST)) for it in replicas))
     return {token.value.get_secret_value() for token in tokens}
-
-
-@pytest.mark.no_database
-async def test_ten_replicas_starting_at_once_ask_at_most_ten_times_and_share_one_token(
-    replicas: list[Services], simulator: Simulator
-) -> None:
-    for _ in range(3):
-        (token,) = await tokens_of(replicas)
-        simulator.access_tokens[FIRST].check(token)
-    assert asks(simulator) == [False] * 10
 
 
 @pytest.mark.no_database
@@ -728,66 +623,3 @@ async def test_ten_replicas_renewing_at_different_times_share_one_token(
     assert renewed != former
     for token in (former, renewed):
         simulator.access_tokens[FIRST].check(token)
-
-
-async def test_ten_replicas_share_the_token_that_an_operator_forced(
-    replicas: list[Services], simulator: Simulator, ask_rank: AskRank
-) -> None:
-    await tokens_of(replicas)
-    await replicas[0][SharedWeChatTokens].force(FIRST)
-    assert await asyncio.gather(*(ask_rank(it) for it in replicas)) == [2] * 10
-    assert asks(simulator).count(True) == 1
-    (token,) = await tokens_of(replicas)
-    simulator.access_tokens[FIRST].check(token)
-
-
-_TEN_PROCESSES = """
-import asyncio, os, sys
-from wxauth.server.core.logs import configure_logging
-from wxauth.server.service.build import build_services
-from wxauth.server.wechat.wechat_tokens import WeChatTokens
-from wxauth.server.core.settings import Settings, settings_from
-
-app = {"app_id": sys.argv[2], "app_secret": sys.argv[3]}
-settings = settings_from(
-    Settings, _env_file=None, apps=[app], wechat_base_url=sys.argv[1], database_url="postgresql://",
-    secret_key="AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
-)
-
-configure_logging(level="warning", log_format="json")
-
-async def main():
-    services = build_services(settings)
-    token = await services[WeChatTokens].get(settings.apps[0])
-    os.write(1, (token.value.get_secret_value() + "\\n").encode())  # at once: ten write here
-    await services.aclose()
-
-children = []
-for _ in range(10):
-    child = os.fork()
-    if not child:
-        asyncio.run(main())
-        os._exit(0)
-    children.append(child)
-sys.exit(any(os.waitpid(child, 0)[1] for child in children))
-"""
-
-
-@pytest.fixture(scope="module")
-def real_simulator() -> Iterator[tuple[Simulator, str]]:
-    """A simulator on a port, and its URL."""
-    simulator = Simulator()
-    with serving(create_simulator(simulator)) as url:
-        yield simulator, url
-
-
-@pytest.mark.skipif(not is_possible, reason="makes processes by fork")
-@pytest.mark.process
-def test_ten_real_processes_have_one_token(real_simulator: tuple[Simulator, str], tmp_path: Path) -> None:
-    simulator, url = real_simulator
-    done = run("-c", _TEN_PROCESSES, url, FIRST, APPS[0]["app_secret"], cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    tokens = done.stdout.split()
-    assert len(tokens) == 10
-    assert set(tokens) == {simulator.access_tokens[FIRST].hand_out(force=False)["access_token"]}
-    assert len(asks(simulator)) == 10

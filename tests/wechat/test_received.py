@@ -1,4 +1,4 @@
-"""Opening `encryptedData`, held against WeChat's own sample."""
+"""`encryptedData`, opened and held against WeChat's own sample; phone numbers as WeChat sends them."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES128
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from wxauth.server.wechat.received import WrongWatermark, base64_bytes, check_watermark, open_encrypted_data
+from wxauth.errors import WeChatBadResponse
+from wxauth.server.wechat.received import WrongWatermark, base64_bytes, check_watermark, e164_of, open_encrypted_data
 
 # https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html, its downloadable sample.
 APP_ID = "wx4f4bc4dec97d474b"
@@ -139,3 +140,55 @@ def test_the_watermark_is_of_this_app_and_of_today(watermark: Any, problem: str 
         return
     with pytest.raises(WrongWatermark, match=problem):
         check_watermark({"watermark": watermark}, app_id=APP_ID, now=now)
+
+
+# Phone numbers.
+
+WATERMARK = {"watermark": {"timestamp": 1795161600, "appid": APP_ID}}
+NUMBER = "+8613800138000"
+
+
+@pytest.mark.parametrize(
+    ("info", "phone"),
+    [
+        ({"purePhoneNumber": "13800138000", "countryCode": "86", "phoneNumber": "13800138000"}, NUMBER),
+        ({"purePhoneNumber": "13800138000", "countryCode": 86}, NUMBER),
+        ({"purePhoneNumber": "13800138000", "countryCode": "+86"}, NUMBER),
+        ({"purePhoneNumber": 13800138000, "countryCode": 86}, NUMBER),
+        ({"purePhoneNumber": "91234567", "countryCode": "852", "phoneNumber": "85291234567"}, "+85291234567"),
+        ({"purePhoneNumber": "07911123456", "countryCode": "44"}, "+447911123456"),
+        ({"purePhoneNumber": "0612345678", "countryCode": "39"}, "+390612345678"),
+        ({"phoneNumber": "13800138000"}, NUMBER),
+        ({"phoneNumber": "+8613800138000", "countryCode": "86"}, NUMBER),
+        ({"phoneNumber": "+85291234567", "purePhoneNumber": ""}, "+85291234567"),
+    ],
+)
+def test_a_phone_number_is_converted_to_e164(info: dict[str, Any], phone: str) -> None:
+    assert e164_of({**info, **WATERMARK}, app_id=APP_ID) == phone
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {},
+        {"purePhoneNumber": "", "countryCode": "86", "phoneNumber": ""},
+        {"purePhoneNumber": "13800138000999000", "countryCode": "86"},
+        {"purePhoneNumber": "138", "countryCode": "86"},
+        {"purePhoneNumber": "13800138000", "countryCode": "999"},
+        {"purePhoneNumber": "301234567890123", "countryCode": "49"},  # there are such, and they do not fit E.164
+        {"purePhoneNumber": ["13800138000"], "countryCode": {"86": 86}},
+        {"phoneNumber": "85291234567"},  # without its country it could be anybody's
+        {"phoneNumber": None},
+    ],
+)
+def test_an_invalid_number_is_refused_and_not_repeated(info: dict[str, Any]) -> None:
+    with pytest.raises(WeChatBadResponse) as refused:
+        e164_of({**info, **WATERMARK}, app_id=APP_ID)
+    assert not any(character.isdigit() for character in refused.value.detail)
+
+
+@pytest.mark.parametrize("watermark", [{}, {"watermark": None}, {"watermark": {}}, {"watermark": {"appid": "wxb"}}])
+def test_a_number_that_is_not_marked_as_the_apps_is_refused(watermark: dict[str, Any]) -> None:
+    info = {"purePhoneNumber": "13800138000", "countryCode": "86", **watermark}
+    with pytest.raises(WeChatBadResponse):
+        e164_of(info, app_id=APP_ID)
