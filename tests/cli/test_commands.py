@@ -254,6 +254,20 @@ def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Server, dev_fold
     assert len(second.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("revision", ["0031", "0100"], ids=["of a preview", "with other tables"])
+@pytest.mark.process
+async def test_dev_says_what_to_do_about_a_database_of_before(tmp_path: Path, revision: str) -> None:
+    with EmbeddedPostgres(tmp_path / ".wxauth" / "postgres", lasting=False) as postgres:
+        connection = await asyncpg.connect(postgres.url())
+        await connection.execute("CREATE TABLE alembic_version (version_num text)")
+        await connection.execute("INSERT INTO alembic_version VALUES ($1)", revision)
+        await connection.close()
+    ports = "--port", str(free_port()), "--wechat-port", str(free_port())
+    failed = await asyncio.to_thread(run, "dev", *ports, cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "delete the folder .wxauth/, which has the data of this laptop alone" in failed.stderr
+
+
 @pytest.mark.parametrize("option", ["--port", "--wechat-port"])
 @pytest.mark.process
 def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: Path, option: str) -> None:

@@ -19,6 +19,7 @@ from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited, WxAuthError
 from wxauth.guard import BearerGuard, Principal
+from wxauth.problems import Language
 from wxauth.server.cli import main
 from wxauth.server.core.settings import PREFIX, Settings, settings_from
 from wxauth.server.dev.banner import welcome
@@ -245,20 +246,27 @@ def members(value: Any) -> Any:
 @both_languages
 def test_the_readme_shows_what_dev_prints(language: str) -> None:
     readme = ROOT / f"README{language}.md"
-    settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
-    reported = welcome(
-        settings,
-        simulated_url="http://127.0.0.1:8001",
-        site_url="http://127.0.0.1:8004",
-        findings=[],
-        home=HOME,
-        language="zh" if "zh" in language else "en",
-    )
+    reported = printed_by_dev("zh" if "zh" in language else "en")
     printed = re.sub(r"(?m)^  ", "", reported)
     assert code_blocks(readme, "sh")[0] in printed
     assert code_blocks(DOCS / f"http{language}.md", "sh")[0] in printed
     [phone] = re.findall(r"<(http://127\.0\.0\.1:8001/.*?)>", readme.read_text())
     assert phone in printed.split()
+
+
+@pytest.mark.parametrize("simulated_url", ["http://127.0.0.1:8001", None])
+def test_the_texts_beside_addresses_are_in_one_column_at_any_port(simulated_url: str | None) -> None:
+    reported = printed_by_dev("en", simulated_url=simulated_url, site_url="http://127.0.0.1:54321")
+    beside = re.findall(r"(?m)^  (?:Phone|Websites|Console|WeChat) +http\S+ +(?=\S)", reported)
+    assert len(beside) > 1
+    assert len({len(each) for each in beside}) == 1, reported
+
+
+def printed_by_dev(
+    language: Language, *, simulated_url: str | None = "http://127.0.0.1:8001", site_url: str = "http://127.0.0.1:8004"
+) -> str:
+    settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
+    return welcome(settings, simulated_url=simulated_url, site_url=site_url, findings=[], home=HOME, language=language)
 
 
 def test_the_guarded_service_shown_can_be_run() -> None:

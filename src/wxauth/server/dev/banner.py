@@ -21,11 +21,11 @@ _SIMULATED: Final = Title(
     """
 wxauth is ready, with a simulated WeChat.
 
-  Phone       {wechat_url}/desk/   log in, see each request, break things
-  Websites    {site_url}         a shop and its admin: scan its code with that phone, once for both
-  Console     {url}/admin/  administer: log in there by scan, as alice, once she is an administrator
+  Phone       {desk_url:29} log in, see each request, break things
+  Websites    {site_url:29} a shop and its admin: scan its code with that phone, once for both
+  Console     {console_url:29} administer: log in there by scan, as alice, once she is an administrator
   API docs    {url}/docs
-  WeChat      {wechat_url}         simulated: any plain name is a code, the same person each time
+  WeChat      {wechat_url:29} simulated: any plain name is a code, the same person each time
   AppKey      {app_key}  of virtual payment; in the sandbox {sandbox_key}
 
 Log in as alice:
@@ -37,11 +37,11 @@ Use the token:
     """
 wxauth 已就绪，使用模拟微信。
 
-  模拟手机    {wechat_url}/desk/   登录，查看每个请求，模拟故障
-  示例网站    {site_url}         商城及其后台，用模拟手机扫码，一次登录两处可用
-  管理后台    {url}/admin/  以 alice 扫码登录；须先让她成为管理员
+  模拟手机    {desk_url:29} 登录，查看每个请求，模拟故障
+  示例网站    {site_url:29} 商城及其后台，用模拟手机扫码，一次登录两处可用
+  管理后台    {console_url:29} 以 alice 扫码登录；须先让她成为管理员
   接口文档    {url}/docs
-  模拟微信    {wechat_url}         任意名字即 code，同名即同一用户
+  模拟微信    {wechat_url:29} 任意名字即 code，同名即同一用户
   AppKey      {app_key}  虚拟支付；沙箱为 {sandbox_key}
 
 以 alice 登录：
@@ -93,16 +93,16 @@ _BESIDE_REAL: Final = Title(
     """
 Beside it:
 
-  Websites    {site_url}   a shop and its admin: scan its code, once for both
-  Console     {url}/admin/  administer: log in there, and scan its code as an administrator
+  Websites    {site_url:29} a shop and its admin: scan its code, once for both
+  Console     {console_url:29} administer: log in there, and scan its code as an administrator
   API docs    {url}/docs
   WeChat      {wechat_url}
 """,
     """
 其他地址：
 
-  示例网站    {site_url}   商城及其后台，扫一次码，两处可用
-  管理后台    {url}/admin/  在此登录，用管理员的手机扫码
+  示例网站    {site_url:29} 商城及其后台，扫一次码，两处可用
+  管理后台    {console_url:29} 在此登录，用管理员的手机扫码
   接口文档    {url}/docs
   微信        {wechat_url}
 """,
@@ -208,6 +208,8 @@ def welcome(
         getattr(part, language).format(
             url=_url(address, settings.port) if part is _IN_THIS_NETWORK else service_url(settings),
             wechat_url=simulated_url or settings.wechat_base_url,
+            desk_url=f"{simulated_url}/desk/",
+            console_url=f"{service_url(settings)}/admin/",
             site_url=site_url,
             findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {it.text_in(language)}" for it in findings),
             program="scripts/dev" if Path("scripts/dev").exists() else f"{sys.argv[0]} dev",

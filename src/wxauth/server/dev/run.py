@@ -47,6 +47,7 @@ from wxauth.server.dev.wechat import (
     OwnPagesOnly,
     create_simulator,
 )
+from wxauth.server.login.login_rows import rehearse_login
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.service.server import check_stored_state, exit_when_drained, listen, uvicorn_options
@@ -144,6 +145,12 @@ def _line(name: str, value: Any) -> str:
     return f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
 
 
+_OF_BEFORE: Final = (
+    f"the database in {HOME}/ is of another version of wxauth: delete the folder {HOME}/, which has the data of this "
+    f"laptop alone, and start again. {HOME}/ 中的数据库属于其他版本：请删除该文件夹（只含本机数据）后重新启动。"
+)
+
+
 class DevFailed(Exception):
     """The development service cannot start. The message tells the developer what to do."""
 
@@ -194,8 +201,10 @@ def run(
                 language=language,
             )
             _serve(OwnNamesOnly(_app(settings, simulated_url), names), listener, banner_text)
-    except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
+    except (PostgresUnavailable, InvalidSettings, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
+    except UnknownRevision as exc:
+        raise DevFailed(str(exc) if os.environ.get("WXAUTH_DATABASE_URL") else _OF_BEFORE) from None
     except StorageUnavailable as exc:
         raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
 
@@ -316,9 +325,11 @@ def _in_thread(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[
 async def _prepare(settings: Settings, site_url: str, *, has_shop: bool) -> Credentials | None:
     """Migrate the database, and add the example sites. Returns the credentials of the shop's back end."""
     database = Database(settings.database_url.get_secret_value())
-    await migrate(database)
-    await check_stored_state(settings)
     async with aclosing(database):
+        await migrate(database)
+        if (reason := await rehearse_login(database, now=await database.time())) is not None:
+            raise UnknownRevision(reason)
+        await check_stored_state(settings)
         for each in SITES:
             await ensure_own_client(
                 database,

@@ -74,6 +74,7 @@ const FIRST_CALLS = {
   sign: `/v1/apps/APP_ID/signatures --json '{"openid": "OPENID", "data": "TEXT"}'`,
   attributes: `/v1/users/USER_ID/attributes --request PATCH --json '{"tier": "gold"}'`,
   moderate: '/v1/users/USER_ID/sessions --request DELETE',
+  phones: '/v1/users/USER_ID # with the scope users, too',
 }
 
 /** What to enter at the client's end, in the forms that most products have. */
