@@ -159,6 +159,8 @@ SLOW = {
     "ends of sessions": ("DELETE", "/v1/me/sessions"),
     "an erasure": ("POST", "/v1/me/erasure"),
     "a picture": ("POST", "/v1/me/avatar"),
+    "an authorization": ("POST", "/v1/me/authorizations"),
+    "an export": ("GET", "/v1/me/export"),
 }
 
 
