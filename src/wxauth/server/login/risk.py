@@ -30,7 +30,6 @@ from wxauth.server.users.standing_rows import (
     is_banned,
     lock_standing,
     note_judged,
-    note_judged_in,
 )
 from wxauth.server.users.user_rows import lock_user_of, record_flag
 from wxauth.server.wechat.api import Opinions, WeChatApi
@@ -166,7 +165,7 @@ class Risk:
             before = None if user_id is None else await lock_standing(transaction, user_id)
             if user_id is None or before is None:  # erased: nobody to ban
                 return True
-            await note_judged_in(transaction, user_id)
+            await note_judged(transaction, user_id)
             if before.is_banned:
                 return True
             if not self.apps.roles_at_sign_up() >= set(before.roles):

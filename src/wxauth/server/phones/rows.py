@@ -17,7 +17,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
 from wxauth.server.users.merging import Merged, link_by_phone
-from wxauth.server.users.standing_rows import lock_users
+from wxauth.server.users.standing_rows import lock_standings
 from wxauth.server.users.user_rows import lock_user_of, user_of
 
 MOVED: Final = "moved"
@@ -320,7 +320,7 @@ async def _lock_user_and_losers(
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     if losers:  # all at once, because users are always locked in the order of ids
         owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
-        await lock_users(transaction, [*losers, *([] if owner_id is None else [owner_id])])
+        await lock_standings(transaction, [*losers, *([] if owner_id is None else [owner_id])])
     return await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid), losers
 
 

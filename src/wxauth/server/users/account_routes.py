@@ -1,6 +1,5 @@
 """`/v1/me`: users read and change their account, end their sessions, and list, give and withdraw consents."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
@@ -8,8 +7,6 @@ from uuid import UUID
 from fastapi import Depends, Query
 
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited, Title
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor
@@ -31,7 +28,7 @@ from wxauth.server.users.bodies import (
     is_own_picture,
     user_answer,
 )
-from wxauth.server.users.callers import Caller, CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
+from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
 from wxauth.server.users.consent_rows import (
     ConsentRow,
     check_in_force,
@@ -146,36 +143,6 @@ async def withdraw_my_consent(
     await withdraw(database, user.id, document, app_id=user.app_id, ip=device.ip, now=clock())
 
 
-async def change_profile(
-    nicknames: Nicknames,
-    settings: Settings,
-    database: Database,
-    clock: Clock,
-    caller: Caller,
-    changes: Mapping[str, str | None],
-) -> UserInSession:
-    """Set those of `nickname` and `avatar_url` that are given, and clear those, and `phone`, that are None.
-
-    Returns the changed user.
-
-    Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has
-        changed the profile, or caused checks at WeChat, too often; InvalidToken, if the user has just been erased.
-    """
-    if is_own_picture(changes.get("avatar_url"), settings.issuer):  # a form also sends our own URL back
-        changes = {name: value for name, value in changes.items() if name != "avatar_url"}
-    person = Person(caller.user.id, caller.user.app_id, caller.user.openid)
-    user = await nicknames.set(
-        person,
-        changes.get("nickname"),
-        before=caller.user.nickname,
-        store=partial(store_profile, database, caller.user, changes, now=clock()),
-    )
-    if user is None:
-        raise InvalidToken("the session has ended")
-    log.info("profile_changed", user_id=person.user_id, fields=sorted(changes))
-    return UserInSession.of(user, app_id=person.app_id, openid=person.openid)
-
-
 @router.post(
     "/v1/me",
     summary=Title("Change my profile (for clients without PATCH)", "修改我的资料（无法发送 PATCH 时）"),
@@ -197,7 +164,17 @@ async def change_me(
     `invalid_request`; after 20 new nicknames in an hour, the next one is `rate_limited`. After 60 changes in an hour,
     any further one is `rate_limited`.
     """
-    return user_answer(
-        await change_profile(nicknames, settings, database, clock, caller, body.changes()),
-        settings.consents,
+    changes = body.changes()
+    if is_own_picture(changes.get("avatar_url"), settings.issuer):  # a form also sends our own URL back
+        del changes["avatar_url"]
+    person = Person(caller.user.id, caller.user.app_id, caller.user.openid)
+    user = await nicknames.set(
+        person,
+        changes.get("nickname"),
+        before=caller.user.nickname,
+        store=partial(store_profile, database, caller.user, changes, now=clock()),
     )
+    if user is None:
+        raise InvalidToken("the session has ended")
+    log.info("profile_changed", user_id=person.user_id, fields=sorted(changes))
+    return user_answer(UserInSession.of(user, app_id=person.app_id, openid=person.openid), settings.consents)

@@ -100,49 +100,6 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 log = get_logger()
 
 
-async def lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str] | None:
-    """Lock a user, and read the present consents, document → version; None if there is no such user."""
-    row = await transaction.row(_LOCK, user_id=user_id)
-    return None if row is None else row.consents or {}
-
-
-async def add_consent(
-    transaction: Transaction,
-    user_id: UUID,
-    *,
-    document: str,
-    version: str,
-    app_id: str,
-    openid: str,
-    ip: str | None,
-    now: datetime,
-) -> bool:
-    """Add a consent of a locked user, by this identity, to the history. Returns False if it is there already."""
-    added = await transaction.value(
-        _ADD,
-        user_id=user_id,
-        id=new_id(now),
-        document=document,
-        version=version,
-        now=now,
-        app_id=app_id,
-        openid=openid,
-        ip=ip,
-    )
-    return added is not None
-
-
-async def note_given(transaction: Transaction, user_id: UUID, given: Mapping[str, str]) -> None:
-    """Add to the present consents of a locked user."""
-    await transaction.run(_NOTE_GIVEN, user_id=user_id, given=given)
-
-
-async def withdraw_consent(transaction: Transaction, user_id: UUID, *, document: str, now: datetime) -> None:
-    """Withdraw a locked user's consent to any version of a document."""
-    await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
-    await transaction.run(_NOTE_WITHDRAWN, user_id=user_id, document=document)
-
-
 async def newest_consents(
     database: Database, user_id: UUID, *, limit: int, after: tuple[datetime, UUID] | None = None
 ) -> Sequence[ConsentRow]:
@@ -186,19 +143,18 @@ async def give_consents(
     user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)
     async with database.begin() as transaction:
-        before = await lock_consents(transaction, user_id)
-        if before is None:
-            raise InvalidToken("the user has just been erased")
+        before = await _locked(transaction, user_id)
         given = missing_from(before, requested)
         for document, version in given.items():
             consent = {"document": document, "version": version}
-            if await add_consent(transaction, user_id, **consent, app_id=app_id, openid=user.openid, ip=ip, now=now):
+            identity = {"app_id": app_id, "openid": user.openid, "ip": ip}
+            if await transaction.value(_ADD, id=new_id(now), user_id=user_id, **consent, **identity, now=now):
                 await CONSENTS_GIVEN.count_user(transaction, user, now=now)
                 await record_event(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
                 )
         if given:
-            await note_given(transaction, user_id, given)
+            await transaction.run(_NOTE_GIVEN, user_id=user_id, given=given)
     for document, version in given.items():
         log.info("consent_given", user_id=user_id, app_id=app_id, document=document, version=version)
     return {**before, **given}
@@ -209,12 +165,10 @@ async def withdraw(
 ) -> None:
     """Record that a user withdraws their consent. Raises: NotFound, InvalidToken."""
     async with database.begin() as transaction:
-        before = await lock_consents(transaction, user_id)
-        if before is None:
-            raise InvalidToken("the user has just been erased")
-        version = before.get(document)
+        version = (await _locked(transaction, user_id)).get(document)
         if version is not None:
-            await withdraw_consent(transaction, user_id, document=document, now=now)
+            await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
+            await transaction.run(_NOTE_WITHDRAWN, user_id=user_id, document=document)
             await record_event(
                 transaction,
                 EventType.CONSENT_WITHDRAWN,
@@ -227,3 +181,11 @@ async def withdraw(
     if version is None:
         raise NotFound("this document has not been agreed to")
     log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)
+
+
+async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
+    """Lock a user, and read the present consents, document → version. Raises: InvalidToken, if the user is gone."""
+    row = await transaction.row(_LOCK, user_id=user_id)
+    if row is None:
+        raise InvalidToken("the user has just been erased")
+    return row.consents or {}

@@ -21,7 +21,7 @@ from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
 from wxauth.server.sessions.rows import START, EndReason, end_erased_sessions, end_sessions, record_ended
 from wxauth.server.users.merging_rows import erase_leaving, former_ids
-from wxauth.server.users.origin_rows import Parting, Side, belongings_of, record_moved
+from wxauth.server.users.origin_rows import Parting, Side, record_moved
 from wxauth.server.users.standing_rows import Standing, lock_standing
 from wxauth.server.users.user_rows import delete_user
 
@@ -171,16 +171,6 @@ async def _erase_page(
     return number
 
 
-async def set_erase_at(transaction: Transaction, user_id: UUID, erase_at: datetime | None) -> None:
-    """Set when a locked user is erased; None: not at all."""
-    await transaction.run(_SET, user_id=user_id, erase_at=erase_at)
-
-
-async def lock_next_due(transaction: Transaction, *, now: datetime) -> UUID | None:
-    """Lock a user whose time has come, the earliest first; None if there is none."""
-    return await transaction.value(_LOCK_NEXT_DUE, now=now)
-
-
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
     """Erase a locked user. Returns False if there is none with this id.
 
@@ -215,21 +205,20 @@ async def erase_identities(
     if parting is None or parting.is_whole:
         return False
     lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
-    before = await belongings_of(transaction, user_id)
     session_ids = await erase_leaving(transaction, parting, lost=lost, now=now)
     await erase_person_data(transaction, parting.leaving_ids)
     await record_ended(transaction, user_id, session_ids, reason=EndReason.ERASED, by=by, now=now)
     removed = EventType.IDENTITY_REMOVED
     for left_app_id in sorted(parting.apps_of_leaving):
         await record_event(transaction, removed, by=by, at=now, user_id=user_id, app_id=left_app_id)
-    await record_moved(transaction, user_id, before, by=by, now=now)
+    await record_moved(transaction, user_id, parting.facts, by=by, now=now)
     return True
 
 
 async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
     """Shut out a locked user who has asked to be erased at this time."""
     by = Actor(str(user_id))
-    await set_erase_at(transaction, user_id, erase_at)
+    await transaction.run(_SET, user_id=user_id, erase_at=erase_at)
     await end_sessions(transaction, user_id, reason=EndReason.LEAVING, by=by, now=now)
     await record_event(transaction, EventType.USER_LEAVING, by=by, at=now, user_id=user_id, data={"erase_at": erase_at})
 
@@ -240,7 +229,7 @@ async def cancel_leaving(
     """Keep a locked user. Returns False, and changes nothing, if the user is not leaving."""
     if not standing.is_leaving:
         return False
-    await set_erase_at(transaction, user_id, None)
+    await transaction.run(_SET, user_id=user_id, erase_at=None)
     await record_event(transaction, EventType.USER_STAYED, by=by, at=now, user_id=user_id)
     return True
 
@@ -267,7 +256,7 @@ def check_may_enter(user_id: UUID, standing: Standing) -> None:
 async def erase_next_due(database: Database, *, now: datetime) -> bool:
     """Erase a user whose time has come. Returns whether there was one."""
     async with database.begin() as transaction:
-        user_id = await lock_next_due(transaction, now=now)
+        user_id = await transaction.value(_LOCK_NEXT_DUE, now=now)
         if user_id is None:
             return False
         await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)

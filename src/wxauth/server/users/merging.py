@@ -37,7 +37,7 @@ from wxauth.server.users.merging_rows import (
     split_consents,
     split_user,
 )
-from wxauth.server.users.origin_rows import Parting, Side, belongings_of, record_moved
+from wxauth.server.users.origin_rows import Parting, Side, facts_of, record_moved
 from wxauth.server.users.standing_rows import (
     ADMIN,
     Standing,
@@ -158,7 +158,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
             )
     await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
-    belongings = await belongings_of(transaction, pair.into)
+    belongings = await facts_of(transaction, pair.into)
     formers_attributes = await read_attributes(transaction, pair.former_id)
     is_by_phone = source is MergeSource.PHONE
     app_ids = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
@@ -386,7 +386,6 @@ async def _split(
     user_id = parting.user_id
     new_user_id = parting.id_of_merge or new_id(now)
     lost = parting.fields_on(Side.LEAVES, Side.UNKNOWN)
-    before = await belongings_of(transaction, user_id)
     await end_sessions_of_identities(transaction, user_id, parting.keys, by=by, now=now)
     await split_user(
         transaction,
@@ -410,9 +409,9 @@ async def _split(
             "kept_app_ids": sorted({each.app_id for each in parting.identities} - parting.apps_of_leaving),
         },
     )
-    await record_moved(transaction, user_id, before, by=by, now=now)
+    await record_moved(transaction, user_id, parting.facts, by=by, now=now)
     # The name and picture of the new user are nobody's change.
-    new = (await belongings_of(transaction, new_user_id)).model_copy(update={"phone": None, "consents": None})
+    new = (await facts_of(transaction, new_user_id)).model_copy(update={"phone": None, "consents": None})
     await record_moved(transaction, new_user_id, new, by=by, now=now)
     return new_user_id
 

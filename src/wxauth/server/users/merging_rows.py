@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
@@ -173,19 +173,14 @@ DELETE FROM unionids
  WHERE user_id = :user_id AND (unionid = :unionid OR came_from = ANY (:its_ids::uuid[]))
    AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
 """)
-_MOVE_CONSENTS: Final = Statement[Nothing](
-    "UPDATE consents SET user_id = :new_user_id WHERE user_id = ANY (:ids::uuid[])"
-)
-_MOVE_CONSENTS_OF_APPS: Final = Statement[Nothing](
-    "UPDATE consents SET user_id = :new_user_id WHERE user_id = ANY (:ids::uuid[]) AND app_id = ANY (:app_ids::text[])"
-)
+# Those under an id that leaves, and of an id of which that is not known, those in the apps of who leaves.
+_LEAVING_PART: Final = """(user_id = ANY (:leaving::uuid[])
+        OR user_id = ANY (:unknown::uuid[]) AND app_id = ANY (:app_ids::text[]))"""
+_MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_PART}")  # noqa: S608 - put together from constants
 _DELETE_UNKNOWN_CONSENTS: Final = Statement[Nothing](
     "DELETE FROM consents WHERE user_id = ANY (:ids::uuid[]) AND (app_id = ANY (:app_ids::text[])) IS NOT TRUE"
 )
-_DELETE_CONSENTS: Final = Statement[Nothing]("DELETE FROM consents WHERE user_id = ANY (:ids::uuid[])")
-_DELETE_CONSENTS_OF_APPS: Final = Statement[Nothing](
-    "DELETE FROM consents WHERE user_id = ANY (:ids::uuid[]) AND app_id = ANY (:app_ids::text[])"
-)
+_DELETE_CONSENTS: Final = Statement[Nothing](f"DELETE FROM consents WHERE {_LEAVING_PART}")  # noqa: S608 - put together from constants
 _NOTE_CONSENTS: Final = Statement[Nothing](
     f"UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id IN (:user_id, :new_user_id)"  # noqa: S608 - put together from constants
 )
@@ -401,11 +396,9 @@ async def split_consents(transaction: Transaction, parting: Parting, *, new_user
     they are deleted. Those under an id that leaves have moved with it.
     """
     kept = [former_id for former_id in parting.merges if former_id not in (new_user_id, *parting.leaving_ids)]
-    leaving, unknown = _ids_of_consents(parting, kept)
-    apps = {"leaving": list(parting.apps_of_leaving), "staying": list(parting.apps_of_staying)}
-    await transaction.run(_MOVE_CONSENTS, new_user_id=new_user_id, ids=leaving)
-    await transaction.run(_MOVE_CONSENTS_OF_APPS, new_user_id=new_user_id, ids=unknown, app_ids=apps["leaving"])
-    await transaction.run(_DELETE_UNKNOWN_CONSENTS, ids=unknown, app_ids=apps["staying"])
+    leaving = _leaving_consents(parting, kept)
+    await transaction.run(_MOVE_CONSENTS, new_user_id=new_user_id, **leaving)
+    await transaction.run(_DELETE_UNKNOWN_CONSENTS, ids=leaving["unknown"], app_ids=list(parting.apps_of_staying))
     await transaction.run(_NOTE_CONSENTS, user_id=parting.user_id, new_user_id=new_user_id)
 
 
@@ -426,19 +419,21 @@ async def erase_leaving(
     await transaction.run(_ERASE_IDENTITIES, **keys)
     await transaction.run(_GIVE_UP_FIELDS, user_id=user_id, lost=lost, is_reason_lost=_is_reason_lost(parting))
     await transaction.run(_DELETE_UNIONIDS, user_id=user_id, unionid=unionid, its_ids=leaving_ids)
-    leaving, unknown = _ids_of_consents(parting, parting.merges)
-    await transaction.run(_DELETE_CONSENTS, ids=leaving)
-    await transaction.run(_DELETE_CONSENTS_OF_APPS, ids=unknown, app_ids=list(parting.apps_of_leaving))
+    await transaction.run(_DELETE_CONSENTS, **_leaving_consents(parting, parting.merges))
     await transaction.run(_NOTE_CONSENTS, user_id=user_id, new_user_id=user_id)
     return session_ids
 
 
-def _ids_of_consents(parting: Parting, former_ids: Iterable[UUID]) -> tuple[Sequence[UUID], Sequence[UUID]]:
-    """Those of the user's ids whose consents leave, and those of which that is not known."""
-    sides = {parting.user_id: parting.side_of(None)}
-    sides.update((former_id, parting.side_of(former_id)) for former_id in former_ids)
-    leaving = [stored_id for stored_id, side in sides.items() if side is Side.LEAVES]
-    return leaving, [stored_id for stored_id, side in sides.items() if side is Side.UNKNOWN]
+def _leaving_consents(parting: Parting, former_ids: Iterable[UUID]) -> dict[str, list[Any]]:
+    """The arguments of `_LEAVING_PART`: those of the user's ids whose consents leave, and those whose are not known."""
+    sides = {stored_id: parting.side_of(stored_id) for stored_id in former_ids} | {
+        parting.user_id: parting.side_of(None)
+    }
+    return {
+        "leaving": [stored_id for stored_id, side in sides.items() if side is Side.LEAVES],
+        "unknown": [stored_id for stored_id, side in sides.items() if side is Side.UNKNOWN],
+        "app_ids": list(parting.apps_of_leaving),
+    }
 
 
 def _is_reason_lost(parting: Parting) -> bool:

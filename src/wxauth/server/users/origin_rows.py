@@ -35,7 +35,7 @@ class OwnedIdentity(SQLModel):
 
 
 class Facts(SQLModel):
-    """The fields that a merge may have filled, each with its origin."""
+    """What can move to another user besides identities, with the origin of what a merge may have filled."""
 
     nickname: str | None
     nickname_from: UUID | None
@@ -45,6 +45,8 @@ class Facts(SQLModel):
     phone_from: UUID | None
     ban_reason: str | None
     ban_from: UUID | None
+    consents: dict[str, str] | None
+    """The present ones, document → version."""
 
 
 class KnownExternalId(SQLModel):
@@ -80,55 +82,22 @@ _FORMER_IDS: Final = Statement[_FormerId](
 )
 
 
-class Belongings(SQLModel):
-    """What a user has that can move to another one, besides identities."""
-
-    nickname: str | None
-    avatar_url: str | None
-    phone: str | None
-    consents: dict[str, str] | None
-    """The present ones, document → version."""
-
-
-_READ: Final = Statement[Belongings]("SELECT nickname, avatar_url, phone, consents FROM users WHERE id = :user_id")
 AppAndOpenid = tuple[str, str]
 FIELDS: Final = ("nickname", "avatar_url", "phone")
 """The fields of a user that a merge may have filled."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
-async def owned_identities(transaction: Transaction, user_id: UUID) -> Sequence[OwnedIdentity]:
-    """The identities of a locked user, the oldest first."""
-    return await transaction.rows(_IDENTITIES, user_id=user_id)
-
-
-async def facts_of(transaction: Transaction, user_id: UUID) -> Facts | None:
-    """The fields of a locked user, with their origins; None if there is no such user."""
-    return await transaction.row(_FACTS, user_id=user_id)
-
-
-async def known_external_ids(transaction: Transaction, user_id: UUID) -> Sequence[KnownExternalId]:
-    """The external ids of a locked user, the present one first."""
-    return await transaction.rows(_EXTERNAL_IDS, user_id=user_id)
-
-
-async def merges_into(transaction: Transaction, user_id: UUID) -> dict[UUID, UUID | None]:
-    """The former ids of a locked user, each with the id into which it was merged, or None if that is unknown."""
-    return {row.id: row.merged_into for row in await transaction.rows(_FORMER_IDS, user_id=user_id)}
-
-
-async def belongings_of(transaction: Transaction, user_id: UUID) -> Belongings:
-    """The belongings of a locked user."""
-    found = await transaction.row(_READ, user_id=user_id)
+async def facts_of(transaction: Transaction, user_id: UUID) -> Facts:
+    """The facts about a locked user."""
+    found = await transaction.row(_FACTS, user_id=user_id)
     assert found is not None
     return found
 
 
-async def record_moved(
-    transaction: Transaction, user_id: UUID, before: Belongings, *, by: Actor, now: datetime
-) -> None:
+async def record_moved(transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime) -> None:
     """Record what a locked user has got or lost since `before`."""
-    after = await belongings_of(transaction, user_id)
+    after = await facts_of(transaction, user_id)
     if fields := [name for name in PROFILE if getattr(after, name) != getattr(before, name)]:
         data = {"fields": fields}
         await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user_id, data=data)
@@ -168,17 +137,16 @@ class Parting:
     @classmethod
     async def of(cls, transaction: Transaction, user_id: UUID, key: AppAndOpenid) -> "Parting | None":
         """The parting of an identity, and the user's others with its unionid; None if the user has no such identity."""
-        identities = await owned_identities(transaction, user_id)
+        identities = await transaction.rows(_IDENTITIES, user_id=user_id)
         named = next((identity for identity in identities if key_of(identity) == key), None)
-        facts = await facts_of(transaction, user_id)
-        if named is None or facts is None:
+        if named is None:
             return None
         leaving = [named]
         if named.unionid is not None:
             leaving = [identity for identity in identities if identity.unionid == named.unionid]
-        external_ids = await known_external_ids(transaction, user_id)
-        merges = await merges_into(transaction, user_id)
-        return cls(user_id, identities, leaving, facts, external_ids, merges)
+        external_ids = await transaction.rows(_EXTERNAL_IDS, user_id=user_id)
+        merges = {row.id: row.merged_into for row in await transaction.rows(_FORMER_IDS, user_id=user_id)}
+        return cls(user_id, identities, leaving, await facts_of(transaction, user_id), external_ids, merges)
 
     @cached_property
     def keys(self) -> frozenset[AppAndOpenid]:

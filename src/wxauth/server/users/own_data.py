@@ -231,7 +231,6 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     if user is None:
         raise NotFound("there is no such user")
     former = await former_ids(state, user_id)
-    ids = [user_id, *former]
     profile = {
         **user.model_dump(exclude={"consents"}),  # listed below
         "phone_verified": user.phone_verified,
@@ -241,22 +240,15 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
         "unionids": await rows.unionids_of(state, user_id),
     }
     yield to_json({"exported_at": now, "user": profile})[:-1]
-    for name, pages in (
-        ("identities", rows.exported_identities(state, user_id)),
-        ("sessions", rows.exported_sessions(state, user_id)),
-        ("browsers", rows.exported_browsers(state, user_id)),
-        ("consents", rows.consents_by(state, ids)),
-        ("events", rows.events_about(state, ids)),
-        ("refusals", rows.exported_refusals(state, ids)),
-    ):
+    for name, pages in rows.lists_of(state, user_id, former):
         separator = b',"%b":[' % name.encode()
         async for page in pages:
             yield separator + to_json(page)[1:-1]
             separator = b","
         yield b"]" if separator == b"," else separator + b"]"
-    avatar = await rows.exported_avatar(state, user_id)
-    picture = avatar and {"content_type": avatar[0], "content": b64encode(avatar[1]).decode(), "created_at": avatar[2]}
-    yield b',"avatar":' + to_json(picture) + b"}"
+    picture = await rows.picture_of(state, user_id)
+    shown = picture and picture.model_dump() | {"content": b64encode(picture.content).decode()}
+    yield b',"avatar":' + to_json(shown) + b"}"
 
 
 @router.get(

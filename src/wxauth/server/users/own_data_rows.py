@@ -1,6 +1,6 @@
 """The statements that read everything stored about one person, except secrets."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -18,10 +18,11 @@ PAGE: Final = 250
 
 Told = Mapping[str, object]
 """A row as the person sees it, whatever its columns are."""
-Rows = Sequence[dict[str, object]]
 
 
-class _Picture(SQLModel):
+class Picture(SQLModel):
+    """A person's picture, and when it was uploaded."""
+
     content_type: str
     content: bytes
     created_at: datetime
@@ -72,7 +73,7 @@ _REFUSALS: Final = Statement[Told]("""
 SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id, count
   FROM refusals WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY id
 """)
-_AVATAR: Final = Statement[_Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")
+_AVATAR: Final = Statement[Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")
 
 
 async def user_row(state: Snapshot, user_id: UUID) -> UserFields | None:
@@ -90,46 +91,24 @@ async def unionids_of(state: Snapshot, user_id: UUID) -> Sequence[str]:
     return await state.values(_UNIONIDS, user_id=user_id)
 
 
-async def exported_identities(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
-    """`app_id`, `openid`, `unionid` and `created_at` of each identity, the oldest first."""
-    async for page in state.pages(_IDENTITIES, PAGE, user_id=user_id):
-        yield [dict(row) for row in page]
+def lists_of(
+    state: Snapshot, user_id: UUID, former_ids: Sequence[UUID]
+) -> Iterator[tuple[str, AsyncGenerator[Sequence[Told]]]]:
+    """Each list in pages, by its name. What is stored under any of the person's ids names nobody else."""
+    for name, statement in (("identities", _IDENTITIES), ("sessions", _SESSIONS), ("browsers", _BROWSERS)):
+        yield name, _pages(state, statement, user_id=user_id)
+    for name, statement in (("consents", _CONSENTS), ("events", _EVENTS), ("refusals", _REFUSALS)):
+        yield name, _pages(state, statement, user_ids=[user_id, *former_ids])
 
 
-async def exported_sessions(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
-    """Every stored session, open or ended, without its session_key."""
-    async for page in state.pages(_SESSIONS, PAGE, user_id=user_id):
-        yield [_session(dict(row)) for row in page]
+async def _pages(state: Snapshot, statement: Statement[Told], **arguments: Any) -> AsyncGenerator[Sequence[Told]]:
+    async for page in state.pages(statement, PAGE, **arguments):
+        yield [_session(dict(row)) if statement is _SESSIONS else dict(row) for row in page]
 
 
-async def exported_browsers(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
-    """The logins of browsers, which sites share, with the sites that have got a code by each, the oldest first."""
-    async for page in state.pages(_BROWSERS, PAGE, user_id=user_id):
-        yield [dict(row) for row in page]
-
-
-async def consents_by(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
-    """Every consent of a person under any of the person's ids, newest first."""
-    async for page in state.pages(_CONSENTS, PAGE, user_ids=user_ids):
-        yield [dict(row) for row in page]
-
-
-async def events_about(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
-    """The events about a person under any of the person's ids, oldest first. They name nobody else."""
-    async for page in state.pages(_EVENTS, PAGE, user_ids=user_ids):
-        yield [dict(row) for row in page]
-
-
-async def exported_refusals(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
-    """The refused logins of a person under any of the person's ids, oldest first."""
-    async for page in state.pages(_REFUSALS, PAGE, user_ids=user_ids):
-        yield [dict(row) for row in page]
-
-
-async def exported_avatar(state: Snapshot, user_id: UUID) -> tuple[str, bytes, datetime] | None:
-    """The picture's content type, bytes and time of upload; None if there is none."""
-    row = await state.row(_AVATAR, user_id=user_id)
-    return None if row is None else (row.content_type, row.content, row.created_at)
+async def picture_of(state: Snapshot, user_id: UUID) -> Picture | None:
+    """The picture of the person; None if there is none."""
+    return await state.row(_AVATAR, user_id=user_id)
 
 
 def _session(row: dict[str, Any]) -> dict[str, object]:

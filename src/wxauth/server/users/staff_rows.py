@@ -217,20 +217,6 @@ class StaffRead:
     data: Mapping[str, Any]
 
 
-async def store_reads(database: Database, reads: Sequence[StaffRead]) -> None:
-    """Store events of what staff have read."""
-    await database.run(
-        _STORE,
-        ids=[each.id for each in reads],
-        kinds=[each.kind.value for each in reads],
-        times=[each.at for each in reads],
-        actors=[each.actor for each in reads],
-        user_ids=[each.user_id for each in reads],
-        ips=[each.ip for each in reads],
-        data=[to_json(each.data).decode() for each in reads],
-    )
-
-
 @part
 class StaffReads(Gathering):
     """What staff have read, in one process. `is_on`: whether reading is recorded at all."""
@@ -271,7 +257,16 @@ class StaffReads(Gathering):
         """On failure, it waits for the next store."""
         stored, self._counted = list(self._waiting), {}
         if stored:
-            await store_reads(self.database, stored)
+            await self.database.run(
+                _STORE,
+                ids=[each.id for each in stored],
+                kinds=[each.kind.value for each in stored],
+                times=[each.at for each in stored],
+                actors=[each.actor for each in stored],
+                user_ids=[each.user_id for each in stored],
+                ips=[each.ip for each in stored],
+                data=[to_json(each.data).decode() for each in stored],
+            )
         del self._waiting[: len(stored)]
         self._taken = Counter((each.kind, each.actor) for each in self._waiting)
         self._lists = {read: at for read, at in self._lists.items() if at + SAME_LIST > self.clock()}

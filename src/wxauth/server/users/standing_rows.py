@@ -74,49 +74,14 @@ _ATTEMPTS: Final = 5
 log = get_logger()
 
 
-async def lock_users(
-    transaction: Transaction, user_ids: Sequence[UUID], *, with_administrators: bool = False
-) -> Sequence[LockedUser]:
-    """Lock these users until the transaction ends. Returns the standing of those that exist.
-
-    `with_administrators` also locks and returns all active administrators, so that they stay administrators meanwhile.
-    """
-    return await transaction.rows(_LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK, user_ids=user_ids)
-
-
 async def some_are_administrators(transaction: Transaction, user_ids: Sequence[UUID]) -> bool:
     """Whether one of these users is an active administrator now. It locks nobody."""
     return bool(await transaction.value(_ARE_ADMINISTRATORS, user_ids=user_ids))
 
 
-async def lock_users_whose_ban_has_ended(transaction: Transaction, *, now: datetime, size: int) -> Sequence[LockedUser]:
-    """Lock users whose ban has ended, the earliest end first."""
-    return await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
-
-
-async def set_standing(
-    transaction: Transaction,
-    user_id: UUID,
-    *,
-    status: str,
-    roles: Sequence[str],
-    ban_reason: str | None,
-    banned_until: datetime | None,
-) -> None:
-    """Set the standing of a locked user."""
-    await transaction.run(
-        _SET, user_id=user_id, status=status, roles=roles, ban_reason=ban_reason, banned_until=banned_until
-    )
-
-
-async def note_judged(database: Database, user_id: UUID) -> None:
+async def note_judged(asked: Database | Transaction, user_id: UUID) -> None:
     """Record that WeChat need not be asked about this user again."""
-    await database.run(_NOTE_JUDGED, user_id=user_id)
-
-
-async def note_judged_in(transaction: Transaction, user_id: UUID) -> None:
-    """As `note_judged`, in the transaction that acts on the rank."""
-    await transaction.run(_NOTE_JUDGED, user_id=user_id)
+    await asked.run(_NOTE_JUDGED, user_id=user_id)
 
 
 async def is_banned(database: Database, person: Person) -> bool:
@@ -199,9 +164,10 @@ async def lock_standings(
 ) -> dict[UUID, Standing]:
     """Lock and read the standing of several users, in the order of ids, as everybody does. Unknown ids are left out.
 
-    `with_administrators` also locks and returns all administrators.
+    `with_administrators` also locks and returns all administrators, so that they stay that meanwhile.
     """
-    rows = await lock_users(transaction, list(user_ids), with_administrators=with_administrators)
+    statement = _LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK
+    rows = await transaction.rows(statement, user_ids=list(user_ids))
     return {row.id: Standing.of(row) for row in rows}
 
 
@@ -267,9 +233,9 @@ async def change_standing(
     if set(after.roles) != set(before.roles):
         changes[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
     if changes:
-        await set_standing(
-            transaction,
-            user_id,
+        await transaction.run(
+            _SET,
+            user_id=user_id,
             status=after.status,
             roles=after.roles,
             ban_reason=after.ban_reason,
@@ -299,7 +265,7 @@ async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
                 by=SYSTEM,
                 now=now,
             )
-            for row in await lock_users_whose_ban_has_ended(transaction, now=now, size=size)
+            for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
         ]
     for one in settled:
         one.report()
