@@ -12,14 +12,13 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, leave, until
+from tests.world import AddSibling, Body, LogIn, MakeServices, bearer, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
-from wxauth.server.core.trail import SENT_TO_SIBLINGS
 from wxauth.server.events.feed_routes import cursor_of
 from wxauth.server.events.feed_rows import Place, place_some, record_folded_changes
-from wxauth.server.events.webhook_deliveries import keep_placing, place_events
+from wxauth.server.events.webhook_deliveries import place_events
 
 Read = Callable[..., Awaitable[Body]]
 
@@ -136,27 +135,6 @@ async def test_changes_are_folded_per_person(client: httpx.AsyncClient, login: L
     assert [event["user_id"] for event in events] == [person["user"]["id"] for person in people]
 
 
-async def test_of_many_changes_at_once_replicas_send_the_first_and_the_rest_after_a_minute(
-    client: httpx.AsyncClient, login: LogIn, make_services: MakeServices, read: Read, clock: Clock
-) -> None:
-    replicas = [await make_services() for _ in range(3)]
-    alice = await login("alice", nickname="A")
-
-    async def place() -> None:
-        for _ in range(5):
-            await asyncio.gather(*(place_events(replica) for replica in replicas))
-
-    changing = (rename(client, alice, nickname=f"A{number}") for number in range(12))
-    await asyncio.gather(place(), *changing, rename(client, alice, avatar_url="https://example.com/a.png"))
-    assert len((await read(type="user.profile_changed"))["items"]) == 1
-    clock.advance(minutes=1)
-    await place()
-    first, second = (await read(type="user.profile_changed"))["items"]
-    assert {*first["data"]["fields"], *second["data"]["fields"]} == {"nickname", "avatar_url"}
-    clock.advance(minutes=1)
-    assert len((await read(type="user.profile_changed"))["items"]) == 2
-
-
 @pytest.mark.oldest_postgres
 async def test_a_folded_change_outlives_the_process_that_was_recording_it(
     client: httpx.AsyncClient, login: LogIn, services: Services, read: Read, clock: Clock
@@ -208,17 +186,6 @@ async def test_no_profile_change_is_sent_after_the_persons_erasure(
     clock.advance(minutes=1)
     events = [event["type"] for event in (await read())["items"]]
     assert events == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
-
-
-async def test_the_note_of_a_sent_change_is_deleted_after_a_minute(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, read: Read, clock: Clock
-) -> None:
-    await rename(client, await login("alice", nickname="A"), nickname="Al")
-    await read()
-    assert await rows.fetchval("SELECT count(*) FROM profile_changes") == 1
-    clock.advance(minutes=1)
-    await read()
-    assert await rows.fetchval("SELECT count(*) FROM profile_changes") == 0
 
 
 async def test_an_event_contains_only_what_the_contract_lists(rows: asyncpg.Connection, read: Read) -> None:
@@ -319,21 +286,6 @@ async def test_replicas_that_place_events_at_once_give_each_event_one_place(
     assert numbers(await read(limit=1000)) == list(range(50))
 
 
-async def test_a_placing_that_is_undone_leaves_its_events_for_the_next(
-    services: Services, rows: asyncpg.Connection, read: Read
-) -> None:
-    await insert(rows, 1, 2)
-
-    async def undone() -> None:
-        async with services.database.begin() as transaction:
-            assert len(await place_some(transaction, limit=10)) == 2
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await undone()
-    assert numbers(await read()) == [1, 2]
-
-
 async def test_events_are_read_by_their_types(rows: asyncpg.Connection, read: Read) -> None:
     kinds = ("user.banned", "user.unbanned", "user.created", "user.banned", "user.unbanned", "user.banned")
     for number, kind in enumerate(kinds):
@@ -428,25 +380,3 @@ async def test_a_cursor_behind_which_events_were_swept_has_expired(
     await rows.execute("DELETE FROM events")
     assert (await read(after="now"))["next_cursor"] == cursors[3]
     assert (await read(after=cursors[3])) == {"items": [], "next_cursor": cursors[3]}
-
-
-async def test_the_table_marks_exactly_the_types_that_siblings_get(rows: asyncpg.Connection) -> None:
-    """The list is written twice, once in the trigger."""
-    body = await rows.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'mark_unplaced'")
-    assert set(body.split("'")[1::2]) == set(SENT_TO_SIBLINGS)
-
-
-@pytest.mark.slow
-async def test_an_event_is_in_the_feed_soon_after_its_commit_without_anybody_asking(
-    services: Services, make_client: MakeClient, client: httpx.AsyncClient, login: LogIn, reader: Credentials
-) -> None:
-    async def has_event() -> bool:
-        return bool((await client.get("/v1/events", auth=reader)).json()["items"])
-
-    placing = asyncio.create_task(keep_placing(services))
-    try:
-        await login("alice")
-        await until(has_event)
-    finally:
-        placing.cancel()
-        await asyncio.gather(placing, return_exceptions=True)

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP
-from tests.world import NUMBER, AddSibling, Admin, Body, LogIn, bearer, make_admin, until_locked
+from tests.fakes import OTHER_APP
+from tests.world import AddSibling, Admin, Body, LogIn, bearer, make_admin, until_locked
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.events.webhook_deliveries import place_events
@@ -85,17 +85,6 @@ async def test_of_a_ban_and_its_end_at_once_the_last_word_is_the_databases(
     )
     assert await rows.fetchval("SELECT status FROM users WHERE id = $1", user_id) == "active"
     assert types(await history(user_id)) == ["user.created", "user.banned", "session.ended", "user.unbanned"]
-
-
-async def test_a_user_is_created_before_they_agree(
-    client: httpx.AsyncClient, login: LogIn, history: History, rows: asyncpg.Connection, clock: Clock
-) -> None:
-    clock.advance(seconds=5)  # this replica's clock is ahead
-    alice = await login("alice")
-    clock.advance(seconds=-5)
-    answer = await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
-    assert answer.status_code == 200
-    assert types(await history(alice["user"]["id"])) == ["user.created", "user.profile_changed"]
 
 
 @pytest.mark.parametrize("is_ended_first", [True, False])
@@ -212,25 +201,6 @@ async def test_an_event_put_after_a_later_one_has_the_same_millisecond_in_id_and
     after = await rows.fetchrow(newest, root.id)
     assert after["at"] - before["at"] == timedelta(milliseconds=1)
     assert after["id"].int >> 80 == (before["id"].int >> 80) + 1
-
-
-async def test_a_merge_records_the_number_and_the_consents_that_it_brings(
-    root: Admin, login: LogIn, history: History, rows: asyncpg.Connection
-) -> None:
-    user_id, former_id = [(await login(name, app=app))["user"]["id"] for name, app in (("al", APP), ("bo", OTHER_APP))]
-    await rows.execute("UPDATE users SET phone = $2 WHERE id = $1", former_id, NUMBER)
-    await rows.execute(
-        "INSERT INTO consents (id, user_id, document, version, given_at) VALUES ($1, $1, 'terms', '3', now())",
-        former_id,
-    )
-    assert (await root.merge(former_id, into=user_id)).status_code == 200
-    _, *brought = await history(user_id)
-    assert [(event["type"], event["data"]) for event in brought] == [
-        ("user.merged", {"former_id": former_id, "by": "operator"}),
-        ("identity.added", {}),
-        ("user.phone_bound", {}),
-        ("consent.given", {"document": "terms", "version": "3"}),
-    ]
 
 
 async def test_an_event_of_a_new_user_reads_no_others_even_if_the_statistics_know_one_user(

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.docs import DOCS
-from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.world import LogIn, LogLines, bearer, leave, set_roles, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
@@ -40,15 +40,6 @@ async def test_a_new_user_is_recorded_once(login: LogIn, rows: asyncpg.Connectio
     user_id = (await login(nickname="Al"))["user"]["id"]
     await login()
     assert await recorded(rows) == [("user.created", user_id, user_id, APP["app_id"], {})]
-
-
-async def test_many_first_logins_at_once_record_one_new_user(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
-) -> None:
-    bodies = [{"code": wechat.code_for("alice"), "nickname": f"Al {n}"} for n in range(20)]
-    answers = await asyncio.gather(*(client.post("/v1/login", json=body) for body in bodies))
-    assert {answer.status_code for answer in answers} == {200}
-    assert len(await recorded(rows, "user.created")) == 1
 
 
 async def test_a_unionid_brings_a_known_user_into_another_app(login: LogIn, rows: asyncpg.Connection) -> None:

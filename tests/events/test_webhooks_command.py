@@ -81,18 +81,7 @@ async def test_deliveries_are_listed_and_sent_again(
     assert json.loads((await webhooks("deliveries", "orders", "--state", "delivered", "--json")).stdout)["items"] == []
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("remove",),
-        ("test",),
-        ("secret",),
-        ("deliveries",),
-        ("set", "--enable"),
-        ("replay", "--since", "2026-11-20T00:00:00Z"),
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("words", [("remove",), ("set", "--enable"), ("replay", "--since", "2026-11-20T00:00:00Z")])
 async def test_commands_for_an_unknown_webhook_fail(webhooks: Command, words: tuple[str, ...]) -> None:
     failed = await webhooks(words[0], "orders", *words[1:])
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
@@ -112,12 +101,9 @@ async def test_a_url_that_is_refused_and_a_name_that_is_taken_fail(webhooks: Com
     "words",
     [
         ("add", "Orders", "https://example.com"),
-        ("add", "orders"),
         ("add", "orders", "https://example.com", "--type", "user_banned"),
         ("set", "orders"),
         ("set", "orders", "--all-types", "--type", "user_banned"),
-        ("deliveries", "orders", "--state", "lost"),
-        ("deliveries", "orders", "--cursor", "x"),
         ("replay", "orders"),
         ("replay", "orders", "--since", "yesterday"),
         ("replay", "orders", "--since", "2026-11-20T08:00:00"),
