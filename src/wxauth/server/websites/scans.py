@@ -8,8 +8,10 @@ from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
 from math import ceil
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wxauth.errors import (
     CodeUsed,
@@ -27,6 +29,7 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.apps.registry import Apps
+from wxauth.server.clients.clients import origin_of
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -37,8 +40,10 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.limits.rows import USER_CODES
 from wxauth.server.login.login import Proofs
+from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
+from wxauth.server.web.bodies import ShownIp
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import ScanLimits
 from wxauth.server.websites.browser_logins import is_web_view
@@ -77,17 +82,111 @@ _SCALE: Final = 8
 """Pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanOpening:
-    """How a person reached a scan."""
+class ClaimRequest(BaseModel):
+    """What the phone has read: a scene, a link, or a code that the person typed."""
 
-    scene: str | None = None
-    url: str | None = None
-    user_code: str | None = None
-    scancode_time: float | None = None
-    entry_scene: int | None = None
-    by_camera: bool = False
-    """Whether the mini-program itself has read the code with the camera, without access to the album."""
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047}]},
+        hide_input_in_errors=True,
+    )
+
+    scene: str | None = Field(
+        default=None, description="`scene`, `s` or `cq` in the query of `onLoad`, decoded.", repr=False
+    )
+    url: str | None = Field(default=None, description="`q` in the query of `onLoad`, decoded.", repr=False)
+    user_code: str | None = Field(default=None, description="As typed; case and hyphen do not matter.", repr=False)
+    scancode_time: float | None = Field(
+        default=None, description="`scancode_time` in the query of `onLoad`: when the code was scanned, in seconds."
+    )
+    entry_scene: int | None = Field(
+        default=None, description="How the page was opened: WeChat's number in `wx.getEnterOptionsSync().scene`."
+    )
+    scanned: str | None = Field(
+        default=None, description="`camera` if the page has read the code with `wx.scanCode({onlyFromCamera: true})`."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        if sum(value is not None for value in (self.scene, self.url, self.user_code)) != 1:
+            raise ValueError("Must have one of scene, url and user_code")
+        return self
+
+    @property
+    def by_camera(self) -> bool:
+        """Whether the mini-program itself has read the code with the camera, without access to the album."""
+        return self.scanned == "camera"
+
+
+class SiteAnswer(BaseModel):
+    """The site that the user is about to log in to."""
+
+    id: str = Field(examples=["shop"])
+    title: str = Field(examples=["Example Shop"])
+    origin: str | None = Field(
+        description="The origin of its first redirect URI.", examples=["https://shop.example.com"]
+    )
+
+
+class BrowserAnswer(BaseModel):
+    """The browser that shows the code."""
+
+    device: str | None = Field(
+        description="Operating system and browser, from the User-Agent.", examples=["Windows, Edge 141"]
+    )
+    ip: ShownIp | None
+
+
+class ClaimedAnswer(BaseModel):
+    """A claimed scan, for the person to approve or deny. Unknown values are null."""
+
+    id: UUID = Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])
+    client: SiteAnswer
+    browser: BrowserAnswer | None
+    same_network: bool | None = Field(
+        description="Whether phone and browser are in the same /24 or /56.", examples=[True]
+    )
+    typed: bool = Field(
+        description="Whether a code was typed. If so, warn the person: somebody else may have dictated it.",
+        examples=[False],
+    )
+    sso_ttl: int | None = Field(
+        description="How many seconds after the approval this browser may log in to other sites, too. Null: it may "
+        "not.",
+        examples=[28800],
+    )
+    link: bool = Field(
+        description="Whether a link in this phone's browser opened the page. If so, ask whether the person has "
+        "just pressed the button there, and show the number of the approval.",
+        examples=[False],
+    )
+    created_at: datetime
+    expires_at: datetime = Field(examples=["2026-11-20T08:03:00Z"])
+
+    @classmethod
+    def of(cls, login: OpenLogin, door: Door, *, sso_ttl: int | None) -> Self:
+        """The answer for the phone that has claimed a login by this door."""
+        browser = None
+        if login.is_page or login.browser_ip is not None:
+            browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
+        origin = origin_of(login.redirect_uris[0]) if login.redirect_uris else None
+        return cls(
+            id=login.id,
+            client=SiteAnswer(id=login.client_id, title=login.title, origin=origin),
+            browser=browser,
+            same_network=login.same_network,
+            typed=door is Door.TYPED,
+            sso_ttl=sso_ttl,
+            link=door is Door.LINK,
+            created_at=login.created_at,
+            expires_at=login.scan_ends_at,
+        )
+
+
+class NumberAnswer(BaseModel):
+    """The number to show to the person, who types it in the browser."""
+
+    number: str = Field(examples=["482913"], repr=False)
+    expires_in: int = Field(description="Seconds.", examples=[120])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,25 +204,6 @@ class Claim:
     """Whether an administrator claims with a session that is not fresh."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A scan that a phone has claimed, and by which door."""
-
-    scan: OpenLogin
-    door: Door
-    sso_ttl: int | None
-    """How many seconds its browser may log in to other sites after the approval; None: not at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShownNumber:
-    """The number that the phone shows after it has approved a link."""
-
-    number: str = field(repr=False)
-    expires_in: int
-    """Seconds."""
-
-
 @part
 class Scans:
     """Lets a phone claim, approve or deny a login."""
@@ -135,7 +215,7 @@ class Scans:
     proofs: Proofs
     sealer: Sealer
 
-    async def claim(self, caller: Caller, opening: ScanOpening, *, ip: str | None) -> Claimed:
+    async def claim(self, caller: Caller, opening: ClaimRequest, *, ip: str | None) -> ClaimedAnswer:
         """Claim a scan for this session, which may then decide.
 
         A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve
@@ -187,13 +267,13 @@ class Scans:
         if door is not Door.LINK:
             SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=login.same_network, door=door, **fields)
-        return Claimed(login, door, self._sso_ttl(login, door))
+        return ClaimedAnswer.of(login, door, sso_ttl=self._sso_ttl(login, door))
 
     def _sso_ttl(self, login: OpenLogin, door: Door) -> int | None:
         is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
         return (self.settings.sso_ttl or None) if is_shared and door in MAKES_BROWSER_LOGIN else None
 
-    async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> ShownNumber | None:
+    async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
         """Approve what this session has claimed, proved by a new `wx.login`. Idempotent.
 
         After a link, returns a number. The same `login_code` gets the same number again. Another one does not: a stolen
@@ -221,7 +301,7 @@ class Scans:
         if login.number is None or login.login_code_hash != hash_of(login_code) or left <= 0:
             raise ScanOver(_NOT_HELD)
         number = self.sealer.open(login.number, context=link_number_context(login.id)).decode()
-        return ShownNumber(number, ceil(left))
+        return NumberAnswer(number=number, expires_in=ceil(left))
 
     async def deny(self, caller: Caller, login_id: UUID, *, ip: str | None) -> None:
         """Deny what this session has claimed. Idempotent. Raises: ScanOver."""
@@ -286,7 +366,7 @@ def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
     return login.door in _BY_PHONE and login.claimed_session_id == caller.session_id and until > now
 
 
-def _refusal_of_code(login: OpenLogin, claim: Claim, opening: ScanOpening) -> WxAuthError | None:
+def _refusal_of_code(login: OpenLogin, claim: Claim, opening: ClaimRequest) -> WxAuthError | None:
     """Why this session may not claim the login of a code, whoever has claimed it; None if it may."""
     is_typed = claim.door is Door.TYPED
     if not (login.user_code or login.is_page) if is_typed else not claim.by_camera:
@@ -300,7 +380,7 @@ def _refusal_of_code(login: OpenLogin, claim: Claim, opening: ScanOpening) -> Wx
     return None
 
 
-def _refusal_of_link(claim: Claim, opening: ScanOpening) -> WxAuthError | None:
+def _refusal_of_link(claim: Claim, opening: ClaimRequest) -> WxAuthError | None:
     """Why this session may not claim the login of a link, whatever `SCAN_ENTRY` allows; None if it may."""
     if opening.entry_scene not in BY_LINK or opening.by_camera:
         return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
@@ -325,7 +405,7 @@ def scene_in(url: str, *, issuer: str) -> str | None:
     return scene if rest != url and SCENE.fullmatch(scene) else None
 
 
-def _is_from_camera(opening: ScanOpening, now: datetime) -> bool:
+def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
     is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > SCAN_LASTS.total_seconds()
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)

@@ -213,22 +213,6 @@ def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
         numbers.count_login(is_new=False, at=now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebSession:
-    """A website's session, and the content of its tokens."""
-
-    id: UUID
-    generation: int
-    client: Client
-    user: UserInSession
-    scope: str
-    """The scopes of its next tokens, separated by spaces."""
-    nonce: str | None = None
-    authenticated_at: datetime
-    authenticated_by: str
-    expires_at: datetime
-
-
 @part
 class SiteTokens:
     """Exchanges the codes and refresh tokens of sites, and ends their sessions."""
@@ -324,18 +308,18 @@ class SiteTokens:
         count_redeemed(self.numbers, granted.door, now=now)
         fields = {"user_id": granted.user.id, "app_id": granted.user.app_id, "session_id": session_id}
         log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
-        session = WebSession(
-            id=session_id,
+        return await self._tokens(
+            client,
+            granted.user,
+            session_id,
             generation=0,
-            client=client,
-            user=granted.user,
             scope=granted.scope,
             nonce=granted.nonce,
             authenticated_at=granted.authenticated_at,
             authenticated_by=granted.authenticated_by,
             expires_at=ends_at,
+            now=now,
         )
-        return await self._tokens_of(session, now=now)
 
     async def _for_refresh_token(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
         """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
@@ -374,31 +358,43 @@ class SiteTokens:
         if self.settings.is_logged(token.session_id):
             added = self.settings.added_in_log(ip)  # the address of the site's server
             log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
-        session = WebSession(
-            id=token.session_id,
+        return await self._tokens(
+            client,
+            outcome,
+            token.session_id,
             generation=outcome.generation,
-            client=client,
-            user=outcome,
             scope=scope,
             authenticated_at=outcome.authenticated_at,
             authenticated_by=outcome.authenticated_by,
             expires_at=outcome.expires_at,
+            now=now,
         )
-        return await self._tokens_of(session, now=now)
 
-    async def _tokens_of(self, session: WebSession, *, now: datetime) -> dict[str, Any]:
+    async def _tokens(
+        self,
+        client: Client,
+        user: UserInSession,
+        session_id: UUID,
+        *,
+        generation: int,
+        scope: str,
+        nonce: str | None = None,
+        authenticated_at: datetime,
+        authenticated_by: str,
+        expires_at: datetime,
+        now: datetime,
+    ) -> dict[str, Any]:
         """The answer of RFC 6749, section 5.1, without the scopes that the client has lost since.
 
         Raises: OAuthError.
         """
-        user, client = session.user, session.client
         allowed = client.site_scopes
-        names = [name for name in session.scope.split() if name in allowed]
+        names = [name for name in scope.split() if name in allowed]
         if not names:
             raise invalid_grant("the client may not have any of these scopes any more")
-        left = int((session.expires_at - now).total_seconds())
+        left = int((expires_at - now).total_seconds())
         of_session = TokenSession(
-            id=session.id, left=left, client_id=client.name, scope=" ".join(names), claims=client.claims_template
+            id=session_id, left=left, client_id=client.name, scope=" ".join(names), claims=client.claims_template
         )
         issued = self.issuer.issue(user, of_session, now=now)
         answer = {
@@ -406,7 +402,7 @@ class SiteTokens:
             "token_type": "Bearer",
             "expires_in": issued.expires_in,
             "scope": " ".join(names),
-            "refresh_token": self.refresh_tokens.issue(session.id, session.generation),
+            "refresh_token": self.refresh_tokens.issue(session_id, generation),
         }
         if OPENID_SCOPE in names:
             answer["id_token"] = id_token(
@@ -415,11 +411,11 @@ class SiteTokens:
                 client=client,
                 user=user,
                 scopes=names,
-                session_id=session.id,
-                nonce=session.nonce,
+                session_id=session_id,
+                nonce=nonce,
                 access_token=issued.value,
-                authenticated_at=session.authenticated_at,
-                authenticated_by=session.authenticated_by,
+                authenticated_at=authenticated_at,
+                authenticated_by=authenticated_by,
                 now=int(now.timestamp()),
                 expires_in=issued.expires_in,
             )
