@@ -546,6 +546,7 @@ def upgrade() -> None:
             scope TEXT,
             authenticated_at TIMESTAMP WITH TIME ZONE,
             authenticated_by TEXT,
+            site_knows BOOLEAN,
             CONSTRAINT sessions_pkey PRIMARY KEY (id),
             CONSTRAINT sessions_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
         )
@@ -575,7 +576,7 @@ def upgrade() -> None:
         CREATE FUNCTION queue_backchannel_logout() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF NEW.client_id IS NOT NULL AND OLD.revoked_at IS NULL AND NEW.expires_at > NEW.revoked_at
-               AND current_setting('wxauth.site_knows', true) IS DISTINCT FROM 'on' THEN
+               AND NEW.site_knows IS NOT TRUE THEN
                 INSERT INTO backchannel_logouts (session_id, client_id, priority, user_id, next_at)
                 SELECT NEW.id, name, CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
                        NEW.user_id, NEW.revoked_at

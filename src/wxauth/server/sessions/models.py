@@ -61,6 +61,8 @@ class Session(SQLModel, table=True):
     """When the person approved the login."""
     authenticated_by: str | None = Field(sa_type=Text)
     """How the person logged in, as a value of `amr` (RFC 8176)."""
+    site_knows: bool | None
+    """Whether the site asked for the end itself. Then it gets no logout token."""
 
 
 after_create(
@@ -87,12 +89,12 @@ after_create(
             FOR EACH ROW EXECUTE FUNCTION check_session()
     """,
     # A trigger, so that no statement that ends a session can omit its site. A session that had only expired has ended
-    # by time. A statement that ends a session because its site asked sets `wxauth.site_knows`.
+    # by time.
     """
         CREATE FUNCTION queue_backchannel_logout() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF NEW.client_id IS NOT NULL AND OLD.revoked_at IS NULL AND NEW.expires_at > NEW.revoked_at
-               AND current_setting('wxauth.site_knows', true) IS DISTINCT FROM 'on' THEN
+               AND NEW.site_knows IS NOT TRUE THEN
                 INSERT INTO backchannel_logouts (session_id, client_id, priority, user_id, next_at)
                 SELECT NEW.id, name, CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
                        NEW.user_id, NEW.revoked_at

@@ -142,8 +142,8 @@ _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE i
 
 # Ends one session by itself. Idempotent: if it is sent twice, the second one finds an ended session. If the session had
 # only expired, there is no event. The user is locked first, as for each event about a user. If the session was moved to
-# another user during that wait, it is not ended. If the site asks for the end itself, a trigger sends it no logout
-# token. If the person ends it elsewhere, the browser that logged in has to prove itself again.
+# another user during that wait, it is not ended. If the site asks for the end itself, it gets no logout token: see
+# `site_knows`. If the person ends it elsewhere, the browser that logged in has to prove itself again.
 _END: Final = Statement[_Ended](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
@@ -151,8 +151,8 @@ WITH open AS (
 ), person AS (
     SELECT users.id FROM users JOIN open ON users.id = open.user_id FOR NO KEY UPDATE OF users
 ), ended AS (
-    UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-      FROM person, set_config('wxauth.site_knows', :site_knows, true)
+    UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL, site_knows = :site_knows
+      FROM person
      WHERE sessions.id = :session_id AND sessions.user_id = person.id AND revoked_at IS NULL
     RETURNING sessions.id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
@@ -376,7 +376,7 @@ async def end_session(
             reason=reason,
             actor=actor,
             ip=ip,
-            site_knows="on" if site_knows else "",
+            site_knows=site_knows,
             event_id=new_id(now),
             now=now,
         )
