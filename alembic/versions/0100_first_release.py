@@ -237,15 +237,15 @@ def upgrade() -> None:
     """)
     op.execute("""
         CREATE TABLE webhooks (
-            id UUID NOT NULL,
             name TEXT NOT NULL,
             url TEXT NOT NULL,
             types TEXT[] DEFAULT '{}' NOT NULL,
             is_enabled BOOLEAN DEFAULT true NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            id UUID NOT NULL,
             secret BYTEA NOT NULL,
             former_secret BYTEA,
             former_secret_until TIMESTAMP WITH TIME ZONE,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             delivered_at TIMESTAMP WITH TIME ZONE,
             CONSTRAINT webhooks_pkey PRIMARY KEY (id),
             CONSTRAINT webhooks_name_key UNIQUE (name),
