@@ -71,6 +71,7 @@ for (const [lang, scheme] of [
     timezoneId: 'Asia/Shanghai',
   })
   const page = await context.newPage()
+  await page.addInitScript(() => localStorage.setItem('wxauth.secret-key-is-kept', 'yes')) // no first steps
   await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: numbers }))
   const suffix = scheme === 'dark' ? '.dark' : lang === 'en' ? '' : `.${lang}`
   const shoot = async (name) => {

@@ -338,7 +338,7 @@ test('what the person withdraws in WeChat is gone', async () => {
   }
   await tap('me')
   await eventually(async () => assert.equal(await shown('#number'), '未绑定手机号'))
-  assert.equal(await shown('#name'), '未设置昵称')
+  assert.equal(await shown('#name'), '微信用户')
 })
 
 test('a membership is bought, and the shop has its notice', async () => {

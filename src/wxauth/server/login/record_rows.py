@@ -76,14 +76,18 @@ OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expi
 """A scalar query for the number of open sessions."""
 
 _USERS_SHARE: Final = _share_of("users", mebibytes=4)  # less, because it also reads the sessions of each
+# A share of the users read, because the number of pages in a sample varies by more than the shares do.
 _ACTIVE_PART: Final = ", ".join(
-    f"(count(*) FILTER (WHERE seen_at > :now - interval '{days} days') / {_USERS_SHARE})::bigint AS {name}"
+    f"users * count(*) FILTER (WHERE seen_at > :now - interval '{days} days') / GREATEST(count(*), 1) AS {name}"
     for name, days in (("active_day", 1), ("active_week", 7), ("active_month", 30))
 )
 _TOTALS: Final = Statement[TotalsRow](f"""
-SELECT ({estimate_of("users", "true")}) AS users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
-  FROM (SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
-          FROM {_sample("users", _USERS_SHARE)}) AS person
+SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
+  FROM ({estimate_of("users", "true")}) AS total (users)
+  LEFT JOIN (
+       SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
+         FROM {_sample("users", _USERS_SHARE)}) AS person ON true
+ GROUP BY users
 """)  # noqa: S608 - put together from constants
 # Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
 _STORE_NUMBERS: Final = Statement[Nothing]("""

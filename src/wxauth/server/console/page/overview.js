@@ -24,7 +24,7 @@ export function showOverview(main) {
   const again = act('runChecks', () => check(), { kind: 'small' })
   const check = () => load(checks, () => get('/check'), report)
   main.append(deliveries, part(text('checks'), h('p', {}, again), checks))
-  load(deliveries, webhooksAndTheirOldest, (found) => (found.length ? part(text('oldestDelivery'), oldest(found)) : null))
+  load(deliveries, webhooksAndTheirOldest, oldest)
   check()
 }
 
@@ -40,7 +40,7 @@ function draw({ users, sessions, active_day, active_week, active_month, days }) 
       'div',
       { class: 'tiles' },
       tile('users', users),
-      tile('activeMonth', active_month, text('activeSince', { week: number(active_week), day: number(active_day) })),
+      tile('activeMonth', active_month, text('activeWeek', { n: number(active_week) }), text('activeDay', { n: number(active_day) })),
       tile('newUsersToday', days.at(-1).new_users, text('yesterday', { n: number(days.at(-2).new_users) })),
       tile('loginsToday', days.at(-1).logins, text('yesterday', { n: number(days.at(-2).logins) })),
       tile('openSessions', sessions),
@@ -83,8 +83,8 @@ const keptButton = (place, days) =>
   }, { kind: 'small' })
 
 /** A number, and others to compare it with. */
-const tile = (name, value, others) =>
-  h('p', { class: 'tile' }, h('strong', {}, number(value)), h('span', {}, text(name)), others ? h('small', {}, others) : null)
+const tile = (name, value, ...others) =>
+  h('p', { class: 'tile' }, h('strong', {}, number(value)), h('span', {}, text(name)), others.map((each) => h('small', {}, each)))
 
 const asTable = (days) =>
   h(
@@ -98,18 +98,20 @@ const asTable = (days) =>
     ).elements,
   )
 
-/** The oldest delivery that waits to be sent. Deliveries of a disabled webhook do not count as waiting. */
+/** The oldest delivery that waits to be sent, if one does. Deliveries of a disabled webhook do not count as waiting. */
 function oldest(found) {
   const linked = ({ name }) => h('a', { href: `#/webhooks/${encodeURIComponent(name)}` }, name)
   const disabled = found.filter(({ is_enabled }) => !is_enabled)
   const [first] = found
     .filter(({ is_enabled, oldest_pending }) => is_enabled && oldest_pending)
     .sort((one, other) => one.oldest_pending.localeCompare(other.oldest_pending))
-  return facts([
+  if (!first && !disabled.length) return null
+  const shown = facts([
     [text('webhooks'), first ? linked(first) : text('noneWaits')],
     first ? [text('since'), time(first.oldest_pending)] : null,
     disabled.length ? [text('disabledOnes'), disabled.map((each) => h('div', {}, linked(each)))] : null,
   ])
+  return part(text('oldestDelivery'), shown)
 }
 
 /** The report of a check: problems first. Good results are counted, and listed when unfolded. */

@@ -115,7 +115,8 @@ const TEXTS = {
   ],
 
   activeMonth: ['Active users, 30 days', '30 天活跃用户'],
-  activeSince: ['7 d: {week} · 24 h: {day}', '7 天 {week} · 24 小时 {day}'],
+  activeWeek: ['{n} in 7 days', '7 天 {n}'],
+  activeDay: ['{n} in 24 hours', '24 小时 {n}'],
   openSessions: ['Open sessions', '有效会话'],
   newUsersToday: ['New users today', '今日新用户'],
   loginsToday: ['Logins today', '今日登录'],

@@ -15,7 +15,7 @@ const TEXTS = {
   login: ['Log in with WeChat', '微信登录'],
   loginAgain: ['Log in again', '重新登录'],
   loggedOut: ['Not logged in', '未登录'],
-  noName: ['No nickname', '未设置昵称'],
+  noName: ['WeChat user', '微信用户'],
   noPhone: ['no phone number', '未绑定手机号'],
   nickname: ['Nickname', '昵称'],
   save: ['Save', '保存'],
