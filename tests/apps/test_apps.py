@@ -26,7 +26,6 @@ from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import secret_key_bytes
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
-from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
@@ -188,15 +187,6 @@ async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of
         assert [error["field"] for error in problem_of(refused, "invalid_request", 422)["errors"]] == ["name"]
 
 
-@pytest.mark.process
-async def test_a_command_gives_no_site_the_name_of_an_app(root: Admin, database_url: str, tmp_path: Path) -> None:
-    assert (await add(root, app_id="kiosk", check=False)).status_code == 200
-    env = {"WXAUTH_DATABASE_URL": database_url}
-    refused = await asyncio.to_thread(run, "clients", "add", "kiosk", "--device", cwd=tmp_path, env=env)
-    assert refused.returncode == 2
-    assert "an app's" in refused.stderr
-
-
 @swept(
     ("field", "value"),
     [
@@ -246,16 +236,6 @@ async def test_newcomers_of_an_app_have_its_roles(root: Admin, client: httpx.Asy
     for roles in ([], ["reader", "member"], None):
         changed = (await root.ask("PATCH", path, json={"sign_up_roles": roles})).json()
         assert changed["sign_up_roles"] == roles
-
-
-async def test_the_number_of_sessions_of_a_person_is_set_and_cleared(root: Admin) -> None:
-    await add(root, max_sessions=1)
-    path = f"/apps/{LATER_APP['app_id']}"
-    assert (await root.read(path))["max_sessions"] == 1
-    for wrong in (0, 101, True, "two"):
-        problem_of(await root.ask("PATCH", path, json={"max_sessions": wrong}), "invalid_request", 422)
-    for number in (100, None):
-        assert (await root.ask("PATCH", path, json={"max_sessions": number})).json()["max_sessions"] == number
 
 
 async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Admin) -> None:
@@ -371,27 +351,6 @@ async def test_the_trail_names_actor_app_and_changed_fields(root: Admin) -> None
 
 
 # Other parts that use apps.
-
-
-async def test_wechat_pushes_to_an_app_that_was_added(root: Admin, client: httpx.AsyncClient, clock: Clock) -> None:
-    await add(root, push_token=LATER_APP["push_token"])
-    alice = (await log_in(client)).json()["user"]
-    now = int(clock().timestamp())
-    message = make_message(alice["openid"], "user_authorization_cancellation", None, app_id=LATER, now=now)
-    push = sign_push(LATER_APP, message, mode="plain", format="json", timestamp=str(now), nonce="42")
-    answer = await client.post(f"/v1/wechat/push/{LATER}", params=dict(push.query), content=push.body)
-    assert (answer.status_code, answer.text) == (200, "success")
-    problem_of(await root.ask("GET", f"/users/{alice['id']}"), "not_found", 404)
-
-
-async def test_logins_of_an_added_app_are_counted_by_its_id(root: Admin, client: httpx.AsyncClient) -> None:
-    await add(root)
-    await log_in(client)
-    assert (
-        f'wxauth_logins_total{{app_id="{LATER}",errcode="",outcome="new"}} 0.0'
-        not in (await client.get("/metrics")).text
-    )
-    assert f'app_id="{LATER}",errcode="",outcome="ok"' in (await client.get("/metrics")).text
 
 
 # Without any app in the settings.

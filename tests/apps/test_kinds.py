@@ -13,11 +13,10 @@ from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import run
 from tests.sweeps import swept
-from tests.world import Admin, LogLines, MakeClient, MakeServices, bearer, make_admin, until
+from tests.world import Admin, LogLines, MakeClient, MakeServices, bearer, make_admin
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, CodeRequest, Simulator
-from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
 
@@ -93,15 +92,6 @@ async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(
     assert {call.api for call in simulator.calls} == {"access_token"}
 
 
-async def test_a_mobile_session_is_refreshed_and_ended_as_any_other(client: httpx.AsyncClient) -> None:
-    tokens = await logged_in(client, MOBILE)
-    refreshed = await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
-    assert refreshed.json()["user"]["app_id"] == MOBILE
-    assert (await client.get("/v1/me/sessions", headers=bearer(tokens))).json()["items"][0]["app_id"] == MOBILE
-    assert (await client.post("/v1/logout", headers=bearer(tokens))).status_code == 204
-    problem_of(await client.get("/v1/me", headers=bearer(tokens)), "invalid_token", 401)
-
-
 async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(
     client: httpx.AsyncClient, simulator: Simulator
 ) -> None:
@@ -117,29 +107,6 @@ async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(
     assert len(simulator.calls_of("access_token")) == 6
 
 
-@pytest.mark.parametrize(
-    ("errcode", "code", "status"),
-    [(40013, "wechat_misconfigured", 502), (40125, "wechat_misconfigured", 502), (40226, "wechat_user_blocked", 403)],
-)
-async def test_wechats_errcodes_mean_what_they_mean_in_a_mini_program(
-    client: httpx.AsyncClient, simulator: Simulator, errcode: int, code: str, status: int
-) -> None:
-    simulator.fail("access_token", errcode=errcode)
-    problem_of(await log_in(client, MOBILE), code, status)
-
-
-async def test_a_ban_and_a_closed_sign_up_hold_in_the_mobile_app(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, make_simulated_services: MakeServices, make_client: MakeClient
-) -> None:
-    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
-    alice = await logged_in(client, MINI)
-    await root.change(alice["user"]["id"], status="disabled")
-    problem_of(await log_in(client, MOBILE), "account_disabled", 403)
-    closed = make_client(await make_simulated_services(apps=[*APPS, {**MOBILE_APP, "sign_up": "closed"}]))
-    problem_of(await log_in(closed, MOBILE, "bob"), "sign_up_closed", 403)
-    assert not (await logged_in(closed, MOBILE, "root"))["is_new_user"]
-
-
 # Codes where they do not belong.
 
 
@@ -150,19 +117,6 @@ async def test_a_browsers_code_is_refused_at_login_before_wechat_is_asked(
     code = simulator.make_code(CodeRequest(person="alice", app_id=app_id))
     problem_of(await log_in(client, app_id, code), "wrong_app_kind", 422)
     assert list(simulator.calls) == []
-    assert await people(rows) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("of", [MINI, PAGE, SITE, MOBILE])
-@pytest.mark.parametrize("at", [MINI, OTHER_MINI, MOBILE])
-async def test_a_code_of_one_app_is_of_no_use_at_another(
-    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection, of: str, at: str
-) -> None:
-    if of == at:
-        return
-    code = simulator.make_code(CodeRequest(person="alice", app_id=of))
-    problem_of(await log_in(client, at, code), "invalid_code", 400)
     assert await people(rows) == 0
 
 
@@ -347,25 +301,6 @@ async def test_a_mobile_app_and_a_website_have_no_wechat_token(
         assert (await client.get(f"/v1/apps/{app_id}/access-token", auth=auth)).json()["access_token"]
 
 
-async def test_data_withdrawn_from_a_service_account_is_erased(
-    client: httpx.AsyncClient, services: Services, rows: asyncpg.Connection
-) -> None:
-    openid = "o-of-the-account"
-    alice = await logged_in(client, MINI, nickname="Alice")
-    await rows.execute(
-        "INSERT INTO identities (app_id, openid, user_id, created_at) VALUES ($1, $2, $3, now())",
-        PAGE,
-        openid,
-        alice["user"]["id"],
-    )
-    now = int(services.clock().timestamp())
-    message = make_message(openid, "user_authorization_revoke", "6", app_id=PAGE, now=now)
-    push = sign_push(ACCOUNT, message, mode="plain", format="json", timestamp=str(now), nonce="42")
-    pushed = await client.post(f"/v1/wechat/push/{PAGE}", params=dict(push.query), content=push.body)
-    assert pushed.text == "success"
-    await until(lambda: rows.fetchval("SELECT nickname IS NULL FROM users WHERE id = $1", alice["user"]["id"]))
-
-
 # Adding and changing.
 
 
@@ -408,17 +343,6 @@ async def test_the_kind_of_an_app_never_changes(root: Admin) -> None:
 async def test_an_invalid_field_of_a_mobile_app_is_refused_by_its_name(root: Admin, field: str, value: object) -> None:
     answer = await root.ask("POST", "/apps", json={**MOBILE_APP, field: value, "check": False})
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == [field]
-
-
-async def test_people_of_each_kind_of_app_are_imported_looked_up_and_exported(
-    client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
-    alice = await logged_in(client, MOBILE)
-    export = (await client.get("/v1/me/export", headers=bearer(alice))).json()
-    assert MOBILE in json.dumps(export)
-    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
-    found = await root.read("/users", app_id=MOBILE)
-    assert [user["id"] for user in found["items"]] == [alice["user"]["id"]]
 
 
 @pytest.mark.process

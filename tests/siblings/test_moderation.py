@@ -10,7 +10,6 @@ from tests.clock import Clock
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import (
-    BESIDE_LOGINS,
     NOBODY,
     AddSibling,
     Admin,
@@ -20,7 +19,6 @@ from tests.world import (
     MakeServices,
     bearer,
     leave,
-    make_support,
     set_roles,
 )
 from wxauth.server.clients.clients import Credentials
@@ -146,11 +144,6 @@ async def test_staff_cannot_be_touched_banned_or_not(
     assert not await root.events(actor="client:risk")
 
 
-async def test_the_only_administrator_cannot_be_touched(moderator: Moderator, root: Admin) -> None:
-    for method, path in ACTS:
-        problem_of(await moderator.act(method, path, root.id), "insufficient_role", 403)
-
-
 async def test_who_is_leaving_may_be_banned(
     moderator: Moderator, make_services: MakeServices, make_client: MakeClient, login: LogIn, root: Admin
 ) -> None:
@@ -172,20 +165,6 @@ async def test_an_empty_body_is_a_ban_without_reason_and_end(moderator: Moderato
     assert (await moderator.client.post(f"/v1/users/{user_id}/ban", auth=moderator.auth)).status_code == 204
     user = await root.read(f"/users/{user_id}")
     assert (user["status"], user.get("reason"), user.get("until")) == ("disabled", None, None)
-
-
-@pytest.mark.parametrize(("method", "path"), ACTS)
-async def test_only_a_service_client_with_the_scope_may_shut_out(
-    client: httpx.AsyncClient, add_sibling: AddSibling, login: LogIn, rows: asyncpg.Connection, method: str, path: str
-) -> None:
-    alice = await login()
-    path = f"/v1/users/{alice['user']['id']}{path}"
-    others = await add_sibling("others", *(scope for scope in Scope if scope is not Scope.MODERATE))
-    problem_of(await client.request(method, path, auth=others), "insufficient_scope", 403)
-    problem_of(await client.request(method, path, auth=others._replace(client_secret="wrong")), "invalid_client", 401)
-    sue = await make_support(client, rows, await login("sue"))
-    problem_of(await client.request(method, path, headers=bearer(sue.answer)), "invalid_client", 401)
-    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1, "that sue has a role"
 
 
 async def test_a_client_has_a_hundred_acts_a_second_wrong_ones_too(

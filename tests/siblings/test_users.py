@@ -16,19 +16,8 @@ from wxauth.server.clients.models import Scope
 
 LOOKUP = "/v1/users/lookup"
 TOLD = {
-    "id",
-    "nickname",
-    "avatar_url",
-    "status",
-    "roles",
-    "created_at",
-    "last_login_at",
-    "former_ids",
-    "identities",
-    "external_id",
-    "consents",
-    "attributes",
-    "erase_at",
+    *("id", "nickname", "avatar_url", "status", "roles", "created_at", "last_login_at", "former_ids", "identities"),
+    *("external_id", "consents", "attributes", "erase_at"),
 }
 
 

@@ -14,12 +14,12 @@ import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import Clock, Secrets
+from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
 from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer, set_roles
-from wxauth.server.clients.clients import Credentials, remove_client
+from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 
@@ -121,57 +121,21 @@ async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(
     assert not await passes()
 
 
-async def test_no_request_that_begins_after_a_sign_out_passes(
-    client: httpx.AsyncClient, passes: Passes, token: str
-) -> None:
-    under_way = [asyncio.create_task(passes()) for _ in range(20)]
-    assert (await client.post("/v1/logout", headers=bearer(token))).status_code == 204
-    assert not any(await asyncio.gather(*(passes() for _ in range(20))))
-    await asyncio.gather(*under_way)  # each has had an answer, whichever came first
-
-
 HOSTILE_AUTHORIZATIONS = [
-    b"",
-    b" ",
-    b":",
-    b"Basic",
-    b"Basic ",
-    b"Basic =",
-    b"Basic ====",
-    b"Basic \xff\xfe",
-    b"Basic !!!!",
-    b"Basic " + b64encode(b""),
-    b"Basic " + b64encode(b":"),
-    b"Basic " + b64encode(b"billing"),
-    b"Basic " + b64encode(b"billing:"),
-    b"Basic " + b64encode(b":secret"),
-    b"Basic " + b64encode(b"billing\0:secret"),
-    b"Basic " + b64encode(b"billing%00:secret"),
-    b"Basic " + b64encode(b"billing%0a:secret"),
-    b"Basic " + b64encode(b"\xff\xfe:\xff"),
-    b"Basic " + b64encode("账单:密钥".encode()),
-    b"Basic " + b64encode(b"%ED%A0%80:%ED%A0%80"),
-    b"Basic " + b64encode(b"BILLING:x"),
-    b"Basic " + b64encode(b"billing' OR 1=1 --:x"),
+    *(b"", b" ", b":", b"Basic", b"Basic ", b"Basic ====", b"Basic \xff\xfe", b"Basic !!!!", b"Negotiate YII="),
+    *(b"Bearer", b"Bearer ", b"Bearer \xff", b"Bearer \0", b"Bearer a b", b"Bearer " + b"." * 60_000, b"wxr_x"),
+    *(
+        b"Basic " + b64encode(text)
+        for text in (b"", b":", b"billing", b"billing:", b":secret", b"billing\0:secret", b"billing%0a:secret")
+    ),
+    *(
+        b"Basic " + b64encode(text)
+        for text in (b"\xff\xfe:\xff", "账单:密钥".encode(), b"%ED%A0%80:%ED%A0%80", b"billing' OR 1=1 --:x")
+    ),
     b"Basic " + b64encode(b"billing:" + b"x" * 60_000),
-    b"Basic " + b64encode(b"x" * 60_000 + b":x"),
     b"Basic " + b64encode(b"billing:x").rstrip(b"="),
     b"Basic Basic " + b64encode(b"billing:x"),
-    b"Basic," + b64encode(b"billing:x"),
     b"Basic\t" + b64encode(b"billing:x"),
-    b"Basic " + b64encode(b"billing:x") + b"\x0b",
-    b'Digest username="billing", realm="", nonce="", uri="/", response=""',
-    b"Negotiate YII=",
-    b"Bearer",
-    b"Bearer ",
-    b"Bearer \xff",
-    b"Bearer \0",
-    b"Bearer a b",
-    b"Bearer " + b"." * 60_000,
-    b"bearer null",
-    b"Bearer undefined",
-    b"wxr_x",
-    b"\xe5\xb0\x8f",
 ]
 
 
@@ -293,9 +257,30 @@ async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_s
         assert (await introspect(token)).get("roles", []) == (["admin"] if status == 200 else [])
 
 
-async def test_a_refused_role_is_not_echoed(client: httpx.AsyncClient, secrets: Secrets, token: str) -> None:
-    role = secrets.add("a-role-that-nobody-may-read")
-    problem_of(await client.get(VERIFY, params={"role": role}, headers=bearer(token)), "insufficient_role", 403)
+@swept(
+    "query",
+    [
+        "roles=admin",
+        "Role=admin",
+        "role%20=admin",
+        "role=admin&scope=a",
+        "rôle=admin",
+        "role[]=admin",
+        "admin",
+        "a=&b=",
+    ],
+)
+async def test_any_other_parameter_is_refused_with_a_token_and_without(
+    client: httpx.AsyncClient, login: LogIn, query: str
+) -> None:
+    for headers in (bearer(await login()), {}):
+        answer = await client.get(f"/v1/verify?{query}", headers=headers)
+        problem = problem_of(answer, "invalid_request", 422)
+        assert problem["errors"] == [
+            {"field": "query", "message": "Takes no parameter but 'role', repeated for several"}
+        ]
+        assert "'uri /v1/verify?'" in problem["detail"]  # what to write in a Caddyfile
+        assert not [name for name in answer.headers if name.startswith("x-auth-")]
 
 
 @swept("openid", ["小明", "a b", " a ", "a\r\nX-Auth-Roles: admin", "a\nb", "a%41", "\x7f", "é", "o'\"<>,;=\\"])
@@ -416,11 +401,6 @@ async def test_a_form_without_the_one_token_is_refused_and_not_echoed(
     assert token[:12] not in answer.text
 
 
-async def test_a_form_has_64_kib_at_most(client: httpx.AsyncClient, billing: Credentials) -> None:
-    answer = await client.post(INTROSPECT, content=b"token=".ljust(MAX_BODY + 1, b"x"), headers=basic(*billing))
-    problem_of(answer, "payload_too_large", 413)
-
-
 @pytest.mark.no_database
 async def test_the_body_of_a_stranger_is_not_read(client: httpx.AsyncClient) -> None:
     async def never() -> AsyncIterator[bytes]:
@@ -442,17 +422,10 @@ def altered(text: str) -> str:
     "credentials",
     [
         lambda name, secret: (name, altered(secret)),
-        lambda name, secret: (name, secret[:-1]),
-        lambda name, secret: (name, secret + "="),
-        lambda name, secret: (name, secret + " "),
-        lambda name, secret: (name, secret.swapcase()),
         lambda name, secret: (name, sha256(secret.encode()).hexdigest()),
         lambda name, secret: (name, ""),
-        lambda name, secret: (name, secret + ":"),
         lambda name, secret: ("ledger", secret),
         lambda name, secret: ("Billing", secret),
-        lambda name, secret: ("billing\n", secret),
-        lambda name, secret: ("", secret),
         lambda name, secret: (secret, name),
     ],
 )
@@ -467,11 +440,6 @@ async def test_wrong_credentials_are_refused(
     answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*credentials(*billing)))
     problem_of(answer, "invalid_client", 401)
     assert answer.headers.get_list("www-authenticate") == ["Basic"]
-
-
-async def test_a_bearer_is_no_service_client(client: httpx.AsyncClient, token: str) -> None:
-    answer = await client.post(INTROSPECT, data={"token": token}, headers=bearer(token))
-    problem_of(answer, "invalid_client", 401)
 
 
 async def test_credentials_in_the_form_are_not_taken(
@@ -497,25 +465,6 @@ async def test_the_right_credentials_with_something_around_are_refused(
     right = basic(*billing)["Authorization"].removeprefix("Basic ")
     headers = {"Authorization": "Basic " + form.format(right, right)}
     problem_of(await client.post(INTROSPECT, data={"token": token}, headers=headers), "invalid_client", 401)
-
-
-async def test_a_removed_client_is_refused_at_once(
-    client: httpx.AsyncClient, services: Services, billing: Credentials, token: str
-) -> None:
-    for is_there in (True, False):
-        answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*billing))
-        assert (answer.status_code == 200) is is_there
-        if is_there:
-            await remove_client(services.database, "billing", now=services.clock())
-    problem_of(answer, "invalid_client", 401)
-
-
-async def test_a_secret_is_32_random_bytes_and_is_not_stored(billing: Credentials, rows: asyncpg.Connection) -> None:
-    assert len(decode(billing.client_secret)) == 32
-    stored = await rows.fetchrow("SELECT * FROM clients")
-    assert stored["secret_hash"] == sha256(billing.client_secret.encode()).digest()
-    assert billing.client_secret not in repr(stored)
-    assert billing.client_secret.encode() not in stored.values()
 
 
 # How others find it.
