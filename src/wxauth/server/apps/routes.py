@@ -21,7 +21,7 @@ from wxauth.errors import (
 from wxauth.server.apps.registry import NO_SUCH_APP, Apps, AppsDep, AppSource, KnownApp, ManagedAppsDep
 from wxauth.server.core.setting_types import AppId, AppKind, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields, Settings
-from wxauth.server.users.bodies import OwnIdentitiesAnswer
+from wxauth.server.users.bodies import OwnIdentitiesAnswer, OwnIdentityAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep
 from wxauth.server.users.user_rows import identities_of
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, Items, ShownAppId, all_of
@@ -205,14 +205,8 @@ async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsD
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
     """The caller's openids in each app, the oldest first."""
     identities = await identities_of(database, caller.user.id)
-    return {
-        "items": [
-            {
-                "app_id": identity.app_id,
-                "openid": identity.openid,
-                "kind": apps.kind_of(identity.app_id),
-                "created_at": identity.created_at,
-            }
-            for identity in identities
-        ]
-    }
+    items: list[OwnIdentityAnswer] = [
+        {**identity.model_dump(), "kind": apps.kind_of(identity.app_id)}  # type: ignore[typeddict-item]  # as declared
+        for identity in identities
+    ]
+    return OwnIdentitiesAnswer.model_construct(items=items)

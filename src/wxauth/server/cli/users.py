@@ -38,17 +38,15 @@ from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import (
     TooManyRoles,
     UserChange,
-    UserDetail,
     change_user,
     erase_user,
     list_users,
-    merge_users,
     read_user,
-    split_user,
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
-from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
-from wxauth.server.users.search_rows import ListedUser, UserSearch, possible_numbers, term_of
+from wxauth.server.users.bodies import ListedUserAnswer, Reason, UserDetailAnswer, listed_user_answer, users_answer
+from wxauth.server.users.merging import merge_by_operator, split
+from wxauth.server.users.search_rows import UserSearch, possible_numbers, term_of
 
 if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
@@ -145,7 +143,7 @@ def list_command(
             user.status,
             _names(user.roles),
             to_the_minute(user.last_login_at),
-            _called(user),
+            _called(listed_user_answer(user)),
         )
         for user in page.items
     ]
@@ -166,7 +164,7 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
     if export:
         _export(user_id)
         return
-    user = user_detail_answer(_read_user(user_id))
+    user = _read_user(user_id)
     states = _key_states(user_id) if check else ()
     keys = {"session_keys": list(states)} if check else {}
     show({**user, **keys}, _table(user, states), as_json=as_json)
@@ -327,18 +325,19 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
 
     def question() -> str:
-        names = [_called(_read_user(user_id).user) for user_id in (from_id, into_id)]
+        names = [_called(_read_user(user_id)) for user_id in (from_id, into_id)]
         return f"Merge {from_id} ({names[0]}) into {into_id} ({names[1]})? 确定合并？"
 
-    async def merge(database: Database, now: datetime) -> UserDetail:
+    async def merge(database: Database, now: datetime) -> UserDetailAnswer:
         try:
-            return await merge_users(database, from_id, into=into_id, by=OPERATOR, now=now)
+            user_id = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
+            return await read_user(database, user_id, now=now)
         except NotFound:
             raise Failed("one of these users is not there. 其中一个用户不存在。") from None
 
     confirm(question, yes=yes or not sys.stdin.isatty())
-    user = with_database(merge).user
-    click.echo(f"{from_id} is {user.id}, roles: {_names(user.roles)}")
+    user = with_database(merge)
+    click.echo(f"{from_id} is {user['id']}, roles: {_names(user['roles'])}")
 
 
 @users.command()
@@ -372,13 +371,14 @@ def split_command(
     app_id, openid = key
     external_ids = [external_id] if external_id else [] if no_external_id else None
 
-    async def split(database: Database, now: datetime) -> tuple[UserDetail, UserDetail]:
+    async def split_it(database: Database, now: datetime) -> list[UserDetailAnswer]:
         identity = {"app_id": app_id, "openid": openid}
-        return await split_user(database, user_id, **identity, external_ids=external_ids, by=OPERATOR, now=now)
+        ids = await split(database, user_id, **identity, external_ids=external_ids, by=OPERATOR, now=now)
+        return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
     confirm(lambda: f"Split {name} from {user_id}? 确定拆分？", yes=yes or not sys.stdin.isatty())
-    user, new_user = (user_detail_answer(each) for each in with_database(split))
+    user, new_user = with_database(split_it)
     rows = [
         (
             name,
@@ -396,33 +396,33 @@ def split_command(
 @yes_option
 def erase_command(user_id: UUID, yes: bool) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
-    confirm(lambda: f"Erase {user_id} ({_called(_read_user(user_id).user)}) for good? 确定彻底删除？", yes=yes)
+    confirm(lambda: f"Erase {user_id} ({_called(_read_user(user_id))}) for good? 确定彻底删除？", yes=yes)
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
     click.echo(f"erased {user_id}")
 
 
-def _read_user(user_id: UUID) -> UserDetail:
+def _read_user(user_id: UUID) -> UserDetailAnswer:
     return with_database(lambda database, now: read_user(database, user_id, now=now))
 
 
 def _change(user_id: UUID, change: UserChange) -> None:
-    async def ask(database: Database, now: datetime) -> UserDetail:
+    async def ask(database: Database, now: datetime) -> UserDetailAnswer:
         try:
             await change_user(database, user_id, change, by=OPERATOR, now=now)
         except TooManyRoles:
             raise Failed(f"a user has at most {MAX_ROLES} roles. 每个用户最多 {MAX_ROLES} 个角色。") from None
         return await read_user(database, user_id, now=now)
 
-    user = with_database(ask).user
-    until = "" if user.banned_until is None else f" until {to_the_minute(user.banned_until)}"
-    leaves = "" if user.erase_at is None else f", erase_at: {to_the_minute(user.erase_at)}"
-    click.echo(f"{user.id} is {user.status}{until}, roles: {_names(user.roles)}{leaves}")
+    user = with_database(ask)
+    until = f" until {to_the_minute(user['until'])}" if "until" in user else ""
+    leaves = "" if user["erase_at"] is None else f", erase_at: {to_the_minute(user['erase_at'])}"
+    click.echo(f"{user['id']} is {user['status']}{until}, roles: {_names(user['roles'])}{leaves}")
 
 
-def _called(user: ListedUser) -> str:
+def _called(user: ListedUserAnswer) -> str:
     """What the console calls a person: by the nickname, or as nameless, with the end of the id."""
     nameless: str = getattr(_NAMELESS, terminal_language())
-    return printable(user.nickname or nameless.format(str(user.id)[-8:]))
+    return printable(user["nickname"] or nameless.format(str(user["id"])[-8:]))
 
 
 def _names(roles: Sequence[str]) -> str:

@@ -10,13 +10,10 @@ from uuid import UUID
 from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginTooOld, NotFound, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.models import EventFields
-from wxauth.server.core.trail import Actor, EventSearch, EventType, find_events, record_event
+from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import (
     EndReason,
-    OpenSession,
-    PastSession,
     end_session_of,
     end_sessions,
     open_sessions,
@@ -24,9 +21,9 @@ from wxauth.server.sessions.rows import (
 )
 from wxauth.server.users import erasure_rows, search_rows
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
-from wxauth.server.users.consent_rows import ConsentRow, newest_consents
+from wxauth.server.users.bodies import UserDetailAnswer, listed_user_answer
+from wxauth.server.users.consent_rows import newest_consents
 from wxauth.server.users.erasure_rows import cancel_leaving
-from wxauth.server.users.merging import merge_by_operator, split
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.search_rows import SEARCH_SECONDS, ListedUser, UserSearch
 from wxauth.server.users.standing_rows import (
@@ -51,20 +48,6 @@ log = get_logger()
 
 class TooManyRoles(Exception):
     """The user would have more than MAX_ROLES roles."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserDetail:
-    """A user, with all identities, sessions and consents."""
-
-    user: ListedUser
-    former_ids: Sequence[UUID]
-    former_external_ids: Sequence[str]
-    sessions: Sequence[OpenSession]
-    ended_sessions: Sequence[PastSession]
-    """Sessions that have ended or expired, the last used first."""
-    consents_given: Sequence[ConsentRow]
-    """The newest consents, including withdrawn ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,20 +106,23 @@ async def list_users(
     return Page(found.users, cursor_at(found.stopped_at), is_incomplete=True)
 
 
-async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetail:
+async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
     """A user, with all identities and the sessions used last. For a former id, the user that remains after the merge.
 
     Raises: NotFound.
     """
     user = await read_listed_user(database, user_id)
-    return UserDetail(
-        user=user,
-        former_ids=await former_ids(database, user.id),
-        former_external_ids=await former_external_ids(database, user.id),
-        sessions=await open_sessions(database, user.id, now=now, limit=LISTED),
-        ended_sessions=await past_sessions(database, user.id, now=now, limit=LISTED),
-        consents_given=await newest_consents(database, user.id, limit=LISTED),
-    )
+    answer: UserDetailAnswer = {
+        **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
+        "sessions": list(await open_sessions(database, user.id, now=now, limit=LISTED)),
+        "ended_sessions": list(await past_sessions(database, user.id, now=now, limit=LISTED)),
+        "consents": list(await newest_consents(database, user.id, limit=LISTED)),
+    }
+    if former := await former_ids(database, user.id):
+        answer["former_ids"] = list(former)
+    if external := await former_external_ids(database, user.id):
+        answer["former_external_ids"] = list(external)
+    return answer
 
 
 async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
@@ -205,41 +191,6 @@ async def change_attributes(database: Database, user_id: UUID, patch: Attributes
         await _patch_attributes(transaction, remaining_id, patch, by=by, now=now)
 
 
-async def merge_users(
-    database: Database,
-    former_id: UUID,
-    *,
-    into: UUID,
-    by: Actor,
-    now: datetime,
-) -> UserDetail:
-    """Merge two users, as `merge_by_operator` does. Returns the user that remains.
-
-    Raises: NotFound, MergeRefused, LastAdmin.
-    """
-    user_id = await merge_by_operator(database, former_id, into=into, by=by, now=now)
-    return await read_user(database, user_id, now=now)
-
-
-async def split_user(
-    database: Database,
-    user_id: UUID,
-    *,
-    app_id: str,
-    openid: str,
-    external_ids: Sequence[str] | None,
-    by: Actor,
-    now: datetime,
-) -> tuple[UserDetail, UserDetail]:
-    """Split a user in two, as `split` does. Returns the user and the new one.
-
-    Raises: NotFound, SplitRefused.
-    """
-    identity = {"app_id": app_id, "openid": openid}
-    remaining_id, new_user_id = await split(database, user_id, **identity, external_ids=external_ids, by=by, now=now)
-    return await read_user(database, remaining_id, now=now), await read_user(database, new_user_id, now=now)
-
-
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin."""
     locked = locked_remaining(database, user_id, may_end_an_administrator=True)
@@ -277,11 +228,6 @@ async def end_one_session(
         ):
             raise NotFound("this user has no such session")
     log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
-
-
-async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventFields]:
-    """A page of the events that match, the newest first, before the id `before`."""
-    return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
 
 
 @asynccontextmanager

@@ -17,10 +17,10 @@ from wxauth.errors import (
     Title,
 )
 from wxauth.server.core.models import EventFields
-from wxauth.server.core.trail import EventSearch
+from wxauth.server.core.trail import EventSearch, find_events
 from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
-from wxauth.server.users.admin import UserChange, UserDetail
+from wxauth.server.users.admin import UserChange
 from wxauth.server.users.bodies import (
     EventsQuery,
     MergeRequest,
@@ -30,11 +30,11 @@ from wxauth.server.users.bodies import (
     UserDetailAnswer,
     UsersAnswer,
     UsersQuery,
-    user_detail_answer,
     users_answer,
 )
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
-from wxauth.server.users.search_rows import UserSearch, id_in, possible_numbers, term_of, with_masked_phone
+from wxauth.server.users.merging import merge_by_operator, split
+from wxauth.server.users.search_rows import UserSearch, id_in, masked, possible_numbers, term_of, with_masked_phone
 from wxauth.server.users.staff_rows import Glimpse, ListedLogin, LoginSearch, Read, StaffReads, find_logins, glimpses_of
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.bodies import (
@@ -95,9 +95,9 @@ async def read_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> UserDetailAnswer:
     """A user with all identities and sessions. The role `support` sees the phone number masked."""
-    detail = await admin.read_user(database, user_id, now=clock())
-    reads.note_read(staff.actor, Read.USER, detail.user.id)
-    return _answer_for(staff, detail)
+    user = await admin.read_user(database, user_id, now=clock())
+    reads.note_read(staff.actor, Read.USER, user["id"])
+    return _answer_for(staff, user)
 
 
 @router.patch(
@@ -149,10 +149,10 @@ async def change_user(
         may_add_roles=is_fresh,
         now=now,
     )
-    detail = await admin.read_user(database, user_id, now=now)
+    user = await admin.read_user(database, user_id, now=now)
     if not changes:  # otherwise, the change itself is in the trail
-        reads.note_read(staff.actor, Read.USER, detail.user.id)
-    return _answer_for(staff, detail)
+        reads.note_read(staff.actor, Read.USER, user["id"])
+    return _answer_for(staff, user)
 
 
 @router.post(
@@ -171,14 +171,9 @@ async def merge_users(
 
     It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it.
     """
-    remaining = await admin.merge_users(
-        database,
-        user_id,
-        into=body.into,
-        by=administrator,
-        now=clock(),
-    )
-    return user_detail_answer(remaining)
+    now = clock()
+    remaining_id = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
+    return await admin.read_user(database, remaining_id, now=now)
 
 
 @router.post(
@@ -195,16 +190,10 @@ async def split_user(
     and `external_id` go with who has brought them; a name, picture, number or consent of which that is not known is
     removed from both. The sessions of these identities are ended. The two users are never merged automatically again.
     """
-    user, new_user = await admin.split_user(
-        database,
-        user_id,
-        app_id=body.app_id,
-        openid=body.openid,
-        external_ids=body.external_ids,
-        by=administrator,
-        now=clock(),
-    )
-    return {"user": user_detail_answer(user), "new_user": user_detail_answer(new_user)}
+    identity, now = {"app_id": body.app_id, "openid": body.openid}, clock()
+    ids = await split(database, user_id, **identity, external_ids=body.external_ids, by=administrator, now=now)
+    user, new_user = [await admin.read_user(database, each, now=now) for each in ids]
+    return SplitAnswer.model_construct(user=user, new_user=new_user)
 
 
 @router.delete(
@@ -257,18 +246,18 @@ async def list_events(
         since=query.since,
         until=query.until,
     )
-    page = await admin.list_events(database, search, before=query.cursor, limit=query.limit)
+    page = Page.of(await find_events(database, search, before=query.cursor, limit=query.limit + 1), query.limit)
     for user_id in {search.user_id, id_in(search.actor or "")}:
         if user_id is not None and page.items:
             reads.note_read(staff.actor, Read.EVENTS, user_id)
     return items_of(page)
 
 
-def _answer_for(staff: Staff, detail: UserDetail) -> UserDetailAnswer:
+def _answer_for(staff: Staff, user: UserDetailAnswer) -> UserDetailAnswer:
     """The answer about a user, as this member of staff may see it."""
-    if not staff.is_administrator:
-        detail = replace(detail, user=with_masked_phone(detail.user))
-    return user_detail_answer(detail)
+    if user["phone"] is not None and not staff.is_administrator:
+        user["phone"] = masked(user["phone"])
+    return user
 
 
 class LoginsQuery(PageQuery):

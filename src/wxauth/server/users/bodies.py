@@ -24,7 +24,6 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserFields, UserInSession, UserStatus
 from wxauth.server.sessions.rows import OpenSession, PastSession
-from wxauth.server.users.admin import UserDetail
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.server.users.consent_rows import ConsentRow, missing_from
 from wxauth.server.users.search_rows import IdentityJson, ListedUser
@@ -213,15 +212,12 @@ class DocumentVersion(TypedDict):
     version: Annotated[str, Field(examples=["2026-05"])]
 
 
-class _InSession(TypedDict):
+class UserAnswer(ProfileAndStanding):
+    """A user, with the identity of the caller's session."""
+
     id: Annotated[ShownUserId, Field(description="UUIDv7; siblings store their data under it.")]
     app_id: ShownAppId
     openid: ShownOpenid
-
-
-class UserAnswer(_InSession, ProfileAndStanding):
-    """A user, with the identity of the caller's session."""
-
     consents_due: NotRequired[
         Annotated[
             list[DocumentVersion],
@@ -239,7 +235,7 @@ class OwnIdentityAnswer(IdentityJson):
     created_at: datetime
 
 
-class OwnIdentitiesAnswer(TypedDict):
+class OwnIdentitiesAnswer(BaseModel):
     """The caller's identities, the oldest first."""
 
     items: list[OwnIdentityAnswer]
@@ -250,14 +246,11 @@ ShownEraseAt = Annotated[
 ]
 
 
-class _WithIdentities(TypedDict):
-    id: ShownUserId
-    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
-
-
-class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
+class ListedUserAnswer(ProfileAndStanding):
     """A user, with all identities."""
 
+    id: ShownUserId
+    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
     attributes: ShownAttributes
     erase_at: ShownEraseAt
 
@@ -292,7 +285,7 @@ class UserDetailAnswer(ListedUserAnswer):
     consents: Annotated[list[ConsentRow], Field(description="The newest hundred, including withdrawn ones.")]
 
 
-class SplitAnswer(TypedDict):
+class SplitAnswer(BaseModel):
     """A user and the new user split from it."""
 
     user: UserDetailAnswer
@@ -336,21 +329,6 @@ def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
         answer["reason"] = user.ban_reason
     if user.banned_until is not None:
         answer["until"] = user.banned_until
-    return answer
-
-
-def user_detail_answer(detail: UserDetail) -> UserDetailAnswer:
-    """The answer about a user, with identities and open sessions."""
-    answer: UserDetailAnswer = {
-        **listed_user_answer(detail.user),  # type: ignore[typeddict-item]  # mypy requires optional keys
-        "sessions": list(detail.sessions),
-        "ended_sessions": list(detail.ended_sessions),
-        "consents": list(detail.consents_given),
-    }
-    if detail.former_ids:
-        answer["former_ids"] = list(detail.former_ids)
-    if detail.former_external_ids:
-        answer["former_external_ids"] = list(detail.former_external_ids)
     return answer
 
 
