@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from fastapi import Depends, FastAPI, Query
 from httpx import ASGITransport, AsyncClient
-from pydantic import AfterValidator, BaseModel, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictFloat, StrictInt, create_model
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -49,24 +49,17 @@ def test_an_option_that_a_direct_route_would_ignore_is_refused(
         DirectRoute(path, endpoint, **declared)
 
 
-class Lax(BaseModel):
-    answers: dict[str, list[bool | None]]
+@pytest.mark.parametrize(("lax", "strict"), [(bool, StrictBool), (int, StrictInt), (float, StrictFloat)])
+def test_a_body_in_which_zero_is_false_or_true_is_one_is_refused(lax: Any, strict: Any) -> None:
+    def route_with(kind: Any) -> DirectRoute:
+        async def take(body: BaseModel) -> None: ...
 
+        take.__annotations__["body"] = create_model("Body", values=(dict[str, list[kind | None]], ...))
+        return DirectRoute("/", take, methods=["POST"])
 
-class Strict(BaseModel):
-    answers: dict[str, list[StrictBool | None]]
-
-
-async def take_lax(body: Lax) -> None: ...
-
-
-async def take_strict(body: Strict) -> None: ...
-
-
-def test_a_body_whose_booleans_may_be_numbers_is_refused() -> None:
-    with pytest.raises(TypeError, match="StrictBool"):
-        DirectRoute("/", take_lax, methods=["POST"])
-    DirectRoute("/", take_strict, methods=["POST"])
+    with pytest.raises(TypeError, match="StrictBool, StrictInt and StrictFloat"):
+        route_with(lax)
+    route_with(strict)
 
 
 def test_an_endpoint_that_a_direct_route_can_serve_is_accepted() -> None:
@@ -231,7 +224,7 @@ def opened_in_a_thread() -> Iterator[str]:
 class Scale(BaseModel):
     """A body."""
 
-    factor: int
+    factor: StrictInt
 
 
 async def measure(
@@ -308,7 +301,7 @@ def test_an_operation_documents_what_the_dependencies_of_its_dependencies_entail
 class Amount(BaseModel):
     """A body whose validator asks a part."""
 
-    amount: Annotated[int, AfterValidator(lambda value, info: value * info.context[Scale].factor)]
+    amount: Annotated[StrictInt, AfterValidator(lambda value, info: value * info.context[Scale].factor)]
 
 
 async def weigh(body: Annotated[Amount, ValidatedWith(Scale)]) -> int:

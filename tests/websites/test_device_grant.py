@@ -272,6 +272,8 @@ async def test_a_link_is_claimed_like_the_scene_in_it(site: Site, phone: Phone, 
         "https://auth.test/d/",
     ):
         problem_of(await phone.claim(url=other, entry_scene=1011), "scan_over", 404)
+    for no_number in ({"scancode_time": True, "entry_scene": 1011}, {"scancode_time": now, "entry_scene": True}):
+        problem_of(await phone.claim(url=url, **no_number), "invalid_request", 422)
     assert (await phone.claim(url=url, scancode_time=now, entry_scene=1011)).status_code == 200
 
 

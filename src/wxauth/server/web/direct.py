@@ -397,8 +397,8 @@ async def _itself(request: Request) -> Request:
 
 
 def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> Argument:
-    if _has_lax_bool(model.__pydantic_core_schema__):
-        raise TypeError(f"{model}: a boolean of a body must be a StrictBool: 0 is none")
+    if _is_lax(model.__pydantic_core_schema__):
+        raise TypeError(f"{model}: a body has StrictBool, StrictInt and StrictFloat: 0 is not false, true not 1")
     validate = model.__pydantic_validator__.validate_json
 
     async def read(request: Request, found: Any = None) -> BaseModel | None:
@@ -422,12 +422,12 @@ def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> A
     )
 
 
-def _has_lax_bool(schema: Any) -> bool:
-    """Whether a part of this core schema accepts numbers and words in place of a boolean."""
+def _is_lax(schema: Any) -> bool:
+    """Whether a part of this core schema accepts a number as a boolean, or a boolean as a number."""
     if isinstance(schema, Mapping):
-        is_lax = schema.get("type") == "bool" and not schema.get("strict", False)
-        return is_lax or any(_has_lax_bool(part) for part in schema.values())
-    return isinstance(schema, list | tuple) and any(_has_lax_bool(part) for part in schema)
+        is_lax = schema.get("type") in ("bool", "int", "float") and not schema.get("strict", False)
+        return is_lax or any(_is_lax(part) for part in schema.values())
+    return isinstance(schema, list | tuple) and any(_is_lax(part) for part in schema)
 
 
 def _refusal_of(model: type[BaseModel]) -> InvalidRequest:

@@ -11,7 +11,7 @@ from math import ceil
 from typing import Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, model_validator
 
 from wxauth.errors import (
     CodeUsed,
@@ -95,10 +95,10 @@ class ClaimRequest(BaseModel):
     )
     url: str | None = Field(default=None, description="`q` in the query of `onLoad`, decoded.", repr=False)
     user_code: str | None = Field(default=None, description="As typed; case and hyphen do not matter.", repr=False)
-    scancode_time: float | None = Field(
+    scancode_time: StrictFloat | None = Field(
         default=None, description="`scancode_time` in the query of `onLoad`: when the code was scanned, in seconds."
     )
-    entry_scene: int | None = Field(
+    entry_scene: StrictInt | None = Field(
         default=None, description="How the page was opened: WeChat's number in `wx.getEnterOptionsSync().scene`."
     )
     scanned: str | None = Field(
