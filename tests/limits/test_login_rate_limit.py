@@ -53,12 +53,6 @@ async def test_a_login_over_the_limit_is_refused_before_wechat_is_asked(
     assert (await log_in(limited, code=code)).status_code == 200
 
 
-async def test_a_refusal_does_not_make_the_wait_longer(log_in: LogInFrom, limited: Services, clock: Clock) -> None:
-    assert await statuses(log_in, limited, *["192.0.2.1"] * 4) == [200, 200, 429, 429]
-    clock.advance(seconds=60)
-    assert await statuses(log_in, limited, *["192.0.2.1"] * 3) == [200, 200, 429]
-
-
 async def test_failed_logins_are_counted_by_the_rate_limit(log_in: LogInFrom, limited: Services) -> None:
     answers = [await log_in(limited, code="wrong") for _ in range(3)]
     assert [answer.json()["code"] for answer in answers] == ["invalid_code", "invalid_code", "rate_limited"]
@@ -67,7 +61,7 @@ async def test_failed_logins_are_counted_by_the_rate_limit(log_in: LogInFrom, li
 @pytest.mark.parametrize(
     ("addresses", "answers"),
     [
-        (["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"], [200, 200, 429, 200]),
+        (["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"], [200, 200, 429, 200]),
         (["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"], [200, 200, 429, 200]),
         (["a unix socket"] * 4, [200] * 4),
     ],

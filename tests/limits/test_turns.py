@@ -53,21 +53,6 @@ async def test_forty_connections_of_one_person_leave_transactions_for_others(
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
 
-async def test_ten_phone_codes_of_one_person_leave_transactions_for_others(
-    service: Service, rows: asyncpg.Connection
-) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    codes = [service.phone_code() for _ in range(10)]
-    async with row_locked(rows, alice):
-        waiting = [asyncio.create_task(service.bind(alice, code)) for code in codes]
-        await until_locked(rows, AT_ONCE)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await until_locked(rows, AT_ONCE + 1)
-        assert (await service.change(bob, nickname="Bob")).status_code == 200
-    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
-
-
 async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_for_others(
     service: Service, rows: asyncpg.Connection
 ) -> None:

@@ -110,11 +110,6 @@ async def test_stay_changes_nothing_of_who_is_not_leaving(login: LogIn, rows: as
     assert await types(rows, alice) == ["user.created"]
 
 
-@pytest.mark.parametrize("stay", [None, 1, "true", {}])
-async def test_stay_is_a_boolean(login: LogIn, stay: Any) -> None:
-    problem_of(await login.ask("alice", stay=stay), "invalid_request", 422)
-
-
 async def test_at_the_time_housekeeping_erases_the_person(
     alice: Body, login: LogIn, services: Services, rows: asyncpg.Connection, clock: Clock
 ) -> None:

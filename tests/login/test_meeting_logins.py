@@ -128,7 +128,7 @@ async def test_with_sign_up_closed_an_unknown_identity_logs_in_only_as_the_user_
 async def test_the_same_unionid_in_another_app_is_the_same_user(login: LogIn) -> None:
     first = await login(unionid=UNION, nickname="Alice")
     second = await login("somebody", unionid=UNION, app=OTHER_APP)
-    assert second["is_new_user"] is False
+    assert (second["is_new_user"], second["session_id"] == first["session_id"]) == (False, False)
     assert second["user"] == {**first["user"], "app_id": OTHER_APP_ID, "openid": second["user"]["openid"]}
 
 

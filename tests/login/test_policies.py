@@ -81,6 +81,13 @@ async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, s
     }
 
 
+async def asking(service: Service) -> asyncio.Task[httpx.Response]:
+    """A login of a risky person, about whom WeChat is being asked."""
+    login = asyncio.create_task(service.log_in.ask("risky-4"))
+    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    return login
+
+
 def logged(log_lines: LogLines, event: str) -> list[Body]:
     return [line for line in log_lines() if line["event"] == event]
 
@@ -211,8 +218,7 @@ async def test_an_administrators_decision_in_the_meantime_takes_precedence(
 ) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.5)
-    login = asyncio.create_task(service.log_in.ask("risky-4"))
-    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    login = await asking(service)
     await rows.execute(statement)
     assert (await login).status_code == status
     assert [kind for kind, _, _ in await events_of(service, rows)] == events
@@ -257,8 +263,7 @@ async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(
 ) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.4)
-    login = asyncio.create_task(service.log_in.ask("risky-4"))
-    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    login = await asking(service)
     login.cancel()
     await asyncio.gather(login, return_exceptions=True)
     assert [kind for kind, _, _ in await events_of(service, rows)] == ["user.banned", "session.ended"]
@@ -324,8 +329,10 @@ async def test_a_returning_login_costs_one_call_and_one_statement(
     assert len(service.simulator.calls) == calls + 2
 
 
-@flag_or_block
-@pytest.mark.parametrize(("name", "suggest", "label"), [("review me", "review", 21000), ("可疑", "review", 21000)])
+@pytest.mark.parametrize(
+    ("policy", "name", "suggest", "label"),
+    [("block", "review me", "review", 21000), ("block", "可疑", "review", 21000), ("flag", "risky", "risky", 20006)],
+)
 @pytest.mark.parametrize("way", ["login", "PATCH"])
 async def test_a_doubtful_name_is_taken_and_noted(
     make_service: MakeService,
@@ -343,16 +350,6 @@ async def test_a_doubtful_name_is_taken_and_noted(
     assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
     assert await checks_of(service) == {("nickname", "flagged", ""): 1}
     assert name not in str(log_lines())
-
-
-@pytest.mark.parametrize("way", ["login", "PATCH"])
-async def test_a_risky_name_is_taken_and_noted_where_the_policy_is_to_flag(
-    make_service: MakeService, way: str, rows: asyncpg.Connection
-) -> None:
-    service = await make_service(nickname_check="flag")
-    assert (await rename_person(service, "risky", way=way))["nickname"] == "risky"
-    assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": "risky", "label": 20006})]
-    assert await checks_of(service) == {("nickname", "flagged", ""): 1}
 
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
@@ -439,26 +436,6 @@ async def test_a_silent_wechat_stops_nobody_and_is_counted(
     assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
 
 
-@flag_or_block
-@pytest.mark.parametrize(
-    ("account", "outcome", "errcode"),
-    [
-        ({"is_whitelisted": False}, "wechat_misconfigured", "40164"),
-        ({"daily_quota": {"stable_token": 0}}, "wechat_rate_limited", "45009"),
-        ({"denied": {RISK, TEXT}}, "wechat_misconfigured", "48001"),
-        ({"daily_quota": {RISK: 0}}, "wechat_rate_limited", "9410009"),
-    ],
-)
-async def test_an_account_without_permission_stops_nobody(
-    make_service: MakeService, policy: str, account: Body, outcome: str, errcode: str
-) -> None:
-    service = await make_service(risk_policy=policy)
-    for name, value in account.items():
-        setattr(service.simulator.account(APP_ID), name, value)
-    await service.log_in("risky-4")
-    assert await checks_of(service) == {("risk", outcome, errcode): 1}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("api", ["stable_token", RISK])
 async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: MakeService, api: Api) -> None:
@@ -520,23 +497,6 @@ async def test_a_different_failure_is_logged_at_once(make_service: MakeService, 
         await service.log_in(person, nickname=person)
     lines = [(line["policy"], line["errcode"]) for line in logged(log_lines, "policy_without_wechat")]
     assert sorted(lines) == [("nickname", 61010), ("risk", 61010), ("risk", 9410009)]
-
-
-async def test_a_policy_applies_again_at_once_after_a_failure(
-    make_service: MakeService, rows: asyncpg.Connection
-) -> None:
-    service = await make_service(risk_policy="block")
-    service.simulator.fail(RISK, errcode=48001)
-    await service.log_in("risky-4", app_id=OTHER_APP_ID)
-    await rows.execute("DELETE FROM users")
-    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
-
-
-async def test_a_renewed_access_token_is_used(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block")
-    await service.log_in("root")
-    service.simulator.fail(RISK, errcode=42001)
-    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
 
 
 # Work in the background.

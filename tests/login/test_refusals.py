@@ -110,11 +110,6 @@ async def test_a_refusal_of_another_request_is_not_listed(client: httpx.AsyncCli
     assert await listed(root) == []
 
 
-async def test_an_ipv6_address_becomes_its_48(client: httpx.AsyncClient, root: Admin) -> None:
-    await refused(client, "nonsense", **{"X-Forwarded-For": "2001:db8:1:2:3:4:5:6"})
-    assert [each["network"] for each in await listed(root)] == ["2001:db8:1::/48"]
-
-
 @pytest.mark.oldest_postgres
 async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first(
     client: httpx.AsyncClient, root: Admin, clock: Clock

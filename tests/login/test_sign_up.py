@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import LogIn, LogLines, MakeClient, MakeServices
 
@@ -29,15 +29,6 @@ async def test_nothing_is_stored_about_an_unknown_person(
     problem_of(await login.ask(at=client, unionid=unionid), "sign_up_closed", 403)
     assert set((await stored(rows)).values()) == {0}
     assert not any("openid-a1-alice" in str(line) for line in log_lines())
-
-
-async def test_the_title_is_in_the_language_of_the_phone(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
-) -> None:
-    client = make_client(await make_services(sign_up="closed"))
-    body = {"code": wechat.code_for("alice")}
-    answer = await client.post("/v1/login", json=body, headers={"Accept-Language": "zh_CN"})
-    assert answer.json()["title"] == "暂不开放新用户注册。"
 
 
 async def test_a_known_person_logs_in(login: LogIn, make_services: MakeServices, make_client: MakeClient) -> None:
@@ -91,10 +82,3 @@ async def test_the_sign_up_of_an_app_overrides_that_of_the_service(
     client = make_client(await make_services(sign_up=service, apps=apps))
     answer = await login.ask(at=client)
     assert answer.status_code == (200 if comes_in else 403)
-
-
-async def test_the_refusal_is_counted(login: LogIn, make_services: MakeServices, make_client: MakeClient) -> None:
-    client = make_client(await make_services(sign_up="closed"))
-    await login.ask(at=client)
-    metrics = (await client.get("/metrics")).text
-    assert 'outcome="sign_up_closed"} 1.0' in metrics

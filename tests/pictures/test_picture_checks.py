@@ -1,6 +1,7 @@
 """`AVATAR_CHECK`: WeChat's verdicts on pictures, which come by message push after the upload."""
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -84,6 +85,28 @@ async def checks_of(service: Service) -> dict[tuple[str, str], float]:
     }
 
 
+@dataclass(frozen=True)
+class Uploaded:
+    """Alice's picture, which WeChat has been asked about, with the policy `block`."""
+
+    service: Service
+    alice: Body
+    url: str
+    trace_id: str
+
+    async def shown(self) -> str | None:
+        return (await self.service.me(self.alice))["avatar_url"]
+
+
+@pytest.fixture
+async def uploaded(make_service: MakeService, rows: asyncpg.Connection) -> Uploaded:
+    service = await make_service(avatar_check="block")
+    alice = await service.log_in("alice")
+    url = await upload(service, alice)
+    [trace_id] = await trace_ids(rows)
+    return Uploaded(service, alice, url, trace_id)
+
+
 FLAGGED = ("avatar.flagged", "system", {"label": 20002})
 REMOVED = ("user.profile_changed", "system", {"fields": ["avatar_url"]})
 
@@ -155,31 +178,23 @@ async def test_any_other_verdict_leaves_the_picture(
 
 
 async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+    uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    service = await make_service(avatar_check="block")
-    alice = await service.log_in("alice")
-    await upload(service, alice, 1)
-    [trace_id] = await trace_ids(rows)
-    url = await upload(service, alice, 200)
-    await push(service, clock, trace_id)
+    url = await upload(uploaded.service, uploaded.alice, 200)
+    await push(uploaded.service, clock, uploaded.trace_id)
     assert await events_of(rows) == [FLAGGED]
-    assert (await service.me(alice))["avatar_url"] == url
+    assert await uploaded.shown() == url
     assert len(await trace_ids(rows)) == 1  # the new picture's
 
 
 async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+    uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    service = await make_service(avatar_check="block")
-    alice = await service.log_in("alice")
-    url = await upload(service, alice)
-    [trace_id] = await trace_ids(rows)
-    await push(service, clock, trace_id, app=OTHER_APP)
-    await push(service, clock, "unknown")
+    await push(uploaded.service, clock, uploaded.trace_id, app=OTHER_APP)
+    await push(uploaded.service, clock, "unknown")
     assert await events_of(rows) == []
-    assert (await service.me(alice))["avatar_url"] == url
-    await push(service, clock, trace_id)
+    assert await uploaded.shown() == uploaded.url
+    await push(uploaded.service, clock, uploaded.trace_id)
     assert await events_of(rows) == [FLAGGED, REMOVED]
 
 
@@ -197,25 +212,19 @@ async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
 
 
 async def test_a_check_that_wechat_could_not_make_is_counted(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+    uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    service = await make_service(avatar_check="block")
-    alice = await service.log_in("alice")
-    url = await upload(service, alice)
-    [trace_id] = await trace_ids(rows)
-    await push(service, clock, trace_id, errcode=-1008, result={})
-    assert (await service.me(alice))["avatar_url"] == url
+    await push(uploaded.service, clock, uploaded.trace_id, errcode=-1008, result={})
+    assert await uploaded.shown() == uploaded.url
     assert await events_of(rows) == []
     assert await trace_ids(rows) == []
-    assert await checks_of(service) == {("wechat_bad_response", "other"): 1}
+    assert await checks_of(uploaded.service) == {("wechat_bad_response", "other"): 1}
 
 
 async def test_a_check_without_a_verdict_ends_after_half_an_hour(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock, log_lines: LogLines
+    uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock, log_lines: LogLines
 ) -> None:
-    service = await make_service(avatar_check="block")
-    alice = await service.log_in("alice")
-    url = await upload(service, alice)
+    service = uploaded.service
     await push(service, clock, "unknown")
     clock.now += ANSWERED_WITHIN
     await sweep_now(service.services)
@@ -226,18 +235,13 @@ async def test_a_check_without_a_verdict_ends_after_half_an_hour(
     lines = [line for line in log_lines() if line["event"] == "pictures_without_verdict"]
     assert [(line["app_id"], line["pictures"]) for line in lines] == [(APP_ID, 1)]
     assert await checks_of(service) == {("no_verdict", ""): 1}
-    assert await rows.fetchval("SELECT avatar_url FROM users") == url
+    assert await uploaded.shown() == uploaded.url
 
 
-async def test_an_erased_persons_checks_are_erased(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
-) -> None:
-    service = await make_service(avatar_check="block")
-    await upload(service, await service.log_in("alice"))
-    [trace_id] = await trace_ids(rows)
+async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock) -> None:
     await rows.execute("DELETE FROM users")
     assert await trace_ids(rows) == []
-    await push(service, clock, trace_id)
+    await push(uploaded.service, clock, uploaded.trace_id)
     assert await events_of(rows) == []
 
 

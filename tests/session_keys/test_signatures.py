@@ -208,19 +208,6 @@ async def test_of_who_is_banned_or_leaving_nothing_is_signed(
     problem_of(await sign(openid=bob["user"]["openid"]), "account_leaving", 403)
 
 
-async def test_only_a_service_client_with_the_scope_may_sign(
-    sign: Sign, client: httpx.AsyncClient, login: LogIn, shop: Credentials, add_sibling: AddSibling
-) -> None:
-    alice = await login()
-    openid = alice["user"]["openid"]
-    others = await add_sibling("others", *(scope for scope in Scope if scope is not Scope.SIGN))
-    problem_of(await sign(openid=openid, auth=others), "insufficient_scope", 403)
-    for auth in (None, shop._replace(client_secret="wrong")):
-        problem_of(await sign(openid=openid, auth=auth), "invalid_client", 401)
-    body, path = {"openid": openid, "data": ""}, f"/v1/apps/{APP_ID}/signatures"
-    problem_of(await client.post(path, json=body, headers=bearer(alice)), "invalid_client", 401)
-
-
 async def test_a_key_that_cannot_be_unsealed_is_as_none(sign: Sign, login: LogIn, rows: asyncpg.Connection) -> None:
     openid = (await login())["user"]["openid"]
     await rows.execute("UPDATE sessions SET session_key = '\\x00'")
@@ -242,18 +229,6 @@ async def test_a_client_may_sign_a_hundred_times_a_second_whatever_the_others_do
     assert (await sign(openid=openid, auth=other)).status_code == 200
     clock.advance(seconds=1)
     assert (await sign(openid=openid)).status_code == 200
-
-
-@pytest.mark.slow
-async def test_each_process_counts_for_itself_without_redis(
-    make_services: MakeServices, make_client: MakeClient, sign: Sign, login: LogIn
-) -> None:
-    openid = (await login())["user"]["openid"]
-    services = await make_services(redis_url="redis://127.0.0.1:1", client_rate_limit="1/hour")
-    replica = make_client(services)
-    for at in (None, replica):
-        answers = [await sign(openid=openid, **({} if at is None else {"at": at})) for _ in range(60)]
-        assert {answer.status_code for answer in answers} == {200}
 
 
 class CountingDatabase(Database):
@@ -380,22 +355,6 @@ async def test_a_key_that_wechat_has_replaced_is_expired(checked: Sign, service:
     service.simulator.fail("checksession", errcode=87009)
     problem_of(await checked(openid), "session_key_expired", 409)
     assert (await checked(openid)).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("fault", "code", "status"),
-    [
-        ({"errcode": 45011}, "wechat_rate_limited", 429),
-        ({"errcode": 48001}, "wechat_misconfigured", 502),
-        ({"status": 502}, "wechat_unavailable", 503),
-    ],
-)
-async def test_other_failures_of_wechats_are_as_elsewhere(
-    checked: Sign, service: Service, fault: Body, code: str, status: int
-) -> None:
-    openid = (await service.log_in())["user"]["openid"]
-    service.simulator.fail("checksession", times=None, **fault)
-    problem_of(await checked(openid), code, status)
 
 
 async def test_a_client_has_ten_checks_a_second(checked: Sign, service: Service) -> None:

@@ -101,21 +101,13 @@ async def test_the_key_set_holds_only_public_members(client: httpx.AsyncClient) 
         assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("EC", "P-256", "ES256", "sig")
 
 
-async def test_the_key_set_may_be_cached_for_five_minutes(client: httpx.AsyncClient) -> None:
-    assert (await client.get(JWKS)).headers["cache-control"] == "public, max-age=300"
-
-
 @pytest.mark.parametrize("known", ["{etag}", "W/{etag}", '"other", {etag}', "*"])
 async def test_a_known_key_set_is_not_sent_again(client: httpx.AsyncClient, known: str) -> None:
     etag = (await client.get(JWKS)).headers["etag"]
     answer = await client.get(JWKS, headers={"If-None-Match": known.format(etag=etag)})
     assert (answer.status_code, answer.content) == (304, b"")
     assert (answer.headers["etag"], answer.headers["cache-control"]) == (etag, "public, max-age=300")
-
-
-async def test_a_key_set_known_by_another_tag_is_sent(client: httpx.AsyncClient) -> None:
-    answer = await client.get(JWKS, headers={"If-None-Match": '"other"'})
-    assert answer.status_code == 200
+    assert (await client.get(JWKS, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
 async def test_every_replica_publishes_the_same_keys(
