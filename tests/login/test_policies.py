@@ -331,7 +331,11 @@ async def test_a_returning_login_costs_one_call_and_one_statement(
 
 @pytest.mark.parametrize(
     ("policy", "name", "suggest", "label"),
-    [("block", "review me", "review", 21000), ("block", "可疑", "review", 21000), ("flag", "risky", "risky", 20006)],
+    [
+        ("block", "review me", "review", 21000),
+        ("block", "可疑", "review", 21000),
+        ("flag", "a risky name", "risky", 20006),
+    ],
 )
 @pytest.mark.parametrize("way", ["login", "PATCH"])
 async def test_a_doubtful_name_is_taken_and_noted(

@@ -87,7 +87,7 @@ async def withdraw(service: Service, login: Body) -> None:
 
 async def asking(service: Service, login: Body, code: str, **fault: Any) -> asyncio.Task[httpx.Response]:
     """Begin to bind a number. WeChat has been asked, and answers late."""
-    service.simulator.fail(API, **({"slow": 0.3} | fault))
+    service.simulator.fail(API, **(fault or {"slow": 0.3}))
     binding = asyncio.create_task(service.bind(login, code))
     await until(lambda: service.asked(API))
     return binding

@@ -235,7 +235,7 @@ async def test_a_check_without_a_verdict_ends_after_half_an_hour(
     lines = [line for line in log_lines() if line["event"] == "pictures_without_verdict"]
     assert [(line["app_id"], line["pictures"]) for line in lines] == [(APP_ID, 1)]
     assert await checks_of(service) == {("no_verdict", ""): 1}
-    assert await uploaded.shown() == uploaded.url
+    assert await rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
 
 
 async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock) -> None:

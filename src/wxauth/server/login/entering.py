@@ -191,12 +191,13 @@ class Entering:
                 log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
         except SnapshotUser:
             raise _snapshot(app) from None
-        if login.is_disabled:
-            log.warning("login_refused", reason="account_disabled", user_id=login.user.id, app_id=app.app_id)
-            raise AccountDisabled(until=login.user.banned_until, user_id=login.user.id)
-        if login.leaves_at is not None:
-            log.info("login_refused", reason="account_leaving", user_id=login.user.id, app_id=app.app_id)
-            raise AccountLeaving(login.leaves_at, user_id=login.user.id)
+        user = login.user
+        if user.status == "disabled":
+            log.warning("login_refused", reason="account_disabled", user_id=user.id, app_id=app.app_id)
+            raise AccountDisabled(until=user.banned_until, user_id=user.id)
+        if user.erase_at is not None:
+            log.info("login_refused", reason="account_leaving", user_id=user.id, app_id=app.app_id)
+            raise AccountLeaving(user.erase_at, user_id=user.id)
         return login, milliseconds
 
     async def _record(self, login: Login, *, now: datetime) -> tuple[LoggedIn, float]:

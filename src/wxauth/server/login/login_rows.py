@@ -35,6 +35,7 @@ class EnteredUser(UserFields):
     """A user who has logged in, or whose login was refused."""
 
     unjudged_since: datetime | None
+    """Since when the user's risk is unknown, because WeChat has not rated it at any login so far."""
     banned_until: datetime | None
 
     @property
@@ -214,26 +215,14 @@ class Login:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedIn:
-    """A stored login."""
+    """A stored login, or, of a user who is banned or leaving, one for which no session was opened."""
 
     session_id: UUID
     """Unused, if no session was requested."""
     is_new: bool
-    is_unjudged: bool
-    """Whether the user's risk is still unknown, because WeChat has not rated it at any login so far."""
     user: EnteredUser
     ignored_fields: Sequence[str]
     """Which of `nickname` and `avatar_url` were not stored, because the user has changed the profile too often."""
-
-    @property
-    def leaves_at(self) -> datetime | None:
-        """When the user is erased, who has asked for it, so that no session was opened."""
-        return self.user.erase_at if self.user.is_leaving else None
-
-    @property
-    def is_disabled(self) -> bool:
-        """Whether the user is banned, so that no session was opened."""
-        return self.user.status == "disabled"
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
@@ -443,7 +432,6 @@ def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
     return LoggedIn(
         session_id=ids.session,
         is_new=user.id == ids.new_user,
-        is_unjudged=user.unjudged_since is not None,
         user=user,
         ignored_fields=ignored_fields,
     )

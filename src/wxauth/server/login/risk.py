@@ -216,7 +216,7 @@ async def judge_login(
     Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to the
         ban; StorageUnavailable, if the ban must still be stored.
     """
-    is_asked = login.is_unjudged and risk.is_noted
+    is_asked = login.user.unjudged_since is not None and risk.is_noted
     deciding = risk.judge(person, ip, patience=patience) if is_asked and risk.decides else None
     user = await nicknames.set_at_login(person, login.user, nickname, patience=patience)
     if deciding is not None:

@@ -139,7 +139,8 @@ class Phones:
         asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._under_way.place((app.app_id, openid)):
-            found = await self._find(code_hash)
+            await self.promises.keep(_ANSWER, code_hash)
+            found = await find_answer(self.database, code_hash)
             if found is None:
                 try:
                     await self._ask(app, openid, code, code_hash, asked_at=asked_at)
@@ -151,7 +152,12 @@ class Phones:
                     if found is None:
                         raise
             try:
-                outcome = await self._bind_in_turn(found, user_id) if isinstance(found, StoredAnswer) else found
+                if isinstance(found, StoredAnswer):
+                    # In a turn of the person: each binding waits for their row with a transaction.
+                    async with self.turns.of_session((found.app_id, found.openid), user_id):
+                        outcome: UserFields | PhoneRefusal | None = await self._bind(found)
+                else:
+                    outcome = found
             except CannotOpen as exc:
                 _log_unopened(app.app_id, exc)
                 raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
@@ -188,10 +194,6 @@ class Phones:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _find(self, code_hash: bytes) -> StoredAnswer | UserFields | None:
-        await self.promises.keep(_ANSWER, code_hash)
-        return await find_answer(self.database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserFields | None:
         for pause in self.pauses_for_others:
@@ -264,11 +266,6 @@ class Phones:
         if not await add_phone_answer(self.database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
-    async def _bind_in_turn(self, answer: StoredAnswer, user_id: UUID) -> UserFields | PhoneRefusal:
-        """As `_bind`, in a turn of the person: each binding waits for their row with a transaction."""
-        async with self.turns.of_session((answer.app_id, answer.openid), user_id):
-            return await self._bind(answer)
-
     async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserFields | PhoneRefusal:
         now = self.clock()
         phone_info = self.sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
@@ -292,8 +289,8 @@ class Phones:
             if linked is None:  # not allowed, or another request has just done it: then this binds
                 outcome = await bind_phone(self.database, answer, phone, policy=policy, yields_to_newer=False, now=now)
             else:
-                linked.merged.report()
-                outcome = linked.user
+                outcome, merged = linked
+                merged.report()
         if isinstance(outcome, PhoneRefusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
         else:

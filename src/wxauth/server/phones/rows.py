@@ -68,10 +68,6 @@ class _Circumstances(SQLModel):
     """When another user last verified the number."""
 
 
-class _BoundUser(UserFields):
-    is_first: bool
-
-
 class _FormerHolder(SQLModel):
     id: UUID
     had_verified: bool
@@ -112,28 +108,17 @@ _DELETE_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_ha
 _NOTE_REFUSAL: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
-# Binds an answer's number once. A second request for the same answer changes nothing, and returns the current user.
-_BIND: Final = Statement[_BoundUser](f"""
-WITH settled AS (
-    UPDATE phone_answers SET sealed = NULL, settled_at = :now
-     WHERE code_hash = :code_hash AND sealed IS NOT NULL
-    RETURNING code_hash
-)
-UPDATE users SET phone = CASE WHEN EXISTS (SELECT FROM settled) THEN :phone ELSE phone END,
-                 phone_verified_at = CASE WHEN EXISTS (SELECT FROM settled)
-                                          THEN :verified_at ELSE phone_verified_at END,
-                 phone_from = CASE WHEN EXISTS (SELECT FROM settled) THEN {ORIGIN} ELSE phone_from END
- WHERE id = :user_id
-RETURNING {USER}, EXISTS (SELECT FROM settled) AS is_first
+# Of two requests for one answer, the second one settles nothing.
+_SETTLE: Final = Statement[bytes]("""
+UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
+RETURNING code_hash
+""")
+# It counts as verified at the time when WeChat was asked.
+_BIND: Final = Statement[Nothing](f"""
+UPDATE users SET phone = :phone, phone_verified_at = :verified_at, phone_from = {ORIGIN} WHERE id = :user_id
 """)  # noqa: S608 - put together from constants
-# Settles the answer of a user who was merged into the holder of its number. The holder's own proof is not renewed: the
-# carrier may have given the number to somebody else, and then the next owner would be merged, too.
-_SETTLE: Final = Statement[UserFields](f"""
-WITH settled AS (
-    UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
-)
-SELECT {USER} FROM users WHERE id = :user_id
-""")  # noqa: S608 - put together from constants
+_USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - of constants
+# Which identity has proved its user's number, for a split: see `users/origin_rows.py`.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid
@@ -236,23 +221,18 @@ async def bind_phone(
             now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
             if not {user_id, *losers}.issuperset(now_losers):
                 continue  # a merge or a split has just given the number to somebody whom we have not locked
-            user = await _bind(transaction, answer, user_id, phone, now=now)
-            if user.is_first:
-                await _note_proof(transaction, answer)
-                by, app_id = Actor(str(user_id)), answer.app_id
-                await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=app_id)
+            if await _settle(transaction, answer, now=now):
+                by, identity = Actor(str(user_id)), {"app_id": answer.app_id, "openid": answer.openid}
+                await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at, **identity)
+                await record_event(
+                    transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id
+                )
                 if losers:
                     await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
+            user = await transaction.row(_USER, user_id=user_id)
+            assert user is not None
             return user
     raise StorageUnavailable("too many changes of this number at once")
-
-
-@dataclass(frozen=True, slots=True)
-class LinkedPhone:
-    """A user who was merged into the one who had verified the number before."""
-
-    user: UserFields
-    merged: Merged
 
 
 async def link_phone(
@@ -263,8 +243,12 @@ async def link_phone(
     verified_since: datetime,
     harmless_roles: Collection[str],
     now: datetime,
-) -> LinkedPhone | None:
-    """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed."""
+) -> tuple[UserFields, Merged] | None:
+    """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed.
+
+    The holder's own proof is not renewed: the carrier may have given the number to somebody else, and then the next
+    owner would be merged, too.
+    """
     identity = {"app_id": answer.app_id, "openid": answer.openid}
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
@@ -288,10 +272,10 @@ async def link_phone(
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False)
         if refusal is not None or await user_of(transaction, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
-        await _note_proof(transaction, answer)
-        user = await transaction.row(_SETTLE, code_hash=answer.code_hash, now=now, user_id=holder_id)
+        await _settle(transaction, answer, now=now)
+        user = await transaction.row(_USER, user_id=holder_id)
         assert user is not None
-        return LinkedPhone(user, merged)
+        return user, merged
 
 
 async def answers_sealed_otherwise(
@@ -367,24 +351,10 @@ async def _refusal(
     return PhoneRefusal.TAKEN
 
 
-async def _bind(
-    transaction: Transaction, answer: StoredAnswer, user_id: UUID, phone: str, *, now: datetime
-) -> _BoundUser:
-    """Bind the number to this user, who is locked. It counts as verified at the time when WeChat was asked."""
-    bound = await transaction.row(
-        _BIND,
-        code_hash=answer.code_hash,
-        now=now,
-        user_id=user_id,
-        phone=phone,
-        verified_at=answer.asked_at,
-        app_id=answer.app_id,
-        openid=answer.openid,
-    )
-    assert bound is not None
-    return bound
-
-
-async def _note_proof(transaction: Transaction, answer: StoredAnswer) -> None:
-    """Note which identity has proved its user's number, for a split: see `users/origin_rows.py`."""
-    await transaction.run(_PROVE, app_id=answer.app_id, openid=answer.openid, proved_at=answer.asked_at)
+async def _settle(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
+    """Settle an answer whose user is locked, and note who has proved the number. False if that has been done."""
+    identity = {"app_id": answer.app_id, "openid": answer.openid}
+    is_first = await transaction.value(_SETTLE, code_hash=answer.code_hash, now=now) is not None
+    if is_first:
+        await transaction.run(_PROVE, **identity, proved_at=answer.asked_at)
+    return is_first

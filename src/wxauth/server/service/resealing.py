@@ -26,7 +26,7 @@ from wxauth.server.events.sending import new_webhook_secret
 from wxauth.server.events.webhook_rows import replace_secrets, sealed_otherwise, write_webhook
 from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_key, store_keys
 from wxauth.server.phones.rows import answers_sealed_otherwise, delete_answer, replace_answer
-from wxauth.server.session_keys.rows import clear_session_keys, replace_session_keys, session_keys_sealed_otherwise
+from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
 from wxauth.server.websites.rows import delete_url_link, replace_url_link, url_links
 
@@ -170,7 +170,7 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: SealedC
     while True:
         sealed, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
         lost = [key for key in sealed if not SEALED_SESSION_KEYS.opens(sealer, key)]
-        cleared = await clear_session_keys(database, lost) if lost else 0
+        cleared = await replace_session_keys(database, lost, [None] * len(lost)) if lost else 0
         done.session_keys += cleared
         if cleared < len(lost):
             await asyncio.sleep(RETRY_PAUSE_SECONDS)  # some rows were locked or have changed: read the page again

@@ -59,18 +59,18 @@ class SealedSessionKey:
     sealed: bytes = field(repr=False)
 
 
-def _newest_part(columns: str, login: str, condition: str) -> str:
-    """SQL for these columns of the newest session of an identity, or of another session's."""
+def _newest_part(columns: str, login: str) -> str:
+    """SQL for these columns of the newest session with a key of an identity, or of another session's."""
     return f"""
        (SELECT {columns} FROM sessions newest
          WHERE {one_and_id("newest.user_id", f"{login}.user_id")}
-           AND newest.app_id = {login}.app_id AND newest.openid = {login}.openid AND newest.{condition}
+           AND newest.app_id = {login}.app_id AND newest.openid = {login}.openid AND newest.session_key IS NOT NULL
          ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)"""  # noqa: S608 - put together from constants
 
 
 # Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
 _IN_SESSION: Final = Statement[KeysInSession](f"""
-SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s", "session_key IS NOT NULL")} AS newest,
+SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s")} AS newest,
        s.session_key AS own
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
@@ -79,7 +79,7 @@ SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s", "session_key
 _OF_USER: Final = Statement[CurrentKey](f"""
 SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
   FROM identities i
-  LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i", "session_key IS NOT NULL")} newest ON true
+  LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i")} newest ON true
  WHERE i.user_id = :user_id
  ORDER BY i.created_at, i.app_id, i.openid
 """)  # noqa: S608 - put together from constants
@@ -128,15 +128,6 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
 """)
-# Locked rows are skipped, so that logins do not wait.
-_CLEAR: Final = Statement[Nothing]("""
-WITH free AS (
-    SELECT sessions.id
-      FROM unnest(:session_ids::uuid[], :former::bytea[]) AS sealed (id, former)
-      JOIN sessions ON sessions.id = sealed.id AND session_key = former
-       FOR NO KEY UPDATE OF sessions SKIP LOCKED)
-UPDATE sessions SET session_key = NULL FROM free WHERE sessions.id = free.id
-""")
 
 
 async def keys_in_session(
@@ -173,20 +164,14 @@ async def session_keys_sealed_otherwise(
         return await transaction.rows(_SEALED_OTHERWISE, after=after, until=until, prefix=prefix), until
 
 
-async def replace_session_keys(database: Database, former: Sequence[SealedSessionKey], anew: Sequence[bytes]) -> int:
-    """Replace these sealed keys, except those that have changed or are locked. Returns how many were replaced."""
+async def replace_session_keys(
+    database: Database, former: Sequence[SealedSessionKey], anew: Sequence[bytes | None]
+) -> int:
+    """Replace these sealed keys, or clear them, except those that have changed or are locked. Returns how many were."""
     async with database.begin() as transaction:
         return await transaction.run(
             _REPLACE,
             session_ids=[key.session_id for key in former],
             former=[key.sealed for key in former],
             anew=anew,
-        )
-
-
-async def clear_session_keys(database: Database, keys: Sequence[SealedSessionKey]) -> int:
-    """Clear these keys, except those that have changed or are locked. Returns how many were cleared."""
-    async with database.begin() as transaction:
-        return await transaction.run(
-            _CLEAR, session_ids=[key.session_id for key in keys], former=[key.sealed for key in keys]
         )
