@@ -370,8 +370,8 @@ async def _time_searches(database: Database, number: int) -> None:
             began = perf_counter()
             found = await find_users(database, search, before=None, limit=50, seconds=SEARCH_SECONDS)
             times.append((perf_counter() - began) * 1000)
-        word = ", incomplete" if found.stopped_at else ""
-        click.echo(f"- search, {name}: {len(found.users)} found{word}, {min(times):.1f} to {max(times):.1f} ms")
+        word = ", incomplete" if found.is_incomplete else ""
+        click.echo(f"- search, {name}: {len(found.items)} found{word}, {min(times):.1f} to {max(times):.1f} ms")
 
 
 async def _time_placing(database: Database, connection: asyncpg.Connection) -> None:

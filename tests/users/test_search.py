@@ -11,9 +11,8 @@ from tests.world import Admin, LogIn
 from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database
 from wxauth.server.core.users import UserStatus
-from wxauth.server.users import admin
 from wxauth.server.users.bodies import users_answer
-from wxauth.server.users.search_rows import _WHOM_IT_NAMES, WINDOWS, UserSearch, _search
+from wxauth.server.users.search_rows import _WHOM_IT_NAMES, WINDOWS, UserSearch, _search, find_users
 from wxauth.server.web.bodies import id_in_cursor
 
 pytestmark = pytest.mark.oldest_postgres
@@ -55,7 +54,7 @@ async def test_two_chinese_characters_are_found_among_many_users_at_once(
     await some_users(rows, sum(WINDOWS) + 1_000)
     await rows.execute("UPDATE users SET nickname = '王小明' WHERE id = (SELECT min(id::text)::uuid FROM users)")
     for text, found in (("小明", ["王小明"]), ("王小", ["王小明"]), ("王小明", ["王小明"]), ("明小", []), ("王明", [])):
-        page = await admin.list_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
+        page = await find_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
         assert ([user.nickname for user in page.items], page.is_incomplete) == (found, False)
 
 
@@ -140,10 +139,10 @@ async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_the_sea
 ) -> None:
     await some_users(rows, 2_500)
     search = UserSearch(text="rare_", status=UserStatus.ACTIVE)
-    first = await admin.list_users(database, search, before=None, limit=50, seconds=-1)
+    first = await find_users(database, search, before=None, limit=50, seconds=-1)
     assert users_answer(first) == {"items": [], "next_cursor": first.next_cursor, "incomplete_results": True}
     assert first.next_cursor is not None
-    then = await admin.list_users(database, search, before=id_in_cursor(first.next_cursor), limit=50)
+    then = await find_users(database, search, before=id_in_cursor(first.next_cursor), limit=50)
     assert [user.nickname for user in then.items] == ["A Rare_% one"]
     assert users_answer(then).keys() == {"items", "next_cursor"}
     assert then.next_cursor is None
@@ -154,11 +153,11 @@ async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_the_sea
 async def test_a_rare_nickname_is_looked_up_in_an_index(database: Database, rows: asyncpg.Connection) -> None:
     await some_users(rows, sum(WINDOWS) + 1_000)
     for text in ("rare_%", "RARE_", "_%"):
-        page = await admin.list_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
+        page = await find_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
         assert [user.nickname for user in page.items] == ["A Rare_% one"]
         assert not page.is_incomplete
     for unbounded in (UserSearch(text="%"), UserSearch(text="rare_%", status=UserStatus.ACTIVE)):
-        assert (await admin.list_users(database, unbounded, before=None, limit=50, seconds=-1)).is_incomplete
+        assert (await find_users(database, unbounded, before=None, limit=50, seconds=-1)).is_incomplete
 
 
 @pytest.mark.own_database
@@ -184,9 +183,9 @@ def read_from(table: str, node: dict[str, Any]) -> list[int]:
 
 async def test_of_a_common_nickname_a_page_is_full_at_once(database: Database, rows: asyncpg.Connection) -> None:
     await some_users(rows, 60)
-    page = await admin.list_users(database, UserSearch(text="rare"), before=None, limit=50)
+    page = await find_users(database, UserSearch(text="rare"), before=None, limit=50)
     assert len(page.items) == 50
     assert page.next_cursor is not None
-    rest = await admin.list_users(database, UserSearch(text="rare"), before=id_in_cursor(page.next_cursor), limit=50)
+    rest = await find_users(database, UserSearch(text="rare"), before=id_in_cursor(page.next_cursor), limit=50)
     assert len(rest.items) == 10
     assert rest.next_cursor is None

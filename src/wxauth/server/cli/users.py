@@ -40,13 +40,12 @@ from wxauth.server.users.admin import (
     UserChange,
     change_user,
     erase_user,
-    list_users,
     read_user,
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
 from wxauth.server.users.bodies import ListedUserAnswer, Reason, UserDetailAnswer, listed_user_answer, users_answer
 from wxauth.server.users.merging import merge_by_operator, split
-from wxauth.server.users.search_rows import UserSearch, possible_numbers, term_of
+from wxauth.server.users.search_rows import UserSearch, find_users, possible_numbers, term_of
 
 if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
@@ -136,7 +135,7 @@ def list_command(
         role=role,
         app_id=app_id or None,
     )
-    page = with_database(lambda database, _: list_users(database, search, before=cursor, limit=limit))
+    page = with_database(lambda database, _: find_users(database, search, before=cursor, limit=limit))
     rows = [
         (
             str(user.id),

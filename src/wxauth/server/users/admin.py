@@ -25,7 +25,7 @@ from wxauth.server.users.bodies import UserDetailAnswer, listed_user_answer
 from wxauth.server.users.consent_rows import newest_consents
 from wxauth.server.users.erasure_rows import cancel_leaving
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
-from wxauth.server.users.search_rows import SEARCH_SECONDS, ListedUser, UserSearch
+from wxauth.server.users.search_rows import ListedUser
 from wxauth.server.users.standing_rows import (
     ADMIN,
     Standing,
@@ -34,7 +34,6 @@ from wxauth.server.users.standing_rows import (
     locked_user,
 )
 from wxauth.server.users.user_rows import clear_fields
-from wxauth.server.web.bodies import Page, cursor_at
 
 LISTED: Final = 100
 """How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that
@@ -91,19 +90,6 @@ class UserChange:
         """Whether an active administrator could lose that role or be banned by these changes."""
         takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
-
-
-async def list_users(
-    database: Database, search: UserSearch, *, before: UUID | None, limit: int, seconds: float = SEARCH_SECONDS
-) -> Page[ListedUser]:
-    """A page of the users that match, the newest first, before the id `before`.
-
-    After `seconds`, the page has only what was found until then.
-    """
-    found = await search_rows.find_users(database, search, before=before, limit=limit + 1, seconds=seconds)
-    if found.stopped_at is None or len(found.users) > limit:
-        return Page.of(found.users, limit)
-    return Page(found.users, cursor_at(found.stopped_at), is_incomplete=True)
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:

@@ -34,7 +34,15 @@ from wxauth.server.users.bodies import (
 )
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
 from wxauth.server.users.merging import merge_by_operator, split
-from wxauth.server.users.search_rows import UserSearch, id_in, masked, possible_numbers, term_of, with_masked_phone
+from wxauth.server.users.search_rows import (
+    UserSearch,
+    find_users,
+    id_in,
+    masked,
+    possible_numbers,
+    term_of,
+    with_masked_phone,
+)
 from wxauth.server.users.staff_rows import Glimpse, ListedLogin, LoginSearch, Read, StaffReads, find_logins, glimpses_of
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.bodies import (
@@ -45,7 +53,6 @@ from wxauth.server.web.bodies import (
     Page,
     PageQuery,
     Time,
-    cursor_at,
     items_of,
 )
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
@@ -83,7 +90,7 @@ async def list_users(
         role=query.role,
         app_id=query.app_id,
     )
-    page = await admin.list_users(database, search, before=query.cursor, limit=query.limit)
+    page = await find_users(database, search, before=query.cursor, limit=query.limit)
     reads.note_search(staff.actor, term=term, found=len(page.items))
     if not staff.is_administrator:
         page = replace(page, items=list(map(with_masked_phone, page.items)))
@@ -305,15 +312,11 @@ async def list_logins(
     search = LoginSearch(
         user_id=query.user_id, app_id=query.app_id, network=query.network, since=query.since, until=query.until
     )
-    found = await find_logins(database, search, before=query.cursor, limit=query.limit + 1)
-    page = Page.of(found.logins, query.limit)
+    page = await find_logins(database, search, before=query.cursor, limit=query.limit)
     if query.user_id is not None and page.items:
         reads.note_read(staff.actor, Read.LOGINS, query.user_id)
-    stopped_at = found.stopped_at if page.next_cursor is None else None
     return LoginsAnswer.model_construct(
-        items=list(page.items),
-        next_cursor=page.next_cursor if stopped_at is None else cursor_at(stopped_at),
-        incomplete_results=stopped_at is not None,
+        items=list(page.items), next_cursor=page.next_cursor, incomplete_results=page.is_incomplete
     )
 
 

@@ -19,6 +19,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserFields, UserStatus
 from wxauth.server.users.standing_rows import ADMIN
+from wxauth.server.web.bodies import Page, cursor_at
 
 
 class IdentityJson(TypedDict):
@@ -39,15 +40,6 @@ class ListedUser(UserWithIdentities):
 
     ban_reason: str | None
     banned_until: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class FoundUsers:
-    """The result of a search."""
-
-    users: Sequence[ListedUser]
-    stopped_at: UUID | None = None
-    """The id at which the search stopped because of its time limit; None if it is complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +128,13 @@ async def find_users(
     *,
     before: UUID | None,
     limit: int,
-    seconds: float,
-) -> FoundUsers:
-    """The users that match, the newest first, before the id `before`, with their identities.
+    seconds: float = SEARCH_SECONDS,
+) -> Page[ListedUser]:
+    """A page of the users that match, the newest first, before the id `before`, with their identities.
 
     Whether the text is an id or part of a nickname is decided without the other criteria and the cursor, so that all
     pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
-    full or `seconds` have passed.
+    full or `seconds` have passed: then the page has what was found until then.
     """
     filters: dict[str, object] = {"status": search.status, "role": search.role, "app_id": search.app_id}
     filters = {name: value for name, value in filters.items() if value is not None}
@@ -150,24 +142,25 @@ async def find_users(
     if search.text is not None:
         named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=search.phones, id=id_in(search.text))
         if search.is_exact and not named:
-            return FoundUsers(())
+            return Page((), None)
         part = None if named else search.text
         filters |= {"named": named} if named else {"part": part}
 
     async def search_above(*, floor: UUID) -> None:
         statement = _search(frozenset(filters), is_admin=search.role == ADMIN)
-        found.extend(await database.rows(statement, **filters, before=before, floor=floor, limit=limit - len(found)))
+        wanted = limit + 1 - len(found)
+        found.extend(await database.rows(statement, **filters, before=before, floor=floor, limit=wanted))
 
     found: list[ListedUser] = []
     before = before or LAST_ID
     if "named" in filters or search.role == ADMIN:  # found through an index
         await search_above(floor=_LOWEST)
-        return FoundUsers(found)
+        return Page.of(found, limit)
     began = monotonic()
     for size in chain(WINDOWS, repeat(WINDOWS[-1])):
         floor = await database.value(_FLOOR, before=before, size=size)
         await search_above(floor=floor or _LOWEST)
-        if floor is None or len(found) == limit:
+        if floor is None or len(found) > limit:
             break
         before = floor
         is_over = monotonic() - began > seconds
@@ -178,8 +171,8 @@ async def find_users(
             await search_above(floor=_LOWEST)
             break
         if is_over:
-            return FoundUsers(found, stopped_at=floor)
-    return FoundUsers(found)
+            return Page(found, cursor_at(floor), is_incomplete=True)
+    return Page.of(found, limit)
 
 
 async def read_user(database: Database, user_id: UUID) -> ListedUser | None:

@@ -30,6 +30,7 @@ from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.sessions.devices import DescribedDevice
 from wxauth.server.sessions.rows import OPENED
 from wxauth.server.users.search_rows import Term
+from wxauth.server.web.bodies import Page, cursor_at
 
 _USER_ID: Final = Field(schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]})
 _NICKNAME: Final = Field(schema_extra={"examples": ["小明"]})
@@ -78,15 +79,6 @@ class LoginSearch:
     """A network in which the address is, or that is in the stored one, since old addresses are truncated."""
     since: datetime | None = None
     until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FoundLogins:
-    """The result of a search."""
-
-    logins: Sequence[ListedLogin]
-    stopped_at: UUID | None = None
-    """The id at which the search stopped because of its time limit; None if it is complete."""
 
 
 WINDOWS: Final = (1_000, 50_000)
@@ -163,8 +155,8 @@ _OF_ALL: Final = _finding(
 )
 
 
-async def find_logins(database: Database, search: LoginSearch, *, before: UUID | None, limit: int) -> FoundLogins:
-    """The newest logins that match, older than `before`.
+async def find_logins(database: Database, search: LoginSearch, *, before: UUID | None, limit: int) -> Page[ListedLogin]:
+    """A page of the newest logins that match, older than `before`.
 
     Only the ids are indexed, which begin with their times, and those of one user. Otherwise sessions are searched in
     windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
@@ -180,23 +172,23 @@ async def find_logins(database: Database, search: LoginSearch, *, before: UUID |
             network=None if search.network is None else str(search.network),
             before=before,
             floor=floor,
-            limit=limit - len(found),
+            limit=limit + 1 - len(found),
         )
         found.extend(rows)
 
     if search.user_id is not None or (search.app_id is None and search.network is None):
         await search_above(lowest)
-        return FoundLogins(found)
+        return Page.of(found, limit)
     began = monotonic()
     for size in chain(WINDOWS, repeat(WINDOWS[-1])):
         floor = await database.value(_FLOOR, before=before, size=size)
         await search_above(max(floor or lowest, lowest))
-        if floor is None or floor <= lowest or len(found) == limit:
+        if floor is None or floor <= lowest or len(found) > limit:
             break
         before = floor
         if monotonic() - began > SEARCH_SECONDS:
-            return FoundLogins(found, stopped_at=floor)
-    return FoundLogins(found)
+            return Page(found, cursor_at(floor), is_incomplete=True)
+    return Page.of(found, limit)
 
 
 async def glimpses_of(database: Database, user_ids: Sequence[UUID]) -> Sequence[Glimpse]:
