@@ -35,7 +35,7 @@ from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import RESERVED_CLAIMS, UserStatus
 from wxauth.server.sessions.rows import user_in_session
 from wxauth.server.siblings.rows import UserForSiblings, look_up
-from wxauth.server.users.admin import UserChange, change_attributes, change_user, end_all_sessions
+from wxauth.server.users.admin import UserChange, change_user, end_all_sessions
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest, ShownAttributes
 from wxauth.server.users.bodies import DocumentVersion, Reason, ShownEraseAt
@@ -419,7 +419,7 @@ async def patch_attributes(
     that remains is changed.
     """
     by = Actor(client.name, device.ip)
-    await change_attributes(database, user_id, body.root, by=by, now=clock())
+    await change_user(database, user_id, UserChange(attributes=body.root), by=by, now=clock())
 
 
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:

@@ -157,7 +157,10 @@ async def change_user(
         settled = await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
         changes = bool(settled.changes)
         if change.attributes is not None:
-            changes |= await _patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
+            try:
+                changes |= await patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
+            except WrongAttributes as exc:
+                raise InvalidRequest.of("attributes", str(exc)) from None
         if change.cancels_leaving:
             changes |= await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
         if change.cleared and (fields := await clear_fields(transaction, remaining_id, change.cleared)):
@@ -166,15 +169,6 @@ async def change_user(
             changes = True
     settled.report()
     return changes
-
-
-async def change_attributes(database: Database, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime) -> None:
-    """Apply a checked merge patch to a user's attributes. A former id means the user that remains.
-
-    Raises: InvalidRequest, if they would be too many; NotFound.
-    """
-    async with locked_remaining(database, user_id) as (transaction, remaining_id, _):
-        await _patch_attributes(transaction, remaining_id, patch, by=by, now=now)
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
@@ -244,21 +238,8 @@ async def locked_remaining(
     raise StorageUnavailable("too many changes to this user at once")
 
 
-async def _patch_attributes(
-    transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
-) -> bool:
-    try:
-        return await patch_attributes(transaction, user_id, patch, by=by, now=now)
-    except WrongAttributes as exc:
-        raise InvalidRequest.of("attributes", str(exc)) from None
-
-
 async def _remaining(database: Database, user_id: UUID) -> UUID:
     remaining_id = await current_user(database, user_id)
     if remaining_id is None:
-        raise _no_such_user()
+        raise NotFound("there is no such user")
     return remaining_id
-
-
-def _no_such_user() -> NotFound:
-    return NotFound("there is no such user")

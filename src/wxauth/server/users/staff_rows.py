@@ -15,7 +15,6 @@ from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic_core import to_json
 from sqlmodel import Field, SQLModel
 
 from wxauth.errors import RateLimited
@@ -99,14 +98,14 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
 # user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be
 # there already: a store whose answer was lost is repeated.
 _STORE: Final = Statement[Nothing]("""
-WITH there AS (
-    SELECT id FROM users WHERE id = ANY (:actors::text[]::uuid[]) ORDER BY id FOR KEY SHARE
+WITH noted AS (
+    SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
+), there AS (
+    SELECT id FROM users WHERE id IN (SELECT actor::uuid FROM noted) ORDER BY id FOR KEY SHARE
 )
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
-SELECT noted.id, kind, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN ip::inet END, data::jsonb
-  FROM unnest(:ids::uuid[], :kinds::text[], :times::timestamptz[], :actors::text[], :user_ids::uuid[], :ips::text[],
-              :data::text[]) AS noted (id, kind, at, actor, user_id, ip, data)
-  LEFT JOIN there ON there.id = actor::uuid
+SELECT noted.id, type, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN ip END, data
+  FROM noted LEFT JOIN there ON there.id = actor::uuid
  ORDER BY noted.id
 ON CONFLICT (id) DO NOTHING
 """)
@@ -196,19 +195,6 @@ async def glimpses_of(database: Database, user_ids: Sequence[UUID]) -> Sequence[
     return await database.rows(_GLIMPSES, ids=list(user_ids))
 
 
-@dataclass(frozen=True, slots=True)
-class StaffRead:
-    """An event of the trail: a member of staff has read something."""
-
-    id: UUID
-    kind: EventType
-    at: datetime
-    actor: str
-    user_id: UUID | None
-    ip: str | None
-    data: Mapping[str, Any]
-
-
 @part
 class StaffReads(Gathering):
     """What staff have read, in one process. `is_on`: whether reading is recorded at all."""
@@ -216,7 +202,7 @@ class StaffReads(Gathering):
     failed = "staff_reads_not_stored"
     is_on: bool
     store_pause: float = STORE_PAUSE_SECONDS
-    _waiting: list[StaffRead] = field(init=False, default_factory=list)
+    _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
     _taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
     _counted: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
     _lists: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
@@ -249,18 +235,9 @@ class StaffReads(Gathering):
         """On failure, it waits for the next store."""
         stored, self._counted = list(self._waiting), {}
         if stored:
-            await self.database.run(
-                _STORE,
-                ids=[each.id for each in stored],
-                kinds=[each.kind.value for each in stored],
-                times=[each.at for each in stored],
-                actors=[each.actor for each in stored],
-                user_ids=[each.user_id for each in stored],
-                ips=[each.ip for each in stored],
-                data=[to_json(each.data).decode() for each in stored],
-            )
+            await self.database.run(_STORE, events=stored)
         del self._waiting[: len(stored)]
-        self._taken = Counter((each.kind, each.actor) for each in self._waiting)
+        self._taken = Counter((each["type"], each["actor"]) for each in self._waiting)
         self._lists = {read: at for read, at in self._lists.items() if at + SAME_LIST > self.clock()}
 
     def _has_place(self, kind: EventType, by: Actor) -> bool:
@@ -270,4 +247,5 @@ class StaffReads(Gathering):
         if self.is_on:
             now = self.clock()
             self._taken[kind, by.name] += 1
-            self._waiting.append(StaffRead(new_id(now), kind, now, by.name, user_id, by.ip, data))
+            told = {"id": new_id(now), "type": kind, "at": now, "actor": by.name, "user_id": user_id, "ip": by.ip}
+            self._waiting.append({**told, "data": data})
