@@ -92,7 +92,7 @@ def pytest_collection_finish() -> None:
     # Imported and collected objects live to the end. Traversing them again and again takes a fifth of the tests' time.
     # What is garbage among them stays, too: traversing all once to find it takes 0.4 s in each process.
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)  # and what a test leaves is little
+    gc.set_threshold(100_000, 20, 100)  # and what a test leaves is little
     gc.enable()
 
 

@@ -159,13 +159,18 @@ def _start() -> None:
 
 
 def stand_in(folder: Path) -> Path:
-    """A program, in this folder, that does what `wxauth` does, but forked. For shells and programs in Node."""
+    """A program, in this folder, that does what `wxauth` does, but forked. For shells and programs in Node.
+
+    It passes on SIGTERM.
+    """
     if not is_possible:
         return Path(sys.executable).with_name("wxauth")
     _requests()  # otherwise each use would start the process that forks
     forking = f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from tests.forked import Forked as F"
     streams = "stdin=0, stdout=1, stderr=2"
-    code = f"{forking}; sys.exit(F(['wxauth', *sys.argv[1:]], cwd=os.getcwd(), env=os.environ, {streams}).wait())"
+    begin = f"it = F(['wxauth', *sys.argv[1:]], cwd=os.getcwd(), env=os.environ, {streams})"
+    ending = "import signal; signal.signal(15, lambda *_: os.kill(it.pid, 15)); sys.exit(it.wait())"
+    code = f"{forking}; {begin}; {ending}"
     program = folder / "wxauth"
     program.write_text(f'#!/bin/sh\nTESTS_FORKED_AT={ADDRESS} exec {shlex.join([sys.executable, "-Sc", code])} "$@"\n')
     program.chmod(0o700)

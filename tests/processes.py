@@ -199,25 +199,21 @@ def parent_of(pid: int) -> int:
 
 def children_of(pid: int) -> set[int]:
     """The children that are still running."""
-    return _that_run(lambda parent, _session: parent == pid)
+    with suppress(OSError):  # it has ended
+        found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return {child for child in found if is_running(child)}
+    return set()
 
 
 def kill_session(session: int) -> set[int]:
     """Kill the processes of this session that are still running, and return them. They may have started more."""
-    found = _that_run(lambda _parent, its_session: its_session == session)
-    for pid in found:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return found
-
-
-def _that_run(is_wanted: Callable[[int, int], bool]) -> set[int]:
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
-            state, parent, _, session = _stat(int(process.name))[:4]
-            if state != "Z" and is_wanted(int(parent), int(session)):
+            state, _, _, its_session = _stat(int(process.name))[:4]
+            if state != "Z" and int(its_session) == session:
                 found.add(int(process.name))
+                os.kill(int(process.name), signal.SIGKILL)
     return found
 
 

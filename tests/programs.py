@@ -148,7 +148,7 @@ def needs_relying_parties() -> str:
 def run_node_tests(file: str, env: Mapping[str, str]) -> None:
     """Run a file of tests/node with these variables. Its failures fail this test."""
     __tracebackhide__ = True
-    command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", str(NODE_TESTS / file)]
+    command = [needs_node(NODE_TESTS), "--test-reporter=spec", str(NODE_TESTS / file)]  # in this process
     done = subprocess.run(
         command,
         env={**os.environ, **env},

@@ -55,10 +55,10 @@ def restart_in_turn(replicas: Replicas, client: Callable[[], httpx.Client]) -> C
     """Restart both replicas while people use the service, and return how often each status or failure was seen."""
     with people_at_work(client) as seen:
         for number, replica in enumerate(replicas.running):
-            until(lambda: seen["200"] > 100 * (number + 1))  # noqa: B023 - done within the turn
+            until(lambda: seen["200"] > 50 * (number + 1))  # noqa: B023 - done within the turn
             assert replica.end(signal.SIGTERM) == 0
             so_far = seen.total()
-            until(lambda: seen.total() > so_far + 100)  # noqa: B023 - the other one serves
+            until(lambda: seen.total() > so_far + 50)  # noqa: B023 - the other one serves
             replicas.start(number).wait_for('"logged_in"')  # the proxy has noticed that it is back
     return seen
 
@@ -77,7 +77,7 @@ def people_at_work(client: Callable[[], httpx.Client]) -> Iterator[Counter[str]]
                 seen[str(answer.status_code)] += 1
                 return answer.raise_for_status().json()
 
-            while not is_over.wait(0.1):  # faster would prove no more
+            while not is_over.wait(0.2):  # faster would prove no more
                 try:
                     login = ask("POST", "/v1/login", json={"code": f"person-{person}"})
                     again = ask("POST", "/v1/refresh", json={"refresh_token": login["refresh_token"]})

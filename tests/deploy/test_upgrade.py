@@ -16,7 +16,7 @@ from tests.deploy.test_nginx import nginx_before
 from tests.deploy.test_systemd import FOLDER, SERVICE, SHIPPED, installed_settings, section
 from tests.docs import ROOT, code_blocks
 from tests.forked import stand_in
-from tests.processes import WXAUTH, environment, free_port, serving, until
+from tests.processes import environment, free_port, serving, until
 from wxauth.server.dev.wechat import APPS, create_simulator
 
 SYSTEMCTL = """\
@@ -69,13 +69,16 @@ def test_the_upgrade_shown_fails_no_request(tmp_path: Path, database_url: str) -
         (tmp_path / "credentials").mkdir()
         for path in (tmp_path / "secrets").iterdir():
             (tmp_path / f"credentials/wxauth_{path.name}").symlink_to(path)
-        start = section(SERVICE, "Service")["ExecStart"].replace(SHIPPED, WXAUTH).replace("%i", "$port")
+        start = (
+            section(SERVICE, "Service")["ExecStart"].replace(SHIPPED, machine["WXAUTH_PROGRAM"]).replace("%i", "$port")
+        )
         variables = shlex.join(["env", *(f"{name}={value}" for name, value in given.items())])
         (programs / "systemctl").write_text(SYSTEMCTL.format(start=f"{variables} {start}"))
         (programs / "systemctl").chmod(0o700)
         try:
             for port in ports:
-                run(f"systemctl restart wxauth@{port}; until WXAUTH_PORT={port} wxauth alive --ready; do :; done")
+                run(f"systemctl restart wxauth@{port}")
+                run(f"until WXAUTH_PORT={port} wxauth alive --ready; do sleep 0.2; done")
             upstreams = [f"127.0.0.1:{port}" for port in ports]
             with nginx_before(upstreams, tmp_path) as nginx, people_at_work(nginx.client) as seen:
                 until(lambda: seen["200"] > 50)

@@ -258,11 +258,11 @@ class Balancer:
 
     def more(self) -> None:
         """Wait until some more have been sent."""
-        wanted = len(self.outcomes) + 500
+        wanted = len(self.outcomes) + 200
         until(lambda: len(self.outcomes) >= wanted)
 
     def _send(self, turn: int) -> None:
-        while not self._is_over.is_set():
+        while not self._is_over.wait(0.01):  # faster would prove no more
             turn += 1
             port, connection = self._connection(turn)
             try:
@@ -287,6 +287,7 @@ class Balancer:
                 connection.close()  # the replica has done so
             if time.monotonic() < self._left_alone_until[port]:
                 turn += 1
+                time.sleep(0.001)
                 continue
             with suppress(ConnectionError):
                 return port, socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
