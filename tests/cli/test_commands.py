@@ -217,7 +217,9 @@ def test_dev_says_of_an_unknown_code_that_its_wechat_is_simulated(dev: Server, p
 @pytest.mark.process
 def test_dev_says_of_ones_own_app_that_its_wechat_is_simulated(dev: Server) -> None:
     answer = dev.client.post("/v1/login", json={"code": "alice", "app_id": "wx1234567890abcdef"})
-    assert "start 'wxauth dev' with WXAUTH_APP_ID" in problem_of(answer, "unknown_app", 400)["detail"]
+    detail = problem_of(answer, "unknown_app", 400)["detail"]
+    assert "one that was just added is known within 15 s" in detail
+    assert "by 'wxauth apps add', or start 'wxauth dev' with WXAUTH_APP_ID" in detail
 
 
 @pytest.mark.process

@@ -48,9 +48,10 @@ async def python(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx.AsyncClient, dict[str, object]]]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    sessions: dict[str, object] = {"s1": "alice", "s2": "bob"}
-    around: dict[str, Any] = {"sessions": sessions}
+    around: dict[str, Any] = {}
     exec(shown("python", issuer), around)
+    sessions: dict[str, object] = around["sessions"]
+    sessions.update(s1="alice", s2="bob")
     app = Starlette(routes=[Route("/backchannel-logout", around["backchannel_logout"], methods=["POST"])])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
         yield client, sessions
@@ -80,8 +81,8 @@ def node(issuer: Issuer, tmp_path: Path) -> Iterator[httpx.Client]:
     program = tmp_path / "receiver.mjs"
     imports, _, rest = shown("js", issuer).partition("\n\n")
     program.write_text(
-        f"{imports}\nconst app = express()\nconst sessions = new Set(['s1', 's2'])\n{rest}\n"
-        "app.get('/', (req, res) => res.json([...sessions]))\n"
+        f"{imports}\nconst app = express()\n{rest}\nsessions.set('s1', 'alice').set('s2', 'bob')\n"
+        "app.get('/', (req, res) => res.json([...sessions.keys()]))\n"
         f"app.listen({port}, '127.0.0.1', () => console.log('listening'))\n"
     )
     (tmp_path / "node_modules").symlink_to(NODE_TESTS / "node_modules")

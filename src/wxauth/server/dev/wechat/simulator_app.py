@@ -156,7 +156,8 @@ HINTS: Final = {
 }
 """Hints for the developer by errcode of the simulated WeChat, appended to `detail`."""
 UNKNOWN_APP_HINT: Final = (
-    "this WeChat is simulated, and has apps of its own: for your mini-program start 'wxauth dev' with WXAUTH_APP_ID"
+    "this WeChat is simulated: add another of its own apps by 'wxauth apps add', or start 'wxauth dev' with "
+    "WXAUTH_APP_ID for your mini-program"
 )
 """The hint for an unknown app."""
 
