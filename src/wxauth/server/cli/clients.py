@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import click
+from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest
 from wxauth.server.apps.rows import stored_apps
@@ -27,7 +28,7 @@ from wxauth.server.clients.clients import (
     renew_secret,
     reserved_names,
 )
-from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Client, Scope
+from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, OPTIONS, SITE_SCOPE_NAMES, Client, Scope
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.database import Database
@@ -36,35 +37,13 @@ from wxauth.server.users.attributes import typed_attribute
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_HINTS: Final = {
-    "name": "NAME",
-    "scopes": "--scope",
-    "redirect_uris": "--redirect-uri",
-    "logout_uris": "--logout-uri",
-    "device": "--device",
-    "is_public": "--public",
-    "app_id": "--app",
-    "account_app_id": "--account",
-    "website_app_id": "--website",
-    "title": "--title",
-    "backchannel_logout_uri": "--backchannel-logout-uri",
-    "near": "--near",
-    "user_code": "--user-code",
-    "email_domain": "--email-domain",
-    "link": "--link",
-    "sso": "--sso",
-    "phone_id_token": "--phone-id-token",
-    "pkce": "--no-pkce",
-    "id_token_alg": "--id-token-alg",
-    "claims": "--claim",
-}
-_REDIRECT_URI = "A redirect_uri: https, or http on a loopback address. Repeatable."
-_LOGOUT_URI = "A post_logout_redirect_uri. Repeatable."
-_SCOPE = (
+_SCOPE: Final = (
     f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: "
     f"{' and '.join(DEFAULT_SITE_SCOPES)} (by default), "
     f"{', '.join(name for name in SITE_SCOPE_NAMES if name not in DEFAULT_SITE_SCOPES)}. Repeatable."
 )
+_CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
+_NO_PKCE: Final = "Let it leave PKCE out: you vouch that it checks the nonce. Needs a secret."
 
 
 def _claims(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any] | None:
@@ -79,78 +58,53 @@ def _claims(_context: click.Context, _parameter: click.Parameter, values: tuple[
     return template if values else None
 
 
-def client_options(*, is_change: bool) -> Callable[[Command], Command]:
-    """Add the options to a command, named like the client's fields. `set` can also remove an optional value."""
+def _option_of(field: str) -> str:
+    """The option that sets a field, or the argument."""
+    if field in ("name", "pkce"):
+        return {"name": "NAME", "pkce": "--no-pkce"}[field]
+    word = field.removeprefix("is_").removesuffix("_id").removesuffix("_app").removesuffix("s")
+    return f"--{word.replace('_', '-')}"
 
-    def flag(name: str, help_text: str) -> Any:
-        switch = f"--{name}/--no-{name}" if is_change else f"--{name}"
-        return click.option(switch, default=None, is_flag=True, help=help_text)
 
-    def text(option: str, name: str, metavar: str, help_text: str) -> Any:
-        return click.option(option, name, metavar=metavar, help=f"{help_text} Empty: none." if is_change else help_text)
+def _field_option(name: str, field: FieldInfo, *, is_change: bool) -> Callable[[Command], Command]:
+    """The option for a field of a client. `set` can also remove an optional value."""
+    option, kind = _option_of(name), field.annotation
+    text = (field.description or "").replace("null:", "by default").replace("`", "")
+    may_be_empty = " Empty: none." if is_change else ""
+    if kind is bool:
+        switch = f"{option}/--no-{option[2:]}" if is_change else option
+        return click.option(switch, name, is_flag=True, default=None, help=text)
+    if name == "pkce":
+        return click.option(option, name, flag_value="optional", help=_NO_PKCE)
+    if name == "id_token_alg":
+        return click.option(option, name, type=click.Choice(ID_TOKEN_ALGS), help=text)
+    if name == "claims":
+        help_text = f"{_CLAIM}{may_be_empty}"
+        return click.option(option, name, multiple=True, callback=_claims, metavar="NAME=VALUE", help=help_text)
+    metavar = next((word for word in ("APP_ID", "URI", "DOMAIN") if word.lower() in name), "TEXT")
+    if kind == list[str]:
+        return click.option(option, name, multiple=True, metavar=metavar, help=f"{text} Repeatable.")
+    return click.option(option, name, metavar=metavar, help=f"{text}{may_be_empty}")
 
-    options = (
-        click.option("--redirect-uri", "redirect_uris", multiple=True, metavar="URI", help=_REDIRECT_URI),
-        click.option("--logout-uri", "logout_uris", multiple=True, metavar="URI", help=_LOGOUT_URI),
-        flag("device", "Allow the device grant: it shows a code itself (RFC 8628)."),
-        text("--app", "app_id", "APP_ID", "The app whose code is shown; by default the default app."),
-        text("--account", "account_app_id", "APP_ID", "The service account for its pages in WeChat's browser."),
-        text("--website", "website_app_id", "APP_ID", "The website app for computers with WeChat, beside the code."),
-        text("--title", "title", "TITLE", "Its name on the phone; by default NAME."),
-        click.option(
-            "--scope",
-            "scopes",
-            multiple=True,
-            type=click.Choice([*map(str, Scope), *SITE_SCOPE_NAMES]),
-            metavar="SCOPE",
-            help=_SCOPE + (" Replaces all: name those that it keeps, too." if is_change else ""),
-        ),
-        text(
-            "--backchannel-logout-uri",
-            "backchannel_logout_uri",
-            "URI",
-            "Where to send a logout token when one of its sessions ends.",
-        ),
-        flag("near", "Require phone and browser to be in one network."),
-        flag("user-code", "Allow its codes to be typed, too."),
-        text(
-            "--email-domain", "email_domain", "DOMAIN", "Give users the address <user id>@DOMAIN, which nobody reads."
-        ),
-        flag("link", "Log in a phone's browser outside WeChat by a link to WeChat and a number (SCAN_LINK)."),
-        flag("sso", "Share the browser's login with other such sites: who has scanned for one goes on to the next."),
-        flag("phone-id-token", "Give its id_tokens to mini-programs and mobile apps, for a back end such as Supabase."),
-        click.option(
-            "--no-pkce",
-            "pkce",
-            flag_value="optional",
-            help="Let it leave PKCE out: you vouch that it checks the nonce. Needs a secret.",
-        ),
-        *([click.option("--pkce", "pkce", flag_value="required", help="Require PKCE again.")] if is_change else []),
-        click.option(
-            "--id-token-alg",
-            type=click.Choice(ID_TOKEN_ALGS),
-            help="The algorithm of its id_tokens: RS256 by default; ES256 for products that accept nothing else.",
-        ),
-        click.option(
-            "--claim",
-            "claims",
-            multiple=True,
-            callback=_claims,
-            metavar="NAME=VALUE",
-            help="A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
-            + (" Empty: none." if is_change else ""),
-        ),
-    )
+
+def _client_options(*, is_change: bool) -> Callable[[Command], Command]:
+    """Add the options of a client's fields to a command."""
 
     def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
+        if is_change:
+            command = click.option("--pkce", "pkce", flag_value="required", help="Require PKCE again.")(command)
+        text = _SCOPE + (" Replaces all: name those that it keeps, too." if is_change else "")
+        scopes = click.Choice([*map(str, Scope), *SITE_SCOPE_NAMES])
+        command = click.option("--scope", "scopes", multiple=True, type=scopes, metavar="SCOPE", help=text)(command)
+        for name, field in reversed(OPTIONS.items()):
+            if not (is_change and name == "is_public"):  # it never changes
+                command = _field_option(name, field, is_change=is_change)(command)
         return command
 
     return decorate
 
 
-def changes_in(options: dict[str, Any]) -> dict[str, Any]:
+def _changes_in(options: dict[str, Any]) -> dict[str, Any]:
     """The changes that the given options request; an empty text removes a value. Raises: click.UsageError."""
     named = {name: value for name, value in options.items() if value not in (None, ())}
     if not named:
@@ -162,13 +116,13 @@ def changes_in(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def refused_as_wrong_call() -> Iterator[None]:
+def _refused_as_wrong_call() -> Iterator[None]:
     """Convert a refused field of a client into an error about its option. Raises: click.BadParameter."""
     try:
         yield
     except WrongClient as exc:
         ((field, text),) = exc.errors
-        raise click.BadParameter(f"{text}.", param_hint=_HINTS[field]) from None
+        raise click.BadParameter(f"{text}.", param_hint=_option_of(field)) from None
 
 
 def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -191,21 +145,20 @@ def clients() -> None:
 
 @clients.command()
 @_name_argument
-@client_options(is_change=False)
-@click.option("--public", "is_public", is_flag=True, help="Public client: cannot keep a secret (a page, a program).")
+@_client_options(is_change=False)
 @json_option
 def add_command(client_name: str, as_json: bool, **options: Any) -> None:
     """Add a service, and print its secret, this once. It authenticates by HTTP Basic as NAME.
 
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
-    with refused_as_wrong_call():
+    with _refused_as_wrong_call():
         client = build_client(client_name, options)  # a wrong call is refused without the database
         _check_apps(options)
         refuse_reserved(client, _reserved())
 
     async def add(database: Database, now: datetime) -> Credentials | None:
-        with refused_as_wrong_call():
+        with _refused_as_wrong_call():
             await refuse_wrong_receiver(options, NameResolver())
         return await add_client(database, client, now=now)
 
@@ -215,19 +168,19 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
 
 @clients.command()
 @_name_argument
-@client_options(is_change=True)
+@_client_options(is_change=True)
 def set_command(client_name: str, **options: Any) -> None:
     """Change the given fields of a service or a site.
 
     A repeatable option replaces the whole list. Takes effect at once. A site's sessions continue without removed
     scopes.
     """
-    changes, reserved = changes_in(options), _reserved()
-    with refused_as_wrong_call():
+    changes, reserved = _changes_in(options), _reserved()
+    with _refused_as_wrong_call():
         _check_apps(changes)
 
     async def change(database: Database, now: datetime) -> Client:
-        with refused_as_wrong_call():
+        with _refused_as_wrong_call():
             await refuse_wrong_receiver(changes, NameResolver())
             return await change_client(database, client_name, changes, reserved=reserved, now=now)
 

@@ -22,8 +22,6 @@ IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens: RS256 with keys of their own, or ES256 with those of access tokens."""
 Pkce = Literal["required", "optional"]
 """Whether a site must use PKCE. One for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
-_NONE: Final = text("'{}'")
-_FALSE: Final = text("false")
 OPENID_SCOPE: Final = "openid"
 """The scope that requests an id_token and access to /v1/userinfo."""
 
@@ -49,61 +47,78 @@ class Scope(StrEnum):
     """Ban, unban and sign out users who are not staff."""
 
 
+def _flag(description: str) -> Any:
+    return Field(default=False, sa_column_kwargs={"server_default": text("false")}, description=description)
+
+
+def _text(description: str) -> Any:
+    return Field(default=None, sa_type=Text, description=description)
+
+
+def _uris(description: str, example: str) -> Any:
+    return Field(
+        default=[],
+        sa_type=ARRAY(Text),
+        sa_column_kwargs={"server_default": text("'{}'")},
+        description=description,
+        schema_extra={"examples": [[example]]},
+    )
+
+
 class Client(SQLModel):
     """A service or a site of the operator's own, as administrators describe it. A site logs people in.
 
-    Only a site has a title. A service has null, false or an empty list in all columns that describe a site.
+    The fields of requests, and the options of the command, are made from these. Only a site has a title. A service has
+    null, false or an empty list in all columns that describe a site.
     """
 
     name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
-    title: str | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["小店"]})
-    """The name that the phone shows."""
+    title: str | None = Field(
+        default=None,
+        sa_type=Text,
+        description="The site's name on the phone; null: `name`.",
+        schema_extra={"examples": ["小店"]},
+    )
     scopes: list[str] = Field(
         sa_type=ARRAY(Text),
         sa_column_kwargs={"server_default": text("'{introspect,access_token}'")},
         schema_extra={"examples": [["openid", "profile"]]},
     )
     """Its scopes as a service, then those that it may request as a site."""
-    is_public: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
-    """Whether it is a page or a program that cannot keep a secret."""
-    device: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
-    """Whether it may use the device grant."""
-    redirect_uris: list[str] = Field(
-        default=[],
-        sa_type=ARRAY(Text),
-        sa_column_kwargs={"server_default": _NONE},
-        schema_extra={"examples": [["https://shop.example.com/callback"]]},
+    is_public: bool = _flag("The site has no secret. Cannot be changed later.")
+    device: bool = _flag("The site shows a code itself (RFC 8628).")
+    redirect_uris: list[str] = _uris("URIs to which browsers return with a code.", "https://shop.example.com/callback")
+    logout_uris: list[str] = _uris("URIs to which browsers may return after signing out.", "https://shop.example.com/")
+    app_id: str | None = _text("The mini-program whose code is shown; null: the default app.")
+    account_app_id: str | None = _text("The service account for logins on pages in WeChat's browser; null: none.")
+    website_app_id: str | None = _text("The website app for logins on a computer with WeChat; null: none.")
+    backchannel_logout_uri: str | None = _text(
+        "Where a logout token is sent when one of the site's sessions ends; null: nowhere."
     )
-    logout_uris: list[str] = Field(
-        default=[],
-        sa_type=ARRAY(Text),
-        sa_column_kwargs={"server_default": _NONE},
-        schema_extra={"examples": [["https://shop.example.com/"]]},
+    near: bool = _flag("Phone and browser must be in the same network.")
+    user_code: bool = _flag("Users may type this site's codes.")
+    email_domain: str | None = _text("Users get a made-up e-mail address in this domain.")
+    link: bool = _flag("A phone's browser outside WeChat may log in by a link to WeChat and a number.")
+    sso: bool = _flag("The site shares the browser's login with other such sites.")
+    phone_id_token: bool = _flag("A mini-program or mobile app gets the site's id_tokens, for another back end.")
+    pkce: Pkce = Field(
+        default="required",
+        sa_type=Text,
+        sa_column_kwargs={"server_default": text("'required'")},
+        description="`optional`: a site with a secret may leave PKCE out; null: `required`.",
     )
-    app_id: str | None = Field(default=None, sa_type=Text)
-    """The app whose mini-program code is shown; null: the default app."""
-    account_app_id: str | None = Field(default=None, sa_type=Text)
-    """The service account with which people log in on its pages in WeChat's browser; null: with a scanned code."""
-    website_app_id: str | None = Field(default=None, sa_type=Text)
-    """The website app with which people may log in on a computer that has WeChat, besides the code; null: none."""
-    backchannel_logout_uri: str | None = Field(default=None, sa_type=Text)
-    """Where a logout token is sent when one of its sessions ends; null: nowhere."""
-    near: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
-    """Whether phone and browser must be in the same network."""
-    user_code: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
-    """Whether the user codes of its devices may be typed."""
-    email_domain: str | None = Field(default=None, sa_type=Text)
-    link: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
-    """Whether a phone's browser outside WeChat may log in by a link to WeChat and a number."""
-    sso: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
-    """Whether the site shares the browser's login with other such sites."""
-    phone_id_token: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
-    """Whether a mini-program or a mobile app gets its id_tokens, for a back end that knows the site."""
-    pkce: Pkce = Field(default="required", sa_type=Text, sa_column_kwargs={"server_default": text("'required'")})
     """`required` for a service, too."""
-    id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["RS256"]})
-    claims: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
-    """What is added to its tokens: a template, see `core/claims.py`."""
+    id_token_alg: IdTokenAlg | None = Field(
+        default=None,
+        sa_type=Text,
+        description="The algorithm that signs a site's id_tokens; null: `RS256`.",
+        schema_extra={"examples": ["RS256"]},
+    )
+    claims: dict[str, Any] | None = Field(
+        default=None,
+        sa_type=JSONB,
+        description="What is added to the site's tokens, by the rules of `WXAUTH_CLAIMS`; null: nothing.",
+    )
 
     @property
     def claims_template(self) -> ClaimsTemplate | None:
@@ -122,6 +137,10 @@ class Client(SQLModel):
 
 
 _SERVICE_SCOPES: Final = frozenset(map(str, Scope))
+
+
+OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if name not in ("name", "scopes")}
+"""What describes a client besides its scopes. All of these have a default."""
 
 
 class AddedClient(Client):

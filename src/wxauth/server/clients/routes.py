@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
-from typing_extensions import TypedDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model, model_validator
+from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.apps.registry import Apps, AppsDep
 from wxauth.server.clients import clients
 from wxauth.server.clients.clients import URI_RULE, Credentials, check_name
-from wxauth.server.clients.models import CLIENT_NAME, SITE_SCOPE_NAMES, AddedClient, IdTokenAlg, Pkce, Scope
+from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
@@ -27,46 +27,13 @@ _WRONG_URI: Final = clients.WrongClient("redirect_uris", URI_RULE)
 _PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 
-class _ClientOptions(BaseModel):
-    # `asked_for` validates them, as it does for the command.
-    title: str | None = Field(default=None, description="The site's name on the phone; null: `name`.")
-    is_public: StrictBool | None = Field(default=None, description="The site has no secret. Cannot be changed later.")
-    device: StrictBool | None = Field(default=None, description="The site shows a code itself (RFC 8628).")
-    redirect_uris: list[str] | None = Field(default=None, description="URIs to which browsers return with a code.")
-    logout_uris: list[str] | None = Field(
-        default=None, description="URIs to which browsers may return after signing out."
-    )
-    app_id: str | None = Field(default=None, description="The mini-program whose code is shown; null: the default app.")
-    account_app_id: str | None = Field(
-        default=None, description="The service account for logins on pages in WeChat's browser; null: none."
-    )
-    website_app_id: str | None = Field(
-        default=None, description="The website app for logins on a computer with WeChat; null: none."
-    )
-    backchannel_logout_uri: str | None = Field(
-        default=None, description="Where a logout token is sent when one of the site's sessions ends; null: nowhere."
-    )
-    near: StrictBool | None = Field(default=None, description="Phone and browser must be in the same network.")
-    user_code: StrictBool | None = Field(default=None, description="Users may type this site's codes.")
-    email_domain: str | None = Field(default=None, description="Users get a made-up e-mail address in this domain.")
-    link: StrictBool | None = Field(
-        default=None, description="A phone's browser outside WeChat may log in by a link to WeChat and a number."
-    )
-    sso: StrictBool | None = Field(
-        default=None, description="The site shares the browser's login with other such sites."
-    )
-    phone_id_token: StrictBool | None = Field(
-        default=None, description="A mini-program or mobile app gets the site's id_tokens, for another back end."
-    )
-    pkce: Pkce | None = Field(
-        default=None, description="`optional`: a site with a secret may leave PKCE out; null: `required`."
-    )
-    id_token_alg: IdTokenAlg | None = Field(
-        default=None, description="The algorithm that signs a site's id_tokens; null: `RS256`."
-    )
-    claims: dict[str, Any] | None = Field(
-        default=None, description="What is added to the site's tokens, by the rules of `WXAUTH_CLAIMS`; null: nothing."
-    )
+def _optional(field: FieldInfo) -> tuple[Any, Any]:
+    kind: Any = StrictBool if field.annotation is bool else field.annotation
+    return kind | None, Field(default=None, description=field.description)
+
+
+_FIELDS: Final[Mapping[str, Any]] = {name: _optional(field) for name, field in OPTIONS.items()}
+_ClientOptions: Any = create_model("_ClientOptions", **_FIELDS)  # `build_client` validates, as for the command
 
 
 class ClientRequest(_ClientOptions):
@@ -127,7 +94,7 @@ class NewClientAnswer(ClientAnswer):
     client_secret: str | None = Field(repr=False, description="Null for a public client.", examples=["…"])
 
 
-class ClientSecretAnswer(TypedDict):
+class ClientSecretAnswer(BaseModel):
     """A client with its new secret, which is shown only once."""
 
     name: Annotated[str, Field(examples=["billing"])]
@@ -236,12 +203,7 @@ async def renew_client_secret(
 ) -> ClientSecretAnswer:
     """The new secret is only in this answer. The former one works for another 24 hours."""
     credentials, scopes = await clients.renew_secret(database, name, by=administrator, now=clock())
-    return {
-        "name": name,
-        "client_id": credentials.client_id,
-        "client_secret": credentials.client_secret,
-        "scopes": list(scopes),
-    }
+    return ClientSecretAnswer(name=name, client_id=name, client_secret=credentials.client_secret, scopes=list(scopes))
 
 
 async def _check_apps(apps: Apps, values: Mapping[str, Any]) -> None:
