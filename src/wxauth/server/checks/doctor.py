@@ -31,10 +31,10 @@ from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.limits.rate_limits import redis_reason, redis_storage
+from wxauth.server.login.newcomers import HookFailed, make_sign_up_hook
 from wxauth.server.push.forwarding import PushRequest, checked_transport, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature
-from wxauth.server.sign_up.hook import HookFailed, make_sign_up_hook
 from wxauth.server.wechat.received import make_handshake
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.texts import is_loopback, is_secure

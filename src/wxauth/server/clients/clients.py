@@ -31,6 +31,7 @@ from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.core.users import check_claims
+from wxauth.server.users.bodies import TITLE
 from wxauth.texts import is_secure
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
@@ -63,11 +64,6 @@ _APPS: Final[Mapping[str, tuple[AppKind, str]]] = {
     "website_app_id": ("website", "must be the app_id of a website app"),
 }
 """The fields of a site that name an app: the kind of the app, and the rule."""
-# The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
-# surrounding text (Unicode, UAX 9).
-TITLE: Final = re.compile(
-    r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
-)
 _FORMS: Final = {
     "title": (TITLE, "must be 1 to 64 characters, not only spaces, none of them a control"),
     **{field: (_ANY_APP_ID, rule) for field, (_, rule) in _APPS.items()},

@@ -1,9 +1,12 @@
 """httpx transport to other people's servers, which connects only to checked addresses."""
 
 import asyncio
+import hmac
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 import httpcore
@@ -189,3 +192,15 @@ def _why_not_connected(exc: BaseException) -> str:
             return "TLS failed"
         cause = cause.__cause__ or cause.__context__
     return "could not connect"
+
+
+def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
+    """The headers of a message, signed as Standard Webhooks 1.0.0 says, with one signature per key."""
+    timestamp = str(int(now.timestamp()))
+    signed = b".".join((message_id.encode(), timestamp.encode(), body))
+    signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }

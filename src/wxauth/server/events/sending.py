@@ -4,11 +4,10 @@ Specifications: Standard Webhooks 1.0.0; OpenID Connect Back-Channel Logout 1.0.
 """
 
 import asyncio
-import hmac
 import secrets
 from base64 import b64encode
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -107,18 +106,6 @@ def new_webhook_secret() -> bytes:
 def shown_secret(secret: bytes) -> str:
     """A secret in the form that the receiver's library accepts."""
     return _PREFIX + b64encode(secret).decode()
-
-
-def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
-    """The headers of a message, with one signature per key."""
-    timestamp = str(int(now.timestamp()))
-    signed = b".".join((message_id.encode(), timestamp.encode(), body))
-    signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": timestamp,
-        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
-    }
 
 
 LOGOUTS: Final = metrics.Counter(

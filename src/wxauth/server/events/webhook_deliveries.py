@@ -26,12 +26,13 @@ from wxauth.server.core.background import keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, troubles
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.receivers import signed_headers
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
 from wxauth.server.events.models import Webhook
-from wxauth.server.events.sending import LEASE, Answer, BackchannelLogouts, send, signed_headers
+from wxauth.server.events.sending import LEASE, Answer, BackchannelLogouts, send
 from wxauth.server.events.webhook_rows import (
     DeliveryOutcome,
     DeliveryState,

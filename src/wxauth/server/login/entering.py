@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from wxauth.errors import (
     AccountDisabled,
@@ -21,8 +21,8 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES, Person, UserFields
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
+from wxauth.server.login.newcomers import Risk, SignUpHook, judge_login
 from wxauth.server.login.records import Numbers
-from wxauth.server.login.risk import Risk, judge_login
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.bodies import is_own_picture
 from wxauth.server.users.nicknames import Nicknames
@@ -73,13 +73,6 @@ class Entered:
     at: datetime
 
 
-class Newcomers(Protocol):
-    """Decides who may sign up. `wxauth.server.sign_up` implements it."""
-
-    async def welcome(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> Welcome:
-        """Ask about somebody who would become a new user. Raises: SignUpRefused, SignUpUnavailable."""
-
-
 @part
 class Entering:
     """Exchanges codes with WeChat, and stores logins. `newcomers`, if given, is asked about each new user."""
@@ -92,7 +85,7 @@ class Entering:
     wechat: WeChat
     database: Database
     sealer: Sealer
-    newcomers: Newcomers | None = None
+    newcomers: SignUpHook | None = None
 
     async def log_in_with_code(self, app: App, asked: Asked, *, expires_in: int) -> Entered:
         """Exchange a code with WeChat, find or create the user, and open a session for `expires_in` seconds.

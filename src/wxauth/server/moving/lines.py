@@ -26,10 +26,9 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.users.attributes import AttributesPatch
-from wxauth.server.users.bodies import AvatarUrl, Nickname, Reason, Role
+from wxauth.server.users.bodies import AvatarUrl, ExternalId, Nickname, Reason, Role, no_placeholder, printable
 from wxauth.server.users.search_rows import number_in
 from wxauth.server.web import bodies
-from wxauth.server.wechat.received import is_placeholder
 
 
 class Fault(NamedTuple):
@@ -90,18 +89,6 @@ def _list_if_empty(value: object) -> object:
     return [] if value in (None, "") else value
 
 
-def _printable(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("not printable")
-    return value
-
-
-def _no_placeholder(value: str) -> str:
-    if is_placeholder(value):
-        raise ValueError("a placeholder")
-    return value
-
-
 def _e164(value: object, info: ValidationInfo) -> object:
     """A phone number in E.164, of one as people write it. What is no number stays, and is refused."""
     text = str(value) if type(value) is int else value
@@ -135,12 +122,9 @@ NoneIfBlank = AfterValidator(_none_if_empty)
 Time = Annotated[bodies.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
-Openid = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$"), AfterValidator(_no_placeholder)]
-Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), AfterValidator(_no_placeholder)]
-ExternalId = Annotated[
-    str, Field(min_length=1, max_length=128), AfterValidator(_printable), AfterValidator(_no_placeholder)
-]
-ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Openid = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$"), AfterValidator(no_placeholder)]
+Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), AfterValidator(no_placeholder)]
+ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 
 
 class _Strict(BaseModel):

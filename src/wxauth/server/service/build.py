@@ -34,6 +34,7 @@ from wxauth.server.limits.turns import Turns
 from wxauth.server.login import records
 from wxauth.server.login.entering import Entering
 from wxauth.server.login.login import LoginLimiter
+from wxauth.server.login.newcomers import make_sign_up_hook
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
@@ -43,7 +44,6 @@ from wxauth.server.push.forwarding import PushForwarding, checked_transport
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.routes import PrometheusMetrics, Readiness
 from wxauth.server.sessions.refresh_rows import RefreshTokens
-from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users import staff_rows
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.websites.authorize import ScanLimits

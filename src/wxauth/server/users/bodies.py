@@ -45,8 +45,33 @@ from wxauth.server.web.bodies import (
     Time,
     TimedPageQuery,
 )
+from wxauth.server.wechat.received import is_placeholder
 
+# The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
+# surrounding text (Unicode, UAX 9).
+TITLE: Final = re.compile(
+    r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
+)
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
+
+
+def printable(value: str) -> str:
+    """Refuse text with characters that are not shown."""
+    if not value.isprintable():
+        raise ValueError("not printable")
+    return value
+
+
+def no_placeholder(value: str) -> str:
+    """Refuse what WeChat's tools put in place of an id."""
+    if is_placeholder(value):
+        raise ValueError("a placeholder")
+    return value
+
+
+ExternalId = Annotated[
+    str, Field(min_length=1, max_length=128), AfterValidator(printable), AfterValidator(no_placeholder)
+]
 
 
 def _folded(roles: list[str]) -> list[str]:

@@ -1,1 +1,0 @@
-"""A service of the operator's is asked who may sign up."""
