@@ -4,6 +4,7 @@ Logging out is OpenID Connect RP-Initiated Logout 1.0.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from hmac import compare_digest
 from typing import Annotated, Any, Final
@@ -19,12 +20,8 @@ from wxauth.problems import Language
 from wxauth.server.clients.clients import is_client_name, is_registered
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
-from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.routes import KeyRingDep
-from wxauth.server.limits.turns import Turns
 from wxauth.server.users.callers import DeviceDep, TurnsDep
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
@@ -36,7 +33,7 @@ from wxauth.server.websites.authorize import (
 )
 from wxauth.server.websites.browser_logins import person_in
 from wxauth.server.websites.granting import Onward, end_login
-from wxauth.server.websites.id_tokens import IdTokenHint, read_hint
+from wxauth.server.websites.id_tokens import read_hint
 from wxauth.server.websites.links import TryAgain
 from wxauth.server.websites.oauth_requests import (
     LONGEST_REDIRECT,
@@ -245,27 +242,83 @@ async def type_number(
     return await answered(request, settings, compare())
 
 
+@dataclass(frozen=True, slots=True)
+class LoggingOut:
+    """Ends what a request to log out names. It is a dependency, made of others."""
+
+    settings: SettingsDep
+    keys: KeyRingDep
+    database: DatabaseDep
+    clock: ClockDep
+    turns: TurnsDep
+
+    async def answer(self, request: Request, text: str) -> Response:
+        """The answer to a request with these parameters, still encoded."""
+        language = language_of(request)
+        try:
+            parameters = parse_parameters(text)
+        except OAuthError:
+            return message_page(request, "wrong_logout", language, status=400)
+        language = language_of(request, ui_locales=parameters.get("ui_locales"))
+        if parameters.repeated:
+            return message_page(request, "wrong_logout", language, status=400)
+        cookies = browser_cookies(request, self.settings)
+        try:
+            if "id_token_hint" not in parameters:
+                return await self._without_hint(request, parameters, cookies, language)
+            hint = await read_hint(self.settings, self.keys, parameters["id_token_hint"])
+            client = None if hint is None else await find_site(self.database, hint.client_id)
+            if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
+                return message_page(request, "wrong_logout", language, status=400)
+            async with self.turns.of_session(hint.session_id, hint.user_id, ends_sessions=True):
+                await end_web_session(self.database, self.clock, client.name, hint.session_id)
+                if cookies.login is not None:
+                    await self._end_login(cookies, of=await current_user(self.database, hint.user_id))
+        except (RateLimited, StorageUnavailable) as exc:
+            return failure_page(request, exc, language)
+        return _logged_out(request, client, parameters, language)
+
+    async def _without_hint(
+        self, request: Request, parameters: Parameters, cookies: BrowserCookies, language: Language
+    ) -> Response:
+        """Ask the person of a browser with a login whether to log out. The answer has a field that only we can make."""
+        name = parameters.get("client_id", "")
+        client = await find_site(self.database, name) if is_client_name(name) else None
+        person = await person_in(self.database, self.settings, cookies, now=self.clock())
+        if person is None or cookies.login is None:
+            return message_page(request, "nobody", language)
+        field = log_out_field(cookies.login)
+        if request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
+            return log_out_page(request, person, client, parameters, field, language)
+        async with self.turns.of_session(person.login_id, person.id, ends_sessions=True):
+            await self._end_login(cookies, of=person.id)
+        if client is not None and "post_logout_redirect_uri" in parameters:
+            return _logged_out(request, client, parameters, language)
+        return message_page(request, "logged_out_of_all", language)
+
+    async def _end_login(self, cookies: BrowserCookies, *, of: UUID | None) -> None:
+        """End the login of this browser, if it is that of this person, whatever their id is now."""
+        if of is not None:
+            await end_login(self.database, self.settings, cookies, of=of, now=self.clock())
+
+
+LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
+
+
 @router.get(
     "/v1/end_session",
     summary=Title("Log out (OpenID Connect RP-Initiated Logout)", "退出登录（OpenID Connect RP-Initiated Logout）"),
     responses=_LOG_OUT_RESPONSES,
     openapi_extra=text_parameters(*_LOG_OUT_PARAMETERS),
 )
-async def end_session(
-    request: Request,
-    settings: SettingsDep,
-    keys: KeyRingDep,
-    database: DatabaseDep,
-    clock: ClockDep,
-    turns: TurnsDep,
-) -> Response:
+async def end_session(request: Request, logging_out: LoggingOutDep) -> Response:
     """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
 
     If this browser has a login of the same person, which sites share, it ends, too, with its sites' sessions. Without a
     hint, nothing ends by the request itself, because anybody could have made the link: in a browser with a login, a
     page asks whether to log out.
     """
-    return await _log_out(request, settings, keys, database, clock, turns, request.url.query)
+    return await logging_out.answer(request, request.url.query)
 
 
 @router.post(
@@ -276,14 +329,7 @@ async def end_session(
     failures=[PayloadTooLarge],
     openapi_extra=form_parameters(*_LOG_OUT_PARAMETERS, client_id="shop"),
 )
-async def end_session_by_form(
-    request: Request,
-    settings: SettingsDep,
-    keys: KeyRingDep,
-    database: DatabaseDep,
-    clock: ClockDep,
-    turns: TurnsDep,
-) -> Response:
+async def end_session_by_form(request: Request, logging_out: LoggingOutDep) -> Response:
     """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
     text = "&".join(part for part in (request.url.query, form) if part)
@@ -292,77 +338,7 @@ async def end_session_by_form(
         root = request.scope.get("root_path", "")
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         return RedirectResponse(f"{root}/v1/end_session?{text}", SEE_OTHER, headers=headers)
-    return await _log_out(request, settings, keys, database, clock, turns, text)
-
-
-async def _log_out(
-    request: Request,
-    settings: Settings,
-    keys: KeyRing,
-    database: Database,
-    clock: Clock,
-    turns: Turns,
-    text: str,
-) -> Response:
-    language = language_of(request)
-    try:
-        parameters = parse_parameters(text)
-    except OAuthError:
-        return message_page(request, "wrong_logout", language, status=400)
-    language = language_of(request, ui_locales=parameters.get("ui_locales"))
-    if parameters.repeated:
-        return message_page(request, "wrong_logout", language, status=400)
-    cookies = browser_cookies(request, settings)
-    try:
-        if "id_token_hint" not in parameters:
-            return await _without_hint(request, settings, database, clock, turns, parameters, cookies, language)
-        hint = await read_hint(settings, keys, parameters["id_token_hint"])
-        client = None if hint is None else await find_site(database, hint.client_id)
-        if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
-            return message_page(request, "wrong_logout", language, status=400)
-        async with turns.of_session(hint.session_id, hint.user_id, ends_sessions=True):
-            await end_web_session(database, clock, client.name, hint.session_id)
-            await _end_login_of(hint, settings, database, clock, cookies)
-    except (RateLimited, StorageUnavailable) as exc:
-        return failure_page(request, exc, language)
-    return _logged_out(request, client, parameters, language)
-
-
-async def _end_login_of(
-    hint: IdTokenHint, settings: Settings, database: Database, clock: Clock, cookies: BrowserCookies
-) -> None:
-    """End the login of this browser, if it is that of the hint's person, whatever their id is now."""
-    if cookies.login is None:
-        return
-    user_id: UUID | None = await current_user(database, hint.user_id)
-    if user_id is not None:
-        await end_login(database, settings, cookies, of=user_id, now=clock())
-
-
-async def _without_hint(
-    request: Request,
-    settings: Settings,
-    database: Database,
-    clock: Clock,
-    turns: Turns,
-    parameters: Parameters,
-    cookies: BrowserCookies,
-    language: Language,
-) -> Response:
-    """Ask the person of a browser with a login whether to log out. The answer carries a field that only we can make."""
-    name = parameters.get("client_id", "")
-    client = await find_site(database, name) if is_client_name(name) else None
-    person = await person_in(database, settings, cookies, now=clock())
-    if person is None or cookies.login is None:
-        return message_page(request, "nobody", language)
-    field = log_out_field(cookies.login)
-    if request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
-        return log_out_page(request, person, client, parameters, field, language)
-    async with turns.of_session(person.login_id, person.id, ends_sessions=True):
-        await end_login(database, settings, cookies, of=person.id, now=clock())
-    if client is not None and "post_logout_redirect_uri" in parameters:
-        return _logged_out(request, client, parameters, language)
-    return message_page(request, "logged_out_of_all", language)
+    return await logging_out.answer(request, text)
 
 
 def _logged_out(request: Request, client: Client, parameters: Parameters, language: Language) -> Response:

@@ -36,7 +36,7 @@ from wxauth.server.websites.authorize import (
 from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
 from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
 from wxauth.server.websites.rows import Adding, LockedLogin, SiteLogin, login_on_page
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, SCENE, hash_of, login_of, new_secret, page_hashes
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, login_of, new_secret, page_hashes
 
 log = get_logger()
 
@@ -332,9 +332,7 @@ def refused(settings: Settings, asking: RequestFields, description: str) -> Onwa
 
 
 async def _page(database: Database, page_id: str, cookie: str | None) -> SiteLogin:
-    page = None
-    if cookie is not None and SCENE.fullmatch(page_id):
-        page = await login_on_page(database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie))
+    page = await login_on_page(database, **page_hashes(page_id, cookie))
     if page is None or page.scene_hash is None:
         raise NotFound("this browser shows no such code")
     return page

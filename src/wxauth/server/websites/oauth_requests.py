@@ -2,8 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import wraps
-from inspect import signature
-from typing import Any, Final, ParamSpec
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from pydantic_core import to_json
@@ -31,7 +30,6 @@ from wxauth.server.web.edge import EXPECTED_KEY, PROBLEM_KEY
 AUTHORIZATION_PENDING: Final = "authorization_pending"
 SLOW_DOWN: Final = "slow_down"
 
-Arguments = ParamSpec("Arguments")
 
 log = get_logger()
 
@@ -93,32 +91,24 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
 
 
 def answering_clients(
-    endpoint: Callable[Arguments, Awaitable[dict[str, Any]]],
-) -> Callable[Arguments, Awaitable[dict[str, Any] | Response]]:
-    """Convert an endpoint's failures into RFC 6749 errors. One of the endpoint's parameters must be the `request`."""
-    parameters = signature(endpoint)
-
-    def request_in(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Request:
-        request = parameters.bind(*args, **kwargs).arguments["request"]
-        assert isinstance(request, Request)
-        return request
+    endpoint: Callable[..., Awaitable[dict[str, Any]]],
+) -> Callable[..., Awaitable[dict[str, Any] | Response]]:
+    """Convert an endpoint's failures into RFC 6749 errors. Its first parameter is the `request`."""
 
     @wraps(endpoint)
-    async def answer(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, Any] | Response:
+    async def answer(request: Request, *args: Any, **kwargs: Any) -> dict[str, Any] | Response:
         try:
-            return await endpoint(*args, **kwargs)
+            return await endpoint(request, *args, **kwargs)
         except OAuthError as exc:
             refusal = exc
         except WxAuthError as exc:
-            request_in(args, kwargs).scope[PROBLEM_KEY] = (
-                exc  # for the log: which failure of ours it was, and its cause
-            )
+            request.scope[PROBLEM_KEY] = exc  # for the log: which failure of ours it was, and its cause
             found = in_terms_of_oauth(exc)
             if found is None:
                 raise
             refusal = found
         if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: sent every two seconds until the decision
-            request_in(args, kwargs).scope[EXPECTED_KEY] = True
+            request.scope[EXPECTED_KEY] = True
         else:
             log.info("oauth_refused", error=refusal.error, detail=refusal.description, status=refusal.status)
         return refusal.response()
