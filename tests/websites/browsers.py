@@ -93,11 +93,21 @@ class Tab:
     async def go_on(self, browser: Browser | None = None) -> httpx.Response:
         return await (browser or self.browser).client.get(f"/v1/authorize/{self.request_id}/next")
 
-    async def approved_by(self, phone: Phone, verdict: str = "approve") -> dict[str, str]:
-        """Scan the code, decide, and return the parameters that the site is sent."""
+    async def claimed_by(self, phone: Phone) -> dict[str, Any]:
+        """Scan the code, and return what the phone shows."""
         claimed = await phone.claim(scene=self.scene, entry_scene=CAMERA)
         assert claimed.status_code == 200, claimed.text
-        assert (await phone.decide(claimed.json()["id"], verdict)).status_code == 204
+        return claimed.json()
+
+    async def decided_by(self, phone: Phone, verdict: str = "approve") -> dict[str, Any]:
+        """Scan the code, decide, and return what the phone has shown."""
+        claimed = await self.claimed_by(phone)
+        assert (await phone.decide(claimed["id"], verdict)).status_code == 204
+        return claimed
+
+    async def approved_by(self, phone: Phone, verdict: str = "approve") -> dict[str, str]:
+        """Scan the code, decide, and return the parameters that the site is sent."""
+        await self.decided_by(phone, verdict)
         return sent(await self.go_on())
 
 

@@ -217,16 +217,6 @@ async def test_a_ban_while_wechat_is_asked_counts(
     refused(await site.poll(started), "authorization_pending")
 
 
-async def test_of_any_number_of_yeses_at_once_there_is_one_verdict(
-    site: Site, phone: Phone, rows: asyncpg.Connection
-) -> None:
-    started, scan_id = await claimed(site, phone)
-    answers = await gather(*(phone.decide(scan_id) for _ in range(6)))
-    assert [answer.status_code for answer in answers] == [204] * 6
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'scan.approved'") == 1
-    assert (await site.poll(started)).status_code == 200
-
-
 async def test_a_yes_that_is_sent_twice_with_its_one_code_is_a_yes(
     site: Site, phone: Phone, wechat: WeChatByRespx
 ) -> None:

@@ -17,7 +17,6 @@ from tests.fakes import Clock
 from tests.websites.browsers import ASKED, Browser, Tab, exchanged, hidden_fields, id_claims, refused, sent, tokens_of
 from tests.world import (
     CALLBACK,
-    CAMERA,
     AddSite,
     Admin,
     GetPhone,
@@ -153,8 +152,7 @@ async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(
     shop: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection
 ) -> None:
     tab = await browser.show()
-    claimed = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-    await phone.decide(claimed["id"])
+    await tab.decided_by(phone)
     answer = await tab.go_on()
     cookie = answer.headers["set-cookie"]
     assert re.fullmatch(COOKIE + r"=[\w-]{43}; HttpOnly; Path=/; SameSite=lax; Secure", cookie), cookie
@@ -180,8 +178,7 @@ async def test_two_tabs_that_go_on_at_once_have_one_login(
         await tokens_of(shop, browser, phone)
     tabs = [await browser.show(prompt="login"), await browser.show(**TO_ADMIN, prompt="login")]
     for tab in tabs:
-        claimed = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-        assert (await phone.decide(claimed["id"])).status_code == 204
+        await tab.decided_by(phone)
     sent_before = {"Cookie": "; ".join(f"{each.name}={each.value}" for each in browser.client.cookies.jar)}
     paths = [f"/v1/authorize/{tab.request_id}/next" for tab in tabs]
     first, second = await gather(*(browser.client.get(path, headers=sent_before) for path in paths))
@@ -215,38 +212,21 @@ async def test_only_doors_that_prove_who_uses_this_browser_make_a_login(
 ) -> None:
     await add_site("plain")
     device = await add_site("device", device=True, redirect_uris=[CALLBACK], sso=True)
-
-    async def nothing(what: str) -> None:
-        assert await rows.fetchval("SELECT count(*) FROM browser_logins") == 0, what
-        assert COOKIE not in browser.client.cookies, what
-
-    tab = await browser.show()
-    claimed = (await phone.claim(user_code=tab.found(r"([B-Z]{4}-[B-Z]{4})"))).json()
-    assert claimed["sso_ttl"] is None
-    await phone.decide(claimed["id"])
-    assert "code" in sent(await tab.go_on())
-    await nothing("a typed code")
-    tab = await browser.show(client_id="plain")
-    claimed = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-    assert claimed["sso_ttl"] is None
-    await phone.decide(claimed["id"])
-    await tab.go_on()
-    await nothing("a site without --sso")
     started = await device.start()
     assert (await phone.scan(started)).json()["sso_ttl"] is None
-    await phone.approve(await device.start())
-    await nothing("a device")
-    browser.client.headers["User-Agent"] = "MicroMessenger miniProgram"
-    tab = await browser.show(door="scan")
-    claimed = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-    assert claimed["sso_ttl"] is None
-    await phone.decide(claimed["id"])
-    await tab.go_on()
-    await nothing("a web-view")
-    del browser.client.headers["User-Agent"]
+    await phone.approve(started)
     tab = await browser.show()
-    claimed = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-    assert claimed["sso_ttl"] == 28800
+    typed = (await phone.claim(user_code=tab.found(r"([B-Z]{4}-[B-Z]{4})"))).json()
+    assert (typed["sso_ttl"], (await phone.decide(typed["id"])).status_code) == (None, 204)
+    assert "code" in sent(await tab.go_on())
+    for parameters, user_agent in (({"client_id": "plain"}, ""), ({"door": "scan"}, "MicroMessenger miniProgram")):
+        browser.client.headers["User-Agent"] = user_agent
+        tab = await browser.show(**parameters)
+        assert (await tab.decided_by(phone))["sso_ttl"] is None, parameters
+        await tab.go_on()
+    assert COOKIE not in browser.client.cookies
+    del browser.client.headers["User-Agent"]
+    assert (await (await browser.show()).decided_by(phone))["sso_ttl"] == 28800
     assert await rows.fetchval("SELECT count(*) FROM browser_logins") == 0, "not yet: the browser has not come back"
 
 
@@ -322,9 +302,9 @@ async def test_another_account_leads_to_the_ordinary_page(
     assert (answer.status_code, answer.headers["cache-control"]) == (303, "no-store")
     ordinary = await browser.client.get(answer.headers["location"])
     assert "/v1/scans/" in ordinary.text
-    claimed = await (bob := await get_phone("bob")).claim(scene=Tab(browser, ordinary.text).scene, entry_scene=CAMERA)
-    await bob.decide(claimed.json()["id"])
-    reported = sent(await Tab(browser, ordinary.text).go_on(), ADMIN_CALLBACK)
+    bob, tab = await get_phone("bob"), Tab(browser, ordinary.text)
+    await tab.decided_by(bob)
+    reported = sent(await tab.go_on(), ADMIN_CALLBACK)
     assert reported["state"] == "s-2"
     tokens = (await exchanged(desk, reported["code"], redirect_uri=ADMIN_CALLBACK)).json()
     assert (await id_claims(browser.client, tokens["id_token"], audience="admin"))["sub"] == bob.user_id

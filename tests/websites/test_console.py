@@ -63,9 +63,7 @@ async def root(client: httpx.AsyncClient, phone: Phone, rows: asyncpg.Connection
 async def code_for(browser: Browser, phone: Phone, **asked: str) -> str:
     """The parameters with which the browser returns to the console after this phone has approved."""
     tab = await browser.show(**{**ASKED, **asked})
-    claimed = await phone.claim(scene=tab.scene, entry_scene=CAMERA)
-    assert claimed.status_code == 200, claimed.text
-    assert (await phone.decide(claimed.json()["id"])).status_code == 204
+    await tab.decided_by(phone)
     return sent(await tab.go_on(), to=asked.get("redirect_uri", CONSOLE))["code"]
 
 

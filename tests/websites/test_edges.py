@@ -38,15 +38,6 @@ async def test_a_guard_finds_the_mini_program_in_a_websites_token(
     assert (own.app_id, own.scope) == (APP["app_id"], frozenset())
 
 
-async def test_a_token_that_is_sent_to_userinfo_in_two_ways_is_challenged_as_an_invalid_request(
-    add_site: AddSite, phone: Phone
-) -> None:
-    tokens = await tokens_of(await add_site(device=True), phone)
-    answer = await phone.client.post("/v1/userinfo", headers=bearer(tokens), data={"access_token": "x"})
-    problem_of(answer, "invalid_request", 400)
-    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_request"'
-
-
 @pytest.mark.no_database
 @pytest.mark.parametrize(
     ("claims", "expected"),
@@ -119,6 +110,16 @@ async def test_an_issuer_may_have_a_path(
     problem_of(await login.claim(scene=tab.scene, entry_scene=CAMERA), "invalid_token", 401)
 
 
+async def test_an_id_token_of_a_former_issuer_logs_nobody_out(
+    make_services: MakeServices, make_client: MakeClient, add_site: AddSite, phone: Phone
+) -> None:
+    tokens = await tokens_of(await add_site(device=True), phone)
+    moved = make_client(await make_services(issuer="https://new.test"))
+    hint = {"id_token_hint": tokens["id_token"]}
+    assert (await moved.get("/v1/end_session", params=hint)).status_code == 400
+    assert (await phone.client.get("/v1/end_session", params=hint)).status_code == 200
+
+
 @pytest.mark.oldest_postgres
 async def test_reseal_covers_the_keys_of_id_tokens(
     services: Services, add_site: AddSite, client: httpx.AsyncClient, clock: Clock, rows: asyncpg.Connection
@@ -162,8 +163,7 @@ async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(
     await add_site()
     browser = Browser(make_client(services))
     tab = await browser.show()
-    claimed = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-    await phone.decide(claimed["id"])
+    await tab.decided_by(phone)
     await remove_client(services.database, "shop", now=clock())
     assert (await tab.ask()).status_code == (await tab.go_on()).status_code == 404
     assert (await browser.open()).status_code == 400

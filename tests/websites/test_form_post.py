@@ -15,7 +15,7 @@ from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.websites.test_web_view import answer
-from tests.world import CALLBACK, CAMERA, AddSite, Phone, Site
+from tests.world import CALLBACK, AddSite, Phone, Site
 
 BY_FORM = {"response_mode": "form_post"}
 
@@ -38,8 +38,7 @@ def posted(page: httpx.Response, to: str = CALLBACK) -> Mapping[str, str]:
 async def test_the_answer_to_a_scan_is_posted(shop: Site, browser: Browser, phone: Phone) -> None:
     state = '"><script>alert(1)</script>&amp;'
     tab = await browser.show(**BY_FORM, state=state)
-    claimed = await phone.claim(scene=tab.scene, entry_scene=CAMERA)
-    assert (await phone.decide(claimed.json()["id"])).status_code == 204
+    await tab.decided_by(phone)
     page = await tab.go_on()
     fields = posted(page)
 
@@ -74,13 +73,6 @@ async def test_a_site_may_ask_in_a_frame_of_its_own_and_nobody_else_may(shop: Si
     assert page.headers["content-security-policy"].endswith("frame-ancestors https://shop.example.com")
     assert "x-frame-options" not in page.headers
     assert (await browser.open(**BY_FORM)).headers["x-frame-options"] == "DENY"
-
-
-async def test_a_refusal_is_posted_too(shop: Site, browser: Browser, phone: Phone) -> None:
-    tab = await browser.show(**BY_FORM)
-    claimed = await phone.claim(scene=tab.scene, entry_scene=CAMERA)
-    assert (await phone.decide(claimed.json()["id"], "deny")).status_code == 204
-    assert posted(await tab.go_on())["error"] == "access_denied"
 
 
 async def test_the_login_of_a_browser_is_posted_after_its_button_and_without_a_page(

@@ -80,9 +80,3 @@ async def test_an_es256_sites_id_token_logs_out_and_an_access_token_does_not(
     answer = await log_out(tokens["id_token"])
     assert (answer.status_code, answer.headers["location"]) == (303, BYE)
     problem_of(await browser.client.get("/v1/userinfo", headers=bearer(tokens)), "invalid_token", 401)
-
-
-async def test_the_metadata_names_both_algorithms_also_where_there_is_no_site(client: httpx.AsyncClient) -> None:
-    for name in ("openid-configuration", "oauth-authorization-server"):
-        body = (await client.get(f"/.well-known/{name}")).json()
-        assert body["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]

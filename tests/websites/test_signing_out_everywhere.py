@@ -16,7 +16,7 @@ from tests.websites.test_wechats_pages import get_browser as get_browser  # fixt
 from tests.websites.test_wechats_pages import make_services as make_services
 from tests.websites.test_wechats_pages import services as services
 from tests.websites.test_wechats_pages import simulator as simulator
-from tests.world import CALLBACK, CAMERA, AddSite, Admin, Phone, Site, bearer, log_in, make_admin, until_locked
+from tests.world import CALLBACK, AddSite, Admin, Phone, Site, bearer, log_in, make_admin, until_locked
 from wxauth.server.dev.wechat.controls import openid_of
 
 Redeem = Callable[[], Coroutine[Any, Any, httpx.Response]]
@@ -45,8 +45,7 @@ async def tab_of(get_browser: GetBrowser) -> browsers.Tab:
 
 async def by_a_page_that_has_not_gone_on(_: Site, phone: Phone, get_browser: GetBrowser) -> Redeem:
     tab = await tab_of(get_browser)
-    claimed = await phone.claim(scene=tab.scene, entry_scene=CAMERA)
-    assert (await phone.decide(claimed.json()["id"])).status_code == 204
+    await tab.decided_by(phone)
     return tab.go_on
 
 

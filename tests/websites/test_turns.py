@@ -13,7 +13,7 @@ import pytest
 
 from tests.websites import test_links
 from tests.websites.browsers import Browser, exchanged, hidden_fields, tokens_of
-from tests.world import CAMERA, AddSite, LogIn, MakeClient, MakeServices, Phone, Site, bearer, scene_of, until_locked
+from tests.world import AddSite, LogIn, MakeClient, MakeServices, Phone, Site, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.limits.turns import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
@@ -46,8 +46,7 @@ async def house(add_site: AddSite, make_client: MakeClient, services: Services, 
 
 async def the_page_after_an_approval(house: House) -> Ask:
     tab = await house.browser.show()
-    claimed = await house.phone.claim(scene=tab.scene, entry_scene=CAMERA)
-    assert (await house.phone.decide(claimed.json()["id"])).status_code == 204
+    await tab.decided_by(house.phone)
     return tab.go_on
 
 
@@ -76,8 +75,7 @@ async def a_code_again_and_again(house: House) -> Ask:
 
 async def a_device_that_polls(house: House) -> Ask:
     started = await house.shop.start()
-    claimed = await house.phone.claim(scene=scene_of(started), entry_scene=CAMERA)
-    assert (await house.phone.decide(claimed.json()["id"])).status_code == 204
+    await house.phone.approve(started)
     return lambda: house.shop.poll(started)
 
 
