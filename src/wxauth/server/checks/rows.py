@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Row
 from wxauth.server.core.models import all_tables
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR
@@ -207,30 +207,22 @@ async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequen
 
 async def read_server(database: Database) -> PostgresServer:
     """The server behind the connection."""
-    row = await database.row(_SERVER)
-    assert row is not None
-    return row
+    return await _only_row(database, _SERVER)
 
 
 async def read_wal(database: Database) -> WalStatistics:
     """The server's write-ahead log."""
-    row = await database.row(_WAL)
-    assert row is not None
-    return row
+    return await _only_row(database, _WAL)
 
 
 async def read_upkeep(database: Database, *, idle_since: datetime) -> Upkeep:
     """The state of the server's upkeep."""
-    row = await database.row(_UPKEEP, tables=[*all_tables().tables], idle_since=idle_since)
-    assert row is not None
-    return row
+    return await _only_row(database, _UPKEEP, tables=[*all_tables().tables], idle_since=idle_since)
 
 
 async def read_rights(database: Database) -> RoleRights:
     """The privileges of our role."""
-    row = await database.row(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])
-    assert row is not None
-    return row
+    return await _only_row(database, _RIGHTS, tables=[*all_tables().tables, "alembic_version"])
 
 
 async def some_session_keys(database: Database) -> Sequence[SealedSessionKey]:
@@ -255,6 +247,10 @@ async def has_administrators(database: Database) -> bool:
 
 async def some_users(database: Database, app_id: str) -> UserSample:
     """Statistics of a sample of an app's users."""
-    row = await database.row(_USERS, app_id=app_id, size=SAMPLE)
+    return await _only_row(database, _USERS, app_id=app_id, size=SAMPLE)
+
+
+async def _only_row(database: Database, statement: Statement[Row], **values: object) -> Row:
+    row = await database.row(statement, **values)
     assert row is not None
     return row

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from wxauth.errors import WeChatBadResponse
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.apps.routes import AppAnswer, AppChangeRequest, AppRequest, app_answer
-from wxauth.server.cli.printing import Failed, confirm, json_option, printable, show, yes_option
+from wxauth.server.cli.printing import Command, Failed, confirm, json_option, printable, show, yes_option
 from wxauth.server.cli.resources import with_parts
 from wxauth.server.core.services import Parts
 from wxauth.server.core.setting_types import picture_url
@@ -23,7 +23,6 @@ from wxauth.server.core.trail import OPERATOR
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, Quota, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
-Command = TypeVar("Command", bound=Callable[..., object])
 Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest
 from wxauth.server.apps.rows import stored_apps
-from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.cli.printing import Command, Failed, json_option, show
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.clients.clients import (
     ID_TOKEN_ALGS,
@@ -34,8 +34,6 @@ from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
 from wxauth.server.users.attributes import typed_attribute
-
-Command = TypeVar("Command", bound=Callable[..., object])
 
 _SCOPE: Final = (
     f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: "

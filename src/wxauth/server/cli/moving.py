@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import IO, Final, get_args
+from typing import IO, Any, Final, get_args
 from zoneinfo import ZoneInfo
 
 import click
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
-from wxauth.server.cli.printing import Failed, json_option, printable, show, terminal_language, text_option
+from wxauth.server.cli.printing import Command, Failed, json_option, printable, show, terminal_language, text_option
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.database import trouble_of
 from wxauth.server.core.services import Services
@@ -62,6 +62,20 @@ _GIVEN_UP: Final = Title(
 _NO_ROOM: Final = Title("the temporary folder (TMPDIR) has no room: {}", "临时目录（TMPDIR）空间不足：{}")
 _WAITING: Final = Title("{}; trying again in {:.0f} s", "{}；{:.0f} 秒后重试")
 
+_FLAGS: Final = {
+    "--dry-run": ("dry_run", "Check each line and report the result, but store nothing."),
+    "--overwrite": ("overwrite", "Replace stored names, pictures and numbers with those of the file."),
+    "--roles": ("takes_roles", "Change the roles of users who exist already."),
+    "--status": ("takes_status", "Ban and unban users who exist already."),
+    "--attributes": ("takes_attributes", "Change the attributes of users who exist already, as a merge patch."),
+    "--allow-admin": ("allow_admin", "Accept lines with the role admin, or that unban an administrator."),
+    "--restore": ("restore", "Accept lines whose user_id is that of an erased user."),
+    "--join": ("joins", "Accept lines that contradict the user whom only their external_id names."),
+    "--skip-bad-fields": ("skips_bad_fields", "Import lines without a bad name, picture, number or time."),
+    "--quiet-events": ("quiet_events", "Write no events of what the file adds."),
+}
+"""The options that are a field of `Options`, each with its name and help."""
+
 
 def _fields(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
     """Our names by those of the file."""
@@ -83,6 +97,12 @@ def _time_zone(_context: click.Context, _parameter: click.Parameter, name: str |
         raise click.BadParameter("must be a name such as Asia/Shanghai. 必须是 Asia/Shanghai 这样的时区名。") from None
 
 
+def _flags(command: Command) -> Command:
+    for option, (name, text) in reversed(_FLAGS.items()):
+        command = click.option(option, name, is_flag=True, help=text)(command)
+    return command
+
+
 @click.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
@@ -100,16 +120,7 @@ def _time_zone(_context: click.Context, _parameter: click.Parameter, name: str |
     help="What FILE calls a field, such as openid=weixin_openid; may be repeated.",
 )
 @click.option("--time-zone", callback=_time_zone, help="That of the times without one, such as Asia/Shanghai.")
-@click.option("--dry-run", is_flag=True, help="Check each line and report the result, but store nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace stored names, pictures and numbers with those of the file.")
-@click.option("--roles", is_flag=True, help="Change the roles of users who exist already.")
-@click.option("--status", is_flag=True, help="Ban and unban users who exist already.")
-@click.option("--attributes", is_flag=True, help="Change the attributes of users who exist already, as a merge patch.")
-@click.option("--allow-admin", is_flag=True, help="Accept lines with the role admin, or that unban an administrator.")
-@click.option("--restore", is_flag=True, help="Accept lines whose user_id is that of an erased user.")
-@click.option("--join", is_flag=True, help="Accept lines that contradict the user whom only their external_id names.")
-@click.option("--skip-bad-fields", is_flag=True, help="Import lines without a bad name, picture, number or time.")
-@click.option("--quiet-events", is_flag=True, help="Write no events of what the file adds.")
+@_flags
 @json_option
 def import_command(
     file: IO[bytes],
@@ -119,17 +130,8 @@ def import_command(
     app_id: str | None,
     fields: dict[str, str],
     time_zone: ZoneInfo | None,
-    dry_run: bool,
-    overwrite: bool,
-    roles: bool,
-    status: bool,
-    attributes: bool,
-    allow_admin: bool,
-    restore: bool,
-    join: bool,
-    skip_bad_fields: bool,
-    quiet_events: bool,
     as_json: bool,
+    **flags: Any,
 ) -> None:
     """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
 
@@ -137,19 +139,7 @@ def import_command(
     the connection to the database is lost, it is tried again for ten minutes. Refusals are printed in Chinese if the
     locale is. Exit status 1 if a line was refused.
     """
-    options = Options(
-        overwrite=overwrite,
-        takes_roles=roles,
-        takes_status=status,
-        takes_attributes=attributes,
-        allow_admin=allow_admin,
-        restore=restore,
-        joins=join,
-        skips_bad_fields=skip_bad_fields,
-        quiet_events=quiet_events,
-        dry_run=dry_run,
-        time_zone=time_zone,
-    )
+    options = Options(**flags)
     is_watched = sys.stderr.isatty()
     clear = "\r\x1b[K" if is_watched else ""
     language = terminal_language()
@@ -220,7 +210,7 @@ def import_command(
     show(numbers, text, as_json=as_json)
     if counts.refused:
         click.echo(in_language(_RUN_AGAIN), err=True)
-    if dry_run:
+    if options.dry_run:
         click.echo(in_language(_STORED_NOTHING), err=True)
     if counts.refused:
         sys.exit(1)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from wxauth.server.cli.printing import Failed, json_option, more, page_options, show, to_the_minute
+from wxauth.server.cli.printing import Failed, json_option, more, page_options, show, time_option, to_the_minute
 from wxauth.server.cli.resources import T, with_parts
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.addresses import NameResolver
@@ -40,18 +40,6 @@ def _event_types(_context: click.Context, _parameter: click.Parameter, value: tu
     if unknown := [kind for kind in value if kind not in SENT_TO_SIBLINGS]:
         raise click.BadParameter(f"{unknown[0]} is none of {', '.join(SENT_TO_SIBLINGS)}.")
     return tuple(EventType(kind) for kind in dict.fromkeys(value))
-
-
-def _time(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter("must be a time such as 2026-11-20T08:00:00Z.") from None
-    if time.tzinfo is None:
-        raise click.BadParameter("must have a time zone, such as the Z of 2026-11-20T08:00:00Z.")
-    return time
 
 
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_webhook_name)
@@ -176,7 +164,7 @@ def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor:
 @webhooks.command()
 @_name_argument
 @click.option("--event", "event_id", type=click.UUID, help="This one event.")
-@click.option("--since", callback=_time, metavar="TIME", help="All events of that time and later.")
+@click.option("--since", callback=time_option, metavar="TIME", help="All events of that time and later.")
 @json_option
 def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | None, as_json: bool) -> None:
     """Send an event again, or all events since a time, of the webhook's types only."""
