@@ -27,11 +27,10 @@ from starlette.types import Receive, Scope, Send
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
-from tests.processes import PATIENCE, Running, free_port, run, serving, until
-from tests.programs import needs, needs_node, postgres_program, run_node_tests
+from tests.processes import PATIENCE, Running, free_port, run, serving
+from tests.programs import needs, needs_node, postgres_program
 from tests.websites.browsers import Browser, exchanged, sent
 from tests.world import CALLBACK, CAMERA, Phone, Site, add_client, bearer
-from wxauth.server.clients import clients
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -342,18 +341,6 @@ async def test_a_login_with_authlib_succeeds_with_each_step_at_another_replica(
 
 
 @pytest.mark.proxy
-@pytest.mark.node
-@pytest.mark.parametrize("policy", ["lb_policy round_robin"])
-async def test_openid_client_completes_each_flow_at_replicas_in_turn(front: Front, services: Services) -> None:
-    options, now = {**SITE, "logout_uris": ["http://127.0.0.1/bye"]}, services.clock()
-    shop = await add_client(services.database, "shop", device=True, **options, now=now)
-    page = clients.build_client("page", {**options, "is_public": True})
-    await clients.add_client(services.database, page, now=now)
-    env = {"SERVICE_URL": front.url, "SHOP_SECRET": shop.client_secret}
-    await asyncio.to_thread(run_node_tests, "oauth/relying_party.test.js", env)
-
-
-@pytest.mark.proxy
 def test_a_replica_that_is_gone_is_asked_no_more(front: Front) -> None:
     def log_in() -> int:
         return front.ask("POST", "/v1/login", json={"code": "alice"}).status_code
@@ -386,13 +373,6 @@ def test_while_one_replica_is_away_each_of_many_requests_at_once_gets_the_other(
             caddy.wait_for("HTTP request failed")
             seen = sum(pool.map(post, [url.removeprefix("http://")] * 16), Counter[bytes]())
     assert seen == {b"200": 16 * 500}
-
-
-@pytest.mark.proxy
-def test_with_no_replica_left_the_answer_is_a_failure_of_the_gateway(front: Front) -> None:
-    for replica in front.replicas:
-        replica.close()
-    until(lambda: front.ask("GET", "/livez").status_code in (502, 503))
 
 
 @pytest.mark.proxy

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes import WXAUTH, Running, environment, free_port, run
+from tests.processes import WXAUTH, Running, free_port, run
 from tests.programs import needs
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings
 
@@ -123,16 +123,6 @@ def installed_settings(folder: Path, database_url: str, *lines: str) -> Path:
         (folder / "secrets" / name).write_text(value)
     (folder / "settings.env").write_text("\n".join(lines))
     return folder
-
-
-@pytest.mark.process
-def test_the_wrapper_runs_the_real_program_with_the_secrets(tmp_path: Path, database_url: str) -> None:
-    folder = installed_settings(tmp_path, database_url, 'WXAUTH_LOG_FORMAT="json"')
-    env = environment(TMPDIR=str(tmp_path), WXAUTH_ETC=str(folder), WXAUTH_PROGRAM=WXAUTH)
-    done = subprocess.run([FOLDER / "wxauth", "apps", "list"], env=env, cwd="/", capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert CREDENTIALS["app_id"] in done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["secrets", "settings.env"]
 
 
 @pytest.mark.process

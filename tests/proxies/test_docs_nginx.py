@@ -81,13 +81,6 @@ def test_the_configuration_shown_guards_a_service(page: Path, wxauth_url: str, t
             assert (lacking.status_code, lacking.json()["code"]) == (403, "insufficient_role")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_without_wxauth_the_configuration_shown_lets_nobody_in(page: Path, tmp_path: Path) -> None:
-    with site(shown(page), tmp_path, wxauth=f"127.0.0.1:{free_port()}", service="127.0.0.1:1") as client:
-        answer = client.get("/orders", headers={"Authorization": "Bearer a"})
-        assert (answer.status_code, answer.json()["code"]) == (503, "keys_unavailable")
-
-
 @pytest.mark.parametrize("piece", PIECES_TO_START.values(), ids=PIECES_TO_START)
 def test_without_this_piece_nginx_does_not_start(piece: str, tmp_path: Path) -> None:
     with nginx_with(without(piece), tmp_path, {}) as nginx:

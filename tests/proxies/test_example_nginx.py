@@ -12,7 +12,7 @@ import pytest
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, until
 from tests.programs import needs
-from tests.proxies.running import answers, switching
+from tests.proxies.running import answers
 from tests.world import bearer
 
 pytestmark = [pytest.mark.proxy, pytest.mark.process]
@@ -71,13 +71,6 @@ def status_of(site: httpx.Client, path: str) -> int:
     return site.send(site.build_request("GET", "/", extensions={"target": path.encode()})).status_code
 
 
-def test_no_upgrade_bypasses_the_site(tmp_path: Path) -> None:
-    with switching() as wxauth, running_site(wxauth.address, tmp_path) as site:
-        for upgrade in ("h2c", "foo", "websocket"):
-            answer = site.post("/v1/login", headers={"Connection": "Upgrade", "Upgrade": upgrade})
-            assert answer.status_code == 200
-
-
 def test_the_public_pages_are_there_for_anyone(site: httpx.Client) -> None:
     for path, kind in {"/": "text/html", "/site.js": "text/javascript", "/style.css": "text/css"}.items():
         answer = site.get(path)
@@ -116,13 +109,6 @@ def test_the_drafts_are_for_editors_from_the_moment_they_are(
     )
     subprocess.run(["sh", "-e", "-c", grant], capture_output=True, check=True, timeout=PATIENCE)
     assert "春茶" in site.get(DRAFTS, headers=alice).text
-
-
-def test_a_sign_out_closes_the_members_area(site: httpx.Client) -> None:
-    bob = bearer(site.post("/v1/login", json={"code": "bob"}).json())
-    assert site.get("/members/", headers=bob).status_code == 200
-    assert site.post("/v1/logout", headers=bob).status_code == 204
-    problem_of(site.get("/members/", headers=bob), "invalid_token", 401)
 
 
 def test_of_wxauth_the_site_shows_only_login_refresh_and_logout(site: httpx.Client) -> None:

@@ -49,85 +49,29 @@ TOO_LONG = {"nginx": 400, "caddy": 431, "haproxy": 400}
 
 # Other spellings of X-Auth-*, and names below it that are not ours.
 SPOOFED = [
-    "X-Auth-User-Id",
-    "x-auth-user-id",
-    "X-AUTH-ROLES",
-    "X-Auth-Foo",
-    "X-Auth-",
-    "X_Auth_User_Id",
-    "X-Auth_User_Id",
-    "X_Auth-Roles",
-    "x_auth_openid",
-    "X.Auth.User.Id",
-    "X-Auth.Roles",
-    "X-Auth-User_Id",
-    "X-Auth-User.Id",
-    "X-Auth-Roles-",
-    *(f"X{character}Auth{character}Roles" for character in "!#$%&'*+.^_`|~"),
-    *(f"X-Auth{character}Roles" for character in "!#$%&'*+.^_`|~"),
+    *("X-Auth-User-Id", "x-auth-user-id", "X-AUTH-ROLES", "X-Auth-Foo", "X-Auth-", "X-Auth-Roles-", "X_Auth_User_Id"),
+    *(f"X{one}Auth{other}Roles" for one, other in product("-_.", repeat=2)),
+    *(f"X{character}Auth{character}Roles" for character in "!#$%&'*+^`|~"),
+    *(f"X-Auth{character}Roles" for character in "!#$%&'*+^`|~"),
 ]
 
 # Paths that one program reads as protected, and another as public.
+UP = [
+    *("..", ".", "%2e%2e", "%2E.", ".%2e", "%252e%252e", "..;", "..;x=1", "%3b/..", "%20..", "..%20", "%zz", "a%3F"),
+    "%0d%0aX-Auth-Roles:%20admin",
+]
+"""Ways up, out of `/public`, as one program reads them."""
+BEHIND_ADMIN = [
+    *("%2fa", "%00", "%0a", "/audit%0A", "%0d", "%09", "%1F", "%7f", "#a", ";", ";/a", "%20", "%20?a=1", "%20/audit"),
+    *("/audit%20", "%20.", ".%20", "/%zz", "/audit/%", "/%2", "%3fa", "%23a", "/../orders"),
+]
 AMBIGUOUS = [
-    "/public/../orders",
-    "/public/..",
-    "/public/.",
-    "/public/./orders",
-    "/public/%2e%2e/orders",
-    "/public/%2E./orders",
-    "/public/.%2e/orders",
-    "/public/..%2forders",
-    "/public/..%2Forders",
-    "/public%2f..%2forders",
-    "/public/..%5corders",
-    "/public/..\\orders",
-    "/public/%252e%252e/orders",
-    "/public/..%252forders",
-    "/public/..;/orders",
-    "/public/..;x=1/orders",
-    "/public/%3b/../orders",
-    "/public;/../orders",
-    "/public//orders",
-    "//public/orders",
-    "/orders/../public/a",
-    "/admin/../orders",
-    "/orders//admin",
-    "//admin",
-    "/orders/..;/admin",
-    "/admin;/a",
-    "/admin%2fa",
-    "/admin%00",
-    "/admin%0a",
-    "/admin/audit%0A",
-    "/admin%0d",
-    "/admin%09",
-    "/admin%1F",
-    "/admin%7f",
-    "/admin#a",
-    "/admin;",
-    "/public/%0d%0aX-Auth-Roles:%20admin",
-    "/admin%20",
-    "/admin%20?a=1",
-    "/admin%20/audit",
-    "/admin/audit%20",
-    "/admin%20.",
-    "/admin.%20",
-    "/%20admin",
-    "/orders/%20%20/a",
-    "/public/%20../orders",
-    "/public/..%20/orders",
-    "/public/%zz",
-    "/admin/%zz",
-    "/admin/audit/%",
-    "/admin/%2",
-    "/admin%3fa",
-    "/public/a%3F/orders",
-    "/admin%23a",
-    # No path at all.
-    "x:*",
-    "x:admin/audit",
-    "admin/audit",
-    "?role=admin",
+    *(f"/public/{up}/orders" for up in UP),
+    *(f"/public/..{slash}orders" for slash in ("%2f", "%2F", "%5c", "\\", "%252f")),
+    *("/public/..", "/public/.", "/public%2f..%2forders", "/public;/../orders", "/public//orders", "//public/orders"),
+    *(f"/admin{more}" for more in BEHIND_ADMIN),
+    *("//admin", "/%20admin", "/orders/../public/a", "/orders//admin", "/orders/..;/admin", "/orders/%20%20/a"),
+    *("x:*", "x:admin/audit", "admin/audit", "?role=admin"),  # no path at all
 ]
 
 HANDSHAKE = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
@@ -395,14 +339,6 @@ async def test_the_token_goes_no_further(client: httpx.AsyncClient, alice: dict[
         answer = await client.get(path, headers=alice)
         assert answer.status_code == 200
         assert "authorization" not in dict(answer.json()["headers"])
-
-
-async def test_without_a_token_nobody_passes(client: httpx.AsyncClient, service: Guarded) -> None:
-    for headers in ({}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}, {"Cookie": "token=a"}):
-        answer = await client.get("/orders", headers=headers)
-        problem_of(answer, "missing_token", 401)
-        assert answer.headers["www-authenticate"] == "Bearer"
-    assert service.arrived.scopes == []
 
 
 async def test_no_hostile_token_passes(
@@ -684,18 +620,6 @@ async def test_trailers_of_a_body_are_not_passed_on_as_headers(
                     assert [name for name, _ in headers].count("x-request-id") == 1
 
 
-@pytest.mark.parametrize("path", ["/orders", "/public/a"])
-async def test_haproxy_demands_the_length_of_a_body(
-    client: httpx.AsyncClient, name: str, service: Guarded, alice: dict[str, str], path: str
-) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        yield b"{}"
-
-    answer = await client.post(path, content=chunks(), headers=alice)
-    assert answer.status_code == (411 if name == "haproxy" else 200)
-    assert len(service.arrived.scopes) == (0 if name == "haproxy" else 1)
-
-
 async def test_a_body_arrives_whole_and_stays_off_wxauth(
     client: httpx.AsyncClient, name: str, wxauth: Wxauth, alice: dict[str, str]
 ) -> None:
@@ -721,20 +645,6 @@ async def test_a_body_arrives_whole_and_stays_off_wxauth(
     for scope in wxauth.asked:
         assert scope["method"] == "GET"
         assert not {"content-length", "transfer-encoding", "content-type"} & dict(headers_of(scope)).keys()
-
-
-async def test_a_refused_request_with_a_body_gets_its_answer(client: httpx.AsyncClient, service: Guarded) -> None:
-    for size in (10, 200_000):
-        answer = await client.post("/orders", content=b"x" * size, headers=bearer("x"))
-        problem_of(answer, "invalid_token", 401)
-    assert service.arrived.scopes == []
-
-
-async def test_a_head_request_is_guarded(client: httpx.AsyncClient, alice: dict[str, str], service: Guarded) -> None:
-    assert (await client.head("/orders")).status_code == 401
-    assert service.arrived.scopes == []
-    assert (await client.head("/orders", headers=alice)).status_code == 200
-    assert [scope["method"] for scope in service.arrived.scopes] == ["HEAD"]
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
@@ -833,16 +743,6 @@ async def test_connections_to_wxauth_and_to_the_service_are_kept(
 
 
 # Titles.
-
-
-async def test_titles_are_in_the_readers_language(client: httpx.AsyncClient) -> None:
-    languages = {"zh-CN": "zh-CN", "zh_CN": "zh-CN", "zh-CN,zh;q=0.9,en;q=0.8": "zh-CN", "en": "en"}
-    with Sweep() as sweep:
-        for accepted, language in languages.items():
-            with sweep.case(accepted):
-                answer = await client.get("/orders", headers={"Accept-Language": accepted})
-                assert problem_of(answer, "missing_token", 401)
-                assert answer.headers["content-language"] == language
 
 
 # When wxauth does not answer.
