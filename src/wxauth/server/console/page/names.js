@@ -15,18 +15,25 @@ let titles // of the apps, or its promise
 /** What a person is called everywhere: by the nickname, or as a user without one, with the end of the id. */
 export const called = ({ id, nickname }) => nickname ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
 
+/** Write a person's name on a link that has the end of the id beside it, which completes the name of the nameless. */
+function write(link, user) {
+  link.textContent = user.nickname ?? text('nameless')
+  if (!user.nickname) link.setAttribute('aria-label', called(user))
+}
+
 /** A person, by name, linked to the page about them; or the name of another actor. */
 export function personOf(id, nickname) {
   if (!UUID.test(id)) return code(id)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
-  if (!nickname) glimpse(id).then((found) => (link.textContent = found ? called(found) : text('gone')))
+  if (!nickname) glimpse(id).then((found) => (found ? write(link, found) : (link.textContent = text('gone'))))
   return h('span', { class: 'person' }, link, shortId(id))
 }
 
 /** A person's name, linked to the page about them, above app, device and address of the newest session: most people give no name. */
 export function nameAndPlaceOf(user) {
   const { id, nickname, identities } = user
-  const link = h('a', { href: `#/users/${id}`, class: nickname ? '' : 'nameless' }, called(user))
+  const link = h('a', { href: `#/users/${id}`, class: nickname ? '' : 'nameless' })
+  write(link, user)
   const place = h('small', {})
   Promise.all([glimpse(id), appTitles()]).then(([found, apps]) => {
     const app = found?.app_id ?? identities.at(-1)?.app_id

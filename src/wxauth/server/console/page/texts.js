@@ -155,6 +155,7 @@ const TEXTS = {
   person: ['Person', '用户'],
   name: ['Name', '名称'],
   nickname: ['Nickname', '昵称'],
+  nameless: ['Nameless', '未命名'],
   namelessAs: ['Nameless …{id}', '未命名 …{id}'],
   gone: ['no longer here', '已不存在'],
   id: ['Id', 'ID'],
