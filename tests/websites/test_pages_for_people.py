@@ -44,6 +44,16 @@ async def test_the_page_names_the_mini_program_to_open(services: Services, add_s
     assert "将打开小程序“小店 &lt;b&gt;&amp;”" in tab.html
 
 
+async def test_the_page_names_the_sites_origin_with_the_port_of_a_laptop(add_site: AddSite, browser: Browser) -> None:
+    await add_site(redirect_uris=["http://127.0.0.1/callback", "https://shop.example.com/callback"])
+    for asked, origin in (
+        ("http://127.0.0.1:8004", "http://127.0.0.1:8004"),
+        ("https://shop.example.com", "http://127.0.0.1"),
+    ):
+        page = await browser.open(redirect_uri=f"{asked}/callback")
+        assert f'<p class="origin">{origin}</p>' in page.text
+
+
 async def test_without_a_title_the_page_says_to_open_the_mini_program(shop: Site, browser: Browser) -> None:
     assert "open the mini-program and type this code" in (await browser.show()).html
 

@@ -36,6 +36,7 @@ from wxauth.server.websites.links import TryAgain
 from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, Parameters
 from wxauth.server.websites.texts import TEXTS, Texts
 from wxauth.server.websites.visits import is_open_on_computers
+from wxauth.texts import is_loopback
 
 ASSETS_PATH: Final = "/v1/pages"
 SEE_OTHER: Final = 303
@@ -148,7 +149,7 @@ def code_page(
 {by_code}
 {_folded(texts["another_device"], other)}"""
     body = f"""
-{_heading(title, asked)}
+{_heading(title, asked.client.redirect_uris, asked.redirect_uri)}
 {ways}
 {_paragraph("warning", texts[f"warning{on_a_phone}"])}
 {_footer(own_url, asked, parameters, language, root=root)}"""
@@ -174,10 +175,8 @@ def number_page(request: Request, again: TryAgain, page_id: str, language: Langu
     texts, page = TEXTS[language], again.page
     own_url = f"{_root(request)}{AUTHORIZE_PATH}/{escape(page_id)}"
     title = _without_gaps(texts["log_in_to"].format(title=page.title))
-    origin = origin_of(page.redirect_uris[0]) if page.redirect_uris else ""
     body = f"""
-<h1>{escape(title)}</h1>
-<p class="origin">{escape(origin)}</p>
+{_heading(title, page.redirect_uris, page.redirect_uri)}
 <p class="status" role="alert">{escape(texts["number_wrong" if again.is_wrong else "number_missing"])}</p>
 {_link_forms(own_url, texts, has_button=target is not None, is_number_first=again.is_wrong)}
 {_links(_way_back(own_url, page.title, language))}"""
@@ -243,7 +242,7 @@ def account_page(
     title, root = _login_title(asked, language), _root(request)
     own_url = f"{root}{AUTHORIZE_PATH}/{request_id}"
     body = f"""
-{_heading(title, asked)}
+{_heading(title, asked.client.redirect_uris, asked.redirect_uri)}
 <a class="button" href="{own_url}/wechat">{escape(TEXTS[language]["log_in_with_wechat"])}</a>
 {_footer(own_url, asked, parameters, language, root=root)}"""
     return _page(request, title, body, language)
@@ -270,7 +269,7 @@ def person_page(
         picture = f'<img class="portrait" src="{url}" width="72" height="72" alt="">'
     hint = _hidden({HINT: parameters[HINT]} if HINT in parameters else {})
     body = f"""
-{_heading(title, asked)}
+{_heading(title, asked.client.redirect_uris, asked.redirect_uri)}
 {picture}
 <p class="name">{escape(name or texts["no_name"])}</p>
 <form method="post" action="{own_url}/continue">{hint}<button class="button">{escape(go_on)}</button></form>
@@ -378,7 +377,7 @@ def web_view_page(
     data = {"url": f"/{page}?{query}", "codeUrl": code_url}
     title = _login_title(asked, language)
     body = f"""
-{_heading(title, asked)}
+{_heading(title, asked.client.redirect_uris, asked.redirect_uri)}
 {_paragraph("", texts["in_mini_program"])}
 <button class="button open" type="button">{escape(texts["log_in"])}</button>
 <noscript><a class="button" href="{escape(code_url)}">{escape(texts["log_in_by_code"])}</a></noscript>"""
@@ -515,8 +514,10 @@ def _other_language(path: str, parameters: Mapping[str, str], language: Language
     return f'<a href="{path}?{escape(query)}" lang="{_TAGS[other]}">{escape(TEXTS[language]["other_language"])}</a>'
 
 
-def _heading(title: str, asked: SiteRequest) -> str:
-    return f'<h1>{escape(title)}</h1>\n<p class="origin">{escape(origin_shown(asked.client) or "")}</p>'
+def _heading(title: str, redirect_uris: Sequence[str], asked: str) -> str:
+    """The title, and the site's origin: on a loopback address, where any port is good, with the port asked for."""
+    shown = asked if not redirect_uris or is_loopback(urlsplit(asked).hostname) else redirect_uris[0]
+    return f'<h1>{escape(title)}</h1>\n<p class="origin">{escape(origin_of(shown))}</p>'
 
 
 def _message(name: str, texts: Texts) -> tuple[str, str]:
