@@ -55,7 +55,7 @@ _TEXTS: Final[Mapping[str, Title]] = {
     "log_in_by_code": Title("Log in with a code", "用代码登录"),
     "log_in_with_wechat": Title("Log in with WeChat", "微信登录"),
     "by_computer": Title("Log in with WeChat on this computer", "用本机微信登录"),
-    "by_link": Title("Open WeChat", "打开微信"),
+    "by_link": Title("Log in with WeChat", "微信登录"),
     "type_number": Title("Then type the number that WeChat shows:", "再输入微信中显示的数字："),
     "send_number": Title("Continue", "继续"),
     "number_wrong": Title(
