@@ -245,7 +245,7 @@ async function browse(url, form = null) {
   if (!seen.url.startsWith(`${service}/`)) closeSheet() // the browser has left the login
   const plain = seen.html.replace(/ style="[^"]*"/g, '') // refused by this page's policy
   const page = new DOMParser().parseFromString(plain, 'text/html')
-  page.querySelectorAll('[hidden], noscript, details').forEach((each) => each.remove())
+  page.querySelectorAll('[hidden], noscript, main[data-page] details').forEach((each) => each.remove())
   const asked = JSON.parse(page.querySelector('main[data-page]')?.dataset.page ?? '{}').url
   if (!asked) return showPage(seen, page)
   const [path, query] = asked.split('?')
