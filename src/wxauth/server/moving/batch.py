@@ -208,7 +208,7 @@ class Batch:
         found: Found,
         users: Sequence[UserToImport],
         *,
-        consents: Iterable[ConsentKey],
+        consents: Iterable[tuple[UUID, ConsentKey]],
         apps_of_users: Iterable[tuple[UUID, str]],
         made: Made,
         options: Options,
@@ -234,6 +234,7 @@ class Batch:
             user_id for user_id in self._users_before if Standing.of(self._users[user_id]).is_administrator
         }
         self._added: list[tuple[UUID, str | None, EventType]] = []
+        self._new_consents: list[dict[str, Any]] = []
 
     def take(self, number: int, line: Line) -> LineOutcome:
         """Apply a line. A line that contradicts stored data, or an earlier line, changes nothing.
@@ -289,7 +290,7 @@ class Batch:
                 {"external_id": external_id, "user_id": user_id}
                 for external_id, user_id in made.former_external_ids.items()
             ],
-            consents=list(made.consents.values()),
+            consents=self._new_consents,
         )
         if not self._options.quiet_events:
             await add_events(transaction, list(self._events(new, changed, noted)))
@@ -375,7 +376,9 @@ class Batch:
         )
 
     def _is_in_app(self, user_id: UUID | None, app_id: str) -> bool:
-        return (user_id, app_id) in self._apps_before or (user_id, app_id) in self.made.apps_of_users
+        if user_id is None:
+            return False
+        return (user_id, app_id) in self._apps_before or app_id in self.made.apps_of_users.get(user_id, ())
 
     def _newcomer(self, line: Line) -> UserToImport:
         """The user whom a line creates, before its fields are applied."""
@@ -470,7 +473,7 @@ class Batch:
         key = line.app_id, line.openid
         if line.unionid:
             self._openids[line.app_id, line.unionid] = line.openid
-        self.made.apps_of_users.add((user.id, line.app_id))
+        self.made.apps_of_users.setdefault(user.id, set()).add(line.app_id)
         before = self._identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now
@@ -485,13 +488,15 @@ class Batch:
         return after != before
 
     def _take_consents(self, line: Line, user: UserToImport) -> bool:
-        is_new = False
+        new: list[dict[str, Any]] = []
+        known = self.made.consents.setdefault(user.id, set()) if line.consents else set()
         for consent in line.consents:
-            key = (user.id, consent.document, consent.version, consent.given_at)
-            if key not in self._consents_before and key not in self.made.consents:
-                self.made.consents[key] = {"id": new_id(self._now), "user_id": user.id, **consent.model_dump()}
-                is_new = True
-        return is_new
+            key = (consent.document, consent.version, consent.given_at)
+            if (user.id, key) not in self._consents_before and key not in known:
+                known.add(key)
+                new.append({"id": new_id(self._now), "user_id": user.id, **consent.model_dump()})
+        self._new_consents += new
+        return bool(new)
 
     def _events(
         self,

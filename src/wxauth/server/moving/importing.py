@@ -11,12 +11,12 @@ from datetime import datetime
 from itertools import islice
 from operator import attrgetter
 from tempfile import gettempdir
-from typing import Final, NamedTuple
-from uuid import UUID
+from types import GenericAlias
+from typing import Any, Final, NamedTuple, cast, get_args, get_type_hints
 from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
@@ -26,10 +26,6 @@ from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Options
 from wxauth.server.moving.files import NumberedLine
 from wxauth.server.moving.lines import SKIPPABLE, Fault, Line, without
 from wxauth.server.moving.rows import (
-    ConsentKey,
-    GivenFields,
-    HeldIdentity,
-    IdentityKey,
     Made,
     UserToImport,
     Wanted,
@@ -81,13 +77,10 @@ class Counts:
 
 
 _CACHE_KIB: Final = 8192
-_BY_PAIR: Final = TypeAdapter(tuple[str, str])
-_IDENTITY: Final = TypeAdapter(HeldIdentity)
-_APPS: Final = TypeAdapter(list[str])
-_GIVEN: Final = TypeAdapter(GivenFields)
-_CONSENTS: Final = TypeAdapter(list[ConsentKey])
-_NO_FIELDS: Final = dict.fromkeys(UserToImport.model_fields)
-_NAMED_USERS: Final = ("unionids", "external_ids", "former_external_ids")
+_PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
+    kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
+}
+"""A key with its value, of each kind of what is made."""
 
 
 class MadeOnDisk:
@@ -105,67 +98,36 @@ class MadeOnDisk:
         self._file.execute("PRAGMA journal_mode = OFF")
         self._file.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
 
-    def given(self, wanted: Wanted) -> dict[IdentityKey, GivenFields]:
-        """What earlier lines have said of the identities of a batch."""
-        found = self._found("given", map(_text, wanted.identities))
-        return {_BY_PAIR.validate_json(name): _GIVEN.validate_json(given) for name, given in found}
-
-    def made(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
+    def made(self, wanted: Wanted, users: Iterable[UserToImport], *, is_dry: bool) -> Made:
         """What earlier lines have made under the names and ids of a batch, and of these stored users."""
-        unionids = [unionid for _, unionid in wanted.unionids]
-        made = Made(given=self.given(wanted))
-        for kind, names in zip(_NAMED_USERS, (unionids, wanted.external_ids, wanted.external_ids), strict=True):
-            setattr(made, kind, {name: UUID(user_id) for name, user_id in self._found(kind, names)})
-        for name, user_id in self._found("former_ids", map(str, wanted.ids)):
-            made.former_ids[UUID(name)] = UUID(user_id)
-        for name, identity in self._found("identities", map(_text, wanted.identities)):
-            made.identities[_BY_PAIR.validate_json(name)] = _IDENTITY.validate_json(identity)
-        for name, openid in self._found("openids", map(_text, wanted.unionids)):
-            made.openids[_BY_PAIR.validate_json(name)] = openid
-
-        owners = [made.unionids, made.external_ids, made.former_external_ids]
+        made = Made(given=self._found("given", wanted.identities))
+        if not is_dry:  # the rest is stored
+            return made
+        made.identities = self._found("identities", wanted.identities)
+        made.openids = self._found("openids", wanted.unionids)
+        made.unionids = self._found("unionids", [unionid for _, unionid in wanted.unionids])
+        made.external_ids = self._found("external_ids", wanted.external_ids)
+        made.former_external_ids = self._found("former_external_ids", wanted.external_ids)
+        made.former_ids = self._found("former_ids", wanted.ids)
+        owners = (made.unionids, made.external_ids, made.former_external_ids)
         ids = {user.id for user in users}.union(wanted.ids, *(names.values() for names in owners))
         ids.update(identity.user_id for identity in made.identities.values())
-        known = [str(user_id) for user_id in ids]
-        for name, user in self._found("users", known):
-            made.users[UUID(name)] = UserToImport.model_validate(_NO_FIELDS | from_json(user))
-        for name, apps in self._found("apps_of_users", known):
-            made.apps_of_users.update((UUID(name), app_id) for app_id in _APPS.validate_json(apps))
-        for _, keys in self._found("consents", known):
-            made.consents.update((key, {}) for key in _CONSENTS.validate_json(keys))
+        for kind in ("users", "apps_of_users", "consents"):
+            setattr(made, kind, self._found(kind, ids))
         return made
 
     def keep(self, made: Made) -> None:
         """Keep what a batch has made, with what it was given of earlier ones."""
         self._file.execute("BEGIN")
-        for kind in _NAMED_USERS:
-            self._put(kind, ((name, str(user_id)) for name, user_id in getattr(made, kind).items()))
-        self._put("former_ids", ((str(name), str(user_id)) for name, user_id in made.former_ids.items()))
-        self._put("identities", ((_text(key), _text(identity)) for key, identity in made.identities.items()))
-        self._put("openids", ((_text(key), openid) for key, openid in made.openids.items()))
-        users = ((str(user_id), user.model_dump_json(exclude_none=True)) for user_id, user in made.users.items())
-        self._put("users", users)
-        apps: dict[str, list[str]] = {}
-        for user_id, app_id in made.apps_of_users:
-            apps.setdefault(str(user_id), []).append(app_id)
-        self._put("apps_of_users", ((name, _text(each)) for name, each in apps.items()))
-        consents: dict[str, list[ConsentKey]] = {}
-        for key in made.consents:
-            consents.setdefault(str(key[0]), []).append(key)
-        self._put("consents", ((name, _text(each)) for name, each in consents.items()))
-        self._put("given", ((_text(key), _text(given)) for key, given in made.given.items()))
+        for kind in _PAIRS:
+            rows = ((kind, _text(key), _text(value)) for key, value in getattr(made, kind).items())
+            self._file.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", rows)
         self._file.execute("COMMIT")
 
-    def _found(self, kind: str, names: Iterable[str]) -> Sequence[tuple[str, str]]:
+    def _found(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
         rows = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
-        return self._file.execute(rows, (kind, _text(list(names)))).fetchall()
-
-    def _put(self, kind: str, rows: Iterable[tuple[str, str]]) -> None:
-        self._file.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", ((kind, *row) for row in rows))
-
-
-def _text(value: object) -> str:
-    return to_json(value).decode()
+        found = self._file.execute(rows, (kind, _text([_text(key) for key in keys])))
+        return dict(_PAIRS[kind].validate_json(f"[{name},{value}]") for name, value in found)
 
 
 async def import_users(
@@ -288,7 +250,7 @@ async def _find(
             return None
     if not options.dry_run and await are_waiting(transaction, wanted.ids):
         return None  # a user has just been erased
-    made = kept.made(wanted, users) if options.dry_run else Made(given=kept.given(wanted))
+    made = kept.made(wanted, users, is_dry=options.dry_run)
     ids = [user.id for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
     apps = await apps_of_users(transaction, ids, list({app_id for app_id, _ in wanted.identities})) if ids else ()
@@ -314,3 +276,7 @@ def _wanted(lines: Iterable[Line]) -> Wanted:
         ids=list(ids.union(*(line.former_ids for line in lines))),
         phones=list({line.phone for line in lines if line.phone}),
     )
+
+
+def _text(value: object) -> str:
+    return to_json(value).decode()

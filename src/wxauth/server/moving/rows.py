@@ -156,8 +156,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 IdentityKey = tuple[str, str]
 """App_id and openid."""
-ConsentKey = tuple[UUID, str, str, datetime]
-"""User, document, version and time."""
+ConsentKey = tuple[str, str, datetime]
+"""Document, version and time."""
 GivenFields = dict[str, tuple[int, int]]
 """By field, the number of the line that gave it, and the hash of its value."""
 
@@ -293,12 +293,12 @@ class Made:
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
     """By app and unionid."""
-    apps_of_users: set[tuple[UUID, str]] = field(default_factory=set)
-    """Each user with each app in which they have an openid."""
+    apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
+    """The apps in which a user has an openid."""
     external_ids: dict[str, UUID] = field(default_factory=dict)
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
     former_external_ids: dict[str, UUID] = field(default_factory=dict)
-    consents: dict[ConsentKey, dict[str, Any]] = field(default_factory=dict)
+    consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     """What the lines of an identity have said of its user."""
 
@@ -348,12 +348,10 @@ async def lock(
     return await transaction.rows(statement, user_ids=user_ids)
 
 
-async def consents_known(
-    transaction: Transaction, user_ids: Sequence[UUID]
-) -> Sequence[tuple[UUID, str, str, datetime]]:
-    """User, document, version and time of every consent that these users ever gave."""
+async def consents_known(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[tuple[UUID, ConsentKey]]:
+    """Every consent that these users ever gave, each with its user."""
     known = await transaction.rows(_CONSENTS, user_ids=user_ids)
-    return [(row.user_id, row.document, row.version, row.given_at) for row in known]
+    return [(row.user_id, (row.document, row.version, row.given_at)) for row in known]
 
 
 async def apps_of_users(
