@@ -194,7 +194,7 @@ def test_the_front_page_of_dev_redirects_to_the_phone_on_the_desk(dev: Server) -
     assert answer.headers["x-request-id"], "as every answer has"
     with httpx.Client(follow_redirects=True, trust_env=False, verify=False) as browser:
         assert "<!doctype html>" in browser.get(f"http://127.0.0.1:{dev.port}/").text
-    assert dev.client.post("/").status_code == 404
+    assert dev.client.post("/").status_code == 405
 
 
 @pytest.mark.process

@@ -1,4 +1,4 @@
-"""Middleware of `wxauth dev`: answers only to names of this machine, and redirects `/` to a page for people.
+"""Middleware of `wxauth dev`: answers only to names of this machine.
 
 A web page whose own name is made to lead here (DNS rebinding) has the service's origin, and could log in as anybody in
 the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no `Origin` with a
@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
 
-from starlette.datastructures import URL, Headers
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from wxauth.problems import accepted_request_id
 
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
 _EVERYWHERE: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
@@ -37,19 +35,25 @@ class OwnNamesOnly:
         app: The app that answers the others.
         names: The allowed names and addresses. `0.0.0.0` or `::` among them allows every address, which no page can
             have as its name unless it comes from there.
+        own_pages: Whether other web pages that the developer may have open are refused, too. Programs are allowed.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, names: Iterable[str], *, own_pages: bool = False) -> None:
         self._app = app
         self._names = frozenset(names)
+        self._own_pages = own_pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         app = self._app
         if scope["type"] == "http":
-            name = name_in(Headers(scope=scope).get("host", ""))
+            headers = Headers(scope=scope)
+            host = headers.get("host", "")
+            name = name_in(host)
             if name is None or not self._is_own(name):
                 app = PlainTextResponse(_REFUSAL.format(name=name or "NAME"), status_code=403)
+            elif self._own_pages and headers.get("origin") not in (None, f"http://{host}"):
+                app = PlainTextResponse("This is for programs and pages of this machine alone.\n", status_code=403)
         await app(scope, receive, send)
 
     def _is_own(self, name: str) -> bool:
@@ -59,19 +63,3 @@ class OwnNamesOnly:
             return ip_address(name).is_loopback or not self._names.isdisjoint(_EVERYWHERE)
         except ValueError:
             return False
-
-
-class FrontPage:
-    """Redirects `/` to a page, and passes everything else to the service."""
-
-    def __init__(self, app: ASGIApp, page: URL) -> None:
-        self._app = app
-        self._page = page
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        app = self._app
-        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
-            request_id = accepted_request_id(Headers(scope=scope).get("x-request-id"))
-            app = RedirectResponse(self._page, headers={"X-Request-ID": request_id})
-        await app(scope, receive, send)

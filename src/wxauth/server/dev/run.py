@@ -20,6 +20,8 @@ import click
 import uvicorn
 from pydantic import SecretStr
 from starlette.datastructures import URL
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
@@ -33,7 +35,7 @@ from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.server.dev.banner import service_url, welcome
-from wxauth.server.dev.middleware import FrontPage, OwnNamesOnly
+from wxauth.server.dev.middleware import OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.server.dev.sites import PUSH_PATH, SITES, add_shop, create_shop, create_site
 from wxauth.server.dev.wechat import (
@@ -44,11 +46,10 @@ from wxauth.server.dev.wechat import (
     SHOP_PATH,
     UNKNOWN_APP_HINT,
     WEBSITE,
-    OwnPagesOnly,
     create_simulator,
 )
 from wxauth.server.login.login_rows import rehearse_login
-from wxauth.server.service.app import create_app
+from wxauth.server.service.app import create_api, surround
 from wxauth.server.service.build import build_services
 from wxauth.server.service.server import check_stored_state, exit_when_drained, listen, uvicorn_options
 from wxauth.server.web.http_server import Server
@@ -169,7 +170,9 @@ def run(
     simulated_url = None if NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
     try:
         with ExitStack() as stack:
-            site_listener = stack.enter_context(_listen_for_site(site_port))
+            site_listener = stack.enter_context(
+                _listen("127.0.0.1", site_port or SITE_PORT, "--site-port", or_any=not site_port)
+            )
             site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
             shop_url = (shop_url or site_url + SHOP_PATH).rstrip("/")
             settings, findings, own = _load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
@@ -183,7 +186,7 @@ def run(
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
                 simulator = create_simulator(service_url=service_url(settings), site_url=site_url, shop_url=shop_url)
-                simulated = OwnNamesOnly(OwnPagesOnly(simulator), names)
+                simulated = OwnNamesOnly(simulator, names, own_pages=True)
                 stack.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
             shop = asyncio.run(_prepare(settings, site_url, has_shop=simulated_url is not None))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
@@ -268,15 +271,15 @@ def _secret_key() -> str:
     return path.read_text().strip()
 
 
-@contextmanager
-def _listen(host: str, port: int, option: str) -> Iterator[socket.socket]:
+def _listen(host: str, port: int, option: str, *, or_any: bool = False) -> socket.socket:
+    """Listen on this port; with `or_any` on any free one if it is in use. Raises: DevFailed."""
     try:
-        listener = listen(host, port)
+        return listen(host, port)
     except OSError as exc:
+        if or_any:
+            return listen(host, 0)
         hint = f"another 'wxauth dev'? Choose another port with {option}"
         raise DevFailed(f"cannot listen on {host}:{port}: {exc.strerror} ({hint})") from None
-    with listener:
-        yield listener
 
 
 def _ask_wechat(settings: Settings) -> list[CheckResult]:
@@ -291,21 +294,6 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
         return
     with EmbeddedPostgres(HOME / "postgres") as postgres:
         yield settings.model_copy(update={"database_url": SecretStr(postgres.url())})
-
-
-@contextmanager
-def _listen_for_site(port: int | None) -> Iterator[socket.socket]:
-    """Listen on the given port; by default on the usual one, or on any free one if that is in use."""
-    if port is not None:
-        with _listen("127.0.0.1", port, "--site-port") as listener:
-            yield listener
-        return
-    try:
-        listener = listen("127.0.0.1", SITE_PORT)
-    except OSError:
-        listener = listen("127.0.0.1", 0)
-    with listener:
-        yield listener
 
 
 @contextmanager
@@ -325,6 +313,7 @@ def _in_thread(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[
 async def _prepare(settings: Settings, site_url: str, *, has_shop: bool) -> Credentials | None:
     """Migrate the database, and add the example sites. Returns the credentials of the shop's back end."""
     database = Database(settings.database_url.get_secret_value())
+    configured = {app.app_id for app in settings.apps}  # with the real WeChat, those of the simulator are not
     async with aclosing(database):
         await migrate(database)
         if (reason := await rehearse_login(database, now=await database.time())) is not None:
@@ -340,24 +329,28 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool) -> Cred
                 backchannel_logout_uri=site_url + each.backchannel_logout_path,
                 sso=True,
                 link=True,
-                account_app_id=_app_id_if_configured(settings, ACCOUNT["app_id"]),
-                website_app_id=_app_id_if_configured(settings, WEBSITE["app_id"]),
+                account_app_id=ACCOUNT["app_id"] if ACCOUNT["app_id"] in configured else None,
+                website_app_id=WEBSITE["app_id"] if WEBSITE["app_id"] in configured else None,
                 scopes=each.scopes,
                 now=await database.time(),
             )
         return await add_shop(database, now=await database.time()) if has_shop else None
 
 
-def _app_id_if_configured(settings: Settings, app_id: str) -> str | None:
-    """The app id, if the settings have this app. With the real WeChat they do not."""
-    return next((app.app_id for app in settings.apps if app.app_id == app_id), None)
-
-
 def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
+    """The service, whose `/` redirects to a page for people."""
     if simulated_url is None:
-        return FrontPage(create_app(build_services(settings)), URL(f"{service_url(settings)}/docs"))
-    services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
-    return FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK_PATH}"))
+        services, page, example = build_services(settings), f"{service_url(settings)}/docs", None
+    else:
+        services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
+        page, example = f"{simulated_url}{DESK_PATH}", "alice"
+
+    async def front_page(_: Request) -> Response:
+        return RedirectResponse(page)
+
+    api = create_api(services, example_code=example)
+    api.add_route("/", front_page, include_in_schema=False)
+    return surround(api, services)
 
 
 class _Server(Server):

@@ -16,7 +16,7 @@ from wxauth.server.dev.wechat.controls import (
     SealRequest,
     phone_number_of,
 )
-from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH, OwnPagesOnly
+from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH
 from wxauth.server.dev.wechat.issued import APP_KEYS, CODE_LIFETIME
 from wxauth.server.dev.wechat.simulator import Simulator
 from wxauth.server.dev.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
@@ -39,7 +39,6 @@ __all__ = [
     "Call",
     "CodeRequest",
     "FaultRequest",
-    "OwnPagesOnly",
     "PhoneCodeRequest",
     "SealRequest",
     "Simulator",

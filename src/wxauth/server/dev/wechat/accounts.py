@@ -108,8 +108,8 @@ class Accounts:
         """A code as the phone button gives it: single-use, valid for five minutes."""
         return self._phone_codes.make(request)
 
-    def seal(self, request: SealRequest) -> dict[str, str]:
-        """`encryptedData` and `iv` as `wx` gives them. Raises: KeyError, for a person who has never logged in."""
+    def seal(self, request: SealRequest) -> dict[str, Any]:
+        """`encryptedData` and `iv` as `wx` gives them. Raises: ValueError, for a person who has never logged in."""
         watermark = {"timestamp": self.now(), "appid": request.app_id}
         openid = openid_of(request.person, request.app_id)
         return self._session_keys.seal(openid, {"watermark": watermark, **request.data})

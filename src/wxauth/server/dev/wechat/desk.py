@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
@@ -27,7 +26,6 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
 from wxauth.server.console.routes import CONSOLE_PAGE
@@ -288,23 +286,6 @@ def known_faults() -> dict[str, list[dict[str, Any]]]:
     `failure` is null if the call succeeds in the end.
     """
     return {api: list(_known_faults(api)) for api in _ERRCODES}
-
-
-class OwnPagesOnly:
-    """Refuses requests of other web pages that the developer may have open. Programs are allowed."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        app = self._app
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            host = headers.get("host", "")
-            if headers.get("origin") not in (None, f"http://{host}"):
-                app = PlainTextResponse("This is for programs and pages of this machine alone.\n", status_code=403)
-        await app(scope, receive, send)
 
 
 def _known_faults(api: str) -> Iterator[dict[str, Any]]:

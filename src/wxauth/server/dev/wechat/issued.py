@@ -209,11 +209,11 @@ class IssuedSessionKeys:
         key = self.current(openid)
         return key is not None and is_hmac(signature, key, data)
 
-    def seal(self, openid: str, data: dict[str, Any]) -> dict[str, str]:
-        """Data as `wx` gives it to the page: AES-128-CBC with the decoded key. Raises: KeyError, without a login."""
+    def seal(self, openid: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Data as `wx` gives it to the page: AES-128-CBC with the decoded key. Raises: ValueError, without a login."""
         key = self.current(openid)
         if key is None:
-            raise KeyError(openid)
+            raise ValueError("person: has not logged in to this app")
         iv = secrets.token_bytes(16)
         padder = PKCS7(128).padder()
         padded = padder.update(to_json(data)) + padder.finalize()

@@ -17,7 +17,7 @@ import httpx
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -264,11 +264,17 @@ def _content(value: object) -> str:
     return str(value) if isinstance(value, int) else f"<![CDATA[{value}]]>"
 
 
+def _checked_secret(secret: str) -> str:
+    if secret:
+        _key(secret)
+    return secret
+
+
 class Behaviour(BaseModel):
     """The receiver's secret, and its answer. A request changes only the fields that it contains."""
 
-    secret: str | None = Field(default=None, max_length=200)
-    answer: Literal["hang"] | int = Field(default=204)
+    secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
+    answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
 
 
 class Receiver:
@@ -283,7 +289,6 @@ class Receiver:
         return [
             Route(WEBHOOK_PATH, self._receive, methods=["POST"]),
             Route(WEBHOOK_PATH + "/messages", self._list_messages),
-            Route(WEBHOOK_PATH + "/behaviour", self._set_behaviour, methods=["POST"]),
         ]
 
     async def _receive(self, request: Request) -> Response:
@@ -306,20 +311,10 @@ class Receiver:
         state = {"answer": self._behaviour.answer, "messages": list(self._messages)}
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
-    async def _set_behaviour(self, request: Request) -> Response:
-        try:
-            behaviour = Behaviour.model_validate_json(await request.body())
-            if behaviour.secret:
-                _key(behaviour.secret)
-            if behaviour.answer != "hang" and not 200 <= behaviour.answer <= 599:
-                raise ValueError
-        except ValidationError as exc:
-            return JSONResponse({"error": exc.errors()[0]["msg"]}, status_code=422)
-        except ValueError:
-            wanted_form = "Must be a secret as wxauth prints it, and a status or 'hang'"
-            return JSONResponse({"error": wanted_form}, status_code=422)
-        self._behaviour = self._behaviour.model_copy(update=behaviour.model_dump(include=behaviour.model_fields_set))
-        return JSONResponse({"answer": self._behaviour.answer})
+    def behave(self, wanted: Behaviour) -> dict[str, Any]:
+        """Change the given fields of its behaviour."""
+        self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
+        return {"answer": self._behaviour.answer}
 
     def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
         if not self._behaviour.secret:

@@ -26,7 +26,7 @@ from wxauth.server.dev.wechat.controls import (
 )
 from wxauth.server.dev.wechat.desk import DESK_PATH, WebViewRequest, WebViews, desk_routes
 from wxauth.server.dev.wechat.issued import APP_KEYS, PayRequest, answer_of
-from wxauth.server.dev.wechat.push import PushRequest, PushSender, Receiver
+from wxauth.server.dev.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
 from wxauth.server.dev.wechat.simulator import API_PATHS, DrawnCode, Simulator
 
 ABOUT: Final = """\
@@ -185,14 +185,8 @@ def create_simulator(
         shop_url: The URL of the back end that sells. By default, the one beside the example sites.
     """
     wechat = simulator or Simulator()
-    wires = Wires()
+    wires, receiver = Wires(), Receiver()
     sender = PushSender(wechat.now, service_url=service_url, transport=push_transport, wires=wires, pause=pause)
-
-    def seal(body: SealRequest) -> dict[str, Any]:
-        try:
-            return dict(wechat.seal(body))
-        except KeyError:
-            raise ValueError("person: has not logged in to this app") from None
 
     def add_fault(body: FaultRequest) -> dict[str, Any]:
         wechat.faults.add(body)
@@ -238,7 +232,7 @@ def create_simulator(
             ),
             _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
             _control("/phone-codes", PhoneCodeRequest, lambda body: {"code": wechat.make_phone_code(body)}),
-            _control("/encrypted-data", SealRequest, seal),
+            _control("/encrypted-data", SealRequest, wechat.seal),
             _control("/push", PushRequest, push),
             _control("/pay", PayRequest, pay),
             _control("/faults", FaultRequest, add_fault),
@@ -246,7 +240,8 @@ def create_simulator(
             _control("/accounts", Account, change_account),
             _control("/visitors", Visitor, change_visitor),
             *connect_routes(wechat),
-            *Receiver().routes(),
+            *receiver.routes(),
+            _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.behave),
             _control(f"{DESK_PATH}web-view", WebViewRequest, WebViews().open),
             *desk_routes(wires, wechat.faults, service_url=service_url, site_url=site_url, shop_url=shop_url),
         ]
