@@ -1,6 +1,7 @@
 """What administrators manage besides users: keys, sessions, checks and the trail; and which need a fresh login."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,6 @@ from tests.fakes import OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
 from tests.world import NOBODY, Admin, LogIn, MakeClient, MakeServices, bearer, later, make_admin
-from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
 LATER = LATER_APP["app_id"]
@@ -76,22 +76,17 @@ async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
         assert (await again.ask(method, path, json=body)).status_code == 200
 
 
-async def test_an_old_login_takes_the_role_of_who_is_banned(root: Admin, login: LogIn, clock: Clock) -> None:
-    banned = (await login("banned"))["user"]["id"]
-    await root.change(banned, roles=["admin"], status="disabled")
-    stale = await later(root, clock)
-    await stale.change(banned, roles=[])
-    await stale.change(banned, status="active")
-
-
 async def test_an_old_login_bans_unbans_signs_out_and_removes_roles(root: Admin, login: LogIn, clock: Clock) -> None:
-    alice = (await login("alice"))["user"]["id"]
+    alice, banned = [(await login(name))["user"]["id"] for name in ("alice", "banned")]
     await root.change(alice, roles=["editor", "writer"])
+    await root.change(banned, roles=["admin"], status="disabled")
     stale = await later(root, clock)
     assert (await stale.change(alice, roles=["editor"], status="disabled"))["roles"] == ["editor"]
     assert (await stale.change(alice, roles=["editor"], status="active"))["status"] == "active"
     assert (await stale.ask("DELETE", f"/users/{alice}/sessions")).status_code == 204
     await stale.change(alice, roles=[])
+    await stale.change(banned, roles=[])
+    await stale.change(banned, status="active")
 
 
 async def test_without_a_limit_any_login_will_do(
@@ -106,7 +101,10 @@ async def test_without_a_limit_any_login_will_do(
 # Keys.
 
 
-async def test_a_key_is_rotated_and_the_trail_names_the_actor(root: Admin, services: Services) -> None:
+async def test_a_key_is_rotated_and_a_stolen_one_withdrawn_and_the_trail_names_the_actor(
+    root: Admin, login: LogIn
+) -> None:
+    alice = await login("alice")
     [key] = (await root.read("/keys"))["items"]
     assert key.keys() == {"kid", "alg", "state", "signs_from", "published_until"}
     assert (key["alg"], key["state"], key["published_until"]) == ("ES256", "signing", None)
@@ -118,48 +116,34 @@ async def test_a_key_is_rotated_and_the_trail_names_the_actor(root: Admin, servi
     [event] = await root.events(type="signing_key.rotated")
     assert (event["actor"], event["data"]) == (root.id, {"kid": rotated["kid"]})
 
-
-async def test_a_stolen_key_is_withdrawn_and_another_one_signs_at_once(
-    root: Admin, login: LogIn, client: httpx.AsyncClient
-) -> None:
-    alice = await login("alice")
-    [key] = (await root.read("/keys"))["items"]
     withdrawn = (await root.ask("POST", f"/keys/{key['kid']}/withdraw")).json()
-    assert (withdrawn["kid"], withdrawn["signing"] != key["kid"]) == (key["kid"], True)
-    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
-    again = Admin(client, await login("root"))
-    assert [it["kid"] for it in (await again.read("/keys"))["items"]] == [withdrawn["signing"]]
+    assert withdrawn == {"kid": key["kid"], "signing": rotated["kid"]}
+    problem_of(await root.client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    again = Admin(root.client, await login("root"))
+    assert [it["kid"] for it in (await again.read("/keys"))["items"]] == [rotated["kid"]]
     problem_of(await again.ask("POST", f"/keys/{key['kid']}/withdraw"), "not_found", 404)
+    made = (await again.ask("POST", f"/keys/{rotated['kid']}/withdraw")).json()["signing"]  # none was waiting
+    assert [it["kid"] for it in (await Admin(root.client, await login("root")).read("/keys"))["items"]] == [made]
 
 
 # One session.
 
 
-async def test_a_person_is_signed_out_on_one_device(root: Admin, login: LogIn, client: httpx.AsyncClient) -> None:
-    one, other = await login("alice"), await login("alice")
-    user_id = one["user"]["id"]
-    path = f"/users/{user_id}/sessions/{one['session_id']}"
-    assert (await root.ask("DELETE", path)).status_code == 204
-    problem_of(await client.get("/v1/me", headers=bearer(one)), "invalid_token", 401)
-    assert (await client.get("/v1/me", headers=bearer(other))).status_code == 200
-    assert (await root.ask("DELETE", path)).status_code == 204  # again
-    ended = [event for event in await root.events(user_id=user_id) if "session" in event["type"]]
-    assert len(ended) == 1
-    assert ended[0]["actor"] == root.id
-
-
-async def test_a_session_is_ended_only_as_that_of_its_own_user(
+async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(
     root: Admin, login: LogIn, client: httpx.AsyncClient
 ) -> None:
-    alice, bob = await login("alice"), await login("bob")
-    for user_id, session_id in (
-        (bob["user"]["id"], alice["session_id"]),
-        (alice["user"]["id"], str(uuid4())),
-        (str(uuid4()), alice["session_id"]),
-    ):
-        problem_of(await root.ask("DELETE", f"/users/{user_id}/sessions/{session_id}"), "not_found", 404)
-    problem_of(await root.ask("DELETE", f"/users/{bob['user']['id']}/sessions/none"), "invalid_request", 422)
-    assert (await client.get("/v1/me", headers=bearer(alice))).status_code == 200
+    one, other, bob = await login("alice"), await login("alice"), await login("bob")
+    user_id, path = one["user"]["id"], "/users/{}/sessions/{}"
+    for wrong in ((bob["user"]["id"], one["session_id"]), (user_id, uuid4()), (uuid4(), one["session_id"])):
+        problem_of(await root.ask("DELETE", path.format(*wrong)), "not_found", 404)
+    problem_of(await root.ask("DELETE", path.format(user_id, "none")), "invalid_request", 422)
+    assert (await client.get("/v1/me", headers=bearer(one))).status_code == 200
+    for _ in range(2):
+        assert (await root.ask("DELETE", path.format(user_id, one["session_id"]))).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(one)), "invalid_token", 401)
+    assert (await client.get("/v1/me", headers=bearer(other))).status_code == 200
+    [ended] = [event for event in await root.events(user_id=user_id) if "session" in event["type"]]
+    assert ended["actor"] == root.id
 
 
 # The trail.
@@ -184,8 +168,6 @@ async def test_a_time_of_the_trail_is_from_the_first_to_before_the_second(root: 
     made_at = int(event["id"].replace("-", "")[:12], 16) / 1000  # of its UUIDv7
 
     def at(seconds: float) -> str:
-        from datetime import UTC, datetime
-
         return datetime.fromtimestamp(made_at + seconds, UTC).isoformat()
 
     assert await root.events(user_id=user_id, since=at(-1), until=at(1)) == [event]
