@@ -20,6 +20,7 @@ from wxauth.server.limits.rate_limits import (
     REDIS_TIMEOUT_SECONDS,
     RateLimiter,
     WindowStorage,
+    counted_as,
 )
 
 MakeLimiter = Callable[..., RateLimiter]
@@ -66,6 +67,10 @@ async def seconds_refused(limiter: RateLimiter, ip: str = "192.0.2.1") -> int:
     except RateLimited as refusal:
         return refusal.retry_after or -1
     return 0
+
+
+def test_an_ipv4_address_in_an_ipv6_one_is_counted_as_itself() -> None:
+    assert counted_as("::ffff:192.0.2.1") == counted_as("192.0.2.1") == ("192.0.2.1", None)
 
 
 async def test_windows_that_have_ended_are_dropped() -> None:

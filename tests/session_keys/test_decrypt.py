@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
+from tests.session_keys.test_session_keys import log_in_elsewhere
 from tests.sweeps import swept
 from tests.world import LogLines, Phone, bearer, log_in
 from wxauth.server.dev.wechat import APPS, Simulator
@@ -137,7 +138,7 @@ async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more
 
 
 async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: DataPhone, simulator: Simulator) -> None:
-    await simulator_login(simulator)  # WeChat alone knows the new key, as when our answer was lost
+    log_in_elsewhere(simulator)  # WeChat alone knows the new key, as when our answer was lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
     problem = problem_of(refused, "session_key_expired", 409)
     assert problem["title"] == "请重新登录，然后再点一次。"
@@ -145,14 +146,6 @@ async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: Dat
     assert "tap again" in problem["detail"]
     await phone.log_in()
     assert (await phone.decrypt(phone.tap())).status_code == 200
-
-
-async def simulator_login(simulator: Simulator) -> None:
-    query = {"appid": APP_ID, "secret": APPS[0]["app_secret"], "js_code": "alice"}
-    call, _ = simulator.call("code2session", {**query, "grant_type": "authorization_code"}, b"")
-    answer = simulator.answer(call)
-    assert isinstance(answer, dict)
-    assert "session_key" in answer
 
 
 async def test_without_a_stored_key_nothing_opens(phone: DataPhone, rows: asyncpg.Connection) -> None:
@@ -231,14 +224,6 @@ async def test_a_malformed_field_is_named_and_its_value_not_repeated(
     (error,) = problem_of(answer, "invalid_request", 422)["errors"]
     assert error["field"] == field
     assert not isinstance(value, str) or value == "" or value not in answer.text
-
-
-@pytest.mark.parametrize(("left_out", "named"), [("encryptedData", ["encrypted_data"]), ("iv", ["iv"])])
-async def test_encrypted_data_and_iv_are_both_required(phone: DataPhone, left_out: str, named: list[str]) -> None:
-    tapped = phone.tap()
-    del tapped[left_out]
-    problem = problem_of(await phone.decrypt(tapped), "invalid_request", 422)
-    assert [error["field"] for error in problem["errors"]] == named
 
 
 async def test_altered_or_truncated_data_does_not_decrypt_and_gets_no_explanation(phone: DataPhone) -> None:

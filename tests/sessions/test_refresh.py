@@ -121,11 +121,7 @@ async def test_a_session_never_passes_its_greatest_age(login: LogIn, refresh: Re
 @swept(
     "forge",
     [
-        lambda token: "",
-        lambda token: "wxr_",
         lambda token: token[:-1],
-        lambda token: token + "A",
-        lambda token: "wxr_" + "A" * 70,
         lambda token: RefreshTokens([b"x" * 32]).issue(UUID(int=1), 0),
     ],
 )
