@@ -72,6 +72,7 @@ async def test_oidcc_rp_initiated_logout_goes_only_where_it_may(
 
 
 @pytest.mark.parametrize("how", ["modified", "another client's", "twice", "bad"])
+@pytest.mark.slow
 async def test_oidcc_rp_initiated_logout_modified_id_token_hint(
     shop: Site, browser: Browser, tokens: dict[str, Any], how: str
 ) -> None:

@@ -49,6 +49,8 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
+pytestmark = pytest.mark.slow
+
 OTHER_SECRET_KEY = "/" * 42 + "8="
 OK, NOTE, BAD = CheckLevel.OK, CheckLevel.NOTE, CheckLevel.BAD
 GENERAL = [
@@ -306,7 +308,6 @@ async def test_the_databases_own_message_is_passed_on(doctor: Examine, database_
     assert_reported(await doctor(database_url=url.format(good=good, query=query)), "database", BAD, word)
 
 
-@pytest.mark.slow
 async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, database_url: str) -> None:
     async with Proxy(database_url) as proxy:
         loop = asyncio.get_running_loop()
@@ -602,7 +603,6 @@ async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
     )
 
 
-@pytest.mark.slow
 @swept(
     ("answer", "level", "words"),
     [
@@ -622,7 +622,6 @@ async def test_another_service_at_the_issuer_is_recognised(
         assert_reported(await doctor(issuer=url), "issuer", level, url, *words)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
@@ -688,7 +687,6 @@ async def test_a_clock_some_seconds_off_is_right_enough(doctor: Examine) -> None
     assert_reported(await doctor(clock=lambda: utc_now() - timedelta(seconds=4)), "clock database", OK, "within 4 s")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
 async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(
     doctor: Examine, strict_wechat: StrictWeChat, date: str | None
@@ -763,7 +761,6 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine)
     assert_reported(results, of_app(), BAD, "as 203.0.113.7 and 2001:db8::7: ")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "level", "words"),
     [
@@ -840,7 +837,6 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Examine, wec
         )
 
 
-@pytest.mark.slow
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:
@@ -855,7 +851,6 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
         assert_reported(results, of_app("risk", app["app_id"]), OK)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("api", "name", "policy", "why"),
     [
@@ -910,7 +905,6 @@ async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_sett
     assert_reported(await doctor(phone_check_openid=False), of_app("phone"), OK)
 
 
-@pytest.mark.slow
 @swept("errcode", [40003, 43104, 61010, 87009, 40097])
 async def test_any_answer_about_a_made_up_person_proves_the_permission(
     doctor: Examine, strict_wechat: StrictWeChat, errcode: int
@@ -1064,7 +1058,6 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
     assert_reported(another, of_app(app_id="wx00000000000000ff"), BAD, "40013")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("issuer", "level", "word"),
     [
@@ -1086,7 +1079,6 @@ async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> 
     assert_reported(await doctor(redis_url=redis_url), "redis", OK, "answers")
 
 
-@pytest.mark.slow
 async def test_a_redis_that_does_not_answer_is_reported(doctor: Examine) -> None:
     assert "redis" not in await doctor()
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
@@ -1114,7 +1106,6 @@ async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_
         assert_reported(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
 
 
-@pytest.mark.slow
 async def test_with_sites_the_kind_of_code_is_shown(
     doctor: Examine, rows: asyncpg.Connection, strict_wechat: StrictWeChat
 ) -> None:

@@ -37,6 +37,7 @@ def doctor(make_settings: Callable[..., Settings]) -> Doctor:
     return run
 
 
+@pytest.mark.slow
 async def test_a_session_idle_in_a_transaction_for_an_hour_is_reported(
     doctor: Doctor, rows: asyncpg.Connection
 ) -> None:
@@ -48,6 +49,7 @@ async def test_a_session_idle_in_a_transaction_for_an_hour_is_reported(
     assert "database transactions" not in await doctor(hours=2)
 
 
+@pytest.mark.slow
 async def test_a_table_without_autovacuum_is_reported(doctor: Doctor, rows: asyncpg.Connection) -> None:
     assert "database autovacuum" not in await doctor()
     await rows.execute("ALTER TABLE sessions SET (autovacuum_enabled = off)")

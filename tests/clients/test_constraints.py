@@ -56,6 +56,7 @@ PUBLIC = (
         ("clients_service_check", "ledger", "email_domain = 'example.com'"),
     ],
 )
+@pytest.mark.slow
 async def test_a_client_that_breaks_a_rule_is_refused(
     rows: asyncpg.Connection, constraint: str, name: str, change: str
 ) -> None:

@@ -42,6 +42,7 @@ async def make_replica(make_settings: Callable[..., Settings], wechat: WeChatByR
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=3), timedelta(minutes=-3), timedelta(days=61)])
+@pytest.mark.slow
 async def test_a_refresh_sent_again_to_a_replica_whose_clock_is_wrong_gets_the_same_successor(
     login: LogIn, make_replica: MakeReplica, make_client: MakeClient, ahead: timedelta
 ) -> None:

@@ -280,6 +280,7 @@ BLOCKS = (in_a_transaction, at_a_commit, in_a_snapshot, between_pages, in_a_migr
 
 @pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "unnoticed"])
 @pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.slow
 async def test_whatever_the_driver_raises_on_a_lost_connection_is_an_outage(
     proxy: Proxy, block: Callable[[Database, Lose], Awaitable[None]], is_noticed: bool
 ) -> None:

@@ -145,6 +145,7 @@ async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(
 
 
 @pytest.mark.parametrize("revision", ["0", "9999", "-1", "+1", "heads", ""])
+@pytest.mark.slow
 async def test_a_revision_that_is_unknown_stops_the_migration(database_url: str, revision: str) -> None:
     async with opened(database_url) as database:
         with pytest.raises(UnknownRevision, match="there is no revision"):
@@ -237,6 +238,7 @@ async def test_an_index_is_made_while_somebody_writes_to_its_table(
     await migrate_behind_a_writer(empty_database_url, insert, migrate(empty, scripts=next_scripts))
 
 
+@pytest.mark.slow
 async def test_the_schema_of_a_preview_is_left_unchanged(empty: Database, empty_database_url: str) -> None:
     await migrate(empty)
     connection = await asyncpg.connect(empty_database_url)

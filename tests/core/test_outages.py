@@ -427,6 +427,7 @@ async def test_the_last_administrator_stays_under_any_isolation_level(
 
 
 @pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
+@pytest.mark.slow
 async def test_a_phone_number_has_one_holder_under_any_isolation_level(
     make_simulated_services: MakeServices,
     make_client: MakeClient,

@@ -88,6 +88,7 @@ async def test_of_a_ban_and_its_end_at_once_the_last_word_is_the_databases(
 
 
 @pytest.mark.parametrize("is_ended_first", [True, False])
+@pytest.mark.slow
 async def test_the_end_of_a_session_waits_for_the_user(
     root: Admin,
     client: httpx.AsyncClient,

@@ -103,6 +103,7 @@ async def test_an_ended_session_is_swept_when_it_has_been_kept_for_its_time(
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 5, 1000])
+@pytest.mark.slow
 async def test_sessions_in_use_outlive_the_sweep_wherever_the_pages_end(
     client: httpx.AsyncClient,
     login: LogIn,

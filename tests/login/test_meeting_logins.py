@@ -175,6 +175,7 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
 
 @pytest.mark.parametrize("banned", ["former", "holder"])
 @pytest.mark.parametrize("administrator", ["former", "holder"])
+@pytest.mark.slow
 async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admin(
     login: LogIn, rows: asyncpg.Connection, administrator: str, banned: str
 ) -> None:
@@ -438,6 +439,7 @@ async def many_people(database_url: str, rows: asyncpg.Connection) -> asyncpg.Co
 
 
 @pytest.mark.own_database
+@pytest.mark.slow
 async def test_no_login_reads_a_whole_table(
     many_people: asyncpg.Connection,
     client: httpx.AsyncClient,

@@ -338,6 +338,7 @@ async def test_a_returning_login_costs_one_call_and_one_statement(
     ],
 )
 @pytest.mark.parametrize("way", ["login", "PATCH"])
+@pytest.mark.slow
 async def test_a_doubtful_name_is_taken_and_noted(
     make_service: MakeService,
     log_lines: LogLines,

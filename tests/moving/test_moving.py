@@ -470,6 +470,7 @@ async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(
         pytest.param(BOB, "external_id", id="a second openid of the app"),
     ],
 )
+@pytest.mark.slow
 async def test_a_line_that_contradicts_the_user_of_its_external_id_is_refused_unless_they_shall_be_joined(
     mover: Mover, rows: asyncpg.Connection, line: dict[str, Any], field: str
 ) -> None:

@@ -207,6 +207,7 @@ async def test_a_picture_is_made_small_and_never_larger(
     ],
 )
 @every_format
+@pytest.mark.slow
 async def test_a_picture_is_made_upright(
     shown: Shown, kind: str, orientation: int, red: tuple[float, float], blue: tuple[float, float]
 ) -> None:
@@ -471,6 +472,7 @@ async def test_a_boundary_has_8_to_70_characters(
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize(("size", "is_taken"), [(MAX_FILE, True), (MAX_FILE + 1, False), (3 * MAX_FILE, False)])
+@pytest.mark.slow
 async def test_a_file_has_2_mib_at_most(
     client: httpx.AsyncClient,
     alice: dict[str, Any],
@@ -840,6 +842,7 @@ async def test_an_avatar_url_on_a_similar_host_is_accepted(login: LogIn, url: st
 
 
 @pytest.mark.parametrize("holder_has", [None, "a picture", "a URL"])
+@pytest.mark.slow
 async def test_a_picture_follows_the_person_when_two_users_become_one(
     login: LogIn,
     client: httpx.AsyncClient,

@@ -293,6 +293,7 @@ async def test_without_an_openid_the_sender_withdraws(
     ],
     ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else repr(value),
 )
+@pytest.mark.slow
 async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, revoke_info: Any, erased: set[str]
 ) -> None:

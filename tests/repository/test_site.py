@@ -64,6 +64,7 @@ def test_a_broken_link_fails_the_build(site: Path, tmp_path: Path, link: str) ->
     assert run.returncode != 0
 
 
+@pytest.mark.slow
 def test_a_link_leads_to_the_page_of_its_language_and_a_file_of_the_code_to_its_source() -> None:
     assert "[Guides](README.md)" in page(DOCS / "console.md", "en")
     assert '<a href="zh/console.html" hreflang="zh-CN">中文</a>' in page(DOCS / "console.md", "en")

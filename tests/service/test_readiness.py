@@ -53,6 +53,7 @@ async def test_the_readiness_is_at_most_a_second_old(
 
 @pytest.mark.own_database
 @pytest.mark.parametrize("lost", ["INSERT ON sessions", "UPDATE ON users", "INSERT ON events_unplaced"])
+@pytest.mark.slow
 async def test_a_lost_privilege_means_not_ready(
     make_services: MakeServices,
     make_client: MakeClient,

@@ -97,6 +97,7 @@ async def test_wxauths_routes_refuse_a_token_of_an_ended_session(
 
 @pytest.mark.own_database
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/logout"), ("DELETE", "/v1/me/sessions")])
+@pytest.mark.slow
 async def test_a_session_signed_out_during_an_erasure_ends_once(
     client: httpx.AsyncClient,
     login: LogIn,

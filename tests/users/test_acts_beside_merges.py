@@ -123,6 +123,7 @@ async def test_a_ban_of_who_is_being_split_off_leaves_the_other_one(house: House
     ],
     ids=str,
 )
+@pytest.mark.slow
 async def test_what_a_person_does_who_is_being_merged_is_refused_as_with_any_old_token(
     house: House, method: str, path: str, options: Body
 ) -> None:

@@ -60,6 +60,7 @@ async def test_actors_who_are_nobody_are_found_by_name(root: Admin, rows: asyncp
     assert "app.changed" not in await types(root, actor=root.id)
 
 
+@pytest.mark.slow
 async def test_among_many_events_an_index_finds_an_actors(rows: asyncpg.Connection) -> None:
     """Of an actor with few events, or with few of one type among a great many others."""
     await rows.execute(

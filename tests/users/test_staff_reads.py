@@ -142,6 +142,7 @@ async def test_a_change_of_nothing_is_a_read(root: Admin, alice: Body) -> None:
     assert await reads(root) == 5 * [("staff.read", user_id, {"what": "user"})]
 
 
+@pytest.mark.slow
 async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice: Body) -> None:
     for _ in range(PLACES + 80):
         await root.read("/users")

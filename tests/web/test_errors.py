@@ -378,6 +378,7 @@ async def test_no_other_origin_may_read_answers_unless_configured(client: httpx.
     ],
 )
 @pytest.mark.own_database
+@pytest.mark.slow
 async def test_a_configured_origin_may_read_every_answer(
     cors_client: httpx.AsyncClient,
     wechat: WeChatByRespx,

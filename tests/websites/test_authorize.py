@@ -613,6 +613,7 @@ async def test_a_long_or_expired_id_token_logs_out_of_the_site_and_an_access_tok
 
 
 @pytest.mark.oldest_postgres
+@pytest.mark.slow
 async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_became_of_its_key(
     shop: Site, browser: Browser, get_phone: GetPhone, services: Services, clock: Clock
 ) -> None:

@@ -258,6 +258,7 @@ async def test_a_site_learns_of_every_other_end_once(
 
 
 @pytest.mark.parametrize("end", [Ending.revoke, Ending.log_out, Ending.remove], ids=lambda end: end.__name__)
+@pytest.mark.slow
 async def test_a_site_is_not_told_of_what_it_did_itself_or_of_its_removal(
     end: End, ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:

@@ -102,6 +102,7 @@ async def named(phone: Phone) -> Phone:
     return phone
 
 
+@pytest.mark.slow
 async def test_who_has_scanned_for_one_site_goes_on_to_another_by_a_button(
     shop: Site, desk: Site, browser: Browser, named: Phone, clock: Clock, rows: asyncpg.Connection
 ) -> None:
@@ -171,6 +172,7 @@ async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(
 
 
 @pytest.mark.parametrize("has_login", [False, True])
+@pytest.mark.slow
 async def test_two_tabs_that_go_on_at_once_have_one_login(
     shop: Site, desk: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection, has_login: bool
 ) -> None:

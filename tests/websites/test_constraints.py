@@ -41,6 +41,7 @@ ALL = (SITE, USER, IDENTITY, LOGIN)
         ("session_id_check", "session_id = id"),
     ],
 )
+@pytest.mark.slow
 async def test_a_login_that_violates_a_constraint_is_refused(
     rows: asyncpg.Connection, constraint: str, change: str
 ) -> None:
