@@ -29,8 +29,7 @@ from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
 from tests.processes import PATIENCE, Running, free_port, run, serving
 from tests.programs import needs, needs_node, postgres_program
-from tests.websites.browsers import Browser, exchanged, sent
-from tests.world import CALLBACK, CAMERA, Phone, Site, add_client, bearer
+from tests.world import add_client, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -198,20 +197,14 @@ def test_without_an_answer_no_empty_secret_is_made(make_secrets: Callable[..., P
 class Front:
     """Caddy with the file of `deploy/compose`, and the replicas behind it."""
 
-    def __init__(self, url: str, caddy: Running, replicas: list[ExitStack], addresses: list[str]) -> None:
+    def __init__(self, url: str, caddy: Running, replicas: list[ExitStack]) -> None:
         self.url = url
         self.caddy = caddy
         self.replicas = replicas
-        self._addresses = addresses
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """On a connection of its own."""
         return httpx.request(method, f"{self.url}{path}", timeout=PATIENCE, verify=False, **options)
-
-    def counted(self, name: str) -> list[dict[str, str]]:
-        """The values of this metric at each replica, by its only label."""
-        texts = [httpx.get(f"http://{address}/metrics", verify=False).text for address in self._addresses]
-        return [dict(re.findall(rf'^{name}{{\w+="(\w+)"}} (\d+)', text, re.MULTILINE)) for text in texts]
 
 
 @contextmanager
@@ -263,7 +256,7 @@ def front(tmp_path: Path, database_url: str, policy: str) -> Iterator[Front]:
             replicas.append(replica)
             addresses.append(url.removeprefix("http://"))
         caddy, url = stack.enter_context(caddy_before(addresses, tmp_path, policy=policy, port=port))
-        yield Front(url, caddy, replicas, addresses)
+        yield Front(url, caddy, replicas)
 
 
 @pytest.mark.proxy
@@ -283,41 +276,6 @@ def test_paths_for_operators_are_closed_to_the_public(front: Front) -> None:
     for path in ("/metrics%0a", "/readyz%0A", "/auth/metrics%0a", "//metrics%0a", "/metrics%0d", "/metrics%00", "/%7f"):
         answer = front.ask("GET", path)
         assert (answer.status_code, answer.text) == (400, ""), path
-
-
-@pytest.mark.proxy
-@pytest.mark.parametrize("policy", ["lb_policy round_robin"])  # an order that the test knows
-async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, services: Services) -> None:
-    credentials = await add_client(
-        services.database, "shop", title="Shop", redirect_uris=[CALLBACK], device=True, now=services.clock()
-    )
-    async with httpx.AsyncClient(base_url=front.url, timeout=PATIENCE, verify=False, trust_env=False) as client:
-        site, browser = Site(client, *credentials), Browser(client)
-        phone = Phone(client, (await client.post("/v1/login", json={"code": "alice"})).json(), lambda: "alice")
-
-        # Caddy asks the two in turn. An odd number of requests each time, so that the second time each step is the
-        # other one's.
-        for _ in REPLICAS:
-            tab = await browser.show()
-            scan_id = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()["id"]
-            assert await tab.state() == "claimed"
-            assert (await client.get(f"/v1/scans/{tab.scene}/code")).status_code == 200
-            assert (await phone.decide(scan_id)).status_code == 204
-            tokens = (await exchanged(site, sent(await tab.go_on())["code"])).json()
-            assert (await site.refresh(tokens)).status_code == 200
-            answer = await client.get("/v1/userinfo", headers=bearer(tokens))
-            assert answer.json()["sub"] == phone.user_id
-        for _ in REPLICAS:
-            started = await site.start()
-            assert (await site.poll(started)).json()["error"] == "authorization_pending"
-            await phone.approve(started)
-            assert (await site.poll(started)).json()["token_type"] == "Bearer"
-    for counted in front.counted("wxauth_scans_total"):  # both replicas count in this process
-        assert counted == {
-            **dict.fromkeys(("started", "claimed", "approved", "redeemed"), "4"),
-            "denied": "0",
-            "expired": "0",
-        }
 
 
 @pytest.mark.proxy

@@ -617,15 +617,6 @@ async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(
     await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
-async def test_a_withdrawal_still_postponed_at_shutdown_is_logged_as_lost(
-    cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, log_lines: LogLines
-) -> None:
-    push = signed(message((await log_in())["user"]["openid"], LEFT))
-    problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
-    await cut_off[Promises].aclose()
-    assert [line["what"] for line in lines_of(log_lines, "promise_lost")] == ["withdrawal"]
-
-
 async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
     cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, log_lines: LogLines
 ) -> None:
