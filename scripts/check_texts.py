@@ -1,0 +1,79 @@
+"""Check the form of all documents: translations, links, and the files, scripts and tests that they name."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FOLDERS = (".", "docs", "docs/decisions", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
+IN_ENGLISH_ALONE = [DOCS / "architecture.md", DOCS / "development.md"]
+"""For those who change the code, whose names and comments are English."""
+LONGEST_README = 150
+"""Lines that are read in five minutes."""
+
+
+def shape(text: str) -> dict[str, list[Any]]:
+    """The parts of a text that a translation does not change."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(?!mermaid)[a-z]+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    code = [*re.findall(r"^ {4}scripts.*$", prose, re.MULTILINE), *blocks]
+    return {
+        "headings": re.findall(r"^#+ ", prose, re.MULTILINE),
+        "code": [re.sub(r"(^| +)(#|//) .*", "", block, flags=re.MULTILINE) for block in code],
+        "diagram": re.findall(r"^ +(\w+-?->>\w+):", text, re.MULTILINE),
+        "rows": [re.findall("`.*?`", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
+        "links": [re.sub(r"\.zh-CN|#.*", "", link) for link in re.findall(r"\]\(((?!README)[^)]+)\)", prose)],
+    }
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives the headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
+    """What is wrong in this page, given the names of all tests."""
+    text, folders = page.read_text(), (ROOT / "src/wxauth/server", ROOT / "src/wxauth", ROOT)
+    for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
+        is_there = (ROOT / script).is_file()
+        if not is_there or ((ROOT / script).read_text().startswith("#!") and not os.access(ROOT / script, os.X_OK)):
+            yield f"{script} cannot be run"
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", re.sub(r"`[^`\n]+`", "", text)):
+        there = page.parent / target if target else page
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            yield f"no {target}#{anchor}"
+    if page in IN_ENGLISH_ALONE or page.parent.name == "decisions":
+        for name in re.findall(r"`((?:\w+/)+\w+\.py)`", text):
+            if not any((folder / name).is_file() for folder in folders):
+                yield f"no {name}"
+    if page.name.startswith("assurance"):
+        yield from (f"no {name}" for name in set(re.findall(r"`(test_\w+)`", text)) - tests)
+    if page.parent == ROOT and page.name.startswith("README") and len(text.splitlines()) > LONGEST_README:
+        yield f"more than {LONGEST_README} lines"
+    translation = page.with_suffix(".zh-CN.md")
+    if page.suffixes == [".md"] and (translation.exists() or page.parent == DOCS) and page not in IN_ENGLISH_ALONE:
+        theirs = shape(translation.read_text())
+        yield from (f"other {name} than in Chinese" for name, parts in shape(text).items() if parts != theirs[name])
+
+
+def main() -> None:
+    """Print all that is wrong."""
+    files = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if "node_modules" not in path.parts]
+    tests = {name for text in files for name in re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE)}
+    pages = sorted({page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md")})
+    wrong = [f"{page.relative_to(ROOT)}: {what}" for page in pages for what in wrong_in(page, tests)]
+    code = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+    named = set(re.findall(r"docs/[\w/-]+\.md", code))
+    wrong += [f"src names {name}, which is not there" for name in sorted(named) if not (ROOT / name).is_file()]
+    if not pages or not tests or not named:
+        wrong.append("no page, test or named page was found")
+    sys.exit("\n".join(wrong) or None)
+
+
+if __name__ == "__main__":
+    main()
