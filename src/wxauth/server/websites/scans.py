@@ -3,7 +3,7 @@
 import asyncio
 import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
@@ -189,21 +189,6 @@ class NumberAnswer(BaseModel):
     expires_in: int = Field(description="Seconds.", examples=[120])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """An attempt to claim a scan: who claims it, and how."""
-
-    session_id: UUID
-    user_id: UUID
-    door: Door
-    by_camera: bool
-    must_be_near: bool
-    is_staff: bool
-    """Whether an administrator or support staff claims."""
-    is_stale_staff: bool
-    """Whether an administrator claims with a session that is not fresh."""
-
-
 @part
 class Scans:
     """Lets a phone claim, approve or deny a login."""
@@ -223,23 +208,15 @@ class Scans:
 
         Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited.
         """
-        now = self.clock()
-        settings, door = self.settings, Door.SCAN if opening.user_code is None else Door.TYPED
+        now, settings, is_typed = self.clock(), self.settings, opening.user_code is not None
         is_staff = not STAFF_ROLES.isdisjoint(caller.user.roles)
+        is_stale_staff = is_staff and not await is_fresh(
+            self.database, caller.session_id, longest=settings.admin_fresh_login, now=now
+        )
         scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
         scene_hash = None if scene is None else hash_of(scene)
         user_code_hashes = self.user_codes.hashes(opening.user_code or "")
-        asked = Claim(
-            session_id=caller.session_id,
-            user_id=caller.user.id,
-            door=door,
-            by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
-            must_be_near=is_staff and not settings.scan_admin_anywhere,
-            is_staff=is_staff,
-            is_stale_staff=is_staff
-            and not await is_fresh(self.database, caller.session_id, longest=settings.admin_fresh_login, now=now),
-        )
-        if door is Door.TYPED:  # counted before it is looked up, so that of many at once only five pass
+        if is_typed:  # counted before it is looked up, so that of many at once only five pass
             await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
             login = await rows.lock_open(
@@ -247,27 +224,48 @@ class Scans:
             )
             refusal = None
             if login is not None:
-                is_link = login.door == Door.LINK
-                refusal = _refusal_of_link(asked, opening) if is_link else _refusal_of_code(login, asked, opening)
-                refusal = refusal or await _taken(transaction, login, asked, now=now)
+                refusal = self._refusal(login, opening, is_staff=is_staff, is_stale_staff=is_stale_staff, now=now)
+                refusal = refusal or await _taken(transaction, login, caller.user.id, now=now)
                 if refusal is None:
-                    login.door = door = Door.LINK if is_link else door
+                    if login.door != Door.LINK:
+                        login.door = Door.TYPED if is_typed else Door.SCAN
                     login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
                     # From now on it is kept for longer than if nobody had answered it.
                     login.kept_until = max(login.kept_until, login.scan_ends_at + OUTCOME_KEPT)
                     await rows.save(transaction, login)
         if login is None:
             raise ScanOver("there is no such scan that could be decided upon")
-        if asked.door is Door.TYPED:
+        if is_typed:
             await USER_CODES.uncount_user(self.database, caller.user)
-        fields = {"scan_id": login.id, "client_id": login.client_id, "user_id": asked.user_id}
+        fields = {"scan_id": login.id, "client_id": login.client_id, "user_id": caller.user.id}
         if refusal is not None:
             log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
             raise refusal
+        door = login.taken_door
         if door is not Door.LINK:
             SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=login.same_network, door=door, **fields)
         return ClaimedAnswer.of(login, door, sso_ttl=self._sso_ttl(login, door))
+
+    def _refusal(
+        self, login: OpenLogin, opening: ClaimRequest, *, is_staff: bool, is_stale_staff: bool, now: datetime
+    ) -> WxAuthError | None:
+        """Why this session may not claim a login, whoever has claimed it; None if it may."""
+        is_by_link = opening.entry_scene in BY_LINK
+        if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
+            if not is_by_link or opening.by_camera:
+                return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
+            return ScanTooFar("administrators and support staff scan a code with the camera") if is_staff else None
+        is_typed = opening.user_code is not None
+        by_camera = self.settings.scan_entry == "any" or _is_from_camera(opening, now)
+        if not (login.user_code or login.is_page) if is_typed else not by_camera:
+            return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
+        if is_by_link and not is_typed:
+            return ScanForwarded("a link has opened the page, and this scene is of a picture")
+        must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
+        if must_be_near and not login.same_network:
+            return ScanTooFar("phone and browser are not known to be in one network")
+        return LoginTooOld() if is_stale_staff and ADMIN_SCOPE in login.scopes else None
 
     def _sso_ttl(self, login: OpenLogin, door: Door) -> int | None:
         is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
@@ -366,34 +364,11 @@ def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
     return login.door in _BY_PHONE and login.claimed_session_id == caller.session_id and until > now
 
 
-def _refusal_of_code(login: OpenLogin, claim: Claim, opening: ClaimRequest) -> WxAuthError | None:
-    """Why this session may not claim the login of a code, whoever has claimed it; None if it may."""
-    is_typed = claim.door is Door.TYPED
-    if not (login.user_code or login.is_page) if is_typed else not claim.by_camera:
-        return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
-    if opening.entry_scene in BY_LINK and not is_typed:
-        return ScanForwarded("a link has opened the page, and this scene is of a picture")
-    if (login.near or claim.must_be_near) and not login.same_network:
-        return ScanTooFar("phone and browser are not known to be in one network")
-    if claim.is_stale_staff and ADMIN_SCOPE in login.scopes:
-        return LoginTooOld()
-    return None
-
-
-def _refusal_of_link(claim: Claim, opening: ClaimRequest) -> WxAuthError | None:
-    """Why this session may not claim the login of a link, whatever `SCAN_ENTRY` allows; None if it may."""
-    if opening.entry_scene not in BY_LINK or opening.by_camera:
-        return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
-    if claim.is_staff:
-        return ScanTooFar("administrators and support staff scan a code with the camera")
-    return None
-
-
-async def _taken(transaction: Transaction, login: OpenLogin, claim: Claim, *, now: datetime) -> WxAuthError | None:
+async def _taken(transaction: Transaction, login: OpenLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:
     holder_id, since = login.claimed_session_id, login.claimed_at
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
         holder = await user_of_session(transaction, holder_id)
-        if holder not in (None, claim.user_id):
+        if holder not in (None, user_id):
             return ScanTaken("another user has claimed it")
     return None
 
