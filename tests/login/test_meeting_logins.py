@@ -138,12 +138,13 @@ async def test_without_a_unionid_two_apps_have_two_users(login: LogIn, rows: asy
     assert await people(rows) == (2, 2, 2)
 
 
-async def test_a_unionid_that_comes_later_is_kept(login: LogIn) -> None:
+async def test_a_unionid_that_comes_later_is_kept(login: LogIn, rows: asyncpg.Connection) -> None:
     first = await login()
     second, third = await login(unionid=UNION), await login()
     assert second["is_new_user"] is False
     assert second["user"] == {**first["user"], "unionid": UNION}
     assert third["user"] == second["user"]
+    assert await rows.fetchval("SELECT unionid FROM identities") == UNION
 
 
 async def test_a_unionid_that_comes_later_makes_one_user_of_two(

@@ -50,6 +50,16 @@ async def test_an_access_token_ends_with_its_session(
     assert life_of(await refresh(answer)) == life
 
 
+async def test_a_session_that_had_expired_ends_without_an_event(
+    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await login()
+    clock.advance(seconds=MAX_AGE)
+    assert (await client.delete("/v1/me/sessions", headers=bearer(await login()))).status_code == 204
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NOT NULL") == 1
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'session.ended'") == 0
+
+
 async def test_a_login_token_ends_with_a_short_session(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
