@@ -593,14 +593,10 @@ async def test_without_the_database_the_keys_are_not_compared(
     assert_reported(results, "issuer", NOTE, "cannot be told without the database")
 
 
-async def test_an_issuer_without_a_listener_is_a_note(doctor: Examine) -> None:
+async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(doctor: Examine) -> None:
     assert_reported(await doctor(), "issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
-
-
-async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
-    assert_reported(
-        await doctor(issuer="https://wxauth.invalid"), "issuer", NOTE, "https://wxauth.invalid", "not known here"
-    )
+    unknown = "https://wxauth.invalid"
+    assert_reported(await doctor(issuer=unknown), "issuer", NOTE, unknown, "not known here")
 
 
 @swept(
@@ -668,23 +664,21 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Exami
 # The clocks.
 
 
-@pytest.mark.parametrize(("seconds", "word"), [(95, "95 s ahead of"), (-95, "95 s behind")])
+@pytest.mark.parametrize(
+    ("seconds", "of_database", "text", "of_wechat"),
+    [
+        (95, BAD, "95 s ahead of the database's, whose time counts: have NTP", BAD),
+        (-95, BAD, "95 s behind the database's, whose time counts: have NTP", BAD),
+        (20, BAD, "20 s ahead of the database's", OK),  # which siblings bear with
+        (-4, OK, "within 4 s", OK),
+    ],
+)
 async def test_a_wrong_clock_is_reported_by_comparison_with_database_and_wechat(
-    doctor: Examine, seconds: int, word: str
+    doctor: Examine, seconds: int, of_database: CheckLevel, text: str, of_wechat: CheckLevel
 ) -> None:
     results = await doctor(clock=lambda: utc_now() + timedelta(seconds=seconds))
-    assert_reported(results, "clock database", BAD, f"{word} the database's", "NTP")
-    assert_reported(results, "clock wechat", BAD, "WeChat's", "NTP")
-
-
-async def test_a_clock_within_what_siblings_bear_with_is_right_enough_for_tokens(doctor: Examine) -> None:
-    results = await doctor(clock=lambda: utc_now() + timedelta(seconds=20))
-    assert_reported(results, "clock database", BAD, "20 s ahead of the database's, whose time counts")
-    assert_reported(results, "clock wechat", OK)
-
-
-async def test_a_clock_some_seconds_off_is_right_enough(doctor: Examine) -> None:
-    assert_reported(await doctor(clock=lambda: utc_now() - timedelta(seconds=4)), "clock database", OK, "within 4 s")
+    assert_reported(results, "clock database", of_database, text)
+    assert_reported(results, "clock wechat", of_wechat, "WeChat's", *(["NTP"] if of_wechat is BAD else []))
 
 
 @pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
@@ -851,25 +845,40 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
         assert_reported(results, of_app("risk", app["app_id"]), OK)
 
 
+MAY_NOT = ("may not use this API", "(errcode 48001)")
+
+
 @pytest.mark.parametrize(
-    ("api", "name", "policy", "why"),
+    ("account", "settings", "name", "level", "words"),
     [
-        ("getuserriskrank", "risk", "risk_policy", "WXAUTH_RISK_POLICY is off"),
-        ("msg_sec_check", "nickname", "nickname_check", "WXAUTH_NICKNAME_CHECK is off"),
+        ({"denied": {"getuserriskrank"}}, {}, "risk", NOTE, (*MAY_NOT, "for WXAUTH_RISK_POLICY is off")),
+        ({"denied": {"getuserriskrank"}}, {"risk_policy": "flag"}, "risk", BAD, MAY_NOT),
+        ({"denied": {"msg_sec_check"}}, {}, "nickname", NOTE, (*MAY_NOT, "for WXAUTH_NICKNAME_CHECK is off")),
+        ({"denied": {"msg_sec_check"}}, {"nickname_check": "flag"}, "nickname", BAD, MAY_NOT),
+        ({"denied": {"checksession"}}, {}, "session_keys", BAD, MAY_NOT),
+        ({"denied": {"getuserphonenumber"}}, {}, "phone", NOTE, (*MAY_NOT, "nobody has given a phone number")),
+        ({"openid_check": "refused"}, {}, "phone", NOTE, ("WXAUTH_PHONE_CHECK_OPENID=false",)),
+        ({"openid_check": "refused"}, {"phone_check_openid": False}, "phone", OK, ("permitted",)),
+        ({"daily_quota": {"getuserriskrank": 0}}, {"risk_policy": "flag"}, "risk", BAD, ("quota", "9410009")),
     ],
 )
-async def test_an_api_without_permission_is_a_note_unless_the_settings_need_the_api(
-    doctor: Examine, strict_wechat: StrictWeChat, api: Api, name: str, policy: str, why: str
+async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
+    doctor: Examine,
+    strict_wechat: StrictWeChat,
+    log_lines: LogLines,
+    account: dict[str, Any],
+    settings: dict[str, Any],
+    name: str,
+    level: CheckLevel,
+    words: tuple[str, ...],
 ) -> None:
-    strict_wechat.account(APP_ID).denied = frozenset({api})
-    results = await doctor()
-    assert_reported(
-        results, of_app(name), NOTE, "may not use this API", "(errcode 48001)", f"not needed now, for {why}"
-    )
+    for field, value in account.items():
+        setattr(strict_wechat.account(APP_ID), field, value)
+    results = await doctor(**settings)
+    assert_reported(results, of_app(name), level, *words)
+    assert ("not needed now" in results[of_app(name)].message) is (level is NOTE)
     assert_reported(results, of_app(name, OTHER_APP_ID), OK, "permitted")
-    results = await doctor(**{policy: "flag"})
-    assert_reported(results, of_app(name), BAD, "may not use this API")
-    assert "not needed" not in results[of_app(name)].message
+    assert [line["event"] for line in log_lines() if line["event"].startswith("wechat_")] == []
 
 
 @pytest.mark.parametrize("errcode", [89501, 40230, 40240])
@@ -880,29 +889,13 @@ async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
     assert_reported(await doctor(), of_app("session_keys"), BAD, f"(errcode {errcode})")
 
 
-async def test_an_account_without_phone_numbers_is_a_note_until_a_user_has_a_number(
+async def test_an_account_without_phone_numbers_is_reported_once_a_user_has_a_number(
     doctor: Examine, strict_wechat: StrictWeChat, simulated_client: httpx.AsyncClient
 ) -> None:
     strict_wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
-    assert_reported(await doctor(), of_app("phone"), NOTE, "may not use this API", "nobody has given a phone number")
     answer = await simulated_client.post("/v1/login", json={"code": "alice", "phone_code": "phone-13800138000"})
     assert answer.json()["user"]["phone"]
     assert_reported(await doctor(), of_app("phone"), BAD, "may not use this API")
-
-
-async def test_an_account_that_may_not_check_session_keys_is_reported(
-    doctor: Examine, strict_wechat: StrictWeChat
-) -> None:
-    strict_wechat.account(APP_ID).denied = frozenset({"checksession"})
-    assert_reported(await doctor(), of_app("session_keys"), BAD, "may not use this API")
-
-
-async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_setting(
-    doctor: Examine, strict_wechat: StrictWeChat
-) -> None:
-    strict_wechat.account(APP_ID).openid_check = "refused"
-    assert_reported(await doctor(), of_app("phone"), NOTE, "WXAUTH_PHONE_CHECK_OPENID=false")
-    assert_reported(await doctor(phone_check_openid=False), of_app("phone"), OK)
 
 
 @swept("errcode", [40003, 43104, 61010, 87009, 40097])
@@ -915,14 +908,6 @@ async def test_any_answer_about_a_made_up_person_proves_the_permission(
     results = await doctor(risk_policy="flag")
     for name in apis:
         assert_reported(results, of_app(name), OK, "permitted")
-
-
-async def test_a_used_up_quota_is_reported_and_not_logged(
-    doctor: Examine, strict_wechat: StrictWeChat, log_lines: LogLines
-) -> None:
-    strict_wechat.account(APP_ID).daily_quota = {"getuserriskrank": 0}
-    assert_reported(await doctor(risk_policy="flag"), of_app("risk"), BAD, "quota", "9410009")
-    assert [line["event"] for line in log_lines() if line["event"].startswith("wechat_")] == []
 
 
 # Settings at WeChat that cannot be queried, and must be set by hand.

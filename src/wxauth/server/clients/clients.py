@@ -218,43 +218,16 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
         raise NotFound(NO_SUCH_CLIENT)
 
 
-async def ensure_own_client(
-    database: Database,
-    name: str,
-    *,
-    title: str,
-    redirect_uris: Sequence[str],
-    logout_uris: Sequence[str] = (),
-    backchannel_logout_uri: str | None = None,
-    sso: bool = False,
-    link: bool = False,
-    account_app_id: str | None = None,
-    website_app_id: str | None = None,
-    scopes: Sequence[str],
-    now: datetime,
-) -> None:
+async def ensure_own_client(database: Database, name: str, *, now: datetime, **fields: Any) -> None:
     """Add or replace the public client of a page that the service itself serves. This is done at each start.
 
-    Its name is reserved, and its scopes may include some that no command can give.
+    Its name is reserved, and its scopes may include some that no command can give. `fields` are some of `Client`'s.
 
     Raises: ValueError, for a name that is not reserved.
     """
     if not is_own_name(name):
         raise ValueError("a client of our own is named wxauth-...")
-    client = Client(
-        name=name,
-        title=title,
-        scopes=list(scopes),
-        is_public=True,
-        redirect_uris=list(redirect_uris),
-        logout_uris=list(logout_uris),
-        backchannel_logout_uri=backchannel_logout_uri,
-        sso=sso,
-        link=link,
-        account_app_id=account_app_id,
-        website_app_id=website_app_id,
-        id_token_alg=ID_TOKEN_ALG,
-    )
+    client = Client(name=name, is_public=True, id_token_alg=ID_TOKEN_ALG, **fields)
     await rows.ensure_public_client(database, client, now=now)
 
 
