@@ -878,6 +878,8 @@ async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
     assert_reported(results, of_app(name), level, *words)
     assert ("not needed now" in results[of_app(name)].message) is (level is NOTE)
     assert_reported(results, of_app(name, OTHER_APP_ID), OK, "permitted")
+    asked = strict_wechat.calls_of("getuserphonenumber")
+    assert {"openid" in call.json for call in asked} == {settings.get("phone_check_openid", True)}
     assert [line["event"] for line in log_lines() if line["event"].startswith("wechat_")] == []
 
 
