@@ -117,7 +117,9 @@ async def test_a_renewed_secret_leaves_the_former_one_a_day(
     assert await is_admitted(client, former)
     assert await is_admitted(client, renewed["client_secret"])
     assert (await root.read("/clients"))["items"][0]["former_secret_until"] == "2026-11-21T08:00:00Z"
-    clock.advance(hours=24)
+    clock.advance(hours=24, seconds=-1)
+    assert await is_admitted(client, former)
+    clock.advance(seconds=1)
     assert not await is_admitted(client, former)
     assert await is_admitted(client, renewed["client_secret"])
     again = Admin(client, await login("root"))
@@ -129,7 +131,9 @@ async def test_a_taken_or_impossible_name_is_refused_and_one_that_is_not_there_n
 ) -> None:
     await add(root, secrets)
     problem_of(await root.ask("POST", "/clients", json={"name": "billing"}), "name_taken", 409)
-    for name in ("", "Billing", "a" * 65, "operator", "system", root.id):
+    for name in ("a", "0", "a" * 64, "bill-ing_2", "systems"):
+        await add(root, secrets, name=name)
+    for name in ("", "Billing", "a" * 65, "operator", "system", "wechat", root.id):
         problem = problem_of(await root.ask("POST", "/clients", json={"name": name}), "invalid_request", 422)
         assert problem["errors"][0]["field"] == "name"
     for method, path, body in ROUTES[2:]:

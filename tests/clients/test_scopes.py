@@ -8,7 +8,6 @@ from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.world import AddSibling
 from wxauth.server.clients.clients import Credentials, change_client, renew_secret
-from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 
 READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
@@ -49,18 +48,6 @@ async def test_a_client_from_before_scopes_keeps_its_rights(
     await rows.execute("INSERT INTO clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
     assert await status_of(client, Credentials("old", "s")) == 200
     assert (await client.get("/v1/apps/wxnone/access-token", auth=("old", "s"))).json()["code"] == "unknown_app"
-
-
-async def test_a_former_secret_works_for_a_day(
-    client: httpx.AsyncClient, services: Services, orders: Credentials, secrets: Secrets, clock: Clock
-) -> None:
-    renewed, scopes = await renew_secret(services.database, "orders", now=clock())
-    secrets.add(renewed.client_secret)
-    assert scopes == [Scope.INTROSPECT]
-    clock.advance(hours=24, seconds=-1)
-    assert (await status_of(client, orders), await status_of(client, renewed)) == (200, 200)
-    clock.advance(seconds=1)
-    assert (await status_of(client, orders), await status_of(client, renewed)) == (401, 200)
 
 
 async def test_a_client_has_at_most_one_former_secret(
