@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
 from socket import AI_NUMERICHOST, getaddrinfo
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
@@ -22,6 +22,8 @@ from wxauth.server.core.addresses import is_refused
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES, check_claims
 from wxauth.texts import is_secure
+
+T = TypeVar("T")
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
@@ -383,7 +385,8 @@ CommaList = BeforeValidator(_split_at_commas)
 Documents = BeforeValidator(_read_documents)
 AppList = BeforeValidator(_read_apps)
 Lower = BeforeValidator(_lower)
-EmptyIsNone = BeforeValidator(_empty_is_none)
+OrNone = Annotated[T | None, BeforeValidator(_empty_is_none)]
+"""A value, or none where the text is empty."""
 
 # A Title among the annotations of a type describes its values in the documentation.
 SECONDS: Final = Title("Seconds", "秒")
@@ -405,8 +408,8 @@ Issuer = Annotated[str, AfterValidator(_check_issuer)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
-Networks = Annotated[tuple[str, ...], AfterValidator(_check_networks)]
-ExemptNetworks = Annotated[tuple[str, ...], AfterValidator(_check_exempt)]
+Networks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_networks)]
+ExemptNetworks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_exempt)]
 WebOrigin = Annotated[str, AfterValidator(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
@@ -438,4 +441,4 @@ SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
 DomainFile = Annotated[str, AfterValidator(_check_domain_file)]
 ContactUri = Annotated[str, AfterValidator(_check_contact)]
-RootFiles = Annotated[tuple[DomainFile, ...], AfterValidator(_check_root_files)]
+RootFiles = Annotated[tuple[DomainFile, ...], CommaList, AfterValidator(_check_root_files)]

@@ -24,7 +24,6 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -50,7 +49,6 @@ from wxauth.server.core.setting_types import (
     Deprecation,
     Documents,
     DomainFile,
-    EmptyIsNone,
     ExemptNetworks,
     HookUrl,
     Issuer,
@@ -59,6 +57,7 @@ from wxauth.server.core.setting_types import (
     Lower,
     MaxSessions,
     Networks,
+    OrNone,
     PagePath,
     PhonePolicy,
     Policy,
@@ -131,47 +130,47 @@ class AppFields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. Cannot be changed later.")
-    title: Annotated[AppTitle | None, EmptyIsNone] = Field(
+    title: OrNone[AppTitle] = Field(
         default=None, description="The name that administrators see, and people on the login pages."
     )
-    logo: Annotated[Logo | None, EmptyIsNone] = Field(
+    logo: OrNone[Logo] = Field(
         default=None,
         description="Its picture on the login pages: a PNG, JPEG or WebP of at most 32 KiB, as a `data:` URL.",
     )
-    unionid: Annotated[UnionidPolicy | None, EmptyIsNone] = Field(
+    unionid: OrNone[UnionidPolicy] = Field(
         default=None,
         description="Whether people may sign up without a unionid from WeChat. Null: `optional` for a "
         "`mini_program`, `required` for any other kind.",
     )
     app_secret: AppSecret = Field(description="The AppSecret from WeChat's console.")
-    push_token: Annotated[PushToken | None, EmptyIsNone] = Field(
+    push_token: OrNone[PushToken] = Field(
         default=None,
         description="The Token from WeChat's message push settings. Without one, no messages are accepted.",
     )
-    push_aes_key: Annotated[PushAesKey | None, EmptyIsNone] = Field(
+    push_aes_key: OrNone[PushAesKey] = Field(
         default=None, description="The EncodingAESKey. With one, only encrypted messages are accepted."
     )
-    push_forward: Annotated[HookUrl | None, EmptyIsNone] = Field(
+    push_forward: OrNone[HookUrl] = Field(
         default=None,
         description="The URL to which each message is handed on, as WeChat sent it: `https`, or `http` in a private "
         "network. Null: messages that do not concern wxauth are ignored.",
         examples=["https://shop.example.com/wechat"],
     )
-    sign_up: Annotated[SignUp | None, EmptyIsNone] = Field(
+    sign_up: OrNone[SignUp] = Field(
         default=None, description="Whether new users may sign up. Null: as in `WXAUTH_SIGN_UP`."
     )
-    sign_up_roles: Annotated[SignUpRoles | None, EmptyIsNone] = Field(
+    sign_up_roles: OrNone[SignUpRoles] = Field(
         default=None,
         description="The roles of new users. Null: those in `WXAUTH_SIGN_UP_ROLES`.",
         examples=[["member"]],
     )
-    claims: Annotated[Claims | None, EmptyIsNone] = Field(
+    claims: OrNone[Claims] = Field(
         default=None,
         description="What is added to the access tokens of its logins, in place of `WXAUTH_CLAIMS`; `{}` adds nothing. "
         "Null: as in `WXAUTH_CLAIMS`.",
         examples=[{"role": "authenticated"}],
     )
-    max_sessions: Annotated[MaxSessions | None, EmptyIsNone] = Field(
+    max_sessions: OrNone[MaxSessions] = Field(
         default=None,
         description="How many sessions one person may have in it: a login ends the oldest beyond that at once. Null: "
         "the newest hundred are kept.",
@@ -246,6 +245,7 @@ class DatabaseSettings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
         validate_default=False,
+        enable_decoding=False,
     )
 
     database_url: Annotated[
@@ -382,15 +382,14 @@ class ClientCommandSettings(DatabaseSettings):
     """The settings of `wxauth clients add` and `set`."""
 
     audience: TokenAudience = _DEFAULT_AUDIENCE
-    apps: Annotated[tuple[App, ...], NoDecode, AppList] = ()
+    apps: Annotated[tuple[App, ...], AppList] = ()
 
 
 class Settings(DatabaseSettings):
     """All settings of the service, in the order of the documentation."""
 
     app_id: Annotated[
-        AppId | None,
-        EmptyIsNone,
+        OrNone[AppId],
         Setting(
             "AppID of the mini-program, if there is only one. If `APPS` is not set either, add mini-programs with "
             "`wxauth apps add`.",
@@ -400,11 +399,10 @@ class Settings(DatabaseSettings):
         ),
     ] = None
     app_secret: Annotated[
-        AppSecret | None, EmptyIsNone, Setting("AppSecret of that mini-program.", "该小程序的 AppSecret。", example="")
+        OrNone[AppSecret], Setting("AppSecret of that mini-program.", "该小程序的 AppSecret。", example="")
     ] = None
     apps: Annotated[
         tuple[App, ...],
-        NoDecode,
         AppList,
         Setting(
             'Several mini-programs, in place of `APP_ID` and `APP_SECRET`: `[{"app_id": "…", "app_secret": "…"}, '
@@ -432,7 +430,6 @@ class Settings(DatabaseSettings):
     ]
     secret_key_previous: Annotated[
         tuple[SecretKey, ...],
-        NoDecode,
         CommaList,
         Setting("Former secret keys, still accepted.", "以前用过的密钥，仍可解密与验证。"),
     ] = ()
@@ -474,8 +471,7 @@ class Settings(DatabaseSettings):
         ),
     ] = WECHAT_URL
     wechat_fallback_url: Annotated[
-        SecureUrl | None,
-        EmptyIsNone,
+        OrNone[SecureUrl],
         Setting(
             "URL to use when `WECHAT_BASE_URL` cannot be connected to; empty for none. No default if "
             "`WECHAT_BASE_URL` is changed.",
@@ -494,8 +490,7 @@ class Settings(DatabaseSettings):
         Setting("Time limit for a whole exchange with WeChat, retries included.", "与微信一次交互（含重试）的总时限。"),
     ] = 5.0
     wechat_proxy: Annotated[
-        ProxyUrl | None,
-        EmptyIsNone,
+        OrNone[ProxyUrl],
         Setting(
             "Forward proxy for all calls to WeChat, such as `http://user:password@host:3128`. User and password "
             "are optional, and must be percent-encoded. Proxies in other environment variables, such as "
@@ -581,7 +576,6 @@ class Settings(DatabaseSettings):
     ] = "open"
     sign_up_roles: Annotated[
         SignUpRoles,
-        NoDecode,
         CommaList,
         Setting(
             "Roles that somebody who signs up has from the start, such as `member`; never `admin` or `support`. "
@@ -592,8 +586,7 @@ class Settings(DatabaseSettings):
         ),
     ] = ()
     sign_up_hook_url: Annotated[
-        HookUrl | None,
-        EmptyIsNone,
+        OrNone[HookUrl],
         Setting(
             "URL of a service of yours that is asked before somebody becomes a new user: "
             "[sign-up-hook.md](sign-up-hook.md). `https`, or `http` in a private network.",
@@ -602,8 +595,7 @@ class Settings(DatabaseSettings):
         ),
     ] = None
     sign_up_hook_secret: Annotated[
-        WebhookSecret | None,
-        EmptyIsNone,
+        OrNone[WebhookSecret],
         Field(validate_default=True),
         Setting(
             "Signs these requests: `whsec_` followed by 24 to 64 random bytes in base64.",
@@ -627,7 +619,6 @@ class Settings(DatabaseSettings):
     ] = "refuse"
     claims: Annotated[
         Claims,
-        NoDecode,
         JsonClaims,
         Setting(
             'What is added to the access tokens of logins, in JSON: `{"role": "authenticated", "tier": '
@@ -639,7 +630,6 @@ class Settings(DatabaseSettings):
     ] = {}
     consents: Annotated[
         dict[str, str],
-        NoDecode,
         Documents,
         Setting(
             "Documents in force that users agree to, with their versions, such as `privacy:2026-05,terms:3`. "
@@ -777,8 +767,7 @@ class Settings(DatabaseSettings):
         ),
     ] = 28800
     link_check_file: Annotated[
-        DomainFile | None,
-        EmptyIsNone,
+        OrNone[DomainFile],
         Setting(
             "File with which WeChat verifies the prefix of ordinary QR code links, as `name:content`. Served "
             "under `/d/`.",
@@ -787,8 +776,6 @@ class Settings(DatabaseSettings):
     ] = None
     check_files: Annotated[
         RootFiles,
-        NoDecode,
-        CommaList,
         Setting(
             "Files with which WeChat verifies a domain, as `name:content`, such as "
             "`MP_verify_a1B2.txt:a1B2`. Served directly below `ISSUER`; if it has a path, have the proxy map the "
@@ -799,8 +786,7 @@ class Settings(DatabaseSettings):
     ] = ()
 
     redis_url: Annotated[
-        RedisUrl | None,
-        EmptyIsNone,
+        OrNone[RedisUrl],
         Setting(
             "Redis that counts the limits for all processes together: `redis://host:6379/0`, `rediss://…`, "
             "`unix://…`, `redis+sentinel://host:26379,host:26379/name` or `redis+cluster://host:6379,host:6379`. "
@@ -830,8 +816,6 @@ class Settings(DatabaseSettings):
     ] = ""
     rate_limit_exempt: Annotated[
         ExemptNetworks,
-        NoDecode,
-        CommaList,
         Setting(
             "IP addresses or networks exempt from the limits by address (`LOGIN_RATE_LIMIT`, `SCAN_RATE_LIMIT`), "
             "such as your company's own NAT.",
@@ -841,8 +825,6 @@ class Settings(DatabaseSettings):
 
     trusted_proxies: Annotated[
         Networks,
-        NoDecode,
-        CommaList,
         Setting(
             "IP addresses or networks of the reverse proxies to trust. The client is the last `X-Forwarded-For` "
             "entry that is not one of them. `*` trusts whoever connects, for the last entry only. `0.0.0.0/0` is "
@@ -854,7 +836,6 @@ class Settings(DatabaseSettings):
     ] = ("127.0.0.1",)
     cors_origins: Annotated[
         tuple[WebOrigin, ...],
-        NoDecode,
         CommaList,
         Setting(
             "Origins of web pages that may call this service. Mini-programs need none.",
@@ -862,8 +843,7 @@ class Settings(DatabaseSettings):
         ),
     ] = ()
     otlp_url: Annotated[
-        Url | None,
-        EmptyIsNone,
+        OrNone[Url],
         Setting(
             "URL of an OpenTelemetry collector that receives traces as OTLP over HTTP, such as "
             "`http://localhost:4318`. Needs `wxauth[otel]`, which the image includes.",
@@ -910,8 +890,7 @@ class Settings(DatabaseSettings):
     ] = 1
 
     security_contact: Annotated[
-        ContactUri | None,
-        EmptyIsNone,
+        OrNone[ContactUri],
         Setting(
             "Where to report a vulnerability of this installation: `mailto:…`, `https://…` or `tel:…`. Served in "
             "`/.well-known/security.txt` (RFC 9116), valid for 360 days from each start.",
