@@ -74,6 +74,12 @@ class FakeIssuer:
     def fails(self) -> None:
         self.metadata.mock(side_effect=httpx.ConnectError("no"))
 
+    def gated(self) -> Gate:
+        """Hold the next key set back."""
+        gate = Gate(lambda: httpx.Response(200, json={"keys": self.keys}, headers=self.headers))
+        self.jwks.mock(side_effect=gate)
+        return gate
+
     @property
     def fetches(self) -> tuple[int, int]:
         """How often metadata and keys were requested."""

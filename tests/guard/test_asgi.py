@@ -1,14 +1,12 @@
 """The guard as middleware, in Starlette, in Litestar and without a framework, as each of them runs it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import respx
 import websockets
-from fastapi import FastAPI
 from litestar import Litestar
 from litestar import Request as LitestarRequest
 from litestar import WebSocket as LitestarWebSocket
@@ -30,7 +28,6 @@ from tests.guard.fakes import (
     CODES,
     USER_ID,
     FakeIssuer,
-    Timer,
     answer_of,
     answers_to_all,
     client_of,
@@ -49,17 +46,6 @@ ORIGIN = "https://shop.test"
 
 Guarded = Callable[..., ASGIApp]
 """An app with `/orders`, `/healthz` and `/ws` behind the middleware, which takes the given options."""
-
-
-@pytest.fixture
-def issuer() -> Iterator[FakeIssuer]:
-    with respx.mock(assert_all_called=False) as router:
-        yield FakeIssuer(router)
-
-
-@pytest.fixture
-def guard(issuer: FakeIssuer) -> BearerGuard:
-    return issuer.guard(Timer())
 
 
 def starlette_app(guard: BearerGuard, **options: Any) -> ASGIApp:
@@ -153,29 +139,6 @@ async def test_a_good_token_makes_its_user_the_frameworks_own(guarded: Guarded, 
         assert answer.json() == {"of": str(USER_ID)}
 
 
-async def test_a_good_token_opens_a_websocket(guarded: Guarded, issuer: FakeIssuer) -> None:
-    accept, hello, *_ = await opening(guarded(), "/ws", token=issuer.token())
-    assert accept["type"] == "websocket.accept"
-    assert hello["text"] == "openid-alice"
-
-
-async def test_the_user_is_available_in_fastapi(guard: BearerGuard, issuer: FakeIssuer) -> None:
-    app = FastAPI()
-    app.add_middleware(BearerMiddleware, guard=guard, public=["/docs", "/openapi.json"])
-
-    @app.get("/orders")
-    async def orders(request: Request) -> str:
-        return request.user.openid
-
-    async with client_of(app) as client:
-        assert (await client.get("/orders", headers=bearer(issuer.token()))).json() == "openid-alice"
-        assert [(await client.get(path)).status_code for path in ("/docs", "/openapi.json", "/orders")] == [
-            200,
-            200,
-            401,
-        ]
-
-
 # Refusals.
 
 
@@ -188,13 +151,6 @@ async def test_every_hostile_token_is_refused_and_every_good_one_taken(guarded: 
 @pytest.mark.slow
 async def test_no_hostile_token_opens_a_websocket_and_every_good_one_does(guarded: Guarded, issuer: FakeIssuer) -> None:
     assert await codes_of_handshakes(guarded(), "/ws", issuer) == CODES
-
-
-async def test_a_server_that_can_say_a_status_is_given_the_whole_answer(guarded: Guarded) -> None:
-    start, body = await opening(guarded(), "/ws", token="no", can_say_status=True)
-    assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
-    assert dict(start["headers"])[b"www-authenticate"] == b'Bearer error="invalid_token"'
-    assert json.loads(body["body"])["code"] == "invalid_token"
 
 
 async def test_a_refusal_is_the_guards_own_problem_document(guarded: Guarded) -> None:
