@@ -3,7 +3,7 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +21,7 @@ from tests.world import LogIn, MakeClient, MakeServices, bearer, leave
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
 BackUp = Callable[[], None]
+Restored = Callable[[], Awaitable[httpx.AsyncClient]]
 WRAPPER = ROOT / "deploy/systemd/wxauth"
 
 
@@ -34,73 +35,60 @@ def back_up(database_url: str, tmp_path: Path) -> BackUp:
 
 
 @pytest.fixture
-def restore(back_up: BackUp, empty_database_url: str, tmp_path: Path) -> Callable[[], str]:
-    """Into another database; its URL."""
+def restored(
+    back_up: BackUp, empty_database_url: str, tmp_path: Path, make_services: MakeServices, make_client: MakeClient
+) -> Restored:
+    """Restores the backup into another database, and serves from it."""
     del back_up
 
-    def make() -> str:
+    def restore() -> None:
         command = [postgres_program("pg_restore"), "--no-owner", "--exit-on-error", f"--dbname={empty_database_url}"]
         subprocess.run([*command, tmp_path / "wxauth.dump"], check=True, capture_output=True)
-        return empty_database_url
 
-    return make
+    async def serve() -> httpx.AsyncClient:
+        restore()
+        return make_client(await make_services(database_url=empty_database_url))
+
+    return serve
 
 
-async def test_users_in_the_backup_continue_as_before(
-    login: LogIn,
-    back_up: BackUp,
-    restore: Callable[[], str],
-    make_services: MakeServices,
-    make_client: MakeClient,
-) -> None:
+async def test_users_in_the_backup_continue_as_before(login: LogIn, back_up: BackUp, restored: Restored) -> None:
     alice = await login("alice", nickname="小爱")
     back_up()
-    client = make_client(await make_services(database_url=restore()))
+    client = await restored()
     assert (await client.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
     refreshed = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
     assert refreshed.json()["session_id"] == alice["session_id"]
 
 
 async def test_a_user_created_after_the_backup_returns_with_another_id(
-    login: LogIn,
-    client: httpx.AsyncClient,
-    wechat: WeChatByRespx,
-    back_up: BackUp,
-    restore: Callable[[], str],
-    make_services: MakeServices,
-    make_client: MakeClient,
+    login: LogIn, client: httpx.AsyncClient, wechat: WeChatByRespx, back_up: BackUp, restored: Restored
 ) -> None:
     alice = await login("alice")
     back_up()
     rotated = (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
     bob = await login("bob")
-    restored = make_client(await make_services(database_url=restore()))
+    served = await restored()
 
     # The rotation is unknown there, and the token ahead of what is stored: one of ours, so the session goes on.
-    answer = await restored.post("/v1/refresh", json={"refresh_token": rotated["refresh_token"]})
+    answer = await served.post("/v1/refresh", json={"refresh_token": rotated["refresh_token"]})
     assert answer.json()["session_id"] == alice["session_id"]
-    problem_of(await restored.get("/v1/me", headers=bearer(bob)), "invalid_token", 401)
-    answer = await restored.post("/v1/refresh", json={"refresh_token": bob["refresh_token"]})
+    problem_of(await served.get("/v1/me", headers=bearer(bob)), "invalid_token", 401)
+    answer = await served.post("/v1/refresh", json={"refresh_token": bob["refresh_token"]})
     problem_of(answer, "invalid_refresh_token", 400)
-    again = (await restored.post("/v1/login", json={"code": wechat.code_for("bob")})).json()
+    again = (await served.post("/v1/login", json={"code": wechat.code_for("bob")})).json()
     assert again["is_new_user"] is True
     assert again["user"]["id"] != bob["user"]["id"]
 
 
 async def test_a_user_erased_after_the_backup_is_back(
-    login: LogIn,
-    client: httpx.AsyncClient,
-    wechat: WeChatByRespx,
-    back_up: BackUp,
-    restore: Callable[[], str],
-    make_services: MakeServices,
-    make_client: MakeClient,
+    login: LogIn, client: httpx.AsyncClient, wechat: WeChatByRespx, back_up: BackUp, restored: Restored
 ) -> None:
     alice = await login("alice")
     back_up()
     assert (await leave(client, alice)).status_code == 204
-    restored = make_client(await make_services(database_url=restore()))
-    again = (await restored.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+    served = await restored()
+    again = (await served.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
     assert again["user"]["id"] == alice["user"]["id"]
 
 

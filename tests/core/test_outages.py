@@ -14,13 +14,12 @@ import httpx
 import pytest
 
 from tests.database_proxy import HURRIED, PATIENT, Proxy
-from tests.fakes import Clock, Secrets, WeChatByRespx
+from tests.fakes import Clock, WeChatByRespx
 from tests.world import Body, LogIn, MakeClient, MakeServices, bearer, leave, set_roles, until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.server.service.build import Waits
 
 pytestmark = pytest.mark.own_database
@@ -424,34 +423,6 @@ async def test_the_last_administrator_stays_under_any_isolation_level(
     await set_roles(rows, "admin")
     answers = await asyncio.gather(*map(service.leave, logins))
     assert sorted(answer.status_code for answer in answers) == [204] * (len(logins) - 1) + [409]
-
-
-@pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
-@pytest.mark.slow
-async def test_a_phone_number_has_one_holder_under_any_isolation_level(
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    isolated_url: str,
-    rows: asyncpg.Connection,
-    simulator: Simulator,
-    secrets: Secrets,
-    pooled: str,
-) -> None:
-    services = await make_simulated_services(database_url=isolated_url + pooled, phone_policy="refuse")
-    client = make_client(services)
-
-    tokens = {
-        person: (await client.post("/v1/login", json={"code": person})).json()["access_token"]
-        for person in (f"person-{n}" for n in range(6))
-    }
-
-    async def bind(person: str, token: str) -> int:
-        code = secrets.add(simulator.make_phone_code(PhoneCodeRequest(person=person, phone="+8613800138000")))
-        return (await client.post("/v1/me/phone", json={"code": code}, headers=bearer(token))).status_code
-
-    statuses = await asyncio.gather(*(bind(person, token) for person, token in tokens.items()))
-    assert sorted(statuses) == [200, 409, 409, 409, 409, 409]
-    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone IS NOT NULL") == 1
 
 
 async def test_a_statement_that_cannot_be_serialized_is_tried_again(

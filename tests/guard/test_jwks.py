@@ -390,6 +390,17 @@ async def test_an_unknown_key_is_looked_for_at_once_and_then_every_ten_seconds(
     assert issuer.fetches == (3, 3)
 
 
+async def test_an_unknown_key_is_looked_for_as_soon_as_the_keys_are_due(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    issuer.headers = {"Cache-Control": "max-age=1"}
+    await keys.find(issuer.key.kid)
+    await keys.find("unknown")
+    issuer.keys.append((new := SigningKey.generate()).public_jwk)
+    timer.seconds += 1
+    assert await keys.find(new.kid)
+
+
 async def test_a_new_key_is_found_by_all_who_ask_for_it_at_once(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     await keys.find(issuer.key.kid)
     new = SigningKey.generate()

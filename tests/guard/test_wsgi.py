@@ -61,7 +61,8 @@ def ask(
     answered = app(environ, lambda *arguments: head.extend(arguments) or bytes)  # type: ignore[func-returns-value]
     body = b"".join(answered)
     answered.close()  # type: ignore[attr-defined]
-    return httpx.Response(int(head[0].split(" ")[0]), headers=head[1], content=body)
+    request = httpx.Request(method, f"https://orders.test{path}")
+    return httpx.Response(int(head[0].split(" ")[0]), headers=head[1], content=body, request=request)
 
 
 def test_a_good_token_puts_its_user_into_the_environ(guard: BearerGuard, issuer: FakeIssuer) -> None:
