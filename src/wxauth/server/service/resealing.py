@@ -5,9 +5,10 @@ could open, so that the service can start again.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from wxauth.server.apps.rows import delete_app, replace_app_secrets, stored_apps
 from wxauth.server.checks.sealed import (
@@ -18,6 +19,7 @@ from wxauth.server.checks.sealed import (
     SEALED_URL_LINKS,
     SEALED_WEBHOOKS,
     SealedCounts,
+    SealedKind,
 )
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
@@ -25,14 +27,16 @@ from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
 from wxauth.server.events.sending import new_webhook_secret
 from wxauth.server.events.webhook_rows import replace_secrets, sealed_otherwise, write_webhook
 from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_key, store_keys
-from wxauth.server.phones.rows import answers_sealed_otherwise, delete_answer, replace_answer
-from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
+from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, replace_answer
+from wxauth.server.session_keys.rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
 from wxauth.server.websites.rows import delete_url_link, replace_url_link, url_links
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE_SECONDS: Final = 0.2
 """Seconds to wait for a session that another transaction is changing."""
+
+Row = TypeVar("Row")
 
 
 @dataclass(slots=True)
@@ -50,87 +54,34 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     starts without the former secret key, so nobody discards that key while another value still needs it.
     """
     done = Resealed()
-    await _reseal_phone_answers(database, sealer, done, page_size=page_size)
-    await _reseal_webhooks(database, sealer, done)
-    await _reseal_session_keys(database, sealer, done, page_size=page_size)
-    await _reseal_apps(database, sealer, done)
-    await _reseal_url_links(database, sealer, done)
-    await _reseal_signing_keys(database, sealer, done, now=now)
-    return done
 
+    async def anew(kind: SealedKind[Row], row: Row, replace: Callable[..., Awaitable[bool]]) -> bool:
+        """Replace the sealed values of a row. Whether it was replaced."""
+        if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in kind.values(row)):
+            return False
+        values = kind.sealed_anew(sealer, row)
+        done.not_opened += values is None
+        return values is not None and await replace(database, row, *values)
 
-async def _reseal_session_keys(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
-    after = START
-    while True:
-        stale, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
-        anew = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.sealed_anew(sealer, key)) is not None}
-        secrets = [sealed for (sealed,) in anew.values() if sealed is not None]
-        replaced = await replace_session_keys(database, list(anew), secrets) if anew else 0
-        done.session_keys += replaced
-        if replaced < len(anew):
-            await asyncio.sleep(RETRY_PAUSE_SECONDS)  # some rows were locked or have changed: read the page again
-            continue
-        done.not_opened += len(stale) - len(anew)
-        if until == END:
-            return
-        after = until
+    async def keys_anew(stale: Sequence[SealedSessionKey]) -> tuple[int, int]:
+        opened = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.sealed_anew(sealer, key)) is not None}
+        secrets = [sealed for (sealed,) in opened.values() if sealed is not None]
+        replaced = await replace_session_keys(database, list(opened), secrets) if opened else 0
+        done.not_opened += len(stale) - len(opened) if replaced == len(opened) else 0
+        return len(opened), replaced
 
-
-async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Resealed, *, now: datetime) -> None:
-    for key in await published_keys(database, now=now):
-        if key.private_key.startswith(sealer.prefix):
-            continue
-        match SEALED_SIGNING_KEYS.sealed_anew(sealer, key):
-            case [bytes() as anew]:
-                done.signing_keys += await replace_private_key(database, key, anew)
-            case _:
-                done.not_opened += 1
-
-
-async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> None:
-    for app in await stored_apps(database):
-        if app.secrets.startswith(sealer.prefix):
-            continue
-        match SEALED_APPS.sealed_anew(sealer, app):
-            case [bytes() as anew]:
-                done.apps += await replace_app_secrets(database, app, anew)
-            case _:
-                done.not_opened += 1
-
-
-async def _reseal_url_links(database: Database, sealer: Sealer, done: Resealed) -> None:
-    for link in await url_links(database):
-        if link.sealed.startswith(sealer.prefix):
-            continue
-        match SEALED_URL_LINKS.sealed_anew(sealer, link):
-            case [bytes() as anew]:
-                done.url_links += await replace_url_link(database, link, anew)
-            case _:
-                done.not_opened += 1
-
-
-async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
-    after = b""
-    while stale := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
-        for answer in stale:
-            match SEALED_PHONE_ANSWERS.sealed_anew(sealer, answer):
-                case [bytes() as anew]:
-                    done.phone_answers += await replace_answer(database, answer, anew)
-                case _:
-                    done.not_opened += 1
-        after = stale[-1].code_hash
-
-
-async def _reseal_webhooks(database: Database, sealer: Sealer, done: Resealed) -> None:
+    async for answer in _phone_answers(database, sealer, page_size):
+        done.phone_answers += await anew(SEALED_PHONE_ANSWERS, answer, replace_answer)
     for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
-        match SEALED_WEBHOOKS.sealed_anew(sealer, webhook):
-            case [bytes() as secret, former]:
-                done.webhook_secrets += await replace_secrets(database, webhook, secret, former)
-            case _:
-                done.not_opened += 1
-
-
-"""Seconds to wait for a session that another transaction is changing."""
+        done.webhook_secrets += await anew(SEALED_WEBHOOKS, webhook, replace_secrets)
+    done.session_keys = await _write_session_keys(database, sealer, keys_anew, page_size)
+    for app in await stored_apps(database):
+        done.apps += await anew(SEALED_APPS, app, replace_app_secrets)
+    for link in await url_links(database):
+        done.url_links += await anew(SEALED_URL_LINKS, link, replace_url_link)
+    for key in await published_keys(database, now=now):
+        done.signing_keys += await anew(SEALED_SIGNING_KEYS, key, replace_private_key)
+    return done
 
 
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
@@ -141,68 +92,65 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     by then is lost.
     """
     done = SealedCounts()
-    await _forget_phone_answers(database, sealer, done, page_size=page_size)
-    await _forget_session_keys(database, sealer, done, page_size=page_size)
-    await _forget_webhook_secrets(database, sealer, done, now=now)
-    await _forget_apps(database, sealer, done, now=now)
-    await _forget_url_links(database, sealer, done)
-    await _forget_signing_keys(database, sealer, done, now=now)
-    return done
 
+    async def clear(sealed: Sequence[SealedSessionKey]) -> tuple[int, int]:
+        lost = [key for key in sealed if not SEALED_SESSION_KEYS.opens(sealer, key)]
+        return len(lost), await replace_session_keys(database, lost, [None] * len(lost)) if lost else 0
 
-async def _forget_url_links(database: Database, sealer: Sealer, done: SealedCounts) -> None:
+    async for answer in _phone_answers(database, sealer, page_size):
+        if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
+            done.phone_answers += await delete_answer(database, answer)
+    done.session_keys = await _write_session_keys(database, sealer, clear, page_size)
+    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
+        if not SEALED_WEBHOOKS.opens(sealer, webhook):
+            # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
+            await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
+            secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
+            done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
+    for app in await stored_apps(database):
+        if not SEALED_APPS.opens(sealer, app):
+            async with database.begin() as transaction:
+                if await delete_app(transaction, app.app_id):
+                    await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
+                    done.apps += 1
     for link in await url_links(database):
         if not SEALED_URL_LINKS.opens(sealer, link):
             done.url_links += await delete_url_link(database, link)
-
-
-async def _forget_phone_answers(database: Database, sealer: Sealer, done: SealedCounts, *, page_size: int) -> None:
-    after = b""
-    while sealed := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
-        for answer in sealed:
-            if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
-                done.phone_answers += await delete_answer(database, answer)
-        after = sealed[-1].code_hash
-
-
-async def _forget_session_keys(database: Database, sealer: Sealer, done: SealedCounts, *, page_size: int) -> None:
-    after = START
-    while True:
-        sealed, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
-        lost = [key for key in sealed if not SEALED_SESSION_KEYS.opens(sealer, key)]
-        cleared = await replace_session_keys(database, lost, [None] * len(lost)) if lost else 0
-        done.session_keys += cleared
-        if cleared < len(lost):
-            await asyncio.sleep(RETRY_PAUSE_SECONDS)  # some rows were locked or have changed: read the page again
-            continue
-        if until == END:
-            return
-        after = until
-
-
-async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: SealedCounts, *, now: datetime) -> None:
-    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
-        if SEALED_WEBHOOKS.opens(sealer, webhook):
-            continue
-        # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
-        await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
-        secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
-        done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
-
-
-async def _forget_apps(database: Database, sealer: Sealer, done: SealedCounts, *, now: datetime) -> None:
-    for app in await stored_apps(database):
-        if SEALED_APPS.opens(sealer, app):
-            continue
-        async with database.begin() as transaction:
-            if await delete_app(transaction, app.app_id):
-                await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
-                done.apps += 1
-
-
-async def _forget_signing_keys(database: Database, sealer: Sealer, done: SealedCounts, *, now: datetime) -> None:
     async with database.begin() as transaction:
         stored = await lock_keys(transaction, now=now)
         kept = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]
         await store_keys(transaction, stored, kept)
-    done.signing_keys += len(stored) - len(kept)
+    done.signing_keys = len(stored) - len(kept)
+    return done
+
+
+async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> AsyncIterator[StoredAnswer]:
+    """All that are not sealed with the current key."""
+    after = b""
+    while page := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
+        for answer in page:
+            yield answer
+        after = page[-1].code_hash
+
+
+async def _write_session_keys(
+    database: Database,
+    sealer: Sealer,
+    write: Callable[[Sequence[SealedSessionKey]], Awaitable[tuple[int, int]]],
+    page_size: int,
+) -> int:
+    """Go through all session keys that are not sealed with the current key. Returns how many were written.
+
+    `write` takes a page, and returns how many it was to write and how many it has written.
+    """
+    total, after = 0, START
+    while True:
+        page, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
+        wanted, written = await write(page)
+        total += written
+        if written < wanted:
+            await asyncio.sleep(RETRY_PAUSE_SECONDS)  # some rows were locked or have changed: read the page again
+        elif until == END:
+            return total
+        else:
+            after = until
