@@ -88,7 +88,7 @@ async def test_a_ban_in_the_moment_of_a_removal_waits_for_it_or_it_for_the_ban(
     ban_is_first: bool,
 ) -> None:
     """The ban changes the rows of what was approved in the order of their ids, the removal as it finds them."""
-    await add_site(sso=True)
+    await add_site()
     browser = Browser(make_client(services))
     first, second = [await browser.show(), await browser.show()]
     for tab in (second, first):
