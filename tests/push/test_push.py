@@ -29,7 +29,7 @@ from tests.world import (
     until,
     until_locked,
 )
-from wxauth.server.core.background import Promises
+from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import (
     SignedPush,
@@ -614,6 +614,23 @@ async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(
         problem_of(await post(client, push), "storage_unavailable", 503)
         await rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
         await until(lambda: lines_of(log_lines, "promise_put_off"))
+    await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM users"))
+
+
+async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(
+    make_services: MakeServices,
+    make_client: MakeClient,
+    log_in: LogInWithAll,
+    rows: asyncpg.Connection,
+    log_lines: LogLines,
+) -> None:
+    services = await make_services(apps=[PLAIN], waits=HURRIED)
+    push = signed(message((await log_in())["user"]["openid"], LEFT))
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users FOR UPDATE")
+        problem_of(await post(make_client(services), push), "storage_unavailable", 503)
+        await services[Background].aclose()
+        assert [line["withdrawn"] for line in lines_of(log_lines, "promise_put_off")] == ["all"]
     await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
