@@ -11,6 +11,15 @@ def is_loopback(host: str | None) -> bool:
     return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", host or "") is not None
 
 
+def is_http_url(url: str) -> bool:
+    """Whether this is an http or https URL with a host, and with a port that may be one if any."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def is_secure(url: str) -> bool:
     """Whether this URL is https or on loopback, so that nobody on the way can alter its responses."""
     parts = urlsplit(url)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from wxauth.errors import KeysUnavailable
-from wxauth.texts import is_loopback, is_secure
+from wxauth.texts import is_http_url, is_loopback, is_secure
 from wxauth.tokens.keys import VerificationKey, verification_keys
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
@@ -353,9 +353,4 @@ def _fault_of(url: str) -> str:
 
 def _is_plain_url(url: str) -> bool:
     """Whether this http or https URL has at most host, port and path, and no slash at the end."""
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    return is_good and not re.search(r"[\s?#@\\]|/$", url)
+    return is_http_url(url) and not re.search(r"[\s?#@\\]|/$", url)

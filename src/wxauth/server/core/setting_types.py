@@ -21,7 +21,7 @@ from wxauth.errors import Title
 from wxauth.server.core.addresses import is_refused
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES, check_claims
-from wxauth.texts import is_secure
+from wxauth.texts import is_http_url, is_secure
 
 T = TypeVar("T")
 
@@ -141,12 +141,7 @@ def _check_database_url(value: SecretStr) -> SecretStr:
 
 
 def _check_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good or re.search(r"[\s?#@\\]", value):
+    if not is_http_url(value) or re.search(r"[\s?#@\\]", value):
         raise ValueError("must be a URL like https://host or https://host/path, without user, query or fragment")
     if value.endswith("/"):
         raise ValueError("must be a URL without a trailing slash")
@@ -223,13 +218,9 @@ def _check_events_kept(value: int) -> int:
 
 
 def _check_hook_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(parts.netloc):
+    if not is_http_url(value) or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(urlsplit(value).netloc):
         raise ValueError("must be a URL like https://host/path, without user and fragment; http in a private network")
+    parts = urlsplit(value)
     # An address in any form, such as 0x7f.1. Those of a name are checked at each connection.
     addresses: list[str] = []
     with suppress(OSError, UnicodeError):
