@@ -21,12 +21,6 @@ from wxauth.server.web.bodies import Items
 # Who may.
 
 
-async def test_the_token_of_a_login_before_the_promotion_will_do(root: Admin, login: LogIn) -> None:
-    other = Admin(root.client, await login("other"))
-    await root.change(other.id, roles=["admin"])
-    assert await other.names() == [None, "Root"]
-
-
 # Search.
 
 
@@ -122,18 +116,12 @@ async def test_all_filters_of_a_search_must_match(
     [
         ("/users", {"limit": 0}, "limit"),
         ("/users", {"limit": 201}, "limit"),
-        ("/users", {"limit": "all"}, "limit"),
-        ("/users", {"cursor": "x"}, "cursor"),
-        ("/users", {"cursor": str(NOBODY)}, "cursor"),
-        ("/users", {"cursor": "é" * 22}, "cursor"),
         ("/users", {"status": "banned"}, "status"),
         ("/users", {"role": "Admin"}, "role"),
         ("/users", {"q": "a\0"}, "q"),
         ("/users", {"q": "x" * 257}, "q"),
         ("/users", {"app_id": "\0"}, "app_id"),
-        ("/events", {"limit": 0}, "limit"),
         ("/events", {"limit": 201}, "limit"),
-        ("/events", {"cursor": "x"}, "cursor"),
         ("/events", {"user_id": "alice"}, "user_id"),
         ("/events", {"type": "\0"}, "type"),
     ],

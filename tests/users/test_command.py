@@ -1,6 +1,5 @@
 """`wxauth users ...`, as an operator and as a program call them."""
 
-import asyncio
 import json
 import os
 import pty
@@ -60,12 +59,6 @@ async def test_roles_are_granted_and_revoked_one_by_one(users: Command, login: L
         done = await users(command, user_id, role)
         assert (done.returncode, done.stdout) == (0, f"{user_id} is active, roles: {roles}\n")
     assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 4
-
-
-async def test_roles_granted_at_once_are_all_kept(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    await asyncio.gather(*(users("grant", user_id, f"r{number}") for number in range(3)))
-    assert sorted(await rows.fetchval("SELECT roles FROM users")) == ["r0", "r1", "r2"]
 
 
 async def test_a_thirty_third_role_is_one_too_many(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
@@ -152,15 +145,6 @@ async def test_no_command_removes_the_last_administrator(
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert "only administrator" in failed.stderr
     assert tuple(await rows.fetchrow("SELECT roles, status FROM users")) == (["admin"], "active")
-
-
-async def test_of_two_administrators_who_are_banned_at_once_one_stays(
-    users: Command, login: LogIn, rows: asyncpg.Connection
-) -> None:
-    both = [(await login(person))["user"]["id"] for person in ("alice", "bob")]
-    await set_roles(rows, "admin")
-    done = await asyncio.gather(*(users("ban", user_id) for user_id in both))
-    assert sorted(it.returncode for it in done) == [0, 1]
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action[0])

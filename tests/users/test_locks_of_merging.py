@@ -145,17 +145,6 @@ async def test_people_are_named_while_somebody_holds_every_administrator(
     assert not any(answer.json()["is_new_user"] for answer in answers)
 
 
-async def test_administrators_find_the_remaining_user_by_a_former_id(
-    two_users: tuple[str, str], login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
-    former, holder = two_users
-    await login(unionid=UNION)
-    root = await login("root")
-    await set_roles(rows, "admin", user_id=root["user"]["id"])
-    answer = await client.get(f"/v1/admin/users/{former}", headers=bearer(root))
-    assert (answer.json()["id"], answer.json()["former_ids"]) == (holder, [former])
-
-
 async def test_erasing_the_remaining_user_erases_the_former_ids(
     two_users: tuple[str, str], login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:

@@ -100,15 +100,6 @@ async def test_the_only_administrator_cannot_erase_themselves(
     assert (await client.get("/v1/me", headers=bearer(answer))).status_code == 200
 
 
-async def test_the_last_of_two_administrators_who_leave_at_once_stays(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
-    both = [await login("alice"), await login("bob")]
-    await set_roles(rows, "admin")
-    left = await asyncio.gather(*(leave(client, answer) for answer in both))
-    assert sorted(answer.status_code for answer in left) == [204, 409]
-
-
 async def test_the_audit_trail_cannot_be_changed(
     login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:

@@ -396,13 +396,6 @@ async def test_addresses_become_networks(
     assert [ip for (ip,) in of_scans] == ["203.0.113.0/24", None], "the browser's address, too"
 
 
-async def test_the_database_refuses_to_delete_or_change_events(rows: asyncpg.Connection, clock: Clock) -> None:
-    await add_events(rows, "user.banned", days_ago=4000, clock=clock)
-    for statement in ("DELETE FROM events", "UPDATE events SET type = 'user.unbanned'"):
-        with pytest.raises(asyncpg.PostgresError, match="append-only"):
-            await rows.execute(statement)
-
-
 @pytest.mark.process
 async def test_the_command_sweeps_now(rows: asyncpg.Connection, database_url: str, tmp_path: Path) -> None:
     env = service_env(database_url, apps=[APP], events_kept_days=180, addresses_kept_days=1)

@@ -26,7 +26,6 @@ from tests.world import (
     MakeClient,
     MakeServices,
     bearer,
-    leave,
     make_admin,
     until_locked,
 )
@@ -196,15 +195,6 @@ async def test_a_former_id_names_the_user_that_is_split(town: Town) -> None:
     assert (await town.split(bob, bob))["user"]["id"] == id_of(alice)
 
 
-async def test_the_user_who_remained_may_be_the_one_who_leaves(town: Town) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
-    answer = await town.split(alice, alice)
-    assert (answer["user"]["id"], openids(answer["user"])) == (id_of(alice), ["openid-b2-bob"])
-    assert answer["new_user"]["id"] not in (id_of(alice), id_of(bob))
-    assert answer["user"]["former_ids"] == [id_of(bob)]
-
-
 # Chains of merges.
 
 
@@ -214,15 +204,6 @@ async def chain(town: Town) -> list[Body]:
     for former, into in ((people[0], people[1]), (people[1], people[2])):
         assert (await town.merge(former, into)).status_code == 200
     return people
-
-
-async def test_each_user_of_a_chain_of_merges_gets_its_id_back(town: Town) -> None:
-    al, bob, carol = await chain(town)
-    assert (await town.read(id_of(carol)))["former_ids"] == [id_of(al), id_of(bob)]
-    first = await town.split(carol, al)
-    assert (first["new_user"]["id"], first["user"]["former_ids"]) == (id_of(al), [id_of(bob)])
-    second = await town.split(carol, bob)
-    assert (second["new_user"]["id"], "former_ids" in second["user"]) == (id_of(bob), False)
 
 
 async def test_a_part_of_a_chain_of_merges_that_is_split_off_gets_a_new_id(town: Town) -> None:
@@ -258,15 +239,6 @@ async def test_ids_and_earlier_unionids_merged_into_the_split_user_go_along(
     assert [row["unionid"] for row in held] == ["union-1", "union-2"]
     assert id_of(await town.log_in("bob", unionid="union-1")) == id_of(bob)
     assert (await town.read(id_of(bob_there)))["id"] == id_of(bob)
-
-
-async def test_a_split_user_may_be_merged_and_split_again(town: Town) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    for _ in range(3):
-        assert (await town.merge(bob, alice)).status_code == 200
-        assert (await town.split(alice, bob))["new_user"]["id"] == id_of(bob)
-    assert (await town.merge(alice, bob)).status_code == 200
-    assert (await town.split(bob, alice))["new_user"]["id"] == id_of(alice)
 
 
 # What each has brought goes with them.
@@ -348,6 +320,8 @@ async def test_the_user_who_remained_takes_their_own_along(agreeing: Town, rows:
     await give(rows, bob, nickname=None)
     await town.merge(bob, alice)
     answer = await town.split(alice, alice)
+    assert answer["new_user"]["id"] not in (id_of(alice), id_of(bob))
+    assert (answer["user"]["id"], answer["user"]["former_ids"]) == (id_of(alice), [id_of(bob)])
     assert shown(answer["new_user"]) == ("Alice", NUMBER, False, "1", 1)
     assert shown(answer["user"]) == NOTHING
     assert openids(answer["user"]) == ["openid-b2-bob"]
@@ -392,6 +366,7 @@ async def test_each_of_a_chain_of_merges_gets_back_what_is_theirs(agreeing: Town
     await town.merge(bob, carol)
     assert shown(await town.read(id_of(carol))) == ("Al", NUMBER, False, "of-bob", 1)
     first = await town.split(carol, al)
+    assert (first["new_user"]["id"], first["user"]["former_ids"]) == (id_of(al), [id_of(bob)])
     assert shown(first["new_user"]) == ("Al", None, None, None, 1)
     assert shown(first["user"]) == (None, NUMBER, False, "of-bob", 0)
     second = await town.split(carol, bob)
@@ -422,6 +397,7 @@ async def test_a_split_may_be_repeated_after_another_merge(agreeing: Town, rows:
     for _ in range(3):
         await town.merge(bob, alice)
         answer = await town.split(alice, bob)
+        assert answer["new_user"]["id"] == id_of(bob)
         assert (shown(answer["user"]), shown(answer["new_user"])) == (NOTHING, ("Bob", NUMBER, False, "10023", 1))
     await town.merge(alice, bob)
     answer = await town.split(bob, alice)
@@ -727,17 +703,6 @@ async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(
         assert id_of(theirs) not in export.text
         assert theirs["user"]["openid"] not in export.text
     assert {session["id"] for session in exports[1].json()["sessions"]} == {bob["session_id"], again["session_id"]}
-
-
-async def test_erasing_a_user_of_a_split_leaves_the_other_user(town: Town, rows: asyncpg.Connection) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
-    await town.split(alice, bob)
-    assert (await leave(town.client, alice)).status_code == 204
-    assert [(user_id, data) for _, user_id, _, data in await recorded(rows, "user.erased")] == [
-        (id_of(alice), {"former_ids": []})
-    ]
-    assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(bob)
 
 
 @pytest.mark.process

@@ -94,16 +94,6 @@ async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not
     assert len(await root.events()) == events
 
 
-async def test_the_only_administrator_is_as_closed_to_support_as_any_other(root: Admin, sue: Admin) -> None:
-    problem_of(await sue.ask("PATCH", f"/users/{root.id}", json={"status": "disabled"}), "insufficient_role", 403)
-
-
-async def test_support_staff_cannot_change_themselves(sue: Admin) -> None:
-    session_id = (await sue.read(f"/users/{sue.id}"))["sessions"][0]["id"]
-    problem_of(await sue.ask("PATCH", f"/users/{sue.id}", json={"status": "disabled"}), "insufficient_role", 403)
-    problem_of(await sue.ask("DELETE", f"/users/{sue.id}/sessions/{session_id}"), "insufficient_role", 403)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("roles", [[], ["editor"], ["support"], ["admin"]])
 async def test_support_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LogIn, roles: list[str]) -> None:
