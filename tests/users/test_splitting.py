@@ -438,10 +438,16 @@ async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town, r
     ):
         await rows.execute(statement, id_of(alice), id_of(bob))
     await give(rows, alice, nickname="A or B", phone=NUMBER, external_id="10023")
+    await rows.execute(
+        """INSERT INTO consents (id, user_id, document, version, given_at, app_id)
+           SELECT gen_random_uuid(), $1::text::uuid, 'privacy', '1', now(), app_id FROM unnest($2::text[]) AS app_id""",
+        id_of(alice),
+        [APP["app_id"], OTHER_APP["app_id"], None],
+    )
     problem_of(await town.ask_split(alice, bob), "split_refused", 409)
     answer = await town.split(alice, bob, external_id=None)
-    assert shown(answer["user"]) == (None, None, None, "10023", 0)
-    assert shown(answer["new_user"]) == NOTHING
+    assert shown(answer["user"]) == (None, None, None, "10023", 1)
+    assert shown(answer["new_user"]) == (None, None, None, None, 1)
 
 
 # External ids.
