@@ -38,8 +38,8 @@ from wxauth.server.events.sending import (
     FINAL_STATUSES,
     LEASE,
     LOGOUT_EVENT,
+    LOGOUT_RETRIES,
     MAX_CONCURRENT_FOR_ONE_USER,
-    RETRY_SCHEDULE,
 )
 from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, Deliveries, place_events
 from wxauth.server.events.webhook_rows import Priority, due_receivers
@@ -369,7 +369,7 @@ async def test_others_are_tried_again_by_new_tokens_on_schedule(
     receiver.usual = answer
     await ending.ban()
     await deliver(services)
-    for tries, pause in enumerate(RETRY_SCHEDULE, 1):
+    for tries, pause in enumerate(LOGOUT_RETRIES, 1):
         ending.clock.advance(seconds=pause.total_seconds() - 1)
         await deliver(services)
         assert len(receiver.got) == tries
@@ -381,7 +381,7 @@ async def test_others_are_tried_again_by_new_tokens_on_schedule(
     assert len({token.claims["jti"] for token in tokens}) == 5
     assert [token.claims["iat"] - tokens[0].claims["iat"] for token in tokens] == [0, 5, 35, 155, 755]
     assert {(token.claims["sub"], token.claims["sid"]) for token in tokens} == {of_id_token(ending.tokens)}
-    assert [pause.total_seconds() for pause in RETRY_SCHEDULE] == [5, 30, 120, 600]
+    assert [pause.total_seconds() for pause in LOGOUT_RETRIES] == [5, 30, 120, 600]
 
 
 async def test_a_slow_site_delays_no_other(
@@ -470,11 +470,11 @@ async def test_a_logout_survives_the_process_that_was_sending_it(
     await deliver(replica)
     assert len(receiver.got) == 1  # the lease
     ending.clock.advance(seconds=LEASE.total_seconds())
-    receiver.answers = [500] * len(RETRY_SCHEDULE)
-    for pause in (timedelta(), *RETRY_SCHEDULE):  # the try whose outcome is lost does not count
+    receiver.answers = [500] * len(LOGOUT_RETRIES)
+    for pause in (timedelta(), *LOGOUT_RETRIES):  # the try whose outcome is lost does not count
         ending.clock.advance(seconds=pause.total_seconds())
         await deliver(replica)
-    assert told_at(receiver) == [of_id_token(ending.tokens)] * (2 + len(RETRY_SCHEDULE))
+    assert told_at(receiver) == [of_id_token(ending.tokens)] * (2 + len(LOGOUT_RETRIES))
     assert await waiting(rows) == 0
 
 

@@ -1,4 +1,4 @@
-"""Messages to somebody else's server, each sent once: webhooks' events, and sites' logout tokens.
+"""A webhook's messages, sent once each; sites' logout tokens, with their order and their schedule.
 
 Specifications: Standard Webhooks 1.0.0; OpenID Connect Back-Channel Logout 1.0.
 """
@@ -43,9 +43,9 @@ log = get_logger()
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
-RECEIVER_TIMEOUT_SECONDS: Final = 5.0
+LOGOUT_TIMEOUT_SECONDS: Final = 5.0
 """Seconds to wait for a site's response."""
-RETRY_SCHEDULE: Final = (
+LOGOUT_RETRIES: Final = (
     timedelta(seconds=5),
     timedelta(seconds=30),
     timedelta(minutes=2),
@@ -130,7 +130,7 @@ class BackchannelLogouts:
     clock: Clock
     keys: KeyRing
     transport: httpx.AsyncBaseTransport
-    patience: float = RECEIVER_TIMEOUT_SECONDS
+    patience: float = LOGOUT_TIMEOUT_SECONDS
     _leasing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _under_way: dict[UUID, tuple[tuple[str, int], UUID]] = field(init=False, default_factory=dict)
 
@@ -169,8 +169,8 @@ class BackchannelLogouts:
             patience=self.patience,
         )
         attempts = logout.attempts + 1
-        is_final = answer.is_accepted or answer.status in FINAL_STATUSES or attempts > len(RETRY_SCHEDULE)
-        next_at = None if is_final else self.clock() + RETRY_SCHEDULE[logout.attempts]
+        is_final = answer.is_accepted or answer.status in FINAL_STATUSES or attempts > len(LOGOUT_RETRIES)
+        next_at = None if is_final else self.clock() + LOGOUT_RETRIES[logout.attempts]
         LOGOUTS.count("delivered" if answer.is_accepted else "failed" if is_final else "retried")
         fields = {"client_id": logout.client_id, "attempt": attempts, "status": answer.status}
         if answer.is_accepted:

@@ -199,7 +199,8 @@ async def bind_phone(
         database: Where users and answers are.
         answer: The answer.
         phone: Its number, E.164.
-        policy: What happens if another user has verified the number. `link` refuses it here: see `link_phone`.
+        policy: What happens if another user has verified the number: `share` gives it to both, `move` takes it from who
+            verified it earlier, `refuse` refuses it, and so does `link` here: see `link_phone`.
         yields_to_newer: Whether a number that the user has bound since the answer takes precedence.
         now: The time.
     """

@@ -137,9 +137,8 @@ class Withdrawals:
                     transaction, user_id, app_id=app_id, openid=withdrawal.openid, by=WECHAT, now=now
                 )
                 if not is_left:
-                    # Even the last administrator is erased: the data of a closed account must not be kept, and that
-                    # person could
-                    # not log in anyway.
+                    # Even the last administrator is erased: the data of a closed account must not be kept, and its
+                    # owner could not log in anyway.
                     await erase_user(transaction, user_id, by=WECHAT, now=now)
             else:
                 cleared = await clear_fields(transaction, user_id, withdrawal.fields)

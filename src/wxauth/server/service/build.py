@@ -81,7 +81,7 @@ class Waits:
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
-    backchannel_logouts: float = sending.RECEIVER_TIMEOUT_SECONDS
+    backchannel_logouts: float = sending.LOGOUT_TIMEOUT_SECONDS
     background_farewell: float = background.FINISH_SECONDS
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS

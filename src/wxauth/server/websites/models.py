@@ -32,7 +32,11 @@ _WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
 
 
 class Stage(StrEnum):
-    """How far a login to a site has come."""
+    """How far a login to a site has come.
+
+    A phone claims and decides in `scans`, the browser's way through WeChat in `visits`; a page that was pressed anew
+    refuses the former link in `links`; `granting` approves and gives the code, for all doors; `site_tokens` redeems.
+    """
 
     ASKED = "asked"
     CLAIMED = "claimed"
