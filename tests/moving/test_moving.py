@@ -1716,6 +1716,12 @@ async def test_the_command_reports_what_csv_has_cost(
     for wrong in ("Asia/Nowhere", "Asia", "../x", ""):
         status, _, errors = imported(str(file), "--time-zone", wrong, language="C.UTF-8")
         assert (status, "Asia/Shanghai. 必须是" in errors[-1]) == (2, True), wrong
+    file.write_text(f"app_id,openid,created_at\n{START}naive,2024-05-01 12:00:00\n")
+    assert imported(str(file), "--time-zone", "Asia/Shanghai", language="C.UTF-8")[0] == 0
+    created = await rows.fetchval(
+        "SELECT u.created_at FROM users u JOIN identities i ON i.user_id = u.id AND openid = 'naive'"
+    )
+    assert created == datetime(2024, 5, 1, 4, tzinfo=UTC)
 
 
 @pytest.mark.process

@@ -129,7 +129,6 @@ def import_command(
     encoding: Encoding,
     app_id: str | None,
     fields: dict[str, str],
-    time_zone: ZoneInfo | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
