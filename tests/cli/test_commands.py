@@ -742,11 +742,12 @@ def test_serve_reports_that_its_port_is_taken(
 @pytest.mark.parametrize(("command", "missing", "extra"), [("dev", "authlib", "dev"), ("serve", "fastapi", "server")])
 @pytest.mark.process
 def test_the_extra_that_is_missing_is_named(folder: Path, command: str, missing: str, extra: str) -> None:
-    arguments = [command, *(["--port", str(free_port())] if command == "dev" else [])]
+    ports = ["--port", str(free_port()), "--wechat-port", str(free_port())] if command == "dev" else []
+    arguments = ["wxauth", command, *ports]
     anew = ("wxauth.server.dev", "wxauth.server.cli.serve", "wxauth.server.service", missing)
     program = (
         f"import sys; [sys.modules.pop(name) for name in [*sys.modules] if name.startswith({anew})];"
-        f"sys.modules[{missing!r}] = None; sys.argv = ['wxauth', *{arguments}];"
+        f"sys.modules[{missing!r}] = None; sys.argv = {arguments};"
         "from wxauth.__main__ import main; main()"
     )
     failed = run("-c", program, cwd=folder)
