@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from wxauth.errors import WeChatBadResponse
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.apps.routes import AppAnswer, AppChangeRequest, AppRequest, app_answer
-from wxauth.server.cli.printing import Command, Failed, confirm, json_option, printable, show, yes_option
+from wxauth.server.cli.printing import Command, Failed, confirm, json_option, show, state_of, table, yes_option
 from wxauth.server.cli.resources import with_parts
 from wxauth.server.core.services import Parts
 from wxauth.server.core.setting_types import picture_url
@@ -106,19 +106,12 @@ def list_command(as_json: bool) -> None:
         return [app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], known) for known in parts[Apps].all()]
 
     found = _with_parts(ask)
-    rows = [
-        (
-            app.app_id,
-            app.source,
-            "enabled" if app.is_enabled else "disabled",
-            app.sign_up or "-",
-            "aes" if app.has_push_aes_key else "plain" if app.has_push_token else "-",
-            app.kind,
-            printable(app.title),
-        )
-        for app in found
-    ]
-    show(found, [("APP_ID", "SOURCE", "STATE", "SIGN_UP", "PUSH", "KIND", "TITLE"), *rows], as_json=as_json)
+    columns = table(found, "app_id source state sign_up push kind title", state=state_of, push=_push)
+    show(found, columns, as_json=as_json)
+
+
+def _push(app: AppAnswer) -> str | None:
+    return "aes" if app.has_push_aes_key else "plain" if app.has_push_token else None
 
 
 @apps.command()
@@ -233,8 +226,7 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
     items = [
         {"cgi_path": path, **{name: getattr(quota, name, None) for name in numbers}} for path, quota in _with_parts(ask)
     ]
-    rows = [tuple("-" if value is None else str(value) for value in item.values()) for item in items]
-    show(items, [("CGI_PATH", *map(str.upper, numbers)), *rows], as_json=as_json)
+    show(items, table(items, " ".join(["cgi_path", *numbers])), as_json=as_json)
 
 
 @apps.command("clear-quota")
@@ -263,7 +255,7 @@ def rid_command(app_id: str, rid: str, as_json: bool) -> None:
         return await wechat.request_of(_with_wechat_token(parts, app_id), rid)
 
     request = _with_parts(ask)
-    show(request, [(name, printable(str(value))) for name, value in request.items()], as_json=as_json)
+    show(request, request.items(), as_json=as_json)
 
 
 def _with_wechat_token(parts: Parts, app_id: str) -> App:

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest
 from wxauth.server.apps.rows import stored_apps
-from wxauth.server.cli.printing import Command, Failed, json_option, show
+from wxauth.server.cli.printing import SHOWN_ONCE, Command, Failed, json_option, show, table
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.clients.clients import (
     ID_TOKEN_ALGS,
@@ -214,8 +214,7 @@ def list_command(as_json: bool) -> None:
         found.append(
             {"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **fields}
         )
-    rows = [(client["client_id"], client["created_at"], ",".join(client["scopes"])) for client in found]
-    show(found, [("CLIENT_ID", "CREATED_AT", "SCOPES"), *rows], as_json=as_json)
+    show(found, table(found, "client_id created_at scopes"), as_json=as_json)
 
 
 @clients.command()
@@ -243,10 +242,6 @@ def _check_apps(values: Mapping[str, Any]) -> None:
 
 def _show(name: str, credentials: Credentials | None, scopes: Sequence[str], *, as_json: bool) -> None:
     secret = None if credentials is None else credentials.client_secret
-    note = (
-        "A public client has no secret. 公开客户端没有密钥。"
-        if secret is None
-        else "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。"
-    )
+    note = "A public client has no secret. 公开客户端没有密钥。" if secret is None else SHOWN_ONCE
     rows = [("client_id", name), *([] if secret is None else [("client_secret", secret)]), ("scopes", ",".join(scopes))]
     show({"client_id": name, "client_secret": secret, "scopes": scopes}, rows, note, as_json=as_json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wxauth.server.cli.printing import Failed, confirm, json_option, show, yes_option
+from wxauth.server.cli.printing import Failed, confirm, json_option, show, table, yes_option
 from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
@@ -43,8 +43,7 @@ def list_command(as_json: bool) -> None:
         return value if isinstance(value, str | None) else value.isoformat(timespec="seconds")
 
     rows = [{name: text(value) for name, value in key.items()} for key in with_database(ask)]  # type: ignore[arg-type]
-    header = ("KID", "ALG", "STATE", "SIGNS_FROM", "PUBLISHED_UNTIL")
-    show(rows, [header, *(tuple(cell or "-" for cell in row.values()) for row in rows)], as_json=as_json)
+    show(rows, table(rows, "kid alg state signs_from published_until"), as_json=as_json)
 
 
 @keys.command()

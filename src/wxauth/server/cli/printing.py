@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 import click
@@ -30,7 +30,10 @@ class Failed(click.ClickException):
         click.echo(self.message, err=True)
 
 
-def show(answer: object, text: str | Iterable[tuple[str, ...]], *notes: str, as_json: bool) -> None:
+SHOWN_ONCE: Final = "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。"
+
+
+def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, as_json: bool) -> None:
     """Print an answer.
 
     Args:
@@ -50,17 +53,47 @@ def show(answer: object, text: str | Iterable[tuple[str, ...]], *notes: str, as_
         click.echo(note, err=True)
 
 
-def print_table(rows: Iterable[tuple[str, ...]]) -> None:
+def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) -> list[tuple[object, ...]]:
+    """The rows of a table of items, below their header.
+
+    Args:
+        items: A row each.
+        names: Of the columns, in order. Each is a field of the items, unless `shown` has it.
+        shown: The columns that are made of several fields, or of other words.
+    """
+    columns = names.split()
+    rows = [tuple(shown[name](item) if name in shown else _field(item, name) for name in columns) for item in items]
+    return [tuple(name.upper() for name in columns), *rows]
+
+
+def print_table(rows: Iterable[tuple[object, ...]]) -> None:
     """Print rows in columns."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _field(item: Any, name: str) -> object:
+    return item[name] if isinstance(item, dict) else getattr(item, name)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return to_the_minute(value)
+    if isinstance(value, list | tuple):
+        value = ",".join(value)
+    return printable(None if value is None else str(value))
 
 
 def printable(text: str | None) -> str:
     """A text chosen by a user, without characters that control a terminal; `-` if there is none."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
+
+
+def state_of(it: Any) -> str:
+    """Whether an app or a webhook is used."""
+    return "enabled" if it.is_enabled else "disabled"
 
 
 def to_the_minute(time: datetime | None) -> str:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from wxauth.server.cli.printing import json_option, more, page_options, printable, show, text_option, time_option
+from wxauth.server.cli.printing import json_option, more, page_options, show, table, text_option, time_option
 from wxauth.server.cli.resources import with_database
 from wxauth.server.core.addresses import IpNetwork
 from wxauth.server.login.record_rows import RefusalSearch, list_refusals
@@ -56,17 +56,10 @@ def refusals(
         until=until,
     )
     page = with_database(lambda database, _: list_refusals(database, search, before=cursor, limit=limit))
-    rows = [
-        (
-            refusal.at.isoformat(timespec="seconds"),
-            refusal.code + ("" if refusal.wechat_errcode is None else f" ({refusal.wechat_errcode})"),
-            printable(refusal.app_id),
-            str(refusal.user_id or "-"),
-            refusal.network or "-",
-            refusal.request_id,
-            str(refusal.count),
-        )
-        for refusal in page.items
-    ]
-    header = ("AT", "CODE", "APP_ID", "USER_ID", "NETWORK", "REQUEST_ID", "COUNT")
-    show(items_of(page), [header, *rows], *more(page.next_cursor), as_json=as_json)
+    rows = table(
+        page.items,
+        "at code app_id user_id network request_id count",
+        at=lambda refusal: refusal.at.isoformat(timespec="seconds"),
+        code=lambda it: it.code + ("" if it.wechat_errcode is None else f" ({it.wechat_errcode})"),
+    )
+    show(items_of(page), rows, *more(page.next_cursor), as_json=as_json)

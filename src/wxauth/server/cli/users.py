@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -22,6 +22,7 @@ from wxauth.server.cli.printing import (
     page_options,
     printable,
     show,
+    table,
     terminal_language,
     text_option,
     time_option,
@@ -43,7 +44,7 @@ from wxauth.server.users.admin import (
     read_user,
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
-from wxauth.server.users.bodies import ListedUserAnswer, Reason, UserDetailAnswer, listed_user_answer, users_answer
+from wxauth.server.users.bodies import Reason, UserDetailAnswer, users_answer
 from wxauth.server.users.merging import merge_by_operator, split
 from wxauth.server.users.search_rows import UserSearch, find_users, possible_numbers, term_of
 
@@ -136,18 +137,9 @@ def list_command(
         app_id=app_id or None,
     )
     page = with_database(lambda database, _: find_users(database, search, before=cursor, limit=limit))
-    rows = [
-        (
-            str(user.id),
-            user.status,
-            _names(user.roles),
-            to_the_minute(user.last_login_at),
-            _called(listed_user_answer(user)),
-        )
-        for user in page.items
-    ]
-    header = ("ID", "STATUS", "ROLES", "LAST_LOGIN_AT", "NICKNAME")
-    show(users_answer(page), [header, *rows], *more(page.next_cursor), as_json=as_json)
+    columns = "id status roles last_login_at nickname"
+    rows = table(page.items, columns, nickname=lambda user: _called(user.id, user.nickname))
+    show(users_answer(page), rows, *more(page.next_cursor), as_json=as_json)
 
 
 @users.command()
@@ -193,33 +185,25 @@ def _key_states(user_id: UUID) -> Sequence["SessionKeyState"]:
     return with_parts(lambda parts: parts[SessionKeys].check(user_id), calls_wechat=True)
 
 
-def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[tuple[str, str]]:
+def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[tuple[str, object]]:
+    fields: Mapping[str, object] = user
     return [
-        ("id", str(user["id"])),
-        *(("former_id", str(each)) for each in user.get("former_ids", ())),
+        ("id", user["id"]),
+        *(("former_id", each) for each in user.get("former_ids", ())),
         ("status", user["status"]),
-        *([("reason", printable(user["reason"]))] if "reason" in user else []),
-        *([("until", to_the_minute(user["until"]))] if "until" in user else []),
-        *([] if user["erase_at"] is None else [("erase_at", to_the_minute(user["erase_at"]))]),
-        ("roles", _names(user["roles"])),
-        ("nickname", printable(user["nickname"])),
-        ("avatar_url", printable(user["avatar_url"])),
-        ("phone", _phone(user)),
-        ("unionid", printable(user["unionid"])),
-        ("external_id", printable(user["external_id"])),
-        *(
-            ("attribute", f"{name}={printable(to_json(value).decode())}")
-            for name, value in sorted(user["attributes"].items())
-        ),
-        *(("former_external_id", printable(each)) for each in user.get("former_external_ids", ())),
-        ("created_at", to_the_minute(user["created_at"])),
-        ("last_login_at", to_the_minute(user["last_login_at"])),
+        *((name, fields[name]) for name in ("reason", "until", "erase_at") if fields.get(name) is not None),
+        *((name, fields[name]) for name in ("roles", "nickname", "avatar_url")),
+        ("phone", (user["phone"] or "-") + ("" if user["phone_verified"] in (None, True) else "  (unproved)")),
+        *((name, fields[name]) for name in ("unionid", "external_id")),
+        *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),
+        *(("former_external_id", each) for each in user.get("former_external_ids", ())),
+        *((name, fields[name]) for name in ("created_at", "last_login_at")),
         *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
         *(
             (
                 "session",
                 f"{session.id}  {session.app_id}  used {to_the_minute(session.last_used_at)}"
-                f"  {session.ip or '-'}  {printable(describe_device(session.device))}  {_opened(session)}",
+                f"  {session.ip or '-'}  {describe_device(session.device) or '-'}  {_opened(session)}",
             )
             for session in user["sessions"]
         ),
@@ -245,10 +229,6 @@ def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[
 
 def _opened(session: OpenSession) -> str:
     return f"opened {to_the_minute(session.created_at)} from {session.opened['ip'] or '-'}"
-
-
-def _phone(user: UserDetailAnswer) -> str:
-    return printable(user["phone"]) + ("" if user["phone_verified"] in (None, True) else "  (unproved)")
 
 
 def _validity(state: "SessionKeyState") -> str:
@@ -324,7 +304,7 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
 
     def question() -> str:
-        names = [_called(_read_user(user_id)) for user_id in (from_id, into_id)]
+        names = [_name_of(user_id) for user_id in (from_id, into_id)]
         return f"Merge {from_id} ({names[0]}) into {into_id} ({names[1]})? 确定合并？"
 
     async def merge(database: Database, now: datetime) -> UserDetailAnswer:
@@ -379,15 +359,10 @@ def split_command(
     confirm(lambda: f"Split {name} from {user_id}? 确定拆分？", yes=yes or not sys.stdin.isatty())
     user, new_user = with_database(split_it)
     rows = [
-        (
-            name,
-            str(each["id"]),
-            printable(each["external_id"]),
-            " ".join(printable(f"{identity['app_id']}:{identity['openid']}") for identity in each["identities"]),
-        )
+        (name, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
         for name, each in (("user", user), ("new_user", new_user))
     ]
-    show({"user": user, "new_user": new_user}, [("", "ID", "EXTERNAL_ID", "IDENTITIES"), *rows], as_json=as_json)
+    show({"user": user, "new_user": new_user}, [(" ", "ID", "EXTERNAL_ID", "IDENTITIES"), *rows], as_json=as_json)
 
 
 @users.command()
@@ -395,7 +370,7 @@ def split_command(
 @yes_option
 def erase_command(user_id: UUID, yes: bool) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
-    confirm(lambda: f"Erase {user_id} ({_called(_read_user(user_id))}) for good? 确定彻底删除？", yes=yes)
+    confirm(lambda: f"Erase {user_id} ({_name_of(user_id)}) for good? 确定彻底删除？", yes=yes)
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
     click.echo(f"erased {user_id}")
 
@@ -418,10 +393,15 @@ def _change(user_id: UUID, change: UserChange) -> None:
     click.echo(f"{user['id']} is {user['status']}{until}, roles: {_names(user['roles'])}{leaves}")
 
 
-def _called(user: ListedUserAnswer) -> str:
+def _name_of(user_id: UUID) -> str:
+    user = _read_user(user_id)
+    return printable(_called(user["id"], user["nickname"]))
+
+
+def _called(user_id: UUID, nickname: str | None) -> str:
     """What the console calls a person: by the nickname, or as nameless, with the end of the id."""
     nameless: str = getattr(_NAMELESS, terminal_language())
-    return printable(user["nickname"] or nameless.format(str(user["id"])[-8:]))
+    return nickname or nameless.format(str(user_id)[-8:])
 
 
 def _names(roles: Sequence[str]) -> str:

@@ -5,11 +5,22 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import click
 
-from wxauth.server.cli.printing import Failed, json_option, more, page_options, show, time_option, to_the_minute
+from wxauth.server.cli.printing import (
+    SHOWN_ONCE,
+    Failed,
+    json_option,
+    more,
+    page_options,
+    show,
+    state_of,
+    table,
+    time_option,
+)
 from wxauth.server.cli.resources import T, with_parts
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.addresses import NameResolver
@@ -22,10 +33,7 @@ from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
 from wxauth.server.events.sending import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryState
-from wxauth.server.events.webhooks import (
-    NewWebhookAnswer,
-    Webhooks,
-)
+from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.web.bodies import items_of
 
@@ -56,16 +64,7 @@ def webhooks() -> None:
 def list_command(as_json: bool) -> None:
     """Print every webhook, without its secret."""
     found = [webhook.shown for webhook in _with_webhooks(lambda webhooks: webhooks.all())]
-    rows = [
-        (
-            webhook.name,
-            "enabled" if webhook.is_enabled else "disabled",
-            webhook.url,
-            ",".join(webhook.types) or "all",
-        )
-        for webhook in found
-    ]
-    show(found, [("NAME", "STATE", "URL", "TYPES"), *rows], as_json=as_json)
+    show(found, table(found, "name state url types", state=state_of, types=_types_of), as_json=as_json)
 
 
 @webhooks.command()
@@ -102,8 +101,7 @@ def set_command(
     changed = _with_webhooks(
         lambda webhooks: webhooks.change(webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR)
     )
-    state = "enabled" if changed.is_enabled else "disabled"
-    click.echo(f"{webhook_name} is {state}, {changed.url}, types: {','.join(changed.types) or 'all'}")
+    click.echo(f"{webhook_name} is {state_of(changed)}, {changed.url}, types: {_types_of(changed)}")
 
 
 @webhooks.command()
@@ -146,19 +144,9 @@ def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor:
     """Print the deliveries of a webhook, sent and pending, the newest first."""
     chosen = None if state is None else DeliveryState(state)
     page = _with_webhooks(lambda webhooks: webhooks.deliveries_of(webhook_name, chosen, before=cursor, limit=limit))
-    rows = [
-        (
-            str(row.event_id),
-            row.type,
-            row.state,
-            str(row.attempts),
-            str(row.status or row.error or "-"),
-            to_the_minute(row.next_at),
-        )
-        for row in page.items
-    ]
-    header = ("EVENT_ID", "TYPE", "STATE", "ATTEMPTS", "ANSWER", "NEXT_AT")
-    show(items_of(page), [header, *rows], *more(page.next_cursor), as_json=as_json)
+    columns = "event_id type state attempts answer next_at"
+    rows = table(page.items, columns, answer=lambda delivery: delivery.status or delivery.error)
+    show(items_of(page), rows, *more(page.next_cursor), as_json=as_json)
 
 
 @webhooks.command()
@@ -175,12 +163,12 @@ def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | N
 
 
 def _show_secret(new: NewWebhookAnswer, *, as_json: bool) -> None:
-    show(
-        new,
-        [("name", new.name), ("url", new.url), ("secret", new.secret)],
-        "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。",
-        as_json=as_json,
-    )
+    rows = [("name", new.name), ("url", new.url), ("secret", new.secret)]
+    show(new, rows, SHOWN_ONCE, as_json=as_json)
+
+
+def _types_of(webhook: Any) -> str:
+    return ",".join(webhook.types) or "all"
 
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]]) -> T:
