@@ -12,7 +12,7 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, bearer, set_roles
+from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, bearer, set_roles, until_locked
 
 IN_FORCE = {"privacy": "2026-05", "terms": "3"}
 PRIVACY, TERMS = [{"document": document, "version": version} for document, version in IN_FORCE.items()]
@@ -118,6 +118,18 @@ async def test_ten_simultaneous_identical_consents_are_stored_once(
     assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
 
 
+async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(
+    phone: AgreeingPhone, rows: asyncpg.Connection
+) -> None:
+    user_id = (await phone.log_in())["id"]
+    async with rows.transaction():
+        await rows.execute("UPDATE users SET consents = $2 WHERE id = $1", user_id, json.dumps(IN_FORCE))
+        agreeing = asyncio.create_task(phone.agree(**IN_FORCE))
+        await until_locked(rows)
+    assert (await agreeing).status_code == 200
+    assert await events(rows) == []
+
+
 @pytest.mark.oldest_postgres
 async def test_a_withdrawn_consent_stays_on_record_and_is_due_again(
     phone: AgreeingPhone, rows: asyncpg.Connection, clock: Clock
@@ -176,6 +188,8 @@ async def test_a_new_version_is_due_though_the_former_one_was_given(
     assert due == [{"document": "privacy", "version": "2026-11"}], "a mini-program of last week may still log in"
     await later.agree(privacy="2026-11")
     assert await later.due() == []
+    await phone.log_in(consents=IN_FORCE)  # the former version is in force again, and the consent to it still holds
+    assert await phone.due() == []
     assert [item["version"] for item in await later.listed() if item["document"] == "privacy"] == ["2026-11", "2026-05"]
 
 
