@@ -8,10 +8,10 @@ from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
 from math import ceil
-from typing import Final, Self
+from typing import Annotated, Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt, model_validator
 
 from wxauth.errors import (
     CodeUsed,
@@ -82,6 +82,11 @@ _SCALE: Final = 8
 """Pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
 
 
+def _seconds_in(given: object) -> object:
+    """The number in a query's text, as `onLoad` gives it; anything else as it is."""
+    return float(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+
+
 class ClaimRequest(BaseModel):
     """What the phone has read: a scene, a link, or a code that the person typed."""
 
@@ -95,7 +100,7 @@ class ClaimRequest(BaseModel):
     )
     url: str | None = Field(default=None, description="`q` in the query of `onLoad`, decoded.", repr=False)
     user_code: str | None = Field(default=None, description="As typed; case and hyphen do not matter.", repr=False)
-    scancode_time: StrictFloat | None = Field(
+    scancode_time: Annotated[StrictFloat | None, BeforeValidator(_seconds_in)] = Field(
         default=None, description="`scancode_time` in the query of `onLoad`: when the code was scanned, in seconds."
     )
     entry_scene: StrictInt | None = Field(
