@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
 REVISIONS = sorted(path.name[:4] for path in (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py"))
 
-# All that the catalog says of our tables.
+# All that the catalog says of our tables, but the order of columns: a later revision adds one at the end.
 SCHEMA = {
     "tables": """
         SELECT relname, relkind, relpersistence, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace
     """,
     "columns": """
-        SELECT relname, attnum, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
+        SELECT relname, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
                attcollation::regcollation, attstorage, attcompression, attoptions, pg_get_expr(adbin, adrelid)
           FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
                LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
