@@ -1,4 +1,5 @@
 // A sign-up hook: members of the shop come with their number and roles, and nobody else comes.
+//     SIGN_UP_HOOK_SECRET=$WXAUTH_SIGN_UP_HOOK_SECRET node app.mjs
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { createServer } from 'node:http'
 

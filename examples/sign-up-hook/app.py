@@ -1,4 +1,8 @@
-"""A sign-up hook: members of the shop come with their number and roles, and nobody else comes."""
+"""A sign-up hook: members of the shop come with their number and roles, and nobody else comes.
+
+pip install fastapi standardwebhooks uvicorn
+SIGN_UP_HOOK_SECRET=$WXAUTH_SIGN_UP_HOOK_SECRET uvicorn app:app --port 8090
+"""
 
 import os
 

@@ -163,7 +163,7 @@ class SignUpHook:
             log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=self.on_failure)
             if self.on_failure == "allow":
                 return Welcome(is_unasked=True)
-            raise SignUpUnavailable("the operator's service was asked whether this person may sign up") from None
+            raise SignUpUnavailable("the operator's service gave no answer: sign_up_hook_failed in the log") from None
         else:
             self._failures = 0
             outcome = HookOutcome.ALLOWED if answer["allow"] else HookOutcome.REFUSED
