@@ -708,6 +708,11 @@ async def an_administrators_end_of_one_session(house: House) -> None:
     assert (await house.root.ask("DELETE", path)).status_code == 204
 
 
+async def an_administrators_end_of_an_expired_session(house: House) -> None:
+    await house.rows.execute("UPDATE sessions SET expires_at = $1 WHERE client_id = 'admin'", house.clock())
+    await an_administrators_end_of_one_session(house)
+
+
 async def a_revocation(house: House) -> None:
     token = house.tokens["admin"]["refresh_token"]
     assert (await house.desk.post("/v1/revoke", token=token)).status_code == 200
@@ -780,6 +785,7 @@ ENDED, STAYS = False, True
         (a_sign_out_of_another_person_in_this_browser, STAYS, both(None)),
         (the_end_of_one_session_from_the_phone, ENDED, one("signed_out_elsewhere")),
         (an_administrators_end_of_one_session, ENDED, one("administrator")),
+        (an_administrators_end_of_an_expired_session, STAYS, one("administrator")),
         (a_revocation, STAYS, one("signed_out")),
         (a_logout, STAYS, one("signed_out")),
         (a_reuse_of_a_refresh_token, STAYS, one("reused")),

@@ -426,7 +426,7 @@ async def end_session_of(
     if await user_of_session(transaction, session_id) != user_id:
         return False
     ended = await _end(transaction, _END_ONE, session_id=session_id, reason=reason, by=by, now=now)
-    if ended and reason is EndReason.ADMINISTRATOR:
+    if reason is EndReason.ADMINISTRATOR and any(row.was_open for row in ended):
         await transaction.run(_END_BROWSER_LOGIN_OF_SESSION, session_id=session_id)
     return True
 
