@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import httpx
 
-from tests.docs import openapi
 from wxauth.errors import Title, WxAuthError
 
 
@@ -24,7 +23,11 @@ OF_ANY_REQUEST: Final = {"invalid_request", "method_not_allowed", "payload_too_l
 
 @cache
 def _operations() -> list[tuple[str, re.Pattern[str], set[str]]]:
-    """Method, path and documented failures of each operation."""
+    """Method, path and documented failures of each operation; none where the guard's half alone is installed."""
+    try:
+        from tests.docs import openapi
+    except ModuleNotFoundError:
+        return []
     operations = []
     for path, methods in openapi()["paths"].items():
         pattern = re.compile(re.sub(r"{\w+}", "[^/]+", path))
