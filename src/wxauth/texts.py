@@ -1,9 +1,14 @@
-"""Texts, with the standard library alone: URLs that are safe from tampering; JSON as pydantic-core writes it."""
+"""Texts, with the standard library alone: URLs safe from tampering; secrets; JSON as pydantic-core writes it."""
 
 import json
 import re
+import secrets
 from datetime import datetime
+from hashlib import sha256
+from typing import Final
 from urllib.parse import urlsplit
+
+_SECRET_BYTES: Final = 32
 
 
 def is_loopback(host: str | None) -> bool:
@@ -26,6 +31,18 @@ def is_secure(url: str) -> bool:
     return (parts.scheme == "https" and bool(parts.hostname)) or (
         parts.scheme == "http" and is_loopback(parts.hostname)
     )
+
+
+def new_secret() -> str:
+    """256 random bits."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def hash_of(secret: str) -> bytes:
+    """The hash that is stored in place of a secret with 128 random bits or more."""
+    # Slow hashes protect passwords that people choose. Nobody can guess such a secret, however fast the hash is, and a
+    # slow one would slow down every request.
+    return sha256(secret.encode()).digest()
 
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)

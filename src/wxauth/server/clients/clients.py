@@ -5,10 +5,8 @@ every site. Sites of third parties must never be added.
 """
 
 import re
-import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit
 
@@ -32,7 +30,7 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.core.users import check_claims
 from wxauth.server.users.bodies import TITLE
-from wxauth.texts import is_secure
+from wxauth.texts import hash_of, is_secure, new_secret
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""
@@ -53,7 +51,6 @@ NAME_RULE: Final = (
     f"no UUID, none of {', '.join(_ACTORS)}, and no name that begins with wxauth"
 )
 
-_SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
@@ -334,15 +331,8 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _new_secret() -> tuple[str, bytes]:
-    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    secret = new_secret()
     return secret, hash_of(secret)
-
-
-def hash_of(secret: str) -> bytes:
-    """The hash of a secret, which is stored in its place."""
-    # Slow hashes protect passwords that people choose. A secret is 32 random bytes, which cannot be guessed, however
-    # fast the hash is. A slow hash would slow down every request.
-    return sha256(secret.encode()).digest()
 
 
 def check_uri(uri: str) -> str:

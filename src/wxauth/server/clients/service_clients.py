@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
 from wxauth.guard.bearer import single_authorization
-from wxauth.server.clients.clients import Credentials, hash_of, is_client_name, scopes_in_order
+from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Client, Scope
 from wxauth.server.clients.rows import Secrets, find_secrets, find_with_secrets
 from wxauth.server.core.addresses import NameResolver
@@ -27,6 +27,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
+from wxauth.texts import hash_of
 
 _SECOND: Final = timedelta(seconds=1)
 _NO_HASH: Final = bytes(sha256().digest_size)

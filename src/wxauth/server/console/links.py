@@ -1,9 +1,7 @@
 """Links that open the console once, without a phone."""
 
-import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
@@ -11,11 +9,10 @@ from wxauth.server.console.rows import is_staff, some_administrators, store_link
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import OPERATOR, EventType, record_event
 from wxauth.server.users.standing_rows import lock_standing
+from wxauth.texts import hash_of, new_secret
 
 CONSOLE_PATH: Final = "/admin/"
 LINK_LIFETIME: Final = timedelta(minutes=10)
-
-_SECRET_BYTES: Final = 32
 
 
 class NoAdministrator(Exception):
@@ -47,15 +44,10 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
         user_id = administrators[0] if administrators else None
     if user_id is None or not await is_staff(database, user_id):
         raise NoAdministrator
-    link = ConsoleLink(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
+    link = ConsoleLink(user_id, new_secret(), now + LINK_LIFETIME)
     async with database.begin() as transaction:
         if await lock_standing(transaction, user_id) is None:  # erased or merged meanwhile
             raise NoAdministrator
-        await store_link(transaction, digest_of(link.secret), user_id, expires_at=link.expires_at, now=now)
+        await store_link(transaction, hash_of(link.secret), user_id, expires_at=link.expires_at, now=now)
         await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
     return link
-
-
-def digest_of(secret: str) -> bytes:
-    """The hash of a link's secret, which is stored in its place."""
-    return sha256(secret.encode()).digest()

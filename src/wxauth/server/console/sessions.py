@@ -12,7 +12,7 @@ from uuid import UUID
 
 from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
 from wxauth.server.clients.clients import ensure_own_client
-from wxauth.server.console.links import CONSOLE_PATH, digest_of
+from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.console.rows import (
     mark_console_session,
     open_console_session,
@@ -47,6 +47,7 @@ from wxauth.server.websites.site_tokens import (
     login_of_code,
     redeem_code,
 )
+from wxauth.texts import hash_of
 
 CLIENT: Final = "wxauth-admin"
 """The client_id of the console, a website of our own."""
@@ -122,7 +123,7 @@ class ConsoleSessions:
         now, user = self.clock(), None
         session_id = new_id(now)
         async with self.database.begin() as transaction:
-            user_id = await spend_link(transaction, digest_of(secret), now=now)
+            user_id = await spend_link(transaction, hash_of(secret), now=now)
             if user_id is not None:
                 user = await open_console_session(
                     transaction,

@@ -51,8 +51,8 @@ from wxauth.server.websites.granting import add_with_code, record_authorized
 from wxauth.server.websites.id_tokens import IdTokenHints, id_token
 from wxauth.server.websites.oauth_requests import Parameters
 from wxauth.server.websites.rows import lock_caller
-from wxauth.server.websites.secrets import new_secret
 from wxauth.server.websites.site_tokens import count_redeemed
+from wxauth.texts import new_secret
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 NEW_FOR: Final = timedelta(seconds=30)

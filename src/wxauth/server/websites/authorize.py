@@ -38,13 +38,8 @@ from wxauth.server.websites.oauth_requests import OAuthError, Parameters, invali
 from wxauth.server.websites.rows import (
     Adding,
 )
-from wxauth.server.websites.secrets import (
-    UserCodes,
-    hash_of,
-    new_scene,
-    new_secret,
-    page_id_of,
-)
+from wxauth.server.websites.secrets import UserCodes, new_scene, page_id_of
+from wxauth.texts import hash_of, new_secret
 
 INTERVAL: Final = 2
 """Seconds between two polls."""

@@ -38,7 +38,8 @@ from wxauth.server.websites.rows import (
     lock_browser_person,
     store_code_times,
 )
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_secret
+from wxauth.server.websites.secrets import NO_SUCH_PAGE
+from wxauth.texts import hash_of, new_secret
 
 _IN_MINI_PROGRAM: Final = "miniProgram"
 

@@ -36,7 +36,8 @@ from wxauth.server.websites.authorize import (
 from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
 from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
 from wxauth.server.websites.rows import Adding, LockedLogin, SiteLogin, login_on_page
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, login_of, new_secret, page_hashes
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, login_of, page_hashes
+from wxauth.texts import hash_of, new_secret
 
 log = get_logger()
 

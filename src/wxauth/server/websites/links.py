@@ -37,9 +37,10 @@ from wxauth.server.websites.granting import (
 from wxauth.server.websites.models import OPEN, SealedUrlLink, SiteLoginFields, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.scans import DIGITS
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_scene, new_secret
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import URL_LINK, what_to_change
+from wxauth.texts import hash_of, new_secret
 
 MAX_LINKS_PER_REQUEST: Final = 10
 MAX_WRONG_NUMBERS: Final = 3

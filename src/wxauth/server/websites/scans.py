@@ -63,9 +63,10 @@ from wxauth.server.websites.doors import (
 from wxauth.server.websites.granting import approve
 from wxauth.server.websites.models import Stage
 from wxauth.server.websites.rows import OpenLogin, ShownCode, SiteLogin
-from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of
+from wxauth.server.websites.secrets import SCENE, UserCodes
 from wxauth.server.wechat.api import CodePicture, WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
+from wxauth.texts import hash_of
 
 DIGITS: Final = 6
 """How many digits the number has that a person types after a link."""

@@ -1,7 +1,7 @@
 """Secrets that are stored as hashes: scenes, codes, cookies.
 
-SHA-256 is enough for secrets with 128 random bits or more. A user code has only 34 bits, so its hash is keyed:
-otherwise somebody with the database could find the code by trying them all.
+A user code has only 34 random bits, so its hash is keyed: otherwise somebody with the database could find the code by
+trying them all.
 """
 
 import hmac
@@ -9,12 +9,12 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
 from wxauth.errors import NotFound
 from wxauth.server.core.sealing import derive_key
+from wxauth.texts import hash_of
 
 SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 """The form of a scene, and of the id in a page's URLs."""
@@ -24,22 +24,11 @@ _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no wor
 _USER_CODE_LENGTH: Final = 8
 _SCENE_BYTES: Final = 16
 _SCENE_LENGTH: Final = 22
-_SECRET_BYTES: Final = 32
 
 
 def new_scene() -> str:
     """128 random bits, in characters that every scanner preserves."""
     return urlsafe_b64encode(secrets.token_bytes(_SCENE_BYTES)).rstrip(b"=").decode()
-
-
-def new_secret() -> str:
-    """256 random bits."""
-    return secrets.token_urlsafe(_SECRET_BYTES)
-
-
-def hash_of(secret: str) -> bytes:
-    """The hash that is stored in place of a secret."""
-    return sha256(secret.encode()).digest()
 
 
 def page_hashes(page_id: str, cookie: str | None) -> dict[str, bytes]:

@@ -56,7 +56,7 @@ from wxauth.server.websites.oauth_requests import (
     invalid_oauth_request,
 )
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
-from wxauth.server.websites.secrets import hash_of
+from wxauth.texts import hash_of
 from wxauth.tokens.verifier import Verifier
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)

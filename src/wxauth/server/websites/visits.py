@@ -65,7 +65,8 @@ from wxauth.server.websites.granting import (
 )
 from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
 from wxauth.server.websites.rows import SiteLogin
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, code_of, hash_of, page_id_of
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, code_of, page_id_of
+from wxauth.texts import hash_of
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 CALLBACK_EXTRA_SECONDS: Final = 2.0
