@@ -36,7 +36,7 @@ from wxauth.server.push.forwarding import PushRequest, checked_transport, send_o
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature
 from wxauth.server.wechat.received import make_handshake
-from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
+from wxauth.server.wechat.transport import HttpTransport, transport_for
 from wxauth.texts import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
 
@@ -427,9 +427,7 @@ async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[Chec
 
 
 def _transport(settings: Settings) -> HttpTransport:
-    return HttpTransport(
-        connect_timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS) * CONNECT_SHARE, proxy=settings.wechat_proxy
-    )
+    return transport_for(timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS), proxy=settings.wechat_proxy)
 
 
 def _apps(

@@ -128,12 +128,11 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
     from wxauth.server.apps.registry import Apps
     from wxauth.server.wechat.client import WeChat
-    from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport, WeChatHttp
+    from wxauth.server.wechat.transport import WeChatHttp, transport_for
     from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
-    connect_timeout = settings.wechat_timeout * CONNECT_SHARE
     wechat = parts[WeChat] = WeChat(
-        WeChatHttp(HttpTransport(connect_timeout=connect_timeout, proxy=settings.wechat_proxy)),
+        WeChatHttp(transport_for(timeout=settings.wechat_timeout, proxy=settings.wechat_proxy)),
         base_url=settings.wechat_base_url,
         fallback_url=settings.wechat_fallback_url,
         timeout=settings.wechat_timeout,

@@ -51,7 +51,7 @@ from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.wechat import api, client
 from wxauth.server.wechat.api import Opinions, WeChatApi
 from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport, WeChatHttp
+from wxauth.server.wechat.transport import WeChatHttp, transport_for
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
 
@@ -146,9 +146,7 @@ def build_services(
     promises = make(Promises, pause=waits.promises)
 
     def make_wechat() -> WeChat:
-        transport = wechat_transport or HttpTransport(
-            connect_timeout=settings.wechat_timeout * CONNECT_SHARE, proxy=settings.wechat_proxy
-        )
+        transport = wechat_transport or transport_for(timeout=settings.wechat_timeout, proxy=settings.wechat_proxy)
         return tracing.wechat(
             WeChatHttp(transport),
             base_url=settings.wechat_base_url,

@@ -33,7 +33,7 @@ MAX_IDLE: Final = 128
 IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
 """The extension of a response with the `HttpAnswer`."""
-CONNECT_SHARE: Final = 0.4
+_CONNECT_SHARE: Final = 0.4
 """The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
 SHORTEST_SECONDS: Final = 0.05
 """If less time is left, a request is not sent, because WeChat's answer would be too late."""
@@ -233,6 +233,11 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._next_check = None
         if times := [connection.stale_at for connection in chain.from_iterable(self._idle.values())]:
             self._next_check = asyncio.get_running_loop().call_at(min(times), self._close_stale)
+
+
+def transport_for(*, timeout: float, proxy: SecretStr | None) -> HttpTransport:
+    """The transport for exchanges with WeChat of at most so many seconds."""
+    return HttpTransport(connect_timeout=timeout * _CONNECT_SHARE, proxy=proxy)
 
 
 def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
