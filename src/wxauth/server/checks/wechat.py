@@ -146,7 +146,7 @@ async def check_app(
     if users is not None:
         yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
     if app.has_wechat_token:
-        yield _judge_push(app, settings, [it.app_id for it in found.apps if it is not app and _share_token(it, app)])
+        yield _judge_push(app, settings, found.apps)
     if app.kind in ("official_account", "website"):
         yield _judge_callback_domain(app, settings)
     default = next((it.app_id for it in found.apps if it.is_mini_program), None)
@@ -378,11 +378,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _share_token(one: App, other: App) -> bool:
-    return other.push_token is not None and one.app_id != other.app_id and one.push_token == other.push_token
-
-
-def _judge_push(app: App, settings: Settings, sharers: Sequence[str]) -> CheckResult:
+def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
@@ -394,8 +390,8 @@ def _judge_push(app: App, settings: Settings, sharers: Sequence[str]) -> CheckRe
             )
         message = f"no push_token, so nobody tells what people withdraw: set one ({where}) for {url}"
         return note(name, message, f"没有 push_token，无法得知用户撤回了什么：请设置（{where}），地址为 {url}")
-    if sharers and app.push_aes_key is None:
-        others = ", ".join(sharers)
+    others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
+    if others and app.push_aes_key is None:
         message = f"has the push_token of {others}, so whoever sees a query of that app's can sign messages of this one"
         return bad(
             name,
