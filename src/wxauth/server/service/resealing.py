@@ -65,7 +65,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 
     async def keys_anew(stale: Sequence[SealedSessionKey]) -> tuple[int, int]:
         opened = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.sealed_anew(sealer, key)) is not None}
-        secrets = [sealed for (sealed,) in opened.values() if sealed is not None]
+        secrets = [sealed for (sealed,) in opened.values()]
         replaced = await replace_session_keys(database, list(opened), secrets) if opened else 0
         done.not_opened += len(stale) - len(opened) if replaced == len(opened) else 0
         return len(opened), replaced

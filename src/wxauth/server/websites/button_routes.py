@@ -75,7 +75,11 @@ from wxauth.server.websites.visits import CALLBACK, Visits, WeChatCallback
 
 VisitsDep = Annotated[Visits, Depends(provide(Visits))]
 _LOG_OUT_PARAMETERS: Final = (
-    *("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales"),
+    "id_token_hint",
+    "client_id",
+    "post_logout_redirect_uri",
+    "state",
+    "ui_locales",
     "logout_hint",
 )
 _LOG_OUT_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
