@@ -23,6 +23,9 @@ from wxauth.server.core.services import Parts, Services
 from wxauth.server.dev.wechat import Api, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.controls import openid_of
 
+Client = httpx.AsyncClient
+Rows = asyncpg.Connection
+"""A connection to the test's database."""
 Body = dict[str, Any]
 """The body of an answer."""
 MakeServices = Callable[..., Awaitable[Services]]

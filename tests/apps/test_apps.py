@@ -9,7 +9,6 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -19,7 +18,7 @@ from tests.fakes import APP, SECRET_KEY, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
-from tests.world import Admin, LogLines, MakeClient, MakeServices, make_admin, until
+from tests.world import Admin, Client, LogLines, MakeClient, MakeServices, Rows, make_admin, until
 from tests.world import bearer as bearer_of
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
@@ -40,12 +39,12 @@ Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
 @pytest.fixture
-def client(simulated_client: httpx.AsyncClient) -> httpx.AsyncClient:
+def client(simulated_client: Client) -> httpx.AsyncClient:
     return simulated_client
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, rows: asyncpg.Connection) -> Admin:
+async def root(client: Client, rows: Rows) -> Admin:
     answer = await client.post("/v1/login", json={"code": "root", "app_id": FIRST})
     return await make_admin(client, rows, answer.json())
 
@@ -54,14 +53,14 @@ async def add(root: Admin, **fields: Any) -> httpx.Response:
     return await root.ask("POST", "/apps", json={**WANTED, **fields})
 
 
-async def log_in(client: httpx.AsyncClient, app_id: str | None = LATER, code: str = "alice") -> httpx.Response:
+async def log_in(client: Client, app_id: str | None = LATER, code: str = "alice") -> httpx.Response:
     return await client.post("/v1/login", json={"code": code} | ({"app_id": app_id} if app_id else {}))
 
 
 # Adding.
 
 
-async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncClient, root: Admin) -> None:
+async def test_people_log_in_to_an_app_that_has_been_added(client: Client, root: Admin) -> None:
     problem_of(await log_in(client), "unknown_app", 400)
     added = await add(root, push_token=LATER_APP["push_token"], sign_up="open")
     assert added.status_code == 200, added.text
@@ -91,7 +90,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
     assert (await log_in(client)).json()["user"]["app_id"] == LATER
 
 
-async def test_a_closed_app_admits_only_known_users(client: httpx.AsyncClient, root: Admin) -> None:
+async def test_a_closed_app_admits_only_known_users(client: Client, root: Admin) -> None:
     await add(root, sign_up="closed")
     problem_of(await log_in(client), "sign_up_closed", 403)
     assert (await log_in(client, FIRST)).status_code == 200  # by the unionid she is known now
@@ -111,7 +110,7 @@ async def test_the_list_has_the_settings_apps_first_and_no_secrets(root: Admin) 
 
 
 async def test_every_process_has_a_change_at_its_next_look(
-    root: Admin, client: httpx.AsyncClient, make_simulated_services: MakeServices, make_client: MakeClient
+    root: Admin, client: Client, make_simulated_services: MakeServices, make_client: MakeClient
 ) -> None:
     other = await make_simulated_services(waits=Waits(apps_refresh=0.01))
     elsewhere = make_client(other)
@@ -125,15 +124,15 @@ async def test_every_process_has_a_change_at_its_next_look(
     looking.cancel()
 
 
-async def _logs_in(client: httpx.AsyncClient) -> bool:
+async def _logs_in(client: Client) -> bool:
     return (await log_in(client)).status_code == 200
 
 
-async def _is_refused(client: httpx.AsyncClient) -> bool:
+async def _is_refused(client: Client) -> bool:
     return not await _logs_in(client)
 
 
-async def test_a_wrong_secret_is_not_stored(root: Admin, rows: asyncpg.Connection, secrets: Secrets) -> None:
+async def test_a_wrong_secret_is_not_stored(root: Admin, rows: Rows, secrets: Secrets) -> None:
     secrets.add(SECRET_OF_NOBODY)
     problem = problem_of(await add(root, app_secret=SECRET_OF_NOBODY), "invalid_request", 422)
     assert problem["wechat_errcode"] == 40125
@@ -150,7 +149,7 @@ async def test_no_app_is_stored_while_wechat_is_unavailable(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
     simulator: Simulator,
-    rows: asyncpg.Connection,
+    rows: Rows,
     fault: dict[str, Any],
 ) -> None:
     client = make_client(await make_simulated_services(wechat_timeout=1, waits=Waits(wechat_busy=(0, 0))))
@@ -170,7 +169,7 @@ async def test_an_app_that_is_there_is_not_added_again(root: Admin) -> None:
 
 
 async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of_an_app(
-    root: Admin, rows: asyncpg.Connection, simulated_services: Services
+    root: Admin, rows: Rows, simulated_services: Services
 ) -> None:
     site = {"name": "shop", "device": True}
     assert (await root.ask("POST", "/clients", json=site)).status_code == 200
@@ -208,7 +207,7 @@ async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of
     ],
 )
 async def test_an_invalid_field_of_an_app_is_refused_by_its_name(
-    root: Admin, rows: asyncpg.Connection, field: str, value: object
+    root: Admin, rows: Rows, field: str, value: object
 ) -> None:
     problem = problem_of(await add(root, check=False, **{field: value}), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == [field]
@@ -228,7 +227,7 @@ async def test_only_the_given_fields_of_an_app_are_changed(root: Admin) -> None:
     assert (changed["title"], changed["sign_up"], changed["has_push_token"]) == (None, None, False)
 
 
-async def test_newcomers_of_an_app_have_its_roles(root: Admin, client: httpx.AsyncClient) -> None:
+async def test_newcomers_of_an_app_have_its_roles(root: Admin, client: Client) -> None:
     await add(root, sign_up_roles=["member"])
     assert (await log_in(client)).json()["user"]["roles"] == ["member"]
     path = f"/apps/{LATER}"
@@ -276,7 +275,7 @@ async def test_a_secret_cannot_be_removed(root: Admin) -> None:
 
 
 async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(
-    root: Admin, client: httpx.AsyncClient, simulated_services: Services, secrets: Secrets
+    root: Admin, client: Client, simulated_services: Services, secrets: Secrets
 ) -> None:
     secrets.add(SECRET_OF_NOBODY)
     await add(root, app_secret=SECRET_OF_NOBODY, check=False)
@@ -296,7 +295,7 @@ async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(
 
 
 async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(
-    root: Admin, client: httpx.AsyncClient, simulator: Simulator
+    root: Admin, client: Client, simulator: Simulator
 ) -> None:
     await add(root)
     alice = (await log_in(client)).json()
@@ -310,9 +309,7 @@ async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(
     assert (await log_in(client)).status_code == 200
 
 
-async def test_a_removed_app_lets_nobody_in_and_its_sessions_go_on(
-    root: Admin, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_removed_app_lets_nobody_in_and_its_sessions_go_on(root: Admin, client: Client, rows: Rows) -> None:
     await add(root)
     alice = (await log_in(client)).json()
     assert (await root.ask("DELETE", f"/apps/{LATER}")).status_code == 204
@@ -400,7 +397,7 @@ async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(
 # Sealed values.
 
 
-async def test_the_secrets_are_sealed_for_their_own_app(root: Admin, rows: asyncpg.Connection) -> None:
+async def test_the_secrets_are_sealed_for_their_own_app(root: Admin, rows: Rows) -> None:
     await add(root, push_token=LATER_APP["push_token"], push_aes_key="9" * 43)
     stored = str(await rows.fetchrow("SELECT * FROM apps"))
     for plain in (LATER_APP["app_secret"], LATER_APP["push_token"], "9" * 43):
@@ -410,7 +407,7 @@ async def test_the_secrets_are_sealed_for_their_own_app(root: Admin, rows: async
 
 
 async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(
-    root: Admin, client: httpx.AsyncClient, rows: asyncpg.Connection, log_lines: LogLines, simulated_services: Services
+    root: Admin, client: Client, rows: Rows, log_lines: LogLines, simulated_services: Services
 ) -> None:
     await add(root)
     await rows.execute("UPDATE apps SET secrets = '\\x00'")
@@ -427,7 +424,7 @@ async def test_a_reseal_covers_the_apps(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
     simulated_services: Services,
-    rows: asyncpg.Connection,
+    rows: Rows,
 ) -> None:
     await add(root, push_token=LATER_APP["push_token"])
     keys = [secret_key_bytes(SecretStr(it)) for it in (OTHER_SECRET_KEY, SECRET_KEY)]
@@ -470,9 +467,7 @@ def apps(database_url: str, tmp_path: Path) -> Any:
 
 
 @pytest.mark.process
-async def test_an_operator_adds_changes_and_removes_an_app(
-    apps: Command, rows: asyncpg.Connection, tmp_path: Path
-) -> None:
+async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: Rows, tmp_path: Path) -> None:
     secret, token = LATER_APP["app_secret"], LATER_APP["push_token"]
     added = await apps("add", LATER, "--title", "小店", "--push-token", given=f"{secret}\n{token}\n")
     assert (added.returncode, added.stdout) == (0, f"added {LATER}\n"), added.stderr
@@ -525,7 +520,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(
 
 
 @pytest.mark.process
-async def test_a_command_that_fails_prints_one_line(apps: Command, rows: asyncpg.Connection) -> None:
+async def test_a_command_that_fails_prints_one_line(apps: Command, rows: Rows) -> None:
     wrong = await apps("add", LATER, given=f"{SECRET_OF_NOBODY}\n")
     assert (wrong.returncode, "40125" in wrong.stderr) == (1, True)
     assert await rows.fetchval("SELECT count(*) FROM apps") == 0

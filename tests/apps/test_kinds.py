@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -13,7 +12,7 @@ from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import run
 from tests.sweeps import swept
-from tests.world import Admin, LogLines, MakeClient, MakeServices, bearer, make_admin
+from tests.world import Admin, Client, LogLines, MakeClient, MakeServices, Rows, bearer, make_admin
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, CodeRequest, Simulator
@@ -49,24 +48,24 @@ async def services(make_simulated_services: MakeServices) -> Services:
     return await make_simulated_services(apps=ALL, waits=Waits(wechat_busy=(0, 0)))
 
 
-async def log_in(client: httpx.AsyncClient, app_id: str | None, code: str = "alice", **fields: Any) -> httpx.Response:
+async def log_in(client: Client, app_id: str | None, code: str = "alice", **fields: Any) -> httpx.Response:
     return await client.post("/v1/login", json={"code": code, **({"app_id": app_id} if app_id else {}), **fields})
 
 
-async def logged_in(client: httpx.AsyncClient, app_id: str, code: str = "alice", **fields: Any) -> dict[str, Any]:
+async def logged_in(client: Client, app_id: str, code: str = "alice", **fields: Any) -> dict[str, Any]:
     answer = await log_in(client, app_id, code, **fields)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-async def people(rows: asyncpg.Connection) -> int:
+async def people(rows: Rows) -> int:
     return await rows.fetchval("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM identities)")
 
 
 # Mobile apps.
 
 
-async def test_a_person_is_the_same_user_in_the_mobile_app(client: httpx.AsyncClient, rows: asyncpg.Connection) -> None:
+async def test_a_person_is_the_same_user_in_the_mobile_app(client: Client, rows: Rows) -> None:
     in_app = await logged_in(client, MOBILE)
     assert (in_app["is_new_user"], in_app["user"]["app_id"]) == (True, MOBILE)
     in_mini_program = await logged_in(client, MINI)
@@ -80,7 +79,7 @@ async def test_a_person_is_the_same_user_in_the_mobile_app(client: httpx.AsyncCl
 
 
 async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(
-    client: httpx.AsyncClient, simulator: TellingSimulator, rows: asyncpg.Connection
+    client: Client, simulator: TellingSimulator, rows: Rows
 ) -> None:
     await logged_in(client, MOBILE, nickname="Alice")
     wechat_tokens = simulator.tokens
@@ -93,7 +92,7 @@ async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(
 
 
 async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(
-    client: httpx.AsyncClient, simulator: Simulator
+    client: Client, simulator: Simulator
 ) -> None:
     busy = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE, busy=2))
     await logged_in(client, MOBILE, busy)
@@ -112,7 +111,7 @@ async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(
 
 @pytest.mark.parametrize("app_id", [PAGE, SITE])
 async def test_a_browsers_code_is_refused_at_login_before_wechat_is_asked(
-    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection, app_id: str
+    client: Client, simulator: Simulator, rows: Rows, app_id: str
 ) -> None:
     code = simulator.make_code(CodeRequest(person="alice", app_id=app_id))
     problem_of(await log_in(client, app_id, code), "wrong_app_kind", 422)
@@ -129,7 +128,7 @@ async def test_a_login_that_names_no_app_means_the_first_mini_program(
     problem_of(await log_in(without, None), "unknown_app", 400)
 
 
-async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(client: Client) -> None:
     named = problem_of(await log_in(client, "wx0123456789abcdef"), "unknown_app", 400)
     assert "wx0123456789abcdef" in named["detail"]
     odd = problem_of(await log_in(client, "<script>wx"), "unknown_app", 400)
@@ -141,7 +140,7 @@ async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(client: http
 
 
 async def test_a_made_up_person_is_refused_and_nothing_is_stored(
-    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection, log_lines: LogLines
+    client: Client, simulator: Simulator, rows: Rows, log_lines: LogLines
 ) -> None:
     for snapshot in ("shown", "false_alarm"):
         code = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE, snapshot=snapshot))
@@ -152,7 +151,7 @@ async def test_a_made_up_person_is_refused_and_nothing_is_stored(
 
 
 async def test_a_snapshot_whose_flag_is_missing_is_known_by_its_unionid(
-    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection
+    client: Client, simulator: Simulator, rows: Rows
 ) -> None:
     def hidden(person: str) -> str:
         return simulator.make_code(CodeRequest(person=person, app_id=MOBILE, snapshot="hidden"))
@@ -164,7 +163,7 @@ async def test_a_snapshot_whose_flag_is_missing_is_known_by_its_unionid(
 
 
 async def test_at_the_same_time_two_openids_of_one_unionid_make_one_user(
-    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection
+    client: Client, simulator: Simulator, rows: Rows
 ) -> None:
     codes = [simulator.make_code(CodeRequest(person=f"p{n}", app_id=MOBILE, snapshot="hidden")) for n in range(5)]
     answers = await asyncio.gather(*(log_in(client, MOBILE, code) for code in codes))
@@ -176,7 +175,7 @@ async def test_at_the_same_time_two_openids_of_one_unionid_make_one_user(
 
 
 async def test_a_mobile_app_without_unionids_makes_no_second_user(
-    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection, log_lines: LogLines
+    client: Client, simulator: Simulator, rows: Rows, log_lines: LogLines
 ) -> None:
     await logged_in(client, MINI)
     before = await people(rows)
@@ -187,14 +186,14 @@ async def test_a_mobile_app_without_unionids_makes_no_second_user(
     assert "Open Platform" in lines[0]["what_to_change"]
 
 
-async def test_a_known_person_logs_in_even_without_a_unionid(client: httpx.AsyncClient, simulator: Simulator) -> None:
+async def test_a_known_person_logs_in_even_without_a_unionid(client: Client, simulator: Simulator) -> None:
     known = await logged_in(client, MOBILE)
     simulator.account(MOBILE).has_unionids = False
     assert (await logged_in(client, MOBILE))["user"]["id"] == known["user"]["id"]
 
 
 async def test_each_app_says_whether_a_unionid_is_required(
-    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, rows: asyncpg.Connection
+    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, rows: Rows
 ) -> None:
     apps = [{**APPS[0], "unionid": "required"}, {**MOBILE_APP, "unionid": "optional"}]
     client = make_client(await make_simulated_services(apps=apps))
@@ -214,7 +213,7 @@ async def test_each_app_says_whether_a_unionid_is_required(
 # What a mobile session is not.
 
 
-async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(client: httpx.AsyncClient) -> None:
+async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(client: Client) -> None:
     headers = bearer(await logged_in(client, MOBILE))
     scan = "/v1/me/scans/0199d0a8-0000-7000-8000-000000000000"
     for path, body in (
@@ -233,7 +232,7 @@ async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(client: httpx
 
 @pytest.mark.oldest_postgres
 async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(
-    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection
+    client: Client, simulator: Simulator, rows: Rows
 ) -> None:
     root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
     tv = {"name": "tv", "title": "TV", "device": True}
@@ -245,9 +244,7 @@ async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(
     assert {call.api for call in simulator.calls} == {"code2session"}
 
 
-async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(
-    client: httpx.AsyncClient, simulator: Simulator
-) -> None:
+async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(client: Client, simulator: Simulator) -> None:
     tokens = await logged_in(client, MOBILE, phone_code="phone-13800138000")
     assert (tokens["phone_error"], tokens["user"]["phone"]) == ("wrong_app_kind", None)
     headers = bearer(tokens)
@@ -258,9 +255,7 @@ async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(
     assert {call.api for call in simulator.calls} == {"access_token"}
 
 
-async def test_a_users_session_keys_are_those_of_mini_programs(
-    client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_users_session_keys_are_those_of_mini_programs(client: Client, rows: Rows) -> None:
     root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
     alice = await logged_in(client, MOBILE)
     await logged_in(client, MINI)
@@ -289,9 +284,7 @@ async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mi
 
 
 @pytest.mark.oldest_postgres
-async def test_a_mobile_app_and_a_website_have_no_wechat_token(
-    client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_mobile_app_and_a_website_have_no_wechat_token(client: Client, rows: Rows) -> None:
     root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
     made = (await root.ask("POST", "/clients", json={"name": "orders", "scopes": ["access_token"]})).json()
     auth = ("orders", made["client_secret"])
@@ -305,7 +298,7 @@ async def test_a_mobile_app_and_a_website_have_no_wechat_token(
 
 
 @pytest.fixture
-async def root(simulated_client: httpx.AsyncClient, rows: asyncpg.Connection) -> Admin:
+async def root(simulated_client: Client, rows: Rows) -> Admin:
     """An administrator of a service whose settings have two mini-programs."""
     answer = await simulated_client.post("/v1/login", json={"code": "root"})
     return await make_admin(simulated_client, rows, answer.json())
@@ -346,9 +339,7 @@ async def test_an_invalid_field_of_a_mobile_app_is_refused_by_its_name(root: Adm
 
 
 @pytest.mark.process
-async def test_an_operator_adds_a_mobile_app_by_command(
-    database_url: str, tmp_path: Path, rows: asyncpg.Connection
-) -> None:
+async def test_an_operator_adds_a_mobile_app_by_command(database_url: str, tmp_path: Path, rows: Rows) -> None:
     env = service_env(database_url)
     given = tmp_path / "secret"
     given.write_text(MOBILE_APP["app_secret"])

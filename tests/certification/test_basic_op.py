@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-import asyncpg
 import httpx
 import pytest
 from jose import jwt
 
 from tests.fakes import Clock
 from tests.websites.browsers import ASKED, VERIFIER, Browser, Tab, id_claims, refused, sent
-from tests.world import CALLBACK, AddSite, GetPhone, Phone, Site, bearer
+from tests.world import CALLBACK, AddSite, GetPhone, Phone, Rows, Site, bearer
 
 NUMBER = "+8613800138000"
 EMAIL = {"email": "{id}@wx.invalid", "email_verified": False}
@@ -32,7 +31,7 @@ def browser(make_browser: Callable[[], Browser]) -> Browser:
 
 
 @pytest.fixture
-async def alice(get_phone: GetPhone, rows: asyncpg.Connection) -> Phone:
+async def alice(get_phone: GetPhone, rows: Rows) -> Phone:
     phone = await get_phone("alice")
     await rows.execute("UPDATE users SET nickname = 'Alice', phone = $1, phone_verified_at = now()", NUMBER)
     return phone

@@ -2,17 +2,16 @@
 
 import re
 
-import httpx
 import pytest
 
-from tests.world import AddSite
+from tests.world import AddSite, Client
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
 _PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
 
 @pytest.mark.parametrize("path", ["openid-configuration", "oauth-authorization-server"])
-async def test_oidcc_discovery_endpoint_verification(client: httpx.AsyncClient, add_site: AddSite, path: str) -> None:
+async def test_oidcc_discovery_endpoint_verification(client: Client, add_site: AddSite, path: str) -> None:
     await add_site()
     answer = await client.get(f"/.well-known/{path}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")

@@ -14,7 +14,6 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 from aiohttp import web
 from cryptography import x509
@@ -35,7 +34,7 @@ from tests.processes import free_port, run, serving
 from tests.receiver import Receiver, receiving
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, hang
-from tests.world import LogLines, MakeServices, with_part
+from tests.world import Client, LogLines, MakeServices, Rows, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.doctor import examine, judge_python
 from wxauth.server.checks.result import CheckLevel, CheckResult
@@ -221,7 +220,7 @@ def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(
 
 
 @pytest.mark.oldest_postgres
-async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
+async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows: Rows) -> None:
     assert "sign-up" not in await doctor()
     assert "sign-up" not in await doctor(apps=[]), "nothing is closed where there is no app"
     reported = (await doctor(sign_up="closed"))["sign-up"]
@@ -232,7 +231,7 @@ async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows
 
 
 @pytest.mark.oldest_postgres
-async def test_a_console_that_opens_for_nobody_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
+async def test_a_console_that_opens_for_nobody_is_reported(doctor: Examine, rows: Rows) -> None:
     assert "console" not in await doctor()
     reported = (await doctor(admin_page=True))["console"]
     assert (reported.level, "wxauth users grant" in reported.message) == ("note", True)
@@ -247,10 +246,7 @@ async def test_each_app_costs_six_calls_and_no_token_is_forced(doctor: Examine, 
 
 
 async def test_the_check_changes_nothing(
-    doctor: Examine,
-    strict_wechat: StrictWeChat,
-    simulated_client: httpx.AsyncClient,
-    rows: asyncpg.Connection,
+    doctor: Examine, strict_wechat: StrictWeChat, simulated_client: Client, rows: Rows
 ) -> None:
     assert (await simulated_client.post("/v1/login", json={"code": "alice"})).status_code == 200
     before = await all_rows(rows)
@@ -416,9 +412,7 @@ def test_a_schema_that_is_behind_is_reported() -> None:
 
 
 @pytest.mark.own_database
-async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(
-    doctor: Examine, rows: asyncpg.Connection
-) -> None:
+async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(doctor: Examine, rows: Rows) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '0031'")
     results = await doctor()
     assert_reported(results, "schema", BAD, "before 0.1.0", "wxauth migrate")
@@ -448,7 +442,7 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(
     assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
 
 
-async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simulated_client: httpx.AsyncClient) -> None:
+async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simulated_client: Client) -> None:
     for person in ("alice", "bob"):
         await simulated_client.post("/v1/login", json={"code": person, "phone_code": "phone-13800138000"})
     results = await doctor(secret_key=OTHER_SECRET_KEY)
@@ -460,7 +454,7 @@ async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simula
 
 
 async def test_other_sealed_values_that_do_not_open_are_counted(
-    doctor: Examine, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
+    doctor: Examine, simulated_client: Client, rows: Rows
 ) -> None:
     await simulated_client.post("/v1/login", json={"code": "alice"})
     await rows.execute(
@@ -477,7 +471,7 @@ async def test_other_sealed_values_that_do_not_open_are_counted(
 
 @pytest.mark.process
 async def test_values_that_need_the_former_secret_key_are_reported_for_resealing(
-    doctor: Examine, simulated_client: httpx.AsyncClient, settings: dict[str, str], tmp_path: Path
+    doctor: Examine, simulated_client: Client, settings: dict[str, str], tmp_path: Path
 ) -> None:
     await simulated_client.post("/v1/login", json={"code": "alice"})
     rotated = {"secret_key": OTHER_SECRET_KEY, "secret_key_previous": SECRET_KEY}
@@ -491,7 +485,7 @@ async def test_values_that_need_the_former_secret_key_are_reported_for_resealing
 
 @pytest.mark.no_signing_key
 async def test_one_signing_key_of_several_that_does_not_open_is_named(
-    doctor: Examine, simulated_services: Services, rows: asyncpg.Connection
+    doctor: Examine, simulated_services: Services, rows: Rows
 ) -> None:
     key = await simulated_services[KeyRing].rotate()
     await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
@@ -567,7 +561,7 @@ async def test_an_issuer_with_another_name_is_reported_with_both(
 
 
 async def test_an_issuer_with_keys_of_another_database_is_reported(
-    doctor: Examine, service: Callable[..., Awaitable[str]], rows: asyncpg.Connection
+    doctor: Examine, service: Callable[..., Awaitable[str]], rows: Rows
 ) -> None:
     url = await service()
     await rows.execute("UPDATE signing_keys SET kid = 'another'")
@@ -576,7 +570,7 @@ async def test_an_issuer_with_keys_of_another_database_is_reported(
 
 @pytest.mark.no_signing_key
 async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lacks_the_next_key(
-    doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: asyncpg.Connection
+    doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: Rows
 ) -> None:
     url = await service()
     await simulated_services[KeyRing].rotate()
@@ -892,7 +886,7 @@ async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
 
 
 async def test_an_account_without_phone_numbers_is_reported_once_a_user_has_a_number(
-    doctor: Examine, strict_wechat: StrictWeChat, simulated_client: httpx.AsyncClient
+    doctor: Examine, strict_wechat: StrictWeChat, simulated_client: Client
 ) -> None:
     strict_wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
     answer = await simulated_client.post("/v1/login", json={"code": "alice", "phone_code": "phone-13800138000"})
@@ -916,7 +910,7 @@ async def test_any_answer_about_a_made_up_person_proves_the_permission(
 
 
 async def test_users_show_whether_an_app_is_bound(
-    doctor: Examine, simulator: Simulator, simulated_client: httpx.AsyncClient
+    doctor: Examine, simulator: Simulator, simulated_client: Client
 ) -> None:
     assert_reported(await doctor(), of_app("unionid"), OK, "before somebody has logged in")
     simulator.account(OTHER_APP_ID).has_unionids = False
@@ -969,7 +963,7 @@ def handed_on(url: str) -> dict[str, Any]:
 
 
 async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_before(
-    doctor: Examine, handler: Receiver, rows: asyncpg.Connection, simulated_client: httpx.AsyncClient
+    doctor: Examine, handler: Receiver, rows: Rows, simulated_client: Client
 ) -> None:
     stored: list[int] = []
     queries: list[dict[str, str]] = []
@@ -1093,9 +1087,7 @@ async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_
         assert_reported(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
 
 
-async def test_with_sites_the_kind_of_code_is_shown(
-    doctor: Examine, rows: asyncpg.Connection, strict_wechat: StrictWeChat
-) -> None:
+async def test_with_sites_the_kind_of_code_is_shown(doctor: Examine, rows: Rows, strict_wechat: StrictWeChat) -> None:
     assert of_app("codes") not in await doctor()
     await rows.execute("""
         INSERT INTO clients (name, title, scopes, device, id_token_alg, created_at, secret_hash)

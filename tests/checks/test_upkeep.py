@@ -6,11 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from tests.certificates import Authority
 from tests.database_proxy import listening, with_tls
+from tests.world import Rows
 from wxauth.server.checks.database import judge_upkeep
 from wxauth.server.checks.doctor import examine
 from wxauth.server.checks.result import CheckLevel, CheckResult
@@ -38,9 +38,7 @@ def doctor(make_settings: Callable[..., Settings]) -> Doctor:
 
 
 @pytest.mark.slow
-async def test_a_session_idle_in_a_transaction_for_an_hour_is_reported(
-    doctor: Doctor, rows: asyncpg.Connection
-) -> None:
+async def test_a_session_idle_in_a_transaction_for_an_hour_is_reported(doctor: Doctor, rows: Rows) -> None:
     async with rows.transaction():
         pid = await rows.fetchval("SELECT pg_backend_pid()")
         assert "database transactions" not in await doctor()
@@ -50,7 +48,7 @@ async def test_a_session_idle_in_a_transaction_for_an_hour_is_reported(
 
 
 @pytest.mark.slow
-async def test_a_table_without_autovacuum_is_reported(doctor: Doctor, rows: asyncpg.Connection) -> None:
+async def test_a_table_without_autovacuum_is_reported(doctor: Doctor, rows: Rows) -> None:
     assert "database autovacuum" not in await doctor()
     await rows.execute("ALTER TABLE sessions SET (autovacuum_enabled = off)")
     result = (await doctor())["database autovacuum"]
@@ -59,7 +57,7 @@ async def test_a_table_without_autovacuum_is_reported(doctor: Doctor, rows: asyn
     assert "database autovacuum" not in await doctor()
 
 
-async def test_a_replication_slot_that_nobody_reads_is_reported(doctor: Doctor, rows: asyncpg.Connection) -> None:
+async def test_a_replication_slot_that_nobody_reads_is_reported(doctor: Doctor, rows: Rows) -> None:
     await rows.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")
     try:
         result = (await doctor())["database slots"]
@@ -83,7 +81,7 @@ async def test_a_certificate_that_ends_soon_is_reported(
     assert (result and result.level) is level
 
 
-async def test_a_login_that_the_database_refuses_is_reported(doctor: Doctor, rows: asyncpg.Connection) -> None:
+async def test_a_login_that_the_database_refuses_is_reported(doctor: Doctor, rows: Rows) -> None:
     await rows.execute("""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not here'; END$$;
         CREATE TRIGGER refuses BEFORE INSERT ON sessions FOR EACH ROW EXECUTE FUNCTION refuse()

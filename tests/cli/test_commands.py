@@ -42,7 +42,7 @@ from tests.processes import (
 )
 from tests.programs import needs
 from tests.sweeps import Sweep
-from tests.world import LogIn, Server, bearer
+from tests.world import LogIn, Rows, Server, bearer
 from wxauth.server.cli import main
 from wxauth.server.cli.users import users
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -703,9 +703,7 @@ def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Server])
 
 
 @pytest.mark.process
-async def test_only_a_trusted_proxy_says_whose_request_it_is(
-    serve: Callable[..., Server], rows: asyncpg.Connection
-) -> None:
+async def test_only_a_trusted_proxy_says_whose_request_it_is(serve: Callable[..., Server], rows: Rows) -> None:
     forwarded = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
     for trusted, ip in (("127.0.0.1/8, 203.0.113.0/24", "198.51.100.7"), ("10.0.0.0/8", "127.0.0.1")):
         service = await asyncio.to_thread(serve, TRUSTED_PROXIES=trusted)
@@ -781,9 +779,7 @@ async def test_a_migration_is_made_once_undone_and_made_again(empty_database_url
 
 
 @pytest.mark.process
-async def test_migrate_leaves_a_newer_schema_unchanged(
-    database_url: str, rows: asyncpg.Connection, tmp_path: Path
-) -> None:
+async def test_migrate_leaves_a_newer_schema_unchanged(database_url: str, rows: Rows, tmp_path: Path) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = 'later'")
     env = {"WXAUTH_DATABASE_URL": database_url}
     done = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)

@@ -3,13 +3,12 @@
 from asyncio import gather
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from tests.world import Admin, Body, LogIn, MakeClient, MakeServices
+from tests.world import Admin, Body, Client, LogIn, MakeClient, MakeServices, Rows
 
 NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
@@ -76,13 +75,13 @@ async def add(root: Admin, secrets: Secrets, **fields: Any) -> dict[str, Any]:
     return answer.json()
 
 
-async def is_admitted(client: httpx.AsyncClient, secret: str) -> bool:
+async def is_admitted(client: Client, secret: str) -> bool:
     answer = await client.post("/v1/introspect", data={"token": "x"}, auth=httpx.BasicAuth("billing", secret))
     return answer.status_code == 200
 
 
 async def test_a_client_that_is_added_may_ask_until_it_is_removed(
-    root: Admin, client: httpx.AsyncClient, secrets: Secrets
+    root: Admin, client: Client, secrets: Secrets
 ) -> None:
     added = await add(root, secrets)
     [listed] = (await root.read("/clients"))["items"]
@@ -97,7 +96,7 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     assert (await root.read("/clients")) == {"items": [], "next_cursor": None}
 
 
-async def test_a_clients_scopes_are_replaced(root: Admin, client: httpx.AsyncClient, secrets: Secrets) -> None:
+async def test_a_clients_scopes_are_replaced(root: Admin, client: Client, secrets: Secrets) -> None:
     secret = (await add(root, secrets, scopes=["users", "introspect", "users"]))["client_secret"]
     assert (await root.read("/clients"))["items"][0]["scopes"] == ["introspect", "users"]
     changed = await root.ask("PATCH", "/clients/billing", json={"scopes": ["events"]})
@@ -109,7 +108,7 @@ async def test_a_clients_scopes_are_replaced(root: Admin, client: httpx.AsyncCli
 
 
 async def test_a_renewed_secret_leaves_the_former_one_a_day(
-    root: Admin, client: httpx.AsyncClient, secrets: Secrets, clock: Clock, login: LogIn
+    root: Admin, client: Client, secrets: Secrets, clock: Clock, login: LogIn
 ) -> None:
     former = (await add(root, secrets))["client_secret"]
     renewed = (await root.ask("POST", "/clients/billing/secret")).json()
@@ -171,7 +170,7 @@ def field_of(refused: httpx.Response) -> str:
 
 
 async def test_a_site_is_added_with_all_that_the_command_takes_and_logs_people_in(
-    root: Admin, client: httpx.AsyncClient, secrets: Secrets
+    root: Admin, client: Client, secrets: Secrets
 ) -> None:
     added = await add(root, secrets, name="shop", **SITE)
     [listed] = (await root.read("/clients"))["items"]
@@ -213,7 +212,7 @@ async def test_of_two_changes_at_once_neither_is_lost(root: Admin, secrets: Secr
 
 
 async def test_a_change_of_a_site_does_not_wait_for_scans_that_are_just_starting(
-    root: Admin, secrets: Secrets, rows: asyncpg.Connection
+    root: Admin, secrets: Secrets, rows: Rows
 ) -> None:
     await add(root, secrets, name="shop", **SITE)
     async with rows.transaction():
@@ -253,9 +252,7 @@ async def test_no_site_has_a_name_for_which_serve_would_not_start_again(
     assert field_of(await root.ask("PATCH", "/clients/shop", json={"device": True})) == "name"
 
 
-async def test_a_service_becomes_a_site_and_remains_a_site(
-    root: Admin, client: httpx.AsyncClient, secrets: Secrets
-) -> None:
+async def test_a_service_becomes_a_site_and_remains_a_site(root: Admin, client: Client, secrets: Secrets) -> None:
     secret = (await add(root, secrets, scopes=["introspect"]))["client_secret"]
     site = (await root.ask("PATCH", "/clients/billing", json={"device": True})).json()
     assert (site["title"], site["scopes"]) == ("billing", ["introspect", "openid", "profile"])
@@ -264,7 +261,7 @@ async def test_a_service_becomes_a_site_and_remains_a_site(
     assert field_of(await root.ask("PATCH", "/clients/billing", json={"device": False})) == "redirect_uris"
 
 
-async def test_a_public_site_has_no_secret_and_is_given_none(root: Admin, rows: asyncpg.Connection) -> None:
+async def test_a_public_site_has_no_secret_and_is_given_none(root: Admin, rows: Rows) -> None:
     page = {"name": "page", "is_public": True, "redirect_uris": ["https://page.example.com/"]}
     added = (await root.ask("POST", "/clients", json=page)).json()
     assert (added["is_public"], added["client_secret"], added["title"]) == (True, None, "page")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.clock import Clock
 from tests.problems import problem_of
-from tests.world import LogLines, MakeClient, MakeServices, add_client
+from tests.world import Client, LogLines, MakeClient, MakeServices, add_client
 from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
@@ -32,12 +32,12 @@ async def siblings(services: Services, clock: Clock) -> Sequence[Credentials]:
     return [await add_client(services.database, name, scopes=scopes, now=clock()) for name in ("orders", "billing")]
 
 
-async def look_up(client: httpx.AsyncClient, sibling: Credentials) -> httpx.Response:
+async def look_up(client: Client, sibling: Credentials) -> httpx.Response:
     return await client.post(LOOKUP, auth=sibling, json={"external_ids": ["1"]})
 
 
 async def test_a_client_that_asks_too_often_takes_nothing_from_the_others(
-    client: httpx.AsyncClient, siblings: Sequence[Credentials], clock: Clock, log_lines: LogLines
+    client: Client, siblings: Sequence[Credentials], clock: Clock, log_lines: LogLines
 ) -> None:
     orders, billing = siblings
     answers = [await look_up(client, orders) for _ in range(3)]
@@ -57,9 +57,7 @@ async def test_a_client_that_asks_too_often_takes_nothing_from_the_others(
     assert (await look_up(client, orders)).status_code == 200
 
 
-async def test_who_does_not_know_the_secret_uses_up_nothing(
-    client: httpx.AsyncClient, siblings: Sequence[Credentials]
-) -> None:
+async def test_who_does_not_know_the_secret_uses_up_nothing(client: Client, siblings: Sequence[Credentials]) -> None:
     orders, _ = siblings
     for _ in range(3):
         assert (await look_up(client, orders._replace(client_secret="wrong"))).status_code == 401
@@ -67,7 +65,7 @@ async def test_who_does_not_know_the_secret_uses_up_nothing(
 
 
 async def test_tokens_of_a_confidential_client_are_limited_and_those_of_a_public_one_not(
-    client: httpx.AsyncClient, services: Services, clock: Clock
+    client: Client, services: Services, clock: Clock
 ) -> None:
     site = {"title": "Shop", "redirect_uris": ["https://shop.example.com/callback"]}
     confidential = await add_client(services.database, "shop", **site, now=clock())

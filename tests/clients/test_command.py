@@ -4,7 +4,6 @@ import json
 from asyncio import gather
 from pathlib import Path
 
-import asyncpg
 import click
 import httpx
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from tests.fakes import Secrets
 from tests.processes import Command, make_command
 from tests.sweeps import swept
-from tests.world import LogIn
+from tests.world import Client, LogIn, Rows
 from wxauth.server.cli.clients import add_command
 from wxauth.server.clients.clients import NAME_RULE
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
@@ -27,7 +26,7 @@ def clients(database_url: str, tmp_path: Path) -> Command:
 
 
 async def test_a_client_that_is_added_may_ask_until_it_is_removed(
-    clients: Command, client: httpx.AsyncClient, login: LogIn, secrets: Secrets
+    clients: Command, client: Client, login: LogIn, secrets: Secrets
 ) -> None:
     token = (await login("alice"))["access_token"]
     added = await clients("add", "billing", "--json")
@@ -43,7 +42,7 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     assert (await client.post("/v1/introspect", data={"token": token}, auth=auth)).status_code == 401
 
 
-async def test_added_and_removed_clients_are_in_the_audit_trail(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_added_and_removed_clients_are_in_the_audit_trail(clients: Command, rows: Rows) -> None:
     for words in (("add", "billing"), ("add", "billing"), ("remove", "billing"), ("remove", "billing")):
         await clients(*words)
     events = await rows.fetch("SELECT type, actor, data->>'name' FROM events ORDER BY id")
@@ -53,7 +52,7 @@ async def test_added_and_removed_clients_are_in_the_audit_trail(clients: Command
     ]
 
 
-async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Command, rows: Rows) -> None:
     added = await clients("add", "billing")
     assert added.returncode == 0
     shown = dict(line.split() for line in added.stdout.splitlines())
@@ -63,7 +62,7 @@ async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Comma
     assert shown["client_secret"] not in added.stderr + repr(await rows.fetch("SELECT * FROM clients"))
 
 
-async def test_the_list_names_each_client_and_no_secret(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_the_list_names_each_client_and_no_secret(clients: Command, rows: Rows) -> None:
     await rows.execute("""
         INSERT INTO clients (name, secret_hash, created_at)
         VALUES ('ledger', sha256('a'), '2026-11-20T08:00:00Z'), ('a-rather-long-name', sha256('b'), '2026-11-21Z')
@@ -112,7 +111,7 @@ def test_the_command_knows_every_scope() -> None:
 
 @pytest.mark.parametrize(("options", "former_works"), [((), True), (("--now",), False)], ids=["", "now"])
 async def test_the_former_secret_still_works_unless_the_new_secret_replaces_it_now(
-    clients: Command, client: httpx.AsyncClient, secrets: Secrets, options: tuple[str, ...], former_works: bool
+    clients: Command, client: Client, secrets: Secrets, options: tuple[str, ...], former_works: bool
 ) -> None:
     former = json.loads((await clients("add", "billing", "--json")).stdout)
     renewed = json.loads((await clients("secret", "billing", *options, "--json")).stdout)
@@ -138,7 +137,7 @@ async def test_without_a_client_the_list_is_empty(clients: Command) -> None:
     assert len((await clients("list")).stdout.splitlines()) == 1
 
 
-async def test_two_simultaneous_clients_cannot_have_the_same_name(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_two_simultaneous_clients_cannot_have_the_same_name(clients: Command, rows: Rows) -> None:
     done = sorted(await gather(*(clients("add", "billing", "--json") for _ in range(2))), key=lambda it: it.returncode)
     assert [it.returncode for it in done] == [0, 1]
     assert (done[1].stdout, len(done[1].stderr.splitlines())) == ("", 1)

@@ -3,6 +3,8 @@
 import asyncpg
 import pytest
 
+from tests.world import Rows
+
 pytestmark = pytest.mark.oldest_postgres
 
 SERVICE = "INSERT INTO clients (name, secret_hash, created_at) VALUES ('ledger', sha256('a'), now())"
@@ -57,9 +59,7 @@ PUBLIC = (
     ],
 )
 @pytest.mark.slow
-async def test_a_client_that_breaks_a_rule_is_refused(
-    rows: asyncpg.Connection, constraint: str, name: str, change: str
-) -> None:
+async def test_a_client_that_breaks_a_rule_is_refused(rows: Rows, constraint: str, name: str, change: str) -> None:
     for statement in (SERVICE, SITE, PUBLIC):
         await rows.execute(statement)
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:

@@ -1,12 +1,10 @@
 """Scopes decide what a service client may do; its secret can be renewed without an interruption."""
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
-from tests.world import AddSibling
+from tests.world import AddSibling, Client, Rows
 from wxauth.server.clients.clients import Credentials, change_client, renew_secret
 from wxauth.server.core.services import Services
 
@@ -19,13 +17,13 @@ async def orders(add_sibling: AddSibling) -> Credentials:
     return await add_sibling("orders")
 
 
-async def status_of(client: httpx.AsyncClient, credentials: Credentials) -> int:
+async def status_of(client: Client, credentials: Credentials) -> int:
     answer = await client.post("/v1/introspect", data={"token": "none"}, auth=credentials)
     return answer.status_code
 
 
 async def test_without_the_scope_a_client_is_refused(
-    client: httpx.AsyncClient, services: Services, orders: Credentials, clock: Clock
+    client: Client, services: Services, orders: Credentials, clock: Clock
 ) -> None:
     problem_of(await client.get(READ_TOKEN, auth=orders), "insufficient_scope", 403)
     await change_client(services.database, "orders", {"scopes": ["users"]}, now=clock())
@@ -35,15 +33,11 @@ async def test_without_the_scope_a_client_is_refused(
     assert problem["detail"] == f"this needs the scope introspect: {whole}"
 
 
-async def test_an_unauthenticated_client_does_not_learn_the_required_scope(
-    client: httpx.AsyncClient, orders: Credentials
-) -> None:
+async def test_an_unauthenticated_client_does_not_learn_the_required_scope(client: Client, orders: Credentials) -> None:
     problem_of(await client.get(READ_TOKEN, auth=("orders", "wrong")), "invalid_client", 401)
 
 
-async def test_a_client_from_before_scopes_keeps_its_rights(
-    client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_client_from_before_scopes_keeps_its_rights(client: Client, rows: Rows) -> None:
     """A client that was added by the previous version."""
     await rows.execute("INSERT INTO clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
     assert await status_of(client, Credentials("old", "s")) == 200
@@ -51,7 +45,7 @@ async def test_a_client_from_before_scopes_keeps_its_rights(
 
 
 async def test_a_client_has_at_most_one_former_secret(
-    client: httpx.AsyncClient, services: Services, orders: Credentials, secrets: Secrets, clock: Clock
+    client: Client, services: Services, orders: Credentials, secrets: Secrets, clock: Clock
 ) -> None:
     renewed = []
     for _ in range(2):
@@ -62,13 +56,13 @@ async def test_a_client_has_at_most_one_former_secret(
 
 
 async def test_an_empty_secret_is_refused_for_a_client_without_a_former_secret(
-    client: httpx.AsyncClient, orders: Credentials
+    client: Client, orders: Credentials
 ) -> None:
     assert await status_of(client, Credentials("orders", "")) == 401
 
 
 async def test_changes_of_a_client_are_in_the_trail_without_the_secret(
-    services: Services, orders: Credentials, secrets: Secrets, rows: asyncpg.Connection, clock: Clock
+    services: Services, orders: Credentials, secrets: Secrets, rows: Rows, clock: Clock
 ) -> None:
     await change_client(services.database, "orders", {"scopes": ["users", "phones"]}, now=clock())
     renewed, _ = await renew_secret(services.database, "orders", now=clock())

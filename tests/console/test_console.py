@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 from jose.jwt import get_unverified_claims
@@ -22,7 +21,19 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
-from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, set_roles, until_locked
+from tests.world import (
+    Admin,
+    Body,
+    Client,
+    LogIn,
+    MakeClient,
+    MakeServices,
+    Rows,
+    bearer,
+    make_admin,
+    set_roles,
+    until_locked,
+)
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
 from wxauth.server.console.links import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.console.routes import CONSOLE_PAGE
@@ -39,13 +50,13 @@ async def secret_for(services: Services, root: Admin) -> str:
     return (await make_link(services.database, UUID(root.id), now=services.clock())).secret
 
 
-async def opened(services: Services, client: httpx.AsyncClient, root: Admin) -> dict[str, Any]:
+async def opened(services: Services, client: Client, root: Admin) -> dict[str, Any]:
     answer = await post(client, await secret_for(services, root))
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-async def post(client: httpx.AsyncClient, secret: str) -> httpx.Response:
+async def post(client: Client, secret: str) -> httpx.Response:
     return await client.post(SESSION, json={"secret": secret}, headers=ASKED_BY_THE_PAGE)
 
 
@@ -61,7 +72,7 @@ async def test_without_admin_page_the_console_has_no_paths(
     problem_of(await client.request(method, path, headers=ASKED_BY_THE_PAGE), "not_found", 404)
 
 
-async def test_the_page_loads_nothing_from_elsewhere_and_cannot_be_framed(client: httpx.AsyncClient) -> None:
+async def test_the_page_loads_nothing_from_elsewhere_and_cannot_be_framed(client: Client) -> None:
     page = await client.get("/admin/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     policy = dict(directive.split(" ", 1) for directive in page.headers["content-security-policy"].split("; "))
@@ -74,7 +85,7 @@ async def test_the_page_loads_nothing_from_elsewhere_and_cannot_be_framed(client
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2froutes.py", "%2e%2e/routes.py"])
-async def test_the_console_serves_only_its_own_files(client: httpx.AsyncClient, name: str) -> None:
+async def test_the_console_serves_only_its_own_files(client: Client, name: str) -> None:
     assert (await client.get(f"/admin/{name}")).status_code == 404
 
 
@@ -99,7 +110,7 @@ async def test_the_console_below_a_path_stays_below_the_path(
 # A link.
 
 
-async def test_a_link_opens_a_session_once(services: Services, client: httpx.AsyncClient, root: Admin) -> None:
+async def test_a_link_opens_a_session_once(services: Services, client: Client, root: Admin) -> None:
     secret = await secret_for(services, root)
     answer = await post(client, secret)
     assert answer.status_code == 200
@@ -117,16 +128,14 @@ async def test_a_link_opens_a_session_once(services: Services, client: httpx.Asy
 
 
 async def test_the_consoles_access_token_contains_the_external_id_as_any_does(
-    services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
+    services: Services, client: Client, root: Admin, rows: Rows
 ) -> None:
     await rows.execute("UPDATE users SET external_id = '10023'")
     tokens = [await opened(services, client, root), (await extend_session(client)).json()]
     assert [get_unverified_claims(each["access_token"])["external_id"] for each in tokens] == ["10023", "10023"]
 
 
-async def test_a_link_is_over_after_ten_minutes(
-    services: Services, client: httpx.AsyncClient, root: Admin, clock: Clock
-) -> None:
+async def test_a_link_is_over_after_ten_minutes(services: Services, client: Client, root: Admin, clock: Clock) -> None:
     secret = await secret_for(services, root)
     clock.advance(minutes=10)
     problem_of(await post(client, secret), "session_revoked", 400)
@@ -137,7 +146,7 @@ async def test_a_link_is_over_after_ten_minutes(
 
 
 async def test_a_link_opens_nothing_for_a_user_who_is_no_longer_an_administrator(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
     changes: list[Body] = [{"roles": []}, {"roles": ["admin"], "status": "disabled"}]
@@ -149,7 +158,7 @@ async def test_a_link_opens_nothing_for_a_user_who_is_no_longer_an_administrator
 
 
 async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administrator_meanwhile(
-    services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
+    services: Services, client: Client, root: Admin, rows: Rows
 ) -> None:
     secret = await secret_for(services, root)
     async with rows.transaction():
@@ -167,7 +176,7 @@ async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administra
 
 
 async def test_a_link_is_for_the_only_administrator_by_default(
-    services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    services: Services, client: Client, login: LogIn, rows: Rows
 ) -> None:
     now = services.clock()
     with pytest.raises(NoAdministrator):
@@ -179,9 +188,7 @@ async def test_a_link_is_for_the_only_administrator_by_default(
         await make_link(services.database, None, now=now)
 
 
-async def test_a_link_and_its_session_are_in_the_trail(
-    services: Services, client: httpx.AsyncClient, root: Admin
-) -> None:
+async def test_a_link_and_its_session_are_in_the_trail(services: Services, client: Client, root: Admin) -> None:
     await opened(services, client, root)
     events = [(event["type"], event["actor"], event["user_id"]) for event in await root.events()]
     assert events == [("console.opened", root.id, root.id), ("console.link_made", "operator", root.id)]
@@ -191,7 +198,7 @@ async def test_a_link_and_its_session_are_in_the_trail(
 
 
 async def test_a_console_session_lasts_as_long_as_it_is_used_and_twelve_hours_at_most(
-    services: Services, client: httpx.AsyncClient, root: Admin, clock: Clock
+    services: Services, client: Client, root: Admin, clock: Clock
 ) -> None:
     await opened(services, client, root)
     for _ in range(14):
@@ -215,9 +222,7 @@ async def test_a_console_session_and_its_access_token_end_after_an_hour_without_
     assert (await client.get("/v1/admin/users", headers=bearer(body))).status_code == 401
 
 
-async def test_signing_out_ends_a_console_session_for_good(
-    services: Services, client: httpx.AsyncClient, root: Admin
-) -> None:
+async def test_signing_out_ends_a_console_session_for_good(services: Services, client: Client, root: Admin) -> None:
     body = await opened(services, client, root)
     kept = client.cookies[COOKIE]
     ended = await client.delete(SESSION, headers=ASKED_BY_THE_PAGE)
@@ -230,7 +235,7 @@ async def test_signing_out_ends_a_console_session_for_good(
 
 
 async def test_a_neighbours_cookie_does_not_replace_the_consoles(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
 ) -> None:
     await opened(services, client, await make_admin(client, rows, await login("thief")))
     thiefs = client.cookies[COOKIE]
@@ -246,7 +251,7 @@ async def test_a_neighbours_cookie_does_not_replace_the_consoles(
 
 @pytest.mark.parametrize("space", ["\xa0", "\x85", "\x1f"], ids=ascii)
 async def test_a_name_that_only_looks_like_the_consoles_is_not_its_cookie(
-    services: Services, client: httpx.AsyncClient, root: Admin, space: str
+    services: Services, client: Client, root: Admin, space: str
 ) -> None:
     await opened(services, client, root)
     thiefs = client.cookies[COOKIE]
@@ -257,7 +262,7 @@ async def test_a_name_that_only_looks_like_the_consoles_is_not_its_cookie(
 
 
 async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
     for change in ({"status": "disabled"}, {"roles": ["editor"]}):
@@ -269,7 +274,7 @@ async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(
 
 
 async def test_the_loss_of_another_role_ends_nothing_nor_does_that_of_admin_end_a_phones_session(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
     await root.change(other.id, roles=["admin", "editor"])
@@ -281,7 +286,7 @@ async def test_the_loss_of_another_role_ends_nothing_nor_does_that_of_admin_end_
 
 
 async def test_a_role_removed_in_the_database_ends_a_console_session_at_its_next_use(
-    services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
+    services: Services, client: Client, root: Admin, rows: Rows
 ) -> None:
     await opened(services, client, root)
     await set_roles(rows)
@@ -291,7 +296,7 @@ async def test_a_role_removed_in_the_database_ends_a_console_session_at_its_next
 
 
 async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(
-    services: Services, client: httpx.AsyncClient, root: Admin
+    services: Services, client: Client, root: Admin
 ) -> None:
     await opened(services, client, root)
     kept = client.cookies[COOKIE]
@@ -318,7 +323,7 @@ async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(
     ids=str,
 )
 async def test_another_site_cannot_use_the_consoles_session(
-    services: Services, client: httpx.AsyncClient, root: Admin, headers: dict[str, str]
+    services: Services, client: Client, root: Admin, headers: dict[str, str]
 ) -> None:
     await opened(services, client, root)
     secret = await secret_for(services, root)
@@ -349,7 +354,7 @@ async def test_an_origin_allowed_by_cors_may_not_use_the_consoles_session(
 
 @pytest.mark.process
 async def test_an_operator_makes_a_link(
-    database_url: str, tmp_path: Path, services: Services, client: httpx.AsyncClient, root: Admin
+    database_url: str, tmp_path: Path, services: Services, client: Client, root: Admin
 ) -> None:
     env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_ISSUER": "https://auth.test", "WXAUTH_ADMIN_PAGE": "true"}
     made = await asyncio.to_thread(run, "admin", "link", "--json", cwd=tmp_path, env=env)

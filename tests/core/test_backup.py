@@ -16,7 +16,7 @@ from tests.fakes import WeChatByRespx
 from tests.forked import stand_in
 from tests.problems import problem_of
 from tests.programs import postgres_program
-from tests.world import LogIn, MakeClient, MakeServices, bearer, leave
+from tests.world import Client, LogIn, MakeClient, MakeServices, bearer, leave
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
@@ -62,7 +62,7 @@ async def test_users_in_the_backup_continue_as_before(login: LogIn, back_up: Bac
 
 
 async def test_a_user_created_after_the_backup_returns_with_another_id(
-    login: LogIn, client: httpx.AsyncClient, wechat: WeChatByRespx, back_up: BackUp, restored: Restored
+    login: LogIn, client: Client, wechat: WeChatByRespx, back_up: BackUp, restored: Restored
 ) -> None:
     alice = await login("alice")
     back_up()
@@ -82,7 +82,7 @@ async def test_a_user_created_after_the_backup_returns_with_another_id(
 
 
 async def test_a_user_erased_after_the_backup_is_back(
-    login: LogIn, client: httpx.AsyncClient, wechat: WeChatByRespx, back_up: BackUp, restored: Restored
+    login: LogIn, client: Client, wechat: WeChatByRespx, back_up: BackUp, restored: Restored
 ) -> None:
     alice = await login("alice")
     back_up()

@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
 
-import asyncpg
 import pytest
 
 from tests.database_proxy import Proxy
 from tests.fakes import WeChatByRespx
-from tests.world import LogIn, LogLines, MakeClient, until
+from tests.world import LogIn, LogLines, MakeClient, Rows, until
 from wxauth.server.core.clock import CORRECTION_PAUSE_SECONDS, DatabaseClock, correct_clock, keep_time, utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
@@ -54,7 +53,7 @@ async def test_a_refresh_sent_again_to_a_replica_whose_clock_is_wrong_gets_the_s
 
 
 async def test_a_replica_with_a_wrong_clock_writes_the_databases_time(
-    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: asyncpg.Connection
+    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: Rows
 ) -> None:
     await login(at=make_client(await make_replica(timedelta(days=61))))
     apart = await rows.fetchval("SELECT abs(extract(epoch FROM now() - created_at)) FROM sessions")
@@ -62,7 +61,7 @@ async def test_a_replica_with_a_wrong_clock_writes_the_databases_time(
 
 
 async def test_a_replica_keeps_the_databases_time_when_its_machines_clock_is_set(
-    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: asyncpg.Connection
+    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: Rows
 ) -> None:
     replica = await make_replica(timedelta())
     assert isinstance(replica.clock, DatabaseClock)
@@ -85,7 +84,7 @@ async def test_a_replica_that_starts_before_its_database_has_its_time_at_once(pr
 
 
 async def test_nothing_is_swept_by_a_replica_whose_clock_is_wrong(
-    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: asyncpg.Connection, log_lines: LogLines
+    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: Rows, log_lines: LogLines
 ) -> None:
     wrong = await make_replica(timedelta(days=61))
     await login(at=make_client(wrong))

@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 from tests.sweeps import swept
+from tests.world import Rows
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -21,7 +22,7 @@ SIGNING_KEY_COLUMNS = (
 
 
 @pytest.fixture
-async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
+async def stored(rows: Rows) -> asyncpg.Connection:
     """Two people, one in one app and one in another; a session of hers; a signing key."""
     await rows.execute(f"""
         INSERT INTO users (id, unionid, created_at, last_login_at)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.database_proxy import Proxy
-from tests.world import until
+from tests.world import Rows, until
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.migrations import begin_migration, migrate
@@ -144,7 +144,7 @@ async def test_sslmode_is_kept(proxy: Proxy, sslmode: str, works: bool) -> None:
 
 @pytest.mark.parametrize(("more", "in_statement"), [("", "read committed"), ("&pgbouncer=true", "serializable")])
 async def test_a_transaction_sees_what_others_commit_whatever_the_databases_default(
-    database_url: str, rows: asyncpg.Connection, more: str, in_statement: str
+    database_url: str, rows: Rows, more: str, in_statement: str
 ) -> None:
     name = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
@@ -199,7 +199,7 @@ async def test_a_pgbouncer_that_keeps_prepared_statements_gets_them_and_no_setti
 
 
 async def test_a_database_without_limits_for_a_statement_is_reported_with_the_remedy(
-    database_url: str, rows: asyncpg.Connection
+    database_url: str, rows: Rows
 ) -> None:
     async with opened(database_url) as database:
         assert await database.unlimited() == []
@@ -320,7 +320,7 @@ async def test_a_snapshot_that_has_been_read_is_whole_though_its_connection_is_l
 
 
 async def test_a_migration_that_waits_for_another_one_learns_that_the_database_is_away(
-    proxy: Proxy, rows: asyncpg.Connection, admin: asyncpg.Connection
+    proxy: Proxy, rows: Rows, admin: asyncpg.Connection
 ) -> None:
     async with opened(proxy.url) as database, rows.transaction():
         await rows.execute("SELECT pg_advisory_xact_lock(hashtext('wxauth.migrations'))")

@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from tests.processes import run
 from tests.sweeps import swept
-from tests.world import LogLines
+from tests.world import LogLines, Rows
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
 from wxauth.server.core.users import UserInSession
@@ -113,7 +112,7 @@ def test_the_repr_of_an_object_with_secrets_contains_none(holder: object) -> Non
 
 @pytest.mark.process
 @pytest.mark.own_database
-async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: Rows, tmp_path: Path) -> None:
     await rows.execute("ALTER TABLE clients ADD CONSTRAINT never CHECK (false)")
     done = await asyncio.to_thread(
         run, "clients", "add", "billing-of-alice", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url}

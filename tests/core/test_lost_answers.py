@@ -3,7 +3,6 @@
 from io import BytesIO
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from PIL import Image
@@ -11,7 +10,7 @@ from PIL import Image
 from tests.database_proxy import Proxy
 from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
-from tests.world import MakeClient, MakeServices, bearer
+from tests.world import Client, MakeClient, MakeServices, Rows, bearer
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -23,13 +22,13 @@ async def client(proxy: Proxy, make_services: MakeServices, make_client: MakeCli
 
 
 @pytest.fixture
-async def alice(client: httpx.AsyncClient, wechat: WeChatByRespx) -> dict[str, Any]:
+async def alice(client: Client, wechat: WeChatByRespx) -> dict[str, Any]:
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice"), "nickname": "Alice"})
     return answer.json()
 
 
 async def test_a_profile_change_whose_answer_is_lost_is_not_sent_again(
-    client: httpx.AsyncClient, alice: dict[str, Any], proxy: Proxy, rows: asyncpg.Connection
+    client: Client, alice: dict[str, Any], proxy: Proxy, rows: Rows
 ) -> None:
     proxy.lose_next_answer(containing=b"COMMIT")
     answer = await client.patch("/v1/me", json={"nickname": "Eve"}, headers=bearer(alice))
@@ -38,7 +37,7 @@ async def test_a_profile_change_whose_answer_is_lost_is_not_sent_again(
 
 
 async def test_a_picture_whose_answer_is_lost_is_not_sent_again(
-    client: httpx.AsyncClient, alice: dict[str, Any], proxy: Proxy, rows: asyncpg.Connection
+    client: Client, alice: dict[str, Any], proxy: Proxy, rows: Rows
 ) -> None:
     picture = BytesIO()
     Image.new("RGB", (60, 40)).save(picture, "JPEG")
@@ -49,7 +48,7 @@ async def test_a_picture_whose_answer_is_lost_is_not_sent_again(
 
 
 async def test_a_connection_that_died_while_nobody_used_it_costs_nobody_a_change(
-    client: httpx.AsyncClient, alice: dict[str, Any], proxy: Proxy
+    client: Client, alice: dict[str, Any], proxy: Proxy
 ) -> None:
     proxy.drop()
     answer = await client.patch("/v1/me", json={"nickname": "Eve"}, headers=bearer(alice))

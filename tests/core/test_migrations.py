@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from tests.databases import scripts_of_next_version
+from tests.world import Rows
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
 from wxauth.server.core.models import KNOWN_REVISIONS, SCRIPTS, is_schema_usable
@@ -132,9 +133,7 @@ async def test_an_empty_database_is_not_usable_and_a_migrated_one_is(empty: Data
     assert await is_schema_usable(empty)
 
 
-async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(
-    database_url: str, rows: asyncpg.Connection
-) -> None:
+async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(database_url: str, rows: Rows) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '9999'")
     async with opened(database_url) as database:
         assert await is_schema_usable(database)

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from tests.core.test_rows import STATEMENTS
+from tests.world import Rows
 
 pytestmark = pytest.mark.own_database
 
@@ -59,7 +60,7 @@ SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user
 
 
 @pytest.fixture
-async def statistics_of_one_user(rows: asyncpg.Connection) -> None:
+async def statistics_of_one_user(rows: Rows) -> None:
     await rows.execute("SET session_replication_role = replica")  # no triggers, and no foreign keys
     await rows.execute("CREATE TEMP TABLE planted (id uuid, row_id uuid)")
     of_number = "lpad(number::text, 32, '0')::uuid FROM generate_series"
@@ -72,7 +73,7 @@ async def statistics_of_one_user(rows: asyncpg.Connection) -> None:
     await rows.execute(PLANTED)
 
 
-async def most_read(rows: asyncpg.Connection, prepared: asyncpg.prepared_stmt.PreparedStatement, *values: Any) -> int:
+async def most_read(rows: Rows, prepared: asyncpg.prepared_stmt.PreparedStatement, *values: Any) -> int:
     """How many rows of a table the statement reads, once its plan may be one for any values."""
     read = 0
     for _ in range(7):
@@ -87,7 +88,7 @@ async def most_read(rows: asyncpg.Connection, prepared: asyncpg.prepared_stmt.Pr
 
 @pytest.mark.slow
 async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_one_user(
-    rows: asyncpg.Connection, statistics_of_one_user: None
+    rows: Rows, statistics_of_one_user: None
 ) -> None:
     found: dict[str, int] = {}
     for name, statement in STATEMENTS.items():

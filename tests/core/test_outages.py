@@ -15,7 +15,7 @@ import pytest
 
 from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock, WeChatByRespx
-from tests.world import Body, LogIn, MakeClient, MakeServices, bearer, leave, set_roles, until_locked
+from tests.world import Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, set_roles, until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
@@ -34,7 +34,7 @@ RESUMING = 5.0
 class FrontDoor:
     """The service, at its front door, while its database goes wrong."""
 
-    client: httpx.AsyncClient
+    client: Client
     wechat: WeChatByRespx
     services: Services
 
@@ -114,11 +114,11 @@ def processes_of(data: Path) -> list[int]:
     return [int(process) for process in (postmaster, *children)]
 
 
-async def waits_for_lock(rows: asyncpg.Connection) -> bool:
+async def waits_for_lock(rows: Rows) -> bool:
     return await rows.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
 
 
-async def connections(rows: asyncpg.Connection) -> int:
+async def connections(rows: Rows) -> int:
     count: int = await rows.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
@@ -193,9 +193,7 @@ async def test_connections_that_a_silent_network_forgot_are_replaced_within_five
 
 
 @pytest.mark.slow
-async def test_a_login_whose_connection_was_ended_succeeds_on_a_new_connection(
-    service: FrontDoor, rows: asyncpg.Connection
-) -> None:
+async def test_a_login_whose_connection_was_ended_succeeds_on_a_new_connection(service: FrontDoor, rows: Rows) -> None:
     for _ in range(5):
         await service.fill_pool()
         await rows.fetch(
@@ -247,7 +245,7 @@ async def test_a_restart_under_load_costs_some_logins_and_no_fault(
     ],
 )
 async def test_a_standby_or_a_database_that_is_closed_is_unavailable_until_that_ends(
-    service: FrontDoor, rows: asyncpg.Connection, admin: asyncpg.Connection, begins: str, ends: str
+    service: FrontDoor, rows: Rows, admin: asyncpg.Connection, begins: str, ends: str
 ) -> None:
     await service.fill_pool()
     name = await rows.fetchval("SELECT current_database()")
@@ -261,7 +259,7 @@ async def test_a_standby_or_a_database_that_is_closed_is_unavailable_until_that_
 
 
 async def test_a_database_without_room_for_connections_is_unavailable(
-    proxy: Proxy, rows: asyncpg.Connection, make_service: MakeFrontDoor
+    proxy: Proxy, rows: Rows, make_service: MakeFrontDoor
 ) -> None:
     role = "guest_" + await rows.fetchval("SELECT current_database()")
     await rows.execute(f"CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
@@ -278,9 +276,7 @@ async def test_a_database_without_room_for_connections_is_unavailable(
 
 
 @pytest.mark.slow
-async def test_slow_statements_are_given_up_and_leave_nothing_behind(
-    service: FrontDoor, rows: asyncpg.Connection
-) -> None:
+async def test_slow_statements_are_given_up_and_leave_nothing_behind(service: FrontDoor, rows: Rows) -> None:
     await service.log_in("alice")
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
@@ -304,7 +300,7 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(
 
 @pytest.mark.slow
 async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_long(
-    service: FrontDoor, rows: asyncpg.Connection
+    service: FrontDoor, rows: Rows
 ) -> None:
     alice = (await service.log_in("alice")).json()
     bob = (await service.log_in("bob")).json()
@@ -320,7 +316,7 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
 
 @pytest.mark.slow
 async def test_requests_that_are_dropped_half_way_take_no_connection_along(
-    make_service: MakeFrontDoor, database_url: str, rows: asyncpg.Connection
+    make_service: MakeFrontDoor, database_url: str, rows: Rows
 ) -> None:
     service = await make_service(database_url, deadlines=PATIENT)
     await service.log_in("alice")
@@ -346,7 +342,7 @@ async def test_requests_that_are_dropped_half_way_take_no_connection_along(
     ],
 )
 async def test_a_migration_under_a_running_service_costs_no_request(
-    service: FrontDoor, rows: asyncpg.Connection, change: str
+    service: FrontDoor, rows: Rows, change: str
 ) -> None:
     await service.fill_pool()
     token = await service.token()
@@ -356,7 +352,7 @@ async def test_a_migration_under_a_running_service_costs_no_request(
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoor, rows: asyncpg.Connection) -> None:
+async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoor, rows: Rows) -> None:
     token = await service.token()
     await rows.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     assert is_unavailable(await service.log_in())
@@ -368,7 +364,7 @@ async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoo
 
 
 async def test_a_request_in_a_deadlock_may_be_retried(
-    make_service: MakeFrontDoor, database_url: str, rows: asyncpg.Connection
+    make_service: MakeFrontDoor, database_url: str, rows: Rows
 ) -> None:
     service = await make_service(f"{database_url}&deadlock_timeout=300ms", deadlines=PATIENT)
     token = await service.token("root")
@@ -395,7 +391,7 @@ async def test_a_request_in_a_deadlock_may_be_retried(
 
 
 @pytest.fixture
-async def isolated_url(rows: asyncpg.Connection, database_url: str) -> str:
+async def isolated_url(rows: Rows, database_url: str) -> str:
     """The URL of this test's database, whose default is another one than PostgreSQL's."""
     name = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
@@ -404,7 +400,7 @@ async def isolated_url(rows: asyncpg.Connection, database_url: str) -> str:
 
 @pytest.mark.slow
 async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level(
-    make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection
+    make_service: MakeFrontDoor, isolated_url: str, rows: Rows
 ) -> None:
     service = await make_service(isolated_url, deadlines=PATIENT)
     for _ in range(2):  # the first ones, and those of somebody who is known
@@ -416,7 +412,7 @@ async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level
 @pytest.mark.slow
 @pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
 async def test_the_last_administrator_stays_under_any_isolation_level(
-    make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection, pooled: str
+    make_service: MakeFrontDoor, isolated_url: str, rows: Rows, pooled: str
 ) -> None:
     service = await make_service(isolated_url + pooled, deadlines=PATIENT)
     logins = [(await service.log_in(f"person-{n}")).json() for n in range(TRANSACTIONS)]
@@ -426,7 +422,7 @@ async def test_the_last_administrator_stays_under_any_isolation_level(
 
 
 async def test_a_statement_that_cannot_be_serialized_is_tried_again(
-    make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection
+    make_service: MakeFrontDoor, isolated_url: str, rows: Rows
 ) -> None:
     service = await make_service(f"{isolated_url}&pgbouncer=true", deadlines=PATIENT)
     token = (await service.log_in()).json()["refresh_token"]

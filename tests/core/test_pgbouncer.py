@@ -18,7 +18,7 @@ from tests.problems import problem_of
 from tests.processes import Running, free_port, run, until
 from tests.programs import needs
 from tests.proxies.running import answers
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, leave
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings
 from wxauth.server.core.clock import utc_now
@@ -75,7 +75,7 @@ async def client(make_services: MakeServices, make_client: MakeClient, pooled_ur
     return make_client(await make_services(database_url=pooled_url))
 
 
-async def test_a_person_logs_in_refreshes_and_logs_out(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_a_person_logs_in_refreshes_and_logs_out(client: Client, login: LogIn) -> None:
     alice = await login("alice")
     assert (await client.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
     answer = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
@@ -86,7 +86,7 @@ async def test_a_person_logs_in_refreshes_and_logs_out(client: httpx.AsyncClient
     problem_of(await client.get("/v1/me", headers=bearer(renewed)), "invalid_token", 401)
 
 
-async def test_many_at_once_share_the_few_connections(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_many_at_once_share_the_few_connections(client: Client, login: LogIn) -> None:
     people = await gather(*(login(f"person-{number}") for number in range(20)))
     assert len({person["user"]["id"] for person in people}) == 20
     erased = await gather(*(leave(client, person) for person in people))
@@ -117,12 +117,7 @@ async def test_exports_of_two_processes_share_a_connection(login: LogIn, databas
 @pytest.mark.process
 @pytest.mark.own_database
 async def test_only_the_statement_of_check_has_a_name(
-    client: httpx.AsyncClient,
-    login: LogIn,
-    pooled_url: str,
-    postgres: EmbeddedPostgres,
-    rows: asyncpg.Connection,
-    tmp_path: Path,
+    client: Client, login: LogIn, pooled_url: str, postgres: EmbeddedPostgres, rows: Rows, tmp_path: Path
 ) -> None:
     """A name is known on one of the pooler's connections, where others may use it, and not on the next."""
     before = postgres.log.stat().st_size

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from typing_extensions import get_type_hints, is_typeddict
 
 import wxauth
+from tests.world import Rows
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserFields
 from wxauth.server.users.bodies import ProfileAndStanding
@@ -85,7 +86,7 @@ def test_all_rooms_with_statements_are_checked() -> None:
     }
 
 
-async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says(rows: asyncpg.Connection) -> None:
+async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says(rows: Rows) -> None:
     failures = []
     for name, statement in STATEMENTS.items():
         try:
@@ -99,7 +100,7 @@ async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says
 
 
 @pytest.mark.own_database
-async def test_no_plan_locks_the_rows_of_a_page_more_than_once(rows: asyncpg.Connection) -> None:
+async def test_no_plan_locks_the_rows_of_a_page_more_than_once(rows: Rows) -> None:
     # If a sub-select with SKIP LOCKED were repeated for each row of the other side of a join, each time it would lock
     # further rows, and so delete more than its LIMIT allows. PostgreSQL plans so while it takes a table for empty.
     await rows.execute("VACUUM ANALYZE")

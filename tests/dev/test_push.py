@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.sweeps import swept
-from tests.world import bearer
+from tests.world import Client, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
@@ -57,7 +57,7 @@ async def push(
 @pytest.mark.parametrize("app_id", [FIRST, SECOND])
 @pytest.mark.parametrize("format", ["json", "xml"])
 async def test_the_service_accepts_the_simulators_messages(
-    simulated_client: httpx.AsyncClient, push: Push, app_id: str, format: str
+    simulated_client: Client, push: Push, app_id: str, format: str
 ) -> None:
     body = {"code": "alice", "app_id": app_id, "nickname": "Alice"}
     login = (await simulated_client.post("/v1/login", json=body)).json()

@@ -3,13 +3,13 @@
 import asyncio
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
 from tests.fakes import Secrets
 from tests.serving import serving
+from tests.world import Rows
 from wxauth.server.core.receivers import signed_headers
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
@@ -82,9 +82,7 @@ async def test_an_invalid_behaviour_of_the_receiver_is_refused(desk: Desk, wante
     assert await desk.behave(**wanted) == 422
 
 
-async def test_the_receiver_accepts_the_services_messages(
-    services: Services, secrets: Secrets, rows: asyncpg.Connection
-) -> None:
+async def test_the_receiver_accepts_the_services_messages(services: Services, secrets: Secrets, rows: Rows) -> None:
     with serving(create_simulator()) as url:
         await services[Webhooks].add("desk", url=f"{url}/webhook", types=(), by=OPERATOR)
         assert (await services[Webhooks].send_test("desk", by=OPERATOR)).status == 204

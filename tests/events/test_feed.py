@@ -6,13 +6,12 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, LogIn, MakeServices, bearer, leave
+from tests.world import AddSibling, Body, Client, LogIn, MakeServices, Rows, bearer, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
@@ -34,7 +33,7 @@ async def reader(add_sibling: AddSibling) -> Credentials:
 
 
 @pytest.fixture
-def read(client: httpx.AsyncClient, services: Services, reader: Credentials) -> Read:
+def read(client: Client, services: Services, reader: Credentials) -> Read:
     """Place the committed events, and read the feed: `await read(after=..., type=..., limit=...)`."""
 
     async def read(**query: Any) -> Body:
@@ -59,9 +58,7 @@ async def insert(connection: asyncpg.Connection, *which: int, type: str = "user.
         await connection.execute(INSERT, event_id(number), type)
 
 
-async def test_the_feed_contains_only_ids(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, read: Read
-) -> None:
+async def test_the_feed_contains_only_ids(client: Client, login: LogIn, rows: Rows, read: Read) -> None:
     alice = await login("alice", nickname="小明")
     await rows.execute("UPDATE users SET phone = '+8613800138000'")
     await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
@@ -84,12 +81,12 @@ async def test_the_feed_contains_only_ids(
     assert page.keys() == {"items", "next_cursor"}
 
 
-async def rename(client: httpx.AsyncClient, answer: Body, **fields: str) -> None:
+async def rename(client: Client, answer: Body, **fields: str) -> None:
     assert (await client.patch("/v1/me", json=fields, headers=bearer(answer))).status_code == 200
 
 
 async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(
-    client: httpx.AsyncClient, login: LogIn, read: Read, clock: Clock
+    client: Client, login: LogIn, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
     cursor = (await read())["next_cursor"]
@@ -126,7 +123,7 @@ async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(
     assert await new_changes() == [("2026-11-20T08:03:00Z", ["nickname"])]
 
 
-async def test_changes_are_folded_per_person(client: httpx.AsyncClient, login: LogIn, read: Read) -> None:
+async def test_changes_are_folded_per_person(client: Client, login: LogIn, read: Read) -> None:
     people = [await login(name, nickname=name) for name in ("alice", "bob")]
     for name in ("a", "b", "c"):
         for person in people:
@@ -137,7 +134,7 @@ async def test_changes_are_folded_per_person(client: httpx.AsyncClient, login: L
 
 @pytest.mark.oldest_postgres
 async def test_a_folded_change_outlives_the_process_that_was_recording_it(
-    client: httpx.AsyncClient, login: LogIn, services: Services, read: Read, clock: Clock
+    client: Client, login: LogIn, services: Services, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
     for name in ("Al", "Alice"):
@@ -157,7 +154,7 @@ async def test_a_folded_change_outlives_the_process_that_was_recording_it(
 
 
 async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(
-    client: httpx.AsyncClient, login: LogIn, read: Read, clock: Clock
+    client: Client, login: LogIn, read: Read, clock: Clock
 ) -> None:
     full = {"nickname": "A", "avatar_url": "https://example.com/a.png"}
     former = await login("alice", **full)
@@ -176,7 +173,7 @@ async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(
 
 
 async def test_no_profile_change_is_sent_after_the_persons_erasure(
-    client: httpx.AsyncClient, login: LogIn, read: Read, clock: Clock
+    client: Client, login: LogIn, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
     for name in ("Al", "Alice"):
@@ -188,7 +185,7 @@ async def test_no_profile_change_is_sent_after_the_persons_erasure(
     assert events == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
 
 
-async def test_an_event_contains_only_what_the_contract_lists(rows: asyncpg.Connection, read: Read) -> None:
+async def test_an_event_contains_only_what_the_contract_lists(rows: Rows, read: Read) -> None:
     for number, (kind, data) in enumerate(
         [
             ("user.banned", '{"risk_rank": 4}'),
@@ -210,13 +207,13 @@ async def test_an_event_contains_only_what_the_contract_lists(rows: asyncpg.Conn
     await rows.execute("UPDATE events SET data = '{}'")  # no event of ours has a number
 
 
-async def test_events_for_operators_are_not_in_the_feed(rows: asyncpg.Connection, read: Read) -> None:
+async def test_events_for_operators_are_not_in_the_feed(rows: Rows, read: Read) -> None:
     for number, kind in enumerate(("risk.flagged", "client.added", "access_token.read")):
         await insert(rows, number, type=kind)
     assert (await read())["items"] == []
 
 
-async def test_a_reader_who_follows_the_cursor_gets_each_event_once(rows: asyncpg.Connection, read: Read) -> None:
+async def test_a_reader_who_follows_the_cursor_gets_each_event_once(rows: Rows, read: Read) -> None:
     await insert(rows, *range(10))
     seen: list[int] = []
     page = await read(limit=3)
@@ -229,9 +226,7 @@ async def test_a_reader_who_follows_the_cursor_gets_each_event_once(rows: asyncp
     assert numbers(await read(after=page["next_cursor"])) == [10]
 
 
-async def test_an_event_that_is_committed_late_is_not_skipped(
-    rows: asyncpg.Connection, read: Read, database_url: str
-) -> None:
+async def test_an_event_that_is_committed_late_is_not_skipped(rows: Rows, read: Read, database_url: str) -> None:
     """Its id is older than those that were committed before it, and the reader has passed them."""
     late = await asyncpg.connect(database_url)
     transaction = late.transaction()
@@ -247,9 +242,7 @@ async def test_an_event_that_is_committed_late_is_not_skipped(
     assert numbers(await read()) == [2, 3, 1]
 
 
-async def test_an_event_that_is_rolled_back_is_never_in_the_feed(
-    rows: asyncpg.Connection, read: Read, database_url: str
-) -> None:
+async def test_an_event_that_is_rolled_back_is_never_in_the_feed(rows: Rows, read: Read, database_url: str) -> None:
     undone = await asyncpg.connect(database_url)
     transaction = undone.transaction()
     await transaction.start()
@@ -263,7 +256,7 @@ async def test_an_event_that_is_rolled_back_is_never_in_the_feed(
 
 @pytest.mark.parametrize("isolation", ["serializable", "repeatable_read"])
 async def test_a_transaction_that_stays_open_holds_up_nothing(
-    rows: asyncpg.Connection, read: Read, database_url: str, isolation: str
+    rows: Rows, read: Read, database_url: str, isolation: str
 ) -> None:
     """As a backup's, or somebody's psql."""
     backup = await asyncpg.connect(database_url)
@@ -277,7 +270,7 @@ async def test_a_transaction_that_stays_open_holds_up_nothing(
 
 
 async def test_replicas_that_place_events_at_once_give_each_event_one_place(
-    make_services: MakeServices, rows: asyncpg.Connection, read: Read
+    make_services: MakeServices, rows: Rows, read: Read
 ) -> None:
     replicas = [await make_services() for _ in range(4)]
     await insert(rows, *range(50))
@@ -286,7 +279,7 @@ async def test_replicas_that_place_events_at_once_give_each_event_one_place(
     assert numbers(await read(limit=1000)) == list(range(50))
 
 
-async def test_events_are_read_by_their_types(rows: asyncpg.Connection, read: Read) -> None:
+async def test_events_are_read_by_their_types(rows: Rows, read: Read) -> None:
     kinds = ("user.banned", "user.unbanned", "user.created", "user.banned", "user.unbanned", "user.banned")
     for number, kind in enumerate(kinds):
         await insert(rows, number, type=kind)
@@ -302,7 +295,7 @@ async def test_events_are_read_by_their_types(rows: asyncpg.Connection, read: Re
 
 
 @pytest.mark.oldest_postgres
-async def test_after_now_returns_only_future_events(rows: asyncpg.Connection, read: Read) -> None:
+async def test_after_now_returns_only_future_events(rows: Rows, read: Read) -> None:
     empty = await read(after="now")
     await insert(rows, 1)
     page = await read(after="now")
@@ -313,7 +306,7 @@ async def test_after_now_returns_only_future_events(rows: asyncpg.Connection, re
 
 
 async def test_an_invalid_cursor_type_or_limit_is_refused(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Credentials
+    client: Client, rows: Rows, read: Read, reader: Credentials
 ) -> None:
     await insert(rows, 1)
     good = (await read())["next_cursor"]
@@ -342,7 +335,7 @@ async def test_an_invalid_cursor_type_or_limit_is_refused(
 
 
 async def test_a_cursor_whose_event_is_not_there_has_expired(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Credentials, services: Services
+    client: Client, rows: Rows, read: Read, reader: Credentials, services: Services
 ) -> None:
     """As after a backup has been restored, be the place empty or another event's by now."""
     await insert(rows, 1, 2)
@@ -362,7 +355,7 @@ async def test_a_cursor_whose_event_is_not_there_has_expired(
 
 @pytest.mark.own_database
 async def test_a_cursor_behind_which_events_were_swept_has_expired(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Credentials
+    client: Client, rows: Rows, read: Read, reader: Credentials
 ) -> None:
     before = await read(after="now")
     await insert(rows, *range(4))

@@ -6,13 +6,11 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.clock import Clock
 from tests.fakes import OTHER_APP
-from tests.world import AddSibling, Admin, Body, LogIn, bearer, make_admin, until_locked
+from tests.world import AddSibling, Admin, Body, Client, LogIn, Rows, bearer, make_admin, until_locked
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.events.webhook_deliveries import place_events
@@ -25,12 +23,12 @@ History = Callable[[str], Awaitable[list[Body]]]
 
 
 @pytest.fixture
-async def root(login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection) -> Admin:
+async def root(login: LogIn, client: Client, rows: Rows) -> Admin:
     return await make_admin(client, rows, await login("root"))
 
 
 @pytest.fixture
-async def history(client: httpx.AsyncClient, services: Services, add_sibling: AddSibling, root: Admin) -> History:
+async def history(client: Client, services: Services, add_sibling: AddSibling, root: Admin) -> History:
     """The events about a user in the feed, in its order, which is also that of the trail and of their times."""
     reader = await add_sibling("ledger", Scope.EVENTS)
 
@@ -53,14 +51,14 @@ def types(events: Sequence[Body]) -> list[str]:
 
 
 @asynccontextmanager
-async def locked(rows: asyncpg.Connection, user_id: str) -> AsyncIterator[None]:
+async def locked(rows: Rows, user_id: str) -> AsyncIterator[None]:
     """While another transaction holds the user."""
     async with rows.transaction():
         await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
         yield
 
 
-async def one_after_the_other(rows: asyncpg.Connection, clock: Clock, user_id: str, first: Ask, second: Ask) -> None:
+async def one_after_the_other(rows: Rows, clock: Clock, user_id: str, first: Ask, second: Ask) -> None:
     """Both wait for the user, and the clock of the replica that carries out the first one is ahead."""
     async with locked(rows, user_id):
         clock.advance(seconds=2)
@@ -73,7 +71,7 @@ async def one_after_the_other(rows: asyncpg.Connection, clock: Clock, user_id: s
 
 
 async def test_of_a_ban_and_its_end_at_once_the_last_word_is_the_databases(
-    root: Admin, login: LogIn, history: History, rows: asyncpg.Connection, clock: Clock
+    root: Admin, login: LogIn, history: History, rows: Rows, clock: Clock
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await one_after_the_other(
@@ -90,13 +88,7 @@ async def test_of_a_ban_and_its_end_at_once_the_last_word_is_the_databases(
 @pytest.mark.parametrize("is_ended_first", [True, False])
 @pytest.mark.slow
 async def test_the_end_of_a_session_waits_for_the_user(
-    root: Admin,
-    client: httpx.AsyncClient,
-    login: LogIn,
-    history: History,
-    rows: asyncpg.Connection,
-    clock: Clock,
-    is_ended_first: bool,
+    root: Admin, client: Client, login: LogIn, history: History, rows: Rows, clock: Clock, is_ended_first: bool
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -114,7 +106,7 @@ async def test_the_end_of_a_session_waits_for_the_user(
 
 
 async def test_a_reused_refresh_token_ends_the_session_after_the_change_that_was_first(
-    root: Admin, client: httpx.AsyncClient, login: LogIn, history: History, rows: asyncpg.Connection, clock: Clock
+    root: Admin, client: Client, login: LogIn, history: History, rows: Rows, clock: Clock
 ) -> None:
     alice = await login("alice")
     user_id, token = alice["user"]["id"], {"refresh_token": alice["refresh_token"]}
@@ -134,7 +126,7 @@ async def test_a_reused_refresh_token_ends_the_session_after_the_change_that_was
 
 
 async def test_a_logout_during_a_merge_ends_the_session_of_the_user_that_remains(
-    root: Admin, client: httpx.AsyncClient, login: LogIn, history: History, rows: asyncpg.Connection
+    root: Admin, client: Client, login: LogIn, history: History, rows: Rows
 ) -> None:
     alice, other = await login("alice"), await login("alice", app=OTHER_APP)
     user_id, former_id = alice["user"]["id"], other["user"]["id"]
@@ -150,12 +142,7 @@ async def test_a_logout_during_a_merge_ends_the_session_of_the_user_that_remains
 
 
 async def test_a_folded_change_of_a_locked_user_delays_nobody(
-    client: httpx.AsyncClient,
-    services: Services,
-    login: LogIn,
-    history: History,
-    rows: asyncpg.Connection,
-    clock: Clock,
+    client: Client, services: Services, login: LogIn, history: History, rows: Rows, clock: Clock
 ) -> None:
     alice, bob = await login("alice"), await login("bob")
     for person in (alice, bob):
@@ -171,7 +158,7 @@ async def test_a_folded_change_of_a_locked_user_delays_nobody(
 
 
 async def test_a_session_that_is_replaced_waits_for_the_user(
-    root: Admin, services: Services, login: LogIn, history: History, rows: asyncpg.Connection, clock: Clock
+    root: Admin, services: Services, login: LogIn, history: History, rows: Rows, clock: Clock
 ) -> None:
     [alice, *_] = [await login("alice") for _ in range(3)]
     user_id = alice["user"]["id"]
@@ -187,9 +174,7 @@ async def test_a_session_that_is_replaced_waits_for_the_user(
     assert types(await history(user_id)) == ["user.created", "user.roles_changed", "session.ended"]
 
 
-async def test_an_event_put_after_a_later_one_has_the_same_millisecond_in_id_and_time(
-    rows: asyncpg.Connection, root: Admin
-) -> None:
+async def test_an_event_put_after_a_later_one_has_the_same_millisecond_in_id_and_time(rows: Rows, root: Admin) -> None:
     """The trail is searched by time through ids."""
     newest = "SELECT id, at FROM events WHERE user_id = $1 ORDER BY id DESC LIMIT 1"
     before = await rows.fetchrow(newest, root.id)
@@ -204,9 +189,7 @@ async def test_an_event_put_after_a_later_one_has_the_same_millisecond_in_id_and
     assert after["id"].int >> 80 == (before["id"].int >> 80) + 1
 
 
-async def test_an_event_of_a_new_user_reads_no_others_even_if_the_statistics_know_one_user(
-    rows: asyncpg.Connection,
-) -> None:
+async def test_an_event_of_a_new_user_reads_no_others_even_if_the_statistics_know_one_user(rows: Rows) -> None:
     record = (
         "INSERT INTO events (id, type, at, actor, user_id)"
         " SELECT gen_random_uuid(), 'user.created', now(), 'system', user_id FROM unnest($1::uuid[]) AS user_id"

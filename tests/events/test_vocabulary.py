@@ -6,12 +6,11 @@ import re
 from typing import Any, Final
 
 import asyncpg
-import httpx
 import pytest
 
 from tests.docs import DOCS
 from tests.fakes import APP, OTHER_APP
-from tests.world import LogIn, LogLines, bearer, leave, set_roles, until_locked
+from tests.world import Client, LogIn, LogLines, Rows, bearer, leave, set_roles, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
@@ -19,7 +18,7 @@ from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_ses
 WORD: Final = re.compile(r"`([a-z_.]+)`")
 
 
-async def recorded(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...]]:
+async def recorded(rows: Rows, *kinds: str) -> list[tuple[Any, ...]]:
     """Type, actor, user, app and data of the events, in order; of these types, where any is given."""
     found = await rows.fetch(
         "SELECT type, actor, user_id::text, app_id, data FROM events"
@@ -29,20 +28,20 @@ async def recorded(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...
     return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]
 
 
-async def ends(rows: asyncpg.Connection) -> list[tuple[str, list[str]]]:
+async def ends(rows: Rows) -> list[tuple[str, list[str]]]:
     return [(event[4]["reason"], event[4]["session_ids"]) for event in await recorded(rows, "session.ended")]
 
 
 # Coming in.
 
 
-async def test_a_new_user_is_recorded_once(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_new_user_is_recorded_once(login: LogIn, rows: Rows) -> None:
     user_id = (await login(nickname="Al"))["user"]["id"]
     await login()
     assert await recorded(rows) == [("user.created", user_id, user_id, APP["app_id"], {})]
 
 
-async def test_a_unionid_brings_a_known_user_into_another_app(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_unionid_brings_a_known_user_into_another_app(login: LogIn, rows: Rows) -> None:
     user_id = (await login(unionid="union-alice"))["user"]["id"]
     await login(unionid="union-alice", app=OTHER_APP)
     assert await recorded(rows) == [
@@ -51,7 +50,7 @@ async def test_a_unionid_brings_a_known_user_into_another_app(login: LogIn, rows
     ]
 
 
-async def test_a_merge_records_each_identity_and_the_changed_profile(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_merge_records_each_identity_and_the_changed_profile(login: LogIn, rows: Rows) -> None:
     former = (await login(nickname="Al"))["user"]["id"]
     holder = (await login(unionid="union-alice", app=OTHER_APP))["user"]["id"]
     await login(unionid="union-alice")
@@ -65,7 +64,7 @@ async def test_a_merge_records_each_identity_and_the_changed_profile(login: LogI
 # Names and pictures.
 
 
-async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(login: LogIn, rows: Rows) -> None:
     await login(nickname="Al", avatar_url="https://example.com/1.png")
     for fields in ({"nickname": "Al"}, {"nickname": "Al", "avatar_url": "https://example.com/1.png"}):
         await login(**fields)
@@ -79,9 +78,7 @@ async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(login: L
     ]
 
 
-async def test_a_name_given_at_the_first_login_of_another_app_is_recorded(
-    login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_name_given_at_the_first_login_of_another_app_is_recorded(login: LogIn, rows: Rows) -> None:
     await login(unionid="union-alice", nickname="Al")
     user_id = (await login(unionid="union-alice", nickname="Alice", app=OTHER_APP))["user"]["id"]
     assert await recorded(rows, "user.profile_changed") == [
@@ -90,7 +87,7 @@ async def test_a_name_given_at_the_first_login_of_another_app_is_recorded(
 
 
 async def test_two_simultaneous_logins_each_record_their_own_change_of_the_name(
-    login: LogIn, rows: asyncpg.Connection, database_url: str
+    login: LogIn, rows: Rows, database_url: str
 ) -> None:
     """The waiting login reads the row as the other has left it, not as it was at the beginning."""
     await login(nickname="Al")
@@ -104,9 +101,7 @@ async def test_two_simultaneous_logins_each_record_their_own_change_of_the_name(
     assert [event[4] for event in await recorded(rows, "user.profile_changed")] == [{"fields": ["nickname"]}]
 
 
-async def test_each_change_by_a_person_is_recorded(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_each_change_by_a_person_is_recorded(client: Client, login: LogIn, rows: Rows) -> None:
     answer = await login(nickname="Al")
     for change in ({"nickname": "Al"}, {}, {"nickname": "Alice", "avatar_url": None}, {"nickname": None}):
         assert (await client.patch("/v1/me", json=change, headers=bearer(answer))).status_code == 200
@@ -120,9 +115,7 @@ async def test_each_change_by_a_person_is_recorded(
 # Sessions.
 
 
-async def test_each_end_of_a_session_is_recorded_with_its_reason(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_each_end_of_a_session_is_recorded_with_its_reason(client: Client, login: LogIn, rows: Rows) -> None:
     by_token, by_bearer, own, other, left = [await login() for _ in range(5)]
     for _ in range(2):
         await client.post("/v1/logout", json={"refresh_token": by_token["refresh_token"]})
@@ -141,9 +134,7 @@ async def test_each_end_of_a_session_is_recorded_with_its_reason(
     }
 
 
-async def test_an_expired_session_is_not_recorded(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_an_expired_session_is_not_recorded(client: Client, login: LogIn, rows: Rows) -> None:
     old, new = await login(), await login()
     await rows.execute("UPDATE sessions SET expires_at = created_at WHERE id = $1::text::uuid", old["session_id"])
     await client.post("/v1/logout", json={"refresh_token": old["refresh_token"]})
@@ -151,7 +142,7 @@ async def test_an_expired_session_is_not_recorded(
     assert await ends(rows) == [("erased", [new["session_id"]])]
 
 
-async def test_a_thousand_sessions_fit_in_one_event(services: Services, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_thousand_sessions_fit_in_one_event(services: Services, login: LogIn, rows: Rows) -> None:
     answer = await login()
     await rows.execute(
         """
@@ -201,7 +192,7 @@ def test_the_guide_has_the_data_of_every_type(guide: str) -> None:
 
 
 async def test_an_event_is_logged_under_its_type_with_underscores(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, log_lines: LogLines
+    client: Client, login: LogIn, rows: Rows, log_lines: LogLines
 ) -> None:
     root, alice = await login("root"), await login("alice")
     await set_roles(rows, "admin", user_id=root["user"]["id"])

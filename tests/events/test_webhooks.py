@@ -8,7 +8,6 @@ from email.utils import format_datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 from aiohttp import web
@@ -19,7 +18,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
-from tests.world import Admin, Body, LogIn, MakeServices, bearer, leave, set_roles, until
+from tests.world import Admin, Body, Client, LogIn, MakeServices, Rows, bearer, leave, set_roles, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -84,14 +83,14 @@ async def other_receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def root(login: LogIn, rows: asyncpg.Connection, secrets: Secrets) -> WebhookAdmin:
+async def root(login: LogIn, rows: Rows, secrets: Secrets) -> WebhookAdmin:
     answer = await login("root")
     await set_roles(rows, "admin")
     await place_all_there_is(rows)
     return WebhookAdmin(login, answer, secrets)
 
 
-async def place_all_there_is(rows: asyncpg.Connection) -> None:
+async def place_all_there_is(rows: Rows) -> None:
     await rows.execute("DELETE FROM events_unplaced")
 
 
@@ -116,7 +115,7 @@ async def deliver(services: Services) -> None:
         await services[Deliveries].drain()
 
 
-async def add_events(rows: asyncpg.Connection, *numbers: int, type: str = "user.banned") -> None:
+async def add_events(rows: Rows, *numbers: int, type: str = "user.banned") -> None:
     for number in numbers:
         await rows.execute(
             "INSERT INTO events (id, type, at, actor, user_id)"
@@ -131,7 +130,7 @@ Happen = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture
-def happen(services: Services, rows: asyncpg.Connection) -> Happen:
+def happen(services: Services, rows: Rows) -> Happen:
     """Let events of these numbers happen, and deliver them."""
 
     async def happen(*numbers: int, type: str = "user.banned") -> None:
@@ -153,7 +152,7 @@ def event_id(number: int) -> str:
 
 
 async def test_an_event_is_sent_signed_as_the_official_library_requires(
-    root: WebhookAdmin, services: Services, receiver: Receiver, client: httpx.AsyncClient, login: LogIn, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, client: Client, login: LogIn, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())  # the library looks at the time
     webhook = await root.add("orders", receiver.url)
@@ -210,7 +209,7 @@ async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(
 
 
 async def test_a_webhook_gets_its_types_from_when_it_is_added(
-    root: WebhookAdmin, receiver: Receiver, rows: asyncpg.Connection, happen: Happen
+    root: WebhookAdmin, receiver: Receiver, rows: Rows, happen: Happen
 ) -> None:
     await happen(1)
     await root.add("orders", receiver.url, "user.banned", "user.merged")
@@ -224,7 +223,7 @@ async def test_a_webhook_gets_its_types_from_when_it_is_added(
 
 @pytest.mark.slow
 async def test_replicas_share_the_work_and_send_each_event_once(
-    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     others = [await make_services() for _ in range(3)]
     await root.add("orders", receiver.url)
@@ -266,7 +265,7 @@ async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
     root: WebhookAdmin,
     services: Services,
     receiver: Receiver,
-    rows: asyncpg.Connection,
+    rows: Rows,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
     happen: Happen,
@@ -402,7 +401,7 @@ async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_i
 
 @pytest.mark.slow
 async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
-    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, rows: Rows
 ) -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=200)
@@ -430,12 +429,7 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
 
 
 async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(
-    root: WebhookAdmin,
-    make_services: MakeServices,
-    services: Services,
-    receiver: Receiver,
-    rows: asyncpg.Connection,
-    clock: Clock,
+    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: Rows, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.answers = ["hang"]
@@ -458,12 +452,7 @@ async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within
 
 @pytest.mark.slow
 async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_second_delivery(
-    root: WebhookAdmin,
-    make_services: MakeServices,
-    receiver: Receiver,
-    rows: asyncpg.Connection,
-    database_url: str,
-    clock: Clock,
+    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, rows: Rows, database_url: str, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url)
     async with Proxy(database_url) as proxy:
@@ -489,12 +478,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
 
 
 async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
-    root: WebhookAdmin,
-    make_services: MakeServices,
-    services: Services,
-    receiver: Receiver,
-    rows: asyncpg.Connection,
-    clock: Clock,
+    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: Rows, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url)
     slow = await make_services(waits=Waits(webhooks=60))
@@ -514,11 +498,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
 
 @pytest.mark.slow
 async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
-    root: WebhookAdmin,
-    make_services: MakeServices,
-    receiver: Receiver,
-    other_receiver: Receiver,
-    rows: asyncpg.Connection,
+    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, other_receiver: Receiver, rows: Rows
 ) -> None:
     patient = await make_services(waits=Waits(webhooks=60))
     await root.add("hanging", receiver.url)
@@ -538,12 +518,7 @@ async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
 
 @pytest.mark.slow
 async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
-    root: WebhookAdmin,
-    make_services: MakeServices,
-    receiver: Receiver,
-    client: httpx.AsyncClient,
-    login: LogIn,
-    rows: asyncpg.Connection,
+    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, client: Client, login: LogIn, rows: Rows
 ) -> None:
     """Also if the receiver is slow, earlier deliveries use all its connections, and the person is banned too.
 
@@ -581,7 +556,7 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
 
 @pytest.mark.oldest_postgres
 async def test_410_disables_a_webhook_whose_deliveries_wait(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock, happen: Happen
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows, clock: Clock, happen: Happen
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.usual = 410
@@ -738,7 +713,7 @@ async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root:
 @pytest.mark.slow
 @SOON_GIVEN_UP
 async def test_a_test_message_returns_its_outcome(
-    root: WebhookAdmin, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, receiver: Receiver, rows: Rows, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
     secret = (await root.add("orders", receiver.url))["secret"]
@@ -778,7 +753,7 @@ async def test_deliveries_are_listed_page_by_page_and_by_state(
 
 
 async def test_events_are_sent_again_with_the_ids_they_had(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, happen: Happen
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows, happen: Happen
 ) -> None:
     await happen(1, 2)
     await root.add("orders", receiver.url, "user.banned")
@@ -801,7 +776,7 @@ async def test_events_are_sent_again_with_the_ids_they_had(
 
 @pytest.mark.oldest_postgres
 async def test_replaying_since_a_time_finds_events_committed_late(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     day = 24 * 3600
     for number in (10 * day, 5 * day, 5 * day + 1, 10 * day - 1, 9 * day, 9 * day + 1, 10 * day + 1):
@@ -819,7 +794,7 @@ async def test_replaying_since_a_time_finds_events_committed_late(
 
 @pytest.mark.oldest_postgres
 async def test_a_secret_is_stored_sealed_and_can_be_resealed(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
     await root.add("orders", receiver.url)
@@ -833,7 +808,7 @@ async def test_a_secret_is_stored_sealed_and_can_be_resealed(
 
 
 async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_deliveries(
-    root: WebhookAdmin, receiver: Receiver, rows: asyncpg.Connection, happen: Happen
+    root: WebhookAdmin, receiver: Receiver, rows: Rows, happen: Happen
 ) -> None:
     await root.add("orders", receiver.url)
     await rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
@@ -845,7 +820,7 @@ async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_del
 
 
 async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_longer(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock, happen: Happen
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows, clock: Clock, happen: Happen
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.answers = [500]
@@ -861,7 +836,7 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
 
 @pytest.mark.oldest_postgres
 async def test_pending_deliveries_are_deleted_with_their_webhook(
-    root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: Rows
 ) -> None:
     await root.add("orders", receiver.url)
     await add_events(rows, *range(5))
@@ -874,12 +849,12 @@ async def test_pending_deliveries_are_deleted_with_their_webhook(
     assert await admin_deliveries(rows) == []
 
 
-async def admin_deliveries(rows: asyncpg.Connection) -> list[str]:
+async def admin_deliveries(rows: Rows) -> list[str]:
     return [row["state"] for row in await rows.fetch("SELECT state FROM deliveries ORDER BY id")]
 
 
 async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(
-    root: WebhookAdmin, receiver: Receiver, client: httpx.AsyncClient, clock: Clock, happen: Happen
+    root: WebhookAdmin, receiver: Receiver, client: Client, clock: Clock, happen: Happen
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.answers = [204, 500]
@@ -939,12 +914,7 @@ async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_pri
 
 
 async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_users_events_for_a_lease(
-    root: WebhookAdmin,
-    receiver: Receiver,
-    services: Services,
-    rows: asyncpg.Connection,
-    login: LogIn,
-    clock: Clock,
+    root: WebhookAdmin, receiver: Receiver, services: Services, rows: Rows, login: LogIn, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url, "user.created", "user.banned")
     alice = (await login("alice"))["user"]["id"]

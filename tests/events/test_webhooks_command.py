@@ -4,13 +4,12 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from tests.fakes import APP, Secrets, service_env
 from tests.processes import Command, make_command
 from tests.receiver import Receiver, receiving
-from tests.world import LogIn
+from tests.world import LogIn, Rows
 from wxauth.server.core.services import Services
 from wxauth.server.events.webhook_deliveries import Deliveries, place_events
 
@@ -30,9 +29,7 @@ def webhooks(database_url: str, tmp_path: Path, secrets: Secrets) -> Command:
     return make_command("webhooks", cwd=tmp_path, env=env)
 
 
-async def test_a_webhook_is_added_tried_changed_and_removed(
-    webhooks: Command, receiver: Receiver, rows: asyncpg.Connection
-) -> None:
+async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, receiver: Receiver, rows: Rows) -> None:
     added = await webhooks("add", "orders", receiver.url, "--type", "user.erased", "--json")
     assert (added.returncode, added.stderr) == (0, "")
     printed = json.loads(added.stdout)

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 
 from tests.histories.town import Asked, Login, Town
-from tests.world import Body, bearer, until
+from tests.world import Body, Rows, bearer, until
 
 Row = dict[str, Any]
 
@@ -85,7 +85,7 @@ async def _is_reachable(town: Town) -> bool:
         return False
 
 
-async def _look(town: Town, rows: asyncpg.Connection) -> Found:
+async def _look(town: Town, rows: Rows) -> Found:
     """Read all at one moment: again, if something has happened meanwhile."""
     while True:
         number = await rows.fetchval("SELECT count(*) FROM events")

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
 import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import Clock
-from tests.world import LogIn, LogLines, MakeServices, until
+from tests.world import Client, LogIn, LogLines, MakeServices, Rows, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
 from wxauth.server.housekeeping.rows import ENDED_SESSIONS, LappedPage, lap_page
@@ -45,18 +44,18 @@ async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def sessions(rows: asyncpg.Connection) -> list[str]:
+async def sessions(rows: Rows) -> list[str]:
     """The ids of the remaining sessions, in the order of their logins."""
     return [str(row["id"]) for row in await rows.fetch("SELECT id FROM sessions ORDER BY id")]
 
 
-async def refused(client: httpx.AsyncClient, answer: dict[str, object]) -> str:
+async def refused(client: Client, answer: dict[str, object]) -> str:
     refused = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
     return str(refused.json()["code"])
 
 
 async def test_an_expired_session_is_swept_when_it_has_been_kept_for_its_time(
-    client: httpx.AsyncClient, login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+    client: Client, login: LogIn, sweep_now: Sweep, clock: Clock, rows: Rows
 ) -> None:
     answer = await login("alice")
     clock.advance(seconds=answer["refresh_expires_in"])
@@ -70,11 +69,7 @@ async def test_an_expired_session_is_swept_when_it_has_been_kept_for_its_time(
 
 
 async def test_how_long_an_ended_session_is_kept_is_the_operators_choice(
-    client: httpx.AsyncClient,
-    login: LogIn,
-    make_services: MakeServices,
-    clock: Clock,
-    rows: asyncpg.Connection,
+    client: Client, login: LogIn, make_services: MakeServices, clock: Clock, rows: Rows
 ) -> None:
     services = await make_services(ended_sessions_kept_days=180)
     answer = await login("alice")
@@ -90,7 +85,7 @@ async def test_how_long_an_ended_session_is_kept_is_the_operators_choice(
 
 
 async def test_an_ended_session_is_swept_when_it_has_been_kept_for_its_time(
-    client: httpx.AsyncClient, login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+    client: Client, login: LogIn, sweep_now: Sweep, clock: Clock, rows: Rows
 ) -> None:
     answer = await login("alice")
     await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
@@ -105,13 +100,7 @@ async def test_an_ended_session_is_swept_when_it_has_been_kept_for_its_time(
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 5, 1000])
 @pytest.mark.slow
 async def test_sessions_in_use_outlive_the_sweep_wherever_the_pages_end(
-    client: httpx.AsyncClient,
-    login: LogIn,
-    sweep_now: Sweep,
-    clock: Clock,
-    rows: asyncpg.Connection,
-    log_lines: LogLines,
-    page_size: int,
+    client: Client, login: LogIn, sweep_now: Sweep, clock: Clock, rows: Rows, log_lines: LogLines, page_size: int
 ) -> None:
     people = [await login(person) for person in ("alice", "bob", "carol", "dave")]
     for _ in range(3):
@@ -141,7 +130,7 @@ async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ag
 
 
 async def test_the_next_sweep_is_a_day_later_in_all_replicas(
-    login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, make_services: MakeServices
+    login: LogIn, sweep_now: Sweep, clock: Clock, rows: Rows, make_services: MakeServices
 ) -> None:
     await sweep_now()
     await login("alice")
@@ -157,7 +146,7 @@ async def test_the_next_sweep_is_a_day_later_in_all_replicas(
 
 
 async def test_the_metrics_say_for_how_long_a_sweep_that_is_configured_has_been_due(
-    client: httpx.AsyncClient, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+    client: Client, sweep_now: Sweep, clock: Clock, rows: Rows
 ) -> None:
     async def overdue() -> float:
         clock.now += STATISTICS_MAX_AGE
@@ -177,7 +166,7 @@ async def test_the_metrics_say_for_how_long_a_sweep_that_is_configured_has_been_
 
 
 async def test_while_another_worker_sweeps_nothing_is_done(
-    login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, other: asyncpg.Connection
+    login: LogIn, sweep_now: Sweep, clock: Clock, rows: Rows, other: asyncpg.Connection
 ) -> None:
     await login("alice")
     clock.advance(days=365)
@@ -190,7 +179,7 @@ async def test_while_another_worker_sweeps_nothing_is_done(
 
 
 async def test_a_stopped_sweep_is_continued_by_another_worker(
-    login: LogIn, services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+    login: LogIn, services: Services, sweep_now: Sweep, clock: Clock, rows: Rows
 ) -> None:
     people = [(await login(person))["session_id"] for person in ("alice", "bob", "carol")]
     clock.advance(days=365)
@@ -204,7 +193,7 @@ async def test_a_stopped_sweep_is_continued_by_another_worker(
 
 
 async def test_a_session_that_somebody_has_locked_is_left_for_the_next_time(
-    login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, other: asyncpg.Connection
+    login: LogIn, sweep_now: Sweep, clock: Clock, rows: Rows, other: asyncpg.Connection
 ) -> None:
     locked, _ = [(await login(person))["session_id"] for person in ("alice", "bob")]
     clock.advance(days=365)
@@ -216,7 +205,7 @@ async def test_a_session_that_somebody_has_locked_is_left_for_the_next_time(
 
 @pytest.mark.no_signing_key
 async def test_a_retired_key_is_erased(
-    services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, log_lines: LogLines
+    services: Services, sweep_now: Sweep, clock: Clock, rows: Rows, log_lines: LogLines
 ) -> None:
     former = await rows.fetchval("SELECT kid FROM signing_keys")
     clock.now = (await services[KeyRing].rotate()).activates_at + RETIRES_AFTER - A_SECOND
@@ -229,9 +218,7 @@ async def test_a_retired_key_is_erased(
     assert [line["kid"] for line in log_lines() if line["event"] == "signing_key_retired"] == [former]
 
 
-async def test_the_running_service_sweeps_regularly(
-    login: LogIn, services: Services, clock: Clock, rows: asyncpg.Connection
-) -> None:
+async def test_the_running_service_sweeps_regularly(login: LogIn, services: Services, clock: Clock, rows: Rows) -> None:
     await login("alice")
     clock.advance(days=365)
     app = create_api(services)

@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
-import asyncpg
-import httpx
 import pytest
 from jose import jwt
 from uuid_utils.compat import uuid7
 
 from tests.database_proxy import Proxy
 from tests.fakes import Clock, WeChatByRespx
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -34,7 +32,7 @@ def unread(make_settings: Callable[..., Settings], clock: Clock, wechat: WeChatB
     return build_services(make_settings(), clock=clock, wechat_transport=wechat.transport)
 
 
-async def published_kids(client: httpx.AsyncClient) -> list[str]:
+async def published_kids(client: Client) -> list[str]:
     return [key["kid"] for key in (await client.get(JWKS)).json()["keys"]]
 
 
@@ -60,9 +58,7 @@ def kid_of(answer: dict[str, object]) -> str:
     return str(jwt.get_unverified_header(str(answer["access_token"]))["kid"])
 
 
-async def test_twenty_replicas_that_start_at_once_agree_on_one_key(
-    make_services: MakeServices, rows: asyncpg.Connection
-) -> None:
+async def test_twenty_replicas_that_start_at_once_agree_on_one_key(make_services: MakeServices, rows: Rows) -> None:
     replicas = await asyncio.gather(*(make_services() for _ in range(20)))
     assert len({replica[KeyRing].jwks for replica in replicas}) == 1
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
@@ -75,7 +71,7 @@ async def test_a_restart_keeps_the_key(make_services: MakeServices, make_client:
 
 
 async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(
-    services: Services, make_services: MakeServices, rows: asyncpg.Connection
+    services: Services, make_services: MakeServices, rows: Rows
 ) -> None:
     stored = await rows.fetch("SELECT * FROM signing_keys")
     with pytest.raises(CannotOpen):
@@ -117,7 +113,7 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
 
 
 async def test_a_key_that_another_replica_added_is_published_at_the_next_look(
-    services: Services, client: httpx.AsyncClient, login: LogIn
+    services: Services, client: Client, login: LogIn
 ) -> None:
     [first] = await published_kids(client)
     etag = (await client.get(JWKS)).headers["ETag"]
@@ -138,7 +134,7 @@ async def test_a_key_signs_from_the_time_that_it_is_active(services: Services, c
 
 
 async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refused(
-    services: Services, client: httpx.AsyncClient, clock: Clock, login: LogIn, rows: asyncpg.Connection
+    services: Services, client: Client, clock: Clock, login: LogIn, rows: Rows
 ) -> None:
     token = (await login("alice"))["access_token"]
     [retiring] = await published_kids(client)
@@ -176,10 +172,7 @@ async def test_keys_outlive_an_outage_of_the_database(
 
 
 async def test_a_key_that_cannot_be_decrypted_leaves_the_other_keys_in_use(
-    services: Services,
-    client: httpx.AsyncClient,
-    rows: asyncpg.Connection,
-    log_lines: LogLines,
+    services: Services, client: Client, rows: Rows, log_lines: LogLines
 ) -> None:
     kids = await published_kids(client)
     await add_key(services)
@@ -189,7 +182,7 @@ async def test_a_key_that_cannot_be_decrypted_leaves_the_other_keys_in_use(
     assert [line["event"] for line in log_lines()][-1] == "signing_keys_not_opened"
 
 
-async def test_the_private_half_is_stored_sealed(services: Services, rows: asyncpg.Connection) -> None:
+async def test_the_private_half_is_stored_sealed(services: Services, rows: Rows) -> None:
     stored = await rows.fetchrow("SELECT private_key, public_jwk::jsonb ? 'd' AS has_d FROM signing_keys")
     assert stored["has_d"] is False
     with pytest.raises(ValueError, match="deserialize"):

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 import respx
@@ -19,7 +18,7 @@ from jose import jwt
 from tests.fakes import APP, SECRET_KEY, Clock, service_env
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
 from tests.processes import WXAUTH, Running, free_port, run
-from tests.world import LogIn, LogLines, MakeServices, until
+from tests.world import LogIn, LogLines, MakeServices, Rows, until
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
@@ -79,7 +78,7 @@ async def test_a_former_key_is_published_until_the_last_token_of_any_lifetime_ha
 
 
 async def test_rotations_at_the_same_time_make_one_key(
-    make_services: MakeServices, rows: asyncpg.Connection, log_lines: LogLines
+    make_services: MakeServices, rows: Rows, log_lines: LogLines
 ) -> None:
     replicas = [await make_services() for _ in range(10)]
     assert len({key.kid for key in await asyncio.gather(*(replica[KeyRing].rotate() for replica in replicas))}) == 1
@@ -96,7 +95,7 @@ async def test_while_a_key_waits_to_sign_no_other_is_made(services: Services, cl
 
 
 async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(
-    make_services: MakeServices, clock: Clock, rows: asyncpg.Connection
+    make_services: MakeServices, clock: Clock, rows: Rows
 ) -> None:
     replicas = [await make_services(signing_key_max_age=MAX_AGE) for _ in range(8)]
     clock.advance(seconds=MAX_AGE - 1)
@@ -110,7 +109,7 @@ async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(
 
 
 async def test_a_secret_key_that_opens_nothing_rotates_nothing(
-    services: Services, make_services: MakeServices, clock: Clock, rows: asyncpg.Connection
+    services: Services, make_services: MakeServices, clock: Clock, rows: Rows
 ) -> None:
     clock.advance(seconds=MAX_AGE)
     with pytest.raises(CannotOpen):
@@ -289,7 +288,7 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
 
 
 @pytest.mark.process
-async def test_keys_rotate_with_another_secret_key_changes_nothing(wxauth: WxAuth, rows: asyncpg.Connection) -> None:
+async def test_keys_rotate_with_another_secret_key_changes_nothing(wxauth: WxAuth, rows: Rows) -> None:
     await wxauth("keys", "rotate")
     status, _, errors = await wxauth("keys", "rotate", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY)
     assert (status, errors.partition(":")[0]) == (1, "WXAUTH_SECRET_KEY")
@@ -322,14 +321,14 @@ def sealer() -> Sealer:
     return Sealer([b64decode(OTHER_SECRET_KEY), b64decode(SECRET_KEY)])
 
 
-async def session_keys(rows: asyncpg.Connection, sealer: Sealer) -> list[bytes]:
+async def session_keys(rows: Rows, sealer: Sealer) -> list[bytes]:
     found = await rows.fetch("SELECT app_id, openid, session_key FROM sessions ORDER BY id")
     return [sealer.open(sealed, context=session_key_context(app_id, openid)) for app_id, openid, sealed in found]
 
 
 @pytest.mark.process
 async def test_after_a_reseal_the_former_secret_key_can_go(
-    login: LogIn, make_services: MakeServices, wxauth: WxAuth, rows: asyncpg.Connection
+    login: LogIn, make_services: MakeServices, wxauth: WxAuth, rows: Rows
 ) -> None:
     alice, *_ = [await login(person) for person in ("alice", "bob", "carol")]
     stored = await session_keys(rows, Sealer([b64decode(SECRET_KEY)]))
@@ -349,7 +348,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
 
 @pytest.mark.process
 async def test_a_reseal_reports_values_that_do_not_open_and_seals_the_rest(
-    login: LogIn, wxauth: WxAuth, rows: asyncpg.Connection
+    login: LogIn, wxauth: WxAuth, rows: Rows
 ) -> None:
     await login("alice")
     lost = (await login("bob"))["session_id"]
@@ -376,7 +375,7 @@ async def test_a_reseal_in_pages_misses_nobody(
 
 
 async def test_a_value_that_has_changed_since_it_was_read_is_left_unchanged(
-    login: LogIn, database: Database, sealer: Sealer, rows: asyncpg.Connection
+    login: LogIn, database: Database, sealer: Sealer, rows: Rows
 ) -> None:
     await login("alice")
     [read], _ = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=START, size=1)
@@ -386,12 +385,7 @@ async def test_a_value_that_has_changed_since_it_was_read_is_left_unchanged(
 
 
 async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the_former_secret_key(
-    login: LogIn,
-    database: Database,
-    sealer: Sealer,
-    clock: Clock,
-    rows: asyncpg.Connection,
-    make_services: MakeServices,
+    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: Rows, make_services: MakeServices
 ) -> None:
     for person in ("alice", "bob"):
         await login(person)
@@ -407,7 +401,7 @@ async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the
 
 
 async def test_a_session_that_ends_meanwhile_does_not_get_its_key_back(
-    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
+    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: Rows
 ) -> None:
     """Its page is read twice, and a value there that does not open is counted once."""
     ending, other, lost = [(await login(person))["session_id"] for person in ("alice", "bob", "carol")]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 import respx
@@ -18,7 +17,7 @@ from jose import jwt
 from tests.fakes import APP, Clock, service_env
 from tests.problems import problem_of
 from tests.processes import PATIENCE, run
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer
 from wxauth.errors import InvalidToken
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
@@ -42,7 +41,7 @@ def kid_of(answer: dict[str, Any]) -> str:
     return str(jwt.get_unverified_header(answer["access_token"])["kid"])
 
 
-async def published(client: httpx.AsyncClient) -> list[str]:
+async def published(client: Client) -> list[str]:
     return [key["kid"] for key in (await client.get(JWKS)).json()["keys"]]
 
 
@@ -73,7 +72,7 @@ def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clo
 
 
 async def test_tokens_of_a_withdrawn_key_are_refused_and_sessions_live_on(
-    services: Services, client: httpx.AsyncClient, login: LogIn, clock: Clock
+    services: Services, client: Client, login: LogIn, clock: Clock
 ) -> None:
     alice = await login()
     stolen = services[KeyRing].signing_key(clock())
@@ -110,7 +109,7 @@ async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(
 
 
 async def test_a_guard_refuses_a_withdrawn_keys_tokens_after_reading_the_keys_again(
-    services: Services, client: httpx.AsyncClient, login: LogIn, clock: Clock
+    services: Services, client: Client, login: LogIn, clock: Clock
 ) -> None:
     alice = await login()
     with respx.mock() as router:
@@ -151,9 +150,7 @@ async def test_without_a_waiting_key_a_new_one_signs_at_once_and_a_former_one_do
     assert await states(services) == {former: "former", new: "signing"}
 
 
-async def test_a_withdrawn_waiting_key_is_replaced(
-    services: Services, login: LogIn, clock: Clock, rows: asyncpg.Connection
-) -> None:
+async def test_a_withdrawn_waiting_key_is_replaced(services: Services, login: LogIn, clock: Clock, rows: Rows) -> None:
     signing = kid_of(await login())
     waiting = await services[KeyRing].rotate()
     clock.now = waiting.activates_at - A_SECOND
@@ -179,7 +176,7 @@ async def test_a_former_key_is_withdrawn_and_nothing_else_happens(
 
 
 async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
-    make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
+    make_services: MakeServices, login: LogIn, rows: Rows
 ) -> None:
     kid = kid_of(await login())
     replicas = [await make_services() for _ in range(5)]
@@ -191,7 +188,7 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'signing_key.withdrawn'") == 1
 
 
-async def test_a_key_that_is_unknown_changes_nothing(services: Services, rows: asyncpg.Connection) -> None:
+async def test_a_key_that_is_unknown_changes_nothing(services: Services, rows: Rows) -> None:
     with pytest.raises(NoSuchKey):
         await services[KeyRing].withdraw("nothing", by=OPERATOR)
     assert await rows.fetchval("SELECT count(*) FROM events") == 0
@@ -211,7 +208,7 @@ async def made_by_a_clock_ahead(services: Services, clock: Clock, **ahead: float
 
 @pytest.mark.parametrize("ahead", [{"hours": 1}, {"days": 400}], ids=str)
 async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one_when_the_keys_are_rotated(
-    services: Services, login: LogIn, clock: Clock, rows: asyncpg.Connection, ahead: dict[str, float]
+    services: Services, login: LogIn, clock: Clock, rows: Rows, ahead: dict[str, float]
 ) -> None:
     first = kid_of(await login())
     early = await made_by_a_clock_ahead(services, clock, **ahead)
@@ -238,7 +235,7 @@ async def test_a_key_made_by_a_clock_ahead_does_not_stop_the_rotation(
 
 
 async def test_keys_all_created_by_a_clock_ahead_can_be_rotated(
-    services: Services, clock: Clock, login: LogIn, rows: asyncpg.Connection
+    services: Services, clock: Clock, login: LogIn, rows: Rows
 ) -> None:
     ahead = "created_at = created_at + interval '1 year', activates_at = activates_at + interval '1 year'"
     await rows.execute(f"UPDATE signing_keys SET {ahead}")
@@ -296,7 +293,7 @@ async def answered(done: Awaitable[tuple[int, str, str]]) -> Any:
 
 @pytest.mark.process
 @pytest.mark.no_signing_key
-async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: asyncpg.Connection) -> None:
+async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: Rows) -> None:
     first, second = [(await answered(wxauth("keys", "rotate", "--json")))["kid"] for _ in range(2)]
     assert await answered(wxauth("keys", "withdraw", first, "--json")) == {"kid": first, "signing": second}
     status, output, _ = await wxauth("keys", "withdraw", second)
@@ -311,7 +308,7 @@ async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: asyncp
 
 @pytest.mark.process
 async def test_the_command_fails_for_a_key_that_is_not_published_and_for_another_secret_key(
-    wxauth: WxAuth, rows: asyncpg.Connection
+    wxauth: WxAuth, rows: Rows
 ) -> None:
     for unknown in "nothing", "-hBeginsLikeAnOption":
         status, output, errors = await wxauth("keys", "withdraw", unknown)

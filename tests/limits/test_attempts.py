@@ -4,13 +4,12 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.world import Body, LogLines, MakeService, Service, leave
+from tests.world import Body, LogLines, MakeService, Rows, Service, leave
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -80,7 +79,7 @@ async def test_the_limit_is_per_user_and_app(service: Service) -> None:
     ids=str,
 )
 async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(
-    service: Service, fault: dict[str, Any], status: int, rows: asyncpg.Connection
+    service: Service, fault: dict[str, Any], status: int, rows: Rows
 ) -> None:
     alice = await service.log_in()
     service.simulator.fail(PHONE, times=None, **fault)
@@ -142,9 +141,7 @@ async def test_a_login_with_a_name_beyond_the_limit_keeps_the_former_name(
 # Kept no longer than needed.
 
 
-async def test_attempts_are_swept_when_their_hour_is_over(
-    service: Service, clock: Clock, rows: asyncpg.Connection
-) -> None:
+async def test_attempts_are_swept_when_their_hour_is_over(service: Service, clock: Clock, rows: Rows) -> None:
     for person in ("alice", "bob", "carol"):
         await send_wrong_codes(service, await service.log_in(person), 1)
     clock.now += WINDOW

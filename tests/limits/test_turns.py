@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import asyncpg
 import httpx
 import pytest
 from fastapi.dependencies.models import Dependant
 
 from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Body, LogIn, MakeClient, MakeServices, Service, bearer, until_locked
+from tests.world import Body, Client, LogIn, MakeClient, MakeServices, Rows, Service, bearer, until_locked
 from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
@@ -23,24 +22,24 @@ Answers = list[asyncio.Task[httpx.Response]]
 
 
 @asynccontextmanager
-async def row_locked(rows: asyncpg.Connection, person: Body) -> AsyncIterator[None]:
+async def row_locked(rows: Rows, person: Body) -> AsyncIterator[None]:
     """The row of a user is locked, so that their changes wait."""
     async with rows.transaction():
         await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", person["user"]["id"])
         yield
 
 
-def sign_out_elsewhere(client: httpx.AsyncClient, person: Body, times: int) -> Answers:
+def sign_out_elsewhere(client: Client, person: Body, times: int) -> Answers:
     return [asyncio.create_task(client.delete("/v1/me/sessions", headers=bearer(person))) for _ in range(times)]
 
 
-def change_name(client: httpx.AsyncClient, person: Body, times: int) -> Answers:
+def change_name(client: Client, person: Body, times: int) -> Answers:
     ask = partial(client.patch, "/v1/me", json={"nickname": "Eve"}, headers=bearer(person))
     return [asyncio.create_task(ask()) for _ in range(times)]
 
 
 async def test_forty_connections_of_one_person_leave_transactions_for_others(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    client: Client, login: LogIn, rows: Rows
 ) -> None:
     alice, bob = await login("alice"), await login("bob")
     async with row_locked(rows, alice):
@@ -54,7 +53,7 @@ async def test_forty_connections_of_one_person_leave_transactions_for_others(
 
 
 async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_for_others(
-    service: Service, rows: asyncpg.Connection
+    service: Service, rows: Rows
 ) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     other_device = await service.log_in("alice")
@@ -75,9 +74,7 @@ async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_fo
     await asyncio.gather(*waiting)
 
 
-async def test_a_request_beyond_those_that_wait_is_refused(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_request_beyond_those_that_wait_is_refused(client: Client, login: LogIn, rows: Rows) -> None:
     alice = await login("alice")
     async with row_locked(rows, alice):
         waiting = change_name(client, alice, MAX_PRESENT)
@@ -92,7 +89,7 @@ async def test_a_request_beyond_those_that_wait_is_refused(
 
 
 async def test_whoever_has_a_sessions_token_and_fills_its_lines_does_not_keep_its_owner_from_ending_it(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    client: Client, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice")
     async with row_locked(rows, alice):
@@ -106,7 +103,7 @@ async def test_whoever_has_a_sessions_token_and_fills_its_lines_does_not_keep_it
 
 
 async def test_a_request_does_not_wait_for_its_turn_for_ever(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice")
     client = make_client(await make_services(waits=Waits(turns=0)))
@@ -118,9 +115,7 @@ async def test_a_request_does_not_wait_for_its_turn_for_ever(
 
 
 @asynccontextmanager
-async def two_slow_requests(
-    client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
-) -> AsyncIterator[None]:
+async def two_slow_requests(client: Client, method: str, path: str, headers: dict[str, str]) -> AsyncIterator[None]:
     """Two connections of one session are open, each of which sends a byte of its body, and no more."""
     begun, rest = asyncio.Barrier(3), asyncio.Event()
 
@@ -187,7 +182,7 @@ async def test_two_erasures_that_wait_for_wechat_delay_nothing_of_the_person(
 
 
 async def test_64_requests_of_one_session_leave_turns_to_the_others_of_its_person(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    client: Client, login: LogIn, rows: Rows
 ) -> None:
     stolen, own = await login("alice"), await login("alice")
     async with asyncio.timeout(10), row_locked(rows, own):

@@ -4,14 +4,13 @@ import asyncio
 from dataclasses import dataclass
 from io import BytesIO
 
-import asyncpg
 import httpx
 import pytest
 from PIL import Image
 
 from tests.fakes import OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, bearer, leave
+from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, leave
 from wxauth.server.core.services import Services
 
 CHANGES, CONSENTS, PICTURES = 60, 20, 20
@@ -77,7 +76,7 @@ async def test_a_user_changes_name_and_picture_sixty_times_an_hour(replicas: Rep
     assert (await replicas.change(alice, nickname="Alice")).status_code == 200
 
 
-async def test_a_change_without_effect_does_not_count(replicas: Replicas, rows: asyncpg.Connection) -> None:
+async def test_a_change_without_effect_does_not_count(replicas: Replicas, rows: Rows) -> None:
     alice = await replicas.log_in(nickname="Alice")
     for _ in range(CHANGES + 1):
         assert (await replicas.change(alice, nickname="Alice", avatar_url=None)).status_code == 200
@@ -130,7 +129,7 @@ async def test_a_user_gives_twenty_consents_an_hour_and_withdraws_any_number(rep
     assert (await replicas.agree(alice, privacy="2026-05", terms="3")).status_code == 200
 
 
-async def test_a_request_with_a_refused_consent_stores_no_consent(replicas: Replicas, rows: asyncpg.Connection) -> None:
+async def test_a_request_with_a_refused_consent_stores_no_consent(replicas: Replicas, rows: Rows) -> None:
     alice = await replicas.log_in()
     for _ in range(CONSENTS - 1):
         assert (await replicas.agree(alice, privacy="2026-05")).status_code == 200
@@ -187,7 +186,7 @@ async def test_a_user_of_two_apps_has_one_count(replicas: Replicas) -> None:
     assert (await replicas.change(await replicas.log_in("bob", app=OTHER_APP), nickname="Bob")).status_code == 200
 
 
-async def test_a_file_that_is_obviously_no_picture_does_not_count(replicas: Replicas, rows: asyncpg.Connection) -> None:
+async def test_a_file_that_is_obviously_no_picture_does_not_count(replicas: Replicas, rows: Rows) -> None:
     alice = await replicas.log_in()
     problem_of(await replicas.upload(alice, b"not a picture"), "invalid_request", 422)
     assert await rows.fetchval("SELECT count(*) FROM attempts") == 0

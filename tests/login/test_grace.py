@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -12,9 +11,11 @@ from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.world import (
     Body,
+    Client,
     LogIn,
     MakeClient,
     MakeServices,
+    Rows,
     add_client,
     bearer,
     leave,
@@ -37,7 +38,7 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-async def alice(login: LogIn, client: httpx.AsyncClient) -> Body:
+async def alice(login: LogIn, client: Client) -> Body:
     """Alice, who has left."""
     alice = await login("alice", unionid="union-alice")
     left = await leave(client, alice)
@@ -45,16 +46,16 @@ async def alice(login: LogIn, client: httpx.AsyncClient) -> Body:
     return alice
 
 
-async def types(rows: asyncpg.Connection, user: Body) -> list[str]:
+async def types(rows: Rows, user: Body) -> list[str]:
     found = await rows.fetch("SELECT type FROM events WHERE user_id = $1 ORDER BY id", user["user"]["id"])
     return [row["type"] for row in found]
 
 
-async def number(rows: asyncpg.Connection, table: str) -> int:
+async def number(rows: Rows, table: str) -> int:
     return await rows.fetchval(f"SELECT count(*) FROM {table}")
 
 
-async def erase_at(rows: asyncpg.Connection, user: Body) -> Any:
+async def erase_at(rows: Rows, user: Body) -> Any:
     return await rows.fetchval("SELECT erase_at FROM users WHERE id = $1", user["user"]["id"])
 
 
@@ -62,9 +63,7 @@ def is_leaving(answer: httpx.Response) -> None:
     assert problem_of(answer, "account_leaving", 403)["erase_at"] == LATER
 
 
-async def test_who_leaves_is_signed_out_everywhere_at_once(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_who_leaves_is_signed_out_everywhere_at_once(login: LogIn, client: Client, rows: Rows) -> None:
     alice, other = await login("alice"), await login("alice")
     assert (await leave(client, alice)).status_code == 202
     for session in (alice, other):
@@ -81,7 +80,7 @@ async def test_who_leaves_is_signed_out_everywhere_at_once(
 
 @pytest.mark.parametrize("profile", [{}, {"nickname": "Alice"}], ids=["plain", "with a name"])
 async def test_a_login_meanwhile_is_refused_and_changes_nothing(
-    alice: Body, login: LogIn, rows: asyncpg.Connection, clock: Clock, profile: Body
+    alice: Body, login: LogIn, rows: Rows, clock: Clock, profile: Body
 ) -> None:
     before = await rows.fetchrow("SELECT * FROM users")
     clock.advance(days=1)
@@ -93,9 +92,7 @@ async def test_a_login_meanwhile_is_refused_and_changes_nothing(
     assert await number(rows, "sessions WHERE revoked_at IS NULL") == 0
 
 
-async def test_a_login_with_stay_cancels_it(
-    alice: Body, login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_login_with_stay_cancels_it(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
     again = await login("alice", unionid="union-alice", stay=True)
     assert (again["user"]["id"], again["is_new_user"]) == (alice["user"]["id"], False)
     assert (await client.get("/v1/me", headers=bearer(again))).status_code == 200
@@ -104,14 +101,14 @@ async def test_a_login_with_stay_cancels_it(
     assert (await login("alice"))["user"]["id"] == alice["user"]["id"]
 
 
-async def test_stay_changes_nothing_of_who_is_not_leaving(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_stay_changes_nothing_of_who_is_not_leaving(login: LogIn, rows: Rows) -> None:
     alice = await login("alice", stay=True)
     assert (await login("alice", stay=True))["user"]["id"] == alice["user"]["id"]
     assert await types(rows, alice) == ["user.created"]
 
 
 async def test_at_the_time_housekeeping_erases_the_person(
-    alice: Body, login: LogIn, services: Services, rows: asyncpg.Connection, clock: Clock
+    alice: Body, login: LogIn, services: Services, rows: Rows, clock: Clock
 ) -> None:
     clock.advance(days=DAYS, seconds=-1)
     await sweep_now(services)
@@ -126,7 +123,7 @@ async def test_at_the_time_housekeeping_erases_the_person(
 
 
 async def test_a_login_with_stay_and_housekeeping_at_once_end_in_one_of_both(
-    alice: Body, login: LogIn, services: Services, rows: asyncpg.Connection, clock: Clock
+    alice: Body, login: LogIn, services: Services, rows: Rows, clock: Clock
 ) -> None:
     clock.advance(days=DAYS)
     coming = asyncio.create_task(login("alice", stay=True))
@@ -139,9 +136,7 @@ async def test_a_login_with_stay_and_housekeeping_at_once_end_in_one_of_both(
     assert await number(rows, "users WHERE erase_at IS NULL") == 1
 
 
-async def test_a_ban_counts_first_and_a_stay_lifts_none(
-    alice: Body, login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_ban_counts_first_and_a_stay_lifts_none(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
     root = await make_admin(client, rows, await login("root"))
     await root.change(alice["user"]["id"], status="disabled")
     problem_of(await login.ask("alice", stay=True), "account_disabled", 403)
@@ -152,7 +147,7 @@ async def test_a_ban_counts_first_and_a_stay_lifts_none(
 
 @pytest.mark.oldest_postgres
 async def test_a_later_ban_outlasts_the_erasure(
-    alice: Body, login: LogIn, client: httpx.AsyncClient, services: Services, rows: asyncpg.Connection, clock: Clock
+    alice: Body, login: LogIn, client: Client, services: Services, rows: Rows, clock: Clock
 ) -> None:
     root = await make_admin(client, rows, await login("root"))
     user_id = alice["user"]["id"]
@@ -170,9 +165,7 @@ async def test_a_later_ban_outlasts_the_erasure(
 
 
 @pytest.mark.parametrize("who", ["the identity's user", "the unionid's user"])
-async def test_a_late_unionid_merges_nobody_who_is_leaving(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection, who: str
-) -> None:
+async def test_a_late_unionid_merges_nobody_who_is_leaving(login: LogIn, client: Client, rows: Rows, who: str) -> None:
     named = await login("alice", app=OTHER_APP, unionid="union-alice")
     nameless = await login("alice")
     leaving = nameless if who == "the identity's user" else named
@@ -186,9 +179,7 @@ async def test_a_late_unionid_merges_nobody_who_is_leaving(
     assert await number(rows, "events WHERE type = 'user.stayed'") == 1
 
 
-async def test_administrators_see_it_and_cancel_it(
-    alice: Body, login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_administrators_see_it_and_cancel_it(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
     root = await make_admin(client, rows, await login("root"))
     path = f"/users/{alice['user']['id']}"
     assert (await root.read(path))["erase_at"] == LATER
@@ -202,26 +193,20 @@ async def test_administrators_see_it_and_cancel_it(
     assert (await login("alice"))["user"]["id"] == alice["user"]["id"]
 
 
-async def test_support_does_not_cancel_it(
-    alice: Body, login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_support_does_not_cancel_it(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
     support = await make_support(client, rows, await login("bob"))
     refused = await support.ask("PATCH", f"/users/{alice['user']['id']}", json={"erase_at": None})
     problem_of(refused, "insufficient_role", 403)
     assert await erase_at(rows, alice) is not None
 
 
-async def test_administrators_erase_at_once(
-    alice: Body, login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_administrators_erase_at_once(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
     root = await make_admin(client, rows, await login("root"))
     assert (await root.ask("DELETE", f"/users/{alice['user']['id']}")).status_code == 204
     assert await number(rows, "users") == 1
 
 
-async def test_nobody_who_is_leaving_is_merged_or_split(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_nobody_who_is_leaving_is_merged_or_split(login: LogIn, client: Client, rows: Rows) -> None:
     root = await make_admin(client, rows, await login("root"))
     alice, bob = await login("alice", unionid="union-alice"), await login("bob")
     await login("alice", app=OTHER_APP, unionid="union-alice")
@@ -235,9 +220,7 @@ async def test_nobody_who_is_leaving_is_merged_or_split(
     assert await number(rows, "users") == 3
 
 
-async def test_who_is_leaving_counts_for_no_last_administrator(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_who_is_leaving_counts_for_no_last_administrator(login: LogIn, client: Client, rows: Rows) -> None:
     alice, bob = await login("alice"), await login("bob")
     await set_roles(rows, "admin")
     left = await asyncio.gather(leave(client, alice), leave(client, bob))
@@ -246,9 +229,7 @@ async def test_who_is_leaving_counts_for_no_last_administrator(
     problem_of(await leave(client, stays), "last_admin", 409)
 
 
-async def test_siblings_see_it(
-    alice: Body, login: LogIn, client: httpx.AsyncClient, services: Services, clock: Clock
-) -> None:
+async def test_siblings_see_it(alice: Body, login: LogIn, client: Client, services: Services, clock: Clock) -> None:
     bob = await login("bob")
     auth = await add_client(services.database, "ledger", scopes=["users", "events"], now=clock())
     basic = httpx.BasicAuth(*auth)
@@ -261,17 +242,13 @@ async def test_siblings_see_it(
     assert [(event["user_id"], event["data"]) for event in events] == [(alice["user"]["id"], {"erase_at": LATER})]
 
 
-async def test_a_thief_with_a_bearer_keeps_nobody_from_leaving(
-    alice: Body, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_thief_with_a_bearer_keeps_nobody_from_leaving(alice: Body, client: Client, rows: Rows) -> None:
     problem_of(await leave(client, alice), "invalid_token", 401)
     problem_of(await client.patch("/v1/me", json={"nickname": "x"}, headers=bearer(alice)), "invalid_token", 401)
     assert await erase_at(rows, alice) is not None
 
 
-async def test_leaving_and_a_login_at_once_leave_no_open_session(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_leaving_and_a_login_at_once_leave_no_open_session(login: LogIn, client: Client, rows: Rows) -> None:
     alice = await login("alice")
     answers = await asyncio.gather(leave(client, alice), *(login.ask("alice") for _ in range(10)))
     assert answers[0].status_code == 202
@@ -279,7 +256,7 @@ async def test_leaving_and_a_login_at_once_leave_no_open_session(
 
 
 async def test_without_days_of_grace_an_erasure_is_immediate(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     client = make_client(await make_services())
     alice = await LogIn(client, wechat)("alice")

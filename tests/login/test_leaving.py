@@ -2,19 +2,18 @@
 
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import LogIn, MakeClient, MakeServices, bearer, leave, log_in, set_roles
+from tests.world import Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, log_in, set_roles
 from wxauth.server.dev.wechat import APPS, MOBILE_APP, CodeRequest, Simulator
 
 BOTH_WAYS = pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/erasure")])
 
 
-async def is_there(client: httpx.AsyncClient, login: Any) -> bool:
+async def is_there(client: Client, login: Any) -> bool:
     return (await client.get("/v1/me", headers=bearer(login))).status_code == 200
 
 
@@ -22,7 +21,7 @@ async def is_there(client: httpx.AsyncClient, login: Any) -> bool:
 @BOTH_WAYS
 @pytest.mark.parametrize("body", [None, {}, {"login_code": ""}, {"login_code": "c" * 257}, {"login_code": None}, []])
 async def test_a_thief_with_a_bearer_alone_erases_nobody(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, method: str, path: str, body: Any
+    client: Client, login: LogIn, wechat: WeChatByRespx, method: str, path: str, body: Any
 ) -> None:
     alice = await login("alice")
     before = len(wechat.calls)
@@ -34,7 +33,7 @@ async def test_a_thief_with_a_bearer_alone_erases_nobody(
 
 @BOTH_WAYS
 async def test_a_thief_with_a_bearer_and_the_own_code_erases_nobody(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection, method: str, path: str
+    client: Client, login: LogIn, wechat: WeChatByRespx, rows: Rows, method: str, path: str
 ) -> None:
     alice = await login("alice")
     key = await rows.fetchval("SELECT session_key FROM sessions")
@@ -46,7 +45,7 @@ async def test_a_thief_with_a_bearer_and_the_own_code_erases_nobody(
 
 @BOTH_WAYS
 async def test_a_person_who_is_present_leaves(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection, method: str, path: str
+    client: Client, login: LogIn, wechat: WeChatByRespx, rows: Rows, method: str, path: str
 ) -> None:
     alice = await login("alice")
     code = wechat.code_for("alice")
@@ -54,9 +53,7 @@ async def test_a_person_who_is_present_leaves(
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 
 
-async def test_the_code_must_be_of_the_sessions_own_app(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx
-) -> None:
+async def test_the_code_must_be_of_the_sessions_own_app(client: Client, login: LogIn, wechat: WeChatByRespx) -> None:
     alice = await login("alice", app=OTHER_APP, unionid="union-alice")
     code = wechat.code_for("alice", app_id=APP["app_id"], unionid="union-alice")
     problem_of(await leave(client, alice, person=code), "wrong_person", 403)
@@ -77,7 +74,7 @@ async def test_in_a_mobile_app_the_sdks_code_proves_the_person(
 
 
 async def test_the_only_administrator_is_refused_before_wechat_is_asked(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection
+    client: Client, login: LogIn, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     alice = await login("alice")
     await set_roles(rows, "admin")
@@ -98,7 +95,7 @@ async def test_the_only_administrator_is_refused_before_wechat_is_asked(
     ],
 )
 async def test_nobody_is_erased_where_wechat_does_not_say_who_it_is(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, wechats: Any, code: str, status: int
+    client: Client, login: LogIn, wechat: WeChatByRespx, wechats: Any, code: str, status: int
 ) -> None:
     alice = await login("alice")
     wechat.answers(wechats)

@@ -5,7 +5,6 @@ from asyncio import gather
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from pydantic_core import to_json
 
@@ -15,7 +14,7 @@ from tests.pictures.test_picture_checks import push, trace_ids, upload
 from tests.problems import problem_of
 from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
-from tests.world import NUMBER, Body, MakeService, Service, leave
+from tests.world import NUMBER, Body, MakeService, Rows, Service, leave
 from wxauth.server.core.sealing import phone_answer_context
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.phones.phones import Phones
@@ -32,13 +31,11 @@ async def gone(service: Service, person: str = "alice", **fields: Any) -> Body:
     return login
 
 
-async def stored(rows: asyncpg.Connection, login: Body) -> Any:
+async def stored(rows: Rows, login: Body) -> Any:
     return await rows.fetchrow("SELECT * FROM users WHERE id = $1", UUID(login["user"]["id"]))
 
 
-async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(
-    make_service: MakeService, rows: asyncpg.Connection
-) -> None:
+async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(make_service: MakeService, rows: Rows) -> None:
     service = await make_service(**GRACE)
     alice = await gone(service, phone_code=service.phone_code())
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
@@ -49,9 +46,7 @@ async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(
 
 
 @pytest.mark.parametrize("policy", ["link", "refuse"])
-async def test_nobody_becomes_them_by_their_number(
-    make_service: MakeService, rows: asyncpg.Connection, policy: str
-) -> None:
+async def test_nobody_becomes_them_by_their_number(make_service: MakeService, rows: Rows, policy: str) -> None:
     service = await make_service(phone_policy=policy, **GRACE)
     alice = await gone(service, phone_code=service.phone_code())
     bob = await service.log_in("bob")
@@ -61,7 +56,7 @@ async def test_nobody_becomes_them_by_their_number(
 
 
 async def test_a_number_that_wechat_answers_late_is_not_bound_to_them(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+    make_service: MakeService, rows: Rows, clock: Clock
 ) -> None:
     service = await make_service(**GRACE)
     alice = await service.log_in("alice")
@@ -76,9 +71,7 @@ async def test_a_number_that_wechat_answers_late_is_not_bound_to_them(
     assert (await stored(rows, alice))["phone"] is None
 
 
-async def test_no_other_app_of_theirs_lets_them_in_as_somebody_new(
-    make_service: MakeService, rows: asyncpg.Connection
-) -> None:
+async def test_no_other_app_of_theirs_lets_them_in_as_somebody_new(make_service: MakeService, rows: Rows) -> None:
     service = await make_service(**GRACE)
     alice = await gone(service)
     for _ in range(2):
@@ -89,7 +82,7 @@ async def test_no_other_app_of_theirs_lets_them_in_as_somebody_new(
     assert back["user"]["id"] == alice["user"]["id"]
 
 
-async def test_a_hook_gives_nobody_their_external_id(make_service: MakeService, rows: asyncpg.Connection) -> None:
+async def test_a_hook_gives_nobody_their_external_id(make_service: MakeService, rows: Rows) -> None:
     async with receiving() as hook:
         hook.usual = saying(allow=True, external_id="10023")
         service = await make_service(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET, **GRACE)
@@ -98,9 +91,7 @@ async def test_a_hook_gives_nobody_their_external_id(make_service: MakeService, 
         assert (await service.log_in("bob"))["user"]["external_id"] is None
 
 
-async def test_a_verdict_about_their_picture_keeps_nobody(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_a_verdict_about_their_picture_keeps_nobody(make_service: MakeService, rows: Rows, clock: Clock) -> None:
     service = await make_service(avatar_check="block", **GRACE)
     alice = await service.log_in("alice")
     await upload(service, alice)
@@ -114,7 +105,7 @@ async def test_a_verdict_about_their_picture_keeps_nobody(
 
 
 async def test_of_two_who_leave_and_prove_one_number_at_once_none_comes_back(
-    make_service: MakeService, rows: asyncpg.Connection
+    make_service: MakeService, rows: Rows
 ) -> None:
     service = await make_service(**GRACE)
     alice, bob = await service.log_in("alice"), await service.log_in("bob")

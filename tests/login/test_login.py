@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 import uvicorn
@@ -18,7 +17,7 @@ from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.upstream import PostgresTap
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, until
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.login.routes import TokenAnswer
@@ -39,7 +38,7 @@ async def test_a_code_becomes_a_user_and_tokens(login: LogIn) -> None:
     assert answer["user"]["nickname"] == "Alice"
 
 
-async def test_the_answer_matches_the_documentation(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+async def test_the_answer_matches_the_documentation(client: Client, wechat: WeChatByRespx) -> None:
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     TypeAdapter(TokenAnswer).validate_json(answer.content, strict=True)
     assert answer.json().keys() == TokenAnswer.__required_keys__
@@ -55,7 +54,7 @@ async def test_times_are_rfc_3339_in_utc(login: LogIn, clock: Clock) -> None:
     assert (user["created_at"], user["last_login_at"]) == ("2026-11-20T08:00:00Z", "2026-11-20T08:01:30Z")
 
 
-async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_the_access_token_opens_me(client: Client, login: LogIn) -> None:
     answer = await login("alice")
     me = await client.get("/v1/me", headers=bearer(answer))
     assert me.status_code == 200
@@ -90,7 +89,7 @@ async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_t
     ],
 )
 async def test_each_name_of_a_field_is_accepted(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, field: str, value: str | None
+    client: Client, wechat: WeChatByRespx, field: str, value: str | None
 ) -> None:
     code = wechat.code_for("alice", app_id=value if value == OTHER_APP["app_id"] else APP["app_id"])
     body = {field: code} if value is None else {"code": code, field: value}
@@ -107,7 +106,7 @@ async def test_the_first_configured_app_is_the_default(login: LogIn, wechat: WeC
 
 
 async def test_an_unknown_app_is_refused_before_the_code_is_spent(
-    offline_client: httpx.AsyncClient, wechat: WeChatByRespx
+    offline_client: Client, wechat: WeChatByRespx
 ) -> None:
     body = {"code": wechat.code_for("alice"), "app_id": "wxunknown"}
     problem_of(await offline_client.post("/v1/login", json=body), "unknown_app", 400)
@@ -115,7 +114,7 @@ async def test_an_unknown_app_is_refused_before_the_code_is_spent(
 
 
 async def test_a_login_while_there_is_no_signing_key_is_refused_before_the_code_is_spent(
-    offline_client: httpx.AsyncClient, wechat: WeChatByRespx
+    offline_client: Client, wechat: WeChatByRespx
 ) -> None:
     answer = await offline_client.post("/v1/login", json={"code": wechat.code_for("alice")})
     problem_of(answer, "storage_unavailable", 503)
@@ -124,7 +123,7 @@ async def test_a_login_while_there_is_no_signing_key_is_refused_before_the_code_
 
 
 @pytest.mark.parametrize("length", [1, 256])
-async def test_a_code_has_1_to_256_characters(client: httpx.AsyncClient, wechat: WeChatByRespx, length: int) -> None:
+async def test_a_code_has_1_to_256_characters(client: Client, wechat: WeChatByRespx, length: int) -> None:
     code = "&#%+/=? é码"[:length].ljust(length, "x")
     wechat.sessions[code] = wechat.sessions.pop(wechat.code_for("alice"))
     answer = await client.post("/v1/login", json={"code": code})
@@ -135,9 +134,7 @@ async def test_a_code_has_1_to_256_characters(client: httpx.AsyncClient, wechat:
 @pytest.mark.parametrize(
     "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense", None]
 )
-async def test_any_content_type_will_do(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, content_type: str | None
-) -> None:
+async def test_any_content_type_will_do(client: Client, wechat: WeChatByRespx, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     body = json.dumps({"code": wechat.code_for("alice")})
     assert (await client.post("/v1/login", content=body, headers=headers)).status_code == 200
@@ -151,9 +148,7 @@ FORMS = {
 
 @swept("path", ["/v1/login", "/v1/refresh", "/v1/logout"])
 @swept("form", FORMS.values(), ids=FORMS)
-async def test_a_form_is_refused_with_the_hint_to_send_json(
-    client: httpx.AsyncClient, form: dict[str, Any], path: str
-) -> None:
+async def test_a_form_is_refused_with_the_hint_to_send_json(client: Client, form: dict[str, Any], path: str) -> None:
     problem = problem_of(await client.post(path, **form), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["body"]
     assert "send JSON, with Content-Type: application/json" in problem["detail"]
@@ -217,7 +212,7 @@ WRONG_VALUES: dict[str, list[object]] = {
     ],
 )
 async def test_a_wrong_body_is_refused_without_asking_anyone(
-    offline_client: httpx.AsyncClient, wechat: WeChatByRespx, body: bytes, field: str
+    offline_client: Client, wechat: WeChatByRespx, body: bytes, field: str
 ) -> None:
     answer = await offline_client.post("/v1/login", content=body)
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == [field]
@@ -268,7 +263,7 @@ async def test_white_space_around_a_nickname_is_not_kept(login: LogIn) -> None:
 
 
 async def test_a_session_notes_where_it_comes_from_and_how_long_it_lives(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+    client: Client, wechat: WeChatByRespx, rows: Rows, clock: Clock
 ) -> None:
     answer = await client.post(
         "/v1/login", json={"code": wechat.code_for("alice")}, headers={"User-Agent": "MicroMessenger/8.0 " + "x" * 600}
@@ -284,7 +279,7 @@ async def test_a_session_notes_where_it_comes_from_and_how_long_it_lives(
 
 
 async def test_the_session_key_is_stored_sealed(
-    client: httpx.AsyncClient, services: Services, wechat: WeChatByRespx, rows: asyncpg.Connection
+    client: Client, services: Services, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     code = wechat.code_for("alice")
     expected = wechat.sessions[code]["session_key"].encode()
@@ -301,7 +296,7 @@ async def test_a_session_lives_no_longer_than_its_greatest_age(
     make_services: MakeServices,
     make_client: MakeClient,
     wechat: WeChatByRespx,
-    rows: asyncpg.Connection,
+    rows: Rows,
     refresh_token_ttl: int,
     session_max_age: int,
 ) -> None:
@@ -342,7 +337,7 @@ async def test_a_client_that_leaves_before_its_body_is_read_costs_nothing(
 
 
 async def test_a_client_that_leaves_while_wechat_is_asked_is_logged_in_all_the_same(
-    serve: Serve, wechat: WeChatByRespx, rows: asyncpg.Connection, log_lines: LogLines
+    serve: Serve, wechat: WeChatByRespx, rows: Rows, log_lines: LogLines
 ) -> None:
     asked, gone = asyncio.Event(), asyncio.Event()
     code = wechat.code_for("alice")

@@ -5,12 +5,11 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
 import pytest
 
 from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until, until_locked
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, until, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.login import login_rows
 from wxauth.server.service.build import Waits
@@ -25,7 +24,7 @@ def user_ids(answers: list[dict[str, Any]]) -> set[str]:
     return {answer["user"]["id"] for answer in answers}
 
 
-async def people(rows: asyncpg.Connection) -> tuple[int, int, int]:
+async def people(rows: Rows) -> tuple[int, int, int]:
     """How many users, identities, sessions."""
     return tuple(
         await rows.fetchrow(
@@ -36,9 +35,7 @@ async def people(rows: asyncpg.Connection) -> tuple[int, int, int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unionid", [None, UNION])
-async def test_200_simultaneous_first_logins_make_one_user(
-    login: LogIn, rows: asyncpg.Connection, unionid: str | None
-) -> None:
+async def test_200_simultaneous_first_logins_make_one_user(login: LogIn, rows: Rows, unionid: str | None) -> None:
     answers = await asyncio.gather(*(login(unionid=unionid) for _ in range(200)))
     assert len(user_ids(answers)) == 1
     assert sum(answer["is_new_user"] for answer in answers) == 1
@@ -46,7 +43,7 @@ async def test_200_simultaneous_first_logins_make_one_user(
 
 
 @pytest.mark.slow
-async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(login: LogIn, rows: Rows) -> None:
     answers = await asyncio.gather(*(login(unionid=UNION, app=app) for app in (APP, OTHER_APP) for _ in range(100)))
     assert len(user_ids(answers)) == 1
     assert sum(answer["is_new_user"] for answer in answers) == 1
@@ -54,7 +51,7 @@ async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(login: Lo
 
 
 async def test_a_first_login_waits_for_a_login_with_the_same_unionid_and_joins_its_user(
-    login: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: Rows
 ) -> None:
     async with rows.transaction():
         holder = await rows.fetchval(
@@ -70,7 +67,7 @@ async def test_a_first_login_waits_for_a_login_with_the_same_unionid_and_joins_i
 
 
 async def test_a_first_login_waiting_for_a_unionid_does_not_block_the_person_who_gets_the_unionid(
-    login: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: Rows
 ) -> None:
     """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
     alice = (await login())["user"]["id"]
@@ -84,9 +81,7 @@ async def test_a_first_login_waiting_for_a_unionid_does_not_block_the_person_who
 
 
 @pytest.mark.slow
-async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(
-    login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(login: LogIn, rows: Rows) -> None:
     persons = [f"person-{n}" for n in range(25)]
     for person in persons:
         await login(person)
@@ -100,10 +95,7 @@ async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(
 
 
 async def test_with_sign_up_closed_an_unknown_identity_logs_in_only_as_the_user_of_a_login_elsewhere(
-    login: LogIn,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    rows: asyncpg.Connection,
+    login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: Rows
 ) -> None:
     closed = make_client(await make_services(sign_up="closed"))
 
@@ -132,13 +124,13 @@ async def test_the_same_unionid_in_another_app_is_the_same_user(login: LogIn) ->
     assert second["user"] == {**first["user"], "app_id": OTHER_APP_ID, "openid": second["user"]["openid"]}
 
 
-async def test_without_a_unionid_two_apps_have_two_users(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_without_a_unionid_two_apps_have_two_users(login: LogIn, rows: Rows) -> None:
     answers = [await login(app=APP), await login(app=OTHER_APP)]
     assert len(user_ids(answers)) == 2
     assert await people(rows) == (2, 2, 2)
 
 
-async def test_a_unionid_that_comes_later_is_kept(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_unionid_that_comes_later_is_kept(login: LogIn, rows: Rows) -> None:
     first = await login()
     second, third = await login(unionid=UNION), await login()
     assert second["is_new_user"] is False
@@ -147,9 +139,7 @@ async def test_a_unionid_that_comes_later_is_kept(login: LogIn, rows: asyncpg.Co
     assert await rows.fetchval("SELECT unionid FROM identities") == UNION
 
 
-async def test_a_unionid_that_comes_later_makes_one_user_of_two(
-    login: LogIn, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_a_unionid_that_comes_later_makes_one_user_of_two(login: LogIn, rows: Rows, clock: Clock) -> None:
     former = await login(nickname="Alice", avatar_url="https://example.com/a.png")
     await rows.execute("UPDATE users SET roles = '{admin,editor}', phone = '+8613800138000', phone_verified_at = now()")
     clock.advance(hours=1)
@@ -178,7 +168,7 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
 @pytest.mark.parametrize("administrator", ["former", "holder"])
 @pytest.mark.slow
 async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admin(
-    login: LogIn, rows: asyncpg.Connection, administrator: str, banned: str
+    login: LogIn, rows: Rows, administrator: str, banned: str
 ) -> None:
     """Otherwise lifting the ban would make an administrator whom no administrator has confirmed."""
     ids = {
@@ -196,7 +186,7 @@ async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admi
 
 
 async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all_apps(
-    login: LogIn, rows: asyncpg.Connection, client: httpx.AsyncClient
+    login: LogIn, rows: Rows, client: Client
 ) -> None:
     holder = await login("bob", unionid="union-bob", app=OTHER_APP)
     former = await login("alice", unionid=UNION)
@@ -216,9 +206,7 @@ async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all
     assert refreshed.json()["user"]["id"] == holder["user"]["id"]
 
 
-async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(
-    login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(login: LogIn, rows: Rows) -> None:
     """The id of whom the first unionid names leads to one user for ever, whichever app says what in which order."""
     for person in ("alice", "bob"):
         await login(person, unionid=f"first-{person}", app=APP)
@@ -232,9 +220,7 @@ async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.merged'") == 1
 
 
-async def test_a_user_with_two_unionids_returns_in_one_statement(
-    login: LogIn, rows: asyncpg.Connection, services: Services
-) -> None:
+async def test_a_user_with_two_unionids_returns_in_one_statement(login: LogIn, rows: Rows, services: Services) -> None:
     await login(unionid=UNION)
     await login(unionid="union-2", app=OTHER_APP)
     await login(unionid="union-2")  # one user now, with a unionid for each account
@@ -249,7 +235,7 @@ async def test_a_user_with_two_unionids_returns_in_one_statement(
     assert before == 2
 
 
-async def test_a_unionid_that_changes_keeps_the_user(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_unionid_that_changes_keeps_the_user(login: LogIn, rows: Rows) -> None:
     first = await login(unionid=UNION)
     changed = await login(unionid="union-new")
     assert changed["user"] == {**first["user"], "unionid": "union-new"}
@@ -269,7 +255,7 @@ async def test_apps_that_move_to_another_unionid_one_by_one_keep_the_user(login:
 
 
 @pytest.mark.slow
-async def test_50_logins_in_the_moment_of_linking_all_succeed(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_50_logins_in_the_moment_of_linking_all_succeed(login: LogIn, rows: Rows) -> None:
     await login()
     holder = await login(unionid=UNION, app=OTHER_APP)
     answers = await asyncio.gather(*(login(unionid=UNION) for _ in range(50)))
@@ -279,9 +265,7 @@ async def test_50_logins_in_the_moment_of_linking_all_succeed(login: LogIn, rows
 
 
 @pytest.mark.own_database
-async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(
-    login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(login: LogIn, rows: Rows) -> None:
     """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
     await login(unionid=UNION, app=OTHER_APP)
     async with rows.transaction():
@@ -293,9 +277,7 @@ async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(
 
 
 @pytest.mark.slow
-async def test_linking_meets_first_logins_and_logins_without_the_unionid(
-    login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_linking_meets_first_logins_and_logins_without_the_unionid(login: LogIn, rows: Rows) -> None:
     await login()
     answers = await asyncio.gather(
         *(login(unionid=UNION) for _ in range(20)),
@@ -307,7 +289,7 @@ async def test_linking_meets_first_logins_and_logins_without_the_unionid(
 
 
 async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block_each_other(
-    login: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: Rows
 ) -> None:
     unionids = ["union-1", "union-2"]
     for app in (APP, OTHER_APP):
@@ -326,7 +308,7 @@ async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block
 
 
 async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
-    login: LogIn, rows: asyncpg.Connection, log_lines: LogLines
+    login: LogIn, rows: Rows, log_lines: LogLines
 ) -> None:
     """WeChat has one openid for each person and app: two openids are two people."""
     alice = await login(unionid=UNION)
@@ -341,7 +323,7 @@ async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
 
 
 async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_earlier_unionid(
-    login: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: Rows
 ) -> None:
     alice = await login(unionid="union-mallory")
     await login(unionid=UNION)
@@ -351,9 +333,7 @@ async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_e
     assert (await people(rows))[:2] == (2, 2)
 
 
-async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app(
-    login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app(login: LogIn, rows: Rows) -> None:
     mallory = await login("mallory", unionid="union-mallory")
     alice = await login(unionid=UNION)
     assert user_ids([await login("mallory", unionid=UNION)]) == user_ids([mallory]) != user_ids([alice])
@@ -363,7 +343,7 @@ async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app
 @pytest.mark.slow
 @pytest.mark.parametrize("is_known_elsewhere", [False, True])
 async def test_only_one_of_many_simultaneous_strangers_gets_their_common_unionid(
-    login: LogIn, rows: asyncpg.Connection, is_known_elsewhere: bool
+    login: LogIn, rows: Rows, is_known_elsewhere: bool
 ) -> None:
     if is_known_elsewhere:
         await login(unionid=UNION, app=OTHER_APP)
@@ -374,9 +354,7 @@ async def test_only_one_of_many_simultaneous_strangers_gets_their_common_unionid
 
 @pytest.mark.slow
 @pytest.mark.parametrize("banned_app_id", [APP_ID, OTHER_APP_ID])
-async def test_a_ban_on_either_side_of_a_link_remains(
-    login: LogIn, rows: asyncpg.Connection, banned_app_id: str
-) -> None:
+async def test_a_ban_on_either_side_of_a_link_remains(login: LogIn, rows: Rows, banned_app_id: str) -> None:
     users = {
         APP_ID: await login(nickname="Alice"),
         OTHER_APP_ID: await login(unionid=UNION, app=OTHER_APP),
@@ -389,7 +367,7 @@ async def test_a_ban_on_either_side_of_a_link_remains(
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL OR session_key IS NOT NULL") == 0
 
 
-async def test_a_banned_user_comes_back_unchanged(login: LogIn, rows: asyncpg.Connection, clock: Clock) -> None:
+async def test_a_banned_user_comes_back_unchanged(login: LogIn, rows: Rows, clock: Clock) -> None:
     await login(unionid=UNION, nickname="Alice")
     await rows.execute("UPDATE users SET status = 'disabled'")
     before = await rows.fetch("SELECT * FROM users")
@@ -406,7 +384,7 @@ async def test_a_login_whose_answer_is_lost_is_written_once(
     make_services: MakeServices,
     make_client: MakeClient,
     wechat: WeChatByRespx,
-    rows: asyncpg.Connection,
+    rows: Rows,
     unionid: str | None,
 ) -> None:
     async with Proxy(database_url) as proxy:
@@ -421,7 +399,7 @@ async def test_a_login_whose_answer_is_lost_is_written_once(
 
 
 @pytest.fixture
-async def many_people(database_url: str, rows: asyncpg.Connection) -> asyncpg.Connection:
+async def many_people(database_url: str, rows: Rows) -> asyncpg.Connection:
     """Enough rows for an index to be faster than reading the whole table."""
     filler = await asyncpg.connect(database_url)
     await filler.execute("""
@@ -442,10 +420,7 @@ async def many_people(database_url: str, rows: asyncpg.Connection) -> asyncpg.Co
 @pytest.mark.own_database
 @pytest.mark.slow
 async def test_no_login_reads_a_whole_table(
-    many_people: asyncpg.Connection,
-    client: httpx.AsyncClient,
-    services: Services,
-    login: LogIn,
+    many_people: asyncpg.Connection, client: Client, services: Services, login: LogIn
 ) -> None:
     scans = """
         SELECT sum(seq_scan), sum(idx_scan) FROM pg_stat_user_tables
@@ -468,7 +443,7 @@ async def test_no_login_reads_a_whole_table(
 
 
 async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    client: Client, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     """PostgreSQL takes sixteen locks of a transaction without its table of locks, for which all backends contend."""
     await client.post("/v1/login", json={"code": wechat.code_for("alice"), "nickname": "Al"})

@@ -3,12 +3,11 @@
 import asyncio
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.world import MakeService, Service, make_admin, until
+from tests.world import MakeService, Rows, Service, make_admin, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import Simulator
 
@@ -74,7 +73,7 @@ async def test_a_replica_without_a_verdict_checks_for_another_replicas(
 
 @pytest.mark.slow
 async def test_a_user_who_passed_because_wechat_was_slow_is_checked_at_the_next_login(
-    make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection
+    make_service: MakeService, simulator: Simulator, rows: Rows
 ) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=SHORT)
     simulator.fail(RISK, hang=True)
@@ -98,7 +97,7 @@ async def test_wechat_is_asked_until_it_has_given_a_verdict_and_never_again(
 
 
 async def test_several_logins_at_once_flag_a_user_once(
-    make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection
+    make_service: MakeService, simulator: Simulator, rows: Rows
 ) -> None:
     service = await make_service(risk_policy="flag")
     simulator.fail(RISK, slow=0.3)
@@ -125,7 +124,7 @@ async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(
     ("policy", "person", "event"), [("block", "risky-4", "user.banned"), ("flag", "risky-2", "risk.flagged")]
 )
 async def test_a_newcomer_who_is_merged_while_wechat_is_asked_is_judged_as_the_user_who_remains(
-    make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection, policy: str, person: str, event: str
+    make_service: MakeService, simulator: Simulator, rows: Rows, policy: str, person: str, event: str
 ) -> None:
     service = await make_service()
     root, alice = await make_admin(service.client, rows, await service.log_in("root")), await service.log_in("alice")

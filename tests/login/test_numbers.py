@@ -2,14 +2,12 @@
 
 import asyncio
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.database_proxy import Proxy
 from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Admin, LogIn, MakeClient, MakeServices
+from tests.world import Admin, Client, LogIn, MakeClient, MakeServices, Rows
 from wxauth.server.core.services import Services
 from wxauth.server.login.records import Numbers
 
@@ -20,7 +18,7 @@ async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:
 
 @pytest.mark.own_database
 async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
-    root: Admin, client: httpx.AsyncClient, login: LogIn, clock: Clock
+    root: Admin, client: Client, login: LogIn, clock: Clock
 ) -> None:
     alice = await login("alice")
     await login("alice")
@@ -40,7 +38,7 @@ async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
 
 
 async def test_an_active_user_is_counted_once_and_by_a_refresh_too(
-    root: Admin, client: httpx.AsyncClient, login: LogIn, clock: Clock
+    root: Admin, client: Client, login: LogIn, clock: Clock
 ) -> None:
     seen = {}
     for name, days in (("alice", 20), ("bob", 1), ("carol", 6), ("bob", 2)):
@@ -60,9 +58,7 @@ async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:
         assert problem["errors"][0]["field"] == "days"
 
 
-async def test_days_begin_where_the_reader_is(
-    root: Admin, client: httpx.AsyncClient, login: LogIn, clock: Clock
-) -> None:
+async def test_days_begin_where_the_reader_is(root: Admin, client: Client, login: LogIn, clock: Clock) -> None:
     clock.advance(hours=7, minutes=59)  # one minute to midnight in China
     await login("alice")
     clock.advance(minutes=1)
@@ -85,11 +81,7 @@ async def test_a_login_refused_because_of_a_ban_is_not_counted(
 
 
 async def test_replicas_count_together_and_none_waits_for_anothers_row(
-    root: Admin,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    wechat: WeChatByRespx,
-    rows: asyncpg.Connection,
+    root: Admin, make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     replicas = [await make_services() for _ in range(3)]
     clients = [make_client(replica) for replica in replicas]
@@ -127,7 +119,7 @@ async def test_the_last_counts_are_stored_at_shutdown(make_services: MakeService
 
 
 async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(
-    make_services: MakeServices, services: Services, rows: asyncpg.Connection, clock: Clock
+    make_services: MakeServices, services: Services, rows: Rows, clock: Clock
 ) -> None:
     for _ in range(4):
         replica = await make_services()

@@ -8,7 +8,6 @@ from asyncio import to_thread
 from functools import partial
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +17,7 @@ from tests.fakes import Clock, service_env
 from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
-from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, set_roles, until
+from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Rows, Service, bearer, set_roles, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -62,7 +61,7 @@ def make_service(make_service: MakeService) -> MakeService:
     return partial(make_service, waits=HURRIED)
 
 
-async def events_of(service: Service, rows: asyncpg.Connection) -> list[tuple[str, str, Body]]:
+async def events_of(service: Service, rows: Rows) -> list[tuple[str, str, Body]]:
     """Type, actor and data of each event, after the background work has ended."""
     await service.services[Background].drain()
     events = await rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
@@ -95,7 +94,7 @@ def logged(log_lines: LogLines, event: str) -> list[Body]:
 # Off.
 
 
-async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService, rows: asyncpg.Connection) -> None:
+async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService, rows: Rows) -> None:
     service = await make_service()
     alice = await service.log_in("risky-4", nickname="risky")
     assert (await service.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
@@ -129,7 +128,7 @@ async def test_wechat_is_asked_for_the_risk_only_at_the_first_login(make_service
     ("policy", "rank"), [*(("flag", rank) for rank in range(5)), *(("block", n) for n in range(4))]
 )
 async def test_a_risk_is_noted_and_the_person_let_in(
-    make_service: MakeService, log_lines: LogLines, policy: str, rank: int, rows: asyncpg.Connection
+    make_service: MakeService, log_lines: LogLines, policy: str, rank: int, rows: Rows
 ) -> None:
     service = await make_service(risk_policy=policy)
     login = await service.log_in(f"risky-{rank}")
@@ -142,7 +141,7 @@ async def test_a_risk_is_noted_and_the_person_let_in(
     assert (await service.me(login))["id"] == login["user"]["id"]
 
 
-async def test_flagging_delays_no_login(make_service: MakeService, rows: asyncpg.Connection) -> None:
+async def test_flagging_delays_no_login(make_service: MakeService, rows: Rows) -> None:
     service = await make_service(risk_policy="flag", nickname_check="flag", wechat_timeout=60)
     apis: tuple[Api, ...] = ("stable_token", RISK, TEXT)
     for api in apis:
@@ -156,9 +155,7 @@ async def test_flagging_delays_no_login(make_service: MakeService, rows: asyncpg
     assert await events_of(service, rows) == []
 
 
-async def test_a_user_of_the_highest_risk_is_banned(
-    make_service: MakeService, log_lines: LogLines, rows: asyncpg.Connection
-) -> None:
+async def test_a_user_of_the_highest_risk_is_banned(make_service: MakeService, log_lines: LogLines, rows: Rows) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     problem_of(await service.log_in.ask("risky-4", nickname="Al"), "wechat_user_blocked", 403)
     session_id = await rows.fetchval("SELECT id FROM sessions")
@@ -179,7 +176,7 @@ async def test_a_user_of_the_highest_risk_is_banned(
 
 
 async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(
-    make_service: MakeService, rows: asyncpg.Connection
+    make_service: MakeService, rows: Rows
 ) -> None:
     service = await make_service(risk_policy="block")
     root = await service.log_in("root")
@@ -214,7 +211,7 @@ async def test_several_logins_at_once_are_all_stopped_by_one_ban(make_service: M
     ],
 )
 async def test_an_administrators_decision_in_the_meantime_takes_precedence(
-    make_service: MakeService, rows: asyncpg.Connection, statement: str, status: int, events: list[str]
+    make_service: MakeService, rows: Rows, statement: str, status: int, events: list[str]
 ) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.5)
@@ -225,7 +222,7 @@ async def test_an_administrators_decision_in_the_meantime_takes_precedence(
 
 
 async def test_a_ban_that_the_database_does_not_take_is_tried_again(
-    make_service: MakeService, database_url: str, rows: asyncpg.Connection, log_lines: LogLines
+    make_service: MakeService, database_url: str, rows: Rows, log_lines: LogLines
 ) -> None:
     async with Proxy(database_url) as proxy:
         service = await make_service(risk_policy="block", database_url=proxy.url)
@@ -259,7 +256,7 @@ async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
 
 
 async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(
-    make_service: MakeService, rows: asyncpg.Connection
+    make_service: MakeService, rows: Rows
 ) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.4)
@@ -270,9 +267,7 @@ async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(
     problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
 
 
-async def test_a_user_erased_before_the_flag_leaves_no_trace(
-    make_service: MakeService, rows: asyncpg.Connection
-) -> None:
+async def test_a_user_erased_before_the_flag_leaves_no_trace(make_service: MakeService, rows: Rows) -> None:
     service = await make_service(risk_policy="flag")
     service.simulator.fail(RISK, slow=0.3)
     await service.log_in("risky-3")
@@ -315,7 +310,7 @@ async def test_a_name_that_stays_is_not_asked_about_again(make_service: MakeServ
 
 @flag_or_block
 async def test_a_returning_login_costs_one_call_and_one_statement(
-    make_service: MakeService, policy: str, rows: asyncpg.Connection
+    make_service: MakeService, policy: str, rows: Rows
 ) -> None:
     service = await make_service(risk_policy=policy, nickname_check=policy)
     await service.log_in(nickname="Alice")
@@ -347,7 +342,7 @@ async def test_a_doubtful_name_is_taken_and_noted(
     name: str,
     suggest: str,
     label: int,
-    rows: asyncpg.Connection,
+    rows: Rows,
 ) -> None:
     service = await make_service(nickname_check=policy)
     user = await rename_person(service, name, way=way)
@@ -359,7 +354,7 @@ async def test_a_doubtful_name_is_taken_and_noted(
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
 async def test_a_risky_name_is_refused_and_nothing_is_changed(
-    make_service: MakeService, method: str, rows: asyncpg.Connection
+    make_service: MakeService, method: str, rows: Rows
 ) -> None:
     service = await make_service(nickname_check="block")
     alice = await service.log_in(nickname="Alice")
@@ -390,9 +385,7 @@ async def test_a_text_refused_by_errcode_is_risky(make_service: MakeService) -> 
     assert await checks_of(service) == {("nickname", "blocked", ""): 1}
 
 
-async def test_a_newcomers_risk_and_name_are_asked_about_together(
-    make_service: MakeService, rows: asyncpg.Connection
-) -> None:
+async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: MakeService, rows: Rows) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     await service.log_in("root")
     for api in (RISK, TEXT):
@@ -428,7 +421,7 @@ async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_servi
 @flag_or_block
 @each_silence
 async def test_a_silent_wechat_stops_nobody_and_is_counted(
-    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str, rows: asyncpg.Connection
+    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str, rows: Rows
 ) -> None:
     service = await make_service(risk_policy=policy, nickname_check=policy)
     for api in (RISK, TEXT):

@@ -5,8 +5,6 @@ from asyncio import to_thread
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.clock import Clock
@@ -14,7 +12,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
+from tests.world import Admin, Client, LogIn, MakeClient, MakeServices, Rows, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -23,7 +21,7 @@ from wxauth.server.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Refusals
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 
 
-async def refused(client: httpx.AsyncClient, code: str, **headers: str) -> str:
+async def refused(client: Client, code: str, **headers: str) -> str:
     """Log in with a code that is refused; the id that the phone shows."""
     answer = await client.post("/v1/login", json={"code": code}, headers={**ADDRESS, **headers})
     assert answer.status_code >= 400
@@ -34,7 +32,7 @@ async def listed(root: Admin, **query: object) -> list[dict[str, Any]]:
     return (await root.read("/refusals", **query))["items"]
 
 
-async def dropped(client: httpx.AsyncClient, outcome: str) -> float:
+async def dropped(client: Client, outcome: str) -> float:
     lines = (await client.get("/metrics")).text.splitlines()
     line = next(line for line in lines if line.startswith(f'wxauth_refusals_dropped_total{{outcome="{outcome}"}}'))
     return float(line.split()[-1])
@@ -42,7 +40,7 @@ async def dropped(client: httpx.AsyncClient, outcome: str) -> float:
 
 @pytest.mark.oldest_postgres
 async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
-    client: httpx.AsyncClient, root: Admin, clock: Clock
+    client: Client, root: Admin, clock: Clock
 ) -> None:
     request_id = await refused(client, "nonsense")
     await refused(client, "nonsense-too")
@@ -62,7 +60,7 @@ async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
 
 @pytest.mark.oldest_postgres
 async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx
+    client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -77,7 +75,7 @@ async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user(
 
 
 async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(
-    client: httpx.AsyncClient, root: Admin, login: LogIn
+    client: Client, root: Admin, login: LogIn
 ) -> None:
     alice = await login("alice")
     await client.post("/v1/logout", json={"refresh_token": alice["refresh_token"]})
@@ -96,14 +94,14 @@ async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(
     ],
 )
 async def test_a_login_without_a_code_or_with_an_unknown_app_is_a_refusal(
-    client: httpx.AsyncClient, root: Admin, body: dict[str, str], code: str, app_id: str | None
+    client: Client, root: Admin, body: dict[str, str], code: str, app_id: str | None
 ) -> None:
     problem = problem_of(await client.post("/v1/login", json=body), code, 422 if code == "invalid_request" else 400)
     assert ("one that was just added is known within 15 s" in problem["detail"]) == (app_id is not None)
     assert [(each["code"], each["app_id"]) for each in await listed(root)] == [(code, app_id)]
 
 
-async def test_a_refusal_of_another_request_is_not_listed(client: httpx.AsyncClient, root: Admin) -> None:
+async def test_a_refusal_of_another_request_is_not_listed(client: Client, root: Admin) -> None:
     await client.get("/v1/me")
     await client.get("/v1/login")
     await client.post("/v1/nothing")
@@ -112,7 +110,7 @@ async def test_a_refusal_of_another_request_is_not_listed(client: httpx.AsyncCli
 
 @pytest.mark.oldest_postgres
 async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first(
-    client: httpx.AsyncClient, root: Admin, clock: Clock
+    client: Client, root: Admin, clock: Clock
 ) -> None:
     ids = []
     for _ in range(3):
@@ -132,7 +130,7 @@ async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first
 
 
 @pytest.mark.oldest_postgres
-async def test_refusals_are_found_by_network_and_app(client: httpx.AsyncClient, root: Admin) -> None:
+async def test_refusals_are_found_by_network_and_app(client: Client, root: Admin) -> None:
     addresses = ("203.0.113.7", "203.0.114.9", "198.51.100.1", "2001:db8:1:2::3", "2001:db8:2::1")
     for address in addresses:
         await refused(client, "nonsense", **{"X-Forwarded-For": address})
@@ -167,14 +165,14 @@ async def test_refusals_are_found_by_network_and_app(client: httpx.AsyncClient, 
 # A flood.
 
 
-async def junk(client: httpx.AsyncClient, ip: str = "198.51.100.1") -> None:
+async def junk(client: Client, ip: str = "198.51.100.1") -> None:
     """A login that is wrong whoever sends it."""
     answer = await client.post("/v1/login", json={}, headers={"X-Forwarded-For": ip})
     assert answer.status_code == 422
 
 
 async def test_a_flood_of_one_network_is_counted_and_hides_no_refusal_of_others(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+    client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: Rows, clock: Clock
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
@@ -194,7 +192,7 @@ async def test_a_flood_of_one_network_is_counted_and_hides_no_refusal_of_others(
     assert [each["count"] for each in await listed(root, code="invalid_request")] == [1, *counts]
 
 
-async def test_a_count_grows_after_it_was_stored(client: httpx.AsyncClient, root: Admin) -> None:
+async def test_a_count_grows_after_it_was_stored(client: Client, root: Admin) -> None:
     for expected in (1, 2, 3):
         for _ in range(MAX_OWN_ROWS + 1 if expected == 1 else 1):
             await junk(client)
@@ -203,7 +201,7 @@ async def test_a_count_grows_after_it_was_stored(client: httpx.AsyncClient, root
 
 
 async def test_a_banned_user_who_goes_on_for_ever_is_counted_and_hides_no_other(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+    client: Client, root: Admin, login: LogIn, rows: Rows
 ) -> None:
     alice, bob = [await login(name) for name in ("alice", "bob")]
     for each in (alice, bob):
@@ -217,7 +215,7 @@ async def test_a_banned_user_who_goes_on_for_ever_is_counted_and_hides_no_other(
 
 
 async def test_a_flood_of_many_networks_is_counted_without_a_network_and_hides_no_users(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, clock: Clock
+    client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx, clock: Clock
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
@@ -232,9 +230,7 @@ async def test_a_flood_of_many_networks_is_counted_without_a_network_and_hides_n
     assert (await listed(root))[0]["network"] == "10.1.0.0/24"
 
 
-async def test_64_characters_of_a_request_id_are_stored_and_the_whole_id_finds_it(
-    client: httpx.AsyncClient, root: Admin
-) -> None:
+async def test_64_characters_of_a_request_id_are_stored_and_the_whole_id_finds_it(client: Client, root: Admin) -> None:
     shown = await refused(client, "nonsense", **{"X-Request-ID": "r" * 64 + "s" * 64})
     assert len(shown) == 128
     for request_id in (shown, shown[:64]):
@@ -257,7 +253,7 @@ async def test_wrong_bodies_count_towards_the_limit_of_the_address(
 
 
 async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(
-    make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, rows: Rows
 ) -> None:
     services = await make_services()
     await make_client(services).post("/v1/login", json={})
@@ -268,7 +264,7 @@ async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdo
 
 @pytest.mark.proxy
 async def test_refusals_during_a_database_outage_are_dropped_and_counted(
-    make_services: MakeServices, make_client: MakeClient, proxy: Proxy, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, proxy: Proxy, rows: Rows
 ) -> None:
     services = await make_services(database_url=proxy.url)
     client = make_client(services)
@@ -281,7 +277,7 @@ async def test_refusals_during_a_database_outage_are_dropped_and_counted(
 
 
 async def test_refusals_are_kept_for_14_days(
-    client: httpx.AsyncClient, root: Admin, services: Services, clock: Clock, rows: asyncpg.Connection
+    client: Client, root: Admin, services: Services, clock: Clock, rows: Rows
 ) -> None:
     for _ in range(5):
         await refused(client, "nonsense")
@@ -295,7 +291,7 @@ async def test_refusals_are_kept_for_14_days(
 
 
 async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_stored(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection
+    client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
@@ -307,9 +303,7 @@ async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_store
     assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
 
 
-async def test_a_person_takes_their_own_along(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx
-) -> None:
+async def test_a_person_takes_their_own_along(client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
     request_id = await refused(client, wechat.code_for("alice"))
@@ -320,9 +314,7 @@ async def test_a_person_takes_their_own_along(
 
 
 @pytest.mark.process
-async def test_wxauth_refusals_prints_refusals(
-    client: httpx.AsyncClient, root: Admin, database_url: str, tmp_path: Path
-) -> None:
+async def test_wxauth_refusals_prints_refusals(client: Client, root: Admin, database_url: str, tmp_path: Path) -> None:
     request_id = await refused(client, "nonsense")
     expected = await listed(root)
 

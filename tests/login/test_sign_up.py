@@ -2,17 +2,16 @@
 
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import LogIn, LogLines, MakeClient, MakeServices
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, Rows
 
 TABLES = ("users", "identities", "unionids", "sessions", "events")
 
 
-async def stored(rows: asyncpg.Connection) -> dict[str, int]:
+async def stored(rows: Rows) -> dict[str, int]:
     return {table: await rows.fetchval(f"SELECT count(*) FROM {table}") for table in TABLES}
 
 
@@ -21,7 +20,7 @@ async def test_nothing_is_stored_about_an_unknown_person(
     login: LogIn,
     make_services: MakeServices,
     make_client: MakeClient,
-    rows: asyncpg.Connection,
+    rows: Rows,
     log_lines: LogLines,
     unionid: str | None,
 ) -> None:
@@ -41,7 +40,7 @@ async def test_a_known_person_logs_in(login: LogIn, make_services: MakeServices,
 
 
 async def test_a_person_known_by_the_unionid_logs_in_to_another_app(
-    login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+    login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: Rows
 ) -> None:
     alice = await login(unionid="union-alice")
     client = make_client(await make_services(sign_up="closed", apps=[APP, OTHER_APP]))
@@ -51,7 +50,7 @@ async def test_a_person_known_by_the_unionid_logs_in_to_another_app(
 
 
 async def test_a_unionid_of_somebody_who_has_another_openid_of_the_app_lets_nobody_in(
-    login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+    login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: Rows
 ) -> None:
     await login.ask(unionid="union-alice")
     before = await stored(rows)

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from jose import jwt
@@ -13,7 +12,7 @@ from jose import jwt
 from tests.fakes import APP, OTHER_APP, Secrets
 from tests.processes import run
 from tests.sweeps import swept
-from tests.world import NUMBER, LogIn, MakeClient, MakeServices, log_in, set_roles
+from tests.world import NUMBER, LogIn, MakeClient, MakeServices, Rows, log_in, set_roles
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
 
@@ -25,7 +24,7 @@ async def club(make_services: MakeServices, make_client: MakeClient) -> httpx.As
     return make_client(await make_services(sign_up_roles="member,reader", apps=[APP, OTHER_APP], login_rate_limit=""))
 
 
-async def recorded(rows: asyncpg.Connection) -> list[tuple[str, Any]]:
+async def recorded(rows: Rows) -> list[tuple[str, Any]]:
     events = await rows.fetch("SELECT type, data FROM events ORDER BY id")
     return [(event["type"], json.loads(event["data"])) for event in events]
 
@@ -48,7 +47,7 @@ def test_no_app_makes_its_new_users_staff() -> None:
 
 @pytest.mark.parametrize("unionid", [None, "union-alice"])
 async def test_a_new_user_has_the_roles_in_the_first_token(
-    login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection, unionid: str | None
+    login: LogIn, club: httpx.AsyncClient, rows: Rows, unionid: str | None
 ) -> None:
     alice = await login(at=club, unionid=unionid)
     assert alice["user"]["roles"] == ["member", "reader"]
@@ -57,7 +56,7 @@ async def test_a_new_user_has_the_roles_in_the_first_token(
 
 
 async def test_a_user_who_has_lost_a_role_does_not_get_it_again(
-    login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
+    login: LogIn, club: httpx.AsyncClient, rows: Rows
 ) -> None:
     await login(at=club)
     await set_roles(rows, "reader")
@@ -66,7 +65,7 @@ async def test_a_user_who_has_lost_a_role_does_not_get_it_again(
 
 
 async def test_an_identity_that_is_added_to_a_user_brings_no_roles(
-    login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
+    login: LogIn, club: httpx.AsyncClient, rows: Rows
 ) -> None:
     await login(unionid="union-alice")
     there = await login(at=club, app=OTHER_APP, unionid="union-alice")
@@ -76,7 +75,7 @@ async def test_an_identity_that_is_added_to_a_user_brings_no_roles(
 
 @pytest.mark.slow
 async def test_fifty_first_logins_at_once_give_the_roles_once(
-    login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
+    login: LogIn, club: httpx.AsyncClient, rows: Rows
 ) -> None:
     answers = await asyncio.gather(*(login(at=club, unionid="union-alice") for _ in range(50)))
     assert {tuple(answer["user"]["roles"]) for answer in answers} == {("member", "reader")}
@@ -84,9 +83,7 @@ async def test_fifty_first_logins_at_once_give_the_roles_once(
 
 
 @pytest.mark.process
-async def test_imported_users_have_the_roles_of_the_file(
-    rows: asyncpg.Connection, database_url: str, tmp_path: Path
-) -> None:
+async def test_imported_users_have_the_roles_of_the_file(rows: Rows, database_url: str, tmp_path: Path) -> None:
     lines = [
         {"app_id": APP["app_id"], "openid": "openid-of-alice", "roles": ["editor"]},
         {"app_id": APP["app_id"], "openid": "openid-of-bob"},
@@ -125,7 +122,7 @@ async def test_a_phone_number_links_a_user_without_other_roles(
     make_client: MakeClient,
     simulator: Simulator,
     secrets: Secrets,
-    rows: asyncpg.Connection,
+    rows: Rows,
     role: str,
     is_linked: bool,
 ) -> None:
@@ -148,7 +145,7 @@ async def test_a_phone_number_links_a_user_without_other_roles(
 
 
 async def test_sign_up_roles_protect_no_risky_user_from_a_ban(
-    make_simulated_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+    make_simulated_services: MakeServices, make_client: MakeClient, rows: Rows
 ) -> None:
     client = make_client(await make_simulated_services(risk_policy="block", sign_up_roles="member"))
     answer = await client.post("/v1/login", json={"code": "risky-4"})

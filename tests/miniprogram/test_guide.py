@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.docs import code_blocks, failures
+from tests.world import Client
 from wxauth.errors import WxAuthError
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def test_the_store_of_the_frameworks_page_is_that_of_the_example() -> None:
 
 
 @each_page
-async def test_the_tutorials_body_is_taken_as_it_is(page: Path, simulated_client: httpx.AsyncClient) -> None:
+async def test_the_tutorials_body_is_taken_as_it_is(page: Path, simulated_client: Client) -> None:
     body = code_blocks(page, "sh")[-1].split("'")[-2]
     answer = await simulated_client.post("/v1/login", json=json.loads(body))
     assert answer.status_code == 200, answer.text

@@ -3,19 +3,18 @@
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.fakes import Secrets
-from tests.world import NUMBER, LogIn, MakeClient, MakeServices, bearer, log_in, set_roles
+from tests.world import NUMBER, Client, LogIn, MakeClient, MakeServices, Rows, bearer, log_in, set_roles
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.testing import TestIssuer
 
 
 @pytest.fixture
-async def alice(login: LogIn, rows: asyncpg.Connection) -> dict[str, Any]:
+async def alice(login: LogIn, rows: Rows) -> dict[str, Any]:
     """Alice, who has been here before; 10023 is what other services call her."""
     await login("alice")
     await rows.execute("UPDATE users SET external_id = '10023'")
@@ -23,7 +22,7 @@ async def alice(login: LogIn, rows: asyncpg.Connection) -> dict[str, Any]:
 
 
 async def test_an_external_id_is_in_the_user_and_in_the_access_token(
-    alice: dict[str, Any], client: httpx.AsyncClient, services: Services
+    alice: dict[str, Any], client: Client, services: Services
 ) -> None:
     refreshed = (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
     me = (await client.get("/v1/me", headers=bearer(alice))).json()
@@ -51,7 +50,7 @@ async def test_a_token_whose_external_id_is_no_text_is_refused() -> None:
 
 
 async def test_administrators_find_a_user_by_the_external_id(
-    alice: dict[str, Any], client: httpx.AsyncClient, rows: asyncpg.Connection, login: LogIn
+    alice: dict[str, Any], client: Client, rows: Rows, login: LogIn
 ) -> None:
     await login("bob", nickname="10023, says Bob")
     await set_roles(rows, "admin", user_id=alice["user"]["id"])
@@ -59,9 +58,7 @@ async def test_administrators_find_a_user_by_the_external_id(
     assert [(user["id"], user["external_id"]) for user in found] == [(alice["user"]["id"], "10023")]
 
 
-async def test_an_external_id_is_of_one_user_only(
-    alice: dict[str, Any], login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_an_external_id_is_of_one_user_only(alice: dict[str, Any], login: LogIn, rows: Rows) -> None:
     await login("bob")
     with pytest.raises(asyncpg.UniqueViolationError):
         await rows.execute("UPDATE users SET external_id = '10023'")
@@ -78,12 +75,12 @@ def phone_code(simulator: Simulator, secrets: Secrets) -> Any:
     return make
 
 
-async def me(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]:
+async def me(client: Client, login: dict[str, Any]) -> dict[str, Any]:
     return (await client.get("/v1/me", headers=bearer(login))).json()
 
 
 async def test_a_user_who_verifies_a_number_takes_it_from_one_who_has_not(
-    make_simulated_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection, phone_code: Any
+    make_simulated_services: MakeServices, make_client: MakeClient, rows: Rows, phone_code: Any
 ) -> None:
     client = make_client(await make_simulated_services(phone_policy="refuse"))
     alice, bob, carol = [await log_in(client, person) for person in ("alice", "bob", "carol")]
@@ -104,7 +101,7 @@ async def test_a_user_who_verifies_a_number_takes_it_from_one_who_has_not(
 
 
 async def test_only_the_number_that_is_verified_is_taken_over(
-    simulated_client: httpx.AsyncClient, rows: asyncpg.Connection, phone_code: Any
+    simulated_client: Client, rows: Rows, phone_code: Any
 ) -> None:
     client = simulated_client
     alice, bob = [await log_in(client, person) for person in ("alice", "bob")]

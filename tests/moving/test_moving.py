@@ -23,8 +23,6 @@ from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.clock import Clock
@@ -32,7 +30,20 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
-from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, leave, set_roles, until
+from tests.world import (
+    NUMBER,
+    AddSibling,
+    Body,
+    Client,
+    LogIn,
+    MakeServices,
+    Rows,
+    add_client,
+    bearer,
+    leave,
+    set_roles,
+    until,
+)
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
@@ -82,7 +93,7 @@ GUIDE = Path(__file__).parents[2] / "docs/moving-in.md"
 class Mover:
     """The operator who runs the import, and the reports that they get."""
 
-    def __init__(self, services: Services, rows: asyncpg.Connection) -> None:
+    def __init__(self, services: Services, rows: Rows) -> None:
         self._services = services
         self._rows = rows
         self.refusals: list[tuple[int, str]] = []
@@ -137,7 +148,7 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-def mover(services: Services, rows: asyncpg.Connection) -> Mover:
+def mover(services: Services, rows: Rows) -> Mover:
     return Mover(services, rows)
 
 
@@ -145,14 +156,14 @@ def mover(services: Services, rows: asyncpg.Connection) -> Mover:
 
 
 @pytest.mark.slow
-async def test_the_line_that_the_guide_shows_is_taken(make_services: MakeServices, rows: asyncpg.Connection) -> None:
+async def test_the_line_that_the_guide_shows_is_taken(make_services: MakeServices, rows: Rows) -> None:
     [line] = re.findall(r"^```json\n(.*?)\n```$", GUIDE.read_text(), re.MULTILINE)
     app = {**APP, "app_id": json.loads(line)["app_id"]}
     mover = Mover(await make_services(apps=[app]), rows)
     assert await mover.import_lines(json.loads(line)) == (1, 0, 0, 0)
 
 
-async def test_the_csv_that_the_guide_shows_is_taken(make_services: MakeServices, rows: asyncpg.Connection) -> None:
+async def test_the_csv_that_the_guide_shows_is_taken(make_services: MakeServices, rows: Rows) -> None:
     [text] = re.findall(r"^```csv\n(.*?)```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     assert f"```csv\n{text}```" in GUIDE.with_name("moving-in.zh-CN.md").read_text()
     mover = Mover(await make_services(apps=[{**APP, "app_id": "wx1a2b3c4d5e6f7a8b"}]), rows)
@@ -161,7 +172,7 @@ async def test_the_csv_that_the_guide_shows_is_taken(make_services: MakeServices
     assert (user["nickname"], user["roles"]) == ('小明, "the first"', ["editor", "reader"])
 
 
-async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LogIn, client: httpx.AsyncClient) -> None:
+async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LogIn, client: Client) -> None:
     assert await mover.import_lines(FULL) == (1, 0, 0, 0)
     user = await mover.user()
     assert user["id"].version == 7
@@ -220,7 +231,7 @@ async def test_blanks_are_as_good_as_no_name_and_no_picture(mover: Mover) -> Non
 
 
 async def test_a_user_who_is_leaving_moves_as_such_and_is_left_alone(
-    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx
+    mover: Mover, client: Client, wechat: WeChatByRespx
 ) -> None:
     line = {**ALICE, "nickname": "Alice", "erase_at": "2026-11-27T08:00:00Z"}
     assert await mover.import_lines(line) == (1, 0, 0, 0)
@@ -244,7 +255,7 @@ async def test_a_file_makes_nobody_leave_who_is_there(mover: Mover) -> None:
     assert (await mover.user())["erase_at"] is None
 
 
-async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+async def test_a_banned_user_stays_banned(mover: Mover, client: Client, wechat: WeChatByRespx) -> None:
     await mover.import_lines({**ALICE, "status": "disabled"})
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     assert answer.json()["code"] == "account_disabled"
@@ -347,9 +358,7 @@ async def test_a_unionid_is_of_wechats_form(mover: Mover, unionid: str) -> None:
     assert mover.refusals == [(1, "unionid")]
 
 
-async def test_bad_fields_can_be_skipped_unless_they_say_who_somebody_is(
-    mover: Mover, rows: asyncpg.Connection
-) -> None:
+async def test_bad_fields_can_be_skipped_unless_they_say_who_somebody_is(mover: Mover, rows: Rows) -> None:
     bad = {"phone": "12", "nickname": "\x00", "avatar_url": "wxfile://x", "created_at": "yesterday"}
     lines = [{**ALICE, **bad}, {**BOB, "phone": "12", "status": "gone"}]
     assert await mover.import_lines(*lines, skips_bad_fields=True) == (1, 0, 0, 1)
@@ -416,7 +425,7 @@ async def test_a_line_of_the_greatest_length_is_imported(mover: Mover) -> None:
 # Several lines that are one person.
 
 
-async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mover, rows: Rows) -> None:
     lines = [
         {**ALICE, "unionid": UNION_ALICE, "nickname": "Alice"},
         {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "10023", "nickname": "A."},
@@ -440,7 +449,7 @@ async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mo
 
 @pytest.mark.parametrize("is_csv", [False, True])
 async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(
-    mover: Mover, rows: asyncpg.Connection, is_csv: bool
+    mover: Mover, rows: Rows, is_csv: bool
 ) -> None:
     def tables(prefix: str) -> bytes:
         people = [(ALICE["app_id"], f"a-{n}", f"{n}") for n in range(1, 11)]
@@ -472,7 +481,7 @@ async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(
 )
 @pytest.mark.slow
 async def test_a_line_that_contradicts_the_user_of_its_external_id_is_refused_unless_they_shall_be_joined(
-    mover: Mover, rows: asyncpg.Connection, line: dict[str, Any], field: str
+    mover: Mover, rows: Rows, line: dict[str, Any], field: str
 ) -> None:
     alice = {**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER}
     carol = {**ALICE, "openid": "carol", "phone": "+8613700137000"}
@@ -492,9 +501,7 @@ async def test_a_line_that_contradicts_the_user_of_its_external_id_is_refused_un
     assert await mover.export() == exported
 
 
-async def test_a_line_that_contradicts_nothing_joins_the_user_of_its_external_id(
-    mover: Mover, rows: asyncpg.Connection
-) -> None:
+async def test_a_line_that_contradicts_nothing_joins_the_user_of_its_external_id(mover: Mover, rows: Rows) -> None:
     await mover.import_lines({**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER})
     await rows.execute("UPDATE users SET phone_verified_at = now()")
     assert await mover.import_lines({**ALICE_THERE, "external_id": "7", "phone": NUMBER}) == (0, 1, 0, 0)
@@ -646,9 +653,7 @@ async def test_a_line_that_contradicts_stored_data_is_refused_and_never_guessed(
         assert await mover.users() == []
 
 
-async def test_an_erased_person_comes_back_only_if_that_is_wanted(
-    mover: Mover, client: httpx.AsyncClient, login: LogIn
-) -> None:
+async def test_an_erased_person_comes_back_only_if_that_is_wanted(mover: Mover, client: Client, login: LogIn) -> None:
     line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
     await mover.import_lines(line)
     await leave(client, await login("alice"))
@@ -662,7 +667,7 @@ async def test_an_erased_person_comes_back_only_if_that_is_wanted(
 
 @pytest.mark.parametrize("erased_id", [USER_ID, OTHER_ID])
 async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
-    mover: Mover, client: httpx.AsyncClient, login: LogIn, erased_id: str
+    mover: Mover, client: Client, login: LogIn, erased_id: str
 ) -> None:
     await mover.import_lines({**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]})
     await leave(client, await login("alice"))
@@ -678,7 +683,7 @@ async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
 
 
 @pytest.mark.oldest_postgres
-async def test_the_same_file_again_changes_nothing(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_the_same_file_again_changes_nothing(mover: Mover, rows: Rows) -> None:
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}
     lines = [{**FULL, "consents": [consent], "former_ids": [OTHER_ID]}, BOB]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
@@ -688,7 +693,7 @@ async def test_the_same_file_again_changes_nothing(mover: Mover, rows: asyncpg.C
         assert before == (await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events())
 
 
-async def test_a_persons_own_later_changes_stay(mover: Mover, client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_a_persons_own_later_changes_stay(mover: Mover, client: Client, login: LogIn) -> None:
     await mover.import_lines(FULL)
     alice = await login("alice")
     await client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
@@ -707,7 +712,7 @@ async def test_a_later_login_of_the_file_counts(mover: Mover) -> None:
     assert (await mover.user())["last_login_at"].year == 2026
 
 
-async def test_a_verified_number_is_nobody_elses(mover: Mover, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_verified_number_is_nobody_elses(mover: Mover, login: LogIn, rows: Rows) -> None:
     await login("bob")
     await rows.execute("UPDATE users SET phone = $1, phone_verified_at = now()", NUMBER)
     await mover.import_lines(FULL)
@@ -715,7 +720,7 @@ async def test_a_verified_number_is_nobody_elses(mover: Mover, login: LogIn, row
     assert phones == {"小明": None, None: NUMBER}
 
 
-async def test_the_same_number_again_stays_verified(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_the_same_number_again_stays_verified(mover: Mover, rows: Rows) -> None:
     await mover.import_lines(FULL)
     await rows.execute("UPDATE users SET phone_verified_at = $1", VERIFIED_AT)
     await mover.import_lines(FULL, overwrite=True)
@@ -725,7 +730,7 @@ async def test_the_same_number_again_stays_verified(mover: Mover, rows: asyncpg.
 
 
 async def test_roles_and_status_of_stored_users_change_only_with_the_option(
-    mover: Mover, login: LogIn, rows: asyncpg.Connection
+    mover: Mover, login: LogIn, rows: Rows
 ) -> None:
     await login("alice")
     line = {**ALICE, "roles": ["editor"], "status": "disabled"}
@@ -741,9 +746,7 @@ async def test_roles_and_status_of_stored_users_change_only_with_the_option(
 
 
 @pytest.mark.oldest_postgres
-async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_ones(
-    mover: Mover, rows: asyncpg.Connection
-) -> None:
+async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_ones(mover: Mover, rows: Rows) -> None:
     async def stored() -> object:
         return json.loads(await rows.fetchval("SELECT COALESCE(attributes, '{}')::text FROM users"))
 
@@ -764,7 +767,7 @@ async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_o
     assert json.loads(await mover.export())["attributes"] == {"shop": "x" * 1500}
 
 
-async def test_columns_of_csv_name_attributes(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_columns_of_csv_name_attributes(mover: Mover, rows: Rows) -> None:
     header = "app_id,openid,attributes.tier,attributes.level,attributes.shop"
     table = f"{header}\n{','.join(ALICE.values())},gold,3,\n"
     assert (await mover.import_text(table.encode(), is_csv=True)).created == 1
@@ -773,7 +776,7 @@ async def test_columns_of_csv_name_attributes(mover: Mover, rows: asyncpg.Connec
     assert json.loads(await rows.fetchval("SELECT attributes::text FROM users")) == {"tier": "gold", "shop": {"id": 7}}
 
 
-async def test_the_last_administrator_stays(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_the_last_administrator_stays(mover: Mover, rows: Rows) -> None:
     admins = [{**person, "roles": ["admin"]} for person in (ALICE, BOB)]
     assert await mover.import_lines(*admins, allow_admin=True) == (2, 0, 0, 0)
     demoted = [{**person, "roles": []} for person in (ALICE, BOB)]
@@ -784,7 +787,7 @@ async def test_the_last_administrator_stays(mover: Mover, rows: asyncpg.Connecti
 
 
 async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(
-    mover: Mover, login: LogIn, rows: asyncpg.Connection
+    mover: Mover, login: LogIn, rows: Rows
 ) -> None:
     await login("alice")
     await login("bob")
@@ -801,7 +804,7 @@ async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(
     assert await mover.import_lines({**BOB, "status": "active"}, allow_admin=True, **wants) == (0, 1, 0, 0)
 
 
-async def test_events_say_all_that_a_line_adds_once(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_events_say_all_that_a_line_adds_once(mover: Mover, rows: Rows) -> None:
     def consent(document: str, version: str, given: str, withdrawn: str | None = None) -> Body:
         return {"document": document, "version": version, "given_at": given, "withdrawn_at": withdrawn}
 
@@ -856,7 +859,7 @@ async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypa
 
 @pytest.mark.oldest_postgres
 async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
-    mover: Mover, client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, rows: asyncpg.Connection
+    mover: Mover, client: Client, login: LogIn, add_sibling: AddSibling, rows: Rows
 ) -> None:
     lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": UNION_ALICE}]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
@@ -893,7 +896,7 @@ async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
 
 
 async def test_a_unionid_that_another_openid_of_the_app_has_by_a_login_is_refused(
-    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    mover: Mover, client: Client, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     code = wechat.code_for("alice", unionid=UNION_ALICE)
     assert (await client.post("/v1/login", json={"code": code})).status_code == 200
@@ -904,7 +907,7 @@ async def test_a_unionid_that_another_openid_of_the_app_has_by_a_login_is_refuse
 
 
 async def test_a_former_unionid_joins_no_second_openid_of_the_app(
-    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    mover: Mover, client: Client, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     await mover.import_lines({**ALICE, "unionid": UNION_ELSEWHERE})
     code = wechat.code_for("alice", unionid=UNION_ALICE)
@@ -917,7 +920,7 @@ async def test_a_former_unionid_joins_no_second_openid_of_the_app(
 
 @pytest.mark.parametrize("order", [1, -1])
 async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_account(
-    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, order: int
+    mover: Mover, client: Client, wechat: WeChatByRespx, rows: Rows, order: int
 ) -> None:
     people = [("alice", UNION_BOB), ("bob", UNION_CAROL), ("carol", UNION_ELSEWHERE)]
     await mover.import_lines(
@@ -967,7 +970,7 @@ async def test_patches_of_one_openids_attributes_follow_each_other(mover: Mover)
 # The same as CSV.
 
 
-async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: Rows) -> None:
     consents = [{"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}]
     line = {
         **FULL,
@@ -1129,9 +1132,7 @@ async def test_a_file_may_have_names_an_encoding_and_numbers_of_its_own(
     assert json.loads(await mover.export())["openid"] == ALICE["openid"]
 
 
-async def test_numbers_are_as_they_are_dialled_in_the_region(
-    make_services: MakeServices, rows: asyncpg.Connection
-) -> None:
+async def test_numbers_are_as_they_are_dialled_in_the_region(make_services: MakeServices, rows: Rows) -> None:
     mover = Mover(await make_services(apps=[APP], phone_region="DE"), rows)
     assert await mover.import_lines({**ALICE, "phone": "030 901820"}, {**BOB, "phone": "13800138000"}) == (1, 0, 0, 1)
     assert (await mover.user())["phone"] == "+4930901820"
@@ -1150,11 +1151,7 @@ async def test_a_line_in_another_encoding_costs_no_other_line(mover: Mover) -> N
 
 @pytest.mark.parametrize("is_dry", [True, False])
 async def test_an_import_goes_on_when_the_database_is_back(
-    proxy: Proxy,
-    make_services: MakeServices,
-    rows: asyncpg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
-    is_dry: bool,
+    proxy: Proxy, make_services: MakeServices, rows: Rows, monkeypatch: pytest.MonkeyPatch, is_dry: bool
 ) -> None:
     monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
     services = await make_services(apps=[APP], database_url=proxy.url)
@@ -1263,7 +1260,7 @@ async def test_a_dry_run_finds_in_later_batches_what_earlier_ones_made(
 
 @pytest.mark.slow
 async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
-    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    mover: Mover, client: Client, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     people = range(100)
     lines = [{**BOB, "openid": f"stranger-{n}", "unionid": unionid_of(f"person-{n}")} for n in people]
@@ -1285,7 +1282,7 @@ async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
 
 @pytest.mark.slow
 async def test_users_can_log_in_while_they_are_imported(
-    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    mover: Mover, client: Client, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     people = range(1, 301)
     lines = [
@@ -1313,7 +1310,7 @@ async def test_users_can_log_in_while_they_are_imported(
 
 @pytest.mark.slow
 async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_time(
-    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    mover: Mover, client: Client, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     people = range(1, 401)
     lines = [{"app_id": APP["app_id"], "openid": f"openid-a1-person-{n}", "external_id": str(n)} for n in people]
@@ -1326,7 +1323,7 @@ async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_
     assert await rows.fetchval("SELECT count(*) FROM users WHERE external_id IS NOT NULL") == len(people)
 
 
-async def test_two_simultaneous_imports_of_one_file_end_like_one_import(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_two_simultaneous_imports_of_one_file_end_like_one_import(mover: Mover, rows: Rows) -> None:
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(1, 201)]
     counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
     assert sum(count[0] for count in counts) == 200
@@ -1358,9 +1355,7 @@ async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: fl
 # Out again.
 
 
-async def add_all_kinds_of_people(
-    mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
-) -> None:
+async def add_all_kinds_of_people(mover: Mover, rows: Rows, login: LogIn, client: Client) -> None:
     """All kinds of people."""
     alice = await login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
     await login("bob")
@@ -1384,7 +1379,7 @@ async def add_all_kinds_of_people(
 
 
 async def test_an_export_of_an_imported_export_is_the_same(
-    mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
+    mover: Mover, rows: Rows, login: LogIn, client: Client
 ) -> None:
     await add_all_kinds_of_people(mover, rows, login, client)
     first = await mover.export()
@@ -1408,7 +1403,7 @@ async def test_an_export_of_an_imported_export_is_the_same(
 
 
 async def test_an_export_as_csv_of_an_imported_export_is_the_same(
-    mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
+    mover: Mover, rows: Rows, login: LogIn, client: Client
 ) -> None:
     await add_all_kinds_of_people(mover, rows, login, client)
     await rows.execute("INSERT INTO former_external_ids SELECT '7|8', id FROM users WHERE external_id = '10023'")
@@ -1422,9 +1417,7 @@ async def test_an_export_as_csv_of_an_imported_export_is_the_same(
     assert await mover.export() == as_json
 
 
-async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(
-    mover: Mover, rows: asyncpg.Connection
-) -> None:
+async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(mover: Mover, rows: Rows) -> None:
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": "7", "user_id": USER_ID} for n in range(3)]
     assert await mover.import_lines(*lines, {**ALICE_THERE, "external_id": "7"}) == (1, 3, 0, 0)
     await rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
@@ -1436,7 +1429,7 @@ async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes
 
 
 @pytest.mark.slow
-async def test_an_export_is_a_consistent_snapshot(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
+async def test_an_export_is_a_consistent_snapshot(mover: Mover, rows: Rows, services: Services) -> None:
     await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
 
     seen = []
@@ -1539,7 +1532,7 @@ def query_in(name: str) -> str:
 
 @pytest.mark.slow
 async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
-    simulated_services: Services, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
+    simulated_services: Services, simulated_client: Client, rows: Rows
 ) -> None:
     query = query_in("mysql.sql")
     mover = Mover(simulated_services, rows)
@@ -1589,7 +1582,7 @@ def env(database_url: str) -> dict[str, str]:
 
 
 @pytest.mark.process
-async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection) -> None:
+async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: Path, rows: Rows) -> None:
     async def command(*arguments: str) -> tuple[int, str, str]:
         done = await asyncio.to_thread(run, "users", *arguments, cwd=tmp_path, env=env)
         return done.returncode, done.stdout, done.stderr
@@ -1617,7 +1610,7 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
 
 @pytest.mark.process
 async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(
-    env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
+    env: dict[str, str], tmp_path: Path, rows: Rows
 ) -> None:
     file = tmp_path / "users.jsonl"
     lines = [{**person, "external_id": "7"} for person in (ALICE, ALICE_THERE, BOB)]
@@ -1646,9 +1639,7 @@ async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(
 
 
 @pytest.mark.process
-async def test_the_command_reports_what_csv_has_cost(
-    env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
-) -> None:
+async def test_the_command_reports_what_csv_has_cost(env: dict[str, str], tmp_path: Path, rows: Rows) -> None:
     file = tmp_path / "users.CSV"
     text = f"app_id,openid,unionid,phone,union_id\n{START}a,NULL,1,\n{START}b,,1,\n{START}c,,,x\n"
     file.write_text(text)
@@ -1748,7 +1739,7 @@ async def test_an_export_leaves_a_device_unchanged_and_reports_its_error(
 
 @pytest.mark.process
 async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have_ended(
-    mover: Mover, env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
+    mover: Mover, env: dict[str, str], tmp_path: Path, rows: Rows
 ) -> None:
     # Some have two identities, a batch apart.
     people = [

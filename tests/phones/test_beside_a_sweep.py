@@ -2,11 +2,10 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
 from tests.fakes import Clock
-from tests.world import NUMBER, MakeClient, MakeServices, bearer, until
+from tests.world import NUMBER, MakeClient, MakeServices, Rows, bearer, until
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.server.housekeeping.housekeeping import keep_sweeping
 from wxauth.server.phones.phones import UNTOUCHED_FOR
@@ -21,7 +20,7 @@ async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(
     make_client: MakeClient,
     simulator: Simulator,
     clock: Clock,
-    rows: asyncpg.Connection,
+    rows: Rows,
     comes: str,
 ) -> None:
     services = await make_simulated_services()

@@ -26,6 +26,7 @@ from tests.world import (
     LogLines,
     MakeClient,
     MakeService,
+    Rows,
     Service,
     bearer,
     leave,
@@ -97,19 +98,19 @@ def logged(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
     return [line for line in log_lines() if line["event"] == event]
 
 
-async def pending(rows: asyncpg.Connection) -> int:
+async def pending(rows: Rows) -> int:
     """How many answers are kept whose number is not bound."""
     return await rows.fetchval("SELECT count(*) FROM phone_answers WHERE sealed IS NOT NULL")
 
 
-async def until_pending(rows: asyncpg.Connection, number: int = 1) -> None:
+async def until_pending(rows: Rows, number: int = 1) -> None:
     await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM phone_answers WHERE sealed IS NOT NULL", number))
 
 
 # Binding.
 
 
-async def test_the_number_behind_a_code_is_bound(service: Service, rows: asyncpg.Connection) -> None:
+async def test_the_number_behind_a_code_is_bound(service: Service, rows: Rows) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     answer = await service.bind(alice, service.phone_code())
     assert answer.status_code == 200
@@ -180,7 +181,7 @@ async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
     ],
 )
 async def test_a_code_that_wechat_refuses_binds_nothing(
-    service: Service, rows: asyncpg.Connection, code: str, problem: str, status: int
+    service: Service, rows: Rows, code: str, problem: str, status: int
 ) -> None:
     alice = await service.log_in()
     answer = problem_of(await service.bind(alice, code), problem, status)
@@ -234,7 +235,7 @@ async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: Mak
     ],
 )
 async def test_an_answer_that_makes_no_sense_is_refused_and_kept(
-    service: Service, rows: asyncpg.Connection, log_lines: LogLines, answer: dict[str, str]
+    service: Service, rows: Rows, log_lines: LogLines, answer: dict[str, str]
 ) -> None:
     alice = await service.log_in()
     code = service.phone_code(**answer)
@@ -282,16 +283,14 @@ async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(se
 
 
 @pytest.mark.own_database
-async def test_a_login_succeeds_although_binding_its_number_fails_internally(
-    service: Service, rows: asyncpg.Connection
-) -> None:
+async def test_a_login_succeeds_although_binding_its_number_fails_internally(service: Service, rows: Rows) -> None:
     await rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
     alice = await service.log_in(phone_code=service.phone_code())
     assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
     assert (await service.me(alice))["phone"] is None
 
 
-async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: asyncpg.Connection) -> None:
+async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: Rows) -> None:
     await service.log_in()
     await rows.execute("UPDATE users SET status = 'disabled'")
     body = {"code": "alice", "phone_code": service.phone_code()}
@@ -302,7 +301,7 @@ async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: a
 # A number that another user has.
 
 
-async def test_a_number_moves_to_who_verifies_it_last(service: Service, rows: asyncpg.Connection, clock: Clock) -> None:
+async def test_a_number_moves_to_who_verifies_it_last(service: Service, rows: Rows, clock: Clock) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     await service.bind(alice, code := service.phone_code("alice"))
     clock.now += A_SECOND
@@ -322,7 +321,7 @@ async def test_a_number_moves_to_who_verifies_it_last(service: Service, rows: as
     assert (await service.me(bob))["phone"] is None
 
 
-async def test_a_number_moves_from_a_banned_user_and_from_staff(service: Service, rows: asyncpg.Connection) -> None:
+async def test_a_number_moves_from_a_banned_user_and_from_staff(service: Service, rows: Rows) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     await service.bind(alice, service.phone_code("alice"))
     await rows.execute("UPDATE users SET status = 'disabled', roles = '{support}' WHERE phone IS NOT NULL")
@@ -340,7 +339,7 @@ async def test_a_tap_from_before_the_holders_does_not_move_the_number(service: S
 
 
 async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_then(
-    service: Service, other: asyncpg.Connection, rows: asyncpg.Connection
+    service: Service, other: asyncpg.Connection, rows: Rows
 ) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     carol = await service.log_in("carol")
@@ -358,9 +357,7 @@ async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_th
     assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == 1
 
 
-async def test_a_number_of_another_users_is_refused_until_they_are_gone(
-    make_service: MakeService, rows: asyncpg.Connection
-) -> None:
+async def test_a_number_of_another_users_is_refused_until_they_are_gone(make_service: MakeService, rows: Rows) -> None:
     service = await make_service(phone_policy="refuse")
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     await service.bind(alice, service.phone_code("alice"))
@@ -377,7 +374,7 @@ async def test_a_number_of_another_users_is_refused_until_they_are_gone(
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12), ("move", 12)])
 async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
-    make_service: MakeService, rows: asyncpg.Connection, policy: str, winners: int
+    make_service: MakeService, rows: Rows, policy: str, winners: int
 ) -> None:
     replicas = [await make_service(phone_policy=policy) for _ in range(3)]
     people = {f"person-{n}": await replicas[0].log_in(f"person-{n}") for n in range(12)}
@@ -398,7 +395,7 @@ async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
 
 
 async def test_the_same_code_again_is_answered_without_asking_wechat(
-    service: Service, make_service: MakeService, rows: asyncpg.Connection
+    service: Service, make_service: MakeService, rows: Rows
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     answers = [await service.bind(alice, code), await service.bind(alice, code)]
@@ -427,7 +424,7 @@ async def test_two_simultaneous_requests_with_one_code_share_one_answer(service:
 @pytest.mark.slow
 @pytest.mark.parametrize("work_is_done", [True, False])
 async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_stored_answer(
-    service: Service, make_service: MakeService, rows: asyncpg.Connection, work_is_done: bool
+    service: Service, make_service: MakeService, rows: Rows, work_is_done: bool
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     replica = await make_service(waits=WAITS)
@@ -438,7 +435,7 @@ async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_sto
 
 
 async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(
-    service: Service, make_service: MakeService, rows: asyncpg.Connection, other: asyncpg.Connection
+    service: Service, make_service: MakeService, rows: Rows, other: asyncpg.Connection
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     transaction = other.transaction()
@@ -454,7 +451,7 @@ async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothin
 
 
 async def test_a_user_who_is_erased_meanwhile_gets_no_number(
-    service: Service, rows: asyncpg.Connection, other: asyncpg.Connection
+    service: Service, rows: Rows, other: asyncpg.Connection
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     transaction = other.transaction()
@@ -472,7 +469,7 @@ async def test_a_user_who_is_erased_meanwhile_gets_no_number(
 
 @pytest.mark.oldest_postgres
 async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
-    service: Service, clock: Clock, rows: asyncpg.Connection
+    service: Service, clock: Clock, rows: Rows
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code)
@@ -485,7 +482,7 @@ async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
 
 
 async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(
-    service: Service, clock: Clock, rows: asyncpg.Connection
+    service: Service, clock: Clock, rows: Rows
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code)
@@ -498,7 +495,7 @@ async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(
 
 
 async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(
-    service: Service, clock: Clock, rows: asyncpg.Connection
+    service: Service, clock: Clock, rows: Rows
 ) -> None:
     alice = await service.log_in()
     binding = await asking(service, alice, service.phone_code())
@@ -546,7 +543,7 @@ async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service:
 
 @pytest.mark.process
 async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_number(
-    database_url: str, rows: asyncpg.Connection, other: asyncpg.Connection, tmp_path: Path, secrets: Secrets
+    database_url: str, rows: Rows, other: asyncpg.Connection, tmp_path: Path, secrets: Secrets
 ) -> None:
     simulator = Simulator()
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
@@ -609,7 +606,7 @@ async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outag
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(
-    outage: Outage, proxy: Proxy, rows: asyncpg.Connection, make_service: MakeService
+    outage: Outage, proxy: Proxy, rows: Rows, make_service: MakeService
 ) -> None:
     service, alice, code = outage
     await proxy.accept()
@@ -619,7 +616,7 @@ async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_ba
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_service_ends(
-    outage: Outage, proxy: Proxy, rows: asyncpg.Connection
+    outage: Outage, proxy: Proxy, rows: Rows
 ) -> None:
     service, *_ = outage
     await proxy.accept()
@@ -638,7 +635,7 @@ async def test_an_answer_does_not_wait_for_the_database_for_ever(
 
 
 async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(
-    outage: Outage, proxy: Proxy, clock: Clock, rows: asyncpg.Connection
+    outage: Outage, proxy: Proxy, clock: Clock, rows: Rows
 ) -> None:
     clock.advance(days=1)
     await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
@@ -647,7 +644,7 @@ async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(
 
 
 async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(
-    outage: Outage, make_service: MakeService, proxy: Proxy, clock: Clock, rows: asyncpg.Connection
+    outage: Outage, make_service: MakeService, proxy: Proxy, clock: Clock, rows: Rows
 ) -> None:
     _, alice, _ = outage
     replica = await make_service()
@@ -661,9 +658,7 @@ async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
 
 
-async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(
-    service: Service, rows: asyncpg.Connection
-) -> None:
+async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(service: Service, rows: Rows) -> None:
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code, slow=3.5 / HASTE)
     binding.cancel()
@@ -681,7 +676,7 @@ async def test_an_answer_still_missing_at_shutdown_is_logged(make_service: MakeS
 
 
 async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(
-    outage: Outage, proxy: Proxy, rows: asyncpg.Connection
+    outage: Outage, proxy: Proxy, rows: Rows
 ) -> None:
     service, alice, _ = outage
     await rows.execute("DELETE FROM users")
@@ -692,7 +687,7 @@ async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(
 
 
 async def test_a_login_in_such_an_outage_is_a_login_all_the_same(
-    make_service: MakeService, proxy: Proxy, rows: asyncpg.Connection
+    make_service: MakeService, proxy: Proxy, rows: Rows
 ) -> None:
     service = await make_service(database_url=proxy.url)
     service.simulator.fail(API, slow=0.3)
@@ -730,7 +725,7 @@ async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_serv
     assert len(service.asked(API)) == 1
 
 
-async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Service, rows: asyncpg.Connection) -> None:
+async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Service, rows: Rows) -> None:
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code, slow=0.2)
     binding.cancel()
@@ -743,7 +738,7 @@ async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Servic
 
 
 @pytest.fixture
-async def left_half_way(service: Service, rows: asyncpg.Connection, other: asyncpg.Connection) -> "LeaveHalfWay":
+async def left_half_way(service: Service, rows: Rows, other: asyncpg.Connection) -> "LeaveHalfWay":
     """Let WeChat answer a code, and leave its number unbound."""
 
     async def leave(login: dict[str, Any], code: str, *, by: Service = service) -> None:
@@ -762,7 +757,7 @@ LeaveHalfWay = Callable[..., Awaitable[None]]
 
 
 async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(
-    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: asyncpg.Connection
+    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: Rows
 ) -> None:
     alice = await service.log_in()
     await left_half_way(alice, service.phone_code())
@@ -805,7 +800,7 @@ async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_wi
     assert (await service.me(alice))["phone"] == NUMBER
 
 
-async def test_a_refused_number_is_not_bound_later(service: Service, clock: Clock, rows: asyncpg.Connection) -> None:
+async def test_a_refused_number_is_not_bound_later(service: Service, clock: Clock, rows: Rows) -> None:
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
     await rows.execute("UPDATE users SET phone = NULL")
@@ -815,7 +810,7 @@ async def test_a_refused_number_is_not_bound_later(service: Service, clock: Cloc
 
 
 async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(
-    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: asyncpg.Connection
+    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: Rows
 ) -> None:
     alice = await service.log_in()
     await left_half_way(alice, service.phone_code())
@@ -827,7 +822,7 @@ async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(
 
 
 async def test_a_number_left_half_way_by_someone_who_leaves_is_not_taken_from_its_holder(
-    make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, rows: asyncpg.Connection
+    make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, rows: Rows
 ) -> None:
     service = await make_service(erasure_grace_days=7)
     bob, alice = await service.log_in("bob"), await service.log_in("alice")
@@ -854,7 +849,7 @@ async def test_a_number_on_its_way_when_its_user_leaves_is_not_bound(make_servic
 
 
 async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
-    service: Service, clock: Clock, rows: asyncpg.Connection
+    service: Service, clock: Clock, rows: Rows
 ) -> None:
     code = service.phone_code()
     await service.log_in("alice", phone_code=code)
@@ -870,7 +865,7 @@ async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
     assert (await service.me(alice))["phone"] == NUMBER
 
 
-async def test_an_erased_users_answers_are_gone(service: Service, rows: asyncpg.Connection) -> None:
+async def test_an_erased_users_answers_are_gone(service: Service, rows: Rows) -> None:
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
     assert (await leave(service.client, bob)).status_code == 204
@@ -879,7 +874,7 @@ async def test_an_erased_users_answers_are_gone(service: Service, rows: asyncpg.
 
 
 async def test_a_stored_answer_reveals_nothing_without_the_secret_key(
-    service: Service, left_half_way: LeaveHalfWay, rows: asyncpg.Connection
+    service: Service, left_half_way: LeaveHalfWay, rows: Rows
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     await left_half_way(alice, code)
@@ -893,7 +888,7 @@ async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
     service: Service,
     make_service: MakeService,
     left_half_way: LeaveHalfWay,
-    rows: asyncpg.Connection,
+    rows: Rows,
     database_url: str,
     tmp_path: Path,
 ) -> None:

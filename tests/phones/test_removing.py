@@ -5,7 +5,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from PIL import Image
 
@@ -14,7 +13,7 @@ from tests.phones.test_phones import API, OTHER_NUMBER
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, NUMBER, Admin, Body, Service, bearer, make_admin, set_roles, until
+from tests.world import BESIDE_LOGINS, NUMBER, Admin, Body, Rows, Service, bearer, make_admin, set_roles, until
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.phones.phones import UNTOUCHED_FOR
 
@@ -26,16 +25,16 @@ async def alice(service: Service) -> Body:
 
 
 @pytest.fixture
-async def root(service: Service, rows: asyncpg.Connection) -> Admin:
+async def root(service: Service, rows: Rows) -> Admin:
     return await make_admin(service.client, rows, await service.log_in("root"))
 
 
-async def removals(rows: asyncpg.Connection) -> list[tuple[Any, ...]]:
+async def removals(rows: Rows) -> list[tuple[Any, ...]]:
     events = await rows.fetch("SELECT actor, user_id::text, app_id, data FROM events WHERE type = 'user.phone_removed'")
     return [tuple(event) for event in events]
 
 
-async def test_people_remove_their_own_number(service: Service, alice: Body, rows: asyncpg.Connection) -> None:
+async def test_people_remove_their_own_number(service: Service, alice: Body, rows: Rows) -> None:
     for _ in range(2):
         assert (await service.client.delete("/v1/me/phone", headers=bearer(alice))).status_code == 204
     shown = await service.me(alice)
@@ -47,7 +46,7 @@ async def test_people_remove_their_own_number(service: Service, alice: Body, row
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
 async def test_null_removes_the_number_and_the_answer_shows_it(
-    service: Service, alice: Body, rows: asyncpg.Connection, method: str
+    service: Service, alice: Body, rows: Rows, method: str
 ) -> None:
     answer = await service.change(alice, method=method, phone=None, nickname="Al")
     assert (answer.json()["phone"], answer.json()["phone_verified"], answer.json()["nickname"]) == (None, None, "Al")
@@ -63,7 +62,7 @@ async def test_a_number_cannot_be_set_by_hand(service: Service, alice: Body, val
 
 
 async def test_a_removed_number_does_not_come_back_from_an_earlier_tap(
-    service: Service, alice: Body, clock: Clock, rows: asyncpg.Connection
+    service: Service, alice: Body, clock: Clock, rows: Rows
 ) -> None:
     service.simulator.fail(API, slow=0.2)
     binding = asyncio.create_task(service.bind(alice, service.phone_code(phone=OTHER_NUMBER)))
@@ -76,7 +75,7 @@ async def test_a_removed_number_does_not_come_back_from_an_earlier_tap(
     assert (await service.me(await service.log_in("alice")))["phone"] is None
 
 
-async def test_staff_remove_a_number(service: Service, alice: Body, root: Admin, rows: asyncpg.Connection) -> None:
+async def test_staff_remove_a_number(service: Service, alice: Body, root: Admin, rows: Rows) -> None:
     await set_roles(rows, "support", user_id=root.id)
     user_id = alice["user"]["id"]
     for _ in range(2):
@@ -87,9 +86,7 @@ async def test_staff_remove_a_number(service: Service, alice: Body, root: Admin,
     problem_of(await root.ask("DELETE", "/users/01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17/phone"), "not_found", 404)
 
 
-async def test_staff_clear_a_name_and_a_picture(
-    service: Service, alice: Body, root: Admin, rows: asyncpg.Connection
-) -> None:
+async def test_staff_clear_a_name_and_a_picture(service: Service, alice: Body, root: Admin, rows: Rows) -> None:
     await set_roles(rows, "support", user_id=root.id)
     picture = BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "PNG")
@@ -125,7 +122,7 @@ async def test_staff_clear_a_name_and_a_picture(
     ids=str,
 )
 async def test_staff_set_nothing_of_another_persons_and_no_unknown_field(
-    alice: Body, root: Admin, change: Body, rows: asyncpg.Connection
+    alice: Body, root: Admin, change: Body, rows: Rows
 ) -> None:
     answer = await root.ask("PATCH", f"/users/{alice['user']['id']}", json=change)
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == list(change)[-1]
@@ -134,9 +131,7 @@ async def test_staff_set_nothing_of_another_persons_and_no_unknown_field(
 
 
 @pytest.mark.process
-async def test_an_operator_removes_a_number(
-    alice: Body, database_url: str, tmp_path: Path, rows: asyncpg.Connection
-) -> None:
+async def test_an_operator_removes_a_number(alice: Body, database_url: str, tmp_path: Path, rows: Rows) -> None:
     users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
     user_id = alice["user"]["id"]
     done = await users("set", user_id, "--no-phone")

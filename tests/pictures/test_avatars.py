@@ -10,7 +10,6 @@ from io import BytesIO
 from itertools import count
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from PIL import Image, ImageCms
@@ -20,7 +19,7 @@ from starlette.requests import Request
 from tests.fakes import OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave, until_locked
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, leave, until_locked
 from wxauth.errors import InvalidRequest
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.server.pictures.routes import uploaded_file
@@ -109,7 +108,7 @@ async def alice(login: LogIn) -> dict[str, Any]:
 
 
 @pytest.fixture
-def upload(client: httpx.AsyncClient, alice: dict[str, Any]) -> Upload:
+def upload(client: Client, alice: dict[str, Any]) -> Upload:
     """Upload as `wx.uploadFile` does, as Alice by default."""
 
     async def upload(file: bytes, *, by: Mapping[str, Any] = alice, **request: Any) -> httpx.Response:
@@ -133,7 +132,7 @@ def uploaded(upload: Upload) -> Callable[..., Awaitable[str]]:
 
 
 @pytest.fixture
-def shown(client: httpx.AsyncClient, upload: Upload) -> Callable[[bytes], Awaitable[Image.Image]]:
+def shown(client: Client, upload: Upload) -> Callable[[bytes], Awaitable[Image.Image]]:
     """Upload a picture; what others see of it."""
 
     async def shown(file: bytes) -> Image.Image:
@@ -152,7 +151,7 @@ Shown = Callable[[bytes], Awaitable[Image.Image]]
 Uploaded = Callable[..., Awaitable[str]]
 
 
-async def number_of_pictures(rows: asyncpg.Connection) -> int:
+async def number_of_pictures(rows: Rows) -> int:
     return await rows.fetchval("SELECT count(*) FROM avatars")
 
 
@@ -161,7 +160,7 @@ async def number_of_pictures(rows: asyncpg.Connection) -> int:
 
 @every_format
 async def test_avatar_url_points_to_the_uploaded_picture(
-    client: httpx.AsyncClient, alice: dict[str, Any], upload: Upload, kind: str
+    client: Client, alice: dict[str, Any], upload: Upload, kind: str
 ) -> None:
     answer = await upload(encoded(plain(), kind), data={"also": "a field of formData"})
     url = answer.json()["avatar_url"]
@@ -238,9 +237,7 @@ async def test_a_webp_has_four_megapixels_at_most_because_its_decoder_stops_ever
 
 @pytest.mark.parametrize("alpha", [255, 100])
 @every_format
-async def test_a_picture_is_stored_without_metadata(
-    client: httpx.AsyncClient, upload: Upload, kind: str, alpha: int
-) -> None:
+async def test_a_picture_is_stored_without_metadata(client: Client, upload: Upload, kind: str, alpha: int) -> None:
     exif = Image.Exif()
     exif[MAKER] = "a phone"
     exif.get_ifd(GPS).update({1: "N", 2: (39.0, 54.0, 15.0)})
@@ -342,7 +339,7 @@ async def test_a_picture_is_good_though_its_exif_is_not(shown: Shown) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-async def test_an_incomplete_picture_is_refused(upload: Upload, rows: asyncpg.Connection, file: bytes) -> None:
+async def test_an_incomplete_picture_is_refused(upload: Upload, rows: Rows, file: bytes) -> None:
     problem = problem_of(await upload(file), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["file"]
     assert await number_of_pictures(rows) == 0
@@ -448,7 +445,7 @@ async def test_a_picture_that_begins_after_256_kib_is_refused(
     ],
 )
 async def test_a_body_without_one_file_is_refused(
-    client: httpx.AsyncClient, alice: dict[str, Any], request_: dict[str, Any]
+    client: Client, alice: dict[str, Any], request_: dict[str, Any]
 ) -> None:
     headers = {**request_.get("headers", {}), **bearer(alice)}
     answer = await client.post("/v1/me/avatar", **{**request_, "headers": headers})
@@ -457,7 +454,7 @@ async def test_a_body_without_one_file_is_refused(
 
 @pytest.mark.parametrize(("length", "is_taken"), [(1, False), (7, False), (8, True), (70, True), (71, False)])
 async def test_a_boundary_has_8_to_70_characters(
-    client: httpx.AsyncClient, alice: dict[str, Any], length: int, is_taken: bool
+    client: Client, alice: dict[str, Any], length: int, is_taken: bool
 ) -> None:
     boundary = "b" * length
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", **bearer(alice)}
@@ -474,12 +471,7 @@ async def test_a_boundary_has_8_to_70_characters(
 @pytest.mark.parametrize(("size", "is_taken"), [(MAX_FILE, True), (MAX_FILE + 1, False), (3 * MAX_FILE, False)])
 @pytest.mark.slow
 async def test_a_file_has_2_mib_at_most(
-    client: httpx.AsyncClient,
-    alice: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    size: int,
-    is_taken: bool,
-    is_chunked: bool,
+    client: Client, alice: dict[str, Any], monkeypatch: pytest.MonkeyPatch, size: int, is_taken: bool, is_chunked: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nothing/can/be/written/here")
     whole = multipart(
@@ -513,7 +505,7 @@ async def test_a_file_has_2_mib_at_most(
     ],
 )
 async def test_a_file_that_will_not_be_taken_is_not_read(
-    client: httpx.AsyncClient, alice: dict[str, Any], headers: dict[str, str], code: str, status: int
+    client: Client, alice: dict[str, Any], headers: dict[str, str], code: str, status: int
 ) -> None:
     async def never() -> AsyncIterator[bytes]:
         pytest.fail("the body was read")
@@ -526,9 +518,7 @@ async def test_a_file_that_will_not_be_taken_is_not_read(
 
 
 @pytest.mark.parametrize("path", ["/v1/me", "/v1/me/avatar/", "/v1/me/phone", "/x/v1/me/avatar"])
-async def test_only_the_upload_route_accepts_large_bodies(
-    client: httpx.AsyncClient, alice: dict[str, Any], path: str
-) -> None:
+async def test_only_the_upload_route_accepts_large_bodies(client: Client, alice: dict[str, Any], path: str) -> None:
     answer = await client.post(path, content=bytes(64 * 1024 + 1), headers=bearer(alice))
     assert answer.status_code == (413 if path in ("/v1/me", "/v1/me/phone") else 404)
 
@@ -572,9 +562,7 @@ async def test_a_body_that_comes_at_once_is_parsed_in_pieces() -> None:
 
 
 @pytest.mark.slow
-async def test_uploads_at_once_hold_nobody_up(
-    client: httpx.AsyncClient, upload: Upload, rows: asyncpg.Connection
-) -> None:
+async def test_uploads_at_once_hold_nobody_up(client: Client, upload: Upload, rows: Rows) -> None:
     file = encoded(plain("RGBA", (4096, 4096), (*RED, 128)), "PNG", compress_level=1)
     uploads = [asyncio.create_task(upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
     answered = 0
@@ -602,7 +590,7 @@ async def test_a_users_uploads_queue_without_delaying_other_users(login: LogIn, 
 
 
 async def test_more_uploads_than_there_is_room_for_come_back_later(
-    client: httpx.AsyncClient, login: LogIn, alice: dict[str, Any], uploaded: Uploaded
+    client: Client, login: LogIn, alice: dict[str, Any], uploaded: Uploaded
 ) -> None:
     begun, may_end = asyncio.Semaphore(0), asyncio.Event()
 
@@ -632,7 +620,7 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(
 # How it is served.
 
 
-async def test_a_picture_may_be_cached_for_a_day(client: httpx.AsyncClient, uploaded: Uploaded) -> None:
+async def test_a_picture_may_be_cached_for_a_day(client: Client, uploaded: Uploaded) -> None:
     url = await uploaded()
     picture = await client.get(url)
     assert picture.headers["cache-control"] == "public, max-age=86400, must-revalidate"
@@ -661,7 +649,7 @@ async def test_a_pictures_url_does_not_identify_the_user(alice: dict[str, Any], 
 
 @swept("change", [lambda name: name[:-3] + "png", lambda name: name[:-4], lambda name: "A" * 22 + ".jpg", str.swapcase])
 async def test_another_url_of_a_picture_is_not_found(
-    client: httpx.AsyncClient, uploaded: Uploaded, change: Callable[[str], str]
+    client: Client, uploaded: Uploaded, change: Callable[[str], str]
 ) -> None:
     path, _, name = (await uploaded()).rpartition("/")
     for method in ("GET", "HEAD"):
@@ -681,7 +669,7 @@ async def test_another_url_of_a_picture_is_not_found(
     ],
 )
 @pytest.mark.no_database
-async def test_an_unknown_file_name_is_not_found(client: httpx.AsyncClient, name: str, status: int) -> None:
+async def test_an_unknown_file_name_is_not_found(client: Client, name: str, status: int) -> None:
     assert (await client.get(f"https://auth.test/v1/avatars/{name}")).status_code == status
 
 
@@ -705,9 +693,7 @@ async def test_pictures_work_under_an_issuer_with_a_path(
 # How it goes.
 
 
-async def test_a_new_picture_replaces_the_former_picture(
-    client: httpx.AsyncClient, uploaded: Uploaded, rows: asyncpg.Connection
-) -> None:
+async def test_a_new_picture_replaces_the_former_picture(client: Client, uploaded: Uploaded, rows: Rows) -> None:
     former, latter = await uploaded(), await uploaded()
     assert former != latter
     problem_of(await client.get(former), "not_found", 404)
@@ -727,11 +713,11 @@ async def test_a_new_picture_replaces_the_former_picture(
     ],
 )
 async def test_a_picture_is_deleted_when_avatar_url_no_longer_points_to_it(
-    client: httpx.AsyncClient,
+    client: Client,
     login: LogIn,
     alice: dict[str, Any],
     uploaded: Uploaded,
-    rows: asyncpg.Connection,
+    rows: Rows,
     method: str,
     change: dict[str, str | None],
 ) -> None:
@@ -748,7 +734,7 @@ async def test_a_picture_is_deleted_when_avatar_url_no_longer_points_to_it(
 
 
 async def test_a_picture_stays_when_anything_else_changes(
-    client: httpx.AsyncClient, login: LogIn, alice: dict[str, Any], uploaded: Uploaded, rows: asyncpg.Connection
+    client: Client, login: LogIn, alice: dict[str, Any], uploaded: Uploaded, rows: Rows
 ) -> None:
     url = await uploaded()
     await login("alice", nickname="Alice")
@@ -761,7 +747,7 @@ async def test_a_picture_stays_when_anything_else_changes(
 
 @pytest.mark.parametrize("change", ["DELETE FROM users", "UPDATE users SET status = 'disabled'"])
 async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(
-    upload: Upload, rows: asyncpg.Connection, change: str
+    upload: Upload, rows: Rows, change: str
 ) -> None:
     transaction = rows.transaction()
     await transaction.start()
@@ -821,7 +807,7 @@ async def test_a_new_user_gets_no_picture_by_its_url(login: LogIn, uploaded: Upl
 )
 @swept("how", ["PATCH", "POST", "LOGIN"])
 async def test_a_picture_on_the_phone_has_to_be_uploaded(
-    client: httpx.AsyncClient, alice: dict[str, Any], wechat: WeChatByRespx, how: str, path: str
+    client: Client, alice: dict[str, Any], wechat: WeChatByRespx, how: str, path: str
 ) -> None:
     if how == "LOGIN":
         answer = await client.post("/v1/login", json={"code": wechat.code_for("alice"), "avatar_url": path})
@@ -844,12 +830,7 @@ async def test_an_avatar_url_on_a_similar_host_is_accepted(login: LogIn, url: st
 @pytest.mark.parametrize("holder_has", [None, "a picture", "a URL"])
 @pytest.mark.slow
 async def test_a_picture_follows_the_person_when_two_users_become_one(
-    login: LogIn,
-    client: httpx.AsyncClient,
-    wechat: WeChatByRespx,
-    uploaded: Uploaded,
-    rows: asyncpg.Connection,
-    holder_has: str | None,
+    login: LogIn, client: Client, wechat: WeChatByRespx, uploaded: Uploaded, rows: Rows, holder_has: str | None
 ) -> None:
     former_url = await uploaded()
     fields = {"avatar_url": "https://a.example/1.png"} if holder_has == "a URL" else {}
@@ -869,7 +850,7 @@ async def test_a_picture_follows_the_person_when_two_users_become_one(
     assert await number_of_pictures(rows) == 0
 
 
-async def test_a_picture_without_a_database_is_503(offline_client: httpx.AsyncClient) -> None:
+async def test_a_picture_without_a_database_is_503(offline_client: Client) -> None:
     problem_of(await offline_client.get(f"/v1/avatars/{'a' * 22}.jpg"), "storage_unavailable", 503)
 
 

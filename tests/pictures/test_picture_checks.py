@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.fakes import Clock
 from tests.pictures.test_avatars import encoded, plain
 from tests.push.messages import assert_taken, nonces
-from tests.world import Body, LogLines, MakeService, Service, bearer, until
+from tests.world import Body, LogLines, MakeService, Rows, Service, bearer, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -43,7 +42,7 @@ async def upload(service: Service, login: Body, colour: int = 0) -> str:
     return answer.json()["avatar_url"]
 
 
-async def trace_ids(rows: asyncpg.Connection) -> list[str]:
+async def trace_ids(rows: Rows) -> list[str]:
     """The checks under way, the oldest first."""
     return [row["trace_id"] for row in await rows.fetch("SELECT trace_id FROM picture_checks ORDER BY at, ctid")]
 
@@ -69,7 +68,7 @@ async def push(
     assert_taken(await service.client.post(url, params=dict(signed.query), content=signed.body, headers=headers))
 
 
-async def events_of(rows: asyncpg.Connection) -> list[tuple[str, str, Body]]:
+async def events_of(rows: Rows) -> list[tuple[str, str, Body]]:
     """The events, without those of logins and of uploads."""
     events = await rows.fetch("SELECT type, actor, data FROM events WHERE actor = 'system' ORDER BY id")
     return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
@@ -99,7 +98,7 @@ class Uploaded:
 
 
 @pytest.fixture
-async def uploaded(make_service: MakeService, rows: asyncpg.Connection) -> Uploaded:
+async def uploaded(make_service: MakeService, rows: Rows) -> Uploaded:
     service = await make_service(avatar_check="block")
     alice = await service.log_in("alice")
     url = await upload(service, alice)
@@ -112,7 +111,7 @@ REMOVED = ("user.profile_changed", "system", {"fields": ["avatar_url"]})
 
 
 async def test_without_the_setting_nothing_is_asked_or_kept(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+    make_service: MakeService, rows: Rows, clock: Clock
 ) -> None:
     service = await make_service()
     await upload(service, await service.log_in("alice"))
@@ -134,7 +133,7 @@ async def test_an_upload_in_a_mini_program_is_given_to_wechat(make_service: Make
 @pytest.mark.parametrize("app", APPS, ids=["plain", "aes"])
 @pytest.mark.parametrize("format", ["json", "xml"])
 async def test_a_risky_picture_is_flagged_and_removed_once(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock, app: Any, format: Format, log_lines: LogLines
+    make_service: MakeService, rows: Rows, clock: Clock, app: Any, format: Format, log_lines: LogLines
 ) -> None:
     service = await make_service(avatar_check="block")
     alice = await service.log_in("alice", app_id=app["app_id"])
@@ -157,13 +156,7 @@ async def test_a_risky_picture_is_flagged_and_removed_once(
     [("flag", "risky", 20002, "flagged"), ("block", "review", 21000, "flagged"), ("block", "pass", 100, "pass")],
 )
 async def test_any_other_verdict_leaves_the_picture(
-    make_service: MakeService,
-    rows: asyncpg.Connection,
-    clock: Clock,
-    policy: str,
-    suggest: str,
-    label: int,
-    outcome: str,
+    make_service: MakeService, rows: Rows, clock: Clock, policy: str, suggest: str, label: int, outcome: str
 ) -> None:
     service = await make_service(avatar_check=policy)
     alice = await service.log_in("alice")
@@ -178,7 +171,7 @@ async def test_any_other_verdict_leaves_the_picture(
 
 
 async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(
-    uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock
+    uploaded: Uploaded, rows: Rows, clock: Clock
 ) -> None:
     url = await upload(uploaded.service, uploaded.alice, 200)
     await push(uploaded.service, clock, uploaded.trace_id)
@@ -188,7 +181,7 @@ async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(
 
 
 async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(
-    uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock
+    uploaded: Uploaded, rows: Rows, clock: Clock
 ) -> None:
     await push(uploaded.service, clock, uploaded.trace_id, app=OTHER_APP)
     await push(uploaded.service, clock, "unknown")
@@ -199,7 +192,7 @@ async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(
 
 
 async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
-    make_service: MakeService, rows: asyncpg.Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, rows: Rows, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await make_service(avatar_check="block")
     alice = await service.log_in("alice")
@@ -211,9 +204,7 @@ async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
     assert (await service.me(alice))["avatar_url"] is None
 
 
-async def test_a_check_that_wechat_could_not_make_is_counted(
-    uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_a_check_that_wechat_could_not_make_is_counted(uploaded: Uploaded, rows: Rows, clock: Clock) -> None:
     await push(uploaded.service, clock, uploaded.trace_id, errcode=-1008, result={})
     assert await uploaded.shown() == uploaded.url
     assert await events_of(rows) == []
@@ -222,7 +213,7 @@ async def test_a_check_that_wechat_could_not_make_is_counted(
 
 
 async def test_a_check_without_a_verdict_ends_after_half_an_hour(
-    uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock, log_lines: LogLines
+    uploaded: Uploaded, rows: Rows, clock: Clock, log_lines: LogLines
 ) -> None:
     service = uploaded.service
     await push(service, clock, "unknown")
@@ -238,7 +229,7 @@ async def test_a_check_without_a_verdict_ends_after_half_an_hour(
     assert await rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
 
 
-async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: asyncpg.Connection, clock: Clock) -> None:
+async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: Rows, clock: Clock) -> None:
     await rows.execute("DELETE FROM users")
     assert await trace_ids(rows) == []
     await push(uploaded.service, clock, uploaded.trace_id)
@@ -250,7 +241,7 @@ async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: asy
     [({"errcode": 61010}, ("wechat_bad_response", "61010")), ({"errcode": 48001}, ("wechat_misconfigured", "48001"))],
 )
 async def test_an_upload_succeeds_whatever_wechat_says(
-    make_service: MakeService, rows: asyncpg.Connection, fault: dict[str, Any], outcome: tuple[str, str]
+    make_service: MakeService, rows: Rows, fault: dict[str, Any], outcome: tuple[str, str]
 ) -> None:
     service = await make_service(avatar_check="block")
     service.simulator.fail(CHECK, **fault)
@@ -261,9 +252,7 @@ async def test_an_upload_succeeds_whatever_wechat_says(
     assert await checks_of(service) == {outcome: 1}
 
 
-async def test_the_simulator_pushes_the_verdict_that_its_account_has(
-    make_service: MakeService, rows: asyncpg.Connection
-) -> None:
+async def test_the_simulator_pushes_the_verdict_that_its_account_has(make_service: MakeService, rows: Rows) -> None:
     service = await make_service(avatar_check="block")
     await upload(service, await service.log_in("alice"))
     service.simulator.account(APP_ID).picture_verdict = "risky"

@@ -27,7 +27,7 @@ from tests.processes import PATIENCE, free_port, serving, until
 from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running, switching
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
-from tests.world import set_roles
+from tests.world import Client, set_roles
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -307,7 +307,7 @@ def identity_of(tokens: dict[str, Any], roles: str = "") -> dict[str, str]:
     return dict(zip(IDENTITY, (user["id"], user["app_id"], user["openid"], tokens["session_id"], roles), strict=True))
 
 
-def targeted(client: httpx.AsyncClient, path: str, **options: Any) -> httpx.Request:
+def targeted(client: Client, path: str, **options: Any) -> httpx.Request:
     """A request for exactly this path, which httpx would tidy up."""
     return client.build_request("GET", "/", extensions={"target": path.encode()}, **options)
 
@@ -326,7 +326,7 @@ async def status_of(url: str, request: str) -> int:
 
 
 async def test_a_good_token_lets_a_request_pass_and_says_whose_it_is(
-    client: httpx.AsyncClient, alice: dict[str, str], tokens: dict[str, Any]
+    client: Client, alice: dict[str, str], tokens: dict[str, Any]
 ) -> None:
     answer = await client.get("/orders/7?a=1", headers=alice)
     assert answer.status_code == 200, answer.text
@@ -334,7 +334,7 @@ async def test_a_good_token_lets_a_request_pass_and_says_whose_it_is(
     assert identity_in(answer.json()["headers"]) == identity_of(tokens)
 
 
-async def test_the_token_goes_no_further(client: httpx.AsyncClient, alice: dict[str, str]) -> None:
+async def test_the_token_goes_no_further(client: Client, alice: dict[str, str]) -> None:
     for path in ("/orders", "/public/a"):
         answer = await client.get(path, headers=alice)
         assert answer.status_code == 200
@@ -342,7 +342,7 @@ async def test_the_token_goes_no_further(client: httpx.AsyncClient, alice: dict[
 
 
 async def test_no_hostile_token_passes(
-    client: httpx.AsyncClient, name: str, service: Guarded, wxauth: Wxauth, tokens: dict[str, Any]
+    client: Client, name: str, service: Guarded, wxauth: Wxauth, tokens: dict[str, Any]
 ) -> None:
     key = wxauth.services[KeyRing].signing_key(wxauth.services.clock())
     with Sweep() as sweep:
@@ -361,7 +361,7 @@ async def test_no_hostile_token_passes(
 
 
 async def test_a_malformed_head_gains_nothing(
-    client: httpx.AsyncClient, url: str, name: str, service: Guarded, tokens: dict[str, Any]
+    client: Client, url: str, name: str, service: Guarded, tokens: dict[str, Any]
 ) -> None:
     address = urlsplit(url).netloc
     with Sweep() as sweep:
@@ -380,23 +380,21 @@ async def test_a_malformed_head_gains_nothing(
 
 
 async def test_a_head_that_wxauth_would_not_read_is_not_passed_on(
-    client: httpx.AsyncClient, name: str, wxauth: Wxauth, alice: dict[str, str]
+    client: Client, name: str, wxauth: Wxauth, alice: dict[str, str]
 ) -> None:
     answer = await client.get("/orders", headers=alice | {"X-A": "a" * 60_000})
     assert (answer.status_code, wxauth.asked) == (TOO_LONG[name], [])
 
 
 async def test_a_second_authorization_header_does_not_help(
-    client: httpx.AsyncClient, alice: dict[str, str], service: Guarded
+    client: Client, alice: dict[str, str], service: Guarded
 ) -> None:
     answer = await client.get("/orders", headers=[("Authorization", "Bearer x"), *alice.items()])
     assert answer.status_code == 400
     assert service.arrived.scopes == []
 
 
-async def test_a_longest_token_passes(
-    client: httpx.AsyncClient, wxauth: Wxauth, tokens: dict[str, Any], secrets: Secrets
-) -> None:
+async def test_a_longest_token_passes(client: Client, wxauth: Wxauth, tokens: dict[str, Any], secrets: Secrets) -> None:
     key = wxauth.services[KeyRing].signing_key(wxauth.services.clock())
     token = Forger(tokens["access_token"], key).with_claims(padding="p" * 5500)
     assert 7900 < len(token) <= 8192
@@ -404,7 +402,7 @@ async def test_a_longest_token_passes(
     assert (await client.get("/orders", headers=bearer(token))).status_code == 200
 
 
-async def test_a_sign_out_counts_at_once(client: httpx.AsyncClient, wxauth: Wxauth, service: Guarded) -> None:
+async def test_a_sign_out_counts_at_once(client: Client, wxauth: Wxauth, service: Guarded) -> None:
     token = bearer((await wxauth.log_in("bob"))["access_token"])
     assert (await client.get("/orders", headers=token)).status_code == 200
     async with httpx.AsyncClient(base_url=f"http://{wxauth.address}", trust_env=False, verify=False) as direct:
@@ -413,9 +411,7 @@ async def test_a_sign_out_counts_at_once(client: httpx.AsyncClient, wxauth: Wxau
     assert len(service.arrived.scopes) == 1
 
 
-async def test_a_path_demands_every_role_that_it_names(
-    client: httpx.AsyncClient, wxauth: Wxauth, service: Guarded
-) -> None:
+async def test_a_path_demands_every_role_that_it_names(client: Client, wxauth: Wxauth, service: Guarded) -> None:
     tokens = {roles: await wxauth.grant("-".join(("carol", *roles)), *roles) for _, roles, _ in DEMANDS}
     with Sweep() as sweep:
         for path, roles, passes in DEMANDS:
@@ -434,7 +430,7 @@ async def test_a_path_demands_every_role_that_it_names(
 
 
 async def test_a_path_that_can_be_read_in_two_ways_is_refused(
-    client: httpx.AsyncClient, service: Guarded, alice: dict[str, str]
+    client: Client, service: Guarded, alice: dict[str, str]
 ) -> None:
     for headers in ({}, alice):
         answers = {path: await client.send(targeted(client, path, headers=headers)) for path in AMBIGUOUS}
@@ -443,7 +439,7 @@ async def test_a_path_that_can_be_read_in_two_ways_is_refused(
 
 
 async def test_a_target_in_absolute_form_is_guarded(
-    client: httpx.AsyncClient, url: str, name: str, service: Guarded, alice: dict[str, str]
+    client: Client, url: str, name: str, service: Guarded, alice: dict[str, str]
 ) -> None:
     answers = {
         path: (await client.send(targeted(client, url + path, headers=alice))).status_code
@@ -454,9 +450,7 @@ async def test_a_target_in_absolute_form_is_guarded(
     assert service.arrived.scopes == []
 
 
-async def test_a_path_that_is_not_plainly_public_is_guarded(
-    client: httpx.AsyncClient, name: str, service: Guarded
-) -> None:
+async def test_a_path_that_is_not_plainly_public_is_guarded(client: Client, name: str, service: Guarded) -> None:
     answers = {path: (await client.send(targeted(client, path))).status_code for path in NOT_PLAINLY_PUBLIC}
     # nginx has a place of its own there, to ask wxauth from, and hides it.
     hidden = {path for path in NOT_PLAINLY_PUBLIC if name == "nginx" and path.startswith("/_wxauth/")}
@@ -464,17 +458,13 @@ async def test_a_path_that_is_not_plainly_public_is_guarded(
     assert service.arrived.scopes == []
 
 
-async def test_a_plain_path_and_any_query_arrive_as_they_were_sent(
-    client: httpx.AsyncClient, alice: dict[str, str]
-) -> None:
+async def test_a_plain_path_and_any_query_arrive_as_they_were_sent(client: Client, alice: dict[str, str]) -> None:
     target = "/orders/%E8%8C%B6%20a+b?next=//a/../b;c&d=%2e%2e%2f%5c%00"
     answer = await client.send(targeted(client, target, headers=alice))
     assert (answer.status_code, answer.json()["target"]) == (200, target)
 
 
-async def test_a_public_path_is_open_and_wxauth_is_not_asked(
-    client: httpx.AsyncClient, wxauth: Wxauth, service: Guarded
-) -> None:
+async def test_a_public_path_is_open_and_wxauth_is_not_asked(client: Client, wxauth: Wxauth, service: Guarded) -> None:
     for headers in ({}, bearer("x")):
         answer = await client.get("/public/a", headers=headers)
         assert answer.status_code == 200
@@ -483,7 +473,7 @@ async def test_a_public_path_is_open_and_wxauth_is_not_asked(
 
 
 async def test_a_method_that_is_none_of_a_services_is_refused(
-    client: httpx.AsyncClient, url: str, name: str, service: Guarded, alice: dict[str, str]
+    client: Client, url: str, name: str, service: Guarded, alice: dict[str, str]
 ) -> None:
     authorization = f"Authorization: {alice['Authorization']}\r\n"
     with Sweep() as sweep:
@@ -542,7 +532,7 @@ async def test_nothing_but_a_get_without_a_body_takes_an_upgrade_along(
 
 
 async def test_a_body_that_follows_an_upgrade_is_not_taken_for_the_next_request(
-    client: httpx.AsyncClient, service: Guarded, alice: dict[str, str]
+    client: Client, service: Guarded, alice: dict[str, str]
 ) -> None:
     body = b"\r\n" * 600_000 + STOLEN.encode()
     for path in ("/public/a", "/orders"):
@@ -552,7 +542,7 @@ async def test_a_body_that_follows_an_upgrade_is_not_taken_for_the_next_request(
         assert [scope["path"] for scope in service.arrived.scopes] == [path]
 
 
-async def test_no_http2_is_spoken_that_was_not_configured(client: httpx.AsyncClient, name: str, url: str) -> None:
+async def test_no_http2_is_spoken_that_was_not_configured(client: Client, name: str, url: str) -> None:
     preface, settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\4\0\0\0\0\0"
     # By HTTP/1.1 all of them: Caddy answers what is no path of a site with an empty 200.
     assert await status_of(url, preface + settings) == (200 if name == "caddy" else 400)
@@ -568,7 +558,7 @@ async def test_a_proxy_listens_only_on_loopback(url: str) -> None:
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
 async def test_the_clients_own_identity_is_taken_off(
-    client: httpx.AsyncClient, alice: dict[str, str], tokens: dict[str, Any], path: str
+    client: Client, alice: dict[str, str], tokens: dict[str, Any], path: str
 ) -> None:
     expected = identity_of(tokens) if path == "/orders" else {"x-auth-roles": ""}
     answer = await client.get(path, headers=[*alice.items(), *((name, "admin") for name in SPOOFED * 2)])
@@ -580,7 +570,7 @@ async def test_the_clients_own_identity_is_taken_off(
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
-async def test_no_header_names_another_path(client: httpx.AsyncClient, alice: dict[str, str], path: str) -> None:
+async def test_no_header_names_another_path(client: Client, alice: dict[str, str], path: str) -> None:
     names = ["X-Original-URL", "x-rewrite-url", "X_Original_URL", "X-Rewrite_Url"]
     answer = await client.get(path, headers=alice | dict.fromkeys(names, "/admin/audit"))
     assert answer.json()["target"] == path
@@ -588,7 +578,7 @@ async def test_no_header_names_another_path(client: httpx.AsyncClient, alice: di
 
 
 async def test_a_connection_header_takes_no_identity_off(
-    client: httpx.AsyncClient, name: str, alice: dict[str, str], tokens: dict[str, Any]
+    client: Client, name: str, alice: dict[str, str], tokens: dict[str, Any]
 ) -> None:
     answer = await client.get("/orders", headers={**alice, "Connection": "keep-alive, X-Auth-User-Id, x-auth-roles"})
     if name == "nginx":
@@ -598,7 +588,7 @@ async def test_a_connection_header_takes_no_identity_off(
 
 
 async def test_trailers_of_a_body_are_not_passed_on_as_headers(
-    client: httpx.AsyncClient, url: str, name: str, service: Guarded, alice: dict[str, str]
+    client: Client, url: str, name: str, service: Guarded, alice: dict[str, str]
 ) -> None:
     authorization = f"Authorization: {alice['Authorization']}"
     trailer = "X-Auth-Roles: admin,auditor\r\nX_Auth_User_Id: a\r\nX-Request-ID: a"
@@ -621,7 +611,7 @@ async def test_trailers_of_a_body_are_not_passed_on_as_headers(
 
 
 async def test_a_body_arrives_whole_and_stays_off_wxauth(
-    client: httpx.AsyncClient, name: str, wxauth: Wxauth, alice: dict[str, str]
+    client: Client, name: str, wxauth: Wxauth, alice: dict[str, str]
 ) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for number in range(40):
@@ -648,9 +638,7 @@ async def test_a_body_arrives_whole_and_stays_off_wxauth(
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
-async def test_the_services_own_answers_pass_as_they_are(
-    client: httpx.AsyncClient, alice: dict[str, str], path: str
-) -> None:
+async def test_the_services_own_answers_pass_as_they_are(client: Client, alice: dict[str, str], path: str) -> None:
     for status in (201, 302, 400, 401, 403, 404, 500, 502, 503):
         answer = await client.get(f"{path}?status={status}", headers=alice)
         assert (answer.status_code, answer.headers["x-told-by"]) == (status, "the service")
@@ -658,7 +646,7 @@ async def test_the_services_own_answers_pass_as_they_are(
 
 
 async def test_a_websocket_passes_with_the_users_headers(
-    url: str, client: httpx.AsyncClient, wxauth: Wxauth, alice: dict[str, str], tokens: dict[str, Any]
+    url: str, client: Client, wxauth: Wxauth, alice: dict[str, str], tokens: dict[str, Any]
 ) -> None:
     spoofed = [(name, "admin") for name in SPOOFED]
     address = f"{url.replace('http', 'ws')}/orders"
@@ -672,7 +660,7 @@ async def test_a_websocket_passes_with_the_users_headers(
 
 
 async def test_a_websocket_without_a_token_is_refused_at_the_handshake(
-    url: str, client: httpx.AsyncClient, service: Guarded
+    url: str, client: Client, service: Guarded
 ) -> None:
     with pytest.raises(websockets.InvalidStatus) as refusal:
         await websockets.connect(f"{url.replace('http', 'ws')}/orders", proxy=None)
@@ -683,7 +671,7 @@ async def test_a_websocket_without_a_token_is_refused_at_the_handshake(
 
 
 async def test_the_request_id_is_the_same_in_all_logs_and_answers(
-    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Guarded
+    client: Client, alice: dict[str, str], wxauth: Wxauth, service: Guarded
 ) -> None:
     with Sweep() as sweep:
         for given in ("a.b_C-1", "x" * 128, "x" * 129, 'a"b', "a b", "a,b", "é", None):
@@ -701,9 +689,7 @@ async def test_the_request_id_is_the_same_in_all_logs_and_answers(
                     assert [received["x-request-id"] for received in arrived] == [request_id] * len(arrived)
 
 
-async def test_of_two_request_ids_no_malformed_one_gets_through(
-    client: httpx.AsyncClient, alice: dict[str, str]
-) -> None:
+async def test_of_two_request_ids_no_malformed_one_gets_through(client: Client, alice: dict[str, str]) -> None:
     for given in (["a", 'b"'], ['b"', "a"], ["a", "b"]):
         answer = await client.get("/orders", headers=[*alice.items(), *(("X-Request-ID", value) for value in given)])
         ids = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
@@ -712,7 +698,7 @@ async def test_of_two_request_ids_no_malformed_one_gets_through(
 
 
 async def test_wxauth_gets_only_the_headers_that_it_needs(
-    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth
+    client: Client, alice: dict[str, str], wxauth: Wxauth
 ) -> None:
     sent = {"Accept-Language": "zh-CN", "Cookie": "a=b", "X-Auth-Roles": "admin", "X-Forwarded-For": "9.9.9.9"}
     assert (await client.put("/orders", content=b"x", headers=alice | sent)).status_code == 200
@@ -725,7 +711,7 @@ async def test_wxauth_gets_only_the_headers_that_it_needs(
     assert not [name for name in received if name.startswith("x-auth")]
 
 
-async def test_the_service_gets_the_clients_address(client: httpx.AsyncClient, alice: dict[str, str]) -> None:
+async def test_the_service_gets_the_clients_address(client: Client, alice: dict[str, str]) -> None:
     answer = await client.get("/orders", headers=alice | {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https"})
     headers = answer.json()["headers"]
     assert [value for name, value in headers if name == "x-forwarded-for"] == ["127.0.0.1"]
@@ -734,7 +720,7 @@ async def test_the_service_gets_the_clients_address(client: httpx.AsyncClient, a
 
 
 async def test_connections_to_wxauth_and_to_the_service_are_kept(
-    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Guarded
+    client: Client, alice: dict[str, str], wxauth: Wxauth, service: Guarded
 ) -> None:
     for _ in range(30):
         assert (await client.get("/orders", headers=alice)).status_code == 200

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP
+from tests.world import Client
 from wxauth.server.dev.wechat.push import (
     Format,
     Mode,
@@ -55,7 +56,7 @@ def signed(
     return sign_push(app, content, mode=mode, format=format, **values)
 
 
-async def post(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
+async def post(client: Client, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
     headers = {"Content-Type": push.content_type}
     url = f"/v1/wechat/push/{app['app_id']}"
     return await client.post(url, params=dict(push.query), content=push.body, headers=headers)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import asyncpg
 import httpx
 import pytest
 from aiohttp import web
@@ -20,7 +19,7 @@ from tests.problems import problem_of
 from tests.processes import free_port
 from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Way, assert_taken, every_way, message, post, signed
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until
+from tests.world import BESIDE_LOGINS, Body, Client, LogIn, LogLines, MakeClient, MakeServices, Rows, until
 from wxauth.errors import PushNotForwarded
 from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.background import Promises
@@ -104,12 +103,12 @@ async def services(make_services: MakeServices, forwarded: Mapping[str, Any]) ->
     return await make_services(**forwarded)
 
 
-async def push(client: httpx.AsyncClient, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN) -> httpx.Response:
+async def push(client: Client, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN) -> httpx.Response:
     mode: Mode = "aes" if "push_aes_key" in app else "plain"
     return await post(client, signed(content, app, mode), app)
 
 
-async def counts(client: httpx.AsyncClient) -> set[str]:
+async def counts(client: Client) -> set[str]:
     lines = (await client.get("/metrics")).text.splitlines()
     found = [line.removeprefix("wxauth_push_messages_total") for line in lines]
     return {line for line in found if line.startswith("{")}
@@ -126,7 +125,7 @@ def count(kind: str, outcome: str, number: int = 1, *, app: Mapping[str, str] = 
 @every_way
 @pytest.mark.parametrize("content", [PAID, TEXT], ids=["payment", "text"])
 async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
-    client: httpx.AsyncClient, handler: Handler, way: Way, content: Body
+    client: Client, handler: Handler, way: Way, content: Body
 ) -> None:
     sent = signed(content, *way)
     handler.answer = answering(
@@ -192,7 +191,7 @@ async def test_an_answer_without_a_type_has_none(make_services: MakeServices, ma
     assert "content-type" not in answer.headers
 
 
-async def test_a_message_may_have_1_mib_and_its_answer_64_kib(client: httpx.AsyncClient, handler: Handler) -> None:
+async def test_a_message_may_have_1_mib_and_its_answer_64_kib(client: Client, handler: Handler) -> None:
     handler.answer = answering(b"x" * 64 * 1024)
     room = 1024 * 1024 - len(json.dumps({**TEXT, "Content": ""}, separators=(",", ":"), ensure_ascii=False).encode())
     sent = signed({**TEXT, "Content": "x" * room})
@@ -204,9 +203,7 @@ async def test_a_message_may_have_1_mib_and_its_answer_64_kib(client: httpx.Asyn
     assert len(handler.got) == 1
 
 
-async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(
-    client: httpx.AsyncClient, handler: Handler
-) -> None:
+async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(client: Client, handler: Handler) -> None:
     for body in (b"\xff\xfe", b"", b"[1]", b"<xml>" + b"<a/>" * 1001 + b"</xml>"):
         assert (await post(client, SignedPush(signed({}).query, body, "text/plain"))).content == DELIVERED
         assert handler.bodies[-1] == body
@@ -219,7 +216,7 @@ async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(
 @pytest.mark.slow
 @every_way
 async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, handler: Handler, way: Way
+    client: Client, login: LogIn, rows: Rows, handler: Handler, way: Way
 ) -> None:
     openid = (await login(app=way.app))["user"]["openid"]
     users: list[int] = []
@@ -236,7 +233,7 @@ async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(
 
 
 async def test_what_wxauth_did_is_not_done_twice_if_the_handler_wants_it_again(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, handler: Handler
+    client: Client, login: LogIn, rows: Rows, handler: Handler
 ) -> None:
     openid = (await login(nickname="Alice"))["user"]["openid"]
     handler.answer = answering(b"", status=500)
@@ -327,7 +324,7 @@ async def test_a_handler_that_is_not_there_makes_wechat_send_again(
 
 
 async def test_a_handler_has_four_seconds_from_the_requests_arrival(
-    client: httpx.AsyncClient, services: Services, handler: Handler
+    client: Client, services: Services, handler: Handler
 ) -> None:
     handler.answer = handler.hang
     loop = asyncio.get_running_loop()
@@ -343,7 +340,7 @@ async def test_a_handler_has_four_seconds_from_the_requests_arrival(
 
 
 async def test_what_the_request_and_wxauth_take_counts_towards_the_four_seconds(
-    client: httpx.AsyncClient, handler: Handler
+    client: Client, handler: Handler
 ) -> None:
     sent = signed(PAID)
 
@@ -360,7 +357,7 @@ async def test_what_the_request_and_wxauth_take_counts_towards_the_four_seconds(
 
 @pytest.mark.slow
 async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_done(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, handler: Handler
+    client: Client, login: LogIn, rows: Rows, handler: Handler
 ) -> None:
     openid = (await login(app=SEALED))["user"]["openid"]
     handler.answer = handler.hang
@@ -378,7 +375,7 @@ async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_d
 
 @pytest.mark.slow
 async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdrawal(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection, handler: Handler
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows, handler: Handler
 ) -> None:
     apps = [{**PLAIN, "push_forward": handler.url}, SEALED, {**OTHER, "push_forward": f"{handler.url}/other"}]
     client = make_client(await make_services(apps=apps))
@@ -404,7 +401,7 @@ async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdraw
 
 
 async def test_two_that_hand_on_to_each_other_make_no_circle(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, handler: Handler
+    client: Client, login: LogIn, rows: Rows, handler: Handler
 ) -> None:
     openid = (await login(app=SEALED))["user"]["openid"]
     client.headers["Wxauth-Forwarded"] = "1"
@@ -416,7 +413,7 @@ async def test_two_that_hand_on_to_each_other_make_no_circle(
 
 
 async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    client: Client, login: LogIn, rows: Rows
 ) -> None:
     openid = (await login())["user"]["openid"]
     caught, path, released = signed(PAID), f"/v1/wechat/push/{PLAIN['app_id']}", asyncio.Event()
@@ -460,7 +457,7 @@ async def read_nothing() -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("app", [PLAIN, SEALED], ids=["plain", "sealed"])
 @pytest.mark.parametrize("wrong", [{"signature": "0" * 40}, {"timestamp": str(NOW - 301)}, {"signature": None}])
 async def test_the_query_is_checked_before_the_body_is_read(
-    client: httpx.AsyncClient, handler: Handler, app: Mapping[str, str], wrong: Body
+    client: Client, handler: Handler, app: Mapping[str, str], wrong: Body
 ) -> None:
     query = {**signed(PAID, app, "aes" if app is SEALED else "plain").query, **wrong}
     query = {name: value for name, value in query.items() if value is not None}
@@ -471,7 +468,7 @@ async def test_the_query_is_checked_before_the_body_is_read(
 
 
 async def test_a_sealed_messages_query_is_worth_nothing_beside_another_body(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    client: Client, login: LogIn, rows: Rows
 ) -> None:
     openid = (await login(app=SEALED))["user"]["openid"]
     caught = signed(PAID, SEALED, "aes")
@@ -531,7 +528,7 @@ async def test_what_nobody_gets_is_answered_counted_and_warned_of(
 
 
 async def test_a_warning_comes_once_a_utc_day_for_each_app_and_name(
-    client: httpx.AsyncClient, clock: Clock, log_lines: LogLines
+    client: Client, clock: Clock, log_lines: LogLines
 ) -> None:
     def warned() -> int:
         return len([line for line in log_lines() if line["event"] == "push_ignored"])
@@ -560,27 +557,25 @@ async def test_wxauths_own_is_done_and_not_warned_of(
     assert not [line for line in log_lines() if line["event"] == "push_ignored"]
 
 
-async def test_a_withdrawal_that_names_nobody_here_is_not_wxauths_own(
-    client: httpx.AsyncClient, log_lines: LogLines
-) -> None:
+async def test_a_withdrawal_that_names_nobody_here_is_not_wxauths_own(client: Client, log_lines: LogLines) -> None:
     assert_taken(await push(client, message("o-nobody", LEFT, app=OTHER), OTHER))
     assert await counts(client) == {count("other", "ignored", app=OTHER)}
     [warning] = [line for line in log_lines() if line["event"] == "push_ignored"]
     assert warning["message"] == LEFT
 
 
-async def test_a_verdict_that_nobody_has_asked_for_is_not_wxauths_own(client: httpx.AsyncClient) -> None:
+async def test_a_verdict_that_nobody_has_asked_for_is_not_wxauths_own(client: Client) -> None:
     verdict = make_verdict("trace-1", "risky", 20001, app_id=OTHER["app_id"], now=NOW)
     assert_taken(await push(client, verdict, OTHER))
     assert await counts(client) == {count("other", "ignored", app=OTHER)}
 
 
-async def test_messages_to_an_unknown_app_are_counted_under_none(client: httpx.AsyncClient) -> None:
+async def test_messages_to_an_unknown_app_are_counted_under_none(client: Client) -> None:
     problem_of(await push(client, PAID, {**PLAIN, "app_id": "wx0000000000000000"}), "unknown_app", 400)
     assert await counts(client) == {count("other", "refused", app={"app_id": "unknown"})}
 
 
-async def test_how_long_handing_on_takes_is_measured(client: httpx.AsyncClient) -> None:
+async def test_how_long_handing_on_takes_is_measured(client: Client) -> None:
     await push(client, PAID)
     assert "wxauth_push_forward_seconds_count 1.0" in (await client.get("/metrics")).text
 

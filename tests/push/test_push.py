@@ -20,10 +20,12 @@ from tests.sweeps import swept
 from tests.world import (
     BESIDE_LOGINS,
     Body,
+    Client,
     LogIn,
     LogLines,
     MakeClient,
     MakeServices,
+    Rows,
     bearer,
     set_roles,
     until,
@@ -80,7 +82,7 @@ LogInWithAll = Callable[..., Awaitable[Body]]
 
 
 @pytest.fixture
-def log_in(login: LogIn, rows: asyncpg.Connection) -> LogInWithAll:
+def log_in(login: LogIn, rows: Rows) -> LogInWithAll:
     """Log in a person with nickname, picture and phone number."""
 
     async def log_in(app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None) -> Body:
@@ -99,26 +101,22 @@ def signed_body(body: bytes, app: Mapping[str, str] = PLAIN) -> SignedPush:
     return SignedPush(query, body, "application/octet-stream")
 
 
-async def send(
-    client: httpx.AsyncClient, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN, **how: Any
-) -> None:
+async def send(client: Client, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN, **how: Any) -> None:
     """Push a message that must be accepted."""
     how = how or ({"mode": "aes"} if "push_aes_key" in app else {})
     assert_taken(await post(client, signed(content, app, **how), app))
 
 
-async def verify(
-    client: httpx.AsyncClient, query: Mapping[str, str], app: Mapping[str, str] = EXAMPLE
-) -> httpx.Response:
+async def verify(client: Client, query: Mapping[str, str], app: Mapping[str, str] = EXAMPLE) -> httpx.Response:
     return await client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
 
 
-async def kept(rows: asyncpg.Connection) -> dict[str, Any]:
+async def kept(rows: Rows) -> dict[str, Any]:
     """The remaining profile of the only user."""
     return dict(await rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
 
 
-async def events(rows: asyncpg.Connection) -> list[tuple[Any, ...]]:
+async def events(rows: Rows) -> list[tuple[Any, ...]]:
     found = await rows.fetch(
         f"SELECT type, actor, user_id::text, app_id, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
     )
@@ -140,7 +138,7 @@ def at_wechats_example(clock: Clock) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_wechats_example")
-async def test_the_url_is_verified_as_in_wechats_example(client: httpx.AsyncClient) -> None:
+async def test_the_url_is_verified_as_in_wechats_example(client: Client) -> None:
     answer = await verify(client, EXAMPLE_VERIFICATION)
     assert (answer.status_code, answer.text) == (200, EXAMPLE_VERIFICATION["echostr"])
     assert answer.headers["content-type"].startswith("text/plain")
@@ -149,13 +147,13 @@ async def test_the_url_is_verified_as_in_wechats_example(client: httpx.AsyncClie
 
 @pytest.mark.usefixtures("at_wechats_example")
 @pytest.mark.parametrize("echostr", [" 1 + 1 = 2 & more/%41?<b>", "x" * 256])
-async def test_the_echo_is_exact(client: httpx.AsyncClient, echostr: str) -> None:
+async def test_the_echo_is_exact(client: Client, echostr: str) -> None:
     assert (await verify(client, EXAMPLE_VERIFICATION | {"echostr": echostr})).text == echostr
 
 
 @pytest.mark.usefixtures("at_wechats_example")
 @pytest.mark.parametrize("echostr", ["", "a\r\nb", "\x00", "微信", "x" * 257])
-async def test_an_echostr_that_is_not_printable_is_not_echoed(client: httpx.AsyncClient, echostr: str) -> None:
+async def test_an_echostr_that_is_not_printable_is_not_echoed(client: Client, echostr: str) -> None:
     answer = await verify(client, EXAMPLE_VERIFICATION | {"echostr": echostr})
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "echostr"
 
@@ -172,19 +170,17 @@ async def test_an_echostr_that_is_not_printable_is_not_echoed(client: httpx.Asyn
         {"timestamp": "", "nonce": "15147114921714036504"},  # the same when joined
     ],
 )
-async def test_a_url_whose_signature_is_wrong_is_not_verified(
-    client: httpx.AsyncClient, changed: dict[str, str]
-) -> None:
+async def test_a_url_whose_signature_is_wrong_is_not_verified(client: Client, changed: dict[str, str]) -> None:
     problem_of(await verify(client, EXAMPLE_VERIFICATION | changed), "invalid_signature", 403)
 
 
 @pytest.mark.usefixtures("at_wechats_example")
-async def test_a_url_signed_with_the_token_of_another_app_is_not_verified(client: httpx.AsyncClient) -> None:
+async def test_a_url_signed_with_the_token_of_another_app_is_not_verified(client: Client) -> None:
     problem_of(await verify(client, EXAMPLE_VERIFICATION, PLAIN), "invalid_signature", 403)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_only_an_app_with_a_token_has_a_push_url(client: httpx.AsyncClient, method: str) -> None:
+async def test_only_an_app_with_a_token_has_a_push_url(client: Client, method: str) -> None:
     url = "/v1/wechat/push/"
     problem_of(await client.request(method, url + WITHOUT_PUSH["app_id"]), "not_found", 404)
     problem_of(await client.request(method, url + "wx_unknown"), "unknown_app", 400)
@@ -194,7 +190,7 @@ async def test_only_an_app_with_a_token_has_a_push_url(client: httpx.AsyncClient
 
 
 async def test_messages_are_taken_as_in_wechats_examples(
-    client: httpx.AsyncClient, make_services: MakeServices, make_client: MakeClient, clock: Clock
+    client: Client, make_services: MakeServices, make_client: MakeClient, clock: Clock
 ) -> None:
     clock.now = datetime.fromtimestamp(int(EXAMPLE_PUSH["timestamp"]), UTC)
     encrypted = json.dumps({"ToUserName": "gh_97417a04a28d", "Encrypt": EXAMPLE_ENCRYPTED}).encode()
@@ -209,7 +205,7 @@ async def test_messages_are_taken_as_in_wechats_examples(
 
 @every_way
 async def test_withdrawn_data_is_erased_in_every_mode_and_format(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, way: Way
+    client: Client, log_in: LogInWithAll, rows: Rows, way: Way
 ) -> None:
     openid = (await log_in(way.app))["user"]["openid"]
     push = signed(message(openid, app=way.app), *way)
@@ -244,34 +240,32 @@ async def test_withdrawn_data_is_erased_in_every_mode_and_format(
     ],
     ids=lambda body: repr(body[:40]),
 )
-async def test_an_unreadable_message_is_refused_at_once(client: httpx.AsyncClient, body: bytes) -> None:
+async def test_an_unreadable_message_is_refused_at_once(client: Client, body: bytes) -> None:
     started = process_time()
     answer = await post(client, signed_body(body))
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "body"
     assert process_time() - started < 1
 
 
-async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(client: httpx.AsyncClient) -> None:
+async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(client: Client) -> None:
     push = signed(message("o1"), SEALED, "aes", "xml")
     body = push.body.replace(b"</xml>", b"<a/>" * 1000 + b"</xml>")
     problem_of(await post(client, replace(push, body=body), SEALED), "invalid_signature", 403)
 
 
-async def test_a_text_may_hold_some_of_what_elements_are_made_of(client: httpx.AsyncClient) -> None:
+async def test_a_text_may_hold_some_of_what_elements_are_made_of(client: Client) -> None:
     body = b"<xml><MsgType>text</MsgType><Content><![CDATA[" + b"<=" * 500 + b"]]></Content></xml>"
     assert_taken(await post(client, signed_body(body)))
 
 
 @swept("event", [REVOKED, LEFT])
 @swept("openid", [None, "", " ", 1.5, ["o1"], "o\x00", "o" * 129, "微信"])
-async def test_a_withdrawal_that_names_nobody_is_refused(client: httpx.AsyncClient, event: str, openid: Any) -> None:
+async def test_a_withdrawal_that_names_nobody_is_refused(client: Client, event: str, openid: Any) -> None:
     content = {**message("", event), "OpenID": openid, "FromUserName": openid}
     assert problem_of(await post(client, signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
 
 
-async def test_without_an_openid_the_sender_withdraws(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
-) -> None:
+async def test_without_an_openid_the_sender_withdraws(client: Client, log_in: LogInWithAll, rows: Rows) -> None:
     openid = (await log_in())["user"]["openid"]
     await send(client, {"FromUserName": openid, "CreateTime": NOW, "Event": REVOKED, "RevokeInfo": "8"})
     assert (await kept(rows))["phone"] is None
@@ -295,7 +289,7 @@ async def test_without_an_openid_the_sender_withdraws(
 )
 @pytest.mark.slow
 async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, revoke_info: Any, erased: set[str]
+    client: Client, log_in: LogInWithAll, rows: Rows, revoke_info: Any, erased: set[str]
 ) -> None:
     user = (await log_in())["user"]
     await send(client, message(user["openid"], revoke_info=revoke_info))
@@ -309,7 +303,7 @@ async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
 
 
 async def test_several_revocations_in_one_xml_message_are_accepted(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
+    client: Client, log_in: LogInWithAll, rows: Rows
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     body = (
@@ -336,7 +330,7 @@ NOTHING_REVOKED: list[object] = ["1", "60", "201", "", None, {}, [], 7]
     ids=repr,
 )
 async def test_a_message_that_withdraws_nothing_is_accepted_and_changes_nothing(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, content: dict[str, Any]
+    client: Client, log_in: LogInWithAll, rows: Rows, content: dict[str, Any]
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await send(client, {"FromUserName": openid, "OpenID": openid, "CreateTime": NOW, **content})
@@ -345,7 +339,7 @@ async def test_a_message_that_withdraws_nothing_is_accepted_and_changes_nothing(
 
 
 async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
+    client: Client, log_in: LogInWithAll, rows: Rows
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await rows.execute(
@@ -360,9 +354,7 @@ async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
 
 
-async def test_only_the_person_of_that_app_withdraws(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
-) -> None:
+async def test_only_the_person_of_that_app_withdraws(client: Client, log_in: LogInWithAll, rows: Rows) -> None:
     openid = (await log_in(PLAIN))["user"]["openid"]
     await send(client, message(openid, app=SEALED), SEALED)
     await send(client, message(openid, LEFT, app=SEALED), SEALED)
@@ -371,7 +363,7 @@ async def test_only_the_person_of_that_app_withdraws(
 
 @every_way
 async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, way: Way
+    client: Client, log_in: LogInWithAll, rows: Rows, way: Way
 ) -> None:
     other_app = SEALED if way.app is PLAIN else PLAIN
     first = await log_in(other_app, unionid="union-alice")
@@ -395,7 +387,7 @@ async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely
 
 
 async def test_the_last_administrator_is_erased_when_they_close_their_wechat_account(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
+    client: Client, log_in: LogInWithAll, rows: Rows
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await set_roles(rows, "admin")
@@ -408,7 +400,7 @@ async def test_the_last_administrator_is_erased_when_they_close_their_wechat_acc
 
 @every_way
 async def test_a_message_sent_again_changes_nothing(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, clock: Clock, way: Way
+    client: Client, log_in: LogInWithAll, rows: Rows, clock: Clock, way: Way
 ) -> None:
     openid = (await log_in(way.app))["user"]["openid"]
     push = signed(message(openid, app=way.app), *way)
@@ -421,9 +413,7 @@ async def test_a_message_sent_again_changes_nothing(
     assert len(await events(rows)) == 1
 
 
-async def test_a_second_withdrawal_is_another_message(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
-) -> None:
+async def test_a_second_withdrawal_is_another_message(client: Client, log_in: LogInWithAll, rows: Rows) -> None:
     openid = (await log_in())["user"]["openid"]
     await send(client, message(openid, revoke_info="19"))
     await send(client, message(openid, revoke_info="20"))  # in the same second
@@ -434,7 +424,7 @@ async def test_a_second_withdrawal_is_another_message(
 
 
 async def test_a_message_without_its_time_is_known_by_its_signature(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
+    client: Client, log_in: LogInWithAll, rows: Rows
 ) -> None:
     content = {"OpenID": (await log_in())["user"]["openid"], "Event": REVOKED, "RevokeInfo": "6"}
     first, second = signed(content), signed(content)
@@ -448,7 +438,7 @@ async def test_a_message_without_its_time_is_known_by_its_signature(
 
 @pytest.mark.parametrize("event", [REVOKED, LEFT])
 async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, event: str
+    client: Client, log_in: LogInWithAll, rows: Rows, event: str
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await rows.execute("DELETE FROM users")
@@ -462,7 +452,7 @@ async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(
 @pytest.mark.slow
 @every_way
 async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, way: Way
+    client: Client, log_in: LogInWithAll, rows: Rows, way: Way
 ) -> None:
     content = message((await log_in(way.app))["user"]["openid"], app=way.app)
     again = signed(content, *way)
@@ -478,7 +468,7 @@ async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
 @every_way
 @swept("wrong", ["signature", "timestamp", "nonce", "token"])
 async def test_a_wrong_signature_changes_nothing(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, way: Way, wrong: str
+    client: Client, log_in: LogInWithAll, rows: Rows, way: Way, wrong: str
 ) -> None:
     content = message((await log_in(way.app))["user"]["openid"], LEFT, app=way.app)
     token = "AnotherPushToken" if wrong == "token" else way.app["push_token"]
@@ -532,20 +522,20 @@ FORGED: Mapping[str, Callable[[str], SignedPush]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("forged", FORGED)
 async def test_an_app_with_a_key_accepts_only_messages_encrypted_for_that_app(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, forged: str
+    client: Client, log_in: LogInWithAll, rows: Rows, forged: str
 ) -> None:
     openid = (await log_in(SEALED))["user"]["openid"]
     problem_of(await post(client, FORGED[forged](openid), SEALED), "invalid_signature", 403)
     assert await kept(rows) == PROFILE
 
 
-async def test_an_app_without_a_key_refuses_encrypted_messages(client: httpx.AsyncClient) -> None:
+async def test_an_app_without_a_key_refuses_encrypted_messages(client: Client) -> None:
     push = signed(message("o1"), {**PLAIN, "push_aes_key": SEALED["push_aes_key"]}, "aes")
     problem = problem_of(await post(client, push), "invalid_signature", 403)
     assert "push_aes_key" in problem["detail"]
 
 
-async def test_a_sealed_message_must_contain_a_message(client: httpx.AsyncClient) -> None:
+async def test_a_sealed_message_must_contain_a_message(client: Client) -> None:
     app = SEALED
     bomb = b'<!DOCTYPE xml [<!ENTITY a "ha">]><xml><OpenID>&a;</OpenID></xml>'
     sealed = encrypt(bomb, key=app["push_aes_key"], app_id=app["app_id"], random=bytes(16))
@@ -556,7 +546,7 @@ async def test_a_sealed_message_must_contain_a_message(client: httpx.AsyncClient
 
 
 async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(
-    hurried_client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
+    hurried_client: Client, log_in: LogInWithAll, rows: Rows
 ) -> None:
     client = hurried_client
     push = signed(message((await log_in())["user"]["openid"]))
@@ -584,12 +574,7 @@ async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
 
 
 async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repeat_from_wechat(
-    cut_off: Services,
-    make_client: MakeClient,
-    log_in: LogInWithAll,
-    rows: asyncpg.Connection,
-    proxy: Proxy,
-    log_lines: LogLines,
+    cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, rows: Rows, proxy: Proxy, log_lines: LogLines
 ) -> None:
     openids = [(await log_in(person=person))["user"]["openid"] for person in ("alice", "bob")]
     pushes = [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))]
@@ -605,7 +590,7 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
 
 
 async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(
-    hurried_client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, log_lines: LogLines
+    hurried_client: Client, log_in: LogInWithAll, rows: Rows, log_lines: LogLines
 ) -> None:
     client = hurried_client
     push = signed(message((await log_in())["user"]["openid"], LEFT))
@@ -618,11 +603,7 @@ async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(
 
 
 async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(
-    make_services: MakeServices,
-    make_client: MakeClient,
-    log_in: LogInWithAll,
-    rows: asyncpg.Connection,
-    log_lines: LogLines,
+    make_services: MakeServices, make_client: MakeClient, log_in: LogInWithAll, rows: Rows, log_lines: LogLines
 ) -> None:
     services = await make_services(apps=[PLAIN], waits=HURRIED)
     push = signed(message((await log_in())["user"]["openid"], LEFT))
@@ -645,7 +626,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
 
 
 async def test_a_withdrawal_while_the_identity_moves_erases_the_data_of_its_new_user(
-    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, database_url: str
+    client: Client, log_in: LogInWithAll, rows: Rows, database_url: str
 ) -> None:
     alice, bob = (await log_in())["user"], (await log_in(person="bob"))["user"]
     await rows.execute("UPDATE users SET nickname = 'set'")

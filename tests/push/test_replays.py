@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-import asyncpg
 import httpx
 import pytest
 
@@ -13,7 +12,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.push.messages import LEFT, NOW, PLAIN, SEALED, Way, assert_taken, every_way, message, post, signed
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, MakeClient, MakeServices
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, Rows
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
@@ -29,7 +28,7 @@ TEXT = {"MsgType": "text", "Content": "hello"}
 class Attacked:
     """A replica with a user in each of two apps, and an attacker who reads the log of its proxy."""
 
-    def __init__(self, login: LogIn, rows: asyncpg.Connection) -> None:
+    def __init__(self, login: LogIn, rows: Rows) -> None:
         self.client = login.client
         self._login = login
         self._rows = rows
@@ -67,7 +66,7 @@ async def services(make_services: MakeServices, secrets: Secrets) -> Services:
 
 
 @pytest.fixture
-def attacked(login: LogIn, rows: asyncpg.Connection) -> Attacked:
+def attacked(login: LogIn, rows: Rows) -> Attacked:
     return Attacked(login, rows)
 
 
@@ -232,7 +231,7 @@ async def test_a_handshake_waits_for_the_database_to_come_back(
 
 
 async def test_signatures_and_messages_are_swept_in_time(
-    attacked: Attacked, services: Services, rows: asyncpg.Connection, clock: Clock
+    attacked: Attacked, services: Services, rows: Rows, clock: Clock
 ) -> None:
     async def kept() -> int:
         await sweep(services, page_size=1, pause=0)

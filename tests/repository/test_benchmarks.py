@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from benchmarks import growth
 from tests import forked
 from tests.processes import run
+from tests.world import Rows
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.login.login_rows import record_login
@@ -26,7 +26,7 @@ def test_every_benchmark_finds_all_that_it_imports() -> None:
 
 @pytest.mark.own_database
 async def test_users_whom_growth_loads_are_as_if_they_had_logged_in(
-    database_url: str, database: Database, rows: asyncpg.Connection
+    database_url: str, database: Database, rows: Rows
 ) -> None:
     await growth.fill(database_url, 1000, 2)
     people = growth.People(1000)

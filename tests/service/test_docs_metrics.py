@@ -2,11 +2,11 @@
 
 import re
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.docs import DOCS, both_languages, table
+from tests.world import Client
 
 BY_PROMETHEUS = {"le"}
 """The label of a histogram's buckets, which goes without saying."""
@@ -15,7 +15,7 @@ BY_PROMETHEUS = {"le"}
 @pytest.mark.no_signing_key  # whose age would not be known
 @both_languages
 async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(
-    client: httpx.AsyncClient, language: str
+    client: Client, language: str
 ) -> None:
     rows = table(DOCS / f"monitoring{language}.md", "metric|指标")
     shown = {name: set(re.findall(r"`(\w+)`", labels)) for names, labels, _ in rows for name in names.split("`")[1::2]}

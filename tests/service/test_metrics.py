@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, is_running, is_suspended, serving, until
-from tests.world import LogIn, Server, bearer, set_roles
+from tests.world import Client, LogIn, Rows, Server, bearer, set_roles
 from wxauth import __version__
 from wxauth.server.dev.wechat import create_simulator
 
@@ -39,7 +38,7 @@ class Scraped:
 
 
 @pytest.fixture
-def scrape(client: httpx.AsyncClient) -> Callable[[], Awaitable[Scraped]]:
+def scrape(client: Client) -> Callable[[], Awaitable[Scraped]]:
     async def scraped() -> Scraped:
         return Scraped(await client.get("/metrics"))
 
@@ -49,7 +48,7 @@ def scrape(client: httpx.AsyncClient) -> Callable[[], Awaitable[Scraped]]:
 Scrape = Callable[[], Awaitable[Scraped]]
 
 
-async def test_logins_are_counted_by_app_and_outcome(client: httpx.AsyncClient, login: LogIn, scrape: Scrape) -> None:
+async def test_logins_are_counted_by_app_and_outcome(client: Client, login: LogIn, scrape: Scrape) -> None:
     for _ in range(3):
         await login("alice")
     await login("alice", app=OTHER_APP)
@@ -73,7 +72,7 @@ async def test_logins_are_counted_by_app_and_outcome(client: httpx.AsyncClient, 
     ],
 )
 async def test_a_refusal_of_wechat_is_counted_by_its_errcode(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, scrape: Scrape, errcode: int, outcome: str, shown: str
+    client: Client, wechat: WeChatByRespx, scrape: Scrape, errcode: int, outcome: str, shown: str
 ) -> None:
     wechat.answers_errcode(errcode)
     await client.post("/v1/login", json={"code": "any"})
@@ -83,7 +82,7 @@ async def test_a_refusal_of_wechat_is_counted_by_its_errcode(
 
 
 async def test_a_login_that_fails_by_a_fault_of_wxauth_is_counted(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, scrape: Scrape
+    client: Client, wechat: WeChatByRespx, scrape: Scrape
 ) -> None:
     wechat.answers(ZeroDivisionError())
     await client.post("/v1/login", json={"code": "any"})
@@ -93,7 +92,7 @@ async def test_a_login_that_fails_by_a_fault_of_wxauth_is_counted(
     assert scraped("wxauth_requests_total", route="/v1/login", status="500") == 1
 
 
-async def test_refreshes_are_counted_by_outcome(client: httpx.AsyncClient, login: LogIn, scrape: Scrape) -> None:
+async def test_refreshes_are_counted_by_outcome(client: Client, login: LogIn, scrape: Scrape) -> None:
     token = (await login())["refresh_token"]
     for _ in range(2):
         await client.post("/v1/refresh", json={"refresh_token": token})
@@ -104,7 +103,7 @@ async def test_refreshes_are_counted_by_outcome(client: httpx.AsyncClient, login
 
 
 @pytest.mark.no_database
-async def test_every_refused_request_is_counted_by_its_code(client: httpx.AsyncClient, scrape: Scrape) -> None:
+async def test_every_refused_request_is_counted_by_its_code(client: Client, scrape: Scrape) -> None:
     for path in ("/v1/me", "/nothing", "/else"):
         await client.get(path)
     await client.post("/v1/login", content=b"{")
@@ -114,9 +113,7 @@ async def test_every_refused_request_is_counted_by_its_code(client: httpx.AsyncC
     assert refused == {"missing_token": 1, "not_found": 2, "invalid_request": 1}
 
 
-async def test_requests_are_counted_by_method_route_and_status(
-    client: httpx.AsyncClient, login: LogIn, scrape: Scrape
-) -> None:
+async def test_requests_are_counted_by_method_route_and_status(client: Client, login: LogIn, scrape: Scrape) -> None:
     tokens = await login()
     for session_id in (tokens["session_id"], "not-a-session"):
         await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(tokens))
@@ -140,7 +137,7 @@ async def test_requests_are_counted_by_method_route_and_status(
 
 
 @pytest.mark.no_database
-async def test_a_method_that_a_caller_made_up_is_no_label(client: httpx.AsyncClient, scrape: Scrape) -> None:
+async def test_a_method_that_a_caller_made_up_is_no_label(client: Client, scrape: Scrape) -> None:
     for method in ("BREW", "PROPFIND"):
         await client.request(method, "/v1/login")
         await client.request(method, "/nothing")
@@ -150,7 +147,7 @@ async def test_a_method_that_a_caller_made_up_is_no_label(client: httpx.AsyncCli
     assert scraped("wxauth_requests_total", method="BREW") is None
 
 
-async def test_requests_are_timed_by_method_and_route(client: httpx.AsyncClient, login: LogIn, scrape: Scrape) -> None:
+async def test_requests_are_timed_by_method_and_route(client: Client, login: LogIn, scrape: Scrape) -> None:
     await login()
     await client.post("/v1/login", json={"code": "nobody's"})
     scraped = await scrape()
@@ -161,7 +158,7 @@ async def test_requests_are_timed_by_method_and_route(client: httpx.AsyncClient,
 
 
 async def test_the_durations_of_wechat_and_the_database_are_measured_even_for_failures_of_wechat(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
+    client: Client, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
 ) -> None:
     await login()
     wechat.answers(httpx.ReadTimeout("silence"))
@@ -188,7 +185,7 @@ async def test_series_exist_before_the_first_count(scrape: Scrape) -> None:
     assert scraped("wxauth_build_info", version=__version__) == 1
 
 
-async def test_open_sessions_are_counted(client: httpx.AsyncClient, login: LogIn, scrape: Scrape, clock: Clock) -> None:
+async def test_open_sessions_are_counted(client: Client, login: LogIn, scrape: Scrape, clock: Clock) -> None:
     assert (await scrape())("wxauth_sessions") == 0
     tokens = [(await login("alice"))["refresh_token"] for _ in range(3)]
     await client.post("/v1/logout", json={"refresh_token": tokens[0]})
@@ -201,7 +198,7 @@ async def test_open_sessions_are_counted(client: httpx.AsyncClient, login: LogIn
 
 @pytest.mark.slow
 @pytest.mark.own_database  # its size would turn the counts of later tests into estimates
-async def test_many_sessions_are_estimated(login: LogIn, scrape: Scrape, rows: asyncpg.Connection) -> None:
+async def test_many_sessions_are_estimated(login: LogIn, scrape: Scrape, rows: Rows) -> None:
     await login()
     await rows.execute("""
         INSERT INTO sessions (id, user_id, app_id, openid, user_agent, created_at, last_used_at, expires_at)
@@ -221,7 +218,7 @@ async def test_the_age_of_the_signing_key_is_a_metric(scrape: Scrape, clock: Clo
 
 
 @pytest.mark.slow
-async def test_without_a_database_the_other_metrics_remain(offline_client: httpx.AsyncClient) -> None:
+async def test_without_a_database_the_other_metrics_remain(offline_client: Client) -> None:
     scraped = Scraped(await offline_client.get("/metrics"))
     assert scraped("wxauth_logins_total") == 0
     assert scraped("wxauth_sessions") is None
@@ -229,7 +226,7 @@ async def test_without_a_database_the_other_metrics_remain(offline_client: httpx
 
 
 async def test_no_label_identifies_a_person(
-    client: httpx.AsyncClient, login: LogIn, scrape: Scrape, wechat: WeChatByRespx
+    client: Client, login: LogIn, scrape: Scrape, wechat: WeChatByRespx
 ) -> None:
     user = (await login("alice"))["user"]
     for word in ("a", "b", "c"):
@@ -325,7 +322,7 @@ def test_every_worker_reports_the_counts_of_all_workers_even_of_a_dead_worker(se
 @on_linux
 @pytest.mark.process
 async def test_the_days_of_the_console_have_the_logins_of_all_workers_even_of_a_dead_worker(
-    service: TwoWorkers, rows: asyncpg.Connection
+    service: TwoWorkers, rows: Rows
 ) -> None:
     root = service.log_in("root", Connection="close")
     await set_roles(rows, "admin", user_id=root["user"]["id"])

@@ -3,22 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.database_proxy import Proxy
 from tests.fakes import Clock
-from tests.world import LogIn, MakeClient, MakeServices, leave, until, until_locked
+from tests.world import Client, LogIn, MakeClient, MakeServices, Rows, leave, until, until_locked
 
 MANY = 400
 
 
 @pytest.mark.slow
 @pytest.mark.own_database
-async def test_however_many_ask_the_database_is_asked_once(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_however_many_ask_the_database_is_asked_once(client: Client, login: LogIn, rows: Rows) -> None:
     tokens = await login()
     async with rows.transaction():
         await rows.execute("LOCK TABLE alembic_version")
@@ -55,12 +51,7 @@ async def test_the_readiness_is_at_most_a_second_old(
 @pytest.mark.parametrize("lost", ["INSERT ON sessions", "UPDATE ON users", "INSERT ON events_unplaced"])
 @pytest.mark.slow
 async def test_a_lost_privilege_means_not_ready(
-    make_services: MakeServices,
-    make_client: MakeClient,
-    clock: Clock,
-    database_url: str,
-    rows: asyncpg.Connection,
-    lost: str,
+    make_services: MakeServices, make_client: MakeClient, clock: Clock, database_url: str, rows: Rows, lost: str
 ) -> None:
     await rows.execute("""
         CREATE ROLE readiness LOGIN;
@@ -95,7 +86,7 @@ async def refused_in(clock: Clock, check: Callable[[], Awaitable[tuple[int, str]
 
 @pytest.mark.own_database
 async def test_a_rehearsed_login_leaves_nothing_behind_and_a_lock_does_not_count(
-    make_services: MakeServices, make_client: MakeClient, clock: Clock, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, clock: Clock, rows: Rows
 ) -> None:
     client = make_client(await make_services())
     async with rows.transaction():

@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.fakes import APP, SECRET_KEY, Clock, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import LogIn, MakeClient, MakeServices, bearer, until
+from tests.world import LogIn, MakeClient, MakeServices, Rows, bearer, until
 from wxauth.server.checks.sealed import SealedCounts
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer
@@ -44,7 +43,7 @@ def sealer() -> Sealer:
     return Sealer([b64decode(NEW_SECRET_KEY)])
 
 
-async def stop_half_way(rows: asyncpg.Connection, login: dict[str, Any]) -> None:
+async def stop_half_way(rows: Rows, login: dict[str, Any]) -> None:
     """An answer to a phone code, paid for and not bound yet."""
     await rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) "
@@ -73,7 +72,7 @@ async def test_a_service_starts_again_and_everybody_is_who_they_were(
     command: Command,
     make_services: MakeServices,
     make_client: MakeClient,
-    rows: asyncpg.Connection,
+    rows: Rows,
 ) -> None:
     alice, bob = await login("alice", nickname="小爱"), await login("bob")
     await stop_half_way(rows, bob)
@@ -95,7 +94,7 @@ async def test_a_service_starts_again_and_everybody_is_who_they_were(
 
 @pytest.mark.process
 async def test_webhooks_are_disabled_and_apps_of_run_time_are_to_be_added_again(
-    login: LogIn, command: Command, make_services: MakeServices, rows: asyncpg.Connection
+    login: LogIn, command: Command, make_services: MakeServices, rows: Rows
 ) -> None:
     await login("alice")
     await rows.execute(
@@ -120,7 +119,7 @@ async def test_webhooks_are_disabled_and_apps_of_run_time_are_to_be_added_again(
 
 
 @pytest.mark.process
-async def test_values_that_open_are_left_unchanged(login: LogIn, command: Command, rows: asyncpg.Connection) -> None:
+async def test_values_that_open_are_left_unchanged(login: LogIn, command: Command, rows: Rows) -> None:
     await login("alice")
     everything = (
         "SELECT (SELECT array_agg(session_key) FROM sessions), (SELECT array_agg(private_key) FROM signing_keys)"
@@ -140,7 +139,7 @@ async def test_values_that_open_are_left_unchanged(login: LogIn, command: Comman
 
 
 @pytest.mark.process
-async def test_nothing_is_erased_without_confirmation(login: LogIn, command: Command, rows: asyncpg.Connection) -> None:
+async def test_nothing_is_erased_without_confirmation(login: LogIn, command: Command, rows: Rows) -> None:
     await login("alice")
     status, output, errors = await command()
     assert (status, output) == (2, "")
@@ -162,7 +161,7 @@ async def test_page_by_page_nothing_is_passed_over(
 
 @pytest.mark.oldest_postgres
 async def test_a_session_that_is_being_changed_is_waited_for(
-    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
+    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: Rows
 ) -> None:
     busy, other = [(await login(person))["session_id"] for person in ("alice", "bob")]
     async with rows.transaction():

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.fakes import Clock, Secrets, WeChatByRespx, service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
-from tests.world import LogLines, MakeClient, bearer, leave
+from tests.world import Client, LogLines, MakeClient, bearer, leave
 from wxauth import __version__
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.dev.wechat import create_simulator
@@ -31,7 +31,7 @@ PARENT = "00f067aa0ba902b7"
 
 
 async def test_the_trace_of_a_caller_is_in_each_log_line(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines
+    client: Client, wechat: WeChatByRespx, log_lines: LogLines
 ) -> None:
     given = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
     await client.post("/v1/login", json={"code": wechat.code_for("alice")}, headers=given)
@@ -53,9 +53,7 @@ async def test_the_trace_of_a_caller_is_in_each_log_line(
         "eyJhbGciOiJFUzI1NiJ9",
     ],
 )
-async def test_a_malformed_trace_header_is_ignored(
-    client: httpx.AsyncClient, log_lines: LogLines, malformed: str
-) -> None:
+async def test_a_malformed_trace_header_is_ignored(client: Client, log_lines: LogLines, malformed: str) -> None:
     await client.get("/v1/me", headers={"traceparent": malformed})
     (line,) = (line for line in log_lines() if line["event"] == "request_refused")
     assert "trace_id" not in line
@@ -97,7 +95,7 @@ def everything_in(spans: tuple[ReadableSpan, ...]) -> str:
 
 
 async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(
-    traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx, log_lines: LogLines
+    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx, log_lines: LogLines
 ) -> None:
     answer = await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")})
     spans = exporter.get_finished_spans()
@@ -120,9 +118,7 @@ async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(
     assert line["trace_id"] == f"{request.context.trace_id:032x}"
 
 
-async def test_a_request_goes_on_with_its_callers_trace(
-    traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter
-) -> None:
+async def test_a_request_goes_on_with_its_callers_trace(traced_client: Client, exporter: InMemorySpanExporter) -> None:
     await traced_client.get("/.well-known/jwks.json", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
     *_, span = exporter.get_finished_spans()
     assert f"{span.context.trace_id:032x}" == TRACE
@@ -131,7 +127,7 @@ async def test_a_request_goes_on_with_its_callers_trace(
 
 
 async def test_a_request_that_its_caller_does_not_sample_is_not_traced(
-    traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx
+    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx
 ) -> None:
     unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
     await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")}, headers=unsampled)
@@ -139,7 +135,7 @@ async def test_a_request_that_its_caller_does_not_sample_is_not_traced(
 
 
 async def test_a_failed_span_has_the_code_of_the_failure(
-    traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx
+    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx
 ) -> None:
     wechat.answers(httpx.ReadTimeout("silence"))
     await traced_client.post("/v1/login", json={"code": "any"})
@@ -151,9 +147,7 @@ async def test_a_failed_span_has_the_code_of_the_failure(
         assert not span.events
 
 
-async def test_a_callers_mistake_is_no_error_span(
-    traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter
-) -> None:
+async def test_a_callers_mistake_is_no_error_span(traced_client: Client, exporter: InMemorySpanExporter) -> None:
     await traced_client.get("/v1/me")
     (request,) = exporter.get_finished_spans()
     assert request.attributes is not None
@@ -162,7 +156,7 @@ async def test_a_callers_mistake_is_no_error_span(
 
 
 async def test_the_span_of_a_transaction_names_the_function_that_begins_the_transaction(
-    traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx
+    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx
 ) -> None:
     tokens = (await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
     exporter.clear()
@@ -172,14 +166,14 @@ async def test_the_span_of_a_transaction_names_the_function_that_begins_the_tran
     assert transactions == ["locked_user"] * 2  # before WeChat is asked, and after
 
 
-async def test_probes_are_no_traces(traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter) -> None:
+async def test_probes_are_no_traces(traced_client: Client, exporter: InMemorySpanExporter) -> None:
     for path in ("/livez", "/readyz", "/metrics"):
         await traced_client.get(path)
     assert exporter.get_finished_spans() == ()
 
 
 async def test_no_span_has_a_secret_a_path_or_a_query(
-    traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx, secrets: Secrets
+    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx, secrets: Secrets
 ) -> None:
     code = wechat.code_for("alice")
     tokens = (await traced_client.post("/v1/login?debug=yes", json={"code": code, "nickname": "小明的名字"})).json()

@@ -5,7 +5,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from pydantic import TypeAdapter
@@ -14,7 +13,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.session_keys.test_session_keys import log_in_elsewhere
 from tests.sweeps import swept
-from tests.world import LogLines, Phone, bearer, log_in
+from tests.world import Client, LogLines, Phone, Rows, bearer, log_in
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.dev.wechat.controls import SealRequest
 from wxauth.server.session_keys.routes import DecryptedAnswer
@@ -28,7 +27,7 @@ MakePhone = Callable[..., Awaitable["DataPhone"]]
 class DataPhone(Phone):
     """A phone on which a mini-program gets data that WeChat has encrypted."""
 
-    def __init__(self, client: httpx.AsyncClient, simulator: Simulator, person: str, app_id: str) -> None:
+    def __init__(self, client: Client, simulator: Simulator, person: str, app_id: str) -> None:
         super().__init__(client)
         self._simulator = simulator
         self._person = person
@@ -46,7 +45,7 @@ class DataPhone(Phone):
 
 
 @pytest.fixture
-def make_phone(simulated_client: httpx.AsyncClient, simulator: Simulator) -> MakePhone:
+def make_phone(simulated_client: Client, simulator: Simulator) -> MakePhone:
     async def make(person: str = "alice", *, app_id: str = APP_ID) -> DataPhone:
         phone = DataPhone(simulated_client, simulator, person, app_id)
         await phone.log_in()
@@ -121,14 +120,14 @@ async def test_a_later_login_to_another_app_does_not_count(make_phone: MakePhone
     assert (await phone.decrypt(phone.tap())).status_code == 200
 
 
-async def test_a_session_whose_own_key_is_gone_uses_the_newest(make_phone: MakePhone, rows: asyncpg.Connection) -> None:
+async def test_a_session_whose_own_key_is_gone_uses_the_newest(make_phone: MakePhone, rows: Rows) -> None:
     phone, _ = await make_phone(), await make_phone()
     await rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.tokens["session_id"])
     assert (await phone.decrypt(phone.tap())).status_code == 200
 
 
 async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more(
-    make_phone: MakePhone, simulated_client: httpx.AsyncClient
+    make_phone: MakePhone, simulated_client: Client
 ) -> None:
     phone, other = await make_phone(), await make_phone()
     tapped = phone.tap()
@@ -148,7 +147,7 @@ async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: Dat
     assert (await phone.decrypt(phone.tap())).status_code == 200
 
 
-async def test_without_a_stored_key_nothing_opens(phone: DataPhone, rows: asyncpg.Connection) -> None:
+async def test_without_a_stored_key_nothing_opens(phone: DataPhone, rows: Rows) -> None:
     await rows.execute("UPDATE sessions SET session_key = NULL")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
 
@@ -162,7 +161,7 @@ async def test_data_of_another_person_or_app_does_not_decrypt(
 
 
 async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator(
-    phone: DataPhone, rows: asyncpg.Connection, log_lines: LogLines
+    phone: DataPhone, rows: Rows, log_lines: LogLines
 ) -> None:
     await rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)

@@ -7,7 +7,6 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from pydantic import TypeAdapter
@@ -15,7 +14,7 @@ from pydantic import TypeAdapter
 from tests.fakes import Clock, Secrets, WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import run, serving
-from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, leave, make_admin
+from tests.world import Admin, Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, make_admin
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -41,7 +40,7 @@ def log_in_elsewhere(simulator: Simulator) -> None:
 class KeyKeeper:
     """An administrator who checks and resets session keys, and the people and the WeChat that they are of."""
 
-    def __init__(self, client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection) -> None:
+    def __init__(self, client: Client, simulator: Simulator, rows: Rows) -> None:
         self.client = client
         self.log_in = LogIn(client)
         self.simulator = simulator
@@ -76,7 +75,7 @@ class KeyKeeper:
 
 
 @pytest.fixture
-def keys(simulated_client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection) -> KeyKeeper:
+def keys(simulated_client: Client, simulator: Simulator, rows: Rows) -> KeyKeeper:
     return KeyKeeper(simulated_client, simulator, rows)
 
 
@@ -212,7 +211,7 @@ async def test_an_app_in_which_the_user_is_not_has_no_key_to_reset(keys: KeyKeep
     problem_of(await keys.ask(user_id, "reset", json={"app_id": "wxnobody"}), "unknown_app", 400)
 
 
-async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(keys: KeyKeeper, rows: asyncpg.Connection) -> None:
+async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(keys: KeyKeeper, rows: Rows) -> None:
     alice = await keys.log_in()
     log_in_elsewhere(keys.simulator)
     stored = await rows.fetchval("SELECT session_key FROM sessions")
@@ -247,7 +246,7 @@ async def interrupted(
     simulator: Simulator,
     meanwhile: Meanwhile,
     clock: Clock,
-    rows: asyncpg.Connection,
+    rows: Rows,
 ) -> AsyncIterator[tuple[KeyKeeper, Services]]:
     services = build_services(make_settings(apps=APPS), clock=clock, wechat_transport=meanwhile)
     await services[KeyRing].refresh()
@@ -268,7 +267,7 @@ async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(
 
 
 async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
-    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: asyncpg.Connection
+    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: Rows
 ) -> None:
     keys, services = interrupted
     alice = await keys.log_in()
@@ -286,7 +285,7 @@ async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
 
 @pytest.mark.parametrize("end", ["log out", "erase"])
 async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
-    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: asyncpg.Connection, end: str
+    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: Rows, end: str
 ) -> None:
     keys, _ = interrupted
     alice = await keys.log_in()

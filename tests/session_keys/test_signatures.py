@@ -22,10 +22,12 @@ from tests.world import (
     AddSibling,
     Admin,
     Body,
+    Client,
     LogIn,
     LogLines,
     MakeClient,
     MakeServices,
+    Rows,
     Service,
     add_client,
     bearer,
@@ -57,7 +59,7 @@ async def shop(add_sibling: AddSibling) -> Credentials:
 
 
 @pytest.fixture
-def sign(client: httpx.AsyncClient, shop: Credentials) -> Sign:
+def sign(client: Client, shop: Credentials) -> Sign:
     """Have `GOODS` signed by the shop, or as the arguments have it."""
 
     async def ask(
@@ -78,7 +80,7 @@ def key_of_last_login(wechat: WeChatByRespx) -> str:
 
 
 async def test_data_is_signed_with_the_key_as_wechat_wrote_it(
-    sign: Sign, client: httpx.AsyncClient, wechat: WeChatByRespx
+    sign: Sign, client: Client, wechat: WeChatByRespx
 ) -> None:
     key, data, expected = VECTOR
     code = wechat.code_for("alice")
@@ -99,7 +101,7 @@ async def test_what_is_signed_is_the_data_as_it_stands(
 
 
 async def test_a_body_may_be_as_long_as_json_makes_it_and_no_longer(
-    sign: Sign, client: httpx.AsyncClient, login: LogIn, shop: Credentials
+    sign: Sign, client: Client, login: LogIn, shop: Credentials
 ) -> None:
     openid = (await login())["user"]["openid"]
     written = json.dumps({"openid": openid, "data": "\x7f" * 16384}).replace("\x7f", "\\u007f")
@@ -124,7 +126,7 @@ async def test_the_newest_login_counts_and_each_app_has_its_own_key(
 
 
 async def test_a_session_of_a_website_does_not_count(
-    sign: Sign, login: LogIn, rows: asyncpg.Connection, wechat: WeChatByRespx
+    sign: Sign, login: LogIn, rows: Rows, wechat: WeChatByRespx
 ) -> None:
     user = (await login())["user"]
     key = key_of_last_login(wechat)
@@ -134,7 +136,7 @@ async def test_a_session_of_a_website_does_not_count(
 
 
 async def test_after_the_newest_session_has_ended_the_person_logs_in_again(
-    sign: Sign, login: LogIn, client: httpx.AsyncClient, wechat: WeChatByRespx
+    sign: Sign, login: LogIn, client: Client, wechat: WeChatByRespx
 ) -> None:
     openid = (await login())["user"]["openid"]
     await client.post("/v1/logout", headers=bearer(await login()))
@@ -169,7 +171,7 @@ async def test_a_wrong_request_is_refused(sign: Sign, body: Body) -> None:
     problem_of(await sign(**body), "invalid_request", 422)
 
 
-async def test_data_that_is_no_utf8_is_refused(client: httpx.AsyncClient, shop: Credentials) -> None:
+async def test_data_that_is_no_utf8_is_refused(client: Client, shop: Credentials) -> None:
     for content in (b'{"openid": "o", "data": "\xff"}', b'{"openid": "o", "data": "\\ud800"}', b'{"openid": "o"}'):
         answer = await client.post(f"/v1/apps/{APP_ID}/signatures", auth=shop, content=content)
         problem_of(answer, "invalid_request", 422)
@@ -208,7 +210,7 @@ async def test_of_who_is_banned_or_leaving_nothing_is_signed(
     problem_of(await sign(openid=bob["user"]["openid"]), "account_leaving", 403)
 
 
-async def test_a_key_that_cannot_be_unsealed_is_as_none(sign: Sign, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_key_that_cannot_be_unsealed_is_as_none(sign: Sign, login: LogIn, rows: Rows) -> None:
     openid = (await login())["user"]["openid"]
     await rows.execute("UPDATE sessions SET session_key = '\\x00'")
     problem_of(await sign(openid=openid), "session_key_expired", 409)
@@ -262,12 +264,7 @@ async def test_a_signature_costs_one_query(
 
 
 async def test_the_trail_records_once_a_day_and_app_that_a_client_signed(
-    sign: Sign,
-    login: LogIn,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    rows: asyncpg.Connection,
-    clock: Clock,
+    sign: Sign, login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: Rows, clock: Clock
 ) -> None:
     openid, there = (await login())["user"]["openid"], (await login(app=OTHER_APP))["user"]["openid"]
     replica = make_client(await make_services())
@@ -290,9 +287,7 @@ async def test_the_trail_records_once_a_day_and_app_that_a_client_signed(
 
 
 @pytest.mark.own_database
-async def test_nothing_is_signed_that_the_trail_does_not_record(
-    sign: Sign, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_nothing_is_signed_that_the_trail_does_not_record(sign: Sign, login: LogIn, rows: Rows) -> None:
     openid = (await login())["user"]["openid"]
     await rows.execute("ALTER TABLE events RENAME TO away")
     problem_of(await sign(openid=openid), "storage_unavailable", 503)
@@ -300,7 +295,7 @@ async def test_nothing_is_signed_that_the_trail_does_not_record(
     assert (await sign(openid=openid)).status_code == 200
 
 
-async def test_signatures_are_counted_by_outcome(sign: Sign, client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_signatures_are_counted_by_outcome(sign: Sign, client: Client, login: LogIn) -> None:
     openid = (await login())["user"]["openid"]
     await sign(openid=openid)
     await sign(openid="nobody")

@@ -14,7 +14,7 @@ from jose import jwt
 from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
-from tests.world import LogIn, bearer, set_roles
+from tests.world import Client, LogIn, bearer, set_roles
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.testing import TestIssuer
@@ -34,7 +34,7 @@ def json_of(part: str) -> dict[str, Any]:
     return json.loads(decode(part))
 
 
-async def test_the_header_of_a_token_names_only_algorithm_key_and_type(client: httpx.AsyncClient, token: str) -> None:
+async def test_the_header_of_a_token_names_only_algorithm_key_and_type(client: Client, token: str) -> None:
     [key] = (await client.get(JWKS)).json()["keys"]
     assert json_of(token.split(".")[0]) == {"alg": "ES256", "kid": key["kid"], "typ": "at+jwt"}
 
@@ -82,7 +82,7 @@ async def test_every_token_has_an_id_of_its_own(login: LogIn) -> None:
     assert len({json_of(token.split(".")[1])["jti"] for token in tokens}) == 3
 
 
-async def test_bare_cryptography_verifies_a_token_with_the_published_key(client: httpx.AsyncClient, token: str) -> None:
+async def test_bare_cryptography_verifies_a_token_with_the_published_key(client: Client, token: str) -> None:
     header, payload, signature = token.split(".")
     [jwk] = [key for key in (await client.get(JWKS)).json()["keys"] if key["kid"] == json_of(header)["kid"]]
     x, y, r, s = (
@@ -93,7 +93,7 @@ async def test_bare_cryptography_verifies_a_token_with_the_published_key(client:
     public_key.verify(encode_dss_signature(r, s), f"{header}.{payload}".encode(), ec.ECDSA(hashes.SHA256()))
 
 
-async def test_the_key_set_holds_only_public_members(client: httpx.AsyncClient) -> None:
+async def test_the_key_set_holds_only_public_members(client: Client) -> None:
     answer = await client.get(JWKS)
     assert answer.headers["content-type"] == "application/json"
     for key in answer.json()["keys"]:
@@ -102,7 +102,7 @@ async def test_the_key_set_holds_only_public_members(client: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("known", ["{etag}", "W/{etag}", '"other", {etag}', "*"])
-async def test_a_known_key_set_is_not_sent_again(client: httpx.AsyncClient, known: str) -> None:
+async def test_a_known_key_set_is_not_sent_again(client: Client, known: str) -> None:
     etag = (await client.get(JWKS)).headers["etag"]
     answer = await client.get(JWKS, headers={"If-None-Match": known.format(etag=etag)})
     assert (answer.status_code, answer.content) == (304, b"")
@@ -111,7 +111,7 @@ async def test_a_known_key_set_is_not_sent_again(client: httpx.AsyncClient, know
 
 
 async def test_every_replica_publishes_the_same_keys(
-    client: httpx.AsyncClient, make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient]
+    client: Client, make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient]
 ) -> None:
     other = make_client(await make_services())
     first, second = await client.get(JWKS), await other.get(JWKS)
@@ -131,7 +131,7 @@ async def test_the_two_metadata_documents_are_identical(
     assert first.headers["cache-control"] == second.headers["cache-control"] == "public, max-age=300"
 
 
-async def ask_me(client: httpx.AsyncClient, services: Services, token: str, forgeries: dict[str, Forgery]) -> Any:
+async def ask_me(client: Client, services: Services, token: str, forgeries: dict[str, Forgery]) -> Any:
     """The answers of `GET /v1/me` to each forgery: status, code, challenge."""
 
     async def answer(forge: Forgery) -> tuple[int, str | None, str | None]:
@@ -143,24 +143,24 @@ async def ask_me(client: httpx.AsyncClient, services: Services, token: str, forg
 
 
 @pytest.mark.slow
-async def test_me_refuses_every_hostile_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
+async def test_me_refuses_every_hostile_token(client: Client, services: Services, token: str) -> None:
     refusal = (401, "invalid_token", 'Bearer error="invalid_token"')
     assert await ask_me(client, services, token, HOSTILE) == dict.fromkeys(HOSTILE, refusal)
 
 
-async def test_me_refuses_every_expired_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
+async def test_me_refuses_every_expired_token(client: Client, services: Services, token: str) -> None:
     refusal = (401, "token_expired", 'Bearer error="invalid_token"')
     assert await ask_me(client, services, token, EXPIRED) == dict.fromkeys(EXPIRED, refusal)
 
 
-async def test_me_accepts_every_good_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
+async def test_me_accepts_every_good_token(client: Client, services: Services, token: str) -> None:
     of_phones = {name: forgery for name, forgery in GOOD.items() if name != WEBSITES}
     assert await ask_me(client, services, token, of_phones) == dict.fromkeys(of_phones, (200, None, None))
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(929, None), (930, "token_expired")])
 async def test_an_access_token_expires_with_30_seconds_of_skew(
-    client: httpx.AsyncClient, token: str, clock: Clock, seconds: int, code: str | None
+    client: Client, token: str, clock: Clock, seconds: int, code: str | None
 ) -> None:
     clock.advance(seconds=seconds)
     answer = await client.get("/v1/me", headers=bearer(token))
@@ -183,7 +183,7 @@ async def test_an_access_token_expires_with_30_seconds_of_skew(
     ],
 )
 async def test_without_a_bearer_token_the_challenge_is_bare(
-    client: httpx.AsyncClient, token: str, authorization: str | None
+    client: Client, token: str, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.format(token=token)}
     answer = await client.get("/v1/me", headers=headers)
@@ -192,12 +192,12 @@ async def test_without_a_bearer_token_the_challenge_is_bare(
 
 
 @pytest.mark.parametrize("authorization", ["bearer {token}", "BEARER {token}", "Bearer   {token}", "Bearer {token}  "])
-async def test_the_scheme_takes_any_case_and_spaces(client: httpx.AsyncClient, token: str, authorization: str) -> None:
+async def test_the_scheme_takes_any_case_and_spaces(client: Client, token: str, authorization: str) -> None:
     answer = await client.get("/v1/me", headers={"Authorization": authorization.format(token=token)})
     assert answer.status_code == 200, answer.text
 
 
-async def test_two_authorization_headers_are_a_bad_request(client: httpx.AsyncClient, token: str) -> None:
+async def test_two_authorization_headers_are_a_bad_request(client: Client, token: str) -> None:
     answer = await client.get("/v1/me", headers=[("Authorization", f"Bearer {token}")] * 2)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 

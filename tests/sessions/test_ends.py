@@ -3,14 +3,12 @@
 from asyncio import create_task
 from collections.abc import Awaitable, Callable
 
-import asyncpg
-import httpx
 import pytest
 from jose import jwt
 
 from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, leave, until_locked
+from tests.world import AddSibling, Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, until_locked
 from wxauth.server.core.services import Services
 
 pytestmark = pytest.mark.oldest_postgres
@@ -25,7 +23,7 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-def refresh(client: httpx.AsyncClient) -> Callable[[Body], Awaitable[Body]]:
+def refresh(client: Client) -> Callable[[Body], Awaitable[Body]]:
     async def refresh(answer: Body) -> Body:
         again = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
         assert again.status_code == 200, again.text
@@ -51,7 +49,7 @@ async def test_an_access_token_ends_with_its_session(
 
 
 async def test_a_session_that_had_expired_ends_without_an_event(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection, clock: Clock
+    login: LogIn, client: Client, rows: Rows, clock: Clock
 ) -> None:
     await login()
     clock.advance(seconds=MAX_AGE)
@@ -77,7 +75,7 @@ async def test_half_a_second_before_the_end_a_token_lives_one_second(
 
 
 async def test_wxauths_routes_refuse_a_token_of_an_ended_session(
-    client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, clock: Clock, rows: asyncpg.Connection
+    client: Client, login: LogIn, add_sibling: AddSibling, clock: Clock, rows: Rows
 ) -> None:
     answer = await login()
     sibling = await add_sibling("orders")
@@ -109,9 +107,9 @@ async def test_wxauths_routes_refuse_a_token_of_an_ended_session(
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/logout"), ("DELETE", "/v1/me/sessions")])
 @pytest.mark.slow
 async def test_a_session_signed_out_during_an_erasure_ends_once(
-    client: httpx.AsyncClient,
+    client: Client,
     login: LogIn,
-    rows: asyncpg.Connection,
+    rows: Rows,
     make_services: MakeServices,
     make_client: MakeClient,
     method: str,

@@ -3,11 +3,10 @@
 import asyncio
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.world import LogIn, until_locked
+from tests.world import LogIn, Rows, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -24,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-async def alice(login: LogIn, rows: asyncpg.Connection) -> str:
+async def alice(login: LogIn, rows: Rows) -> str:
     """Her id. She has an identity in each of two apps, which an operator has joined."""
     user_id: str = (await login(unionid=UNION, nickname="Alice"))["user"]["id"]
     other = (await login(app=OTHER_APP))["user"]["id"]
@@ -33,7 +32,7 @@ async def alice(login: LogIn, rows: asyncpg.Connection) -> str:
     return user_id
 
 
-async def homeless(rows: asyncpg.Connection) -> int:
+async def homeless(rows: Rows) -> int:
     """How many sessions are of another user than their identity."""
     number: int = await rows.fetchval("""
         SELECT count(*) FROM sessions s WHERE NOT EXISTS (SELECT FROM identities i
@@ -41,7 +40,7 @@ async def homeless(rows: asyncpg.Connection) -> int:
     return number
 
 
-async def add_user(rows: asyncpg.Connection) -> str:
+async def add_user(rows: Rows) -> str:
     user_id: str = await rows.fetchval(
         "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now()) RETURNING id::text"
     )
@@ -51,7 +50,7 @@ async def add_user(rows: asyncpg.Connection) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
-    alice: str, login: LogIn, rows: asyncpg.Connection, kind: str
+    alice: str, login: LogIn, rows: Rows, kind: str
 ) -> None:
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
@@ -70,7 +69,7 @@ async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
-    alice: str, login: LogIn, rows: asyncpg.Connection, kind: str
+    alice: str, login: LogIn, rows: Rows, kind: str
 ) -> None:
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
@@ -84,9 +83,7 @@ async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
 
 
 @pytest.mark.slow
-async def test_a_user_who_has_lost_an_identity_is_limited_all_the_same(
-    alice: str, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_user_who_has_lost_an_identity_is_limited_all_the_same(alice: str, login: LogIn, rows: Rows) -> None:
     await rows.execute("DELETE FROM identities WHERE app_id = $1", OTHER_APP_ID)
     answers = [await login(nickname=f"Alice {n}") for n in range(70)]
     assert {answer["user"]["id"] for answer in answers} == {alice}
@@ -95,7 +92,7 @@ async def test_a_user_who_has_lost_an_identity_is_limited_all_the_same(
 
 @pytest.mark.slow
 async def test_of_50_logins_while_an_identity_moves_and_goes_none_leaves_a_session_behind(
-    alice: str, login: LogIn, rows: asyncpg.Connection
+    alice: str, login: LogIn, rows: Rows
 ) -> None:
     users = [alice, await add_user(rows)]
 

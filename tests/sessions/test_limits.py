@@ -4,13 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
-from tests.world import LogIn, MakeServices, bearer, leave
+from tests.world import Client, LogIn, MakeServices, Rows, bearer, leave
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
@@ -27,7 +25,7 @@ COPIES = """
 
 
 @pytest.fixture
-def open_more(rows: asyncpg.Connection) -> Open:
+def open_more(rows: Rows) -> Open:
     """Further sessions of this one's identity, from logins before it."""
 
     async def copy(session_id: str, number: int) -> None:
@@ -36,7 +34,7 @@ def open_more(rows: asyncpg.Connection) -> Open:
     return copy
 
 
-async def number_open(rows: asyncpg.Connection, app_id: str | None = None) -> int:
+async def number_open(rows: Rows, app_id: str | None = None) -> int:
     number: int = await rows.fetchval(
         "SELECT count(*) FROM sessions WHERE revoked_at IS NULL AND ($1::text IS NULL OR app_id = $1)", app_id
     )
@@ -44,7 +42,7 @@ async def number_open(rows: asyncpg.Connection, app_id: str | None = None) -> in
 
 
 async def test_an_identity_keeps_its_newest_hundred_sessions(
-    services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, open_more: Open
+    services: Services, client: Client, login: LogIn, rows: Rows, open_more: Open
 ) -> None:
     first = await login("alice")
     await rows.execute("UPDATE sessions SET id = '019a0000-0000-7000-8000-000000000000'")
@@ -66,7 +64,7 @@ async def test_an_identity_keeps_its_newest_hundred_sessions(
 
 
 async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(
-    services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    services: Services, client: Client, login: LogIn, rows: Rows
 ) -> None:
     old = await login("alice")
     await rows.execute(
@@ -83,7 +81,7 @@ async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(
 
 
 async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_due(
-    make_services: MakeServices, login: LogIn, rows: asyncpg.Connection, open_more: Open, clock: Clock
+    make_services: MakeServices, login: LogIn, rows: Rows, open_more: Open, clock: Clock
 ) -> None:
     replicas = [await make_services() for _ in range(3)]
     alice = await login("alice")
@@ -97,7 +95,7 @@ async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_d
 
 
 async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(
-    services: Services, login: LogIn, rows: asyncpg.Connection, open_more: Open, clock: Clock
+    services: Services, login: LogIn, rows: Rows, open_more: Open, clock: Clock
 ) -> None:
     clock.advance(days=3650)
     newest = await login("alice")
@@ -109,7 +107,7 @@ async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_ow
 
 @pytest.mark.oldest_postgres
 async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_ended_sessions(
-    services: Services, login: LogIn, rows: asyncpg.Connection, open_more: Open
+    services: Services, login: LogIn, rows: Rows, open_more: Open
 ) -> None:
     alice = await login("alice")
     await open_more(alice["session_id"], 2000)
@@ -126,12 +124,7 @@ async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_
 @pytest.mark.own_database
 @pytest.mark.parametrize("end", ["merge", "erasure"])
 async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends_quickly(
-    services: Services,
-    client: httpx.AsyncClient,
-    login: LogIn,
-    rows: asyncpg.Connection,
-    open_more: Open,
-    end: str,
+    services: Services, client: Client, login: LogIn, rows: Rows, open_more: Open, end: str
 ) -> None:
     there, alice = await login(app=OTHER_APP, unionid=UNIONID), await login(unionid=UNIONID)
     assert alice["user"]["id"] == there["user"]["id"]
@@ -155,7 +148,7 @@ async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
 
 
-async def listed(client: httpx.AsyncClient, tokens: dict[str, Any], **query: Any) -> dict[str, Any]:
+async def listed(client: Client, tokens: dict[str, Any], **query: Any) -> dict[str, Any]:
     answer = await client.get("/v1/me/sessions", params=query, headers=bearer(tokens))
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -163,7 +156,7 @@ async def listed(client: httpx.AsyncClient, tokens: dict[str, Any], **query: Any
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 51]), (75, [75, 75, 1]), (200, [151])])
 async def test_sessions_come_page_by_page_the_last_used_first(
-    client: httpx.AsyncClient, login: LogIn, open_more: Open, limit: int | None, sizes: list[int]
+    client: Client, login: LogIn, open_more: Open, limit: int | None, sizes: list[int]
 ) -> None:
     alice = await login("alice")
     await open_more(alice["session_id"], 150)
@@ -179,7 +172,7 @@ async def test_sessions_come_page_by_page_the_last_used_first(
 
 
 async def test_sessions_used_in_the_same_moment_are_all_listed(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, open_more: Open
+    client: Client, login: LogIn, rows: Rows, open_more: Open
 ) -> None:
     alice = await login("alice")
     await open_more(alice["session_id"], 9)

@@ -2,14 +2,12 @@
 
 import asyncio
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Body, LogIn, MakeClient, MakeServices, bearer
+from tests.world import Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings
 
@@ -21,13 +19,13 @@ async def services(make_services: MakeServices) -> Services:
     return await make_services(apps=[{**APP, "max_sessions": 1}, {**OTHER_APP, "max_sessions": 2}], login_rate_limit="")
 
 
-async def is_open(client: httpx.AsyncClient, session: Body) -> bool:
+async def is_open(client: Client, session: Body) -> bool:
     return (await client.get("/v1/me", headers=bearer(session))).status_code == 200
 
 
 @pytest.mark.parametrize("fields", [{}, {"nickname": "Alice"}, {"unionid": UNION}], ids=str)
 async def test_a_login_ends_the_one_before(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection, clock: Clock, fields: Body
+    login: LogIn, client: Client, rows: Rows, clock: Clock, fields: Body
 ) -> None:
     former = await login("alice")
     clock.advance(seconds=1)
@@ -47,9 +45,7 @@ async def test_a_login_ends_the_one_before(
 
 
 @pytest.mark.slow
-async def test_of_fifty_logins_at_once_one_session_is_left(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_of_fifty_logins_at_once_one_session_is_left(login: LogIn, client: Client, rows: Rows) -> None:
     for _ in range(2):  # the first ones, and those of somebody who is known
         sessions = await asyncio.gather(*(login("alice") for _ in range(50)))
         assert sum([await is_open(client, session) for session in sessions]) == 1
@@ -58,7 +54,7 @@ async def test_of_fifty_logins_at_once_one_session_is_left(
     assert len(ended) == len(set(ended)) == 99
 
 
-async def test_each_identity_has_its_own_number(login: LogIn, client: httpx.AsyncClient, clock: Clock) -> None:
+async def test_each_identity_has_its_own_number(login: LogIn, client: Client, clock: Clock) -> None:
     here = await login("alice", unionid=UNION)
     there = []
     for _ in range(3):
@@ -70,7 +66,7 @@ async def test_each_identity_has_its_own_number(login: LogIn, client: httpx.Asyn
 
 async def test_a_smaller_number_counts_from_the_next_login(
     login: LogIn,
-    client: httpx.AsyncClient,
+    client: Client,
     make_services: MakeServices,
     make_client: MakeClient,
     wechat: WeChatByRespx,
@@ -88,9 +84,7 @@ async def test_a_smaller_number_counts_from_the_next_login(
     problem_of(refreshed, "session_revoked", 400)
 
 
-async def test_who_may_not_log_in_ends_nothing(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_who_may_not_log_in_ends_nothing(login: LogIn, client: Client, rows: Rows) -> None:
     alice = await login("alice")
     await rows.execute("UPDATE users SET status = 'disabled'")
     problem_of(await login.ask("alice"), "account_disabled", 403)

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.clock import Clock
-from tests.world import FAR, HOME, OFFICE, Admin, LogIn, LogLines, MakeClient, MakeServices, bearer
+from tests.world import FAR, HOME, OFFICE, Admin, Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer
 from wxauth.server.housekeeping.housekeeping import sweep
 
 IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"
@@ -18,20 +16,20 @@ def at(ip: str, user_agent: str = IPHONE) -> dict[str, str]:
     return {"X-Forwarded-For": ip, "User-Agent": user_agent}
 
 
-async def refresh(client: httpx.AsyncClient, answer: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+async def refresh(client: Client, answer: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
     refreshed = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]}, headers=headers)
     assert refreshed.status_code == 200, refreshed.text
     return refreshed.json()
 
 
-async def place(client: httpx.AsyncClient, answer: dict[str, Any]) -> tuple[Any, ...]:
+async def place(client: Client, answer: dict[str, Any]) -> tuple[Any, ...]:
     [session] = (await client.get("/v1/me/sessions", headers=bearer(answer))).json()["items"]
     return session["ip"], session["device"], session["opened"]["ip"], session["opened"]["device"]
 
 
 @pytest.mark.oldest_postgres
 async def test_a_session_keeps_where_it_was_opened_beside_where_it_was_last_used(
-    client: httpx.AsyncClient, login: LogIn, root: Admin
+    client: Client, login: LogIn, root: Admin
 ) -> None:
     iphone, android = "iOS 17.1, WeChat 8.0.44", "Android 12, WeChat 8.0.38"
     answer = await login("alice", headers=at(OFFICE))
@@ -54,17 +52,13 @@ async def test_a_session_keeps_where_it_was_opened_beside_where_it_was_last_used
 
 
 @pytest.mark.parametrize("user_agent", ["", "curl"])
-async def test_a_session_opened_by_an_unknown_device_stays_so(
-    client: httpx.AsyncClient, login: LogIn, user_agent: str
-) -> None:
+async def test_a_session_opened_by_an_unknown_device_stays_so(client: Client, login: LogIn, user_agent: str) -> None:
     answer = await login("alice", headers=at(OFFICE, user_agent))
     answer = await refresh(client, answer, at(HOME))
     assert await place(client, answer) == (HOME, "iOS 17.1, WeChat 8.0.44", OFFICE, None)
 
 
-async def test_a_refused_refresh_changes_neither_place(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_a_refused_refresh_changes_neither_place(client: Client, login: LogIn, rows: Rows, clock: Clock) -> None:
     answer = await login("alice", headers=at(OFFICE))
     await refresh(client, answer, at(HOME))
     clock.advance(hours=1)
@@ -73,7 +67,7 @@ async def test_a_refused_refresh_changes_neither_place(
     assert [str(each) for each in await rows.fetchrow("SELECT ip, opened_ip FROM sessions")] == [HOME, OFFICE]
 
 
-async def test_staff_see_where_a_banned_user_was(client: httpx.AsyncClient, login: LogIn, root: Admin) -> None:
+async def test_staff_see_where_a_banned_user_was(client: Client, login: LogIn, root: Admin) -> None:
     answer = await login("alice", headers=at(OFFICE))
     await refresh(client, answer, at(HOME))
     user_id = answer["user"]["id"]
@@ -96,7 +90,7 @@ async def test_a_session_that_was_not_used_for_too_long_is_shown_as_expired(
 
 
 async def test_the_address_of_the_login_is_truncated_at_its_own_age(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection, clock: Clock
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows, clock: Clock
 ) -> None:
     services = await make_services(addresses_kept_days=10)
     client = make_client(services)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until_locked
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 
@@ -24,16 +23,14 @@ SESSION_MAX_AGE = 31536000
 
 
 @pytest.fixture
-def refresh(client: httpx.AsyncClient) -> Refresh:
+def refresh(client: Client) -> Refresh:
     async def use(token: str) -> httpx.Response:
         return await client.post("/v1/refresh", json={"refresh_token": token})
 
     return use
 
 
-async def test_a_refresh_token_becomes_a_new_pair(
-    client: httpx.AsyncClient, login: LogIn, refresh: Refresh, clock: Clock
-) -> None:
+async def test_a_refresh_token_becomes_a_new_pair(client: Client, login: LogIn, refresh: Refresh, clock: Clock) -> None:
     first = await login("alice", nickname="Alice")
     clock.advance(minutes=20)
     answer = await refresh(first["refresh_token"])
@@ -69,12 +66,7 @@ async def test_50_simultaneous_uses_of_a_refresh_token_have_one_successor(login:
 
 
 async def test_a_refresh_token_used_again_after_the_grace_ends_the_session(
-    login: LogIn,
-    refresh: Refresh,
-    clock: Clock,
-    rows: asyncpg.Connection,
-    client: httpx.AsyncClient,
-    log_lines: LogLines,
+    login: LogIn, refresh: Refresh, clock: Clock, rows: Rows, client: Client, log_lines: LogLines
 ) -> None:
     token = (await login())["refresh_token"]
     successor = (await refresh(token)).json()
@@ -125,21 +117,19 @@ async def test_a_session_never_passes_its_greatest_age(login: LogIn, refresh: Re
         lambda token: RefreshTokens([b"x" * 32]).issue(UUID(int=1), 0),
     ],
 )
-async def test_a_forged_token_is_refused_without_a_query(
-    offline_client: httpx.AsyncClient, forge: Callable[[str], str]
-) -> None:
+async def test_a_forged_token_is_refused_without_a_query(offline_client: Client, forge: Callable[[str], str]) -> None:
     token = RefreshTokens([base64.b64decode("AAAA")]).issue(UUID(int=1), 0)
     answer = await offline_client.post("/v1/refresh", json={"refresh_token": forge(token)})
     problem_of(answer, "invalid_refresh_token", 400)
 
 
-async def test_a_banned_user_is_refused(login: LogIn, refresh: Refresh, rows: asyncpg.Connection) -> None:
+async def test_a_banned_user_is_refused(login: LogIn, refresh: Refresh, rows: Rows) -> None:
     token = (await login())["refresh_token"]
     await rows.execute("UPDATE users SET status = 'disabled'")
     problem_of(await refresh(token), "account_disabled", 403)
 
 
-async def test_an_erased_user_has_no_refresh_token(login: LogIn, refresh: Refresh, rows: asyncpg.Connection) -> None:
+async def test_an_erased_user_has_no_refresh_token(login: LogIn, refresh: Refresh, rows: Rows) -> None:
     token = (await login())["refresh_token"]
     await rows.execute("DELETE FROM users")
     problem_of(await refresh(token), "invalid_refresh_token", 400)
@@ -169,7 +159,7 @@ async def test_a_restored_database_accepts_a_token_newer_than_its_session(
 
 
 async def test_logging_out_by_refresh_token_ends_the_session(
-    client: httpx.AsyncClient, login: LogIn, refresh: Refresh, rows: asyncpg.Connection
+    client: Client, login: LogIn, refresh: Refresh, rows: Rows
 ) -> None:
     answer = await login()
     for _ in range(2):
@@ -182,7 +172,7 @@ async def test_logging_out_by_refresh_token_ends_the_session(
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"refresh_token": null}'])
 async def test_logging_out_by_bearer_ends_its_own_session(
-    client: httpx.AsyncClient, login: LogIn, refresh: Refresh, body: bytes
+    client: Client, login: LogIn, refresh: Refresh, body: bytes
 ) -> None:
     answer, other = await login(), await login()
     for _ in range(2):
@@ -191,9 +181,7 @@ async def test_logging_out_by_bearer_ends_its_own_session(
     assert (await refresh(other["refresh_token"])).status_code == 200
 
 
-async def test_if_body_and_bearer_differ_the_body_counts(
-    client: httpx.AsyncClient, login: LogIn, refresh: Refresh
-) -> None:
+async def test_if_body_and_bearer_differ_the_body_counts(client: Client, login: LogIn, refresh: Refresh) -> None:
     mine, other = await login(), await login()
     await client.post("/v1/logout", headers=bearer(mine), json={"refresh_token": other["refresh_token"]})
     assert (await refresh(mine["refresh_token"])).status_code == 200
@@ -201,18 +189,16 @@ async def test_if_body_and_bearer_differ_the_body_counts(
 
 
 @pytest.mark.parametrize("token", ["", "forged", RefreshTokens([bytes(range(32))]).issue(UUID(int=1), 0)])
-async def test_any_refresh_token_logs_out(client: httpx.AsyncClient, token: str) -> None:
+async def test_any_refresh_token_logs_out(client: Client, token: str) -> None:
     assert (await client.post("/v1/logout", json={"refresh_token": token})).status_code == 204
 
 
 @pytest.mark.parametrize("body", [b"", b"{}"])
-async def test_logging_out_of_nothing_needs_a_token(offline_client: httpx.AsyncClient, body: bytes) -> None:
+async def test_logging_out_of_nothing_needs_a_token(offline_client: Client, body: bytes) -> None:
     problem_of(await offline_client.post("/v1/logout", content=body), "missing_token", 401)
 
 
-async def test_a_refresh_that_waits_for_a_link_succeeds(
-    login: LogIn, refresh: Refresh, rows: asyncpg.Connection
-) -> None:
+async def test_a_refresh_that_waits_for_a_link_succeeds(login: LogIn, refresh: Refresh, rows: Rows) -> None:
     answer, other = await login("alice"), await login("bob")
     transaction = rows.transaction()
     await transaction.start()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg
 import httpx
 import pytest
 
@@ -15,7 +14,7 @@ from examples.sibling import feed
 from examples.sibling.orders import Orders
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.serving import serving
-from tests.world import Body, LogIn, add_client, leave
+from tests.world import Body, LogIn, Rows, add_client, leave
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
@@ -131,7 +130,7 @@ async def test_the_reader_follows_a_merge_and_starts_over_if_events_are_missing(
     services: Services,
     client: httpx.AsyncClient,
     wechat: WeChatByRespx,
-    rows: asyncpg.Connection,
+    rows: Rows,
     orders: Orders,
     reader: httpx.BasicAuth,
 ) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 
-import asyncpg
 import httpx
 import pytest
 
@@ -14,9 +13,11 @@ from tests.world import (
     AddSibling,
     Admin,
     Body,
+    Client,
     LogIn,
     MakeClient,
     MakeServices,
+    Rows,
     bearer,
     leave,
     set_roles,
@@ -32,7 +33,7 @@ ACTS = [("POST", "/ban"), ("POST", "/unban"), ("DELETE", "/sessions")]
 class Moderator:
     """A sibling with the scope `moderate`."""
 
-    def __init__(self, client: httpx.AsyncClient, auth: Credentials) -> None:
+    def __init__(self, client: Client, auth: Credentials) -> None:
         self.client = client
         self.auth = auth
 
@@ -44,17 +45,12 @@ class Moderator:
 
 
 @pytest.fixture
-async def moderator(client: httpx.AsyncClient, add_sibling: AddSibling) -> Moderator:
+async def moderator(client: Client, add_sibling: AddSibling) -> Moderator:
     return Moderator(client, await add_sibling("risk", Scope.MODERATE))
 
 
 async def test_a_ban_is_as_an_administrators_and_names_the_client(
-    moderator: Moderator,
-    client: httpx.AsyncClient,
-    login: LogIn,
-    root: Admin,
-    services: Services,
-    add_sibling: AddSibling,
+    moderator: Moderator, client: Client, login: LogIn, root: Admin, services: Services, add_sibling: AddSibling
 ) -> None:
     alice = await login()
     user_id = alice["user"]["id"]
@@ -102,7 +98,7 @@ async def test_an_unban_lets_in_again_and_may_come_again(moderator: Moderator, l
 
 
 async def test_who_is_signed_out_may_log_in_again(
-    moderator: Moderator, client: httpx.AsyncClient, login: LogIn, root: Admin
+    moderator: Moderator, client: Client, login: LogIn, root: Admin
 ) -> None:
     sessions = [await login() for _ in range(2)]
     user_id = sessions[0]["user"]["id"]
@@ -131,7 +127,7 @@ async def test_a_former_id_means_who_remains_and_an_unknown_one_nobody(
 @pytest.mark.parametrize("role", ["admin", "support"])
 @pytest.mark.parametrize("is_banned", [False, True])
 async def test_staff_cannot_be_touched_banned_or_not(
-    moderator: Moderator, login: LogIn, rows: asyncpg.Connection, root: Admin, role: str, is_banned: bool
+    moderator: Moderator, login: LogIn, rows: Rows, root: Admin, role: str, is_banned: bool
 ) -> None:
     user_id = (await login("other"))["user"]["id"]
     await set_roles(rows, role, user_id=user_id)
@@ -168,7 +164,7 @@ async def test_an_empty_body_is_a_ban_without_reason_and_end(moderator: Moderato
 
 
 async def test_a_client_has_a_hundred_acts_a_second_wrong_ones_too(
-    moderator: Moderator, client: httpx.AsyncClient, add_sibling: AddSibling, clock: Clock
+    moderator: Moderator, client: Client, add_sibling: AddSibling, clock: Clock
 ) -> None:
     both = Moderator(client, await add_sibling("both", Scope.MODERATE, Scope.SIGN))
     kinds = [both.act(*ACTS[number % 3], NOBODY if number % 2 else "alice") for number in range(100)]
@@ -186,7 +182,7 @@ async def test_a_client_has_a_hundred_acts_a_second_wrong_ones_too(
 
 
 async def test_the_longest_name_of_a_client_can_be_searched_in_the_trail(
-    client: httpx.AsyncClient, add_sibling: AddSibling, login: LogIn, root: Admin
+    client: Client, add_sibling: AddSibling, login: LogIn, root: Admin
 ) -> None:
     moderator = Moderator(client, await add_sibling("r" * 64, Scope.MODERATE))
     await moderator.ban((await login())["user"]["id"])

@@ -3,14 +3,12 @@
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, LogIn, leave
+from tests.world import AddSibling, Client, LogIn, Rows, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 
@@ -38,7 +36,7 @@ async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
 
 
 async def test_a_user_is_returned_without_number_and_unionid(
-    client: httpx.AsyncClient, login: LogIn, orders: Credentials, rows: asyncpg.Connection
+    client: Client, login: LogIn, orders: Credentials, rows: Rows
 ) -> None:
     user = (await login("alice", nickname="小明"))["user"]
     await rows.execute("UPDATE users SET phone = '+8613800138000'")
@@ -56,7 +54,7 @@ async def test_a_user_is_returned_without_number_and_unionid(
 
 
 async def test_the_scope_phones_adds_the_number(
-    client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, rows: asyncpg.Connection
+    client: Client, login: LogIn, add_sibling: AddSibling, rows: Rows
 ) -> None:
     messages = await add_sibling("messages", Scope.USERS, Scope.PHONES)
     user_id = (await login("alice"))["user"]["id"]
@@ -71,7 +69,7 @@ async def test_the_scope_phones_adds_the_number(
 
 
 async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(
-    login: LogIn, client: httpx.AsyncClient, orders: Credentials
+    login: LogIn, client: Client, orders: Credentials
 ) -> None:
     former, holder, _ = await merged(login)
     user = (await client.get(f"/v1/users/{former}", auth=orders)).json()
@@ -82,9 +80,7 @@ async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains
     assert found.json() == {"items": [user]}
 
 
-async def test_an_erased_user_is_not_found_by_any_id(
-    login: LogIn, client: httpx.AsyncClient, orders: Credentials
-) -> None:
+async def test_an_erased_user_is_not_found_by_any_id(login: LogIn, client: Client, orders: Credentials) -> None:
     former, holder, answer = await merged(login)
     assert (await leave(client, answer)).status_code == 204
     for user_id in (former, holder, uuid4()):
@@ -93,7 +89,7 @@ async def test_an_erased_user_is_not_found_by_any_id(
 
 
 async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
-    client: httpx.AsyncClient, login: LogIn, orders: Credentials
+    client: Client, login: LogIn, orders: Credentials
 ) -> None:
     people = {name: (await login(name))["user"] for name in ("alice", "bob", "carol", "dave")}
     openids = [
@@ -111,7 +107,7 @@ async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
 
 
 async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
-    client: httpx.AsyncClient, login: LogIn, orders: Credentials, rows: asyncpg.Connection
+    client: Client, login: LogIn, orders: Credentials, rows: Rows
 ) -> None:
     alice, bob = [(await login(name))["user"] for name in ("alice", "bob")]
     await rows.execute(
@@ -123,15 +119,13 @@ async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
     assert (found[1]["external_id"], found[1]["consents"]) == ("10023", [{"document": "privacy", "version": "2"}])
 
 
-async def test_an_openid_finds_nobody_in_another_app(
-    client: httpx.AsyncClient, login: LogIn, orders: Credentials
-) -> None:
+async def test_an_openid_finds_nobody_in_another_app(client: Client, login: LogIn, orders: Credentials) -> None:
     user = (await login("alice"))["user"]
     asked = {"openids": [{"app_id": OTHER_APP["app_id"], "openid": user["openid"]}]}
     assert (await client.post(LOOKUP, json=asked, auth=orders)).json() == {"items": []}
 
 
-async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login: LogIn, orders: Credentials) -> None:
+async def test_two_hundred_at_once_are_answered(client: Client, login: LogIn, orders: Credentials) -> None:
     user = (await login("alice"))["user"]
     openid = {"app_id": user["app_id"], "openid": user["openid"]}
     asked = {"ids": [str(uuid4()) for _ in range(199)], "openids": [openid]}
@@ -142,7 +136,7 @@ async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login
     problem_of(await client.post(LOOKUP, json=one_more, auth=orders), "invalid_request", 422)
 
 
-async def test_an_invalid_lookup_is_refused(client: httpx.AsyncClient, orders: Credentials) -> None:
+async def test_an_invalid_lookup_is_refused(client: Client, orders: Credentials) -> None:
     bodies: list[object] = [
         {},
         {"id": [str(uuid4())]},

@@ -9,8 +9,6 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.database_proxy import Proxy
@@ -18,7 +16,7 @@ from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
-from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer, set_roles
+from tests.world import AddSibling, Client, LogIn, MakeClient, MakeServices, Rows, bearer, set_roles
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
@@ -63,7 +61,7 @@ async def billing(add_sibling: AddSibling) -> Credentials:
 
 
 @pytest.fixture
-def introspect(client: httpx.AsyncClient, billing: Credentials) -> Callable[[str], Awaitable[dict[str, Any]]]:
+def introspect(client: Client, billing: Credentials) -> Callable[[str], Awaitable[dict[str, Any]]]:
     """Ask about a token as the service client, and get the answer's body."""
 
     async def ask(token: str) -> dict[str, Any]:
@@ -81,7 +79,7 @@ Passes = Callable[[], Coroutine[Any, Any, bool]]
 
 
 @pytest.fixture(params=["verify", "introspect"])
-def passes(request: pytest.FixtureRequest, client: httpx.AsyncClient, introspect: Introspect, token: str) -> Passes:
+def passes(request: pytest.FixtureRequest, client: Client, introspect: Introspect, token: str) -> Passes:
     """Whether alice's token is good, asked in either way."""
 
     async def by_verify() -> bool:
@@ -102,17 +100,13 @@ def passes(request: pytest.FixtureRequest, client: httpx.AsyncClient, introspect
 
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
-async def test_a_token_ends_at_once_with_its_session_or_user(
-    passes: Passes, rows: asyncpg.Connection, ending: str
-) -> None:
+async def test_a_token_ends_at_once_with_its_session_or_user(passes: Passes, rows: Rows, ending: str) -> None:
     assert await passes()
     await rows.execute(ending)
     assert not await passes()
 
 
-async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(
-    passes: Passes, rows: asyncpg.Connection
-) -> None:
+async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(passes: Passes, rows: Rows) -> None:
     async with rows.transaction():
         await rows.execute(ENDINGS["revoked"])
         await rows.execute(ENDINGS["banned"])
@@ -139,9 +133,7 @@ HOSTILE_AUTHORIZATIONS = [
 ]
 
 
-async def test_a_hostile_authorization_header_is_refused(
-    client: httpx.AsyncClient, billing: Credentials, token: str
-) -> None:
+async def test_a_hostile_authorization_header_is_refused(client: Client, billing: Credentials, token: str) -> None:
     with Sweep() as sweep:
         for authorization in HOSTILE_AUTHORIZATIONS:
             with sweep.case(authorization[:60]):
@@ -154,9 +146,7 @@ async def test_a_hostile_authorization_header_is_refused(
                 assert answer.headers["www-authenticate"] == "Basic"
 
 
-async def test_two_authorization_headers_are_a_bad_request(
-    client: httpx.AsyncClient, billing: Credentials, token: str
-) -> None:
+async def test_two_authorization_headers_are_a_bad_request(client: Client, billing: Credentials, token: str) -> None:
     bearers, basics = [*bearer(token).items()], [*basic(*billing).items()]
     by_proxy = {"Authorization": f"{basics[0][1]}, {basics[0][1]}"}  # which joins what came as two
     with Sweep() as sweep:
@@ -187,7 +177,7 @@ async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_answere
 # Verify.
 
 
-async def test_verify_says_in_the_header_whose_request_it_is(client: httpx.AsyncClient, tokens: dict[str, Any]) -> None:
+async def test_verify_says_in_the_header_whose_request_it_is(client: Client, tokens: dict[str, Any]) -> None:
     for method in ("GET", "HEAD"):
         answer = await client.request(method, VERIFY, headers=bearer(tokens["access_token"]))
         assert (answer.status_code, answer.content) == (200, b"")
@@ -203,7 +193,7 @@ async def test_verify_says_in_the_header_whose_request_it_is(client: httpx.Async
 
 @pytest.mark.slow
 async def test_verify_takes_and_refuses_the_tokens_that_the_guard_does(
-    client: httpx.AsyncClient, services: Services, token: str
+    client: Client, services: Services, token: str
 ) -> None:
     async def answer(forge: Forgery) -> tuple[int, str | None]:
         forged = forge(Forger(token, services[KeyRing].signing_key(services.clock())))
@@ -236,7 +226,7 @@ async def test_verify_takes_and_refuses_the_tokens_that_the_guard_does(
     ],
 )
 async def test_verify_demands_every_role_that_is_asked_for(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, token: str, roles: str, query: str, status: int
+    client: Client, rows: Rows, token: str, roles: str, query: str, status: int
 ) -> None:
     await rows.execute(f"UPDATE users SET roles = '{roles}'")
     answer = await client.get(VERIFY + query, headers=bearer(token))
@@ -249,7 +239,7 @@ async def test_verify_demands_every_role_that_is_asked_for(
 
 
 async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_says(
-    client: httpx.AsyncClient, introspect: Introspect, rows: asyncpg.Connection, token: str
+    client: Client, introspect: Introspect, rows: Rows, token: str
 ) -> None:
     for roles, status in ((["admin"], 200), ([], 403)):
         await set_roles(rows, *roles)
@@ -271,7 +261,7 @@ async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_s
     ],
 )
 async def test_any_other_parameter_is_refused_with_a_token_and_without(
-    client: httpx.AsyncClient, login: LogIn, query: str
+    client: Client, login: LogIn, query: str
 ) -> None:
     for headers in (bearer(await login()), {}):
         answer = await client.get(f"/v1/verify?{query}", headers=headers)
@@ -284,9 +274,7 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(
 
 
 @swept("openid", ["小明", "a b", " a ", "a\r\nX-Auth-Roles: admin", "a\nb", "a%41", "\x7f", "é", "o'\"<>,;=\\"])
-async def test_verify_sends_any_openid_in_ascii(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, token: str, openid: str
-) -> None:
+async def test_verify_sends_any_openid_in_ascii(client: Client, rows: Rows, token: str, openid: str) -> None:
     await rows.execute("UPDATE identities SET openid = $1", openid)
     answer = await client.get(VERIFY, headers=bearer(token))
     (value,) = [value for name, value in answer.headers.raw if name.lower() == b"x-auth-openid"]
@@ -295,7 +283,7 @@ async def test_verify_sends_any_openid_in_ascii(
     assert answer.headers["x-auth-roles"] == ""
 
 
-async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(client: httpx.AsyncClient, token: str) -> None:
+async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(client: Client, token: str) -> None:
     async def never() -> AsyncIterator[bytes]:
         pytest.fail("the body was read")
         yield b""
@@ -309,7 +297,7 @@ async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(client: httpx
 
 @pytest.mark.parametrize("roles", [[], ["admin", "clerk"]])
 async def test_a_valid_token_is_active_and_its_claims_are_returned(
-    introspect: Introspect, login: LogIn, rows: asyncpg.Connection, roles: list[str]
+    introspect: Introspect, login: LogIn, rows: Rows, roles: list[str]
 ) -> None:
     await login("alice")
     await set_roles(rows, *roles)
@@ -366,7 +354,7 @@ async def test_any_other_token_is_not_active(introspect: Introspect, tokens: dic
     ],
 )
 async def test_a_form_may_say_more_than_the_token(
-    client: httpx.AsyncClient, billing: Credentials, token: str, form: str, content_type: str
+    client: Client, billing: Credentials, token: str, form: str, content_type: str
 ) -> None:
     escaped = "".join(f"%{byte:02x}" for byte in token.encode())
     answer = await client.post(
@@ -393,7 +381,7 @@ async def test_a_form_may_say_more_than_the_token(
     ],
 )
 async def test_a_form_without_the_one_token_is_refused_and_not_echoed(
-    client: httpx.AsyncClient, billing: Credentials, token: str, form: str, field: str
+    client: Client, billing: Credentials, token: str, form: str, field: str
 ) -> None:
     content = form.format(token=token).encode(errors="surrogateescape")
     answer = await client.post(INTROSPECT, content=content, headers=basic(*billing))
@@ -402,7 +390,7 @@ async def test_a_form_without_the_one_token_is_refused_and_not_echoed(
 
 
 @pytest.mark.no_database
-async def test_the_body_of_a_stranger_is_not_read(client: httpx.AsyncClient) -> None:
+async def test_the_body_of_a_stranger_is_not_read(client: Client) -> None:
     async def never() -> AsyncIterator[bytes]:
         pytest.fail("the body was read")
         yield b""
@@ -430,7 +418,7 @@ def altered(text: str) -> str:
     ],
 )
 async def test_wrong_credentials_are_refused(
-    client: httpx.AsyncClient,
+    client: Client,
     add_sibling: AddSibling,
     billing: Credentials,
     token: str,
@@ -442,9 +430,7 @@ async def test_wrong_credentials_are_refused(
     assert answer.headers.get_list("www-authenticate") == ["Basic"]
 
 
-async def test_credentials_in_the_form_are_not_taken(
-    client: httpx.AsyncClient, billing: Credentials, token: str
-) -> None:
+async def test_credentials_in_the_form_are_not_taken(client: Client, billing: Credentials, token: str) -> None:
     answer = await client.post(INTROSPECT, data={"token": token, **billing._asdict()})
     problem_of(answer, "invalid_client", 401)
 
@@ -452,7 +438,7 @@ async def test_credentials_in_the_form_are_not_taken(
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC", "Basic  "])
 @pytest.mark.parametrize("escape", [str, lambda text: "".join(f"%{byte:02X}" for byte in text.encode())])
 async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(
-    client: httpx.AsyncClient, billing: Credentials, token: str, scheme: str, escape: Callable[[str], str]
+    client: Client, billing: Credentials, token: str, scheme: str, escape: Callable[[str], str]
 ) -> None:
     headers = basic(*map(escape, billing), scheme=scheme)
     assert (await client.post(INTROSPECT, data={"token": token}, headers=headers)).json()["active"] is True
@@ -460,7 +446,7 @@ async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(
 
 @pytest.mark.parametrize("form", ["!{}", "{}!", "{} {}"])
 async def test_the_right_credentials_with_something_around_are_refused(
-    client: httpx.AsyncClient, billing: Credentials, token: str, form: str
+    client: Client, billing: Credentials, token: str, form: str
 ) -> None:
     right = basic(*billing)["Authorization"].removeprefix("Basic ")
     headers = {"Authorization": "Basic " + form.format(right, right)}

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from aiohttp import web
@@ -19,7 +18,7 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import needs
 from tests.receiver import Receiver, receiving
-from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, until
+from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, Rows, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.login.records import Refusals
 
@@ -96,7 +95,7 @@ async def test_its_requests_are_signed_as_webhooks_are(asking: Ask, hook: Receiv
     assert Webhook(SECRET).verify(body, headers)["type"] == "sign_up"
 
 
-async def test_what_it_says_counts_from_the_first_token(asking: Ask, hook: Receiver, rows: asyncpg.Connection) -> None:
+async def test_what_it_says_counts_from_the_first_token(asking: Ask, hook: Receiver, rows: Rows) -> None:
     login = await asking(sign_up_roles=["member"], claims={"tier": "$attributes.tier"})
     hook.usual = saying(
         allow=True,
@@ -160,7 +159,7 @@ async def test_an_external_id_that_another_user_has_is_left_out(
 
 
 async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(
-    asking: Ask, hook: Receiver, rows: asyncpg.Connection
+    asking: Ask, hook: Receiver, rows: Rows
 ) -> None:
     login = await asking()
     hook.usual = saying(allow=True, external_id="10023")
@@ -184,7 +183,7 @@ async def test_who_is_refused_is_not_stored_but_for_support(
     make_client: MakeClient,
     login: LogIn,
     hook: Receiver,
-    rows: asyncpg.Connection,
+    rows: Rows,
     title: object,
     shown: str,
 ) -> None:
@@ -220,7 +219,7 @@ async def test_who_is_refused_is_not_stored_but_for_support(
     ids=lambda answer: getattr(answer, "__qualname__", str(answer))[:20],
 )
 async def test_an_answer_that_is_none_refuses_or_allows_as_the_settings_say(
-    asking: Ask, hook: Receiver, rows: asyncpg.Connection, answer: Any
+    asking: Ask, hook: Receiver, rows: Rows, answer: Any
 ) -> None:
     hook.usual = answer
     login = await asking(sign_up_hook_timeout=0.3)
@@ -252,7 +251,7 @@ async def test_after_five_failures_in_a_row_it_is_not_asked_for_ten_seconds(
 
 
 async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(
-    asking: Ask, hook: Receiver, rows: asyncpg.Connection
+    asking: Ask, hook: Receiver, rows: Rows
 ) -> None:
     login = await asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
     hook.usual = 429
@@ -272,7 +271,7 @@ async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(
 
 
 async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(
-    asking: Ask, hook: Receiver, rows: asyncpg.Connection
+    asking: Ask, hook: Receiver, rows: Rows
 ) -> None:
     login = await asking(sign_up_hook_timeout=10)
     await login("alice")
@@ -286,9 +285,7 @@ async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(
     await asyncio.gather(*waiting)
 
 
-async def test_a_person_who_comes_ten_times_at_once_becomes_one_user(
-    asking: Ask, hook: Receiver, rows: asyncpg.Connection
-) -> None:
+async def test_a_person_who_comes_ten_times_at_once_becomes_one_user(asking: Ask, hook: Receiver, rows: Rows) -> None:
     login = await asking()
     answers = [saying(allow=True, nickname=f"name {n}", external_id=str(n + 10)) for n in range(10)]
     hook.answers = list(answers)

@@ -5,14 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
-from tests.world import NOBODY, Admin, LogIn, MakeClient, MakeServices, bearer, later, make_admin
+from tests.world import NOBODY, Admin, Client, LogIn, MakeClient, MakeServices, Rows, bearer, later, make_admin
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
 LATER = LATER_APP["app_id"]
@@ -130,7 +128,7 @@ async def test_a_key_is_rotated_and_a_stolen_one_withdrawn_and_the_trail_names_t
 
 
 async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(
-    root: Admin, login: LogIn, client: httpx.AsyncClient
+    root: Admin, login: LogIn, client: Client
 ) -> None:
     one, other, bob = await login("alice"), await login("alice"), await login("bob")
     user_id, path = one["user"]["id"], "/users/{}/sessions/{}"
@@ -189,10 +187,7 @@ def real_wechat() -> Iterator[tuple[Simulator, str]]:
 
 @pytest.fixture
 async def checked(
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    rows: asyncpg.Connection,
-    real_wechat: tuple[Simulator, str],
+    make_simulated_services: MakeServices, make_client: MakeClient, rows: Rows, real_wechat: tuple[Simulator, str]
 ) -> Admin:
     client = make_client(await make_simulated_services(wechat_base_url=real_wechat[1]))
     answer = await client.post("/v1/login", json={"code": "root"})
@@ -239,7 +234,7 @@ async def test_the_checks_report_that_there_is_no_app(
 
 @pytest.mark.oldest_postgres
 async def test_a_persons_data_is_exported_and_the_trail_names_the_actor(
-    root: Admin, client: httpx.AsyncClient, login: LogIn
+    root: Admin, client: Client, login: LogIn
 ) -> None:
     alice = await login("alice", nickname="Alice")
     path = f"/users/{alice['user']['id']}/export"

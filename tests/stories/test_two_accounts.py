@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
-import asyncpg
 import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Admin, Body, LogIn, MakeService, log_in, make_admin
+from tests.world import Admin, Body, LogIn, MakeService, Rows, log_in, make_admin
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
 pytestmark = pytest.mark.oldest_postgres
@@ -20,7 +19,7 @@ def ids(answers: Sequence[Body]) -> set[str]:
     return {answer["user"]["id"] for answer in answers}
 
 
-async def identities(rows: asyncpg.Connection, app: dict[str, str] = APP) -> list[tuple[str, str | None]]:
+async def identities(rows: Rows, app: dict[str, str] = APP) -> list[tuple[str, str | None]]:
     found = await rows.fetch(
         "SELECT openid, identities.unionid FROM identities JOIN users ON users.id = identities.user_id"
         " WHERE app_id = $1 AND roles = '{}' ORDER BY openid",
@@ -38,7 +37,7 @@ async def join(root: Admin, login: LogIn) -> Body:
 
 
 async def test_the_second_account_enters_an_app_where_the_first_has_an_identity(
-    root: Admin, login: LogIn, rows: asyncpg.Connection
+    root: Admin, login: LogIn, rows: Rows
 ) -> None:
     work = await join(root, login)
     answers = [await login("home", unionid=HOME) for _ in range(2)]
@@ -56,9 +55,7 @@ async def test_the_account_that_remained_enters_the_app_of_the_other_one(root: A
     assert ids([await login("home", unionid=HOME), await login("work", unionid=WORK)]) == ids([home])
 
 
-async def test_a_second_user_of_the_account_is_merged_at_its_next_login(
-    root: Admin, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_second_user_of_the_account_is_merged_at_its_next_login(root: Admin, login: LogIn, rows: Rows) -> None:
     second = await login("home")
     work = await join(root, login)
     assert ids([second]) != ids([work])
@@ -68,7 +65,7 @@ async def test_a_second_user_of_the_account_is_merged_at_its_next_login(
 
 @pytest.mark.parametrize("was_there_before", [False, True])
 async def test_the_second_account_enters_an_app_where_the_first_came_without_a_unionid(
-    root: Admin, login: LogIn, rows: asyncpg.Connection, was_there_before: bool
+    root: Admin, login: LogIn, rows: Rows, was_there_before: bool
 ) -> None:
     """Under `PHONE_POLICY=link`, one number makes two such accounts one user, too."""
     if was_there_before:
@@ -83,9 +80,7 @@ async def test_the_second_account_enters_an_app_where_the_first_came_without_a_u
     assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{}'") == 1
 
 
-async def test_a_third_openid_with_either_unionid_is_another_person(
-    root: Admin, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_third_openid_with_either_unionid_is_another_person(root: Admin, login: LogIn, rows: Rows) -> None:
     work = await join(root, login)
     await login("home", unionid=HOME)
     strangers = [await login(f"stranger-{unionid}", unionid=unionid) for unionid in (WORK, HOME)]
@@ -93,9 +88,7 @@ async def test_a_third_openid_with_either_unionid_is_another_person(
     assert len(ids([*strangers, work])) == 3
 
 
-async def test_first_logins_of_both_accounts_at_once_make_no_second_user(
-    root: Admin, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_first_logins_of_both_accounts_at_once_make_no_second_user(root: Admin, login: LogIn, rows: Rows) -> None:
     work = await login("work", unionid=WORK, app=OTHER_APP)
     home = await login("home", unionid=HOME, app=OTHER_APP)
     await root.merge(home["user"]["id"], into=work["user"]["id"])
@@ -104,7 +97,7 @@ async def test_first_logins_of_both_accounts_at_once_make_no_second_user(
     assert await identities(rows) == [("openid-a1-home", HOME), ("openid-a1-work", WORK)]
 
 
-async def test_a_ban_is_of_both_accounts_in_every_app(root: Admin, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_ban_is_of_both_accounts_in_every_app(root: Admin, login: LogIn, rows: Rows) -> None:
     work = await join(root, login)
     await root.change(work["user"]["id"], status="disabled")
     users = await rows.fetchval("SELECT count(*) FROM users")
@@ -116,7 +109,7 @@ async def test_a_ban_is_of_both_accounts_in_every_app(root: Admin, login: LogIn,
 
 @pytest.mark.parametrize("unionid", ["union-before", "union-now"])
 async def test_a_ban_holds_for_another_openid_with_a_unionid_of_the_user(
-    root: Admin, login: LogIn, rows: asyncpg.Connection, unionid: str
+    root: Admin, login: LogIn, rows: Rows, unionid: str
 ) -> None:
     alice = await login("alice", unionid="union-before")
     await login("alice", unionid="union-now")
@@ -127,7 +120,7 @@ async def test_a_ban_holds_for_another_openid_with_a_unionid_of_the_user(
 
 
 async def test_at_a_door_that_knows_snapshots_the_second_account_is_none_if_it_has_a_unionid(
-    make_service: MakeService, rows: asyncpg.Connection
+    make_service: MakeService, rows: Rows
 ) -> None:
     """Without one, an openid beside that of the first account may be made up."""
     client = (await make_service(apps=[*APPS, MOBILE_APP], login_rate_limit="")).client

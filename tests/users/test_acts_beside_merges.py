@@ -4,22 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import (
-    Admin,
-    Body,
-    LogIn,
-    MakeClient,
-    MakeServices,
-    bearer,
-    make_admin,
-    until_locked,
-)
+from tests.world import Admin, Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer, make_admin, until_locked
 
 Act = Callable[[], Awaitable[httpx.Response]]
 
@@ -31,7 +21,7 @@ def id_of(answer: Body) -> str:
 class House:
     """Alice and Bob, each with an app, and an administrator."""
 
-    def __init__(self, client: httpx.AsyncClient, rows: asyncpg.Connection, root: Admin, people: Sequence[Body]):
+    def __init__(self, client: Client, rows: Rows, root: Admin, people: Sequence[Body]):
         self.client, self.rows, self.root = client, rows, root
         self.alice, self.bob = people
 
@@ -59,9 +49,7 @@ class House:
 
 
 @pytest.fixture
-async def house(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
-) -> House:
+async def house(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows) -> House:
     client = make_client(await make_services(apps=[APP, OTHER_APP], login_rate_limit="", consents="privacy:1"))
     login = LogIn(client, wechat)
     root = await make_admin(client, rows, await login("root"))

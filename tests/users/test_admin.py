@@ -5,7 +5,6 @@ import json
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import httpx
 import pytest
 from pydantic import TypeAdapter
@@ -13,7 +12,7 @@ from pydantic import TypeAdapter
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, NOBODY, Admin, LogIn, bearer, make_admin, set_roles
+from tests.world import BESIDE_LOGINS, NOBODY, Admin, Client, LogIn, Rows, bearer, make_admin, set_roles
 from wxauth.server.core.models import EventFields
 from wxauth.server.users.bodies import UserDetailAnswer, UsersAnswer
 from wxauth.server.web.bodies import Items
@@ -25,7 +24,7 @@ from wxauth.server.web.bodies import Items
 
 
 @pytest.fixture
-async def people(root: Admin, login: LogIn, rows: asyncpg.Connection) -> dict[str, str]:
+async def people(root: Admin, login: LogIn, rows: Rows) -> dict[str, str]:
     """Ids by nickname. Alice is in both apps, Bob in the other one alone, 100%_小明 in the first."""
     ids = {"Root": root.id}
     for nickname, app in (("Alice", APP), ("Bob", OTHER_APP), ("100%_小明", APP)):
@@ -151,7 +150,7 @@ async def test_a_page_that_ends_with_the_last_user_has_no_cursor(root: Admin, lo
     assert (await root.read("/users", limit=2))["next_cursor"] is None
 
 
-async def test_a_page_has_fifty_users_by_default_and_at_most_two_hundred(root: Admin, rows: asyncpg.Connection) -> None:
+async def test_a_page_has_fifty_users_by_default_and_at_most_two_hundred(root: Admin, rows: Rows) -> None:
     await rows.execute("""
         INSERT INTO users (id, created_at, last_login_at) SELECT gen_random_uuid(), now(), now()
           FROM generate_series(1, 250)
@@ -283,7 +282,7 @@ async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LogIn,
 
 
 async def test_a_ban_ends_every_session_at_once_and_lifting_it_brings_none_back(
-    root: Admin, client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx
+    root: Admin, client: Client, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     sessions = [await login("alice"), await login("alice")]
     user_id = sessions[0]["user"]["id"]
@@ -306,7 +305,7 @@ async def test_a_ban_ends_every_session_at_once_and_lifting_it_brings_none_back(
 
 
 async def test_a_login_at_the_moment_of_a_ban_leaves_no_session_behind(
-    root: Admin, client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx
+    root: Admin, client: Client, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     logins = [client.post("/v1/login", json={"code": wechat.code_for("alice")}) for _ in range(8)]
@@ -316,7 +315,7 @@ async def test_a_login_at_the_moment_of_a_ban_leaves_no_session_behind(
     assert (await root.change(user_id, status="active"))["sessions"] == []
 
 
-async def test_roles_are_in_the_next_access_token(root: Admin, client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_roles_are_in_the_next_access_token(root: Admin, client: Client, login: LogIn) -> None:
     alice = await login("alice")
     await root.change(alice["user"]["id"], roles=["editor"])
     assert (await client.get("/v1/me", headers=bearer(alice))).json()["roles"] == ["editor"]
@@ -326,9 +325,7 @@ async def test_roles_are_in_the_next_access_token(root: Admin, client: httpx.Asy
     assert answer.status_code == 200
 
 
-async def test_an_erased_user_is_gone_with_their_address(
-    root: Admin, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_an_erased_user_is_gone_with_their_address(root: Admin, client: Client, login: LogIn, rows: Rows) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
     await root.change(user_id, roles=["editor"])
@@ -344,9 +341,7 @@ async def test_an_erased_user_is_gone_with_their_address(
     assert (await login("alice"))["is_new_user"] is True
 
 
-async def test_a_user_who_is_logged_out_everywhere_may_log_in_again(
-    root: Admin, client: httpx.AsyncClient, login: LogIn
-) -> None:
+async def test_a_user_who_is_logged_out_everywhere_may_log_in_again(root: Admin, client: Client, login: LogIn) -> None:
     sessions, bob = [await login("alice"), await login("alice")], await login("bob")
     for _ in range(2):
         assert (await root.ask("DELETE", f"/users/{sessions[0]['user']['id']}/sessions")).status_code == 204
@@ -368,7 +363,7 @@ ENDS = [
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_the_last_administrator_cannot_be_removed(
-    root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+    root: Admin, login: LogIn, rows: Rows, method: str, body: dict[str, Any]
 ) -> None:
     banned = (await login("banned"))["user"]["id"]
     await rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE id = $1", banned)
@@ -385,7 +380,7 @@ async def test_the_last_administrator_may_have_other_roles(root: Admin) -> None:
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_an_administrator_may_be_removed_if_there_is_another(
-    root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+    root: Admin, login: LogIn, rows: Rows, method: str, body: dict[str, Any]
 ) -> None:
     other = await make_admin(root.client, rows, await login("other"))
     assert (await root.ask(method, f"/users/{other.id}", **body)).status_code in (200, 204)
@@ -395,7 +390,7 @@ async def test_an_administrator_may_be_removed_if_there_is_another(
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_of_administrators_who_remove_each_other_at_once_one_stays(
-    root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+    root: Admin, login: LogIn, rows: Rows, method: str, body: dict[str, Any]
 ) -> None:
     admins = [root, *[await make_admin(root.client, rows, await login(f"admin-{n}")) for n in range(3)]]
     victims = [*admins[1:], admins[0]]
@@ -510,7 +505,7 @@ async def test_events_of_the_system_can_be_listed(root: Admin, login: LogIn, clo
     )
 
 
-async def test_no_answer_contains_a_session_key_or_a_token(root: Admin, rows: asyncpg.Connection) -> None:
+async def test_no_answer_contains_a_session_key_or_a_token(root: Admin, rows: Rows) -> None:
     keys = await rows.fetch("SELECT encode(session_key, 'hex') AS key FROM sessions")
     shown = json.dumps([await root.read("/users"), (await root.ask("GET", f"/users/{root.id}")).json()])
     assert "session_key" not in shown
@@ -524,7 +519,7 @@ async def two_users_of_alice(login: LogIn) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("banned", ["the administrator's other self", "the one who holds the unionid"])
-async def test_linking_leaves_an_administrator(login: LogIn, rows: asyncpg.Connection, banned: str) -> None:
+async def test_linking_leaves_an_administrator(login: LogIn, rows: Rows, banned: str) -> None:
     holder, former = await two_users_of_alice(login)
     admin, disabled = (holder, former) if banned == "the administrator's other self" else (former, holder)
     await set_roles(rows, "admin", user_id=admin)
@@ -533,7 +528,7 @@ async def test_linking_leaves_an_administrator(login: LogIn, rows: asyncpg.Conne
     assert await rows.fetch("SELECT id::text, roles, status FROM users") == [(holder, ["admin"], "active")]
 
 
-async def test_a_ban_follows_a_person_and_leaves_an_event(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_ban_follows_a_person_and_leaves_an_event(login: LogIn, rows: Rows) -> None:
     holder, former = await two_users_of_alice(login)
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", former)
     answer = await login.ask("alice", app=OTHER_APP, unionid="union-alice")
@@ -546,7 +541,7 @@ async def test_a_ban_follows_a_person_and_leaves_an_event(login: LogIn, rows: as
     ]
 
 
-async def test_a_merge_keeps_the_administrator_and_leaves_an_event(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_merge_keeps_the_administrator_and_leaves_an_event(login: LogIn, rows: Rows) -> None:
     holder, former = await two_users_of_alice(login)
     many = [f"aa{number}" for number in range(32)]
     await set_roles(rows, *many, user_id=holder)

@@ -5,15 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.sweeps import swept
-from tests.world import NOBODY, AddSibling, Admin, LogIn, bearer
+from tests.world import NOBODY, AddSibling, Admin, Client, LogIn, Rows, bearer
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
@@ -27,12 +25,12 @@ async def crm(add_sibling: AddSibling) -> Credentials:
     return await add_sibling("crm", Scope.ATTRIBUTES, Scope.USERS)
 
 
-async def attributes_of(client: httpx.AsyncClient, user_id: str, crm: Credentials) -> dict[str, Any]:
+async def attributes_of(client: Client, user_id: str, crm: Credentials) -> dict[str, Any]:
     return (await client.get(f"/v1/users/{user_id}", auth=crm)).json()["attributes"]
 
 
 async def test_a_merge_patch_changes_the_names_that_it_has(
-    client: httpx.AsyncClient, login: LogIn, root: Admin, crm: Credentials
+    client: Client, login: LogIn, root: Admin, crm: Credentials
 ) -> None:
     alice = await login("alice")
     user_id, path = alice["user"]["id"], f"/v1/users/{alice['user']['id']}/attributes"
@@ -57,7 +55,7 @@ async def test_a_merge_patch_changes_the_names_that_it_has(
 
 
 async def test_a_patch_that_changes_nothing_is_no_event(
-    client: httpx.AsyncClient, login: LogIn, root: Admin, crm: Credentials
+    client: Client, login: LogIn, root: Admin, crm: Credentials
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     for _ in range(2):
@@ -67,7 +65,7 @@ async def test_a_patch_that_changes_nothing_is_no_event(
 
 
 async def test_the_feed_has_the_names_alone(
-    client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, crm: Credentials, services: Services
+    client: Client, login: LogIn, add_sibling: AddSibling, crm: Credentials, services: Services
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await client.patch(f"/v1/users/{user_id}/attributes", json={"tier": "gold"}, auth=crm)
@@ -108,7 +106,7 @@ DEEP = {"a": {"b": {"c": {"d": 1}}}}
     ids=lambda patch: patch[:20],
 )
 async def test_what_breaks_a_rule_is_refused_and_changes_nothing(
-    client: httpx.AsyncClient, login: LogIn, crm: Credentials, patch: str
+    client: Client, login: LogIn, crm: Credentials, patch: str
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     path = f"/v1/users/{user_id}/attributes"
@@ -117,9 +115,7 @@ async def test_what_breaks_a_rule_is_refused_and_changes_nothing(
     assert await attributes_of(client, user_id, crm) == {"tier": "gold"}
 
 
-async def test_what_keeps_to_the_bounds_is_stored_as_it_is(
-    client: httpx.AsyncClient, login: LogIn, crm: Credentials
-) -> None:
+async def test_what_keeps_to_the_bounds_is_stored_as_it_is(client: Client, login: LogIn, crm: Credentials) -> None:
     user_id = (await login("alice"))["user"]["id"]
     path = f"/v1/users/{user_id}/attributes"
     largest = {"x": DEEP, "y": [[[[]]]], "n": 1.5, "big": 2**60, "no": [None]}
@@ -133,7 +129,7 @@ async def test_what_keeps_to_the_bounds_is_stored_as_it_is(
 
 
 async def test_writers_of_different_names_lose_nothing(
-    client: httpx.AsyncClient, login: LogIn, root: Admin, crm: Credentials
+    client: Client, login: LogIn, root: Admin, crm: Credentials
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     path = f"/v1/users/{user_id}/attributes"
@@ -143,7 +139,7 @@ async def test_writers_of_different_names_lose_nothing(
 
 
 async def test_who_may_write(
-    client: httpx.AsyncClient, login: LogIn, root: Admin, crm: Credentials, add_sibling: AddSibling
+    client: Client, login: LogIn, root: Admin, crm: Credentials, add_sibling: AddSibling
 ) -> None:
     user_id, path = (alice := await login("alice"))["user"]["id"], "/v1/users/{}/attributes"
     reader = await add_sibling("reader", Scope.USERS)
@@ -161,7 +157,7 @@ async def test_who_may_write(
     problem_of(await root.ask("PATCH", f"/users/{user_id}", json={"attributes": {"No": 1}}), "invalid_request", 422)
 
 
-async def merged_by_unionid(login: LogIn, client: httpx.AsyncClient, crm: Credentials, **ofs: Any) -> str:
+async def merged_by_unionid(login: LogIn, client: Client, crm: Credentials, **ofs: Any) -> str:
     """Alice's user, after WeChat has said that her two users are one person."""
     ids = []
     for app, unionid, attributes in ((APP, None, ofs["former"]), (OTHER_APP, "union-alice", ofs["remaining"])):
@@ -175,7 +171,7 @@ async def merged_by_unionid(login: LogIn, client: httpx.AsyncClient, crm: Creden
 
 
 async def test_a_merge_adds_the_names_that_the_remaining_user_lacks(
-    client: httpx.AsyncClient, login: LogIn, root: Admin, crm: Credentials
+    client: Client, login: LogIn, root: Admin, crm: Credentials
 ) -> None:
     user_id = await merged_by_unionid(
         login, client, crm, former={"tier": "gold", "shop": 7}, remaining={"tier": "silver"}
@@ -188,16 +184,14 @@ async def test_a_merge_adds_the_names_that_the_remaining_user_lacks(
     ]
 
 
-async def test_a_merge_adds_all_or_none(client: httpx.AsyncClient, login: LogIn, crm: Credentials) -> None:
+async def test_a_merge_adds_all_or_none(client: Client, login: LogIn, crm: Credentials) -> None:
     former, remaining = {"small": 1, "large": "x" * 1000}, {"tier": "x" * 1100}
     user_id = await merged_by_unionid(login, client, crm, former=former, remaining=remaining)
     assert await attributes_of(client, user_id, crm) == {**remaining, "late": True}
 
 
 @pytest.mark.process
-async def test_a_command_sets_and_removes_them(
-    login: LogIn, database_url: str, tmp_path: Path, rows: asyncpg.Connection
-) -> None:
+async def test_a_command_sets_and_removes_them(login: LogIn, database_url: str, tmp_path: Path, rows: Rows) -> None:
     user_id = (await login("alice"))["user"]["id"]
     users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
     given = ("tier=gold", "level=3", "vip=true", 'shop={"id": 7}', "note=1 + 1 = 2", "gone=")

@@ -8,8 +8,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.clock import Clock
@@ -17,7 +15,7 @@ from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
 from tests.sweeps import swept
-from tests.world import Admin, LogIn, MakeServices, bearer, until_locked
+from tests.world import Admin, Client, LogIn, MakeServices, Rows, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, lift_ended_bans
 from wxauth.server.moving.batch import Options
@@ -34,7 +32,7 @@ async def alice(root: Admin, login: LogIn) -> dict[str, Any]:
     return await login("alice")
 
 
-async def refused_login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> dict[str, Any]:
+async def refused_login(client: Client, wechat: WeChatByRespx) -> dict[str, Any]:
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     return problem_of(answer, "account_disabled", 403)
 
@@ -53,7 +51,7 @@ async def bans_in(root: Admin, user_id: str) -> list[tuple[str, str, dict[str, A
 
 
 async def test_a_ban_says_to_staff_why_and_to_the_phone_until_when(
-    client: httpx.AsyncClient, root: Admin, alice: dict[str, Any], wechat: WeChatByRespx, clock: Clock
+    client: Client, root: Admin, alice: dict[str, Any], wechat: WeChatByRespx, clock: Clock
 ) -> None:
     user_id, until = alice["user"]["id"], clock() + SHORT
     ban = {"status": "disabled", "reason": f"  {REASON} ", "until": in_utc(until)}
@@ -71,12 +69,7 @@ async def test_a_ban_says_to_staff_why_and_to_the_phone_until_when(
 
 
 async def test_a_ban_without_an_end_names_none(
-    client: httpx.AsyncClient,
-    root: Admin,
-    alice: dict[str, Any],
-    wechat: WeChatByRespx,
-    services: Services,
-    clock: Clock,
+    client: Client, root: Admin, alice: dict[str, Any], wechat: WeChatByRespx, services: Services, clock: Clock
 ) -> None:
     assert "until" not in await root.change(alice["user"]["id"], status="disabled")
     assert await bans_in(root, alice["user"]["id"]) == [("user.banned", root.id, {})]
@@ -86,7 +79,7 @@ async def test_a_ban_without_an_end_names_none(
 
 
 async def test_a_ban_is_lifted_by_itself_within_a_minute_and_not_before(
-    client: httpx.AsyncClient,
+    client: Client,
     root: Admin,
     alice: dict[str, Any],
     login: LogIn,
@@ -194,7 +187,7 @@ async def test_two_replicas_lift_a_ban_once(
 
 
 async def test_a_ban_that_is_renewed_while_it_is_lifted_stays(
-    root: Admin, alice: dict[str, Any], services: Services, rows: asyncpg.Connection, clock: Clock
+    root: Admin, alice: dict[str, Any], services: Services, rows: Rows, clock: Clock
 ) -> None:
     user_id = alice["user"]["id"]
     await root.change(user_id, status="disabled", until=in_utc(clock() + SHORT))
@@ -212,7 +205,7 @@ async def test_a_ban_that_is_renewed_while_it_is_lifted_stays(
 
 
 async def test_the_person_never_learns_the_reason(
-    client: httpx.AsyncClient, root: Admin, alice: dict[str, Any], login: LogIn
+    client: Client, root: Admin, alice: dict[str, Any], login: LogIn
 ) -> None:
     user_id = alice["user"]["id"]
     await root.change(user_id, status="disabled", reason=REASON)
@@ -226,9 +219,7 @@ async def test_the_person_never_learns_the_reason(
     assert [event["data"] for event in exported["events"] if event["type"] == "user.banned"] == [{}]
 
 
-async def test_a_merge_keeps_the_ban_that_lasts_longer(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, clock: Clock
-) -> None:
+async def test_a_merge_keeps_the_ban_that_lasts_longer(client: Client, root: Admin, login: LogIn, clock: Clock) -> None:
     ids = {name: (await login(name))["user"]["id"] for name in ("alice", "bob", "carol", "dora")}
     sooner, later = in_utc(clock() + SHORT), in_utc(clock() + 2 * SHORT)
     await root.change(ids["alice"], status="disabled", reason="sooner", until=sooner)

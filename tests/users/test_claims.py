@@ -4,7 +4,6 @@ import asyncio
 import json
 from typing import Any
 
-import asyncpg
 import pytest
 from jose.jwt import get_unverified_claims
 from pydantic import ValidationError
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import AddSibling, Admin, Body, LogIn, LogLines, MakeClient, MakeServices, bearer, set_roles
+from tests.world import AddSibling, Admin, Body, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, set_roles
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.settings import App
@@ -46,9 +45,7 @@ async def test_without_a_template_a_token_is_as_before(login: LogIn) -> None:
     assert added(await login("alice")) == {}
 
 
-async def test_a_token_has_the_claims_of_the_settings_filled_with_facts(
-    logging_in: Any, rows: asyncpg.Connection
-) -> None:
+async def test_a_token_has_the_claims_of_the_settings_filled_with_facts(logging_in: Any, rows: Rows) -> None:
     login = await logging_in(claims={**HASURA, "role": "authenticated", "price": "$$5", "app": ["$app_id", "$openid"]})
     alice = await login("alice")
     assert added(alice) == {
@@ -62,7 +59,7 @@ async def test_a_token_has_the_claims_of_the_settings_filled_with_facts(
     assert added(refreshed)["https://hasura.io/jwt/claims"]["x-hasura-allowed-roles"] == ["editor"]
 
 
-async def test_what_has_no_value_is_left_out(logging_in: Any, rows: asyncpg.Connection) -> None:
+async def test_what_has_no_value_is_left_out(logging_in: Any, rows: Rows) -> None:
     facts = ["$user.external_id", "$user.unionid", "$user.roles", "$attributes.tier"]
     template = {
         "one": "$attributes.tier",
@@ -129,7 +126,7 @@ async def test_an_apps_claims_are_changed_while_the_service_runs(root: Admin, lo
 
 @pytest.mark.parametrize("value", ["x" * 1200, "[" * 1200, [[]] * 650], ids=["long", "brackets", "lists"])
 async def test_claims_that_a_guard_would_refuse_are_left_out_and_the_log_says_whose(
-    logging_in: Any, rows: asyncpg.Connection, log_lines: LogLines, value: object
+    logging_in: Any, rows: Rows, log_lines: LogLines, value: object
 ) -> None:
     login = await logging_in(claims={"one": "$attributes.x", "two": "$attributes.x", "three": ["$attributes.x"]})
     user_id = (await login("alice"))["user"]["id"]

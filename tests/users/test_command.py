@@ -6,14 +6,12 @@ import pty
 from asyncio import to_thread
 from pathlib import Path
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import Command, make_command, run
-from tests.world import BESIDE_LOGINS, LogIn, bearer, set_roles
+from tests.world import BESIDE_LOGINS, Client, LogIn, Rows, bearer, set_roles
 
 pytestmark = pytest.mark.process
 
@@ -31,9 +29,7 @@ def on(user_id: str, action: tuple[str, ...]) -> list[str]:
     return [action[0], user_id, *action[1:]]
 
 
-async def test_the_first_administrator_comes_from_a_command(
-    users: Command, client: httpx.AsyncClient, login: LogIn
-) -> None:
+async def test_the_first_administrator_comes_from_a_command(users: Command, client: Client, login: LogIn) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
     problem_of(await client.get("/v1/admin/users", headers=bearer(alice)), "insufficient_role", 403)
@@ -46,7 +42,7 @@ async def test_the_first_administrator_comes_from_a_command(
     ]
 
 
-async def test_roles_are_granted_and_revoked_one_by_one(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_roles_are_granted_and_revoked_one_by_one(users: Command, login: LogIn, rows: Rows) -> None:
     user_id = (await login("alice"))["user"]["id"]
     for command, role, roles in (
         ("grant", "support", "support"),
@@ -61,7 +57,7 @@ async def test_roles_are_granted_and_revoked_one_by_one(users: Command, login: L
     assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 4
 
 
-async def test_a_thirty_third_role_is_one_too_many(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_thirty_third_role_is_one_too_many(users: Command, login: LogIn, rows: Rows) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await set_roles(rows, *(f"r{number}" for number in range(1, 33)))
     failed = await users("grant", user_id, "r33")
@@ -71,7 +67,7 @@ async def test_a_thirty_third_role_is_one_too_many(users: Command, login: LogIn,
 
 
 async def test_a_ban_ends_every_session_and_is_lifted_again(
-    users: Command, client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection
+    users: Command, client: Client, login: LogIn, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -90,7 +86,7 @@ async def test_a_ban_ends_every_session_and_is_lifted_again(
     assert (await login("alice"))["user"]["id"] == user_id
 
 
-async def test_an_erased_person_is_gone(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_an_erased_person_is_gone(users: Command, login: LogIn, rows: Rows) -> None:
     user_id = (await login("alice"))["user"]["id"]
     erased = await users("erase", user_id, "--yes")
     assert (erased.returncode, erased.stdout, erased.stderr) == (0, f"erased {user_id}\n", "")
@@ -102,9 +98,7 @@ async def test_an_erased_person_is_gone(users: Command, login: LogIn, rows: asyn
     )
 
 
-async def test_erase_without_a_terminal_needs_the_option_yes(
-    users: Command, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_erase_without_a_terminal_needs_the_option_yes(users: Command, login: LogIn, rows: Rows) -> None:
     failed = await users("erase", (await login("alice"))["user"]["id"])
     assert (failed.returncode, failed.stdout) == (2, "")
     assert "--yes" in failed.stderr
@@ -113,13 +107,7 @@ async def test_erase_without_a_terminal_needs_the_option_yes(
 
 @pytest.mark.parametrize(("reply", "status", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
 async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
-    database_url: str,
-    tmp_path: Path,
-    login: LogIn,
-    rows: asyncpg.Connection,
-    reply: str,
-    status: int,
-    left: int,
+    database_url: str, tmp_path: Path, login: LogIn, rows: Rows, reply: str, status: int, left: int
 ) -> None:
     user_id = (await login("alice", nickname="小明"))["user"]["id"]
     terminal, stdin = pty.openpty()
@@ -137,7 +125,7 @@ async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
 
 @pytest.mark.parametrize("action", [("ban",), ("revoke", "admin"), ("erase", "--yes")])
 async def test_no_command_removes_the_last_administrator(
-    users: Command, login: LogIn, rows: asyncpg.Connection, action: tuple[str, ...]
+    users: Command, login: LogIn, rows: Rows, action: tuple[str, ...]
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await set_roles(rows, "admin")
@@ -168,7 +156,7 @@ async def test_an_invalid_role_is_a_usage_error(users: Command, arguments: tuple
 
 
 async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_programs(
-    users: Command, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    users: Command, client: Client, login: LogIn, rows: Rows
 ) -> None:
     alice, bob = await login("alice", nickname="小明\u009b2J"), await login("bob")
     await set_roles(rows, "admin", "editor", user_id=alice["user"]["id"])
@@ -186,7 +174,7 @@ async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_
 
 
 async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_for_programs(
-    users: Command, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    users: Command, client: Client, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice", nickname="小明")
     user = alice["user"]
@@ -225,7 +213,7 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
     ],
 )
 async def test_the_list_takes_the_filters_of_the_service(
-    users: Command, login: LogIn, rows: asyncpg.Connection, options: tuple[str, ...], found: list[str]
+    users: Command, login: LogIn, rows: Rows, options: tuple[str, ...], found: list[str]
 ) -> None:
     await login("alice", nickname="Alice")
     await set_roles(rows, "editor")

@@ -4,7 +4,6 @@ import asyncio
 import json
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -12,7 +11,7 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, bearer, set_roles, until_locked
+from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, Rows, bearer, set_roles, until_locked
 
 IN_FORCE = {"privacy": "2026-05", "terms": "3"}
 PRIVACY, TERMS = [{"document": document, "version": version} for document, version in IN_FORCE.items()]
@@ -47,7 +46,7 @@ async def phone(make_services: MakeServices, make_client: MakeClient, wechat: We
     return AgreeingPhone(LogIn(make_client(services), wechat))
 
 
-async def events(rows: asyncpg.Connection) -> list[tuple[str, Any, str]]:
+async def events(rows: Rows) -> list[tuple[str, Any, str]]:
     recorded = await rows.fetch("SELECT type, data, actor FROM events WHERE type LIKE 'consent.%' ORDER BY id")
     return [(event["type"], json.loads(event["data"]), event["actor"]) for event in recorded]
 
@@ -79,7 +78,7 @@ async def test_without_documents_in_force_nothing_is_due(login: LogIn) -> None:
     assert await phone.listed() == []
 
 
-async def test_a_login_may_bring_consents(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
+async def test_a_login_may_bring_consents(phone: AgreeingPhone, rows: Rows) -> None:
     user = await phone.log_in(consents=IN_FORCE)
     assert user["consents_due"] == []
     assert {consent["document"]: consent["version"] for consent in await phone.listed()} == IN_FORCE
@@ -91,17 +90,13 @@ async def test_a_login_may_bring_consents(phone: AgreeingPhone, rows: asyncpg.Co
     [{"privacy": "2025-01"}, {"cookies": "1"}, {"privacy": 202605}, {}, None, "privacy", ["privacy"], 7],
     ids=str,
 )
-async def test_a_login_is_refused_for_no_consent(
-    phone: AgreeingPhone, rows: asyncpg.Connection, consents: object
-) -> None:
+async def test_a_login_is_refused_for_no_consent(phone: AgreeingPhone, rows: Rows, consents: object) -> None:
     assert (await phone.log_in(consents=consents))["consents_due"] == [PRIVACY, TERMS]
     assert await phone.listed() == []
     assert await events(rows) == []
 
 
-async def test_repeating_a_consent_stores_no_second_consent(
-    phone: AgreeingPhone, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_repeating_a_consent_stores_no_second_consent(phone: AgreeingPhone, rows: Rows, clock: Clock) -> None:
     await phone.log_in(consents=IN_FORCE)
     clock.advance(hours=1)
     await phone.log_in(consents=IN_FORCE)
@@ -109,18 +104,14 @@ async def test_repeating_a_consent_stores_no_second_consent(
     assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
 
 
-async def test_ten_simultaneous_identical_consents_are_stored_once(
-    phone: AgreeingPhone, rows: asyncpg.Connection
-) -> None:
+async def test_ten_simultaneous_identical_consents_are_stored_once(phone: AgreeingPhone, rows: Rows) -> None:
     await phone.log_in()
     answers = await asyncio.gather(*(phone.agree(**IN_FORCE) for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200}
     assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
 
 
-async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(
-    phone: AgreeingPhone, rows: asyncpg.Connection
-) -> None:
+async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(phone: AgreeingPhone, rows: Rows) -> None:
     user_id = (await phone.log_in())["id"]
     async with rows.transaction():
         await rows.execute("UPDATE users SET consents = $2 WHERE id = $1", user_id, json.dumps(IN_FORCE))
@@ -132,7 +123,7 @@ async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(
 
 @pytest.mark.oldest_postgres
 async def test_a_withdrawn_consent_stays_on_record_and_is_due_again(
-    phone: AgreeingPhone, rows: asyncpg.Connection, clock: Clock
+    phone: AgreeingPhone, rows: Rows, clock: Clock
 ) -> None:
     await phone.log_in(consents=IN_FORCE)
     clock.advance(minutes=1)
@@ -213,7 +204,7 @@ SELECT gen_random_uuid(), users.id, 'privacy', n::text, '2020-01-01'::timestampt
 """Two at each time, so that the order is not by time alone."""
 
 
-async def test_consents_come_page_by_page_the_newest_first(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
+async def test_consents_come_page_by_page_the_newest_first(phone: AgreeingPhone, rows: Rows) -> None:
     await phone.log_in(consents=IN_FORCE)
     await rows.execute(ADD_PAST)
     pages: list[list[dict[str, Any]]] = []
@@ -232,9 +223,7 @@ async def test_consents_come_page_by_page_the_newest_first(phone: AgreeingPhone,
     assert small["next_cursor"]
 
 
-async def test_a_consent_is_answered_with_the_consents_to_documents_in_force(
-    phone: AgreeingPhone, rows: asyncpg.Connection
-) -> None:
+async def test_a_consent_is_answered_with_the_consents_to_documents_in_force(phone: AgreeingPhone, rows: Rows) -> None:
     await phone.log_in(consents={"terms": "3"})
     await rows.execute(ADD_PAST)
     answer = (await phone.agree(privacy="2026-05")).json()
@@ -247,7 +236,7 @@ async def test_a_consent_is_answered_with_the_consents_to_documents_in_force(
     assert [item["document"] for item in (await phone.agree(privacy="2026-05")).json()["items"]] == ["privacy"]
 
 
-async def test_administrators_see_what_a_user_has_agreed_to(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
+async def test_administrators_see_what_a_user_has_agreed_to(phone: AgreeingPhone, rows: Rows) -> None:
     user = await phone.log_in(consents={"privacy": "2026-05"})
     await set_roles(rows, "admin")
     detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.tokens))

@@ -5,13 +5,11 @@ import io
 import json
 from typing import Any
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, leave, until
+from tests.world import Admin, Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import keep_erasing, sweep, sweep_now
 from wxauth.server.moving.batch import Options
@@ -41,7 +39,7 @@ ADDRESSES = "SELECT count(*) FROM events WHERE host(ip) = '203.0.113.7'"
 CONSENTS = "SELECT count(*) FROM consents"
 
 
-async def erase(client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
+async def erase(client: Client, answer: dict[str, Any]) -> None:
     erased = await leave(client, answer)
     assert erased.status_code == 204, erased.text
 
@@ -49,7 +47,7 @@ async def erase(client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.own_database
 async def test_a_large_account_is_erased_in_part_at_once_and_completely_by_the_sweep(
-    root: Admin, client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
+    root: Admin, client: Client, services: Services, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -71,7 +69,7 @@ async def test_a_large_account_is_erased_in_part_at_once_and_completely_by_the_s
 
 @pytest.mark.slow
 async def test_data_that_waits_for_erasure_is_shown_to_nobody(
-    root: Admin, client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
+    root: Admin, client: Client, services: Services, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -91,7 +89,7 @@ async def test_data_that_waits_for_erasure_is_shown_to_nobody(
 
 
 async def test_waiting_erasures_are_shown_to_operators(
-    client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection, clock: Clock
+    client: Client, services: Services, login: LogIn, rows: Rows, clock: Clock
 ) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, "system", alice["user"]["id"])
@@ -104,7 +102,7 @@ async def test_waiting_erasures_are_shown_to_operators(
 
 @pytest.mark.slow
 async def test_replicas_that_erase_at_the_same_time_leave_nothing(
-    client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
+    client: Client, make_services: MakeServices, login: LogIn, rows: Rows
 ) -> None:
     for person in ("alice", "bob"):
         answer = await login(person)
@@ -118,7 +116,7 @@ async def test_replicas_that_erase_at_the_same_time_leave_nothing(
 
 @pytest.mark.slow
 async def test_an_interrupted_erasure_is_continued_by_another_worker(
-    client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
+    client: Client, make_services: MakeServices, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, 3 * MAX_ROWS_ERASED_WITH_USER, "system", alice["user"]["id"])
@@ -135,11 +133,7 @@ async def test_an_interrupted_erasure_is_continued_by_another_worker(
 
 @pytest.mark.oldest_postgres
 async def test_a_login_after_the_erasure_keeps_its_new_consent(
-    services: Services,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    login: LogIn,
-    rows: asyncpg.Connection,
+    services: Services, make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows
 ) -> None:
     client = make_client(await make_services(consents="privacy:1"))
     alice = await login("alice")
@@ -156,7 +150,7 @@ async def test_a_login_after_the_erasure_keeps_its_new_consent(
 @pytest.mark.slow
 @pytest.mark.parametrize("as_former", [False, True], ids=["as they were", "as a former id"])
 async def test_a_user_restored_while_the_erasure_waits_keeps_the_restored_data(
-    client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection, as_former: bool
+    client: Client, services: Services, login: LogIn, rows: Rows, as_former: bool
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -181,7 +175,7 @@ async def test_a_user_restored_while_the_erasure_waits_keeps_the_restored_data(
 
 @pytest.mark.slow
 async def test_a_merge_leaves_a_long_history_of_consents_in_place(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     services = await make_services(apps=[APP, OTHER_APP], consents="privacy:1,terms:1")
     client = make_client(services)
@@ -210,7 +204,7 @@ async def test_a_merge_leaves_a_long_history_of_consents_in_place(
 
 @pytest.mark.slow
 async def test_a_merged_user_is_erased_under_every_former_id(
-    root: Admin, services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    root: Admin, services: Services, client: Client, login: LogIn, rows: Rows
 ) -> None:
     ids = [(await login(person))["user"]["id"] for person in ("alice", "bob", "carol")]
     for user_id in ids:
@@ -225,9 +219,7 @@ async def test_a_merged_user_is_erased_under_every_former_id(
     assert await rows.fetchval(ADDRESSES) == 0
 
 
-async def test_an_administrator_who_erases_themselves_leaves_no_address(
-    root: Admin, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_an_administrator_who_erases_themselves_leaves_no_address(root: Admin, login: LogIn, rows: Rows) -> None:
     other = await login("alice")
     await root.change(other["user"]["id"], roles=["admin"])
     assert (await root.ask("DELETE", f"/users/{root.id}")).status_code == 204

@@ -2,12 +2,11 @@
 
 import json
 
-import asyncpg
 import pytest
 
 from tests.clock import Clock
 from tests.problems import problem_of
-from tests.world import Admin, LogIn
+from tests.world import Admin, LogIn, Rows
 from wxauth.server.core.trail import _OF_ACTOR, EventType
 
 
@@ -52,7 +51,7 @@ async def test_events_of_an_actor_come_page_by_page(root: Admin, alice_id: str) 
 
 
 @pytest.mark.parametrize("actor", ["system", "operator", "wechat", "ledger"])
-async def test_actors_who_are_nobody_are_found_by_name(root: Admin, rows: asyncpg.Connection, actor: str) -> None:
+async def test_actors_who_are_nobody_are_found_by_name(root: Admin, rows: Rows, actor: str) -> None:
     await rows.execute(
         "INSERT INTO events (id, type, at, actor) VALUES (gen_random_uuid(), 'app.changed', now(), $1)", actor
     )
@@ -61,7 +60,7 @@ async def test_actors_who_are_nobody_are_found_by_name(root: Admin, rows: asyncp
 
 
 @pytest.mark.slow
-async def test_among_many_events_an_index_finds_an_actors(rows: asyncpg.Connection) -> None:
+async def test_among_many_events_an_index_finds_an_actors(rows: Rows) -> None:
     """Of an actor with few events, or with few of one type among a great many others."""
     await rows.execute(
         "INSERT INTO events (id, type, at, actor, user_id)"

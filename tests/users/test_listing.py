@@ -3,13 +3,12 @@
 from datetime import datetime
 from typing import Any, Final
 
-import httpx
 import pytest
 
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import NOBODY, Admin, LogIn, bearer
+from tests.world import NOBODY, Admin, Client, LogIn, bearer
 
 IPHONE: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"
 
@@ -25,7 +24,7 @@ def later(clock: Clock) -> datetime:
 
 @pytest.mark.oldest_postgres
 async def test_a_login_is_listed_with_who_and_from_where_also_when_it_has_ended(
-    client: httpx.AsyncClient, root: Admin, login: LogIn, clock: Clock
+    client: Client, root: Admin, login: LogIn, clock: Clock
 ) -> None:
     at = clock()
     alice = await login("alice", nickname="Alice", headers={"User-Agent": IPHONE})

@@ -5,11 +5,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import BESIDE_LOGINS, LogIn, MakeClient, MakeServices, bearer, leave, set_roles, until_locked
+from tests.world import (
+    BESIDE_LOGINS,
+    Client,
+    LogIn,
+    MakeClient,
+    MakeServices,
+    Rows,
+    bearer,
+    leave,
+    set_roles,
+    until_locked,
+)
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -35,7 +45,7 @@ async def elsewhere(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_a_merge_notices_an_earlier_merge_of_the_same_user(
-    two_users: tuple[str, str], login: LogIn, rows: asyncpg.Connection, database_url: str
+    two_users: tuple[str, str], login: LogIn, rows: Rows, database_url: str
 ) -> None:
     former, holder = two_users
     async with elsewhere(database_url) as other:
@@ -51,7 +61,7 @@ async def test_a_merge_notices_an_earlier_merge_of_the_same_user(
 
 
 async def test_a_merge_beside_a_demotion_leaves_an_administrator(
-    two_users: tuple[str, str], login: LogIn, rows: asyncpg.Connection, database_url: str
+    two_users: tuple[str, str], login: LogIn, rows: Rows, database_url: str
 ) -> None:
     former, holder = two_users
     root = (await login("root"))["user"]["id"]
@@ -67,9 +77,7 @@ async def test_a_merge_beside_a_demotion_leaves_an_administrator(
     assert (await linking)["user"]["roles"] == ["admin"]
 
 
-async def test_naming_a_user_waits_for_no_administrator(
-    login: LogIn, rows: asyncpg.Connection, database_url: str
-) -> None:
+async def test_naming_a_user_waits_for_no_administrator(login: LogIn, rows: Rows, database_url: str) -> None:
     await login("root")
     await set_roles(rows, "admin")
     await login()
@@ -79,7 +87,7 @@ async def test_naming_a_user_waits_for_no_administrator(
 
 
 async def test_a_merge_of_users_who_do_not_administer_waits_for_no_administrator(
-    two_users: tuple[str, str], login: LogIn, rows: asyncpg.Connection, database_url: str
+    two_users: tuple[str, str], login: LogIn, rows: Rows, database_url: str
 ) -> None:
     await login("root")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id <> ALL ($1::text[]::uuid[])", list(two_users))
@@ -92,8 +100,8 @@ async def test_a_merge_of_users_who_do_not_administer_waits_for_no_administrator
 async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
     act: str,
     login: LogIn,
-    client: httpx.AsyncClient,
-    rows: asyncpg.Connection,
+    client: Client,
+    rows: Rows,
     database_url: str,
     make_services: MakeServices,
     make_client: MakeClient,
@@ -114,7 +122,7 @@ async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
 
 @pytest.mark.slow
 async def test_people_are_named_while_somebody_holds_every_administrator(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     client = make_client(await make_services(login_rate_limit=""))
     people = range(100)
@@ -146,7 +154,7 @@ async def test_people_are_named_while_somebody_holds_every_administrator(
 
 
 async def test_erasing_the_remaining_user_erases_the_former_ids(
-    two_users: tuple[str, str], login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
+    two_users: tuple[str, str], login: LogIn, client: Client, rows: Rows
 ) -> None:
     former, holder = two_users
     await rows.execute(

@@ -6,13 +6,12 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, LogIn, bearer, leave, set_roles, until_locked
+from tests.world import BESIDE_LOGINS, Client, LogIn, Rows, bearer, leave, set_roles, until_locked
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -41,12 +40,7 @@ ANDROID = (
     ],
 )
 async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
-    client: httpx.AsyncClient,
-    login: LogIn,
-    method: str,
-    change: dict[str, Any],
-    nickname: str | None,
-    avatar_url: str | None,
+    client: Client, login: LogIn, method: str, change: dict[str, Any], nickname: str | None, avatar_url: str | None
 ) -> None:
     answer = await login(nickname="Alice", avatar_url="https://a.example/1.png")
     changed = await client.request(method, "/v1/me", json=change, headers=bearer(answer))
@@ -56,15 +50,13 @@ async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
 
 
 @swept("change", [{"nickname": "x" * 65}, {"nickname": 1}, {"avatar_url": "http://a.example"}, []])
-async def test_a_change_that_is_wrong_changes_nothing(client: httpx.AsyncClient, login: LogIn, change: Any) -> None:
+async def test_a_change_that_is_wrong_changes_nothing(client: Client, login: LogIn, change: Any) -> None:
     answer = await login(nickname="Alice")
     problem_of(await client.patch("/v1/me", json=change, headers=bearer(answer)), "invalid_request", 422)
     assert (await client.get("/v1/me", headers=bearer(answer))).json() == answer["user"]
 
 
-async def test_an_erased_person_is_gone_everywhere(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_an_erased_person_is_gone_everywhere(client: Client, login: LogIn, rows: Rows, clock: Clock) -> None:
     answer, other = await login("alice"), await login("bob")
     await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
     clock.advance(minutes=2)
@@ -91,25 +83,21 @@ async def test_an_erased_person_is_gone_everywhere(
     assert (await client.get("/v1/me", headers=bearer(other))).status_code == 200
 
 
-async def test_the_only_administrator_cannot_erase_themselves(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_the_only_administrator_cannot_erase_themselves(client: Client, login: LogIn, rows: Rows) -> None:
     answer = await login("alice")
     await set_roles(rows, "admin")
     problem_of(await leave(client, answer), "last_admin", 409)
     assert (await client.get("/v1/me", headers=bearer(answer))).status_code == 200
 
 
-async def test_the_audit_trail_cannot_be_changed(
-    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_the_audit_trail_cannot_be_changed(login: LogIn, client: Client, rows: Rows) -> None:
     await leave(client, await login())
     for statement in ("DELETE FROM events", "UPDATE events SET actor = 'nobody'", "UPDATE events SET type = 'other'"):
         with pytest.raises(asyncpg.RaiseError, match="append-only"):
             await rows.execute(statement)
 
 
-async def test_sessions_show_where_i_am_logged_in(client: httpx.AsyncClient, login: LogIn, clock: Clock) -> None:
+async def test_sessions_show_where_i_am_logged_in(client: Client, login: LogIn, clock: Clock) -> None:
     answers = []
     for app, user_agent in ((APP, IPHONE), (OTHER_APP, ANDROID)):
         answers.append(await login(app=app, unionid="union-alice", headers={"User-Agent": user_agent}))
@@ -124,7 +112,7 @@ async def test_sessions_show_where_i_am_logged_in(client: httpx.AsyncClient, log
     assert listed["items"][1]["expires_at"] == "2026-12-20T08:00:00Z"
 
 
-async def test_ended_and_expired_sessions_are_not_shown(client: httpx.AsyncClient, login: LogIn, clock: Clock) -> None:
+async def test_ended_and_expired_sessions_are_not_shown(client: Client, login: LogIn, clock: Clock) -> None:
     await login()
     clock.advance(days=30)
     ended, current = await login(), await login()
@@ -133,9 +121,7 @@ async def test_ended_and_expired_sessions_are_not_shown(client: httpx.AsyncClien
     assert [item["id"] for item in listed["items"]] == [current["session_id"]]
 
 
-async def test_logging_out_everywhere_else_keeps_this_session(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_logging_out_everywhere_else_keeps_this_session(client: Client, login: LogIn, rows: Rows) -> None:
     mine, others, bob = await login(), [await login(), await login()], await login("bob")
     for _ in range(2):
         assert (await client.delete("/v1/me/sessions", headers=bearer(mine))).status_code == 204
@@ -151,7 +137,7 @@ async def test_logging_out_everywhere_else_keeps_this_session(
 
 
 @pytest.mark.parametrize("which", ["other", "own"])
-async def test_logging_out_on_one_device_ends_that_session(client: httpx.AsyncClient, login: LogIn, which: str) -> None:
+async def test_logging_out_on_one_device_ends_that_session(client: Client, login: LogIn, which: str) -> None:
     sessions = {"own": await login(), "other": await login()}
     path = f"/v1/me/sessions/{sessions[which]['session_id']}"
     assert (await client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
@@ -160,7 +146,7 @@ async def test_logging_out_on_one_device_ends_that_session(client: httpx.AsyncCl
         assert (await client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
 
 
-async def test_the_sessions_of_others_are_not_mine_to_end(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_the_sessions_of_others_are_not_mine_to_end(client: Client, login: LogIn) -> None:
     mine, bob = await login(), await login("bob")
     for session_id in (bob["session_id"], uuid4()):
         problem_of(await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(mine)), "not_found", 404)
@@ -194,9 +180,7 @@ def test_no_user_agent_takes_quadratic_time_to_be_described(user_agent: str) -> 
     assert process_time() - started < 0.2
 
 
-async def test_a_change_that_comes_after_an_erasure_is_refused(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_change_that_comes_after_an_erasure_is_refused(client: Client, login: LogIn, rows: Rows) -> None:
     answer = await login()
     transaction = rows.transaction()
     await transaction.start()
@@ -209,7 +193,7 @@ async def test_a_change_that_comes_after_an_erasure_is_refused(
 
 @pytest.mark.oldest_postgres
 async def test_my_identities_are_listed_with_the_kind_of_their_app(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, clock: Clock
+    client: Client, login: LogIn, rows: Rows, clock: Clock
 ) -> None:
     bodies = []
     for app in (APP, OTHER_APP):

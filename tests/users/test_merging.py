@@ -12,7 +12,6 @@ from random import Random
 from secrets import token_hex
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -24,9 +23,11 @@ from tests.world import (
     NUMBER,
     Admin,
     Body,
+    Client,
     LogIn,
     MakeClient,
     MakeServices,
+    Rows,
     bearer,
     leave,
     log_in,
@@ -43,7 +44,7 @@ FIRST, SECOND = (app["app_id"] for app in APPS)
 class MiniPrograms:
     """Mini-programs on people's phones. By default, WeChat sends no unionid to them."""
 
-    def __init__(self, client: httpx.AsyncClient, simulator: Simulator, secrets: Secrets) -> None:
+    def __init__(self, client: Client, simulator: Simulator, secrets: Secrets) -> None:
         self.client = client
         self.simulator = simulator
         self.secrets = secrets
@@ -87,11 +88,11 @@ async def lenient_phone(make_phone: MakePhone) -> MiniPrograms:
     return await make_phone(phone_policy="link", erasure_grace_days=7)
 
 
-async def users(rows: asyncpg.Connection) -> set[str]:
+async def users(rows: Rows) -> set[str]:
     return {str(row["id"]) for row in await rows.fetch("SELECT id FROM users")}
 
 
-async def merges(rows: asyncpg.Connection) -> list[tuple[str, str, str]]:
+async def merges(rows: Rows) -> list[tuple[str, str, str]]:
     events = await rows.fetch("""
         SELECT user_id::text, data ->> 'former_id', COALESCE(data ->> 'by', 'unionid') FROM events
          WHERE type = 'user.merged' ORDER BY id
@@ -102,9 +103,7 @@ async def merges(rows: asyncpg.Connection) -> list[tuple[str, str, str]]:
 # By number.
 
 
-async def test_the_number_of_who_is_leaving_merges_nobody(
-    lenient_phone: MiniPrograms, rows: asyncpg.Connection
-) -> None:
+async def test_the_number_of_who_is_leaving_merges_nobody(lenient_phone: MiniPrograms, rows: Rows) -> None:
     phone = lenient_phone
     alice = await phone.log_in()
     await phone.verify(alice)
@@ -116,9 +115,7 @@ async def test_the_number_of_who_is_leaving_merges_nobody(
     assert await merges(rows) == []
 
 
-async def test_a_new_user_who_verifies_a_number_becomes_its_holder(
-    phone: MiniPrograms, rows: asyncpg.Connection
-) -> None:
+async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPrograms, rows: Rows) -> None:
     alice = await phone.log_in(nickname="Alice")
     await phone.verify(alice)
     newcomer = await phone.log_in(app_id=SECOND, nickname="A.")
@@ -137,9 +134,7 @@ async def test_a_new_user_who_verifies_a_number_becomes_its_holder(
     assert refreshed.json()["user"]["id"] == alice["user"]["id"]
 
 
-async def test_a_login_with_the_number_returns_its_holder_at_once(
-    phone: MiniPrograms, rows: asyncpg.Connection
-) -> None:
+async def test_a_login_with_the_number_returns_its_holder_at_once(phone: MiniPrograms, rows: Rows) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert (there["user"]["id"], there["is_new_user"], "phone_error" in there) == (alice["user"]["id"], False, False)
@@ -149,7 +144,7 @@ async def test_a_login_with_the_number_returns_its_holder_at_once(
 
 
 @pytest.mark.slow
-async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
+async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms, rows: Rows) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     answers = await asyncio.gather(
         *(phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND)) for _ in range(50))
@@ -194,9 +189,7 @@ NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
         ),
     ],
 )
-async def test_a_number_does_not_merge_a_protected_user(
-    phone: MiniPrograms, rows: asyncpg.Connection, change: str
-) -> None:
+async def test_a_number_does_not_merge_a_protected_user(phone: MiniPrograms, rows: Rows, change: str) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     newcomer = await phone.log_in(app_id=SECOND)
     await rows.execute(change)
@@ -213,7 +206,7 @@ async def test_two_users_of_one_app_are_not_merged_by_number(phone: MiniPrograms
 
 
 @pytest.mark.oldest_postgres
-async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
+async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms, rows: Rows) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     await rows.execute("UPDATE users SET phone_verified_at = NULL")
     newcomer = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
@@ -221,9 +214,7 @@ async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms, rows
     assert newcomer["user"]["phone"] == NUMBER, "who verifies it takes it"
 
 
-async def test_an_imported_number_of_somebody_else_is_no_obstacle(
-    phone: MiniPrograms, rows: asyncpg.Connection
-) -> None:
+async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: MiniPrograms, rows: Rows) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     await phone.log_in("carol")
     await rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
@@ -243,9 +234,7 @@ async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -
     assert in_time.json()["id"] == alice["user"]["id"]
 
 
-async def test_a_number_that_was_given_up_opens_nobodys_account(
-    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_a_number_that_was_given_up_opens_nobodys_account(phone: MiniPrograms, rows: Rows, clock: Clock) -> None:
     """The holder has another number and comes every month; the carrier has given theirs to somebody else."""
     holder = await phone.log_in(phone_code=phone.phone_code())
     for _ in range(3):
@@ -257,7 +246,7 @@ async def test_a_number_that_was_given_up_opens_nobodys_account(
 
 
 async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(
-    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: Rows, clock: Clock
 ) -> None:
     """The holder has given the number up, and keeps the account warm with whatever needs no new tap."""
     code = phone.phone_code()
@@ -295,7 +284,7 @@ async def test_no_other_policy_links(make_phone: MakePhone, policy: str, outcome
     assert (there["user"]["id"] == alice["user"]["id"], there.get("phone_error")) == (False, outcome)
 
 
-async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
+async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: Rows) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     newcomer = await phone.log_in(app_id=SECOND)
     await set_roles(rows, "editor", user_id=newcomer["user"]["id"])
@@ -306,7 +295,7 @@ async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: asy
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Body:
+async def root(client: Client, login: LogIn, rows: Rows) -> Body:
     await login("root")
     await set_roles(rows, "admin")
     return await login("root")
@@ -316,16 +305,14 @@ Merge = Callable[[str, str], Coroutine[Any, Any, httpx.Response]]
 
 
 @pytest.fixture
-def merge(client: httpx.AsyncClient, root: Body) -> Merge:
+def merge(client: Client, root: Body) -> Merge:
     async def merge(former: str, into: str) -> httpx.Response:
         return await client.post(f"/v1/admin/users/{former}/merge", json={"into": into}, headers=bearer(root))
 
     return merge
 
 
-async def test_the_remaining_user_keeps_their_values(
-    merge: Merge, login: LogIn, root: Body, rows: asyncpg.Connection
-) -> None:
+async def test_the_remaining_user_keeps_their_values(merge: Merge, login: LogIn, root: Body, rows: Rows) -> None:
     alice, bob = await login("alice", nickname="Alice"), await login("bob", nickname="Bob")
     ids = [answer["user"]["id"] for answer in (alice, bob)]
     await rows.execute(
@@ -355,7 +342,7 @@ async def test_the_remaining_user_keeps_their_values(
 
 
 async def test_the_remaining_user_gets_missing_values_from_the_merged_user(
-    merge: Merge, login: LogIn, rows: asyncpg.Connection
+    merge: Merge, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice", nickname="Alice")
     bob = await login("bob")
@@ -365,9 +352,7 @@ async def test_the_remaining_user_gets_missing_values_from_the_merged_user(
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
 
 
-async def test_an_imported_number_stays_if_the_other_user_has_none(
-    merge: Merge, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_an_imported_number_stays_if_the_other_user_has_none(merge: Merge, login: LogIn, rows: Rows) -> None:
     alice = await login("alice", nickname="Alice")
     bob = await login("bob")
     await rows.execute("UPDATE users SET phone = $1 WHERE nickname = 'Alice'", NUMBER)
@@ -391,7 +376,7 @@ async def test_an_imported_number_stays_if_the_other_user_has_none(
 async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_users_number(
     merge: Merge,
     login: LogIn,
-    rows: asyncpg.Connection,
+    rows: Rows,
     formers: tuple[str, str | None],
     remaining: tuple[str | None, str | None],
     verified_at: str | None,
@@ -412,9 +397,7 @@ async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_
 
 
 @pytest.mark.own_database
-async def test_a_merge_locks_administrators_and_others_in_one_order(
-    merge: Merge, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_merge_locks_administrators_and_others_in_one_order(merge: Merge, login: LogIn, rows: Rows) -> None:
     """Otherwise two transactions that lock several users could deadlock, and PostgreSQL would end one of them."""
     alice, bob = await login("alice"), await login("bob")
     await set_roles(rows, "admin", user_id=bob["user"]["id"])
@@ -427,7 +410,7 @@ async def test_a_merge_locks_administrators_and_others_in_one_order(
     assert (await merging).status_code == 200
 
 
-async def test_a_ban_follows_in_both_directions(merge: Merge, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_ban_follows_in_both_directions(merge: Merge, login: LogIn, rows: Rows) -> None:
     for names in (("alice", "bob"), ("dave", "carol")):
         ids = [(await login(name, nickname=name))["user"]["id"] for name in names]
         await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname IN ('alice', 'carol')")
@@ -435,7 +418,7 @@ async def test_a_ban_follows_in_both_directions(merge: Merge, login: LogIn, rows
 
 
 async def test_a_ban_that_would_leave_no_administrator_refuses_the_merge(
-    merge: Merge, login: LogIn, root: Body, rows: asyncpg.Connection
+    merge: Merge, login: LogIn, root: Body, rows: Rows
 ) -> None:
     bob = await login("bob", nickname="Bob")
     await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
@@ -443,9 +426,7 @@ async def test_a_ban_that_would_leave_no_administrator_refuses_the_merge(
     assert len(await users(rows)) == 2
 
 
-async def test_users_with_different_external_ids_are_not_merged(
-    merge: Merge, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_users_with_different_external_ids_are_not_merged(merge: Merge, login: LogIn, rows: Rows) -> None:
     ids = [(await login(name, nickname=name))["user"]["id"] for name in ("alice", "bob")]
     await rows.execute("UPDATE users SET external_id = nickname WHERE nickname IS NOT NULL")
     problem_of(await merge(*ids), "merge_refused", 409)
@@ -461,7 +442,7 @@ async def test_a_user_is_not_merged_into_itself(merge: Merge, login: LogIn) -> N
 
 
 async def test_administrators_may_name_a_merged_user_by_the_former_id(
-    merge: Merge, client: httpx.AsyncClient, login: LogIn, root: Body
+    merge: Merge, client: Client, login: LogIn, root: Body
 ) -> None:
     former, bob = (await login("alice"))["user"]["id"], await login("bob")
     await merge(former, bob["user"]["id"])
@@ -492,7 +473,7 @@ async def test_an_unknown_user_is_not_found(merge: Merge, login: LogIn) -> None:
 
 @pytest.mark.slow
 async def test_fifty_merges_crosswise_at_once_end_in_one_user(
-    merge: Merge, login: LogIn, rows: asyncpg.Connection, root: Body
+    merge: Merge, login: LogIn, rows: Rows, root: Body
 ) -> None:
     people = [(await login(f"person-{n}"))["user"]["id"] for n in range(10)]
     random = Random(7)
@@ -506,9 +487,7 @@ async def test_fifty_merges_crosswise_at_once_end_in_one_user(
 
 
 @pytest.mark.process
-async def test_an_operator_merges_by_a_command(
-    login: LogIn, rows: asyncpg.Connection, database_url: str, tmp_path: Path
-) -> None:
+async def test_an_operator_merges_by_a_command(login: LogIn, rows: Rows, database_url: str, tmp_path: Path) -> None:
     alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
 
     async def merge(*arguments: str) -> tuple[int, str]:
@@ -548,7 +527,7 @@ async def leave_wechat(phone: MiniPrograms, login: Body, clock: Clock) -> None:
     assert (await phone.client.post(path, params=dict(push.query), content=push.body)).text == "success"
 
 
-async def test_merges_are_counted_by_their_source(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
+async def test_merges_are_counted_by_their_source(phone: MiniPrograms, rows: Rows) -> None:
     async def counted() -> dict[str, float]:
         text = (await phone.client.get("/metrics")).text
         return {by: float(number) for by, number in re.findall(r'^wxauth_merges_total{by="(\w+)"} (\S+)$', text, re.M)}
@@ -569,7 +548,7 @@ async def test_merges_are_counted_by_their_source(phone: MiniPrograms, rows: asy
 
 @pytest.mark.oldest_postgres
 async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
-    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: Rows, clock: Clock
 ) -> None:
     alice = await phone.log_in(has_unionid=True, phone_code=phone.phone_code())
     there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
@@ -592,7 +571,7 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
 
 
 async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
-    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: Rows, clock: Clock
 ) -> None:
     alice = await phone.log_in(has_unionid=True)
     there = await phone.log_in("bob", SECOND, has_unionid=True)
@@ -609,7 +588,7 @@ async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
 
 
 @pytest.fixture
-async def merged(make_phone: MakePhone, rows: asyncpg.Connection) -> Merged:
+async def merged(make_phone: MakePhone, rows: Rows) -> Merged:
     """Bob, of whom much is stored, was merged into Alice by an operator."""
     phone = await make_phone(consents="privacy:1")
     root = await make_admin(phone.client, rows, await phone.log_in("root"))
@@ -630,7 +609,7 @@ async def merged(make_phone: MakePhone, rows: asyncpg.Connection) -> Merged:
 
 
 async def test_what_came_with_a_closed_account_by_a_merge_is_erased_with_it(
-    merged: Merged, rows: asyncpg.Connection, clock: Clock
+    merged: Merged, rows: Rows, clock: Clock
 ) -> None:
     await leave_wechat(merged.phone, merged.bob, clock)
     user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
@@ -659,7 +638,7 @@ async def test_what_came_with_a_closed_account_by_a_merge_is_erased_with_it(
 
 
 async def test_what_came_with_a_merge_stays_if_the_other_account_is_closed(
-    merged: Merged, rows: asyncpg.Connection, clock: Clock
+    merged: Merged, rows: Rows, clock: Clock
 ) -> None:
     await leave_wechat(merged.phone, merged.alice, clock)
     user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
@@ -670,7 +649,7 @@ async def test_what_came_with_a_merge_stays_if_the_other_account_is_closed(
 
 
 async def test_other_services_learn_what_is_lost_with_a_closed_account(
-    make_phone: MakePhone, rows: asyncpg.Connection, clock: Clock
+    make_phone: MakePhone, rows: Rows, clock: Clock
 ) -> None:
     """Who knows users by the feed alone would keep Bob's consent, and take Alice for a user of his app."""
     phone = await make_phone(consents="privacy:2,terms:3")
@@ -696,7 +675,7 @@ async def test_other_services_learn_what_is_lost_with_a_closed_account(
 
 
 async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(
-    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: Rows, clock: Clock
 ) -> None:
     """Otherwise the next owner of the number would be merged too, long after the holder has proved it."""
     alice = await phone.log_in(phone_code=phone.phone_code())
@@ -709,7 +688,7 @@ async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(
 
 @pytest.mark.parametrize("leaves", ["alice", "bob"])
 async def test_a_number_that_two_have_proved_goes_with_who_has_proved_it_last(
-    make_phone: MakePhone, rows: asyncpg.Connection, clock: Clock, leaves: str
+    make_phone: MakePhone, rows: Rows, clock: Clock, leaves: str
 ) -> None:
     phone = await make_phone(phone_policy="share")
     root = await make_admin(phone.client, rows, await phone.log_in("root"))
@@ -728,7 +707,7 @@ async def test_a_number_that_two_have_proved_goes_with_who_has_proved_it_last(
 
 
 async def test_a_user_joined_by_wechat_itself_is_erased_completely(
-    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: Rows, clock: Clock
 ) -> None:
     alice = await phone.log_in()
     await phone.log_in(app_id=SECOND, has_unionid=True)

@@ -7,7 +7,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from PIL import Image
@@ -19,7 +18,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, leave
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -29,18 +28,18 @@ from wxauth.server.users.own_data import MAX_LARGE_DOCUMENTS
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
 
 
-async def export(client: httpx.AsyncClient, login: dict[str, Any]) -> httpx.Response:
+async def export(client: Client, login: dict[str, Any]) -> httpx.Response:
     return await client.get("/v1/me/export", headers=bearer(login))
 
 
-async def document_of(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]:
+async def document_of(client: Client, login: dict[str, Any]) -> dict[str, Any]:
     answer = await export(client, login)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 async def test_the_export_of_all_stored_data_is_one_document(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows
 ) -> None:
     client = make_client(await make_services(consents="privacy:1", apps=[APP, OTHER_APP]))
     logins = []
@@ -93,7 +92,7 @@ async def test_the_export_of_all_stored_data_is_one_document(
     assert "session_key" not in answer.text
 
 
-async def test_the_document_of_own_data_contains_the_picture(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_the_document_of_own_data_contains_the_picture(client: Client, login: LogIn) -> None:
     alice = await login("alice")
     file = BytesIO()
     Image.new("RGB", (4, 4), "red").save(file, "PNG")
@@ -104,7 +103,7 @@ async def test_the_document_of_own_data_contains_the_picture(client: httpx.Async
 
 
 async def test_the_document_of_own_data_contains_events_and_names_nobody_else(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    client: Client, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice")
     insert = """
@@ -130,7 +129,7 @@ async def test_the_document_of_own_data_contains_events_and_names_nobody_else(
 
 
 async def test_the_export_includes_data_under_a_former_id(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, make_services: MakeServices, make_client: MakeClient
+    client: Client, wechat: WeChatByRespx, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     client = make_client(await make_services(apps=[APP, OTHER_APP], consents="privacy:1"))
 
@@ -145,12 +144,7 @@ async def test_the_export_includes_data_under_a_former_id(
 
 
 async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(
-    client: httpx.AsyncClient,
-    login: LogIn,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    clock: Clock,
-    rows: asyncpg.Connection,
+    client: Client, login: LogIn, make_services: MakeServices, make_client: MakeClient, clock: Clock, rows: Rows
 ) -> None:
     alice, bob = await login("alice"), await login("bob")
     replica = make_client(await make_services())
@@ -181,9 +175,7 @@ SELECT ('01900000-0000-7000-8000-' || substr(md5($1), 1, 8) || lpad(to_hex(n), 4
 
 
 @pytest.mark.slow
-async def test_a_large_document_is_that_of_one_moment(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_large_document_is_that_of_one_moment(client: Client, login: LogIn, rows: Rows) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
     async with client.stream("GET", "/v1/me/export", headers=bearer(alice)) as answer:
@@ -231,7 +223,7 @@ class SlowReader:
 
 @pytest.mark.slow
 async def test_slow_readers_of_large_documents_do_not_delay_other_readers(
-    client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
+    client: Client, services: Services, login: LogIn, rows: Rows
 ) -> None:
     people = [await login(person) for person in ("alice", "bob", "carol")]
     for person in people:
@@ -253,9 +245,7 @@ async def test_slow_readers_of_large_documents_do_not_delay_other_readers(
 
 
 @pytest.mark.slow
-async def test_a_reader_who_goes_away_leaves_nothing_behind(
-    services: Services, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_reader_who_goes_away_leaves_nothing_behind(services: Services, login: LogIn, rows: Rows) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
     for _ in range(MAX_LARGE_DOCUMENTS + 1):
@@ -271,12 +261,7 @@ async def test_a_reader_who_goes_away_leaves_nothing_behind(
 @pytest.mark.slow
 @pytest.mark.parametrize("lost_with", [b"ended_reason", b"wechat_errcode", b"content_type", b"COMMIT"])
 async def test_an_export_whose_database_is_lost_says_so(
-    make_services: MakeServices,
-    make_client: MakeClient,
-    login: LogIn,
-    proxy: Proxy,
-    rows: asyncpg.Connection,
-    lost_with: bytes,
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, proxy: Proxy, rows: Rows, lost_with: bytes
 ) -> None:
     alice = await login("alice")
     client = make_client(await make_services(database_url=proxy.url))
@@ -287,7 +272,7 @@ async def test_an_export_whose_database_is_lost_says_so(
 
 
 async def test_a_large_export_whose_database_is_lost_breaks_off_without_an_end(
-    make_services: MakeServices, login: LogIn, proxy: Proxy, rows: asyncpg.Connection, log_lines: LogLines
+    make_services: MakeServices, login: LogIn, proxy: Proxy, rows: Rows, log_lines: LogLines
 ) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
@@ -304,7 +289,7 @@ async def test_a_large_export_whose_database_is_lost_breaks_off_without_an_end(
 
 @pytest.mark.process
 async def test_an_operator_has_the_same_by_a_command(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, database_url: str, tmp_path: Path
+    client: Client, login: LogIn, rows: Rows, database_url: str, tmp_path: Path
 ) -> None:
     alice = await login("alice")
     env = {"WXAUTH_DATABASE_URL": database_url}
@@ -324,7 +309,7 @@ async def test_an_operator_has_the_same_by_a_command(
 
 
 async def add_events(
-    rows: asyncpg.Connection, *kinds: str, days_ago: int, clock: Clock, ip: str | None = None, data: str = "{}"
+    rows: Rows, *kinds: str, days_ago: int, clock: Clock, ip: str | None = None, data: str = "{}"
 ) -> None:
     """The oldest first, as they come: their ids are in the order of their times."""
     for kind in kinds:
@@ -342,7 +327,7 @@ async def add_events(
 
 @pytest.mark.oldest_postgres
 async def test_the_trail_is_kept_for_its_days_and_erasures_for_good(
-    make_services: MakeServices, rows: asyncpg.Connection, clock: Clock
+    make_services: MakeServices, rows: Rows, clock: Clock
 ) -> None:
     services = await make_services(events_kept_days=180)
     kept_for_good = ("user.erased", "user.erased", "user.merged")
@@ -353,7 +338,7 @@ async def test_the_trail_is_kept_for_its_days_and_erasures_for_good(
     assert sorted(kept) == sorted([*kept_for_good, "user.unbanned"])
 
 
-async def test_without_a_limit_all_is_kept(make_services: MakeServices, rows: asyncpg.Connection, clock: Clock) -> None:
+async def test_without_a_limit_all_is_kept(make_services: MakeServices, rows: Rows, clock: Clock) -> None:
     await add_events(rows, "user.banned", days_ago=4000, clock=clock, ip="203.0.113.7")
     await sweep(await make_services(), page_size=2, pause=0)
     assert await rows.fetchval("SELECT host(ip) FROM events") == "203.0.113.7"
@@ -361,11 +346,7 @@ async def test_without_a_limit_all_is_kept(make_services: MakeServices, rows: as
 
 @pytest.mark.oldest_postgres
 async def test_addresses_become_networks(
-    make_services: MakeServices,
-    make_client: MakeClient,
-    login: LogIn,
-    rows: asyncpg.Connection,
-    clock: Clock,
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows, clock: Clock
 ) -> None:
     services = await make_services(addresses_kept_days=30, refresh_token_ttl=86400 * 90, consents="privacy:1")
     client = make_client(services)
@@ -397,7 +378,7 @@ async def test_addresses_become_networks(
 
 
 @pytest.mark.process
-async def test_the_command_sweeps_now(rows: asyncpg.Connection, database_url: str, tmp_path: Path) -> None:
+async def test_the_command_sweeps_now(rows: Rows, database_url: str, tmp_path: Path) -> None:
     env = service_env(database_url, apps=[APP], events_kept_days=180, addresses_kept_days=1)
     for _ in range(2):  # it is not put off until tomorrow
         await rows.execute("""

@@ -17,7 +17,7 @@ from tests.websites.conftest import add_site as add_site  # fixtures
 from tests.websites.conftest import get_phone as get_phone
 from tests.websites.conftest import id_token_key as id_token_key
 from tests.websites.conftest import phone as phone
-from tests.world import AddSite, Body, LogIn, MakeClient, MakeServices, Phone, set_roles
+from tests.world import AddSite, Body, LogIn, MakeClient, MakeServices, Phone, Rows, set_roles
 
 Session = dict[str, str]
 
@@ -72,7 +72,7 @@ async def test_hasura_lets_a_newcomer_in_as_a_user_and_as_nothing_else(for_hasur
             hasura(alice["access_token"], role)
 
 
-async def test_hasura_lets_a_role_be_asked_for_that_a_user_has(for_hasura: LogIn, rows: asyncpg.Connection) -> None:
+async def test_hasura_lets_a_role_be_asked_for_that_a_user_has(for_hasura: LogIn, rows: Rows) -> None:
     await for_hasura("alice")
     await set_roles(rows, "user", "editor")
     assert hasura((await for_hasura("alice"))["access_token"], "editor")["x-hasura-role"] == "editor"
@@ -82,7 +82,7 @@ async def test_hasura_lets_a_role_be_asked_for_that_a_user_has(for_hasura: LogIn
 
 
 @pytest.fixture
-async def authenticated(rows: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+async def authenticated(rows: Rows) -> AsyncIterator[asyncpg.Connection]:
     """PostgREST's database: a role, and a table whose policy is the guide's. All of it is undone."""
     transaction = rows.transaction()
     await transaction.start()
@@ -106,7 +106,7 @@ async def claims_by_postgrest(login: LogIn, token: str, audience: str = "wxauth"
     return jwt.decode(token, key, algorithms=["ES256", "RS256"], audience=audience, options=options)
 
 
-async def read_orders(rows: asyncpg.Connection, claims: Body) -> list[str]:
+async def read_orders(rows: Rows, claims: Body) -> list[str]:
     """As PostgREST reads a table: in a transaction, with the role and the claims of the token."""
     async with rows.transaction():
         await rows.execute(f'SET LOCAL ROLE "{claims["role"]}"')

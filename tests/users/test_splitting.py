@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from PIL import Image
@@ -25,6 +24,7 @@ from tests.world import (
     LogLines,
     MakeClient,
     MakeServices,
+    Rows,
     bearer,
     make_admin,
     until_locked,
@@ -83,9 +83,7 @@ MakeTown = Callable[..., Awaitable[Town]]
 
 
 @pytest.fixture
-def make_town(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
-) -> MakeTown:
+def make_town(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows) -> MakeTown:
     async def make(**values: object) -> Town:
         settings = {"apps": [APP, OTHER_APP, THIRD_APP], "login_rate_limit": "", **values}
         clients = [make_client(await make_services(**settings)) for _ in range(2)]
@@ -100,7 +98,7 @@ async def town(make_town: MakeTown) -> Town:
     return await make_town()
 
 
-async def recorded(rows: asyncpg.Connection, *kinds: str) -> list[tuple[str, str, str, Any]]:
+async def recorded(rows: Rows, *kinds: str) -> list[tuple[str, str, str, Any]]:
     events = await rows.fetch(
         "SELECT type, user_id::text, actor, data FROM events WHERE type = ANY ($1) ORDER BY id", kinds
     )
@@ -110,9 +108,7 @@ async def recorded(rows: asyncpg.Connection, *kinds: str) -> list[tuple[str, str
 # What the split user gets, and what remains.
 
 
-async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(
-    town: Town, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(town: Town, rows: Rows, clock: Clock) -> None:
     alice = await town.log_in("alice")
     clock.advance(minutes=1)
     bob = await town.log_in("bob", OTHER_APP, unionid="union-bob")
@@ -215,9 +211,7 @@ async def test_a_part_of_a_chain_of_merges_that_is_split_off_gets_a_new_id(town:
     assert (second["new_user"]["id"], second["user"]["former_ids"]) == (id_of(al), [id_of(bob)])
 
 
-async def test_ids_and_earlier_unionids_merged_into_the_split_user_go_along(
-    town: Town, rows: asyncpg.Connection
-) -> None:
+async def test_ids_and_earlier_unionids_merged_into_the_split_user_go_along(town: Town, rows: Rows) -> None:
     bob = await town.log_in("bob", unionid="union-1")
     bob_there = await town.log_in("bob", OTHER_APP)
     await town.log_in("bob", unionid="union-2")  # the app has moved to another Open Platform account
@@ -256,7 +250,7 @@ async def with_all(town: Town, person: str, app: dict[str, str] = APP, **fields:
     return answer.json()
 
 
-async def give(rows: asyncpg.Connection, person: Body, **fields: object) -> None:
+async def give(rows: Rows, person: Body, **fields: object) -> None:
     for name, value in fields.items():
         await rows.execute(f"UPDATE users SET {name} = $2 WHERE id = $1::text::uuid", id_of(person), value)
 
@@ -275,9 +269,7 @@ async def agreeing(make_town: MakeTown) -> Town:
     return await make_town(consents="privacy:1")
 
 
-async def test_a_split_gives_back_all_that_a_merge_has_brought(
-    agreeing: Town, rows: asyncpg.Connection, clock: Clock
-) -> None:
+async def test_a_split_gives_back_all_that_a_merge_has_brought(agreeing: Town, rows: Rows, clock: Clock) -> None:
     town = agreeing
     alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
     await give(rows, bob, phone=NUMBER, phone_verified_at=clock(), external_id="10023", roles=["editor"])
@@ -293,7 +285,7 @@ async def test_a_split_gives_back_all_that_a_merge_has_brought(
     assert len((await town.log_in("alice"))["user"]["consents_due"]) == 1
 
 
-async def test_siblings_learn_what_a_user_has_lost_by_a_split(agreeing: Town, rows: asyncpg.Connection) -> None:
+async def test_siblings_learn_what_a_user_has_lost_by_a_split(agreeing: Town, rows: Rows) -> None:
     alice, bob = await agreeing.log_in("alice"), await with_all(agreeing, "bob", OTHER_APP)
     await give(rows, bob, phone=NUMBER)
     await agreeing.merge(bob, alice)
@@ -313,7 +305,7 @@ async def test_siblings_learn_what_a_user_has_lost_by_a_split(agreeing: Town, ro
     ]
 
 
-async def test_the_user_who_remained_takes_their_own_along(agreeing: Town, rows: asyncpg.Connection) -> None:
+async def test_the_user_who_remained_takes_their_own_along(agreeing: Town, rows: Rows) -> None:
     town = agreeing
     alice, bob = await with_all(town, "alice"), await town.log_in("bob", OTHER_APP)
     await give(rows, alice, phone=NUMBER, external_id="1")
@@ -357,7 +349,7 @@ async def test_an_uploaded_picture_goes_with_who_has_uploaded_it(town: Town) -> 
     assert (await town.client.get(httpx.URL(url).path)).status_code == 200
 
 
-async def test_each_of_a_chain_of_merges_gets_back_what_is_theirs(agreeing: Town, rows: asyncpg.Connection) -> None:
+async def test_each_of_a_chain_of_merges_gets_back_what_is_theirs(agreeing: Town, rows: Rows) -> None:
     town = agreeing
     al, bob = await with_all(town, "al"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP)
@@ -374,7 +366,7 @@ async def test_each_of_a_chain_of_merges_gets_back_what_is_theirs(agreeing: Town
     assert shown(second["user"]) == NOTHING
 
 
-async def test_two_merged_users_leave_together_with_what_both_had(agreeing: Town, rows: asyncpg.Connection) -> None:
+async def test_two_merged_users_leave_together_with_what_both_had(agreeing: Town, rows: Rows) -> None:
     """Bob's two identities were two users, whom WeChat's unionid has merged before the wrong merge."""
     town = agreeing
     bob, there = await with_all(town, "bob", unionid="union-1"), await town.log_in("bob", OTHER_APP)
@@ -390,7 +382,7 @@ async def test_two_merged_users_leave_together_with_what_both_had(agreeing: Town
     assert answer["new_user"]["former_ids"] == [id_of(there)]
 
 
-async def test_a_split_may_be_repeated_after_another_merge(agreeing: Town, rows: asyncpg.Connection) -> None:
+async def test_a_split_may_be_repeated_after_another_merge(agreeing: Town, rows: Rows) -> None:
     town = agreeing
     alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
     await give(rows, bob, phone=NUMBER, external_id="10023")
@@ -404,9 +396,7 @@ async def test_a_split_may_be_repeated_after_another_merge(agreeing: Town, rows:
     assert (shown(answer["new_user"]), shown(answer["user"])) == (NOTHING, ("Bob", NUMBER, False, "10023", 1))
 
 
-async def test_who_is_erased_after_a_split_leaves_nothing_with_the_other_one(
-    agreeing: Town, rows: asyncpg.Connection
-) -> None:
+async def test_who_is_erased_after_a_split_leaves_nothing_with_the_other_one(agreeing: Town, rows: Rows) -> None:
     town = agreeing
     alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
     await give(rows, bob, phone=NUMBER, external_id="10023")
@@ -429,7 +419,7 @@ async def test_who_is_erased_after_a_split_leaves_nothing_with_the_other_one(
     assert shown(await town.read(id_of(alice))) == NOTHING
 
 
-async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town, rows: asyncpg.Connection) -> None:
+async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town, rows: Rows) -> None:
     """An import has joined two people by an external id that their table gave both."""
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     for statement in (
@@ -454,7 +444,7 @@ async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town, r
 
 
 @pytest.mark.oldest_postgres
-async def test_an_external_id_goes_to_the_split_user_if_named(town: Town, rows: asyncpg.Connection) -> None:
+async def test_an_external_id_goes_to_the_split_user_if_named(town: Town, rows: Rows) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", id_of(bob))
     await town.merge(bob, alice)
@@ -474,7 +464,7 @@ async def test_an_external_id_goes_to_the_split_user_if_named(town: Town, rows: 
     ],
 )
 async def test_a_former_external_id_goes_to_whose_it_was_unless_an_operator_says_otherwise(
-    town: Town, rows: asyncpg.Connection, given: Body, left: str, moved: str | None
+    town: Town, rows: Rows, given: Body, left: str, moved: str | None
 ) -> None:
     alice = await town.log_in("alice", unionid="union-1")
     bob = await town.log_in("bob", OTHER_APP)
@@ -498,7 +488,7 @@ async def test_something_of_the_user_must_be_left(town: Town) -> None:
     problem_of(await town.ask_split(bob, bob), "split_refused", 409)
 
 
-async def test_only_the_users_own_identity_can_be_split_off(town: Town, rows: asyncpg.Connection) -> None:
+async def test_only_the_users_own_identity_can_be_split_off(town: Town, rows: Rows) -> None:
     alice, bob, carol = [await town.log_in(person) for person in ("alice", "bob", "carol")]
     await rows.execute("UPDATE users SET external_id = '7' WHERE id = $1::text::uuid", id_of(carol))
     await town.merge(bob, alice)
@@ -522,7 +512,7 @@ async def test_only_an_administrator_who_has_logged_in_lately_splits(make_town: 
 # It stays undone.
 
 
-async def test_a_late_unionid_merges_nobody_again(town: Town, rows: asyncpg.Connection, log_lines: LogLines) -> None:
+async def test_a_late_unionid_merges_nobody_again(town: Town, rows: Rows, log_lines: LogLines) -> None:
     alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
@@ -559,7 +549,7 @@ async def test_a_phone_number_does_not_merge_split_users_again(
     make_client: MakeClient,
     simulator: Simulator,
     secrets: Secrets,
-    rows: asyncpg.Connection,
+    rows: Rows,
     wechat: WeChatByRespx,
     clock: Clock,
 ) -> None:
@@ -592,7 +582,7 @@ async def test_a_phone_number_does_not_merge_split_users_again(
 
 
 @pytest.mark.slow
-async def test_only_one_of_fifty_simultaneous_splits_succeeds(town: Town, rows: asyncpg.Connection) -> None:
+async def test_only_one_of_fifty_simultaneous_splits_succeeds(town: Town, rows: Rows) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     answers = await asyncio.gather(*(town.ask_split(alice, bob, at=number % 2) for number in range(50)))
@@ -601,9 +591,7 @@ async def test_only_one_of_fifty_simultaneous_splits_succeeds(town: Town, rows: 
 
 
 @pytest.mark.slow
-async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(
-    town: Town, rows: asyncpg.Connection
-) -> None:
+async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(town: Town, rows: Rows) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     people = [("alice", APP), ("bob", OTHER_APP)]
@@ -622,7 +610,7 @@ async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(
     assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(bob)
 
 
-async def assert_nothing_left(rows: asyncpg.Connection) -> bool:
+async def assert_nothing_left(rows: Rows) -> bool:
     """Whether each session and each unionid of an identity is that identity's user's."""
     return await rows.fetchval("""
         SELECT NOT EXISTS (SELECT FROM sessions s JOIN identities i USING (app_id, openid) WHERE s.user_id <> i.user_id)
@@ -633,9 +621,7 @@ async def assert_nothing_left(rows: asyncpg.Connection) -> bool:
 
 
 @pytest.mark.slow
-async def test_splits_merges_logins_and_erasures_at_once_leave_nobody_in_two_places(
-    town: Town, rows: asyncpg.Connection
-) -> None:
+async def test_splits_merges_logins_and_erasures_at_once_leave_nobody_in_two_places(town: Town, rows: Rows) -> None:
     apps, random = [APP, OTHER_APP, THIRD_APP], Random(31)
     people = [await town.log_in(f"person-{number}", apps[number % 3]) for number in range(9)]
     for former, into in ((0, 1), (1, 2), (3, 4), (5, 4), (6, 7), (8, 7)):
@@ -661,7 +647,7 @@ async def test_splits_merges_logins_and_erasures_at_once_leave_nobody_in_two_pla
         assert await assert_nothing_left(rows)
 
 
-async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Town, rows: asyncpg.Connection) -> None:
+async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Town, rows: Rows) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP, unionid="union-carol")
     await town.merge(bob, alice)
@@ -696,9 +682,7 @@ async def test_siblings_get_an_event_of_a_split(services: Services, town: Town, 
     assert [(user["id"], user["former_ids"]) for user in found] == [(id_of(bob), [])]
 
 
-async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(
-    town: Town, rows: asyncpg.Connection
-) -> None:
+async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(town: Town, rows: Rows) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
@@ -713,7 +697,7 @@ async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(
 
 @pytest.mark.process
 async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
-    town: Town, rows: asyncpg.Connection, database_url: str, tmp_path: Path
+    town: Town, rows: Rows, database_url: str, tmp_path: Path
 ) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP, unionid="unionid-of-bob-0123456789")
     await town.merge(bob, alice)

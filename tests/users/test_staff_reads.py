@@ -3,15 +3,13 @@
 import asyncio
 from typing import Any
 
-import asyncpg
-import httpx
 import pytest
 
 from tests.clock import Clock
 from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import NOBODY, NUMBER, Admin, Body, LogIn, MakeClient, MakeServices, make_support
+from tests.world import NOBODY, NUMBER, Admin, Body, Client, LogIn, MakeClient, MakeServices, Rows, make_support
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.users.search_rows import Term, masked, term_of
@@ -26,7 +24,7 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-async def alice(login: LogIn, rows: asyncpg.Connection) -> Body:
+async def alice(login: LogIn, rows: Rows) -> Body:
     answer = await login("alice", nickname="小明")
     alice_id = answer["user"]["id"]
     await rows.execute("UPDATE users SET phone = $1, phone_verified_at = now() WHERE id = $2", NUMBER, alice_id)
@@ -34,7 +32,7 @@ async def alice(login: LogIn, rows: asyncpg.Connection) -> Body:
 
 
 @pytest.fixture
-async def sue(client: httpx.AsyncClient, alice: Body, login: LogIn, rows: asyncpg.Connection) -> Admin:
+async def sue(client: Client, alice: Body, login: LogIn, rows: Rows) -> Admin:
     """A member of the support staff."""
     answer = await login("sue")
     return await make_support(client, rows, answer)
@@ -82,9 +80,7 @@ async def test_reading_can_be_left_out_of_the_trail(
     assert await reads(quiet) == []
 
 
-async def test_an_answer_does_not_wait_for_the_trail(
-    services: Services, root: Admin, alice: Body, rows: asyncpg.Connection
-) -> None:
+async def test_an_answer_does_not_wait_for_the_trail(services: Services, root: Admin, alice: Body, rows: Rows) -> None:
     async with rows.transaction():
         await rows.execute("LOCK TABLE events IN EXCLUSIVE MODE")
         assert (await asyncio.wait_for(root.ask("GET", f"/users/{alice['user']['id']}"), 5)).status_code == 200
@@ -95,14 +91,14 @@ async def test_an_answer_does_not_wait_for_the_trail(
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.read'") == 1
 
 
-async def test_the_last_reads_are_stored_at_shutdown(services: Services, root: Admin, rows: asyncpg.Connection) -> None:
+async def test_the_last_reads_are_stored_at_shutdown(services: Services, root: Admin, rows: Rows) -> None:
     await root.read("/users")
     await services[StaffReads].aclose()
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.searched'") == 1
 
 
 async def test_a_list_of_one_user_is_a_read_of_that_user(
-    root: Admin, alice: Body, login: LogIn, rows: asyncpg.Connection, clock: Clock
+    root: Admin, alice: Body, login: LogIn, rows: Rows, clock: Clock
 ) -> None:
     user_id = alice["user"]["id"]
     await rows.execute(
@@ -172,7 +168,7 @@ async def test_a_read_beyond_the_places_of_its_reader_is_refused(
 
 
 async def test_reads_in_an_outage_are_stored_after_it(
-    make_services: MakeServices, make_client: MakeClient, root: Admin, proxy: Proxy, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, root: Admin, proxy: Proxy, rows: Rows
 ) -> None:
     services = await make_services(staff_reads=True, database_url=proxy.url)
     admin = Admin(make_client(services), root.answer)
@@ -186,7 +182,7 @@ async def test_reads_in_an_outage_are_stored_after_it(
 
 
 async def test_the_address_of_staff_who_were_erased_meanwhile_is_not_stored(
-    services: Services, root: Admin, rows: asyncpg.Connection
+    services: Services, root: Admin, rows: Rows
 ) -> None:
     await root.read("/users")
     await rows.execute("DELETE FROM users WHERE id = $1", root.id)

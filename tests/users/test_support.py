@@ -6,14 +6,13 @@ from io import BytesIO
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Admin, LogIn, MakeServices, bearer, make_support, set_roles, until_locked
+from tests.world import Admin, Client, LogIn, MakeServices, Rows, bearer, make_support, set_roles, until_locked
 from wxauth.server.console.links import NoAdministrator, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Options
@@ -30,7 +29,7 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-async def sue(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
+async def sue(client: Client, login: LogIn, rows: Rows) -> Admin:
     """A member of the support staff."""
     answer = await login("sue")
     return await make_support(client, rows, answer)
@@ -47,7 +46,7 @@ async def test_support_reads_users_their_sessions_events_and_numbers(sue: Admin,
 
 
 async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(
-    client: httpx.AsyncClient, sue: Admin, login: LogIn
+    client: Client, sue: Admin, login: LogIn
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -68,7 +67,7 @@ async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(
 @pytest.mark.parametrize("roles", [["admin"], ["support"], ["editor", "admin"], ["support", "editor"]])
 @pytest.mark.parametrize("is_banned", [False, True])
 async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not(
-    root: Admin, sue: Admin, login: LogIn, rows: asyncpg.Connection, roles: list[str], is_banned: bool
+    root: Admin, sue: Admin, login: LogIn, rows: Rows, roles: list[str], is_banned: bool
 ) -> None:
     other = await login("other")
     user_id = other["user"]["id"]
@@ -106,9 +105,7 @@ async def test_support_gives_and_takes_no_roles(root: Admin, sue: Admin, login: 
     assert await root.events() == []
 
 
-async def test_a_user_who_is_just_being_made_staff_is_spared(
-    root: Admin, sue: Admin, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_user_who_is_just_being_made_staff_is_spared(root: Admin, sue: Admin, login: LogIn, rows: Rows) -> None:
     user_id = (await login("alice"))["user"]["id"]
     async with rows.transaction():
         await set_roles(rows, "admin", user_id=user_id)
@@ -181,14 +178,14 @@ async def test_a_merge_by_unionid_leaves_a_banned_user_without_the_role(root: Ad
 # The console.
 
 
-async def opened(services: Services, client: httpx.AsyncClient, user_id: str) -> httpx.Response:
+async def opened(services: Services, client: Client, user_id: str) -> httpx.Response:
     link = await make_link(services.database, UUID(user_id), now=services.clock())
     return await client.post("/admin/session", json={"secret": link.secret}, headers={"X-Wxauth-Console": "1"})
 
 
 @pytest.mark.oldest_postgres
 async def test_a_link_opens_the_console_for_support(
-    services: Services, client: httpx.AsyncClient, root: Admin, sue: Admin
+    services: Services, client: Client, root: Admin, sue: Admin
 ) -> None:
     as_root = (await opened(services, client, root.id)).json()
     as_sue = (await opened(services, client, sue.id)).json()
@@ -200,7 +197,7 @@ async def test_a_link_opens_the_console_for_support(
 
 
 async def test_the_console_closes_when_the_role_is_lost(
-    services: Services, client: httpx.AsyncClient, root: Admin, sue: Admin
+    services: Services, client: Client, root: Admin, sue: Admin
 ) -> None:
     session = (await opened(services, client, sue.id)).json()
     await root.change(sue.id, roles=["editor"])
@@ -211,7 +208,7 @@ async def test_the_console_closes_when_the_role_is_lost(
 
 
 async def test_an_administrator_who_is_made_support_must_log_in_again(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
 ) -> None:
     other: Any = (await login("other"))["user"]["id"]
     await set_roles(rows, "admin", "support", user_id=other)

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 
-import asyncpg
 import httpx
 import pytest
 from starlette.types import Message
@@ -15,7 +14,7 @@ from tests.docs import DOCS
 from tests.fakes import APP, SECRET_KEY, Clock, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer
 from wxauth.errors import WxAuthError
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -62,7 +61,7 @@ def test_each_class_has_a_title_in_english_and_in_chinese(kind: type[WxAuthError
     ],
 )
 async def test_a_failure_is_a_problem_document(
-    offline_client: httpx.AsyncClient, method: str, path: str, code: str, status: int, headers: dict[str, str]
+    offline_client: Client, method: str, path: str, code: str, status: int, headers: dict[str, str]
 ) -> None:
     for language in ("en", "zh-CN"):
         answer = await offline_client.request(method, path, headers={"Accept-Language": language})
@@ -71,7 +70,7 @@ async def test_a_failure_is_a_problem_document(
         assert {name: answer.headers.get(name) for name in headers} == headers
 
 
-async def test_two_authorization_headers_are_a_bad_request(offline_client: httpx.AsyncClient) -> None:
+async def test_two_authorization_headers_are_a_bad_request(offline_client: Client) -> None:
     headers = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
     problem_of(await offline_client.get("/v1/me", headers=headers), "invalid_request", 400)
 
@@ -91,7 +90,7 @@ async def test_before_the_keys_are_read_nothing_can_be_checked(
 
 
 @pytest.fixture
-async def broken(rows: asyncpg.Connection) -> None:
+async def broken(rows: Rows) -> None:
     """A schema that no migration of ours makes."""
     await rows.execute("ALTER TABLE users ADD COLUMN shoe_size integer NOT NULL")
 
@@ -100,7 +99,7 @@ async def broken(rows: asyncpg.Connection) -> None:
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
 @pytest.mark.own_database
 async def test_a_fault_is_logged_and_hidden_from_the_caller(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, language: str
+    client: Client, wechat: WeChatByRespx, log_lines: LogLines, language: str
 ) -> None:
     answer = await client.post(
         "/v1/login", json={"code": wechat.code_for("alice")}, headers={"Accept-Language": language}
@@ -128,7 +127,7 @@ FAULTS_THAT_QUOTE = {
 @pytest.mark.parametrize("quoted", FAULTS_THAT_QUOTE)
 @pytest.mark.own_database
 async def test_the_log_quotes_no_row_of_the_database(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, logs: io.BytesIO, quoted: str
+    client: Client, wechat: WeChatByRespx, rows: Rows, logs: io.BytesIO, quoted: str
 ) -> None:
     body = {"code": wechat.code_for("alice"), "nickname": "Alice-of-Beijing"}
     await rows.execute(FAULTS_THAT_QUOTE[quoted])
@@ -172,9 +171,7 @@ async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
 
 @pytest.mark.parametrize("size", [MAX_BODY, MAX_BODY + 1])
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_a_body_has_64_kib_at_most(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, size: int, is_chunked: bool
-) -> None:
+async def test_a_body_has_64_kib_at_most(client: Client, wechat: WeChatByRespx, size: int, is_chunked: bool) -> None:
     body = b'{"code": "%s"}' % wechat.code_for("alice").encode()
     body = body.ljust(size)
 
@@ -191,7 +188,7 @@ async def test_a_body_has_64_kib_at_most(
         assert wechat.calls == []
 
 
-async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: httpx.AsyncClient) -> None:
+async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: Client) -> None:
     async def never() -> AsyncIterator[bytes]:
         pytest.fail("the body was read")
         yield b""
@@ -217,14 +214,14 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: http
     ],
 )
 @swept("secret", [SECRET_KEY, APP["app_secret"]])
-async def test_a_refused_body_is_not_echoed(offline_client: httpx.AsyncClient, body: str, secret: str) -> None:
+async def test_a_refused_body_is_not_echoed(offline_client: Client, body: str, secret: str) -> None:
     # The offline_client looks for it.
     answer = await offline_client.post("/v1/login", content=body.replace("THE_SECRET", secret))
     problem_of(answer, "invalid_request", 422)
 
 
 async def test_a_refusal_leaves_one_log_line_without_the_paths_values(
-    offline_client: httpx.AsyncClient, secrets: Secrets, log_lines: LogLines
+    offline_client: Client, secrets: Secrets, log_lines: LogLines
 ) -> None:
     token = secrets.add("wxr_QDNMcmVmcmVzaC10b2tlbg")
     answer = await offline_client.get(f"/v1/refresh/{token}?token={token}", headers={"X-Request-ID": "r-1"})
@@ -276,7 +273,7 @@ async def test_a_refusal_leaves_one_log_line_without_the_paths_values(
     ],
 )
 async def test_the_title_is_chinese_where_that_is_preferred(
-    offline_client: httpx.AsyncClient, accepted: str | None, language: str
+    offline_client: Client, accepted: str | None, language: str
 ) -> None:
     lines = [] if accepted is None else accepted.split("\n")
     answer = await offline_client.get("/nothing", headers=[("Accept-Language", line) for line in lines])
@@ -302,7 +299,7 @@ async def test_the_title_is_chinese_where_that_is_preferred(
     ],
 )
 async def test_the_title_is_in_the_language_of_wechat_where_the_request_names_none(
-    offline_client: httpx.AsyncClient, user_agent: str, accepted: str | None, language: str
+    offline_client: Client, user_agent: str, accepted: str | None, language: str
 ) -> None:
     headers = {"User-Agent": user_agent} | ({} if accepted is None else {"Accept-Language": accepted})
     answer = await offline_client.get("/nothing", headers=headers)
@@ -312,13 +309,13 @@ async def test_the_title_is_in_the_language_of_wechat_where_the_request_names_no
 
 @swept("given", ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "A.b_c-1", "x" * 128])
 @swept("path", ["/livez", "/nothing"])
-async def test_a_well_formed_request_id_is_kept(offline_client: httpx.AsyncClient, given: str, path: str) -> None:
+async def test_a_well_formed_request_id_is_kept(offline_client: Client, given: str, path: str) -> None:
     answer = await offline_client.get(path, headers={"X-Request-ID": given})
     assert answer.headers.get_list("x-request-id") == [given]
 
 
 @swept("given", [None, "", "x" * 129, "a b", "a\tb", "a/b", "é", "<script>", '"}{"', "a,b"])
-async def test_any_other_request_id_is_replaced(offline_client: httpx.AsyncClient, given: str | None) -> None:
+async def test_any_other_request_id_is_replaced(offline_client: Client, given: str | None) -> None:
     headers = {} if given is None else {b"X-Request-ID": given.encode()}
     ids = [(await offline_client.get("/livez", headers=headers)).headers["x-request-id"] for _ in range(2)]
     assert all(re.fullmatch("[0-9a-f]{32}", found) for found in ids)
@@ -327,7 +324,7 @@ async def test_any_other_request_id_is_replaced(offline_client: httpx.AsyncClien
 
 @pytest.mark.slow
 @swept("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/docs", "/openapi.json"])
-async def test_head_answers_as_get_does(client: httpx.AsyncClient, path: str) -> None:
+async def test_head_answers_as_get_does(client: Client, path: str) -> None:
     head, get = await client.head(path), await client.get(path)
     assert (head.status_code, head.content) == (200, b"")
     for answer in (head, get):
@@ -346,7 +343,7 @@ async def cors_client(make_services: MakeServices, make_client: MakeClient) -> h
 
 
 @pytest.mark.no_database
-async def test_no_other_origin_may_read_answers_unless_configured(client: httpx.AsyncClient) -> None:
+async def test_no_other_origin_may_read_answers_unless_configured(client: Client) -> None:
     answer = await client.get("/livez", headers={"Origin": ORIGIN})
     assert "access-control-allow-origin" not in answer.headers
 
@@ -365,12 +362,7 @@ async def test_no_other_origin_may_read_answers_unless_configured(client: httpx.
 @pytest.mark.own_database
 @pytest.mark.slow
 async def test_a_configured_origin_may_read_every_answer(
-    cors_client: httpx.AsyncClient,
-    wechat: WeChatByRespx,
-    method: str,
-    path: str,
-    content: bytes | None,
-    status: int,
+    cors_client: Client, wechat: WeChatByRespx, method: str, path: str, content: bytes | None, status: int
 ) -> None:
     wechat.sessions["for-a-broken-database"] = wechat.sessions.pop(wechat.code_for("alice"))
     answer = await cors_client.request(method, path, content=content, headers={"Origin": ORIGIN})
@@ -380,7 +372,7 @@ async def test_a_configured_origin_may_read_every_answer(
 
 
 @pytest.mark.no_database
-async def test_a_configured_origin_may_ask_before_it_sends(cors_client: httpx.AsyncClient) -> None:
+async def test_a_configured_origin_may_ask_before_it_sends(cors_client: Client) -> None:
     asks = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "authorization, content-type"}
     answer = await cors_client.options("/v1/me", headers={"Origin": ORIGIN, **asks})
     assert answer.status_code == 200
@@ -391,6 +383,6 @@ async def test_a_configured_origin_may_ask_before_it_sends(cors_client: httpx.As
 
 
 @pytest.mark.no_database
-async def test_another_origin_is_not_allowed(cors_client: httpx.AsyncClient) -> None:
+async def test_another_origin_is_not_allowed(cors_client: Client) -> None:
     answer = await cors_client.get("/livez", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in answer.headers

@@ -3,7 +3,6 @@
 import re
 from typing import Any, Final
 
-import asyncpg
 import httpx
 import pytest
 
@@ -11,7 +10,7 @@ from tests.docs import openapi
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import NOBODY, AddSibling, Admin, Body, LogIn, bearer, later, make_support
+from tests.world import NOBODY, AddSibling, Admin, Body, Client, LogIn, Rows, bearer, later, make_support
 from wxauth.server.clients.models import Scope
 
 pytestmark = pytest.mark.slow
@@ -103,7 +102,7 @@ class Operation:
     def example(self) -> object:
         return self.body.get("examples", [{}])[0]
 
-    async def ask(self, client: httpx.AsyncClient, *, ids: str = "", **options: Any) -> httpx.Response:
+    async def ask(self, client: Client, *, ids: str = "", **options: Any) -> httpx.Response:
         """Ask for what does not exist, or by these ids."""
         unknown = {name: str(NOBODY) if it.get("format") == "uuid" else "nothing" for name, it in self.ids.items()}
         path = re.sub(r"{(\w+)}", lambda found: ids or unknown[found[1]], self.path)
@@ -130,9 +129,7 @@ def allowed(operation: Operation, authorized: dict[str, Any]) -> dict[str, Any]:
     return authorized["token"] if operation.takes_token else authorized["client"] if operation.takes_client else {}
 
 
-async def test_without_a_valid_token_nothing_else_is_looked_at(
-    client: httpx.AsyncClient, login: LogIn, clock: Clock
-) -> None:
+async def test_without_a_valid_token_nothing_else_is_looked_at(client: Client, login: LogIn, clock: Clock) -> None:
     token = bearer(await login())
     with Sweep() as sweep:
         for operation in WITH_TOKEN:
@@ -156,7 +153,7 @@ async def test_without_a_valid_token_nothing_else_is_looked_at(
     ],
     ids=["signed out", "banned", "erased"],
 )
-async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: asyncpg.Connection, change: str) -> None:
+async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: Rows, change: str) -> None:
     await rows.execute(change)
     with Sweep() as sweep:
         for operation in (it for it in WITH_TOKEN if it.path != "/v1/userinfo"):  # is for a site's token
@@ -166,7 +163,7 @@ async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: asyncpg.
 
 
 async def test_staff_may_do_what_their_role_allows_and_nobody_else_may(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+    client: Client, login: LogIn, rows: Rows
 ) -> None:
     alice, sue = await login(), await make_support(client, rows, await login("sue"))
     with Sweep() as sweep:
@@ -188,7 +185,7 @@ async def test_what_gives_lasting_power_requires_a_fresh_login(root: Admin, cloc
                 assert ("login_too_old" in answer.text) == (operation.name in LASTING), answer.text
 
 
-async def test_a_service_may_do_what_its_scopes_allow(client: httpx.AsyncClient, add_sibling: AddSibling) -> None:
+async def test_a_service_may_do_what_its_scopes_allow(client: Client, add_sibling: AddSibling) -> None:
     with Sweep() as sweep:
         for scope in Scope:
             sibling = await add_sibling(scope.value, scope)
@@ -198,7 +195,7 @@ async def test_a_service_may_do_what_its_scopes_allow(client: httpx.AsyncClient,
                     assert (answer.status_code != 403) == (SCOPES[operation.name] is scope), answer.text
 
 
-async def test_a_service_is_known_by_its_secret(client: httpx.AsyncClient, add_sibling: AddSibling) -> None:
+async def test_a_service_is_known_by_its_secret(client: Client, add_sibling: AddSibling) -> None:
     wrong = (await add_sibling("orders", *Scope))._replace(client_secret="wrong")
     with Sweep() as sweep:
         for operation in (it for it in OPERATIONS if it.takes_client):
@@ -282,7 +279,7 @@ async def test_what_does_not_exist_is_not_found_and_an_id_that_is_none_is_refuse
                     problem_of(await operation.ask(root.client, ids="0", **options), "invalid_request", 422)
 
 
-async def test_another_method_is_refused_with_those_that_there_are(client: httpx.AsyncClient) -> None:
+async def test_another_method_is_refused_with_those_that_there_are(client: Client) -> None:
     with Sweep() as sweep:
         for path in {it.path for it in OPERATIONS} - {"/v1/users/lookup"}:  # may be a user's, too
             there = {it.method for it in OPERATIONS if it.path == path}

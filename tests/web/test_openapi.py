@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from tests.docs import openapi
 from tests.sweeps import Sweep, swept
-from tests.world import MakeClient, MakeServices
+from tests.world import Client, MakeClient, MakeServices
 
 DOCUMENT = openapi()
 FORMATS = FormatChecker()
@@ -324,9 +324,7 @@ async def test_the_docs_page_loads_everything_from_the_service(
 
 
 @pytest.mark.slow
-async def test_a_browser_that_prefers_chinese_gets_the_descriptions_in_chinese(
-    offline_client: httpx.AsyncClient,
-) -> None:
+async def test_a_browser_that_prefers_chinese_gets_the_descriptions_in_chinese(offline_client: Client) -> None:
     english, chinese = [
         await offline_client.get("/openapi.json", headers={"Accept-Language": language})
         for language in ("en-GB,en;q=0.9,zh;q=0.5", "zh-CN,zh;q=0.9,en;q=0.8")
@@ -341,19 +339,19 @@ async def test_a_browser_that_prefers_chinese_gets_the_descriptions_in_chinese(
 
 
 @pytest.mark.slow
-async def test_without_a_preferred_language_the_documentation_is_english(offline_client: httpx.AsyncClient) -> None:
+async def test_without_a_preferred_language_the_documentation_is_english(offline_client: Client) -> None:
     headers = {"Accept-Language": ""}
     assert (await offline_client.get("/openapi.json", headers=headers)).json() == json.loads(json.dumps(DOCUMENT))
 
 
-async def test_an_asset_that_has_not_changed_is_not_sent_again(offline_client: httpx.AsyncClient) -> None:
+async def test_an_asset_that_has_not_changed_is_not_sent_again(offline_client: Client) -> None:
     path = "/docs/assets/swagger-ui.css"
     etag = (await offline_client.get(path)).headers["etag"]
     assert (await offline_client.get(path, headers={"If-None-Match": etag})).status_code == 304
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2f__init__.py", "%2e%2e/__init__.py", "..\\__init__.py"])
-async def test_nothing_but_the_assets_is_served(offline_client: httpx.AsyncClient, name: str) -> None:
+async def test_nothing_but_the_assets_is_served(offline_client: Client, name: str) -> None:
     assert (await offline_client.get(f"/docs/assets/{name}")).status_code == 404
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from urllib.parse import quote
 
-import httpx
 import pytest
 
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.world import LogIn, LogLines, bearer
+from tests.world import Client, LogIn, LogLines, bearer
 
 PATHS = (
     "/v1/login",
@@ -30,9 +29,7 @@ CONTROL_CHARACTERS = "\n\r\0\t\x1f\x7f\x80\x85\x9f"
 BACKSLASHES = '"' + 8_000 * "\\1" + '"'
 
 
-async def refused_anywhere(
-    client: httpx.AsyncClient, *, query: str = "", headers: Mapping[str, str] | None = None
-) -> None:
+async def refused_anywhere(client: Client, *, query: str = "", headers: Mapping[str, str] | None = None) -> None:
     with Sweep() as sweep:
         for path in PATHS:
             for method in ("GET", "POST"):
@@ -44,7 +41,7 @@ async def refused_anywhere(
 @pytest.mark.slow
 @swept("character", CONTROL_CHARACTERS)
 async def test_a_path_with_a_control_character_is_400_whatever_the_route(
-    offline_client: httpx.AsyncClient, character: str
+    offline_client: Client, character: str
 ) -> None:
     with Sweep() as sweep:
         for path in (path + quote(character) for path in PATHS):
@@ -56,18 +53,16 @@ async def test_a_path_with_a_control_character_is_400_whatever_the_route(
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/readyz"])
-async def test_no_newline_bypasses_a_proxy_to_the_paths_for_operators(
-    offline_client: httpx.AsyncClient, path: str
-) -> None:
+async def test_no_newline_bypasses_a_proxy_to_the_paths_for_operators(offline_client: Client, path: str) -> None:
     problem_of(await offline_client.get(f"{path}%0a"), "invalid_request", 400)
 
 
-async def test_a_path_without_control_characters_is_accepted(offline_client: httpx.AsyncClient) -> None:
+async def test_a_path_without_control_characters_is_accepted(offline_client: Client) -> None:
     for path in ("/%E8%8C%B6", "/a%20b", "/a%C2%A0b", "/a%E3%80%80b", "/%F0%9F%8D%B5"):
         problem_of(await offline_client.get(path), "not_found", 404)
 
 
-async def test_a_refused_path_is_logged_on_one_line(offline_client: httpx.AsyncClient, log_lines: LogLines) -> None:
+async def test_a_refused_path_is_logged_on_one_line(offline_client: Client, log_lines: LogLines) -> None:
     await offline_client.get("/metrics%0a", headers={"X-Request-ID": "r-1"})
     [line] = [line for line in log_lines() if line["event"] == "request_refused"]
     assert (line["path"], line["code"], line["request_id"]) == ("/metrics\n", "invalid_request", "r-1")
@@ -76,22 +71,22 @@ async def test_a_refused_path_is_logged_on_one_line(offline_client: httpx.AsyncC
 @pytest.mark.slow
 @pytest.mark.parametrize("content_type", ["multipart/form-data" + ";" * 60_000, "a" * 257])
 async def test_a_content_type_over_256_characters_is_400_whatever_the_route(
-    offline_client: httpx.AsyncClient, content_type: str
+    offline_client: Client, content_type: str
 ) -> None:
     await refused_anywhere(offline_client, headers={"Content-Type": content_type})
 
 
-async def test_a_content_type_of_256_characters_is_taken(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_a_content_type_of_256_characters_is_taken(client: Client, login: LogIn) -> None:
     headers = {**bearer(await login()), "Content-Type": "application/json;".ljust(256, "a")}
     assert (await client.post("/v1/me", content=b"{}", headers=headers)).status_code == 200
 
 
-async def test_a_query_has_at_most_128_parameters_whatever_the_route(offline_client: httpx.AsyncClient) -> None:
+async def test_a_query_has_at_most_128_parameters_whatever_the_route(offline_client: Client) -> None:
     await refused_anywhere(offline_client, query="?" + "&".join(["a=1"] * 129))
     assert (await offline_client.get("/livez?" + "&".join(["a=1"] * 128))).status_code == 200
 
 
-async def test_verify_looks_at_32_parameters_at_most(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_verify_looks_at_32_parameters_at_most(client: Client, login: LogIn) -> None:
     headers = bearer(await login())
     roles = "&".join(["role=admin"] * 32)
     problem_of(await client.get(f"/v1/verify?{roles}", headers=headers), "insufficient_role", 403)
@@ -102,7 +97,7 @@ async def test_verify_looks_at_32_parameters_at_most(client: httpx.AsyncClient, 
 
 @pytest.mark.slow
 async def test_no_cookie_reaches_the_parser_of_the_standard_library(
-    client: httpx.AsyncClient, login: LogIn, monkeypatch: pytest.MonkeyPatch
+    client: Client, login: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parsed(value: str) -> str:
         raise AssertionError(f"{len(value)} characters are unquoted in quadratic time")

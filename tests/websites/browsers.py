@@ -15,13 +15,7 @@ import httpx
 from jose import jwt
 
 from tests.fakes import WeChatByRespx
-from tests.world import (
-    CALLBACK,
-    CAMERA,
-    Phone,
-    Site,
-    until,
-)
+from tests.world import CALLBACK, CAMERA, Client, Phone, Site, until
 
 
 def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
@@ -52,7 +46,7 @@ ASKED = {
 class Browser:
     """A browser of its own, cookies included."""
 
-    client: httpx.AsyncClient
+    client: Client
 
     async def open(self, **parameters: str | None) -> httpx.Response:
         asked = {name: value for name, value in {**ASKED, **parameters}.items() if value is not None}
@@ -144,9 +138,7 @@ async def tokens_of(site: Site, browser: Browser, phone: Phone, **parameters: st
     return answer.json()
 
 
-async def id_claims(
-    client: httpx.AsyncClient, token: str, audience: str = "shop", algorithm: str = "RS256"
-) -> dict[str, Any]:
+async def id_claims(client: Client, token: str, audience: str = "shop", algorithm: str = "RS256") -> dict[str, Any]:
     """The claims of an id_token, checked by the published keys."""
     keys = (await client.get("/.well-known/jwks.json")).json()["keys"]
     (key,) = [key for key in keys if key["kid"] == jwt.get_unverified_header(token)["kid"]]

@@ -5,11 +5,10 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
-from tests.world import CALLBACK, AddSite, GetPhone, LogIn, Phone, Site
+from tests.world import CALLBACK, AddSite, Client, GetPhone, LogIn, Phone, Site
 from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services
@@ -39,7 +38,7 @@ def id_token_key() -> StoredSigningKey:
 async def add_site(
     request: pytest.FixtureRequest,
     services: Services,
-    client: httpx.AsyncClient,
+    client: Client,
     clock: Clock,
     secrets: Secrets,
     id_token_key: StoredSigningKey,
@@ -58,7 +57,7 @@ async def add_site(
 
 
 @pytest.fixture
-def get_phone(client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx) -> GetPhone:
+def get_phone(client: Client, login: LogIn, wechat: WeChatByRespx) -> GetPhone:
     """A phone of a person: `await get_phone("alice")`."""
 
     async def log_in(person: str = "alice") -> Phone:

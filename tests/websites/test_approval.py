@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.websites.browsers import refused, wechat_thinking
-from tests.world import GetPhone, MakeClient, MakeServices, Phone, Site, bearer, leave
+from tests.world import Client, GetPhone, MakeClient, MakeServices, Phone, Rows, Site, bearer, leave
 from wxauth.server.core.database import CONNECTIONS
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
@@ -43,7 +42,7 @@ async def test_a_bearer_alone_approves_nothing(site: Site, phone: Phone, wechat:
 
 
 async def test_the_code_of_another_person_approves_nothing_and_the_scan_stays_open(
-    site: Site, phone: Phone, wechat: WeChatByRespx, rows: asyncpg.Connection
+    site: Site, phone: Phone, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     started, scan_id = await claimed(site, phone)
     key = await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", UUID(phone.tokens["session_id"]))
@@ -123,7 +122,7 @@ async def test_the_same_yes_again_is_good_whatever_its_code_and_wechat_is_not_as
 
 
 async def test_the_new_session_key_replaces_the_sessions_and_that_of_the_newest_login(
-    site: Site, phone: Phone, get_phone: GetPhone, wechat: WeChatByRespx, services: Services, rows: asyncpg.Connection
+    site: Site, phone: Phone, get_phone: GetPhone, wechat: WeChatByRespx, services: Services, rows: Rows
 ) -> None:
     await get_phone("alice")  # a later login, whose key WeChat does not accept any more
     _, scan_id = await claimed(site, phone)
@@ -136,7 +135,7 @@ async def test_the_new_session_key_replaces_the_sessions_and_that_of_the_newest_
 
 
 async def test_the_code_is_of_the_app_in_which_the_session_was_opened(
-    site: Site, client: httpx.AsyncClient, wechat: WeChatByRespx
+    site: Site, client: Client, wechat: WeChatByRespx
 ) -> None:
     app_id = OTHER_APP["app_id"]
 
@@ -173,12 +172,7 @@ async def erase(phone: Phone, _other: Phone, _scan_id: str, _started: dict[str, 
 
 @pytest.mark.parametrize("meanwhile", [deny, take_over, sign_out, erase])
 async def test_changes_while_wechat_is_asked_count(
-    site: Site,
-    phone: Phone,
-    get_phone: GetPhone,
-    wechat: WeChatByRespx,
-    rows: asyncpg.Connection,
-    meanwhile: Meanwhile,
+    site: Site, phone: Phone, get_phone: GetPhone, wechat: WeChatByRespx, rows: Rows, meanwhile: Meanwhile
 ) -> None:
     other = await get_phone("alice")
     started, scan_id = await claimed(site, phone)
@@ -205,9 +199,7 @@ async def test_a_scan_that_expires_while_wechat_is_asked_is_over(
     refused(await site.poll(started), "expired_token")
 
 
-async def test_a_ban_while_wechat_is_asked_counts(
-    site: Site, phone: Phone, wechat: WeChatByRespx, rows: asyncpg.Connection
-) -> None:
+async def test_a_ban_while_wechat_is_asked_counts(site: Site, phone: Phone, wechat: WeChatByRespx, rows: Rows) -> None:
     started, scan_id = await claimed(site, phone)
     async with wechat_thinking(wechat) as is_asked:
         approving = create_task(phone.decide(scan_id))

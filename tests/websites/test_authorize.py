@@ -10,7 +10,6 @@ from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
-import asyncpg
 import httpx
 import pytest
 from jose import jwt
@@ -41,6 +40,7 @@ from tests.world import (
     MakeClient,
     MakeServices,
     Phone,
+    Rows,
     Site,
     bearer,
 )
@@ -132,7 +132,7 @@ async def test_a_public_client_shows_no_secret(add_site: AddSite, browser: Brows
 
 
 async def test_scopes_grant_their_claims_and_omit_missing_values(
-    add_site: AddSite, browser: Browser, phone: Phone, rows: asyncpg.Connection
+    add_site: AddSite, browser: Browser, phone: Phone, rows: Rows
 ) -> None:
     everything = ["openid", "profile", "phone", "email", "roles"]
     site = await add_site(scopes=everything, email_domain="example.com")
@@ -522,7 +522,7 @@ async def test_a_code_lives_a_minute_and_works_once(shop: Site, browser: Browser
 
 @pytest.mark.oldest_postgres
 async def test_a_code_that_is_used_again_ends_the_session_that_it_made(
-    shop: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection
+    shop: Site, browser: Browser, phone: Phone, rows: Rows
 ) -> None:
     code = (await (await browser.show()).approved_by(phone))["code"]
     tokens = (await exchanged(shop, code)).json()
@@ -563,7 +563,7 @@ async def test_a_wrong_verifier_or_redirect_uri_neither_spends_a_code_nor_ends_a
 
 
 async def test_of_many_exchanges_at_once_at_most_one_gets_tokens_and_no_session_is_left(
-    shop: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection
+    shop: Site, browser: Browser, phone: Phone, rows: Rows
 ) -> None:
     code = (await (await browser.show()).approved_by(phone))["code"]
     answers = await gather(*(exchanged(shop, code) for _ in range(6)))
@@ -653,12 +653,7 @@ async def test_what_the_metadata_names_is_there(browser: Browser, shop: Site) ->
 
 @pytest.mark.no_signing_key
 async def test_id_token_keys_are_made_when_the_first_site_is(
-    browser: Browser,
-    add_site: AddSite,
-    rows: asyncpg.Connection,
-    services: Services,
-    clock: Clock,
-    log_lines: LogLines,
+    browser: Browser, add_site: AddSite, rows: Rows, services: Services, clock: Clock, log_lines: LogLines
 ) -> None:
     async def algorithms() -> list[str]:
         return [key["alg"] for key in (await browser.client.get("/.well-known/jwks.json")).json()["keys"]]
@@ -806,7 +801,7 @@ async def test_no_log_line_contains_the_secret_of_a_code(
 
 
 async def test_a_link_says_scan_this_with_wechat_and_changes_nothing(
-    site: Site, browser: Browser, make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+    site: Site, browser: Browser, make_services: MakeServices, make_client: MakeClient, rows: Rows
 ) -> None:
     started = await site.start()
     before = await rows.fetch("SELECT * FROM site_logins")
@@ -823,7 +818,7 @@ async def test_a_link_says_scan_this_with_wechat_and_changes_nothing(
 
 @pytest.mark.parametrize(("name", "most", "length"), [("state", 4096, 4097), ("nonce", 512, 513), ("nonce", 512, 4096)])
 async def test_a_long_state_or_nonce_is_refused_at_the_site_and_not_stored(
-    shop: Site, browser: Browser, rows: asyncpg.Connection, name: str, most: int, length: int
+    shop: Site, browser: Browser, rows: Rows, name: str, most: int, length: int
 ) -> None:
     query = urlencode({**ASKED, name: "x" * length})
     form = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -849,13 +844,7 @@ async def test_a_state_of_4096_and_a_nonce_of_512_characters_come_back(
 
 
 async def test_a_page_that_nobody_scanned_is_swept_when_it_expires(
-    add_site: AddSite,
-    shop: Site,
-    browser: Browser,
-    phone: Phone,
-    services: Services,
-    clock: Clock,
-    rows: asyncpg.Connection,
+    add_site: AddSite, shop: Site, browser: Browser, phone: Phone, services: Services, clock: Clock, rows: Rows
 ) -> None:
     device = await add_site("terminal", device=True)
     started = await device.start()

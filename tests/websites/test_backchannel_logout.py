@@ -7,8 +7,6 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
-import asyncpg
-import httpx
 import pytest
 from jose import jwt
 
@@ -20,11 +18,13 @@ from tests.world import (
     AddSite,
     Admin,
     Body,
+    Client,
     GetPhone,
     LogIn,
     LogLines,
     MakeServices,
     Phone,
+    Rows,
     Site,
     bearer,
     make_admin,
@@ -66,7 +66,7 @@ async def shop(add_site: AddSite, receiver: Receiver) -> Site:
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
+async def root(client: Client, login: LogIn, rows: Rows) -> Admin:
     return await make_admin(client, rows, await login("root"))
 
 
@@ -111,7 +111,7 @@ def told_at(receiver: Receiver) -> list[tuple[str, str]]:
     return [(token.claims["sub"], token.claims["sid"]) for token in tokens_at(receiver)]
 
 
-async def waiting(rows: asyncpg.Connection) -> int:
+async def waiting(rows: Rows) -> int:
     return await rows.fetchval("SELECT count(*) FROM backchannel_logouts")
 
 
@@ -126,7 +126,7 @@ async def test_a_logout_token_says_whose_session_has_ended(
     root: Admin,
     services: Services,
     receiver: Receiver,
-    client: httpx.AsyncClient,
+    client: Client,
     clock: Clock,
 ) -> None:
     shop = await add_site(device=True, backchannel_logout_uri=receiver.url, id_token_alg=alg)
@@ -246,7 +246,7 @@ async def ending(
     ids=lambda end: end.__name__,
 )
 async def test_a_site_learns_of_every_other_end_once(
-    end: End, ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    end: End, ending: Ending, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     named = of_id_token(ending.tokens)
     await end(ending)
@@ -260,7 +260,7 @@ async def test_a_site_learns_of_every_other_end_once(
 @pytest.mark.parametrize("end", [Ending.revoke, Ending.log_out, Ending.remove], ids=lambda end: end.__name__)
 @pytest.mark.slow
 async def test_a_site_is_not_told_of_what_it_did_itself_or_of_its_removal(
-    end: End, ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    end: End, ending: Ending, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     await end(ending)
     assert await waiting(rows) == 0
@@ -269,7 +269,7 @@ async def test_a_site_is_not_told_of_what_it_did_itself_or_of_its_removal(
 
 
 async def test_a_session_over_by_time_is_not_reported_by_a_later_ban(
-    ending: Ending, services: Services, rows: asyncpg.Connection, login: LogIn, clock: Clock
+    ending: Ending, services: Services, rows: Rows, login: LogIn, clock: Clock
 ) -> None:
     clock.advance(days=400)
     ending.root.answer = await login("root")
@@ -284,7 +284,7 @@ async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(
     root: Admin,
     services: Services,
     receiver: Receiver,
-    rows: asyncpg.Connection,
+    rows: Rows,
     clock: Clock,
 ) -> None:
     bob = await get_phone("bob")
@@ -304,7 +304,7 @@ async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(
 
 
 async def test_sites_without_a_uri_and_phones_cost_no_row(
-    add_site: AddSite, phone: Phone, root: Admin, rows: asyncpg.Connection
+    add_site: AddSite, phone: Phone, root: Admin, rows: Rows
 ) -> None:
     await logged_in(await add_site(device=True), phone)
     await root.change(phone.user_id, status="disabled")
@@ -312,7 +312,7 @@ async def test_sites_without_a_uri_and_phones_cost_no_row(
 
 
 async def test_an_erased_persons_id_stays_in_no_table(
-    ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    ending: Ending, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     user_id = ending.phone.user_id
     receiver.answers = [500]
@@ -331,7 +331,7 @@ async def test_an_erased_persons_id_stays_in_no_table(
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 async def test_any_2xx_is_taken(
-    status: int, ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    status: int, ending: Ending, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     receiver.usual = status
     await ending.ban()
@@ -342,13 +342,7 @@ async def test_any_2xx_is_taken(
 @pytest.mark.slow
 @pytest.mark.parametrize("status", sorted(FINAL_STATUSES))
 async def test_some_answers_are_final(
-    status: int,
-    ending: Ending,
-    services: Services,
-    receiver: Receiver,
-    rows: asyncpg.Connection,
-    client: httpx.AsyncClient,
-    log_lines: LogLines,
+    status: int, ending: Ending, services: Services, receiver: Receiver, rows: Rows, client: Client, log_lines: LogLines
 ) -> None:
     receiver.usual = status
     await ending.ban()
@@ -364,7 +358,7 @@ async def test_some_answers_are_final(
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", [500, 503, 302, 307, 429, 402, "hang"])
 async def test_others_are_tried_again_by_new_tokens_on_schedule(
-    answer: int | str, ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    answer: int | str, ending: Ending, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     receiver.usual = answer
     await ending.ban()
@@ -457,7 +451,7 @@ async def test_webhooks_that_hang_delay_no_logout_token(
 
 
 async def test_a_logout_survives_the_process_that_was_sending_it(
-    ending: Ending, services: Services, make_services: MakeServices, receiver: Receiver, rows: asyncpg.Connection
+    ending: Ending, services: Services, make_services: MakeServices, receiver: Receiver, rows: Rows
 ) -> None:
     receiver.answers = ["hang"]
     await ending.ban()
@@ -488,7 +482,7 @@ async def test_two_replicas_send_a_token_once(
 
 
 @pytest.mark.own_database
-async def test_a_logout_is_in_the_transaction_that_ends_the_session(ending: Ending, rows: asyncpg.Connection) -> None:
+async def test_a_logout_is_in_the_transaction_that_ends_the_session(ending: Ending, rows: Rows) -> None:
     async with rows.transaction():
         await rows.execute("LOCK TABLE backchannel_logouts IN EXCLUSIVE MODE")
         ban = asyncio.create_task(ending.ban())
@@ -499,7 +493,7 @@ async def test_a_logout_is_in_the_transaction_that_ends_the_session(ending: Endi
 
 
 async def test_a_removed_site_gets_no_token_that_was_waiting(
-    ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    ending: Ending, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     await ending.ban()
     await ending.remove()
@@ -509,7 +503,7 @@ async def test_a_removed_site_gets_no_token_that_was_waiting(
 
 
 async def test_a_site_that_has_given_up_its_uri_gets_no_token(
-    ending: Ending, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    ending: Ending, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     await ending.ban()
     await change_client(services.database, "shop", {"backchannel_logout_uri": None}, now=ending.clock())
@@ -521,7 +515,7 @@ async def test_a_site_that_has_given_up_its_uri_gets_no_token(
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["https://169.254.169.254/", "http://100.100.100.200/", "https://localhost.invalid/"])
 async def test_an_address_that_is_not_allowed_is_never_asked(
-    url: str, ending: Ending, services: Services, rows: asyncpg.Connection, log_lines: LogLines
+    url: str, ending: Ending, services: Services, rows: Rows, log_lines: LogLines
 ) -> None:
     await rows.execute("UPDATE clients SET backchannel_logout_uri = $1", url)
     await ending.ban()
@@ -572,7 +566,7 @@ async def test_a_service_has_no_such_uri(root: Admin, receiver: Receiver) -> Non
 
 @pytest.mark.slow
 async def test_twenty_sites_learn_of_a_ban_within_two_seconds(
-    add_site: AddSite, phone: Phone, root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    add_site: AddSite, phone: Phone, root: Admin, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     named = []
     for number in range(20):

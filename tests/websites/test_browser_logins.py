@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import asyncpg
 import httpx
 import pytest
 from jose import jwt
@@ -24,6 +23,7 @@ from tests.world import (
     MakeClient,
     MakeServices,
     Phone,
+    Rows,
     Site,
     bearer,
     leave,
@@ -104,7 +104,7 @@ async def named(phone: Phone) -> Phone:
 
 @pytest.mark.slow
 async def test_who_has_scanned_for_one_site_goes_on_to_another_by_a_button(
-    shop: Site, desk: Site, browser: Browser, named: Phone, clock: Clock, rows: asyncpg.Connection
+    shop: Site, desk: Site, browser: Browser, named: Phone, clock: Clock, rows: Rows
 ) -> None:
     first = await id_claims(browser.client, (await tokens_of(shop, browser, named))["id_token"])
     clock.advance(seconds=100)
@@ -150,7 +150,7 @@ async def test_the_export_of_ones_own_data_has_the_logins_of_browsers(
 
 
 async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(
-    shop: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection
+    shop: Site, browser: Browser, phone: Phone, rows: Rows
 ) -> None:
     tab = await browser.show()
     await tab.decided_by(phone)
@@ -174,7 +174,7 @@ async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(
 @pytest.mark.parametrize("has_login", [False, True])
 @pytest.mark.slow
 async def test_two_tabs_that_go_on_at_once_have_one_login(
-    shop: Site, desk: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection, has_login: bool
+    shop: Site, desk: Site, browser: Browser, phone: Phone, rows: Rows, has_login: bool
 ) -> None:
     if has_login:
         await tokens_of(shop, browser, phone)
@@ -210,7 +210,7 @@ async def test_a_planted_cookie_is_nobodys_login_and_is_not_kept(
 
 
 async def test_only_doors_that_prove_who_uses_this_browser_make_a_login(
-    shop: Site, desk: Site, add_site: AddSite, browser: Browser, phone: Phone, rows: asyncpg.Connection
+    shop: Site, desk: Site, add_site: AddSite, browser: Browser, phone: Phone, rows: Rows
 ) -> None:
     await add_site("plain")
     device = await add_site("device", device=True, redirect_uris=[CALLBACK], sso=True)
@@ -413,7 +413,7 @@ async def test_a_browser_gets_sixty_codes_in_any_minute_over_all_replicas(
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["silently", "by the button"])
 async def test_forty_requests_of_one_browser_leave_transactions_for_others(
-    shop: Site, desk: Site, browser: Browser, named: Phone, login: LogIn, rows: asyncpg.Connection, how: str
+    shop: Site, desk: Site, browser: Browser, named: Phone, login: LogIn, rows: Rows, how: str
 ) -> None:
     await tokens_of(shop, browser, named)
     bob, page = await login("bob"), await person_page(browser)
@@ -433,7 +433,7 @@ async def test_forty_requests_of_one_browser_leave_transactions_for_others(
 
 
 async def test_a_page_keeps_what_the_site_asked_and_nothing_more(
-    shop: Site, browser: Browser, named: Phone, rows: asyncpg.Connection
+    shop: Site, browser: Browser, named: Phone, rows: Rows
 ) -> None:
     await tokens_of(shop, browser, named)
     page = PersonPage(browser, (await browser.open(state="s-2", ui_locales="zh-CN", junk="x" * 4096)).text)
@@ -448,7 +448,7 @@ async def test_a_page_keeps_what_the_site_asked_and_nothing_more(
 
 @pytest.mark.parametrize("button", ["continue", "another"])
 async def test_a_page_of_a_named_person_stores_no_hint_and_repeats_it_when_it_is_stale(
-    shop: Site, desk: Site, browser: Browser, named: Phone, rows: asyncpg.Connection, button: str
+    shop: Site, desk: Site, browser: Browser, named: Phone, rows: Rows, button: str
 ) -> None:
     await tokens_of(shop, browser, named)
     hint = (await entered(browser, desk))["id_token"]
@@ -466,7 +466,7 @@ async def test_a_page_of_a_named_person_stores_no_hint_and_repeats_it_when_it_is
 
 @pytest.mark.slow
 async def test_of_one_login_each_site_has_twenty_open_sessions(
-    shop: Site, desk: Site, browser: Browser, named: Phone, clock: Clock, rows: asyncpg.Connection
+    shop: Site, desk: Site, browser: Browser, named: Phone, clock: Clock, rows: Rows
 ) -> None:
     first = await tokens_of(shop, browser, named)
     tokens = []
@@ -489,7 +489,7 @@ async def test_what_has_ended_is_swept_in_batches(
     get_phone: GetPhone,
     clock: Clock,
     services: Services,
-    rows: asyncpg.Connection,
+    rows: Rows,
 ) -> None:
     await tokens_of(shop, browser, named)
     await rows.execute(
@@ -528,7 +528,7 @@ class House:
     desk: Site
     tokens: dict[str, dict[str, Any]]
     clock: Clock
-    rows: asyncpg.Connection
+    rows: Rows
     replica: Callable[..., Awaitable[httpx.AsyncClient]]
     """Another replica, with other settings."""
 
@@ -557,7 +557,7 @@ async def house(
     desk: Site,
     browser: Browser,
     get_phone: GetPhone,
-    rows: asyncpg.Connection,
+    rows: Rows,
     clock: Clock,
     login: LogIn,
     make_client: MakeClient,

@@ -4,13 +4,12 @@ import json
 from asyncio import to_thread
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from tests.fakes import APP, service_env
 from tests.processes import Command, make_command, run
 from tests.sweeps import swept
-from tests.world import CALLBACK
+from tests.world import CALLBACK, Rows
 from wxauth.server.clients.clients import NAME_RULE
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
@@ -122,7 +121,7 @@ async def test_a_site_has_the_rights_of_siblings_only_by_their_scopes(clients: C
     assert listed == {"shop": ["openid", "profile"], "office": ["introspect", "users", "openid"]}
 
 
-async def test_a_public_client_has_no_secret(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_a_public_client_has_no_secret(clients: Command, rows: Rows) -> None:
     added = await clients("add", "page", "--json", "--public", "--redirect-uri", CALLBACK)
     assert json.loads(added.stdout) == {
         "client_id": "page",
@@ -135,9 +134,7 @@ async def test_a_public_client_has_no_secret(clients: Command, rows: asyncpg.Con
     assert "没有密钥" in shown.stderr
 
 
-async def test_a_site_takes_its_name_and_gives_it_back_like_any_service_client(
-    clients: Command, rows: asyncpg.Connection
-) -> None:
+async def test_a_site_takes_its_name_and_gives_it_back_like_any_service_client(clients: Command, rows: Rows) -> None:
     assert (await clients("add", "shop")).returncode == 0
     again = await clients("add", "shop", "--device")
     assert (again.returncode, "shop exists already" in again.stderr) == (1, True)
@@ -173,7 +170,7 @@ async def test_given_fields_of_a_site_are_changed_and_an_empty_text_clears_a_fie
     assert listed["id_token_alg"] == "ES256"
 
 
-async def test_a_site_names_only_apps_of_the_right_kinds(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_a_site_names_only_apps_of_the_right_kinds(clients: Command, rows: Rows) -> None:
     page, computer, mobile = ACCOUNT["app_id"], WEBSITE["app_id"], MOBILE_APP["app_id"]
     apps = {"WXAUTH_APPS": json.dumps([*APPS, ACCOUNT, MOBILE_APP])}
     await rows.execute(
@@ -213,7 +210,7 @@ async def test_a_change_to_an_invalid_client_is_a_usage_error(clients: Command) 
     assert (await clients("list", "--json")).stdout == before
 
 
-async def test_a_public_client_is_given_no_secret(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_a_public_client_is_given_no_secret(clients: Command, rows: Rows) -> None:
     await clients("add", "page", "--public", "--redirect-uri", CALLBACK)
     before = await rows.fetch("SELECT * FROM clients")
     refused = await clients("secret", "page")
@@ -259,9 +256,7 @@ BAD_URIS = [
 
 
 @swept("options", REFUSED.values(), ids=REFUSED)
-async def test_a_site_with_wrong_options_is_not_added(
-    clients: Command, rows: asyncpg.Connection, options: list[str]
-) -> None:
+async def test_a_site_with_wrong_options_is_not_added(clients: Command, rows: Rows, options: list[str]) -> None:
     refused = await clients("add", "shop", *options)
     assert refused.returncode == 2, refused.stdout
     assert await rows.fetchval("SELECT count(*) FROM clients") == 0

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 
@@ -20,10 +19,12 @@ from tests.world import (
     AddSite,
     Admin,
     Body,
+    Client,
     GetPhone,
     MakeClient,
     MakeServices,
     Phone,
+    Rows,
     bearer,
     later,
     make_admin,
@@ -55,7 +56,7 @@ def browser(make_client: MakeClient, services: Services) -> Browser:
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, phone: Phone, rows: asyncpg.Connection) -> Admin:
+async def root(client: Client, phone: Phone, rows: Rows) -> Admin:
     """An administrator, whose phone it is."""
     return await make_admin(client, rows, phone.tokens)
 
@@ -67,7 +68,7 @@ async def code_for(browser: Browser, phone: Phone, **asked: str) -> str:
     return sent(await tab.go_on(), to=asked.get("redirect_uri", CONSOLE))["code"]
 
 
-async def post(client: httpx.AsyncClient, code: str, verifier: str = VERIFIER) -> httpx.Response:
+async def post(client: Client, code: str, verifier: str = VERIFIER) -> httpx.Response:
     return await client.post(SESSION, json={"code": code, "code_verifier": verifier}, headers=ASKED_BY_THE_PAGE)
 
 
@@ -236,7 +237,7 @@ async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_the_
 
 
 async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(
-    browser: Browser, phone: Phone, root: Admin, get_phone: GetPhone, rows: asyncpg.Connection
+    browser: Browser, phone: Phone, root: Admin, get_phone: GetPhone, rows: Rows
 ) -> None:
     changes: list[Body] = [{"status": "disabled"}, {"roles": []}]
     for change in changes:

@@ -3,6 +3,8 @@
 import asyncpg
 import pytest
 
+from tests.world import Rows
+
 SITE = (
     "INSERT INTO clients (name, title, scopes, device, id_token_alg, created_at, secret_hash)"
     " VALUES ('shop', 'Shop', '{openid}', true, 'RS256', now(), sha256('a'))"
@@ -42,9 +44,7 @@ ALL = (SITE, USER, IDENTITY, LOGIN)
     ],
 )
 @pytest.mark.slow
-async def test_a_login_that_violates_a_constraint_is_refused(
-    rows: asyncpg.Connection, constraint: str, change: str
-) -> None:
+async def test_a_login_that_violates_a_constraint_is_refused(rows: Rows, constraint: str, change: str) -> None:
     for before in ALL:
         await rows.execute(before)
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refusal:
@@ -53,7 +53,7 @@ async def test_a_login_that_violates_a_constraint_is_refused(
 
 
 @pytest.mark.parametrize("secret", ["page_hash", "device_code_hash", "scene_hash", "user_code_hash", "state_hash"])
-async def test_a_secret_finds_one_login(rows: asyncpg.Connection, secret: str) -> None:
+async def test_a_secret_finds_one_login(rows: Rows, secret: str) -> None:
     for before in ALL:
         await rows.execute(before)
     await rows.execute(LOGIN.replace("scene_hash", secret).replace("'a'", "'b'"))
@@ -65,9 +65,7 @@ PICTURE = "INSERT INTO scan_pictures SELECT id, 'image/png', 'x' FROM site_login
 
 
 @pytest.mark.parametrize(("constraint", "kind", "content"), [("content_type", "svg+xml", "x"), ("content", "png", "")])
-async def test_an_invalid_picture_is_refused(
-    rows: asyncpg.Connection, constraint: str, kind: str, content: str
-) -> None:
+async def test_an_invalid_picture_is_refused(rows: Rows, constraint: str, kind: str, content: str) -> None:
     for before in ALL:
         await rows.execute(before)
     with pytest.raises(asyncpg.CheckViolationError) as refusal:
@@ -76,7 +74,7 @@ async def test_an_invalid_picture_is_refused(
 
 
 @pytest.mark.parametrize("deleted", ["clients", "site_logins", "users"])
-async def test_what_belongs_to_a_row_is_deleted_with_it(rows: asyncpg.Connection, deleted: str) -> None:
+async def test_what_belongs_to_a_row_is_deleted_with_it(rows: Rows, deleted: str) -> None:
     for statement in (*ALL, PICTURE):
         await rows.execute(statement)
     await rows.execute(f"DELETE FROM {deleted}")

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 from jose.jwt import get_unverified_claims
@@ -22,12 +21,14 @@ from tests.world import (
     HOME,
     OFFICE,
     AddSite,
+    Client,
     GetPhone,
     LogIn,
     LogLines,
     MakeClient,
     MakeServices,
     Phone,
+    Rows,
     Site,
     bearer,
     leave,
@@ -51,9 +52,7 @@ async def tokens_of(site: Site, phone: Phone, **form: str) -> dict[str, Any]:
     return answer.json()
 
 
-async def test_a_site_gets_tokens_when_the_person_has_said_yes(
-    site: Site, phone: Phone, client: httpx.AsyncClient
-) -> None:
+async def test_a_site_gets_tokens_when_the_person_has_said_yes(site: Site, phone: Phone, client: Client) -> None:
     started = await site.start()
     assert started.keys() == {
         *("device_code", "user_code", "verification_uri", "verification_uri_complete"),
@@ -176,9 +175,7 @@ async def test_a_refusal_is_access_denied(site: Site, phone: Phone) -> None:
     problem_of(await phone.scan(started), "scan_over", 404)
 
 
-async def test_repeating_a_verdict_changes_nothing(
-    site: Site, phone: Phone, clock: Clock, rows: asyncpg.Connection
-) -> None:
+async def test_repeating_a_verdict_changes_nothing(site: Site, phone: Phone, clock: Clock, rows: Rows) -> None:
     started = await site.start(browser_ip=OFFICE)
     scan_id = (await phone.scan(started)).json()["id"]
     for _ in range(2):
@@ -222,7 +219,7 @@ async def test_a_claim_moves_to_another_session_of_the_same_person(
 
 
 async def test_any_number_of_phones_make_one_claim_and_any_number_of_polls_one_session(
-    site: Site, get_phone: GetPhone, rows: asyncpg.Connection
+    site: Site, get_phone: GetPhone, rows: Rows
 ) -> None:
     phones = [await get_phone(f"person-{number}") for number in range(8)]
     started = await site.start()
@@ -334,7 +331,7 @@ async def test_a_near_site_and_an_administrator_require_phone_and_browser_in_one
     add_site: AddSite,
     phone: Phone,
     get_phone: GetPhone,
-    rows: asyncpg.Connection,
+    rows: Rows,
     make_services: MakeServices,
     make_client: MakeClient,
 ) -> None:
@@ -360,7 +357,7 @@ async def test_a_near_site_and_an_administrator_require_phone_and_browser_in_one
 
 
 async def test_a_user_shut_out_between_approval_and_tokens_gets_none(
-    site: Site, get_phone: GetPhone, rows: asyncpg.Connection, client: httpx.AsyncClient, clock: Clock
+    site: Site, get_phone: GetPhone, rows: Rows, client: Client, clock: Clock
 ) -> None:
     async def ban(phone: Phone) -> None:
         await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", UUID(phone.user_id))
@@ -384,7 +381,7 @@ async def test_a_user_shut_out_between_approval_and_tokens_gets_none(
 
 
 async def test_a_person_who_is_merged_before_the_tokens_is_followed_and_after_them_logged_out(
-    site: Site, client: httpx.AsyncClient, services: Services, wechat: WeChatByRespx, clock: Clock
+    site: Site, client: Client, services: Services, wechat: WeChatByRespx, clock: Clock
 ) -> None:
     async def log_in(person: str, app: dict[str, str], **fields: Any) -> dict[str, Any]:
         code = wechat.code_for(person, app_id=app["app_id"], **fields)
@@ -405,9 +402,7 @@ async def test_a_person_who_is_merged_before_the_tokens_is_followed_and_after_th
 
 
 @pytest.mark.oldest_postgres
-async def test_a_websites_session_is_one_like_any_other(
-    site: Site, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_websites_session_is_one_like_any_other(site: Site, phone: Phone, client: Client, rows: Rows) -> None:
     tokens = await tokens_of(site, phone, browser_ip=OFFICE, browser_user_agent=EDGE)
     session_id = get_unverified_claims(tokens["access_token"])["sid"]
     listed = (await client.get("/v1/me/sessions", headers=bearer(phone.tokens))).json()["items"]
@@ -430,9 +425,7 @@ OPEN_TO_WEBSITES = {("get", "/v1/verify"), ("post", "/v1/logout")}
 
 
 @pytest.mark.slow
-async def test_a_websites_token_is_not_the_phone(
-    site: Site, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection
-) -> None:
+async def test_a_websites_token_is_not_the_phone(site: Site, phone: Phone, client: Client, rows: Rows) -> None:
     await set_roles(rows, "admin", user_id=phone.user_id)
     started = await site.start(browser_ip="127.0.0.1")
     await phone.approve(started)
@@ -457,7 +450,7 @@ async def test_a_websites_token_is_not_the_phone(
 
 @pytest.mark.parametrize("may_see", [True, False])
 async def test_a_website_sees_roles_only_with_the_scope_roles(
-    add_site: AddSite, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection, may_see: bool
+    add_site: AddSite, phone: Phone, client: Client, rows: Rows, may_see: bool
 ) -> None:
     await set_roles(rows, "editor", user_id=phone.user_id)
     scopes = ["openid", "roles"] if may_see else ["openid"]
@@ -477,7 +470,7 @@ async def test_a_website_sees_roles_only_with_the_scope_roles(
 
 
 async def test_a_websites_token_has_the_id_that_the_person_had_before_wxauth(
-    site: Site, phone: Phone, rows: asyncpg.Connection
+    site: Site, phone: Phone, rows: Rows
 ) -> None:
     await rows.execute("UPDATE users SET external_id = '10023'")
     tokens = await tokens_of(site, phone)
@@ -486,7 +479,7 @@ async def test_a_websites_token_has_the_id_that_the_person_had_before_wxauth(
 
 
 async def test_a_refresh_token_rotates_with_grace_and_ends_the_session_when_it_is_stolen(
-    site: Site, phone: Phone, clock: Clock, client: httpx.AsyncClient
+    site: Site, phone: Phone, clock: Clock, client: Client
 ) -> None:
     first = await tokens_of(site, phone)
     second = (await site.refresh(first)).json()
@@ -512,7 +505,7 @@ async def test_a_refresh_for_more_than_was_granted_is_refused_and_costs_the_site
 
 
 async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
-    site: Site, add_site: AddSite, phone: Phone, client: httpx.AsyncClient, login: LogIn
+    site: Site, add_site: AddSite, phone: Phone, client: Client, login: LogIn
 ) -> None:
     other = await add_site("other", device=True)
     tokens = await tokens_of(site, phone)
@@ -539,7 +532,7 @@ async def test_a_websites_session_ends_unused_and_in_any_case(site: Site, phone:
     refused(await site.refresh(left), "invalid_grant")
 
 
-async def test_no_secret_is_stored_in_clear(site: Site, rows: asyncpg.Connection) -> None:
+async def test_no_secret_is_stored_in_clear(site: Site, rows: Rows) -> None:
     started = await site.start()
     stored = repr(await rows.fetch("SELECT * FROM site_logins"))
     for secret in (started["device_code"], started["user_code"], scene_of(started)):
@@ -549,7 +542,7 @@ async def test_no_secret_is_stored_in_clear(site: Site, rows: asyncpg.Connection
 
 @pytest.mark.slow
 async def test_scans_are_counted_by_how_far_they_come(
-    site: Site, phone: Phone, services: Services, client: httpx.AsyncClient, clock: Clock
+    site: Site, phone: Phone, services: Services, client: Client, clock: Clock
 ) -> None:
     async def counted() -> list[float]:
         text = (await client.get("/metrics")).text
@@ -575,7 +568,7 @@ async def test_scans_are_counted_by_how_far_they_come(
 
 
 async def test_a_finished_scan_is_swept_an_hour_later(
-    site: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection
+    site: Site, phone: Phone, services: Services, clock: Clock, rows: Rows
 ) -> None:
     started = await site.start()
     await phone.claim(user_code="BCDF-GHJK")
@@ -589,7 +582,7 @@ async def test_a_finished_scan_is_swept_an_hour_later(
 
 
 async def test_a_swept_session_of_a_site_leaves_nothing(
-    site: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection
+    site: Site, phone: Phone, services: Services, clock: Clock, rows: Rows
 ) -> None:
     await tokens_of(site, phone)
     assert await rows.fetchval("SELECT count(*) FROM website_sessions") == 1
@@ -735,7 +728,7 @@ async def test_our_own_client_is_renewed_and_takes_nobodys_name(services: Servic
 
 
 async def test_a_replica_that_starts_does_not_wait_for_scans_of_the_console_that_are_just_starting(
-    services: Services, rows: asyncpg.Connection, clock: Clock
+    services: Services, rows: Rows, clock: Clock
 ) -> None:
     from wxauth.server.clients.clients import ensure_own_client
 
@@ -751,7 +744,7 @@ async def test_a_replica_that_starts_does_not_wait_for_scans_of_the_console_that
 
 @pytest.mark.own_database
 async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(
-    site: Site, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection
+    site: Site, phone: Phone, client: Client, rows: Rows
 ) -> None:
     claimed = await phone.scan(await site.start())
     async with rows.transaction():

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
@@ -16,7 +15,20 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import ASKED, Browser, Tab, refused, sent
 from tests.websites.test_device_grant import tokens_of
-from tests.world import CALLBACK, CAMERA, AddSite, Admin, LogIn, MakeClient, MakeServices, Phone, Site, bearer
+from tests.world import (
+    CALLBACK,
+    CAMERA,
+    AddSite,
+    Admin,
+    Client,
+    LogIn,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Rows,
+    Site,
+    bearer,
+)
 from wxauth.guard import BearerGuard
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -67,9 +79,7 @@ async def test_a_websites_token_is_whole_or_none(claims: dict[str, Any], expecte
 
 @pytest.mark.no_database
 @pytest.mark.parametrize("path", ["/v1/token", "/v1/revoke", "/v1/device_authorization"])
-async def test_an_outage_of_the_database_is_reported_in_the_form_of_oauth(
-    offline_client: httpx.AsyncClient, path: str
-) -> None:
+async def test_an_outage_of_the_database_is_reported_in_the_form_of_oauth(offline_client: Client, path: str) -> None:
     form = {"client_id": "shop", "client_secret": "x", "grant_type": "refresh_token", "token": "x"}
     answer = await offline_client.post(path, data=form)
     refused(answer, "temporarily_unavailable", 503)
@@ -77,7 +87,7 @@ async def test_an_outage_of_the_database_is_reported_in_the_form_of_oauth(
 
 
 @pytest.mark.no_database
-async def test_a_database_that_is_away_is_a_page_to_a_browser(offline_client: httpx.AsyncClient) -> None:
+async def test_a_database_that_is_away_is_a_page_to_a_browser(offline_client: Client) -> None:
     cookie = {"Cookie": "__Host-wxauth-browser=" + "c" * 43}
     shown = await offline_client.get("/v1/authorize", params=ASKED)
     decided = await offline_client.get(f"/v1/authorize/{'r' * 22}/next", headers=cookie)
@@ -122,7 +132,7 @@ async def test_an_id_token_of_a_former_issuer_logs_nobody_out(
 
 @pytest.mark.oldest_postgres
 async def test_reseal_covers_the_keys_of_id_tokens(
-    services: Services, add_site: AddSite, client: httpx.AsyncClient, clock: Clock, rows: asyncpg.Connection
+    services: Services, add_site: AddSite, client: Client, clock: Clock, rows: Rows
 ) -> None:
     await add_site()
     assert len((await client.get("/.well-known/jwks.json")).json()["keys"]) == 2
@@ -138,7 +148,7 @@ async def test_reseal_covers_the_keys_of_id_tokens(
 
 @pytest.mark.oldest_postgres
 async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens(
-    root: Admin, add_site: AddSite, client: httpx.AsyncClient
+    root: Admin, add_site: AddSite, client: Client
 ) -> None:
     await add_site()
     [stolen] = (await root.read("/keys"))["id_token_keys"]
@@ -169,9 +179,7 @@ async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(
     assert (await browser.open()).status_code == 400
 
 
-async def test_a_login_of_a_mini_program_is_unchanged(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_login_of_a_mini_program_is_unchanged(client: Client, login: LogIn, rows: Rows) -> None:
     tokens = await login("alice")
     claims = jwt.get_unverified_claims(tokens["access_token"])
     assert claims.keys() == {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid"}
@@ -194,9 +202,7 @@ async def test_the_query_of_a_redirect_uri_is_kept(
     ["/v1/token", "/v1/revoke", "/v1/device_authorization", "/v1/userinfo", "/v1/authorize", "/v1/end_session"],
 )
 @swept("text", ["%", "%4", "x=%e4%b8%ad"])
-async def test_a_form_that_takes_long_to_decode_is_refused_unread(
-    client: httpx.AsyncClient, path: str, text: str
-) -> None:
+async def test_a_form_that_takes_long_to_decode_is_refused_unread(client: Client, path: str, text: str) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     attack = (text * 65_536)[:65_536]
     answer = await client.post(path, content=attack.encode(), headers=form)

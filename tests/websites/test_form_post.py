@@ -15,7 +15,7 @@ from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.websites.test_web_view import answer
-from tests.world import CALLBACK, AddSite, Phone, Site
+from tests.world import CALLBACK, AddSite, Client, Phone, Site
 
 BY_FORM = {"response_mode": "form_post"}
 
@@ -111,7 +111,7 @@ async def test_the_page_that_posts_the_answer_ends_with_the_code(
 
 
 @swept("sealed", ["", "x", "e30", "A" * 80, "é"])
-async def test_nobody_makes_a_page_that_posts_what_they_like(client: httpx.AsyncClient, sealed: str) -> None:
+async def test_nobody_makes_a_page_that_posts_what_they_like(client: Client, sealed: str) -> None:
     page = await client.get("/v1/authorize/form_post", params={"answer": sealed})
     assert page.status_code == 404
     assert "<form" not in page.text

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 
-import asyncpg
 import pytest
 
 from tests.clock import Clock
@@ -13,7 +12,7 @@ from tests.websites.test_wechats_pages import get_browser as get_browser  # fixt
 from tests.websites.test_wechats_pages import make_services as make_services
 from tests.websites.test_wechats_pages import services as services
 from tests.websites.test_wechats_pages import simulator as simulator
-from tests.world import CALLBACK, CAMERA, AddSite, Phone, Site, leave, log_in, make_admin
+from tests.world import CALLBACK, CAMERA, AddSite, Phone, Rows, Site, leave, log_in, make_admin
 
 Reported = dict[str, str]
 """The parameters that the site is sent."""
@@ -79,7 +78,7 @@ each_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name_
 @pytest.mark.slow
 @each_door
 async def test_the_person_of_the_hint_is_logged_in_and_nobody_else(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, clock: Clock, door: LogInWithHint
+    shop: Site, get_browser: GetBrowser, rows: Rows, clock: Clock, door: LogInWithHint
 ) -> None:
     alice, bob = await phone_of(shop), await phone_of(shop, "bob")
     hint = (await tokens_of(shop, browser(get_browser), alice))["id_token"]
@@ -94,9 +93,7 @@ async def test_the_person_of_the_hint_is_logged_in_and_nobody_else(
     assert await rows.fetchval(of_bob, bob.user_id) == 0
 
 
-async def test_a_hint_of_a_former_id_names_who_remains(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection
-) -> None:
+async def test_a_hint_of_a_former_id_names_who_remains(shop: Site, get_browser: GetBrowser, rows: Rows) -> None:
     root = await make_admin(shop.client, rows, await log_in(shop.client, "root"))
     alice, bob = await phone_of(shop), await phone_of(shop, "bob")
     hint = (await tokens_of(shop, browser(get_browser), bob))["id_token"]
@@ -106,7 +103,7 @@ async def test_a_hint_of_a_former_id_names_who_remains(
 
 
 async def test_an_erasure_leaves_neither_the_hint_nor_the_address_of_a_login_that_was_not_approved(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection
+    shop: Site, get_browser: GetBrowser, rows: Rows
 ) -> None:
     alice, bob = await phone_of(shop), await phone_of(shop, "bob")
     hint = (await tokens_of(shop, browser(get_browser), alice))["id_token"]

@@ -5,7 +5,6 @@ import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import asyncpg
 import httpx
 import pytest
 
@@ -18,12 +17,14 @@ from tests.world import (
     AddSite,
     Admin,
     Body,
+    Client,
     GetPhone,
     LogIn,
     LogLines,
     MakeClient,
     MakeServices,
     Phone,
+    Rows,
     Site,
     make_admin,
     set_roles,
@@ -52,7 +53,7 @@ def safari(make_client: MakeClient, services: Services) -> Browser:
     return browser_of(make_client(services))
 
 
-def browser_of(client: httpx.AsyncClient, user_agent: str = SAFARI) -> Browser:
+def browser_of(client: Client, user_agent: str = SAFARI) -> Browser:
     client.headers["user-agent"] = user_agent
     return Browser(client)
 
@@ -102,7 +103,7 @@ def shown_again(answer: httpx.Response) -> None:
 
 
 async def test_a_person_logs_in_on_one_phone(
-    shop: Site, safari: Browser, phone: Phone, rows: asyncpg.Connection, clock: Clock
+    shop: Site, safari: Browser, phone: Phone, rows: Rows, clock: Clock
 ) -> None:
     tab = await safari.show()
     claimed = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
@@ -287,9 +288,7 @@ async def test_the_scene_of_a_picture_is_refused_in_a_link(
 
 
 @pytest.mark.parametrize("role", ["admin", "support"])
-async def test_links_are_closed_to_staff(
-    role: str, shop: Site, safari: Browser, phone: Phone, rows: asyncpg.Connection
-) -> None:
+async def test_links_are_closed_to_staff(role: str, shop: Site, safari: Browser, phone: Phone, rows: Rows) -> None:
     await set_roles(rows, role)
     tab = await safari.show()
     problem_of(await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME), "scan_too_far", 403)
@@ -412,13 +411,7 @@ async def test_the_browser_is_not_told_of_the_approval(shop: Site, safari: Brows
 
 @pytest.mark.parametrize("end", ["ban", "erasure", "sign_out"])
 async def test_what_ends_the_phones_session_ends_the_login(
-    end: str,
-    shop: Site,
-    safari: Browser,
-    phone: Phone,
-    client: httpx.AsyncClient,
-    login: LogIn,
-    rows: asyncpg.Connection,
+    end: str, shop: Site, safari: Browser, phone: Phone, client: Client, login: LogIn, rows: Rows
 ) -> None:
     tab = await safari.show()
     number = await approved(tab, phone)
@@ -433,7 +426,7 @@ async def test_what_ends_the_phones_session_ends_the_login(
 
 
 async def test_a_number_is_stored_sealed_and_logged_nowhere(
-    shop: Site, safari: Browser, phone: Phone, rows: asyncpg.Connection, log_lines: LogLines
+    shop: Site, safari: Browser, phone: Phone, rows: Rows, log_lines: LogLines
 ) -> None:
     tab = await safari.show()
     number = await approved(tab, phone)

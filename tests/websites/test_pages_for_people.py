@@ -15,7 +15,7 @@ from tests.websites.test_authorize import shop as shop
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.websites.test_form_post import BY_FORM, posted
 from tests.websites.test_wechats_pages import IN_WECHAT, SAFARI
-from tests.world import AddSite, MakeClient, Phone, Site
+from tests.world import AddSite, Client, MakeClient, Phone, Site
 from wxauth.server.apps.registry import Apps, ManagedApps
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import picture_url
@@ -122,9 +122,7 @@ async def test_the_question_whether_to_log_out_is_asked_in_the_other_language_to
 
 
 @pytest.mark.parametrize("path", ["/d", "/d/no-such-scene"])
-async def test_the_instructions_for_a_code_are_there_in_the_other_language(
-    client: httpx.AsyncClient, path: str
-) -> None:
+async def test_the_instructions_for_a_code_are_there_in_the_other_language(client: Client, path: str) -> None:
     chinese = await client.get(f"{path}{link(await client.get(path), '中文')}")
     assert chinese.headers["content-language"] == "zh-CN"
     assert link(chinese, "English") == "?ui_locales=en"

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from jose import jwt
@@ -23,11 +22,13 @@ from tests.world import (
     CALLBACK,
     AddSite,
     Body,
+    Client,
     GetPhone,
     LogIn,
     MakeClient,
     MakeServices,
     Phone,
+    Rows,
     Site,
     leave,
     log_in,
@@ -64,7 +65,7 @@ async def token_of(phone: Phone, **fields: Any) -> str:
 
 
 async def test_a_mini_program_gets_an_id_token_that_lives_five_minutes_and_names_no_session(
-    supabase: Site, phone: Phone, clock: Clock, rows: asyncpg.Connection
+    supabase: Site, phone: Phone, clock: Clock, rows: Rows
 ) -> None:
     await rows.execute("UPDATE users SET nickname = '小明'")
     clock.advance(minutes=7)
@@ -81,9 +82,7 @@ async def test_a_mini_program_gets_an_id_token_that_lives_five_minutes_and_names
     assert await count(rows, "site_logins") == 0
 
 
-async def test_it_has_the_clients_scopes_claims_and_algorithm(
-    add_site: AddSite, phone: Phone, rows: asyncpg.Connection
-) -> None:
+async def test_it_has_the_clients_scopes_claims_and_algorithm(add_site: AddSite, phone: Phone, rows: Rows) -> None:
     await rows.execute("""UPDATE users SET roles = '{editor}', attributes = '{"tier": "gold"}'""")
     added = {"role": "authenticated", "tier": "$attributes.tier", "openid_here": "$openid"}
     options = {"scopes": ["openid", "roles"], "claims": added, "id_token_alg": "ES256"}
@@ -110,7 +109,7 @@ async def test_a_mobile_app_proves_its_person_by_its_own_code(
 
 
 async def test_it_is_in_the_trail_and_counted_by_its_door(
-    supabase: Site, phone: Phone, wechat: WeChatByRespx, rows: asyncpg.Connection
+    supabase: Site, phone: Phone, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     await token_of(phone)
     event = await rows.fetchrow("SELECT * FROM events WHERE type = 'site.authorized'")
@@ -163,7 +162,7 @@ async def test_only_a_client_that_was_added_for_it_is_served_and_wechat_is_not_a
 
 
 async def test_the_console_gives_no_phone_an_id_token(
-    phone: Phone, make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection, login: LogIn
+    phone: Phone, make_services: MakeServices, make_client: MakeClient, rows: Rows, login: LogIn
 ) -> None:
     services = await make_services(admin_page=True)
     await services[ConsoleSessions].add_as_site()
@@ -175,9 +174,7 @@ async def test_the_console_gives_no_phone_an_id_token(
     assert await count(rows, "clients WHERE phone_id_token") == 0
 
 
-async def test_a_bearer_alone_gets_no_id_token(
-    supabase: Site, phone: Phone, wechat: WeChatByRespx, rows: asyncpg.Connection
-) -> None:
+async def test_a_bearer_alone_gets_no_id_token(supabase: Site, phone: Phone, wechat: WeChatByRespx, rows: Rows) -> None:
     without = await phone.ask("POST", "/id-token", json={"client_id": "supabase"})
     problem_of(without, "invalid_request", 422)
     problem_of(await ask(phone, login_code=wechat.code_for("mallory")), "wrong_person", 403)
@@ -194,7 +191,7 @@ async def test_the_session_of_a_site_gets_none(supabase: Site, add_site: AddSite
 
 @pytest.mark.parametrize("meanwhile", [ban, erase, sign_out])
 async def test_a_user_who_is_shut_out_while_wechat_is_asked_gets_none(
-    supabase: Site, phone: Phone, rows: asyncpg.Connection, wechat: WeChatByRespx, meanwhile: Meanwhile
+    supabase: Site, phone: Phone, rows: Rows, wechat: WeChatByRespx, meanwhile: Meanwhile
 ) -> None:
     async with wechat_thinking(wechat) as is_asked:
         asking = create_task(ask(phone))
@@ -287,9 +284,7 @@ async def test_the_command_adds_a_client_for_phones_alone(clients: Command) -> N
     assert (client["phone_id_token"], client["claims"]) == (False, None)
 
 
-async def test_the_api_refuses_what_the_command_refuses(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_the_api_refuses_what_the_command_refuses(client: Client, login: LogIn, rows: Rows) -> None:
     root = await make_admin(client, rows, await login("root"))
     for wrong in ({"near": True}, {"scopes": ["profile"]}):
         answer = await root.ask("POST", "/clients", json={"name": "supabase", "phone_id_token": True, **wrong})

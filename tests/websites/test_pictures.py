@@ -13,7 +13,7 @@ from PIL import Image
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogLines, MakeClient, MakeServices, Phone, Site, add_client, scene_of
+from tests.world import Client, LogLines, MakeClient, MakeServices, Phone, Site, add_client, scene_of
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.simulator import DrawnCode, draw
@@ -47,7 +47,7 @@ async def test_an_ordinary_code_holds_the_link_and_is_there_while_the_scan_is_op
         assert "cross-origin-resource-policy" not in over.headers
 
 
-async def test_no_other_answer_may_be_embedded_elsewhere(client: httpx.AsyncClient, site: Site) -> None:
+async def test_no_other_answer_may_be_embedded_elsewhere(client: Client, site: Site) -> None:
     started = await site.start()
     for path in ("/d", f"/d/{scene_of(started)}", "/livez"):
         assert "cross-origin-resource-policy" not in (await client.get(path)).headers

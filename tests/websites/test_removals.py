@@ -4,14 +4,13 @@ from asyncio import create_task
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.websites.browsers import Browser, refused
-from tests.world import AddSite, Admin, MakeClient, Phone, Site, until_locked
+from tests.world import AddSite, Admin, MakeClient, Phone, Rows, Site, until_locked
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.own_database
 Act = Callable[[], Coroutine[Any, Any, Any]]
 
 
-async def both(rows: asyncpg.Connection, held: str, *acts: Act) -> list[Any]:
+async def both(rows: Rows, held: str, *acts: Act) -> list[Any]:
     """Do both at once, in this order, after both have come to wait behind a lock on this table."""
     tasks = []
     async with rows.transaction():
@@ -37,7 +36,7 @@ def remove(services: Services, clock: Clock) -> Act:
 
 
 async def test_an_approval_before_the_removal_is_good_and_leaves_no_grant(
-    site: Site, phone: Phone, remove: Act, rows: asyncpg.Connection
+    site: Site, phone: Phone, remove: Act, rows: Rows
 ) -> None:
     scan_id = (await phone.scan(await site.start())).json()["id"]
     approved, _ = await both(rows, "clients", lambda: phone.decide(scan_id), remove)
@@ -45,9 +44,7 @@ async def test_an_approval_before_the_removal_is_good_and_leaves_no_grant(
     assert await rows.fetchval("SELECT count(*) FROM site_logins") == 0
 
 
-async def test_an_approval_after_the_removal_finds_no_scan(
-    site: Site, phone: Phone, remove: Act, rows: asyncpg.Connection
-) -> None:
+async def test_an_approval_after_the_removal_finds_no_scan(site: Site, phone: Phone, remove: Act, rows: Rows) -> None:
     scan_id = (await phone.scan(await site.start())).json()["id"]
     _, approved = await both(rows, "clients", remove, lambda: phone.decide(scan_id))
     problem_of(approved, "scan_over", 404)
@@ -55,7 +52,7 @@ async def test_an_approval_after_the_removal_finds_no_scan(
 
 
 async def test_a_session_that_is_opened_before_the_removal_ends_with_it(
-    site: Site, phone: Phone, remove: Act, rows: asyncpg.Connection
+    site: Site, phone: Phone, remove: Act, rows: Rows
 ) -> None:
     started = await site.start()
     await phone.approve(started)
@@ -65,9 +62,7 @@ async def test_a_session_that_is_opened_before_the_removal_ends_with_it(
     assert await rows.fetchval(ended) == ["administrator"]
 
 
-async def test_no_session_is_opened_after_the_removal(
-    site: Site, phone: Phone, remove: Act, rows: asyncpg.Connection
-) -> None:
+async def test_no_session_is_opened_after_the_removal(site: Site, phone: Phone, remove: Act, rows: Rows) -> None:
     started = await site.start()
     await phone.approve(started)
     answer: httpx.Response
@@ -84,7 +79,7 @@ async def test_a_ban_in_the_moment_of_a_removal_waits_for_it_or_it_for_the_ban(
     phone: Phone,
     root: Admin,
     remove: Act,
-    rows: asyncpg.Connection,
+    rows: Rows,
     ban_is_first: bool,
 ) -> None:
     """The ban changes the rows of what was approved in the order of their ids, the removal as it finds them."""

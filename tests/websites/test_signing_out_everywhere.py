@@ -4,7 +4,6 @@ from asyncio import Task, create_task
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -16,7 +15,7 @@ from tests.websites.test_wechats_pages import get_browser as get_browser  # fixt
 from tests.websites.test_wechats_pages import make_services as make_services
 from tests.websites.test_wechats_pages import services as services
 from tests.websites.test_wechats_pages import simulator as simulator
-from tests.world import CALLBACK, AddSite, Admin, Phone, Site, bearer, log_in, make_admin, until_locked
+from tests.world import CALLBACK, AddSite, Admin, Phone, Rows, Site, bearer, log_in, make_admin, until_locked
 from wxauth.server.dev.wechat.controls import openid_of
 
 Redeem = Callable[[], Coroutine[Any, Any, httpx.Response]]
@@ -105,10 +104,7 @@ async def be_banned_and_unbanned(phone: Phone, root: Admin) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("act", [sign_out_elsewhere, be_signed_out, be_banned_and_unbanned])
 async def test_no_door_is_left_open_when_all_sessions_of_a_user_end(
-    shop: Site,
-    get_browser: GetBrowser,
-    rows: asyncpg.Connection,
-    act: Callable[[Phone, Admin], Awaitable[None]],
+    shop: Site, get_browser: GetBrowser, rows: Rows, act: Callable[[Phone, Admin], Awaitable[None]]
 ) -> None:
     root = await make_admin(shop.client, rows, await log_in(shop.client, "root"))
     with Sweep() as doors:
@@ -139,7 +135,7 @@ async def test_a_person_who_is_signed_out_everywhere_may_log_in_to_the_site_agai
 
 @pytest.mark.oldest_postgres
 async def test_what_a_split_off_identity_has_granted_ends_and_the_rest_stays(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection
+    shop: Site, get_browser: GetBrowser, rows: Rows
 ) -> None:
     root = await make_admin(shop.client, rows, await log_in(shop.client, "root"))
     alice, bob = await phone_of(shop), await phone_of(shop, "bob")
@@ -158,7 +154,7 @@ async def test_what_a_split_off_identity_has_granted_ends_and_the_rest_stays(
 @pytest.mark.parametrize("first", ["sign-out", "exchange"])
 @pytest.mark.parametrize("path", ["/v1/me/sessions", "/v1/me"])
 async def test_of_a_sign_out_and_an_exchange_at_once_no_session_is_left(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, path: str, first: str
+    shop: Site, get_browser: GetBrowser, rows: Rows, path: str, first: str
 ) -> None:
     phone = await phone_of(shop)
     redeem = await by_the_account(shop, phone, get_browser)

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import asyncpg
-import httpx
 import pytest
 from jose import jwt
 
 from tests.problems import problem_of
 from tests.websites.browsers import Browser, id_claims, tokens_of
-from tests.world import AddSite, Admin, LogIn, MakeClient, MakeServices, Phone, Site, bearer, make_admin
+from tests.world import AddSite, Admin, Client, LogIn, MakeClient, MakeServices, Phone, Rows, Site, bearer, make_admin
 from wxauth.server.core.services import Services
 
 CLAIMS = {"tier": "$attributes.tier", "team": {"name": "shop", "roles": "$user.roles"}}
@@ -39,7 +37,7 @@ async def told(site: Site, browser: Browser, phone: Phone, **parameters: str) ->
 
 
 async def test_a_site_gets_its_own_claims_and_not_those_of_logins(
-    add_site: AddSite, browser: Browser, phone: Phone, rows: asyncpg.Connection
+    add_site: AddSite, browser: Browser, phone: Phone, rows: Rows
 ) -> None:
     site = await add_site(claims=CLAIMS, scopes=["openid", "roles"])
     await rows.execute("""UPDATE users SET attributes = '{"tier": "gold"}', roles = '{editor}'""")
@@ -52,9 +50,7 @@ async def test_a_site_without_claims_gets_none(add_site: AddSite, browser: Brows
     assert await told(await add_site(), browser, phone) == [{}] * 3
 
 
-async def test_an_administrator_changes_a_sites_claims(
-    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_an_administrator_changes_a_sites_claims(client: Client, login: LogIn, rows: Rows) -> None:
     root: Admin = await make_admin(client, rows, await login("root"))
     site = {"name": "shop", "redirect_uris": ["https://shop.example.com/callback"], "claims": {"team": "a"}}
     assert (await root.ask("POST", "/clients", json=site)).json()["claims"] == {"team": "a"}

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.websites import test_links
 from tests.websites.browsers import Browser, exchanged, hidden_fields, tokens_of
-from tests.world import AddSite, LogIn, MakeClient, MakeServices, Phone, Site, bearer, until_locked
+from tests.world import AddSite, LogIn, MakeClient, MakeServices, Phone, Rows, Site, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.limits.turns import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
@@ -115,10 +114,7 @@ def turns_of(prepare: Prepare) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("prepare", ANSWERS)
 async def test_forty_requests_of_one_person_leave_transactions_for_others(
-    house: House,
-    login: LogIn,
-    rows: asyncpg.Connection,
-    prepare: Prepare,
+    house: House, login: LogIn, rows: Rows, prepare: Prepare
 ) -> None:
     bob, ask, at_once = await login("bob"), await prepare(house), turns_of(prepare)
     async with rows.transaction():
@@ -134,9 +130,7 @@ async def test_forty_requests_of_one_person_leave_transactions_for_others(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prepare", [the_page_after_an_approval, a_sites_sign_out])
-async def test_a_request_beyond_those_that_wait_gets_a_page(
-    house: House, rows: asyncpg.Connection, prepare: Prepare
-) -> None:
+async def test_a_request_beyond_those_that_wait_gets_a_page(house: House, rows: Rows, prepare: Prepare) -> None:
     ask = await prepare(house)
     async with rows.transaction():
         await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)

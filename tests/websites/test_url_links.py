@@ -3,13 +3,12 @@
 import re
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.fakes import Clock
 from tests.websites.browsers import Browser
 from tests.websites.test_links import browser_of, press
-from tests.world import AddSite, LogLines, MakeClient, MakeServices, Site
+from tests.world import AddSite, LogLines, MakeClient, MakeServices, Rows, Site
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import Simulator
@@ -40,7 +39,7 @@ def made(simulator: Simulator) -> list[dict[str, Any]]:
 
 
 async def test_one_link_serves_all_logins_of_an_app(
-    shop: Site, safari: Browser, simulator: Simulator, rows: asyncpg.Connection
+    shop: Site, safari: Browser, simulator: Simulator, rows: Rows
 ) -> None:
     urls = []
     for _ in range(2):
@@ -118,7 +117,7 @@ async def test_a_link_is_resealed_with_a_new_secret_key(
 
 
 async def test_a_link_that_only_a_lost_key_opens_is_made_anew(
-    shop: Site, safari: Browser, services: Services, simulator: Simulator, rows: asyncpg.Connection
+    shop: Site, safari: Browser, services: Services, simulator: Simulator, rows: Rows
 ) -> None:
     await safari.open()
     await rows.execute("UPDATE url_links SET sealed = 'sealed by the lost one'")

@@ -20,7 +20,19 @@ from tests.sweeps import Sweep
 from tests.websites.browsers import ASKED, Browser, exchanged, id_claims, refused, wechat_thinking
 from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
-from tests.world import CALLBACK, AddSite, GetPhone, LogLines, MakeClient, MakeServices, Phone, Site, bearer, leave
+from tests.world import (
+    CALLBACK,
+    AddSite,
+    GetPhone,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Rows,
+    Site,
+    bearer,
+    leave,
+)
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
@@ -65,7 +77,7 @@ def opened_by(page: httpx.Response) -> tuple[str, dict[str, str]]:
     return path, {name: value for name, [value] in parse_qs(query, strict_parsing=True).items()}
 
 
-async def count(rows: asyncpg.Connection, what: str) -> int:
+async def count(rows: Rows, what: str) -> int:
     return await rows.fetchval(f"SELECT count(*) FROM {what}")
 
 
@@ -73,7 +85,7 @@ async def count(rows: asyncpg.Connection, what: str) -> int:
 
 
 async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(
-    shop: Site, browser: Browser, phone: Phone, clock: Clock, rows: asyncpg.Connection
+    shop: Site, browser: Browser, phone: Phone, clock: Clock, rows: Rows
 ) -> None:
     logged_in_at = clock()
     clock.advance(minutes=10)
@@ -115,7 +127,7 @@ async def test_the_page_hands_on_every_parameter_as_the_mini_program_can_read_it
 
 
 async def test_a_page_in_a_web_view_starts_no_scan_and_counts_against_no_address(
-    shop: Site, make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+    shop: Site, make_services: MakeServices, make_client: MakeClient, rows: Rows
 ) -> None:
     client = make_client(await make_services(scan_rate_limit="1/minute"))
     for _ in range(3):
@@ -159,7 +171,7 @@ async def test_an_error_for_the_site_is_a_url(shop: Site, phone: Phone) -> None:
 
 
 async def test_an_error_that_must_not_reach_the_site_has_no_url(
-    shop: Site, add_site: AddSite, phone: Phone, wechat: WeChatByRespx, rows: asyncpg.Connection
+    shop: Site, add_site: AddSite, phone: Phone, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     await add_site("television", redirect_uris=[], device=True)
     asked = len(wechat.calls)
@@ -234,7 +246,7 @@ async def test_a_site_that_asks_for_a_new_login_refuses_an_old_login(shop: Site,
 
 
 async def test_a_bearer_alone_opens_no_session_of_a_site(
-    shop: Site, phone: Phone, wechat: WeChatByRespx, rows: asyncpg.Connection
+    shop: Site, phone: Phone, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     of_mallory = await answer(phone, login_code=wechat.code_for("mallory"))
     problem_of(of_mallory, "wrong_person", 403)
@@ -267,9 +279,7 @@ async def test_a_code_is_bound_to_client_redirect_uri_and_verifier_and_lives_a_m
     refused(await exchanged(shop, code), "invalid_grant")
 
 
-async def test_a_code_that_comes_again_ends_the_session_that_it_made(
-    shop: Site, phone: Phone, rows: asyncpg.Connection
-) -> None:
+async def test_a_code_that_comes_again_ends_the_session_that_it_made(shop: Site, phone: Phone, rows: Rows) -> None:
     code = await code_of(phone)
     tokens = (await exchanged(shop, code)).json()
     refused(await exchanged(shop, code), "invalid_grant")
@@ -278,7 +288,7 @@ async def test_a_code_that_comes_again_ends_the_session_that_it_made(
 
 
 async def test_of_two_replicas_with_one_code_one_opens_a_session_and_the_other_ends_it(
-    shop: Site, phone: Phone, make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+    shop: Site, phone: Phone, make_services: MakeServices, make_client: MakeClient, rows: Rows
 ) -> None:
     replicas = [replace(shop, client=make_client(await make_services())) for _ in range(2)]
     code = await code_of(phone)
@@ -291,21 +301,21 @@ async def test_of_two_replicas_with_one_code_one_opens_a_session_and_the_other_e
 Meanwhile = Callable[[Phone, asyncpg.Connection], Awaitable[object]]
 
 
-async def ban(phone: Phone, rows: asyncpg.Connection) -> None:
+async def ban(phone: Phone, rows: Rows) -> None:
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", UUID(phone.user_id))
 
 
-async def erase(phone: Phone, rows: asyncpg.Connection) -> None:
+async def erase(phone: Phone, rows: Rows) -> None:
     assert (await leave(phone.client, phone.tokens)).status_code == 204
 
 
-async def sign_out(phone: Phone, rows: asyncpg.Connection) -> None:
+async def sign_out(phone: Phone, rows: Rows) -> None:
     assert (await phone.client.post("/v1/logout", headers=bearer(phone.tokens))).status_code == 204
 
 
 @pytest.mark.parametrize("meanwhile", [ban, erase, sign_out])
 async def test_a_user_who_may_no_longer_log_in_gets_no_tokens_for_a_code(
-    shop: Site, phone: Phone, rows: asyncpg.Connection, meanwhile: Meanwhile
+    shop: Site, phone: Phone, rows: Rows, meanwhile: Meanwhile
 ) -> None:
     code = await code_of(phone)
     await meanwhile(phone, rows)
@@ -315,7 +325,7 @@ async def test_a_user_who_may_no_longer_log_in_gets_no_tokens_for_a_code(
 
 @pytest.mark.parametrize("meanwhile", [ban, erase, sign_out])
 async def test_a_user_who_is_shut_out_while_wechat_is_asked_gets_no_code(
-    shop: Site, phone: Phone, rows: asyncpg.Connection, wechat: WeChatByRespx, meanwhile: Meanwhile
+    shop: Site, phone: Phone, rows: Rows, wechat: WeChatByRespx, meanwhile: Meanwhile
 ) -> None:
     async with wechat_thinking(wechat) as is_asked:
         answering = create_task(answer(phone))
@@ -348,7 +358,7 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
     make_services: MakeServices,
     make_client: MakeClient,
     clock: Clock,
-    rows: asyncpg.Connection,
+    rows: Rows,
 ) -> None:
     replicas = [replace(phone, client=make_client(await make_services(login_rate_limit=""))) for _ in range(2)]
     codes = await gather(*(answer(replicas[number % 2]) for number in range(40)))
@@ -368,7 +378,7 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
 
 
 async def test_a_code_is_stored_as_a_hash_and_swept_an_hour_after_its_end(
-    shop: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection
+    shop: Site, phone: Phone, services: Services, clock: Clock, rows: Rows
 ) -> None:
     code = await code_of(phone)
     stored = repr(await rows.fetch("SELECT * FROM site_logins"))
@@ -383,7 +393,7 @@ async def test_a_code_is_stored_as_a_hash_and_swept_an_hour_after_its_end(
 
 
 async def test_an_answer_is_in_the_trail_alone_and_counted_by_its_door(
-    shop: Site, phone: Phone, wechat: WeChatByRespx, rows: asyncpg.Connection
+    shop: Site, phone: Phone, wechat: WeChatByRespx, rows: Rows
 ) -> None:
     code = await code_of(phone)
     event = await rows.fetchrow("SELECT * FROM events WHERE type = 'site.authorized'")

@@ -9,7 +9,6 @@ from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import asyncpg
 import httpx
 import pytest
 
@@ -22,10 +21,12 @@ from tests.world import (
     CALLBACK,
     EDGE,
     AddSite,
+    Client,
     LogLines,
     MakeClient,
     MakeServices,
     Phone,
+    Rows,
     Site,
     bearer,
     leave,
@@ -79,12 +80,12 @@ async def services(make_services: MakeServices) -> Services:
 class Browser:
     """A browser with its cookies, and the person who holds it."""
 
-    client: httpx.AsyncClient
+    client: Client
     wechat: httpx.AsyncClient
     user_agent: str
     person: str = "alice"
 
-    async def get(self, url: str, client: httpx.AsyncClient | None = None) -> httpx.Response:
+    async def get(self, url: str, client: Client | None = None) -> httpx.Response:
         return await (client or self.client).get(url, headers={"User-Agent": self.user_agent})
 
     async def open(self, **parameters: str) -> str:
@@ -114,7 +115,7 @@ class Browser:
         assert answer.status_code == 302, answer.text
         return answer.headers["location"]
 
-    async def come_back(self, url: str, client: httpx.AsyncClient | None = None) -> str:
+    async def come_back(self, url: str, client: Client | None = None) -> str:
         """The URL to which the callback redirects."""
         answer = await self.get(url, client)
         assert (answer.status_code, answer.headers["cache-control"]) == (303, "no-store"), answer.text
@@ -157,7 +158,7 @@ async def tokens_for(site: Site, location: str) -> dict[str, Any]:
     return answer.json()
 
 
-async def people(rows: asyncpg.Connection) -> int:
+async def people(rows: Rows) -> int:
     return await rows.fetchval("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM identities)")
 
 
@@ -185,7 +186,7 @@ async def test_with_form_post_the_page_after_wechats_posts_the_code(
     ("door", "amr", "app_id"), [("account", "wechat_account", PAGE), ("website", "wechat_website", COMPUTER)]
 )
 async def test_a_person_logs_in_to_a_site_by_wechats_page(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, clock: Clock, door: str, amr: str, app_id: str
+    shop: Site, get_browser: GetBrowser, rows: Rows, clock: Clock, door: str, amr: str, app_id: str
 ) -> None:
     alice = await log_in(shop.client)
     browser = get_browser(door)
@@ -217,7 +218,7 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(
 
 @pytest.mark.slow
 async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(
-    shop: Site, get_browser: GetBrowser, clock: Clock, rows: asyncpg.Connection
+    shop: Site, get_browser: GetBrowser, clock: Clock, rows: Rows
 ) -> None:
     async def known_to_site(location: str) -> str:
         claims = await shop.client.get("/v1/userinfo", headers=bearer(await tokens_for(shop, location)))
@@ -290,7 +291,7 @@ async def test_wechats_page_is_asked_with_its_parameters_in_its_order(
 
 
 async def test_each_kind_of_browser_gets_its_own_page(
-    shop: Site, add_site: AddSite, get_browser: GetBrowser, rows: asyncpg.Connection, services: Services
+    shop: Site, add_site: AddSite, get_browser: GetBrowser, rows: Rows, services: Services
 ) -> None:
     await add_site("plain")
     await add_site("near", website_app_id=COMPUTER, near=True)
@@ -422,7 +423,7 @@ async def test_the_pages_of_neighbours_leave_a_browser_with_a_login_its_own(
 
 
 async def test_pages_that_nobody_used_are_swept_away(
-    shop: Site, get_browser: GetBrowser, clock: Clock, services: Services, rows: asyncpg.Connection
+    shop: Site, get_browser: GetBrowser, clock: Clock, services: Services, rows: Rows
 ) -> None:
     browser = get_browser()
     await browser.press()
@@ -441,7 +442,7 @@ async def test_pages_that_nobody_used_are_swept_away(
 
 @DOORS
 async def test_a_callback_that_was_sent_to_somebody_logs_nobody_in(
-    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: asyncpg.Connection, door: str
+    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: Rows, door: str
 ) -> None:
     attacker, victim = get_browser(door, "mallory"), get_browser(door)
     url = await attacker.allow(await attacker.press())
@@ -476,7 +477,7 @@ async def test_a_state_that_is_unknown_old_or_spent_asks_wechat_nothing(
 
 
 async def test_a_code_of_one_app_is_of_no_use_in_anothers_flow(
-    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: asyncpg.Connection
+    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: Rows
 ) -> None:
     browser = get_browser("account")
     state = (await browser.press()).partition("state=")[2][:32]
@@ -551,7 +552,7 @@ async def test_a_callback_whose_connection_was_closed_is_carried_out(
 
 @pytest.mark.slow
 async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_try_later(
-    shop: Site, get_browser: GetBrowser, make_services: MakeServices, rows: asyncpg.Connection, simulator: Simulator
+    shop: Site, get_browser: GetBrowser, make_services: MakeServices, rows: Rows, simulator: Simulator
 ) -> None:
     browser = get_browser(at=await make_services(wechat_timeout=0.1))
     url = await browser.allow(await browser.press())
@@ -568,7 +569,7 @@ async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_
 
 @DOORS
 async def test_made_up_people_of_a_snapshot_are_not_logged_in_and_may_try_again(
-    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: asyncpg.Connection, door: str
+    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: Rows, door: str
 ) -> None:
     app_id = PAGE if door == "account" else COMPUTER
     browser = get_browser(door)
@@ -587,7 +588,7 @@ async def test_made_up_people_of_a_snapshot_are_not_logged_in_and_may_try_again(
 
 
 async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(
-    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: asyncpg.Connection
+    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: Rows
 ) -> None:
     for person in ("alice", "bob"):
         simulator.visitors[person, PAGE] = Visitor(person=person, app_id=PAGE, snapshot="hidden_once")
@@ -601,7 +602,7 @@ async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(
 
 @DOORS
 async def test_a_door_without_unionids_makes_no_second_user(
-    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: asyncpg.Connection, log_lines: LogLines, door: str
+    shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: Rows, log_lines: LogLines, door: str
 ) -> None:
     app_id = PAGE if door == "account" else COMPUTER
     alice = await log_in(shop.client)
@@ -624,7 +625,7 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(
     get_browser: GetBrowser,
     make_services: MakeServices,
     simulator: Simulator,
-    rows: asyncpg.Connection,
+    rows: Rows,
     log_lines: LogLines,
     secrets: Secrets,
 ) -> None:
@@ -669,7 +670,7 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(
 @pytest.mark.slow
 @DOORS
 async def test_a_ban_holds_at_the_door_and_between_code_and_token(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, door: str
+    shop: Site, get_browser: GetBrowser, rows: Rows, door: str
 ) -> None:
     root = await make_admin(shop.client, rows, await log_in(shop.client, "root"))
     alice = await log_in(shop.client)
@@ -683,7 +684,7 @@ async def test_a_ban_holds_at_the_door_and_between_code_and_token(
 
 @DOORS
 async def test_who_is_leaving_is_refused_at_the_door_and_between_code_and_token(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, clock: Clock, door: str
+    shop: Site, get_browser: GetBrowser, rows: Rows, clock: Clock, door: str
 ) -> None:
     await log_in(shop.client)
     location = await get_browser(door).log_in()
@@ -694,7 +695,7 @@ async def test_who_is_leaving_is_refused_at_the_door_and_between_code_and_token(
 
 
 async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection
+    shop: Site, get_browser: GetBrowser, rows: Rows
 ) -> None:
     alice = await log_in(shop.client)
     location = await get_browser().log_in()
@@ -720,7 +721,7 @@ async def test_a_merge_between_code_and_token_is_followed(
 
 
 async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_relayed(
-    add_site: AddSite, get_browser: GetBrowser, simulator: Simulator, rows: asyncpg.Connection
+    add_site: AddSite, get_browser: GetBrowser, simulator: Simulator, rows: Rows
 ) -> None:
     site = await add_site("near", website_app_id=COMPUTER, account_app_id=PAGE, near=True)
     browser = get_browser("website")
@@ -735,10 +736,7 @@ async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_
 
 @pytest.mark.oldest_postgres
 async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(
-    shop: Site,
-    get_browser: GetBrowser,
-    rows: asyncpg.Connection,
-    make_services: MakeServices,
+    shop: Site, get_browser: GetBrowser, rows: Rows, make_services: MakeServices
 ) -> None:
     await make_admin(shop.client, rows, await log_in(shop.client, "root"))
     before = await rows.fetch("SELECT * FROM users"), await rows.fetch("SELECT * FROM identities")

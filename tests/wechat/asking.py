@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.upstream import answer
+from tests.world import Client
 from wxauth.server.wechat.transport import HttpTransport
 
 SECRET = "s3cr3t-of-the-app"
@@ -20,7 +21,7 @@ CODE = "code-of-alice-0123456789"
 ServiceAsking = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
-async def log_in(client: httpx.AsyncClient, code: str = CODE) -> httpx.Response:
+async def log_in(client: Client, code: str = CODE) -> httpx.Response:
     return await client.post("/v1/login", json={"code": code})
 
 

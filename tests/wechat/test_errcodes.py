@@ -9,7 +9,7 @@ import pytest
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogLines, MakeClient, MakeServices
+from tests.world import Client, LogLines, MakeClient, MakeServices
 from wxauth.server.service.build import Waits
 from wxauth.server.web.answers import failures_of
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
@@ -54,12 +54,7 @@ BUSY = {"errcode": -1, "errmsg": "system error"}
     ],
 )
 async def test_an_errcode_is_a_problem_of_its_own(
-    client: httpx.AsyncClient,
-    wechat: WeChatByRespx,
-    errcode: int,
-    code: str,
-    status: int,
-    retry_after: str | None,
+    client: Client, wechat: WeChatByRespx, errcode: int, code: str, status: int, retry_after: str | None
 ) -> None:
     wechat.answers_errcode(errcode)
     for calls, language in enumerate(("en", "zh-CN"), start=len(wechat.calls) + 1):
@@ -75,7 +70,7 @@ async def test_an_errcode_is_a_problem_of_its_own(
 @pytest.mark.slow
 @swept("errcode", sorted({row.number for row in ERRCODES if meaning_of(row.number, api=CODE2SESSION)}))
 async def test_every_errcode_of_wechats_pages_is_explained(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
+    client: Client, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
 ) -> None:
     before = len(log_lines())
     wechat.answers_errcode(errcode)
@@ -95,7 +90,7 @@ async def test_every_errcode_of_wechats_pages_is_explained(
 @pytest.mark.slow
 @swept("errcode", sorted({row.number for row in ERRCODES if row.is_for_the_operator}))
 async def test_a_failure_that_only_the_operator_can_fix_is_logged_as_an_error(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
+    client: Client, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
 ) -> None:
     before = len(log_lines())
     wechat.answers_errcode(errcode)
@@ -122,7 +117,7 @@ def test_an_errcode_of_the_phone_button_means_what_it_says_of_the_button() -> No
 
 
 async def test_the_address_to_put_on_the_whitelist_is_in_the_log_and_not_in_the_answer(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines
+    client: Client, wechat: WeChatByRespx, log_lines: LogLines
 ) -> None:
     wechat.answers_errcode(40164, "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist, rid: 1-2-3")
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
@@ -132,7 +127,7 @@ async def test_the_address_to_put_on_the_whitelist_is_in_the_log_and_not_in_the_
 
 @pytest.mark.parametrize("errcode", [40029, 40125])
 async def test_an_errmsg_that_echoes_code_and_secret_is_logged_without_them(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, secrets: Secrets, log_lines: LogLines, errcode: int
+    client: Client, wechat: WeChatByRespx, secrets: Secrets, log_lines: LogLines, errcode: int
 ) -> None:
     code = secrets.add("0a/b+c=" + wechat.code_for("alice"))
     query = str(httpx.QueryParams({"secret": APP["app_secret"], "js_code": code}))
@@ -145,7 +140,7 @@ async def test_an_errmsg_that_echoes_code_and_secret_is_logged_without_them(
 # Busy: the one answer after which the same code is sent again.
 
 
-async def test_a_busy_wechat_is_asked_three_times_at_most(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+async def test_a_busy_wechat_is_asked_three_times_at_most(client: Client, wechat: WeChatByRespx) -> None:
     wechat.answers_errcode(-1)
     began = asyncio.get_running_loop().time()
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
@@ -157,9 +152,7 @@ async def test_a_busy_wechat_is_asked_three_times_at_most(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("busy_answers", [1, 2])
-async def test_a_busy_wechat_that_recovers_logs_in(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, busy_answers: int
-) -> None:
+async def test_a_busy_wechat_that_recovers_logs_in(client: Client, wechat: WeChatByRespx, busy_answers: int) -> None:
     session = wechat.sessions[code := wechat.code_for("alice")]
     wechat.answers(*[httpx.Response(200, json=BUSY)] * busy_answers, httpx.Response(200, json=session))
     assert (await client.post("/v1/login", json={"code": code})).status_code == 200
@@ -196,7 +189,7 @@ IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
     ],
 )
 async def test_an_answer_with_openid_and_session_key_logs_in(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, response: httpx.Response
+    client: Client, wechat: WeChatByRespx, response: httpx.Response
 ) -> None:
     wechat.answers(response)
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
@@ -227,7 +220,7 @@ NO_ERRCODES: list[object] = ["0", "40029", None, 0.0, True, [], 10**400]
     ],
 )
 async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, body: object
+    client: Client, wechat: WeChatByRespx, body: object
 ) -> None:
     before = len(wechat.calls)
     wechat.answers(httpx.Response(200, json=body))
@@ -249,7 +242,7 @@ async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(
     ],
 )
 async def test_only_a_failed_connect_is_tried_again(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, failure: Exception, code: str, status: int, calls: int
+    client: Client, wechat: WeChatByRespx, failure: Exception, code: str, status: int, calls: int
 ) -> None:
     wechat.answers(*[failure] * calls)
     problem_of(await client.post("/v1/login", json={"code": wechat.code_for("alice")}), code, status)

@@ -6,14 +6,13 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogLines, MakeServices, add_client, until
+from tests.world import Client, LogLines, MakeServices, Rows, add_client, until
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import Credentials
@@ -66,7 +65,7 @@ async def billing(add_sibling: Callable[[str], Awaitable[Credentials]]) -> Crede
 
 
 @pytest.fixture
-def read(simulated_client: httpx.AsyncClient, billing: Credentials) -> Read:
+def read(simulated_client: Client, billing: Credentials) -> Read:
     """Ask for an app's access token as that service client."""
 
     async def ask(app_id: str = FIRST, *, auth: tuple[str, str] = billing) -> httpx.Response:
@@ -86,7 +85,7 @@ def get_own(simulated_services: Services) -> GetOwn:
 
 
 @pytest.fixture
-async def openid(simulated_client: httpx.AsyncClient) -> str:
+async def openid(simulated_client: Client) -> str:
     """Of a person who has just logged in."""
     answer = await simulated_client.post("/v1/login", json={"code": "risky-2"})
     return answer.json()["user"]["openid"]
@@ -138,7 +137,7 @@ async def test_wechat_is_asked_by_stable_token(read: Read, simulator: Simulator)
 
 
 async def test_the_trail_records_once_a_day_who_was_given_a_token(
-    read: Read, rows: asyncpg.Connection, add_sibling: Callable[[str], Awaitable[Credentials]], clock: Clock
+    read: Read, rows: Rows, add_sibling: Callable[[str], Awaitable[Credentials]], clock: Clock
 ) -> None:
     shipping = await add_sibling("shipping")
     for auth in ({}, {}, {"auth": shipping}, {"auth": shipping}):
@@ -155,14 +154,14 @@ async def test_the_trail_records_once_a_day_who_was_given_a_token(
     assert {tuple(event)[1:] for event in events} == {(FIRST, None, "127.0.0.1", "{}")}
 
 
-async def test_simultaneous_reads_are_recorded_once(read: Read, rows: asyncpg.Connection) -> None:
+async def test_simultaneous_reads_are_recorded_once(read: Read, rows: Rows) -> None:
     answers = await asyncio.gather(*(read() for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 1
 
 
 @pytest.mark.own_database
-async def test_no_token_is_handed_out_unless_the_trail_records_it(read: Read, rows: asyncpg.Connection) -> None:
+async def test_no_token_is_handed_out_unless_the_trail_records_it(read: Read, rows: Rows) -> None:
     await rows.execute("ALTER TABLE events RENAME TO away")
     for answer in await asyncio.gather(*(read() for _ in range(3))):
         problem_of(answer, "storage_unavailable", 503)
@@ -172,7 +171,7 @@ async def test_no_token_is_handed_out_unless_the_trail_records_it(read: Read, ro
 
 
 async def test_token_reads_and_requests_to_wechat_are_counted(
-    read: Read, simulated_client: httpx.AsyncClient, simulator: Simulator, clock: Clock, rows: asyncpg.Connection
+    read: Read, simulated_client: Client, simulator: Simulator, clock: Clock, rows: Rows
 ) -> None:
     for errcode in (45009, 987654321):
         simulator.fail("stable_token", errcode=errcode)
@@ -193,7 +192,7 @@ async def test_token_reads_and_requests_to_wechat_are_counted(
     }
 
 
-async def test_a_login_asks_for_no_access_token(simulated_client: httpx.AsyncClient, simulator: Simulator) -> None:
+async def test_a_login_asks_for_no_access_token(simulated_client: Client, simulator: Simulator) -> None:
     simulator.fail("stable_token", hang=True)
     assert (await simulated_client.post("/v1/login", json={"code": "alice"})).status_code == 200
     assert [call.api for call in simulator.calls] == ["code2session"]
@@ -566,7 +565,7 @@ async def test_a_renewal_that_fails_is_the_failure_of_the_call(
 
 
 async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(
-    simulated_services: Services, simulator: Simulator, get_own: GetOwn, rows: asyncpg.Connection
+    simulated_services: Services, simulator: Simulator, get_own: GetOwn, rows: Rows
 ) -> None:
     former = await get_own()
     await simulated_services[SharedWeChatTokens].force(FIRST)
