@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
+from tests.clock import PATIENCE
 from tests.databases import scripts_of_next_version
 from tests.world import Rows
 from wxauth.server.core.database import Database
@@ -120,7 +121,7 @@ async def test_each_revision_can_be_downgraded_and_upgraded_again(empty: Databas
 @pytest.mark.slow
 async def test_ten_replicas_may_migrate_an_empty_database_at_once(empty_database_url: str) -> None:
     databases = [Database(empty_database_url) for _ in range(10)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert await asyncio.gather(*map(migrate, databases)) == [REVISIONS[-1]] * 10
     for database in databases:
         await database.aclose()
@@ -197,7 +198,7 @@ async def migrate_behind_a_writer(url: str, insert: str, migration: Coroutine[An
             await logging_in.execute(insert)
             await asyncio.sleep(0.05)
         assert not migrating.done()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await migrating == "9002"
     await writing.close()
     await logging_in.close()

@@ -109,14 +109,14 @@ async def status_at(transport: ReceiverTransport, url: str) -> int:
 
 async def test_a_name_that_is_not_answered_delays_no_other_webhook_and_holds_one_thread() -> None:
     server = NameServer()
-    async with receiving() as receiver, sending(server, patience=30) as transport:
+    async with receiving() as receiver, sending(server, patience=2 * PATIENCE) as transport:
         port = httpx.URL(receiver.url).port
         hanging = [
             asyncio.create_task(status_at(transport, f"http://hanging:{port}/"))
             for _ in range(MAX_CONCURRENT_NAMES + 1)
         ]
         await until(lambda: server.asked)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE / 2):
             assert await status_at(transport, f"http://orders:{port}/") == 204
         assert server.asked == ["hanging", "orders"]
         server.released.set()

@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from tests.clock import PATIENCE
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
@@ -263,7 +264,7 @@ async def test_a_transaction_that_stays_open_holds_up_nothing(
     async with backup.transaction(isolation=isolation):
         await backup.fetch("SELECT * FROM events")
         await insert(backup, 1)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             await insert(rows, 2)
             assert numbers(await read()) == [2]
     await backup.close()

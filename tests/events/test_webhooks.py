@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tests.clock import PATIENCE
 from tests.database_proxy import HURRIED, Proxy
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
@@ -423,7 +424,7 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
     await root.add("orders", receiver.url)
     receiver.answers = [endless, stuck]
     await add_events(rows, 1, 2)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await deliver(hasty)
     assert [delivery["attempts"] for delivery in await root.deliveries(state="delivered")] == [1, 1]
 
@@ -500,7 +501,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
 async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
     root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, other_receiver: Receiver, rows: Rows
 ) -> None:
-    patient = await make_services(waits=Waits(webhooks=60))
+    patient = await make_services(waits=Waits(webhooks=2 * PATIENCE))
     await root.add("hanging", receiver.url)
     for number in range(MAX_CONCURRENT):  # with the first, more than there are places
         await root.add(f"hanging-{number}", f"{receiver.url}/{number}")
@@ -509,8 +510,7 @@ async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
     await add_events(rows, *range(20))
     await place_events(patient)
     await patient[Deliveries].begin_due()
-    async with asyncio.timeout(5):
-        await until(lambda: len(other_receiver.got) == 20)
+    await until(lambda: len(other_receiver.got) == 20)
     assert receiver.most_under_way == MAX_CONCURRENT + 1, "one of each"
     receiver.usual = 204
     receiver.released.set()
@@ -524,7 +524,7 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
 
     What is to be sent before a ban, because it is about the same person, is not delayed either.
     """
-    patient = await make_services(waits=Waits(webhooks=60))
+    patient = await make_services(waits=Waits(webhooks=2 * PATIENCE))
     alice, bob, dora = [await login(person) for person in ("alice", "bob", "dora")]
     await place_all_there_is(rows)
     await root.add("orders", receiver.url)
@@ -595,8 +595,7 @@ async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybod
     keeping = asyncio.gather(keep_placing(services), services[Deliveries].keep_delivering())
     try:
         await login("alice")
-        async with asyncio.timeout(5):
-            await until(lambda: receiver.got)
+        await until(lambda: receiver.got)
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

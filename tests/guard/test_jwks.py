@@ -830,7 +830,7 @@ DOCUMENT = OK + b"Content-Type: application/json\r\n\r\n"
     ],
 )
 async def test_a_slow_server_is_not_waited_for(behaviour: Behaviour) -> None:
-    async with Upstream(behaviour) as server, asyncio.timeout(20):
+    async with Upstream(behaviour) as server, asyncio.timeout(PATIENCE):
         assert "no answer within 0.3 s" in await refused(
             RemoteKeys(server.url, timeout=0.3, ssl_context=BELIEVES_NOBODY)
         )

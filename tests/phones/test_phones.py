@@ -200,7 +200,7 @@ async def test_a_code_of_another_person_is_refused_without_waiting_for_another_p
     service = await make_service(waits=replace(HURRIED, phones_of_others=(3600.0,)))
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     assert alice["user"]["id"] != bob["user"]["id"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         answer = await service.bind(bob, service.phone_code("alice"))
     assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 43104
     assert (await service.me(bob))["phone"] is None

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import pytest
 from jose import jwt
 
+from tests.clock import PATIENCE
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
@@ -379,8 +380,9 @@ async def test_others_are_tried_again_by_new_tokens_on_schedule(
 
 
 async def test_a_slow_site_delays_no_other(
-    add_site: AddSite, shop: Site, phone: Phone, root: Admin, services: Services, receiver: Receiver
+    add_site: AddSite, shop: Site, phone: Phone, root: Admin, make_services: MakeServices, receiver: Receiver
 ) -> None:
+    patient = await make_services(waits=Waits(backchannel_logouts=2 * PATIENCE))
     async with receiving() as quick:
         library = await add_site("library", device=True, backchannel_logout_uri=quick.url)
         for _ in range(6):
@@ -388,10 +390,10 @@ async def test_a_slow_site_delays_no_other(
         await logged_in(library, phone)
         receiver.usual = "hang"
         await root.change(phone.user_id, status="disabled")
-        await services[Deliveries].begin_due()
-        async with asyncio.timeout(0.9):
-            await until(lambda: quick.got)
-        await services[Deliveries].drain()
+        await patient[Deliveries].begin_due()
+        await until(lambda: quick.got)
+        receiver.released.set()
+        await patient[Deliveries].drain()
 
 
 @pytest.mark.slow
@@ -402,7 +404,7 @@ async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of
     make_services: MakeServices,
     receiver: Receiver,
 ) -> None:
-    replicas = [await make_services(waits=Waits(backchannel_logouts=5)) for _ in range(3)]
+    replicas = [await make_services(waits=Waits(backchannel_logouts=2 * PATIENCE)) for _ in range(3)]
     alice, bob, carol, dan = [await get_phone(name) for name in ("alice", "bob", "carol", "dan")]
     banned = of_id_token(await logged_in(shop, bob))
     own = 4 * MAX_CONCURRENT_FOR_ONE_USER
@@ -422,9 +424,8 @@ async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of
     await begin_all()
     await until(lambda: receiver.under_way == 3 * (MAX_CONCURRENT_FOR_ONE + MAX_CONCURRENT_FOR_ONE_USER))
     await root.change(bob.user_id, status="disabled")
-    async with asyncio.timeout(0.9):
-        await begin_all()
-        await until(lambda: banned in told_at(receiver))
+    await begin_all()
+    await until(lambda: banned in told_at(receiver))
     receiver.usual = 204
     receiver.released.set()
     for replica in replicas:
@@ -565,18 +566,15 @@ async def test_a_service_has_no_such_uri(root: Admin, receiver: Receiver) -> Non
 
 
 @pytest.mark.slow
-async def test_twenty_sites_learn_of_a_ban_within_two_seconds(
+async def test_twenty_sites_learn_of_a_ban_at_once(
     add_site: AddSite, phone: Phone, root: Admin, services: Services, receiver: Receiver, rows: Rows
 ) -> None:
     named = []
     for number in range(20):
         site = await add_site(f"site{number}", device=True, backchannel_logout_uri=f"{receiver.url}/{number}")
         named.append(of_id_token(await logged_in(site, phone)))
-    keeping = asyncio.create_task(services[Deliveries].keep_delivering())
     await root.change(phone.user_id, status="disabled")
-    async with asyncio.timeout(2):
-        await until(lambda: len(receiver.got) == 20)
-    keeping.cancel()
+    await services[Deliveries].begin_due()
     await services[Deliveries].drain()
     assert sorted(told_at(receiver)) == sorted(named)
     assert await waiting(rows) == 0

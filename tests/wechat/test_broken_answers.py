@@ -11,6 +11,7 @@ from typing import Self, cast
 import httpx
 import pytest
 
+from tests.clock import PATIENCE
 from tests.listening import stop_listening
 from tests.loops import on_both_loops
 from tests.wechat.asking import transport
@@ -94,7 +95,7 @@ class Client:
             await asyncio.sleep(0)
         if not asking.done() and number in self._server.requests:
             self._server.connections[-1].close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             try:
                 response = await asking
             except (httpx.ReadError, httpx.RemoteProtocolError, httpx.DecodingError):

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.certificates import Authority
+from tests.clock import PATIENCE
 from tests.listening import Listening
 from tests.loops import let_pass, on_both_loops
 from tests.sweeps import swept
@@ -518,7 +519,7 @@ async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(pa
                 for name, task in asking.items():
                     if name != patient:
                         task.cancel()
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE):
                     assert (await asking[patient]).content == BODY
                     assert (await ask(way, upstream.url)).content == BODY
         await until(lambda: upstream.open_connections == 0)
