@@ -14,7 +14,7 @@ from wxauth.server.core.receivers import signed_headers
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.wechat import create_simulator
-from wxauth.server.events.sending import new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
 from wxauth.server.events.webhooks import Webhooks
 
 

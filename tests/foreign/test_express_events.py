@@ -21,7 +21,7 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.core.receivers import signed_headers
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.sending import new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

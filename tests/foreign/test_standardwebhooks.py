@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from tests.programs import NODE_PATIENCE, needs_node
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.receivers import signed_headers
-from wxauth.server.events.sending import new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
 
 pytestmark = [pytest.mark.node, pytest.mark.no_database]
 

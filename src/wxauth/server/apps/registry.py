@@ -5,9 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from fastapi import Depends
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
@@ -35,8 +34,7 @@ from wxauth.server.core.setting_types import AppKind, is_below
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ClaimsTemplate
-from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import invalid_request
+from wxauth.server.web.bodies import errors_of, invalid_request
 from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.errcodes import what_to_change
 
@@ -388,13 +386,9 @@ def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
     try:
         app = App.model_validate({**dict(before.app), **of_app})
     except ValidationError as exc:
-        raise invalid_request(exc.errors(include_url=False, include_context=False, include_input=False)) from None
+        raise invalid_request(errors_of(exc)) from None
     return replace(before, app=app, **{name: value for name, value in changes.items() if name not in of_app})
 
 
 def _value(known: KnownApp, name: str) -> Any:
     return getattr(known.app if name in AppFields.model_fields else known, name)
-
-
-AppsDep = Annotated[Apps, Depends(provide(Apps))]
-ManagedAppsDep = Annotated[ManagedApps, Depends(provide(ManagedApps))]

@@ -8,7 +8,8 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.problems import preferred_language
-from wxauth.server.apps.registry import NO_SUCH_APP, AppsDep, ManagedAppsDep
+from wxauth.server.apps.registry import NO_SUCH_APP
+from wxauth.server.apps.routes import AppsDep, ManagedAppsDep
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep

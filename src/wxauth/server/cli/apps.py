@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from wxauth.errors import WeChatBadResponse
+from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
-from wxauth.server.apps.routes import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.cli.printing import Command, Failed, confirm, json_option, show, state_of, table, yes_option
 from wxauth.server.cli.resources import with_parts
 from wxauth.server.core.services import Parts

@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, c
 from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
-from wxauth.server.apps.registry import Apps, AppsDep
+from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients import clients
 from wxauth.server.clients.clients import URI_RULE, Credentials, check_name
 from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope

@@ -4,8 +4,6 @@ Specifications: Standard Webhooks 1.0.0; OpenID Connect Back-Channel Logout 1.0.
 """
 
 import asyncio
-import secrets
-from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,10 +31,6 @@ from wxauth.tokens.keys import SigningKey, base64url, sign
 
 LEASE: Final = timedelta(seconds=30)
 """How long a message belongs to the process that leased it. Longer than any attempt."""
-
-SECRET_BYTES: Final = 32
-
-_PREFIX: Final = "whsec_"
 
 log = get_logger()
 
@@ -96,16 +90,6 @@ async def send(
         return Answer(None, milliseconds, error)
     await response.aclose()  # the body does not matter: the status is known
     return Answer(response.status_code, milliseconds, retry_after=response.headers.get("Retry-After"))
-
-
-def new_webhook_secret() -> bytes:
-    """A secret to sign a webhook's messages with."""
-    return secrets.token_bytes(SECRET_BYTES)
-
-
-def shown_secret(secret: bytes) -> str:
-    """A secret in the form that the receiver's library accepts."""
-    return _PREFIX + b64encode(secret).decode()
 
 
 LOGOUTS: Final = metrics.Counter(

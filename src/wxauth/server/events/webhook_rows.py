@@ -1,9 +1,11 @@
 """The statements for webhooks and their deliveries, and for logout tokens that sites have not got yet."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from secrets import token_bytes
 from typing import Final, Literal
 from uuid import UUID
 
@@ -504,3 +506,13 @@ async def settle_logout(database: Database, logout: LeasedLogout, *, next_at: da
         await database.run(_FINISH_LOGOUT, **lease)
     else:
         await database.run(_PUT_OFF_LOGOUT, **lease, next_at=next_at)
+
+
+def new_webhook_secret() -> bytes:
+    """A secret to sign a webhook's messages with."""
+    return token_bytes(32)
+
+
+def shown_secret(secret: bytes) -> str:
+    """A secret in the form that the receiver's library accepts."""
+    return "whsec_" + b64encode(secret).decode()

@@ -18,9 +18,9 @@ from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
 from wxauth.server.events.models import Webhook, WebhookAnswer
-from wxauth.server.events.sending import Answer, new_webhook_secret, shown_secret
+from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
+from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, new_webhook_secret, shown_secret
 from wxauth.server.web.bodies import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)

@@ -33,7 +33,8 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
-from wxauth.server.apps.registry import Apps, AppsDep
+from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.routes import AppsDep
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.core.settings import Settings

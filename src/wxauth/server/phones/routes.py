@@ -17,7 +17,7 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
-from wxauth.server.apps.registry import AppsDep
+from wxauth.server.apps.routes import AppsDep
 from wxauth.server.core.users import UserInSession
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones, remove_phone_of

@@ -63,8 +63,9 @@ from wxauth.server.siblings import wechat_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
+from wxauth.server.web.bodies import invalid_request
 from wxauth.server.web.dependencies import Deprecations
-from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
+from wxauth.server.web.direct import Shortcut, direct_routes
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, BehindProxies, Edge, UnderPath
 from wxauth.server.websites import button_routes, oauth_routes, page_routes, scan_routes

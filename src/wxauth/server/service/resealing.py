@@ -24,8 +24,7 @@ from wxauth.server.checks.sealed import (
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
-from wxauth.server.events.sending import new_webhook_secret
-from wxauth.server.events.webhook_rows import replace_secrets, sealed_otherwise, write_webhook
+from wxauth.server.events.webhook_rows import new_webhook_secret, replace_secrets, sealed_otherwise, write_webhook
 from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_key, store_keys
 from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, replace_answer
 from wxauth.server.session_keys.rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise

@@ -19,7 +19,8 @@ from wxauth.errors import (
     WrongAppKind,
     WxAuthError,
 )
-from wxauth.server.apps.registry import Apps, AppsDep
+from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.rows import Secrets
@@ -45,9 +46,9 @@ from wxauth.server.siblings.rows import client_and_keys
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid
+from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, errors_of, invalid_request
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
-from wxauth.server.web.direct import VALIDATED_KEY, Router, invalid_request
+from wxauth.server.web.direct import VALIDATED_KEY, Router
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
@@ -220,7 +221,7 @@ async def signer_of(
         try:
             wanted = _validate(await _body_of(request))
         except ValidationError as exc:
-            refusal = invalid_request(exc.errors(include_url=False, include_context=False, include_input=False))
+            refusal = invalid_request(errors_of(exc))
         openid, user_id = ("", None) if wanted is None else (wanted.openid, wanted.user_id)
         found: Secrets | None = None
         keys: Sequence[KeyOfLogin] = ()

@@ -2,10 +2,11 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import islice
 from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
@@ -16,12 +17,19 @@ from pydantic import (
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
+    ValidationError,
     WithJsonSchema,
     field_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault
 
+from wxauth.errors import FieldError, InvalidRequest
+
+_MAX_ERRORS: Final = 20
+"""How many errors of one request are reported. Some bodies may have any fields, and the log repeats them."""
+_LONGEST_FIELD: Final = 64
+"""Characters of a field's name that are reported."""
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
 
@@ -230,3 +238,27 @@ class TimedPageQuery(PageQuery):
     def after(self) -> tuple[datetime, UUID] | None:
         """Time and id of the last row before the page."""
         return None if self.cursor is None else _place_in(self.cursor)
+
+
+def errors_of(exc: ValidationError) -> list[Any]:
+    """Pydantic's errors, without the values."""
+    return exc.errors(include_url=False, include_context=False, include_input=False)
+
+
+def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
+    """Our own error for the first of pydantic's errors. It names the fields, never their values."""
+    shown = islice(errors, _MAX_ERRORS)
+    found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in shown]
+    return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
+
+
+def _field(location: tuple[str | int, ...]) -> str:
+    if location[:1] in (("body",), ("query",), ("path",), ("header",)):
+        location = location[1:]
+    return ".".join(part for part in location if isinstance(part, str)) or "body"
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "string_pattern_mismatch":
+        return "String must have the form that the documentation gives"
+    return str(error["msg"]).removeprefix("Value error, ")

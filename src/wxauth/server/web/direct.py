@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from types import NoneType
 from typing import (
     Any,
@@ -34,8 +33,9 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge, Title, WxAuthError
+from wxauth.errors import InvalidRequest, PayloadTooLarge, Title, WxAuthError
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
+from wxauth.server.web.bodies import errors_of, invalid_request
 from wxauth.server.web.dependencies import Argument, Plan, entailed_by, metadata_of, provide
 from wxauth.server.web.edge import CONTROL_CHARACTERS
 
@@ -45,10 +45,6 @@ _JSON = (b"content-type", b"application/json")
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 _NO_FORM: Final = "This is a form: send JSON, with Content-Type: application/json"
 
-_MAX_ERRORS: Final = 20
-"""How many errors of one request are reported. Some bodies may have any fields, and the log repeats them."""
-_LONGEST_FIELD: Final = 64
-"""Characters of a field's name that are reported."""
 _FAILURE_KEY: Final = "wxauth.failure"
 VALIDATED_KEY: Final = "wxauth.validated"
 """The key in the ASGI scope of a body that a dependency has validated before its endpoint gets it."""
@@ -308,13 +304,6 @@ def check_query_names(connection: HTTPConnection) -> None:
         raise invalid_request({"loc": ("query", name), "msg": message, "type": "unknown"} for name in unknown)
 
 
-def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
-    """Our own error for the first of pydantic's errors. It names the fields, never their values."""
-    shown = islice(errors, _MAX_ERRORS)
-    found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in shown]
-    return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
-
-
 async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
     """Send an endpoint's answer: a response, JSON, or nothing."""
     if isinstance(answer, Response):
@@ -348,7 +337,7 @@ def _path_argument(name: str, hint: Any) -> Argument:
         try:
             return validate(text)
         except ValidationError as exc:
-            raise invalid_request([{**error, "loc": ("path", name)} for error in _errors_of(exc)]) from None
+            raise invalid_request([{**error, "loc": ("path", name)} for error in errors_of(exc)]) from None
 
     async def read(request: Request) -> Any:
         return validated(request.path_params[name])
@@ -365,7 +354,7 @@ def _query(model: type[BaseModel]) -> Argument:
             checked: BaseModel = validate(values)
             return checked
         except ValidationError as exc:
-            raise invalid_request(_errors_of(exc)) from None
+            raise invalid_request(errors_of(exc)) from None
 
     async def read(request: Request) -> BaseModel:
         given = request.query_params
@@ -412,7 +401,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> A
             checked: BaseModel = validate(body, context=None if part is None else {part: found})
             return checked
         except ValidationError as exc:
-            errors = _errors_of(exc)
+            errors = errors_of(exc)
             if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
                 raise InvalidRequest.of("body", _NO_FORM) from None
             raise invalid_request(errors) from None
@@ -436,21 +425,5 @@ def _refusal_of(model: type[BaseModel]) -> InvalidRequest:
         try:
             model.__pydantic_validator__.validate_json(wrong)
         except ValidationError as exc:
-            return invalid_request(_errors_of(exc))
+            return invalid_request(errors_of(exc))
     raise TypeError(f"{model} takes any body")
-
-
-def _errors_of(exc: ValidationError) -> list[Any]:
-    return exc.errors(include_url=False, include_context=False, include_input=False)
-
-
-def _field(location: tuple[str | int, ...]) -> str:
-    if location[:1] in (("body",), ("query",), ("path",), ("header",)):
-        location = location[1:]
-    return ".".join(part for part in location if isinstance(part, str)) or "body"
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    if error["type"] == "string_pattern_mismatch":
-        return "String must have the form that the documentation gives"
-    return str(error["msg"]).removeprefix("Value error, ")

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.problems import Language
-from wxauth.server.apps.registry import AppsDep
+from wxauth.server.apps.routes import AppsDep
 from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep, TurnsDep

@@ -26,7 +26,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
 from wxauth.server.websites.models import OPEN, RequestFields, SealedUrlLink, SiteLoginFields
-from wxauth.server.wechat.api import CodePicture
+from wxauth.server.wechat.received import CodePicture
 
 if TYPE_CHECKING:  # imports FastAPI, which commands do without
     from wxauth.server.users.callers import Caller

@@ -19,7 +19,7 @@ from wxauth.errors import (
     Title,
     WrongAppKind,
 )
-from wxauth.server.apps.registry import AppsDep
+from wxauth.server.apps.routes import AppsDep
 from wxauth.server.login.login import PROOF_FAILURES
 from wxauth.server.login.routes import EXAMPLE_JWT, LoginCode, ProofRequest
 from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep

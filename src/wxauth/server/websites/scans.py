@@ -64,8 +64,9 @@ from wxauth.server.websites.granting import approve
 from wxauth.server.websites.models import Stage
 from wxauth.server.websites.rows import OpenLogin, ShownCode, SiteLogin
 from wxauth.server.websites.secrets import SCENE, UserCodes
-from wxauth.server.wechat.api import CodePicture, WeChatApi
+from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
+from wxauth.server.wechat.received import CodePicture
 from wxauth.texts import hash_of
 
 DIGITS: Final = 6

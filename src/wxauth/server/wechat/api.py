@@ -37,7 +37,7 @@ from wxauth.server.wechat.errcodes import (
     is_for_the_operator,
     what_to_change,
 )
-from wxauth.server.wechat.received import is_id
+from wxauth.server.wechat.received import CodePicture, is_id
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 _PATHS: Final = {
@@ -96,14 +96,6 @@ class TextVerdict:
     suggest: Literal["pass", "review", "risky"]
     label: int
     """The reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
-
-
-@dataclass(frozen=True, slots=True)
-class CodePicture:
-    """A picture with its content type."""
-
-    content: bytes
-    content_type: Literal["image/jpeg", "image/png"]
 
 
 @dataclass(frozen=True, slots=True)

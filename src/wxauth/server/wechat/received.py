@@ -190,6 +190,14 @@ def can_name_a_person(unionid: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class CodePicture:
+    """A picture with its content type."""
+
+    content: bytes
+    content_type: Literal["image/jpeg", "image/png"]
+
+
+@dataclass(frozen=True, slots=True)
 class PushSignature:
     """A signature of WeChat's, and the message that came with it."""
 
