@@ -11,6 +11,7 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -278,9 +279,17 @@ def test_a_thread_gets_an_error_in_an_outage_and_keeps_its_keys(
 
 @pytest.mark.process
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_process_forked_during_a_fetch_fetches_the_keys_itself(
-    keys: RemoteKeys, issuer: FakeIssuer, gate: Gate
-) -> None:
+@pytest.mark.parametrize("moment", ["before a fetch", "during a fetch"])
+def test_a_process_forked_while_a_thread_needs_the_keys_fetches_them_itself(issuer: FakeIssuer, moment: str) -> None:
+    gate = issuer.gated() if moment == "during a fetch" else Gate(lambda: httpx.Response(200))
+    times = count()
+
+    def time() -> float:
+        if next(times) == 1 and moment == "before a fetch":  # the second question is whether to fetch, under a lock
+            gate(httpx.Request("GET", ISSUER))
+        return 1000
+
+    keys = RemoteKeys(ISSUER, timer=time, ssl_context=BELIEVES_NOBODY)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(keys.find_sync, issuer.key.kid)
         asyncio.run(gate.reached())
@@ -288,7 +297,7 @@ def test_a_process_forked_during_a_fetch_fetches_the_keys_itself(
         if child == 0:
             found = None
             try:
-                signal.alarm(60)  # a lock that was held at the fork would be waited for forever
+                signal.alarm(round(PATIENCE))  # a lock that was held at the fork would be waited for forever
                 issuer.works()
                 found = keys.find_sync(issuer.key.kid)
             finally:

@@ -98,7 +98,7 @@ class RemoteKeys:
         self._timer = timer
         self._timeout = timeout
         self._key_set: _KeySet | None = None
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}  # by process: one that a thread held at a fork is never released
         self._reader: threading.Thread | None = None
         self._reading: Future[None] = Future()
         self._begun_at = 0.0
@@ -166,7 +166,7 @@ class RemoteKeys:
         That is the thread that begins it. Some servers, such as uWSGI without `enable-threads`, run other threads only
         while a request waits: there a fetch may be under way beyond its timeout, and needs another request that waits.
         """
-        with self._lock:
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
             now = self._timer()
             keys = self._usable_keys(now)
             # After a fork the reading thread is gone.
