@@ -14,8 +14,27 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 from jose import jwt
 
-from tests.fakes import WeChatByRespx
-from tests.world import CALLBACK, CAMERA, Client, Phone, Site, until
+from tests.fakes import Clock, WeChatByRespx
+from tests.world import (
+    CALLBACK,
+    CAMERA,
+    AddSite,
+    Body,
+    Client,
+    GetPhone,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Rows,
+    Site,
+    bearer,
+    leave,
+    until,
+)
+from wxauth.server.clients.clients import change_client
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import sweep
 
 
 def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
@@ -28,6 +47,10 @@ def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Resp
     return answer
 
 
+BYE = "https://shop.example.com/bye"
+"""Where the shop is left."""
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+WITHOUT_PKCE = {"code_challenge": None, "code_challenge_method": None}
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
 ASKED = {
@@ -48,9 +71,13 @@ class Browser:
 
     client: Client
 
-    async def open(self, **parameters: str | None) -> httpx.Response:
+    async def open(self, method: str = "GET", *, headers: Body | None = None, **parameters: Any) -> httpx.Response:
+        """Ask as the shop does, but for these parameters: None for one that it leaves out, a list for more than one."""
         asked = {name: value for name, value in {**ASKED, **parameters}.items() if value is not None}
-        return await self.client.get(f"/v1/authorize?{urlencode(asked)}")
+        query = urlencode(asked, doseq=True)
+        if method == "POST":
+            return await self.client.post("/v1/authorize", content=query, headers={**FORM, **(headers or {})})
+        return await self.client.get(f"/v1/authorize?{query}", headers=headers)
 
     async def show(self, **parameters: str | None) -> "Tab":
         answer = await self.open(**parameters)
@@ -91,6 +118,13 @@ class Tab:
         """Scan the code, and return what the phone shows."""
         claimed = await phone.claim(scene=self.scene, entry_scene=CAMERA)
         assert claimed.status_code == 200, claimed.text
+        return claimed.json()
+
+    async def typed_by(self, phone: Phone) -> dict[str, Any]:
+        """Type the code on the phone, approve, and return what the phone has shown."""
+        claimed = await phone.claim(user_code=self.found(r"([B-Z]{4}-[B-Z]{4})"))
+        assert claimed.status_code == 200, claimed.text
+        assert (await phone.decide(claimed.json()["id"])).status_code == 204
         return claimed.json()
 
     async def decided_by(self, phone: Phone, verdict: str = "approve") -> dict[str, Any]:
@@ -145,6 +179,107 @@ async def id_claims(client: Client, token: str, audience: str = "shop", algorith
     options = {"verify_exp": False, "verify_at_hash": False, "verify_iat": False}
     demands = {"algorithms": [algorithm], "audience": audience, "issuer": "https://auth.test"}
     return jwt.decode(token, key, **demands, options=options)
+
+
+@dataclass(slots=True, kw_only=True)
+class House:
+    """A shop, Alice's phone and her browser, and the service between them."""
+
+    shop: Site
+    phone: Phone
+    browser: Browser
+    wechat: WeChatByRespx
+    services: Services
+    clock: Clock
+    rows: Rows
+    log_lines: LogLines
+    add_site: AddSite
+    get_phone: GetPhone
+    make_services: MakeServices
+    make_client: MakeClient
+
+    @property
+    def client(self) -> Client:
+        """Has no cookies of the browser."""
+        return self.shop.client
+
+    def another_browser(self) -> Browser:
+        return Browser(self.make_client(self.services))
+
+    async def replica(self, **settings: Any) -> Client:
+        """Another replica, with these settings."""
+        return self.make_client(await self.make_services(**settings))
+
+    async def replicas_browser(self, **settings: Any) -> Browser:
+        """The same browser, at another replica."""
+        client = await self.replica(**settings)
+        client.cookies, client.headers = self.browser.client.cookies, self.browser.client.headers
+        return Browser(client)
+
+    async def change(self, name: str = "shop", **changes: Any) -> None:
+        """Change a site."""
+        await change_client(self.services.database, name, changes, now=self.clock())
+
+    async def code(self, phone: Phone | None = None, **parameters: str | None) -> str:
+        """The code that the shop is sent after a scan."""
+        return (await (await self.browser.show(**parameters)).approved_by(phone or self.phone))["code"]
+
+    async def redeem(self, code: str, site: Site | None = None, **form: str) -> httpx.Response:
+        return await exchanged(site or self.shop, code, **form)
+
+    async def tokens(self, phone: Phone | None = None, site: Site | None = None, **parameters: str | None) -> Body:
+        """The tokens that the shop gets after a scan."""
+        return await tokens_of(site or self.shop, self.browser, phone or self.phone, **parameters)
+
+    async def device_tokens(self, **form: str) -> Body:
+        """The tokens that the shop gets as a device."""
+        started = await self.shop.start(**form)
+        await self.phone.approve(started)
+        answer = await self.shop.poll(started)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def claims(self, tokens: Body, audience: str = "shop") -> Body:
+        """The claims of the id_token."""
+        return await id_claims(self.client, tokens["id_token"], audience)
+
+    async def userinfo(self, tokens: Body, method: str = "GET") -> httpx.Response:
+        return await self.client.request(method, "/v1/userinfo", headers=bearer(tokens))
+
+    async def is_in(self, tokens: Body) -> bool:
+        """Whether the shop's session is open."""
+        return (await self.userinfo(tokens)).status_code == 200
+
+    async def log_out(self, **parameters: Any) -> httpx.Response:
+        """Ask for a logout in the browser: `await house.log_out(id_token_hint=...)`."""
+        return await self.browser.client.get("/v1/end_session", params=parameters)
+
+    async def sign_out_phone(self, phone: Phone | None = None) -> None:
+        headers = bearer((phone or self.phone).tokens)
+        assert (await self.client.post("/v1/logout", headers=headers)).status_code == 204
+
+    async def erase(self, phone: Phone | None = None) -> None:
+        assert (await leave(self.client, (phone or self.phone).tokens)).status_code == 204
+
+    async def ban(self, phone: Phone | None = None) -> None:
+        query = "UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid"
+        await self.rows.execute(query, (phone or self.phone).user_id)
+
+    async def sweep(self, after: float = 0, **how: Any) -> None:
+        """Delete what is over, after so many seconds."""
+        self.clock.advance(seconds=after)
+        await sweep(self.services, pause=0, **how)
+
+    async def count(self, what: str, *values: object) -> int:
+        """How many rows: `await house.count("sessions WHERE client_id = $1", "shop")`."""
+        return await self.rows.fetchval(f"SELECT count(*) FROM {what}", *values)
+
+    def warnings(self) -> list[Body]:
+        """The warnings in the log."""
+        return [line for line in self.log_lines() if line["level"] == "warning"]
+
+    async def metrics(self) -> str:
+        return (await self.client.get("/metrics")).text
 
 
 @asynccontextmanager

@@ -8,7 +8,20 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
-from tests.world import CALLBACK, AddSite, Client, GetPhone, LogIn, Phone, Site
+from tests.websites.browsers import BYE, Browser, House
+from tests.world import (
+    CALLBACK,
+    AddSite,
+    Client,
+    GetPhone,
+    LogIn,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Rows,
+    Site,
+)
 from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services
@@ -64,6 +77,36 @@ def get_phone(client: Client, login: LogIn, wechat: WeChatByRespx) -> GetPhone:
         return Phone(client, await login(person), partial(wechat.code_for, person))
 
     return log_in
+
+
+@pytest.fixture
+def browser(make_client: MakeClient, services: Services) -> Browser:
+    """A browser of its own, cookies included."""
+    return Browser(make_client(services))
+
+
+@pytest.fixture
+async def shop(add_site: AddSite) -> Site:
+    """A confidential site with all grants."""
+    return await add_site(device=True, logout_uris=[BYE])
+
+
+@pytest.fixture
+def house(
+    shop: Site,
+    phone: Phone,
+    browser: Browser,
+    wechat: WeChatByRespx,
+    services: Services,
+    clock: Clock,
+    rows: Rows,
+    log_lines: LogLines,
+    add_site: AddSite,
+    get_phone: GetPhone,
+    make_services: MakeServices,
+    make_client: MakeClient,
+) -> House:
+    return House(**locals())
 
 
 @pytest.fixture

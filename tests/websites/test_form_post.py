@@ -11,8 +11,6 @@ import pytest
 from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.websites.browsers import Browser, exchanged, hidden_fields, id_claims
-from tests.websites.test_authorize import browser as browser
-from tests.websites.test_authorize import shop as shop
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.websites.test_web_view import answer
 from tests.world import CALLBACK, AddSite, Client, Phone, Site

@@ -10,8 +10,6 @@ import pytest
 from tests.fakes import OTHER_APP
 from tests.websites import test_links
 from tests.websites.browsers import Browser, Tab, hidden_fields, sent
-from tests.websites.test_authorize import browser as browser
-from tests.websites.test_authorize import shop as shop
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.websites.test_form_post import BY_FORM, posted
 from tests.websites.test_wechats_pages import IN_WECHAT, SAFARI

@@ -16,7 +16,6 @@ from tests.problems import problem_of
 from tests.processes import Command, make_command
 from tests.sweeps import Sweep
 from tests.websites.browsers import Browser, exchanged, id_claims, wechat_thinking
-from tests.websites.test_authorize import browser as browser  # fixture
 from tests.websites.test_web_view import Meanwhile, ban, code_of, count, erase, sign_out
 from tests.world import (
     CALLBACK,

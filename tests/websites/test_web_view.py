@@ -18,8 +18,6 @@ from tests.fakes import OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.websites.browsers import ASKED, Browser, exchanged, id_claims, refused, wechat_thinking
-from tests.websites.test_authorize import browser as browser
-from tests.websites.test_authorize import shop as shop
 from tests.world import (
     CALLBACK,
     AddSite,
