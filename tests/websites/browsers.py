@@ -50,10 +50,10 @@ def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Resp
 BYE = "https://shop.example.com/bye"
 """Where the shop is left."""
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-WITHOUT_PKCE = {"code_challenge": None, "code_challenge_method": None}
+WITHOUT_PKCE: dict[str, Any] = {"code_challenge": None, "code_challenge_method": None}
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-ASKED = {
+ASKED: dict[str, Any] = {
     "client_id": "shop",
     "redirect_uri": CALLBACK,
     "response_type": "code",
@@ -71,7 +71,7 @@ class Browser:
 
     client: Client
 
-    async def open(self, method: str = "GET", *, headers: Body | None = None, **parameters: Any) -> httpx.Response:
+    async def open(self, method: Any = "GET", *, headers: Any = None, **parameters: Any) -> httpx.Response:
         """Ask as the shop does, but for these parameters: None for one that it leaves out, a list for more than one."""
         asked = {name: value for name, value in {**ASKED, **parameters}.items() if value is not None}
         query = urlencode(asked, doseq=True)
