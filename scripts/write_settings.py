@@ -1,7 +1,8 @@
-"""Writes `.env.example` and the tables of `docs/settings*.md` from the declarations in `core/settings.py`."""
+"""Writes `.env.example` from the tables of `docs/settings*.md`, and compares these with the declared settings."""
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
 
@@ -10,16 +11,36 @@ from pydantic.fields import FieldInfo
 from wxauth.errors import Title
 from wxauth.problems import Language
 from wxauth.server.core.setting_types import CENTURY_DAYS, CENTURY_SECONDS, CommaList
-from wxauth.server.core.settings import PREFIX, Setting, Settings
+from wxauth.server.core.settings import PREFIX, WECHAT_FALLBACK_URL, Settings
 
 ROOT: Final = Path(__file__).parents[1]
 EXAMPLE: Final = ROOT / ".env.example"
-GUIDES: Final[dict[Path, Language]] = {
-    ROOT / "docs" / "settings.md": "en",
-    ROOT / "docs" / "settings.zh-CN.md": "zh",
+GUIDES: Final[dict[Language, Path]] = {
+    "en": ROOT / "docs" / "settings.md",
+    "zh": ROOT / "docs" / "settings.zh-CN.md",
 }
+HEADINGS: Final = {
+    "database_url": Title("Database and logs", "数据库与日志"),
+    "app_id": Title("Mini-programs", "小程序"),
+    "secret_key": Title("Secret keys", "密钥"),
+    "issuer": Title("Tokens and sessions", "令牌与会话"),
+    "wechat_base_url": Title("Calls to WeChat", "调用微信接口"),
+    "phone_policy": Title("Users", "用户"),
+    "events_kept_days": Title("Retention", "数据保留"),
+    "scan_page": Title("Scan login", "扫码登录"),
+    "redis_url": Title("Rate limits", "限流"),
+    "trusted_proxies": Title("Proxies, browsers, traces", "代理、跨域与链路追踪"),
+    "admin_page": Title("Admin console", "管理后台"),
+    "host": Title("Server", "监听与进程"),
+}
+"""The headings of the groups in the example, by the first setting of each."""
+TO_REPLACE: Final = {"database_url": "postgresql://wxauth@localhost:5432/wxauth", "app_id": "", "app_secret": ""}
+"""Values that the example shows, not commented out, for the operator to replace."""
+USUAL: Final = {"log_format": "json", "wechat_fallback_url": WECHAT_FALLBACK_URL}
+"""The usual defaults of settings whose declared one depends on something else."""
 
 _WIDTH: Final = 118
+_ROW: Final = re.compile(r"^\| `(\w+)` \| (.*?) ?\| (.+) \|$", re.MULTILINE)
 _HEAD: Final = """\
 # wxauth's settings. Copy to .env and fill in; `wxauth check` reports what is still wrong.
 # wxauth 的全部设置。复制为 .env 后填写；`wxauth check` 会指出仍有问题之处。
@@ -31,50 +52,51 @@ _HEAD: Final = """\
 """
 
 
-def pages() -> dict[Path, str]:
-    """The text of each file."""
-    return {EXAMPLE: _example(), **{guide: _guide(guide, language) for guide, language in GUIDES.items()}}
+def described(language: Language) -> dict[str, tuple[str, str]]:
+    """The default and the description of each setting, as the guide has them."""
+    return {name.lower(): (default, text) for name, default, text in _ROW.findall(GUIDES[language].read_text())}
 
 
-def _example() -> str:
+def example() -> str:
+    """The text of `.env.example`."""
+    texts = {language: described(language) for language in GUIDES}
     lines = [_HEAD]
     for name, field in Settings.model_fields.items():
-        setting = _setting(field)
-        if setting.heading:
-            lines += [f"# --- {setting.heading.en} · {setting.heading.zh} ---", ""]
-        lines += _comment(field, "en") + _comment(field, "zh")
-        line = f"{PREFIX}{name.upper()}={setting.example or _default(field)}"
-        lines += [line if field.is_required() or setting.example is not None else f"# {line}", ""]
+        if name in HEADINGS:
+            lines += [f"# --- {' · '.join(HEADINGS[name])} ---", ""]
+        for language, required in zip(GUIDES, ("Required. ", "必填。"), strict=True):
+            lines += _comment((required if field.is_required() else "") + texts[language][name][1])
+        line = f"{PREFIX}{name.upper()}={TO_REPLACE.get(name, _default(name, field))}"
+        lines += [line if field.is_required() or name in TO_REPLACE else f"# {line}", ""]
     return "\n".join(lines)
 
 
-def _comment(field: FieldInfo, language: Language) -> list[str]:
-    required = _in(language, "Required. ", "必填。") if field.is_required() else ""
-    text = re.sub(r"\[[^]]+\]\(([^)]+)\)", r"docs/\1", required + _text(field, language))
+def differences(language: Language) -> Iterator[str]:
+    """What the guide says otherwise than the declarations."""
+    texts = described(language)
+    if [*texts] != [*Settings.model_fields]:
+        yield f"must have these settings in this order: {', '.join(Settings.model_fields).upper()}"
+    for name, field in Settings.model_fields.items():
+        default, text = texts.get(name, ("", ""))
+        value = _default(name, field)
+        required = _in(language, "required", "必填")
+        if default != (wanted := required if field.is_required() else f"`{value}`" if value else ""):
+            yield f"{name.upper()}: the default must be {wanted}"
+        if not text.startswith(form := _form(field, language)):
+            yield f"{name.upper()}: must begin with {form}"
+        if (bounds := _range(field, language)) not in text:
+            yield f"{name.upper()}: must have {bounds}"
+
+
+def _comment(text: str) -> list[str]:
+    text = re.sub(r"\[[^]]+\]\(([^)]+)\)", r"docs/\1", text)
     text = re.sub(rf"`({'|'.join(Settings.model_fields).upper()})`", rf"`{PREFIX}\1`", text)
     return [f"# {line}" for line in _wrapped(text)]
 
 
-def _guide(guide: Path, language: Language) -> str:
-    """The guide as it is, but with a new table."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        value = _default(field)
-        default = _in(language, "required", "必填") if field.is_required() else f"`{value}`" if value else ""
-        cells = (f"`{name.upper()}`", default, _text(field, language))
-        rows.append("".join(f"| {cell} " if cell else "| " for cell in cells) + "|\n")
-    head, rule, rest = re.split(r"^(\|[-|]+\|\n)", guide.read_text(), maxsplit=1, flags=re.MULTILINE)
-    return head + rule + "".join(rows) + re.sub(r"\A(\|.*\n)*", "", rest)
-
-
-def _setting(field: FieldInfo) -> Setting:
-    [setting] = [each for each in field.metadata if isinstance(each, Setting)]
-    return setting
-
-
-def _default(field: FieldInfo) -> str:
+def _default(name: str, field: FieldInfo) -> str:
     """The default as the environment would have it."""
-    value = _setting(field).default or field.default
+    value = USUAL.get(name, field.default)
     if field.is_required() or value is None:
         return ""
     if isinstance(value, bool):
@@ -84,35 +106,21 @@ def _default(field: FieldInfo) -> str:
     return ",".join(value) if isinstance(value, tuple | dict) else str(value)
 
 
-def _text(field: FieldInfo, language: Language) -> str:
-    """What a value must be, and the description."""
-    setting, form = _setting(field), _form(field, language)
-    return (form + _in(language, ". ", "。") if form else "") + _in(language, setting.en, setting.zh)
-
-
 def _form(field: FieldInfo, language: Language) -> str:
-    """What a value must be, as far as the type tells."""
-    if field.annotation is bool:
-        return _choice(("true", "false"), language)
-    if get_origin(field.annotation) is Literal:
-        return _choice(get_args(field.annotation), language)
-    if CommaList in field.metadata:
-        return _in(language, "Separated by commas", "逗号分隔")
-    unit = [_in(language, *each) for each in field.metadata if isinstance(each, Title)]
-    return _in(language, ", ", "，").join([*unit, *_range(field, language)])
+    """The beginning of a description: the values that there are, or that there may be several."""
+    values = ("true", "false") if field.annotation is bool else get_args(field.annotation)
+    if field.annotation is bool or get_origin(field.annotation) is Literal:
+        *others, last = (f"`{value}`" for value in values)
+        return _in(language, ", ", "、").join(others) + _in(language, " or ", " 或 ") + last
+    return _in(language, "Separated by commas", "逗号分隔") if CommaList in field.metadata else ""
 
 
-def _choice(values: tuple[str, ...], language: Language) -> str:
-    *others, last = (f"`{value}`" for value in values)
-    return _in(language, ", ", "、").join(others) + _in(language, " or ", " 或 ") + last
-
-
-def _range(field: FieldInfo, language: Language) -> list[str]:
+def _range(field: FieldInfo, language: Language) -> str:
     least = max((getattr(each, "ge", 0) for each in field.metadata), default=0)
     most = min((getattr(each, "le", CENTURY_SECONDS) for each in field.metadata), default=CENTURY_SECONDS)
     if most not in (CENTURY_DAYS, CENTURY_SECONDS):  # which only keep dates within what can be stored
-        return [_in(language, f"{least} to {most}" if least else f"up to {most}", f"{least} 至 {most}")]
-    return [_in(language, f"{least} or more", f"不小于 {least}")] if least else []
+        return _in(language, f"{least} to {most}" if least else f"up to {most}", f"{least} 至 {most}")
+    return _in(language, f"{least} or more", f"不小于 {least}") if least else ""
 
 
 def _wrapped(text: str) -> list[str]:
@@ -134,5 +142,4 @@ def _in(language: Language, en: str, zh: str) -> str:
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
-        path.write_text(text)
+    EXAMPLE.write_text(example())

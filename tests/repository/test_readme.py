@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 from fastapi import Depends, FastAPI
 
 from scripts.write_docs import INDEX, WHOLE, index, whole
-from scripts.write_settings import pages
+from scripts.write_settings import EXAMPLE, GUIDES, differences, example
 from tests.conftest import NOWHERE, SETTINGS
 from tests.docs import DOCS, both_languages, code_blocks, failures, openapi, table
 from tests.fakes import SECRET_KEY
@@ -44,9 +44,10 @@ def example_settings() -> dict[str, tuple[bool, str]]:
     return {name: (bool(comment), value) for comment, name, value in lines}
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_settings_are_documented_as_they_are_declared(page: Path) -> None:
-    assert page.read_text() == pages()[page], "run scripts/settings"
+@pytest.mark.parametrize("language", GUIDES)
+def test_settings_are_documented_as_they_are_declared(language: Language) -> None:
+    assert list(differences(language)) == []
+    assert EXAMPLE.read_text() == example(), "run scripts/settings"
 
 
 def test_the_list_for_assistants_names_the_guides_of_today() -> None:

@@ -13,7 +13,7 @@ from tests.world import LogLines
 from wxauth.errors import Title
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import Deprecation, OrNone
-from wxauth.server.core.settings import Setting, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.service.app import create_api, surround
 from wxauth.server.web.dependencies import ServicesDep, deprecated, note_deprecated
 from wxauth.server.web.direct import Router
@@ -62,7 +62,7 @@ async def test_whoever_uses_an_operation_or_a_field_that_goes_is_told(
 @pytest.mark.no_database
 def test_an_operator_who_sets_what_goes_is_told() -> None:
     class Later(Settings):
-        old: Annotated[OrNone[str], Setting("Old.", "旧。", deprecation=SETTING)] = None
+        old: Annotated[OrNone[str], SETTING] = None
 
     assert Later.model_construct(old="x").deprecated == [SETTING]
     assert Later.model_construct().deprecated == []

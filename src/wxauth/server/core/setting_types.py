@@ -17,7 +17,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_core import PydanticUseDefault, from_json
 
-from wxauth.errors import Title
 from wxauth.server.core.addresses import is_refused
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES, check_claims
@@ -379,11 +378,9 @@ Lower = BeforeValidator(_lower)
 OrNone = Annotated[T | None, BeforeValidator(_empty_is_none)]
 """A value, or none where the text is empty."""
 
-# A Title among the annotations of a type describes its values in the documentation.
-SECONDS: Final = Title("Seconds", "秒")
-AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), SECONDS]
-Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), SECONDS]
-Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS), Title("Days", "天")]
+AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS)]
+Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS)]
+Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
 TrailDays = Annotated[Days, AfterValidator(_check_events_kept)]
 
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -418,15 +415,8 @@ MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
-Region = Annotated[str, AfterValidator(_check_region), Title("Country, such as `CN`", "国家或地区代码，如 `CN`")]
-RateText = Annotated[
-    str,
-    AfterValidator(_check_rate),
-    Title(
-        "Rate such as `60/minute` (`second`, `minute`, `hour`, `day`), or empty for no limit",
-        "频率，如 `60/minute`（单位 `second`、`minute`、`hour`、`day`），留空为不限",
-    ),
-]
+Region = Annotated[str, AfterValidator(_check_region)]
+RateText = Annotated[str, AfterValidator(_check_rate)]
 PagePath = Annotated[str, AfterValidator(_check_page)]
 SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
