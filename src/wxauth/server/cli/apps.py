@@ -9,12 +9,22 @@ from typing import Any, Final, TypeVar
 
 import click
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from wxauth.errors import WeChatBadResponse
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
-from wxauth.server.cli.printing import Command, Failed, confirm, json_option, show, state_of, table, yes_option
+from wxauth.server.cli.printing import (
+    Command,
+    Failed,
+    checked,
+    confirm,
+    field_option,
+    json_option,
+    show,
+    state_of,
+    table,
+    yes_option,
+)
 from wxauth.server.cli.resources import with_parts
 from wxauth.server.core.services import Parts
 from wxauth.server.core.setting_types import picture_url
@@ -27,48 +37,19 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 """The secrets, in the order of the prompts."""
-_METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B"}
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
 _HAS_NO_QUOTA: Final = frozenset({76021, 76022})
 """WeChat's errcodes for a path that it does not know or count."""
 
 
-def _field_option(name: str, shape: Mapping[str, Any]) -> Callable[[Command], Command]:
-    """The option for a field of this JSON schema: a text, a list with commas, or JSON; `default` for null."""
-    kinds = {each.get("type"): each for each in shape["anyOf"]}
-    choices = kinds.get("string", {}).get("enum", ())
-
-    def value(_: click.Context, __: click.Parameter, given: str | None) -> object:
-        if given is None or given == "default":
-            return given and ""
-        if "array" in kinds:
-            return [part.strip() for part in given.split(",") if part.strip()]
-        if "string" in kinds:
-            return given
-        try:
-            return from_json(given)
-        except ValueError:
-            raise click.BadParameter('must be JSON, such as 2 or {"role": "authenticated"}, or default.') from None
-
-    return click.option(
-        f"--{name.replace('_', '-')}",
-        type=click.Choice([*choices, "default"]) if choices else None,
-        metavar=None if choices else next((_METAVARS[kind] for kind in kinds if kind in _METAVARS), "TEXT"),
-        callback=value,
-        help=shape["description"].replace("Null:", "default:").replace("`", ""),
-    )
-
-
-def _picture(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+def _picture(given: str) -> str:
     """The picture in this file; empty for default."""
-    if given is None or given == "default":
-        return given and ""
     try:
-        return picture_url(Path(given).read_bytes())
+        return "" if given == "default" else picture_url(Path(given).read_bytes())
     except OSError as exc:
-        raise click.BadParameter(f"{given}: {exc.strerror}") from None
+        raise ValueError(f"{given}: {exc.strerror}") from None
     except ValueError as exc:
-        raise click.BadParameter(f"{given} {exc}") from None
+        raise ValueError(f"{given} {exc}") from None
 
 
 def _app_options(command: Command) -> Command:
@@ -79,9 +60,13 @@ def _app_options(command: Command) -> Command:
         click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid."),
         click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too."),
         click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too."),
-        *(_field_option(name, shapes[name]) for name in reversed(shapes) if name not in {"kind", "logo", *_LABELS}),
+        *(
+            field_option(name, shapes[name], option=f"--{name.replace('_', '-')}", clear="default")
+            for name in reversed(shapes)
+            if name not in {"kind", "logo", *_LABELS}
+        ),
         click.option(
-            "--logo", metavar="FILE", callback=_picture, help=f"{shapes['logo']['description']} default: none."
+            "--logo", metavar="FILE", callback=checked(_picture), help=f"{shapes['logo']['description']} default: none."
         ),
         click.argument("app_id"),
     ):

@@ -6,14 +6,12 @@ from datetime import datetime
 from typing import Any, Final
 
 import click
-from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest
 from wxauth.server.apps.rows import stored_apps
-from wxauth.server.cli.printing import SHOWN_ONCE, Command, Failed, json_option, show, table
+from wxauth.server.cli.printing import SHOWN_ONCE, Command, Failed, checked, field_option, json_option, show, table
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.clients.clients import (
-    ID_TOKEN_ALGS,
     Credentials,
     WrongClient,
     add_client,
@@ -35,25 +33,34 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
 from wxauth.server.users.attributes import typed_attribute
 
+_CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
+_NO_PKCE: Final = "Let it leave PKCE out: you vouch that it checks the nonce. Needs a secret."
+
+
+def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
+    """The template of `NAME=VALUE`s; empty for one empty text; None without any."""
+    template: dict[str, Any] = {}
+    for given in filter(None, values):
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise ValueError("must be NAME=VALUE")
+        template[name] = typed_attribute(value)
+    return template if values else None
+
+
 _SCOPE: Final = (
     f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: "
     f"{' and '.join(DEFAULT_SITE_SCOPES)} (by default), "
     f"{', '.join(name for name in SITE_SCOPE_NAMES if name not in DEFAULT_SITE_SCOPES)}. Repeatable."
 )
-_CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
-_NO_PKCE: Final = "Let it leave PKCE out: you vouch that it checks the nonce. Needs a secret."
-
-
-def _claims(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any] | None:
-    """The template of `NAME=VALUE`s; empty for one empty text; None without any."""
-    template: dict[str, Any] = {}
-    for given in values:
-        name, equals, value = given.partition("=")
-        if given and not equals:
-            raise click.BadParameter("must be NAME=VALUE.")
-        if given:
-            template[name] = typed_attribute(value)
-    return template if values else None
+_REPEATED: Final = {"multiple": True, "callback": None}
+_OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "redirect_uris": _REPEATED,
+    "logout_uris": _REPEATED,
+    "pkce": {"type": None, "callback": None, "flag_value": "optional", "help": _NO_PKCE},
+    "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
+}
+"""How the options of these fields differ from those that their types make."""
 
 
 def _option_of(field: str) -> str:
@@ -64,29 +71,8 @@ def _option_of(field: str) -> str:
     return f"--{word.replace('_', '-')}"
 
 
-def _field_option(name: str, field: FieldInfo, *, is_change: bool) -> Callable[[Command], Command]:
-    """The option for a field of a client. `set` can also remove an optional value."""
-    option, kind = _option_of(name), field.annotation
-    text = (field.description or "").replace("null:", "by default").replace("`", "")
-    may_be_empty = " Empty: none." if is_change else ""
-    if kind is bool:
-        switch = f"{option}/--no-{option[2:]}" if is_change else option
-        return click.option(switch, name, is_flag=True, default=None, help=text)
-    if name == "pkce":
-        return click.option(option, name, flag_value="optional", help=_NO_PKCE)
-    if name == "id_token_alg":
-        return click.option(option, name, type=click.Choice(ID_TOKEN_ALGS), help=text)
-    if name == "claims":
-        help_text = f"{_CLAIM}{may_be_empty}"
-        return click.option(option, name, multiple=True, callback=_claims, metavar="NAME=VALUE", help=help_text)
-    metavar = next((word for word in ("APP_ID", "URI", "DOMAIN") if word.lower() in name), "TEXT")
-    if kind == list[str]:
-        return click.option(option, name, multiple=True, metavar=metavar, help=f"{text} Repeatable.")
-    return click.option(option, name, metavar=metavar, help=f"{text}{may_be_empty}")
-
-
 def _client_options(*, is_change: bool) -> Callable[[Command], Command]:
-    """Add the options of a client's fields to a command."""
+    """Add the options of a client's fields to a command. `set` can also clear a value, by an empty text."""
 
     def decorate(command: Command) -> Command:
         if is_change:
@@ -94,9 +80,13 @@ def _client_options(*, is_change: bool) -> Callable[[Command], Command]:
         text = _SCOPE + (" Replaces all: name those that it keeps, too." if is_change else "")
         scopes = click.Choice([*map(str, Scope), *SITE_SCOPE_NAMES])
         command = click.option("--scope", "scopes", multiple=True, type=scopes, metavar="SCOPE", help=text)(command)
-        for name, field in reversed(OPTIONS.items()):
-            if not (is_change and name == "is_public"):  # it never changes
-                command = _field_option(name, field, is_change=is_change)(command)
+        for name, shape in reversed(Client.model_json_schema()["properties"].items()):
+            if name not in OPTIONS or (is_change and name == "is_public"):  # the last never changes
+                continue
+            option, clear = _option_of(name), "" if is_change else None
+            if is_change and shape.get("type") == "boolean":
+                option = f"{option}/--no-{option[2:]}"
+            command = field_option(name, shape, option=option, clear=clear, **_OF_FIELDS.get(name, {}))(command)
         return command
 
     return decorate
@@ -123,14 +113,7 @@ def _refused_as_wrong_call() -> Iterator[None]:
         raise click.BadParameter(f"{text}.", param_hint=_option_of(field)) from None
 
 
-def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        return check_name(value)
-    except ValueError as exc:
-        raise click.BadParameter(f"{exc}.") from None
-
-
-_name_argument = click.argument("client_name", metavar="NAME", callback=_client_name)
+_name_argument = click.argument("client_name", metavar="NAME", callback=checked(check_name))
 
 
 @click.group()
@@ -170,8 +153,8 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
 def set_command(client_name: str, **options: Any) -> None:
     """Change the given fields of a service or a site.
 
-    A repeatable option replaces the whole list. Takes effect at once. A site's sessions continue without removed
-    scopes.
+    A repeatable option replaces the whole list, and an empty text clears a field. Takes effect at once. A site's
+    sessions continue without removed scopes.
     """
     changes, reserved = _changes_in(options), _reserved()
     with _refused_as_wrong_call():

@@ -16,7 +16,16 @@ import click
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
-from wxauth.server.cli.printing import Command, Failed, json_option, printable, show, terminal_language, text_option
+from wxauth.server.cli.printing import (
+    Command,
+    Failed,
+    checked,
+    json_option,
+    printable,
+    show,
+    terminal_language,
+    text_option,
+)
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.database import trouble_of
 from wxauth.server.core.services import Services
@@ -77,24 +86,20 @@ _FLAGS: Final = {
 """The options that are a field of `Options`, each with its name and help."""
 
 
-def _fields(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+def _fields(values: Sequence[str]) -> dict[str, str]:
     """Our names by those of the file."""
     fields: dict[str, str] = {}
     for given in values:
         name, _, theirs = given.partition("=")
         if not is_field(name) or not theirs:
-            raise click.BadParameter("must be FIELD=COLUMN, with a FIELD of docs/moving-in.md.")
+            raise ValueError("must be FIELD=COLUMN, with a FIELD of docs/moving-in.md")
         if theirs in fields or name in fields.values():
-            raise click.BadParameter("must have each FIELD and each COLUMN once.")
+            raise ValueError("must have each FIELD and each COLUMN once")
         fields[theirs] = name
     return fields
 
 
-def _time_zone(_context: click.Context, _parameter: click.Parameter, name: str | None) -> ZoneInfo | None:
-    try:
-        return None if name is None else ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise click.BadParameter("must be a name such as Asia/Shanghai. 必须是 Asia/Shanghai 这样的时区名。") from None
+_time_zone = checked(ZoneInfo, "must be a name such as Asia/Shanghai. 必须是 Asia/Shanghai 这样的时区名。")
 
 
 def _flags(command: Command) -> Command:
@@ -116,7 +121,7 @@ def _flags(command: Command) -> Command:
     "fields",
     metavar="FIELD=COLUMN",
     multiple=True,
-    callback=_fields,
+    callback=checked(_fields),
     help="What FILE calls a field, such as openid=weixin_openid; may be repeated.",
 )
 @click.option("--time-zone", callback=_time_zone, help="That of the times without one, such as Asia/Shanghai.")

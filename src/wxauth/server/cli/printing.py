@@ -1,15 +1,15 @@
 """How commands print answers, as JSON or as text, and failures; and the options that several have."""
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from uuid import UUID
 
 import click
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic import TypeAdapter
+from pydantic_core import from_json, to_json
 
 from wxauth.server.web.bodies import Time, id_in_cursor
 
@@ -121,29 +121,38 @@ def confirm(question: Callable[[], str], *, yes: bool) -> None:
     click.confirm(question(), abort=True, err=True)
 
 
+def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """An option's callback: what `check` makes of the given value.
+
+    Where that raises a KeyError, OSError or ValueError, the call is refused with the rule, or with the error's text.
+    """
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else check(value)
+        except (KeyError, OSError, ValueError) as exc:
+            raise click.BadParameter(rule or f"{exc}.") from None
+
+    return callback
+
+
+def stripped(text: str) -> str:
+    """A text without the spaces around it. Raises: ValueError."""
+    text.encode()  # an argument that is not UTF-8 has surrogates
+    return text.strip()
+
+
+text_option = checked(stripped, "must be UTF-8.")
+time_option = checked(
+    TypeAdapter(Time).validate_python, "must be a time with its offset, like 2026-11-27T18:00:00+08:00."
+)
+_cursor = checked(id_in_cursor, "must be the next_cursor of a page.")
+
+
 def page_options(command: Command) -> Command:
     """Add `--limit` and `--cursor`."""
     command = click.option("--cursor", callback=_cursor, help="The next_cursor of the page before.")(command)
     return click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)(command)
-
-
-def text_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Option callback: a text, stripped."""
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter("must be UTF-8.") from None
-    return value and value.strip()
-
-
-def time_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    """Option callback: a time with its offset."""
-    if value is None:
-        return None
-    try:
-        return TypeAdapter(Time).validate_python(value)
-    except ValidationError:
-        raise click.BadParameter("must be a time with its offset, like 2026-11-27T18:00:00+08:00.") from None
 
 
 def more(next_cursor: str | None) -> list[str]:
@@ -151,8 +160,39 @@ def more(next_cursor: str | None) -> list[str]:
     return [] if next_cursor is None else [f"There are more: --cursor {next_cursor} 还有更多。"]
 
 
-def _cursor(_context: click.Context, _parameter: click.Parameter, value: str | None) -> UUID | None:
-    try:
-        return None if value is None else id_in_cursor(value)
-    except ValueError:
-        raise click.BadParameter("must be the next_cursor of a page.") from None
+def field_option(
+    name: str, shape: Mapping[str, Any], *, option: str, clear: str | None = None, **changed: Any
+) -> Callable[[Command], Command]:
+    """The option for a field of this JSON schema: a switch, a choice, a text, a list with commas, or JSON.
+
+    Args:
+        name: Of the field, and of the command's argument.
+        shape: The field's schema.
+        option: The option's own name.
+        clear: What clears the field, where an option can: its value is an empty text then.
+        changed: What differs from the option that the schema makes.
+    """
+    kinds = {each["type"]: each for each in shape.get("anyOf", (shape,))}
+    choices = kinds.get("string", {}).get("enum", ())
+    words = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
+    metavars = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT", "boolean": None}
+
+    def value(given: str) -> object:
+        if given == clear:
+            return ""
+        if "array" in kinds:
+            return [part.strip() for part in given.split(",") if part.strip()]
+        return given if "string" in kinds else from_json(given)
+
+    text = re.sub("[Nn]ull:", f"{clear}:" if clear else "by default", shape["description"]).replace("`", "")
+    made: dict[str, Any] = {
+        "help": text + (" Repeatable." if changed.get("multiple") else ""),
+        "type": click.Choice([*choices, *([clear] if clear else [])]) if choices else None,
+        "metavar": next((word for part, word in words.items() if part in name), metavars[next(iter(kinds))]),
+        "callback": checked(value, 'must be JSON, such as 2 or {"role": "authenticated"}, or default.'),
+    }
+    if choices:
+        del made["metavar"]
+    if "boolean" in kinds:
+        made |= {"is_flag": True, "default": None, "callback": None}
+    return click.option(option, name, **made | changed)

@@ -1,23 +1,19 @@
 """`wxauth refusals`: list refused logins."""
 
 from datetime import datetime
+from functools import partial
 from ipaddress import ip_network
 from uuid import UUID
 
 import click
 
-from wxauth.server.cli.printing import json_option, more, page_options, show, table, text_option, time_option
+from wxauth.server.cli.printing import checked, json_option, more, page_options, show, table, text_option, time_option
 from wxauth.server.cli.resources import with_database
 from wxauth.server.core.addresses import IpNetwork
 from wxauth.server.login.record_rows import RefusalSearch, list_refusals
 from wxauth.server.web.bodies import items_of
 
-
-def _network(_context: click.Context, _parameter: click.Parameter, value: str | None) -> IpNetwork | None:
-    try:
-        return None if value is None else ip_network(value, strict=False)
-    except ValueError:
-        raise click.BadParameter("must be a network or an address, such as 203.0.113.0/24.") from None
+_network = checked(partial(ip_network, strict=False), "must be a network or an address, such as 203.0.113.0/24.")
 
 
 @click.command()

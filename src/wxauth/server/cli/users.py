@@ -1,6 +1,5 @@
 """`wxauth users`: find, ban, merge, split and erase users, and manage roles."""
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -9,19 +8,21 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import click
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from wxauth.errors import NotFound, Title
 from wxauth.server.cli import LazyGroup
 from wxauth.server.cli.printing import (
     Failed,
+    checked,
     confirm,
     json_option,
     more,
     page_options,
     printable,
     show,
+    stripped,
     table,
     terminal_language,
     text_option,
@@ -33,7 +34,7 @@ from wxauth.server.cli.resources import read_settings, with_database, with_parts
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
+from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import (
@@ -44,7 +45,7 @@ from wxauth.server.users.admin import (
     read_user,
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
-from wxauth.server.users.bodies import Reason, UserDetailAnswer, users_answer
+from wxauth.server.users.bodies import Reason, Role, UserDetailAnswer, users_answer
 from wxauth.server.users.merging import merge_by_operator, split
 from wxauth.server.users.search_rows import UserSearch, find_users, possible_numbers, term_of
 
@@ -52,39 +53,30 @@ if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
 
 
-def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(ROLE, value):
-        raise click.BadParameter("must be a-z, 0-9, _ and -, the first a letter, at most 32.")
-    return value
+_role = checked(TypeAdapter(Role).validate_python, "must be a-z, 0-9, _ and -, the first a letter, at most 32.")
+_reason = checked(TypeAdapter(Reason).validate_python, "must be at most 500 characters, without control characters.")
 
 
-def _reason(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    try:
-        return TypeAdapter(Reason | None).validate_python(text_option(context, parameter, value))
-    except ValidationError:
-        raise click.BadParameter("must be at most 500 characters, without control characters.") from None
-
-
-def _attributes(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, object]:
+def _attributes(values: Sequence[str]) -> dict[str, object]:
     """A merge patch: of `NAME=VALUE` the value, of `NAME=` null."""
     patch: dict[str, object] = {}
     for given in values:
         name, equals, value = given.partition("=")
         if not equals:
-            raise click.BadParameter("must be NAME=VALUE, or NAME= to remove it.")
+            raise ValueError("must be NAME=VALUE, or NAME= to remove it")
         patch[name] = typed_attribute(value) if value else None
     try:
         check_patch(patch)
     except WrongAttributes as exc:
         text = str(exc)
-        raise click.BadParameter(f"{text[0].lower()}{text[1:]}.") from None
+        raise ValueError(f"{text[0].lower()}{text[1:]}") from None
     return patch
 
 
-def _identity(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, str]:
-    app_id, _, openid = (text_option(_context, _parameter, value) or "").partition(":")
+def _identity(value: str) -> tuple[str, str]:
+    app_id, _, openid = stripped(value).partition(":")
     if not app_id or not openid:
-        raise click.BadParameter("must be APP_ID:OPENID.")
+        raise ValueError
     return app_id, openid
 
 
@@ -281,7 +273,7 @@ def revoke_command(user_id: UUID, role: str) -> None:
     "attributes",
     metavar="NAME=VALUE",
     multiple=True,
-    callback=_attributes,
+    callback=checked(_attributes),
     help="An attribute; may be repeated. A VALUE that is JSON is JSON, any other is text; NAME= removes it.",
 )
 @click.option("--no-phone", is_flag=True, help="Remove the phone number.")
@@ -326,7 +318,7 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     "key",
     metavar="APP_ID:OPENID",
     required=True,
-    callback=_identity,
+    callback=checked(_identity, "must be APP_ID:OPENID."),
     help="The identity that leaves, with the user's others that have its unionid.",
 )
 @click.option(

@@ -1,18 +1,19 @@
 """`wxauth webhooks`: manage webhooks."""
 
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import click
+from pydantic import StringConstraints, TypeAdapter
 
 from wxauth.server.cli.printing import (
     SHOWN_ONCE,
     Failed,
+    checked,
     json_option,
     more,
     page_options,
@@ -37,21 +38,18 @@ from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.web.bodies import items_of
 
-
-def _webhook_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not re.fullmatch(CLIENT_NAME, value):
-        raise click.BadParameter("must be a-z, 0-9, _ and -, the first a letter or digit, at most 64.")
-    return value
+_RULE: Final = "must be a-z, 0-9, _ and -, the first a letter or digit, at most 64."
+_check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)
+_name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 
 
-def _event_types(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[EventType, ...]:
-    if unknown := [kind for kind in value if kind not in SENT_TO_SIBLINGS]:
-        raise click.BadParameter(f"{unknown[0]} is none of {', '.join(SENT_TO_SIBLINGS)}.")
-    return tuple(EventType(kind) for kind in dict.fromkeys(value))
+def _event_types(given: tuple[str, ...]) -> tuple[EventType, ...]:
+    if unknown := [kind for kind in given if kind not in SENT_TO_SIBLINGS]:
+        raise ValueError(f"{unknown[0]} is none of {', '.join(SENT_TO_SIBLINGS)}")
+    return tuple(EventType(kind) for kind in dict.fromkeys(given))
 
 
-_name_argument = click.argument("webhook_name", metavar="NAME", callback=_webhook_name)
-_type_option = partial(click.option, "--type", "types", multiple=True, metavar="TYPE", callback=_event_types)
+_type_option = partial(click.option, "--type", "types", multiple=True, metavar="TYPE", callback=checked(_event_types))
 
 
 @click.group()
