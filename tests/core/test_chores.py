@@ -7,7 +7,7 @@ import pytest
 from tests.world import LogLines
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.background import keep_doing
-from wxauth.server.core.database import troubles
+from wxauth.server.core.outages import troubles
 
 
 @pytest.mark.no_database

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from tests.database_proxy import Proxy
 from tests.world import Rows, until
 from wxauth.errors import StorageUnavailable
+from wxauth.server.checks.rows import missing_limits
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.migrations import begin_migration, migrate
 from wxauth.server.core.statements import Nothing, Statement
@@ -202,9 +203,9 @@ async def test_a_database_without_limits_for_a_statement_is_reported_with_the_re
     database_url: str, rows: Rows
 ) -> None:
     async with opened(database_url) as database:
-        assert await database.unlimited() == []
+        assert await missing_limits(database) == []
     async with opened(f"{database_url}&pgbouncer=true") as database:
-        reported = await database.unlimited()
+        reported = await missing_limits(database)
         assert reported == [
             "ALTER ROLE postgres SET statement_timeout = '4000ms'",
             "ALTER ROLE postgres SET lock_timeout = '2000ms'",
@@ -215,7 +216,7 @@ async def test_a_database_without_limits_for_a_statement_is_reported_with_the_re
     try:
         url = database_url.replace("postgres@", f"{role}@")
         async with opened(f"{url}&pgbouncer=true") as database:
-            assert await database.unlimited() == []
+            assert await missing_limits(database) == []
     finally:
         await rows.execute(f"DROP ROLE {role}")
 

@@ -26,8 +26,9 @@ from wxauth.errors import (
 from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app, stored_apps
 from wxauth.server.core.addresses import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, troubles
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import AppKind, is_below

@@ -15,8 +15,11 @@ from wxauth.server.checks.rows import (
     Upkeep,
     WalStatistics,
     WebhookState,
+    certificate_of,
     has_administrators,
     has_users,
+    keeps_prepared,
+    missing_limits,
     read_rights,
     read_server,
     read_upkeep,
@@ -27,8 +30,9 @@ from wxauth.server.checks.rows import (
 from wxauth.server.checks.sealed import SEALED_SIGNING_KEYS, some_values
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, trouble_of
+from wxauth.server.core.database import Database, Deadlines
 from wxauth.server.core.models import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
+from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.models import StoredSigningKey, has_next, keys_for, signing_key_of
@@ -134,7 +138,7 @@ async def check_database(
                 advice = judge_wal(await read_wal(database))
                 if advice is not None:
                     yield advice
-            if unlimited := await database.unlimited():
+            if unlimited := await missing_limits(database):
                 to_run = "; ".join(unlimited)
                 message = f"{_WITHOUT_LIMITS.en}: run as its administrator: {to_run}"
                 yield bad("database limits", message, f"{_WITHOUT_LIMITS.zh}：请以数据库管理员身份执行：{to_run}")
@@ -144,7 +148,7 @@ async def check_database(
             now = clock()
             for neglected in judge_upkeep(await read_upkeep(database, idle_since=now - LONG_IDLE)):
                 yield neglected
-            certificate = judge_certificate(await database.certificate(), now=now)
+            certificate = judge_certificate(await certificate_of(database), now=now)
             if certificate is not None:
                 yield certificate
             async for result in _check_stored(database, settings, found, clock):
@@ -158,11 +162,11 @@ async def check_database(
 
 
 async def _judge_pooler(database: Database) -> CheckResult | None:
-    keeps_prepared = await database.keeps_prepared()
-    if database.prepares and keeps_prepared is False:
+    are_kept = await keeps_prepared(database)
+    if database.prepares and are_kept is False:
         message = f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT}"
         return bad("database pooler", message, f"不保留预编译语句，请求会失败：{WHERE_NOTHING_IS_KEPT}")
-    if keeps_prepared and not database.prepares:
+    if are_kept and not database.prepares:
         message = f"keeps prepared statements: {_WHAT_THEY_SPARE.en}"
         return note("database pooler", message, f"保留预编译语句：{_WHAT_THEY_SPARE.zh}")
     return None

@@ -5,15 +5,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import asyncpg
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Database, Row
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.database import STATEMENT_CACHE, Database, Row
 from wxauth.server.core.models import all_tables
+from wxauth.server.core.outages import STATEMENT_LOST, NotConnected, raise_if_unavailable
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR
 from wxauth.server.phones.rows import StoredAnswer, pending_answers
 from wxauth.server.session_keys.rows import SealedSessionKey
 
+_ECHO: Final = "SELECT $1::int"
+_PROBE: Final = "wxauth_check"
+"""The only name of a statement behind `?pgbouncer=true`. PostgreSQL logs it: see `keeps_prepared`."""
+_MISSING_LIMITS: Final = Statement[str]("""
+SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
+  FROM unnest(:names::text[], :milliseconds::int[]) WITH ORDINALITY
+       AS wanted (name, milliseconds, place) JOIN pg_settings USING (name)
+ WHERE setting = '0' ORDER BY place
+""")
 SAMPLE: Final = 1000
 """How many rows a sample has. A sample of sessions has as many from either end."""
 
@@ -198,6 +210,56 @@ SELECT w.name, w.is_enabled,
        ), false) AS is_stuck
   FROM webhooks w ORDER BY w.name
 """)
+
+
+async def missing_limits(database: Database) -> Sequence[str]:
+    """Statements with which an administrator sets missing time limits on our role.
+
+    They are needed behind a pooler, where single statements run without limits of our own: one locked row could then
+    block everybody.
+    """
+    limits = database.deadlines.limits
+    return await database.values(_MISSING_LIMITS, names=list(limits), milliseconds=list(limits.values()))
+
+
+async def certificate_of(database: Database) -> bytes | None:
+    """The certificate of the server, or of the pooler, as DER; None without TLS."""
+    try:
+        connection = await database.connect()
+    except NotConnected as exc:
+        raise StorageUnavailable("the database does not answer") from exc
+    try:
+        tls = connection._transport.get_extra_info("ssl_object")  # asyncpg does not show it
+        return None if tls is None else tls.getpeercert(binary_form=True)
+    finally:
+        connection.terminate()
+
+
+async def keeps_prepared(database: Database) -> bool | None:
+    """Whether a connection keeps its prepared statements. Behind some poolers it does not.
+
+    None if this cannot be determined, because only one connection is available. Where they are not kept, PostgreSQL
+    logs an error, because only the use of a statement shows it.
+    """
+    connections: list[asyncpg.Connection] = []
+    try:
+        connections += [await database.connect(**{STATEMENT_CACHE: 0}) for _ in range(2)]
+        first, second = connections
+        echo = await first.prepare(_ECHO, name=_PROBE)
+        await echo.fetchval(1)
+        await second.execute("BEGIN")  # occupies the server connection that the pooler has just used for the first
+        await echo.fetchval(2)
+    except STATEMENT_LOST:
+        return False
+    except Exception as exc:
+        if isinstance(exc, TimeoutError) or isinstance(exc.__cause__, TimeoutError):
+            return None
+        raise_if_unavailable(exc)
+        raise
+    finally:
+        for connection in connections:
+            connection.terminate()
+    return True
 
 
 async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequence[WebhookState]:

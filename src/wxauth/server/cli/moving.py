@@ -27,7 +27,7 @@ from wxauth.server.cli.printing import (
     text_option,
 )
 from wxauth.server.cli.resources import with_database, with_services
-from wxauth.server.core.database import trouble_of
+from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, export_users, is_field, json_lines

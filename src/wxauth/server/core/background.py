@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, troubles
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Gauge
+from wxauth.server.core.outages import troubles
 from wxauth.server.core.services import part
 
 MAX_RUNNING: Final = 32

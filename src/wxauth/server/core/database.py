@@ -6,16 +6,12 @@ docs/decisions/0001-statements-are-text.md.
 """
 
 import asyncio
-import mmap
 import os
-import socket
-import ssl
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from struct import pack_into, unpack_from
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -26,7 +22,19 @@ from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable, Title
-from wxauth.server.core.logs import LogInterval, get_logger, message_of
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import (
+    CLASHED,
+    LOST,
+    STATEMENT_LOST,
+    WHERE_NOTHING_IS_KEPT,
+    ConnectionLost,
+    NotConnected,
+    raise_if_not_connected,
+    raise_if_unavailable,
+    reason_of,
+    troubles,
+)
 from wxauth.server.core.statements import Nothing, Statement, T_co
 
 if TYPE_CHECKING:
@@ -138,126 +146,51 @@ class Deadlines:
 
 DEADLINES: Final = Deadlines()
 
-WHERE_NOTHING_IS_KEPT: Final = "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared \
-statements with max_prepared_statements = 100, and then takes ?pgbouncer=prepared"
-
 _PGBOUNCER: Final = "pgbouncer"
-_CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own default
+STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own default
 _ENOUGH: Final = 100
-_ECHO: Final = "SELECT $1::int"
-_PROBE: Final = "wxauth_check"
-"""The only name of a statement behind `?pgbouncer=true`. PostgreSQL logs it: see `Database.keeps_prepared`."""
 ISOLATION: Final = "READ COMMITTED"
 """Always set, because the database's default may differ: a statement that has waited for a lock must see what the
 lock's holder committed."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
-_UNLIMITED: Final = Statement[str]("""
-SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
-  FROM unnest(:names::text[], :milliseconds::int[]) WITH ORDINALITY
-       AS wanted (name, milliseconds, place) JOIN pg_settings USING (name)
- WHERE setting = '0' ORDER BY place
-""")
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
-
-# The database is unreachable, starting, stopping, full, closed or now a standby; or a lock was not released in time.
-_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
-# Our transaction conflicted with another one, and the server has rolled ours back.
-_CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-# The database does not fit this version: it is not migrated, or our role lacks privileges.
-_UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# A pooler has moved us to another server connection, where our prepared statements are missing or clash.
-_STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-# The URL has an option that is unknown or impossible.
-_WRONG_URL = (
-    asyncpg.ClientConfigurationError,
-    asyncpg.UndefinedObjectError,
-    asyncpg.InvalidParameterValueError,
-    asyncpg.CantChangeRuntimeParamError,
-    ValueError,
-    OverflowError,
-)
-# The connection is lost. InternalClientError: the server has just ended it, and asyncpg has not noticed yet.
-_LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
-
-_NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
-_REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
 
 log = get_logger()
 
 Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance")
 
 
-class Troubles(LogInterval):
-    """Logs that the database does not answer, at intervals in place of each use of it, and how long that lasted."""
+class _Reader(ABC):
+    """Runs statements, and reads the rows that they return."""
 
-    def share(self) -> None:
-        """Start again with a state that this process shares with all processes forked from it."""
-        super().share()
-        self._outage = mmap.mmap(-1, 16)  # since when, and whether a line was written
+    __slots__ = ()
 
-    def note(self, exc: StorageUnavailable) -> None:
-        """Log why the database cannot be used, if a line is due."""
-        if self.is_due(monotonic()):
-            pack_into("d", self._outage, 8, 1.0)
-            reason = trouble_of(exc).en
-            log.warning("database_does_not_answer", reason=reason, consequence="not ready until it does")
+    @abstractmethod
+    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]: ...
 
-    def begin(self) -> None:
-        """No connection can be made."""
-        if not unpack_from("d", self._outage)[0]:
-            pack_into("d", self._outage, 0, monotonic())
+    async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
+        """The first row, or None."""
+        records = await self._answer(statement.text, statement.arguments(values))
+        return statement.read(records)[0] if records else None
 
-    def end(self) -> None:
-        """A connection has been made."""
-        since, is_logged = unpack_from("dd", self._outage)
-        if since:
-            pack_into("dd", self._outage, 0, 0.0, 0.0)
-            if is_logged:
-                log.info("database_answers_again", seconds=round(monotonic() - since, 1))
+    async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
+        """All rows."""
+        return statement.read(await self._answer(statement.text, statement.arguments(values)))
 
+    async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
+        """The first value of the first row, or None."""
+        records = await self._answer(statement.text, statement.arguments(values))
+        value: T_co | None = records[0][0] if records else None
+        return value
 
-troubles: Final = Troubles(10.0)
+    async def values(self, statement: Statement[T_co], /, **values: object) -> Sequence[T_co]:
+        """The first value of each row."""
+        return [row[0] for row in await self._answer(statement.text, statement.arguments(values))]
 
 
-class NotConnected(OSError):
-    """No connection could be opened. `reason` contains host and port, and never the password."""
-
-    def __init__(self, reason: Title) -> None:
-        super().__init__(reason.en)
-        self.reason = reason
-
-
-class DatabaseUrlRefused(StorageUnavailable):
-    """The driver or PostgreSQL rejects an option of the URL. Retrying does not help."""
-
-
-class ChangesClashed(StorageUnavailable):
-    """Others changed the same rows at the same time, and the server has rolled ours back. It may be tried again."""
-
-
-CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
-"""A concurrent transaction wrote first. If tried again, the statements see what it has written."""
-
-
-class _ConnectionLost(Exception):
-    """The connection was lost during a statement, which may have been executed."""
-
-
-class Transaction:
+class Transaction(_Reader):
     """An open transaction. After any error the caller must leave the block, and everything is rolled back."""
 
     __slots__ = ("_connection",)
@@ -265,30 +198,16 @@ class Transaction:
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
 
-    async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
-        """All rows."""
-        return statement.read(await self._connection.fetch(statement.text, *statement.arguments(values)))
-
-    async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """The first row, or None."""
-        record = await self._connection.fetchrow(statement.text, *statement.arguments(values))
-        return None if record is None else statement.read([record])[0]
-
-    async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
-        """The first value of the first row, or None."""
-        value: T_co | None = await self._connection.fetchval(statement.text, *statement.arguments(values))
-        return value
-
-    async def values(self, statement: Statement[T_co], /, **values: object) -> Sequence[T_co]:
-        """The first value of each row."""
-        return [row[0] for row in await self._connection.fetch(statement.text, *statement.arguments(values))]
-
     async def run(self, statement: Statement[object], /, **values: object) -> int:
         """Run a statement that returns no rows. Returns how many rows it has written."""
         # Without arguments, asyncpg uses the simple query protocol, which prepares no statement.
         status: str = await self._connection.execute(statement.text, *statement.arguments(values))
         number = status.rpartition(" ")[2]
         return int(number) if number.isdigit() else 0
+
+    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
+        records: Sequence[asyncpg.Record] = await self._connection.fetch(text, *arguments)
+        return records
 
 
 class Snapshot(Transaction):
@@ -311,10 +230,15 @@ class Snapshot(Transaction):
         await self._connection.execute(f"CLOSE {cursor}")
 
 
-class Database:
+class Database(_Reader):
     """Runs statements on one PostgreSQL database. Connections are opened when first needed.
 
-    Whatever takes a `Database`, or a part that has one, may raise StorageUnavailable. Only this class repeats it.
+    A statement commits by itself. If the connection is lost, a pooler has forgotten the prepared statement, or the
+    changes of others conflict, it is sent once more. So it must do no harm if it is executed twice. The caller must
+    handle asyncpg.IntegrityConstraintViolationError.
+
+    Whatever takes a `Database`, or a part that has one, may raise StorageUnavailable; as ChangesClashed, if a statement
+    conflicted twice. Only this class repeats it.
 
     Args:
         url: `postgresql://...`, with one host or several. `pgbouncer=true` in the query is for poolers in transaction
@@ -323,41 +247,15 @@ class Database:
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
-        self._deadlines = deadlines
+        self.deadlines = deadlines
         self._dsns, self._options, self.is_pooled = _connect_options(url, deadlines)
         self._begin = _BEGIN + _set_limits(deadlines) if self.is_pooled else _BEGIN
         self._connections = Connections(self.connect, size=CONNECTIONS)
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
         self._snapshots = asyncio.Semaphore(SNAPSHOTS)
 
-    async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """Run one statement, which commits by itself. Returns its first row, or None if there is no row.
-
-        If the connection is lost, a pooler has forgotten the prepared statement, or the changes of others conflict, the
-        statement is sent once more. So it must do no harm if it is executed twice.
-
-        Raises: StorageUnavailable; as ChangesClashed, if it conflicted twice. The caller must handle
-            asyncpg.IntegrityConstraintViolationError.
-        """
-        records = await self._answer(statement.text, statement.arguments(values))
-        return statement.read(records)[0] if records else None
-
-    async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
-        """All rows of one statement. Otherwise as `row`."""
-        return statement.read(await self._answer(statement.text, statement.arguments(values)))
-
-    async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
-        """The first value of the first row. Otherwise as `row`."""
-        rows = await self._answer(statement.text, statement.arguments(values))
-        value: T_co | None = rows[0][0] if rows else None
-        return value
-
-    async def values(self, statement: Statement[T_co], /, **values: object) -> Sequence[T_co]:
-        """The first value of each row. Otherwise as `row`."""
-        return [row[0] for row in await self._answer(statement.text, statement.arguments(values))]
-
     async def run(self, statement: Statement[object], /, **values: object) -> None:
-        """Run a statement, and ignore its result. Otherwise as `row`."""
+        """Run a statement, and ignore its result."""
         await self._answer(statement.text, statement.arguments(values))
 
     async def time(self) -> datetime:
@@ -366,23 +264,12 @@ class Database:
         assert now is not None
         return now
 
-    async def unlimited(self) -> Sequence[str]:
-        """Statements with which an administrator sets missing time limits on our role.
-
-        They are needed behind a pooler, where single statements run without limits of our own: one locked row could
-        then block everybody.
-
-        Raises: StorageUnavailable.
-        """
-        limits = self._deadlines.limits
-        return await self.values(_UNLIMITED, names=list(limits), milliseconds=list(limits.values()))
-
     def answering(self) -> AbstractAsyncContextManager[object]:
         """A block in which all database access together has one time limit, `Deadlines.whole`.
 
         Raises: StorageUnavailable.
         """
-        return _Answering(self._deadlines.whole)
+        return _Answering(self.deadlines.whole)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
@@ -424,7 +311,7 @@ class Database:
             try:
                 milliseconds = round(patience * 1000) if patience is not None else 0
                 limits = "; ".join(f"SET LOCAL {name} = {milliseconds}" for name in _PATIENT)
-                await connection.execute(f"{_BEGIN_SNAPSHOT}; {limits}", timeout=self._deadlines.silence)
+                await connection.execute(f"{_BEGIN_SNAPSHOT}; {limits}", timeout=self.deadlines.silence)
                 yield Snapshot(connection)
             except Exception as exc:
                 raise_if_unavailable(exc, is_closed=connection.is_closed())
@@ -432,7 +319,7 @@ class Database:
             finally:
                 if not connection.is_closed():
                     with suppress(Exception):  # nothing was written; a pooler may lend its connection to the next one
-                        await connection.execute("ROLLBACK", timeout=self._deadlines.silence)
+                        await connection.execute("ROLLBACK", timeout=self.deadlines.silence)
 
     async def connect(self, **options: object) -> asyncpg.Connection:
         """Open a connection outside of the pool. `options` are asyncpg's.
@@ -458,47 +345,7 @@ class Database:
     @property
     def prepares(self) -> bool:
         """Whether statements are prepared."""
-        return self._options.get(_CACHE) != 0
-
-    async def certificate(self) -> bytes | None:
-        """The certificate of the server, or of the pooler, as DER; None without TLS. Raises: StorageUnavailable."""
-        try:
-            connection = await self.connect()
-        except NotConnected as exc:
-            raise StorageUnavailable("the database does not answer") from exc
-        try:
-            tls = connection._transport.get_extra_info("ssl_object")  # asyncpg does not show it
-            return None if tls is None else tls.getpeercert(binary_form=True)
-        finally:
-            connection.terminate()
-
-    async def keeps_prepared(self) -> bool | None:
-        """Whether a connection keeps its prepared statements. Behind some poolers it does not.
-
-        None if this cannot be determined, because only one connection is available. Where they are not kept,
-        PostgreSQL logs an error, because only the use of a statement shows it.
-
-        Raises: StorageUnavailable.
-        """
-        connections: list[asyncpg.Connection] = []
-        try:
-            connections += [await self.connect(**{_CACHE: 0}) for _ in range(2)]
-            first, second = connections
-            echo = await first.prepare(_ECHO, name=_PROBE)
-            await echo.fetchval(1)
-            await second.execute("BEGIN")  # occupies the server connection that the pooler has just used for the first
-            await echo.fetchval(2)
-        except _STATEMENT_LOST:
-            return False
-        except Exception as exc:
-            if isinstance(exc, TimeoutError) or isinstance(exc.__cause__, TimeoutError):
-                return None
-            raise_if_unavailable(exc)
-            raise
-        finally:
-            for connection in connections:
-                connection.terminate()
-        return True
+        return self._options.get(STATEMENT_CACHE) != 0
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -508,7 +355,7 @@ class Database:
         """A connection with a new transaction. If an idle connection turns out to be lost, another one is tried."""
         try:
             return await self._begin_on(await self._connections.acquire())
-        except _ConnectionLost:
+        except ConnectionLost:
             return await self._begin_on(await self._connections.acquire())
 
     async def _begin_on(self, connection: asyncpg.Connection) -> asyncpg.Connection:
@@ -518,16 +365,16 @@ class Database:
             may_be_retried = self._drop_if_lost(connection, exc)
             self._connections.release(connection)
             if may_be_retried:
-                raise _ConnectionLost from exc
+                raise ConnectionLost from exc
             raise
         return connection
 
     async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
         """All rows. Tracing wraps this method."""
-        async with _Answering(self._deadlines.whole):
+        async with _Answering(self.deadlines.whole):
             try:
                 return await self._fetch(text, arguments)
-            except (_ConnectionLost, *_CLASHED, *_STATEMENT_LOST):
+            except (ConnectionLost, *CLASHED, *STATEMENT_LOST):
                 return await self._fetch(text, arguments)
 
     async def _fetch(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
@@ -537,7 +384,7 @@ class Database:
             return rows
         except BaseException as exc:
             if self._drop_if_lost(connection, exc):
-                raise _ConnectionLost from exc
+                raise ConnectionLost from exc
             raise
         finally:
             self._connections.release(connection)
@@ -548,13 +395,13 @@ class Database:
         Not after a timeout, because the second try would take as long; nor if the task was cancelled, however many of
         its connections are lost: it would go on forever, and its service with it.
         """
-        is_lost = isinstance(exc, _LOST) or connection.is_closed()
+        is_lost = isinstance(exc, LOST) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
             # The other connections are affected, too: their server is silent, gone, or a standby now.
             self._connections.expire()
-        if isinstance(exc, _STATEMENT_LOST):
+        if isinstance(exc, STATEMENT_LOST):
             log.warning("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
-        if is_lost or isinstance(exc, (asyncio.CancelledError, *_STATEMENT_LOST)):
+        if is_lost or isinstance(exc, (asyncio.CancelledError, *STATEMENT_LOST)):
             # Aborted, because an orderly close would wait for a server that does not answer.
             connection.terminate()
         return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
@@ -562,12 +409,9 @@ class Database:
     async def _connect_to(self, dsn: str, options: Mapping[str, object]) -> asyncpg.Connection:
         try:
             connection = await asyncpg.connect(dsn, **{**self._options, **options})
-        except _WRONG_URL as exc:
-            if isinstance(exc, OSError):  # the error for an invalid certificate is an OSError and a ValueError
-                raise NotConnected(_why_not(exc, dsn)) from exc
-            raise DatabaseUrlRefused("the database's URL cannot be used") from exc
-        except _AWAY as exc:
-            raise NotConnected(_why_not(exc, dsn)) from exc
+        except Exception as exc:
+            raise_if_not_connected(exc, dsn)
+            raise
         await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_json_text, decoder=from_json)
         self._dsns.sort(key=lambda other: other != dsn)  # the host that answers is tried first next time
         return connection
@@ -597,100 +441,6 @@ class _Answering:
             raise_if_unavailable(exc)
 
 
-def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:
-    """Raise StorageUnavailable if the database's state has caused this failure. Otherwise do nothing.
-
-    `is_closed`: whether the connection is. asyncpg then raises the same type as for a wrong use of it.
-
-    Raises: StorageUnavailable.
-    """
-    if is_closed and isinstance(exc, asyncpg.InterfaceError):
-        raise StorageUnavailable("the database does not answer") from exc
-    if isinstance(exc, (*_AWAY, _ConnectionLost)):
-        raise StorageUnavailable("the database does not answer") from exc
-    if isinstance(exc, _CLASHED):
-        raise ChangesClashed("others changed the same at this moment") from exc
-    if isinstance(exc, _UNFIT):
-        if troubles.is_due(monotonic()):
-            log.error(
-                "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
-            )
-        raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
-    if isinstance(exc, _STATEMENT_LOST):
-        raise StorageUnavailable("the pooler in front of the database forgets statements: see 'wxauth check'") from exc
-
-
-def is_refusal(exc: BaseException) -> bool:
-    """Whether the database refused a statement for a reason that does not pass by itself, as a lock or a failover."""
-    while isinstance(exc, StorageUnavailable) and exc.__cause__ is not None:
-        exc = exc.__cause__
-    passing = (*_AWAY, *_CLASHED, *_STATEMENT_LOST, _ConnectionLost)
-    return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, passing)
-
-
-def reason_of(exc: BaseException) -> str:
-    """Why there is no connection, or else the database's own message, or else the type of the error.
-
-    It contains nothing of the URL but host and port.
-    """
-    cause: BaseException = exc
-    while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
-        cause = cause.__cause__
-    if isinstance(cause, NotConnected):
-        return cause.reason.en
-    if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_ROOT_CERTIFICATE):
-        return "sslmode=verify-ca and verify-full need an authority: name its file by sslrootcert, or by SSL_CERT_FILE"
-    is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
-    return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
-
-
-def trouble_of(exc: StorageUnavailable) -> Title:
-    """One line for the operator, in both languages."""
-    if isinstance(cause := exc.__cause__, NotConnected):
-        return cause.reason
-    reason = reason_of(exc)
-    return Title(f"{exc.detail}: {reason}", f"没有响应：{reason}")
-
-
-def _why_not(exc: BaseException, dsn: str) -> Title:
-    """Why there is no connection: host and port, and the problem."""
-    parts = urlsplit(dsn)
-    query = dict(parse_qsl(parts.query))
-    host = parts.hostname or query.get("host") or os.environ.get("PGHOST", "the default socket")
-    port = parts.port or query.get("port") or os.environ.get("PGPORT", "5432")
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    message = message_of(exc).partition("\n")[0]
-    match exc:
-        case asyncpg.InvalidPasswordError():
-            en, zh = f"refuses the password: {message}", f"密码不被接受：{message}"
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            en, zh = f"refuses the role: {message}", f"拒绝该角色：{message}"
-        case asyncpg.InvalidCatalogNameError():
-            en, zh = f"has no such database: {message}", f"没有这个数据库：{message}"
-        case asyncpg.PostgresError() if exc.sqlstate:
-            en, zh = f"takes no connection: {message}", f"不接受连接：{message}"
-        case socket.gaierror():
-            en, zh = f"the host name does not resolve: {exc.strerror}", f"主机名无法解析：{exc.strerror}"
-        case ssl.SSLCertVerificationError():
-            en = f"its certificate is not trusted: {exc.verify_message} (see sslrootcert, SSL_CERT_FILE)"
-            zh = f"证书不受信任：{exc.verify_message}（请检查 sslrootcert、SSL_CERT_FILE）"
-        case ssl.SSLError():
-            en, zh = f"the TLS handshake fails: {exc.reason}", f"TLS 握手失败：{exc.reason}"
-        case ConnectionError() if _REFUSED_TLS in str(exc):
-            en, zh = "refuses TLS, which sslmode requires", "不支持 TLS，而 sslmode 要求 TLS"
-        case ConnectionRefusedError():
-            en, zh = "refuses connections: does PostgreSQL listen there?", "拒绝连接：PostgreSQL 是否在此监听？"
-        case TimeoutError():
-            en, zh = "does not answer in time", "未在规定时间内响应"
-        case asyncpg.TargetServerAttributeNotMatched():
-            en, zh = "is a standby, or takes no writes", "是备库，或不能写入"
-        case OSError() if exc.strerror:
-            en, zh = f"cannot be connected to: {exc.strerror}", f"无法连接：{exc.strerror}"
-        case _:
-            en, zh = f"cannot be connected to: {type(exc).__name__}", f"无法连接：{type(exc).__name__}"
-    return Title(f"{place}: {en}", f"{place}：{zh}")
-
-
 def _json_text(value: object) -> str:
     return to_json(value).decode()
 
@@ -717,7 +467,7 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
     pooler = query.pop(_PGBOUNCER, "")
     is_pooled = pooler in ("1", "true", "prepared")
     if is_pooled:
-        options[_CACHE] = _ENOUGH if pooler == "prepared" else 0
+        options[STATEMENT_CACHE] = _ENOUGH if pooler == "prepared" else 0
         settings = {"application_name": settings["application_name"]}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
     authority = os.environ.get("SSL_CERT_FILE")

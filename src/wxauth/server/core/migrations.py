@@ -24,9 +24,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from alembic import command
-from wxauth.server.core.database import ISOLATION, Database, raise_if_unavailable
+from wxauth.server.core.database import ISOLATION, Database
 from wxauth.server.core.logs import get_logger, message_of
 from wxauth.server.core.models import SCRIPTS, current_revision, is_newer, is_of_preview, revisions_in
+from wxauth.server.core.outages import raise_if_unavailable
 
 HEAD: Final = "head"
 BASE: Final = "base"

@@ -30,9 +30,10 @@ from wxauth.problems import Language
 from wxauth.server.checks.doctor import check_apps
 from wxauth.server.checks.result import CheckResult
 from wxauth.server.clients.clients import Credentials, ensure_own_client
-from wxauth.server.core.database import Database, trouble_of
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
+from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly

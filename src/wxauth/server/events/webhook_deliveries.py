@@ -24,8 +24,9 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core import metrics
 from wxauth.server.core.background import keep_doing
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, troubles
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import troubles
 from wxauth.server.core.receivers import signed_headers
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part

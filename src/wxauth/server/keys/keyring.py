@@ -17,8 +17,9 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import KeysUnavailable, StorageUnavailable
 from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.database import Database, troubles
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event

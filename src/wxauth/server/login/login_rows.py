@@ -15,8 +15,9 @@ from uuid import UUID
 
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser, StorageUnavailable
 from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import CONFLICTS, Database, Transaction, is_refusal, reason_of
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import CONFLICTS, is_refusal, reason_of
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserFields, UserInSession

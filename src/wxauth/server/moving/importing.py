@@ -20,7 +20,8 @@ from pydantic_core import to_json
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.database import CONFLICTS, Transaction, is_refusal
+from wxauth.server.core.database import Transaction
+from wxauth.server.core.outages import CONFLICTS, is_refusal
 from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Options
 from wxauth.server.moving.files import NumberedLine

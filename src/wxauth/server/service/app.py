@@ -34,13 +34,14 @@ from wxauth.problems import REQUEST_ID_KEY, problem_response
 from wxauth.server.apps import routes as app_routes
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks import routes as check_routes
+from wxauth.server.checks.rows import missing_limits
 from wxauth.server.clients import routes as client_routes
 from wxauth.server.clients.service_clients import SERVICE_CLIENT_SCHEME
 from wxauth.server.console.routes import add_console
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.clock import DatabaseClock, correct_clock, keep_time
-from wxauth.server.core.database import DatabaseUrlRefused
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import DatabaseUrlRefused
 from wxauth.server.core.services import Services
 from wxauth.server.events import feed_routes, webhook_routes
 from wxauth.server.events.webhook_deliveries import Deliveries, keep_placing
@@ -285,16 +286,16 @@ async def _read_what_is_stored(services: Services) -> None:
     await services[KeyRing].try_refresh()
     await services[Apps].try_refresh()
     await services[ConsoleSessions].add_as_site()
-    await _log_exempt_networks(services)
+    await _log_missing_limits(services)
 
 
-async def _log_exempt_networks(services: Services) -> None:
+async def _log_missing_limits(services: Services) -> None:
     with suppress(StorageUnavailable):
-        if unlimited := await services.database.unlimited():
+        if limits := await missing_limits(services.database):
             log.error(
                 "database_without_limits",
                 consequence="one locked row can hold up every login",
-                what_to_change="; ".join(unlimited),
+                what_to_change="; ".join(limits),
             )
 
 

@@ -30,10 +30,11 @@ from wxauth import __version__
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock, DatabaseClock
-from wxauth.server.core.database import Database, DatabaseUrlRefused, troubles
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
 from wxauth.server.core.models import current_revision, is_schema_usable
+from wxauth.server.core.outages import DatabaseUrlRefused, troubles
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.housekeeping.rows import Statistics, statistics

@@ -18,8 +18,9 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import clashing_clients
 from wxauth.server.core.clock import DatabaseClock, correct_clock
-from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, troubles
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging, get_logger
+from wxauth.server.core.outages import DatabaseUrlRefused, reason_of, troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names

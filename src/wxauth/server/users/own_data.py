@@ -20,8 +20,9 @@ from starlette.types import Receive, Scope, Send
 
 from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable, Title
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Snapshot, reason_of
+from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import reason_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.limits.rows import EXPORTS
 from wxauth.server.users import own_data_rows as rows

@@ -1,0 +1,217 @@
+"""What the failures of the database mean: which are outages, and what an operator reads of them."""
+
+import mmap
+import os
+import socket
+import ssl
+from struct import pack_into, unpack_from
+from time import monotonic
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+import asyncpg
+
+from wxauth.errors import StorageUnavailable, Title
+from wxauth.server.core.logs import LogInterval, get_logger, message_of
+
+WHERE_NOTHING_IS_KEPT: Final = "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared \
+statements with max_prepared_statements = 100, and then takes ?pgbouncer=prepared"
+
+# The database is unreachable, starting, stopping, full, closed or now a standby; or a lock was not released in time.
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+# Our transaction conflicted with another one, and the server has rolled ours back.
+CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# The database does not fit this version: it is not migrated, or our role lacks privileges.
+_UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
+# A pooler has moved us to another server connection, where our prepared statements are missing or clash.
+STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+# The URL has an option that is unknown or impossible.
+_WRONG_URL = (
+    asyncpg.ClientConfigurationError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+    ValueError,
+    OverflowError,
+)
+# The connection is lost. InternalClientError: the server has just ended it, and asyncpg has not noticed yet.
+LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
+
+_NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
+_REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
+
+log = get_logger()
+
+
+class Troubles(LogInterval):
+    """Logs that the database does not answer, at intervals in place of each use of it, and how long that lasted."""
+
+    def share(self) -> None:
+        """Start again with a state that this process shares with all processes forked from it."""
+        super().share()
+        self._outage = mmap.mmap(-1, 16)  # since when, and whether a line was written
+
+    def note(self, exc: StorageUnavailable) -> None:
+        """Log why the database cannot be used, if a line is due."""
+        if self.is_due(monotonic()):
+            pack_into("d", self._outage, 8, 1.0)
+            reason = trouble_of(exc).en
+            log.warning("database_does_not_answer", reason=reason, consequence="not ready until it does")
+
+    def begin(self) -> None:
+        """No connection can be made."""
+        if not unpack_from("d", self._outage)[0]:
+            pack_into("d", self._outage, 0, monotonic())
+
+    def end(self) -> None:
+        """A connection has been made."""
+        since, is_logged = unpack_from("dd", self._outage)
+        if since:
+            pack_into("dd", self._outage, 0, 0.0, 0.0)
+            if is_logged:
+                log.info("database_answers_again", seconds=round(monotonic() - since, 1))
+
+
+troubles: Final = Troubles(10.0)
+
+
+class NotConnected(OSError):
+    """No connection could be opened. `reason` contains host and port, and never the password."""
+
+    def __init__(self, reason: Title) -> None:
+        super().__init__(reason.en)
+        self.reason = reason
+
+
+class DatabaseUrlRefused(StorageUnavailable):
+    """The driver or PostgreSQL rejects an option of the URL. Retrying does not help."""
+
+
+class ChangesClashed(StorageUnavailable):
+    """Others changed the same rows at the same time, and the server has rolled ours back. It may be tried again."""
+
+
+CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
+"""A concurrent transaction wrote first. If tried again, the statements see what it has written."""
+
+
+class ConnectionLost(Exception):
+    """The connection was lost during a statement, which may have been executed."""
+
+
+def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:
+    """Raise StorageUnavailable if the database's state has caused this failure. Otherwise do nothing.
+
+    `is_closed`: whether the connection is. asyncpg then raises the same type as for a wrong use of it.
+
+    Raises: StorageUnavailable.
+    """
+    if is_closed and isinstance(exc, asyncpg.InterfaceError):
+        raise StorageUnavailable("the database does not answer") from exc
+    if isinstance(exc, (*_AWAY, ConnectionLost)):
+        raise StorageUnavailable("the database does not answer") from exc
+    if isinstance(exc, CLASHED):
+        raise ChangesClashed("others changed the same at this moment") from exc
+    if isinstance(exc, _UNFIT):
+        if troubles.is_due(monotonic()):
+            log.error(
+                "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
+            )
+        raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
+    if isinstance(exc, STATEMENT_LOST):
+        raise StorageUnavailable("the pooler in front of the database forgets statements: see 'wxauth check'") from exc
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Whether the database refused a statement for a reason that does not pass by itself, as a lock or a failover."""
+    while isinstance(exc, StorageUnavailable) and exc.__cause__ is not None:
+        exc = exc.__cause__
+    passing = (*_AWAY, *CLASHED, *STATEMENT_LOST, ConnectionLost)
+    return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, passing)
+
+
+def reason_of(exc: BaseException) -> str:
+    """Why there is no connection, or else the database's own message, or else the type of the error.
+
+    It contains nothing of the URL but host and port.
+    """
+    cause: BaseException = exc
+    while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
+        cause = cause.__cause__
+    if isinstance(cause, NotConnected):
+        return cause.reason.en
+    if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_ROOT_CERTIFICATE):
+        return "sslmode=verify-ca and verify-full need an authority: name its file by sslrootcert, or by SSL_CERT_FILE"
+    is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
+    return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
+
+
+def trouble_of(exc: StorageUnavailable) -> Title:
+    """One line for the operator, in both languages."""
+    if isinstance(cause := exc.__cause__, NotConnected):
+        return cause.reason
+    reason = reason_of(exc)
+    return Title(f"{exc.detail}: {reason}", f"没有响应：{reason}")
+
+
+def raise_if_not_connected(exc: Exception, dsn: str) -> None:
+    """Raise why no connection could be opened, if this failure means that. Otherwise do nothing.
+
+    Raises: NotConnected, DatabaseUrlRefused.
+    """
+    # The error for an invalid certificate is an OSError and a ValueError.
+    if isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError):
+        raise DatabaseUrlRefused("the database's URL cannot be used") from exc
+    if isinstance(exc, _AWAY):
+        raise NotConnected(_why_not(exc, dsn)) from exc
+
+
+def _why_not(exc: BaseException, dsn: str) -> Title:
+    """Why there is no connection: host and port, and the problem."""
+    parts = urlsplit(dsn)
+    query = dict(parse_qsl(parts.query))
+    host = parts.hostname or query.get("host") or os.environ.get("PGHOST", "the default socket")
+    port = parts.port or query.get("port") or os.environ.get("PGPORT", "5432")
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    message = message_of(exc).partition("\n")[0]
+    match exc:
+        case asyncpg.InvalidPasswordError():
+            en, zh = f"refuses the password: {message}", f"密码不被接受：{message}"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            en, zh = f"refuses the role: {message}", f"拒绝该角色：{message}"
+        case asyncpg.InvalidCatalogNameError():
+            en, zh = f"has no such database: {message}", f"没有这个数据库：{message}"
+        case asyncpg.PostgresError() if exc.sqlstate:
+            en, zh = f"takes no connection: {message}", f"不接受连接：{message}"
+        case socket.gaierror():
+            en, zh = f"the host name does not resolve: {exc.strerror}", f"主机名无法解析：{exc.strerror}"
+        case ssl.SSLCertVerificationError():
+            en = f"its certificate is not trusted: {exc.verify_message} (see sslrootcert, SSL_CERT_FILE)"
+            zh = f"证书不受信任：{exc.verify_message}（请检查 sslrootcert、SSL_CERT_FILE）"
+        case ssl.SSLError():
+            en, zh = f"the TLS handshake fails: {exc.reason}", f"TLS 握手失败：{exc.reason}"
+        case ConnectionError() if _REFUSED_TLS in str(exc):
+            en, zh = "refuses TLS, which sslmode requires", "不支持 TLS，而 sslmode 要求 TLS"
+        case ConnectionRefusedError():
+            en, zh = "refuses connections: does PostgreSQL listen there?", "拒绝连接：PostgreSQL 是否在此监听？"
+        case TimeoutError():
+            en, zh = "does not answer in time", "未在规定时间内响应"
+        case asyncpg.TargetServerAttributeNotMatched():
+            en, zh = "is a standby, or takes no writes", "是备库，或不能写入"
+        case OSError() if exc.strerror:
+            en, zh = f"cannot be connected to: {exc.strerror}", f"无法连接：{exc.strerror}"
+        case _:
+            en, zh = f"cannot be connected to: {type(exc).__name__}", f"无法连接：{type(exc).__name__}"
+    return Title(f"{place}: {en}", f"{place}：{zh}")
