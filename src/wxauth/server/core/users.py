@@ -72,6 +72,22 @@ class UserFields(SQLModel):
         return None if self.phone is None else self.phone_verified_at is not None
 
 
+class Origins(SQLModel):
+    """From whom each fact of a user came that a merge may have filled: see `users/origin_rows.py`.
+
+    Null for the user's own part; the user's own id if it is not known which of the merged users it belongs to.
+    """
+
+    nickname_from: UUID | None
+    avatar_url_from: UUID | None
+    phone_from: UUID | None
+    external_id_from: UUID | None
+
+
+MERGED: Final = tuple(name.removesuffix("_from") for name in Origins.model_fields)
+"""The fields of a user that a merge may have filled."""
+
+
 class UserInSession(UserFields):
     """A user, with the identity of one of their sessions."""
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, row_of
-from wxauth.server.core.users import IS_ADMINISTRATOR, UserFields
+from wxauth.server.core.users import IS_ADMINISTRATOR, MERGED, UserFields
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.standing_rows import LockedUser
 
@@ -261,7 +261,7 @@ _ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
 _CHANGE_USERS: Final = Statement[Nothing](f"""
 UPDATE users
    SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
-       {", ".join(_origin_part(name) for name in ("nickname", "avatar_url", "phone", "external_id"))}
+       {", ".join(_origin_part(name) for name in MERGED)}
   FROM jsonb_populate_recordset(NULL::users, :rows) AS given
  WHERE users.id = given.id
 """)  # noqa: S608 - put together from constants

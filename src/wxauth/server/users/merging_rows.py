@@ -8,9 +8,11 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.users import MERGED
 from wxauth.server.sessions.rows import end_erased_sessions
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.origin_rows import FIELDS, Parting, Side
+from wxauth.server.users.user_rows import clear_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +138,10 @@ UPDATE identities
   FROM unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (i.app_id, i.openid)
 """)
-# After the identities: a trigger ends the proofs of a number that the user loses. The reason for a ban is about the
-# person who leaves, if it came with them; the ban stays until staff lifts it.
-_GIVE_UP_FIELDS: Final = Statement[Nothing]("""
+# The reason for a ban is about the person who leaves, if it came with them; the ban stays until staff lifts it.
+_GIVE_UP_PROOF_AND_REASON: Final = Statement[Nothing]("""
 UPDATE users
-   SET nickname = CASE WHEN 'nickname' = ANY (:lost::text[]) THEN NULL ELSE nickname END,
-       avatar_url = CASE WHEN 'avatar_url' = ANY (:lost::text[]) THEN NULL ELSE avatar_url END,
-       phone = CASE WHEN 'phone' = ANY (:lost::text[]) THEN NULL ELSE phone END,
-       phone_verified_at = CASE WHEN 'phone' = ANY (:lost::text[]) THEN NULL
-                                WHEN phone_verified_at IS NOT NULL
+   SET phone_verified_at = CASE WHEN phone_verified_at IS NOT NULL
                                 THEN COALESCE((SELECT max(phone_proved_at) FROM identities
                                                 WHERE identities.user_id = users.id), phone_verified_at) END,
        ban_reason = CASE WHEN :is_reason_lost THEN NULL ELSE ban_reason END,
@@ -210,18 +207,12 @@ WITH before AS (
      WHERE former.external_id IS NOT NULL AND before.external_id IS NOT NULL
 )
 UPDATE users
-   SET unionid = COALESCE(users.unionid, former.unionid),
-       nickname = COALESCE(users.nickname, former.nickname),
-       avatar_url = COALESCE(users.avatar_url, former.avatar_url),
-       phone = COALESCE(users.phone, former.phone),
+   SET {", ".join(f"{name} = COALESCE(users.{name}, former.{name})" for name in ("unionid", *MERGED))},
        phone_verified_at = CASE WHEN users.phone IS NULL THEN former.phone_verified_at
                               WHEN users.phone = former.phone AND NOT :is_by_phone
                               THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
                               ELSE users.phone_verified_at END,
-       external_id = COALESCE(users.external_id, former.external_id),
-       {_origin_part("nickname")},
-       {_origin_part("avatar_url")},
-       {_origin_part("external_id")},
+       {", ".join(_origin_part(name) for name in MERGED if name != "phone")},
        phone_from = CASE WHEN users.phone IS NULL THEN COALESCE(former.phone_from, former.id)
                          WHEN users.phone = former.phone THEN users.id -- of one of the two
                          ELSE users.phone_from END,
@@ -382,8 +373,7 @@ async def split_user(
     )
     await transaction.run(_MOVE_AVATAR, **ids, fields=fields)
     await transaction.run(_SPLIT_IDENTITIES, new_user_id=new_user_id, former_ids=former_ids, fields=fields, **keys)
-    is_reason_lost = _is_reason_lost(parting)
-    await transaction.run(_GIVE_UP_FIELDS, user_id=parting.user_id, lost=lost, is_reason_lost=is_reason_lost)
+    await _give_up_fields(transaction, parting, lost)
     await transaction.run(_SPLIT_UNIONIDS, **ids, unionid=unionid, former_ids=former_ids, its_ids=its_ids)
     await transaction.run(_TAKE_BACK, new_user_id=new_user_id)
     await transaction.run(_MOVE_FORMER_IDS, new_user_id=new_user_id, former_ids=former_ids)
@@ -417,7 +407,7 @@ async def erase_leaving(
     await _move_external_ids_away(transaction, parting, gone)
     await transaction.run(_GIVE_UP_UNIONID, user_id=user_id, unionid=unionid, its_ids=leaving_ids, **keys)
     await transaction.run(_ERASE_IDENTITIES, **keys)
-    await transaction.run(_GIVE_UP_FIELDS, user_id=user_id, lost=lost, is_reason_lost=_is_reason_lost(parting))
+    await _give_up_fields(transaction, parting, lost)
     await transaction.run(_DELETE_UNIONIDS, user_id=user_id, unionid=unionid, its_ids=leaving_ids)
     await transaction.run(_DELETE_CONSENTS, **_leaving_consents(parting, parting.merges))
     await transaction.run(_NOTE_CONSENTS, user_id=user_id, new_user_id=user_id)
@@ -436,10 +426,12 @@ def _leaving_consents(parting: Parting, former_ids: Iterable[UUID]) -> dict[str,
     }
 
 
-def _is_reason_lost(parting: Parting) -> bool:
-    """Whether the reason for the user's ban is about who leaves."""
+async def _give_up_fields(transaction: Transaction, parting: Parting, lost: Collection[str]) -> None:
+    """After the identities have left: a trigger ends the proofs of a number that the user loses."""
+    await clear_fields(transaction, parting.user_id, lost)
     origin = parting.facts.ban_from
-    return origin is not None and parting.side_of(origin) is Side.LEAVES
+    is_reason_lost = origin is not None and parting.side_of(origin) is Side.LEAVES
+    await transaction.run(_GIVE_UP_PROOF_AND_REASON, user_id=parting.user_id, is_reason_lost=is_reason_lost)
 
 
 def _divided(parting: Parting, external_ids: Collection[str]) -> tuple[_Names, _Names]:

@@ -15,10 +15,10 @@ from sqlalchemy.dialects.postgresql import INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
-from wxauth.server.core.users import UserFields
+from wxauth.server.core.users import Origins, UserFields
 
 
-class User(UserFields, table=True):
+class User(UserFields, Origins, table=True):
     """A person, known by one or more identities."""
 
     __tablename__ = "users"
@@ -41,14 +41,8 @@ class User(UserFields, table=True):
     """When housekeeping lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_rows.py`."""
-    nickname_from: UUID | None
-    """The origin of the nickname, and so on: see `origin_rows.py`. Null for the user's own part; the user's own id if
-    it is not known which of the merged users it belongs to."""
-    avatar_url_from: UUID | None
-    phone_from: UUID | None
-    external_id_from: UUID | None
     ban_from: UUID | None
-    """The origin of the reason for the ban."""
+    """The origin of the reason for the ban, as those of `Origins`."""
 
 
 after_create(

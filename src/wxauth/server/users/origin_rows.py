@@ -18,7 +18,7 @@ from sqlmodel import SQLModel
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import PROFILE
+from wxauth.server.core.users import MERGED, PROFILE, Origins, UserFields
 
 
 class OwnedIdentity(SQLModel):
@@ -34,19 +34,11 @@ class OwnedIdentity(SQLModel):
     phone_proved_at: datetime | None
 
 
-class Facts(SQLModel):
+class Facts(UserFields, Origins):
     """What can move to another user besides identities, with the origin of what a merge may have filled."""
 
-    nickname: str | None
-    nickname_from: UUID | None
-    avatar_url: str | None
-    avatar_url_from: UUID | None
-    phone: str | None
-    phone_from: UUID | None
     ban_reason: str | None
     ban_from: UUID | None
-    consents: dict[str, str] | None
-    """The present ones, document → version."""
 
 
 class KnownExternalId(SQLModel):
@@ -83,8 +75,8 @@ _FORMER_IDS: Final = Statement[_FormerId](
 
 
 AppAndOpenid = tuple[str, str]
-FIELDS: Final = ("nickname", "avatar_url", "phone")
-"""The fields of a user that a merge may have filled."""
+FIELDS: Final = tuple(name for name in MERGED if name != "external_id")
+"""The fields of which a user has one value at a time; an external id may also be a former one."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 

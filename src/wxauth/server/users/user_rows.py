@@ -12,7 +12,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import ORIGIN, PROFILE, USER, Person, UserFields, UserInSession
+from wxauth.server.core.users import MERGED, ORIGIN, PROFILE, USER, Person, UserFields, UserInSession
 from wxauth.server.limits.rows import PROFILE_CHANGES
 
 
@@ -29,21 +29,23 @@ SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER
 """)
 _USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 _LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
-_CLEAR: Final = Statement[list[str]]("""
+
+
+def _cleared_part(name: str, column: str) -> str:
+    return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
+
+
+_CLEAR: Final = Statement[list[str]](f"""
 WITH before AS (
-    SELECT id, nickname, avatar_url, phone FROM users WHERE id = :user_id
+    SELECT * FROM users WHERE id = :user_id
 )
-UPDATE users SET nickname = CASE WHEN 'nickname' = ANY (:fields::text[]) THEN NULL ELSE users.nickname END,
-                 avatar_url = CASE WHEN 'avatar_url' = ANY (:fields::text[]) THEN NULL ELSE users.avatar_url END,
-                 phone = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE users.phone END,
-                 phone_verified_at = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE phone_verified_at END
+UPDATE users SET {", ".join(_cleared_part(name, name) for name in MERGED)},
+                 {_cleared_part("phone", "phone_verified_at")}
   FROM before
  WHERE users.id = before.id
 RETURNING array_remove(ARRAY[
-    CASE WHEN before.nickname IS DISTINCT FROM users.nickname THEN 'nickname' END,
-    CASE WHEN before.avatar_url IS DISTINCT FROM users.avatar_url THEN 'avatar_url' END,
-    CASE WHEN before.phone IS DISTINCT FROM users.phone THEN 'phone' END], NULL)
-""")
+    {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGED)}], NULL)
+""")  # noqa: S608 - put together from constants
 _DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
@@ -55,15 +57,16 @@ _READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WH
 _WRITE: Final = Statement[Nothing]("UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id")
 # Read and locked first, so that the event names only the fields that really change.
 _LOCK_PROFILE: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id FOR NO KEY UPDATE")  # noqa: S608 - put together from constants
+
+
+def _changed_part(name: str) -> str:
+    given, has_changed = f":changes::jsonb ->> '{name}'", f"'{name}' = ANY (:changed::text[])"
+    return f"""{name} = CASE WHEN {has_changed} THEN {given} ELSE {name} END,
+       {name}_from = CASE WHEN {has_changed} THEN {ORIGIN} ELSE {name}_from END"""
+
+
 _CHANGE: Final = Statement[UserFields](f"""
-UPDATE users SET nickname = CASE WHEN :has_nickname THEN :nickname ELSE nickname END,
-                 avatar_url = CASE WHEN :has_avatar_url THEN :avatar_url ELSE avatar_url END,
-                 nickname_from = CASE WHEN :has_nickname AND :nickname IS DISTINCT FROM nickname
-                                      THEN {ORIGIN} ELSE nickname_from END,
-                 avatar_url_from = CASE WHEN :has_avatar_url AND :avatar_url IS DISTINCT FROM avatar_url
-                                        THEN {ORIGIN} ELSE avatar_url_from END
- WHERE id = :user_id
-RETURNING {USER}
+UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RETURNING {USER}
 """)  # noqa: S608 - put together from constants
 
 
@@ -95,7 +98,7 @@ async def delete_user(transaction: Transaction, user_id: UUID) -> bool:
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
-    """Clear those of `nickname`, `avatar_url` and `phone` of a locked user that are named. Returns which were there."""
+    """Clear those of a locked user's fields in `MERGED` that are named. Returns which were there."""
     return await transaction.value(_CLEAR, user_id=user_id, fields=list(fields)) or ()
 
 
@@ -196,13 +199,5 @@ async def change_profile_of(
     if fields:
         await PROFILE_CHANGES.count_user(transaction, user, now=now)
         await record_profile_change(transaction, user.id, fields, app_id=user.app_id, ip=ip, now=now)
-    return await transaction.row(
-        _CHANGE,
-        user_id=user.id,
-        has_nickname="nickname" in changes,
-        nickname=changes.get("nickname"),
-        has_avatar_url="avatar_url" in changes,
-        avatar_url=changes.get("avatar_url"),
-        app_id=user.app_id,
-        openid=user.openid,
-    )
+    identity = {"app_id": user.app_id, "openid": user.openid}
+    return await transaction.row(_CHANGE, user_id=user.id, changed=fields, changes=changes, **identity)
