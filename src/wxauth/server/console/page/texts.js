@@ -445,7 +445,7 @@ const TEXTS = {
   'event_user.created': ['Came for the first time', '首次登录，创建用户'],
   'event_user.merged': ['Another user was merged into this one', '另一用户并入此用户'],
   'event_user.split': ['Split: some identities became another user', '拆分：部分身份成为另一用户'],
-  'event_identity.added': ['Known in another app from now on', '新增一个应用中的身份'],
+  'event_identity.added': ['One more identity in an app', '新增一个应用中的身份'],
   'event_identity.removed': ['Not known in an app any more', '移除一个应用中的身份'],
   'event_consent.given': ['Agreed to', '同意'],
   'event_consent.withdrawn': ['Took back the consent to', '撤回同意'],
