@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ class ObservedServer(Server):
     def __init__(self, config: uvicorn.Config, *, learning: float) -> None:
         super().__init__(config, learning=learning)
         self.has_begun_to_leave = threading.Event()
+        self.at_the_last_moment: Callable[[], object] = bool
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
@@ -45,6 +46,10 @@ class ObservedServer(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.has_begun_to_leave.set()
         await super().shutdown(sockets)
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        self.at_the_last_moment()
+        await super()._stop_listening(sockets)
 
 
 @dataclass
@@ -144,6 +149,31 @@ def test_a_client_that_connects_late_can_still_send_a_request(leaving: Leaving) 
     assert read_all(late).startswith(b"HTTP/1.1 200")
 
 
+def test_a_client_in_the_backlog_when_the_port_is_closed_is_answered(leaving: Leaving) -> None:
+    connections: list[socket.socket] = []
+
+    def connect() -> None:
+        connections.append(socket.create_connection(("127.0.0.1", leaving.port), timeout=PATIENCE))
+        connections[0].sendall(GET % b"last")
+
+    leaving.server.at_the_last_moment = connect
+    leaving.ask_to_end()
+    leaving.let_pass(LEARNING)
+    until(lambda: connections)
+    assert read_all(connections[0]).startswith(b"HTTP/1.1 200")
+
+
+def test_a_request_of_which_a_part_is_here_may_arrive(leaving: Leaving) -> None:
+    connection, request = leaving.connect(), GET % b"slow"
+    connection.sendall(request[:9])
+    leaving.ask_to_end()
+    leaving.let_pass(LEARNING)
+    until(lambda: is_free(leaving.port))
+    assert is_quiet(connection)
+    connection.sendall(request[9:])
+    assert read_all(connection).startswith(b"HTTP/1.1 200")
+
+
 def test_requests_in_hand_are_all_answered(leaving: Leaving) -> None:
     connection = leaving.connect()
     connection.sendall(GET % b"waits" + (GET % b"a") * 100)
@@ -202,10 +232,12 @@ def replicas(tmp_path: Path, database_url: str) -> Replicas:
 
 
 @pytest.mark.process
-def test_on_sigterm_a_replica_is_not_ready_at_once_and_still_answers(replicas: Replicas) -> None:
+def test_on_sigterm_a_replica_is_not_ready_at_once_and_answers_to_the_last_request(replicas: Replicas) -> None:
     port = free_port()
     with replicas.start(port) as command, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         until(lambda: is_ready(client))
+        slow = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        slow.sendall(LOGOUT[:-1])
         asked_at = time.monotonic()
         command.process.send_signal(signal.SIGTERM)
         until(lambda: client.get("/readyz").status_code == 503)
@@ -214,8 +246,12 @@ def test_on_sigterm_a_replica_is_not_ready_at_once_and_still_answers(replicas: R
         assert "ending" in answer.json()["checks"]["process"]
         answer = client.get("/livez")
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
-        assert command.process.wait(PATIENCE) == 0
+        until(lambda: is_free(port))
         assert time.monotonic() - asked_at >= 2
+        slow.sendall(LOGOUT[-1:])
+        answer = read_all(slow)
+        assert (answer.startswith(b"HTTP/1.1 204"), b"connection: close" in answer) == (True, True)
+        assert command.process.wait(PATIENCE) == 0
 
 
 def is_ready(client: httpx.Client) -> bool:
