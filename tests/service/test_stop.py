@@ -249,8 +249,8 @@ def test_on_sigterm_a_replica_is_not_ready_at_once_and_answers_to_the_last_reque
         until(lambda: is_free(port))
         assert time.monotonic() - asked_at >= 2
         slow.sendall(LOGOUT[-1:])
-        answer = read_all(slow)
-        assert (answer.startswith(b"HTTP/1.1 204"), b"connection: close" in answer) == (True, True)
+        last = read_all(slow)
+        assert (last.startswith(b"HTTP/1.1 204"), b"connection: close" in last) == (True, True)
         assert command.process.wait(PATIENCE) == 0
 
 
