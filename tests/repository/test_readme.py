@@ -30,7 +30,7 @@ from wxauth.server.wechat.errcodes import (
     KNOWN_ERRCODES,
     MINI_PROGRAM_CODE,
     PHONE_NUMBER,
-    error_for,
+    errcode_of,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,8 @@ def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
     assert {int(errcode) for row in rows for errcode in re.findall(r"-?\b\d+\b", row[0])} <= KNOWN_ERRCODES
     for api in (CODE2SESSION, PHONE_NUMBER, CHECK_SESSION_KEY, MINI_PROGRAM_CODE):
         for errcode in KNOWN_ERRCODES:
-            code, wait = error_for(errcode, api=api).code, error_for(errcode, api=api).retry_after
+            failure = errcode_of(errcode, api=api).failure()
+            code, wait = failure.code, failure.retry_after
             reported = [row for row in rows if re.search(rf"(?<!\d){errcode}(?!\d)", row[0])]
             assert code == WeChatBadResponse.code or any(code in "".join(row[1:3]) for row in reported), (errcode, code)
             if code == WeChatRateLimited.code:

@@ -37,7 +37,7 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ClaimsTemplate
 from wxauth.server.web.bodies import errors_of, invalid_request
 from wxauth.server.wechat.client import WeChat, exchange_api
-from wxauth.server.wechat.errcodes import what_to_change
+from wxauth.server.wechat.errcodes import errcode_of
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored apps."""
@@ -367,7 +367,7 @@ class ManagedApps:
                 raise
             field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
             problem = FieldError(field, "WeChat does not take it")
-            detail = f"WeChat: {what_to_change(exc.errcode, api=exchange_api(app))}"
+            detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).advice}"
             raise AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
         except WeChatTimeout as exc:
             raise WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc

@@ -45,8 +45,7 @@ from wxauth.server.wechat.errcodes import (
     RISK_RANK,
     STABLE_TOKEN,
     SYSTEM_BUSY,
-    is_for_the_operator,
-    what_to_change,
+    errcode_of,
 )
 from wxauth.server.wechat.transport import WeChatHttp
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
@@ -298,7 +297,7 @@ def _is_permitted(api: str, failure: WeChatError | None) -> bool:
     if failure is None:
         return True
     is_about_the_app = isinstance(failure, WeChatMisconfigured | WeChatRateLimited | WeChatUnavailable)
-    return not (is_about_the_app or failure.errcode is None or is_for_the_operator(failure.errcode, api=api))
+    return not (is_about_the_app or failure.errcode is None or errcode_of(failure.errcode, api=api).is_for_the_operator)
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: Observed) -> CheckResult:
@@ -330,8 +329,8 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             message = f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
             return bad(name, message, f"{failure.detail}：WXAUTH_WECHAT_BASE_URL 是微信，还是中间的代理？")
     assert errcode is not None
-    if (advice := what_to_change(errcode, api=api)) is not None:
-        return bad(name, f"{advice} {at}", f"{what_to_change(errcode, api=api, language='zh')}{at_zh}")
+    if (remedy := errcode_of(errcode, api=api).remedy) is not None:
+        return bad(name, f"{remedy.en} {at}", f"{remedy.zh}{at_zh}")
     message = f"refused: look the errcode up in WeChat's table of return codes {at}"
     return bad(name, message, f"被拒绝：请在微信的返回码表中查找{at_zh}")
 

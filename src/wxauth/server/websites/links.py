@@ -39,7 +39,7 @@ from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.scans import DIGITS
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import URL_LINK, what_to_change
+from wxauth.server.wechat.errcodes import URL_LINK, errcode_of
 from wxauth.texts import hash_of, new_secret
 
 MAX_LINKS_PER_REQUEST: Final = 10
@@ -108,7 +108,7 @@ class UrlLinks:
         except WeChatError as exc:
             self._not_before[app.app_id] = now + _PAUSE_AFTER_FAILURE
             if isinstance(exc, WeChatMisconfigured):
-                advice = what_to_change(exc.errcode or 0, api=URL_LINK)
+                advice = errcode_of(exc.errcode or 0, api=URL_LINK).advice
                 log.error("url_link_not_made", app_id=app.app_id, errcode=exc.errcode, what_to_change=advice)
             else:
                 log.warning("url_link_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)

@@ -65,7 +65,7 @@ from wxauth.server.websites.models import Stage
 from wxauth.server.websites.rows import OpenLogin, ShownCode, SiteLogin
 from wxauth.server.websites.secrets import SCENE, UserCodes
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
+from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, errcode_of
 from wxauth.server.wechat.received import CodePicture
 from wxauth.texts import hash_of
 
@@ -441,7 +441,7 @@ class ScanPictures:
         except RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
         except WeChatMisconfigured as exc:
-            advice = what_to_change(exc.errcode or 0, api=MINI_PROGRAM_CODE)
+            advice = errcode_of(exc.errcode or 0, api=MINI_PROGRAM_CODE).advice
             log.error("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, what_to_change=advice)
         except WeChatError as exc:
             log.warning("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)

@@ -34,8 +34,7 @@ from wxauth.server.wechat.errcodes import (
     URL_LINK,
     WECHAT_TOKEN_REFUSED,
     errcode_label,
-    is_for_the_operator,
-    what_to_change,
+    errcode_of,
 )
 from wxauth.server.wechat.received import CodePicture, is_id
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
@@ -54,6 +53,8 @@ _PATHS: Final = {
 }
 PATHS_WITH_QUOTA: Final = tuple(path for api, path in _PATHS.items() if api not in (QUOTA, RID))
 """The paths of the APIs that wxauth calls with a WeChat token."""
+_REPORTED_BY_CALLERS: Final = frozenset({RISK_RANK, CHECK_TEXT, CHECK_PICTURE, MINI_PROGRAM_CODE, URL_LINK})
+"""The APIs whose errcodes the callers log."""
 _RISK_RANKS: Final = range(5)
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
 _SIGN_UP: Final = 0
@@ -131,7 +132,7 @@ class WeChatApi:
         Raises: InvalidCode (40029; 40003, 43104: another person's code), CodeUsed (40163), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
-        return await self._post(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
+        return await self._call(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
         """Whether this is still the person's session_key, as base64 text. Raises: WeChatError."""
@@ -146,36 +147,35 @@ class WeChatApi:
 
         Raises: SessionKeyExpired (87007, 87009), if the old one was no longer valid; other WeChatError.
         """
-        return await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
+        text: str = await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
+        return text.encode()
 
     async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
-        """WeChat's rating of a person who signs up, from 0 (harmless) to 4. The caller logs errcodes.
+        """WeChat's rating of a person who signs up, from 0 (harmless) to 4.
 
         Raises: WeChatMisconfigured (48001: the account may not use this API), WeChatBadResponse (with errcode
             `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"appid": app.app_id, "openid": openid, "scene": _SIGN_UP, "client_ip": client_ip}
-        return await self._post(RISK_RANK, app, body, read=_risk_rank, reports_refusals=False)
+        return await self._call(RISK_RANK, app, body, read=_risk_rank)
 
     async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
-        """WeChat's verdict on a text in a person's profile. The caller logs errcodes.
+        """WeChat's verdict on a text in a person's profile.
 
         Raises: WeChatBadResponse (with errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"version": 2, "scene": _PROFILE, "openid": openid, "content": content}
         if nickname is not None:
             body["nickname"] = nickname
-        return await self._post(CHECK_TEXT, app, body, read=_text_verdict, reports_refusals=False)
+        return await self._call(CHECK_TEXT, app, body, read=_text_verdict)
 
     async def check_picture(self, app: App, *, openid: str, url: str) -> str:
         """Have WeChat check a picture in a person's profile. Returns the trace_id that its message push will have.
 
-        The caller logs errcodes.
-
         Raises: WeChatBadResponse (with errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"media_url": url, "media_type": _PICTURE, "version": 2, "scene": _PROFILE, "openid": openid}
-        return await self._post(CHECK_PICTURE, app, body, read=_trace_id, secrets=[url], reports_refusals=False)
+        return await self._call(CHECK_PICTURE, app, body, read=_trace_id, secrets=[url])
 
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
@@ -188,9 +188,7 @@ class WeChatApi:
             this minute), other WeChatError.
         """
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
-        return await self._post(
-            MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene], reports_refusals=False, is_for_picture=True
-        )
+        return await self._call(MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
     async def url_link(self, app: App, *, page: str, env: Literal["release", "trial", "develop"]) -> str:
         """A URL Link that opens this page, in the mini-program's version `env`, for thirty days.
@@ -199,18 +197,18 @@ class WeChatApi:
             WeChatError.
         """
         body = {"path": page, "expire_type": 1, "expire_interval": 30, "env_version": env}
-        return await self._post(URL_LINK, app, body, read=_url_link, reports_refusals=False)
+        return await self._call(URL_LINK, app, body, read=_url_link)
 
     async def quota(self, app: App, cgi_path: str) -> Quota:
         """The quota of an API, by its path. Raises: WeChatError."""
-        return await self._post(QUOTA, app, {"cgi_path": cgi_path}, read=_quota)
+        return await self._call(QUOTA, app, {"cgi_path": cgi_path}, read=_quota)
 
     async def request_of(self, app: App, rid: str) -> dict[str, Any]:
         """What WeChat remembers of a call, by the rid in its answer, for seven days. No secret is part of it.
 
         Raises: WeChatBadResponse (76003: another account's), other WeChatError.
         """
-        return await self._post(RID, app, {"rid": rid}, read=_request)
+        return await self._call(RID, app, {"rid": rid}, read=_request)
 
     async def clear_quota(self, app: App) -> None:
         """Set all counts of today back to zero, at most ten times a month. No WeChat token is needed.
@@ -220,55 +218,30 @@ class WeChatApi:
         secret = app.app_secret.get_secret_value()
         form = urlencode({"appid": app.app_id, "appsecret": secret}).encode()
         path = "/cgi-bin/clear_quota/v2"
-        await self.wechat.call(CLEAR_QUOTA, app, path, body=form, is_form=True, read=lambda _: None)
-
-    async def _post(
-        self,
-        api: str,
-        app: App,
-        body: dict[str, Any],
-        *,
-        read: Callable[[dict[str, Any]], T],
-        secrets: Sequence[str] = (),
-        extra_time: float = 0.0,
-        reports_refusals: bool = True,
-        is_for_picture: bool = False,
-    ) -> T:
-        return await self._call(
-            api,
-            app,
-            "",
-            body=to_json(body),  # does not escape as \uXXXX, which msgSecCheck does not decode
-            read=read,
-            secrets=secrets,
-            extra_time=extra_time,
-            reports_refusals=reports_refusals,
-            is_for_picture=is_for_picture,
-        )
+        await self.wechat.call(CLEAR_QUOTA, app, path, body=form, read=lambda _: None)
 
     async def _get_signed(
         self, api: str, app: App, openid: str, session_key: bytes, *, read: Callable[[dict[str, Any]], T]
     ) -> T:
         signature = session_key_signature(session_key)
         query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
-        return await self._call(
-            api, app, f"&{query}", body=None, read=read, secrets=[signature], expected=SESSION_KEY_GONE
-        )
+        return await self._call(api, app, None, f"&{query}", read=read, secrets=[signature], expected=SESSION_KEY_GONE)
 
     async def _call(
         self,
         api: str,
         app: App,
-        query: str,
+        body: dict[str, Any] | None,
+        query: str = "",
         *,
-        body: bytes | None,
         read: Callable[[dict[str, Any]], T],
-        secrets: Sequence[str],
+        secrets: Sequence[str] = (),
         expected: frozenset[int] = frozenset(),
         extra_time: float = 0.0,
-        reports_refusals: bool = True,
-        is_for_picture: bool = False,
     ) -> T:
+        content = (
+            None if body is None else to_json(body)
+        )  # does not escape as \uXXXX, which msgSecCheck does not decode
         deadline = self.wechat.deadline(extra_time=extra_time)  # for all requests, including those for a token
 
         async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
@@ -277,13 +250,12 @@ class WeChatApi:
                 api,
                 app,
                 f"{_PATHS[api]}?access_token={quote(value, safe='')}{query}",
-                body=body,
+                body=content,
                 read=read,
                 secrets=[*secrets, value],
                 expected=expected,
                 deadline=deadline,
-                reports_refusals=reports_refusals,
-                is_for_picture=is_for_picture,
+                reports_refusals=api not in _REPORTED_BY_CALLERS,
             )
 
         token = await _in_time(self.wechat_tokens.get(app), deadline)
@@ -304,6 +276,25 @@ async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> 
         raise WeChatTimeout("WeChat gave no access token in time") from exc
 
 
+def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, Any]], Any]:
+    """Reads a field of an answer. Raises: WeChatBadResponse, if it is not good."""
+
+    def read(answer: dict[str, Any]) -> Any:
+        if not is_good(value := answer.get(name)):
+            raise WeChatBadResponse(f"WeChat's answer has no usable {name}")
+        return value
+
+    return read
+
+
+_phone_info: Final = _usable("phone_info", lambda info: isinstance(info, dict))
+_session_key: Final = _usable("session_key", is_id)
+_risk_rank: Final = _usable("risk_rank", lambda rank: type(rank) is int and rank in _RISK_RANKS)
+_trace_id: Final = _usable("trace_id", lambda text: isinstance(text, str) and _TRACE_ID.fullmatch(text))
+_url_link: Final = _usable("url_link", lambda url: isinstance(url, str) and _URL_LINK.fullmatch(url))
+_remembered: Final = _usable("request", lambda request: isinstance(request, dict))
+
+
 def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
     """The signature with which WeChat checks a person's session_key.
 
@@ -312,46 +303,11 @@ def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
     return digest(session_key, message, sha256).hex()
 
 
-def _phone_info(answer: dict[str, Any]) -> dict[str, Any]:
-    info = answer.get("phone_info")
-    if not isinstance(info, dict):
-        raise WeChatBadResponse("WeChat's answer has no phone_info")
-    return info
-
-
-def _session_key(answer: dict[str, Any]) -> bytes:
-    session_key = answer.get("session_key")
-    if not is_id(session_key):
-        raise WeChatBadResponse("WeChat's answer has no usable session_key")
-    return session_key.encode()
-
-
-def _risk_rank(answer: dict[str, Any]) -> int:
-    rank = answer.get("risk_rank")
-    if type(rank) is not int or rank not in _RISK_RANKS:
-        raise WeChatBadResponse("WeChat's answer has no usable risk_rank")
-    return rank
-
-
 def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
     match answer.get("result"):
         case {"suggest": "pass" | "review" | "risky" as suggest, "label": int(label)}:
             return TextVerdict(suggest, label)
     raise WeChatBadResponse("WeChat's answer has no usable result")
-
-
-def _trace_id(answer: dict[str, Any]) -> str:
-    trace_id = answer.get("trace_id")
-    if not isinstance(trace_id, str) or not _TRACE_ID.fullmatch(trace_id):
-        raise WeChatBadResponse("WeChat's answer has no usable trace_id")
-    return trace_id
-
-
-def _url_link(answer: dict[str, Any]) -> str:
-    url = answer.get("url_link")
-    if not isinstance(url, str) or not _URL_LINK.fullmatch(url):
-        raise WeChatBadResponse("WeChat's answer has no usable url_link")
-    return url
 
 
 def _quota(answer: dict[str, Any]) -> Quota:
@@ -362,12 +318,9 @@ def _quota(answer: dict[str, Any]) -> Quota:
 
 
 def _request(answer: dict[str, Any]) -> dict[str, Any]:
-    request = answer.get("request")
-    if not isinstance(request, dict):
-        raise WeChatBadResponse("WeChat's answer has no request")
     return {
         name: _SECRET_PARAMETER.sub(r"\1***", value) if isinstance(value, str) else value
-        for name, value in request.items()
+        for name, value in _remembered(answer).items()
     }
 
 
@@ -439,7 +392,8 @@ class Opinions:
             return
         self._logged_at[key] = now
         fields = {"policy": policy, "app_id": app_id, "reason": reason, "errcode": errcode}
-        if errcode is not None and is_for_the_operator(errcode, api=_APIS[policy]):
-            log.error("policy_without_wechat", **fields, what_to_change=what_to_change(errcode, api=_APIS[policy]))
+        known = errcode_of(errcode or 0, api=_APIS[policy])
+        if known.is_for_the_operator:
+            log.error("policy_without_wechat", **fields, what_to_change=known.advice)
         else:
             log.warning("policy_without_wechat", **fields)

@@ -28,14 +28,14 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.errcodes import (
+    CLEAR_QUOTA,
     CODE2SESSION,
     FAULTS_OF_WECHAT,
+    MINI_PROGRAM_CODE,
     OAUTH_CODE,
     SYSTEM_BUSY,
     errcode_label,
-    error_for,
-    is_for_the_operator,
-    what_to_change,
+    errcode_of,
 )
 from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder
 from wxauth.server.wechat.transport import body_of
@@ -51,6 +51,8 @@ PICTURE: Final = "picture"
 
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
+_FORM: Final = "application/x-www-form-urlencoded"
+_JSON: Final = "application/json"
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"}
 
 CALLS: Final = Counter(
@@ -82,11 +84,10 @@ class WeChatIdentity:
 class _Call(NamedTuple):
     """A request, without the host to which it is sent."""
 
+    api: str
     target: bytes
     body: bytes | None
     deadline: float
-    is_for_picture: bool
-    content_type: str = "application/json"
 
     def to(self, host: httpx.Request) -> httpx.Request:
         """The request to a host, like one prepared before. Its secrets are in the extension `target`, not in the URL.
@@ -95,14 +96,14 @@ class _Call(NamedTuple):
         """
         path = host.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
         extensions = {**host.extensions, "target": path + self.target, "deadline": self.deadline}
-        if self.is_for_picture:
+        if self.api == MINI_PROGRAM_CODE:
             extensions["max_body"] = MAX_PICTURE
         if self.body is None:
             request = httpx.Request("GET", host.url, headers=host.headers, stream=host.stream, extensions=extensions)
             request.read()
             return request
         headers = host.headers.copy()
-        headers["Content-Type"] = self.content_type
+        headers["Content-Type"] = _FORM if self.api == CLEAR_QUOTA else _JSON
         return httpx.Request("POST", host.url, headers=headers, content=self.body, extensions=extensions)
 
 
@@ -176,8 +177,6 @@ class WeChat:
         expected: Container[int] = (),
         deadline: float | None = None,
         reports_refusals: bool = True,
-        is_for_picture: bool = False,
-        is_form: bool = False,
     ) -> T:
         """Call an API of WeChat. A call is retried only if WeChat is busy, or no connection could be made.
 
@@ -185,28 +184,25 @@ class WeChat:
             api: The API's name, for logs and metrics.
             app: The app on whose behalf WeChat is called.
             target: Path and query of the request, which contain secrets.
-            body: JSON to send with POST, or a form; None for a GET.
-            read: Extracts the result from the answer. Raises: WeChatBadResponse.
+            body: What to send with POST, a form to CLEAR_QUOTA and JSON to the others; None for a GET.
+            read: Extracts the result from the answer; a picture is under `PICTURE`. Raises: WeChatBadResponse.
             secrets: Parts of the request that must not be logged, besides the app's secret.
             expected: errcodes that the caller handles, and that are not logged.
             deadline: When to give up, in the event loop's time; by default, after the client's timeout.
             reports_refusals: Whether errcodes are logged here. If not, the caller logs them.
-            is_for_picture: Whether the answer may be a picture, which `read` gets under `PICTURE`.
-            is_form: Whether the body is a form.
 
         Raises: WeChatError.
         """
         try:
-            content_type = "application/x-www-form-urlencoded" if is_form else "application/json"
-            asked = _Call(target.encode(), body, deadline or self.deadline(), is_for_picture, content_type)
-            answer = await self._answer_to(api, asked)
+            asked = _Call(api, target.encode(), body, deadline or self.deadline())
+            answer = await self._answer_to(asked)
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
             if errcode != 0:
                 if self._reports_refusals and reports_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
-                raise error_for(errcode, api=api, hint=self._hints.get(errcode, ""))
+                raise errcode_of(errcode, api=api).failure(self._hints.get(errcode, ""))
             result = read(answer)
         except WeChatError as exc:
             CALLS.count(api, exc.code, errcode_label(exc))
@@ -228,22 +224,19 @@ class WeChat:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _answer_to(self, api: str, asked: _Call) -> dict[str, Any]:
+    async def _answer_to(self, asked: _Call) -> dict[str, Any]:
         try:
             async with asyncio.timeout_at(asked.deadline):
-                return await self._ask_until_not_busy(asked)
+                answer = await self._ask(asked)
+                for pause in self._busy_pauses:
+                    has_time = asyncio.get_running_loop().time() + pause < asked.deadline
+                    if answer.get("errcode") != SYSTEM_BUSY or not has_time:
+                        break
+                    await asyncio.sleep(pause)
+                    answer = await self._ask(asked)
+                return answer
         except TimeoutError as exc:
-            raise WeChatTimeout(f"{api} gave no answer in {self._timeout:g} s") from exc
-
-    async def _ask_until_not_busy(self, asked: _Call) -> dict[str, Any]:
-        answer = await self._ask(asked)
-        for pause in self._busy_pauses:
-            has_time = asyncio.get_running_loop().time() + pause < asked.deadline
-            if answer.get("errcode") != SYSTEM_BUSY or not has_time:
-                break
-            await asyncio.sleep(pause)
-            answer = await self._ask(asked)
-        return answer
+            raise WeChatTimeout(f"{asked.api} gave no answer in {self._timeout:g} s") from exc
 
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
@@ -261,7 +254,7 @@ class WeChat:
             raise WeChatUnavailable(f"WeChat answered with status {response.status_code}")
         if response.status_code != httpx.codes.OK:
             raise WeChatBadResponse(f"WeChat answered with status {response.status_code}")
-        if asked.is_for_picture and body.lstrip()[:1] != b"{":
+        if asked.api == MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
             answer = from_json(body)  # whatever its Content-Type says
@@ -305,14 +298,11 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
         for form in (secret, quote(secret, safe=""), quote(secret)):
             text = text.replace(form, "***")
     fields = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
-    if (advice := what_to_change(errcode, api=api)) is not None:
-        fields["what_to_change"] = advice
-    if isinstance(error_for(errcode, api=api), WeChatMisconfigured):
-        log.error("wechat_misconfigured", **fields)
-    elif is_for_the_operator(errcode, api=api):
-        log.error("wechat_refused", **fields)
-    else:
-        log.warning("wechat_refused", **fields)
+    known = errcode_of(errcode, api=api)
+    if known.advice is not None:
+        fields["what_to_change"] = known.advice
+    event = "wechat_misconfigured" if known.error is WeChatMisconfigured else "wechat_refused"
+    (log.error if known.is_for_the_operator else log.warning)(event, **fields)
 
 
 def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:

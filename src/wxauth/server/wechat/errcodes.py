@@ -21,7 +21,6 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.problems import Language
 
 CODE2SESSION: Final = "code2session"
 OAUTH_CODE: Final = "access_token"
@@ -81,39 +80,50 @@ class Errcode:
     """An errcode."""
 
     number: int
-    meaning: Title | None
-    remedy: Title
+    meaning: Title | None = None
+    remedy: Title | None = None
     """What an operator should do."""
-    error: type[WeChatError]
+    error: type[WeChatError] = WeChatBadResponse
     """WeChatMisconfigured: WeChat's class C, which the operator must fix."""
-    retry_after: int | None
+    retry_after: int | None = None
     """Seconds."""
-    at: Collection[str]
+    at: Collection[str] = ()
     """The APIs of which the row speaks; empty: all others."""
-    is_for_the_operator: bool
-    """Whether WeChat refuses all calls of the app until the operator does something, though the error does not tell."""
+    is_for_the_operator: bool = False
+    """Whether WeChat refuses all calls of the app until the operator does something."""
+
+    @property
+    def advice(self) -> str | None:
+        """The remedy, for logs."""
+        return self.remedy and self.remedy.en
+
+    def failure(self, hint: str = "") -> WeChatError:
+        """The error that it becomes. Its detail is the meaning, followed by the hint."""
+        meaning = self.meaning and self.meaning.en
+        detail = ": ".join(filter(None, [f"WeChat answered errcode {self.number}", meaning, hint]))
+        return self.error(detail, errcode=self.number, retry_after=self.retry_after)
 
 
 def _read_table() -> Iterator[Errcode]:
     lines = Path(__file__).with_name("errcodes.csv").read_text("utf-8").splitlines()
     for numbers, at, error, retry_after, who, *texts in list(reader(lines, delimiter="|"))[1:]:
+        kind = getattr(errors, error or WeChatBadResponse.__name__)
         for number in numbers.split():
             yield Errcode(
                 int(number),
                 Title(texts[0], texts[1]) if texts[0] else None,
                 _REMEDIES.get(texts[2]) or Title(texts[2], texts[3]),
-                getattr(errors, error or WeChatBadResponse.__name__),
+                kind,
                 int(retry_after) if retry_after else None,
                 at.split(),
-                is_for_the_operator=who == "operator",
+                is_for_the_operator=who == "operator" or kind is WeChatMisconfigured,
             )
 
 
-ERRCODES: Final = tuple(_read_table())
-_ROWS: Final = {(api, row.number): row for row in ERRCODES for api in row.at or (None,)}
+_ROWS: Final = {(api, row.number): row for row in _read_table() for api in row.at or (None,)}
 
 FAULTS_OF_WECHAT: Final = (WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
-KNOWN_ERRCODES: Final = frozenset(row.number for row in ERRCODES)
+KNOWN_ERRCODES: Final = frozenset(number for _, number in _ROWS)
 
 
 def errcode_label(error: Exception | None) -> str:
@@ -122,32 +132,6 @@ def errcode_label(error: Exception | None) -> str:
     return "" if errcode is None else str(errcode) if errcode in KNOWN_ERRCODES else "other"
 
 
-def _row_of(errcode: int, api: str) -> Errcode | None:
-    return _ROWS.get((api, errcode)) or _ROWS.get((None, errcode))
-
-
-def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
-    """The error for an errcode of this API. Its detail is the meaning, followed by the hint."""
-    row = _row_of(errcode, api)
-    kind, retry_after = (WeChatBadResponse, None) if row is None else (row.error, row.retry_after)
-    means = meaning_of(errcode, api=api)
-    details = [f"WeChat answered errcode {errcode}", *([means.en] if means else []), *([hint] if hint else [])]
-    return kind(": ".join(details), errcode=errcode, retry_after=retry_after)
-
-
-def meaning_of(errcode: int, *, api: str) -> Title | None:
-    """The meaning of an errcode of this API; None if it is unknown."""
-    row = _row_of(errcode, api)
-    return None if row is None else row.meaning
-
-
-def is_for_the_operator(errcode: int, *, api: str) -> bool:
-    """Whether the failure lasts until the operator does something."""
-    row = _row_of(errcode, api)
-    return row is not None and (row.is_for_the_operator or row.error is WeChatMisconfigured)
-
-
-def what_to_change(errcode: int, *, api: str, language: Language = "en") -> str | None:
-    """What to do about an errcode of this API; None if that is unknown."""
-    row = _row_of(errcode, api)
-    return None if row is None else str(getattr(row.remedy, language))
+def errcode_of(number: int, *, api: str) -> Errcode:
+    """What is known of an errcode of this API."""
+    return _ROWS.get((api, number)) or _ROWS.get((None, number)) or Errcode(number)

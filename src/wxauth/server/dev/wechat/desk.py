@@ -291,10 +291,10 @@ def known_faults() -> dict[str, list[dict[str, Any]]]:
 def _known_faults(api: str) -> Iterator[dict[str, Any]]:
     for errcode in _ERRCODES[api]:
         # The service renews a refused WeChat token and calls again.
+        known = errcodes.errcode_of(errcode, api=api)
         is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.WECHAT_TOKEN_REFUSED
-        failure = None if is_mended else errcodes.error_for(errcode, api=api)
-        meaning = errcodes.meaning_of(errcode, api=api) or _IN_NO_LIST
-        yield _known({"errcode": errcode}, meaning, failure)
+        failure = None if is_mended else known.failure()
+        yield _known({"errcode": errcode}, known.meaning or _IN_NO_LIST, failure)
     for fault, meaning, kind in _ON_THE_WAY:
         yield _known(fault, meaning, kind)
 
