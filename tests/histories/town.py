@@ -52,6 +52,31 @@ IN_DOUBT: Final = range(500, 600)
 """Statuses after which the change may have been made, or will be made later."""
 REVOKE_CODES: Final = {"nickname": "1", "phone": "6"}
 REQUEST_SECONDS: Final = 30.0
+OF_A_PERSON: Final = {
+    "log_out": ("POST", "/v1/logout"),
+    "sign_out_elsewhere": ("DELETE", "/v1/me/sessions"),
+    "change_name": ("PATCH", "/v1/me"),
+    "give_consent": ("POST", "/v1/me/consents"),
+    "withdraw_consent": ("DELETE", "/v1/me/consents/{document}"),
+    "bind_number": ("POST", "/v1/me/phone"),
+    "remove_number": ("DELETE", "/v1/me/phone"),
+    "leave": ("DELETE", "/v1/me"),
+    "export": ("GET", "/v1/me/export"),
+}
+"""A person's steps of one request, with their tokens."""
+BY_STAFF: Final = {
+    "ban": ("PATCH", ""),
+    "unban": ("PATCH", ""),
+    "give_roles": ("PATCH", ""),
+    "merge": ("POST", "/merge"),
+    "split": ("POST", "/split"),
+    "erase": ("DELETE", ""),
+    "keep": ("PATCH", ""),
+    "clear_number": ("DELETE", "/phone"),
+    "end_sessions": ("DELETE", "/sessions"),
+    "export_user": ("GET", "/export"),
+}
+"""An administrator's steps, below the path of a user."""
 
 
 @dataclass(slots=True)
@@ -174,7 +199,13 @@ class Town:
         person: object = None
         for step in steps:
             person = step.arguments.get("person")
-            await getattr(self, step.what)(who, **step.arguments)
+            given: Any = step.arguments
+            if step.what in OF_A_PERSON:
+                await self._act(who, step.what, **given)
+            elif step.what in BY_STAFF:
+                await self._administer(who, step.what, **given)
+            else:
+                await getattr(self, step.what)(who, **given)
         if who.startswith(f"{person}'s"):
             self._is_known[str(person)].set()
 
@@ -269,58 +300,30 @@ class Town:
             json={"refresh_token": token},
         )
 
-    async def log_out(self, who: str, *, person: str, app: int, replica: int) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            body = {"refresh_token": login.tokens["refresh_token"]}
-            value = login.tokens["session_id"]
-            await self._ask_as(login, who, "log out", "POST", "/v1/logout", replica=replica, value=value, json=body)
-
-    async def sign_out_elsewhere(self, who: str, *, person: str, app: int, replica: int) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            value = login.tokens["session_id"]
-            await self._ask_as(
-                login, who, "sign out elsewhere", "DELETE", "/v1/me/sessions", replica=replica, value=value
-            )
-
-    async def change_name(self, who: str, *, person: str, app: int, replica: int) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            name = f"name {next(self._markers)}"
-            await self._ask_as(
-                login, who, "change name", "PATCH", "/v1/me", replica=replica, value=name, json={"nickname": name}
-            )
-
-    async def give_consent(self, who: str, *, person: str, app: int, replica: int, document: str) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            body = {document: DOCUMENTS[document]}
-            await self._ask_as(
-                login, who, "give consent", "POST", "/v1/me/consents", replica=replica, value=document, json=body
-            )
-
-    async def withdraw_consent(self, who: str, *, person: str, app: int, replica: int, document: str) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            path = f"/v1/me/consents/{document}"
-            await self._ask_as(login, who, "withdraw consent", "DELETE", path, replica=replica, value=document)
-
-    async def bind_number(self, who: str, *, person: str, app: int, replica: int, number: str) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            body = {"code": self._phone_code_of(person, login.app_id, number)}
-            await self._ask_as(
-                login, who, "bind number", "POST", "/v1/me/phone", replica=replica, value=number, json=body
-            )
-
-    async def remove_number(self, who: str, *, person: str, app: int, replica: int) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            await self._ask_as(login, who, "remove number", "DELETE", "/v1/me/phone", replica=replica)
-
-    async def leave(self, who: str, *, person: str, app: int, replica: int) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            body = {"login_code": self._code_of(person, login.app_id)}
-            what = "leave" if self.grace_days else "erase"
-            await self._ask_as(login, who, what, "DELETE", "/v1/me", replica=replica, json=body)
-
-    async def export(self, who: str, *, person: str, app: int, replica: int) -> None:
-        if (login := self._login_of(person, app)) is not None:
-            await self._ask_as(login, who, "export", "GET", "/v1/me/export", replica=replica)
+    async def _act(self, who: str, step: str, *, person: str, app: int, replica: int, **how: str) -> None:
+        """Carry out one of `OF_A_PERSON`."""
+        login = self._login_of(person, app)
+        if login is None:
+            return
+        method, path = OF_A_PERSON[step]
+        what, value = step.replace("_", " "), how.get("document") or how.get("number")
+        body: Body | None = None
+        match step:
+            case "log_out":
+                value, body = login.tokens["session_id"], {"refresh_token": login.tokens["refresh_token"]}
+            case "sign_out_elsewhere":
+                value = login.tokens["session_id"]
+            case "change_name":
+                value = f"name {next(self._markers)}"
+                body = {"nickname": value}
+            case "give_consent":
+                body = {how["document"]: DOCUMENTS[how["document"]]}
+            case "bind_number":
+                body = {"code": self._phone_code_of(person, login.app_id, how["number"])}
+            case "leave":
+                body = {"login_code": self._code_of(person, login.app_id)}
+                what = "leave" if self.grace_days else "erase"
+        await self._ask_as(login, who, what, method, path.format(**how), replica=replica, value=value, json=body)
 
     async def log_in_to_a_site(self, who: str, *, person: str, app: int, replica: int) -> None:
         login = self._login_of(person, app)
@@ -425,67 +428,36 @@ class Town:
 
     # Administrators.
 
-    async def ban(self, who: str, *, person: str, replica: int) -> None:
-        reason = f"ban {next(self._markers)}"
-        body = {"status": "disabled", "reason": reason}
-        await self._administer(who, "ban", "PATCH", "", person=person, replica=replica, value=reason, json=body)
-
-    async def unban(self, who: str, *, person: str, replica: int) -> None:
-        await self._administer(who, "unban", "PATCH", "", person=person, replica=replica, json={"status": "active"})
-
-    async def give_roles(self, who: str, *, person: str, replica: int) -> None:
-        role = f"role-{next(self._markers)}"
-        await self._administer(
-            who, "give roles", "PATCH", "", person=person, replica=replica, value=role, json={"roles": [role]}
-        )
-
-    async def merge(self, who: str, *, person: str, into: str, replica: int) -> None:
-        await self._is_known[into].wait()
-        remaining_id = self._user_of(into)
-        if remaining_id is not None:
-            await self._administer(
-                who,
-                "merge",
-                "POST",
-                "/merge",
-                person=person,
-                replica=replica,
-                value=remaining_id,
-                json={"into": remaining_id},
-            )
-
-    async def split(self, who: str, *, person: str, app: int, replica: int) -> None:
-        app_id = APPS[app]["app_id"]
-        body = {"app_id": app_id, "openid": openid_of(person, app_id)}
-        await self._administer(who, "split", "POST", "/split", person=person, replica=replica, value=app_id, json=body)
-
-    async def erase(self, who: str, *, person: str, replica: int) -> None:
-        await self._administer(who, "erase", "DELETE", "", person=person, replica=replica)
-
-    async def keep(self, who: str, *, person: str, replica: int) -> None:
-        await self._administer(who, "keep", "PATCH", "", person=person, replica=replica, json={"erase_at": None})
-
-    async def clear_number(self, who: str, *, person: str, replica: int) -> None:
-        await self._administer(who, "clear number", "DELETE", "/phone", person=person, replica=replica)
-
-    async def end_sessions(self, who: str, *, person: str, replica: int) -> None:
-        await self._administer(who, "end sessions", "DELETE", "/sessions", person=person, replica=replica)
-
-    async def export_user(self, who: str, *, person: str, replica: int) -> None:
-        await self._administer(who, "export user", "GET", "/export", person=person, replica=replica)
-
-    async def _administer(
-        self, who: str, what: str, method: str, path: str, *, person: str, replica: int, **more: Any
-    ) -> None:
-        await self._is_known[person].wait()
+    async def _administer(self, who: str, step: str, *, person: str, replica: int, **how: Any) -> None:
+        """Carry out one of `BY_STAFF`."""
+        for known in (person, *([how["into"]] if "into" in how else [])):
+            await self._is_known[known].wait()
         user_id = self._user_of(person)
-        if user_id is None:
+        method, path = BY_STAFF[step]
+        value: Any = None
+        body: Body | None = None
+        match step:
+            case "ban":
+                value = f"ban {next(self._markers)}"
+                body = {"status": "disabled", "reason": value}
+            case "unban":
+                body = {"status": "active"}
+            case "give_roles":
+                value = f"role-{next(self._markers)}"
+                body = {"roles": [value]}
+            case "merge":
+                value = self._user_of(how["into"])
+                body = {"into": value}
+            case "split":
+                value = APPS[how["app"]]["app_id"]
+                body = {"app_id": value, "openid": openid_of(person, value)}
+            case "keep":
+                body = {"erase_at": None}
+        if user_id is None or (step == "merge" and value is None):
             return
-        headers = bearer(self.administrators[who])
-        path = f"/v1/admin/users/{user_id}{path}"
-        await self.ask(
-            who, what, method, path, person=person, replica=replica, user_id=user_id, headers=headers, **more
-        )
+        own: dict[str, Any] = {"person": person, "user_id": user_id, "headers": bearer(self.administrators[who])}
+        what, path = step.replace("_", " "), f"/v1/admin/users/{user_id}{path}"
+        await self.ask(who, what, method, path, replica=replica, value=value, json=body, **own)
 
     # WeChat.
 
