@@ -34,7 +34,7 @@ from wxauth.server.events.webhook_deliveries import (
 )
 from wxauth.server.events.webhook_rows import DeliveryRow, Priority, lease_delivery
 from wxauth.server.events.webhooks import Webhooks
-from wxauth.server.housekeeping.housekeeping import sweep_other_rows
+from wxauth.server.housekeeping.housekeeping import Pace, sweep_other_rows
 from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 
@@ -826,10 +826,10 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
     await happen(1)
     await happen(2)
     clock.advance(days=30)
-    await sweep_other_rows(services, page_size=1, pause=0)
+    await sweep_other_rows(services, Pace(1, 0))
     assert len(await admin_deliveries(rows)) == 2
     clock.advance(seconds=1)
-    await sweep_other_rows(services, page_size=1, pause=0)
+    await sweep_other_rows(services, Pace(1, 0))
     assert await admin_deliveries(rows) == ["pending"]
 
 
@@ -844,7 +844,7 @@ async def test_pending_deliveries_are_deleted_with_their_webhook(
     await root.add("orders", other_receiver.url)
     await deliver(services)
     assert (receiver.got, other_receiver.got) == ([], [])
-    await sweep_other_rows(services, page_size=2, pause=0)
+    await sweep_other_rows(services, Pace(2, 0))
     assert await admin_deliveries(rows) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import Clock
 from tests.world import NUMBER, MakeClient, MakeServices, Rows, bearer, until
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
-from wxauth.server.housekeeping.housekeeping import keep_sweeping
+from wxauth.server.housekeeping.housekeeping import Pace, keep_sweeping
 from wxauth.server.phones.phones import UNTOUCHED_FOR
 
 AN_HOUR = 3600.0
@@ -41,7 +41,7 @@ async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(
 
     if comes == "before":
         await disconnect_half_way()
-    house = asyncio.create_task(keep_sweeping(services, page_size=1, pause=AN_HOUR, check_pause=0.05))
+    house = asyncio.create_task(keep_sweeping(services, Pace(1, AN_HOUR), check_pause=0.05))
     await until(lambda: rows.fetchval("SELECT count(*) = 3 FROM sessions"))  # one is swept; an hour until the next
     if comes == "meanwhile":
         await disconnect_half_way()

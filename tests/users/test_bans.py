@@ -17,7 +17,7 @@ from tests.processes import run
 from tests.sweeps import swept
 from tests.world import Admin, Client, LogIn, MakeServices, Rows, bearer, until_locked
 from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, lift_ended_bans
+from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, Pace, lift_ended_bans
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import export_users, json_lines
 from wxauth.server.moving.importing import Counts, import_users
@@ -38,7 +38,7 @@ async def refused_login(client: Client, wechat: WeChatByRespx) -> dict[str, Any]
 
 
 async def lift(services: Services, *, page_size: int = 100) -> None:
-    await lift_ended_bans(services, page_size=page_size, pause=0)
+    await lift_ended_bans(services, Pace(page_size, 0))
 
 
 def in_utc(time: datetime) -> str:

@@ -1,4 +1,4 @@
-"""What all tables share, and the tables of events and of sweeps. Constraints and triggers refuse invalid rows.
+"""What all tables share, and the tables of events, sweeps and attempts. Constraints and triggers refuse invalid rows.
 
 Also the schema's revision, compared with those that this version knows, without Alembic, to start faster.
 """
@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlalchemy.dialects.postgresql import BYTEA, INET, JSONB
 from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
 
@@ -218,3 +218,20 @@ class Sweep(SQLModel, table=True):
     """The id of the last row that was checked."""
     due_at: datetime = Field(sa_type=TIME)
     """When the next page is due; after the last page, when the next sweep begins."""
+
+
+class AttemptCount(SQLModel, table=True):
+    """A person's attempts of one kind within a window of at most an hour, such as calls that use up WeChat's quota."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        CheckConstraint("octet_length(key) = 32", name="key"),
+        CheckConstraint("number >= 0", name="number"),
+        Index(None, "since"),
+    )
+
+    key: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of the kind and the person's identity or unionid. An erasure does not delete it, to keep the count."""
+    since: datetime = Field(sa_type=TIME)
+    """When the window began."""
+    number: int

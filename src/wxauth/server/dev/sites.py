@@ -213,7 +213,7 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRout
     """Both websites as an ASGI app, for this URL, beside the shop's back end. Raises: ModuleNotFoundError (Authlib)."""
     shop, admin = (_create_site(each, issuer, url=url + each.path, cookie_secret=cookie_secret) for each in SITES)
 
-    async def with_slash(request: Request) -> Response:
+    async def with_slash(_: Request) -> Response:
         return RedirectResponse(f"{url}{ADMIN.path}/")
 
     async def style(_: Request) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -71,7 +72,6 @@ SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
 """Seconds between two checks for sites' requests that are over. Anybody who opens an authorize page stores one."""
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE_SECONDS: Final = 0.1
-"""Seconds between two pages, so that others can use the database."""
 ROWS_PER_SECOND: Final = 3000
 """How many rows of a large table are written in a second at most: two pages, while the database is quick."""
 REST: Final = 5
@@ -79,6 +79,17 @@ REST: Final = 5
 get slower with the database's other work."""
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many rows a page has, and the seconds between two pages, so that others can use the database."""
+
+    page_size: int = PAGE_SIZE
+    pause: float = PAGE_PAUSE_SECONDS
+
+
+USUAL_PACE: Final = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +103,7 @@ class Swept:
 
 
 async def keep_sweeping(
-    services: Services,
-    *,
-    page_size: int = PAGE_SIZE,
-    pause: float = PAGE_PAUSE_SECONDS,
-    check_pause: float = CHECK_PAUSE_SECONDS,
+    services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS
 ) -> None:
     """Sweep forever, through outages. All workers try; a lock in the database lets one at a time sweep sessions.
 
@@ -104,11 +111,7 @@ async def keep_sweeping(
     """
     await asyncio.gather(
         *(
-            keep_doing(
-                partial(chore, services, page_size=page_size, pause=pause),
-                pause=min(check_pause, its_pause),
-                failed="sweep_failed",
-            )
+            keep_doing(partial(chore, services, pace), pause=min(check_pause, its_pause), failed="sweep_failed")
             for chore, its_pause in (*_CHORES, (sweep_aged, CHECK_PAUSE_SECONDS))
         )
     )
@@ -119,7 +122,7 @@ async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE_S
 
     async def erase() -> None:
         if await are_waiting(services.database):
-            await erase_remains(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE_SECONDS)
+            await erase_remains(services, USUAL_PACE)
 
     await asyncio.sleep(check_pause)
     await keep_doing(erase, pause=check_pause, failed="erasure_delayed")
@@ -129,11 +132,7 @@ async def keep_replacing_sessions(services: Services) -> None:
     """Keep only each identity's newest sessions, forever, through outages."""
     pause = REPLACED_EVERY.total_seconds()
     await asyncio.sleep(pause)
-    await keep_doing(
-        partial(replace_sessions, services),
-        pause=pause,
-        failed="sessions_not_replaced",
-    )
+    await keep_doing(partial(replace_sessions, services), pause=pause, failed="sessions_not_replaced")
 
 
 async def replace_sessions(services: Services) -> None:
@@ -160,66 +159,65 @@ async def replace_sessions(services: Services) -> None:
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
     """Do every chore that is due, once."""
-    await erase_remains(services, page_size=page_size, pause=pause)
+    pace = Pace(page_size, pause)
+    await erase_remains(services, pace)
     for chore, _ in _CHORES:
-        await chore(services, page_size=page_size, pause=pause)
-    return await sweep_aged(services, page_size=page_size, pause=pause)
+        await chore(services, pace)
+    return await sweep_aged(services, pace)
 
 
-async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: float = 0.0) -> Swept:
+async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
     """Do every due chore once, and sweep old events and addresses even if not due."""
     for lap, _ in _laps(services.settings):
         await begin_lap(services.database, lap, now=services.clock())
     await erase_rest(services.database)
-    return await sweep(services, page_size=page_size, pause=pause)
+    return await sweep(services, page_size=page_size, pause=0.0)
 
 
-async def erase_remains(services: Services, *, page_size: int, pause: float) -> None:
+async def erase_remains(services: Services, pace: Pace) -> None:
     """Erase what remains of erased users, unless another worker is doing so."""
-    while page := await erase_next_page(services.database, size=page_size):
+    while page := await erase_next_page(services.database, size=pace.page_size):
         if page.is_last:
             log.info("erasure_completed", user_id=page.user_id)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pace.pause)
 
 
-async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swept:
+async def sweep_aged(services: Services, pace: Pace) -> Swept:
     """If a lap is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS)."""
     if not _clocks_agree(services):
         return Swept()
     written = Counter[Lap]()
     for lap, kept in _laps(services.settings):
-        await _go_around(services, lap, written, kept=kept, page_size=page_size, pause=pause)
+        await _go_around(services, lap, written, pace, kept=kept)
     swept = Swept(written.pop(EVENTS, 0), written.total())
     if swept != Swept():
         log.info("aged_swept", events=swept.events, addresses=swept.addresses)
     return swept
 
 
-async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
+async def sweep_sessions(services: Services, pace: Pace) -> None:
     """If a sweep is due, delete the sessions that ended long ago."""
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
     written, kept = Counter[Lap](), timedelta(days=services.settings.ended_sessions_kept_days)
     try:
-        await _go_around(services, ENDED_SESSIONS, written, kept=kept, page_size=page_size, pause=pause)
+        await _go_around(services, ENDED_SESSIONS, written, pace, kept=kept)
     finally:
         if written[ENDED_SESSIONS]:
             log.info("sessions_swept", sessions=written[ENDED_SESSIONS])
 
 
-async def _go_around(
-    services: Services, lap: Lap, written: Counter[Lap], *, kept: timedelta, page_size: int, pause: float
-) -> None:
+async def _go_around(services: Services, lap: Lap, written: Counter[Lap], pace: Pace, *, kept: timedelta) -> None:
     """If this lap is due, sweep its pages, and count what was written."""
     now, began = services.clock(), perf_counter()
     while page := await lap_page(
-        services.database, lap, size=page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
+        services.database, lap, size=pace.page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
     ):
         written[lap] += page.rows
         if page.is_last:
             break
-        await asyncio.sleep(rest_after(perf_counter() - began, page.rows, pause=pause))
+        await asyncio.sleep(rest_after(perf_counter() - began, page.rows, pause=pace.pause))
         began = perf_counter()
 
 
@@ -244,10 +242,10 @@ def _laps(settings: Settings) -> list[tuple[Lap, timedelta]]:
     ]
 
 
-async def sweep_other_rows(services: Services, *, page_size: int, pause: float) -> None:
+async def sweep_other_rows(services: Services, pace: Pace) -> None:
     """Bind the phone numbers that no request has bound. Delete retired keys and other data with a limited retention."""
     now, database = services.clock(), services.database
-    await services[Phones].bind_pending(size=page_size)
+    await services[Phones].bind_pending(size=pace.page_size)
     if not _clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
@@ -255,52 +253,56 @@ async def sweep_other_rows(services: Services, *, page_size: int, pause: float) 
         log.info("signing_key_retired", kid=kid)
     await services[Numbers].merge_hours()
     await delete_console_sessions(database)
-    for delete_page in (
+    await _page_by_page(
+        pace,
         services[PictureChecks].sweep,
         partial(sweep_answers, database, before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, before=now - WINDOW),
         partial(sweep_messages, database, before=now),
         partial(sweep_refusals, database, before=first_id_at(now - REFUSALS_KEPT)),
         partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
-    ):
-        while await delete_page(size=page_size):  # noqa: ASYNC110
-            await asyncio.sleep(pause)
+    )
 
 
-async def sweep_logins_to_sites(services: Services, *, page_size: int, pause: float) -> None:
+async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
     """Delete logins to sites, and logins of browsers, that are over."""
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
     # The code of the proof itself is good for its full time, however short `SSO_TTL` is.
     proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
-    for delete_page in (
+    await _page_by_page(
+        pace,
         partial(sweep_site_logins, database, now=now),
         partial(sweep_browser_logins, database, before=proved_before),
-    ):
-        while await delete_page(size=page_size) >= page_size:  # noqa: ASYNC110
-            await asyncio.sleep(pause)
+    )
 
 
-async def renew_url_links(services: Services, *, page_size: int, pause: float) -> None:
+async def renew_url_links(services: Services, pace: Pace) -> None:
     """Renew WeChat's URL Links before they end."""
     if _clocks_agree(services):
-        await services[UrlLinks].renew(size=page_size)
+        await services[UrlLinks].renew(size=pace.page_size)
 
 
-async def lift_ended_bans(services: Services, *, page_size: int, pause: float) -> None:
+async def lift_ended_bans(services: Services, pace: Pace) -> None:
     """Lift the bans that have ended."""
-    size = min(page_size, BANS_PER_TRANSACTION)
-    while await lift_bans(services.database, size=size, now=services.clock()) >= size:  # noqa: ASYNC110
-        await asyncio.sleep(pause)
+    of_bans = Pace(min(pace.page_size, BANS_PER_TRANSACTION), pace.pause)
+    await _page_by_page(of_bans, partial(lift_bans, services.database, now=services.clock()))
 
 
-async def erase_those_who_left(services: Services, *, page_size: int, pause: float) -> None:
+async def erase_those_who_left(services: Services, pace: Pace) -> None:
     """Erase the users whose days of grace are over."""
     if not _clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pace.pause)
+
+
+async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
+    """Do each chore, which returns how many rows it has written, until a page is not full."""
+    for chore in chores:
+        while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110
+            await asyncio.sleep(pace.pause)
 
 
 def _clocks_agree(services: Services) -> bool:
