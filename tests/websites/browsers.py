@@ -151,6 +151,14 @@ def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
     return {name: values[0] for name, values in reported.items()}
 
 
+def redirected(answer: httpx.Response) -> dict[str, str]:
+    """The parameters that an answer of the mini-program sends to the site."""
+    assert answer.status_code == 200, answer.text
+    url = answer.json()["redirect_to"]
+    assert url.startswith(f"{CALLBACK}?"), url
+    return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
+
+
 def hidden_fields(page: httpx.Response | str) -> dict[str, str]:
     """The hidden fields of a page's form."""
     if not isinstance(page, str):
@@ -172,12 +180,12 @@ async def tokens_of(site: Site, browser: Browser, phone: Phone, **parameters: st
     return answer.json()
 
 
-async def id_claims(client: Client, token: str, audience: str = "shop", algorithm: str = "RS256") -> dict[str, Any]:
-    """The claims of an id_token, checked by the published keys."""
+async def id_claims(client: Client, token: str, audience: str = "shop") -> dict[str, Any]:
+    """The claims of an id_token, checked by the published key of its `kid`."""
     keys = (await client.get("/.well-known/jwks.json")).json()["keys"]
     (key,) = [key for key in keys if key["kid"] == jwt.get_unverified_header(token)["kid"]]
     options = {"verify_exp": False, "verify_at_hash": False, "verify_iat": False}
-    demands = {"algorithms": [algorithm], "audience": audience, "issuer": "https://auth.test"}
+    demands = {"algorithms": [key["alg"]], "audience": audience, "issuer": "https://auth.test"}
     return jwt.decode(token, key, **demands, options=options)
 
 
@@ -220,7 +228,7 @@ class House:
         """Change a site."""
         await change_client(self.services.database, name, changes, now=self.clock())
 
-    async def code(self, phone: Phone | None = None, **parameters: str | None) -> str:
+    async def code(self, phone: Phone | None = None, /, **parameters: str | None) -> str:
         """The code that the shop is sent after a scan."""
         return (await (await self.browser.show(**parameters)).approved_by(phone or self.phone))["code"]
 
@@ -231,17 +239,39 @@ class House:
         """The tokens that the shop gets after a scan."""
         return await tokens_of(site or self.shop, self.browser, phone or self.phone, **parameters)
 
-    async def device_tokens(self, **form: str) -> Body:
-        """The tokens that the shop gets as a device."""
+    async def claimed(self, **form: str) -> tuple[Body, str]:
+        """A scan as the shop knows it as a device, and its id for the phone, which has claimed it."""
         started = await self.shop.start(**form)
-        await self.phone.approve(started)
-        answer = await self.shop.poll(started)
+        return started, (await self.phone.scan(started)).json()["id"]
+
+    async def approved(self, phone: Phone | None = None, site: Site | None = None, **form: str) -> Body:
+        """A scan as a device knows it, which a phone has approved."""
+        started = await (site or self.shop).start(**form)
+        await (phone or self.phone).approve(started)
+        return started
+
+    async def device_tokens(self, phone: Phone | None = None, site: Site | None = None, **form: str) -> Body:
+        """The tokens that the shop gets as a device."""
+        answer = await (site or self.shop).poll(await self.approved(phone, site, **form))
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     async def claims(self, tokens: Body, audience: str = "shop") -> Body:
         """The claims of the id_token."""
         return await id_claims(self.client, tokens["id_token"], audience)
+
+    async def answer(self, phone: Phone | None = None, /, **parameters: Any) -> httpx.Response:
+        """The mini-program answers the shop's request, but for these parameters: `...` for one that is left out."""
+        phone = phone or self.phone
+        body = {"login_code": phone.wx_login(), **ASKED, **parameters}
+        body = {name: value for name, value in body.items() if value is not ...}
+        return await phone.ask("POST", "/authorizations", json=body)
+
+    async def id_token(self, phone: Phone | None = None, /, **fields: Any) -> httpx.Response:
+        """The mini-program asks for an id_token of the shop."""
+        phone = phone or self.phone
+        body = {"client_id": "shop", "login_code": phone.wx_login(), **fields}
+        return await phone.ask("POST", "/id-token", json=body)
 
     async def userinfo(self, tokens: Body, method: str = "GET") -> httpx.Response:
         return await self.client.request(method, "/v1/userinfo", headers=bearer(tokens))

@@ -131,7 +131,8 @@ async def test_a_site_for_which_pkce_is_optional_may_leave_it_out(house: House) 
     await house.change(pkce="optional")
     code = await house.code(**WITHOUT_PKCE, nonce=None)
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK}
-    refused(await house.shop.post("/v1/token", **form, code_verifier=VERIFIER), "invalid_grant")
+    for verifier in (VERIFIER, "short"):
+        refused(await house.shop.post("/v1/token", **form, code_verifier=verifier), "invalid_grant")
     assert (await house.shop.post("/v1/token", **form)).status_code == 200
     refused(await house.shop.post("/v1/token", **form), "invalid_grant")
 

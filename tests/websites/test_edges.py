@@ -10,48 +10,33 @@ import pytest
 from fastapi import Depends, FastAPI
 from jose import jwt
 
-from tests.fakes import APP, Clock
+from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import ASKED, Browser, Tab, refused, sent
-from tests.websites.test_device_grant import tokens_of
-from tests.world import (
-    CALLBACK,
-    CAMERA,
-    AddSite,
-    Admin,
-    Client,
-    LogIn,
-    MakeClient,
-    MakeServices,
-    Phone,
-    Rows,
-    Site,
-    bearer,
-)
+from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, refused, sent
+from tests.world import CALLBACK, CAMERA, Admin, Body, Client, bearer
 from wxauth.guard import BearerGuard
+from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.sealing import Sealer
-from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.resealing import reseal
 from wxauth.testing import TestIssuer
 from wxauth.tokens.claims import Principal
 
 
-async def test_a_guard_finds_the_mini_program_in_a_websites_token(
-    services: Services, add_site: AddSite, phone: Phone, clock: Clock
-) -> None:
-    site = await add_site(device=True, scopes=["openid", "roles"])
-    guard = BearerGuard("https://auth.test", keys=services[KeyRing], clock=lambda: clock().timestamp())
-    user = await guard.verify((await tokens_of(site, phone))["access_token"])
-    assert (str(user.id), user.app_id, user.openid) == (phone.user_id, APP["app_id"], phone.tokens["user"]["openid"])
+async def test_a_guard_finds_the_mini_program_in_a_websites_token(house: House) -> None:
+    await house.change(scopes=["openid", "roles"])
+    keys, phones = house.services[KeyRing], house.phone.tokens
+    guard = BearerGuard("https://auth.test", keys=keys, clock=lambda: house.clock().timestamp())
+    user = await guard.verify((await house.device_tokens())["access_token"])
+    assert (str(user.id), user.app_id, user.openid) == (house.phone.user_id, APP["app_id"], phones["user"]["openid"])
     assert user.scope == {"openid", "roles"}
-    own = await guard.verify(phone.tokens["access_token"])
+    own = await guard.verify(phones["access_token"])
     assert (own.app_id, own.scope) == (APP["app_id"], frozenset())
 
 
 @pytest.mark.no_database
-@pytest.mark.parametrize(
+@swept(
     ("claims", "expected"),
     [
         ({"app_id": "wx1", "client_id": "shop", "scope": "openid"}, 200),
@@ -62,8 +47,7 @@ async def test_a_guard_finds_the_mini_program_in_a_websites_token(
     ],
 )
 async def test_a_websites_token_is_whole_or_none(claims: dict[str, Any], expected: int) -> None:
-    issuer = TestIssuer()
-    app = FastAPI()
+    issuer, app = TestIssuer(), FastAPI()
     guard = issuer.guard()
 
     @app.get("/")
@@ -72,22 +56,17 @@ async def test_a_websites_token_is_whole_or_none(claims: dict[str, Any], expecte
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.test") as client:
         answer = await client.get("/", headers=issuer.headers(claims=claims))
-    assert answer.status_code == expected
-    if expected == 200:
-        assert answer.json() == "wx1"
+    assert (answer.status_code, answer.json() == "wx1") == (expected, expected == 200)
 
 
 @pytest.mark.no_database
-@pytest.mark.parametrize("path", ["/v1/token", "/v1/revoke", "/v1/device_authorization"])
-async def test_an_outage_of_the_database_is_reported_in_the_form_of_oauth(offline_client: Client, path: str) -> None:
+async def test_an_outage_of_the_database_is_reported_in_the_form_of_oauth_and_to_browsers_as_a_page(
+    offline_client: Client,
+) -> None:
     form = {"client_id": "shop", "client_secret": "x", "grant_type": "refresh_token", "token": "x"}
-    answer = await offline_client.post(path, data=form)
-    refused(answer, "temporarily_unavailable", 503)
-    assert answer.headers["retry-after"]
-
-
-@pytest.mark.no_database
-async def test_a_database_that_is_away_is_a_page_to_a_browser(offline_client: Client) -> None:
+    for path in ("/v1/token", "/v1/revoke", "/v1/device_authorization"):
+        answer = await offline_client.post(path, data=form)
+        assert refused(answer, "temporarily_unavailable", 503).headers["retry-after"]
     cookie = {"Cookie": "__Host-wxauth-browser=" + "c" * 43}
     shown = await offline_client.get("/v1/authorize", params=ASKED)
     decided = await offline_client.get(f"/v1/authorize/{'r' * 22}/next", headers=cookie)
@@ -97,60 +76,44 @@ async def test_a_database_that_is_away_is_a_page_to_a_browser(offline_client: Cl
     assert (await offline_client.get("/d")).status_code == 200
 
 
-@pytest.mark.parametrize("is_cut_off", [True, False])
-async def test_an_issuer_may_have_a_path(
-    make_services: MakeServices, make_client: MakeClient, add_site: AddSite, phone: Phone, is_cut_off: bool
-) -> None:
-    site = await add_site(device=True)
-    client = make_client(await make_services(issuer="https://auth.test/auth", scan_code="link"))
-    prefix = "" if is_cut_off else "/auth"
-    page = await client.get(f"{prefix}/v1/authorize", params=ASKED)
-    assert page.status_code == 200
-    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+@pytest.mark.parametrize("prefix", ["", "/auth"], ids=["cut off", "kept"])
+async def test_an_issuer_may_have_a_path(house: House, prefix: str) -> None:
+    client = await house.replica(issuer="https://auth.test/auth", scan_code="link")
+    client.base_url = httpx.URL(f"https://auth.test{prefix}")
+    tab = await Browser(client).show()
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', tab.html)
     assert all(url.startswith("/auth/") for url in loaded), loaded
-    tab = Tab(Browser(client), page.text)
     for url in [*loaded[:3], f"/auth/v1/authorize/{tab.request_id}/state"]:
-        assert (await client.get(url.replace("&amp;", "&"))).status_code == 200, url
-    login = replace(phone, client=client)
-    started = await Site(client, site.name, site.secret).start()
+        assert (await client.get("https://auth.test" + url.replace("&amp;", "&"))).status_code == 200, url
+    started = await replace(house.shop, client=client).start()
     assert started["code_image"].startswith("https://auth.test/auth/v1/scans/")
-    metadata = (await client.get(f"{prefix}/.well-known/openid-configuration")).json()
+    metadata = (await client.get("/.well-known/openid-configuration")).json()
     assert metadata["authorization_endpoint"] == "https://auth.test/auth/v1/authorize"
     # Another issuer's token opens nothing here.
+    login = replace(house.phone, client=client)
     problem_of(await login.claim(scene=tab.scene, entry_scene=CAMERA), "invalid_token", 401)
 
 
-async def test_an_id_token_of_a_former_issuer_logs_nobody_out(
-    make_services: MakeServices, make_client: MakeClient, add_site: AddSite, phone: Phone
-) -> None:
-    tokens = await tokens_of(await add_site(device=True), phone)
-    moved = make_client(await make_services(issuer="https://new.test"))
-    hint = {"id_token_hint": tokens["id_token"]}
+async def test_an_id_token_of_a_former_issuer_logs_nobody_out(house: House) -> None:
+    hint = {"id_token_hint": (await house.tokens())["id_token"]}
+    moved = await house.replica(issuer="https://new.test")
     assert (await moved.get("/v1/end_session", params=hint)).status_code == 400
-    assert (await phone.client.get("/v1/end_session", params=hint)).status_code == 200
+    assert (await house.log_out(**hint)).status_code == 200
 
 
 @pytest.mark.oldest_postgres
-async def test_reseal_covers_the_keys_of_id_tokens(
-    services: Services, add_site: AddSite, client: Client, clock: Clock, rows: Rows
-) -> None:
-    await add_site()
-    assert len((await client.get("/.well-known/jwks.json")).json()["keys"]) == 2
-    new = bytes(range(32, 64))
-    old = services.settings.secret_keys[0]
-    done = await reseal(services.database, Sealer([new, old]), now=clock())
+async def test_reseal_covers_the_keys_of_id_tokens(house: House) -> None:
+    assert len((await house.client.get("/.well-known/jwks.json")).json()["keys"]) == 2
+    new, old = bytes(range(32, 64)), house.services.settings.secret_keys[0]
+    done = await reseal(house.services.database, Sealer([new, old]), now=house.clock())
     assert (done.signing_keys, done.not_opened) == (2, 0)
     prefix = Sealer([new]).prefix
-    assert [row["private_key"][: len(prefix)] for row in await rows.fetch("SELECT private_key FROM signing_keys")] == [
-        prefix
-    ] * 2
+    sealed = [row["private_key"] for row in await house.rows.fetch("SELECT private_key FROM signing_keys")]
+    assert [key[: len(prefix)] for key in sealed] == [prefix] * 2
 
 
 @pytest.mark.oldest_postgres
-async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens(
-    root: Admin, add_site: AddSite, client: Client
-) -> None:
-    await add_site()
+async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens(root: Admin, house: House) -> None:
     [stolen] = (await root.read("/keys"))["id_token_keys"]
     assert (stolen["alg"], stolen["state"]) == ("RS256", "signing")
     rotated = (await root.ask("POST", "/keys/rotate")).json()
@@ -160,40 +123,30 @@ async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens(
     waiting = keys["id_token_keys"][1]
     withdrawn = (await root.ask("POST", f"/keys/{stolen['kid']}/withdraw")).json()
     assert withdrawn == {"kid": stolen["kid"], "signing": waiting["kid"]}
-    published = (await client.get("/.well-known/jwks.json")).json()["keys"]
+    published = (await root.client.get("/.well-known/jwks.json")).json()["keys"]
     assert stolen["kid"] not in [key["kid"] for key in published]
     problem_of(await root.ask("POST", f"/keys/{stolen['kid']}/withdraw"), "not_found", 404)
 
 
-async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(
-    services: Services, add_site: AddSite, make_client: MakeClient, phone: Phone, clock: Clock
-) -> None:
-    from wxauth.server.clients.clients import remove_client
-
-    await add_site()
-    browser = Browser(make_client(services))
-    tab = await browser.show()
-    await tab.decided_by(phone)
-    await remove_client(services.database, "shop", now=clock())
+async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(house: House) -> None:
+    tab = await house.browser.show()
+    await tab.decided_by(house.phone)
+    await remove_client(house.services.database, "shop", now=house.clock())
     assert (await tab.ask()).status_code == (await tab.go_on()).status_code == 404
-    assert (await browser.open()).status_code == 400
+    assert (await house.browser.open()).status_code == 400
 
 
-async def test_a_login_of_a_mini_program_is_unchanged(client: Client, login: LogIn, rows: Rows) -> None:
-    tokens = await login("alice")
+async def test_a_login_of_a_mini_program_is_unchanged(house: House) -> None:
+    tokens = house.phone.tokens
     claims = jwt.get_unverified_claims(tokens["access_token"])
     assert claims.keys() == {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid"}
-    row = await rows.fetchrow("SELECT * FROM sessions WHERE id = $1", UUID(tokens["session_id"]))
+    row = await house.rows.fetchrow("SELECT * FROM sessions WHERE id = $1", UUID(tokens["session_id"]))
     assert [row[name] for name in ("client_id", "scope", "authenticated_at", "authenticated_by")] == [None] * 4
-    assert (await client.get("/v1/me", headers=bearer(tokens))).status_code == 200
 
 
-async def test_the_query_of_a_redirect_uri_is_kept(
-    add_site: AddSite, services: Services, make_client: MakeClient
-) -> None:
-    await add_site(redirect_uris=[f"{CALLBACK}?from=wechat"])
-    answer = await Browser(make_client(services)).open(redirect_uri=f"{CALLBACK}?from=wechat", prompt="none")
-    assert sent(answer)["from"] == "wechat"
+async def test_the_query_of_a_redirect_uri_is_kept(house: House) -> None:
+    await house.change(redirect_uris=[f"{CALLBACK}?from=wechat"])
+    assert sent(await house.browser.open(redirect_uri=f"{CALLBACK}?from=wechat", prompt="none"))["from"] == "wechat"
 
 
 @pytest.mark.slow
@@ -203,9 +156,51 @@ async def test_the_query_of_a_redirect_uri_is_kept(
 )
 @swept("text", ["%", "%4", "x=%e4%b8%ad"])
 async def test_a_form_that_takes_long_to_decode_is_refused_unread(client: Client, path: str, text: str) -> None:
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
     attack = (text * 65_536)[:65_536]
-    answer = await client.post(path, content=attack.encode(), headers=form)
+    answer = await client.post(path, content=attack.encode(), headers=FORM)
     assert answer.status_code == 400, answer.text
     if answer.headers["content-type"] == "application/json":
         assert "percent-encoded" in answer.json()["error_description"]
+
+
+# A site may ask for id_tokens signed by ES256, which no verifier accepts as access tokens.
+
+
+def algorithm_of(tokens: Body) -> str:
+    return jwt.get_unverified_header(tokens["id_token"])["alg"]
+
+
+async def test_each_sites_id_tokens_are_signed_as_it_wants(house: House) -> None:
+    tokens, refresh = await house.tokens(), house.shop.refresh
+    for alg in ("RS256", "ES256"):
+        await house.change(id_token_alg=alg)
+        assert algorithm_of(tokens := (await refresh(tokens)).json()) == alg
+    tokens = await house.tokens()
+    of_access_token = jwt.get_unverified_header(tokens["access_token"])
+    header = {"alg": "ES256", "kid": of_access_token["kid"], "typ": "JWT"}
+    assert jwt.get_unverified_header(tokens["id_token"]) == header
+    claims = await house.claims(tokens)
+    assert (claims["sub"], claims["nonce"]) == (house.phone.user_id, "n-1")
+    await house.change(id_token_alg=None)
+    assert algorithm_of((await refresh(tokens)).json()) == "RS256"
+
+
+async def test_an_es256_sites_id_token_is_no_access_token(house: House) -> None:
+    await house.change(id_token_alg="ES256")
+    tokens = await house.tokens()
+    for path in ("/v1/me", "/v1/userinfo", "/v1/verify", "/v1/admin/users"):
+        problem_of(await house.client.get(path, headers=bearer(tokens["id_token"])), "invalid_token", 401)
+    assert (await house.shop.post("/v1/revoke", token=tokens["id_token"])).status_code == 200
+    assert await house.is_in(tokens)
+
+
+async def test_an_es256_sites_id_token_logs_out_and_an_access_token_does_not(house: House) -> None:
+    await house.change(id_token_alg="ES256")
+    tokens = await house.tokens()
+    forged = tokens["id_token"][:-6] + "AAAAAA"
+    for wrong in (tokens["access_token"], house.phone.tokens["access_token"], forged):
+        assert (await house.log_out(id_token_hint=wrong, post_logout_redirect_uri=BYE)).status_code == 400
+    await house.services[KeyRing].rotate()
+    answer = await house.log_out(id_token_hint=tokens["id_token"], post_logout_redirect_uri=BYE)
+    assert (answer.status_code, answer.headers["location"]) == (303, BYE)
+    problem_of(await house.userinfo(tokens), "invalid_token", 401)

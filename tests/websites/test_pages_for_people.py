@@ -12,7 +12,8 @@ from tests.websites import test_links
 from tests.websites.browsers import Browser, Tab, hidden_fields, sent
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.websites.test_form_post import BY_FORM, posted
-from tests.websites.test_wechats_pages import IN_WECHAT, SAFARI
+from tests.websites.test_wechats_pages import SAFARI
+from tests.websites.towns import IN_WECHAT
 from tests.world import AddSite, Client, MakeClient, Phone, Site
 from wxauth.server.apps.registry import Apps, ManagedApps
 from wxauth.server.core.services import Services

@@ -1,0 +1,221 @@
+"""A service whose WeChat is the simulator, browsers at WeChat's own page, and each door to a site."""
+
+import re
+from dataclasses import dataclass, fields
+from html import unescape
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from tests.fakes import Clock
+from tests.websites.browsers import ASKED, BYE, House
+from tests.world import (
+    CALLBACK,
+    EDGE,
+    AddSite,
+    Body,
+    Client,
+    GetPhone,
+    LogIn,
+    MakeServices,
+    Phone,
+    Site,
+    log_in,
+)
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
+from wxauth.server.service.build import Waits
+
+IN_WECHAT = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "
+    "MicroMessenger/8.0.60(0x18003c2f) NetType/WIFI Language/zh_CN"
+)
+MINI, PAGE, COMPUTER = APPS[0]["app_id"], ACCOUNT["app_id"], WEBSITE["app_id"]
+APP_OF = {"account": PAGE, "website": COMPUTER}
+USER_AGENTS = {"account": IN_WECHAT, "website": EDGE}
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A browser with its cookies, and the person who holds it, who goes to WeChat's page."""
+
+    client: Client
+    wechat: Client
+    user_agent: str
+    person: str = "alice"
+
+    async def get(self, url: str, client: Client | None = None) -> httpx.Response:
+        return await (client or self.client).get(url, headers={"User-Agent": self.user_agent})
+
+    async def show(self, **parameters: Any) -> httpx.Response:
+        return await self.get(f"/v1/authorize?{urlencode({**ASKED, **parameters})}")
+
+    async def open(self, **parameters: Any) -> str:
+        """The page's URL of the button."""
+        page = await self.show(**parameters)
+        assert page.status_code == 200, page.headers.get("location")
+        return found_in(page, r'href="(/v1/authorize/[\w-]{22}/wechat)"')
+
+    async def press(self, button: str | None = None, **parameters: Any) -> str:
+        """The URL of WeChat's page."""
+        answer = await self.get(button or await self.open(**parameters))
+        assert answer.status_code == 303, answer.text
+        return answer.headers["location"]
+
+    async def allow(self, url: str) -> str:
+        """Approve on WeChat's page, and return the URL of the callback."""
+        headers = {"User-Agent": self.user_agent, "X-Desk-Person": self.person}
+        page = await self.wechat.get(url, headers=headers)
+        if page.status_code == 302:
+            return page.headers["location"]
+        assert page.status_code == 200, page.text
+        allow = unescape(found_in(page, r'<a href="([^"]+answer=allow)"'))
+        answer = await self.wechat.get(allow, headers=headers)
+        assert answer.status_code == 302, answer.text
+        return answer.headers["location"]
+
+    async def callback(self, button: str | None = None, **parameters: Any) -> str:
+        """The URL of the callback after an approval on WeChat's page."""
+        return await self.allow(await self.press(button, **parameters))
+
+    async def come_back(self, url: str, client: Client | None = None) -> str:
+        """The URL to which the callback redirects."""
+        answer = await self.get(url, client)
+        assert (answer.status_code, answer.headers["cache-control"]) == (303, "no-store"), answer.text
+        location: str = answer.headers["location"]
+        for text in parse_qsl(urlsplit(url).query):
+            assert text[1] not in location
+        return location
+
+    async def log_in(self, **parameters: Any) -> str:
+        return await self.come_back(await self.callback(**parameters))
+
+
+def found_in(page: httpx.Response, pattern: str) -> str:
+    found = re.search(pattern, page.text)
+    assert found, page.text
+    return found[1]
+
+
+def said(onward: httpx.Response | str) -> dict[str, str]:
+    """The parameters that the shop is sent: by a redirect, its URL, or what a web-view is to open."""
+    if not isinstance(onward, str):
+        redirects = onward.status_code == 303
+        onward = onward.headers["location"] if redirects else onward.json()["redirect_to"]
+    assert onward.startswith(f"{CALLBACK}?"), onward
+    return dict(parse_qsl(urlsplit(onward).query))
+
+
+@dataclass(slots=True, kw_only=True)
+class Town(House):
+    """A house whose WeChat is the simulator."""
+
+    simulator: Simulator
+
+    def visitor(self, door: str = "account", person: str = "alice", *, at: Services | None = None) -> Visitor:
+        """Somebody's browser: in WeChat, on a computer, or with this User-Agent."""
+        wechat = httpx.ASGITransport(create_simulator(self.simulator))
+        client = httpx.AsyncClient(transport=wechat, base_url="https://open.weixin.qq.com")
+        return Visitor(self.make_client(at or self.services), client, USER_AGENTS.get(door, door), person)
+
+    async def tokens_for(self, onward: httpx.Response | str) -> Body:
+        answer = await self.redeem(said(onward)["code"])
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def person_of(self, onward: httpx.Response | str) -> str:
+        """The id of the person whom the shop now has logged in."""
+        return (await self.claims(await self.tokens_for(onward)))["sub"]
+
+    async def people(self) -> tuple[int, int]:
+        return await self.count("users"), await self.count("identities")
+
+    def asked(self) -> int:
+        """How often WeChat was asked who has come from its page."""
+        return len(self.simulator.calls_of("access_token"))
+
+
+# The doors. Each returns what leads the browser back to the shop.
+
+
+async def by_a_scan(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
+    tab = await town.another_browser().show(**asked)
+    await tab.decided_by(phone)
+    return await tab.go_on()
+
+
+async def by_a_typed_code(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
+    tab = await town.another_browser().show(**asked)
+    await tab.typed_by(phone)
+    return await tab.go_on()
+
+
+async def by_the_mini_program(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
+    return await town.answer(phone, **asked)
+
+
+async def by_the_account(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
+    visitor = town.visitor("account", phone.wx_login())
+    return await visitor.get(await visitor.callback(**asked))
+
+
+async def by_the_website_app(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
+    visitor = town.visitor("website", phone.wx_login())
+    return await visitor.get(await visitor.callback(**asked))
+
+
+async def by_the_browsers_login(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
+    """At a shop with `sso`."""
+    browser = town.another_browser()
+    await (await browser.show()).approved_by(phone)
+    return await browser.open(prompt="none", **asked)
+
+
+# Fixtures.
+
+
+@pytest.fixture
+def simulator(clock: Clock) -> Simulator:
+    simulator = Simulator(lambda: clock().timestamp())
+    for app_id in (PAGE, COMPUTER):
+        simulator.account(app_id).callback_domains = frozenset({"auth.test"})
+    return simulator
+
+
+@pytest.fixture
+def make_services(make_simulated_services: MakeServices) -> MakeServices:
+    async def make(**settings: Any) -> Services:
+        apps = (*APPS, ACCOUNT, WEBSITE, MOBILE_APP)
+        return await make_simulated_services(**{"apps": apps, "waits": Waits(wechat_busy=(0, 0)), **settings})
+
+    return make
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services()
+
+
+@pytest.fixture
+def login(client: Client) -> LogIn:
+    return LogIn(client)
+
+
+@pytest.fixture
+def get_phone(client: Client) -> GetPhone:
+    async def get(person: str = "alice", **app: str) -> Phone:
+        return Phone(client, await log_in(client, person, **app), lambda: person)
+
+    return get
+
+
+@pytest.fixture
+async def shop(add_site: AddSite) -> Site:
+    return await add_site(device=True, logout_uris=[BYE], account_app_id=PAGE, website_app_id=COMPUTER)
+
+
+@pytest.fixture
+def town(house: House, simulator: Simulator) -> Town:
+    return Town(**{field.name: getattr(house, field.name) for field in fields(house)}, simulator=simulator)
