@@ -773,7 +773,6 @@ def upgrade() -> None:
             browser_hash BYTEA,
             query TEXT,
             presses INTEGER DEFAULT 0 NOT NULL,
-            link_presses INTEGER DEFAULT 0 NOT NULL,
             wrong_numbers INTEGER DEFAULT 0 NOT NULL,
             pressed_on UUID,
             device_code_hash BYTEA,

@@ -53,6 +53,10 @@ def statements() -> Iterator[tuple[str, Statement[Any]]]:
             for constant, value in vars(import_module(module.name)).items():
                 if isinstance(value, Statement):
                     yield f"{room.rpartition('.')[2]}.{name}.{constant}", value
+                elif isinstance(value, Mapping):
+                    for key, part in value.items():
+                        if isinstance(part, Statement):
+                            yield f"{room.rpartition('.')[2]}.{name}.{constant}.{key}", part
                 elif is_dataclass(value) and not isinstance(value, type):
                     for part in fields(value):
                         if isinstance(statement := getattr(value, part.name), Statement):

@@ -24,6 +24,7 @@ from wxauth.server.clients.clients import renew_secret
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.websites.authorize import SiteRequests
 
 
 async def test_a_user_logs_in_to_a_site_by_scanning(house: House) -> None:
@@ -273,6 +274,7 @@ async def test_a_wrong_secret_is_one_warning_that_says_what_is_registered_and_ne
 async def test_an_unreachable_database_is_logged_with_its_address(house: House) -> None:
     place = f"127.0.0.1:{free_port()}"
     away = Database(f"postgresql://wxauth:password-of-it@{place}/wxauth")
+    house.services[SiteRequests].database = away
     client = house.make_client(replace(house.services, database=away))
     page = await Browser(client).open()
     assert (page.status_code, "busy" in page.text) == (503, True)

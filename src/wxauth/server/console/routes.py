@@ -20,7 +20,7 @@ from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing_rows import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of
 from wxauth.server.web.edge import cookie_in
-from wxauth.server.websites.page_routes import host_cookie, is_https
+from wxauth.server.websites.pages import host_cookie, is_https
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 

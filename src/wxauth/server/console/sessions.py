@@ -27,7 +27,6 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.keyring import Issuer, TokenSession
-from wxauth.server.limits.turns import Turns
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_rows import (
@@ -38,14 +37,14 @@ from wxauth.server.sessions.refresh_rows import (
 )
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.websites.granting import turn_of
+from wxauth.server.websites.granting import Granting
 from wxauth.server.websites.site_tokens import (
     Granted,
     NotGranted,
     challenge_of,
     count_redeemed,
     login_of_code,
-    redeem_code,
+    redeem,
 )
 from wxauth.texts import hash_of
 
@@ -93,7 +92,7 @@ class ConsoleSessions:
     numbers: Numbers
     console_tokens: ConsoleTokens
     issuer: Issuer
-    turns: Turns
+    granting: Granting
 
     async def add_as_site(self) -> None:
         """Register the console, if enabled, as a site, so that people can log in by scan. Retried during an outage."""
@@ -159,8 +158,8 @@ class ConsoleSessions:
                 self.database, code, client_id=CLIENT, redirect_uri=uri, code_challenge=challenge
             )
         if found is not None:
-            async with turn_of(self.turns, found), self.database.begin() as transaction:
-                granted = await redeem_code(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
+            async with self.granting.turn(found), self.database.begin() as transaction:
+                granted = await redeem(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
                 if isinstance(granted, Granted):
                     if STAFF_ROLES.isdisjoint(granted.user.roles):
                         log.warning("console_refused", user_id=granted.user.id, reason="no staff")
@@ -173,7 +172,7 @@ class ConsoleSessions:
             raise SessionRevoked(
                 "there is no such code of this page, or it has been used, or is over: log in once more"
             )
-        count_redeemed(self.numbers, granted.door, now=now)
+        count_redeemed(self.numbers, granted.login.taken_door, now=now)
         log.info("console_opened", user_id=granted.user.id, session_id=session_id, by="scan")
         return self._opened(granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 

@@ -69,7 +69,7 @@ from wxauth.server.web.dependencies import Deprecations
 from wxauth.server.web.direct import Shortcut, direct_routes
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, BehindProxies, Edge, UnderPath
-from wxauth.server.websites import button_routes, oauth_routes, page_routes, scan_routes
+from wxauth.server.websites import logout_routes, oauth_routes, page_routes, scan_routes
 from wxauth.server.websites.oauth_routes import SiteCors
 
 _DESCRIPTION = """
@@ -107,7 +107,7 @@ _ROUTERS: Final = (
     scan_routes.id_token_router,
     oauth_routes.router,
     page_routes.router,
-    button_routes.router,
+    logout_routes.router,
     webhook_routes.router,
     push_routes.router,
 )

@@ -35,20 +35,16 @@ from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
-    Mistake,
+    Onward,
     SentBack,
     SiteRequest,
-    Unanswerable,
-    WayBack,
-    bound_to_hint,
-    checked_request,
+    SiteRequests,
     refusal,
-    requesting_site,
     sent_back,
 )
 from wxauth.server.websites.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.server.websites.granting import add_with_code, record_authorized
-from wxauth.server.websites.id_tokens import IdTokenHints, id_token
+from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.oauth_requests import Parameters
 from wxauth.server.websites.rows import lock_caller
 from wxauth.server.websites.site_tokens import count_redeemed
@@ -80,7 +76,7 @@ class Authorizations:
     database: Database
     clock: Clock
     proofs: Proofs
-    hints: IdTokenHints
+    site_requests: SiteRequests
     sealer: Sealer
 
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
@@ -89,46 +85,42 @@ class Authorizations:
         Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         try:
-            client, redirect_uri = await requesting_site(self.database, parameters)
-            if not may_answer(client):
-                raise Unanswerable(Mistake.CLIENT)
-            asked = checked_request(self.settings, client, redirect_uri, parameters)
-            asked = await bound_to_hint(self.settings, self.hints, asked, parameters)
+            asked = await self.site_requests.check(parameters, admits=may_answer)
             if asked.is_silent:
-                raise refusal(self.settings, asked, "login_required", "a web-view has no login of a browser")
+                raise refusal(asked, "login_required", "a web-view has no login of a browser")
             logged_in_at = await self._login_for(asked, caller.session_id)
         except SentBack as exc:
             await SITES.count_user(self.database, caller.user, now=self.clock())
-            return self._url(exc.way_back)
+            return self._url(exc.onward(self.settings))
         try:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await self._make_code(caller, asked, device=device, logged_in_at=logged_in_at)
         except SentBack as exc:
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
-            return self._url(exc.way_back)
+            return self._url(exc.onward(self.settings))
         except WxAuthError as exc:
             is_ours = exc.status >= 500
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
             raise
         return self._url(sent_back(self.settings, asked, code=code))
 
-    def way_back(self, sealed: str) -> WayBack:
+    async def posted(self, sealed: str) -> Onward:
         """What the URL of a page that posts a form contains. Raises: NotFound."""
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
         except (ValueError, CannotOpen):
             raise NotFound("there is no such answer") from None
-        redirect_uri, answer, ends_at = from_json(plain)
+        url, form, ends_at = from_json(plain)
         if self.clock().timestamp() >= ends_at:
             raise NotFound("the answer is over")
-        return WayBack(redirect_uri, answer, is_form=True)
+        return Onward(url, form)
 
-    def _url(self, way_back: WayBack) -> str:
+    def _url(self, onward: Onward) -> str:
         """The URL that takes a web-view back. One with a form is a page of ours: a mini-program only opens URLs."""
-        if not way_back.is_form:
-            return way_back.url
+        if onward.form is None:
+            return onward.url
         ends_at = self.clock() + AUTHORIZATION_CODE_LASTS
-        plain = to_json([way_back.redirect_uri, way_back.answer, ends_at.timestamp()])
+        plain = to_json([onward.url, onward.form, ends_at.timestamp()])
         sealed = urlsafe_b64encode(self.sealer.seal(plain, context=FORM_POST_CONTEXT)).decode()
         return f"{self.settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
@@ -140,8 +132,7 @@ class Authorizations:
         age = self.clock() - logged_in_at
         is_old = asked.requires_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
         if is_old and age > NEW_FOR:
-            error = {"error": "login_required", "error_description": "the phone's login is too old: log in again"}
-            raise SentBack(sent_back(self.settings, asked, **error))
+            raise SentBack(asked, "the phone's login is too old: log in again", "login_required")
         return logged_in_at
 
     async def _make_code(self, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:
@@ -154,7 +145,6 @@ class Authorizations:
             await SITES.count_user(transaction, person, now=now)
             await add_with_code(
                 transaction,
-                self.settings,
                 asked,
                 person,
                 code,

@@ -5,7 +5,7 @@ By OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207. A device's request (RFC 862
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -35,10 +35,8 @@ from wxauth.server.websites.doors import (
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.models import RequestFields, SiteLoginFields
 from wxauth.server.websites.oauth_requests import OAuthError, Parameters, invalid_client, invalid_oauth_request
-from wxauth.server.websites.rows import (
-    Adding,
-)
-from wxauth.server.websites.secrets import UserCodes, new_scene, page_id_of
+from wxauth.server.websites.rows import Adding
+from wxauth.server.websites.secrets import UserCodes, login_of, new_scene, page_id_of
 from wxauth.texts import hash_of, new_secret
 
 INTERVAL: Final = 2
@@ -52,8 +50,7 @@ CHALLENGE_METHOD: Final = "S256"
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
 """Characters of what is stored for anybody who opens a page, and sent back. Some products put a whole path into it."""
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
-_COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-_CHALLENGE: Final = _COOKIE
+_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _NOT_SUPPORTED: Final = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
@@ -64,29 +61,34 @@ log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class BrowserCookies:
-    """The cookies of a browser: the one that identifies it, and that of its login. None: not sent."""
+class Browser(Device):
+    """The browser from which a request comes. A cookie that was not sent is empty."""
 
-    browser: str | None = field(repr=False)
-    login: str | None = field(repr=False)
-    keeps_login: bool = True
-    """False for a web-view of a mini-program."""
+    cookie: str = field(repr=False)
+    """Identifies it."""
+    login: str = field(repr=False)
+    """The cookie of its login, which a web-view of a mini-program has not."""
+    is_web_view: bool
+
+
+def is_web_view(user_agent: str) -> bool:
+    """Whether the browser is a mini-program's web-view."""
+    return "miniProgram" in user_agent
 
 
 @dataclass(frozen=True, slots=True)
-class WayBack:
-    """What a browser takes back to a site."""
+class Onward:
+    """Where a browser goes next."""
 
-    redirect_uri: str
-    answer: dict[str, str] = field(repr=False)
-    is_form: bool
-    """Whether as a form that it posts, in place of a query."""
+    url: str = field(repr=False)
+    form: dict[str, str] | None = field(default=None, repr=False)
+    """What it posts there. None: it is redirected."""
+    login: str | None = field(default=None, repr=False)
+    """The value of its login's cookie, if a proof has made or renewed the login."""
 
-    @property
-    def url(self) -> str:
-        """The site's URI with the answer as its query."""
-        joint = "&" if "?" in self.redirect_uri else "?"
-        return f"{self.redirect_uri}{joint}{urlencode(self.answer)}"
+    def with_login(self, cookie: str, proof_id: UUID | None) -> Self:
+        """The same, with the value that this proof has made for the browser with this cookie, if there is one."""
+        return self if proof_id is None else replace(self, login=login_of(cookie, proof_id))
 
 
 class PressesUsedUp(RateLimited):
@@ -172,6 +174,19 @@ class SiteRequests:
     clock: Clock
     database: Database
     scan_limits: ScanLimits
+    hints: IdTokenHints
+
+    async def check(self, parameters: Parameters, *, admits: Callable[[Client], bool] = lambda _: True) -> SiteRequest:
+        """Check the request of a client that `admits` it. Raises: Unanswerable, SentBack."""
+        client, redirect_uri = await _requesting_site(self.database, parameters)
+        if not admits(client):
+            raise Unanswerable(Mistake.CLIENT)
+        asked = _checked(client, redirect_uri, parameters)
+        if "id_token_hint" in parameters:
+            asked.hinted_user_id = await self.hints.person(parameters["id_token_hint"], client_id=client.name)
+            if asked.hinted_user_id is None:
+                raise refusal(asked, "login_required", "id_token_hint is no id_token of this client")
+        return asked
 
     async def start_for_device(
         self, client: Client, *, scope: str, ip: str | None, user_agent: str | None
@@ -197,24 +212,21 @@ class SiteRequests:
         )
         return await self._add_with_code(login, device_code)
 
-    async def start_for_page(
-        self, asked: SiteRequest, *, browser: Device, cookie: str, has_link: bool = False
-    ) -> StartedScan:
+    async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that our own page shows in a browser. With `has_link`, the page also has a link to WeChat.
 
         Raises: RateLimited, OAuthError.
         """
         lasts = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
-        login, page_id = _page(asked, browser, cookie, lasts=lasts, now=self.clock())
+        login, page_id = _page(asked, browser, lasts=lasts, now=self.clock())
         return await self._add_with_code(login, page_id)
 
     async def start_page_with_button(
         self,
         asked: SiteRequest,
+        browser: Browser,
         *,
-        browser: Device,
-        cookie: str,
         browser_login_id: UUID | None = None,
         query: str | None = None,
     ) -> str:
@@ -229,7 +241,7 @@ class SiteRequests:
             await self.scan_limits.pages.admit_address(browser.ip)
         else:  # whose neighbours behind one address must not use up its pages
             await self.scan_limits.pages.admit(str(browser_login_id))
-        login, page_id = _page(asked, browser, cookie, lasts=VISIT_LASTS, now=self.clock())
+        login, page_id = _page(asked, browser, lasts=VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
         _check_client(await rows.add(self.database, login))
         return page_id
@@ -272,12 +284,10 @@ def new_login(
     )
 
 
-def _page(
-    asked: SiteRequest, browser: Device, cookie: str, *, lasts: timedelta, now: datetime
-) -> tuple[SiteLoginFields, str]:
+def _page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
     """A login that a page shows, and the id in the page's URLs."""
-    login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(cookie))
-    page_id = page_id_of(cookie, login.id)
+    login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
+    page_id = page_id_of(browser.cookie, login.id)
     login.page_hash = hash_of(page_id)
     return login, page_id
 
@@ -313,35 +323,19 @@ class Unanswerable(Exception):
 
 
 class SentBack(Exception):
-    """The browser is sent back to the site with an error."""
+    """The browser is sent back to the site with an error, by default because the person does not log in."""
 
-    def __init__(self, way_back: WayBack) -> None:
-        super().__init__("sent back")
-        self.way_back = way_back
+    def __init__(self, asking: RequestFields, description: str, error: str = "access_denied") -> None:
+        super().__init__(error, description)
+        self._asking = asking
+        self._answer = {"error": error, "error_description": description}
 
-
-async def check_request(
-    settings: Settings, database: Database, hints: IdTokenHints, parameters: Parameters
-) -> SiteRequest:
-    """Check a site's request. Raises: Unanswerable, SentBack."""
-    client, redirect_uri = await requesting_site(database, parameters)
-    asked = checked_request(settings, client, redirect_uri, parameters)
-    return await bound_to_hint(settings, hints, asked, parameters)
+    def onward(self, settings: Settings) -> Onward:
+        """The way back."""
+        return sent_back(settings, self._asking, **self._answer)
 
 
-async def bound_to_hint(
-    settings: Settings, hints: IdTokenHints, asked: SiteRequest, parameters: Parameters
-) -> SiteRequest:
-    """The request of the person whom its `id_token_hint` names, if it has one. Raises: SentBack."""
-    if "id_token_hint" not in parameters:
-        return asked
-    user_id = await hints.person(parameters["id_token_hint"], client_id=asked.client.name)
-    if user_id is None:
-        raise refusal(settings, asked, "login_required", "id_token_hint is no id_token of this client")
-    return asked.model_copy(update={"hinted_user_id": user_id})
-
-
-async def requesting_site(database: Database, parameters: Parameters) -> tuple[Client, str]:
+async def _requesting_site(database: Database, parameters: Parameters) -> tuple[Client, str]:
     """The client and redirect URI of a request. Raises: Unanswerable."""
     name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
     client = await find_site(database, name) if is_client_name(name) else None
@@ -362,7 +356,7 @@ async def requesting_site(database: Database, parameters: Parameters) -> tuple[C
     return client, redirect_uri
 
 
-def checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
+def _checked(client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
     """Check the rest of a request, of which a mistake may be reported to the site. Raises: SentBack."""
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED["state"]:
@@ -375,7 +369,7 @@ def checked_request(settings: Settings, client: Client, redirect_uri: str, param
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
         asking = RequestFields.model_construct(redirect_uri=redirect_uri, state=state, response_mode=response_mode)
-        raise SentBack(sent_back(settings, asking, error=exc.error, error_description=exc.description)) from None
+        raise SentBack(asking, exc.description, exc.error) from None
     return SiteRequest(
         client=client,
         scope=scope,
@@ -426,19 +420,16 @@ def _challenge(client: Client, parameters: Parameters) -> str | None:
     return challenge
 
 
-def refusal(settings: Settings, asked: SiteRequest, error: str, description: str) -> SentBack:
+def refusal(asked: SiteRequest, error: str, description: str) -> SentBack:
     """The exception that reports an error to the site."""
     log.info("authorization_refused", client_id=asked.client.name, error=error, detail=description)
-    return SentBack(sent_back(settings, asked, error=error, error_description=description))
+    return SentBack(asked, description, error)
 
 
-def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> WayBack:
+def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> Onward:
     """The way back to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
-    state = {} if asking.state is None else {"state": asking.state}
+    uri, state = asking.redirect_uri, {} if asking.state is None else {"state": asking.state}
     answer = {**parameters, **state, "iss": settings.issuer}
-    return WayBack(asking.redirect_uri, answer, is_form=asking.response_mode == "form_post")
-
-
-def cookie_for(given: str | None) -> str:
-    """The cookie that identifies a browser: its current one, or a new one."""
-    return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
+    if asking.response_mode == "form_post":
+        return Onward(uri, answer)
+    return Onward(f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}")

@@ -4,7 +4,6 @@ The person presses a button on a page that shows their name. A site that has got
 ask without a page (`prompt=none`).
 """
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
@@ -16,20 +15,18 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.turns import Turns
-from wxauth.server.sessions.devices import Device
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
-    BrowserCookies,
+    Browser,
+    Onward,
     SentBack,
     SiteRequest,
-    WayBack,
-    check_request,
+    SiteRequests,
     refusal,
     sent_back,
 )
 from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
-from wxauth.server.websites.granting import add_with_code, open_page, proved_after
-from wxauth.server.websites.id_tokens import IdTokenHints
+from wxauth.server.websites.granting import Granting, add_with_code, proved_after
 from wxauth.server.websites.oauth_requests import Parameters, parse_parameters
 from wxauth.server.websites.rows import (
     BrowserPerson,
@@ -41,27 +38,10 @@ from wxauth.server.websites.rows import (
 from wxauth.server.websites.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
-_IN_MINI_PROGRAM: Final = "miniProgram"
-
 log = get_logger()
 CODES_PER_MINUTE: Final = 60
 """How many codes one browser's login gives in any minute."""
 _MINUTE: Final = timedelta(minutes=1)
-
-
-def is_web_view(user_agent: str) -> bool:
-    """Whether the browser is a mini-program's web-view, which has no login."""
-    return _IN_MINI_PROGRAM in user_agent
-
-
-async def person_in(
-    database: Database, settings: Settings, cookies: BrowserCookies, *, client_id: str = "", now: datetime
-) -> BrowserPerson | None:
-    """The person whose login this browser has; None without one."""
-    if cookies.login is None or settings.sso_ttl == 0:
-        return None
-    after = proved_after(settings, now)
-    return await find_browser_person(database, hash_of(cookies.login), client_id=client_id, proved_after=after)
 
 
 @part
@@ -71,77 +51,83 @@ class Continuing:
     settings: Settings
     database: Database
     clock: Clock
-    hints: IdTokenHints
     turns: Turns
+    site_requests: SiteRequests
+    granting: Granting
 
-    async def person_for(self, asked: SiteRequest, cookies: BrowserCookies) -> BrowserPerson | None:
-        """The person whose login this browser has, if it answers the site's request; else None."""
-        if not asked.client.sso:
+    async def person_in(self, browser: Browser, *, client_id: str = "") -> BrowserPerson | None:
+        """The person whose login this browser has; None without one."""
+        if not browser.login or self.settings.sso_ttl == 0:
             return None
-        now = self.clock()
-        person = await person_in(self.database, self.settings, cookies, client_id=asked.client.name, now=now)
-        return person if person is not None and _answers(person, asked, now=now) else None
+        after = proved_after(self.settings, self.clock())
+        return await find_browser_person(self.database, hash_of(browser.login), client_id=client_id, proved_after=after)
 
-    async def answer_silently(self, asked: SiteRequest, cookies: BrowserCookies, *, device: Device) -> WayBack:
+    async def person_for(self, asked: SiteRequest, browser: Browser) -> BrowserPerson | None:
+        """The person whose login this browser has, if it answers the site's request; else None."""
+        person = await self.person_in(browser, client_id=asked.client.name) if asked.client.sso else None
+        return person if person is not None and _answers(person, asked, now=self.clock()) else None
+
+    async def answer_silently(self, asked: SiteRequest, browser: Browser) -> Onward:
         """What answers `prompt=none`. Raises: SentBack, Unanswerable."""
-        person = await self.person_for(asked, cookies)
-        if person is None:
-            raise refusal(self.settings, asked, "login_required", "this browser has no login that may be used")
-        if not person.knows_site:
-            raise refusal(self.settings, asked, "interaction_required", "the person has not gone on to this site yet")
-        way_back = await self._give_code(asked, cookies, shown=person, device=device)
-        if way_back is None:
-            raise refusal(self.settings, asked, "login_required", "this browser has no login that may be used")
-        return way_back
+        person = await self.person_for(asked, browser)
+        if person is not None and not person.knows_site:
+            raise refusal(asked, "interaction_required", "the person has not gone on to this site yet")
+        onward = None if person is None else await self._give_code(asked, browser, shown=person)
+        if onward is None:
+            raise refusal(asked, "login_required", "this browser has no login that may be used")
+        return onward
 
-    async def go_on(
-        self, page_id: str, cookies: BrowserCookies, hint: Mapping[str, str], *, device: Device
-    ) -> WayBack | str:
+    async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
         """Where a press of "continue" leads: to the site, or to the request's page anew, if this one is stale.
 
-        `hint` is the site's `id_token_hint`, if it has sent one.
+        The page's form has the site's `id_token_hint`, if it has sent one.
 
         Raises: NotFound, SentBack, Unanswerable, OAuthError.
         """
-        page, parameters = await self._page(page_id, cookies)
-        asked = await check_request(self.settings, self.database, self.hints, parameters)
-        asked = asked.model_copy(update={"hinted_user_id": page.hinted_user_id})
-        person = await self.person_for(asked, cookies)
+        page, parameters, anew = await self._pressed(page_id, browser, form)
+        asked = await self.site_requests.check(parameters)
+        asked.hinted_user_id = page.hinted_user_id
+        person = await self.person_for(asked, browser)
         if person is not None and person.login_id == page.browser_login_id:
-            way_back = await self._give_code(asked, cookies, shown=person, device=device)
-            if way_back is not None:
-                return way_back
-        return f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint})}"
+            onward = await self._give_code(asked, browser, shown=person)
+            if onward is not None:
+                return onward
+        return Onward(anew)
 
-    async def use_another(self, page_id: str, cookies: BrowserCookies, hint: Mapping[str, str]) -> str:
+    async def use_another(self, page_id: str, browser: Browser, form: str) -> Onward:
         """The path of the request's ordinary page, which wants a new proof.
 
         Raises: NotFound, OAuthError.
         """
-        _, parameters = await self._page(page_id, cookies)
-        return f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint, 'prompt': 'login'})}"
+        _, _, anew = await self._pressed(page_id, browser, form, prompt="login")
+        return Onward(anew)
 
-    async def _page(self, page_id: str, cookies: BrowserCookies) -> tuple[SiteLogin, Parameters]:
-        """The page on which this browser shows a person, and the site's request. Raises: NotFound, OAuthError."""
-        page = await open_page(self.database, self.clock, page_id, cookies.browser)
+    async def _pressed(
+        self, page_id: str, browser: Browser, form: str, **more: str
+    ) -> tuple[SiteLogin, Parameters, str]:
+        """The page on which this browser shows a person, the site's request, and the path that makes it anew.
+
+        Raises: NotFound, OAuthError.
+        """
+        sent = parse_parameters(form)
+        page = await self.granting.open_page(page_id, browser)
         if page.query is None:
             raise NotFound(NO_SUCH_PAGE)
-        return page, parse_parameters(page.query)
+        parameters = parse_parameters(page.query)
+        hint = {name: sent[name] for name in ("id_token_hint",) if name in sent}
+        return page, parameters, f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint, **more})}"
 
-    async def _give_code(
-        self, asked: SiteRequest, cookies: BrowserCookies, *, shown: BrowserPerson, device: Device
-    ) -> WayBack | None:
+    async def _give_code(self, asked: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
         """The way back with a code for the login of this person; None if it has ended, or is another one's now.
 
         Raises: SentBack, Unanswerable.
         """
-        assert cookies.login is not None
         settings, now, code, name = self.settings, self.clock(), new_secret(), asked.client.name
         after = proved_after(settings, now)
         try:
             async with self.turns.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
                 person = await lock_browser_person(
-                    transaction, hash_of(cookies.login), client_id=name, proved_after=after
+                    transaction, hash_of(browser.login), client_id=name, proved_after=after
                 )
                 if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
                     return None
@@ -150,14 +136,13 @@ class Continuing:
                 if is_admitted:
                     await add_with_code(
                         transaction,
-                        settings,
                         asked,
                         person,
                         code,
                         door=Door.SSO,
                         authenticated_at=person.authenticated_at,
                         authenticated_by=person.authenticated_by,
-                        device=device,
+                        device=browser,
                         lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),  # as long as the login is
                         browser_login_id=person.login_id,
                         now=now,
@@ -172,7 +157,7 @@ class Continuing:
 
     def _too_many(self, asked: SiteRequest, description: str) -> SentBack:
         DOORS.count(Door.SSO, DoorOutcome.REFUSED)
-        return refusal(self.settings, asked, "temporarily_unavailable", description)
+        return refusal(asked, "temporarily_unavailable", description)
 
 
 def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:

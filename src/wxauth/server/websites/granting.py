@@ -5,7 +5,6 @@ person's proof in the same browser ends it, and so does logging out there.
 """
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -15,6 +14,7 @@ from wxauth.errors import NotFound
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
@@ -24,26 +24,166 @@ from wxauth.server.sessions.rows import end_sessions_of_browser_login
 from wxauth.server.users.merging_rows import remaining_user
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import (
-    BrowserCookies,
+    Browser,
     Mistake,
+    Onward,
+    PressesUsedUp,
     SentBack,
     SiteRequest,
     Unanswerable,
-    WayBack,
     new_login,
     sent_back,
 )
-from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
+from wxauth.server.websites.doors import (
+    AUTHORIZATION_CODE_LASTS,
+    MAKES_BROWSER_LOGIN,
+    MAX_PRESSES,
+    OUTCOME_KEPT,
+    Door,
+)
 from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
-from wxauth.server.websites.rows import Adding, LockedLogin, SiteLogin, login_on_page
+from wxauth.server.websites.rows import Adding, LockedLogin, SiteLogin
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, login_of, page_hashes
 from wxauth.texts import hash_of, new_secret
 
 log = get_logger()
-
-
 ANOTHER_PERSON: Final = "another person than the hint's has logged in"
 """What a site is told that has named a person by `id_token_hint`."""
+REFUSED: Final = "the person has refused"
+MAY_NOT_LOG_IN: Final = "the person may not log in any more"
+
+
+class PageState(StrEnum):
+    """The state of a scan as its page shows it."""
+
+    WAITING = "waiting"
+    CLAIMED = "claimed"
+    APPROVED = "approved"
+    DENIED = "denied"
+    OVER = "over"
+
+
+@part
+class Granting:
+    """Gives sites their codes, and leads browsers on from the pages that show a login."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    turns: Turns
+
+    def turn(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
+        """A turn of a login, and of the person who has approved it, if somebody has, whatever tabs and codes they have.
+
+        Raises: RateLimited.
+        """
+        return self.turns.turn(login.id) if login.user_id is None else self.turns.of_session(login.id, login.user_id)
+
+    async def open_page(self, page_id: str, browser: Browser) -> SiteLogin:
+        """The login that this browser shows, until it is over. Raises: NotFound."""
+        page = await rows.find(self.database, **page_hashes(page_id, browser.cookie))
+        if page is None or not page.is_page_open(self.clock()):
+            raise NotFound(NO_SUCH_PAGE)
+        return page
+
+    async def cancel(self, page_id: str, browser: Browser) -> Onward:
+        """Take the browser back to the site from a page on which the person does not log in.
+
+        Raises: NotFound, if this browser has no such page; else SentBack.
+        """
+        raise SentBack(await self.open_page(page_id, browser), "the person has gone back")
+
+    async def state(self, page_id: str, browser: Browser) -> PageState:
+        """The state of the scan that this browser shows. Raises: NotFound."""
+        return _state(await self._scan(page_id, browser), now=self.clock())
+
+    async def go_on(self, page_id: str, browser: Browser) -> Onward:
+        """Take the browser back to the site with a code, after the person's approval of the scan.
+
+        Raises: NotFound, before a decision and once the scan is over; SentBack, RateLimited.
+        """
+        page, now = await self._scan(page_id, browser), self.clock()
+        match _state(page, now=now):
+            case PageState.DENIED:
+                raise SentBack(page, REFUSED)
+            case PageState.APPROVED:
+                code = new_secret()
+                async with self.turn(page), self.database.begin() as transaction:
+                    login, person = await lock_with_person(transaction, page, now=now)
+                    if login is None or person is None or not is_good(login, login.granted_until, now=now):
+                        raise SentBack(page, MAY_NOT_LOG_IN)
+                    await self.give_code(transaction, login, person, code, browser, now=now)
+                return await self.gone_on(login, person, code, browser, now=now)
+        raise NotFound("there is no decision to go on with")
+
+    async def _scan(self, page_id: str, browser: Browser) -> SiteLogin:
+        page = await rows.find(self.database, **page_hashes(page_id, browser.cookie))
+        if page is None or page.scene_hash is None:
+            raise NotFound("this browser shows no such code")
+        return page
+
+    async def give_code(
+        self,
+        transaction: Transaction,
+        login: LockedLogin,
+        person: UserInSession,
+        code: str,
+        browser: Browser,
+        *,
+        now: datetime,
+    ) -> None:
+        """Save a login with a code for its site, in place of a former one, and the login of the browser that it proves.
+
+        Raises: SentBack, before anything is stored, if the site has named another person.
+        """
+        door, login.proof_id = login.taken_door, None
+        await _check_hint(transaction, login, person)
+        is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
+        if is_shared and door in MAKES_BROWSER_LOGIN and browser.cookie:
+            stored = await rows.store_proof(
+                transaction,
+                login,
+                person,
+                login_id=new_id(now),
+                browser_hash=hash_of(browser.cookie),
+                cookie_hash=hash_of(browser.login),
+                new_hash=hash_of(login_of(browser.cookie, login.id)),
+                proved_after=proved_after(self.settings, now),
+            )
+            if stored is not None:
+                login.browser_login_id, login.proof_id = stored.id, stored.proof_id
+        is_first = login.code_hash is None
+        login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
+        await rows.save(transaction, login)
+        if is_first:
+            await record_authorized(transaction, person, client_id=login.client_id, door=door, ip=browser.ip, now=now)
+
+    async def gone_on(
+        self, login: LockedLogin, person: UserInSession, code: str, browser: Browser, *, now: datetime
+    ) -> Onward:
+        """Take the browser back to the site with a code that it has been given, and end another person's login."""
+        if login.sso:
+            await self.end_login(browser, other_than=person.id, now=now)
+        return sent_back(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
+
+    async def end_login(
+        self, browser: Browser, *, of: UUID | None = None, other_than: UUID | None = None, now: datetime
+    ) -> None:
+        """End the login of this browser and its sites' sessions, if it is `of` this user, or any `other_than` this."""
+        if not browser.login or self.settings.sso_ttl == 0:
+            return
+        after = proved_after(self.settings, now)
+        async with self.database.begin() as transaction:
+            person = await rows.lock_browser_person(
+                transaction, hash_of(browser.login), client_id="", proved_after=after
+            )
+            if person is None or person.id == other_than or of not in (None, person.id):
+                return
+            await rows.delete_browser_login(transaction, person.login_id)
+            await end_sessions_of_browser_login(
+                transaction, person.login_id, user_id=person.id, by=Actor(str(person.id)), now=now
+            )
+        log.info("browser_login_ended", user_id=person.id)
 
 
 def approve(
@@ -61,14 +201,6 @@ def approve(
     login.granted_until = until
 
 
-def turn_of(turns: Turns, login: SiteLogin) -> AbstractAsyncContextManager[None]:
-    """A turn of a login, and of the person who has approved it, if somebody has, whatever tabs and codes they have.
-
-    Raises: RateLimited.
-    """
-    return turns.turn(login.id) if login.user_id is None else turns.of_session(login.id, login.user_id)
-
-
 async def lock_with_person(
     transaction: Transaction, login: SiteLogin, *, now: datetime
 ) -> tuple[LockedLogin | None, UserInSession | None]:
@@ -76,11 +208,20 @@ async def lock_with_person(
 
     No login: it was deleted. No person: the user cannot log in, or the login has been taken away from the user.
     """
-    person = None
-    if login.app_id is not None and login.openid is not None:
-        person = await rows.lock_person(transaction, app_id=login.app_id, openid=login.openid)
+    person = await rows.lock_person(transaction, app_id=login.app_id, openid=login.openid)
     locked = await rows.lock(transaction, login.id, now=now)
     return locked, person if locked is not None and locked.openid is not None else None
+
+
+async def lock_for_press(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
+    """Lock a page, and count a press of its button that leads to WeChat. Raises: NotFound, PressesUsedUp."""
+    locked = await rows.lock(transaction, page.id, now=now)
+    if locked is None or not locked.is_page_open(now):
+        raise NotFound(NO_SUCH_PAGE)
+    if locked.presses >= MAX_PRESSES:
+        raise PressesUsedUp("the button of one page was pressed too often")
+    locked.presses += 1
+    return locked
 
 
 def is_good(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
@@ -94,50 +235,8 @@ def is_good(login: LockedLogin, until: datetime | None, *, now: datetime) -> boo
     return login.stage in (Stage.APPROVED, Stage.CODED) and until is not None and until > now and is_upheld
 
 
-async def give_code(
-    transaction: Transaction,
-    settings: Settings,
-    login: LockedLogin,
-    person: UserInSession,
-    code: str,
-    cookies: BrowserCookies,
-    *,
-    ip: str | None,
-    now: datetime,
-) -> UUID | None:
-    """Save a login with a code for its site, in place of a former one, and the login of the browser that it proves.
-
-    Returns the proof of which the value of the browser's login is made, if there is one.
-
-    Raises: SentBack, before anything is stored, if the site has named another person.
-    """
-    door, proof_id = login.taken_door, None
-    await _check_hint(transaction, settings, login, person)
-    is_shared = login.sso and settings.sso_ttl > 0 and cookies.keeps_login
-    if is_shared and door in MAKES_BROWSER_LOGIN and cookies.browser is not None:
-        stored = await rows.store_proof(
-            transaction,
-            login,
-            person,
-            login_id=new_id(now),
-            browser_hash=hash_of(cookies.browser),
-            cookie_hash=None if cookies.login is None else hash_of(cookies.login),
-            new_hash=hash_of(login_of(cookies.browser, login.id)),
-            proved_after=proved_after(settings, now),
-        )
-        if stored is not None:
-            login.browser_login_id, proof_id = stored.id, stored.proof_id
-    is_first = login.code_hash is None
-    login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
-    await rows.save(transaction, login)
-    if is_first:
-        await record_authorized(transaction, person, client_id=login.client_id, door=door, ip=ip, now=now)
-    return proof_id
-
-
 async def add_with_code(
     transaction: Transaction,
-    settings: Settings,
     asked: SiteRequest,
     person: UserInSession,
     code: str,
@@ -155,7 +254,7 @@ async def add_with_code(
 
     Raises: SentBack, if the site has named another person; Unanswerable, if its client has been removed.
     """
-    await _check_hint(transaction, settings, asked, person)
+    await _check_hint(transaction, asked, person)
     login = new_login(
         asked,
         asked.client.name,
@@ -191,152 +290,16 @@ async def record_authorized(
     )
 
 
-async def _check_hint(
-    transaction: Transaction, settings: Settings, asked: RequestFields, person: UserInSession
-) -> None:
+async def _check_hint(transaction: Transaction, asked: RequestFields, person: UserInSession) -> None:
     """Check that nobody else is named by the site's `id_token_hint`. Raises: SentBack."""
     hinted = asked.hinted_user_id
     if hinted is not None and hinted != person.id and await remaining_user(transaction, hinted) != person.id:
-        raise SentBack(sent_back(settings, asked, error="login_required", error_description=ANOTHER_PERSON))
-
-
-@dataclass(frozen=True, slots=True)
-class Onward:
-    """Where a browser goes next, and the value of its login's cookie if a proof has made or renewed the login."""
-
-    to: WayBack | str = field(repr=False)
-    """The site, or the URL of a page."""
-    login: str | None = field(default=None, repr=False)
-
-
-def onward_to(to: WayBack | str, cookies: BrowserCookies, proof_id: UUID | None) -> Onward:
-    """Where a browser goes next, with the value of its login that this proof has made, if there is one."""
-    if proof_id is None or cookies.browser is None:
-        return Onward(to)
-    return Onward(to, login_of(cookies.browser, proof_id))
+        raise SentBack(asked, ANOTHER_PERSON, "login_required")
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
     """Logins whose proof is not later than this time have ended."""
     return now - timedelta(seconds=settings.sso_ttl)
-
-
-async def end_login(
-    database: Database,
-    settings: Settings,
-    cookies: BrowserCookies,
-    *,
-    of: UUID | None = None,
-    other_than: UUID | None = None,
-    now: datetime,
-) -> None:
-    """End the login of this browser and its sites' sessions, if it is `of` this user, or of any `other_than` this."""
-    if cookies.login is None or settings.sso_ttl == 0:
-        return
-    async with database.begin() as transaction:
-        person = await rows.lock_browser_person(
-            transaction, hash_of(cookies.login), client_id="", proved_after=proved_after(settings, now)
-        )
-        if person is None or person.id == other_than or of not in (None, person.id):
-            return
-        await rows.delete_browser_login(transaction, person.login_id)
-        await end_sessions_of_browser_login(
-            transaction, person.login_id, user_id=person.id, by=Actor(str(person.id)), now=now
-        )
-    log.info("browser_login_ended", user_id=person.id)
-
-
-class PageState(StrEnum):
-    """The state of a scan as its page shows it."""
-
-    WAITING = "waiting"
-    CLAIMED = "claimed"
-    APPROVED = "approved"
-    DENIED = "denied"
-    OVER = "over"
-
-
-async def scan_state(database: Database, clock: Clock, page_id: str, cookie: str | None) -> PageState:
-    """The state of the scan that this browser shows. Raises: NotFound."""
-    return _state(await _page(database, page_id, cookie), now=clock())
-
-
-async def go_on_after_decision(
-    settings: Settings,
-    database: Database,
-    clock: Clock,
-    turns: Turns,
-    page_id: str,
-    cookies: BrowserCookies,
-    *,
-    device: Device,
-) -> Onward:
-    """Take the browser back to the site after the person's decision, with a code or an error.
-
-    Raises: NotFound, before a decision and once the scan is over; SentBack, RateLimited.
-    """
-    page, now = await _page(database, page_id, cookies.browser), clock()
-    match _state(page, now=now):
-        case PageState.DENIED:
-            return refused(settings, page, "the person has refused")
-        case PageState.APPROVED:
-            code = new_secret()
-            async with turn_of(turns, page), database.begin() as transaction:
-                login, person = await lock_with_person(transaction, page, now=now)
-                if login is None or person is None or not is_good(login, login.granted_until, now=now):
-                    return refused(settings, page, "the person may not log in any more")
-                proof_id = await give_code(transaction, settings, login, person, code, cookies, ip=device.ip, now=now)
-            return await gone_on(settings, database, login, person, code, cookies, proof_id, now=now)
-    raise NotFound("there is no decision to go on with")
-
-
-async def gone_on(
-    settings: Settings,
-    database: Database,
-    login: SiteLogin,
-    person: UserInSession,
-    code: str,
-    cookies: BrowserCookies,
-    proof_id: UUID | None,
-    *,
-    now: datetime,
-) -> Onward:
-    """Take the browser back to the site with a code, after its person has proved to use it.
-
-    `proof_id` is the proof of which the value of its login is made, if there is one.
-    """
-    if login.sso:
-        await end_login(database, settings, cookies, other_than=person.id, now=now)
-    return onward_to(sent_back(settings, login, code=code), cookies, proof_id)
-
-
-async def cancel(settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None) -> Onward:
-    """Take the browser back to the site from a page on which the person does not log in.
-
-    Raises: NotFound, if this browser has no such page.
-    """
-    return refused(settings, await open_page(database, clock, page_id, cookie), "the person has gone back")
-
-
-async def open_page(database: Database, clock: Clock, page_id: str, cookie: str | None) -> SiteLogin:
-    """The login that this browser shows, until it is over. Raises: NotFound."""
-    page = await login_on_page(database, **page_hashes(page_id, cookie))
-    if page is None or page.expires_at <= clock():
-        raise NotFound(NO_SUCH_PAGE)
-    return page
-
-
-def refused(settings: Settings, asking: RequestFields, description: str) -> Onward:
-    """Take the browser back to the site, which is told why nobody has logged in."""
-    error = {"error": "access_denied", "error_description": description}
-    return Onward(sent_back(settings, asking, **error))
-
-
-async def _page(database: Database, page_id: str, cookie: str | None) -> SiteLogin:
-    page = await login_on_page(database, **page_hashes(page_id, cookie))
-    if page is None or page.scene_hash is None:
-        raise NotFound("this browser shows no such code")
-    return page
 
 
 def _state(page: SiteLogin, *, now: datetime) -> PageState:

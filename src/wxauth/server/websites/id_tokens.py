@@ -80,26 +80,6 @@ def id_token(
     return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
 
-async def read_hint(settings: Settings, keys: KeyRing, token: str) -> IdTokenHint | None:
-    """Read an id_token of this service, even an expired one; None if it is not one."""
-    form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
-    if form is None:
-        return None
-    try:
-        header = from_json(_decoded(form[1]))
-        if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or a foreign token
-            return None
-        verifier = await keys.id_token_verifier(header["alg"], header["kid"])
-        if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
-            return None
-        claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
-    except (ValueError, KeyError, TypeError):
-        return None
-    if claims["iss"] != settings.issuer or "sid" not in claims:  # the issuer has changed since, or it is a phone's
-        return None
-    return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
-
-
 @part
 class IdTokenHints:
     """Reads the `id_token_hint` of sites' requests."""
@@ -108,12 +88,33 @@ class IdTokenHints:
     database: Database
     keys: KeyRing
 
+    async def read(self, token: str) -> IdTokenHint | None:
+        """The hint in an id_token of this service, even an expired one; None if it is not one."""
+        form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
+        if form is None:
+            return None
+        try:
+            header = from_json(_decoded(form[1]))
+            if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or a foreign token
+                return None
+            verifier = await self.keys.id_token_verifier(header["alg"], header["kid"])
+            if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
+                return None
+            claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
+        except (ValueError, KeyError, TypeError):
+            return None
+        if (
+            claims["iss"] != self.settings.issuer or "sid" not in claims
+        ):  # the issuer has changed since, or it is a phone's
+            return None
+        return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
+
     async def person(self, token: str, *, client_id: str) -> UUID | None:
         """The user whom a client's id_token names, even if it has expired; after a merge, the one who remains.
 
         None if it is no id_token of ours for this client.
         """
-        hint = await read_hint(self.settings, self.keys, token)
+        hint = await self.read(token)
         if hint is None or hint.client_id != client_id:
             return None
         return await current_user(self.database, hint.user_id) or hint.user_id

@@ -19,21 +19,19 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer, link_number_context, url_link_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import BrowserCookies, PressesUsedUp, ScanLimits, new_login
-from wxauth.server.websites.doors import DOORS, SCAN_LASTS, URL_LINK_LASTS, URL_LINK_RENEWED_AFTER, Door, DoorOutcome
-from wxauth.server.websites.granting import (
-    Onward,
-    give_code,
-    gone_on,
-    is_good,
-    open_page,
-    refused,
-    turn_of,
+from wxauth.server.websites.authorize import Browser, Onward, ScanLimits, SentBack, new_login
+from wxauth.server.websites.doors import (
+    DOORS,
+    MAX_WRONG_NUMBERS,
+    SCAN_LASTS,
+    URL_LINK_LASTS,
+    URL_LINK_RENEWED_AFTER,
+    Door,
+    DoorOutcome,
 )
+from wxauth.server.websites.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_for_press
 from wxauth.server.websites.models import OPEN, SealedUrlLink, SiteLoginFields, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.scans import DIGITS
@@ -42,8 +40,6 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import URL_LINK, errcode_of
 from wxauth.texts import hash_of, new_secret
 
-MAX_LINKS_PER_REQUEST: Final = 10
-MAX_WRONG_NUMBERS: Final = 3
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
 
 log = get_logger()
@@ -147,7 +143,7 @@ class Links:
     apps: Apps
     sealer: Sealer
     scan_limits: ScanLimits
-    turns: Turns
+    granting: Granting
     url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
@@ -161,68 +157,63 @@ class Links:
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.netloc}" if parts.scheme == "https" else f"{parts.scheme}:"
 
-    async def url_after_press(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> str:
-        """The URL that opens the mini-program, with a scene of its own. It ends the link before.
+    async def after_press(self, page_id: str, browser: Browser) -> Onward:
+        """Where a press of the button leads: to the mini-program, with a scene of its own. It ends the link before.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
-        page = await self._open(page_id, cookies)
+        page = await self.granting.open_page(page_id, browser)
         base = await self._base(page.site_app_id) if page.link else None
         if base is None:
             raise NotFound("this site has no such link")
-        await self.scan_limits.browsers.admit_address(device.ip)
+        await self.scan_limits.browsers.admit_address(browser.ip)
         now, scene = self.clock(), new_scene()
         async with self.database.begin() as transaction:
-            locked = await rows.lock(transaction, page.id, now=now)
-            if locked is None or not _is_open(locked, now=now):
-                raise NotFound(NO_SUCH_PAGE)
-            if locked.link_presses >= MAX_LINKS_PER_REQUEST:
-                raise PressesUsedUp("the button of one page was pressed too often")
-            locked.link_presses += 1
+            locked = await lock_for_press(transaction, page, now=now)
             await rows.save(transaction, locked)
             former = await rows.link_on(transaction, locked.id)
             former = None if former is None else await rows.lock(transaction, former.id, now=now)
             if former is not None:
                 await _end_link(transaction, former)
             await rows.add(transaction, _link(locked, scene, now=now))
-        return self._url(base, scene)
+        return Onward(self._url(base, scene))
 
-    async def go_on(self, page_id: str, cookies: BrowserCookies, typed: str, *, device: Device) -> Onward | TryAgain:
+    async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
         """Take the browser back to the site, if the number is right, or the person has refused, or the third is wrong.
 
         The page is locked while a number is compared, so that of many at once three are.
 
         Raises: NotFound, SentBack, RateLimited.
         """
-        seen, now, number = await self._open(page_id, cookies), self.clock(), "".join(typed.split())
+        seen, now, number = await self.granting.open_page(page_id, browser), self.clock(), "".join(typed.split())
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
         before = await rows.link_on(self.database, seen.id)
-        async with turn_of(self.turns, before or seen), self.database.begin() as transaction:
-            page, link, person = await _lock_page_and_link(transaction, seen, before, now=now)
-            if page is None or not _is_open(page, now=now):
+        if before is None:
+            return TryAgain(seen, is_wrong=False)
+        async with self.granting.turn(before), self.database.begin() as transaction:
+            person = await rows.lock_person(transaction, app_id=before.app_id, openid=before.openid)
+            page = await rows.lock(transaction, seen.id, now=now)
+            link = await rows.lock(transaction, before.id, now=now)
+            if page is None or not page.is_page_open(now):
                 raise NotFound(NO_SUCH_PAGE)
-            if link is not None and link.stage == Stage.REFUSED:
-                return refused(self.settings, page, "the person has refused")
-            if link is None or not is_number or not _has_number(link, now=now):
+            if link is None or link.openid != before.openid or link.claimed_session_id is None:
+                return TryAgain(page, is_wrong=False)  # approved or ended a moment ago: the next attempt sees that
+            if link.stage == Stage.REFUSED:
+                raise SentBack(page, REFUSED)
+            if not is_number or link.number is None or link.granted_until is None or link.granted_until <= now:
                 return TryAgain(page, is_wrong=False)
-            if not self._is_right(link, number):
-                is_last = await _count_wrong(transaction, page, link, now=now)
-                return self._used_up(page) if is_last else TryAgain(page, is_wrong=True)
+            expected = self.sealer.open(link.number, context=link_number_context(link.id))
+            if not hmac.compare_digest(expected, number.encode()):
+                if not await _count_wrong(transaction, page, link, now=now):
+                    return TryAgain(page, is_wrong=True)
+                DOORS.count(Door.LINK, DoorOutcome.REFUSED)
+                log.warning("link_numbers_used_up", client_id=page.client_id)
+                return SentBack(page, "too many wrong numbers").onward(self.settings)
             if person is None or not is_good(link, link.granted_until, now=now):
-                return refused(self.settings, page, "the person may not log in any more")
+                raise SentBack(page, MAY_NOT_LOG_IN)
             code = new_secret()
-            proof_id = await give_code(transaction, self.settings, link, person, code, cookies, ip=device.ip, now=now)
-        return await gone_on(self.settings, self.database, link, person, code, cookies, proof_id, now=now)
-
-    def _used_up(self, page: SiteLogin) -> Onward:
-        DOORS.count(Door.LINK, DoorOutcome.REFUSED)
-        log.warning("link_numbers_used_up", client_id=page.client_id)
-        return refused(self.settings, page, "too many wrong numbers")
-
-    def _is_right(self, link: SiteLogin, number: str) -> bool:
-        assert link.number is not None
-        expected = self.sealer.open(link.number, context=link_number_context(link.id))
-        return hmac.compare_digest(expected, number.encode())
+            await self.granting.give_code(transaction, link, person, code, browser, now=now)
+        return await self.granting.gone_on(link, person, code, browser, now=now)
 
     def _app(self, app_id: str | None) -> App | None:
         try:
@@ -248,37 +239,6 @@ class Links:
         if self.settings.scan_env != "release":
             parameters["env_version"] = self.settings.scan_env
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
-
-    async def _open(self, page_id: str, cookies: BrowserCookies) -> SiteLogin:
-        page = await open_page(self.database, self.clock, page_id, cookies.browser)
-        if not _is_open(page, now=self.clock()):
-            raise NotFound(NO_SUCH_PAGE)
-        return page
-
-
-def _is_open(page: SiteLogin, *, now: datetime) -> bool:
-    return page.expires_at > now and page.wrong_numbers < MAX_WRONG_NUMBERS
-
-
-def _has_number(link: SiteLogin, *, now: datetime) -> bool:
-    return link.number is not None and link.granted_until is not None and link.granted_until > now
-
-
-async def _lock_page_and_link(
-    transaction: Transaction, seen: SiteLogin, before: SiteLogin | None, *, now: datetime
-) -> tuple[LockedLogin | None, LockedLogin | None, UserInSession | None]:
-    """Lock the person who has approved the last link of a page, the page, and the link.
-
-    No link: there is none, or it was approved or ended a moment ago, and the next attempt sees that.
-    """
-    person = None
-    if before is not None and before.app_id is not None and before.openid is not None:
-        person = await rows.lock_person(transaction, app_id=before.app_id, openid=before.openid)
-    page = await rows.lock(transaction, seen.id, now=now)
-    link = None if before is None else await rows.lock(transaction, before.id, now=now)
-    if before is None or link is None or link.openid != before.openid or link.claimed_session_id is None:
-        return page, None, None
-    return page, link, person if link.openid is not None else None
 
 
 async def _count_wrong(transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime) -> bool:
@@ -310,7 +270,7 @@ def _link(page: SiteLogin, scene: str, *, now: datetime) -> SiteLoginFields:
         now=now,
         door=Door.LINK,
         browser_hash=page.browser_hash,
-        link_presses=page.link_presses,
+        presses=page.presses,
         pressed_on=page.id,
         scene_hash=hash_of(scene),
     )

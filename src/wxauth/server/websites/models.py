@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, SCAN_LASTS, WITH_GRANT, Door
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, MAX_WRONG_NUMBERS, SCAN_LASTS, WITH_GRANT, Door
 
 _WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
 """The doors at which no session of a phone approves."""
@@ -115,9 +115,7 @@ class SiteLoginFields(RequestFields):
     query: str | None = Field(default=None, sa_type=Text)
     """The parameters of the request on a page that shows a person: the press checks them again."""
     presses: int = _count()
-    """How often the browser has gone to WeChat's page."""
-    link_presses: int = _count()
-    """How often the browser has been given a link to WeChat; of a link, which one of its page it is."""
+    """How often the browser has gone to WeChat, to its page or by a link; of a link, which press of its page it is."""
     wrong_numbers: int = _count()
     """How many wrong numbers have been typed in the browser."""
     pressed_on: UUID | None = Field(default=None)
@@ -173,6 +171,10 @@ class SiteLoginFields(RequestFields):
     def scan_ends_at(self) -> datetime:
         """Until when its code can be scanned and approved."""
         return min(self.created_at + SCAN_LASTS, self.expires_at)
+
+    def is_page_open(self, now: datetime) -> bool:
+        """Whether its browser may still go on from its page."""
+        return self.expires_at > now and self.wrong_numbers < MAX_WRONG_NUMBERS
 
     @property
     def taken_door(self) -> Door:

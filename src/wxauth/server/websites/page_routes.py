@@ -1,69 +1,38 @@
-"""Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links."""
+"""Routes for browsers: the page of `/v1/authorize`, its buttons, WeChat's page and back; scanned links and pictures."""
 
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import Depends
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.problems import Language
 from wxauth.server.apps.routes import AppsDep
-from wxauth.server.core.settings import Settings
-from wxauth.server.sessions.devices import Device
-from wxauth.server.users.callers import DeviceDep, TurnsDep
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
+from wxauth.server.web.dependencies import SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import cacheable_response, cookie_in
+from wxauth.server.web.edge import PROBLEM_KEY, cacheable_response
 from wxauth.server.websites.authorizations import FORM_POST_PATH, may_answer
-from wxauth.server.websites.authorize import (
-    AUTHORIZE_PATH,
-    BrowserCookies,
-    Mistake,
-    SentBack,
-    Unanswerable,
-    WayBack,
-    check_request,
-    cookie_for,
-)
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, Onward
 from wxauth.server.websites.browser_logins import Continuing
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.granting import Onward, cancel, go_on_after_decision, scan_state
-from wxauth.server.websites.id_tokens import IdTokenHints
+from wxauth.server.websites.granting import Granting
 from wxauth.server.websites.links import Links
 from wxauth.server.websites.oauth_requests import (
-    LONGEST_REDIRECT,
     OAuthError,
+    Parameters,
     form_parameters,
     parse_parameters,
     text_parameters,
 )
 from wxauth.server.websites.oauth_routes import SiteRequestsDep
-from wxauth.server.websites.pages import (
-    ASSETS_PATH,
-    DOOR,
-    HINT,
-    SEE_OTHER,
-    account_page,
-    code_page,
-    failure_page,
-    find_asset,
-    instructions_page,
-    is_in_phones_browser,
-    is_in_web_view,
-    is_in_wechat,
-    language_of,
-    message_page,
-    person_page,
-    send_to,
-    unanswerable_page,
-    web_view_page,
-)
+from wxauth.server.websites.pages import ASSETS_PATH, DOOR, HINT, VISIT_PAGES, PagesDep, find_asset
 from wxauth.server.websites.scan_routes import AuthorizationsDep
 from wxauth.server.websites.scans import ScanPictures
+from wxauth.server.websites.secrets import SCENE
+from wxauth.server.websites.visits import CALLBACK, Visits, WeChatCallback
+from wxauth.texts import new_secret
 
 HTML: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
@@ -71,26 +40,21 @@ HTML: Final[dict[int | str, dict[str, Any]]] = {
 MISTAKE: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "A page that says what is wrong", "content": HTML[200]["content"]}
 }
-NO_PAGE: Final[dict[int | str, dict[str, Any]]] = {
+_NO_PAGE: Final[dict[int | str, dict[str, Any]]] = {
     NotFound.status: {"description": "A page that says to begin anew", "content": HTML[200]["content"]}
 }
 TRY_LATER: Final[dict[int | str, dict[str, Any]]] = {
     status: {"description": "A page that says to try again later", "content": HTML[200]["content"]}
     for status in (RateLimited.status, StorageUnavailable.status)
 }
-REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "To WeChat, or back to the site"}}
-FAILURES: Final = (NotFound, OAuthError, Unanswerable, SentBack, RateLimited, StorageUnavailable)
-"""What a browser gets a page for, or is sent back with."""
-Answer = Onward | WayBack | str | Response
-"""Where a browser goes on, or what it is shown."""
-
-_BROWSER: Final = "wxauth-browser"
-"""The cookie that identifies a browser."""
-_LOGIN: Final = "wxauth-login"
-"""The cookie of a browser's login."""
+_REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "To WeChat, or back to the site"}}
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
+GrantingDep = Annotated[Granting, Depends(provide(Granting))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
+VisitsDep = Annotated[Visits, Depends(provide(Visits))]
+_PRESSED: Final[dict[int | str, dict[str, Any]]] = {**HTML, **_REDIRECT, **MISTAKE, **_NO_PAGE, **TRY_LATER}
+_WITH_HINT: Final = form_parameters(**{HINT: "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."})
 _PARAMETERS: Final = (
     *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
     *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales"),
@@ -98,121 +62,47 @@ _PARAMETERS: Final = (
 router = Router("websites")
 
 
-def host_cookie(settings: Settings, name: str) -> str:
-    """The full name of a cookie.
-
-    With this prefix, browsers accept it only from this host and over https, and no neighbour under the same domain can
-    set it (RFC 6265bis, 4.1.3.2).
-    """
-    return f"__Host-{name}" if is_https(settings) else name
-
-
-def is_https(settings: Settings) -> bool:
-    """Whether browsers reach this service by https."""
-    return settings.issuer.startswith("https:")
-
-
-def _set_cookie(response: Response, settings: Settings, name: str, value: str) -> None:
-    """Set a cookie that the browser keeps until it is closed."""
-    full_name = host_cookie(settings, name)
-    response.set_cookie(full_name, value, path="/", secure=is_https(settings), httponly=True, samesite="lax")
-
-
-def browser_cookies(request: Request, settings: Settings) -> BrowserCookies:
-    """The cookies that a browser sends. A web-view has no login. Raises: InvalidRequest."""
-    browser = cookie_in(request, host_cookie(settings, _BROWSER))
-    if is_in_web_view(request):
-        return BrowserCookies(browser, None, keeps_login=False)
-    return BrowserCookies(browser, cookie_in(request, host_cookie(settings, _LOGIN)))
-
-
-async def answered(
-    request: Request, settings: Settings, work: Awaitable[Answer], *, gone: str = "visit_gone"
-) -> Response:
-    """The answer to a browser: to where it goes on, or a page. `gone` is the one for what there is no more."""
-    language = language_of(request)
-    try:
-        answer = await work
-    except FAILURES as exc:
-        return page_of_failure(request, exc, language, gone=gone)
-    if isinstance(answer, Response):
-        return answer
-    return send_on(request, answer if isinstance(answer, Onward) else Onward(answer), settings)
-
-
-def send_on(request: Request, onward: Onward, settings: Settings) -> Response:
-    """Send the browser on. If it has a new login, it keeps the value until it is closed."""
-    response = send_to(request, onward.to, language_of(request))
-    if onward.login is not None:
-        _set_cookie(response, settings, _LOGIN, onward.login)
-    return response
-
-
-def page_of_failure(request: Request, failure: Exception, language: Language, *, gone: str = "visit_gone") -> Response:
-    """The answer to a browser for one of `FAILURES`."""
-    match failure:
-        case NotFound():
-            return message_page(request, gone, language, status=404)
-        case RateLimited() | StorageUnavailable():
-            return failure_page(request, failure, language)
-        case SentBack():
-            return send_to(request, failure.way_back, language)
-        case Unanswerable():
-            return unanswerable_page(request, failure, language)
-        case OAuthError(error="invalid_client"):
-            return message_page(request, "mistake", language, detail=Mistake.CLIENT, status=400)
-    return message_page(request, "mistake", language, detail=Mistake.REQUEST, status=400)
-
-
 @dataclass(frozen=True, slots=True)
 class LoginPages:
     """Answers a site's request by the page that fits its browser. It is a dependency, made of others."""
 
     settings: SettingsDep
-    database: DatabaseDep
     apps: AppsDep
-    hints: Annotated[IdTokenHints, Depends(provide(IdTokenHints))]
     site_requests: SiteRequestsDep
     continuing: ContinuingDep
     links: LinksDep
+    pages: PagesDep
 
-    async def show(self, request: Request, text: str, *, device: Device) -> Response:
-        """The answer to a request with these parameters, still encoded."""
-        language, cookies = language_of(request), browser_cookies(request, self.settings)
-        cookie = cookie_for(cookies.browser)
-        try:
-            parameters = parse_parameters(text)
-            language = language_of(request, ui_locales=parameters.get("ui_locales"))
-            asked = await check_request(self.settings, self.database, self.hints, parameters)
-            if asked.is_silent:
-                return send_to(request, await self.continuing.answer_silently(asked, cookies, device=device), language)
-            if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
-                return web_view_page(request, asked, parameters, language, page=self.settings.site_page)
-            person = await self.continuing.person_for(asked, cookies)
-            if person is not None:
-                # Without what nobody reads, because anybody may add 64 KiB of it to a link.
-                kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
-                query = urlencode({name: parameters[name] for name in kept})
-                page_id = await self.site_requests.start_page_with_button(
-                    asked, browser=device, cookie=cookie, browser_login_id=person.login_id, query=query
-                )
-                page = person_page(request, asked, person, page_id, parameters, language, issuer=self.settings.issuer)
-            elif is_in_wechat(request) and asked.client.account_app_id is not None:
-                page_id = await self.site_requests.start_page_with_button(asked, browser=device, cookie=cookie)
-                page = account_page(request, asked, page_id, parameters, language)
-            else:
-                app_id, target = asked.client.app_id, None
-                if is_in_phones_browser(request):
-                    target = await self.links.target(app_id, link=asked.client.link)
-                started = await self.site_requests.start_for_page(
-                    asked, browser=device, cookie=cookie, has_link=target is not None
-                )
-                app = self.apps.shown(app_id)
-                page = code_page(request, asked, started, parameters, language, app=app, link_target=target)
-        except FAILURES as exc:
-            return page_of_failure(request, exc, language)
-        if cookie != cookies.browser:
-            _set_cookie(page, self.settings, _BROWSER, cookie)
+    async def show(self, text: str) -> Onward | Response:
+        """The answer to a request with these parameters, still encoded. Raises: as `FAILURES`."""
+        pages, browser = self.pages, self.pages.browser
+        parameters = pages.parameters(text)
+        asked = await self.site_requests.check(parameters)
+        if asked.is_silent:
+            return await self.continuing.answer_silently(asked, browser)
+        if browser.is_web_view and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
+            return pages.web_view(asked, parameters)
+        person = await self.continuing.person_for(asked, browser)
+        known = replace(browser, cookie=browser.cookie or new_secret())
+        if person is not None:
+            # Without what nobody reads, because anybody may add 64 KiB of it to a link.
+            kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
+            query = urlencode({name: parameters[name] for name in kept})
+            page_id = await self.site_requests.start_page_with_button(
+                asked, known, browser_login_id=person.login_id, query=query
+            )
+            page = pages.person(asked, person, page_id, parameters)
+        elif pages.is_in_wechat and asked.client.account_app_id is not None:
+            page_id = await self.site_requests.start_page_with_button(asked, known)
+            page = pages.account(asked, page_id, parameters)
+        else:
+            app_id, target = asked.client.app_id, None
+            if pages.is_in_phones_browser:
+                target = await self.links.target(app_id, link=asked.client.link)
+            started = await self.site_requests.start_for_page(asked, known, has_link=target is not None)
+            page = pages.code(asked, started, parameters, app=self.apps.shown(app_id), link_target=target)
+        if known.cookie != browser.cookie:
+            pages.set_cookie(page, known.cookie)
         return page
 
 
@@ -223,10 +113,10 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
     AUTHORIZE_PATH,
     summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
     operation_id="authorize",
-    responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
+    responses={**HTML, **_REDIRECT, **MISTAKE, **TRY_LATER},
     openapi_extra=text_parameters(*_PARAMETERS),
 )
-async def show_code(request: Request, pages: LoginPagesDep, device: DeviceDep) -> Response:
+async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDep) -> Response:
     """Show a page with a code to scan. It then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
     In a web-view of the mini-program, the page has no code: it makes the mini-program open `SITE_PAGE`, which answers
@@ -237,61 +127,181 @@ async def show_code(request: Request, pages: LoginPagesDep, device: DeviceDep) -
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
-    return await pages.show(request, request.url.query, device=device)
+    return await pages.answer(login_pages.show(request.url.query))
 
 
 @router.post(
     AUTHORIZE_PATH,
     summary=Title("Log in to a site by a form (OpenID Connect)", "登录网站（以表单请求）"),
     operation_id="authorize_by_form",
-    responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
+    responses={**HTML, **_REDIRECT, **MISTAKE, **TRY_LATER},
     failures=[PayloadTooLarge],
     openapi_extra=form_parameters(client_id="shop"),
 )
-async def show_code_by_form(request: Request, pages: LoginPagesDep, device: DeviceDep) -> Response:
+async def show_code_by_form(pages: PagesDep, login_pages: LoginPagesDep) -> Response:
     """As GET, with the parameters in a form."""
-    form = (await request.body()).decode(errors="replace")
-    if request.headers.get("sec-fetch-site") == "cross-site" and len(form) <= LONGEST_REDIRECT:
-        # The browser sends a cross-site POST without our cookie, and a new cookie would break its other tabs. After a
-        # redirect, it sends a GET with the cookie.
-        root = request.scope.get("root_path", "")
-        return RedirectResponse(f"{root}{AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"})
-    return await pages.show(request, form, device=device)
+    form = await pages.form()
+    return pages.by_get(AUTHORIZE_PATH, form) or await pages.answer(login_pages.show(form))
 
 
-@router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
-async def read_state(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
+@router.hidden(AUTHORIZE_PATH + "/{page_id}/state")
+async def read_state(pages: PagesDep, granting: GrantingDep, page_id: str) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
-    cookie = browser_cookies(request, settings).browser
-    state = await scan_state(database, clock, request.path_params["request_id"], cookie)
+    state = await granting.state(page_id, pages.browser)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
-@router.hidden(AUTHORIZE_PATH + "/{request_id}/next")
-async def redirect_after_decision(
-    request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep, turns: TurnsDep
-) -> Response:
+@router.hidden(AUTHORIZE_PATH + "/{page_id}/next")
+async def redirect_after_decision(pages: PagesDep, granting: GrantingDep, page_id: str) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
-    request_id, cookies = request.path_params["request_id"], browser_cookies(request, settings)
-    going_on = go_on_after_decision(settings, database, clock, turns, request_id, cookies, device=device)
-    return await answered(request, settings, going_on, gone="gone")
+    return await pages.answer(granting.go_on(page_id, pages.browser), gone="gone")
 
 
-@router.hidden(AUTHORIZE_PATH + "/{request_id}/cancel")
-async def go_back_to_site(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
+@router.hidden(AUTHORIZE_PATH + "/{page_id}/cancel")
+async def go_back_to_site(pages: PagesDep, granting: GrantingDep, page_id: str) -> Response:
     """Send the page's own browser back to the site, which is told that nobody has logged in."""
-    request_id, cookie = request.path_params["request_id"], browser_cookies(request, settings).browser
-    return await answered(request, settings, cancel(settings, database, clock, request_id, cookie))
+    return await pages.answer(granting.cancel(page_id, pages.browser))
 
 
 @router.hidden(FORM_POST_PATH)
-async def post_answer(request: Request, authorizations: AuthorizationsDep) -> Response:
+async def post_answer(request: Request, pages: PagesDep, authorizations: AuthorizationsDep) -> Response:
     """A page that posts the answer in its URL to the site, for a mini-program, which only opens URLs."""
-    language = language_of(request)
+    return await pages.answer(authorizations.posted(request.query_params.get("answer", "")), gone="gone")
+
+
+_PRESS: Final[dict[str, Any]] = {
+    "responses": {**HTML, **_REDIRECT, **MISTAKE, **_NO_PAGE, **TRY_LATER},
+    "failures": [PayloadTooLarge],
+    "openapi_extra": form_parameters(**{HINT: "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."}),
+}
+
+
+@router.post(
+    AUTHORIZE_PATH + "/{request_id}/continue",
+    summary=Title("Go on with the login of this browser", "以本浏览器的登录继续"),
+    operation_id="continue_with_browser_login",
+    responses=_PRESSED,
+    failures=[PayloadTooLarge],
+    openapi_extra=_WITH_HINT,
+)
+async def continue_with_login(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
+    """Redirect the browser to the site with a code for the person whom its page shows.
+
+    If the browser's login is another person's now, or may not be used any more, the request's page is shown anew.
+    """
+    return await pages.answer(continuing.go_on(request_id, pages.browser, await pages.form()))
+
+
+@router.post(
+    AUTHORIZE_PATH + "/{request_id}/another",
+    summary=Title("Log in with another account", "使用其他账号登录"),
+    operation_id="use_another_account",
+    responses=_PRESSED,
+    failures=[PayloadTooLarge],
+    openapi_extra=_WITH_HINT,
+)
+async def use_another_account(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
+    """Redirect the browser to the request's ordinary page, where somebody else can log in."""
+    return await pages.answer(continuing.use_another(request_id, pages.browser, await pages.form()))
+
+
+@router.get(
+    AUTHORIZE_PATH + "/{request_id}/wechat",
+    summary=Title("Go to WeChat's page to log in", "前往微信的登录页"),
+    responses={**HTML, **_REDIRECT, **_NO_PAGE, **TRY_LATER},
+)
+async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> Response:
+    """Redirect the browser that shows this page to WeChat's page, at most ten times, each time with a new `state`.
+
+    In WeChat's browser that is the page of the site's service account; on a computer, that of its website app.
+    """
+    return await pages.answer(visits.after_press(request_id, pages.browser))
+
+
+@router.get(
+    CALLBACK,
+    summary=Title("Come back from WeChat's page", "从微信的登录页返回"),
+    responses={**HTML, **_REDIRECT, **_NO_PAGE},
+    openapi_extra=text_parameters("code", "state"),
+)
+async def come_back_from_wechat(
+    request: Request, pages: PagesDep, settings: SettingsDep, visits: VisitsDep
+) -> Response:
+    """The callback of all apps. The browser is redirected to the site, or to a page with the reason for a failure.
+
+    The next URL never contains WeChat's `code` or `state`. WeChat is asked only if this browser was given the `state`,
+    and only once.
+    """
+    if not request.url.query:
+        return pages.message("visit_gone", status=404)
     try:
-        return send_to(request, authorizations.way_back(request.query_params.get("answer", "")), language)
-    except NotFound:
-        return message_page(request, "gone", language, status=404)
+        parameters = parse_parameters(request.url.query)
+        if not pages.browser.cookie or parameters.repeated & {"state", "code"}:
+            raise NotFound("no visit of this browser")
+        callback = WeChatCallback(pages.browser, parameters.get("state", ""), parameters.get("code", ""))
+        onward = await visits.finish(callback)
+    except (NotFound, OAuthError):
+        onward = Onward(f"{settings.issuer}{CALLBACK}")
+    except StorageUnavailable as exc:
+        request.scope[PROBLEM_KEY] = exc
+        onward = Onward(f"{settings.issuer}{CALLBACK}/away")
+    return pages.sent(onward)
+
+
+@router.hidden(CALLBACK + "/away")
+async def show_outage(pages: PagesDep) -> Response:
+    """A page that asks the person to start again in a moment."""
+    return pages.message("visit_away", status=StorageUnavailable.status)
+
+
+@router.hidden(AUTHORIZE_PATH + "/{page_id}/wechat/{name}")
+async def show_outcome(pages: PagesDep, page_id: str, name: str) -> Response:
+    """A page with the outcome of a visit to WeChat's page, and a link to try again. It does not query the database."""
+    if name not in VISIT_PAGES or not SCENE.fullmatch(page_id):
+        raise NotFound("there is nothing at this path")
+    return pages.visit(name, page_id=page_id)
+
+
+@router.post(
+    AUTHORIZE_PATH + "/{request_id}/link",
+    summary=Title("Open the mini-program from a phone's browser", "从手机浏览器打开小程序"),
+    operation_id="open_mini_program",
+    responses={**HTML, **_REDIRECT, **_NO_PAGE, **TRY_LATER},
+)
+async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
+    """Redirect the browser that shows this page to a link that opens WeChat, at most ten times.
+
+    Each link has a scene of its own for 180 seconds, and ends the one before.
+    """
+    return await pages.answer(links.after_press(request_id, pages.browser))
+
+
+@router.post(
+    AUTHORIZE_PATH + "/{request_id}/number",
+    summary=Title("Type the number that the phone shows", "输入手机上显示的数字"),
+    operation_id="type_number",
+    responses={**HTML, **_REDIRECT, **_NO_PAGE, **TRY_LATER},
+    failures=[PayloadTooLarge],
+    openapi_extra=form_parameters(number="482913"),
+)
+async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
+    """Redirect the browser to the site with a code, if the number is right. The third wrong one ends the request.
+
+    Before an approval, or without six digits, the page is shown again, and nothing is counted.
+    """
+    try:
+        form = parse_parameters(await pages.form())
+    except OAuthError:
+        form = Parameters([])
+
+    async def compare() -> Onward | Response:
+        outcome = await links.go_on(request_id, pages.browser, form.get("number", ""))
+        if isinstance(outcome, Onward):
+            return outcome
+        target = await links.target(outcome.page.site_app_id, link=outcome.page.link)
+        return pages.number(outcome, request_id, target=target)
+
+    return await pages.answer(compare())
 
 
 @router.get(
@@ -311,9 +321,9 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
 
 
 @router.get("/d", summary=Title("Instructions for scanning or typing a code", "扫码或输入代码的说明页"), responses=HTML)
-async def show_device_page(request: Request) -> Response:
+async def show_device_page(pages: PagesDep) -> Response:
     """A page that explains how to scan or type a code. It changes nothing."""
-    return instructions_page(request, "device")
+    return pages.instructions("device")
 
 
 @router.get(
@@ -321,7 +331,7 @@ async def show_device_page(request: Request) -> Response:
     summary=Title("Page for a code scanned outside WeChat", "用其他应用扫码时的提示页"),
     responses=HTML,
 )
-async def show_link_page(scene: str, request: Request, settings: SettingsDep) -> Response:
+async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
     """A page that asks the person to scan the code with WeChat. It changes nothing.
 
     For the name in `WXAUTH_LINK_CHECK_FILE`, the answer is the file with which WeChat checks this prefix.
@@ -329,13 +339,13 @@ async def show_link_page(scene: str, request: Request, settings: SettingsDep) ->
     name, _, content = (settings.link_check_file or "").partition(":")
     if name and scene == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
-    return instructions_page(request, "link")
+    return pages.instructions("link")
 
 
 @router.hidden(ASSETS_PATH + "/{name}")
-async def read_asset(request: Request) -> Response:
+async def read_asset(request: Request, name: str) -> Response:
     """The style sheet and the script of the pages."""
-    asset = find_asset(request.path_params["name"])
+    asset = find_asset(name)
     if asset is None:
         raise NotFound("there is nothing at this path")
     headers = {"Cache-Control": "no-cache"}

@@ -20,7 +20,6 @@ from uuid import UUID
 
 import asyncpg
 
-from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
@@ -71,13 +70,6 @@ class LockedLogin(SiteLogin):
     """Whether the phone's session that has claimed it is still open; false if none has."""
 
 
-class OpenLogin(SiteLogin):
-    """A login that a phone may claim. Its row is locked."""
-
-    same_network: bool | None
-    """Whether browser and phone are in the same network; None if an address is unknown."""
-
-
 _COLUMNS: Final = tuple(SiteLoginFields.model_fields)
 _FOR_GOOD: Final = {
     *RequestFields.model_fields,
@@ -101,24 +93,26 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""  # noqa: S608 - put together from constants
 _LOGIN: Final = f"{_LOGIN_COLUMNS} FROM site_logins l JOIN clients c ON c.name = l.client_id"
 _OPEN_STAGES: Final = ", ".join(repr(stage.value) for stage in OPEN)
-IS_OPEN: Final = f"""
- l.stage IN ({_OPEN_STAGES}) AND l.created_at > :scanned_since AND l.expires_at > :now"""
-"""SQL: whether the code of the login `l` can still be scanned and decided upon."""
 
 # The user code may be taken: then nothing is stored.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO site_logins ({_listed(_COLUMNS)}) VALUES ({_listed(_COLUMNS, ":", _GIVEN_IP)})
 ON CONFLICT DO NOTHING RETURNING id
 """)  # noqa: S608 - put together from constants
-_BY_ID: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.id = :id")
-_BY_PAGE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.page_hash = :page_hash AND l.browser_hash = :browser_hash")
-_BY_STATE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.state_hash = :state_hash AND l.browser_hash = :browser_hash")
-_BY_DEVICE_CODE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.device_code_hash = :code_hash")
-_BY_CODE: Final = Statement[SiteLogin](f"{_LOGIN} WHERE l.code_hash = :code_hash")
+_FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
+    columns: Statement[SiteLogin](f"{_LOGIN} WHERE {' AND '.join(f'l.{name} = :{name}' for name in columns)}")
+    for columns in (
+        ("id",),
+        ("page_hash", "browser_hash"),
+        ("state_hash", "browser_hash"),
+        ("device_code_hash",),
+        ("code_hash",),
+    )
+}
 # Ids do not show which one is the last, because clocks differ: the page counts its links while it is locked.
 _LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
  WHERE l.pressed_on = :page_id AND l.door = '{Door.LINK}'
- ORDER BY l.link_presses DESC LIMIT 1
+ ORDER BY l.presses DESC LIMIT 1
 """)
 # Settles the race of two that decide: the second waits here, and then sees what the first has stored.
 _LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
@@ -129,10 +123,8 @@ _LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
    FOR KEY SHARE OF c FOR UPDATE OF l
 """)  # noqa: S608 - put together from constants
 # Settles the race of two phones.
-_LOCK_OPEN: Final = Statement[OpenLogin](f"""{_LOGIN_COLUMNS},
-       {NEARBY.network_in_sql("l.browser_ip")} = {NEARBY.network_in_sql(":ip::text::inet")} AS same_network
-  FROM site_logins l JOIN clients c ON c.name = l.client_id
- WHERE (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[])) AND {IS_OPEN}
+_LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN}
+ WHERE l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[])
    FOR KEY SHARE OF c FOR UPDATE OF l
 """)
 _SAVE: Final = Statement[Nothing](f"""
@@ -208,29 +200,9 @@ async def save(transaction: Transaction, login: SiteLogin) -> None:
     await transaction.run(_SAVE, id=login.id, **{name: getattr(login, name) for name in _CHANGED})
 
 
-async def login_by_id(database: Database, login_id: UUID) -> SiteLogin | None:
-    """The login with this id."""
-    return await database.row(_BY_ID, id=login_id)
-
-
-async def login_on_page(database: Database, *, page_hash: bytes, browser_hash: bytes) -> SiteLogin | None:
-    """The login that a browser shows; None if it is another browser's."""
-    return await database.row(_BY_PAGE, page_hash=page_hash, browser_hash=browser_hash)
-
-
-async def login_of_state(database: Database, *, state_hash: bytes, browser_hash: bytes) -> SiteLogin | None:
-    """The visit to WeChat's page with this state; None if it is another browser's."""
-    return await database.row(_BY_STATE, state_hash=state_hash, browser_hash=browser_hash)
-
-
-async def login_of_device(database: Database, code_hash: bytes) -> SiteLogin | None:
-    """The login of a device code."""
-    return await database.row(_BY_DEVICE_CODE, code_hash=code_hash)
-
-
-async def login_of_code(database: Database, code_hash: bytes) -> SiteLogin | None:
-    """The login of an authorization code. A newer code replaces the former one."""
-    return await database.row(_BY_CODE, code_hash=code_hash)
+async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
+    """The login with this id, page or state of a browser, device code, or authorization code, as in `_FOUND_BY`."""
+    return await database.row(_FOUND_BY[tuple(key)], **key)
 
 
 async def link_on(asked: Database | Transaction, page_id: UUID) -> SiteLogin | None:
@@ -243,30 +215,17 @@ async def lock(transaction: Transaction, login_id: UUID, *, now: datetime) -> Lo
     return await transaction.row(_LOCK, id=login_id, now=now)
 
 
-async def lock_open(
-    transaction: Transaction,
-    *,
-    scene_hash: bytes | None,
-    user_code_hashes: Sequence[bytes],
-    ip: str | None,
-    now: datetime,
-) -> OpenLogin | None:
-    """Lock the login of this scene, or of a user code with one of these hashes.
-
-    None if there is none that can still be decided.
-    """
-    return await transaction.row(
-        _LOCK_OPEN,
-        scene_hash=scene_hash,
-        user_code_hashes=user_code_hashes,
-        ip=ip,
-        scanned_since=now - SCAN_LASTS,
-        now=now,
-    )
+async def lock_shown(
+    transaction: Transaction, *, scene_hash: bytes | None, user_code_hashes: Sequence[bytes]
+) -> SiteLogin | None:
+    """Lock the login of this scene, or of a user code with one of these hashes."""
+    return await transaction.row(_LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
 
 
-async def lock_person(transaction: Transaction, *, app_id: str, openid: str) -> UserInSession | None:
-    """Lock the user of an identity, even during a merge; None if the user cannot log in."""
+async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
+    """Lock the user of an identity, even during a merge; None without one, or if the user cannot log in."""
+    if openid is None:
+        return None
     identity = {"app_id": app_id, "openid": openid}
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
 
@@ -426,7 +385,7 @@ async def store_proof(
     *,
     login_id: UUID,
     browser_hash: bytes,
-    cookie_hash: bytes | None,
+    cookie_hash: bytes,
     new_hash: bytes,
     proved_after: datetime,
 ) -> StoredLogin | None:
@@ -471,7 +430,8 @@ class ShownCode:
 _SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l JOIN clients c ON c.name = l.client_id LEFT JOIN scan_pictures p ON p.login_id = l.id
- WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND {IS_OPEN}
+ WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_OPEN_STAGES})
+   AND l.created_at > :scanned_since AND l.expires_at > :now
 """)  # noqa: S608 - put together from constants
 # Settles the race of two processes that make the same picture: both get the one that was stored first.
 _KEEP_PICTURE: Final = Statement[CodePicture]("""

@@ -30,6 +30,7 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import origin_of
+from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -45,8 +46,7 @@ from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth.server.web.bodies import ShownIp
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import ScanLimits
-from wxauth.server.websites.browser_logins import is_web_view
+from wxauth.server.websites.authorize import ScanLimits, is_web_view
 from wxauth.server.websites.doors import (
     AMR,
     CLAIM_LASTS,
@@ -61,8 +61,8 @@ from wxauth.server.websites.doors import (
     ScanOutcome,
 )
 from wxauth.server.websites.granting import approve
-from wxauth.server.websites.models import Stage
-from wxauth.server.websites.rows import OpenLogin, ShownCode, SiteLogin
+from wxauth.server.websites.models import OPEN, Stage
+from wxauth.server.websites.rows import ShownCode, SiteLogin
 from wxauth.server.websites.secrets import SCENE, UserCodes
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, errcode_of
@@ -170,7 +170,7 @@ class ClaimedAnswer(BaseModel):
     expires_at: datetime = Field(examples=["2026-11-20T08:03:00Z"])
 
     @classmethod
-    def of(cls, login: OpenLogin, door: Door, *, sso_ttl: int | None) -> Self:
+    def of(cls, login: SiteLogin, door: Door, *, same_network: bool | None, sso_ttl: int | None) -> Self:
         """The answer for the phone that has claimed a login by this door."""
         browser = None
         if login.is_page or login.browser_ip is not None:
@@ -180,7 +180,7 @@ class ClaimedAnswer(BaseModel):
             id=login.id,
             client=SiteAnswer(id=login.client_id, title=login.title, origin=origin),
             browser=browser,
-            same_network=login.same_network,
+            same_network=same_network,
             typed=door is Door.TYPED,
             sso_ttl=sso_ttl,
             link=door is Door.LINK,
@@ -226,22 +226,23 @@ class Scans:
         if is_typed:  # counted before it is looked up, so that of many at once only five pass
             await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
-            login = await rows.lock_open(
-                transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now
+            login = await rows.lock_shown(transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
+            if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
+                raise ScanOver("there is no such scan that could be decided upon")
+            same_network = None
+            if ip is not None and login.browser_ip is not None:
+                same_network = NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
+            refusal = self._refusal(
+                login, opening, same_network=same_network, is_staff=is_staff, is_stale_staff=is_stale_staff, now=now
             )
-            refusal = None
-            if login is not None:
-                refusal = self._refusal(login, opening, is_staff=is_staff, is_stale_staff=is_stale_staff, now=now)
-                refusal = refusal or await _taken(transaction, login, caller.user.id, now=now)
-                if refusal is None:
-                    if login.door != Door.LINK:
-                        login.door = Door.TYPED if is_typed else Door.SCAN
-                    login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
-                    # From now on it is kept for longer than if nobody had answered it.
-                    login.kept_until = max(login.kept_until, login.scan_ends_at + OUTCOME_KEPT)
-                    await rows.save(transaction, login)
-        if login is None:
-            raise ScanOver("there is no such scan that could be decided upon")
+            refusal = refusal or await _taken(transaction, login, caller.user.id, now=now)
+            if refusal is None:
+                if login.door != Door.LINK:
+                    login.door = Door.TYPED if is_typed else Door.SCAN
+                login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
+                # From now on it is kept for longer than if nobody had answered it.
+                login.kept_until = max(login.kept_until, login.scan_ends_at + OUTCOME_KEPT)
+                await rows.save(transaction, login)
         if is_typed:
             await USER_CODES.uncount_user(self.database, caller.user)
         fields = {"scan_id": login.id, "client_id": login.client_id, "user_id": caller.user.id}
@@ -251,11 +252,18 @@ class Scans:
         door = login.taken_door
         if door is not Door.LINK:
             SCANS.count(ScanOutcome.CLAIMED)
-        log.info("scan_claimed", same_network=login.same_network, door=door, **fields)
-        return ClaimedAnswer.of(login, door, sso_ttl=self._sso_ttl(login, door))
+        log.info("scan_claimed", same_network=same_network, door=door, **fields)
+        return ClaimedAnswer.of(login, door, same_network=same_network, sso_ttl=self._sso_ttl(login, door))
 
     def _refusal(
-        self, login: OpenLogin, opening: ClaimRequest, *, is_staff: bool, is_stale_staff: bool, now: datetime
+        self,
+        login: SiteLogin,
+        opening: ClaimRequest,
+        *,
+        same_network: bool | None,
+        is_staff: bool,
+        is_stale_staff: bool,
+        now: datetime,
     ) -> WxAuthError | None:
         """Why this session may not claim a login, whoever has claimed it; None if it may."""
         is_by_link = opening.entry_scene in BY_LINK
@@ -270,11 +278,11 @@ class Scans:
         if is_by_link and not is_typed:
             return ScanForwarded("a link has opened the page, and this scene is of a picture")
         must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
-        if must_be_near and not login.same_network:
+        if must_be_near and not same_network:
             return ScanTooFar("phone and browser are not known to be in one network")
         return LoginTooOld() if is_stale_staff and ADMIN_SCOPE in login.scopes else None
 
-    def _sso_ttl(self, login: OpenLogin, door: Door) -> int | None:
+    def _sso_ttl(self, login: SiteLogin, door: Door) -> int | None:
         is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
         return (self.settings.sso_ttl or None) if is_shared and door in MAKES_BROWSER_LOGIN else None
 
@@ -314,7 +322,7 @@ class Scans:
 
     async def _held(self, caller: Caller, login_id: UUID) -> SiteLogin:
         """The login, if this session has claimed it and has not denied it. Raises: ScanOver."""
-        login = await rows.login_by_id(self.database, login_id)
+        login = await rows.find(self.database, id=login_id)
         if login is None or login.stage == Stage.REFUSED or not _is_held(login, caller, now=self.clock()):
             raise ScanOver(_NOT_HELD)
         return login
@@ -371,7 +379,7 @@ def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
     return login.door in _BY_PHONE and login.claimed_session_id == caller.session_id and until > now
 
 
-async def _taken(transaction: Transaction, login: OpenLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:
+async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:
     holder_id, since = login.claimed_session_id, login.claimed_at
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
         holder = await user_of_session(transaction, holder_id)

@@ -31,9 +31,9 @@ def new_scene() -> str:
     return urlsafe_b64encode(secrets.token_bytes(_SCENE_BYTES)).rstrip(b"=").decode()
 
 
-def page_hashes(page_id: str, cookie: str | None) -> dict[str, bytes]:
+def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
     """The hashes that find the page with this id of the browser with this cookie. Raises: NotFound."""
-    if cookie is None or not SCENE.fullmatch(page_id):
+    if not cookie or not SCENE.fullmatch(page_id):
         raise NotFound(NO_SUCH_PAGE)
     return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookie)}
 

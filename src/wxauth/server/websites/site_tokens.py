@@ -2,12 +2,11 @@
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from wxauth.errors import InvalidToken
@@ -21,7 +20,6 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import Issuer, KeyRing, TokenSession
-from wxauth.server.limits.turns import Turns
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.refresh_rows import (
     Lifetimes,
@@ -41,11 +39,7 @@ from wxauth.server.sessions.rows import (
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites import rows
 from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, REPEATED_WITHIN, SCANS, Door, DoorOutcome, ScanOutcome
-from wxauth.server.websites.granting import (
-    is_good,
-    lock_with_person,
-    turn_of,
-)
+from wxauth.server.websites.granting import Granting, is_good, lock_with_person
 from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.models import Stage
 from wxauth.server.websites.oauth_requests import (
@@ -88,16 +82,11 @@ def challenge_of(verifier: str) -> str | None:
     return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """What a site gets for its code."""
+class Granted(NamedTuple):
+    """What a site gets a session for."""
 
+    login: LockedLogin
     user: UserInSession
-    scope: str
-    nonce: str | None
-    authenticated_at: datetime
-    authenticated_by: str
-    door: Door
 
 
 class NotGranted(StrEnum):
@@ -111,84 +100,32 @@ class NotGranted(StrEnum):
     OVER = "over"
 
 
-async def redeem_device_code(
-    transaction: Transaction, device: SiteLogin, *, session_id: UUID, expires_at: datetime, now: datetime
-) -> Granted | NotGranted:
-    """Open the session that a device polls for, if it has been approved."""
-    if device.stage == Stage.APPROVED:
-        login, person = await lock_with_person(transaction, device, now=now)
-        until = None if login is None else login.granted_until
-        return await _open_session(
-            transaction, login, person, until=until, session_id=session_id, expires_at=expires_at, now=now
-        )
-    if device.stage == Stage.REDEEMED:
-        return NotGranted.SPENT
-    if device.stage == Stage.REFUSED:
-        return NotGranted.DENIED
-    if device.scan_ends_at <= now:
-        return NotGranted.OVER
-    is_too_early = await rows.poll_is_too_early(transaction, device.id, more=TOO_FAST, now=now)
-    return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
-
-
 async def login_of_code(
     database: Database, code: str, *, client_id: str, redirect_uri: str, code_challenge: str | None
 ) -> SiteLogin | None:
     """The login of an authorization code, if these are the client, redirect URI and challenge of its request."""
-    found = await rows.login_of_code(database, hash_of(code))
+    found = await rows.find(database, code_hash=hash_of(code))
     asked = (client_id, redirect_uri, code_challenge)
     return None if found is None or asked != (found.client_id, found.redirect_uri, found.code_challenge) else found
 
 
-async def redeem_code(
+async def redeem(
     transaction: Transaction, found: SiteLogin, *, session_id: UUID, expires_at: datetime, now: datetime
 ) -> Granted | NotGranted:
-    """Open the session of an authorization code.
+    """Open the session of a login that was found by its authorization code, or by the device code that polls.
 
-    If the code has been used before, that session ends, because somebody else has the code and the verifier.
+    If an authorization code has been used before, its session ends, because somebody else has it and the verifier.
     """
+    if found.code_hash is None and found.stage != Stage.APPROVED:
+        return await _not_approved(transaction, found, now=now)
     login, person = await lock_with_person(transaction, found, now=now)
     if login is None or login.code_hash != found.code_hash:  # a newer code has just replaced it
         return NotGranted.UNKNOWN
-    outcome = await _open_session(
-        transaction, login, person, until=login.code_expires_at, session_id=session_id, expires_at=expires_at, now=now
-    )
-    if outcome is not NotGranted.SPENT or login.user_id is None or login.session_id is None:
-        return outcome
-    if await _may_be_repeated(transaction, login, login.session_id, now=now):
-        return NotGranted.UNKNOWN
-    # It is of the login's identity, so its user is locked.
-    await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
-    return NotGranted.SPENT
-
-
-async def _may_be_repeated(transaction: Transaction, login: LockedLogin, session_id: UUID, *, now: datetime) -> bool:
-    """Whether WeChat may have delivered this code twice: its browsers repeat some callbacks."""
-    if login.door not in BY_WECHATS_PAGE:
-        return False
-    opened_at = await session_opened_at(transaction, session_id)
-    return opened_at is not None and now < opened_at + REPEATED_WITHIN
-
-
-async def _open_session(
-    transaction: Transaction,
-    login: LockedLogin | None,
-    person: UserInSession | None,
-    *,
-    until: datetime | None,
-    session_id: UUID,
-    expires_at: datetime,
-    now: datetime,
-) -> Granted | NotGranted:
-    """Open the session of a locked login, if its locked person is still entitled to it."""
-    if login is None:
-        return NotGranted.UNKNOWN
     if login.stage == Stage.REDEEMED:
-        return NotGranted.SPENT
+        return await _spent(transaction, login, now=now)
+    until = login.granted_until if login.code_hash is None else login.code_expires_at
     if person is None or not is_good(login, until, now=now):
         return NotGranted.DENIED
-    assert login.authenticated_at is not None
-    assert login.authenticated_by is not None
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await rows.save(transaction, login)
     await rows.open_session(transaction, login, session_id, expires_at=expires_at, now=now)
@@ -201,7 +138,32 @@ async def _open_session(
             by=SYSTEM,
             now=now,
         )
-    return Granted(person, login.scope, login.nonce, login.authenticated_at, login.authenticated_by, login.taken_door)
+    return Granted(login, person)
+
+
+async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotGranted:
+    """Why a device that polls gets no session. Notes the time of its poll."""
+    if device.stage == Stage.REDEEMED:
+        return NotGranted.SPENT
+    if device.stage == Stage.REFUSED:
+        return NotGranted.DENIED
+    if device.scan_ends_at <= now:
+        return NotGranted.OVER
+    is_too_early = await rows.poll_is_too_early(transaction, device.id, more=TOO_FAST, now=now)
+    return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
+
+
+async def _spent(transaction: Transaction, login: LockedLogin, *, now: datetime) -> NotGranted:
+    """End the session of an authorization code that comes again, unless WeChat has delivered the code twice."""
+    if login.code_hash is None or login.user_id is None or login.session_id is None:
+        return NotGranted.SPENT
+    if login.door in BY_WECHATS_PAGE:  # its browsers repeat some callbacks
+        opened_at = await session_opened_at(transaction, login.session_id)
+        if opened_at is not None and now < opened_at + REPEATED_WITHIN:
+            return NotGranted.UNKNOWN
+    # It is of the login's identity, so its user is locked.
+    await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
+    return NotGranted.SPENT
 
 
 def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
@@ -225,7 +187,7 @@ class SiteTokens:
     refresh_tokens: RefreshTokens
     keys: KeyRing
     verifier: Verifier
-    turns: Turns
+    granting: Granting
 
     async def issue(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
         """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
@@ -248,9 +210,9 @@ class SiteTokens:
         device_code = form.get("device_code")
         if device_code is None:
             raise invalid_oauth_request("device_code is missing")
-        device = await rows.login_of_device(self.database, hash_of(device_code))
+        device = await rows.find(self.database, device_code_hash=hash_of(device_code))
         is_clients = device is not None and device.client_id == client.name
-        outcome = await self._redeem(client, device if is_clients else None, redeem_device_code)
+        outcome = await self._redeem(client, device if is_clients else None)
         match outcome:
             case NotGranted.UNKNOWN | NotGranted.SPENT:
                 raise invalid_grant("there is no such device code of this client, or it has been used")
@@ -285,38 +247,39 @@ class SiteTokens:
             redirect_uri=form["redirect_uri"],
             code_challenge=challenge,
         )
-        outcome = await self._redeem(client, found, redeem_code)
+        outcome = await self._redeem(client, found)
         if isinstance(outcome, NotGranted):
             if outcome is NotGranted.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
             raise invalid_grant("there is no such code of this client, redirect_uri and code_verifier, or it is over")
         return outcome
 
-    async def _redeem(
-        self, client: Client, found: SiteLogin | None, redeem: Callable[..., Awaitable[Granted | NotGranted]]
-    ) -> dict[str, Any] | NotGranted:
-        """The tokens for the login of a code that `redeem` accepts, or why there are none."""
+    async def _redeem(self, client: Client, found: SiteLogin | None) -> dict[str, Any] | NotGranted:
+        """The tokens for the login of a code, or why there are none."""
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
             return NotGranted.UNKNOWN
         session_id, ends_at = new_id(now), _end_of(website_session_lifetimes(self.settings), now)
-        async with turn_of(self.turns, found), self.database.begin() as transaction:
+        async with self.granting.turn(found), self.database.begin() as transaction:
             granted = await redeem(transaction, found, session_id=session_id, expires_at=ends_at, now=now)
         if isinstance(granted, NotGranted):
             return granted
-        count_redeemed(self.numbers, granted.door, now=now)
-        fields = {"user_id": granted.user.id, "app_id": granted.user.app_id, "session_id": session_id}
-        log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
+        login, user = granted
+        count_redeemed(self.numbers, login.taken_door, now=now)
+        fields = {"user_id": user.id, "app_id": user.app_id, "session_id": session_id}
+        log.info("logged_in_to_website", client_id=client.name, by=login.authenticated_by, **fields)
+        assert login.authenticated_at is not None
+        assert login.authenticated_by is not None
         return await self._tokens(
             client,
-            granted.user,
+            user,
             session_id,
             generation=0,
-            scope=granted.scope,
-            nonce=granted.nonce,
-            authenticated_at=granted.authenticated_at,
-            authenticated_by=granted.authenticated_by,
+            scope=login.scope,
+            nonce=login.nonce,
+            authenticated_at=login.authenticated_at,
+            authenticated_by=login.authenticated_by,
             expires_at=ends_at,
             now=now,
         )

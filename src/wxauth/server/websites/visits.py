@@ -7,9 +7,10 @@ callback exchanges that code; WeChat's browsers send some callbacks twice.
 import asyncio
 import re
 import secrets
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlencode
 
 from wxauth.errors import (
@@ -45,27 +46,18 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import (
     AUTHORIZE_PATH,
-    BrowserCookies,
-    PressesUsedUp,
+    Browser,
+    Onward,
     ScanLimits,
     SentBack,
-    WayBack,
     new_login,
     sent_back,
 )
 from wxauth.server.websites.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
-from wxauth.server.websites.granting import (
-    ANOTHER_PERSON,
-    Onward,
-    approve,
-    end_login,
-    give_code,
-    onward_to,
-    open_page,
-)
-from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
+from wxauth.server.websites.granting import ANOTHER_PERSON, Granting, approve, lock_for_press
+from wxauth.server.websites.models import SiteLoginFields, Stage
 from wxauth.server.websites.rows import SiteLogin
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, code_of, page_id_of
+from wxauth.server.websites.secrets import code_of, page_id_of
 from wxauth.texts import hash_of
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
@@ -73,9 +65,6 @@ CALLBACK_EXTRA_SECONDS: Final = 2.0
 """Seconds that a repeated callback waits beyond WeChat's timeout."""
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
 """Seconds between two checks for the outcome of the first callback."""
-
-MAX_VISITS_PER_REQUEST: Final = 10
-"""How often a browser may go to WeChat's page for one request."""
 
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
@@ -117,17 +106,19 @@ _DESCRIPTIONS: Final = {
 log = get_logger()
 
 
-class WeChatCallback(NamedTuple):
-    """A browser's callback from WeChat's page, and the browser's cookie."""
+@dataclass(frozen=True, slots=True, repr=False)
+class WeChatCallback:
+    """A browser's callback from WeChat's page."""
 
-    cookie: str
+    browser: Browser
     state: str
     code: str
     """Empty if the person has declined."""
-    cookies: BrowserCookies
 
-    def __repr__(self) -> str:
-        return "WeChatCallback()"
+    @property
+    def sites_code(self) -> str:
+        """The code that the site gets for it."""
+        return code_of(self.browser.cookie, self.state)
 
 
 class VisitRefused(Exception):
@@ -155,18 +146,19 @@ class Visits:
     background: Background
     numbers: Numbers
     entering: Entering
+    granting: Granting
 
-    async def after_press(self, page_id: str, cookie: str | None, *, device: Device) -> WayBack | str:
+    async def after_press(self, page_id: str, browser: Browser) -> Onward:
         """Where a press of the button leads: to WeChat's page, or to the site with an error.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
-        page = await open_page(self.database, self.clock, page_id, cookie)
+        page = await self.granting.open_page(page_id, browser)
         door = Door.ACCOUNT if page.scene_hash is None else Door.WEBSITE
         app_id = page.website_app_id if door is Door.WEBSITE else page.account_app_id
         if app_id is None:
             raise NotFound("this site has no such app")
-        await self.scan_limits.browsers.admit_address(device.ip)
+        await self.scan_limits.browsers.admit_address(browser.ip)
         try:
             if door is Door.WEBSITE and page.near:
                 raise VisitRefused("this site was added with --near")
@@ -174,49 +166,42 @@ class Visits:
         except (VisitRefused, WxAuthError) as exc:
             outcome = _outcome_of(exc, door, client_id=page.client_id, app_id=app_id)
             DOORS.count(door, _OUTCOMES[outcome])
-            return _with_error(self.settings, page, outcome)
+            raise SentBack(page, _DESCRIPTIONS[outcome], outcome) from None
         now, state = self.clock(), secrets.token_hex(_STATE_BYTES)
         async with self.database.begin() as transaction:
-            locked = await rows.lock(transaction, page.id, now=now)
-            if locked is None or locked.expires_at <= now:
-                raise NotFound(NO_SUCH_PAGE)
-            if locked.presses >= MAX_VISITS_PER_REQUEST:
-                raise PressesUsedUp("the button of one page was pressed too often")
-            locked.presses += 1
+            locked = await lock_for_press(transaction, page, now=now)
             locked.expires_at = max(locked.expires_at, now + VISIT_LASTS)
             locked.kept_until = max(locked.kept_until, locked.expires_at)
             await rows.save(transaction, locked)
             await rows.add(transaction, _visit(locked, door, app_id, state, now=now))
-        return _wechats_page(self.settings, app, door, state)
+        return Onward(_wechats_page(self.settings, app, door, state))
 
-    async def finish(self, callback: WeChatCallback, *, device: Device) -> Onward:
+    async def finish(self, callback: WeChatCallback) -> Onward:
         """Where the browser goes after a callback from WeChat's page: to the site, or to a page of ours.
 
         Raises: NotFound, if this browser has no such visit.
         """
         if not _STATE.fullmatch(callback.state):
             raise NotFound("no state of ours")
-        hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.cookie)}
+        hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.browser.cookie)}
         code_hash = hash_of(callback.code)
         visit = await self._take(hashes, code_hash)
         if visit is not None:
             # Continues even if the browser closes the connection, because it may come again.
-            work = self.background.start(self._settle(visit, callback, device=device), name="wechat_visit")
+            work = self.background.start(self._settle(visit, callback), name="wechat_visit")
             outcome = await asyncio.shield(work)
             if outcome is not VisitOutcome.LOGGED_IN:
-                return Onward(_destination(self.settings, self.clock, visit, outcome, callback))
-        visit = await _wait_for_outcome(self.settings, self.database, hashes)
+                return self._destination(visit, outcome, callback)
+        visit = await self._wait_for_outcome(hashes)
         if visit.wechat_code_hash != code_hash:  # another code, or too late
-            return Onward(_page(self.settings, visit, callback, "over"))
+            return self._page(visit, callback, "over")
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
-        to = _destination(self.settings, self.clock, visit, outcome, callback)
-        if outcome is not VisitOutcome.LOGGED_IN:
-            return Onward(to)
-        return onward_to(to, callback.cookies, visit.proof_id)
+        onward = self._destination(visit, outcome, callback)
+        return onward.with_login(callback.browser.cookie, visit.proof_id)
 
     async def _take(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
         """Take a visit. Returns it for the first callback, None for all others."""
-        found, now = await rows.login_of_state(self.database, **hashes), self.clock()
+        found, now = await rows.find(self.database, **hashes), self.clock()
         if found is None or not _is_untaken(found, now=now):
             return None
         async with self.database.begin() as transaction:
@@ -227,7 +212,7 @@ class Visits:
             await rows.save(transaction, visit)
         return visit
 
-    async def _settle(self, visit: SiteLogin, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
+    async def _settle(self, visit: SiteLogin, callback: WeChatCallback) -> VisitOutcome:
         """Identify the visitor, and store the outcome for callbacks that wait for it."""
         door, fields = visit.taken_door, {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
@@ -235,7 +220,7 @@ class Visits:
                 raise VisitRefused("the person has refused")
             if door is Door.WEBSITE and visit.near:
                 raise VisitRefused("this site was added with --near")
-            if not await self._enter(visit, callback, door, device=device):
+            if not await self._enter(visit, callback, door):
                 raise VisitRefused("the person may not log in any more, or the site has been removed")
             return VisitOutcome.LOGGED_IN
         except SentBack:
@@ -260,13 +245,13 @@ class Visits:
                 locked.stage, locked.outcome = Stage.REFUSED, outcome
                 await rows.save(transaction, locked)
 
-    async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door, *, device: Device) -> bool:
+    async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> bool:
         """Exchange WeChat's code, find or create the user, and make the site's code.
 
         Returns False if the user may not log in, or the client has been removed.
         """
-        app = self.apps.for_login(visit.app_id)
-        asked = Asked(code=callback.code, device=device)
+        app, browser = self.apps.for_login(visit.app_id), callback.browser
+        asked = Asked(code=callback.code, device=browser)
         identity, wechat_ms = await self.entering.exchange_code(app, asked.code)
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
@@ -286,16 +271,45 @@ class Visits:
             pressed_at, until = pending.created_at, pending.expires_at
             approve(pending, person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=until)
             pending.outcome = VisitOutcome.LOGGED_IN
-            pending.browser_ip, pending.browser_user_agent = device.ip, device.user_agent
+            pending.browser_ip, pending.browser_user_agent = browser.ip, browser.user_agent
             pending.kept_until = max(pending.kept_until, until + OUTCOME_KEPT)
-            code = code_of(callback.cookie, callback.state)
-            cookies = callback.cookies
-            await give_code(transaction, self.settings, pending, person, code, cookies, ip=device.ip, now=now)
-        if pending.sso:
-            await end_login(self.database, self.settings, callback.cookies, other_than=person.id, now=now)
+            await self.granting.give_code(transaction, pending, person, callback.sites_code, browser, now=now)
+        await self.granting.gone_on(pending, person, callback.sites_code, browser, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
         return True
+
+    async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
+        """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
+
+        Raises: NotFound.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
+        while True:
+            visit = await rows.find(self.database, **hashes)
+            if visit is None:
+                raise NotFound("this browser has no such visit")
+            if visit.wechat_code_hash is None or visit.outcome is not None or loop.time() >= deadline:
+                return visit
+            await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
+
+    def _destination(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
+        """Where the browser continues, without WeChat's code and state."""
+        if outcome is VisitOutcome.LOGGED_IN:
+            if visit.stage == Stage.REDEEMED:
+                return self._page(visit, callback, "done")
+            if visit.openid is None or visit.code_expires_at is None or visit.code_expires_at <= self.clock():
+                return self._page(visit, callback, "over")
+            return sent_back(self.settings, visit, code=callback.sites_code)
+        if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
+            return self._page(visit, callback, outcome)
+        return SentBack(visit, _DESCRIPTIONS[outcome], outcome).onward(self.settings)
+
+    def _page(self, visit: SiteLogin, callback: WeChatCallback, name: str) -> Onward:
+        assert visit.pressed_on is not None
+        page_id = page_id_of(callback.browser.cookie, visit.pressed_on)
+        return Onward(f"{self.settings.issuer}{AUTHORIZE_PATH}/{page_id}/wechat/{name}")
 
 
 def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
@@ -335,22 +349,6 @@ def _visit(page: SiteLogin, door: Door, app_id: str, state: str, *, now: datetim
     )
 
 
-async def _wait_for_outcome(settings: Settings, database: Database, hashes: dict[str, bytes]) -> SiteLogin:
-    """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
-
-    Raises: NotFound.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
-    while True:
-        visit = await rows.login_of_state(database, **hashes)
-        if visit is None:
-            raise NotFound("this browser has no such visit")
-        if visit.wechat_code_hash is None or visit.outcome is not None or loop.time() >= deadline:
-            return visit
-        await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
-
-
 def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str, app_id: str | None) -> VisitOutcome:
     fields = {"door": door, "client_id": client_id, "app_id": app_id}
     if isinstance(error, VisitRefused):
@@ -369,29 +367,3 @@ def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str
     if isinstance(error, _DENIED):
         return VisitOutcome.ACCESS_DENIED
     return VisitOutcome.TEMPORARILY_UNAVAILABLE if isinstance(error, _TRY_LATER) else VisitOutcome.SERVER_ERROR
-
-
-def _destination(
-    settings: Settings, clock: Clock, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback
-) -> WayBack | str:
-    """Where the browser continues, without WeChat's code and state."""
-    if outcome is VisitOutcome.LOGGED_IN:
-        if visit.stage == Stage.REDEEMED:
-            return _page(settings, visit, callback, "done")
-        if visit.openid is None or visit.code_expires_at is None or visit.code_expires_at <= clock():
-            return _page(settings, visit, callback, "over")
-        code = code_of(callback.cookie, callback.state)
-        return sent_back(settings, visit, code=code)
-    if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
-        return _page(settings, visit, callback, outcome)
-    return _with_error(settings, visit, outcome)
-
-
-def _page(settings: Settings, visit: SiteLogin, callback: WeChatCallback, name: str) -> str:
-    assert visit.pressed_on is not None
-    return f"{settings.issuer}{AUTHORIZE_PATH}/{page_id_of(callback.cookie, visit.pressed_on)}/wechat/{name}"
-
-
-def _with_error(settings: Settings, asking: RequestFields, outcome: VisitOutcome) -> WayBack:
-    error = {"error": str(outcome), "error_description": _DESCRIPTIONS[outcome]}
-    return sent_back(settings, asking, **error)

@@ -1,0 +1,130 @@
+"""Routes for logging out: OpenID Connect RP-Initiated Logout 1.0."""
+
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.errors import PayloadTooLarge, Title
+from wxauth.server.clients.clients import is_client_name, is_registered
+from wxauth.server.clients.models import Client
+from wxauth.server.clients.rows import find_site
+from wxauth.server.users.callers import TurnsDep
+from wxauth.server.users.merging_rows import current_user
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
+from wxauth.server.web.direct import Router
+from wxauth.server.websites.id_tokens import IdTokenHints
+from wxauth.server.websites.oauth_requests import OAuthError, Parameters, form_parameters, text_parameters
+from wxauth.server.websites.page_routes import HTML, MISTAKE, TRY_LATER, ContinuingDep, GrantingDep
+from wxauth.server.websites.pages import CONFIRMED, PagesDep, redirect_to
+from wxauth.server.websites.secrets import log_out_field
+from wxauth.server.websites.site_tokens import end_web_session
+
+_PARAMETERS: Final = (
+    *("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint"),
+)
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    **HTML,
+    303: {"description": "Back to the site"},
+    **MISTAKE,
+    **TRY_LATER,
+}
+router = Router("websites")
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingOut:
+    """Ends what a request to log out names. It is a dependency, made of others."""
+
+    request: Request
+    pages: PagesDep
+    hints: Annotated[IdTokenHints, Depends(provide(IdTokenHints))]
+    continuing: ContinuingDep
+    granting: GrantingDep
+    database: DatabaseDep
+    clock: ClockDep
+    turns: TurnsDep
+
+    async def answer(self, text: str) -> Response:
+        """The answer to a request with these parameters, still encoded. Raises: RateLimited."""
+        pages, browser = self.pages, self.pages.browser
+        try:
+            parameters = pages.parameters(text)
+        except OAuthError:
+            return pages.message("wrong_logout", status=400)
+        if "id_token_hint" not in parameters and not parameters.repeated:
+            return await self._without_hint(parameters)
+        hint = None if parameters.repeated else await self.hints.read(parameters["id_token_hint"])
+        client = None if hint is None else await find_site(self.database, hint.client_id)
+        if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
+            return pages.message("wrong_logout", status=400)
+        async with self.turns.of_session(hint.session_id, hint.user_id, ends_sessions=True):
+            await end_web_session(self.database, self.clock, client.name, hint.session_id)
+            of = await current_user(self.database, hint.user_id) if browser.login else None
+            if of is not None:  # the login of this browser ends, if it is this person's, whatever their id is now
+                await self.granting.end_login(browser, of=of, now=self.clock())
+        return self._logged_out(client, parameters)
+
+    async def _without_hint(self, parameters: Parameters) -> Response:
+        """Ask the person of a browser with a login whether to log out. The answer has a field that only we can make."""
+        pages, browser, name = self.pages, self.pages.browser, parameters.get("client_id", "")
+        client = await find_site(self.database, name) if is_client_name(name) else None
+        person = await self.continuing.person_in(browser)
+        if person is None:
+            return pages.message("nobody")
+        field = log_out_field(browser.login)
+        if self.request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
+            return pages.log_out(person, client, parameters, field)
+        async with self.turns.of_session(person.login_id, person.id, ends_sessions=True):
+            await self.granting.end_login(browser, of=person.id, now=self.clock())
+        if client is not None and "post_logout_redirect_uri" in parameters:
+            return self._logged_out(client, parameters)
+        return pages.message("logged_out_of_all")
+
+    def _logged_out(self, client: Client, parameters: Parameters) -> Response:
+        """Go back to the site, if it was registered with this address."""
+        url = parameters.get("post_logout_redirect_uri")
+        if url is None:
+            return self.pages.message("logged_out")
+        if not is_registered(url, client.logout_uris):
+            return self.pages.message("logged_out_nowhere")
+        if "state" in parameters:
+            url = f"{url}{'&' if '?' in url else '?'}{urlencode({'state': parameters['state']})}"
+        return redirect_to(url)
+
+
+LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
+
+
+@router.get(
+    "/v1/end_session",
+    summary=Title("Log out (OpenID Connect RP-Initiated Logout)", "退出登录（OpenID Connect RP-Initiated Logout）"),
+    responses=_RESPONSES,
+    openapi_extra=text_parameters(*_PARAMETERS),
+)
+async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
+    """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
+
+    If this browser has a login of the same person, which sites share, it ends, too, with its sites' sessions. Without a
+    hint, nothing ends by the request itself, because anybody could have made the link: in a browser with a login, a
+    page asks whether to log out.
+    """
+    return await pages.answer(logging_out.answer(request.url.query))
+
+
+@router.post(
+    "/v1/end_session",
+    summary=Title("Log out by a form", "退出登录（以表单请求）"),
+    operation_id="end_session_by_form",
+    responses=_RESPONSES,
+    failures=[PayloadTooLarge],
+    openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
+)
+async def end_session_by_form(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
+    """As GET, with the parameters in a form."""
+    text = "&".join(part for part in (request.url.query, await pages.form()) if part)
+    return pages.by_get("/v1/end_session", text) or await pages.answer(logging_out.answer(text))
