@@ -134,6 +134,10 @@ def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[st
     """How the columns of an answer differ from the type of its row."""
     if get_origin(row) is Mapping:
         return
+    if get_origin(row) is tuple:
+        if len(answered) != len(get_args(row)) or not all(map(fits, answered, get_args(row))):
+            yield f"is ({', '.join(column.type.name for column in answered)}), not {row}"
+        return
     expected = columns_of(row)
     if expected is None:
         if len(answered) != 1:

@@ -23,7 +23,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.service.app import create_app
-from wxauth.server.users.own_data import MAX_LARGE_DOCUMENTS
+from wxauth.server.users.own_data import EXAMPLE_OWN_DATA, MAX_LARGE_DOCUMENTS
 
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
 
@@ -57,6 +57,10 @@ async def test_the_export_of_all_stored_data_is_one_document(
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
     document = answer.json()
+    assert document.keys() == EXAMPLE_OWN_DATA.keys()
+    for name in ("user", "identities", "sessions", "consents"):
+        shown, example = ([part[name]] if name == "user" else part[name] for part in (document, EXAMPLE_OWN_DATA))
+        assert {*shown[0]} == {*example[0]}, name
     assert document["user"] == {
         "id": logins[0]["user"]["id"],
         "former_ids": [],

@@ -5,17 +5,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlmodel import SQLModel
-
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, STAFF_ROLES, USER, UserInSession
-
-
-class _SpentLink(SQLModel):
-    user_id: UUID
-    is_good: bool
-
 
 _ADMINISTRATORS: Final = Statement[UUID](f"""
 SELECT id FROM users WHERE {IS_ADMINISTRATOR} ORDER BY id LIMIT 2
@@ -31,7 +23,7 @@ WITH over AS (
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
 # Settles the race of two uses of one link: the second no longer finds it.
-_SPEND_LINK: Final = Statement[_SpentLink](
+_SPEND_LINK: Final = Statement[tuple[UUID, bool]](
     "DELETE FROM admin_links WHERE digest = :digest RETURNING user_id, expires_at > :now AS is_good"
 )
 # The lock waits for a change of roles that is under way: `settle` holds the user's lock, and ends the sessions that
@@ -77,8 +69,8 @@ async def store_link(
 
 async def spend_link(transaction: Transaction, digest: bytes, *, now: datetime) -> UUID | None:
     """Spend a link, and return its user; None if there is no valid link."""
-    row = await transaction.row(_SPEND_LINK, digest=digest, now=now)
-    return row.user_id if row is not None and row.is_good else None
+    user_id, is_good = await transaction.row(_SPEND_LINK, digest=digest, now=now) or (None, False)
+    return user_id if is_good else None
 
 
 async def open_console_session(

@@ -159,7 +159,7 @@ _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
 
 log = get_logger()
 
-Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance")
+Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance | tuple[Any, ...]")
 
 
 class _Reader(ABC):

@@ -73,10 +73,10 @@ class Statement(Generic[T_co]):
     """A statement of PostgreSQL with parameters like `:name`, and the type of its rows.
 
     `Statement[App]("SELECT … WHERE app_id = :app_id")`. The fields of a model or of a dataclass are the columns, and
-    each row is read into one; so are the keys of a TypedDict. `Mapping[str, object]` is a row with any columns; any
-    other type is that of the only column. A test compares them with PostgreSQL's own description. A name has one value
-    throughout the statement, including inserted fragments. (An array slice with a parameter needs spaces:
-    `[1 : size]`.)
+    each row is read into one; so are the keys of a TypedDict. A `tuple[str, UUID]` has the columns in their order,
+    `Mapping[str, object]` is a row with any columns; any other type is that of the only column. A test compares them
+    with PostgreSQL's own description. A name has one value throughout the statement, including inserted fragments. (An
+    array slice with a parameter needs spaces: `[1 : size]`.)
     """
 
     def __init__(self, text: str) -> None:

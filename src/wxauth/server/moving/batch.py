@@ -534,12 +534,11 @@ class Batch:
                 yield event(EventType.PHONE_BOUND, after.id)
             if names := changed_names(before.attributes or {}, after.attributes or {}):
                 yield event(EventType.ATTRIBUTES_CHANGED, after.id, data={"names": names})
-        for each in noted:
-            held = each.before or {}
-            for document, version in sorted((each.after or {}).items()):
-                if held.get(document) != version:
+        for user_id, held, holding in noted:
+            for document, version in sorted((holding or {}).items()):
+                if (held or {}).get(document) != version:
                     consent = {"document": document, "version": version}
-                    yield event(EventType.CONSENT_GIVEN, each.user_id, data=consent)
+                    yield event(EventType.CONSENT_GIVEN, user_id, data=consent)
 
 
 def _hash(value: object) -> int | None:

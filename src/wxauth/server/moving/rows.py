@@ -6,7 +6,7 @@ temporary table, needs no privilege to create tables, and does not bloat the cat
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
@@ -27,82 +27,48 @@ class UserToImport(UserFields, LockedUser):
         return row_of(cls, {**dict.fromkeys(cls.model_fields), **given})
 
 
-# Of each line several such rows are read. As a model, one takes 2 µs more, and the same file again took a tenth longer.
-@dataclass(slots=True)
-class _IdentityRow:
-    app_id: str
-    openid: str
-    unionid: str | None
-    user_id: UUID
-    created_at: datetime
+ConsentsNoted = tuple[UUID, dict[str, str] | None, dict[str, str] | None]
+"""A user with their present consents, document → version, before and after the batch."""
 
 
-@dataclass(slots=True)
-class _OpenidRow:
-    app_id: str
-    unionid: str
-    openid: str
+def _adding(table: str, *columns: str) -> Statement[Nothing]:
+    # The columns are named, so that one added by a newer version keeps its default.
+    named = ", ".join(columns)
+    return Statement[Nothing](f"""
+INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
+""")  # noqa: S608 - put together from constants
 
 
-@dataclass(slots=True)
-class _Named:
-    name: str
-    user_id: UUID
-
-
-@dataclass(slots=True)
-class _FormerId:
-    id: UUID
-    user_id: UUID
-
-
-@dataclass(slots=True)
-class _AppOfUser:
-    user_id: UUID
-    app_id: str
-
-
-@dataclass(slots=True)
-class _ConsentRow:
-    user_id: UUID
-    document: str
-    version: str
-    given_at: datetime
-
-
-@dataclass(slots=True)
-class ConsentsNoted:
-    """The present consents of a user, document → version, before and after the batch."""
-
-    user_id: UUID
-    before: dict[str, str] | None
-    after: dict[str, str] | None
+def _origin_part(name: str) -> str:
+    # If the user was merged, it is not known to whom a value of the file belongs.
+    return f"""
+       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
 
 
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in UserToImport.model_fields)
 # App_ids and openids are parallel arrays.
-_IDENTITIES: Final = Statement[_IdentityRow]("""
-SELECT app_id, openid, i.unionid, user_id, created_at
+_IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
+SELECT app_id, openid, user_id, i.unionid, created_at
   FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
 """)
 # The openid of each unionid in an app. App_ids and unionids are parallel arrays.
-_OPENIDS: Final = Statement[_OpenidRow]("""
+_OPENIDS: Final = Statement[tuple[str, str, str]]("""
 SELECT app_id, unionid, openid FROM unnest(:app_ids::text[], :unionids::text[]) AS wanted (app_id, unionid)
   JOIN identities USING (app_id, unionid)
 """)
-_APPS_OF_USERS: Final = Statement[_AppOfUser](
+_APPS_OF_USERS: Final = Statement[tuple[UUID, str]](
     "SELECT DISTINCT user_id, app_id FROM identities WHERE user_id = ANY (:user_ids) AND app_id = ANY (:app_ids)"
 )
-_UNIONIDS: Final = Statement[_Named]("SELECT unionid AS name, user_id FROM unionids WHERE unionid = ANY (:unionids)")
-_EXTERNAL_IDS: Final = Statement[_Named]("""
-SELECT external_id AS name, id AS user_id FROM users WHERE external_id = ANY (:external_ids)
+_UNIONIDS: Final = Statement[tuple[str, UUID]]("SELECT unionid, user_id FROM unionids WHERE unionid = ANY (:unionids)")
+_EXTERNAL_IDS: Final = Statement[tuple[str, UUID]]("""
+SELECT external_id, id FROM users WHERE external_id = ANY (:external_ids)
  UNION ALL
 SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY (:external_ids)
 """)
 _IDS: Final = Statement[UUID]("SELECT id FROM users WHERE id = ANY (:ids)")
-_FORMER_IDS: Final = Statement[_FormerId]("SELECT id, user_id FROM former_users WHERE id = ANY (:ids)")
-_VERIFIED: Final = Statement[_Named](
-    "SELECT phone AS name, id AS user_id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
+_FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM former_users WHERE id = ANY (:ids)")
+_VERIFIED: Final = Statement[tuple[str, UUID]](
+    "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
 # Those of these ids that were erased: a user's own id, and the ids that had been merged into that user.
 _ERASED: Final = Statement[UUID]("""
@@ -122,7 +88,7 @@ SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTR
  ORDER BY id FOR NO KEY UPDATE
 """)  # noqa: S608 - put together from constants
 # Includes those given under an id that was merged away.
-_CONSENTS: Final = Statement[_ConsentRow]("""
+_CONSENTS: Final = Statement[tuple[UUID, str, str, datetime]]("""
 SELECT known.user_id, document, version, given_at
   FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)
          UNION ALL
@@ -134,6 +100,21 @@ SELECT known.user_id, document, version, given_at
 _USER_COLUMNS: Final = [name for name in UserToImport.model_fields if name != "consents"]
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _CHANGED_COLUMNS: Final = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
+_ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
+_CHANGE_USERS: Final = Statement[Nothing](f"""
+UPDATE users
+   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
+       {", ".join(_origin_part(name) for name in MERGED)}
+  FROM jsonb_populate_recordset(NULL::users, :rows) AS given
+ WHERE users.id = given.id
+""")  # noqa: S608 - put together from constants
+_ADD_IDENTITIES: Final = _adding("identities", "app_id", "openid", "unionid", "user_id", "created_at")
+_ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
+_ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
+_ADD_CONSENTS: Final = _adding(
+    "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
+)
+_ADD_EVENTS: Final = _adding("events", "id", "type", "at", "actor", "user_id", "app_id", "data")
 # A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
 _ADD_UNIONIDS: Final = Statement[Nothing]("""
 INSERT INTO unionids (unionid, user_id)
@@ -241,49 +222,6 @@ SELECT i.app_id, i.openid,
 """)  # noqa: S608 - put together from constants
 
 
-def _adding(table: str, *columns: str) -> Statement[Nothing]:
-    # The columns are named, so that one added by a newer version keeps its default.
-    named = ", ".join(columns)
-    return Statement[Nothing](f"""
-INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
-""")  # noqa: S608 - put together from constants
-
-
-def _origin_part(name: str) -> str:
-    # If the user was merged, it is not known to whom a value of the file belongs.
-    return f"""
-       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
-
-
-_ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
-
-
-_CHANGE_USERS: Final = Statement[Nothing](f"""
-UPDATE users
-   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
-       {", ".join(_origin_part(name) for name in MERGED)}
-  FROM jsonb_populate_recordset(NULL::users, :rows) AS given
- WHERE users.id = given.id
-""")  # noqa: S608 - put together from constants
-
-
-_ADD_IDENTITIES: Final = _adding("identities", *(field.name for field in fields(_IdentityRow)))
-
-
-_ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
-
-
-_ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
-
-
-_ADD_CONSENTS: Final = _adding(
-    "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
-)
-
-
-_ADD_EVENTS: Final = _adding("events", "id", "type", "at", "actor", "user_id", "app_id", "data")
-
-
 @dataclass(slots=True)
 class Made:
     """The changes made by the lines."""
@@ -321,17 +259,18 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
         await transaction.rows(_EXTERNAL_IDS, external_ids=wanted.external_ids) if wanted.external_ids else ()
     )
     verified: dict[str, list[UUID]] = {}
-    for row in await transaction.rows(_VERIFIED, phones=wanted.phones) if wanted.phones else ():
-        verified.setdefault(row.name, []).append(row.user_id)
+    for phone, user_id in await transaction.rows(_VERIFIED, phones=wanted.phones) if wanted.phones else ():
+        verified.setdefault(phone, []).append(user_id)
     return Found(
         identities={
-            (row.app_id, row.openid): HeldIdentity(row.user_id, row.unionid, row.created_at) for row in identities
+            (app_id, openid): HeldIdentity(user_id, unionid, created_at)
+            for app_id, openid, user_id, unionid, created_at in identities
         },
-        unionids={row.name: row.user_id for row in unionids},
-        openids={(row.app_id, row.unionid): row.openid for row in openids},
-        external_ids={row.name: row.user_id for row in external_ids},
+        unionids=dict(unionids),
+        openids={(app_id, unionid): openid for app_id, unionid, openid in openids},
+        external_ids=dict(external_ids),
         ids=frozenset(ids),
-        former_ids={row.id: row.user_id for row in former_ids},
+        former_ids=dict(former_ids),
         erased_ids=frozenset(erased_ids),
         verified=verified,
     )
@@ -351,7 +290,7 @@ async def lock(
 async def consents_known(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[tuple[UUID, ConsentKey]]:
     """Every consent that these users ever gave, each with its user."""
     known = await transaction.rows(_CONSENTS, user_ids=user_ids)
-    return [(row.user_id, (row.document, row.version, row.given_at)) for row in known]
+    return [(user_id, (document, version, given_at)) for user_id, document, version, given_at in known]
 
 
 async def apps_of_users(
@@ -359,7 +298,7 @@ async def apps_of_users(
 ) -> Sequence[tuple[UUID, str]]:
     """Each of these users with each of these apps in which they have an openid."""
     found = await transaction.rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
-    return [(row.user_id, row.app_id) for row in found]
+    return [(user_id, app_id) for user_id, app_id in found]
 
 
 async def store(

@@ -37,8 +37,8 @@ from wxauth.server.sessions.rows import user_in_session
 from wxauth.server.siblings.rows import UserForSiblings, look_up
 from wxauth.server.users.admin import UserChange, change_user, end_all_sessions
 from wxauth.server.users.admin_routes import NO_SUCH_USER
-from wxauth.server.users.attributes import AttributesRequest, ShownAttributes
-from wxauth.server.users.bodies import DocumentVersion, Reason, ShownEraseAt
+from wxauth.server.users.attributes import AttributesRequest
+from wxauth.server.users.bodies import DocumentVersion, OperatorsFields, Reason, SharedFields
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep, sees_roles
 from wxauth.server.users.search_rows import IdentityJson
 from wxauth.server.web.answers import Entails
@@ -48,9 +48,7 @@ from wxauth.server.web.bodies import (
     EXAMPLE_SESSION_ID,
     EXAMPLE_USER_ID,
     TEXT,
-    ShownNickname,
     ShownOpenid,
-    ShownPictureUrl,
     ShownSessionId,
     ShownUserId,
     Time,
@@ -297,21 +295,10 @@ class BanRequest(BaseModel):
     until: Time | None = Field(default=None, description="When the ban ends automatically, with an offset.")
 
 
-class UserForSiblingsAnswer(TypedDict):
+class UserForSiblingsAnswer(SharedFields, OperatorsFields):
     """A user as siblings see them."""
 
     id: Annotated[ShownUserId, Field(description="UUIDv7. It differs from the requested id if that one was merged.")]
-    nickname: ShownNickname
-    avatar_url: ShownPictureUrl
-    status: Literal["active", "disabled"]
-    roles: Annotated[list[str], Field(examples=[[]])]
-    created_at: datetime
-    last_login_at: Annotated[
-        datetime | None, Field(description="Null until an imported user logs in.", examples=["2026-11-20T08:00:00Z"])
-    ]
-    external_id: Annotated[
-        str | None, Field(description="The user's id in the system before wxauth. Unique.", examples=["10023"])
-    ]
     former_ids: Annotated[
         list[UUID],
         Field(
@@ -319,16 +306,7 @@ class UserForSiblingsAnswer(TypedDict):
             examples=[["01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"]],
         ),
     ]
-    former_external_ids: NotRequired[
-        Annotated[
-            list[str],
-            Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
-        ]
-    ]
-    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
     consents: Annotated[list[DocumentVersion], Field(description="The user's current consents.")]
-    attributes: ShownAttributes
-    erase_at: ShownEraseAt
     phone: NotRequired[
         Annotated[str | None, Field(description="E.164. Only with the scope `phones`.", examples=["+8613800138000"])]
     ]
@@ -349,31 +327,23 @@ class LookupAnswer(BaseModel):
     items: list[UserForSiblingsAnswer]
 
 
+_AS_READ: Final = ("id", *SharedFields.__annotations__, "former_ids", "identities", "erase_at")
+
+
 def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserForSiblingsAnswer:
     """A user as a client with these scopes sees them."""
-    answer: UserForSiblingsAnswer = {
-        "id": user.id,
-        "nickname": user.nickname,
-        "avatar_url": user.avatar_url,
-        "status": user.status,
-        "roles": user.roles,
-        "created_at": user.created_at,
-        "last_login_at": user.last_login_at,
-        "external_id": user.external_id,
-        "former_ids": user.former_ids,
-        "identities": user.identities,
-        "consents": [
-            {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
-        ],
-        "attributes": user.attributes or {},
-        "erase_at": user.erase_at,
-    }
+    answer: Any = {name: getattr(user, name) for name in _AS_READ}
+    answer["consents"] = [
+        {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
+    ]
+    answer["attributes"] = user.attributes or {}
     if user.former_external_ids:
         answer["former_external_ids"] = user.former_external_ids
     if Scope.PHONES in scopes:
         answer["phone"] = user.phone
         answer["phone_verified"] = user.phone_verified
-    return answer
+    shown: UserForSiblingsAnswer = answer
+    return shown
 
 
 @router.get("/v1/users/{user_id}", summary=Title("Look up a user", "查询用户"), failures=[NO_SUCH_USER])

@@ -43,7 +43,7 @@ from wxauth.server.users.search_rows import (
     term_of,
     with_masked_phone,
 )
-from wxauth.server.users.staff_rows import Glimpse, ListedLogin, LoginSearch, Read, StaffReads, find_logins, glimpses_of
+from wxauth.server.users.staff_rows import Glimpse, ListedLogin, Read, StaffReads, find_logins, glimpses_of
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.bodies import (
     TEXT,
@@ -309,10 +309,7 @@ async def list_logins(
 
     Refused logins are listed by `GET /v1/admin/refusals`.
     """
-    search = LoginSearch(
-        user_id=query.user_id, app_id=query.app_id, network=query.network, since=query.since, until=query.until
-    )
-    page = await find_logins(database, search, before=query.cursor, limit=query.limit)
+    page = await find_logins(database, **query.filters, before=query.cursor, limit=query.limit)
     if query.user_id is not None and page.items:
         reads.note_read(staff.actor, Read.LOGINS, query.user_id)
     return LoginsAnswer.model_construct(

@@ -205,13 +205,11 @@ class SessionAnswer(OpenSession):
     current: bool = Field(description="Whether it is the caller's.")
 
 
-class ProfileAndStanding(TypedDict):
-    """The fields of every answer about a user."""
+class SharedFields(TypedDict):
+    """The fields of every answer about a user, also of those for other services."""
 
-    unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
     nickname: ShownNickname
     avatar_url: ShownPictureUrl
-    phone: Annotated[str | None, Field(description="E.164.", examples=["+8613800138000"])]
     roles: Annotated[list[str], Field(examples=[[]])]
     status: Literal["active", "disabled"]
     created_at: datetime
@@ -221,6 +219,13 @@ class ProfileAndStanding(TypedDict):
     external_id: Annotated[
         str | None, Field(description="The user's id in the system before wxauth. Unique.", examples=["10023"])
     ]
+
+
+class ProfileAndStanding(SharedFields):
+    """The fields of every answer about a user to that person, and to staff."""
+
+    unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
+    phone: Annotated[str | None, Field(description="E.164.", examples=["+8613800138000"])]
     phone_verified: Annotated[
         bool | None,
         Field(
@@ -266,19 +271,26 @@ class OwnIdentitiesAnswer(BaseModel):
     items: list[OwnIdentityAnswer]
 
 
-ShownEraseAt = Annotated[
-    datetime | None, Field(description="When the user is erased, who has asked for it; null for everybody else.")
-]
+class OperatorsFields(TypedDict):
+    """The fields of every answer about a user to staff and other services."""
+
+    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
+    attributes: ShownAttributes
+    erase_at: Annotated[
+        datetime | None, Field(description="When the user is erased, who has asked for it; null for everybody else.")
+    ]
+    former_external_ids: NotRequired[
+        Annotated[
+            list[str],
+            Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
+        ]
+    ]
 
 
-class ListedUserAnswer(ProfileAndStanding):
+class ListedUserAnswer(ProfileAndStanding, OperatorsFields):
     """A user, with all identities."""
 
     id: ShownUserId
-    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
-    attributes: ShownAttributes
-    erase_at: ShownEraseAt
-
     reason: NotRequired[
         Annotated[str, Field(description="The reason for the ban, for staff only. Absent if there is none.")]
     ]
@@ -294,12 +306,6 @@ class UserDetailAnswer(ListedUserAnswer):
         Annotated[
             list[UUID],
             Field(description="The ids merged into this user, the first merge first. Absent if none."),
-        ]
-    ]
-    former_external_ids: NotRequired[
-        Annotated[
-            list[str],
-            Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
         ]
     ]
     sessions: Annotated[list[OpenSession], Field(description="The hundred used most recently.")]

@@ -54,12 +54,8 @@ class ConsentRow(SQLModel):
     ip: Address = Field(description="From where.", schema_extra={"examples": ["203.0.113.7"]})
 
 
-class _PresentConsents(SQLModel):
-    consents: dict[str, str] | None
-
-
 # Decides the race of two changes: the second waits here, and sees what the first has written.
-_LOCK: Final = Statement[_PresentConsents]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
+_LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
 # Adds nothing if the same consent still holds, for example after the version in force was set back.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
@@ -188,4 +184,4 @@ async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:
         raise InvalidToken("the user has just been erased")
-    return row.consents or {}
+    return row[0] or {}

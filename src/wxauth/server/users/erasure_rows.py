@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from sqlmodel import SQLModel
-
 from wxauth.errors import AccountDisabled, AccountLeaving
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -33,12 +31,6 @@ _MAX_IDS_ERASED_WITH_USER: Final = 10
 """For how many of a person's ids rows are erased in the transaction that deletes the user."""
 
 
-class _WaitingErasure(SQLModel):
-    user_id: UUID
-    about_after: UUID
-    acted_after: UUID
-
-
 # One worker at a time, so that the load on the database does not depend on how many erasures wait.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
 _PUT_OFF: Final = Statement[Nothing]("""
@@ -46,7 +38,7 @@ INSERT INTO erasures (user_id, about_after, acted_after)
 SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)
 ON CONFLICT (user_id) DO UPDATE SET about_after = excluded.about_after, acted_after = excluded.acted_after
 """)
-_NEXT: Final = Statement[_WaitingErasure]("""
+_NEXT: Final = Statement[tuple[UUID, UUID, UUID]]("""
 SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)
  ORDER BY user_id LIMIT 1
 """)
@@ -138,8 +130,8 @@ async def erase_next_page(
         waiting = await transaction.row(_NEXT, user_ids=user_ids)
         if waiting is None:
             return None
-        number = await _erase_page(transaction, waiting.user_id, waiting.about_after, waiting.acted_after, size=size)
-        return ErasedPage(waiting.user_id, is_last=number < size)
+        number = await _erase_page(transaction, *waiting, size=size)
+        return ErasedPage(waiting[0], is_last=number < size)
 
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:

@@ -49,11 +49,6 @@ class KnownExternalId(SQLModel):
     is_present: bool
 
 
-class _FormerId(SQLModel):
-    id: UUID
-    merged_into: UUID | None
-
-
 _IDENTITIES: Final = Statement[OwnedIdentity]("""
 SELECT app_id, openid, i.unionid, created_at, i.came_from, COALESCE(i.came_from, unionids.came_from) AS origin,
        phone_proved_at
@@ -69,7 +64,7 @@ SELECT external_id, external_id_from AS origin, true AS is_present
 SELECT external_id, came_from, false FROM former_external_ids WHERE user_id = :user_id
  ORDER BY is_present DESC, external_id
 """)
-_FORMER_IDS: Final = Statement[_FormerId](
+_FORMER_IDS: Final = Statement[tuple[UUID, UUID | None]](
     "SELECT id, merged_into FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id"
 )
 
@@ -137,7 +132,7 @@ class Parting:
         if named.unionid is not None:
             leaving = [identity for identity in identities if identity.unionid == named.unionid]
         external_ids = await transaction.rows(_EXTERNAL_IDS, user_id=user_id)
-        merges = {row.id: row.merged_into for row in await transaction.rows(_FORMER_IDS, user_id=user_id)}
+        merges = dict(await transaction.rows(_FORMER_IDS, user_id=user_id))
         return cls(user_id, identities, leaving, await facts_of(transaction, user_id), external_ids, merges)
 
     @cached_property

@@ -19,92 +19,46 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable, Title
-from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import reason_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.limits.rows import EXPORTS
+from wxauth.server.sessions.rows import PastSession
 from wxauth.server.users import own_data_rows as rows
 from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
-from wxauth.server.users.callers import AdministratorDep, Caller, CallerInTurnDep, DeviceDep
+from wxauth.server.users.bodies import ListedUserAnswer
+from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
+from wxauth.server.users.consent_rows import ConsentRow
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
 from wxauth.server.users.staff_rows import Read
+from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
+_AT: Final = "2026-11-20T08:00:00Z"
+_SHOWN: Final = example_of(ListedUserAnswer)
+_IDENTITY: Final = _SHOWN.pop("identities")[0]
+_SESSION: Final = example_of(PastSession)
+_PHONE: Final = {"user_agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"}
 EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "exported_at": "2026-11-20T10:00:00Z",
     "user": {
-        "id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
-        "former_ids": [],
-        "external_id": "10023",
-        "former_external_ids": [],
-        "unionid": "oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E",
-        "unionids": ["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"],
-        "nickname": "小明",
-        "avatar_url": "https://example.com/avatars/1.png",
-        "phone": "+8613800138000",
-        "phone_verified": True,
-        "phone_verified_at": "2026-11-20T08:05:00Z",
-        "roles": [],
-        "status": "active",
-        "created_at": "2026-11-20T08:00:00Z",
-        "last_login_at": "2026-11-20T08:00:00Z",
-        "attributes": {"tier": "gold"},
-        "erase_at": None,
+        **_SHOWN,
+        **{"phone_verified_at": _AT, "former_ids": [], "former_external_ids": [], "unionids": [_SHOWN["unionid"]]},
     },
-    "identities": [
-        {
-            "app_id": "wx1a2b3c4d5e6f7a8b",
-            "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
-            "unionid": "oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E",
-            "created_at": "2026-11-20T08:00:00Z",
-        }
-    ],
+    "identities": [{**_IDENTITY, "unionid": _SHOWN["unionid"], "created_at": _AT}],
     "sessions": [
         {
-            "id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
-            "app_id": "wx1a2b3c4d5e6f7a8b",
-            "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
-            "ip": "203.0.113.7",
-            "user_agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44",
-            "created_at": "2026-11-20T08:00:00Z",
-            "last_used_at": "2026-11-20T09:30:00Z",
-            "expires_at": "2026-12-20T09:30:00Z",
-            "ended_at": None,
-            "ended_reason": None,
-            "client_id": None,
-            "scope": None,
-            "authenticated_at": None,
-            "authenticated_by": None,
-            "device": "iOS 17.1, WeChat 8.0.44",
-            "opened": {
-                "ip": "203.0.113.7",
-                "device": "iOS 17.1, WeChat 8.0.44",
-                "user_agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44",
-            },
+            **_SESSION,
+            **_IDENTITY,
+            **_PHONE,
+            "opened": {**_SESSION["opened"], **_PHONE},
+            **dict.fromkeys(("scope", "authenticated_at", "authenticated_by")),
         }
     ],
-    "browsers": [
-        {
-            "app_id": "wx1a2b3c4d5e6f7a8b",
-            "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
-            "authenticated_at": "2026-11-20T08:10:00Z",
-            "authenticated_by": "wechat_scan",
-            "sites": ["shop"],
-        }
-    ],
-    "consents": [
-        {
-            "document": "privacy",
-            "version": "2026-05",
-            "given_at": "2026-11-20T08:00:00Z",
-            "withdrawn_at": None,
-            "app_id": "wx1a2b3c4d5e6f7a8b",
-            "ip": "203.0.113.7",
-        }
-    ],
+    "browsers": [{**_IDENTITY, "authenticated_at": _AT, "authenticated_by": "wechat_scan", "sites": ["shop"]}],
+    "consents": [example_of(ConsentRow)],
     "events": [],
     "refusals": [],
     "avatar": None,
@@ -147,46 +101,29 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-async def export_mine(database: Database, clock: Clock, caller: Caller, *, ip: str | None) -> Export:
-    """Export everything stored about the caller. Raises: RateLimited, InvalidToken."""
-    user_id, now = caller.user.id, clock()
-    await EXPORTS.count(database, str(user_id), now=now)
-    try:
-        return await export_person(database, user_id, by=Actor(str(user_id), ip), now=now)
-    except NotFound:
-        raise InvalidToken("the user has just been erased") from None
-
-
 async def export_person(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None = LARGE_WITHIN_SECONDS
 ) -> Export:
     """Export everything stored about a person, and record it in the audit trail. A merged id finds the remaining user.
 
-    Args:
-        database: Where it is stored.
-        user_id: The person.
-        by: Who exports it.
-        now: The time.
-        whole_within: Seconds within which a large document must be downloaded; None for no limit.
+    `whole_within` are the seconds within which a large document must be downloaded; None for no limit.
 
     Raises: NotFound, RateLimited.
     """
     while True:
+        pieces = _pieces(database, user_id, by=by, now=now, whole_within=whole_within)
         try:
-            return await _begun(_pieces(database, user_id, by=by, now=now, whole_within=whole_within))
+            first = await anext(pieces)
         except NotFound:  # or just merged again
             remaining_id = await remaining_user(database, user_id)
             if remaining_id is None:
                 raise
             user_id = remaining_id
-
-
-async def _begun(pieces: AsyncGenerator[bytes]) -> Export:
-    first = await anext(pieces)
-    if len(first) > IN_MEMORY:
-        return Export(first, pieces)
-    await pieces.aclose()
-    return Export(first, None)
+            continue
+        if len(first) > IN_MEMORY:
+            return Export(first, pieces)
+        await pieces.aclose()
+        return Export(first, None)
 
 
 async def _pieces(
@@ -263,7 +200,12 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
 
     It contains no secrets and no other person's data: administrators appear as `administrator`. Once a minute.
     """
-    return _answer(await export_mine(database, clock, caller, ip=device.ip))
+    user_id, now = caller.user.id, clock()
+    await EXPORTS.count(database, str(user_id), now=now)
+    try:
+        return _answer(await export_person(database, user_id, by=Actor(str(user_id), device.ip), now=now))
+    except NotFound:
+        raise InvalidToken("the user has just been erased") from None
 
 
 @router.get(

@@ -7,7 +7,7 @@ are only counted; further reads are refused, because each is recorded. A process
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain, repeat
@@ -66,18 +66,6 @@ class Glimpse(SQLModel):
     device: DescribedDevice = Field(description="The device of the newest session.", schema_extra=_DEVICE)
     ip: Address = Field(description="The address of its last use.", schema_extra=_IP)
     last_login_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginSearch:
-    """A search for logins. A field that is None matches everything."""
-
-    user_id: UUID | None = None
-    app_id: str | None = None
-    network: IpNetwork | None = None
-    """A network in which the address is, or that is in the stored one, since old addresses are truncated."""
-    since: datetime | None = None
-    until: datetime | None = None
 
 
 WINDOWS: Final = (1_000, 50_000)
@@ -154,28 +142,40 @@ _OF_ALL: Final = _finding(
 )
 
 
-async def find_logins(database: Database, search: LoginSearch, *, before: UUID | None, limit: int) -> Page[ListedLogin]:
-    """A page of the newest logins that match, older than `before`.
+async def find_logins(
+    database: Database,
+    *,
+    user_id: UUID | None,
+    app_id: str | None,
+    network: IpNetwork | None,
+    since: datetime | None,
+    until: datetime | None,
+    before: UUID | None,
+    limit: int,
+) -> Page[ListedLogin]:
+    """A page of the newest logins that match all that is not None, older than `before`.
+
+    An address is in the network, or was truncated to one that contains it.
 
     Only the ids are indexed, which begin with their times, and those of one user. Otherwise sessions are searched in
     windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
     """
-    lowest, before = id_range(search.since, search.until, before)
+    lowest, before = id_range(since, until, before)
     found: list[ListedLogin] = []
 
     async def search_above(floor: UUID) -> None:
         rows = await database.rows(
-            _OF_ALL if search.user_id is None else _OF_USER,
-            user_id=search.user_id,
-            app_id=search.app_id,
-            network=None if search.network is None else str(search.network),
+            _OF_ALL if user_id is None else _OF_USER,
+            user_id=user_id,
+            app_id=app_id,
+            network=None if network is None else str(network),
             before=before,
             floor=floor,
             limit=limit + 1 - len(found),
         )
         found.extend(rows)
 
-    if search.user_id is not None or (search.app_id is None and search.network is None):
+    if user_id is not None or (app_id is None and network is None):
         await search_above(lowest)
         return Page.of(found, limit)
     began = monotonic()
