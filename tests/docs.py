@@ -35,3 +35,13 @@ def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
 def openapi() -> dict[str, Any]:
     """The documentation of all operations."""
     return create_api().openapi()
+
+
+def access() -> dict[str, tuple[str, list[str]]]:
+    """Of each operation of `tests/web/operations.txt`: its id, and who may use it.
+
+    These are `anybody`; `user`; `support`, which an administrator may, too; `admin`, perhaps with a `fresh` login;
+    `client` with a scope. A question mark stands for credentials that may be missing.
+    """
+    lines = (line.split() for line in (ROOT / "tests/web/operations.txt").read_text().splitlines())
+    return {f"{method} {path}": (name, who) for method, path, name, *who in lines}

@@ -6,7 +6,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.docs import openapi
+from tests.docs import access, openapi
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
@@ -30,51 +30,6 @@ WRONG: Final = {
     "date-time": ["yesterday", "2026-11-20"],
 }
 """What is none of a parameter's type or format."""
-SUPPORT_MAY: Final = {
-    "GET /v1/admin/users",
-    "GET /v1/admin/users/{user_id}",
-    "PATCH /v1/admin/users/{user_id}",
-    "GET /v1/admin/users/{user_id}/phone",
-    "DELETE /v1/admin/users/{user_id}/phone",
-    "DELETE /v1/admin/users/{user_id}/sessions",
-    "DELETE /v1/admin/users/{user_id}/sessions/{session_id}",
-    "GET /v1/admin/events",
-    "GET /v1/admin/numbers",
-    "GET /v1/admin/refusals",
-    "GET /v1/admin/logins",
-    "GET /v1/admin/names",
-}
-LASTING: Final = {
-    "DELETE /v1/admin/users/{user_id}",
-    "POST /v1/admin/users/{user_id}/merge",
-    "POST /v1/admin/users/{user_id}/split",
-    "POST /v1/admin/apps",
-    "PATCH /v1/admin/apps/{app_id}",
-    "DELETE /v1/admin/apps/{app_id}",
-    "POST /v1/admin/keys/rotate",
-    "POST /v1/admin/keys/{kid}/withdraw",
-    "POST /v1/admin/clients",
-    "PATCH /v1/admin/clients/{name}",
-    "DELETE /v1/admin/clients/{name}",
-    "POST /v1/admin/clients/{name}/secret",
-    "POST /v1/admin/webhooks",
-    "PATCH /v1/admin/webhooks/{name}",
-    "DELETE /v1/admin/webhooks/{name}",
-    "POST /v1/admin/webhooks/{name}/secret",
-}
-"""What an old login may not do. That it may not give roles depends on the change."""
-SCOPES: Final = {
-    "POST /v1/introspect": Scope.INTROSPECT,
-    "GET /v1/apps/{app_id}/access-token": Scope.WECHAT_TOKEN,
-    "POST /v1/apps/{app_id}/signatures": Scope.SIGN,
-    "GET /v1/users/{user_id}": Scope.USERS,
-    "POST /v1/users/lookup": Scope.USERS,
-    "PATCH /v1/users/{user_id}/attributes": Scope.ATTRIBUTES,
-    "POST /v1/users/{user_id}/ban": Scope.MODERATE,
-    "POST /v1/users/{user_id}/unban": Scope.MODERATE,
-    "DELETE /v1/users/{user_id}/sessions": Scope.MODERATE,
-    "GET /v1/events": Scope.EVENTS,
-}
 
 
 class Operation:
@@ -83,10 +38,10 @@ class Operation:
     def __init__(self, method: str, path: str, described: Body) -> None:
         self.method, self.path = method.upper(), path
         self.name = f"{self.method} {path}"
-        security = described.get("security", [{}])
-        self.takes_token = security == [{"wxauth": []}]
-        self.takes_client = security == [{"service_client": []}]
-        self.is_for_staff = path.startswith("/v1/admin")
+        _, (who, *self.further) = access()[self.name]
+        self.takes_token = who in ("user", "support", "admin")
+        self.takes_client = who == "client"
+        self.is_for_staff, self.is_for_support = who in ("support", "admin"), who == "support"
         self.parameters = {it["name"]: it["schema"] for it in described.get("parameters", ()) if it["in"] == "query"}
         self.ids = {it["name"]: it["schema"] for it in described.get("parameters", ()) if it["in"] == "path"}
         content = described.get("requestBody", {}).get("content", {}).get("application/json", {})
@@ -173,7 +128,7 @@ async def test_staff_may_do_what_their_role_allows_and_nobody_else_may(
                 problem_of(answer, "insufficient_role", 403)
                 assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
                 answer = await operation.ask(client, content=b"{", headers=bearer(sue.answer))
-                assert (answer.status_code != 403) == (operation.name in SUPPORT_MAY), answer.text
+                assert (answer.status_code != 403) == operation.is_for_support, answer.text
 
 
 async def test_what_gives_lasting_power_requires_a_fresh_login(root: Admin, clock: Clock) -> None:
@@ -182,7 +137,7 @@ async def test_what_gives_lasting_power_requires_a_fresh_login(root: Admin, cloc
         for operation in FOR_STAFF:
             with sweep.case(operation):
                 answer = await operation.ask(root.client, json=operation.example, headers=bearer(stale.answer))
-                assert ("login_too_old" in answer.text) == (operation.name in LASTING), answer.text
+                assert ("login_too_old" in answer.text) == ("fresh" in operation.further), answer.text
 
 
 async def test_a_service_may_do_what_its_scopes_allow(client: Client, add_sibling: AddSibling) -> None:
@@ -192,7 +147,7 @@ async def test_a_service_may_do_what_its_scopes_allow(client: Client, add_siblin
             for operation in (it for it in OPERATIONS if it.takes_client):
                 with sweep.case(scope, operation):
                     answer = await operation.ask(client, json=operation.example, auth=sibling)
-                    assert (answer.status_code != 403) == (SCOPES[operation.name] is scope), answer.text
+                    assert (answer.status_code != 403) == (operation.further == [scope]), answer.text
 
 
 async def test_a_service_is_known_by_its_secret(client: Client, add_sibling: AddSibling) -> None:
