@@ -187,6 +187,8 @@ def test_every_command_can_be_run_next_to_dev_but_only_by_its_owner(dev: Server,
     assert usage.startswith("Usage: wxauth ")
     done = subprocess.run([command, "check"], capture_output=True, text=True, check=False)
     assert (done.returncode, "BAD" in done.stdout) == (0, False), done.stdout
+    apps = json.loads(subprocess.check_output([command, "apps", "list", "--json"]))
+    assert len({app["title"] for app in apps} - {None}) == len(apps) == 4
 
 
 @pytest.mark.process
@@ -260,13 +262,16 @@ def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Server, dev_fold
     assert "another 'wxauth dev' is using" in refusal("dev", *free_ports(), cwd=dev_folder)
 
 
-@pytest.mark.parametrize("revision", ["0031", "0100"], ids=["of a preview", "with other tables"])
+@pytest.mark.parametrize(
+    "revision", ["0031", "0100", "base"], ids=["of a preview", "with other tables", "not to migrate"]
+)
 @pytest.mark.process
 async def test_dev_says_what_to_do_about_a_database_of_before(tmp_path: Path, revision: str) -> None:
     with EmbeddedPostgres(tmp_path / ".wxauth" / "postgres", lasting=False) as postgres:
         connection = await asyncpg.connect(postgres.url())
-        await connection.execute("CREATE TABLE alembic_version (version_num text)")
-        await connection.execute("INSERT INTO alembic_version VALUES ($1)", revision)
+        await connection.execute("CREATE TABLE users (); CREATE TABLE alembic_version (version_num text)")
+        if revision != "base":
+            await connection.execute("INSERT INTO alembic_version VALUES ($1)", revision)
         await connection.close()
     failed = await asyncio.to_thread(refusal, "dev", *free_ports(), cwd=tmp_path)
     assert "delete the folder .wxauth/, which has the data of this laptop alone" in failed

@@ -92,7 +92,8 @@ def test_without_containers_exactly_the_lock_is_installed_and_nothing_over_a_ver
     install = ROOT / "deploy/systemd/install"
     # Compiling what nobody runs would take four seconds.
     environment = {**os.environ, "PYTHON": sys.executable, "PIP_COMPILE": "0"}
-    run(install, "wxauth-of-today", cwd=tmp_path, **environment)
+    said = run(install, "wxauth-of-today", cwd=tmp_path, **environment)
+    assert ("One machine with systemd" in said) != Path("/opt/wxauth").exists(), "what a first installation needs next"
     own = run(folder / "bin/wxauth", "--version", cwd=tmp_path)
     assert own == f"wxauth, version {wxauth.__version__}\n"
     listed = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.version}' for d in m.distributions()))"

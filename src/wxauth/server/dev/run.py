@@ -33,7 +33,7 @@ from wxauth.server.clients.clients import Credentials, ensure_own_client
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
-from wxauth.server.core.outages import trouble_of
+from wxauth.server.core.outages import is_refusal, reason_of, trouble_of
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
@@ -73,6 +73,8 @@ fi
 {settings}
 exec {python} -m wxauth "$@"
 """
+_TITLES: Final = ("示例小店 Shop", "示例书店 Bookshop", "示例服务号 Service account", "示例网站 Website")
+"""Those of the simulated apps, in the order of the settings."""
 HOME: Final = Path(".wxauth")
 SITE_PORT: Final = 8004
 """The default port of the example sites."""
@@ -208,7 +210,7 @@ def run(
     except (PostgresUnavailable, InvalidSettings, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except UnknownRevision as exc:
-        raise DevFailed(str(exc) if os.environ.get("WXAUTH_DATABASE_URL") else _OF_BEFORE) from None
+        raise DevFailed(str(exc) if os.environ.get("WXAUTH_DATABASE_URL") else f"{_OF_BEFORE} ({exc})") from None
     except StorageUnavailable as exc:
         raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
 
@@ -255,8 +257,9 @@ def _own_settings(
     if simulated_url is not None:
         defaults["scan_link"] = "scheme"  # which asks WeChat nothing
         defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the simulated phone
-        first, *others = APPS
-        apps = ({**first, "push_forward": push_forward}, *others, ACCOUNT, WEBSITE)
+        known = zip((*APPS, ACCOUNT, WEBSITE), _TITLES, strict=True)
+        apps = [{**app, "title": title} for app, title in known]
+        apps[0]["push_forward"] = push_forward
         fixed |= {"apps": apps, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
         fixed |= {"wechat_open_url": simulated_url}
@@ -316,7 +319,14 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool) -> Cred
     database = Database(settings.database_url.get_secret_value())
     configured = {app.app_id for app in settings.apps}  # with the real WeChat, those of the simulator are not
     async with aclosing(database):
-        await migrate(database)
+        try:
+            await migrate(database)
+        except Exception as exc:
+            if is_refusal(
+                cause := getattr(exc, "driver_exception", exc)
+            ):  # SQLAlchemy's errors have PostgreSQL's there
+                raise UnknownRevision(f"the schema is not one that this version made: {reason_of(cause)}") from exc
+            raise
         if (reason := await rehearse_login(database, now=await database.time())) is not None:
             raise UnknownRevision(reason)
         await check_stored_state(settings)

@@ -52,8 +52,8 @@ _UUID_VERSION: Final = 7
 _E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
 _NAIVE: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
 _TIME: Final = Title(
-    "must be a time with its offset, like 2026-11-20T08:00:00+08:00; --time-zone reads others",
-    "必须是带时区的时间，如 2026-11-20T08:00:00+08:00；不带时区的请加 --time-zone",
+    "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or empty; --time-zone reads those without one",
+    "必须是带时区的时间，如 2026-11-20T08:00:00+08:00，没有则留空；不带时区的请加 --time-zone",
 )
 _SHORT: Final = Title("must be 1 to 64 printable characters", "必须是 1 至 64 个可打印字符")
 
