@@ -1,5 +1,6 @@
 """Fixtures of the tests of the transport to WeChat."""
 
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -39,3 +40,10 @@ async def service_asking(
     yield make
     for services in made:
         await services.aclose()
+
+
+@pytest.fixture
+def nobody() -> str:
+    """A URL at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"

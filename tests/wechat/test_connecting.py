@@ -28,13 +28,6 @@ Address = tuple[Any, ...]
 
 
 @pytest.fixture
-def nobody() -> str:
-    """A URL at which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
-
-
-@pytest.fixture
 def black_hole() -> Iterator[tuple[str, int]]:
     """An address that answers no connect, because the queue in front of it is full."""
     with socket.socket() as listener, socket.socket() as waiting:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -217,21 +218,29 @@ NO_ERRCODES: list[object] = ["0", "40029", None, 0.0, True, [], 10**400]
         "ok",
         None,
         0,
+        httpx.Response(200, content=b"<html>Welcome to the hotel"),
+        httpx.Response(200, content=b'{"openid": "\xff\xfe'),
+        httpx.Response(200, content=b"[" * 60_000),
+        httpx.Response(200, content=b"9" * 60_000),
+        httpx.Response(404, json=IDENTITY),
+        httpx.Response(302, json=IDENTITY, headers={"Location": "/elsewhere?js_code=x"}),
     ],
 )
 async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(
     client: Client, wechat: WeChatByRespx, body: object
 ) -> None:
     before = len(wechat.calls)
-    wechat.answers(httpx.Response(200, json=body))
+    wechat.answers(body if isinstance(body, httpx.Response) else httpx.Response(200, json=body))
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     assert "wechat_errcode" not in problem_of(answer, "wechat_bad_response", 502)
     assert len(wechat.calls) == before + 1
 
 
-@pytest.mark.parametrize(
+@swept(
     ("failure", "code", "status", "calls"),
     [
+        (httpx.Response(500), "wechat_unavailable", 503, 1),
+        (httpx.Response(503, json=IDENTITY), "wechat_unavailable", 503, 1),
         (httpx.ReadTimeout("late"), "wechat_timeout", 504, 1),
         (httpx.ReadError("lost"), "wechat_unavailable", 503, 1),
         (httpx.WriteError("lost"), "wechat_unavailable", 503, 1),
@@ -242,8 +251,9 @@ async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(
     ],
 )
 async def test_only_a_failed_connect_is_tried_again(
-    client: Client, wechat: WeChatByRespx, failure: Exception, code: str, status: int, calls: int
+    client: Client, wechat: WeChatByRespx, failure: Any, code: str, status: int, calls: int
 ) -> None:
+    before = len(wechat.calls)
     wechat.answers(*[failure] * calls)
     problem_of(await client.post("/v1/login", json={"code": wechat.code_for("alice")}), code, status)
-    assert len(wechat.calls) == calls
+    assert len(wechat.calls) == before + calls
