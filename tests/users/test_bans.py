@@ -4,7 +4,6 @@ import asyncio
 import json
 from asyncio import to_thread
 from datetime import datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,13 @@ import pytest
 
 from tests.clock import Clock
 from tests.fakes import WeChatByRespx
+from tests.moving.mover import Mover
 from tests.problems import problem_of
 from tests.processes import run
 from tests.sweeps import swept
 from tests.world import Admin, Client, LogIn, MakeServices, Rows, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, Pace, lift_ended_bans
-from wxauth.server.moving.batch import Options
-from wxauth.server.moving.files import export_users, json_lines
-from wxauth.server.moving.importing import Counts, import_users
 
 SHORT = timedelta(minutes=5)
 A_SECOND = timedelta(seconds=1)
@@ -236,32 +233,20 @@ async def test_a_merge_keeps_the_ban_that_lasts_longer(client: Client, root: Adm
 
 
 async def test_an_export_takes_a_ban_along_and_an_import_brings_it_back(
-    root: Admin, alice: dict[str, Any], services: Services, clock: Clock
+    root: Admin, alice: dict[str, Any], services: Services, rows: Rows, clock: Clock
 ) -> None:
-    user_id, until = alice["user"]["id"], in_utc(clock() + SHORT)
+    user_id, until, mover = alice["user"]["id"], in_utc(clock() + SHORT), Mover(services, rows)
     await root.change(user_id, status="disabled", reason=REASON, until=until)
-    file = BytesIO()
-    await export_users(services.database, file.write)
-    line = next(line for line in file.getvalue().splitlines() if user_id.encode() in line)
-    assert (json.loads(line)["ban_reason"], json.loads(line)["banned_until"]) == (REASON, until)
-
-    async def imported(text: bytes, options: Options = Options()) -> Counts:  # noqa: B008 - it is frozen
-        return await import_users(
-            services,
-            json_lines(BytesIO(text)),
-            options,
-            refuse=lambda refusal: pytest.fail(str(refusal)),
-            progress=lambda _: None,
-        )
-
+    line = next(line for line in map(json.loads, (await mover.export()).splitlines()) if line["user_id"] == user_id)
+    assert (line["ban_reason"], line["banned_until"]) == (REASON, until)
     await root.ask("DELETE", f"/users/{user_id}")
-    await imported(line, Options(restore=True))
+    assert await mover.import_lines(line, restore=True) == (1, 0, 0, 0)
     user = await root.read(f"/users/{user_id}")
     assert (user["status"], user["reason"], user["until"]) == ("disabled", REASON, until)
     # Other words of the file, such as roles, leave the ban as it is.
-    await imported(json.dumps({**json.loads(line), "roles": ["editor"]}).encode(), Options(takes_roles=True))
+    assert await mover.import_lines({**line, "roles": ["editor"]}, takes_roles=True) == (0, 1, 0, 0)
     assert (await root.read(f"/users/{user_id}"))["reason"] == REASON
-    await imported(json.dumps({**json.loads(line), "status": "active"}).encode(), Options(takes_status=True))
+    assert await mover.import_lines({**line, "status": "active"}, takes_status=True) == (0, 1, 0, 0)
     user = await root.read(f"/users/{user_id}")
     assert user["status"] == "active"
     assert not user.keys() & {"reason", "until"}

@@ -1,7 +1,6 @@
 """Large accounts are erased at once for readers, and the rest in pages."""
 
 import asyncio
-import io
 import json
 from typing import Any
 
@@ -9,12 +8,10 @@ import pytest
 
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.moving.mover import Mover
 from tests.world import Admin, Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import keep_erasing, sweep, sweep_now
-from wxauth.server.moving.batch import Options
-from wxauth.server.moving.files import json_lines
-from wxauth.server.moving.importing import import_users
 from wxauth.server.users.erasure_rows import MAX_ROWS_ERASED_WITH_USER
 
 MANY = 30_000
@@ -159,14 +156,7 @@ async def test_a_user_restored_while_the_erasure_waits_keeps_the_restored_data(
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "198.51.100.1"}
     line = {"app_id": APP["app_id"], "openid": "openid-a1-alice", "consents": [consent]}
     line |= {"former_ids": [user_id]} if as_former else {"user_id": user_id}
-    counts = await import_users(
-        services,
-        json_lines(io.BytesIO(json.dumps(line).encode())),
-        Options(restore=True),
-        refuse=lambda refusal: pytest.fail(str(refusal)),
-        progress=lambda _: None,
-    )
-    assert counts.created == 1
+    assert await Mover(services, rows).import_lines(line, restore=True) == (1, 0, 0, 0)
     await sweep(services, pause=0)
     again = await login("alice")
     listed = (await client.get("/v1/me/consents", headers=bearer(again))).json()["items"]

@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from io import BytesIO
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,14 +9,11 @@ import httpx
 import pytest
 
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP
+from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, Client, LogIn, MakeServices, Rows, bearer, make_support, set_roles, until_locked
 from wxauth.server.console.links import NoAdministrator, make_link
 from wxauth.server.core.services import Services
-from wxauth.server.moving.batch import Options
-from wxauth.server.moving.files import json_lines
-from wxauth.server.moving.importing import import_users
 
 OVER: Final = timedelta(seconds=3601)
 """Longer than a login is fresh."""
@@ -145,24 +141,6 @@ async def test_granting_support_and_unbanning_its_holder_require_a_fresh_login(
     await root.change(sue.id, roles=[])
     fresh = Admin(root.client, await login("root"))
     assert (await fresh.change(alice, roles=["support"]))["roles"] == ["support"]
-
-
-async def test_an_import_grants_support_only_if_that_is_allowed(root: Admin, services: Services) -> None:
-    line = b'{"app_id": "%b", "openid": "openid-a1-alice", "roles": ["support"]}' % APP["app_id"].encode()
-    refused: list[object] = []
-
-    async def imported(**options: Any) -> int:
-        counts = await import_users(
-            services,
-            json_lines(BytesIO(line)),
-            Options(**options),
-            refuse=refused.append,
-            progress=lambda _: None,
-        )
-        return counts.created
-
-    assert (await imported(), len(refused)) == (0, 1)
-    assert (await imported(allow_admin=True), len(refused)) == (1, 1)
 
 
 async def test_a_merge_by_unionid_leaves_a_banned_user_without_the_role(root: Admin, sue: Admin, login: LogIn) -> None:

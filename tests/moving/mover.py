@@ -1,0 +1,64 @@
+"""The operator who moves users in and out."""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tests.world import Rows
+from wxauth.server.core.services import Services
+from wxauth.server.moving.batch import Options
+from wxauth.server.moving.files import DEFAULT_FORM, CsvLines, Form, NumberedLine, export_users, json_lines
+from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
+
+
+class Mover:
+    """The operator who runs the import, and the reports that they get."""
+
+    def __init__(self, services: Services, rows: Rows) -> None:
+        self._services = services
+        self._rows = rows
+        self.refusals: list[tuple[int, str]] = []
+        self.messages: list[str] = []
+        self.others: list[Sequence[int]] = []
+
+    async def import_text(self, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
+        return await self.import_as(DEFAULT_FORM, text, is_csv=is_csv, **options)
+
+    async def import_as(self, form: Form, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
+        return await self.import_numbered((CsvLines if is_csv else json_lines)(io.BytesIO(text), form), **options)
+
+    async def import_numbered(
+        self, lines: Iterable[NumberedLine], how: Mapping[str, Any] | None = None, **options: Any
+    ) -> Counts:
+        self.refusals, self.messages, self.others = [], [], []
+
+        def refuse(refusal: ImportRefusal) -> None:
+            for fault in refusal.faults:
+                self.refusals.append((refusal.number, fault.field))
+                self.messages.append(fault.wanted.en)
+            self.others.append(tuple(refusal.others))
+
+        how = {"refuse": refuse, "progress": lambda _: None, **(how or {})}
+        return await import_users(self._services, lines, Options(**options), **how)
+
+    async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
+        """How many were created, updated, unchanged and refused."""
+        counts = await self.import_text(b"".join(json.dumps(line).encode() + b"\n" for line in lines), **options)
+        assert counts.lines == len(lines)
+        return counts.created, counts.updated, counts.unchanged, counts.refused
+
+    async def users(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
+
+    async def user(self) -> dict[str, Any]:
+        [user] = await self.users()
+        return user
+
+    async def events(self) -> list[tuple[str, str]]:
+        return [tuple(row) for row in await self._rows.fetch("SELECT type, actor FROM events ORDER BY id")]
+
+    async def export(self, *, is_csv: bool = False) -> bytes:
+        written = io.BytesIO()
+        await export_users(self._services.database, written.write, is_csv=is_csv)
+        return written.getvalue()
