@@ -139,17 +139,6 @@ def answer_of(code: str | None) -> tuple[int, str | None, str | None]:
     return (200, None, None) if code is None else (401, code, 'Bearer error="invalid_token"')
 
 
-async def codes_of_handshakes(app: "ASGIApp", path: str, issuer: FakeIssuer) -> dict[str, str | None]:
-    """A guarded WebSocket's answer to the handshake with each token of the corpus; None if it is accepted."""
-    codes: dict[str, str | None] = {}
-    for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
-        first, *others = await opening(app, path, token=forge(Forger(issuer.token(), issuer.key)))
-        if first["type"] != "websocket.accept":
-            assert (first["type"], first["code"], others) == ("websocket.close", 1008, [])
-        codes[name] = first.get("reason")
-    return codes
-
-
 async def answers_to_all(app: "ASGIApp", path: str, issuer: FakeIssuer) -> dict[str, tuple[int, Any, Any]]:
     """A guarded path's answer to each token of the corpus."""
     answers = {}

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import httpx
@@ -27,7 +26,6 @@ from tests.guard.fakes import (
     answer_of,
     answers_to_all,
     client_of,
-    codes_of_handshakes,
     opening,
 )
 from tests.headers import bearer
@@ -108,14 +106,6 @@ async def test_a_mini_programs_token_has_neither_scope_nor_external_id(guard: Be
     assert (user.app_id, user.scope, user.external_id) == ("wxtest", frozenset(), None)
 
 
-def test_a_thread_checks_a_token_without_an_event_loop(guard: BearerGuard, issuer: FakeIssuer) -> None:
-    token = issuer.token("admin")
-    with ThreadPoolExecutor(8) as threads:
-        users = list(threads.map(guard.verify_sync, [token] * 100))
-    assert {(user.id, user.roles) for user in users} == {(USER_ID, frozenset({"admin"}))}
-    assert issuer.fetches == (1, 1)
-
-
 async def test_threads_and_event_loops_share_the_keys_and_the_verdict(guard: BearerGuard, issuer: FakeIssuer) -> None:
     with Sweep() as sweep:
         for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
@@ -170,11 +160,6 @@ async def test_a_route_may_answer_the_principal_itself(sibling: Client, issuer: 
 @pytest.mark.slow
 async def test_every_hostile_token_is_refused_and_every_good_one_taken(app: FastAPI, issuer: FakeIssuer) -> None:
     assert await answers_to_all(app, "/orders", issuer) == {name: answer_of(code) for name, code in CODES.items()}
-
-
-@pytest.mark.slow
-async def test_no_hostile_token_opens_a_websocket_and_every_good_one_does(app: FastAPI, issuer: FakeIssuer) -> None:
-    assert await codes_of_handshakes(app, "/ws", issuer) == CODES
 
 
 async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(

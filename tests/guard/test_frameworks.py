@@ -172,14 +172,6 @@ FRAMEWORKS: dict[str, Served] = {
     "Tornado": tornado_served,
     "aiohttp": aiohttp_served,
 }
-SOME_HOSTILE = (
-    "alg none",
-    "kid unknown",
-    "another key under our kid",
-    "aud another",
-    "iss with a slash",
-    "one bit off",
-)
 WITH_ROLES = {"Flask (WSGI)", "Django (WSGI)", "Sanic", "aiohttp"}
 
 
@@ -205,10 +197,9 @@ async def test_the_example_guards_its_routes(framework: str, issuer: TestIssuer)
                     else [("Authorization", "Bearer a")] * 2
                 )
                 problem_of(await client.get("/orders", headers=two), "invalid_request", 400)
-            for name in SOME_HOSTILE:
-                with sweep.case(name):
-                    hostile = bearer(HOSTILE[name](Forger(token, issuer._key)))
-                    problem_of(await client.get("/orders", headers=hostile), "invalid_token", 401)
+            with sweep.case("a bad token"):
+                forged = bearer(HOSTILE["one bit off"](Forger(token, issuer._key)))
+                problem_of(await client.get("/orders", headers=forged), "invalid_token", 401)
             if framework in WITH_ROLES:
                 with sweep.case("no role"):
                     answer = await client.delete("/orders/7", headers=bearer(token))

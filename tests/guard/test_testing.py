@@ -1,6 +1,5 @@
 """`wxauth.testing` as a sibling's tests use it: no service, no network, no waiting."""
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -9,15 +8,13 @@ from uuid import uuid4
 import httpx
 import pytest
 import respx
-import websockets
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import Depends, FastAPI
 from jose import jwt
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.clock import Clock
-from tests.serving import serving
 from tests.sweeps import swept
 from wxauth.guard import BearerGuard, BearerMiddleware, Principal
 from wxauth.testing import USER_ID, TestIssuer
@@ -40,11 +37,6 @@ def app(guard: BearerGuard) -> FastAPI:
     @app.delete("/orders/{n}")
     async def erase(n: int, user: Annotated[Principal, Depends(guard.require_role("admin"))]) -> str:
         return f"{n} by {user.openid}"
-
-    @app.websocket("/ws")
-    async def ws(websocket: WebSocket, user: Annotated[Principal, Depends(guard.require_role("admin"))]) -> None:
-        await websocket.accept()
-        await websocket.send_text(user.openid)
 
     return app
 
@@ -182,28 +174,6 @@ async def test_an_override_counts_where_a_role_is_demanded(sibling: httpx.AsyncC
     assert answer.json() == "7 by o-4"
     assert (await sibling.delete("/orders/7", headers=issuer.headers())).json()["code"] == "insufficient_role"
     assert (await sibling.delete("/orders/7")).json()["code"] == "missing_token"
-
-
-async def test_an_override_counts_in_websocket_routes(app: FastAPI, overriding: None, issuer: TestIssuer) -> None:
-    with serving(app) as url:
-        url = f"{url.replace('http', 'ws')}/ws"
-        admin = issuer.headers(roles=["admin"], openid="o-5")
-        async with websockets.connect(url, additional_headers=admin, proxy=None) as socket:
-            assert await socket.recv() == "o-5"
-        with pytest.raises(websockets.InvalidStatus) as refusal:
-            await websockets.connect(url, additional_headers=issuer.headers(), proxy=None)
-    assert json.loads(refusal.value.response.body)["code"] == "insufficient_role"
-
-
-async def test_a_guard_of_the_tests_own_app_needs_no_override(issuer: TestIssuer) -> None:
-    app = FastAPI()
-
-    @app.get("/orders")
-    async def orders(user: Annotated[Principal, Depends(issuer.guard())]) -> str:
-        return user.openid
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.test") as client:
-        assert (await client.get("/orders", headers=issuer.headers(openid="o-6"))).json() == "o-6"
 
 
 async def test_a_guard_in_middleware_trusts_the_issuer_while_a_block_runs(

@@ -3,7 +3,8 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from wxauth.errors import InsufficientRole, InvalidRequest, InvalidToken, MissingToken
@@ -16,20 +17,6 @@ PAUSE: Final = 60.0
 """Seconds between two lines about the same cause."""
 
 _log = logging.getLogger("wxauth.guard")
-
-
-class Reasons:
-    """Tells the log what the answer does not: which value the token has, and which one this guard expects."""
-
-    def __init__(self) -> None:
-        self._told_at: dict[str, float] = {}  # by cause: the few fixed details of the verifier
-
-    def tell(self, refusal: InvalidToken, *, now: float) -> None:
-        """Log a warning, except for a malformed token, or if the same cause was told within the last minute."""
-        told_at = self._told_at.get(refusal.detail)
-        if refusal.for_log and (told_at is None or abs(now - told_at) >= PAUSE):  # the clock may be set back
-            self._told_at[refusal.detail] = now
-            _log.warning("A token was refused: %s", refusal.for_log)
 
 
 _ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
@@ -71,7 +58,8 @@ class Guard:
             raise ValueError("internal_url is where keys are read: with keys it must be left out")
         self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys)
         self._clock = clock
-        self._reasons = Reasons()
+        self._logged_at: dict[str, float] = {}
+        """By cause of a refusal: the few fixed details of the verifier."""
 
     async def verify(self, token: str) -> Principal:
         """Check a token, and return its user. Needed only for tokens that do not come in a request's header.
@@ -81,12 +69,8 @@ class Guard:
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
-        now = self._clock()
-        try:
+        with self._logging_refusals() as now:
             return await self._verifier.verify(token, now=now)
-        except InvalidToken as refusal:
-            self._reasons.tell(refusal, now=now)
-            raise
 
     def verify_sync(self, token: str) -> Principal:
         """As `verify`, for threads and WSGI: it needs no event loop, and shares its keys with `verify`.
@@ -96,11 +80,20 @@ class Guard:
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
+        with self._logging_refusals() as now:
+            return self._verifier.verify_sync(token, now=now)
+
+    @contextmanager
+    def _logging_refusals(self) -> Iterator[float]:
+        """Log what the answer does not show, except for a malformed token, or twice in a minute. Yields the time."""
         now = self._clock()
         try:
-            return self._verifier.verify_sync(token, now=now)
+            yield now
         except InvalidToken as refusal:
-            self._reasons.tell(refusal, now=now)
+            logged_at = self._logged_at.get(refusal.detail)
+            if refusal.for_log and (logged_at is None or abs(now - logged_at) >= PAUSE):  # the clock may be set back
+                self._logged_at[refusal.detail] = now
+                _log.warning("A token was refused: %s", refusal.for_log)
             raise
 
 
