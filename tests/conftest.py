@@ -58,7 +58,7 @@ catch_ignored_signals()
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 AT_REST = {"autovacuum_naptime": "1d", "shared_buffers": "128MB", "checkpoint_timeout": "1h"}
 """Settings of PostgreSQL: nothing but the tests is to work there, at random."""
-STARTS_PROGRAMS = {"foreign", "process", "wheel", *programs.MARKS.values()}
+STARTS_PROGRAMS = {"foreign", "process", "wheel", *(mark for _, mark in programs.PROGRAMS.values())}
 """The marks of tests that start programs."""
 SETTINGS = {
     "apps": [APP, OTHER_APP],

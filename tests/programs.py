@@ -16,48 +16,27 @@ import pytest
 
 from tests.clock import PATIENCE
 
-PACKAGES = {
-    "caddy": "caddy",
-    "chromium": "chromium",
-    "chromium-headless-shell": "chromium-headless-shell",
-    "curl": "curl",
-    "go": "golang-go",
-    "haproxy": "haproxy",
-    "java": "openjdk-17-jdk-headless",
-    "javac": "openjdk-17-jdk-headless",
-    "kubectl": "kubernetes-client",
-    "nginx": "nginx-light",
-    "node": "nodejs",
-    "npm": "npm",
-    "pgbouncer": "pgbouncer",
-    "php": "php-cli",
-    "prometheus": "prometheus",
-    "promtool": "prometheus",
-    "redis-server": "redis-server",
-    "systemd-analyze": "systemd",
+PROGRAMS = {
+    "caddy": ("caddy", "proxy"),
+    "chromium": ("chromium", "browser"),
+    "chromium-headless-shell": ("chromium-headless-shell", "browser"),
+    "curl": ("curl", "process"),
+    "go": ("golang-go", "process"),
+    "haproxy": ("haproxy", "proxy"),
+    "java": ("openjdk-17-jdk-headless", "process"),
+    "javac": ("openjdk-17-jdk-headless", "process"),
+    "kubectl": ("kubernetes-client", "operations"),
+    "nginx": ("nginx-light", "proxy"),
+    "node": ("nodejs", "node"),
+    "npm": ("npm", "node"),
+    "pgbouncer": ("pgbouncer", "pgbouncer"),
+    "php": ("php-cli", "process"),
+    "prometheus": ("prometheus", "operations"),
+    "promtool": ("prometheus", "operations"),
+    "redis-server": ("redis-server", "redis"),
+    "systemd-analyze": ("systemd", "operations"),
 }
-"""The Debian package of each program."""
-MARKS = {
-    "caddy": "proxy",
-    "chromium": "browser",
-    "chromium-headless-shell": "browser",
-    "curl": "process",
-    "go": "process",
-    "haproxy": "proxy",
-    "java": "process",
-    "javac": "process",
-    "kubectl": "operations",
-    "nginx": "proxy",
-    "node": "node",
-    "npm": "node",
-    "pgbouncer": "pgbouncer",
-    "php": "process",
-    "prometheus": "operations",
-    "promtool": "operations",
-    "redis-server": "redis",
-    "systemd-analyze": "operations",
-}
-"""The mark of tests that need a program."""
+"""The Debian package of each program, and the mark of tests that need it."""
 OLDEST_NODE = (20, 19)
 ROOT = Path(__file__).parents[1]
 NODE_TESTS = Path(__file__).parent / "node"
@@ -82,12 +61,13 @@ def needs(program: str, *substitutes: str) -> str:
 
     If there is none, the test is skipped; if `CI` is set, it fails.
     """
-    demand_mark(MARKS[program])
+    package, mark = PROGRAMS[program]
+    demand_mark(mark)
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin"
     found = next(filter(None, (shutil.which(name, path=path) for name in (program, *substitutes))), None)
     if found is None:
         names = " or ".join((program, *substitutes))
-        lacks(f"needs {names}: apt-get install {PACKAGES[program]}, or brew install {program} 请先安装 {program}")
+        lacks(f"needs {names}: apt-get install {package}, or brew install {program} 请先安装 {program}")
     return found
 
 

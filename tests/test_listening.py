@@ -3,22 +3,16 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from errno import ECONNRESET, ENOTCONN
 from pathlib import Path
-from threading import Event
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI
 
-from tests.clock import PATIENCE
-from tests.serving import server_of, serving
+from tests.serving import server_of
 from tests.upstream import Upstream, hang
 from tests.world import until
-from wxauth.server.service.server import uvicorn_options
-from wxauth.server.web.http_server import Server
 
 
 @asynccontextmanager
@@ -70,29 +64,6 @@ async def connect(port: int, *, later: int) -> socket.socket:
     except ConnectionRefusedError:
         assert later > 0, "it was still to be listened to"
     return client
-
-
-@pytest.mark.parametrize("path", ["/answered", "/hanging"])
-@pytest.mark.parametrize(
-    "options",
-    [{"loop": "asyncio"}, {"loop": "uvloop"}, {"kind": Server, **uvicorn_options()}],
-    ids=["uvicorn's, on asyncio", "uvicorn's, on uvloop", "our own"],
-)
-def test_an_apps_server_closes_connections_that_stay_open(options: dict[str, Any], path: str) -> None:
-    app, is_asked = FastAPI(), Event()
-
-    @app.get("/hanging")
-    async def hang_for_ever() -> None:
-        is_asked.set()
-        await asyncio.Event().wait()
-
-    with serving(app, **{**options, "lifespan": "off"}) as url:
-        client = socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=PATIENCE)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-        assert is_asked.wait(PATIENCE) if path == "/hanging" else client.recv(65536).startswith(b"HTTP/1.1 404")
-    with client, suppress(ConnectionResetError):
-        while client.recv(65536):  # to the end, or it raises
-            pass
 
 
 def is_closed(client: socket.socket) -> bool:

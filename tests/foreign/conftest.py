@@ -1,14 +1,19 @@
 """A service as in production, for verifiers that know only its address."""
 
+import json
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 
 import asyncpg
 import httpx
 import pytest
 
+from tests.clock import PATIENCE
 from tests.databases import TEMPLATE
 from tests.fakes import SECRET_KEY, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
@@ -72,3 +77,43 @@ async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issu
     await keys.refresh()
     yield Issuer(issuer_url, login.json()["access_token"], keys, sealer)
     await database.aclose()
+
+
+class Publisher(ThreadingHTTPServer):
+    """Publishes the key "known" and one for other tokens, or hangs."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _PublishedKeys)
+        self.kid = "known"
+        self.readings = 0
+        self.is_asked, self.answers = Event(), Event()
+        self.answers.set()
+        Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _PublishedKeys(BaseHTTPRequestHandler):
+    server: Publisher
+
+    def do_GET(self) -> None:
+        self.server.readings += 1
+        self.server.is_asked.set()
+        self.server.answers.wait(PATIENCE)
+        keys = [{"kty": "EC", "kid": self.server.kid}, {"kty": "RSA", "kid": "id-token"}]
+        with suppress(OSError):  # the reader may have gone
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"keys": keys}).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    server = Publisher()
+    yield server
+    server.answers.set()
+    server.shutdown()
+    server.server_close()

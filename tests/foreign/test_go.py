@@ -10,11 +10,9 @@ import pytest
 
 from tests.docs import ROOT
 from tests.foreign.conftest import Issuer
-from tests.foreign.corpus import ACCEPTED, REFUSED
+from tests.foreign.corpus import REFUSED, GuardsOrders
 from tests.processes import Running, free_port
 from tests.programs import NODE_PATIENCE, lacks, needs
-from tests.sweeps import swept
-from tests.tokens.hostile import Forgery
 from tests.world import bearer
 
 pytestmark = pytest.mark.process
@@ -64,26 +62,13 @@ def test_the_go_test_shown_passes_and_so_does_the_attack_by_unknown_keys(program
     subprocess.run([needs("go"), "test", "."], cwd=program.parent, env=ENV, check=True, timeout=NODE_PATIENCE)
 
 
-@swept("forgery", ACCEPTED.values(), ids=ACCEPTED)
-def test_go_accepts_every_good_token(orders: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
-    answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
-    assert answer.status_code == 200, answer.text
-
-
-@swept("forgery", ALL_REFUSED.values(), ids=ALL_REFUSED)
-def test_go_refuses_every_hostile_token(orders: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
-    answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
-    assert (answer.status_code, answer.text.strip()) == (401, "invalid_token")
+class TestGo(GuardsOrders):
+    refused = ALL_REFUSED
 
 
 def test_go_knows_whose_token_it_is(orders: httpx.Client, issuer: Issuer) -> None:
     token = issuer.forge(lambda forger: forger.with_claims(openid="openid-bob"))
     assert orders.get("/orders", headers=bearer(token)).text == "openid-bob"
-
-
-def test_go_refuses_a_request_without_a_token(orders: httpx.Client) -> None:
-    answer = orders.get("/orders")
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
 def test_go_demands_the_role(orders: httpx.Client, issuer: Issuer) -> None:

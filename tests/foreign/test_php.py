@@ -2,11 +2,8 @@
 
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -15,12 +12,11 @@ import pytest
 from tests.clock import PATIENCE
 from tests.docs import ROOT, code_blocks
 from tests.fakes import SECRET_KEY
-from tests.foreign.conftest import Issuer
-from tests.foreign.corpus import ACCEPTED, REFUSED
+from tests.foreign.conftest import Issuer, Publisher
+from tests.foreign.corpus import GuardsOrders
 from tests.processes import Running, free_port, run
 from tests.programs import needs
-from tests.sweeps import swept
-from tests.tokens.hostile import Forgery, decode
+from tests.tokens.hostile import decode
 from tests.world import bearer
 
 pytestmark = pytest.mark.process
@@ -67,26 +63,12 @@ def code_of(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-@swept("forgery", ACCEPTED.values(), ids=ACCEPTED)
-def test_php_accepts_every_good_token(orders: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
-    answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
-    assert answer.status_code == 200, answer.text
-
-
-@swept("forgery", REFUSED.values(), ids=REFUSED)
-def test_php_refuses_every_hostile_token(orders: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
-    status, code = code_of(orders.get("/orders", headers=bearer(issuer.forge(forgery))))
-    assert (status, code) in {(401, "invalid_token"), (401, "missing_token")}
+class TestPhp(GuardsOrders):
+    pass
 
 
 def test_php_knows_whose_token_it_is(orders: httpx.Client, issuer: Issuer) -> None:
     assert orders.get("/orders", headers=bearer(issuer.token)).text.startswith("o")
-
-
-def test_php_refuses_a_request_without_a_token(orders: httpx.Client) -> None:
-    answer = orders.get("/orders")
-    assert code_of(answer) == (401, "missing_token")
-    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 def test_php_demands_the_role_that_the_user_has_by_now(
@@ -127,45 +109,6 @@ def test_php_is_tested_without_wxauth(site: Path) -> None:
 
 
 # The keys of the recipe that verifies tokens itself.
-
-
-class Publisher(ThreadingHTTPServer):
-    """Publishes the key "known", or hangs."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), PublishedKeys)
-        self.kid = "known"
-        self.readings = 0
-        self.answers = threading.Event()
-        self.answers.set()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class PublishedKeys(BaseHTTPRequestHandler):
-    server: Publisher
-
-    def do_GET(self) -> None:
-        self.server.readings += 1
-        self.server.answers.wait(PATIENCE)
-        keys = [{"kty": "EC", "kid": self.server.kid}, {"kty": "RSA", "kid": "id-token"}]
-        with suppress(OSError):  # the reader may have gone
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"keys": keys}).encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def publisher() -> Iterator[Publisher]:
-    server = Publisher()
-    yield server
-    server.answers.set()
-    server.shutdown()
-    server.server_close()
 
 
 SERVICE = """<?php
