@@ -1,8 +1,11 @@
-"""Sites learn at once that a session has ended: logout tokens, when they are sent, and when they are not."""
+"""Sites learn at once that a session has ended: logout tokens, when they are sent, and when they are not.
+
+Which ends they learn of is in `test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites`.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -10,29 +13,13 @@ from urllib.parse import parse_qs
 import pytest
 from jose import jwt
 
-from tests.clock import PATIENCE
-from tests.fakes import Clock, Secrets
+from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
-from tests.websites.browsers import refused
-from tests.world import (
-    AddSite,
-    Admin,
-    Body,
-    Client,
-    GetPhone,
-    LogIn,
-    LogLines,
-    MakeServices,
-    Phone,
-    Rows,
-    Site,
-    bearer,
-    make_admin,
-    until,
-    until_locked,
-)
-from wxauth.server.clients.clients import change_client, remove_client
+from tests.sweeps import swept
+from tests.websites.browsers import House
+from tests.world import AddSite, Admin, Body, LogIn, MakeServices, Phone, Site, bearer, until, until_locked
+from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.events.sending import (
@@ -66,79 +53,75 @@ async def shop(add_site: AddSite, receiver: Receiver) -> Site:
     return await add_site(device=True, backchannel_logout_uri=receiver.url)
 
 
-@pytest.fixture
-async def root(client: Client, login: LogIn, rows: Rows) -> Admin:
-    return await make_admin(client, rows, await login("root"))
-
-
-async def logged_in(site: Site, phone: Phone) -> Body:
-    """Log in to the site, and return its tokens."""
-    started = await site.start(scope="openid")
-    await phone.approve(started)
-    answer = await site.poll(started)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def deliver(services: Services) -> None:
-    await services[Deliveries].begin_due()
-    await services[Deliveries].drain()
-
-
-@dataclass(frozen=True)
-class LogoutToken:
-    header: Body
-    claims: Body
-
-
-def tokens_at(receiver: Receiver) -> list[LogoutToken]:
-    """The logout tokens that a site got, in order."""
-    tokens = []
-    for headers, body in receiver.got:
-        assert headers["Content-Type"] == "application/x-www-form-urlencoded"
-        form = parse_qs(body.decode(), strict_parsing=True)
-        assert form.keys() == {"logout_token"}
-        (token,) = form["logout_token"]
-        tokens.append(LogoutToken(jwt.get_unverified_header(token), jwt.get_unverified_claims(token)))
-    return tokens
-
-
-def of_id_token(tokens: Body) -> tuple[str, str]:
+def ids_in(tokens: Body) -> tuple[str, str]:
     claims = jwt.get_unverified_claims(tokens["id_token"])
     return claims["sub"], claims["sid"]
 
 
-def told_at(receiver: Receiver) -> list[tuple[str, str]]:
-    return [(token.claims["sub"], token.claims["sid"]) for token in tokens_at(receiver)]
+@dataclass(slots=True, kw_only=True)
+class Informed(House):
+    """A house whose shop, to which Alice has logged in, wants to know when her session ends."""
+
+    receiver: Receiver
+    """The shop's server."""
+    root: Admin
+    tokens_of_alice: Body
+
+    @property
+    def alice(self) -> tuple[str, str]:
+        """Her id, and that of her session at the shop."""
+        return ids_in(self.tokens_of_alice)
+
+    async def be_banned(self, phone: Phone | None = None) -> None:
+        await self.root.change((phone or self.phone).user_id, status="disabled")
+
+    async def deliver(self, replica: Services | None = None, *, after: float = 0) -> None:
+        self.clock.advance(seconds=after)
+        deliveries = (replica or self.services)[Deliveries]
+        await deliveries.begin_due()
+        await deliveries.drain()
+
+    async def waiting(self) -> int:
+        """How many logout tokens are to be sent."""
+        return await self.count("backchannel_logouts")
+
+    def logout_tokens(self) -> list[str]:
+        """Those that the shop got, in order."""
+        tokens = []
+        for headers, body in self.receiver.got:
+            assert headers["Content-Type"] == "application/x-www-form-urlencoded"
+            form = parse_qs(body.decode(), strict_parsing=True)
+            assert form.keys() == {"logout_token"}
+            tokens += form["logout_token"]
+        return tokens
+
+    def told(self) -> list[tuple[str, str]]:
+        """Whose sessions have ended, as the shop knows."""
+        claims = [jwt.get_unverified_claims(token) for token in self.logout_tokens()]
+        return [(each["sub"], each["sid"]) for each in claims]
+
+    def not_sent(self) -> list[Body]:
+        return [line for line in self.log_lines() if line["event"] == "backchannel_logout_not_sent"]
 
 
-async def waiting(rows: Rows) -> int:
-    return await rows.fetchval("SELECT count(*) FROM backchannel_logouts")
-
-
-# The token.
+@pytest.fixture
+async def informed(house: House, receiver: Receiver, root: Admin) -> Informed:
+    known = {field.name: getattr(house, field.name) for field in fields(house)}
+    return Informed(**known, receiver=receiver, root=root, tokens_of_alice=await house.device_tokens(scope="openid"))
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])
-async def test_a_logout_token_says_whose_session_has_ended(
-    alg: str,
-    add_site: AddSite,
-    phone: Phone,
-    root: Admin,
-    services: Services,
-    receiver: Receiver,
-    client: Client,
-    clock: Clock,
-) -> None:
-    shop = await add_site(device=True, backchannel_logout_uri=receiver.url, id_token_alg=alg)
-    tokens = await logged_in(shop, phone)
-    await root.change(phone.user_id, status="disabled")
-    await deliver(services)
-    (token,) = tokens_at(receiver)
-    sub, sid = of_id_token(tokens)
-    now = int(clock().timestamp())
-    assert len(token.claims.pop("jti")) >= 22
-    assert token.claims == {
+async def test_a_logout_token_says_whose_session_has_ended(informed: Informed, alg: str) -> None:
+    await informed.change(id_token_alg=alg)
+    id_token = (await informed.shop.refresh(informed.tokens_of_alice)).json()["id_token"]
+    await informed.be_banned()
+    await informed.deliver()
+    (token,) = informed.logout_tokens()
+    header, claims = jwt.get_unverified_header(token), jwt.get_unverified_claims(token)
+    sub, sid = informed.alice
+    now = int(informed.clock().timestamp())
+    assert len(claims.pop("jti")) >= 22
+    assert claims == {
         "iss": "https://auth.test",
         "sub": sub,
         "aud": "shop",
@@ -147,270 +130,112 @@ async def test_a_logout_token_says_whose_session_has_ended(
         "sid": sid,
         "events": {LOGOUT_EVENT: {}},
     }
-    id_token = jwt.get_unverified_header(tokens["id_token"])
-    assert token.header == {"typ": "logout+jwt", "alg": alg, "kid": id_token["kid"]}
-    keys = (await client.get("/.well-known/jwks.json")).json()["keys"]
-    (key,) = [key for key in keys if key["kid"] == token.header["kid"]]
-    raw = parse_qs(receiver.got[0][1].decode())["logout_token"][0]
-    jwt.decode(raw, key, algorithms=[alg], audience="shop", options={"verify_exp": False, "verify_iat": False})
-    hint = await client.get("/v1/end_session", params={"id_token_hint": raw})
-    assert hint.status_code == 400
-    assert (await client.get("/v1/me", headers={"authorization": f"Bearer {raw}"})).status_code == 401
+    assert header == {"typ": "logout+jwt", "alg": alg, "kid": jwt.get_unverified_header(id_token)["kid"]}
+    await informed.claims({"id_token": token})  # by the published key
+    assert (await informed.log_out(id_token_hint=token)).status_code == 400
+    assert (await informed.client.get("/v1/me", headers=bearer(token))).status_code == 401
 
 
-# What ends a session.
-
-End = Callable[["Ending"], Awaitable[Any]]
+# Which ends.
 
 
-@dataclass
-class Ending:
-    shop: Site
-    tokens: Body
-    phone: Phone
-    root: Admin
-    get_phone: GetPhone
-    services: Services
-    clock: Clock
-
-    @property
-    def sid(self) -> str:
-        return of_id_token(self.tokens)[1]
-
-    async def ban(self) -> None:
-        await self.root.change(self.phone.user_id, status="disabled")
-
-    async def erase(self) -> None:
-        assert (await self.phone.ask("DELETE", "", json={"login_code": self.phone.wx_login()})).status_code == 204
-
-    async def erase_by_staff(self) -> None:
-        assert (await self.root.ask("DELETE", f"/users/{self.phone.user_id}")).status_code == 204
-
-    async def merge(self) -> None:
-        bob = await self.get_phone("bob")
-        assert (await self.root.merge(self.phone.user_id, into=bob.user_id)).status_code == 200
-
-    async def sign_out_everywhere(self) -> None:
-        assert (await self.root.ask("DELETE", f"/users/{self.phone.user_id}/sessions")).status_code == 204
-
-    async def sign_out_elsewhere(self) -> None:
-        assert (await self.phone.ask("DELETE", "/sessions")).status_code == 204
-
-    async def end_one_by_staff(self) -> None:
-        assert (await self.root.ask("DELETE", f"/users/{self.phone.user_id}/sessions/{self.sid}")).status_code == 204
-
-    async def end_one_from_the_phone(self) -> None:
-        assert (await self.phone.ask("DELETE", f"/sessions/{self.sid}")).status_code == 204
-
-    async def sign_out_at_the_provider(self) -> None:
-        answer = await self.shop.client.get("/v1/end_session", params={"id_token_hint": self.tokens["id_token"]})
-        assert answer.status_code == 200
-
-    async def reuse(self) -> None:
-        assert (await self.shop.refresh(self.tokens)).status_code == 200
-        self.clock.advance(minutes=10)
-        refused(await self.shop.refresh(self.tokens), "invalid_grant")
-
-    async def revoke(self) -> None:
-        assert (await self.shop.post("/v1/revoke", token=self.tokens["refresh_token"])).status_code == 200
-
-    async def log_out(self) -> None:
-        answer = await self.shop.client.post("/v1/logout", headers=bearer(self.tokens))
-        assert answer.status_code == 204
-
-    async def remove(self) -> None:
-        await remove_client(self.services.database, "shop", now=self.clock())
+async def test_a_session_over_by_time_is_not_reported_by_a_later_ban(informed: Informed, login: LogIn) -> None:
+    informed.clock.advance(days=400)
+    informed.root.answer = await login("root")
+    await informed.be_banned()
+    assert await informed.waiting() == 0
 
 
-@pytest.fixture
-async def ending(
-    shop: Site, phone: Phone, root: Admin, get_phone: GetPhone, services: Services, clock: Clock
-) -> Ending:
-    return Ending(shop, await logged_in(shop, phone), phone, root, get_phone, services, clock)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "end",
-    [
-        Ending.ban,
-        Ending.erase,
-        Ending.erase_by_staff,
-        Ending.merge,
-        Ending.sign_out_everywhere,
-        Ending.sign_out_elsewhere,
-        Ending.end_one_by_staff,
-        Ending.end_one_from_the_phone,
-        Ending.sign_out_at_the_provider,
-        Ending.reuse,
-    ],
-    ids=lambda end: end.__name__,
-)
-async def test_a_site_learns_of_every_other_end_once(
-    end: End, ending: Ending, services: Services, receiver: Receiver, rows: Rows
-) -> None:
-    named = of_id_token(ending.tokens)
-    await end(ending)
-    await deliver(services)
-    assert told_at(receiver) == [named]
-    await deliver(services)
-    assert len(receiver.got) == 1
-    assert await waiting(rows) == 0
-
-
-@pytest.mark.parametrize("end", [Ending.revoke, Ending.log_out, Ending.remove], ids=lambda end: end.__name__)
-@pytest.mark.slow
-async def test_a_site_is_not_told_of_what_it_did_itself_or_of_its_removal(
-    end: End, ending: Ending, services: Services, receiver: Receiver, rows: Rows
-) -> None:
-    await end(ending)
-    assert await waiting(rows) == 0
-    await deliver(services)
-    assert receiver.got == []
-
-
-async def test_a_session_over_by_time_is_not_reported_by_a_later_ban(
-    ending: Ending, services: Services, rows: Rows, login: LogIn, clock: Clock
-) -> None:
-    clock.advance(days=400)
-    ending.root.answer = await login("root")
-    await ending.ban()
-    assert await waiting(rows) == 0
-
-
-async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(
-    shop: Site,
-    phone: Phone,
-    get_phone: GetPhone,
-    root: Admin,
-    services: Services,
-    receiver: Receiver,
-    rows: Rows,
-    clock: Clock,
-) -> None:
-    bob = await get_phone("bob")
-    assert (await root.merge(bob.user_id, into=phone.user_id)).status_code == 200
+async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(informed: Informed) -> None:
+    bob, services = await informed.get_phone("bob"), informed.services
+    assert (await informed.root.merge(bob.user_id, into=informed.phone.user_id)).status_code == 200
     bob.tokens = (await bob.client.post("/v1/refresh", json={"refresh_token": bob.tokens["refresh_token"]})).json()
-    tokens = await logged_in(shop, bob)
-    row = await rows.fetchrow(
-        "SELECT user_id, app_id, openid FROM sessions WHERE id::text = $1", of_id_token(tokens)[1]
-    )
+    bobs = ids_in(await informed.device_tokens(bob, scope="openid"))
+    row = await informed.rows.fetchrow("SELECT app_id, openid, user_id FROM sessions WHERE id::text = $1", bobs[1])
     async with services.database.begin() as transaction:
         await lock_standing(transaction, row["user_id"])
-        assert await erase_identities(
-            transaction, row["user_id"], app_id=row["app_id"], openid=row["openid"], by=SYSTEM, now=clock()
-        )
-    await deliver(services)
-    assert told_at(receiver) == [of_id_token(tokens)]
+        account = {"app_id": row["app_id"], "openid": row["openid"]}
+        assert await erase_identities(transaction, row["user_id"], **account, by=SYSTEM, now=informed.clock())
+    await informed.deliver()
+    assert informed.told() == [bobs]
 
 
-async def test_sites_without_a_uri_and_phones_cost_no_row(
-    add_site: AddSite, phone: Phone, root: Admin, rows: Rows
-) -> None:
-    await logged_in(await add_site(device=True), phone)
-    await root.change(phone.user_id, status="disabled")
-    assert await waiting(rows) == 0
+async def test_sites_without_a_uri_and_phones_cost_no_row(informed: Informed) -> None:
+    await informed.change(backchannel_logout_uri=None)
+    await informed.be_banned()
+    assert await informed.waiting() == 0
 
 
-async def test_an_erased_persons_id_stays_in_no_table(
-    ending: Ending, services: Services, receiver: Receiver, rows: Rows
-) -> None:
-    user_id = ending.phone.user_id
-    receiver.answers = [500]
-    await ending.erase()
-    await deliver(services)
-    assert await rows.fetchval("SELECT user_id::text FROM backchannel_logouts") == user_id
-    ending.clock.advance(seconds=5)
-    await deliver(services)
-    assert [sub for sub, _ in told_at(receiver)] == [user_id, user_id]
-    assert await waiting(rows) == 0
+async def test_an_erased_persons_id_stays_in_no_table(informed: Informed) -> None:
+    user_id, _ = informed.alice
+    informed.receiver.answers = [500]
+    await informed.erase()
+    await informed.deliver()
+    assert await informed.rows.fetchval("SELECT user_id::text FROM backchannel_logouts") == user_id
+    await informed.deliver(after=5)
+    assert informed.told() == [informed.alice] * 2
+    assert await informed.waiting() == 0
 
 
 # Attempts.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-async def test_any_2xx_is_taken(
-    status: int, ending: Ending, services: Services, receiver: Receiver, rows: Rows
-) -> None:
-    receiver.usual = status
-    await ending.ban()
-    await deliver(services)
-    assert await waiting(rows) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("status", sorted(FINAL_STATUSES))
-async def test_some_answers_are_final(
-    status: int, ending: Ending, services: Services, receiver: Receiver, rows: Rows, client: Client, log_lines: LogLines
-) -> None:
-    receiver.usual = status
-    await ending.ban()
-    await deliver(services)
-    assert await waiting(rows) == 0
-    (line,) = [line for line in log_lines() if line["event"] == "backchannel_logout_not_sent"]
-    assert (line["client_id"], line["status"]) == ("shop", status)
-    assert ending.phone.user_id not in str(line)
-    metrics = (await client.get("/metrics")).text
-    assert 'wxauth_backchannel_logouts_total{outcome="failed"} 1.0' in metrics
+@pytest.mark.parametrize("status", [200, 201, 299, *sorted(FINAL_STATUSES)])
+async def test_any_2xx_is_taken_and_some_answers_are_final(informed: Informed, status: int) -> None:
+    informed.receiver.usual = status
+    await informed.be_banned()
+    for _ in range(2):
+        await informed.deliver()
+    assert await informed.waiting() == 0
+    assert informed.told() == [informed.alice]
+    lines = informed.not_sent()
+    assert [(line["client_id"], line["status"]) for line in lines] == [("shop", status)] * (status >= 300)
+    assert informed.phone.user_id not in str(lines)
+    failed = f'wxauth_backchannel_logouts_total{{outcome="failed"}} {float(status >= 300)}'
+    assert failed in await informed.metrics()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", [500, 503, 302, 307, 429, 402, "hang"])
-async def test_others_are_tried_again_by_new_tokens_on_schedule(
-    answer: int | str, ending: Ending, services: Services, receiver: Receiver, rows: Rows
-) -> None:
-    receiver.usual = answer
-    await ending.ban()
-    await deliver(services)
+async def test_others_are_tried_again_by_new_tokens_on_schedule(informed: Informed, answer: int | str) -> None:
+    informed.receiver.usual = answer
+    await informed.be_banned()
+    await informed.deliver()
     for tries, pause in enumerate(LOGOUT_RETRIES, 1):
-        ending.clock.advance(seconds=pause.total_seconds() - 1)
-        await deliver(services)
-        assert len(receiver.got) == tries
-        ending.clock.advance(seconds=1)
-        await deliver(services)
-        assert len(receiver.got) == tries + 1
-    assert await waiting(rows) == 0
-    tokens = tokens_at(receiver)
-    assert len({token.claims["jti"] for token in tokens}) == 5
-    assert [token.claims["iat"] - tokens[0].claims["iat"] for token in tokens] == [0, 5, 35, 155, 755]
-    assert {(token.claims["sub"], token.claims["sid"]) for token in tokens} == {of_id_token(ending.tokens)}
-    assert [pause.total_seconds() for pause in LOGOUT_RETRIES] == [5, 30, 120, 600]
+        await informed.deliver(after=pause.total_seconds() - 1)
+        assert len(informed.receiver.got) == tries
+        await informed.deliver(after=1)
+        assert len(informed.receiver.got) == tries + 1
+    assert await informed.waiting() == 0
+    claims = [jwt.get_unverified_claims(token) for token in informed.logout_tokens()]
+    assert len({each["jti"] for each in claims}) == 5
+    assert [each["iat"] - claims[0]["iat"] for each in claims] == [0, 5, 35, 155, 755]
+    assert set(informed.told()) == {informed.alice}
 
 
-async def test_a_slow_site_delays_no_other(
-    add_site: AddSite, shop: Site, phone: Phone, root: Admin, make_services: MakeServices, receiver: Receiver
-) -> None:
-    patient = await make_services(waits=Waits(backchannel_logouts=2 * PATIENCE))
+async def test_a_slow_site_delays_no_other(informed: Informed) -> None:
     async with receiving() as quick:
-        library = await add_site("library", device=True, backchannel_logout_uri=quick.url)
-        for _ in range(6):
-            await logged_in(shop, phone)
-        await logged_in(library, phone)
-        receiver.usual = "hang"
-        await root.change(phone.user_id, status="disabled")
-        await patient[Deliveries].begin_due()
-        await until(lambda: quick.got)
-        receiver.released.set()
-        await patient[Deliveries].drain()
+        library = await informed.add_site("library", device=True, backchannel_logout_uri=quick.url)
+        for site in (*[informed.shop] * 5, library):
+            await informed.device_tokens(site=site)
+        informed.receiver.usual = "hang"
+        await informed.be_banned()
+        await informed.services[Deliveries].begin_due()
+        async with asyncio.timeout(0.9):
+            await until(lambda: quick.got)
+        await informed.services[Deliveries].drain()
 
 
 @pytest.mark.slow
-async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of_another(
-    shop: Site,
-    get_phone: GetPhone,
-    root: Admin,
-    make_services: MakeServices,
-    receiver: Receiver,
-) -> None:
-    replicas = [await make_services(waits=Waits(backchannel_logouts=2 * PATIENCE)) for _ in range(3)]
-    alice, bob, carol, dan = [await get_phone(name) for name in ("alice", "bob", "carol", "dan")]
-    banned = of_id_token(await logged_in(shop, bob))
+async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of_another(informed: Informed) -> None:
+    replicas = [await informed.make_services(waits=Waits(backchannel_logouts=5)) for _ in range(3)]
+    bob, carol, dan, erin = [await informed.get_phone(name) for name in ("bob", "carol", "dan", "erin")]
+    banned, receiver = ids_in(await informed.device_tokens(bob)), informed.receiver
     own = 4 * MAX_CONCURRENT_FOR_ONE_USER
-    for phone in [alice, carol, dan] * own:
-        await logged_in(shop, phone)
-    for phone in (alice, carol):
+    for phone in [erin, carol, dan] * own:
+        await informed.device_tokens(phone)
+    for phone in (erin, carol):
         await phone.ask("DELETE", "/sessions")
     receiver.usual = "hang"
 
@@ -420,116 +245,104 @@ async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of
 
     await begin_all()
     await until(lambda: receiver.under_way == 3 * MAX_CONCURRENT_FOR_ONE)
-    await root.change(dan.user_id, status="disabled")
+    await informed.be_banned(dan)
     await begin_all()
     await until(lambda: receiver.under_way == 3 * (MAX_CONCURRENT_FOR_ONE + MAX_CONCURRENT_FOR_ONE_USER))
-    await root.change(bob.user_id, status="disabled")
-    await begin_all()
-    await until(lambda: banned in told_at(receiver))
+    await informed.be_banned(bob)
+    async with asyncio.timeout(0.9):
+        await begin_all()
+        await until(lambda: banned in informed.told())
     receiver.usual = 204
     receiver.released.set()
     for replica in replicas:
-        await deliver(replica)
-    assert len(told_at(receiver)) == 1 + 3 * own
+        await informed.deliver(replica)
+    assert len(informed.told()) == 1 + 3 * own
 
 
-async def test_webhooks_that_hang_delay_no_logout_token(
-    ending: Ending, services: Services, receiver: Receiver, secrets: Secrets
-) -> None:
+async def test_webhooks_that_hang_delay_no_logout_token(informed: Informed, secrets: Secrets) -> None:
+    services = informed.services
     async with receiving() as hanging:
         hanging.usual = "hang"
         for name in ("orders", "mails", "points"):
-            added = await ending.root.ask("POST", "/webhooks", json={"name": name, "url": hanging.url, "types": []})
+            added = await informed.root.ask("POST", "/webhooks", json={"name": name, "url": hanging.url, "types": []})
             secrets.add_unlogged(added.json()["secret"])
-        await ending.ban()
+        await informed.be_banned()
         await place_events(services)
-        begun = [priority for _, priority in await due_receivers(services.database, now=ending.clock())]
+        begun = [priority for _, priority in await due_receivers(services.database, now=informed.clock())]
         assert begun[0] is Priority.BAN_LOGOUT
         await services[Deliveries].begin_due()
-        await until(lambda: receiver.got)
+        await until(lambda: informed.receiver.got)
         hanging.released.set()
         await services[Deliveries].drain()
 
 
-async def test_a_logout_survives_the_process_that_was_sending_it(
-    ending: Ending, services: Services, make_services: MakeServices, receiver: Receiver, rows: Rows
-) -> None:
-    receiver.answers = ["hang"]
-    await ending.ban()
-    await services[Deliveries].begin_due()
-    await until(lambda: receiver.got)
-    for task in list(services[Deliveries]._tasks):  # as when its process is killed: nothing is stored
+async def test_a_logout_survives_the_process_that_was_sending_it(informed: Informed) -> None:
+    deliveries = informed.services[Deliveries]
+    informed.receiver.answers = ["hang"]
+    await informed.be_banned()
+    await deliveries.begin_due()
+    await until(lambda: informed.receiver.got)
+    for task in list(deliveries._tasks):  # as when its process is killed: nothing is stored
         task.cancel()
-    await services[Deliveries].drain()
-    replica = await make_services()
-    await deliver(replica)
-    assert len(receiver.got) == 1  # the lease
-    ending.clock.advance(seconds=LEASE.total_seconds())
-    receiver.answers = [500] * len(LOGOUT_RETRIES)
+    await deliveries.drain()
+    replica = await informed.make_services()
+    await informed.deliver(replica)
+    assert len(informed.receiver.got) == 1  # the lease
+    informed.clock.advance(seconds=LEASE.total_seconds())
+    informed.receiver.answers = [500] * len(LOGOUT_RETRIES)
     for pause in (timedelta(), *LOGOUT_RETRIES):  # the try whose outcome is lost does not count
-        ending.clock.advance(seconds=pause.total_seconds())
-        await deliver(replica)
-    assert told_at(receiver) == [of_id_token(ending.tokens)] * (2 + len(LOGOUT_RETRIES))
-    assert await waiting(rows) == 0
+        await informed.deliver(replica, after=pause.total_seconds())
+    assert informed.told() == [informed.alice] * (2 + len(LOGOUT_RETRIES))
+    assert await informed.waiting() == 0
 
 
-async def test_two_replicas_send_a_token_once(
-    ending: Ending, services: Services, make_services: MakeServices, receiver: Receiver
-) -> None:
-    replica = await make_services()
-    await ending.ban()
-    await asyncio.gather(deliver(services), deliver(replica))
-    assert len(receiver.got) == 1
+async def test_two_replicas_send_a_token_once(informed: Informed) -> None:
+    replica = await informed.make_services()
+    await informed.be_banned()
+    await asyncio.gather(informed.deliver(), informed.deliver(replica))
+    assert len(informed.receiver.got) == 1
 
 
 @pytest.mark.own_database
-async def test_a_logout_is_in_the_transaction_that_ends_the_session(ending: Ending, rows: Rows) -> None:
-    async with rows.transaction():
-        await rows.execute("LOCK TABLE backchannel_logouts IN EXCLUSIVE MODE")
-        ban = asyncio.create_task(ending.ban())
-        await until_locked(rows)
-        assert await rows.fetchval("SELECT status FROM users WHERE id = $1", ending.phone.user_id) == "active"
+async def test_a_logout_is_in_the_transaction_that_ends_the_session(informed: Informed) -> None:
+    async with informed.rows.transaction():
+        await informed.rows.execute("LOCK TABLE backchannel_logouts IN EXCLUSIVE MODE")
+        ban = asyncio.create_task(informed.be_banned())
+        await until_locked(informed.rows)
+        assert await informed.count("users WHERE status = 'disabled'") == 0
     await ban
-    assert await waiting(rows) == 1
+    assert await informed.waiting() == 1
 
 
-async def test_a_removed_site_gets_no_token_that_was_waiting(
-    ending: Ending, services: Services, receiver: Receiver, rows: Rows
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "changed"])
+async def test_a_site_that_is_removed_or_has_given_up_its_uri_gets_no_token(
+    informed: Informed, is_removed: bool
 ) -> None:
-    await ending.ban()
-    await ending.remove()
-    assert await waiting(rows) == 0
-    await deliver(services)
-    assert receiver.got == []
-
-
-async def test_a_site_that_has_given_up_its_uri_gets_no_token(
-    ending: Ending, services: Services, receiver: Receiver, rows: Rows
-) -> None:
-    await ending.ban()
-    await change_client(services.database, "shop", {"backchannel_logout_uri": None}, now=ending.clock())
-    await deliver(services)
-    assert receiver.got == []
-    assert await waiting(rows) == 0
+    await informed.be_banned()
+    if is_removed:
+        await remove_client(informed.services.database, "shop", now=informed.clock())
+        assert await informed.waiting() == 0
+    else:
+        await informed.change(backchannel_logout_uri=None)
+    await informed.deliver()
+    assert (informed.receiver.got, await informed.waiting()) == ([], 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["https://169.254.169.254/", "http://100.100.100.200/", "https://localhost.invalid/"])
-async def test_an_address_that_is_not_allowed_is_never_asked(
-    url: str, ending: Ending, services: Services, rows: Rows, log_lines: LogLines
-) -> None:
-    await rows.execute("UPDATE clients SET backchannel_logout_uri = $1", url)
-    await ending.ban()
-    await deliver(services)
-    (line,) = [line for line in log_lines() if line["event"] == "backchannel_logout_not_sent"]
+async def test_an_address_that_is_not_allowed_is_never_asked(informed: Informed, url: str) -> None:
+    await informed.rows.execute("UPDATE clients SET backchannel_logout_uri = $1", url)
+    await informed.be_banned()
+    await informed.deliver()
+    (line,) = informed.not_sent()
     assert (line["status"], line["reason"]) in [(None, "address refused"), (None, "host not found")]
-    assert await waiting(rows) == 1
+    assert await informed.waiting() == 1
 
 
 # The URI.
 
 
-@pytest.mark.parametrize(
+@swept(
     ("uri", "rule"),
     [
         ("https://shop.example.com/logout#now", "fragment"),
@@ -540,41 +353,37 @@ async def test_an_address_that_is_not_allowed_is_never_asked(
     ],
 )
 async def test_a_uri_that_may_not_be_asked_is_refused_when_it_is_given(
-    uri: str, rule: str, shop: Site, root: Admin
+    shop: Site, root: Admin, uri: str, rule: str
 ) -> None:
-    added = {"name": "library", "redirect_uris": ["https://library.example.com/"], "backchannel_logout_uri": uri}
+    given: dict[str, Any] = {"backchannel_logout_uri": uri}
     for answer in (
-        await root.ask("POST", "/clients", json=added),
-        await root.ask("PATCH", "/clients/shop", json={"backchannel_logout_uri": uri}),
+        await root.ask("POST", "/clients", json={"name": "library", "device": True, **given}),
+        await root.ask("PATCH", "/clients/shop", json=given),
     ):
-        problem = problem_of(answer, "invalid_request", 422)
-        (error,) = problem["errors"]
-        assert error["field"] == "backchannel_logout_uri"
-        assert rule in error["message"]
+        (error,) = problem_of(answer, "invalid_request", 422)["errors"]
+        assert (error["field"], rule in error["message"]) == ("backchannel_logout_uri", True)
 
 
-async def test_administrators_set_and_clear_the_uri(shop: Site, root: Admin, receiver: Receiver) -> None:
-    for uri in (None, receiver.url):
+async def test_administrators_set_and_clear_the_uri_of_a_site_and_of_no_service(shop: Site, root: Admin) -> None:
+    for uri in (None, "http://127.0.0.1/logout"):
         answer = await root.ask("PATCH", "/clients/shop", json={"backchannel_logout_uri": uri})
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["backchannel_logout_uri"] == uri
-
-
-async def test_a_service_has_no_such_uri(root: Admin, receiver: Receiver) -> None:
-    body = {"name": "ledger", "backchannel_logout_uri": receiver.url}
-    problem_of(await root.ask("POST", "/clients", json=body), "invalid_request", 422)
+        assert answer.json()["backchannel_logout_uri"] == uri, answer.text
+    refused = await root.ask("POST", "/clients", json={"name": "ledger", "backchannel_logout_uri": uri})
+    problem_of(refused, "invalid_request", 422)
 
 
 @pytest.mark.slow
-async def test_twenty_sites_learn_of_a_ban_at_once(
-    add_site: AddSite, phone: Phone, root: Admin, services: Services, receiver: Receiver, rows: Rows
-) -> None:
-    named = []
-    for number in range(20):
-        site = await add_site(f"site{number}", device=True, backchannel_logout_uri=f"{receiver.url}/{number}")
-        named.append(of_id_token(await logged_in(site, phone)))
-    await root.change(phone.user_id, status="disabled")
-    await services[Deliveries].begin_due()
-    await services[Deliveries].drain()
-    assert sorted(told_at(receiver)) == sorted(named)
-    assert await waiting(rows) == 0
+async def test_twenty_sites_learn_of_a_ban_within_two_seconds(informed: Informed) -> None:
+    named = [informed.alice]
+    for number in range(19):
+        uri = f"{informed.receiver.url}/{number}"
+        site = await informed.add_site(f"site{number}", device=True, backchannel_logout_uri=uri)
+        named.append(ids_in(await informed.device_tokens(site=site)))
+    keeping = asyncio.create_task(informed.services[Deliveries].keep_delivering())
+    await informed.be_banned()
+    async with asyncio.timeout(2):
+        await until(lambda: len(informed.receiver.got) == 20)
+    keeping.cancel()
+    await informed.services[Deliveries].drain()
+    assert sorted(informed.told()) == sorted(named)
+    assert await informed.waiting() == 0
