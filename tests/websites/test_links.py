@@ -8,27 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.fakes import APP, Clock
+from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import Browser, Tab, exchanged, hidden_fields, id_claims, sent
-from tests.world import (
-    CAMERA,
-    AddSite,
-    Admin,
-    Body,
-    Client,
-    GetPhone,
-    LogIn,
-    LogLines,
-    MakeClient,
-    MakeServices,
-    Phone,
-    Rows,
-    Site,
-    make_admin,
-    set_roles,
-)
+from tests.websites.browsers import Browser, House, Tab, hidden_fields, sent
+from tests.world import CAMERA, AddSite, Body, Client, MakeClient, MakeServices, Phone, Site, set_roles
 from wxauth.server.core.services import Services
 
 SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile Safari/604.1"
@@ -49,7 +33,7 @@ async def shop(add_site: AddSite) -> Site:
 
 
 @pytest.fixture
-def safari(make_client: MakeClient, services: Services) -> Browser:
+def browser(make_client: MakeClient, services: Services) -> Browser:
     return browser_of(make_client(services))
 
 
@@ -76,13 +60,22 @@ async def pressed(tab: Tab) -> str:
     return scene[1]
 
 
+async def claimed(tab: Tab, phone: Phone) -> Body:
+    """Press the button, and return what the phone shows."""
+    answer = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 async def approved(tab: Tab, phone: Phone) -> str:
     """Press the button, approve, and return the number that the phone shows."""
-    claimed = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
-    assert claimed.status_code == 200, claimed.text
-    answer = await phone.decide(claimed.json()["id"])
+    answer = await phone.decide((await claimed(tab, phone))["id"])
     assert answer.status_code == 200, answer.text
     return answer.json()["number"]
+
+
+async def denied(tab: Tab, phone: Phone) -> None:
+    assert (await phone.decide((await claimed(tab, phone))["id"], "deny")).status_code == 204
 
 
 async def type_in(tab: Tab, number: str, browser: Browser | None = None) -> httpx.Response:
@@ -102,143 +95,108 @@ def shown_again(answer: httpx.Response) -> None:
 # The way in.
 
 
-async def test_a_person_logs_in_on_one_phone(
-    shop: Site, safari: Browser, phone: Phone, rows: Rows, clock: Clock
-) -> None:
-    tab = await safari.show()
-    claimed = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
-    assert claimed.json()["link"] is True
-    assert claimed.json()["typed"] is False
-    answer = await phone.decide(claimed.json()["id"])
-    assert answer.status_code == 200
-    assert answer.json().keys() == {"number", "expires_in"}
-    assert re.fullmatch(r"[0-9]{6}", answer.json()["number"])
-    assert answer.json()["expires_in"] == 120
-    clock.advance(seconds=30)
+async def test_a_person_logs_in_on_one_phone(house: House) -> None:
+    tab, phone = await house.browser.show(), house.phone
+    shown = await claimed(tab, phone)
+    assert (shown["link"], shown["typed"]) == (True, False)
+    answer = await phone.decide(shown["id"])
     number = answer.json()["number"]
+    assert re.fullmatch(r"[0-9]{6}", number)
+    assert (answer.status_code, answer.json()) == (200, {"number": number, "expires_in": 120})
+    house.clock.advance(seconds=30)
     reported = sent(await type_in(tab, f" {number[:3]} {number[3:]} "))
-    tokens = (await exchanged(shop, reported["code"])).json()
-    claims = await id_claims(shop.client, tokens["id_token"])
+    claims = await house.claims((await house.redeem(reported["code"])).json())
     assert (claims["sub"], claims["amr"]) == (phone.user_id, ["wechat_link"])
-    assert claims["auth_time"] == int(clock().timestamp()) - 30
+    assert claims["auth_time"] == int(house.clock().timestamp()) - 30
     door = "SELECT data ->> 'door' FROM events WHERE type = 'site.authorized'"
-    assert await rows.fetchval(door) == "link"
+    assert await house.rows.fetchval(door) == "link"
 
 
-async def test_the_button_comes_first_and_needs_no_script(shop: Site, safari: Browser) -> None:
-    answer = await safari.open()
+async def test_the_button_comes_first_and_needs_no_script(house: House) -> None:
+    answer = await house.browser.open()
     html, policy = answer.text, answer.headers["content-security-policy"]
     assert html.index('/link"><button') < html.index("/number") < html.index("<details>") < html.index('class="typed"')
     assert "form-action 'self' weixin:" in policy
     assert "https://shop.example.com" in policy
 
 
-async def test_after_a_wrong_number_the_field_is_first_and_without_one_the_button(
-    shop: Site, safari: Browser, phone: Phone
-) -> None:
-    tab = await safari.show()
+async def test_after_a_wrong_number_the_field_is_first_and_without_one_the_button(house: House) -> None:
+    tab = await house.browser.show()
     missing = (await type_in(tab, "12")).text
     assert missing.index('/link"><button') < missing.index("/number")
-    wrong = (await type_in(tab, other(await approved(tab, phone)))).text
+    wrong = (await type_in(tab, other(await approved(tab, house.phone)))).text
     assert wrong.index("/number") < wrong.index('/link"><button')
 
 
-@pytest.mark.parametrize("user_agent", [IN_WECHAT, IN_WECOM, DESKTOP])
-async def test_other_browsers_have_no_button(
-    user_agent: str, shop: Site, make_client: MakeClient, services: Services
-) -> None:
-    answer = await browser_of(make_client(services), user_agent).open()
-    assert "/link" not in answer.text
+async def test_other_browsers_and_sites_have_no_button_nor_any_while_the_setting_is_off(house: House) -> None:
+    for user_agent in (IN_WECHAT, IN_WECOM, DESKTOP):
+        assert "/link" not in (await house.browser.open(headers={"User-Agent": user_agent})).text
+    await house.add_site("plain")
+    off = browser_of(await house.replica())
+    for tab in (await house.browser.show(client_id="plain"), await off.show()):
+        assert "/link" not in tab.html
+        assert (await press(tab)).status_code == 404
 
 
-async def test_other_sites_have_no_button(add_site: AddSite, safari: Browser) -> None:
-    await add_site()
-    tab = await safari.show()
-    assert "/link" not in tab.html
-    assert (await press(tab)).status_code == 404
+async def test_a_trial_version_is_named_in_the_link(house: House) -> None:
+    trial = browser_of(await house.replica(scan_link="scheme", scan_env="trial"))
+    assert (await press(await trial.show())).headers["location"].endswith("&env_version=trial")
 
 
-async def test_nothing_is_offered_while_the_setting_is_off(
-    shop: Site, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    tab = await browser_of(make_client(await make_services())).show()
-    assert "/link" not in tab.html
-    assert (await press(tab)).status_code == 404
+async def test_a_press_ends_the_link_before(house: House) -> None:
+    tab = await house.browser.show()
+    first = await pressed(tab)
+    await claimed(tab, house.phone)
+    problem_of(await house.phone.claim(scene=first, entry_scene=BY_SCHEME), "scan_over", 404)
 
 
-async def test_a_trial_version_is_named_in_the_link(
-    shop: Site, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    trial = await make_services(scan_link="scheme", scan_env="trial")
-    tab = await browser_of(make_client(trial)).show()
-    assert (await press(tab)).headers["location"].endswith("&env_version=trial")
+@pytest.mark.parametrize("former", ["ended", "refused", "coded"])
+async def test_the_last_link_counts_where_the_clock_of_its_replica_is_behind(house: House, former: str) -> None:
+    tab, phone = await house.browser.show(), house.phone
+    house.clock.advance(seconds=2)
+    if former == "ended":
+        await pressed(tab)
+    elif former == "refused":
+        await denied(tab, phone)
+    else:
+        assert sent(await type_in(tab, await approved(tab, phone)))["code"]
+    house.clock.advance(seconds=-1)
+    assert "code" in sent(await type_in(tab, await approved(tab, phone)))
 
 
-async def test_a_press_ends_the_link_before(shop: Site, safari: Browser, phone: Phone) -> None:
-    tab = await safari.show()
-    first, second = await pressed(tab), await pressed(tab)
-    problem_of(await phone.claim(scene=first, entry_scene=BY_SCHEME), "scan_over", 404)
-    assert (await phone.claim(scene=second, entry_scene=BY_SCHEME)).status_code == 200
-
-
-async def test_the_last_link_counts_where_the_clock_of_its_replica_is_behind(
-    shop: Site, safari: Browser, phone: Phone, clock: Clock
-) -> None:
-    """Of a link before that has been ended, refused, or led to a code."""
-    for former in ("ended", "refused", "coded"):
-        tab = await safari.show()
-        clock.advance(seconds=2)
-        if former == "ended":
-            await pressed(tab)
-        elif former == "refused":
-            claimed = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
-            assert (await phone.decide(claimed.json()["id"], "deny")).status_code == 204
-        else:
-            assert sent(await type_in(tab, await approved(tab, phone)))["code"]
-        clock.advance(seconds=-1)
-        assert "code" in sent(await type_in(tab, await approved(tab, phone))), former
-
-
-async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(
-    shop: Site, safari: Browser, phone: Phone, get_phone: GetPhone
-) -> None:
-    tab, bob = await safari.show(), await get_phone("bob")
-    by_link = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
-    by_code = await bob.claim(scene=tab.scene, entry_scene=CAMERA)
-    assert (by_link.status_code, by_code.status_code) == (200, 200)
-    assert (await phone.decide(by_link.json()["id"], "deny")).status_code == 204
+async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(house: House) -> None:
+    tab, bob = await house.browser.show(), await house.get_phone("bob")
+    by_link, by_code = await claimed(tab, house.phone), await tab.claimed_by(bob)
+    assert (await house.phone.decide(by_link["id"], "deny")).status_code == 204
     assert await tab.state() == "claimed"
-    assert (await bob.decide(by_code.json()["id"])).status_code == 204
+    assert (await bob.decide(by_code["id"])).status_code == 204
     assert sent(await tab.go_on())["code"]
-    again = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
-    assert "number" in (await phone.decide(again.json()["id"])).json()
+    assert await approved(tab, house.phone)
 
 
-async def test_ten_presses_are_enough(shop: Site, safari: Browser) -> None:
-    tab = await safari.show()
+async def test_ten_presses_are_enough(house: House) -> None:
+    tab = await house.browser.show()
     answers = await asyncio.gather(*(press(tab) for _ in range(14)))
     assert sorted(answer.status_code for answer in answers) == [303] * 10 + [429] * 4
 
 
-async def test_a_link_lasts_three_minutes_and_its_request_ten(
-    shop: Site, safari: Browser, phone: Phone, clock: Clock
-) -> None:
-    tab = await safari.show()
+async def test_a_link_lasts_three_minutes_and_its_request_ten(house: House) -> None:
+    tab = await house.browser.show()
     scene = await pressed(tab)
-    clock.advance(seconds=180)
-    problem_of(await phone.claim(scene=scene, entry_scene=BY_SCHEME), "scan_over", 404)
-    clock.advance(seconds=419)
+    house.clock.advance(seconds=180)
+    problem_of(await house.phone.claim(scene=scene, entry_scene=BY_SCHEME), "scan_over", 404)
+    house.clock.advance(seconds=419)
     await pressed(tab)
-    clock.advance(seconds=1)
+    house.clock.advance(seconds=1)
     assert (await press(tab)).status_code == 404
 
 
-async def test_a_refusal_takes_the_browser_back(shop: Site, safari: Browser, phone: Phone) -> None:
-    tab = await safari.show()
-    claimed = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
+async def test_a_refusal_takes_the_browser_back(house: House) -> None:
+    tab = await house.browser.show()
+    scan_id = (await claimed(tab, house.phone))["id"]
     for _ in range(2):
-        assert (await phone.decide(claimed.json()["id"], "deny")).status_code == 204
-    problem_of(await phone.decide(claimed.json()["id"]), "scan_over", 404)
+        assert (await house.phone.decide(scan_id, "deny")).status_code == 204
+    problem_of(await house.phone.decide(scan_id), "scan_over", 404)
     assert sent(await type_in(tab, "123456"))["error"] == "access_denied"
 
 
@@ -247,208 +205,146 @@ async def test_a_refusal_takes_the_browser_back(shop: Site, safari: Browser, pho
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ["any", "camera"])
-@pytest.mark.parametrize(
-    "body",
-    [
+async def test_a_link_is_opened_outside_wechat_alone_and_a_picture_by_no_link(house: House, entry: str) -> None:
+    client = await house.replica(scan_link="scheme", scan_entry=entry)
+    browser, house.phone.client = browser_of(client), client
+    for forwarded in (
         {"entry_scene": 1167},
         {"entry_scene": CAMERA},
         {"entry_scene": 1007},
         {},
         {"scanned": "camera"},
         {"scanned": "camera", "entry_scene": BY_SCHEME},
-    ],
-)
-async def test_a_forwarded_link_is_refused(
-    body: Body, entry: str, shop: Site, phone: Phone, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    client = make_client(await make_services(scan_link="scheme", scan_entry=entry))
-    tab = await browser_of(client).show()
-    phone.client = make_client(await make_services(scan_link="scheme", scan_entry=entry))
-    problem_of(await phone.claim(scene=await pressed(tab), **body), "scan_forwarded", 403)
+    ):
+        scene = await pressed(await browser.show())
+        problem_of(await house.phone.claim(scene=scene, **forwarded), "scan_forwarded", 403)
+    for entry_scene in (1286, 1065, 1194):
+        tab = await browser.show()
+        assert (await house.phone.claim(scene=await pressed(tab), entry_scene=entry_scene)).status_code == 200
+        problem_of(await house.phone.claim(scene=tab.scene, entry_scene=entry_scene), "scan_forwarded", 403)
+        await tab.claimed_by(house.phone)
 
 
-@pytest.mark.parametrize("entry_scene", [1286, 1065, 1194])
-async def test_each_link_outside_wechat_is_accepted(
-    entry_scene: int, shop: Site, safari: Browser, phone: Phone
-) -> None:
-    tab = await safari.show()
-    assert (await phone.claim(scene=await pressed(tab), entry_scene=entry_scene)).status_code == 200
-
-
-@pytest.mark.slow
-@swept("entry", ["any", "camera"])
-@swept("entry_scene", [1286, 1065, 1194])
-async def test_the_scene_of_a_picture_is_refused_in_a_link(
-    entry_scene: int, entry: str, shop: Site, phone: Phone, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    services = await make_services(scan_link="scheme", scan_entry=entry)
-    tab, phone.client = await browser_of(make_client(services)).show(), make_client(services)
-    problem_of(await phone.claim(scene=tab.scene, entry_scene=entry_scene), "scan_forwarded", 403)
-    assert (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).status_code == 200
-
-
-@pytest.mark.parametrize("role", ["admin", "support"])
-async def test_links_are_closed_to_staff(role: str, shop: Site, safari: Browser, phone: Phone, rows: Rows) -> None:
-    await set_roles(rows, role)
-    tab = await safari.show()
-    problem_of(await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME), "scan_too_far", 403)
+@swept("role", ["admin", "support"])
+async def test_links_are_closed_to_staff(house: House, role: str) -> None:
+    await set_roles(house.rows, role)
+    scene = await pressed(await house.browser.show())
+    problem_of(await house.phone.claim(scene=scene, entry_scene=BY_SCHEME), "scan_too_far", 403)
 
 
 # The number.
 
 
-async def test_with_form_post_the_number_leads_to_a_page_that_posts_the_code(
-    shop: Site, safari: Browser, phone: Phone
-) -> None:
-    tab = await safari.show(response_mode="form_post")
-    page = await type_in(tab, await approved(tab, phone))
-    fields = hidden_fields(page)
+async def test_with_form_post_the_number_leads_to_a_page_that_posts_the_code(house: House) -> None:
+    tab = await house.browser.show(response_mode="form_post")
+    fields = hidden_fields(await type_in(tab, await approved(tab, house.phone)))
     assert fields.keys() == {"code", "state", "iss"}
-    assert (await exchanged(shop, fields["code"])).status_code == 200
+    assert (await house.redeem(fields["code"])).status_code == 200
 
 
-async def test_the_same_code_reads_the_number_again_and_no_other_does(
-    shop: Site, safari: Browser, phone: Phone, clock: Clock
-) -> None:
-    tab = await safari.show()
-    claimed = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
-    code = phone.wx_login()
-    first = (await phone.decide(claimed.json()["id"], code=code)).json()
-    clock.advance(seconds=50)
-    again = (await phone.decide(claimed.json()["id"], code=code)).json()
-    assert again == {"number": first["number"], "expires_in": 70}
-    problem_of(await phone.decide(claimed.json()["id"]), "scan_over", 404)  # a stolen bearer with another code
-    clock.advance(seconds=70)
-    problem_of(await phone.decide(claimed.json()["id"], code=code), "scan_over", 404)
+async def test_the_same_code_reads_the_number_again_and_no_other_does(house: House) -> None:
+    phone, code = house.phone, house.phone.wx_login()
+    scan_id = (await claimed(await house.browser.show(), phone))["id"]
+    first = (await phone.decide(scan_id, code=code)).json()
+    house.clock.advance(seconds=50)
+    assert (await phone.decide(scan_id, code=code)).json() == {"number": first["number"], "expires_in": 70}
+    problem_of(await phone.decide(scan_id), "scan_over", 404)  # a stolen bearer with another code
+    house.clock.advance(seconds=70)
+    problem_of(await phone.decide(scan_id, code=code), "scan_over", 404)
 
 
-async def test_two_approvals_at_once_show_one_number(shop: Site, safari: Browser, phone: Phone) -> None:
-    tab = await safari.show()
-    claimed = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
-    code = phone.wx_login()
-    answers = await asyncio.gather(*(phone.decide(claimed.json()["id"], code=code) for _ in range(4)))
-    good = [answer.json()["number"] for answer in answers if answer.status_code == 200]
-    assert good
-    assert len(set(good)) == 1
-    assert sent(await type_in(tab, good[0]))["code"]
+async def test_two_approvals_at_once_show_one_number(house: House) -> None:
+    tab, code = await house.browser.show(), house.phone.wx_login()
+    scan_id = (await claimed(tab, house.phone))["id"]
+    answers = await asyncio.gather(*(house.phone.decide(scan_id, code=code) for _ in range(4)))
+    [number] = {answer.json()["number"] for answer in answers if answer.status_code == 200}
+    assert sent(await type_in(tab, number))["code"]
 
 
-async def test_a_number_is_good_for_two_minutes(shop: Site, safari: Browser, phone: Phone, clock: Clock) -> None:
-    tab = await safari.show()
-    number = await approved(tab, phone)
-    clock.advance(seconds=120)
+async def test_a_number_is_good_for_two_minutes(house: House) -> None:
+    tab = await house.browser.show()
+    number = await approved(tab, house.phone)
+    house.clock.advance(seconds=120)
     for _ in range(4):
         shown_again(await type_in(tab, number))
 
 
-async def test_before_an_approval_and_without_six_digits_nothing_is_counted(
-    shop: Site, safari: Browser, phone: Phone
-) -> None:
-    tab = await safari.show()
+async def test_before_an_approval_and_without_six_digits_nothing_is_counted_nor_told(house: House) -> None:
+    tab = await house.browser.show()
     for _ in range(4):
         shown_again(await type_in(tab, "123456"))
-    number = await approved(tab, phone)
+    number = await approved(tab, house.phone)
+    assert (await tab.state(), (await tab.go_on()).status_code) == ("waiting", 404)
     for wrong in ("", "12345", "1234567", "12345a", "１２３４５６"):
         shown_again(await type_in(tab, wrong))
+    assert number not in (await type_in(tab, other(number))).text
     assert sent(await type_in(tab, number))["code"]
 
 
-async def test_the_third_wrong_number_ends_the_request(shop: Site, safari: Browser, phone: Phone, clock: Clock) -> None:
-    tab = await safari.show()
-    number = await approved(tab, phone)
+async def test_the_third_wrong_number_ends_the_request(house: House) -> None:
+    tab = await house.browser.show()
+    number = await approved(tab, house.phone)
     for by in (1, 2):
         shown_again(await type_in(tab, other(number, by)))
     reported = sent(await type_in(tab, other(number, 3)))
-    assert (reported["error"], reported["state"]) == ("access_denied", "s-1")
-    assert "code" not in reported
-    assert (await type_in(tab, number)).status_code == 404
-    assert (await press(tab)).status_code == 404
+    assert (reported["error"], reported["state"], "code" in reported) == ("access_denied", "s-1", False)
+    assert (await type_in(tab, number)).status_code == (await press(tab)).status_code == 404
     assert await tab.state() == "over"
 
 
-async def test_a_new_link_does_not_give_new_guesses(shop: Site, safari: Browser, phone: Phone) -> None:
-    tab = await safari.show()
+async def test_a_new_link_does_not_give_new_guesses(house: House) -> None:
+    tab = await house.browser.show()
     for _ in range(2):
-        shown_again(await type_in(tab, other(await approved(tab, phone))))
-    assert sent(await type_in(tab, other(await approved(tab, phone))))["error"] == "access_denied"
+        shown_again(await type_in(tab, other(await approved(tab, house.phone))))
+    assert sent(await type_in(tab, other(await approved(tab, house.phone))))["error"] == "access_denied"
 
 
-async def test_many_guesses_at_once_over_replicas_are_three(
-    shop: Site, safari: Browser, phone: Phone, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    tab = await safari.show()
-    number = await approved(tab, phone)
-    replica = make_client(await make_services(scan_link="scheme"))
-    replica.cookies.update(safari.client.cookies)
-    replica.headers["user-agent"] = SAFARI
-    browsers = [safari, Browser(replica)]
+async def test_many_guesses_at_once_over_replicas_are_three(house: House) -> None:
+    tab = await house.browser.show()
+    number = await approved(tab, house.phone)
+    browsers = [house.browser, await house.replicas_browser(scan_link="scheme")]
     answers = await asyncio.gather(*(type_in(tab, other(number, by), browsers[by % 2]) for by in range(1, 13)))
     assert sorted(answer.status_code for answer in answers) == [200, 200, 303] + [404] * 9
     assert (await type_in(tab, number)).status_code == 404
 
 
-async def test_another_browser_gets_nothing(
-    shop: Site, safari: Browser, phone: Phone, make_client: MakeClient, services: Services
-) -> None:
-    tab = await safari.show()
-    number = await approved(tab, phone)
-    foreign = browser_of(make_client(services))
-    assert (await type_in(tab, number, foreign)).status_code == 404
-    await foreign.show()
-    assert (await type_in(tab, number, foreign)).status_code == 404
-    assert (await press(tab, foreign)).status_code == 404
+async def test_another_browser_gets_nothing(house: House) -> None:
+    tab = await house.browser.show()
+    number = await approved(tab, house.phone)
+    stranger, with_cookie = house.another_browser(), house.another_browser()
+    await with_cookie.show()
+    for browser in (stranger, with_cookie):
+        assert (await type_in(tab, number, browser)).status_code == 404
+        assert (await press(tab, browser)).status_code == 404
     assert sent(await type_in(tab, number))["code"]
 
 
-async def test_the_browser_is_not_told_of_the_approval(shop: Site, safari: Browser, phone: Phone) -> None:
-    tab = await safari.show()
-    number = await approved(tab, phone)
-    assert await tab.state() == "waiting"
-    assert (await tab.go_on()).status_code == 404
-    page = await type_in(tab, other(number))
-    assert number not in page.text
-
-
-@pytest.mark.parametrize("end", ["ban", "erasure", "sign_out"])
-async def test_what_ends_the_phones_session_ends_the_login(
-    end: str, shop: Site, safari: Browser, phone: Phone, client: Client, login: LogIn, rows: Rows
-) -> None:
-    tab = await safari.show()
-    number = await approved(tab, phone)
-    if end == "ban":
-        root: Admin = await make_admin(client, rows, await login("root"))
-        await root.change(phone.user_id, status="disabled")
-    elif end == "erasure":
-        assert (await phone.ask("DELETE", json={"login_code": phone.wx_login()})).status_code == 204
-    else:
-        assert (await phone.client.post("/v1/logout", json={"refresh_token": phone.tokens["refresh_token"]})).is_success
+@pytest.mark.parametrize("end", [House.ban, House.erase, House.sign_out_phone])
+async def test_what_ends_the_phones_session_ends_the_login(house: House, end: Any) -> None:
+    tab = await house.browser.show()
+    number = await approved(tab, house.phone)
+    await end(house)
     assert sent(await type_in(tab, number))["error"] == "access_denied"
 
 
-async def test_a_number_is_stored_sealed_and_logged_nowhere(
-    shop: Site, safari: Browser, phone: Phone, rows: Rows, log_lines: LogLines
-) -> None:
-    tab = await safari.show()
-    number = await approved(tab, phone)
+async def test_a_number_is_stored_sealed_and_logged_nowhere(house: House) -> None:
+    tab = await house.browser.show()
+    number = await approved(tab, house.phone)
     shown_again(await type_in(tab, other(number)))
-    stored: Any = await rows.fetchrow("SELECT * FROM site_logins WHERE door = 'link'")
-    assert number.encode() not in stored["number"]
-    assert number not in str(log_lines())
-    assert number not in str(await rows.fetch("SELECT data FROM events"))
+    sealed = await house.rows.fetchval("SELECT number FROM site_logins WHERE door = 'link'")
+    assert number.encode() not in sealed
+    assert number not in f"{house.log_lines()} {await house.rows.fetch('SELECT data FROM events')}"
 
 
-async def test_a_right_number_twice_gives_one_session(shop: Site, safari: Browser, phone: Phone) -> None:
-    tab = await safari.show()
-    number = await approved(tab, phone)
+async def test_a_right_number_twice_gives_one_session(house: House) -> None:
+    tab = await house.browser.show()
+    number = await approved(tab, house.phone)
     first, second = sent(await type_in(tab, number))["code"], sent(await type_in(tab, number))["code"]
-    assert (await exchanged(shop, first)).status_code == 400
-    assert (await exchanged(shop, second)).status_code == 200
+    assert [(await house.redeem(code)).status_code for code in (first, second)] == [400, 200]
     assert sent(await type_in(tab, number))["error"] == "access_denied"
 
 
-async def test_two_people_cannot_hold_one_link(shop: Site, safari: Browser, phone: Phone, get_phone: GetPhone) -> None:
-    tab = await safari.show()
-    scene = await pressed(tab)
-    assert (await phone.claim(scene=scene, entry_scene=BY_SCHEME)).status_code == 200
-    bob = await get_phone("bob")
+async def test_two_people_cannot_hold_one_link(house: House) -> None:
+    scene, bob = await pressed(await house.browser.show()), await house.get_phone("bob")
+    assert (await house.phone.claim(scene=scene, entry_scene=BY_SCHEME)).status_code == 200
     problem_of(await bob.claim(scene=scene, entry_scene=BY_SCHEME), "scan_taken", 409)
