@@ -34,6 +34,7 @@ from tests.world import (
     MakeService,
     MakeServices,
     Service,
+    Stage,
     add_client,
     make_admin,
 )
@@ -376,6 +377,26 @@ def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
 
 
 @pytest.fixture
+def stage(
+    client: httpx.AsyncClient,
+    login: LogIn,
+    services: Services,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+    clock: Clock,
+    log_lines: LogLines,
+    make_services: MakeServices,
+    make_client: MakeClient,
+) -> Stage:
+    """The service, and what a test sees of it from behind."""
+
+    async def make(**settings: object) -> httpx.AsyncClient:
+        return make_client(await make_services(**settings))
+
+    return Stage(client, login, services, wechat, rows, clock, log_lines, make)
+
+
+@pytest.fixture
 def add_sibling(services: Services, clock: Clock, secrets: Secrets) -> AddSibling:
     """Add a sibling service's client, and return its credentials: `auth = await add_sibling("a", USERS)`."""
 
@@ -426,13 +447,18 @@ def simulated_client(make_client: MakeClient, simulated_services: Services) -> h
 
 @pytest.fixture
 def make_service(
-    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
+    simulator: Simulator,
+    secrets: Secrets,
+    rows: asyncpg.Connection,
+    log_lines: LogLines,
 ) -> MakeService:
     """Replicas of a service whose WeChat is the simulator, with any settings by name, and how long parts wait."""
 
     async def make(**values: Any) -> Service:
         services = await make_simulated_services(**values)
-        return Service(make_client(services), services, simulator, secrets)
+        return Service(make_client(services), services, simulator, secrets, rows, log_lines)
 
     return make
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from inspect import isawaitable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -134,18 +134,40 @@ class Phone:
         assert (await self.decide(claimed.json()["id"])).status_code == 204
 
 
+class Behind:
+    """What a test sees of a service from behind."""
+
+    __slots__ = ()
+    rows: asyncpg.Connection
+    log_lines: LogLines
+
+    def logged(self, event: str) -> list[Body]:
+        """The lines of this event."""
+        return [line for line in self.log_lines() if line["event"] == event]
+
+    async def number(self, rows: str) -> int:
+        """How many rows there are: of a table, and what may follow its name."""
+        return await self.rows.fetchval(f"SELECT count(*) FROM {rows}")
+
+
 @dataclass(frozen=True, slots=True)
-class Service:
+class Service(Behind):
     """A replica with its client and parts, and the simulated WeChat behind it."""
 
     client: httpx.AsyncClient
     services: Services
     simulator: Simulator
     secrets: Secrets
+    rows: asyncpg.Connection
+    log_lines: LogLines
 
     @property
     def log_in(self) -> LogIn:
         return LogIn(self.client)
+
+    @property
+    def clock(self) -> Clock:
+        return cast(Clock, self.services.clock)
 
     async def me(self, login: Body) -> Body:
         return (await self.client.get("/v1/me", headers=bearer(login))).json()
@@ -164,6 +186,27 @@ class Service:
     def asked(self, api: Api) -> list[Body]:
         """What an API of WeChat was asked so far."""
         return [call.json for call in self.simulator.calls_of(api)]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Behind):
+    """A service whose WeChat answers as the test sets, its database, its clock and its log."""
+
+    client: httpx.AsyncClient
+    login: LogIn
+    services: Services
+    wechat: WeChatByRespx
+    rows: asyncpg.Connection
+    clock: Clock
+    log_lines: LogLines
+    make: Callable[..., Awaitable[httpx.AsyncClient]]
+    """Returns a client of another replica, with any settings by name."""
+
+    async def me(self, login: Body | str) -> httpx.Response:
+        return await self.client.get("/v1/me", headers=bearer(login))
+
+    async def refresh(self, login: Body, **how: Any) -> httpx.Response:
+        return await self.client.post("/v1/refresh", json={"refresh_token": login["refresh_token"]}, **how)
 
 
 class Server:

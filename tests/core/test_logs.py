@@ -6,7 +6,6 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
@@ -15,8 +14,7 @@ from tests.sweeps import swept
 from tests.world import LogLines, Rows
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
-from wxauth.server.core.users import UserInSession
-from wxauth.server.login.login import Tokens
+from wxauth.server.keys.keyring import AccessToken
 from wxauth.server.login.routes import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.server.phones.routes import PhoneRequest
 
@@ -74,24 +72,6 @@ def test_no_line_steers_the_terminal(field: str) -> None:
 
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
-ALICE = UserInSession(
-    id=UUID(int=0),
-    unionid=None,
-    nickname="alice",
-    avatar_url=None,
-    phone=None,
-    roles=[],
-    status="active",
-    created_at=NOW,
-    last_login_at=NOW,
-    external_id=None,
-    phone_verified_at=None,
-    consents=None,
-    attributes=None,
-    erase_at=None,
-    app_id="wx1",
-    openid="openid-alice",
-)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +82,7 @@ ALICE = UserInSession(
         PhoneRequest(code="secret-1"),
         RefreshRequest(refresh_token="secret-1"),
         LogoutRequest(refresh_token="secret-1"),
-        Tokens("secret-1", 900, "secret-2", 2592000, UUID(int=0), is_new_user=False, user=ALICE),
+        AccessToken("secret-1", 900),
     ],
     ids=lambda holder: type(holder).__name__,
 )

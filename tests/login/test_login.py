@@ -17,10 +17,10 @@ from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.upstream import PostgresTap
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, until
+from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Stage, until
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
-from wxauth.server.login.routes import TokenAnswer
+from wxauth.server.login.login import TokenAnswer
 from wxauth.server.service.app import create_app
 from wxauth.server.users.bodies import UserAnswer
 
@@ -54,14 +54,6 @@ async def test_times_are_rfc_3339_in_utc(login: LogIn, clock: Clock) -> None:
     assert (user["created_at"], user["last_login_at"]) == ("2026-11-20T08:00:00Z", "2026-11-20T08:01:30Z")
 
 
-async def test_the_access_token_opens_me(client: Client, login: LogIn) -> None:
-    answer = await login("alice")
-    me = await client.get("/v1/me", headers=bearer(answer))
-    assert me.status_code == 200
-    assert me.json() == answer["user"]
-    assert me.headers["cache-control"] == "no-store"
-
-
 async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_the_database(
     database_url: str, make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
@@ -88,12 +80,10 @@ async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_t
         *((name, "https://example.com/a.png") for name in ("avatar_url", "avatarUrl")),
     ],
 )
-async def test_each_name_of_a_field_is_accepted(
-    client: Client, wechat: WeChatByRespx, field: str, value: str | None
-) -> None:
-    code = wechat.code_for("alice", app_id=value if value == OTHER_APP["app_id"] else APP["app_id"])
+async def test_each_name_of_a_field_is_accepted(stage: Stage, field: str, value: str | None) -> None:
+    code = stage.wechat.code_for("alice", app_id=value if value == OTHER_APP["app_id"] else APP["app_id"])
     body = {field: code} if value is None else {"code": code, field: value}
-    answer = await client.post("/v1/login", json=body)
+    answer = await stage.client.post("/v1/login", json=body)
     assert answer.status_code == 200, answer.text
     if value is not None:
         assert value in answer.json()["user"].values()
@@ -189,13 +179,7 @@ WRONG_VALUES: dict[str, list[object]] = {
     ("body", "field"),
     [
         (b"", "body"),
-        (b"code=abc", "body"),
-        (b"{'code': 'abc'}", "body"),
-        (b'{"code": "abc"} {}', "body"),
         (b"[]", "body"),
-        (b'["code"]', "body"),
-        (b"null", "body"),
-        (b'"abc"', "body"),
         (b'{"code": "\xff"}', "body"),
         ('{"code": "abc"}'.encode("utf-16"), "body"),
         (b'{"code": "\\ud800"}', "body"),
@@ -262,48 +246,41 @@ async def test_white_space_around_a_nickname_is_not_kept(login: LogIn) -> None:
 # The session.
 
 
-async def test_a_session_notes_where_it_comes_from_and_how_long_it_lives(
-    client: Client, wechat: WeChatByRespx, rows: Rows, clock: Clock
-) -> None:
-    answer = await client.post(
-        "/v1/login", json={"code": wechat.code_for("alice")}, headers={"User-Agent": "MicroMessenger/8.0 " + "x" * 600}
+async def test_a_session_notes_where_it_comes_from_and_how_long_it_lives(stage: Stage) -> None:
+    answer = await stage.client.post(
+        "/v1/login",
+        json={"code": stage.wechat.code_for("alice")},
+        headers={"User-Agent": "MicroMessenger/8.0 " + "x" * 600},
     )
-    row = await rows.fetchrow("SELECT * FROM sessions WHERE id = $1", UUID(answer.json()["session_id"]))
+    row = await stage.rows.fetchrow("SELECT * FROM sessions WHERE id = $1", UUID(answer.json()["session_id"]))
     assert row is not None
     assert str(row["user_id"]) == answer.json()["user"]["id"]
     assert str(row["ip"]) == "127.0.0.1"
     assert row["user_agent"] == ("MicroMessenger/8.0 " + "x" * 600)[:512]
-    assert row["created_at"] == row["last_used_at"] == clock.now
-    assert row["expires_at"] == clock.now + timedelta(seconds=2592000)
+    assert row["created_at"] == row["last_used_at"] == stage.clock.now
+    assert row["expires_at"] == stage.clock.now + timedelta(seconds=2592000)
     assert row["revoked_at"] is None
 
 
-async def test_the_session_key_is_stored_sealed(
-    client: Client, services: Services, wechat: WeChatByRespx, rows: Rows
-) -> None:
-    code = wechat.code_for("alice")
-    expected = wechat.sessions[code]["session_key"].encode()
-    user = (await client.post("/v1/login", json={"code": code})).json()["user"]
-    sealed = await rows.fetchval("SELECT session_key FROM sessions")
+async def test_the_session_key_is_stored_sealed(stage: Stage) -> None:
+    code = stage.wechat.code_for("alice")
+    expected = stage.wechat.sessions[code]["session_key"].encode()
+    user = (await stage.client.post("/v1/login", json={"code": code})).json()["user"]
+    sealed = await stage.rows.fetchval("SELECT session_key FROM sessions")
     assert expected not in sealed
-    assert services.sealer.open(sealed, context=session_key_context(user["app_id"], user["openid"])) == expected
+    assert stage.services.sealer.open(sealed, context=session_key_context(user["app_id"], user["openid"])) == expected
     with pytest.raises(CannotOpen):
-        services.sealer.open(sealed, context=session_key_context(OTHER_APP["app_id"], user["openid"]))
+        stage.services.sealer.open(sealed, context=session_key_context(OTHER_APP["app_id"], user["openid"]))
 
 
 @pytest.mark.parametrize(("refresh_token_ttl", "session_max_age"), [(60, 3600), (3600, 60)])
 async def test_a_session_lives_no_longer_than_its_greatest_age(
-    make_services: MakeServices,
-    make_client: MakeClient,
-    wechat: WeChatByRespx,
-    rows: Rows,
-    refresh_token_ttl: int,
-    session_max_age: int,
+    stage: Stage, make_services: MakeServices, make_client: MakeClient, refresh_token_ttl: int, session_max_age: int
 ) -> None:
     services = await make_services(refresh_token_ttl=refresh_token_ttl, session_max_age=session_max_age)
-    answer = await make_client(services).post("/v1/login", json={"code": wechat.code_for("alice")})
+    answer = await make_client(services).post("/v1/login", json={"code": stage.wechat.code_for("alice")})
     assert answer.json()["refresh_expires_in"] == 60
-    assert await rows.fetchval("SELECT expires_at - created_at FROM sessions") == timedelta(seconds=60)
+    assert await stage.rows.fetchval("SELECT expires_at - created_at FROM sessions") == timedelta(seconds=60)
 
 
 async def test_a_login_leaves_one_line_of_ids_and_timings(login: LogIn, log_lines: LogLines) -> None:
@@ -323,31 +300,26 @@ async def test_a_login_leaves_one_line_of_ids_and_timings(login: LogIn, log_line
     }
 
 
-@pytest.mark.no_database
-async def test_a_client_that_leaves_before_its_body_is_read_costs_nothing(
-    serve: Serve, wechat: WeChatByRespx, log_lines: LogLines
-) -> None:
+async def test_a_client_that_leaves_before_its_body_is_read_costs_nothing(stage: Stage, serve: Serve) -> None:
     async with serve() as (_, client):
         client.write(b"POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n" + b'{"code": "half a co')
         await client.drain()
         client.close()
-        await until(lambda: any(line["event"] == "request_refused" for line in log_lines()))
-    assert wechat.calls == []
-    assert "error" not in {line["level"] for line in log_lines()}
+        await until(lambda: any(line["event"] == "request_refused" for line in stage.log_lines()))
+    assert stage.wechat.calls == []
+    assert "error" not in {line["level"] for line in stage.log_lines()}
 
 
-async def test_a_client_that_leaves_while_wechat_is_asked_is_logged_in_all_the_same(
-    serve: Serve, wechat: WeChatByRespx, rows: Rows, log_lines: LogLines
-) -> None:
+async def test_a_client_that_leaves_while_wechat_is_asked_is_logged_in_all_the_same(stage: Stage, serve: Serve) -> None:
     asked, gone = asyncio.Event(), asyncio.Event()
-    code = wechat.code_for("alice")
+    code = stage.wechat.code_for("alice")
 
     async def answer_late(_: httpx.Request) -> httpx.Response:
         asked.set()
         await gone.wait()
-        return httpx.Response(200, json=wechat.sessions[code])
+        return httpx.Response(200, json=stage.wechat.sessions[code])
 
-    wechat.route.mock(side_effect=answer_late)
+    stage.wechat.route.mock(side_effect=answer_late)
     body = json.dumps({"code": code}).encode()
     async with serve() as (server, client):
         client.write(b"POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -355,9 +327,9 @@ async def test_a_client_that_leaves_while_wechat_is_asked_is_logged_in_all_the_s
         client.close()
         await until(lambda: not server.server_state.connections)
         gone.set()
-        await until(lambda: any(line["event"] == "logged_in" for line in log_lines()))
-    assert await rows.fetchval("SELECT count(*) FROM sessions") == 1
-    assert "error" not in {line["level"] for line in log_lines()}
+        await until(lambda: any(line["event"] == "logged_in" for line in stage.log_lines()))
+    assert await stage.number("sessions") == 1
+    assert "error" not in {line["level"] for line in stage.log_lines()}
 
 
 @pytest.fixture

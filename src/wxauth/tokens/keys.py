@@ -94,21 +94,55 @@ class SyncKeySource(Protocol):
         """As `KeySource.find`, but it blocks."""
 
 
-class SigningKey:
-    """A private key, with its public key and the header of the tokens that it signs."""
+class PrivateKey:
+    """A private key of one algorithm, with its public JWK.
 
-    __slots__ = ("_private_key", "header", "kid", "public_jwk", "signer", "verification_key")
+    Args:
+        private_key: Of `cryptography`.
+        signer: python-jose's key object.
+        alg: The algorithm.
+        required: The required members of the public JWK (RFC 7638, section 3.2).
+    """
+
+    __slots__ = ("_private_key", "kid", "public_jwk", "signer")
+
+    def __init__(self, private_key: Any, signer: Any, *, alg: str, required: dict[str, str]) -> None:
+        self._private_key = private_key
+        self.signer = signer
+        self.kid = base64url(sha256(to_json(required)).digest()).decode()
+        """The thumbprint of the public JWK."""
+        self.public_jwk: dict[str, str] = {**required, "alg": alg, "use": "sig", "kid": self.kid}
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_der(cls, der: bytes) -> Self:
+        """Load a private key from PKCS#8. Raises: InvalidKey, for another type of key."""
+        raise NotImplementedError
+
+    def to_der(self) -> bytes:
+        """The private key as PKCS#8. It must be sealed before it is stored."""
+        der: bytes = self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return der
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.kid}>"
+
+
+class SigningKey(PrivateKey):
+    """A key of ES256, with its public key and the header of the tokens that it signs."""
+
+    __slots__ = ("header", "verification_key")
 
     def __init__(self, private_key: ec.EllipticCurvePrivateKey) -> None:
-        self._private_key = private_key
-        self.signer: Any = jwk.construct(
-            private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), ALGORITHM
-        )
-        public = {name: _text(value) for name, value in self.signer.public_key().to_dict().items()}
+        pem = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        signer: Any = jwk.construct(pem, ALGORITHM)
+        public = {name: _text(value) for name, value in signer.public_key().to_dict().items()}
         required = {name: public[name] for name in ("crv", "kty", "x", "y")}
-        self.kid = base64url(sha256(to_json(required)).digest()).decode()
-        """The thumbprint of the public JWK (RFC 7638)."""
-        self.public_jwk: dict[str, str] = {**required, "alg": ALGORITHM, "use": "sig", "kid": self.kid}
+        super().__init__(private_key, signer, alg=ALGORITHM, required=required)
         self.verification_key = VerificationKey.from_jwk(self.public_jwk)
         self.header = base64url(to_json({"alg": ALGORITHM, "kid": self.kid, "typ": TOKEN_TYPE}))
 
@@ -119,18 +153,11 @@ class SigningKey:
 
     @classmethod
     def from_der(cls, der: bytes) -> Self:
-        """Load a private key from PKCS#8. Raises: InvalidKey, for another type of key."""
+        """Load a key."""
         private_key = load_der_private_key(der, password=None)
         if not isinstance(private_key, ec.EllipticCurvePrivateKey):
             raise InvalidKey("not an EC private key")
         return cls(private_key)
-
-    def to_der(self) -> bytes:
-        """The private key as PKCS#8. It must be sealed before it is stored."""
-        return self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-
-    def __repr__(self) -> str:
-        return f"<SigningKey {self.kid}>"
 
 
 def _text(value: str | bytes) -> str:

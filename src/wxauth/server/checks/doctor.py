@@ -31,7 +31,7 @@ from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.limits.rate_limits import redis_reason, redis_storage
-from wxauth.server.login.newcomers import HookFailed, make_sign_up_hook
+from wxauth.server.login.newcomers import HookFailed, SignUpHook
 from wxauth.server.push.forwarding import PushRequest, checked_transport, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature
@@ -283,11 +283,10 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
 
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
     """If the settings have a hook, send it a message of the type `test`, which is about nobody."""
-    transport = ReceiverTransport(resolve=NameResolver().resolve)
-    hook = make_sign_up_hook(settings, clock, transport=transport)
-    if hook is None:
+    hook = SignUpHook(settings=settings, transport=ReceiverTransport(resolve=NameResolver().resolve), clock=clock)
+    if not hook.is_on:
         return
-    async with aclosing(transport):
+    async with aclosing(hook):
         try:
             await hook.ask({"type": "test"}, now=clock())
             yield good("sign_up_hook", "answers", "响应正常")

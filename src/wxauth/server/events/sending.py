@@ -26,8 +26,8 @@ from wxauth.server.core.receivers import USER_AGENT
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.webhook_rows import LeasedLogout, lease_logout
-from wxauth.server.keys.keyring import KeyRing, RsaKey
-from wxauth.tokens.keys import SigningKey, base64url, sign
+from wxauth.server.keys.keyring import KeyRing
+from wxauth.tokens.keys import PrivateKey, base64url, sign
 
 LEASE: Final = timedelta(seconds=30)
 """How long a message belongs to the process that leased it. Longer than any attempt."""
@@ -164,7 +164,7 @@ class BackchannelLogouts:
         return next_at
 
 
-def logout_token(key: RsaKey | SigningKey, logout: LeasedLogout, *, issuer: str, now: datetime) -> str:
+def logout_token(key: PrivateKey, logout: LeasedLogout, *, issuer: str, now: datetime) -> str:
     """A logout token (section 2.4), signed as the client's id_tokens are.
 
     Its own `typ` keeps it from being accepted as an id_token or an access token.

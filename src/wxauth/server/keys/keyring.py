@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha256
-from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Any, Final, Generic, Self, TypeVar
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 from jose import jwk
 from pydantic import Field
 from pydantic_core import to_json
@@ -39,7 +38,7 @@ from wxauth.server.keys.models import (
 )
 from wxauth.server.keys.rows import has_sites, lock_keys, public_half, published_keys, store_keys
 from wxauth.tokens.claims import ALGORITHM
-from wxauth.tokens.keys import InvalidKey, SigningKey, TokenIssuer, VerificationKey, base64url
+from wxauth.tokens.keys import InvalidKey, PrivateKey, SigningKey, TokenIssuer, VerificationKey, base64url
 
 RSA_ALGORITHM: Final = "RS256"
 
@@ -47,20 +46,17 @@ _BITS: Final = 2048
 _EXPONENT: Final = 65537
 
 
-class RsaKey:
-    """A private key, with its public half."""
+class RsaKey(PrivateKey):
+    """A key of RS256, with its public half."""
 
-    __slots__ = ("_private_key", "kid", "public_jwk", "signer", "verifier")
+    __slots__ = ("verifier",)
 
     def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
-        self._private_key = private_key
-        self.signer: Any = jwk.construct(private_key, RSA_ALGORITHM)
-        self.verifier: Any = self.signer.public_key()
+        signer: Any = jwk.construct(private_key, RSA_ALGORITHM)
         numbers = private_key.public_key().public_numbers()
         required = {"e": _integer(numbers.e), "kty": "RSA", "n": _integer(numbers.n)}
-        self.kid = base64url(sha256(to_json(required)).digest()).decode()
-        """The thumbprint of the public JWK (RFC 7638)."""
-        self.public_jwk: dict[str, str] = {**required, "alg": RSA_ALGORITHM, "use": "sig", "kid": self.kid}
+        super().__init__(private_key, signer, alg=RSA_ALGORITHM, required=required)
+        self.verifier: Any = signer.public_key()
 
     @classmethod
     def generate(cls) -> Self:
@@ -78,18 +74,6 @@ class RsaKey:
             raise InvalidKey("not an RSA private key")
         return cls(private_key)
 
-    def to_der(self) -> bytes:
-        """The private key as PKCS#8. It must be sealed before it is stored."""
-        return self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-
-    def __repr__(self) -> str:
-        return f"<RsaKey {self.kid}>"
-
-
-def verifier_of(public_jwk: dict[str, Any]) -> Any:
-    """The verifier for the signatures of a public key: python-jose's key object."""
-    return jwk.construct(public_jwk, RSA_ALGORITHM)
-
 
 def _integer(number: int) -> str:
     """An integer as in RFC 7518, section 6.3.1."""
@@ -102,24 +86,6 @@ RETRY_PAUSE_SECONDS: Final = 1.0
 """Seconds between two reads while there is no key."""
 
 log = get_logger()
-
-
-class PrivateKey(Protocol):
-    """The type of the keys of one algorithm."""
-
-    kid: str
-    public_jwk: dict[str, str]
-
-    @classmethod
-    def generate(cls) -> Self:
-        """Make a new key."""
-
-    @classmethod
-    def from_der(cls, der: bytes) -> Self:
-        """Load a private key from `to_der`."""
-
-    def to_der(self) -> bytes:
-        """The private key as PKCS#8."""
 
 
 Key = TypeVar("Key", bound=PrivateKey)
@@ -211,7 +177,7 @@ class KeyRing:
         """The key that signs access tokens now. Raises: StorageUnavailable, if none has been read yet."""
         return self._of_access_tokens.signing_key(now)
 
-    async def id_token_key(self, alg: str | None, now: datetime) -> RsaKey | SigningKey:
+    async def id_token_key(self, alg: str | None, now: datetime) -> PrivateKey:
         """The key that signs id_tokens and logout tokens for a client with this algorithm.
 
         Raises: CannotOpen.
@@ -244,7 +210,7 @@ class KeyRing:
         if (key := self._of_id_tokens.keys.get(kid)) is not None:
             return key.verifier
         stored = await public_half(self._database, kid)
-        return None if stored is None else verifier_of(stored)
+        return None if stored is None else jwk.construct(stored, RSA_ALGORITHM)
 
     async def refresh(self) -> None:
         """Read the stored keys. If there is none, or the signing key has reached its age, add a key.

@@ -1,5 +1,6 @@
 """From WeChat's code to a stored login: shared by all kinds of apps and ways to log in."""
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -11,6 +12,7 @@ from wxauth.errors import (
     SignUpClosed,
     SnapshotUser,
     WeChatMisconfigured,
+    WeChatUserBlocked,
 )
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -21,7 +23,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES, Person, UserFields
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
-from wxauth.server.login.newcomers import Risk, SignUpHook, judge_login
+from wxauth.server.login.newcomers import Risk, RiskVerdict, SignUpHook
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.bodies import is_own_picture
@@ -75,7 +77,7 @@ class Entered:
 
 @part
 class Entering:
-    """Exchanges codes with WeChat, and stores logins. `newcomers`, if given, is asked about each new user."""
+    """Exchanges codes with WeChat, and stores logins."""
 
     nicknames: Nicknames
     clock: Clock
@@ -85,7 +87,7 @@ class Entering:
     wechat: WeChat
     database: Database
     sealer: Sealer
-    newcomers: SignUpHook | None = None
+    newcomers: SignUpHook
 
     async def log_in_with_code(self, app: App, asked: Asked, *, expires_in: int) -> Entered:
         """Exchange a code with WeChat, find or create the user, and open a session for `expires_in` seconds.
@@ -112,9 +114,7 @@ class Entering:
         if self.risk.is_noted or nicknames.are_checked:
             left = self.settings.wechat_timeout - wechat_ms / 1000
             person = Person(user.id, app.app_id, identity.openid)
-            user = await judge_login(
-                self.nicknames, self.risk, person, login, nickname=asked.nickname, ip=asked.device.ip, patience=left
-            )
+            user = await self._judged(person, login, nickname=asked.nickname, ip=asked.device.ip, patience=left)
         self.numbers.count_login(is_new=login.is_new, at=now)
         if login.is_new or self.settings.is_logged(login.session_id):
             log.info(
@@ -163,7 +163,7 @@ class Entering:
             user_agent=asked.device.user_agent,
             expires_in=expires_in,
             is_judged=self.risk.is_noted,
-            may_sign_up=may_sign_up and self.newcomers is None,
+            may_sign_up=may_sign_up and not self.newcomers.is_on,
             roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,
             stays=asked.stays,
@@ -175,7 +175,7 @@ class Entering:
             if lacks_unionid:
                 log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
                 raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
-            if self.newcomers is None or not may_sign_up:
+            if not (self.newcomers.is_on and may_sign_up):
                 raise
             # Only now is it known that this would be a new user, and no connection is held meanwhile.
             welcome = await self.newcomers.welcome(app, identity, ip=asked.device.ip)
@@ -192,6 +192,32 @@ class Entering:
             log.info("login_refused", reason="account_leaving", user_id=user.id, app_id=app.app_id)
             raise AccountLeaving(user.erase_at, user_id=user.id)
         return login, milliseconds
+
+    async def _judged(
+        self, person: Person, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
+    ) -> UserFields:
+        """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
+
+        WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored
+        one. The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
+
+        Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to
+            the ban; StorageUnavailable, if the ban must still be stored.
+        """
+        is_asked = login.user.unjudged_since is not None and self.risk.is_noted
+        deciding = self.risk.judge(person, ip, patience=patience) if is_asked and self.risk.decides else None
+        user = await self.nicknames.set_at_login(person, login.user, nickname, patience=patience)
+        if deciding is not None:
+            match await asyncio.shield(deciding):
+                case RiskVerdict.BLOCKED:
+                    blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
+                    blocked.user_id = person.user_id
+                    raise blocked
+                case RiskVerdict.BANNED:
+                    raise AccountDisabled("this user has just been disabled", user_id=person.user_id)
+        elif is_asked:
+            self.risk.note_later(person, ip)
+        return user
 
     async def _record(self, login: Login, *, now: datetime) -> tuple[LoggedIn, float]:
         with DATABASE_SECONDS.time() as storing:

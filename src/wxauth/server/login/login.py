@@ -1,10 +1,12 @@
 """Login, refresh and logout."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final, Literal, NotRequired
 from uuid import UUID
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from wxauth.errors import (
     AccountDisabled,
@@ -45,9 +47,11 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token,
 )
 from wxauth.server.sessions.rows import EndReason, end_session
+from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import Caller
 from wxauth.server.users.consent_rows import give_consents, missing_from
 from wxauth.server.web.answers import WECHAT_FAILURES, Failure
+from wxauth.server.web.bodies import ShownSessionId
 from wxauth.server.wechat.client import WeChat
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
@@ -71,19 +75,23 @@ class LoginLimiter(RateLimiter):
     """Limits the logins of an address: `LOGIN_RATE_LIMIT`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The result of a login or a refresh. Durations are in seconds."""
+EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
 
-    access_token: str = field(repr=False)
-    expires_in: int
-    refresh_token: str = field(repr=False)
-    refresh_expires_in: int
-    session_id: UUID
+
+class TokenAnswer(TypedDict):
+    """A pair of tokens, and their user."""
+
+    access_token: Annotated[str, Field(description="A JWT (RFC 9068), ES256.", examples=[EXAMPLE_JWT])]
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Field(description="Lifetime of the access token in seconds.", examples=[900])]
+    refresh_token: Annotated[str, Field(examples=["wxr_..."])]
+    refresh_expires_in: Annotated[
+        int, Field(description="Seconds until an unused session expires.", examples=[2592000])
+    ]
+    session_id: ShownSessionId
     is_new_user: bool
-    user: UserInSession
-    phone_error: str | None = None
-    """Why a login's phone code failed: the error code."""
+    user: UserAnswer
+    phone_error: NotRequired[Annotated[str, Field(description="Why `phone_code` failed: the `code` of the problem.")]]
 
 
 @part
@@ -101,7 +109,7 @@ class Logins:
 
     async def log_in(
         self, asked: Asked, *, app_id: str | None, phone_code: str | None, consents: Mapping[str, str]
-    ) -> Tokens:
+    ) -> TokenAnswer:
         """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
 
         If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is
@@ -116,7 +124,7 @@ class Logins:
             error.app_id = self.apps.default_id if app_id is None else app_id
             raise
 
-    async def _log_in(self, app: App, asked: Asked, phone_code: str | None, consents: Mapping[str, str]) -> Tokens:
+    async def _log_in(self, app: App, asked: Asked, phone_code: str | None, consents: Mapping[str, str]) -> TokenAnswer:
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
             raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
@@ -139,7 +147,7 @@ class Logins:
             now=now,
         )
 
-    async def refresh(self, *, refresh_token: str, device: Device) -> Tokens:
+    async def refresh(self, *, refresh_token: str, device: Device) -> TokenAnswer:
         """Exchange a refresh token for a new pair of tokens. Every use rotates it.
 
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
@@ -227,19 +235,22 @@ class Logins:
         is_new_user: bool,
         phone_error: str | None = None,
         now: datetime,
-    ) -> Tokens:
+    ) -> TokenAnswer:
         claims = self.apps.claims_of(user.app_id)
         issued = self.issuer.issue(user, TokenSession(id=session_id, left=refresh_expires_in, claims=claims), now=now)
-        return Tokens(
-            access_token=issued.value,
-            expires_in=issued.expires_in,
-            refresh_token=self.refresh_tokens.issue(session_id, generation),
-            refresh_expires_in=refresh_expires_in,
-            session_id=session_id,
-            is_new_user=is_new_user,
-            user=user,
-            phone_error=phone_error,
-        )
+        answer: TokenAnswer = {
+            "access_token": issued.value,
+            "token_type": "Bearer",
+            "expires_in": issued.expires_in,
+            "refresh_token": self.refresh_tokens.issue(session_id, generation),
+            "refresh_expires_in": refresh_expires_in,
+            "session_id": session_id,
+            "is_new_user": is_new_user,
+            "user": user_answer(user, self.settings.consents),
+        }
+        if phone_error is not None:
+            answer["phone_error"] = phone_error
+        return answer
 
 
 def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:

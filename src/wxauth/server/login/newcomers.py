@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from time import perf_counter
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import httpx
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from wxauth.errors import AccountDisabled, SignUpRefused, SignUpUnavailable, StorageUnavailable, WeChatUserBlocked
+from wxauth.errors import SignUpRefused, SignUpUnavailable, StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.background import Background, Promises
@@ -33,11 +33,10 @@ from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.core.users import STAFF_ROLES, Person, UserFields, UserStatus
-from wxauth.server.login.login_rows import LoggedIn, Welcome
+from wxauth.server.core.users import STAFF_ROLES, Person, UserStatus
+from wxauth.server.login.login_rows import Welcome
 from wxauth.server.users.attributes import AttributesPatch, patched
 from wxauth.server.users.bodies import TITLE, ExternalId, Nickname, Role
-from wxauth.server.users.nicknames import Nicknames
 from wxauth.server.users.standing_rows import (
     Standing,
     change_standing,
@@ -82,35 +81,6 @@ HOOK_SECONDS: Final = Histogram(
 log = get_logger()
 
 
-class HookOutcome(StrEnum):
-    """The outcomes, as metrics count them."""
-
-    ALLOWED = "allowed"
-    REFUSED = "refused"
-    FAILED = "failed"
-    NOT_ASKED = "not_asked"
-    """The hook has failed too often a moment ago."""
-
-
-def make_sign_up_hook(
-    settings: Settings,
-    clock: Clock,
-    *,
-    transport: httpx.AsyncBaseTransport,
-) -> "SignUpHook | None":
-    """The hook of the settings; None if they have none."""
-    if settings.sign_up_hook_url is None or settings.sign_up_hook_secret is None:
-        return None
-    return SignUpHook(
-        url=settings.sign_up_hook_url,
-        secret=webhook_secret_bytes(settings.sign_up_hook_secret),
-        patience=settings.sign_up_hook_timeout,
-        on_failure=settings.sign_up_hook_failure,
-        transport=transport,
-        clock=clock,
-    )
-
-
 class HookFailed(Exception):
     """The hook gave no usable answer. The text says why, without any text of the hook's."""
 
@@ -124,22 +94,21 @@ class SignUpHook:
     """Asks the operator's service about somebody who would become a new user.
 
     Args:
-        url: Where it is asked.
-        secret: Signs the requests, as those of a webhook.
-        patience: Seconds for the whole of a request.
-        on_failure: What becomes of the person if there is no usable answer.
+        settings: Where it is asked, and what becomes of the person if there is no usable answer.
         transport: Connects to allowed addresses only.
         clock: The time.
     """
 
-    url: str
-    secret: bytes
-    patience: float
-    on_failure: Literal["refuse", "allow"]
+    settings: Settings
     transport: httpx.AsyncBaseTransport
     clock: Clock
     _failures: int = field(init=False, default=0)
     _pause_until: datetime | None = field(init=False, default=None)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the operator has such a service."""
+        return self.settings.sign_up_hook_url is not None
 
     async def welcome(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> Welcome:
         """Ask once. Raises: SignUpRefused, SignUpUnavailable."""
@@ -151,25 +120,26 @@ class SignUpHook:
             "network": None if ip is None else TRUNCATED.network_of(ip),
         }
         now, began = self.clock(), perf_counter()
-        outcome = HookOutcome.FAILED
+        outcome = "failed"
         try:
             if self._pause_until is not None and now < self._pause_until:
-                outcome = HookOutcome.NOT_ASKED
+                outcome = "not_asked"
                 raise HookFailed("it has failed too often: it is asked again in some seconds")
             answer = await self.ask({"type": "sign_up", "data": about}, now=now)
         except HookFailed as exc:
-            if outcome is HookOutcome.FAILED:
+            if outcome == "failed":
                 self._note_failure(exc)
-            log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=self.on_failure)
-            if self.on_failure == "allow":
+            consequence = self.settings.sign_up_hook_failure
+            log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=consequence)
+            if consequence == "allow":
                 return Welcome(is_unasked=True)
             raise SignUpUnavailable("the operator's service gave no answer: sign_up_hook_failed in the log") from None
         else:
             self._failures = 0
-            outcome = HookOutcome.ALLOWED if answer["allow"] else HookOutcome.REFUSED
+            outcome = "allowed" if answer["allow"] else "refused"
         finally:
             HOOK_SECONDS.observe(perf_counter() - began, outcome)
-        if outcome is HookOutcome.REFUSED:
+        if outcome == "refused":
             title = answer.get("title")
             log.info("sign_up_refused", app_id=app.app_id)
             raise SignUpRefused(title=title if isinstance(title, str) and TITLE.fullmatch(title) else None)
@@ -177,24 +147,28 @@ class SignUpHook:
 
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
         """Send a message. Returns the answer, which has a boolean `allow`. Raises: HookFailed."""
+        url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
+        assert url is not None, "only if `is_on`"
+        assert secret is not None, "the settings require it with the URL"
+        patience = self.settings.sign_up_hook_timeout
         message_id = new_id(now)
         body = to_json({"type": message["type"], "id": message_id, "at": now, **message})
         headers = {
-            **signed_headers(str(message_id), body, [self.secret], now=now),
+            **signed_headers(str(message_id), body, [webhook_secret_bytes(secret)], now=now),
             "content-type": "application/json",
             "accept": "application/json",
             "accept-encoding": "identity",
             "user-agent": USER_AGENT,
         }
         try:
-            async with asyncio.timeout(self.patience):
-                request = httpx.Request("POST", self.url, content=body, headers=headers)
+            async with asyncio.timeout(patience):
+                request = httpx.Request("POST", url, content=body, headers=headers)
                 async with aclosing(await self.transport.handle_async_request(request)) as response:
                     if response.status_code != _OK:
                         raise HookFailed(f"its status was {response.status_code}")
                     text = await _beginning_of(response)
         except TimeoutError:
-            raise HookTimedOut(f"no answer in {self.patience:g} s") from None
+            raise HookTimedOut(f"no answer in {patience:g} s") from None
         except httpx.TransportError as exc:
             raise HookFailed(str(exc)) from None
         except (httpx.InvalidURL, UnicodeError):
@@ -212,7 +186,7 @@ class SignUpHook:
         await self.transport.aclose()
 
     def _note_failure(self, failure: HookFailed) -> None:
-        if self.on_failure == "allow" and not isinstance(failure, HookTimedOut):
+        if self.settings.sign_up_hook_failure == "allow" and not isinstance(failure, HookTimedOut):
             self._failures = 0
             return
         self._failures += 1
@@ -397,37 +371,3 @@ class Risk:
         if not is_queued:
             self.opinions.report_missing("risk", person.app_id, "too_busy")
         return is_queued
-
-
-async def judge_login(
-    nicknames: Nicknames,
-    risk: Risk,
-    person: Person,
-    login: LoggedIn,
-    *,
-    nickname: str | None,
-    ip: str | None,
-    patience: float,
-) -> UserFields:
-    """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
-
-    WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored one.
-    The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
-
-    Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to the
-        ban; StorageUnavailable, if the ban must still be stored.
-    """
-    is_asked = login.user.unjudged_since is not None and risk.is_noted
-    deciding = risk.judge(person, ip, patience=patience) if is_asked and risk.decides else None
-    user = await nicknames.set_at_login(person, login.user, nickname, patience=patience)
-    if deciding is not None:
-        match await asyncio.shield(deciding):
-            case RiskVerdict.BLOCKED:
-                blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
-                blocked.user_id = person.user_id
-                raise blocked
-            case RiskVerdict.BANNED:
-                raise AccountDisabled("this user has just been disabled", user_id=person.user_id)
-    elif is_asked:
-        risk.note_later(person, ip)
-    return user

@@ -1,15 +1,13 @@
 """Login, refresh, logout, and leaving for good, for which an access token is no proof."""
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, Final, Literal, NotRequired
+from typing import Annotated, Any, Final
 
 from fastapi import Depends
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from starlette.requests import Request
 from starlette.responses import Response
-from typing_extensions import TypedDict
 
 from wxauth.errors import (
     AccountDisabled,
@@ -40,13 +38,12 @@ from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.login.entering import Asked
-from wxauth.server.login.login import PROOF_FAILURES, LoginLimiter, Logins, Proofs, Tokens
+from wxauth.server.login.login import PROOF_FAILURES, LoginLimiter, Logins, Proofs, TokenAnswer
 from wxauth.server.sessions.refresh_rows import RefreshTokens
-from wxauth.server.users.bodies import AvatarUrl, Nickname, UserAnswer, user_answer
+from wxauth.server.users.bodies import AvatarUrl, Nickname
 from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
 from wxauth.server.users.erasure_rows import erase_user, leave_later
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES, example_of
-from wxauth.server.web.bodies import ShownSessionId
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router, ValidatedWith
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
@@ -57,8 +54,6 @@ def _readable(value: object) -> dict[str, str]:
     pairs = value.items() if isinstance(value, dict) else ()
     return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
 
-
-EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
 
 LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -150,39 +145,6 @@ class LeavingAnswer(BaseModel):
     erase_at: datetime = Field(examples=["2026-11-27T08:00:00Z"])
 
 
-class TokenAnswer(TypedDict):
-    """A pair of tokens, and their user."""
-
-    access_token: Annotated[str, Field(description="A JWT (RFC 9068), ES256.", examples=[EXAMPLE_JWT])]
-    token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Field(description="Lifetime of the access token in seconds.", examples=[900])]
-    refresh_token: Annotated[str, Field(examples=["wxr_..."])]
-    refresh_expires_in: Annotated[
-        int, Field(description="Seconds until an unused session expires.", examples=[2592000])
-    ]
-    session_id: ShownSessionId
-    is_new_user: bool
-    user: UserAnswer
-    phone_error: NotRequired[Annotated[str, Field(description="Why `phone_code` failed: the `code` of the problem.")]]
-
-
-def token_answer(tokens: Tokens, in_force: Mapping[str, str]) -> TokenAnswer:
-    """The answer with a pair of tokens. `in_force` are the documents to agree to, document → version."""
-    answer: TokenAnswer = {
-        "access_token": tokens.access_token,
-        "token_type": "Bearer",
-        "expires_in": tokens.expires_in,
-        "refresh_token": tokens.refresh_token,
-        "refresh_expires_in": tokens.refresh_expires_in,
-        "session_id": tokens.session_id,
-        "is_new_user": tokens.is_new_user,
-        "user": user_answer(tokens.user, in_force),
-    }
-    if tokens.phone_error is not None:
-        answer["phone_error"] = tokens.phone_error
-    return answer
-
-
 router = Router("login")
 
 log = get_logger()
@@ -252,7 +214,6 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
 async def log_in(
     _: Annotated[None, Depends(admit_login)],
     body: Annotated[LoginRequest, ValidatedWith(Settings)],
-    settings: SettingsDep,
     apps: AppsDep,
     logins: LoginsDep,
     device: DeviceDep,
@@ -272,8 +233,8 @@ async def log_in(
             stays=body.stay,
         )
         tokens = await logins.log_in(asked, app_id=app_id, phone_code=body.phone_code or None, consents=body.consents)
-        counted.outcome = "new" if tokens.is_new_user else "ok"
-    return token_answer(tokens, settings.consents)
+        counted.outcome = "new" if tokens["is_new_user"] else "ok"
+    return tokens
 
 
 @router.post(
@@ -289,15 +250,14 @@ async def log_in(
         StorageUnavailable,
     ],
 )
-async def refresh(body: RefreshRequest, settings: SettingsDep, logins: LoginsDep, device: DeviceDep) -> TokenAnswer:
+async def refresh(body: RefreshRequest, logins: LoginsDep, device: DeviceDep) -> TokenAnswer:
     """Exchange a refresh token for a new access token and the next refresh token.
 
     A refresh token works once. If it is sent again soon (because the answer was lost, or two tabs sent it), it gets the
     same successor. If it is sent again later, it may have been stolen: the session is ended.
     """
     with REFRESHES.outcome_of():
-        tokens = await logins.refresh(refresh_token=body.refresh_token, device=device)
-    return token_answer(tokens, settings.consents)
+        return await logins.refresh(refresh_token=body.refresh_token, device=device)
 
 
 @router.post(

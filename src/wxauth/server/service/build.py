@@ -32,9 +32,8 @@ from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login import records
-from wxauth.server.login.entering import Entering
 from wxauth.server.login.login import LoginLimiter
-from wxauth.server.login.newcomers import make_sign_up_hook
+from wxauth.server.login.newcomers import SignUpHook
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
@@ -190,8 +189,7 @@ def build_services(
     numbers = make(Numbers, store_pause=waits.numbers_store)
     refusals = make(Refusals, store_pause=waits.refusals_store)
     staff_reads = make(StaffReads, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
-    sign_up_hook = make_sign_up_hook(settings, clock, transport=ReceiverTransport(resolve=name_resolver.resolve))
-    make(Entering, newcomers=sign_up_hook)
+    sign_up_hook = make(SignUpHook, transport=ReceiverTransport(resolve=name_resolver.resolve))
     forwarding = make(PushForwarding, transport=checked_transport(name_resolver))
     make(PushedMessages, patience=waits.pushed_messages)
     make(Readiness)
@@ -205,7 +203,7 @@ def build_services(
         closing=[
             [avatars],  # first: no request is left that waits for its picture
             # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
-            [background, phones, deliveries, forwarding, *([] if sign_up_hook is None else [sign_up_hook])],
+            [background, phones, deliveries, forwarding, sign_up_hook],
             [promises],  # after those, which may have put off more
             [wechat_tokens],  # before the connections of its requests
             [wechat, wechat_api],  # after all that call WeChat

@@ -17,10 +17,10 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.keyring import KeyRing, RsaKey
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.websites.oauth_requests import MAX_TOKEN_LENGTH
-from wxauth.tokens.keys import SigningKey, base64url, sign
+from wxauth.tokens.keys import PrivateKey, base64url, sign
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -40,7 +40,7 @@ class IdTokenHint:
 
 
 def id_token(
-    key: RsaKey | SigningKey,
+    key: PrivateKey,
     *,
     issuer: str,
     client: Client,

@@ -21,7 +21,7 @@ from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.models import JWKS_MAX_AGE
-from wxauth.server.login.routes import EXAMPLE_JWT
+from wxauth.server.login.login import EXAMPLE_JWT
 from wxauth.server.users.callers import DeviceDep, read_caller, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.bodies import EXAMPLE_USER_ID

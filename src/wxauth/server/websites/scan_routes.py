@@ -20,8 +20,8 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.routes import AppsDep
-from wxauth.server.login.login import PROOF_FAILURES
-from wxauth.server.login.routes import EXAMPLE_JWT, LoginCode, ProofRequest
+from wxauth.server.login.login import EXAMPLE_JWT, PROOF_FAILURES
+from wxauth.server.login.routes import LoginCode, ProofRequest
 from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
