@@ -1,24 +1,38 @@
 """The service's own signing keys: one for all replicas, kept through restarts and outages."""
 
 import asyncio
-from collections.abc import Callable
+import json
+import threading
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import httpx
 import pytest
+import respx
 from jose import jwt
 from uuid_utils.compat import uuid7
 
 from tests.database_proxy import Proxy
-from tests.fakes import Clock, WeChatByRespx
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer
+from tests.fakes import APP, Clock, WeChatByRespx, service_env
+from tests.problems import problem_of
+from tests.processes import PATIENCE, run
+from tests.world import Client, LogIn, MakeClient, MakeServices, Rows, Stage, bearer
+from wxauth.errors import InvalidToken
+from wxauth.guard import BearerGuard
+from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
+from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.keys.rows import store_keys
+from wxauth.server.keys.models import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, StoredSigningKey, key_state
+from wxauth.server.keys.rows import published_keys, store_keys
 from wxauth.server.service.build import build_services
-from wxauth.tokens.keys import SigningKey
+from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
 JWKS = "/.well-known/jwks.json"
@@ -64,19 +78,19 @@ async def test_twenty_replicas_that_start_at_once_agree_on_one_key(make_services
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
 
 
-async def test_a_restart_keeps_the_key(make_services: MakeServices, make_client: MakeClient, login: LogIn) -> None:
-    token = (await login("alice"))["access_token"]
-    restarted = make_client(await make_services())
+async def test_a_restart_keeps_the_key(stage: Stage) -> None:
+    token = (await stage.login("alice"))["access_token"]
+    restarted = await stage.make()
     assert (await restarted.get("/v1/me", headers=bearer(token))).status_code == 200
 
 
 async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(
-    services: Services, make_services: MakeServices, rows: Rows
+    stage: Stage, make_services: MakeServices
 ) -> None:
-    stored = await rows.fetch("SELECT * FROM signing_keys")
+    stored = await stage.rows.fetch("SELECT * FROM signing_keys")
     with pytest.raises(CannotOpen):
         await make_services(secret_key=OTHER_SECRET_KEY)
-    assert await rows.fetch("SELECT * FROM signing_keys") == stored
+    assert await stage.rows.fetch("SELECT * FROM signing_keys") == stored
 
 
 async def test_a_former_secret_key_still_decrypts_its_signing_keys(
@@ -88,15 +102,15 @@ async def test_a_former_secret_key_still_decrypts_its_signing_keys(
 
 
 async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
-    unread: Services, make_client: MakeClient, wechat: WeChatByRespx, login: LogIn
+    stage: Stage, unread: Services, make_client: MakeClient
 ) -> None:
-    token = (await login("alice"))["access_token"]
+    token = (await stage.login("alice"))["access_token"]
     client = make_client(unread)
 
     refused = {
         "jwks": await client.get(JWKS),
         "me": await client.get("/v1/me", headers=bearer(token)),
-        "login": await client.post("/v1/login", json={"code": wechat.code_for("alice")}),
+        "login": await client.post("/v1/login", json={"code": stage.wechat.code_for("alice")}),
     }
     assert {name: (answer.status_code, answer.json()["code"]) for name, answer in refused.items()} == {
         "jwks": (503, "keys_unavailable"),
@@ -104,7 +118,7 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
         "login": (503, "storage_unavailable"),
     }
     assert all("Retry-After" in answer.headers for answer in refused.values())
-    assert len(wechat.calls) == 1  # the second code was not spent
+    assert len(stage.wechat.calls) == 1  # the second code was not spent
     assert (await client.get("/readyz")).json()["checks"]["signing_key"] != "ok"
 
     await unread[KeyRing].refresh()
@@ -112,17 +126,15 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
     await unread.aclose()
 
 
-async def test_a_key_that_another_replica_added_is_published_at_the_next_look(
-    services: Services, client: Client, login: LogIn
-) -> None:
-    [first] = await published_kids(client)
-    etag = (await client.get(JWKS)).headers["ETag"]
-    added = await add_key(services, activates_in=600)
-    assert await published_kids(client) == [first]
-    await services[KeyRing].refresh()
-    assert await published_kids(client) == [first, added]
-    assert (await client.get(JWKS, headers={"If-None-Match": etag})).status_code == 200
-    assert kid_of(await login("alice")) == first
+async def test_a_key_that_another_replica_added_is_published_at_the_next_look(stage: Stage) -> None:
+    [first] = await published_kids(stage.client)
+    etag = (await stage.client.get(JWKS)).headers["ETag"]
+    added = await add_key(stage.services, activates_in=600)
+    assert await published_kids(stage.client) == [first]
+    await stage.services[KeyRing].refresh()
+    assert await published_kids(stage.client) == [first, added]
+    assert (await stage.client.get(JWKS, headers={"If-None-Match": etag})).status_code == 200
+    assert kid_of(await stage.login("alice")) == first
 
 
 async def test_a_key_signs_from_the_time_that_it_is_active(services: Services, clock: Clock, login: LogIn) -> None:
@@ -133,20 +145,20 @@ async def test_a_key_signs_from_the_time_that_it_is_active(services: Services, c
     assert kid_of(await login("alice")) == added
 
 
-async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refused(
-    services: Services, client: Client, clock: Clock, login: LogIn, rows: Rows
-) -> None:
-    token = (await login("alice"))["access_token"]
-    [retiring] = await published_kids(client)
-    added = await add_key(services)
-    await rows.execute("UPDATE signing_keys SET retires_at = $1 WHERE kid = $2", clock.now + timedelta(60), retiring)
-    await services[KeyRing].refresh()
-    assert await published_kids(client) == [retiring, added]
+async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refused(stage: Stage) -> None:
+    token = (await stage.login("alice"))["access_token"]
+    [retiring] = await published_kids(stage.client)
+    added = await add_key(stage.services)
+    await stage.rows.execute(
+        "UPDATE signing_keys SET retires_at = $1 WHERE kid = $2", stage.clock.now + timedelta(60), retiring
+    )
+    await stage.services[KeyRing].refresh()
+    assert await published_kids(stage.client) == [retiring, added]
 
-    clock.advance(days=60)
-    await services[KeyRing].refresh()
-    assert await published_kids(client) == [added]
-    me = await client.get("/v1/me", headers=bearer(token))
+    stage.clock.advance(days=60)
+    await stage.services[KeyRing].refresh()
+    assert await published_kids(stage.client) == [added]
+    me = await stage.me(token)
     assert (me.status_code, me.json()["code"]) == (401, "invalid_token")
 
 
@@ -171,15 +183,13 @@ async def test_keys_outlive_an_outage_of_the_database(
         assert await published_kids(client) == kids
 
 
-async def test_a_key_that_cannot_be_decrypted_leaves_the_other_keys_in_use(
-    services: Services, client: Client, rows: Rows, log_lines: LogLines
-) -> None:
-    kids = await published_kids(client)
-    await add_key(services)
-    await rows.execute("UPDATE signing_keys SET private_key = '\\x00' WHERE kid <> $1", kids[0])
-    await services[KeyRing].try_refresh()
-    assert await published_kids(client) == kids
-    assert [line["event"] for line in log_lines()][-1] == "signing_keys_not_opened"
+async def test_a_key_that_cannot_be_decrypted_leaves_the_other_keys_in_use(stage: Stage) -> None:
+    kids = await published_kids(stage.client)
+    await add_key(stage.services)
+    await stage.rows.execute("UPDATE signing_keys SET private_key = '\\x00' WHERE kid <> $1", kids[0])
+    await stage.services[KeyRing].try_refresh()
+    assert await published_kids(stage.client) == kids
+    assert [line["event"] for line in stage.log_lines()][-1] == "signing_keys_not_opened"
 
 
 async def test_the_private_half_is_stored_sealed(services: Services, rows: Rows) -> None:
@@ -187,3 +197,274 @@ async def test_the_private_half_is_stored_sealed(services: Services, rows: Rows)
     assert stored["has_d"] is False
     with pytest.raises(ValueError, match="deserialize"):
         SigningKey.from_der(stored["private_key"])
+
+
+# A withdrawn key, and clocks that are ahead.
+
+
+ISSUER = "https://auth.test"
+
+MAX_AGE = 7776000
+A_SECOND = timedelta(seconds=1)
+
+WxAuth = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+async def states(services: Services) -> dict[str, str]:
+    """The state of each key in the database."""
+    now = services.clock()
+    keys = await published_keys(services.database, now=now)
+    return {key.kid: str(key_state(key, keys, now)) for key in keys}
+
+
+def published_now(services: Services) -> httpx.Response:
+    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+    return httpx.Response(200, content=services[KeyRing].jwks, headers=headers)
+
+
+def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clock) -> str:
+    """A token that a thief signs for a logged-in user."""
+    return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
+        stolen,
+        user_id=UUID(user["id"]),
+        session_id=UUID(session_id),
+        app_id=user["app_id"],
+        openid=user["openid"],
+        roles=["admin"],
+        now=int(clock().timestamp()),
+        expires_in=86400,
+    )
+
+
+async def test_tokens_of_a_withdrawn_key_are_refused_and_sessions_live_on(stage: Stage) -> None:
+    alice = await stage.login()
+    stolen = stage.services[KeyRing].signing_key(stage.clock())
+    for token in (alice["access_token"], forged(stolen, alice["user"], alice["session_id"], stage.clock)):
+        assert (await stage.me(token)).status_code == 200  # its signature is remembered
+    await stage.services[KeyRing].withdraw(stolen.kid, by=OPERATOR)
+    assert stolen.kid not in await published_kids(stage.client)
+    for token in (alice["access_token"], forged(stolen, alice["user"], alice["session_id"], stage.clock)):
+        for path in ("/v1/me", "/v1/verify"):
+            problem_of(await stage.client.get(path, headers=bearer(token)), "invalid_token", 401)
+    refreshed = (await stage.refresh(alice)).json()
+    assert (await stage.me(refreshed)).status_code == 200
+    assert refreshed["session_id"] == alice["session_id"]
+    assert [kid_of(refreshed)] == await published_kids(stage.client)
+
+
+async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(
+    stage: Stage, make_services: MakeServices, make_client: MakeClient
+) -> None:
+    alice = await stage.login()
+    other = await make_services()
+    await other[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
+    client = make_client(stage.services)
+    assert (await client.get("/v1/me", headers=bearer(alice))).status_code == 200  # seconds, until
+    await stage.services[KeyRing].refresh()
+    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    assert stage.services[KeyRing].jwks == other[KeyRing].jwks
+    lines = stage.logged("signing_key_withdrawn")
+    assert [(line["kid"], line["level"]) for line in lines] == [(kid_of(alice), "warning")] * 2
+
+
+async def test_a_guard_refuses_a_withdrawn_keys_tokens_after_reading_the_keys_again(stage: Stage) -> None:
+    alice = await stage.login()
+    with respx.mock() as router:
+        router.get(ISSUER + METADATA_PATH).respond(json={"issuer": ISSUER, "jwks_uri": ISSUER + JWKS})
+        router.get(ISSUER + JWKS).mock(side_effect=lambda _: published_now(stage.services))
+        keys = RemoteKeys(ISSUER, timer=lambda: stage.clock().timestamp())
+        guard = BearerGuard(ISSUER, "wxauth", keys=keys, clock=lambda: stage.clock().timestamp())
+        await guard.verify(alice["access_token"])
+        await stage.services[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
+        stage.clock.advance(seconds=JWKS_MAX_AGE)
+        await keys.find(kid_of(alice))  # a thread reads them again, perhaps before this has its answer
+        for thread in threading.enumerate():
+            if thread.name == f"read the keys of {ISSUER}":
+                await asyncio.to_thread(thread.join, PATIENCE)
+        with pytest.raises(InvalidToken):
+            await guard.verify(alice["access_token"])
+
+
+async def test_a_waiting_key_replaces_a_withdrawn_one_at_once(services: Services, login: LogIn, clock: Clock) -> None:
+    signing = kid_of(await login())
+    waiting = await services[KeyRing].rotate()
+    await services[KeyRing].withdraw(signing, by=OPERATOR)
+    assert kid_of(await login()) == waiting.kid
+    assert await states(services) == {waiting.kid: "signing"}
+    clock.now += RETIRES_AFTER + SIGNS_AFTER
+    assert await states(services) == {waiting.kid: "signing"}, "it does not retire"
+
+
+async def test_without_a_waiting_key_a_new_one_signs_at_once_and_a_former_one_does_not(stage: Stage) -> None:
+    former = kid_of(await stage.login())
+    signing = await stage.services[KeyRing].rotate()
+    stage.clock.now = signing.activates_at
+    await stage.services[KeyRing].withdraw(signing.kid, by=OPERATOR)
+    new = kid_of(await stage.login())
+    assert new not in (former, signing.kid)
+    assert await states(stage.services) == {former: "former", new: "signing"}
+
+
+async def test_a_withdrawn_waiting_key_is_replaced(services: Services, login: LogIn, clock: Clock, rows: Rows) -> None:
+    signing = kid_of(await login())
+    waiting = await services[KeyRing].rotate()
+    clock.now = waiting.activates_at - A_SECOND
+    await services[KeyRing].withdraw(waiting.kid, by=OPERATOR)
+    [(first, one), (other, two)] = (await states(services)).items()
+    assert ((first, one), two) == ((signing, "signing"), "next")
+    assert other != waiting.kid
+    clock.now += SIGNS_AFTER
+    assert kid_of(await login()) == other
+    # The tokens that were signed until now are good for as long as any token.
+    assert await rows.fetchval("SELECT retires_at FROM signing_keys WHERE kid = $1", signing) == (
+        clock.now + RETIRES_AFTER
+    )
+
+
+async def test_a_former_key_is_withdrawn_and_nothing_else_happens(stage: Stage) -> None:
+    former = await stage.login()
+    stage.clock.now = (signing := await stage.services[KeyRing].rotate()).activates_at
+    await stage.services[KeyRing].withdraw(kid_of(former), by=OPERATOR)
+    assert await states(stage.services) == {signing.kid: "signing"}
+
+
+async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
+    stage: Stage, make_services: MakeServices
+) -> None:
+    kid = kid_of(await stage.login())
+    replicas = [await make_services() for _ in range(5)]
+    done = await asyncio.gather(
+        *(replica[KeyRing].withdraw(kid, by=OPERATOR) for replica in replicas), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in done) == ["NoSuchKey"] * 4 + ["StoredSigningKey"]
+    assert await stage.number("signing_keys") == 1
+    assert await stage.number("events WHERE type = 'signing_key.withdrawn'") == 1
+
+
+async def test_a_key_that_is_unknown_changes_nothing(services: Services, rows: Rows) -> None:
+    with pytest.raises(NoSuchKey):
+        await services[KeyRing].withdraw("nothing", by=OPERATOR)
+    assert await rows.fetchval("SELECT count(*) FROM events") == 0
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
+
+
+# A clock that is ahead.
+
+
+async def made_by_a_clock_ahead(services: Services, clock: Clock, **ahead: float) -> str:
+    clock.advance(**ahead)
+    kid = (await services[KeyRing].rotate()).kid
+    clock.advance(**{name: -value for name, value in ahead.items()})
+    await services[KeyRing].refresh()
+    return kid
+
+
+@pytest.mark.parametrize("ahead", [{"hours": 1}, {"days": 400}], ids=str)
+async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one_when_the_keys_are_rotated(
+    stage: Stage, ahead: dict[str, float]
+) -> None:
+    first = kid_of(await stage.login())
+    early = await made_by_a_clock_ahead(stage.services, stage.clock, **ahead)
+    rotated = await stage.services[KeyRing].rotate()
+    assert (rotated.kid, rotated.activates_at) == (early, stage.clock() + SIGNS_AFTER)
+    assert (await stage.services[KeyRing].rotate()).kid == early
+    stage.clock.now += SIGNS_AFTER
+    assert kid_of(await stage.login()) == early
+    stage.clock.now += RETIRES_AFTER
+    assert await states(stage.services) == {early: "signing"}
+    assert first not in await states(stage.services)
+
+
+@pytest.mark.no_signing_key
+async def test_a_key_made_by_a_clock_ahead_does_not_stop_the_rotation(
+    stage: Stage, make_services: MakeServices
+) -> None:
+    services = await make_services(signing_key_max_age=MAX_AGE)
+    early = await made_by_a_clock_ahead(services, stage.clock, days=400)
+    stage.clock.advance(seconds=MAX_AGE)
+    await services[KeyRing].refresh()
+    stage.clock.now += SIGNS_AFTER
+    assert (await states(services))[early] == "signing"
+
+
+async def test_keys_all_created_by_a_clock_ahead_can_be_rotated(stage: Stage) -> None:
+    ahead = "created_at = created_at + interval '1 year', activates_at = activates_at + interval '1 year'"
+    await stage.rows.execute(f"UPDATE signing_keys SET {ahead}")
+    await stage.services[KeyRing].refresh()
+    first = kid_of(await stage.login())
+    rotated = await stage.services[KeyRing].rotate()
+    assert kid_of(await stage.login()) == first
+    stage.clock.now = rotated.activates_at
+    assert kid_of(await stage.login()) == rotated.kid != first
+    stage.clock.now += RETIRES_AFTER
+    assert await states(stage.services) == {rotated.kid: "signing"}
+
+
+async def test_a_wrong_clock_here_takes_no_key_from_those_that_are_right(stage: Stage) -> None:
+    answer = await stage.login()
+    stage.clock.now = (await stage.services[KeyRing].rotate()).activates_at
+    signed_now = await stage.login()
+    stage.clock.advance(hours=-1)
+    await stage.services[KeyRing].rotate()
+    stage.clock.advance(hours=1)
+    await stage.services[KeyRing].refresh()
+    assert {kid_of(answer), kid_of(signed_now)} <= set(await states(stage.services))
+
+
+async def test_check_reports_a_key_made_by_a_clock_ahead(services: Services, clock: Clock) -> None:
+    early = await made_by_a_clock_ahead(services, clock, days=400)
+    [reported] = [result for result in await examine(services.settings, clock=clock) if result.name == "signing_keys"]
+    assert reported.level == "note"
+    assert early in reported.message
+    assert "wxauth keys rotate" in reported.message
+
+
+# The command.
+
+
+@pytest.fixture
+def wxauth(database_url: str, tmp_path: Path) -> WxAuth:
+    """Run a command; its status, output and errors."""
+    env = service_env(database_url, apps=[APP])
+
+    async def call(*arguments: str, **changed: str) -> tuple[int, str, str]:
+        done = await asyncio.to_thread(run, *arguments, cwd=tmp_path, env={**env, **changed})
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
+async def answered(done: Awaitable[tuple[int, str, str]]) -> Any:
+    status, output, errors = await done
+    assert (status, errors) == (0, "")
+    return json.loads(output)
+
+
+@pytest.mark.process
+@pytest.mark.no_signing_key
+async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: Rows) -> None:
+    first, second = [(await answered(wxauth("keys", "rotate", "--json")))["kid"] for _ in range(2)]
+    assert await answered(wxauth("keys", "withdraw", first, "--json")) == {"kid": first, "signing": second}
+    status, output, _ = await wxauth("keys", "withdraw", second)
+    [left] = [key["kid"] for key in await answered(wxauth("keys", "list", "--json"))]
+    assert (status, output) == (0, f"{second} is withdrawn; {left} signs now\n")
+    events = await rows.fetch("SELECT type, actor, data FROM events WHERE type = 'signing_key.withdrawn' ORDER BY id")
+    assert [(event["type"], event["actor"], json.loads(event["data"])) for event in events] == [
+        ("signing_key.withdrawn", "operator", {"kid": first}),
+        ("signing_key.withdrawn", "operator", {"kid": second}),
+    ]
+
+
+@pytest.mark.process
+async def test_the_command_fails_for_a_key_that_is_not_published_and_for_another_secret_key(
+    wxauth: WxAuth, rows: Rows
+) -> None:
+    for unknown in "nothing", "-hBeginsLikeAnOption":
+        status, output, errors = await wxauth("keys", "withdraw", unknown)
+        assert (status, output) == (1, "")
+        assert "wxauth keys list" in errors
+        kid = (await answered(wxauth("keys", "rotate", "--json")))["kid"]
+    other = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
+    status, _, errors = await wxauth("keys", "withdraw", kid, WXAUTH_SECRET_KEY=other)
+    assert (status, errors.partition(":")[0]) == (1, "WXAUTH_SECRET_KEY")
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2

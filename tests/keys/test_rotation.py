@@ -18,7 +18,7 @@ from jose import jwt
 from tests.fakes import APP, SECRET_KEY, Clock, service_env
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
 from tests.processes import WXAUTH, Running, free_port, run
-from tests.world import LogIn, LogLines, MakeServices, Rows, until
+from tests.world import MakeServices, Rows, Stage, until
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
@@ -54,36 +54,30 @@ def kid_of(answer: dict[str, Any]) -> str:
 # Signing keys.
 
 
-async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had_time(
-    services: Services, clock: Clock, login: LogIn
-) -> None:
-    first = kid_of(await login("alice"))
-    rotated = await services[KeyRing].rotate()
-    assert await kids(services) == [first, rotated.kid]
-    clock.advance(seconds=SEEN_WITHIN + JWKS_MAX_AGE + CLOCKS_APART)
-    assert kid_of(await login("alice")) == first
-    clock.now = rotated.activates_at
-    assert kid_of(await login("alice")) == rotated.kid
+async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had_time(stage: Stage) -> None:
+    first = kid_of(await stage.login("alice"))
+    rotated = await stage.services[KeyRing].rotate()
+    assert await kids(stage.services) == [first, rotated.kid]
+    stage.clock.advance(seconds=SEEN_WITHIN + JWKS_MAX_AGE + CLOCKS_APART)
+    assert kid_of(await stage.login("alice")) == first
+    stage.clock.now = rotated.activates_at
+    assert kid_of(await stage.login("alice")) == rotated.kid
 
 
-async def test_a_former_key_is_published_until_the_last_token_of_any_lifetime_has_expired(
-    services: Services, clock: Clock
-) -> None:
-    [first] = await kids(services)
-    rotated = await services[KeyRing].rotate()
-    clock.now = rotated.activates_at + timedelta(seconds=LONGEST_TOKEN_TTL + SEEN_WITHIN + 2 * CLOCKS_APART)
-    assert await kids(services) == [first, rotated.kid]
-    clock.now = rotated.activates_at + RETIRES_AFTER
-    assert await kids(services) == [rotated.kid]
+async def test_a_former_key_is_published_until_the_last_token_of_any_lifetime_has_expired(stage: Stage) -> None:
+    [first] = await kids(stage.services)
+    rotated = await stage.services[KeyRing].rotate()
+    stage.clock.now = rotated.activates_at + timedelta(seconds=LONGEST_TOKEN_TTL + SEEN_WITHIN + 2 * CLOCKS_APART)
+    assert await kids(stage.services) == [first, rotated.kid]
+    stage.clock.now = rotated.activates_at + RETIRES_AFTER
+    assert await kids(stage.services) == [rotated.kid]
 
 
-async def test_rotations_at_the_same_time_make_one_key(
-    make_services: MakeServices, rows: Rows, log_lines: LogLines
-) -> None:
+async def test_rotations_at_the_same_time_make_one_key(stage: Stage, make_services: MakeServices) -> None:
     replicas = [await make_services() for _ in range(10)]
     assert len({key.kid for key in await asyncio.gather(*(replica[KeyRing].rotate() for replica in replicas))}) == 1
-    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2
-    assert [line["event"] for line in log_lines()].count("signing_key_rotated") == 1
+    assert await stage.number("signing_keys") == 2
+    assert [line["event"] for line in stage.log_lines()].count("signing_key_rotated") == 1
 
 
 async def test_while_a_key_waits_to_sign_no_other_is_made(services: Services, clock: Clock) -> None:
@@ -95,26 +89,24 @@ async def test_while_a_key_waits_to_sign_no_other_is_made(services: Services, cl
 
 
 async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(
-    make_services: MakeServices, clock: Clock, rows: Rows
+    stage: Stage, make_services: MakeServices
 ) -> None:
     replicas = [await make_services(signing_key_max_age=MAX_AGE) for _ in range(8)]
-    clock.advance(seconds=MAX_AGE - 1)
+    stage.clock.advance(seconds=MAX_AGE - 1)
     await asyncio.gather(*(replica[KeyRing].refresh() for replica in replicas))
-    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
-    clock.advance(seconds=1)
+    assert await stage.number("signing_keys") == 1
+    stage.clock.advance(seconds=1)
     for _ in range(2):
         await asyncio.gather(*(replica[KeyRing].refresh() for replica in replicas))
-        assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2
+        assert await stage.number("signing_keys") == 2
     assert len({replica[KeyRing].jwks for replica in replicas}) == 1
 
 
-async def test_a_secret_key_that_opens_nothing_rotates_nothing(
-    services: Services, make_services: MakeServices, clock: Clock, rows: Rows
-) -> None:
-    clock.advance(seconds=MAX_AGE)
+async def test_a_secret_key_that_opens_nothing_rotates_nothing(stage: Stage, make_services: MakeServices) -> None:
+    stage.clock.advance(seconds=MAX_AGE)
     with pytest.raises(CannotOpen):
         await make_services(secret_key=OTHER_SECRET_KEY)
-    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
+    assert await stage.number("signing_keys") == 1
 
 
 class Replica:
@@ -328,10 +320,10 @@ async def session_keys(rows: Rows, sealer: Sealer) -> list[bytes]:
 
 @pytest.mark.process
 async def test_after_a_reseal_the_former_secret_key_can_go(
-    login: LogIn, make_services: MakeServices, wxauth: WxAuth, rows: Rows
+    stage: Stage, make_services: MakeServices, wxauth: WxAuth
 ) -> None:
-    alice, *_ = [await login(person) for person in ("alice", "bob", "carol")]
-    stored = await session_keys(rows, Sealer([b64decode(SECRET_KEY)]))
+    alice, *_ = [await stage.login(person) for person in ("alice", "bob", "carol")]
+    stored = await session_keys(stage.rows, Sealer([b64decode(SECRET_KEY)]))
     rotated = {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY, "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY}
     assert await wxauth("secret", "reseal", **rotated) == (
         0,
@@ -340,19 +332,17 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
     )
     services = await make_services(secret_key=OTHER_SECRET_KEY)
     assert await services[KeyRing].find(kid_of(alice))
-    assert await session_keys(rows, services.sealer) == stored
+    assert await session_keys(stage.rows, services.sealer) == stored
     again = json.loads((await wxauth("secret", "reseal", "--json", **rotated))[1])
     kinds = ("signing_keys", "session_keys", "phone_answers", "webhook_secrets", "apps", "url_links", "not_opened")
     assert again == dict.fromkeys(kinds, 0)
 
 
 @pytest.mark.process
-async def test_a_reseal_reports_values_that_do_not_open_and_seals_the_rest(
-    login: LogIn, wxauth: WxAuth, rows: Rows
-) -> None:
-    await login("alice")
-    lost = (await login("bob"))["session_id"]
-    await rows.execute("UPDATE sessions SET session_key = '\\x0102' WHERE id = $1", lost)
+async def test_a_reseal_reports_values_that_do_not_open_and_seals_the_rest(stage: Stage, wxauth: WxAuth) -> None:
+    await stage.login("alice")
+    lost = (await stage.login("bob"))["session_id"]
+    await stage.rows.execute("UPDATE sessions SET session_key = '\\x0102' WHERE id = $1", lost)
     status, output, errors = await wxauth(
         "secret", "reseal", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY, WXAUTH_SECRET_KEY_PREVIOUS=SECRET_KEY
     )
@@ -366,34 +356,34 @@ async def test_a_reseal_reports_values_that_do_not_open_and_seals_the_rest(
 @pytest.mark.slow
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
 async def test_a_reseal_in_pages_misses_nobody(
-    login: LogIn, database: Database, sealer: Sealer, clock: Clock, page_size: int
+    stage: Stage, database: Database, sealer: Sealer, page_size: int
 ) -> None:
     for person in ("alice", "bob", "carol"):
-        await login(person)
+        await stage.login(person)
     for expected in (Resealed(signing_keys=1, session_keys=3), Resealed()):
-        assert await reseal(database, sealer, now=clock.now, page_size=page_size) == expected
+        assert await reseal(database, sealer, now=stage.clock.now, page_size=page_size) == expected
 
 
 async def test_a_value_that_has_changed_since_it_was_read_is_left_unchanged(
-    login: LogIn, database: Database, sealer: Sealer, rows: Rows
+    stage: Stage, database: Database, sealer: Sealer
 ) -> None:
-    await login("alice")
+    await stage.login("alice")
     [read], _ = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=START, size=1)
-    await rows.execute("UPDATE sessions SET session_key = 'changed'")
+    await stage.rows.execute("UPDATE sessions SET session_key = 'changed'")
     assert await replace_session_keys(database, [read], [b"anew"]) == 0
-    assert await rows.fetchval("SELECT session_key FROM sessions") == b"changed"
+    assert await stage.rows.fetchval("SELECT session_key FROM sessions") == b"changed"
 
 
 async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the_former_secret_key(
-    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: Rows, make_services: MakeServices
+    stage: Stage, database: Database, sealer: Sealer, make_services: MakeServices
 ) -> None:
     for person in ("alice", "bob"):
-        await login(person)
+        await stage.login(person)
     sealed_anew = "SELECT count(*) FROM sessions WHERE session_key IS NOT NULL AND substring(session_key FOR 5) = $1"
-    async with rows.transaction():
-        await rows.execute("SELECT FROM sessions ORDER BY id LIMIT 1 FOR UPDATE")
-        resealing = asyncio.create_task(reseal(database, sealer, now=clock.now))
-        await until(lambda: rows.fetchval(sealed_anew, sealer.prefix))  # the locked one is passed over
+    async with stage.rows.transaction():
+        await stage.rows.execute("SELECT FROM sessions ORDER BY id LIMIT 1 FOR UPDATE")
+        resealing = asyncio.create_task(reseal(database, sealer, now=stage.clock.now))
+        await until(lambda: stage.rows.fetchval(sealed_anew, sealer.prefix))  # the locked one is passed over
         resealing.cancel()
         await asyncio.gather(resealing, return_exceptions=True)
     with pytest.raises(CannotOpen):
@@ -401,21 +391,21 @@ async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the
 
 
 async def test_a_session_that_ends_meanwhile_does_not_get_its_key_back(
-    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: Rows
+    stage: Stage, database: Database, sealer: Sealer
 ) -> None:
     """Its page is read twice, and a value there that does not open is counted once."""
-    ending, other, lost = [(await login(person))["session_id"] for person in ("alice", "bob", "carol")]
-    await rows.execute("UPDATE sessions SET session_key = '\\x0102' WHERE id = $1", lost)
-    former = await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", other)
-    async with rows.transaction():
-        await rows.execute(
+    ending, other, lost = [(await stage.login(person))["session_id"] for person in ("alice", "bob", "carol")]
+    await stage.rows.execute("UPDATE sessions SET session_key = '\\x0102' WHERE id = $1", lost)
+    former = await stage.rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", other)
+    async with stage.rows.transaction():
+        await stage.rows.execute(
             "UPDATE sessions SET session_key = NULL, revoked_at = $2, revoked_reason = 'signed_out' WHERE id = $1",
             ending,
-            clock.now,
+            stage.clock.now,
         )
-        resealing = asyncio.create_task(reseal(database, sealer, now=clock.now))
+        resealing = asyncio.create_task(reseal(database, sealer, now=stage.clock.now))
         changed = "SELECT session_key <> $2 FROM sessions WHERE id = $1"
-        await until(lambda: rows.fetchval(changed, other, former))  # the locked one is passed over
+        await until(lambda: stage.rows.fetchval(changed, other, former))  # the locked one is passed over
     done = await resealing
     assert (done.session_keys, done.not_opened) == (1, 1)
-    assert await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", ending) is None
+    assert await stage.rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", ending) is None

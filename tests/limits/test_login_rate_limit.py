@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
-from tests.fakes import Clock, WeChatByRespx
+from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import free_port
-from tests.world import LogIn, LogLines, MakeClient, MakeServices
+from tests.world import LogIn, LogLines, MakeServices, Stage
 from wxauth.server.core.services import Services
 from wxauth.server.service.app import create_app
 
@@ -40,16 +40,16 @@ async def statuses(log_in: LogInFrom, services: Services, *addresses: str) -> li
 
 
 async def test_a_login_over_the_limit_is_refused_before_wechat_is_asked(
-    log_in: LogInFrom, limited: Services, wechat: WeChatByRespx, clock: Clock
+    stage: Stage, log_in: LogInFrom, limited: Services
 ) -> None:
     assert await statuses(log_in, limited, *["192.0.2.1"] * 2) == [200, 200]
-    clock.advance(seconds=20.5)
-    code = wechat.code_for("alice")
+    stage.clock.advance(seconds=20.5)
+    code = stage.wechat.code_for("alice")
     refused = await log_in(limited, code=code)
     problem_of(refused, "rate_limited", 429)
     assert refused.headers["retry-after"] == "40"
-    assert len(wechat.calls) == 2
-    clock.advance(seconds=40)
+    assert len(stage.wechat.calls) == 2
+    stage.clock.advance(seconds=40)
     assert (await log_in(limited, code=code)).status_code == 200
 
 
@@ -107,11 +107,9 @@ async def test_by_default_a_carriers_address_has_room_for_many(login: LogIn) -> 
         await login()
 
 
-async def test_nothing_but_logins_is_limited(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
-) -> None:
-    client = make_client(await make_services(login_rate_limit="1/day"))
-    tokens = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+async def test_nothing_but_logins_is_limited(stage: Stage) -> None:
+    client = await stage.make(login_rate_limit="1/day")
+    tokens = (await client.post("/v1/login", json={"code": stage.wechat.code_for("alice")})).json()
     for _ in range(3):
         answer = await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
         assert answer.status_code == 200

@@ -10,9 +10,8 @@ import pytest
 from fastapi.dependencies.models import Dependant
 
 from tests.clock import PATIENCE
-from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Body, Client, LogIn, MakeClient, MakeServices, Rows, Service, bearer, until_locked
+from tests.world import Body, Client, LogIn, Rows, Service, Stage, bearer, until_locked
 from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
@@ -39,16 +38,14 @@ def change_name(client: Client, person: Body, times: int) -> Answers:
     return [asyncio.create_task(ask()) for _ in range(times)]
 
 
-async def test_forty_connections_of_one_person_leave_transactions_for_others(
-    client: Client, login: LogIn, rows: Rows
-) -> None:
-    alice, bob = await login("alice"), await login("bob")
-    async with row_locked(rows, alice):
-        waiting = change_name(client, alice, 40)
-        await until_locked(rows, AT_ONCE)
-        answer = await client.patch("/v1/me", json={"nickname": "Bob"}, headers=bearer(bob))
+async def test_forty_connections_of_one_person_leave_transactions_for_others(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    async with row_locked(stage.rows, alice):
+        waiting = change_name(stage.client, alice, 40)
+        await until_locked(stage.rows, AT_ONCE)
+        answer = await stage.client.patch("/v1/me", json={"nickname": "Bob"}, headers=bearer(bob))
         assert answer.status_code == 200
-        assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == AT_ONCE
+        assert await stage.number("pg_locks WHERE NOT granted") == AT_ONCE
         assert not any(task.done() for task in waiting)
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
@@ -90,27 +87,28 @@ async def test_a_request_beyond_those_that_wait_is_refused(client: Client, login
 
 
 async def test_whoever_has_a_sessions_token_and_fills_its_lines_does_not_keep_its_owner_from_ending_it(
-    client: Client, login: LogIn, rows: Rows
+    stage: Stage,
 ) -> None:
-    alice = await login("alice")
-    async with row_locked(rows, alice):
-        waiting = [*change_name(client, alice, MAX_PRESENT), *sign_out_elsewhere(client, alice, MAX_PRESENT)]
-        await until_locked(rows, AT_ONCE + 1)
+    alice = await stage.login("alice")
+    async with row_locked(stage.rows, alice):
+        waiting = [
+            *change_name(stage.client, alice, MAX_PRESENT),
+            *sign_out_elsewhere(stage.client, alice, MAX_PRESENT),
+        ]
+        await until_locked(stage.rows, AT_ONCE + 1)
         path = f"/v1/me/sessions/{alice['session_id']}"
-        ending = asyncio.create_task(client.delete(path, headers=bearer(alice)))
+        ending = asyncio.create_task(stage.client.delete(path, headers=bearer(alice)))
         await asyncio.sleep(0)
     assert (await ending).status_code == 204
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} <= {200, 204, 401}
 
 
-async def test_a_request_does_not_wait_for_its_turn_for_ever(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows
-) -> None:
-    alice = await login("alice")
-    client = make_client(await make_services(waits=Waits(turns=0)))
-    async with row_locked(rows, alice):
+async def test_a_request_does_not_wait_for_its_turn_for_ever(stage: Stage) -> None:
+    alice = await stage.login("alice")
+    client = await stage.make(waits=Waits(turns=0))
+    async with row_locked(stage.rows, alice):
         waiting = sign_out_elsewhere(client, alice, 1)
-        await until_locked(rows, 1)
+        await until_locked(stage.rows, 1)
         problem_of(await client.delete("/v1/me/sessions", headers=bearer(alice)), "rate_limited", 429)
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {204}
 
@@ -146,11 +144,9 @@ SLOW = {
 
 
 @pytest.mark.parametrize("slow", SLOW)
-async def test_two_slow_connections_of_a_stolen_bearer_delay_nothing_of_its_owner(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, slow: str
-) -> None:
-    client = make_client(await make_services(waits=Waits(turns=0)))
-    alice, elsewhere = await login("alice"), await login("alice")
+async def test_two_slow_connections_of_a_stolen_bearer_delay_nothing_of_its_owner(stage: Stage, slow: str) -> None:
+    client = await stage.make(waits=Waits(turns=0))
+    alice, elsewhere = await stage.login("alice"), await stage.login("alice")
     picture = {"content-type": "multipart/form-data; boundary=12345678"} if slow == "a picture" else {}
     async with two_slow_requests(client, *SLOW[slow], headers={**bearer(alice), **picture}):
         for person in (alice, elsewhere):
@@ -161,9 +157,7 @@ async def test_two_slow_connections_of_a_stolen_bearer_delay_nothing_of_its_owne
     problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
 
 
-async def test_two_erasures_that_wait_for_wechat_delay_nothing_of_the_person(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, wechat: WeChatByRespx
-) -> None:
+async def test_two_erasures_that_wait_for_wechat_delay_nothing_of_the_person(stage: Stage) -> None:
     asked, answered = asyncio.Semaphore(0), asyncio.Event()
 
     async def answer_late(_: httpx.Request) -> httpx.Response:
@@ -171,9 +165,9 @@ async def test_two_erasures_that_wait_for_wechat_delay_nothing_of_the_person(
         await answered.wait()
         return httpx.Response(200, json={"errcode": 40029})
 
-    alice = await login("alice")
-    client = make_client(await make_services(waits=Waits(turns=0)))
-    wechat.route.mock(side_effect=answer_late)
+    alice = await stage.login("alice")
+    client = await stage.make(waits=Waits(turns=0))
+    stage.wechat.route.mock(side_effect=answer_late)
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         for code in ("one", "two"):
             group.create_task(client.post("/v1/me/erasure", json={"login_code": code}, headers=bearer(alice)))
@@ -182,18 +176,16 @@ async def test_two_erasures_that_wait_for_wechat_delay_nothing_of_the_person(
         answered.set()
 
 
-async def test_64_requests_of_one_session_leave_turns_to_the_others_of_its_person(
-    client: Client, login: LogIn, rows: Rows
-) -> None:
-    stolen, own = await login("alice"), await login("alice")
-    async with asyncio.timeout(PATIENCE), row_locked(rows, own):
-        waiting = change_name(client, stolen, MAX_PRESENT)
-        await until_locked(rows, AT_ONCE)
-        [mine] = change_name(client, own, 1)
-        await until_locked(rows, AT_ONCE + 1)
-        [ended] = sign_out_elsewhere(client, own, 1)
-        await until_locked(rows, AT_ONCE + 2)
-        problem_of(await client.post("/v1/me", json={}, headers=bearer(stolen)), "rate_limited", 429)
+async def test_64_requests_of_one_session_leave_turns_to_the_others_of_its_person(stage: Stage) -> None:
+    stolen, own = await stage.login("alice"), await stage.login("alice")
+    async with asyncio.timeout(PATIENCE), row_locked(stage.rows, own):
+        waiting = change_name(stage.client, stolen, MAX_PRESENT)
+        await until_locked(stage.rows, AT_ONCE)
+        [mine] = change_name(stage.client, own, 1)
+        await until_locked(stage.rows, AT_ONCE + 1)
+        [ended] = sign_out_elsewhere(stage.client, own, 1)
+        await until_locked(stage.rows, AT_ONCE + 2)
+        problem_of(await stage.client.post("/v1/me", json={}, headers=bearer(stolen)), "rate_limited", 429)
     answers = await asyncio.gather(mine, ended, *waiting)
     assert [answer.status_code for answer in answers[:2]] == [200, 204]
 

@@ -1,21 +1,31 @@
 """`ERASURE_GRACE_DAYS`: who has asked to be erased is shut out for some days, and may change their mind."""
 
 import asyncio
+import json
+from asyncio import gather
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from pydantic_core import to_json
 
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
+from tests.pictures.test_picture_checks import push, trace_ids, upload
 from tests.problems import problem_of
+from tests.receiver import receiving
+from tests.sign_up.test_hook import SECRET, saying
 from tests.world import (
+    NUMBER,
     Body,
     Client,
     LogIn,
-    MakeClient,
+    MakeService,
     MakeServices,
     Rows,
+    Service,
+    Stage,
     add_client,
     bearer,
     leave,
@@ -23,9 +33,12 @@ from tests.world import (
     make_support,
     set_roles,
 )
+from wxauth.server.core.sealing import phone_answer_context
 from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS
 from wxauth.server.events.webhook_deliveries import place_events
 from wxauth.server.housekeeping.housekeeping import sweep_now
+from wxauth.server.phones.phones import Phones
 
 DAYS = 7
 LATER = "2026-11-27T08:00:00Z"
@@ -79,17 +92,15 @@ async def test_who_leaves_is_signed_out_everywhere_at_once(login: LogIn, client:
 
 
 @pytest.mark.parametrize("profile", [{}, {"nickname": "Alice"}], ids=["plain", "with a name"])
-async def test_a_login_meanwhile_is_refused_and_changes_nothing(
-    alice: Body, login: LogIn, rows: Rows, clock: Clock, profile: Body
-) -> None:
-    before = await rows.fetchrow("SELECT * FROM users")
-    clock.advance(days=1)
-    is_leaving(await login.ask("alice", **profile))
-    is_leaving(await login.ask("alice", unionid="union-alice", stay=False, **profile))
-    is_leaving(await login.ask("alice", app=OTHER_APP, unionid="union-alice", **profile))
-    assert await rows.fetchrow("SELECT * FROM users") == before
-    assert await number(rows, "identities") == 1
-    assert await number(rows, "sessions WHERE revoked_at IS NULL") == 0
+async def test_a_login_meanwhile_is_refused_and_changes_nothing(stage: Stage, alice: Body, profile: Body) -> None:
+    before = await stage.rows.fetchrow("SELECT * FROM users")
+    stage.clock.advance(days=1)
+    is_leaving(await stage.login.ask("alice", **profile))
+    is_leaving(await stage.login.ask("alice", unionid="union-alice", stay=False, **profile))
+    is_leaving(await stage.login.ask("alice", app=OTHER_APP, unionid="union-alice", **profile))
+    assert await stage.rows.fetchrow("SELECT * FROM users") == before
+    assert await stage.number("identities") == 1
+    assert await stage.number("sessions WHERE revoked_at IS NULL") == 0
 
 
 async def test_a_login_with_stay_cancels_it(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
@@ -107,33 +118,29 @@ async def test_stay_changes_nothing_of_who_is_not_leaving(login: LogIn, rows: Ro
     assert await types(rows, alice) == ["user.created"]
 
 
-async def test_at_the_time_housekeeping_erases_the_person(
-    alice: Body, login: LogIn, services: Services, rows: Rows, clock: Clock
-) -> None:
-    clock.advance(days=DAYS, seconds=-1)
-    await sweep_now(services)
-    assert await number(rows, "users") == 1
-    clock.advance(seconds=1)
-    await sweep_now(services)
-    assert await number(rows, "users") == 0
-    [erased] = await rows.fetch("SELECT actor, user_id::text FROM events WHERE type = 'user.erased'")
+async def test_at_the_time_housekeeping_erases_the_person(stage: Stage, alice: Body) -> None:
+    stage.clock.advance(days=DAYS, seconds=-1)
+    await sweep_now(stage.services)
+    assert await stage.number("users") == 1
+    stage.clock.advance(seconds=1)
+    await sweep_now(stage.services)
+    assert await stage.number("users") == 0
+    [erased] = await stage.rows.fetch("SELECT actor, user_id::text FROM events WHERE type = 'user.erased'")
     assert tuple(erased) == (alice["user"]["id"], alice["user"]["id"])
-    again = await login("alice", unionid="union-alice", stay=True)
+    again = await stage.login("alice", unionid="union-alice", stay=True)
     assert (again["is_new_user"], again["user"]["id"] != alice["user"]["id"]) == (True, True)
 
 
-async def test_a_login_with_stay_and_housekeeping_at_once_end_in_one_of_both(
-    alice: Body, login: LogIn, services: Services, rows: Rows, clock: Clock
-) -> None:
-    clock.advance(days=DAYS)
-    coming = asyncio.create_task(login("alice", stay=True))
-    await asyncio.gather(*(sweep_now(services) for _ in range(2)))
+async def test_a_login_with_stay_and_housekeeping_at_once_end_in_one_of_both(stage: Stage, alice: Body) -> None:
+    stage.clock.advance(days=DAYS)
+    coming = asyncio.create_task(stage.login("alice", stay=True))
+    await asyncio.gather(*(sweep_now(stage.services) for _ in range(2)))
     again = await coming
-    erased = await number(rows, "events WHERE type = 'user.erased'")
-    stayed = await number(rows, "events WHERE type = 'user.stayed'")
+    erased = await stage.number("events WHERE type = 'user.erased'")
+    stayed = await stage.number("events WHERE type = 'user.stayed'")
     assert erased + stayed == 1
     assert again["is_new_user"] is (erased == 1)
-    assert await number(rows, "users WHERE erase_at IS NULL") == 1
+    assert await stage.number("users WHERE erase_at IS NULL") == 1
 
 
 async def test_a_ban_counts_first_and_a_stay_lifts_none(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
@@ -146,22 +153,20 @@ async def test_a_ban_counts_first_and_a_stay_lifts_none(alice: Body, login: LogI
 
 
 @pytest.mark.oldest_postgres
-async def test_a_later_ban_outlasts_the_erasure(
-    alice: Body, login: LogIn, client: Client, services: Services, rows: Rows, clock: Clock
-) -> None:
-    root = await make_admin(client, rows, await login("root"))
+async def test_a_later_ban_outlasts_the_erasure(stage: Stage, alice: Body) -> None:
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
     user_id = alice["user"]["id"]
     banned = await root.change(user_id, status="disabled", until="2026-12-20T08:00:00Z")
     assert (banned["status"], banned["erase_at"]) == ("disabled", LATER)
-    clock.advance(days=DAYS + 1)
-    await sweep_now(services)
-    problem_of(await login.ask("alice", unionid="union-alice", stay=True), "account_disabled", 403)
-    assert await number(rows, "users") == 2
-    clock.advance(days=30)
+    stage.clock.advance(days=DAYS + 1)
+    await sweep_now(stage.services)
+    problem_of(await stage.login.ask("alice", unionid="union-alice", stay=True), "account_disabled", 403)
+    assert await stage.number("users") == 2
+    stage.clock.advance(days=30)
     for _ in range(2):  # the end of the ban, and what waited for it
-        await sweep_now(services)
-    assert await number(rows, "users") == 1
-    assert (await types(rows, alice))[-3:] == ["user.banned", "user.unbanned", "user.erased"]
+        await sweep_now(stage.services)
+    assert await stage.number("users") == 1
+    assert (await types(stage.rows, alice))[-3:] == ["user.banned", "user.unbanned", "user.erased"]
 
 
 @pytest.mark.parametrize("who", ["the identity's user", "the unionid's user"])
@@ -255,10 +260,112 @@ async def test_leaving_and_a_login_at_once_leave_no_open_session(login: LogIn, c
     assert await number(rows, "sessions WHERE revoked_at IS NULL") == 0
 
 
-async def test_without_days_of_grace_an_erasure_is_immediate(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows
-) -> None:
-    client = make_client(await make_services())
-    alice = await LogIn(client, wechat)("alice")
+async def test_without_days_of_grace_an_erasure_is_immediate(stage: Stage) -> None:
+    client = await stage.make()
+    alice = await LogIn(client, stage.wechat)("alice")
     assert (await leave(client, alice)).status_code == 204
-    assert await number(rows, "users") == 0
+    assert await stage.number("users") == 0
+
+
+# What comes by another way meanwhile.
+
+
+GRACE = {"erasure_grace_days": 7}
+
+
+async def gone(service: Service, person: str = "alice", **fields: Any) -> Body:
+    """Somebody who has logged in, and has left."""
+    login = await service.log_in(person, **fields)
+    if "phone_code" in fields:
+        assert login["user"]["phone"] == NUMBER, login
+    assert (await leave(service.client, login)).status_code == 202
+    return login
+
+
+async def stored(rows: Rows, login: Body) -> Any:
+    return await rows.fetchrow("SELECT * FROM users WHERE id = $1", UUID(login["user"]["id"]))
+
+
+async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(make_service: MakeService) -> None:
+    service = await make_service(**GRACE)
+    alice = await gone(service, phone_code=service.phone_code())
+    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+    assert bob["user"]["phone"] == NUMBER
+    left = await stored(service.rows, alice)
+    assert (left["phone"], left["erase_at"] is None) == (None, False)
+    assert (await service.log_in("alice", stay=True))["user"]["phone"] is None
+
+
+@pytest.mark.parametrize("policy", ["link", "refuse"])
+async def test_nobody_becomes_them_by_their_number(make_service: MakeService, policy: str) -> None:
+    service = await make_service(phone_policy=policy, **GRACE)
+    alice = await gone(service, phone_code=service.phone_code())
+    bob = await service.log_in("bob")
+    problem_of(await service.bind(bob, service.phone_code("bob")), "phone_taken", 409)
+    assert await service.number("users") == 2
+    assert (await stored(service.rows, alice))["phone"] == NUMBER
+
+
+async def test_a_number_that_wechat_answers_late_is_not_bound_to_them(make_service: MakeService) -> None:
+    service = await make_service(**GRACE)
+    alice = await service.log_in("alice")
+    code_hash, app_id = bytes(32), alice["user"]["app_id"]
+    info = {"purePhoneNumber": NUMBER[3:], "countryCode": "86", "watermark": {"appid": app_id}}
+    sealed = service.services.sealer.seal(to_json(info), context=phone_answer_context(code_hash))
+    answer = (code_hash, app_id, alice["user"]["openid"], sealed, service.clock())
+    await service.rows.execute("INSERT INTO phone_answers VALUES ($1, $2, $3, $4, $5)", *answer)  # as a crash leaves it
+    assert (await leave(service.client, alice)).status_code == 202
+    service.clock.advance(minutes=2)
+    await service.services[Phones].bind_pending(size=10)
+    assert (await stored(service.rows, alice))["phone"] is None
+
+
+async def test_no_other_app_of_theirs_lets_them_in_as_somebody_new(make_service: MakeService) -> None:
+    service = await make_service(**GRACE)
+    alice = await gone(service)
+    for _ in range(2):
+        is_refused = await service.log_in.ask("alice", app=APPS[1])
+        assert problem_of(is_refused, "account_leaving", 403)["erase_at"]
+    assert (await service.number("users"), await service.number("identities")) == (1, 1)
+    back = await service.log_in("alice", app=APPS[1], stay=True)
+    assert back["user"]["id"] == alice["user"]["id"]
+
+
+async def test_a_hook_gives_nobody_their_external_id(make_service: MakeService) -> None:
+    async with receiving() as hook:
+        hook.usual = saying(allow=True, external_id="10023")
+        service = await make_service(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET, **GRACE)
+        alice = await gone(service)
+        assert (await stored(service.rows, alice))["external_id"] == "10023"
+        assert (await service.log_in("bob"))["user"]["external_id"] is None
+
+
+async def test_a_verdict_about_their_picture_keeps_nobody(make_service: MakeService) -> None:
+    service = await make_service(avatar_check="block", **GRACE)
+    alice = await service.log_in("alice")
+    await upload(service, alice)
+    [trace_id] = await trace_ids(service.rows)
+    assert (await leave(service.client, alice)).status_code == 202
+    await push(service, service.clock, trace_id, suggest="risky")
+    left = await stored(service.rows, alice)
+    assert (left["avatar_url"], left["erase_at"] is None) == (None, False)
+    is_refused = await service.log_in.ask("alice")
+    problem_of(is_refused, "account_leaving", 403)
+
+
+async def test_of_two_who_leave_and_prove_one_number_at_once_none_comes_back(make_service: MakeService) -> None:
+    service = await make_service(**GRACE)
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    codes = [service.phone_code(), service.phone_code("bob")]
+    answers = await gather(
+        leave(service.client, alice),
+        leave(service.client, bob),
+        service.bind(alice, codes[0]),
+        service.bind(bob, codes[1]),
+    )
+    assert [answer.status_code for answer in answers[:2]] == [202, 202]
+    assert {answer.status_code for answer in answers[2:]} <= {200, 401}
+    assert await service.number("users WHERE erase_at IS NOT NULL") == 2
+    assert await service.number("sessions WHERE revoked_at IS NULL") == 0
+    assert await service.number(f"users WHERE phone = '{NUMBER}'") <= 1
+    assert json.loads(answers[0].text).keys() == {"erase_at"}

@@ -7,7 +7,17 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, log_in, set_roles
+from tests.world import (
+    Client,
+    LogIn,
+    MakeClient,
+    MakeServices,
+    Stage,
+    bearer,
+    leave,
+    log_in,
+    set_roles,
+)
 from wxauth.server.dev.wechat import APPS, MOBILE_APP, CodeRequest, Simulator
 
 BOTH_WAYS = pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/erasure")])
@@ -20,37 +30,31 @@ async def is_there(client: Client, login: Any) -> bool:
 @pytest.mark.slow
 @BOTH_WAYS
 @pytest.mark.parametrize("body", [None, {}, {"login_code": ""}, {"login_code": "c" * 257}, {"login_code": None}, []])
-async def test_a_thief_with_a_bearer_alone_erases_nobody(
-    client: Client, login: LogIn, wechat: WeChatByRespx, method: str, path: str, body: Any
-) -> None:
-    alice = await login("alice")
-    before = len(wechat.calls)
-    refused = await client.request(method, f"/v1/me{path}", json=body, headers=bearer(alice))
+async def test_a_thief_with_a_bearer_alone_erases_nobody(stage: Stage, method: str, path: str, body: Any) -> None:
+    alice = await stage.login("alice")
+    before = len(stage.wechat.calls)
+    refused = await stage.client.request(method, f"/v1/me{path}", json=body, headers=bearer(alice))
     problem_of(refused, "invalid_request", 422)
-    assert len(wechat.calls) == before
-    assert await is_there(client, alice)
+    assert len(stage.wechat.calls) == before
+    assert await is_there(stage.client, alice)
 
 
 @BOTH_WAYS
-async def test_a_thief_with_a_bearer_and_the_own_code_erases_nobody(
-    client: Client, login: LogIn, wechat: WeChatByRespx, rows: Rows, method: str, path: str
-) -> None:
-    alice = await login("alice")
-    key = await rows.fetchval("SELECT session_key FROM sessions")
-    code = wechat.code_for("mallory")
-    problem_of(await leave(client, alice, method=method, path=path, person=code), "wrong_person", 403)
-    assert await is_there(client, alice)
-    assert await rows.fetchval("SELECT session_key FROM sessions") == key
+async def test_a_thief_with_a_bearer_and_the_own_code_erases_nobody(stage: Stage, method: str, path: str) -> None:
+    alice = await stage.login("alice")
+    key = await stage.rows.fetchval("SELECT session_key FROM sessions")
+    code = stage.wechat.code_for("mallory")
+    problem_of(await leave(stage.client, alice, method=method, path=path, person=code), "wrong_person", 403)
+    assert await is_there(stage.client, alice)
+    assert await stage.rows.fetchval("SELECT session_key FROM sessions") == key
 
 
 @BOTH_WAYS
-async def test_a_person_who_is_present_leaves(
-    client: Client, login: LogIn, wechat: WeChatByRespx, rows: Rows, method: str, path: str
-) -> None:
-    alice = await login("alice")
-    code = wechat.code_for("alice")
-    assert (await leave(client, alice, method=method, path=path, person=code)).status_code == 204
-    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+async def test_a_person_who_is_present_leaves(stage: Stage, method: str, path: str) -> None:
+    alice = await stage.login("alice")
+    code = stage.wechat.code_for("alice")
+    assert (await leave(stage.client, alice, method=method, path=path, person=code)).status_code == 204
+    assert await stage.number("users") == 0
 
 
 async def test_the_code_must_be_of_the_sessions_own_app(client: Client, login: LogIn, wechat: WeChatByRespx) -> None:
@@ -73,16 +77,14 @@ async def test_in_a_mobile_app_the_sdks_code_proves_the_person(
     assert (await leave(client, alice, person=code)).status_code == 204
 
 
-async def test_the_only_administrator_is_refused_before_wechat_is_asked(
-    client: Client, login: LogIn, wechat: WeChatByRespx, rows: Rows
-) -> None:
-    alice = await login("alice")
-    await set_roles(rows, "admin")
-    before, code = len(wechat.calls), wechat.code_for("alice")
-    problem_of(await leave(client, alice, person=code), "last_admin", 409)
-    assert len(wechat.calls) == before
-    await set_roles(rows)
-    assert (await leave(client, alice, person=code)).status_code == 204, "the code is not spent"
+async def test_the_only_administrator_is_refused_before_wechat_is_asked(stage: Stage) -> None:
+    alice = await stage.login("alice")
+    await set_roles(stage.rows, "admin")
+    before, code = len(stage.wechat.calls), stage.wechat.code_for("alice")
+    problem_of(await leave(stage.client, alice, person=code), "last_admin", 409)
+    assert len(stage.wechat.calls) == before
+    await set_roles(stage.rows)
+    assert (await leave(stage.client, alice, person=code)).status_code == 204, "the code is not spent"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +97,9 @@ async def test_the_only_administrator_is_refused_before_wechat_is_asked(
     ],
 )
 async def test_nobody_is_erased_where_wechat_does_not_say_who_it_is(
-    client: Client, login: LogIn, wechat: WeChatByRespx, wechats: Any, code: str, status: int
+    stage: Stage, wechats: Any, code: str, status: int
 ) -> None:
-    alice = await login("alice")
-    wechat.answers(wechats)
-    problem_of(await leave(client, alice), code, status)
-    assert await is_there(client, alice)
+    alice = await stage.login("alice")
+    stage.wechat.answers(wechats)
+    problem_of(await leave(stage.client, alice), code, status)
+    assert await is_there(stage.client, alice)

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from tests.database_proxy import PATIENT, Proxy
-from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, until, until_locked
+from tests.fakes import APP, OTHER_APP, Clock
+from tests.world import LogIn, Rows, Stage, until, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.login import login_rows
 from wxauth.server.service.build import Waits
@@ -50,33 +50,29 @@ async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(login: Lo
     assert await people(rows) == (1, 2, 200)
 
 
-async def test_a_first_login_waits_for_a_login_with_the_same_unionid_and_joins_its_user(
-    login: LogIn, rows: Rows
-) -> None:
-    async with rows.transaction():
-        holder = await rows.fetchval(
+async def test_a_first_login_waits_for_a_login_with_the_same_unionid_and_joins_its_user(stage: Stage) -> None:
+    async with stage.rows.transaction():
+        holder = await stage.rows.fetchval(
             "INSERT INTO users (id, unionid, created_at, last_login_at)"
             " VALUES (gen_random_uuid(), $1, now(), now()) RETURNING id::text",
             UNION,
         )
-        entering = asyncio.create_task(login(unionid=UNION))
-        await until_locked(rows)
+        entering = asyncio.create_task(stage.login(unionid=UNION))
+        await until_locked(stage.rows)
     answer = await entering
     assert (answer["user"]["id"], answer["is_new_user"]) == (holder, False)
-    assert (await people(rows))[:2] == (1, 1)
+    assert (await people(stage.rows))[:2] == (1, 1)
 
 
-async def test_a_first_login_waiting_for_a_unionid_does_not_block_the_person_who_gets_the_unionid(
-    login: LogIn, rows: Rows
-) -> None:
+async def test_a_first_login_waiting_for_a_unionid_does_not_block_the_person_who_gets_the_unionid(stage: Stage) -> None:
     """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
-    alice = (await login())["user"]["id"]
-    async with rows.transaction():
-        await rows.execute("SET LOCAL lock_timeout = '500ms'")
-        await rows.execute("INSERT INTO unionids (unionid, user_id) VALUES ($1, $2::text::uuid)", UNION, alice)
-        entering = asyncio.create_task(login(unionid=UNION, app=OTHER_APP))
-        await until_locked(rows)
-        await rows.execute("UPDATE users SET unionid = $1", UNION)
+    alice = (await stage.login())["user"]["id"]
+    async with stage.rows.transaction():
+        await stage.rows.execute("SET LOCAL lock_timeout = '500ms'")
+        await stage.rows.execute("INSERT INTO unionids (unionid, user_id) VALUES ($1, $2::text::uuid)", UNION, alice)
+        entering = asyncio.create_task(stage.login(unionid=UNION, app=OTHER_APP))
+        await until_locked(stage.rows)
+        await stage.rows.execute("UPDATE users SET unionid = $1", UNION)
     assert (await entering)["user"]["id"] == alice
 
 
@@ -95,18 +91,18 @@ async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(l
 
 
 async def test_with_sign_up_closed_an_unknown_identity_logs_in_only_as_the_user_of_a_login_elsewhere(
-    login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: Rows
+    stage: Stage,
 ) -> None:
-    closed = make_client(await make_services(sign_up="closed"))
+    closed = await stage.make(sign_up="closed")
 
     async def try_to_log_in(person: str) -> dict[str, Any] | None:
-        answer = await login.ask(person, at=closed, unionid=f"union-{person}")
+        answer = await stage.login.ask(person, at=closed, unionid=f"union-{person}")
         assert answer.status_code == 200 or answer.json()["code"] == "sign_up_closed", answer.text
         return answer.json() if answer.status_code == 200 else None
 
     persons = [f"person-{n}" for n in range(25)]
     answers = await asyncio.gather(
-        *(login(person, unionid=f"union-{person}", app=OTHER_APP) for person in persons),
+        *(stage.login(person, unionid=f"union-{person}", app=OTHER_APP) for person in persons),
         *(try_to_log_in(person) for person in persons),
     )
     for opened, tried in zip(answers[:25], answers[25:], strict=True):
@@ -114,7 +110,7 @@ async def test_with_sign_up_closed_an_unknown_identity_logs_in_only_as_the_user_
         assert opened["is_new_user"]
         assert tried is None or (tried["user"]["id"], tried["is_new_user"]) == (opened["user"]["id"], False)
     let_in = sum(tried is not None for tried in answers[25:])
-    assert await people(rows) == (25, 25 + let_in, 25 + let_in)
+    assert await people(stage.rows) == (25, 25 + let_in, 25 + let_in)
 
 
 async def test_the_same_unionid_in_another_app_is_the_same_user(login: LogIn) -> None:
@@ -168,41 +164,39 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(login: LogIn, ro
 @pytest.mark.parametrize("administrator", ["former", "holder"])
 @pytest.mark.slow
 async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admin(
-    login: LogIn, rows: Rows, administrator: str, banned: str
+    stage: Stage, administrator: str, banned: str
 ) -> None:
     """Otherwise lifting the ban would make an administrator whom no administrator has confirmed."""
     ids = {
-        "former": (await login("alice"))["user"]["id"],
-        "holder": (await login("alice", unionid=UNION, app=OTHER_APP))["user"]["id"],
-        "root": (await login("root"))["user"]["id"],
+        "former": (await stage.login("alice"))["user"]["id"],
+        "holder": (await stage.login("alice", unionid=UNION, app=OTHER_APP))["user"]["id"],
+        "root": (await stage.login("root"))["user"]["id"],
     }
     change = "UPDATE users SET {} WHERE id::text = $1"
-    await rows.execute(change.format("roles = '{admin}'"), ids["root"])
-    await rows.execute(change.format("roles = '{admin,editor}'"), ids[administrator])
-    await rows.execute(change.format("status = 'disabled'"), ids[banned])
-    assert (await login.ask("alice", unionid=UNION)).status_code == 403
-    [remaining] = await rows.fetch("SELECT id::text, roles, status FROM users WHERE id::text <> $1", ids["root"])
+    await stage.rows.execute(change.format("roles = '{admin}'"), ids["root"])
+    await stage.rows.execute(change.format("roles = '{admin,editor}'"), ids[administrator])
+    await stage.rows.execute(change.format("status = 'disabled'"), ids[banned])
+    assert (await stage.login.ask("alice", unionid=UNION)).status_code == 403
+    [remaining] = await stage.rows.fetch("SELECT id::text, roles, status FROM users WHERE id::text <> $1", ids["root"])
     assert tuple(remaining) == (ids["holder"], ["editor"], "disabled")
 
 
-async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all_apps(
-    login: LogIn, rows: Rows, client: Client
-) -> None:
-    holder = await login("bob", unionid="union-bob", app=OTHER_APP)
-    former = await login("alice", unionid=UNION)
-    elsewhere = await login("alice", unionid=UNION, app=OTHER_APP)
-    linked = await login("alice", unionid="union-bob")
+async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all_apps(stage: Stage) -> None:
+    holder = await stage.login("bob", unionid="union-bob", app=OTHER_APP)
+    former = await stage.login("alice", unionid=UNION)
+    elsewhere = await stage.login("alice", unionid=UNION, app=OTHER_APP)
+    linked = await stage.login("alice", unionid="union-bob")
     assert linked["user"]["id"] == holder["user"]["id"]
-    assert (await login("alice", app=OTHER_APP))["user"]["id"] == holder["user"]["id"]
-    assert (await people(rows))[:2] == (1, 3)
-    event = await rows.fetchrow(
+    assert (await stage.login("alice", app=OTHER_APP))["user"]["id"] == holder["user"]["id"]
+    assert (await people(stage.rows))[:2] == (1, 3)
+    event = await stage.rows.fetchrow(
         "SELECT user_id::text, actor, data->>'former_id' FROM events WHERE type = 'user.merged'"
     )
     assert event is not None
     assert tuple(event) == (holder["user"]["id"], "system", former["user"]["id"])
     # A token of the former id is refused here, and a refresh gives one of the remaining user's.
-    assert (await client.get("/v1/me", headers=bearer(elsewhere))).status_code == 401
-    refreshed = await client.post("/v1/refresh", json={"refresh_token": elsewhere["refresh_token"]})
+    assert (await stage.me(elsewhere)).status_code == 401
+    refreshed = await stage.refresh(elsewhere)
     assert refreshed.json()["user"]["id"] == holder["user"]["id"]
 
 
@@ -288,49 +282,43 @@ async def test_linking_meets_first_logins_and_logins_without_the_unionid(login: 
     assert await people(rows) == (1, 2, 61)
 
 
-async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block_each_other(
-    login: LogIn, rows: Rows
-) -> None:
+async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block_each_other(stage: Stage) -> None:
     unionids = ["union-1", "union-2"]
     for app in (APP, OTHER_APP):
         for person, unionid in zip(("alice", "bob"), unionids, strict=True):
-            await login(person, unionid=unionid, app=app)
+            await stage.login(person, unionid=unionid, app=app)
     await asyncio.gather(
         *(
-            login(person, unionid=unionids[(turn + place) % 2], app=app)
+            stage.login(person, unionid=unionids[(turn + place) % 2], app=app)
             for turn in range(4)
             for app in (APP, OTHER_APP)
             for place, person in enumerate(("alice", "bob"))
         )
     )
-    assert await people(rows) == (2, 4, 4 + 16)
-    assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
+    assert await people(stage.rows) == (2, 4, 4 + 16)
+    assert await stage.number("former_users") == 0
 
 
-async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
-    login: LogIn, rows: Rows, log_lines: LogLines
-) -> None:
+async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(stage: Stage) -> None:
     """WeChat has one openid for each person and app: two openids are two people."""
-    alice = await login(unionid=UNION)
-    answers = [await login("mallory", unionid=unionid) for unionid in (UNION, UNION, None)]
+    alice = await stage.login(unionid=UNION)
+    answers = [await stage.login("mallory", unionid=unionid) for unionid in (UNION, UNION, None)]
     assert [answer["is_new_user"] for answer in answers] == [True, False, False]
     assert user_ids(answers).isdisjoint(user_ids([alice]))
     assert [answer["user"]["unionid"] for answer in answers] == [None] * 3
-    assert user_ids([await login("alice", unionid=UNION, app=OTHER_APP)]) == user_ids([alice])
-    assert (await people(rows))[:2] == (2, 3)
-    lines = [line for line in log_lines() if line["event"] == "unionid_ignored"]
+    assert user_ids([await stage.login("alice", unionid=UNION, app=OTHER_APP)]) == user_ids([alice])
+    assert (await people(stage.rows))[:2] == (2, 3)
+    lines = stage.logged("unionid_ignored")
     assert [(line["level"], line["app_id"]) for line in lines] == [("error", APP_ID)] * 2
 
 
-async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_earlier_unionid(
-    login: LogIn, rows: Rows
-) -> None:
-    alice = await login(unionid="union-mallory")
-    await login(unionid=UNION)
-    answers = [await login("mallory", unionid="union-mallory") for _ in range(2)]
+async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_earlier_unionid(stage: Stage) -> None:
+    alice = await stage.login(unionid="union-mallory")
+    await stage.login(unionid=UNION)
+    answers = [await stage.login("mallory", unionid="union-mallory") for _ in range(2)]
     assert [answer["is_new_user"] for answer in answers] == [True, False]
     assert user_ids(answers).isdisjoint(user_ids([alice]))
-    assert (await people(rows))[:2] == (2, 2)
+    assert (await people(stage.rows))[:2] == (2, 2)
 
 
 async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app(login: LogIn, rows: Rows) -> None:
@@ -343,13 +331,16 @@ async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app
 @pytest.mark.slow
 @pytest.mark.parametrize("is_known_elsewhere", [False, True])
 async def test_only_one_of_many_simultaneous_strangers_gets_their_common_unionid(
-    login: LogIn, rows: Rows, is_known_elsewhere: bool
+    stage: Stage, is_known_elsewhere: bool
 ) -> None:
     if is_known_elsewhere:
-        await login(unionid=UNION, app=OTHER_APP)
-    answers = await asyncio.gather(*(login(f"person-{n}", unionid=UNION) for n in range(20)))
+        await stage.login(unionid=UNION, app=OTHER_APP)
+    answers = await asyncio.gather(*(stage.login(f"person-{n}", unionid=UNION) for n in range(20)))
     assert len(user_ids(answers)) == 20
-    assert await rows.fetchval("SELECT count(*) FROM identities WHERE app_id = $1 AND unionid IS NOT NULL", APP_ID) == 1
+    assert (
+        await stage.rows.fetchval("SELECT count(*) FROM identities WHERE app_id = $1 AND unionid IS NOT NULL", APP_ID)
+        == 1
+    )
 
 
 @pytest.mark.slow
@@ -380,22 +371,19 @@ async def test_a_banned_user_comes_back_unchanged(login: LogIn, rows: Rows, cloc
 
 @pytest.mark.parametrize("unionid", [None, UNION])
 async def test_a_login_whose_answer_is_lost_is_written_once(
-    database_url: str,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    wechat: WeChatByRespx,
-    rows: Rows,
-    unionid: str | None,
+    stage: Stage, database_url: str, unionid: str | None
 ) -> None:
     async with Proxy(database_url) as proxy:
-        client = make_client(await make_services(database_url=proxy.url, waits=Waits(database=PATIENT)))
-        await client.post("/v1/login", json={"code": wechat.code_for("bob")})  # the statement is prepared now
+        client = await stage.make(database_url=proxy.url, waits=Waits(database=PATIENT))
+        await client.post("/v1/login", json={"code": stage.wechat.code_for("bob")})  # the statement is prepared now
         proxy.lose_next_answer()
-        answer = await client.post("/v1/login", json={"code": wechat.code_for("alice", unionid=unionid)})
+        answer = await client.post("/v1/login", json={"code": stage.wechat.code_for("alice", unionid=unionid)})
     assert answer.status_code == 200
     assert answer.json()["is_new_user"] is True
-    assert await people(rows) == (2, 2, 2)
-    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE id::text = $1", answer.json()["session_id"]) == 1
+    assert await people(stage.rows) == (2, 2, 2)
+    assert (
+        await stage.rows.fetchval("SELECT count(*) FROM sessions WHERE id::text = $1", answer.json()["session_id"]) == 1
+    )
 
 
 @pytest.fixture
@@ -419,21 +407,19 @@ async def many_people(database_url: str, rows: Rows) -> asyncpg.Connection:
 
 @pytest.mark.own_database
 @pytest.mark.slow
-async def test_no_login_reads_a_whole_table(
-    many_people: asyncpg.Connection, client: Client, services: Services, login: LogIn
-) -> None:
+async def test_no_login_reads_a_whole_table(stage: Stage, many_people: asyncpg.Connection) -> None:
     scans = """
         SELECT sum(seq_scan), sum(idx_scan) FROM pg_stat_user_tables
          WHERE relname IN ('users', 'identities', 'sessions')
     """
     read_before, found_before = await many_people.fetchrow(scans)
-    await login()
-    await login(unionid=UNION, app=OTHER_APP)
-    await login()
-    answer = await login(unionid=UNION)
-    me = await client.get("/v1/me", headers=bearer(answer))
+    await stage.login()
+    await stage.login(unionid=UNION, app=OTHER_APP)
+    await stage.login()
+    answer = await stage.login(unionid=UNION)
+    me = await stage.me(answer)
     assert me.status_code == 200
-    await services.database.aclose()  # a backend that ends tells what it did
+    await stage.services.database.aclose()  # a backend that ends tells what it did
 
     async def has_scanned() -> bool:
         return (await many_people.fetchrow(scans))[1] > found_before + 10
@@ -442,13 +428,11 @@ async def test_no_login_reads_a_whole_table(
     assert (await many_people.fetchrow(scans))[0] == read_before
 
 
-async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(
-    client: Client, wechat: WeChatByRespx, rows: Rows
-) -> None:
+async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(stage: Stage) -> None:
     """PostgreSQL takes sixteen locks of a transaction without its table of locks, for which all backends contend."""
-    await client.post("/v1/login", json={"code": wechat.code_for("alice"), "nickname": "Al"})
-    user = await rows.fetchrow("SELECT app_id, openid, now() FROM identities")
-    prepared = await rows.prepare(login_rows._RETURN.text)
+    await stage.client.post("/v1/login", json={"code": stage.wechat.code_for("alice"), "nickname": "Al"})
+    user = await stage.rows.fetchrow("SELECT app_id, openid, now() FROM identities")
+    prepared = await stage.rows.prepare(login_rows._RETURN.text)
     values = {
         "app_id": user["app_id"],
         "openid": user["openid"],
@@ -462,9 +446,9 @@ async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(
         "nickname": "Al",
         "avatar_url": None,
     }
-    async with rows.transaction():
+    async with stage.rows.transaction():
         assert await prepared.fetchrow(*login_rows._RETURN.arguments(values))
-        locked = await rows.fetchval(
+        locked = await stage.rows.fetchval(
             "SELECT count(DISTINCT relation) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
             " AND relation <> 'pg_locks'::regclass"
         )

@@ -13,11 +13,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.database_proxy import Proxy
-from tests.fakes import Clock, service_env
+from tests.fakes import service_env
 from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
-from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Rows, Service, bearer, set_roles, until
+from tests.world import BESIDE_LOGINS, Body, MakeService, Service, bearer, make_admin, set_roles, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -61,11 +61,15 @@ def make_service(make_service: MakeService) -> MakeService:
     return partial(make_service, waits=HURRIED)
 
 
-async def events_of(service: Service, rows: Rows) -> list[tuple[str, str, Body]]:
+async def events_of(service: Service) -> list[tuple[str, str, Body]]:
     """Type, actor and data of each event, after the background work has ended."""
     await service.services[Background].drain()
-    events = await rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
+    events = await service.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
+
+
+async def kinds_of(service: Service) -> list[str]:
+    return [kind for kind, _, _ in await events_of(service)]
 
 
 async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
@@ -87,19 +91,15 @@ async def asking(service: Service) -> asyncio.Task[httpx.Response]:
     return login
 
 
-def logged(log_lines: LogLines, event: str) -> list[Body]:
-    return [line for line in log_lines() if line["event"] == event]
-
-
 # Off.
 
 
-async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService, rows: Rows) -> None:
+async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService) -> None:
     service = await make_service()
     alice = await service.log_in("risky-4", nickname="risky")
     assert (await service.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
     assert {call.api for call in service.simulator.calls} == {"code2session"}
-    assert await events_of(service, rows) == []
+    assert await events_of(service) == []
     assert await checks_of(service) == {}
 
 
@@ -127,21 +127,19 @@ async def test_wechat_is_asked_for_the_risk_only_at_the_first_login(make_service
 @pytest.mark.parametrize(
     ("policy", "rank"), [*(("flag", rank) for rank in range(5)), *(("block", n) for n in range(4))]
 )
-async def test_a_risk_is_noted_and_the_person_let_in(
-    make_service: MakeService, log_lines: LogLines, policy: str, rank: int, rows: Rows
-) -> None:
+async def test_a_risk_is_noted_and_the_person_let_in(make_service: MakeService, policy: str, rank: int) -> None:
     service = await make_service(risk_policy=policy)
     login = await service.log_in(f"risky-{rank}")
     assert login["is_new_user"]
     assert login["user"]["status"] == "active"
-    assert await events_of(service, rows) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
+    assert await events_of(service) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
     assert await checks_of(service) == {("risk", "flagged" if rank else "pass", ""): 1}
-    lines = [(line["user_id"], line["risk_rank"]) for line in logged(log_lines, "risk_flagged")]
+    lines = [(line["user_id"], line["risk_rank"]) for line in service.logged("risk_flagged")]
     assert lines == ([(login["user"]["id"], rank)] if rank else [])
     assert (await service.me(login))["id"] == login["user"]["id"]
 
 
-async def test_flagging_delays_no_login(make_service: MakeService, rows: Rows) -> None:
+async def test_flagging_delays_no_login(make_service: MakeService) -> None:
     service = await make_service(risk_policy="flag", nickname_check="flag", wechat_timeout=60)
     apis: tuple[Api, ...] = ("stable_token", RISK, TEXT)
     for api in apis:
@@ -152,35 +150,33 @@ async def test_flagging_delays_no_login(make_service: MakeService, rows: Rows) -
         await service.change(login, nickname="more risky")
         await until(lambda: bool(service.simulator.calls_of("stable_token")))
         await service.services[Background].aclose()
-    assert await events_of(service, rows) == []
+    assert await events_of(service) == []
 
 
-async def test_a_user_of_the_highest_risk_is_banned(make_service: MakeService, log_lines: LogLines, rows: Rows) -> None:
+async def test_a_user_of_the_highest_risk_is_banned(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     problem_of(await service.log_in.ask("risky-4", nickname="Al"), "wechat_user_blocked", 403)
-    session_id = await rows.fetchval("SELECT id FROM sessions")
-    assert await events_of(service, rows) == [
+    session_id = await service.rows.fetchval("SELECT id FROM sessions")
+    assert await events_of(service) == [
         ("user.banned", "system", {"risk_rank": 4}),
         ("session.ended", "system", {"reason": "banned", "session_ids": [str(session_id)]}),
     ]
-    assert await rows.fetchval("SELECT status FROM users") == "disabled"
-    session = await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions")
+    assert await service.rows.fetchval("SELECT status FROM users") == "disabled"
+    session = await service.rows.fetchrow("SELECT revoked_reason, session_key FROM sessions")
     assert session is not None
     assert tuple(session) == ("banned", None)
     assert (await checks_of(service))["risk", "blocked", ""] == 1
-    assert logged(log_lines, "logged_in") == []
-    assert [line["risk_rank"] for line in logged(log_lines, "user_banned")] == [4]
+    assert service.logged("logged_in") == []
+    assert [line["risk_rank"] for line in service.logged("user_banned")] == [4]
 
     problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
     assert len(service.asked(RISK)) == 1
 
 
-async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(
-    make_service: MakeService, rows: Rows
-) -> None:
+async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     root = await service.log_in("root")
-    await set_roles(rows, "admin")
+    await set_roles(service.rows, "admin")
     await service.log_in.ask("risky-4")
     answer = await service.client.get("/v1/admin/events", headers=bearer(root), params={"type": "user.banned"})
     (event,) = answer.json()["items"]
@@ -192,12 +188,14 @@ async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_ban
     assert len(service.asked(RISK)) == 2, "of root and of them, once each"
 
 
-async def test_several_logins_at_once_are_all_stopped_by_one_ban(make_service: MakeService) -> None:
+@pytest.mark.parametrize(("person", "outcome"), [("risky-4", "wechat_user_blocked"), ("alice", None)])
+async def test_several_logins_at_once_share_one_verdict(
+    make_service: MakeService, person: str, outcome: str | None
+) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.3)
-    answers = await asyncio.gather(*(service.log_in.ask("risky-4") for _ in range(5)))
-    for answer in answers:
-        problem_of(answer, "wechat_user_blocked", 403)
+    answers = await asyncio.gather(*(service.log_in.ask(person) for _ in range(5)))
+    assert {answer.json().get("code") for answer in answers} == {outcome}
     assert len(service.asked(RISK)) == 1
 
 
@@ -211,74 +209,183 @@ async def test_several_logins_at_once_are_all_stopped_by_one_ban(make_service: M
     ],
 )
 async def test_an_administrators_decision_in_the_meantime_takes_precedence(
-    make_service: MakeService, rows: Rows, statement: str, status: int, events: list[str]
+    make_service: MakeService, statement: str, status: int, events: list[str]
 ) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.5)
     login = await asking(service)
-    await rows.execute(statement)
+    await service.rows.execute(statement)
     assert (await login).status_code == status
-    assert [kind for kind, _, _ in await events_of(service, rows)] == events
+    assert await kinds_of(service) == events
 
 
-async def test_a_ban_that_the_database_does_not_take_is_tried_again(
-    make_service: MakeService, database_url: str, rows: Rows, log_lines: LogLines
-) -> None:
-    async with Proxy(database_url) as proxy:
-        service = await make_service(risk_policy="block", database_url=proxy.url)
-        service.simulator.fail(RISK, errcode=45009, times=1)
-        unjudged = await service.log_in("risky-4")  # keeps these tokens, and need not log in again
-        service.simulator.fail(RISK, slow=0.4)
-        login = asyncio.create_task(service.log_in.ask("risky-4"))
-        await until(lambda: len(service.simulator.calls_of(RISK)) > 1)
-        await proxy.refuse()
-        problem_of(await login, "storage_unavailable", 503)
-        await proxy.accept()
-        await service.services[Promises].drain()
-        refreshed = await service.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
-        problem_of(refreshed, "account_disabled", 403)
-        assert "user.banned" in [kind for kind, _, _ in await events_of(service, rows)]
-    assert [line["what"] for line in logged(log_lines, "promise_put_off")] == ["ban"]
+async def test_a_ban_that_the_database_does_not_take_is_tried_again(make_service: MakeService, proxy: Proxy) -> None:
+    service = await make_service(risk_policy="block", database_url=proxy.url)
+    service.simulator.fail(RISK, errcode=45009, times=1)
+    unjudged = await service.log_in("risky-4")  # keeps these tokens, and need not log in again
+    service.simulator.fail(RISK, slow=0.4)
+    login = asyncio.create_task(service.log_in.ask("risky-4"))
+    await until(lambda: len(service.simulator.calls_of(RISK)) > 1)
+    await proxy.refuse()
+    problem_of(await login, "storage_unavailable", 503)
+    await proxy.accept()
+    await service.services[Promises].drain()
+    refreshed = await service.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
+    problem_of(refreshed, "account_disabled", 403)
+    assert "user.banned" in await kinds_of(service)
+    assert [line["what"] for line in service.logged("promise_put_off")] == ["ban"]
 
 
 async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
-    make_service: MakeService, database_url: str, log_lines: LogLines
+    make_service: MakeService, proxy: Proxy
 ) -> None:
-    async with Proxy(database_url) as proxy:
-        service = await make_service(risk_policy="block", database_url=proxy.url)
-        service.simulator.fail(RISK, slow=0.4)
-        login = asyncio.create_task(service.log_in.ask("risky-4"))
-        await until(lambda: bool(service.simulator.calls_of(RISK)))
-        await proxy.refuse()
-        problem_of(await login, "storage_unavailable", 503)
-        await service.services[Promises].aclose()
-    assert [line["what"] for line in logged(log_lines, "promise_lost")] == ["ban"]
+    service = await make_service(risk_policy="block", database_url=proxy.url)
+    service.simulator.fail(RISK, slow=0.4)
+    login = asyncio.create_task(service.log_in.ask("risky-4"))
+    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    await proxy.refuse()
+    problem_of(await login, "storage_unavailable", 503)
+    await service.services[Promises].aclose()
+    assert [line["what"] for line in service.logged("promise_lost")] == ["ban"]
 
 
-async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(
-    make_service: MakeService, rows: Rows
-) -> None:
+async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.4)
     login = await asking(service)
     login.cancel()
     await asyncio.gather(login, return_exceptions=True)
-    assert [kind for kind, _, _ in await events_of(service, rows)] == ["user.banned", "session.ended"]
+    assert await kinds_of(service) == ["user.banned", "session.ended"]
     problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
 
 
-async def test_a_user_erased_before_the_flag_leaves_no_trace(make_service: MakeService, rows: Rows) -> None:
+async def test_a_user_erased_before_the_flag_leaves_no_trace(make_service: MakeService) -> None:
     service = await make_service(risk_policy="flag")
     service.simulator.fail(RISK, slow=0.3)
     await service.log_in("risky-3")
-    await rows.execute("DELETE FROM users")
-    assert await events_of(service, rows) == []
+    await service.rows.execute("DELETE FROM users")
+    assert await events_of(service) == []
 
 
 async def test_a_phone_code_of_who_is_blocked_is_not_spent(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     problem_of(await service.log_in.ask("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
     assert service.simulator.calls_of("getuserphonenumber") == []
+
+
+# Logins at once, replicas, and a slow WeChat.
+
+
+@pytest.mark.slow
+async def test_simultaneous_first_logins_at_several_replicas_are_all_blocked(
+    make_service: MakeService, simulator: Simulator
+) -> None:
+    replicas = [await make_service(risk_policy="block") for _ in range(3)]
+    simulator.fail(RISK, slow=0.5, times=None)
+    answers = await asyncio.gather(*(service.log_in.ask("risky-4") for service in replicas for _ in range(2)))
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) in [(403, "wechat_user_blocked"), (403, "account_disabled")]
+
+
+@pytest.mark.slow
+async def test_a_replica_without_a_verdict_checks_for_another_replicas(
+    make_service: MakeService, simulator: Simulator
+) -> None:
+    one, other = [await make_service(risk_policy="block", wechat_timeout=2) for _ in range(2)]
+    simulator.fail(RISK, hang=True)  # whoever asks first
+    waiting = asyncio.create_task(one.log_in.ask("risky-4"))
+    await until(lambda: len(simulator.calls_of(RISK)))
+    problem_of(await other.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+    problem_of(await waiting, "account_disabled", 403)
+
+
+@pytest.mark.slow
+async def test_a_user_who_passed_because_wechat_was_slow_is_checked_at_the_next_login(
+    make_service: MakeService,
+) -> None:
+    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
+    service.simulator.fail(RISK, hang=True)
+    first = await service.log_in.ask("risky-4")
+    assert first.status_code == 200, "WeChat's silence keeps nobody out"
+    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+    assert len(service.asked(RISK)) == 2
+    assert await service.rows.fetchval("SELECT array_agg(DISTINCT revoked_reason) FROM sessions") == ["banned"]
+
+
+@flag_or_block
+async def test_wechat_is_asked_until_it_has_given_a_verdict_and_never_again(
+    make_service: MakeService, policy: str
+) -> None:
+    service = await make_service(risk_policy=policy)
+    service.simulator.fail(RISK, errcode=48001, times=2)
+    for number in (1, 2, 3, 3, 3):
+        assert (await service.log_in.ask("risky-2")).status_code == 200
+        await service.services[Background].drain()
+        assert len(service.asked(RISK)) == number
+
+
+async def test_several_logins_at_once_flag_a_user_once(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="flag")
+    service.simulator.fail(RISK, slow=0.3)
+    await asyncio.gather(*(service.log_in.ask("risky-2") for _ in range(5)))
+    await service.services[Background].drain()
+    assert len(service.asked(RISK)) == 1
+    assert await service.number("events WHERE type = 'risk.flagged'") == 1
+
+
+@pytest.mark.slow
+async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(
+    make_service: MakeService, simulator: Simulator
+) -> None:
+    killed, other = [await make_service(risk_policy="block") for _ in range(2)]
+    simulator.fail(RISK, hang=True)
+    login = asyncio.create_task(killed.log_in.ask("risky-4"))
+    await until(lambda: len(simulator.calls_of(RISK)))
+    await killed.services[Background].aclose()
+    await asyncio.gather(login, return_exceptions=True)
+    problem_of(await other.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+
+
+@pytest.mark.parametrize(
+    ("policy", "person", "event"), [("block", "risky-4", "user.banned"), ("flag", "risky-2", "risk.flagged")]
+)
+async def test_a_newcomer_who_is_merged_while_wechat_is_asked_is_judged_as_the_user_who_remains(
+    make_service: MakeService, policy: str, person: str, event: str
+) -> None:
+    service = await make_service()
+    root = await make_admin(service.client, service.rows, await service.log_in("root"))
+    alice = await service.log_in("alice")
+    judging = await make_service(risk_policy=policy)
+    service.simulator.fail(RISK, slow=1.0)
+    login = asyncio.create_task(judging.log_in.ask(person))
+    await until(lambda: len(service.asked(RISK)))
+    known = [root.id, alice["user"]["id"]]
+    newcomer = await service.rows.fetchval("SELECT id::text FROM users WHERE NOT (id::text = ANY ($1))", known)
+    assert (await root.merge(newcomer, into=alice["user"]["id"])).status_code == 200
+    await login
+    await judging.services[Background].drain()
+    told = await service.rows.fetch(
+        "SELECT type, user_id::text FROM events WHERE type IN ('user.banned', 'risk.flagged')"
+    )
+    assert [tuple(row) for row in told] == [(event, alice["user"]["id"])]
+
+
+async def test_a_user_from_before_the_policy_is_not_checked(make_service: MakeService) -> None:
+    former = await make_service()
+    assert (await former.log_in.ask("risky-4")).status_code == 200
+    service = await make_service(risk_policy="block")
+    assert (await service.log_in.ask("risky-4")).status_code == 200
+    assert len(service.asked(RISK)) == 0
+
+
+@pytest.mark.slow
+async def test_while_the_policy_is_off_nobody_is_asked_about(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
+    service.simulator.fail(RISK, hang=True)
+    assert (await service.log_in.ask("risky-4")).status_code == 200
+    off = await make_service()
+    assert (await off.log_in.ask("risky-4")).status_code == 200
+    assert len(service.asked(RISK)) == 1
 
 
 # Names.
@@ -309,9 +416,7 @@ async def test_a_name_that_stays_is_not_asked_about_again(make_service: MakeServ
 
 
 @flag_or_block
-async def test_a_returning_login_costs_one_call_and_one_statement(
-    make_service: MakeService, policy: str, rows: Rows
-) -> None:
+async def test_a_returning_login_costs_one_call_and_one_statement(make_service: MakeService, policy: str) -> None:
     service = await make_service(risk_policy=policy, nickname_check=policy)
     await service.log_in(nickname="Alice")
     await service.services[Background].drain()
@@ -319,7 +424,7 @@ async def test_a_returning_login_costs_one_call_and_one_statement(
     for nickname in ("Alice", None):
         session_id = (await service.log_in(nickname=nickname))["session_id"]
         written_last = "SELECT u.xmin = s.xmin FROM users u, sessions s WHERE s.id = $1"  # by one transaction
-        assert await rows.fetchval(written_last, session_id)
+        assert await service.rows.fetchval(written_last, session_id)
     await service.services[Background].drain()
     assert len(service.simulator.calls) == calls + 2
 
@@ -335,27 +440,18 @@ async def test_a_returning_login_costs_one_call_and_one_statement(
 @pytest.mark.parametrize("way", ["login", "PATCH"])
 @pytest.mark.slow
 async def test_a_doubtful_name_is_taken_and_noted(
-    make_service: MakeService,
-    log_lines: LogLines,
-    policy: str,
-    way: str,
-    name: str,
-    suggest: str,
-    label: int,
-    rows: Rows,
+    make_service: MakeService, policy: str, way: str, name: str, suggest: str, label: int
 ) -> None:
     service = await make_service(nickname_check=policy)
     user = await rename_person(service, name, way=way)
     assert user["nickname"] == name
-    assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
+    assert await events_of(service) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
     assert await checks_of(service) == {("nickname", "flagged", ""): 1}
-    assert name not in str(log_lines())
+    assert name not in str(service.log_lines())
 
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
-async def test_a_risky_name_is_refused_and_nothing_is_changed(
-    make_service: MakeService, method: str, rows: Rows
-) -> None:
+async def test_a_risky_name_is_refused_and_nothing_is_changed(make_service: MakeService, method: str) -> None:
     service = await make_service(nickname_check="block")
     alice = await service.log_in(nickname="Alice")
     answer = await service.change(alice, method=method, nickname="risky", avatar_url="https://example.com/a.png")
@@ -363,7 +459,7 @@ async def test_a_risky_name_is_refused_and_nothing_is_changed(
     assert "risky" not in answer.text
     assert await service.me(alice) == alice["user"]
     assert (await checks_of(service))["nickname", "blocked", ""] == 1
-    assert await events_of(service, rows) == []
+    assert await events_of(service) == []
 
 
 async def test_a_login_goes_on_without_its_risky_name(make_service: MakeService) -> None:
@@ -385,7 +481,7 @@ async def test_a_text_refused_by_errcode_is_risky(make_service: MakeService) -> 
     assert await checks_of(service) == {("nickname", "blocked", ""): 1}
 
 
-async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: MakeService, rows: Rows) -> None:
+async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     await service.log_in("root")
     for api in (RISK, TEXT):
@@ -395,13 +491,13 @@ async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: 
     assert not logging_in.done()
     login = await logging_in
     assert login["user"]["nickname"] == "review me"
-    assert sorted(kind for kind, _, _ in await events_of(service, rows)) == ["nickname.flagged", "risk.flagged"]
+    assert sorted(await kinds_of(service)) == ["nickname.flagged", "risk.flagged"]
 
 
-async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: MakeService, clock: Clock) -> None:
+async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: MakeService) -> None:
     service = await make_service(nickname_check="block", access_token_ttl=86400)
     alice = await service.log_in()
-    clock.advance(hours=2)
+    service.clock.advance(hours=2)
     assert (await service.change(alice, nickname="risky")).json()["nickname"] == "risky"
     assert await checks_of(service) == {("nickname", "wechat_bad_response", "61010"): 1}
 
@@ -421,7 +517,7 @@ async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_servi
 @flag_or_block
 @each_silence
 async def test_a_silent_wechat_stops_nobody_and_is_counted(
-    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str, rows: Rows
+    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str
 ) -> None:
     service = await make_service(risk_policy=policy, nickname_check=policy)
     for api in (RISK, TEXT):
@@ -430,7 +526,7 @@ async def test_a_silent_wechat_stops_nobody_and_is_counted(
     assert (login["user"]["status"], login["user"]["nickname"]) == ("active", "risky")
     assert (await service.change(login, nickname="more risky")).json()["nickname"] == "more risky"
     assert await checks_of(service) == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
-    kinds = {kind for kind, _, _ in await events_of(service, rows)}
+    kinds = {*await kinds_of(service)}
     assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
 
 
@@ -469,31 +565,29 @@ async def test_time_spent_on_a_slow_code_shortens_the_wait_for_a_policy(make_ser
     assert await checks_of(service) == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
 
 
-async def test_a_missing_permission_is_logged_once_a_minute(
-    make_service: MakeService, log_lines: LogLines, clock: Clock
-) -> None:
+async def test_a_missing_permission_is_logged_once_a_minute(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.account(APP_ID).denied = frozenset({RISK})
     for person in ("anna", "berta", "carla"):
         await service.log_in(person)
-    (line,) = logged(log_lines, "policy_without_wechat")
+    (line,) = service.logged("policy_without_wechat")
     assert (line["level"], line["policy"], line["app_id"], line["errcode"]) == ("error", "risk", APP_ID, 48001)
     assert "permissions" in line["what_to_change"]
-    assert logged(log_lines, "wechat_misconfigured") == []
-    clock.advance(seconds=LOGGED_AGAIN_AFTER.total_seconds())
+    assert service.logged("wechat_misconfigured") == []
+    service.clock.advance(seconds=LOGGED_AGAIN_AFTER.total_seconds())
     await service.log_in("dora")
-    assert len(logged(log_lines, "policy_without_wechat")) == 2
+    assert len(service.logged("policy_without_wechat")) == 2
     assert await checks_of(service) == {("risk", "wechat_misconfigured", "48001"): 4}
 
 
-async def test_a_different_failure_is_logged_at_once(make_service: MakeService, log_lines: LogLines) -> None:
+async def test_a_different_failure_is_logged_at_once(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     for errcode in (61010, 9410009):
         service.simulator.fail(RISK, errcode=errcode)
     service.simulator.fail(TEXT, errcode=61010)
     for person in ("anna", "berta"):
         await service.log_in(person, nickname=person)
-    lines = [(line["policy"], line["errcode"]) for line in logged(log_lines, "policy_without_wechat")]
+    lines = [(line["policy"], line["errcode"]) for line in service.logged("policy_without_wechat")]
     assert sorted(lines) == [("nickname", 61010), ("risk", 61010), ("risk", 9410009)]
 
 
@@ -501,17 +595,17 @@ async def test_a_different_failure_is_logged_at_once(make_service: MakeService, 
 
 
 @pytest.mark.slow
-async def test_background_checks_are_limited(make_service: MakeService, log_lines: LogLines) -> None:
+async def test_background_checks_are_limited(make_service: MakeService) -> None:
     service = await make_service(nickname_check="flag", wechat_timeout=60)
     people = [await service.log_in(f"person-{number}") for number in range(MAX_TASKS // NAMES_OF_ONE + 1)]
     service.simulator.fail("stable_token", hang=True, times=None)
     for number in range(MAX_TASKS + 3):
         person = people[number // NAMES_OF_ONE]
         assert (await service.change(person, nickname=f"name {number}")).status_code == 200
-    assert len(logged(log_lines, "policy_without_wechat")) == 1
+    assert len(service.logged("policy_without_wechat")) == 1
     await service.services[Background].aclose()
     assert await checks_of(service) == {("nickname", "too_busy", ""): 3}
-    (line,) = logged(log_lines, "background_work_left")
+    (line,) = service.logged("background_work_left")
     assert line["pieces"] == MAX_TASKS
 
 

@@ -1,5 +1,6 @@
 """Refused logins: support staff can see why a phone could not log in at 10:02."""
 
+import asyncio
 import json
 from asyncio import to_thread
 from pathlib import Path
@@ -7,16 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.clock import Clock
 from tests.database_proxy import Proxy
-from tests.fakes import APP, WeChatByRespx
+from tests.fakes import APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import Admin, Client, LogIn, MakeClient, MakeServices, Rows, bearer
+from tests.world import Admin, Client, LogIn, MakeClient, MakeServices, Rows, Stage, bearer
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Refusals
+from wxauth.server.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Numbers, Refusals
 
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 
@@ -39,14 +38,12 @@ async def dropped(client: Client, outcome: str) -> float:
 
 
 @pytest.mark.oldest_postgres
-async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
-    client: Client, root: Admin, clock: Clock
-) -> None:
-    request_id = await refused(client, "nonsense")
-    await refused(client, "nonsense-too")
+async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(stage: Stage, root: Admin) -> None:
+    request_id = await refused(stage.client, "nonsense")
+    await refused(stage.client, "nonsense-too")
     assert await listed(root, request_id=request_id) == [
         {
-            "at": clock().isoformat().replace("+00:00", "Z"),
+            "at": stage.clock().isoformat().replace("+00:00", "Z"),
             "code": "invalid_code",
             "wechat_errcode": 40029,
             "app_id": APP["app_id"],
@@ -59,14 +56,12 @@ async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
 
 
 @pytest.mark.oldest_postgres
-async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user(
-    client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx
-) -> None:
-    alice = await login("alice")
+async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user(stage: Stage, root: Admin) -> None:
+    alice = await stage.login("alice")
     user_id = alice["user"]["id"]
     await root.change(user_id, status="disabled")
-    at_login = await refused(client, wechat.code_for("alice"))
-    at_refresh = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    at_login = await refused(stage.client, stage.wechat.code_for("alice"))
+    at_refresh = await stage.refresh(alice)
     found = await listed(root, user_id=user_id)
     assert [(each["code"], each["request_id"]) for each in found] == [
         ("account_disabled", at_refresh.json()["request_id"]),
@@ -74,13 +69,11 @@ async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user(
     ]
 
 
-async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(
-    client: Client, root: Admin, login: LogIn
-) -> None:
-    alice = await login("alice")
-    await client.post("/v1/logout", json={"refresh_token": alice["refresh_token"]})
+async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(stage: Stage, root: Admin) -> None:
+    alice = await stage.login("alice")
+    await stage.client.post("/v1/logout", json={"refresh_token": alice["refresh_token"]})
     for token in (alice["refresh_token"], "nonsense"):
-        assert (await client.post("/v1/refresh", json={"refresh_token": token})).status_code == 400
+        assert (await stage.client.post("/v1/refresh", json={"refresh_token": token})).status_code == 400
     assert await listed(root) == []
 
 
@@ -109,16 +102,14 @@ async def test_a_refusal_of_another_request_is_not_listed(client: Client, root: 
 
 
 @pytest.mark.oldest_postgres
-async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first(
-    client: Client, root: Admin, clock: Clock
-) -> None:
+async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first(stage: Stage, root: Admin) -> None:
     ids = []
     for _ in range(3):
-        ids.append(await refused(client, "nonsense"))
-        clock.advance(seconds=60)
-    await client.post("/v1/login", json={})
+        ids.append(await refused(stage.client, "nonsense"))
+        stage.clock.advance(seconds=60)
+    await stage.client.post("/v1/login", json={})
     assert [each["request_id"] for each in await listed(root, code="invalid_code")] == ids[::-1]
-    since = clock().isoformat()
+    since = stage.clock().isoformat()
     newest = (await root.read("/refusals", since=since))["items"]
     assert [each["code"] for each in newest] == ["invalid_request"]
     earlier = await listed(root, until=since)
@@ -171,24 +162,22 @@ async def junk(client: Client, ip: str = "198.51.100.1") -> None:
     assert answer.status_code == 422
 
 
-async def test_a_flood_of_one_network_is_counted_and_hides_no_refusal_of_others(
-    client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: Rows, clock: Clock
-) -> None:
-    user_id = (await login("alice"))["user"]["id"]
+async def test_a_flood_of_one_network_is_counted_and_hides_no_refusal_of_others(stage: Stage, root: Admin) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
     for number in range(200):
-        await junk(client, f"198.51.100.{number}")
-    of_another = await refused(client, "nonsense")
-    of_a_user = await refused(client, wechat.code_for("alice"), **{"X-Forwarded-For": "198.51.100.1"})
-    of_the_network = await refused(client, "nonsense", **{"X-Forwarded-For": "198.51.100.1"})
+        await junk(stage.client, f"198.51.100.{number}")
+    of_another = await refused(stage.client, "nonsense")
+    of_a_user = await refused(stage.client, stage.wechat.code_for("alice"), **{"X-Forwarded-For": "198.51.100.1"})
+    of_the_network = await refused(stage.client, "nonsense", **{"X-Forwarded-For": "198.51.100.1"})
     for request_id in (of_another, of_a_user, of_the_network):
         assert [each["count"] for each in await listed(root, request_id=request_id)] == [1]
     counts = [each["count"] for each in await listed(root, code="invalid_request")]
     assert counts == [200 - MAX_OWN_ROWS] + MAX_OWN_ROWS * [1]
-    assert await dropped(client, "too_many") == 200 - MAX_OWN_ROWS - 1
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_OWN_ROWS + 1 + 3
-    clock.advance(minutes=1)
-    await junk(client)
+    assert await dropped(stage.client, "too_many") == 200 - MAX_OWN_ROWS - 1
+    assert await stage.number("refusals") == MAX_OWN_ROWS + 1 + 3
+    stage.clock.advance(minutes=1)
+    await junk(stage.client)
     assert [each["count"] for each in await listed(root, code="invalid_request")] == [1, *counts]
 
 
@@ -200,33 +189,31 @@ async def test_a_count_grows_after_it_was_stored(client: Client, root: Admin) ->
     assert len(await listed(root)) == MAX_OWN_ROWS + 1
 
 
-async def test_a_banned_user_who_goes_on_for_ever_is_counted_and_hides_no_other(
-    client: Client, root: Admin, login: LogIn, rows: Rows
-) -> None:
-    alice, bob = [await login(name) for name in ("alice", "bob")]
+async def test_a_banned_user_who_goes_on_for_ever_is_counted_and_hides_no_other(stage: Stage, root: Admin) -> None:
+    alice, bob = [await stage.login(name) for name in ("alice", "bob")]
     for each in (alice, bob):
         await root.change(each["user"]["id"], status="disabled")
     for tokens, times in ((alice, 120), (bob, 1)):
         for _ in range(times):
-            await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}, headers=ADDRESS)
+            await stage.refresh(tokens, headers=ADDRESS)
     assert len(await listed(root, user_id=bob["user"]["id"])) == 1
     assert sum(each["count"] for each in await listed(root, user_id=alice["user"]["id"])) == 120
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_OWN_ROWS + 1 + 1
+    assert await stage.number("refusals") == MAX_OWN_ROWS + 1 + 1
 
 
 async def test_a_flood_of_many_networks_is_counted_without_a_network_and_hides_no_users(
-    client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx, clock: Clock
+    stage: Stage, root: Admin
 ) -> None:
-    user_id = (await login("alice"))["user"]["id"]
+    user_id = (await stage.login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
     for number in range(MAX_NEW_ROWS + 5):
-        await junk(client, f"10.0.{number}.1")
-    await refused(client, wechat.code_for("alice"))
+        await junk(stage.client, f"10.0.{number}.1")
+    await refused(stage.client, stage.wechat.code_for("alice"))
     newest, *others = await listed(root, code="invalid_request")
     assert (newest["network"], newest["count"], len(others)) == (None, 5, MAX_NEW_ROWS)
     assert len(await listed(root, user_id=user_id)) == 1
-    clock.advance(seconds=1)
-    await junk(client, "10.1.0.1")
+    stage.clock.advance(seconds=1)
+    await junk(stage.client, "10.1.0.1")
     assert (await listed(root))[0]["network"] == "10.1.0.0/24"
 
 
@@ -239,9 +226,9 @@ async def test_64_characters_of_a_request_id_are_stored_and_the_whole_id_finds_i
 
 
 async def test_wrong_bodies_count_towards_the_limit_of_the_address(
-    make_services: MakeServices, make_client: MakeClient
+    stage: Stage,
 ) -> None:
-    client = make_client(await make_services(login_rate_limit="2/minute"))
+    client = await stage.make(login_rate_limit="2/minute")
     bodies = (b"{}", b"nonsense", b"{}")
     answers = [await client.post("/v1/login", content=body, headers=ADDRESS) for body in bodies]
     assert [answer.json()["code"] for answer in answers] == ["invalid_request", "invalid_request", "rate_limited"]
@@ -276,31 +263,27 @@ async def test_refusals_during_a_database_outage_are_dropped_and_counted(
     assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
 
 
-async def test_refusals_are_kept_for_14_days(
-    client: Client, root: Admin, services: Services, clock: Clock, rows: Rows
-) -> None:
+async def test_refusals_are_kept_for_14_days(stage: Stage, root: Admin) -> None:
     for _ in range(5):
-        await refused(client, "nonsense")
+        await refused(stage.client, "nonsense")
     await listed(root)
-    clock.advance(days=14)
-    await sweep(services, page_size=2, pause=0)
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == 5
-    clock.advance(seconds=1)
-    await sweep(services, page_size=2, pause=0)
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+    stage.clock.advance(days=14)
+    await sweep(stage.services, page_size=2, pause=0)
+    assert await stage.number("refusals") == 5
+    stage.clock.advance(seconds=1)
+    await sweep(stage.services, page_size=2, pause=0)
+    assert await stage.number("refusals") == 0
 
 
-async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_stored(
-    client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: Rows
-) -> None:
-    user_id = (await login("alice"))["user"]["id"]
+async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_stored(stage: Stage, root: Admin) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
-    await refused(client, wechat.code_for("alice"))
+    await refused(stage.client, stage.wechat.code_for("alice"))
     assert len(await listed(root, user_id=user_id)) == 1
-    await refused(client, wechat.code_for("alice"))
+    await refused(stage.client, stage.wechat.code_for("alice"))
     assert (await root.ask("DELETE", f"/users/{user_id}")).status_code == 204
     assert await listed(root) == []
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+    assert await stage.number("refusals") == 0
 
 
 async def test_a_person_takes_their_own_along(client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx) -> None:
@@ -330,3 +313,120 @@ async def test_wxauth_refusals_prints_refusals(client: Client, root: Admin, data
     assert json.loads((await refusals("--json", "--app-id", "wxother")).stdout)["items"] == []
     assert (await refusals("--since", "friday")).returncode == 2
     assert (await refusals("--network", "office")).returncode == 2
+
+
+# Daily numbers.
+
+
+async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:
+    return [(it["date"], it["new_users"], it["logins"]) for it in (await root.read("/numbers", **query))["days"]]
+
+
+@pytest.mark.own_database
+async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(stage: Stage, root: Admin) -> None:
+    alice = await stage.login("alice")
+    await stage.login("alice")
+    await stage.refresh(alice)
+    await stage.client.post("/v1/login", json={"code": "no-code-of-anybodys"})
+    assert await root.read("/numbers", days=1) == {
+        "users": 2,
+        "sessions": 3,
+        "active_day": 2,
+        "active_week": 2,
+        "active_month": 2,
+        "days": [{"date": "2026-11-20", "new_users": 2, "logins": 3}],
+    }
+    stage.clock.advance(hours=16)  # midnight in UTC
+    again = Admin(stage.client, await stage.login("root"))
+    assert await days_of(again, days=3) == [("2026-11-19", 0, 0), ("2026-11-20", 2, 3), ("2026-11-21", 0, 1)]
+
+
+async def test_an_active_user_is_counted_once_and_by_a_refresh_too(stage: Stage, root: Admin) -> None:
+    seen = {}
+    for name, days in (("alice", 20), ("bob", 1), ("carol", 6), ("bob", 2)):
+        seen[name] = await stage.login(name)
+        stage.clock.advance(days=days)
+    await stage.refresh(seen["alice"])
+    numbers = await Admin(stage.client, await stage.login("root")).read("/numbers")
+    assert [numbers[f"active_{range}"] for range in ("day", "week", "month")] == [2, 3, 4]
+
+
+async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:
+    days = await days_of(root)
+    assert (len(days), days[0][0], days[-1][0]) == (30, "2026-10-22", "2026-11-20")
+    assert len(await days_of(root, days=366)) == 366
+    for wrong in ("0", "367", "many"):
+        problem = problem_of(await root.ask("GET", "/numbers", params={"days": wrong}), "invalid_request", 422)
+        assert problem["errors"][0]["field"] == "days"
+
+
+async def test_days_begin_where_the_reader_is(root: Admin, client: Client, login: LogIn, clock: Clock) -> None:
+    clock.advance(hours=7, minutes=59)  # one minute to midnight in China
+    await login("alice")
+    clock.advance(minutes=1)
+    again = Admin(client, await login("root"))
+    assert await days_of(again, days=2, utc_offset=480) == [("2026-11-20", 2, 2), ("2026-11-21", 0, 1)]
+    assert await days_of(again, days=2, utc_offset=-720) == [("2026-11-19", 1, 1), ("2026-11-20", 1, 2)]
+    assert await days_of(again, days=1) == [("2026-11-20", 2, 3)]
+    for wrong in ("-721", "841", "Asia/Shanghai"):
+        problem = problem_of(await again.ask("GET", "/numbers", params={"utc_offset": wrong}), "invalid_request", 422)
+        assert problem["errors"][0]["field"] == "utc_offset"
+
+
+async def test_a_login_refused_because_of_a_ban_is_not_counted(stage: Stage, root: Admin) -> None:
+    alice = await stage.login("alice")
+    await root.change(alice["user"]["id"], status="disabled")
+    await root.client.post("/v1/login", json={"code": stage.wechat.code_for("alice")})
+    assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
+
+
+async def test_replicas_count_together_and_none_waits_for_anothers_row(
+    stage: Stage, root: Admin, make_services: MakeServices, make_client: MakeClient
+) -> None:
+    replicas = [await make_services() for _ in range(3)]
+    clients = [make_client(replica) for replica in replicas]
+    async with stage.rows.transaction():
+        await stage.rows.execute("LOCK TABLE hourly_numbers IN ACCESS EXCLUSIVE MODE")
+        for client in clients * 2:
+            answer = await client.post("/v1/login", json={"code": stage.wechat.code_for("alice")})
+            assert answer.status_code == 200
+    for replica in replicas:
+        await replica[Numbers].store()
+        await replica[Numbers].store()
+    assert await days_of(root, days=1) == [("2026-11-20", 2, 7)]
+
+
+async def test_counts_during_an_outage_are_stored_after_the_outage(
+    database_url: str, make_services: MakeServices, root: Admin, clock: Clock
+) -> None:
+    async with Proxy(database_url) as proxy:
+        replica = await make_services(database_url=proxy.url)
+        replica[Numbers].count_login(is_new=True, at=clock())
+        await proxy.refuse()
+        with pytest.raises(Exception, match="does not answer"):
+            await replica[Numbers].store()
+        await proxy.accept()
+        await replica[Numbers].store()
+    assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
+
+
+async def test_the_last_counts_are_stored_at_shutdown(make_services: MakeServices, root: Admin, clock: Clock) -> None:
+    replica = await make_services()
+    for _ in range(5):
+        replica[Numbers].count_login(is_new=False, at=clock())
+    await replica.aclose()
+    assert await days_of(root, days=1) == [("2026-11-20", 1, 6)]
+
+
+async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(
+    stage: Stage, make_services: MakeServices
+) -> None:
+    for _ in range(4):
+        replica = await make_services()
+        replica[Numbers].count_login(is_new=True, at=stage.clock())
+        await replica[Numbers].store()
+    stage.clock.advance(days=8)
+    for _ in range(2):
+        await asyncio.gather(*(stage.services[Numbers].merge_hours() for _ in range(3)))
+        stored = await stage.rows.fetch("SELECT new_users, logins FROM hourly_numbers")
+        assert [tuple(row) for row in stored] == [(4, 4)]

@@ -3,41 +3,45 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
+from tests.fakes import SECRET_KEY, Secrets, service_env
+from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
-from tests.processes import PATIENCE, WXAUTH, Running, free_port, kill_session, run, serving
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, kill_session, make_command, run, serving
+from tests.sweeps import swept
 from tests.world import (
     BESIDE_LOGINS,
     NUMBER,
+    Admin,
     Body,
-    LogLines,
     MakeClient,
     MakeService,
     Rows,
     Service,
     bearer,
     leave,
+    make_admin,
+    set_roles,
     until,
     until_locked,
     with_part,
 )
 from wxauth.server.core.background import RETRY_PAUSE_SECONDS
-from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, Simulator, create_simulator, phone_number_of
+from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, create_simulator, phone_number_of
 from wxauth.server.dev.wechat.push import make_message, sign_push
-from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
+from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_sweeping, sweep
 from wxauth.server.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,
     UNDER_WAY,
@@ -52,6 +56,8 @@ from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"
 OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
+PENDING = "phone_answers WHERE sealed IS NOT NULL"
+"""The answers that are kept and whose number is not bound."""
 A_SECOND = timedelta(seconds=1)
 HASTE = 10
 HURRIED = Waits(
@@ -67,14 +73,6 @@ HURRIED = Waits(
 def make_service(make_service: MakeService) -> MakeService:
     """Replicas with the shortened waits, or with others by name."""
     return partial(make_service, waits=HURRIED)
-
-
-@pytest.fixture
-async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A concurrent transaction in the database."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 async def withdraw(service: Service, login: Body) -> None:
@@ -94,23 +92,23 @@ async def asking(service: Service, login: Body, code: str, **fault: Any) -> asyn
     return binding
 
 
-def logged(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
-    return [line for line in log_lines() if line["event"] == event]
+async def until_pending(service: Service, number: int = 1) -> None:
+    async def is_pending() -> bool:
+        return await service.number(PENDING) >= number
+
+    await until(is_pending)
 
 
-async def pending(rows: Rows) -> int:
-    """How many answers are kept whose number is not bound."""
-    return await rows.fetchval("SELECT count(*) FROM phone_answers WHERE sealed IS NOT NULL")
-
-
-async def until_pending(rows: Rows, number: int = 1) -> None:
-    await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM phone_answers WHERE sealed IS NOT NULL", number))
+async def events_of(service: Service, kinds: str = BESIDE_LOGINS) -> list[tuple[Any, ...]]:
+    """Type, actor, user and data of each event."""
+    events = await service.rows.fetch(f"SELECT type, actor, user_id::text, data FROM events WHERE {kinds} ORDER BY id")
+    return [tuple(event) for event in events]
 
 
 # Binding.
 
 
-async def test_the_number_behind_a_code_is_bound(service: Service, rows: Rows) -> None:
+async def test_the_number_behind_a_code_is_bound(service: Service) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     answer = await service.bind(alice, service.phone_code())
     assert answer.status_code == 200
@@ -118,9 +116,9 @@ async def test_the_number_behind_a_code_is_bound(service: Service, rows: Rows) -
     assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
     assert (await service.client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
     assert (await service.me(bob))["phone"] is None
-    events = await rows.fetch(f"SELECT type, actor, user_id::text, app_id, ip, data FROM events WHERE {BESIDE_LOGINS}")
     user_id = alice["user"]["id"]
-    assert [tuple(event) for event in events] == [("user.phone_bound", user_id, user_id, APPS[0]["app_id"], None, "{}")]
+    assert await events_of(service) == [("user.phone_bound", user_id, user_id, "{}")]
+    assert await service.number(f"events WHERE type = 'user.phone_bound' AND app_id = '{APPS[0]['app_id']}'") == 1
 
 
 @pytest.mark.parametrize("country_code", ["text", "number"])
@@ -180,15 +178,13 @@ async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
         ("garbage", "wechat_bad_response", 502),
     ],
 )
-async def test_a_code_that_wechat_refuses_binds_nothing(
-    service: Service, rows: Rows, code: str, problem: str, status: int
-) -> None:
+async def test_a_code_that_wechat_refuses_binds_nothing(service: Service, code: str, problem: str, status: int) -> None:
     alice = await service.log_in()
     answer = problem_of(await service.bind(alice, code), problem, status)
     if code.startswith("errcode"):
         assert answer["wechat_errcode"] == int(code.removeprefix("errcode-"))
     assert (await service.me(alice))["phone"] is None
-    assert await pending(rows) == 0
+    assert await service.number(PENDING) == 0
     login = await service.log_in(phone_code=code)
     assert login["phone_error"] == problem
     assert login["user"]["phone"] is None
@@ -206,10 +202,10 @@ async def test_a_code_of_another_person_is_refused_without_waiting_for_another_p
     assert (await service.me(bob))["phone"] is None
 
 
-async def test_a_code_of_another_app_is_logged_for_the_operator(service: Service, log_lines: LogLines) -> None:
+async def test_a_code_of_another_app_is_logged_for_the_operator(service: Service) -> None:
     alice = await service.log_in()
     await service.bind(alice, service.phone_code(app_id=APPS[1]["app_id"]))
-    [line] = [line for line in log_lines() if line["level"] == "error"]
+    [line] = [line for line in service.log_lines() if line["level"] == "error"]
     assert line["errcode"] == 40013
     assert "phone code" in line["what_to_change"]
 
@@ -234,17 +230,15 @@ async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: Mak
         {"phone": "+49301234567890123"},
     ],
 )
-async def test_an_answer_that_makes_no_sense_is_refused_and_kept(
-    service: Service, rows: Rows, log_lines: LogLines, answer: dict[str, str]
-) -> None:
+async def test_an_answer_that_makes_no_sense_is_refused_and_kept(service: Service, answer: dict[str, str]) -> None:
     alice = await service.log_in()
     code = service.phone_code(**answer)
     for _ in range(2):
         problem_of(await service.bind(alice, code), "wechat_bad_response", 502)
     assert len(service.asked(API)) == 1
     assert (await service.me(alice))["phone"] is None
-    assert await pending(rows) == 1
-    assert [line["event"] for line in log_lines()].count("phone_answer_unusable") == 2
+    assert await service.number(PENDING) == 1
+    assert [line["event"] for line in service.log_lines()].count("phone_answer_unusable") == 2
 
 
 # At login.
@@ -283,81 +277,70 @@ async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(se
 
 
 @pytest.mark.own_database
-async def test_a_login_succeeds_although_binding_its_number_fails_internally(service: Service, rows: Rows) -> None:
-    await rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
+async def test_a_login_succeeds_although_binding_its_number_fails_internally(service: Service) -> None:
+    await service.rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
     alice = await service.log_in(phone_code=service.phone_code())
     assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
     assert (await service.me(alice))["phone"] is None
 
 
-async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: Rows) -> None:
-    await service.log_in()
-    await rows.execute("UPDATE users SET status = 'disabled'")
-    body = {"code": "alice", "phone_code": service.phone_code()}
-    problem_of(await service.client.post("/v1/login", json=body), "account_disabled", 403)
-    assert len(service.asked(API)) == 0
-
-
 # A number that another user has.
 
 
-async def test_a_number_moves_to_who_verifies_it_last(service: Service, rows: Rows, clock: Clock) -> None:
+async def test_a_number_moves_to_who_verifies_it_last(service: Service) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     await service.bind(alice, code := service.phone_code("alice"))
-    clock.now += A_SECOND
+    service.clock.now += A_SECOND
     assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
     shown = await service.me(alice)
     assert shown == {**alice["user"], "phone": None, "phone_verified": None}, "nothing else has changed"
-    events = await rows.fetch(f"SELECT type, actor, user_id::text, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     alice_id, bob_id = alice["user"]["id"], bob["user"]["id"]
-    assert [tuple(event) for event in events] == [
+    assert await events_of(service) == [
         ("user.phone_bound", alice_id, alice_id, "{}"),
         ("user.phone_bound", bob_id, bob_id, "{}"),
         ("user.phone_removed", "system", alice_id, '{"reason": "moved"}'),
     ]
     assert (await service.bind(alice, code)).json()["phone"] is None, "an earlier tap takes nothing back"
-    clock.now += A_SECOND
+    service.clock.now += A_SECOND
     assert (await service.bind(alice, service.phone_code("alice"))).json()["phone"] == NUMBER
     assert (await service.me(bob))["phone"] is None
 
 
-async def test_a_number_moves_from_a_banned_user_and_from_staff(service: Service, rows: Rows) -> None:
+async def test_a_number_moves_from_a_banned_user_and_from_staff(service: Service) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     await service.bind(alice, service.phone_code("alice"))
-    await rows.execute("UPDATE users SET status = 'disabled', roles = '{support}' WHERE phone IS NOT NULL")
+    await service.rows.execute("UPDATE users SET status = 'disabled', roles = '{support}' WHERE phone IS NOT NULL")
     assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
-    assert await rows.fetchval("SELECT phone_verified_at FROM users WHERE id = $1", alice["user"]["id"]) is None
+    assert await service.rows.fetchval("SELECT phone_verified_at FROM users WHERE id = $1", alice["user"]["id"]) is None
 
 
-async def test_a_tap_from_before_the_holders_does_not_move_the_number(service: Service, clock: Clock) -> None:
+async def test_a_tap_from_before_the_holders_does_not_move_the_number(service: Service) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     early = await asking(service, bob, service.phone_code("bob"), slow=0.2)
-    clock.now += A_SECOND
+    service.clock.now += A_SECOND
     assert (await service.bind(alice, service.phone_code("alice"))).json()["phone"] == NUMBER
     problem_of(await early, "phone_taken", 409)
     assert (await service.me(alice))["phone"] == NUMBER
 
 
-async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_then(
-    service: Service, other: asyncpg.Connection, rows: Rows
-) -> None:
+async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_then(service: Service) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     carol = await service.log_in("carol")
     await service.bind(alice, service.phone_code("alice"))
-    async with other.transaction():  # as a merge of Alice into Carol does
-        await other.execute("UPDATE users SET phone = NULL, phone_verified_at = NULL WHERE phone IS NOT NULL")
-        await other.execute(
+    async with service.rows.transaction():  # as a merge of Alice into Carol does
+        await service.rows.execute("UPDATE users SET phone = NULL, phone_verified_at = NULL WHERE phone IS NOT NULL")
+        await service.rows.execute(
             "UPDATE users SET phone = $1, phone_verified_at = '2020-01-01Z' WHERE id = $2",
             NUMBER,
             carol["user"]["id"],
         )
         binding = asyncio.create_task(service.bind(bob, service.phone_code("bob")))
-        await until_locked(rows)
+        await until_locked(service.rows)
     assert (await binding).json()["phone"] == NUMBER
-    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == 1
+    assert await service.rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == 1
 
 
-async def test_a_number_of_another_users_is_refused_until_they_are_gone(make_service: MakeService, rows: Rows) -> None:
+async def test_a_number_of_another_users_is_refused_until_they_are_gone(make_service: MakeService) -> None:
     service = await make_service(phone_policy="refuse")
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     await service.bind(alice, service.phone_code("alice"))
@@ -368,7 +351,7 @@ async def test_a_number_of_another_users_is_refused_until_they_are_gone(make_ser
     await leave(service.client, alice)
     assert (await service.bind(bob, code)).json()["phone"] == NUMBER
     assert len(service.asked(API)) == 2
-    assert await pending(rows) == 0
+    assert await service.number(PENDING) == 0
 
 
 @pytest.mark.slow
@@ -395,14 +378,14 @@ async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
 
 
 async def test_the_same_code_again_is_answered_without_asking_wechat(
-    service: Service, make_service: MakeService, rows: Rows
+    service: Service, make_service: MakeService
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     answers = [await service.bind(alice, code), await service.bind(alice, code)]
     answers += [await (await make_service()).bind(alice, code)]
     assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER, "phone_verified": True}] * 3
     assert len(service.asked(API)) == 1
-    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
+    assert len(await events_of(service)) == 1
 
 
 async def test_the_same_code_of_somebody_else_is_used(service: Service) -> None:
@@ -424,86 +407,74 @@ async def test_two_simultaneous_requests_with_one_code_share_one_answer(service:
 @pytest.mark.slow
 @pytest.mark.parametrize("work_is_done", [True, False])
 async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_stored_answer(
-    service: Service, make_service: MakeService, rows: Rows, work_is_done: bool
+    service: Service, make_service: MakeService, work_is_done: bool
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     replica = await make_service(waits=WAITS)
     first = await asking(service, alice, code, slow=0.3, work_is_done=work_is_done)
     second = await replica.bind(alice, code)
     assert [answer.json()["phone"] for answer in (await first, second)] == [NUMBER] * 2
-    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
+    assert len(await events_of(service)) == 1
 
 
 async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(
-    service: Service, make_service: MakeService, rows: Rows, other: asyncpg.Connection
+    service: Service, make_service: MakeService
 ) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute("SELECT FROM users FOR UPDATE")
-    first = asyncio.create_task(service.bind(alice, code))
-    await until_pending(rows)
-    second = asyncio.create_task((await make_service()).bind(alice, code))
-    await until_locked(rows, 2)
-    await transaction.rollback()
+    alice, code, replica = await service.log_in(), service.phone_code(), await make_service()
+    async with service.rows.transaction():
+        await service.rows.execute("SELECT FROM users FOR UPDATE")
+        first = asyncio.create_task(service.bind(alice, code))
+        await until_pending(service)
+        second = asyncio.create_task(replica.bind(alice, code))
+        await until_locked(service.rows, 2)
     assert [answer.json()["phone"] for answer in (await first, await second)] == [NUMBER] * 2
-    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
+    assert len(await events_of(service)) == 1
 
 
-async def test_a_user_who_is_erased_meanwhile_gets_no_number(
-    service: Service, rows: Rows, other: asyncpg.Connection
-) -> None:
+async def test_a_user_who_is_erased_meanwhile_gets_no_number(service: Service) -> None:
     alice, code = await service.log_in(), service.phone_code()
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute("DELETE FROM users")
-    binding = asyncio.create_task(service.bind(alice, code))
-    await until_locked(rows, 1)
-    await transaction.commit()
+    async with service.rows.transaction():
+        await service.rows.execute("DELETE FROM users")
+        binding = asyncio.create_task(service.bind(alice, code))
+        await until_locked(service.rows, 1)
     problem_of(await binding, "invalid_token", 401)
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    assert await service.number("phone_answers") == 0
 
 
 # Changes by the person since they gave the number.
 
 
 @pytest.mark.oldest_postgres
-async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
-    service: Service, clock: Clock, rows: Rows
-) -> None:
+async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(service: Service) -> None:
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code)
-    clock.now += A_SECOND
+    service.clock.now += A_SECOND
     await withdraw(service, alice)
     problem_of(await binding, "invalid_code", 400)
     assert (await service.me(alice))["phone"] is None
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    assert await service.number("phone_answers") == 0
     assert (await service.bind(alice, service.phone_code())).json()["phone"] == NUMBER, "which was given later"
 
 
-async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(
-    service: Service, clock: Clock, rows: Rows
-) -> None:
+async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(service: Service) -> None:
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code)
     await leave(service.client, alice)
-    clock.now += A_SECOND
+    service.clock.now += A_SECOND
     again = await service.log_in()
     problem_of(await binding, "invalid_token", 401)
     assert (await service.me(again))["phone"] is None
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    assert await service.number("phone_answers") == 0
 
 
-async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(
-    service: Service, clock: Clock, rows: Rows
-) -> None:
+async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(service: Service) -> None:
     alice = await service.log_in()
     binding = await asking(service, alice, service.phone_code())
     binding.cancel()
-    clock.now += A_SECOND
+    service.clock.now += A_SECOND
     await service.bind(alice, service.phone_code(phone=OTHER_NUMBER))
-    await until_pending(rows)
-    clock.now += UNTOUCHED_FOR + A_SECOND
+    await until_pending(service)
+    service.clock.now += UNTOUCHED_FOR + A_SECOND
     await sweep(service.services)
     assert (await service.me(await service.log_in()))["phone"] == OTHER_NUMBER
 
@@ -543,152 +514,134 @@ async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service:
 
 @pytest.mark.process
 async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_number(
-    database_url: str, rows: Rows, other: asyncpg.Connection, tmp_path: Path, secrets: Secrets
+    service: Service, database_url: str, tmp_path: Path, secrets: Secrets
 ) -> None:
-    simulator = Simulator()
-    code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+    code = service.simulator.make_phone_code(PhoneCodeRequest(person="alice"))
 
-    def start(wechat_url: str) -> tuple[Running, httpx.AsyncClient]:
+    @asynccontextmanager
+    async def served(wechat_url: str) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
         port = str(free_port())
         env = service_env(database_url, wechat_base_url=wechat_url, port=port)
-        running = Running(WXAUTH, "serve", cwd=tmp_path, env=env)
-        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False)
-
-    with serving(create_simulator(simulator)) as wechat_url:
-        running, client = start(wechat_url)
-        with running:
+        url = f"http://127.0.0.1:{port}"
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as running:
             await asyncio.to_thread(running.wait_for, '"started"')
+            async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, verify=False) as client:
+                yield running, client
+
+    with serving(create_simulator(service.simulator)) as wechat_url:
+        async with served(wechat_url) as (running, client), service.rows.transaction():
             alice = (await client.post("/v1/login", json={"code": "alice"})).json()
-            transaction = other.transaction()
-            await transaction.start()
-            await other.execute("SELECT FROM users FOR UPDATE")
+            await service.rows.execute("SELECT FROM users FOR UPDATE")
             binding = asyncio.create_task(client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice)))
-            await until_pending(rows)  # and it waits for the lock
+            await until_pending(service)  # and it waits for the lock
             kill_session(running.process.pid)
             with pytest.raises(httpx.TransportError):
                 await binding
-            await transaction.rollback()
-            await client.aclose()
-        assert await rows.fetchval("SELECT phone FROM users") is None
-
-        running, client = start(wechat_url)
-        with running:
-            await asyncio.to_thread(running.wait_for, '"started"')
+        assert await service.rows.fetchval("SELECT phone FROM users") is None
+        async with served(wechat_url) as (_, client):
             answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice))
             assert answer.json()["phone"] == "+86" + secrets.add_unlogged(phone_number_of("alice"))
-            await client.aclose()
-    assert len(simulator.calls_of(API)) == 1
+    assert len(service.asked(API)) == 1
 
 
-Outage = tuple[Service, dict[str, Any], str]
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The database was cut off when WeChat had answered Alice's code."""
 
+    service: Service
+    proxy: Proxy
+    alice: Body
+    code: str
 
-async def lose_database(service: Service, proxy: Proxy) -> Outage:
-    """Cut the database off when WeChat has answered Alice's code."""
-    alice, code = await service.log_in(), service.phone_code()
-    binding = await asking(service, alice, code)
-    await proxy.refuse()
-    problem_of(await binding, "storage_unavailable", 503)
-    return service, alice, code
+    @classmethod
+    async def of(cls, service: Service, proxy: Proxy) -> Self:
+        alice, code = await service.log_in(), service.phone_code()
+        binding = await asking(service, alice, code)
+        await proxy.refuse()
+        problem_of(await binding, "storage_unavailable", 503)
+        return cls(service, proxy, alice, code)
 
 
 @pytest.fixture
 async def outage(make_service: MakeService, proxy: Proxy) -> Outage:
-    return await lose_database(await make_service(database_url=proxy.url), proxy)
+    return await Outage.of(await make_service(database_url=proxy.url), proxy)
 
 
-async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage, proxy: Proxy) -> None:
-    service, alice, code = outage
-    problem_of(await service.bind(alice, code), "storage_unavailable", 503)
-    await proxy.accept()
-    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
-    assert len(service.asked(API)) == 1
+async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage) -> None:
+    problem_of(await outage.service.bind(outage.alice, outage.code), "storage_unavailable", 503)
+    await outage.proxy.accept()
+    assert (await outage.service.bind(outage.alice, outage.code)).json()["phone"] == NUMBER
+    assert len(outage.service.asked(API)) == 1
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(
-    outage: Outage, proxy: Proxy, rows: Rows, make_service: MakeService
+    outage: Outage, make_service: MakeService
 ) -> None:
-    service, alice, code = outage
-    await proxy.accept()
-    await until_pending(rows)
-    assert (await (await make_service()).bind(alice, code)).json()["phone"] == NUMBER
-    assert len(service.asked(API)) == 1
+    outage.service.clock.advance(days=1)  # which loses no answer
+    await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
+    await outage.proxy.accept()
+    await until_pending(outage.service)
+    replica = await make_service()
+    assert (await replica.bind(await replica.log_in(), outage.code)).json()["phone"] == NUMBER
+    assert len(outage.service.asked(API)) == 1
 
 
-async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_service_ends(
-    outage: Outage, proxy: Proxy, rows: Rows
-) -> None:
-    service, *_ = outage
-    await proxy.accept()
-    await service.services.aclose()
-    assert await pending(rows) == 1
+async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_service_ends(outage: Outage) -> None:
+    await outage.proxy.accept()
+    await outage.service.services.aclose()
+    assert await outage.service.number(PENDING) == 1
 
 
 async def test_an_answer_does_not_wait_for_the_database_for_ever(
-    make_service: MakeService, make_client: MakeClient, proxy: Proxy, log_lines: LogLines
+    make_service: MakeService, make_client: MakeClient, proxy: Proxy
 ) -> None:
     service = await make_service(database_url=proxy.url)
     its = service.services
     phones = its.parts.make(Phones, kept_in_memory=0.0)
-    await lose_database(replace(service, client=make_client(with_part(its, Phones, phones))), proxy)
-    await until(lambda: [line["what"] for line in logged(log_lines, "promise_lost")] == ["phone_answer"])
-
-
-async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(
-    outage: Outage, proxy: Proxy, clock: Clock, rows: Rows
-) -> None:
-    clock.advance(days=1)
-    await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
-    await proxy.accept()
-    await until_pending(rows)
+    await Outage.of(replace(service, client=make_client(with_part(its, Phones, phones))), proxy)
+    await until(lambda: [line["what"] for line in service.logged("promise_lost")] == ["phone_answer"])
 
 
 async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(
-    outage: Outage, make_service: MakeService, proxy: Proxy, clock: Clock, rows: Rows
+    outage: Outage, make_service: MakeService
 ) -> None:
-    _, alice, _ = outage
     replica = await make_service()
-    clock.now += A_SECOND
-    await withdraw(replica, alice)
-    await proxy.accept()
-    await until_pending(rows)
-    clock.now += UNTOUCHED_FOR
+    replica.clock.now += A_SECOND
+    await withdraw(replica, outage.alice)
+    await outage.proxy.accept()
+    await until_pending(replica)
+    replica.clock.now += UNTOUCHED_FOR
     await sweep(replica.services)
-    assert (await replica.me(alice))["phone"] is None
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    assert (await replica.me(outage.alice))["phone"] is None
+    assert await replica.number("phone_answers") == 0
 
 
-async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(service: Service, rows: Rows) -> None:
+async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(service: Service) -> None:
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code, slow=3.5 / HASTE)
     binding.cancel()
     await service.services.aclose()
-    assert await pending(rows) == 1
+    assert await service.number(PENDING) == 1
 
 
-async def test_an_answer_still_missing_at_shutdown_is_logged(make_service: MakeService, log_lines: LogLines) -> None:
+async def test_an_answer_still_missing_at_shutdown_is_logged(make_service: MakeService) -> None:
     service = await make_service(waits=Waits(phones_farewell=0.1))
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code, hang=True)
     binding.cancel()
     await service.services[Phones].aclose()
-    assert [line["answers"] for line in logged(log_lines, "phone_answers_lost")] == [1]
+    assert [line["answers"] for line in service.logged("phone_answers_lost")] == [1]
 
 
-async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(
-    outage: Outage, proxy: Proxy, rows: Rows
-) -> None:
-    service, alice, _ = outage
-    await rows.execute("DELETE FROM users")
-    await proxy.accept()
-    problem_of(await service.bind(alice, "x"), "invalid_token", 401)
-    await service.services.aclose()
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(outage: Outage) -> None:
+    await outage.service.rows.execute("DELETE FROM users")
+    await outage.proxy.accept()
+    problem_of(await outage.service.bind(outage.alice, "x"), "invalid_token", 401)
+    await outage.service.services.aclose()
+    assert await outage.service.number("phone_answers") == 0
 
 
-async def test_a_login_in_such_an_outage_is_a_login_all_the_same(
-    make_service: MakeService, proxy: Proxy, rows: Rows
-) -> None:
+async def test_a_login_in_such_an_outage_is_a_login_all_the_same(make_service: MakeService, proxy: Proxy) -> None:
     service = await make_service(database_url=proxy.url)
     service.simulator.fail(API, slow=0.3)
     code = service.phone_code()
@@ -725,60 +678,39 @@ async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_serv
     assert len(service.asked(API)) == 1
 
 
-async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Service, rows: Rows) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    binding = await asking(service, alice, code, slow=0.2)
-    binding.cancel()
-    await until_pending(rows)
-    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
-    assert len(service.asked(API)) == 1
-
-
 # Sweeping.
 
 
-@pytest.fixture
-async def left_half_way(service: Service, rows: Rows, other: asyncpg.Connection) -> "LeaveHalfWay":
+async def leave_half_way(service: Service, login: Body, code: str) -> None:
     """Let WeChat answer a code, and leave its number unbound."""
-
-    async def leave(login: dict[str, Any], code: str, *, by: Service = service) -> None:
-        before = await pending(rows)
-        async with other.transaction():
-            await other.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", login["user"]["id"])
-            binding = asyncio.create_task(by.bind(login, code))
-            await until_pending(rows, before + 1)
-            binding.cancel()
-            await asyncio.gather(binding, return_exceptions=True)
-
-    return leave
+    before = await service.number(PENDING)
+    async with service.rows.transaction():
+        await service.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", login["user"]["id"])
+        binding = asyncio.create_task(service.bind(login, code))
+        await until_pending(service, before + 1)
+        binding.cancel()
+        await asyncio.gather(binding, return_exceptions=True)
 
 
-LeaveHalfWay = Callable[..., Awaitable[None]]
-
-
-async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(
-    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: Rows
-) -> None:
+async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(service: Service) -> None:
     alice = await service.log_in()
-    await left_half_way(alice, service.phone_code())
-    clock.now += UNTOUCHED_FOR
+    await leave_half_way(service, alice, service.phone_code())
+    service.clock.now += UNTOUCHED_FOR
     await sweep(service.services)
     assert (await service.me(alice))["phone"] is None  # whoever asked may be about to
-    clock.now += A_SECOND
+    service.clock.now += A_SECOND
     await sweep(service.services)
     assert (await service.me(alice))["phone"] == NUMBER
-    assert await pending(rows) == 0
+    assert await service.number(PENDING) == 0
     assert len(service.asked(API)) == 1
-    assert await rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
+    assert await service.rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
 
 
-async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(
-    service: Service, left_half_way: LeaveHalfWay, clock: Clock
-) -> None:
+async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(service: Service) -> None:
     alice = await service.log_in()
     left = service.phone_code()
-    await left_half_way(alice, left)
-    clock.now += UNTOUCHED_FOR + A_SECOND
+    await leave_half_way(service, alice, left)
+    service.clock.now += UNTOUCHED_FOR + A_SECOND
     alice = await service.log_in(phone_code=service.phone_code(phone=OTHER_NUMBER))
     await sweep(service.services)
     assert (await service.me(alice))["phone"] == OTHER_NUMBER
@@ -786,54 +718,52 @@ async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_giv
 
 
 async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_with_that_key(
-    service: Service, make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, log_lines: LogLines
+    service: Service, make_service: MakeService
 ) -> None:
     rotated = await make_service(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
     alice = await rotated.log_in()
-    await left_half_way(alice, service.phone_code(), by=rotated)
-    clock.now += UNTOUCHED_FOR + A_SECOND
+    await leave_half_way(rotated, alice, service.phone_code())
+    service.clock.now += UNTOUCHED_FOR + A_SECOND
     for _ in range(3):
         await sweep(service.services)
-    assert len(logged(log_lines, "phone_answer_not_unsealed")) == 1
+    assert len(service.logged("phone_answer_not_unsealed")) == 1
     assert (await service.me(alice))["phone"] is None
     await sweep(rotated.services)
     assert (await service.me(alice))["phone"] == NUMBER
 
 
-async def test_a_refused_number_is_not_bound_later(service: Service, clock: Clock, rows: Rows) -> None:
+async def test_a_refused_number_is_not_bound_later(service: Service) -> None:
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
-    await rows.execute("UPDATE users SET phone = NULL")
-    clock.now += UNTOUCHED_FOR + A_SECOND
+    await service.rows.execute("UPDATE users SET phone = NULL")
+    service.clock.now += UNTOUCHED_FOR + A_SECOND
     await sweep(service.services)
     assert (await service.me(bob))["phone"] is None
 
 
-async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(
-    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: Rows
-) -> None:
+async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(service: Service) -> None:
     alice = await service.log_in()
-    await left_half_way(alice, service.phone_code())
-    await rows.execute("UPDATE users SET status = 'disabled'")
-    clock.now += UNTOUCHED_FOR + A_SECOND
+    await leave_half_way(service, alice, service.phone_code())
+    await service.rows.execute("UPDATE users SET status = 'disabled'")
+    service.clock.now += UNTOUCHED_FOR + A_SECOND
     await sweep(service.services)
-    assert await rows.fetchval("SELECT phone FROM users") is None
-    assert await pending(rows) == 1
+    assert await service.rows.fetchval("SELECT phone FROM users") is None
+    assert await service.number(PENDING) == 1
 
 
 async def test_a_number_left_half_way_by_someone_who_leaves_is_not_taken_from_its_holder(
-    make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, rows: Rows
+    make_service: MakeService,
 ) -> None:
     service = await make_service(erasure_grace_days=7)
     bob, alice = await service.log_in("bob"), await service.log_in("alice")
     await service.bind(bob, service.phone_code("bob"))
-    clock.now += A_SECOND
-    await left_half_way(alice, left := service.phone_code("alice"), by=service)
+    service.clock.now += A_SECOND
+    await leave_half_way(service, alice, left := service.phone_code("alice"))
     assert (await leave(service.client, alice)).status_code == 202
-    clock.now += UNTOUCHED_FOR + A_SECOND
+    service.clock.now += UNTOUCHED_FOR + A_SECOND
     await sweep(service.services)
     assert (await service.me(bob))["phone"] == NUMBER
-    assert await pending(rows) == 1
+    assert await service.number(PENDING) == 1
     alice = await service.log_in("alice", stay=True)
     assert alice["user"]["phone"] is None
     assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
@@ -848,55 +778,46 @@ async def test_a_number_on_its_way_when_its_user_leaves_is_not_bound(make_servic
     assert (await service.log_in("alice", stay=True))["user"]["phone"] is None
 
 
-async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
-    service: Service, clock: Clock, rows: Rows
-) -> None:
+async def test_answers_are_swept_when_they_have_been_kept_for_their_time(service: Service) -> None:
     code = service.phone_code()
     await service.log_in("alice", phone_code=code)
     await service.log_in("bob", phone_code=service.phone_code("bob", phone=OTHER_NUMBER))
-    clock.now += PHONE_ANSWERS_KEPT
+    service.clock.now += PHONE_ANSWERS_KEPT
     await sweep(service.services, page_size=1, pause=0)
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 2
+    assert await service.number("phone_answers") == 2
     alice = await service.log_in()
-    clock.now += A_SECOND
+    service.clock.now += A_SECOND
     await sweep(service.services, page_size=1, pause=0)
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    assert await service.number("phone_answers") == 0
     problem_of(await service.bind(alice, code), "invalid_code", 400)
     assert (await service.me(alice))["phone"] == NUMBER
 
 
-async def test_an_erased_users_answers_are_gone(service: Service, rows: Rows) -> None:
+async def test_an_erased_users_answers_are_gone(service: Service) -> None:
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
     assert (await leave(service.client, bob)).status_code == 204
-    assert await pending(rows) == 0
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 1
+    assert await service.number(PENDING) == 0
+    assert await service.number("phone_answers") == 1
 
 
-async def test_a_stored_answer_reveals_nothing_without_the_secret_key(
-    service: Service, left_half_way: LeaveHalfWay, rows: Rows
-) -> None:
+async def test_a_stored_answer_reveals_nothing_without_the_secret_key(service: Service) -> None:
     alice, code = await service.log_in(), service.phone_code()
-    await left_half_way(alice, code)
-    stored = "".join(repr(tuple(row)) for row in await rows.fetch("SELECT * FROM phone_answers"))
+    await leave_half_way(service, alice, code)
+    stored = "".join(repr(tuple(row)) for row in await service.rows.fetch("SELECT * FROM phone_answers"))
     assert code not in stored
     assert NUMBER[3:] not in stored
 
 
 @pytest.mark.process
 async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
-    service: Service,
-    make_service: MakeService,
-    left_half_way: LeaveHalfWay,
-    rows: Rows,
-    database_url: str,
-    tmp_path: Path,
+    service: Service, make_service: MakeService, database_url: str, tmp_path: Path
 ) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     codes = service.phone_code("alice"), service.phone_code("bob")
-    await left_half_way(alice, codes[0])
-    await left_half_way(bob, codes[1])
-    await rows.execute("UPDATE phone_answers SET sealed = '\\x0102' WHERE openid = $1", bob["user"]["openid"])
+    await leave_half_way(service, alice, codes[0])
+    await leave_half_way(service, bob, codes[1])
+    await service.rows.execute("UPDATE phone_answers SET sealed = '\\x0102' WHERE openid = $1", bob["user"]["openid"])
     env = service_env(database_url, secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
     done = await asyncio.to_thread(run, "secret", "reseal", "--json", cwd=tmp_path, env=env)
     assert json.loads(done.stdout) == {
@@ -913,3 +834,138 @@ async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
     assert (await replica.bind(alice, codes[0])).json()["phone"] == NUMBER
     problem_of(await replica.bind(bob, codes[1]), "invalid_code", 400)
     assert len(service.asked(API)) == 2
+
+
+# Removed.
+
+REMOVALS = "type = 'user.phone_removed'"
+
+
+@pytest.fixture
+async def alice(service: Service) -> Body:
+    """Alice, with a number."""
+    return await service.log_in("alice", phone_code=service.phone_code(), nickname="Alice")
+
+
+@pytest.fixture
+async def root(service: Service, rows: Rows) -> Admin:
+    return await make_admin(service.client, rows, await service.log_in("root"))
+
+
+async def test_people_remove_their_own_number(service: Service, alice: Body) -> None:
+    for _ in range(2):
+        assert (await service.client.delete("/v1/me/phone", headers=bearer(alice))).status_code == 204
+    shown = await service.me(alice)
+    assert (shown["phone"], shown["phone_verified"], shown["nickname"]) == (None, None, "Alice")
+    user = alice["user"]
+    assert await events_of(service, REMOVALS) == [("user.phone_removed", user["id"], user["id"], "{}")]
+    assert (await service.bind(alice, service.phone_code())).json()["phone"] == NUMBER
+
+
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+async def test_null_removes_the_number_and_the_answer_shows_it(service: Service, alice: Body, method: str) -> None:
+    answer = await service.change(alice, method=method, phone=None, nickname="Al")
+    assert (answer.json()["phone"], answer.json()["phone_verified"], answer.json()["nickname"]) == (None, None, "Al")
+    assert (await service.change(alice, method=method, phone=None)).status_code == 200
+    assert len(await events_of(service, REMOVALS)) == 1
+
+
+@swept("value", [NUMBER, "", 0, False, [], {}])
+async def test_a_number_cannot_be_set_by_hand(service: Service, alice: Body, value: Any) -> None:
+    answer = await service.change(alice, phone=value, nickname="Al")
+    assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "phone"
+    assert (await service.me(alice))["nickname"] == "Alice"
+
+
+async def test_a_removed_number_does_not_come_back_from_an_earlier_tap(service: Service, alice: Body) -> None:
+    service.simulator.fail(API, slow=0.2)
+    binding = asyncio.create_task(service.bind(alice, service.phone_code(phone=OTHER_NUMBER)))
+    await until(lambda: len(service.asked(API)) == 2)
+    service.clock.advance(seconds=1)
+    assert (await service.client.delete("/v1/me/phone", headers=bearer(alice))).status_code == 204
+    problem_of(await binding, "invalid_code", 400)
+    service.clock.now += UNTOUCHED_FOR
+    await sweep(service.services)
+    assert (await service.me(await service.log_in("alice")))["phone"] is None
+
+
+async def test_staff_remove_a_number(service: Service, alice: Body, root: Admin) -> None:
+    await set_roles(service.rows, "support", user_id=root.id)
+    user_id = alice["user"]["id"]
+    for _ in range(2):
+        assert (await root.ask("DELETE", f"/users/{user_id}/phone")).status_code == 204
+    assert await events_of(service, REMOVALS) == [("user.phone_removed", root.id, user_id, "{}")]
+    assert (await service.me(alice))["phone"] is None
+    problem_of(await root.ask("DELETE", f"/users/{root.id}/phone"), "insufficient_role", 403)
+
+
+async def test_staff_clear_a_name_and_a_picture(service: Service, alice: Body, root: Admin) -> None:
+    await set_roles(service.rows, "support", user_id=root.id)
+    files = {"file": ("a.png", encoded(plain(), "PNG"))}
+    uploaded = await service.client.post("/v1/me/avatar", files=files, headers=bearer(alice))
+    url, user_id = uploaded.json()["avatar_url"], alice["user"]["id"]
+    assert (await service.client.get(url)).status_code == 200
+    shown = await root.change(user_id, nickname=None)
+    assert (shown["nickname"], shown["avatar_url"] is None, shown["phone"] is None) == (None, False, False)
+    shown = await root.change(user_id, nickname=None, avatar_url=None)
+    assert (shown["nickname"], shown["avatar_url"]) == (None, None)
+    assert (await service.client.get(url)).status_code == 404, "the stored picture is gone"
+    assert await events_of(service, f"actor = '{root.id}' AND user_id = '{user_id}'") == [
+        ("user.profile_changed", root.id, user_id, '{"fields": ["nickname"]}'),
+        ("user.profile_changed", root.id, user_id, '{"fields": ["avatar_url"]}'),
+    ]
+
+
+@swept(
+    "change",
+    [
+        {"nickname": "Mallory"},
+        {"nickname": ""},
+        {"avatar_url": "https://a.test/1.png"},
+        {"phone": None},
+        {"shoe_size": 43},
+        {"status": "disabled", "nicknames": None},
+    ],
+)
+async def test_staff_set_nothing_of_another_persons_and_no_unknown_field(
+    service: Service, alice: Body, root: Admin, change: Body
+) -> None:
+    answer = await root.ask("PATCH", f"/users/{alice['user']['id']}", json=change)
+    assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == list(change)[-1]
+    assert (await root.read(f"/users/{alice['user']['id']}"))["status"] == "active"
+    assert await events_of(service, f"actor = '{root.id}' AND {BESIDE_LOGINS}") == []
+
+
+@pytest.mark.process
+async def test_an_operator_removes_a_number(service: Service, alice: Body, database_url: str, tmp_path: Path) -> None:
+    users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    user_id = alice["user"]["id"]
+    done = await users("set", user_id, "--no-phone")
+    assert done.returncode == 0, done.stderr
+    assert await events_of(service, REMOVALS) == [("user.phone_removed", "operator", user_id, "{}")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("comes", ["before", "meanwhile"])
+async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(service: Service, comes: str) -> None:
+    for person in ("alice", "bob", "carol"):
+        await service.log_in(person)
+    service.clock.advance(days=365)
+    alice = await service.log_in("alice")
+
+    async def disconnect_half_way() -> None:
+        (await asking(service, alice, service.phone_code(), slow=0.2)).cancel()
+        await until_pending(service)
+        service.clock.now += 2 * UNTOUCHED_FOR
+
+    if comes == "before":
+        await disconnect_half_way()
+    house = asyncio.create_task(keep_sweeping(service.services, Pace(1, 3600.0), check_pause=0.05))
+    # One is swept; an hour until the next.
+    await until(lambda: service.rows.fetchval("SELECT count(*) = 3 FROM sessions"))
+    if comes == "meanwhile":
+        await disconnect_half_way()
+    await until(lambda: service.number(f"users WHERE phone = '{NUMBER}'"))
+    assert await service.number("sessions") == 3
+    house.cancel()
+    await asyncio.gather(house, return_exceptions=True)

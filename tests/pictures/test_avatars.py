@@ -16,10 +16,10 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from starlette.requests import Request
 
-from tests.fakes import OTHER_APP, WeChatByRespx
+from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, leave, until_locked
+from tests.world import Client, LogIn, LogLines, Rows, Stage, bearer, leave, until_locked
 from wxauth.errors import InvalidRequest
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.server.pictures.routes import uploaded_file
@@ -517,12 +517,6 @@ async def test_a_file_that_will_not_be_taken_is_not_read(
     problem_of(await client.post("/v1/me/avatar", content=never(), headers=headers), code, status)
 
 
-@pytest.mark.parametrize("path", ["/v1/me", "/v1/me/avatar/", "/v1/me/phone", "/x/v1/me/avatar"])
-async def test_only_the_upload_route_accepts_large_bodies(client: Client, alice: dict[str, Any], path: str) -> None:
-    answer = await client.post(path, content=bytes(64 * 1024 + 1), headers=bearer(alice))
-    assert answer.status_code == (413 if path in ("/v1/me", "/v1/me/phone") else 404)
-
-
 async def test_a_file_that_does_not_come_is_given_up() -> None:
     async def receive() -> Any:
         return await asyncio.Future()
@@ -578,19 +572,8 @@ async def test_uploads_at_once_hold_nobody_up(client: Client, upload: Upload, ro
     assert await number_of_pictures(rows) == 1
 
 
-@pytest.mark.slow
-async def test_a_users_uploads_queue_without_delaying_other_users(login: LogIn, upload: Upload) -> None:
-    bob = await login("bob")
-    file = encoded(plain("RGBA", (2048, 2048), (*RED, 128)), "PNG", compress_level=1)
-    uploads = [asyncio.create_task(upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
-    await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
-    assert (await upload(encoded(plain()), by=bob)).status_code == 200
-    assert sum(task.done() for task in uploads) <= UPLOADS_OF_ONE_SESSION // 2
-    assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
-
-
 async def test_more_uploads_than_there_is_room_for_come_back_later(
-    client: Client, login: LogIn, alice: dict[str, Any], uploaded: Uploaded
+    stage: Stage, alice: dict[str, Any], uploaded: Uploaded
 ) -> None:
     begun, may_end = asyncio.Semaphore(0), asyncio.Event()
 
@@ -602,7 +585,7 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(
 
     async def send() -> httpx.Response:
         headers = {**WHOLE["headers"], **bearer(alice)}
-        return await client.post("/v1/me/avatar", content=slow(), headers=headers)
+        return await stage.client.post("/v1/me/avatar", content=slow(), headers=headers)
 
     uploads = [asyncio.create_task(send()) for _ in range(UPLOADS_OF_ONE_SESSION)]
     for _ in uploads:
@@ -610,8 +593,8 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(
     too_many = await send()
     problem_of(too_many, "rate_limited", 429)
     assert int(too_many.headers["retry-after"]) > 0
-    assert await uploaded(by=await login("bob"))
-    assert await uploaded(by=await login("alice"))  # in another session
+    assert await uploaded(by=await stage.login("bob"))
+    assert await uploaded(by=await stage.login("alice"))  # in another session
     may_end.set()
     assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
     assert await uploaded()
@@ -674,11 +657,9 @@ async def test_an_unknown_file_name_is_not_found(client: Client, name: str, stat
 
 
 @pytest.mark.parametrize("arrives_at", ["/auth", ""])
-async def test_pictures_work_under_an_issuer_with_a_path(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, arrives_at: str
-) -> None:
-    client = make_client(await make_services(issuer="https://auth.test/auth"))
-    alice = (await client.post(f"{arrives_at}/v1/login", json={"code": wechat.code_for("alice")})).json()
+async def test_pictures_work_under_an_issuer_with_a_path(stage: Stage, arrives_at: str) -> None:
+    client = await stage.make(issuer="https://auth.test/auth")
+    alice = (await client.post(f"{arrives_at}/v1/login", json={"code": stage.wechat.code_for("alice")})).json()
     parts = {"file": ("a", padded(encoded(plain()), MAX_FILE))}
     answer = await client.post(f"{arrives_at}/v1/me/avatar", files=parts, headers=bearer(alice))
     url = answer.json()["avatar_url"]
@@ -713,36 +694,30 @@ async def test_a_new_picture_replaces_the_former_picture(client: Client, uploade
     ],
 )
 async def test_a_picture_is_deleted_when_avatar_url_no_longer_points_to_it(
-    client: Client,
-    login: LogIn,
-    alice: dict[str, Any],
-    uploaded: Uploaded,
-    rows: Rows,
-    method: str,
-    change: dict[str, str | None],
+    stage: Stage, alice: dict[str, Any], uploaded: Uploaded, method: str, change: dict[str, str | None]
 ) -> None:
-    url, other_url = await uploaded(), await uploaded(by=await login("bob"))
+    url, other_url = await uploaded(), await uploaded(by=await stage.login("bob"))
     if method == "LOGIN":
-        await login("alice", **change)
+        await stage.login("alice", **change)
     else:
-        answer = await client.request(method, "/v1/me", json=change, headers=bearer(alice))
+        answer = await stage.client.request(method, "/v1/me", json=change, headers=bearer(alice))
         assert answer.is_success, answer.text
     for headers in ({}, {"If-None-Match": f'"{url.rpartition("/")[2]}"'}):
-        problem_of(await client.get(url, headers=headers), "not_found", 404)
-    assert (await client.get(other_url)).status_code == 200
-    assert await number_of_pictures(rows) == 1
+        problem_of(await stage.client.get(url, headers=headers), "not_found", 404)
+    assert (await stage.client.get(other_url)).status_code == 200
+    assert await number_of_pictures(stage.rows) == 1
 
 
 async def test_a_picture_stays_when_anything_else_changes(
-    client: Client, login: LogIn, alice: dict[str, Any], uploaded: Uploaded, rows: Rows
+    stage: Stage, alice: dict[str, Any], uploaded: Uploaded
 ) -> None:
     url = await uploaded()
-    await login("alice", nickname="Alice")
-    await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
-    changed = await client.patch("/v1/me", json={"nickname": "Alicia"}, headers=bearer(alice))
-    await rows.execute("UPDATE users SET roles = '{editor}', status = 'disabled'")
+    await stage.login("alice", nickname="Alice")
+    await stage.refresh(alice)
+    changed = await stage.client.patch("/v1/me", json={"nickname": "Alicia"}, headers=bearer(alice))
+    await stage.rows.execute("UPDATE users SET roles = '{editor}', status = 'disabled'")
     assert changed.json()["avatar_url"] == url
-    assert (await client.get(url)).status_code == 200
+    assert (await stage.client.get(url)).status_code == 200
 
 
 @pytest.mark.parametrize("change", ["DELETE FROM users", "UPDATE users SET status = 'disabled'"])
@@ -765,21 +740,19 @@ async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
 @pytest.mark.parametrize("issuer", ["https://auth.test", "http://127.0.0.1:8000", "https://auth.test/auth"])
-async def test_the_url_of_an_uploaded_picture_changes_nothing(
-    login: LogIn, make_services: MakeServices, make_client: MakeClient, issuer: str, how: str
-) -> None:
-    client = make_client(await make_services(issuer=issuer))
+async def test_the_url_of_an_uploaded_picture_changes_nothing(stage: Stage, issuer: str, how: str) -> None:
+    client = await stage.make(issuer=issuer)
 
     async def upload(by: Mapping[str, Any]) -> str:
         parts = {"file": ("a", encoded(plain()))}
         return (await client.post("/v1/me/avatar", files=parts, headers=bearer(by))).json()["avatar_url"]
 
-    alice = await login("alice", at=client)
-    former, current, other = await upload(alice), await upload(alice), await upload(await login("bob", at=client))
+    alice = await stage.login("alice", at=client)
+    former, current, other = await upload(alice), await upload(alice), await upload(await stage.login("bob", at=client))
     for url in (current, former, other, f"{current}?v=2"):
         fields = {"avatar_url": url, "nickname": "Alice"}
         if how == "LOGIN":
-            user = (await login("alice", at=client, **fields))["user"]
+            user = (await stage.login("alice", at=client, **fields))["user"]
         else:
             user = (await client.request(how, "/v1/me", json=fields, headers=bearer(alice))).json()
         assert (user["avatar_url"], user["nickname"]) == (current, "Alice")
@@ -807,21 +780,16 @@ async def test_a_new_user_gets_no_picture_by_its_url(login: LogIn, uploaded: Upl
 )
 @swept("how", ["PATCH", "POST", "LOGIN"])
 async def test_a_picture_on_the_phone_has_to_be_uploaded(
-    client: Client, alice: dict[str, Any], wechat: WeChatByRespx, how: str, path: str
+    stage: Stage, alice: dict[str, Any], how: str, path: str
 ) -> None:
     if how == "LOGIN":
-        answer = await client.post("/v1/login", json={"code": wechat.code_for("alice"), "avatar_url": path})
+        answer = await stage.client.post("/v1/login", json={"code": stage.wechat.code_for("alice"), "avatar_url": path})
     else:
-        answer = await client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(alice))
+        answer = await stage.client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(alice))
     (error,) = problem_of(answer, "invalid_request", 422)["errors"]
     assert error["field"] == "avatar_url"
     assert "POST /v1/me/avatar" in error["message"]
     assert "5d41402abc4b2a76b971" not in answer.text
-
-
-@pytest.mark.parametrize("url", ["https://tmp.example/1.png", "https://usr:8443/1.png", "https://store-1/1.png"])
-async def test_an_avatar_url_on_a_similar_host_is_accepted(login: LogIn, url: str) -> None:
-    assert (await login("alice", avatar_url=url))["user"]["avatar_url"] == url
 
 
 # Two users who turn out to be one.
@@ -830,28 +798,24 @@ async def test_an_avatar_url_on_a_similar_host_is_accepted(login: LogIn, url: st
 @pytest.mark.parametrize("holder_has", [None, "a picture", "a URL"])
 @pytest.mark.slow
 async def test_a_picture_follows_the_person_when_two_users_become_one(
-    login: LogIn, client: Client, wechat: WeChatByRespx, uploaded: Uploaded, rows: Rows, holder_has: str | None
+    stage: Stage, uploaded: Uploaded, holder_has: str | None
 ) -> None:
     former_url = await uploaded()
     fields = {"avatar_url": "https://a.example/1.png"} if holder_has == "a URL" else {}
-    holder = await login("alice", app=OTHER_APP, unionid="union-alice", **fields)
+    holder = await stage.login("alice", app=OTHER_APP, unionid="union-alice", **fields)
     expected = {None: former_url, "a URL": "https://a.example/1.png"}.get(holder_has) or await uploaded(by=holder)
 
-    linked = await client.post("/v1/login", json={"code": wechat.code_for("alice", unionid="union-alice")})
+    linked = await stage.client.post("/v1/login", json={"code": stage.wechat.code_for("alice", unionid="union-alice")})
 
     user = linked.json()["user"]
     assert (user["id"], user["avatar_url"]) == (holder["user"]["id"], expected)
-    assert (await client.get(former_url)).status_code == (200 if expected == former_url else 404)
+    assert (await stage.client.get(former_url)).status_code == (200 if expected == former_url else 404)
     if holder_has == "a picture":
-        assert (await client.get(expected)).status_code == 200
-    owners = await rows.fetch("SELECT user_id::text FROM avatars")
+        assert (await stage.client.get(expected)).status_code == 200
+    owners = await stage.rows.fetch("SELECT user_id::text FROM avatars")
     assert [row[0] for row in owners] == ([] if holder_has == "a URL" else [user["id"]])
-    await leave(client, linked.json())
-    assert await number_of_pictures(rows) == 0
-
-
-async def test_a_picture_without_a_database_is_503(offline_client: Client) -> None:
-    problem_of(await offline_client.get(f"/v1/avatars/{'a' * 22}.jpg"), "storage_unavailable", 503)
+    await leave(stage.client, linked.json())
+    assert await number_of_pictures(stage.rows) == 0
 
 
 async def test_an_upload_logs_one_line_with_only_the_users_id(

@@ -110,14 +110,12 @@ FLAGGED = ("avatar.flagged", "system", {"label": 20002})
 REMOVED = ("user.profile_changed", "system", {"fields": ["avatar_url"]})
 
 
-async def test_without_the_setting_nothing_is_asked_or_kept(
-    make_service: MakeService, rows: Rows, clock: Clock
-) -> None:
+async def test_without_the_setting_nothing_is_asked_or_kept(make_service: MakeService) -> None:
     service = await make_service()
     await upload(service, await service.log_in("alice"))
-    await push(service, clock, "a-trace")
+    await push(service, service.clock, "a-trace")
     assert service.asked(CHECK) == []
-    assert await trace_ids(rows) == []
+    assert await trace_ids(service.rows) == []
 
 
 @flag_or_block
@@ -132,21 +130,19 @@ async def test_an_upload_in_a_mini_program_is_given_to_wechat(make_service: Make
 @pytest.mark.slow
 @pytest.mark.parametrize("app", APPS, ids=["plain", "aes"])
 @pytest.mark.parametrize("format", ["json", "xml"])
-async def test_a_risky_picture_is_flagged_and_removed_once(
-    make_service: MakeService, rows: Rows, clock: Clock, app: Any, format: Format, log_lines: LogLines
-) -> None:
+async def test_a_risky_picture_is_flagged_and_removed_once(make_service: MakeService, app: Any, format: Format) -> None:
     service = await make_service(avatar_check="block")
     alice = await service.log_in("alice", app_id=app["app_id"])
     url = await upload(service, alice)
-    [trace_id] = await trace_ids(rows)
+    [trace_id] = await trace_ids(service.rows)
     other = await make_service(avatar_check="block")  # any replica takes the verdict
     for _ in range(2):
-        await push(other, clock, trace_id, app=app, format=format)
-    assert await events_of(rows) == [FLAGGED, REMOVED]
+        await push(other, service.clock, trace_id, app=app, format=format)
+    assert await events_of(service.rows) == [FLAGGED, REMOVED]
     assert (await service.me(alice))["avatar_url"] is None
     assert (await service.client.get(url)).status_code == 404
-    assert await rows.fetchval("SELECT count(*) FROM picture_checks WHERE openid IS NOT NULL") == 0
-    [line] = [line for line in log_lines() if line["event"] == "avatar_flagged"]
+    assert await service.number("picture_checks WHERE openid IS NOT NULL") == 0
+    [line] = service.logged("avatar_flagged")
     assert (line["user_id"], line["label"]) == (alice["user"]["id"], 20002)
 
 
@@ -156,51 +152,51 @@ async def test_a_risky_picture_is_flagged_and_removed_once(
     [("flag", "risky", 20002, "flagged"), ("block", "review", 21000, "flagged"), ("block", "pass", 100, "pass")],
 )
 async def test_any_other_verdict_leaves_the_picture(
-    make_service: MakeService, rows: Rows, clock: Clock, policy: str, suggest: str, label: int, outcome: str
+    make_service: MakeService, policy: str, suggest: str, label: int, outcome: str
 ) -> None:
     service = await make_service(avatar_check=policy)
     alice = await service.log_in("alice")
     url = await upload(service, alice)
-    [trace_id] = await trace_ids(rows)
-    await push(service, clock, trace_id, suggest, label)
+    [trace_id] = await trace_ids(service.rows)
+    await push(service, service.clock, trace_id, suggest, label)
     flags = [] if suggest == "pass" else [("avatar.flagged", "system", {"label": label})]
-    assert await events_of(rows) == flags
+    assert await events_of(service.rows) == flags
     assert (await service.me(alice))["avatar_url"] == url
     assert await checks_of(service) == {(outcome, ""): 1}
-    assert await trace_ids(rows) == []
+    assert await trace_ids(service.rows) == []
 
 
 async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(
-    uploaded: Uploaded, rows: Rows, clock: Clock
+    service: Service, uploaded: Uploaded
 ) -> None:
     url = await upload(uploaded.service, uploaded.alice, 200)
-    await push(uploaded.service, clock, uploaded.trace_id)
-    assert await events_of(rows) == [FLAGGED]
+    await push(uploaded.service, service.clock, uploaded.trace_id)
+    assert await events_of(service.rows) == [FLAGGED]
     assert await uploaded.shown() == url
-    assert len(await trace_ids(rows)) == 1  # the new picture's
+    assert len(await trace_ids(service.rows)) == 1  # the new picture's
 
 
 async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(
-    uploaded: Uploaded, rows: Rows, clock: Clock
+    service: Service, uploaded: Uploaded
 ) -> None:
-    await push(uploaded.service, clock, uploaded.trace_id, app=OTHER_APP)
-    await push(uploaded.service, clock, "unknown")
-    assert await events_of(rows) == []
+    await push(uploaded.service, service.clock, uploaded.trace_id, app=OTHER_APP)
+    await push(uploaded.service, service.clock, "unknown")
+    assert await events_of(service.rows) == []
     assert await uploaded.shown() == uploaded.url
-    await push(uploaded.service, clock, uploaded.trace_id)
-    assert await events_of(rows) == [FLAGGED, REMOVED]
+    await push(uploaded.service, service.clock, uploaded.trace_id)
+    assert await events_of(service.rows) == [FLAGGED, REMOVED]
 
 
 async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
-    make_service: MakeService, rows: Rows, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await make_service(avatar_check="block")
     alice = await service.log_in("alice")
     monkeypatch.setattr("wxauth.server.dev.wechat.simulator.secrets.token_hex", lambda _: "the-trace")
-    await push(service, clock, "the-trace")
-    assert await events_of(rows) == []
+    await push(service, service.clock, "the-trace")
+    assert await events_of(service.rows) == []
     await upload(service, alice)
-    assert await events_of(rows) == [FLAGGED, REMOVED]
+    assert await events_of(service.rows) == [FLAGGED, REMOVED]
     assert (await service.me(alice))["avatar_url"] is None
 
 
@@ -212,21 +208,19 @@ async def test_a_check_that_wechat_could_not_make_is_counted(uploaded: Uploaded,
     assert await checks_of(uploaded.service) == {("wechat_bad_response", "other"): 1}
 
 
-async def test_a_check_without_a_verdict_ends_after_half_an_hour(
-    uploaded: Uploaded, rows: Rows, clock: Clock, log_lines: LogLines
-) -> None:
+async def test_a_check_without_a_verdict_ends_after_half_an_hour(service: Service, uploaded: Uploaded) -> None:
     service = uploaded.service
-    await push(service, clock, "unknown")
-    clock.now += ANSWERED_WITHIN
+    await push(service, service.clock, "unknown")
+    service.clock.now += ANSWERED_WITHIN
     await sweep_now(service.services)
-    assert len(await trace_ids(rows)) == 2
-    clock.advance(seconds=1)
+    assert len(await trace_ids(service.rows)) == 2
+    service.clock.advance(seconds=1)
     await sweep_now(service.services)
-    assert await trace_ids(rows) == []
-    lines = [line for line in log_lines() if line["event"] == "pictures_without_verdict"]
+    assert await trace_ids(service.rows) == []
+    lines = service.logged("pictures_without_verdict")
     assert [(line["app_id"], line["pictures"]) for line in lines] == [(APP_ID, 1)]
     assert await checks_of(service) == {("no_verdict", ""): 1}
-    assert await rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
+    assert await service.rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
 
 
 async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: Rows, clock: Clock) -> None:
@@ -241,18 +235,18 @@ async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: Row
     [({"errcode": 61010}, ("wechat_bad_response", "61010")), ({"errcode": 48001}, ("wechat_misconfigured", "48001"))],
 )
 async def test_an_upload_succeeds_whatever_wechat_says(
-    make_service: MakeService, rows: Rows, fault: dict[str, Any], outcome: tuple[str, str]
+    make_service: MakeService, fault: dict[str, Any], outcome: tuple[str, str]
 ) -> None:
     service = await make_service(avatar_check="block")
     service.simulator.fail(CHECK, **fault)
     alice = await service.log_in("alice")
     url = await upload(service, alice)
     assert (await service.me(alice))["avatar_url"] == url
-    assert await trace_ids(rows) == []
+    assert await trace_ids(service.rows) == []
     assert await checks_of(service) == {outcome: 1}
 
 
-async def test_the_simulator_pushes_the_verdict_that_its_account_has(make_service: MakeService, rows: Rows) -> None:
+async def test_the_simulator_pushes_the_verdict_that_its_account_has(make_service: MakeService) -> None:
     service = await make_service(avatar_check="block")
     await upload(service, await service.log_in("alice"))
     service.simulator.account(APP_ID).picture_verdict = "risky"
@@ -262,7 +256,7 @@ async def test_the_simulator_pushes_the_verdict_that_its_account_has(make_servic
         answer = await wechat.post("/wxa/media_check_async", params=dict(asked.query), content=asked.body)
         trace_id = answer.json()["trace_id"]
         kept = "SELECT suggest = 'risky' FROM picture_checks WHERE trace_id = $1"
-        await until(partial(rows.fetchval, kept, trace_id))
+        await until(partial(service.rows.fetchval, kept, trace_id))
 
 
 async def test_a_service_that_starts_names_the_mini_programs_without_push(

@@ -92,12 +92,6 @@ async def test_a_session_key_is_valid_until_wechat_issues_a_new_key(keys: KeyKee
     assert await keys.states(alice["user"]["id"], "check") == [(APP_ID, False, None)]
 
 
-async def test_the_key_of_the_newest_login_is_the_one_that_counts(keys: KeyKeeper) -> None:
-    await keys.log_in()
-    user_id = (await keys.log_in())["user"]["id"]
-    assert await keys.states(user_id, "check") == [(APP_ID, True, None)]
-
-
 async def test_each_identity_has_its_own_session_key_oldest_first(keys: KeyKeeper, clock: Clock) -> None:
     user_id = (await keys.log_in(app_id=OTHER_APP_ID))["user"]["id"]
     clock.advance(minutes=1)

@@ -24,11 +24,10 @@ from tests.world import (
     Body,
     Client,
     LogIn,
-    LogLines,
     MakeClient,
-    MakeServices,
     Rows,
     Service,
+    Stage,
     add_client,
     bearer,
     leave,
@@ -79,70 +78,62 @@ def key_of_last_login(wechat: WeChatByRespx) -> str:
     return b64encode(code.encode()[-16:]).decode()
 
 
-async def test_data_is_signed_with_the_key_as_wechat_wrote_it(
-    sign: Sign, client: Client, wechat: WeChatByRespx
-) -> None:
+async def test_data_is_signed_with_the_key_as_wechat_wrote_it(stage: Stage, sign: Sign) -> None:
     key, data, expected = VECTOR
-    code = wechat.code_for("alice")
-    wechat.sessions[code]["session_key"] = key
-    user = (await client.post("/v1/login", json={"code": code})).json()["user"]
+    code = stage.wechat.code_for("alice")
+    stage.wechat.sessions[code]["session_key"] = key
+    user = (await stage.client.post("/v1/login", json={"code": code})).json()["user"]
     answer = await sign(openid=user["openid"], data=data)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json() == {"signature": expected, "openid": user["openid"]}
 
 
 @swept("data", ["", GOODS, '{"b":1,"a":2}', "\ufeff\r\n", "é" * 8192, "\x01" * 16384, "💰" * 4096])
-async def test_what_is_signed_is_the_data_as_it_stands(
-    sign: Sign, login: LogIn, wechat: WeChatByRespx, data: str
-) -> None:
-    user = (await login())["user"]
+async def test_what_is_signed_is_the_data_as_it_stands(stage: Stage, sign: Sign, data: str) -> None:
+    user = (await stage.login())["user"]
     answer = await sign(openid=user["openid"], data=data)
-    assert answer.json()["signature"] == signature(key_of_last_login(wechat), data)
+    assert answer.json()["signature"] == signature(key_of_last_login(stage.wechat), data)
 
 
 async def test_a_body_may_be_as_long_as_json_makes_it_and_no_longer(
-    sign: Sign, client: Client, login: LogIn, shop: Credentials
+    stage: Stage, sign: Sign, shop: Credentials
 ) -> None:
-    openid = (await login())["user"]["openid"]
+    openid = (await stage.login())["user"]["openid"]
     written = json.dumps({"openid": openid, "data": "\x7f" * 16384}).replace("\x7f", "\\u007f")
     path = f"/v1/apps/{APP_ID}/signatures"
     for content, status in ((written.ljust(128 * 1024), 200), (written.ljust(128 * 1024 + 1), 413)):
-        assert (await client.post(path, auth=shop, content=content)).status_code == status
+        assert (await stage.client.post(path, auth=shop, content=content)).status_code == status
     problem_of(await sign(openid=openid, data="é" * 8193), "invalid_request", 422)
 
 
-async def test_the_newest_login_counts_and_each_app_has_its_own_key(
-    sign: Sign, login: LogIn, wechat: WeChatByRespx
-) -> None:
-    first = await login(unionid="u-alice")
-    await login(unionid="u-alice", app=OTHER_APP)
-    other_key = key_of_last_login(wechat)
-    second = await login(unionid="u-alice")
-    key = key_of_last_login(wechat)
+async def test_the_newest_login_counts_and_each_app_has_its_own_key(stage: Stage, sign: Sign) -> None:
+    first = await stage.login(unionid="u-alice")
+    await stage.login(unionid="u-alice", app=OTHER_APP)
+    other_key = key_of_last_login(stage.wechat)
+    second = await stage.login(unionid="u-alice")
+    key = key_of_last_login(stage.wechat)
     for named in ({"openid": first["user"]["openid"]}, {"user_id": second["user"]["id"]}):
         assert (await sign(**named)).json() == {"signature": signature(key), "openid": first["user"]["openid"]}
     there = (await sign(app_id=OTHER_APP_ID, user_id=first["user"]["id"])).json()
     assert there["signature"] == signature(other_key)
 
 
-async def test_a_session_of_a_website_does_not_count(
-    sign: Sign, login: LogIn, rows: Rows, wechat: WeChatByRespx
-) -> None:
-    user = (await login())["user"]
-    key = key_of_last_login(wechat)
-    later = await login()
-    await rows.execute("UPDATE sessions SET client_id = 'shop', session_key = NULL WHERE id = $1", later["session_id"])
+async def test_a_session_of_a_website_does_not_count(stage: Stage, sign: Sign) -> None:
+    user = (await stage.login())["user"]
+    key = key_of_last_login(stage.wechat)
+    later = await stage.login()
+    await stage.rows.execute(
+        "UPDATE sessions SET client_id = 'shop', session_key = NULL WHERE id = $1", later["session_id"]
+    )
     assert (await sign(openid=user["openid"])).json()["signature"] == signature(key)
 
 
-async def test_after_the_newest_session_has_ended_the_person_logs_in_again(
-    sign: Sign, login: LogIn, client: Client, wechat: WeChatByRespx
-) -> None:
-    openid = (await login())["user"]["openid"]
-    await client.post("/v1/logout", headers=bearer(await login()))
+async def test_after_the_newest_session_has_ended_the_person_logs_in_again(stage: Stage, sign: Sign) -> None:
+    openid = (await stage.login())["user"]["openid"]
+    await stage.client.post("/v1/logout", headers=bearer(await stage.login()))
     problem_of(await sign(openid=openid), "session_key_expired", 409)  # WeChat would refuse the key of the first login
-    await login()
-    assert (await sign(openid=openid)).json()["signature"] == signature(key_of_last_login(wechat))
+    await stage.login()
+    assert (await sign(openid=openid)).json()["signature"] == signature(key_of_last_login(stage.wechat))
 
 
 async def test_a_former_id_means_who_remains(sign: Sign, login: LogIn, root: Admin) -> None:
@@ -198,11 +189,9 @@ async def test_a_disabled_app_goes_on_signing(sign: Sign, login: LogIn, root: Ad
     assert (await sign(openid=openid, app_id=app["app_id"])).status_code == 200
 
 
-async def test_of_who_is_banned_or_leaving_nothing_is_signed(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, sign: Sign, root: Admin
-) -> None:
-    patient = make_client(await make_services(erasure_grace_days=7))
-    alice, bob = await login("alice"), await login("bob")
+async def test_of_who_is_banned_or_leaving_nothing_is_signed(stage: Stage, sign: Sign, root: Admin) -> None:
+    patient = await stage.make(erasure_grace_days=7)
+    alice, bob = await stage.login("alice"), await stage.login("bob")
     await root.change(alice["user"]["id"], status="disabled", until="2027-01-01T00:00:00Z")
     for named in ({"openid": alice["user"]["openid"]}, {"user_id": alice["user"]["id"]}):
         assert problem_of(await sign(**named), "account_disabled", 403)["until"] == "2027-01-01T00:00:00Z"
@@ -221,15 +210,15 @@ async def test_a_key_that_cannot_be_unsealed_is_as_none(sign: Sign, login: LogIn
 
 @pytest.mark.slow
 async def test_a_client_may_sign_a_hundred_times_a_second_whatever_the_others_do(
-    sign: Sign, login: LogIn, add_sibling: AddSibling, clock: Clock
+    stage: Stage, sign: Sign, add_sibling: AddSibling
 ) -> None:
-    openid = (await login())["user"]["openid"]
+    openid = (await stage.login())["user"]["openid"]
     answers = await asyncio.gather(*(sign(openid=openid) for _ in range(101)))
     assert sorted(answer.status_code for answer in answers) == [200] * 100 + [429]
     assert next(answer for answer in answers if answer.status_code == 429).headers["retry-after"] == "1"
     other = await add_sibling("forum", Scope.SIGN)
     assert (await sign(openid=openid, auth=other)).status_code == 200
-    clock.advance(seconds=1)
+    stage.clock.advance(seconds=1)
     assert (await sign(openid=openid)).status_code == 200
 
 
@@ -244,16 +233,11 @@ class CountingDatabase(Database):
 
 
 async def test_a_signature_costs_one_query(
-    sign: Sign,
-    login: LogIn,
-    make_settings: Callable[..., Settings],
-    make_client: MakeClient,
-    database_url: str,
-    clock: Clock,
+    stage: Stage, sign: Sign, make_settings: Callable[..., Settings], make_client: MakeClient, database_url: str
 ) -> None:
-    openid = (await login())["user"]["openid"]
+    openid = (await stage.login())["user"]["openid"]
     async with aclosing(CountingDatabase(database_url)) as database:
-        counted = make_client(build_services(make_settings(), clock=clock, database=database))
+        counted = make_client(build_services(make_settings(), clock=stage.clock, database=database))
         assert (await sign(openid=openid, at=counted)).status_code == 200
         database.asked = 0
         assert (await sign(openid=openid, at=counted)).status_code == 200
@@ -263,18 +247,16 @@ async def test_a_signature_costs_one_query(
 # What remains of it.
 
 
-async def test_the_trail_records_once_a_day_and_app_that_a_client_signed(
-    sign: Sign, login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: Rows, clock: Clock
-) -> None:
-    openid, there = (await login())["user"]["openid"], (await login(app=OTHER_APP))["user"]["openid"]
-    replica = make_client(await make_services())
+async def test_the_trail_records_once_a_day_and_app_that_a_client_signed(stage: Stage, sign: Sign) -> None:
+    openid, there = (await stage.login())["user"]["openid"], (await stage.login(app=OTHER_APP))["user"]["openid"]
+    replica = await stage.make()
     await sign(openid="nobody")
     await asyncio.gather(*(sign(openid=openid) for _ in range(5)), *(sign(openid=openid, at=replica) for _ in range(5)))
     await sign(app_id=OTHER_APP_ID, openid=there)
-    clock.advance(days=1)
+    stage.clock.advance(days=1)
     for _ in range(2):
         await sign(openid=openid)
-    events = await rows.fetch(
+    events = await stage.rows.fetch(
         "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events"
         " WHERE type = 'client.signed' ORDER BY at, app_id"
     )
@@ -309,14 +291,12 @@ async def test_signatures_are_counted_by_outcome(sign: Sign, client: Client, log
     } | {'wxauth_signatures_total{app_id="unknown",outcome="unknown_app"} 1.0'}
 
 
-async def test_no_log_line_has_the_data_or_the_signature(
-    sign: Sign, login: LogIn, secrets: Secrets, log_lines: LogLines
-) -> None:
-    openid = (await login())["user"]["openid"]
+async def test_no_log_line_has_the_data_or_the_signature(stage: Stage, sign: Sign, secrets: Secrets) -> None:
+    openid = (await stage.login())["user"]["openid"]
     data = secrets.add_unlogged("Goods-of-the-log-test")
     secrets.add_unlogged((await sign(openid=openid, data=data)).json()["signature"])
     await sign(openid=openid, user_id=str(NOBODY), data=data)
-    assert data not in json.dumps(log_lines())
+    assert data not in json.dumps(stage.log_lines())
 
 
 # With WeChat asked first.

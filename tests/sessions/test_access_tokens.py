@@ -1,10 +1,8 @@
 """Access tokens, the keys and metadata that siblings look up, and the tokens that `GET /v1/me` accepts."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,7 +12,7 @@ from jose import jwt
 from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
-from tests.world import Client, LogIn, bearer, set_roles
+from tests.world import Client, LogIn, Stage, bearer, set_roles
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.testing import TestIssuer
@@ -110,19 +108,15 @@ async def test_a_known_key_set_is_not_sent_again(client: Client, known: str) -> 
     assert (await client.get(JWKS, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
-async def test_every_replica_publishes_the_same_keys(
-    client: Client, make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient]
-) -> None:
-    other = make_client(await make_services())
-    first, second = await client.get(JWKS), await other.get(JWKS)
+async def test_every_replica_publishes_the_same_keys(stage: Stage) -> None:
+    other = await stage.make()
+    first, second = await stage.client.get(JWKS), await other.get(JWKS)
     assert (first.content, first.headers["etag"]) == (second.content, second.headers["etag"])
 
 
 @pytest.mark.parametrize("issuer", ["https://auth.test", "https://auth.test/with/path"])
-async def test_the_two_metadata_documents_are_identical(
-    make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient], issuer: str
-) -> None:
-    client = make_client(await make_services(issuer=issuer))
+async def test_the_two_metadata_documents_are_identical(stage: Stage, issuer: str) -> None:
+    client = await stage.make(issuer=issuer)
     first, second = [await client.get(path) for path in METADATA]
     assert first.json() == second.json()
     assert first.json()["issuer"] == issuer
@@ -160,10 +154,10 @@ async def test_me_accepts_every_good_token(client: Client, services: Services, t
 
 @pytest.mark.parametrize(("seconds", "code"), [(929, None), (930, "token_expired")])
 async def test_an_access_token_expires_with_30_seconds_of_skew(
-    client: Client, token: str, clock: Clock, seconds: int, code: str | None
+    stage: Stage, token: str, seconds: int, code: str | None
 ) -> None:
-    clock.advance(seconds=seconds)
-    answer = await client.get("/v1/me", headers=bearer(token))
+    stage.clock.advance(seconds=seconds)
+    answer = await stage.me(token)
     assert answer.json().get("code") == code
 
 
@@ -202,9 +196,7 @@ async def test_two_authorization_headers_are_a_bad_request(client: Client, token
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
-async def test_an_access_token_is_good_for_no_other_audience(
-    make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient], token: str
-) -> None:
-    other = make_client(await make_services(audience="other"))
+async def test_an_access_token_is_good_for_no_other_audience(stage: Stage, token: str) -> None:
+    other = await stage.make(audience="other")
     answer = await other.get("/v1/me", headers=bearer(token))
     assert answer.json()["code"] == "invalid_token"

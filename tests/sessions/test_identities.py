@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.world import LogIn, Rows, until_locked
+from tests.world import LogIn, Rows, Stage, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -50,36 +50,36 @@ async def add_user(rows: Rows) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
-    alice: str, login: LogIn, rows: Rows, kind: str
+    stage: Stage, alice: str, kind: str
 ) -> None:
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users FOR UPDATE")
-        entering = asyncio.create_task(login(**KINDS[kind]))
-        await until_locked(rows)
-        bob = await add_user(rows)
-        await rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", bob, APP_ID)
-        await rows.execute("UPDATE unionids SET user_id = $1::text::uuid", bob)
-        await rows.execute("UPDATE users SET unionid = NULL")
-    answers = [await entering, await login(**KINDS[kind])]
+    async with stage.rows.transaction():
+        await stage.rows.execute("SELECT FROM users FOR UPDATE")
+        entering = asyncio.create_task(stage.login(**KINDS[kind]))
+        await until_locked(stage.rows)
+        bob = await add_user(stage.rows)
+        await stage.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", bob, APP_ID)
+        await stage.rows.execute("UPDATE unionids SET user_id = $1::text::uuid", bob)
+        await stage.rows.execute("UPDATE users SET unionid = NULL")
+    answers = [await entering, await stage.login(**KINDS[kind])]
     assert [answer["user"]["id"] for answer in answers] == [bob, bob]
-    assert (await login(app=OTHER_APP, nickname="Eve"))["user"]["nickname"] == "Eve"
-    assert (await login(app=OTHER_APP))["user"]["id"] == alice
-    assert await homeless(rows) == 0
+    assert (await stage.login(app=OTHER_APP, nickname="Eve"))["user"]["nickname"] == "Eve"
+    assert (await stage.login(app=OTHER_APP))["user"]["id"] == alice
+    assert await homeless(stage.rows) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
-    alice: str, login: LogIn, rows: Rows, kind: str
+    stage: Stage, alice: str, kind: str
 ) -> None:
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users FOR UPDATE")
-        entering = asyncio.create_task(login(**KINDS[kind]))
-        await until_locked(rows)
-        await rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)
+    async with stage.rows.transaction():
+        await stage.rows.execute("SELECT FROM users FOR UPDATE")
+        entering = asyncio.create_task(stage.login(**KINDS[kind]))
+        await until_locked(stage.rows)
+        await stage.rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)
     joins = KINDS[kind].get("unionid") == UNION  # which was not erased
     assert ((await entering)["user"]["id"] == alice) is joins
-    assert await homeless(rows) == 0
-    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE app_id = $1", APP_ID) == 1
+    assert await homeless(stage.rows) == 0
+    assert await stage.rows.fetchval("SELECT count(*) FROM sessions WHERE app_id = $1", APP_ID) == 1
 
 
 @pytest.mark.slow
@@ -92,23 +92,23 @@ async def test_a_user_who_has_lost_an_identity_is_limited_all_the_same(alice: st
 
 @pytest.mark.slow
 async def test_of_50_logins_while_an_identity_moves_and_goes_none_leaves_a_session_behind(
-    alice: str, login: LogIn, rows: Rows
+    stage: Stage, alice: str
 ) -> None:
-    users = [alice, await add_user(rows)]
+    users = [alice, await add_user(stage.rows)]
 
     async def move() -> None:
         for turn in range(20):
-            async with rows.transaction():
-                await rows.execute("SELECT FROM users ORDER BY id FOR UPDATE")
-                await rows.execute(
+            async with stage.rows.transaction():
+                await stage.rows.execute("SELECT FROM users ORDER BY id FOR UPDATE")
+                await stage.rows.execute(
                     "UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", users[turn % 2 - 1], APP_ID
                 )
                 if turn % 5 == 4:
-                    await rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)
-            assert await homeless(rows) == 0
+                    await stage.rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)
+            assert await homeless(stage.rows) == 0
 
-    logins = (login(**list(KINDS.values())[n % 3]) for n in range(50))
+    logins = (stage.login(**list(KINDS.values())[n % 3]) for n in range(50))
     _, answers = await asyncio.gather(move(), asyncio.gather(*logins, return_exceptions=True))
     faults = [str(answer) for answer in answers if isinstance(answer, BaseException)]
     assert [fault for fault in faults if "too many changes to this user at once" not in fault] == []  # that is a 503
-    assert await homeless(rows) == 0
+    assert await homeless(stage.rows) == 0

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Client, LogIn, MakeServices, Rows, bearer, leave
-from wxauth.server.core.services import Services
+from tests.world import Client, MakeServices, Rows, Stage, bearer, leave
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
 Open = Callable[[str, int], Awaitable[None]]
@@ -41,33 +40,29 @@ async def number_open(rows: Rows, app_id: str | None = None) -> int:
     return number
 
 
-async def test_an_identity_keeps_its_newest_hundred_sessions(
-    services: Services, client: Client, login: LogIn, rows: Rows, open_more: Open
-) -> None:
-    first = await login("alice")
-    await rows.execute("UPDATE sessions SET id = '019a0000-0000-7000-8000-000000000000'")
-    newest = await login("alice")
-    await login("alice", app_id=OTHER_APP["app_id"])
+async def test_an_identity_keeps_its_newest_hundred_sessions(stage: Stage, open_more: Open) -> None:
+    first = await stage.login("alice")
+    await stage.rows.execute("UPDATE sessions SET id = '019a0000-0000-7000-8000-000000000000'")
+    newest = await stage.login("alice")
+    await stage.login("alice", app_id=OTHER_APP["app_id"])
     await open_more(newest["session_id"], 120)
-    await replace_sessions(services)
+    await replace_sessions(stage.services)
 
-    assert await number_open(rows, OTHER_APP["app_id"]) == 1
-    assert await number_open(rows) == OPEN_SESSIONS + 1
-    kept = await rows.fetchval("SELECT min(id::text) FROM sessions WHERE revoked_at IS NULL")
+    assert await number_open(stage.rows, OTHER_APP["app_id"]) == 1
+    assert await number_open(stage.rows) == OPEN_SESSIONS + 1
+    kept = await stage.rows.fetchval("SELECT min(id::text) FROM sessions WHERE revoked_at IS NULL")
     assert kept == "019a0000-0000-7000-8000-000000000016"  # 22 to 120, and the newest
-    assert (await client.get("/v1/me", headers=bearer(newest))).status_code == 200
+    assert (await stage.me(newest)).status_code == 200
     assert first["session_id"] != newest["session_id"]
-    event = await rows.fetchrow("SELECT actor, user_id::text, data FROM events WHERE type = 'session.ended'")
+    event = await stage.rows.fetchrow("SELECT actor, user_id::text, data FROM events WHERE type = 'session.ended'")
     assert event is not None
     assert (event["actor"], event["user_id"]) == ("system", newest["user"]["id"])
     assert '"reason": "replaced"' in event["data"]
 
 
-async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(
-    services: Services, client: Client, login: LogIn, rows: Rows
-) -> None:
-    old = await login("alice")
-    await rows.execute(
+async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(stage: Stage) -> None:
+    old = await stage.login("alice")
+    await stage.rows.execute(
         """
         INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
         SELECT ('ffffffff-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, app_id, openid, created_at,
@@ -75,76 +70,78 @@ async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(
           FROM sessions, generate_series(1, 100) n
         """
     )
-    await replace_sessions(services)
-    answer = await client.post("/v1/refresh", json={"refresh_token": old["refresh_token"]})
+    await replace_sessions(stage.services)
+    answer = await stage.refresh(old)
     problem_of(answer, "session_revoked", 400)
 
 
 async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_due(
-    make_services: MakeServices, login: LogIn, rows: Rows, open_more: Open, clock: Clock
+    stage: Stage, make_services: MakeServices, open_more: Open
 ) -> None:
     replicas = [await make_services() for _ in range(3)]
-    alice = await login("alice")
+    alice = await stage.login("alice")
     await asyncio.gather(*map(replace_sessions, replicas))
     await open_more(alice["session_id"], 120)
     await asyncio.gather(*map(replace_sessions, replicas))
-    assert await number_open(rows) == 121
-    clock.advance(seconds=REPLACED_EVERY.total_seconds())
+    assert await number_open(stage.rows) == 121
+    stage.clock.advance(seconds=REPLACED_EVERY.total_seconds())
     await asyncio.gather(*map(replace_sessions, replicas))
-    assert await number_open(rows) == OPEN_SESSIONS
+    assert await number_open(stage.rows) == OPEN_SESSIONS
 
 
 async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(
-    services: Services, login: LogIn, rows: Rows, open_more: Open, clock: Clock
+    stage: Stage, open_more: Open
 ) -> None:
-    clock.advance(days=3650)
-    newest = await login("alice")
+    stage.clock.advance(days=3650)
+    newest = await stage.login("alice")
     await open_more(newest["session_id"], 120)
-    await replace_sessions(services)
-    assert await number_open(rows) == OPEN_SESSIONS
-    assert await rows.fetchval("SELECT revoked_at IS NULL FROM sessions WHERE id::text = $1", newest["session_id"])
+    await replace_sessions(stage.services)
+    assert await number_open(stage.rows) == OPEN_SESSIONS
+    assert await stage.rows.fetchval(
+        "SELECT revoked_at IS NULL FROM sessions WHERE id::text = $1", newest["session_id"]
+    )
 
 
 @pytest.mark.oldest_postgres
 async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_ended_sessions(
-    services: Services, login: LogIn, rows: Rows, open_more: Open
+    stage: Stage, open_more: Open
 ) -> None:
-    alice = await login("alice")
+    alice = await stage.login("alice")
     await open_more(alice["session_id"], 2000)
-    await rows.execute(
+    await stage.rows.execute(
         "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text <> $1",
         alice["session_id"],
     )
-    await replace_sessions(services)
-    assert await rows.fetchval("SELECT count(*) FROM sessions") == SESSIONS
-    assert await number_open(rows) == 1
+    await replace_sessions(stage.services)
+    assert await stage.number("sessions") == SESSIONS
+    assert await number_open(stage.rows) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.own_database
 @pytest.mark.parametrize("end", ["merge", "erasure"])
 async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends_quickly(
-    services: Services, client: Client, login: LogIn, rows: Rows, open_more: Open, end: str
+    stage: Stage, open_more: Open, end: str
 ) -> None:
-    there, alice = await login(app=OTHER_APP, unionid=UNIONID), await login(unionid=UNIONID)
+    there, alice = await stage.login(app=OTHER_APP, unionid=UNIONID), await stage.login(unionid=UNIONID)
     assert alice["user"]["id"] == there["user"]["id"]
     await open_more(alice["session_id"], MANY)
     ended = "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text LIKE '019a0000-%'"
-    await rows.execute(ended)
-    await replace_sessions(services)
+    await stage.rows.execute(ended)
+    await replace_sessions(stage.services)
 
-    kept = await rows.fetch("SELECT id::text FROM sessions WHERE app_id = $1 ORDER BY id", APP["app_id"])
+    kept = await stage.rows.fetch("SELECT id::text FROM sessions WHERE app_id = $1 ORDER BY id", APP["app_id"])
     assert len(kept) == SESSIONS
     assert kept[0]["id"] == f"019a0000-0000-7000-8000-{MANY - SESSIONS + 2:012x}"
-    assert await number_open(rows, APP["app_id"]) == 1
-    assert await number_open(rows, OTHER_APP["app_id"]) == 1
+    assert await number_open(stage.rows, APP["app_id"]) == 1
+    assert await number_open(stage.rows, OTHER_APP["app_id"]) == 1
 
-    carol = await login("carol", app=OTHER_APP, unionid=OTHER_UNIONID)
+    carol = await stage.login("carol", app=OTHER_APP, unionid=OTHER_UNIONID)
     if end == "merge":
-        assert (await login(unionid=OTHER_UNIONID))["user"]["id"] == carol["user"]["id"]
+        assert (await stage.login(unionid=OTHER_UNIONID))["user"]["id"] == carol["user"]["id"]
     else:
-        assert (await leave(client, alice)).status_code == 204
-    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+        assert (await leave(stage.client, alice)).status_code == 204
+    assert await stage.number("users") == 1
 
 
 async def listed(client: Client, tokens: dict[str, Any], **query: Any) -> dict[str, Any]:
@@ -155,14 +152,14 @@ async def listed(client: Client, tokens: dict[str, Any], **query: Any) -> dict[s
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 51]), (75, [75, 75, 1]), (200, [151])])
 async def test_sessions_come_page_by_page_the_last_used_first(
-    client: Client, login: LogIn, open_more: Open, limit: int | None, sizes: list[int]
+    stage: Stage, open_more: Open, limit: int | None, sizes: list[int]
 ) -> None:
-    alice = await login("alice")
+    alice = await stage.login("alice")
     await open_more(alice["session_id"], 150)
     query = {} if limit is None else {"limit": limit}
-    pages = [await listed(client, alice, **query)]
+    pages = [await listed(stage.client, alice, **query)]
     while cursor := pages[-1]["next_cursor"]:
-        pages.append(await listed(client, alice, **query, cursor=cursor))
+        pages.append(await listed(stage.client, alice, **query, cursor=cursor))
     assert [len(page["items"]) for page in pages] == sizes
     items = [item for page in pages for item in page["items"]]
     assert len({item["id"] for item in items}) == 151
@@ -170,13 +167,11 @@ async def test_sessions_come_page_by_page_the_last_used_first(
     assert [item["last_used_at"] for item in items] == sorted((item["last_used_at"] for item in items), reverse=True)
 
 
-async def test_sessions_used_in_the_same_moment_are_all_listed(
-    client: Client, login: LogIn, rows: Rows, open_more: Open
-) -> None:
-    alice = await login("alice")
+async def test_sessions_used_in_the_same_moment_are_all_listed(stage: Stage, open_more: Open) -> None:
+    alice = await stage.login("alice")
     await open_more(alice["session_id"], 9)
-    await rows.execute("UPDATE sessions SET last_used_at = created_at")
-    first = await listed(client, alice, limit=5)
-    second = await listed(client, alice, limit=5, cursor=first["next_cursor"])
+    await stage.rows.execute("UPDATE sessions SET last_used_at = created_at")
+    first = await listed(stage.client, alice, limit=5)
+    second = await listed(stage.client, alice, limit=5, cursor=first["next_cursor"])
     assert len({item["id"] for item in first["items"] + second["items"]}) == 10
     assert second["next_cursor"] is None

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer
+from tests.world import Body, Client, LogIn, MakeServices, Rows, Stage, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings
 
@@ -24,24 +24,22 @@ async def is_open(client: Client, session: Body) -> bool:
 
 
 @pytest.mark.parametrize("fields", [{}, {"nickname": "Alice"}, {"unionid": UNION}], ids=str)
-async def test_a_login_ends_the_one_before(
-    login: LogIn, client: Client, rows: Rows, clock: Clock, fields: Body
-) -> None:
-    former = await login("alice")
-    clock.advance(seconds=1)
-    latter = await login("alice", **fields)
-    assert [await is_open(client, session) for session in (former, latter)] == [False, True]
-    problem_of(await client.get("/v1/verify", headers=bearer(former)), "invalid_token", 401)
-    refreshed = await client.post("/v1/refresh", json={"refresh_token": former["refresh_token"]})
+async def test_a_login_ends_the_one_before(stage: Stage, fields: Body) -> None:
+    former = await stage.login("alice")
+    stage.clock.advance(seconds=1)
+    latter = await stage.login("alice", **fields)
+    assert [await is_open(stage.client, session) for session in (former, latter)] == [False, True]
+    problem_of(await stage.client.get("/v1/verify", headers=bearer(former)), "invalid_token", 401)
+    refreshed = await stage.refresh(former)
     problem_of(refreshed, "session_replaced", 400)
-    [ended] = await rows.fetch("SELECT actor, data, user_id::text FROM events WHERE type = 'session.ended'")
+    [ended] = await stage.rows.fetch("SELECT actor, data, user_id::text FROM events WHERE type = 'session.ended'")
     assert tuple(ended) == (
         "system",
         f'{{"reason": "replaced", "session_ids": ["{former["session_id"]}"]}}',
         latter["user"]["id"],
     )
     keyless = "SELECT count(*) FROM sessions WHERE revoked_at IS NOT NULL AND session_key IS NULL"
-    assert await rows.fetchval(keyless) == 1
+    assert await stage.rows.fetchval(keyless) == 1
 
 
 @pytest.mark.slow
@@ -64,22 +62,15 @@ async def test_each_identity_has_its_own_number(login: LogIn, client: Client, cl
     assert [await is_open(client, session) for session in there] == [False, True, True]
 
 
-async def test_a_smaller_number_counts_from_the_next_login(
-    login: LogIn,
-    client: Client,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    wechat: WeChatByRespx,
-    clock: Clock,
-) -> None:
-    unlimited = make_client(await make_services(apps=[APP, OTHER_APP], login_rate_limit=""))
+async def test_a_smaller_number_counts_from_the_next_login(stage: Stage) -> None:
+    unlimited = await stage.make(apps=[APP, OTHER_APP], login_rate_limit="")
     before = []
     for _ in range(3):
-        before.append(await LogIn(unlimited, wechat)("alice"))
-        clock.advance(seconds=1)
-    assert all([await is_open(client, session) for session in before])
-    await login("alice")
-    assert not any([await is_open(client, session) for session in before])
+        before.append(await LogIn(unlimited, stage.wechat)("alice"))
+        stage.clock.advance(seconds=1)
+    assert all([await is_open(stage.client, session) for session in before])
+    await stage.login("alice")
+    assert not any([await is_open(stage.client, session) for session in before])
     refreshed = await unlimited.post("/v1/refresh", json={"refresh_token": before[0]["refresh_token"]})
     problem_of(refreshed, "session_revoked", 400)
 

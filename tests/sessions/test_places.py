@@ -5,7 +5,19 @@ from typing import Any
 import pytest
 
 from tests.clock import Clock
-from tests.world import FAR, HOME, OFFICE, Admin, Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer
+from tests.world import (
+    FAR,
+    HOME,
+    OFFICE,
+    Admin,
+    Client,
+    LogIn,
+    MakeClient,
+    MakeServices,
+    Rows,
+    Stage,
+    bearer,
+)
 from wxauth.server.housekeeping.housekeeping import sweep
 
 IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"
@@ -28,23 +40,21 @@ async def place(client: Client, answer: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @pytest.mark.oldest_postgres
-async def test_a_session_keeps_where_it_was_opened_beside_where_it_was_last_used(
-    client: Client, login: LogIn, root: Admin
-) -> None:
+async def test_a_session_keeps_where_it_was_opened_beside_where_it_was_last_used(stage: Stage, root: Admin) -> None:
     iphone, android = "iOS 17.1, WeChat 8.0.44", "Android 12, WeChat 8.0.38"
-    answer = await login("alice", headers=at(OFFICE))
-    assert await place(client, answer) == (OFFICE, iphone, OFFICE, iphone)
-    answer = await refresh(client, answer, at(OFFICE))
-    assert await place(client, answer) == (OFFICE, iphone, OFFICE, iphone)
-    answer = await refresh(client, answer, at(HOME, ANDROID))
-    assert await place(client, answer) == (HOME, android, OFFICE, iphone)
-    answer = await refresh(client, answer, at(FAR, ANDROID))
-    assert await place(client, answer) == (FAR, android, OFFICE, iphone)
-    answer = await refresh(client, answer, at(OFFICE))
-    assert await place(client, answer) == (OFFICE, iphone, OFFICE, iphone)
+    answer = await stage.login("alice", headers=at(OFFICE))
+    assert await place(stage.client, answer) == (OFFICE, iphone, OFFICE, iphone)
+    answer = await refresh(stage.client, answer, at(OFFICE))
+    assert await place(stage.client, answer) == (OFFICE, iphone, OFFICE, iphone)
+    answer = await refresh(stage.client, answer, at(HOME, ANDROID))
+    assert await place(stage.client, answer) == (HOME, android, OFFICE, iphone)
+    answer = await refresh(stage.client, answer, at(FAR, ANDROID))
+    assert await place(stage.client, answer) == (FAR, android, OFFICE, iphone)
+    answer = await refresh(stage.client, answer, at(OFFICE))
+    assert await place(stage.client, answer) == (OFFICE, iphone, OFFICE, iphone)
     [session] = (await root.read(f"/users/{answer['user']['id']}"))["sessions"]
     assert session["opened"] == {"ip": OFFICE, "device": iphone}
-    export = (await client.get("/v1/me/export", headers=bearer(answer))).json()
+    export = (await stage.client.get("/v1/me/export", headers=bearer(answer))).json()
     assert (export["sessions"][0]["device"], export["sessions"][0]["opened"]) == (
         iphone,
         {"ip": OFFICE, "device": iphone, "user_agent": IPHONE},
@@ -79,50 +89,49 @@ async def test_staff_see_where_a_banned_user_was(client: Client, login: LogIn, r
     assert (session["ended_at"], session["ended_reason"]) == ("2026-11-20T08:00:00Z", "banned")
 
 
-async def test_a_session_that_was_not_used_for_too_long_is_shown_as_expired(
-    login: LogIn, root: Admin, clock: Clock
-) -> None:
-    answer = await login("alice")
-    clock.advance(days=31)
-    root = Admin(root.client, await login("root"))
+async def test_a_session_that_was_not_used_for_too_long_is_shown_as_expired(stage: Stage, root: Admin) -> None:
+    answer = await stage.login("alice")
+    stage.clock.advance(days=31)
+    root = Admin(root.client, await stage.login("root"))
     [session] = (await root.read(f"/users/{answer['user']['id']}"))["ended_sessions"]
     assert (session["ended_at"], session["ended_reason"]) == ("2026-12-20T08:00:00Z", "expired")
 
 
 async def test_the_address_of_the_login_is_truncated_at_its_own_age(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows, clock: Clock
+    stage: Stage, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     services = await make_services(addresses_kept_days=10)
     client = make_client(services)
-    answer = await login("alice", headers=at(OFFICE))
-    clock.advance(days=9)
+    answer = await stage.login("alice", headers=at(OFFICE))
+    stage.clock.advance(days=9)
     answer = await refresh(client, answer, at(HOME))
-    clock.advance(days=2)
+    stage.clock.advance(days=2)
     await sweep(services)
-    assert [str(each) for each in await rows.fetchrow("SELECT ip, opened_ip FROM sessions")] == [HOME, "203.0.113.0/24"]
+    assert [str(each) for each in await stage.rows.fetchrow("SELECT ip, opened_ip FROM sessions")] == [
+        HOME,
+        "203.0.113.0/24",
+    ]
 
 
 @pytest.mark.parametrize("log_addresses", [False, True])
 async def test_the_log_has_addresses_of_logins_and_refreshes_only_if_the_operator_says_so(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, log_lines: LogLines, log_addresses: bool
+    stage: Stage, log_addresses: bool
 ) -> None:
-    client = make_client(await make_services(log_addresses=log_addresses))
-    answer = await login("alice", at=client, headers=at(OFFICE))
+    client = await stage.make(log_addresses=log_addresses)
+    answer = await stage.login("alice", at=client, headers=at(OFFICE))
     await refresh(client, answer, at(HOME))
-    lines = [line for line in log_lines() if line["event"] in ("logged_in", "refreshed")]
+    lines = [line for line in stage.log_lines() if line["event"] in ("logged_in", "refreshed")]
     addresses = [line["ip"] for line in lines if "ip" in line]
     assert (len(lines), addresses) == (2, [OFFICE, HOME] if log_addresses else [])
 
 
-async def test_of_two_sessions_the_log_may_have_one_whole(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, log_lines: LogLines
-) -> None:
-    client = make_client(await make_services(log_sample=2))
-    await login("alice", at=client)
+async def test_of_two_sessions_the_log_may_have_one_whole(stage: Stage) -> None:
+    client = await stage.make(log_sample=2)
+    await stage.login("alice", at=client)
     for _ in range(20):
-        await refresh(client, await login("alice", at=client), at(HOME))
+        await refresh(client, await stage.login("alice", at=client), at(HOME))
     await client.post("/v1/refresh", json={"refresh_token": "none of ours"})
-    lines = log_lines()
+    lines = stage.log_lines()
     first, *logins = (line for line in lines if line["event"] == "logged_in")
     refreshes = [line for line in lines if line["event"] == "refreshed"]
     assert (first["is_new"], "sample" in first) == (True, False), "a new user is always logged"

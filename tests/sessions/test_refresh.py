@@ -2,6 +2,9 @@
 
 import asyncio
 import base64
+import re
+import string
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
@@ -12,8 +15,7 @@ import pytest
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, until_locked
-from wxauth.server.core.services import Services
+from tests.world import Client, LogIn, MakeClient, MakeServices, Rows, Stage, bearer, until_locked
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 
 Refresh = Callable[[str], Coroutine[Any, Any, httpx.Response]]
@@ -47,14 +49,14 @@ async def test_a_refresh_token_becomes_a_new_pair(client: Client, login: LogIn, 
 
 @pytest.mark.parametrize("seconds", [0, 60])
 async def test_a_refresh_token_used_again_within_the_grace_has_the_same_successor(
-    login: LogIn, refresh: Refresh, clock: Clock, seconds: int
+    stage: Stage, refresh: Refresh, seconds: int
 ) -> None:
-    token = (await login())["refresh_token"]
+    token = (await stage.login())["refresh_token"]
     first = (await refresh(token)).json()["refresh_token"]
-    clock.advance(seconds=seconds)
+    stage.clock.advance(seconds=seconds)
     again = await refresh(token)
     assert again.json()["refresh_token"] == first
-    clock.advance(minutes=1)
+    stage.clock.advance(minutes=1)
     assert (await refresh(first)).status_code == 200
 
 
@@ -65,20 +67,18 @@ async def test_50_simultaneous_uses_of_a_refresh_token_have_one_successor(login:
     assert len({answer.json()["refresh_token"] for answer in answers}) == 1
 
 
-async def test_a_refresh_token_used_again_after_the_grace_ends_the_session(
-    login: LogIn, refresh: Refresh, clock: Clock, rows: Rows, client: Client, log_lines: LogLines
-) -> None:
-    token = (await login())["refresh_token"]
+async def test_a_refresh_token_used_again_after_the_grace_ends_the_session(stage: Stage, refresh: Refresh) -> None:
+    token = (await stage.login())["refresh_token"]
     successor = (await refresh(token)).json()
-    clock.advance(seconds=61)
+    stage.clock.advance(seconds=61)
     problem_of(await refresh(token), "refresh_token_reused", 400)
-    [line] = [line for line in log_lines() if line["event"] == "refresh_token_reused"]
+    [line] = stage.logged("refresh_token_reused")
     assert (line["level"], line["session_id"]) == ("warning", successor["session_id"])
     problem_of(await refresh(successor["refresh_token"]), "session_revoked", 400)
     problem_of(await refresh(token), "session_revoked", 400)
-    me = await client.get("/v1/me", headers=bearer(successor))
+    me = await stage.me(successor)
     problem_of(me, "invalid_token", 401)
-    assert await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("reused", None)
+    assert await stage.rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("reused", None)
 
 
 async def test_only_the_immediate_predecessor_has_the_grace(login: LogIn, refresh: Refresh) -> None:
@@ -147,36 +147,30 @@ async def test_a_token_survives_the_rotation_of_the_secret_key(
     assert answer.status_code == 200
 
 
-async def test_a_restored_database_accepts_a_token_newer_than_its_session(
-    login: LogIn, refresh: Refresh, services: Services
-) -> None:
-    answer = await login()
-    ahead = services[RefreshTokens].issue(UUID(answer["session_id"]), 7)
+async def test_a_restored_database_accepts_a_token_newer_than_its_session(stage: Stage, refresh: Refresh) -> None:
+    answer = await stage.login()
+    ahead = stage.services[RefreshTokens].issue(UUID(answer["session_id"]), 7)
     successor = (await refresh(ahead)).json()["refresh_token"]
-    parsed = services[RefreshTokens].parse(successor)
+    parsed = stage.services[RefreshTokens].parse(successor)
     assert parsed is not None
     assert parsed.generation == 8
 
 
-async def test_logging_out_by_refresh_token_ends_the_session(
-    client: Client, login: LogIn, refresh: Refresh, rows: Rows
-) -> None:
-    answer = await login()
+async def test_logging_out_by_refresh_token_ends_the_session(stage: Stage, refresh: Refresh) -> None:
+    answer = await stage.login()
     for _ in range(2):
-        gone = await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
+        gone = await stage.client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
         assert (gone.status_code, gone.content) == (204, b"")
     problem_of(await refresh(answer["refresh_token"]), "session_revoked", 400)
-    problem_of(await client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)
-    assert await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("signed_out", None)
+    problem_of(await stage.me(answer), "invalid_token", 401)
+    assert await stage.rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("signed_out", None)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"refresh_token": null}'])
-async def test_logging_out_by_bearer_ends_its_own_session(
-    client: Client, login: LogIn, refresh: Refresh, body: bytes
-) -> None:
-    answer, other = await login(), await login()
+async def test_logging_out_by_bearer_ends_its_own_session(stage: Stage, refresh: Refresh, body: bytes) -> None:
+    answer, other = await stage.login(), await stage.login()
     for _ in range(2):
-        assert (await client.post("/v1/logout", headers=bearer(answer), content=body)).status_code == 204
+        assert (await stage.client.post("/v1/logout", headers=bearer(answer), content=body)).status_code == 204
     problem_of(await refresh(answer["refresh_token"]), "session_revoked", 400)
     assert (await refresh(other["refresh_token"])).status_code == 200
 
@@ -215,13 +209,85 @@ async def test_a_refresh_that_waits_for_a_link_succeeds(login: LogIn, refresh: R
     assert linked.json()["user"]["id"] == other["user"]["id"]
 
 
-async def test_a_lowered_maximum_age_applies_to_existing_sessions(
-    login: LogIn,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    clock: Clock,
-) -> None:
-    token = (await login())["refresh_token"]
-    clock.advance(days=2)
-    stricter = make_client(await make_services(session_max_age=86400))
+async def test_a_lowered_maximum_age_applies_to_existing_sessions(stage: Stage) -> None:
+    token = (await stage.login())["refresh_token"]
+    stage.clock.advance(days=2)
+    stricter = await stage.make(session_max_age=86400)
     problem_of(await stricter.post("/v1/refresh", json={"refresh_token": token}), "refresh_token_expired", 400)
+
+
+# The tokens themselves.
+
+
+KEY, FORMER_KEY, OTHER_KEY = (bytes([n]) * 32 for n in range(3))
+SESSION = UUID("01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2")
+TOKENS = RefreshTokens([KEY, FORMER_KEY])
+TOKEN = TOKENS.issue(SESSION, 7)
+
+
+def test_a_token_says_which_session_and_generation() -> None:
+    assert re.fullmatch(r"wxr_[A-Za-z0-9_-]{70}", TOKEN)
+    assert TOKENS.parse(TOKEN) == (SESSION, 7)
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2**31 - 1, 2**32 - 1])
+def test_a_token_can_hold_any_generation(generation: int) -> None:
+    parsed = TOKENS.parse(TOKENS.issue(SESSION, generation))
+    assert parsed is not None
+    assert parsed.generation == generation
+
+
+def test_the_same_session_and_generation_have_the_same_token() -> None:
+    assert TOKENS.issue(SESSION, 7) == TOKEN
+    assert len({TOKENS.issue(SESSION, n) for n in range(100)}) == 100
+
+
+def test_the_first_key_makes_tokens_and_tokens_of_every_key_are_accepted() -> None:
+    assert TOKENS.parse(RefreshTokens([FORMER_KEY]).issue(SESSION, 7)) == (SESSION, 7)
+    assert RefreshTokens([KEY]).parse(TOKEN) == (SESSION, 7)
+    assert RefreshTokens([FORMER_KEY]).parse(TOKEN) is None
+    assert RefreshTokens([OTHER_KEY]).parse(TOKEN) is None
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "wxr_",
+        TOKEN[4:],
+        TOKEN[:-1],
+        TOKEN + "A",
+        TOKEN + "=",
+        TOKEN + "==",
+        TOKEN + "\n",
+        " " + TOKEN,
+        TOKEN.upper(),
+        "wxa_" + TOKEN[4:],
+        TOKEN.replace("wxr_", "wxr-"),
+        TOKEN[:20] + "+" + TOKEN[21:],
+        TOKEN[:20] + "é" + TOKEN[21:],
+        TOKEN[:20] + "\ud800" + TOKEN[21:],
+        TOKEN[:20] + "\0" + TOKEN[21:],
+        TOKEN[:20] + "٣" + TOKEN[21:],
+        TOKEN * 1000,
+    ],
+    ids=len,
+)
+def test_text_of_another_form_is_no_refresh_token(token: str) -> None:
+    assert TOKENS.parse(token) is None
+
+
+def test_a_refresh_token_with_any_altered_character_is_refused() -> None:
+    alphabet = string.ascii_letters + string.digits + "-_"
+    for position in range(4, len(TOKEN)):
+        for character in set(alphabet) - {TOKEN[position]}:
+            assert TOKENS.parse(TOKEN[:position] + character + TOKEN[position + 1 :]) is None
+
+
+def test_the_mac_of_another_token_does_not_fit() -> None:
+    raw, other = (urlsafe_b64decode(TOKENS.issue(SESSION, n)[4:] + "==") for n in (7, 8))
+    assert TOKENS.parse("wxr_" + urlsafe_b64encode(other[:20] + raw[20:]).rstrip(b"=").decode()) is None
+
+
+def test_the_repr_of_the_tokens_hides_the_key() -> None:
+    assert repr(KEY)[2:-1] not in repr(TOKENS)

@@ -5,17 +5,11 @@ import hmac
 import json
 import zlib
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from wxauth.tokens.keys import SigningKey
 
@@ -95,9 +89,9 @@ def _unsigned(algorithm: str) -> Forgery:
     return lambda forger: f"{encode(forger.header | {'alg': algorithm})}.{forger.parts[1]}."
 
 
-def _hmac(bits: int, secret_of: Callable[[SigningKey], bytes]) -> Forgery:
+def _hmac(secret_of: Callable[[SigningKey], bytes]) -> Forgery:
     return lambda forger: forger.sign_otherwise(
-        f"HS{bits}", lambda text: hmac.digest(secret_of(forger.key), text, f"sha{bits}")
+        "HS256", lambda text: hmac.digest(secret_of(forger.key), text, "sha256")
     )
 
 
@@ -105,45 +99,9 @@ def _public_pem(key: SigningKey) -> bytes:
     return key.signer.public_key().to_pem()
 
 
-def _public_der(key: SigningKey) -> bytes:
-    return load_pem_public_key(_public_pem(key)).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-@cache
-def _rsa_key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65537, 2048)
-
-
 def _rs256(forger: Forger) -> str:
-    return forger.sign_otherwise("RS256", lambda text: _rsa_key().sign(text, padding.PKCS1v15(), hashes.SHA256()))
-
-
-def _ps256(forger: Forger) -> str:
-    form = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
-    return forger.sign_otherwise("PS256", lambda text: _rsa_key().sign(text, form, hashes.SHA256()))
-
-
-def _on_curve(algorithm: str, curve: ec.EllipticCurve, digest: hashes.HashAlgorithm) -> Forgery:
-    """Signed by a key on this curve, with r and s of the curve's length."""
-    length = (curve.key_size + 7) // 8
-
-    def sign(text: bytes) -> bytes:
-        r, s = decode_dss_signature(ec.generate_private_key(curve).sign(text, ec.ECDSA(digest)))
-        return r.to_bytes(length) + s.to_bytes(length)
-
-    return lambda forger: forger.sign_otherwise(algorithm, sign)
-
-
-def _ed25519(algorithm: str) -> Forgery:
-    return lambda forger: forger.sign_otherwise(algorithm, ed25519.Ed25519PrivateKey.generate().sign)
-
-
-def _by_our_key_over(digest: hashes.HashAlgorithm) -> Forgery:
-    def sign(forger: Forger, text: bytes) -> bytes:
-        r, s = decode_dss_signature(forger.key.signer.prepared_key.sign(text, ec.ECDSA(digest)))
-        return r.to_bytes(32) + s.to_bytes(32)
-
-    return lambda forger: forger.sign_otherwise("ES256", lambda text: sign(forger, text))
+    key = rsa.generate_private_key(65537, 2048)
+    return forger.sign_otherwise("RS256", lambda text: key.sign(text, padding.PKCS1v15(), hashes.SHA256()))
 
 
 def _signed_by_another_key(forger: Forger) -> str:
@@ -301,32 +259,16 @@ NOT_UUIDS: dict[str, object] = {
 HOSTILE: dict[str, Forgery] = {
     # alg
     "alg none": _unsigned("none"),
-    "alg None": _unsigned("None"),
-    "alg nOnE": _unsigned("nOnE"),
     "alg empty, unsigned": _unsigned(""),
     "alg ES256, unsigned": _unsigned("ES256"),
     "alg none with a signature": lambda forger: forger.with_header(alg="none"),
-    "alg HS256 with the public key as secret": _hmac(256, _public_pem),
-    "alg HS384 with the public key as secret": _hmac(384, _public_pem),
-    "alg HS512 with the public key as secret": _hmac(512, _public_pem),
-    "alg HS256 with the public key in DER as secret": _hmac(256, _public_der),
-    "alg HS256 with the published x as secret": _hmac(256, lambda key: decode(key.public_jwk["x"])),
-    "alg HS256 with the published JWK as secret": _hmac(256, lambda key: json.dumps(key.public_jwk).encode()),
-    "alg HS256 with the kid as secret": _hmac(256, lambda key: key.kid.encode()),
-    "alg HS256 with an empty secret": _hmac(256, lambda _: b""),
+    "alg HS256 with the public key as secret": _hmac(_public_pem),
+    "alg HS256 with the published x as secret": _hmac(lambda key: decode(key.public_jwk["x"])),
+    "alg HS256 with the kid as secret": _hmac(lambda key: key.kid.encode()),
+    "alg HS256 with an empty secret": _hmac(lambda _: b""),
     "alg RS256": _rs256,
     "alg RS256 with an ES256 signature": lambda forger: forger.with_header(alg="RS256"),
-    "alg PS256": _ps256,
     "alg ES384": lambda forger: forger.with_header(alg="ES384"),
-    "alg ES384 by a key on P-384": _on_curve("ES384", ec.SECP384R1(), hashes.SHA384()),
-    "alg ES512 by a key on P-521": _on_curve("ES512", ec.SECP521R1(), hashes.SHA512()),
-    "alg ES256K by a key on secp256k1": _on_curve("ES256K", ec.SECP256K1(), hashes.SHA256()),
-    "alg ES256 by a key on secp256k1": _on_curve("ES256", ec.SECP256K1(), hashes.SHA256()),
-    "alg ES256 by a key on P-384": _on_curve("ES256", ec.SECP384R1(), hashes.SHA384()),
-    "alg ES256 over SHA-384": _by_our_key_over(hashes.SHA384()),
-    "alg ES256 over SHA-1": _by_our_key_over(hashes.SHA1()),
-    "alg EdDSA": _ed25519("EdDSA"),
-    "alg ES256 by an Ed25519 key": _ed25519("ES256"),
     "alg in lower case": lambda forger: forger.with_header(alg="es256"),
     "alg with a null byte": lambda forger: forger.with_header(alg="ES256\0"),
     "alg in full-width letters": lambda forger: forger.with_header(alg="ＥＳ２５６"),

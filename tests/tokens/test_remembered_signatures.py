@@ -1,13 +1,21 @@
 """The signature of a token is checked once, and its claims at every use."""
 
+import base64
+import hashlib
+import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from ecdsa import NIST256p
+from ecdsa.ellipticcurve import Point
 
 from tests.guard.fakes import ISSUER, NOW, SESSION_ID, USER_ID
-from tests.tokens.hostile import ORDER, Forger
+from tests.tokens.hostile import FIELD, ORDER, Forger, encode
 from wxauth.errors import InvalidToken, KeysUnavailable, TokenExpired
-from wxauth.tokens.keys import SigningKey, TokenIssuer, VerificationKey
+from wxauth.tokens.keys import InvalidKey, SigningKey, TokenIssuer, VerificationKey
 from wxauth.tokens.verifier import MAX_REMEMBERED_LENGTH, REMEMBERED_TOKENS, Verifier
 
 
@@ -177,3 +185,50 @@ async def test_a_long_token_is_not_remembered(
     for _ in range(2):
         await verifier.verify(token, now=NOW)
     assert published.counting.checks == checks
+
+
+async def test_r_and_s_must_be_below_the_groups_order(verifier: Verifier, published: Published, forger: Forger) -> None:
+    """Where R's x is above n, r is x - n; x itself, which fits into 32 bytes as well, is no r (SEC 1, 4.1.4)."""
+    x = FIELD - 3
+    curve = NIST256p.curve
+    y = pow(x**3 + curve.a() * x + curve.b(), (FIELD + 1) // 4, FIELD)
+    # The key for which this R and s = 7 are a signature of this token: Q = (sR - eG) / r.
+    r, s = x - ORDER, 7
+    digest = int.from_bytes(sha256(".".join(forger.parts[:2]).encode()).digest())
+    sum_ = Point(curve, x, y, ORDER) * s + NIST256p.generator.to_affine() * (-digest % ORDER)
+    point = sum_ * pow(r, -1, ORDER)
+    coordinates = {name: encode(number.to_bytes(32)) for name, number in (("x", point.x()), ("y", point.y()))}
+    jwk = {"kty": "EC", "crv": "P-256", "kid": forger.key.kid, **coordinates}
+    published.keys = {forger.key.kid: VerificationKey.from_jwk(jwk)}
+    assert (await verifier.verify(forger.with_numbers(r, s), now=NOW)).id == USER_ID
+    for beyond in ((r + ORDER, s), (r, s + ORDER)):
+        with pytest.raises(InvalidToken):
+            await verifier.verify(forger.with_numbers(*beyond), now=NOW)
+
+
+# Signing keys.
+
+
+def test_a_key_is_named_by_its_thumbprint() -> None:
+    key = SigningKey.generate()
+    members = {name: key.public_jwk[name] for name in ("crv", "kty", "x", "y")}  # RFC 7638, section 3.2
+    digest = hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()
+    assert key.kid == base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def test_a_stored_key_is_the_same_key_again() -> None:
+    key = SigningKey.generate()
+    again = SigningKey.from_der(key.to_der())
+    assert (again.kid, again.public_jwk) == (key.kid, key.public_jwk)
+    assert key.verification_key.key.verify(b"text", again.signer.sign(b"text"))
+
+
+def test_a_key_of_another_kind_is_not_loaded() -> None:
+    other = ed25519.Ed25519PrivateKey.generate()
+    with pytest.raises(InvalidKey):
+        SigningKey.from_der(other.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_a_printed_key_shows_only_its_name() -> None:
+    key = SigningKey.generate()
+    assert repr(key) == str(key) == f"<SigningKey {key.kid}>"
