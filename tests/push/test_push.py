@@ -38,7 +38,7 @@ from wxauth.server.dev.wechat.push import (
     encrypt,
     push_signature,
 )
-from wxauth.server.push.receiving import Withdrawals
+from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.build import Waits
 
 WITHOUT_PUSH = {"app_id": "wxtest0000000000c3", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
@@ -618,7 +618,7 @@ async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(
 async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
     cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, log_lines: LogLines
 ) -> None:
-    cut_off[Withdrawals].kept_in_memory = 0.0
+    cut_off[PushedMessages].kept_in_memory = 0.0
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     answer = await post(make_client(cut_off), push)
     problem_of(answer, "storage_unavailable", 503)

@@ -17,7 +17,7 @@ from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.push.receiving import Withdrawals
+from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.push.rows import MESSAGES_KEPT, SIGNATURES_KEPT
 
 FIVE_MINUTES = 300
@@ -250,5 +250,5 @@ async def test_signatures_and_messages_are_swept_in_time(
 
 
 async def test_a_signature_is_known_for_as_long_as_a_message_may_wait_for_the_database(services: Services) -> None:
-    waits = timedelta(seconds=services[Withdrawals].kept_in_memory + 2 * FIVE_MINUTES)
+    waits = timedelta(seconds=services[PushedMessages].kept_in_memory + 2 * FIVE_MINUTES)
     assert waits <= SIGNATURES_KEPT

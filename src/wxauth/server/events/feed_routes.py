@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.service_clients import EventsClientDep
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
-from wxauth.server.events.feed_rows import LAST_POSITION, FeedSlice, Place, last_place, read_slice
+from wxauth.server.events.feed_rows import LAST_POSITION, Place, read_slice
 from wxauth.server.web.bodies import OrEmpty, ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
@@ -23,10 +23,7 @@ from wxauth.server.web.direct import Router
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
 _POSITION_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
-
-
-class NotACursor(ValueError):
-    """The text is not a cursor of this feed."""
+_NO_CURSOR: Final = "Not a next_cursor of this feed"
 
 
 def cursor_of(place: Place) -> str:
@@ -36,15 +33,15 @@ def cursor_of(place: Place) -> str:
 
 
 def place_in(cursor: str) -> Place:
-    """The place of a cursor. Raises: NotACursor."""
+    """The place of a cursor. Raises: ValueError, if it is none of this feed."""
     if not _CURSOR.fullmatch(cursor):
-        raise NotACursor("Not a next_cursor of this feed")
+        raise ValueError(_NO_CURSOR)
     raw = urlsafe_b64decode(cursor + "==")
     place_bytes, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
     place = Place(int.from_bytes(place_bytes[:_POSITION_BYTES], "big"), UUID(bytes=place_bytes[_POSITION_BYTES:]))
     # Each place has one spelling: the last of the 38 characters has four unused bits, which must be zero.
     if check != _check(place_bytes) or cursor_of(place) != cursor or place.position > LAST_POSITION:
-        raise NotACursor("Not a next_cursor of this feed")
+        raise ValueError(_NO_CURSOR)
     return place
 
 
@@ -99,8 +96,8 @@ class FeedQuery(BaseModel):
 
     @property
     def place(self) -> Place | None:
-        """The place to read after; None for the beginning."""
-        return None if self.after is None else place_in(self.after)
+        """The place to read after; None for the beginning, and where it is not known yet."""
+        return None if self.after in (None, NOW) else place_in(self.after)
 
 
 class SiblingsEventAnswer(TypedDict):
@@ -138,9 +135,6 @@ async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[
     seconds of its commit. If events after your cursor are missing, because they were swept or a backup was restored,
     the answer is `cursor_expired`, never a silent gap.
     """
-    if query.after == NOW:
-        page = FeedSlice([], await last_place(database))
-    else:
-        page = await read_slice(database, query.place, query.type, limit=query.limit)
+    page = await read_slice(database, query.place, query.type, limit=0 if query.after == NOW else query.limit)
     items: list[Any] = [event.for_siblings for event in page.items]
     return FeedAnswer.model_construct(items=items, next_cursor=cursor_of(page.last))

@@ -79,13 +79,6 @@ class _FoldedChanges(SQLModel):
     fields: list[str]
 
 
-class _LastRow(SQLModel):
-    position: int
-    event_id: UUID
-    swept: int
-    swept_id: UUID | None
-
-
 class _PageRow(FeedRow):
     """An event, if any, and the columns that are the same in each row of a page."""
 
@@ -155,21 +148,19 @@ SELECT recorded.id, newest.type, :now, CASE newest.actor WHEN newest.user_id::te
   JOIN events newest ON newest.id = recorded.event_id
   JOIN users ON users.id = COALESCE((SELECT user_id FROM former_users WHERE id = newest.user_id), newest.user_id)
 """)
-_LAST_PART: Final = """
-SELECT COALESCE(f.position, s.position, 0) AS position,
-       COALESCE(f.event_id, s.event_id, '00000000-0000-0000-0000-000000000000') AS event_id,
-       COALESCE(s.position, 0) AS swept, s.event_id AS swept_id
-  FROM (VALUES (true)) AS one
-  LEFT JOIN (SELECT position, event_id FROM feed ORDER BY position DESC LIMIT 1) f ON true
-  LEFT JOIN feed_swept s ON true"""
-_LAST: Final = Statement[_LastRow](_LAST_PART)
 
 
 def _page_part(places: str) -> str:
     # A place has a gap behind it if it no longer exists, or if events behind it have been swept. There is no gap if the
     # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
     return f"""
-WITH last AS ({_LAST_PART}
+WITH last AS (
+    SELECT COALESCE(f.position, s.position, 0) AS position,
+           COALESCE(f.event_id, s.event_id, '00000000-0000-0000-0000-000000000000') AS event_id,
+           COALESCE(s.position, 0) AS swept, s.event_id AS swept_id
+      FROM (VALUES (true)) AS one
+      LEFT JOIN (SELECT position, event_id FROM feed ORDER BY position DESC LIMIT 1) f ON true
+      LEFT JOIN feed_swept s ON true
 ), known AS (
     SELECT NOT :is_after::boolean OR swept <= :position
         AND (:position = 0 OR (swept, swept_id) = (:position, :event_id::uuid) OR EXISTS (
@@ -249,13 +240,6 @@ async def place_some(transaction: Transaction, *, limit: int) -> Sequence[Placed
     return await transaction.rows(_PLACE, limit=limit)
 
 
-async def last_place(database: Database) -> Place:
-    """The place of the newest event."""
-    row = await database.row(_LAST)
-    assert row is not None
-    return Place(row.position, row.event_id)
-
-
 async def read_slice(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice:
     """The oldest events after a place, of these types, or of all for none.
 
@@ -265,7 +249,7 @@ async def read_slice(database: Database, after: Place | None, types: Sequence[st
         database: Where the events are.
         after: The place that the reader has reached; None for the beginning.
         types: Stored names of types; empty for all types.
-        limit: Maximum number of events.
+        limit: Maximum number of events; 0 to get only the newest event's place.
 
     Raises: CursorExpired, if events after that place are missing.
     """
@@ -277,6 +261,6 @@ async def read_slice(database: Database, after: Place | None, types: Sequence[st
     if not rows[0].is_known:
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
     items = [row for row in rows if row.position is not None]
-    if len(items) == limit:
+    if items and len(items) == limit:
         return FeedSlice(items, Place(items[-1].position, items[-1].id))
     return FeedSlice(items, Place(rows[0].last_position, rows[0].last_id))

@@ -1,11 +1,10 @@
 """`/v1/admin/webhooks`: the webhooks that receive siblings' events."""
 
-import re
 from typing import Annotated, Final, NotRequired, Self
 from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
@@ -15,7 +14,7 @@ from wxauth.server.events.feed_routes import KnownType
 from wxauth.server.events.models import WebhookAnswer
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
-from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
+from wxauth.server.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.bodies import Items, OrEmpty, PageQuery, Time, all_of, items_of
 from wxauth.server.web.dependencies import provide
@@ -26,7 +25,7 @@ _EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
 
 _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
-NO_SUCH_WEBHOOK: Final = NotFound("there is no such webhook")
+_NONE: Final = NotFound(NO_SUCH_WEBHOOK)
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")
 router = Router("admin")
 
@@ -100,16 +99,6 @@ def trial_answer(answer: Answer) -> TrialAnswer:
     return {"status": answer.status, "milliseconds": answer.milliseconds}
 
 
-def _possible_name(name: str) -> str:
-    if not re.fullmatch(CLIENT_NAME, name):
-        raise NotFound(NO_SUCH_WEBHOOK.detail)
-    return name
-
-
-WebhookName = Annotated[str, AfterValidator(_possible_name)]
-"""The name in the path. A name that no webhook can have is answered with 404."""
-
-
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
 
@@ -127,10 +116,8 @@ async def add_webhook(
     return await webhooks.add(body.name, url=body.url, types=body.types or (), by=administrator)
 
 
-@router.get(
-    "/v1/admin/webhooks/{name}", summary=Title("Read a webhook", "查看某个 Webhook"), failures=[NO_SUCH_WEBHOOK]
-)
-async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: WebhookName) -> WebhookAnswer:
+@router.get("/v1/admin/webhooks/{name}", summary=Title("Read a webhook", "查看某个 Webhook"), failures=[_NONE])
+async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: str) -> WebhookAnswer:
     """A webhook, without its secret."""
     return (await webhooks.read(name)).shown
 
@@ -138,27 +125,23 @@ async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: Webhook
 @router.patch(
     "/v1/admin/webhooks/{name}",
     summary=Title("Change, enable or disable a webhook", "修改、启用或停用 Webhook"),
-    failures=[_WRONG_URL, NO_SUCH_WEBHOOK],
+    failures=[_WRONG_URL, _NONE],
 )
 async def change_webhook(
-    administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: WebhookName, body: WebhookChange
+    administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str, body: WebhookChange
 ) -> WebhookAnswer:
     """Set the given fields; others are unchanged. Events held while a webhook is disabled are sent later."""
     return await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
 
 
-@router.delete(
-    "/v1/admin/webhooks/{name}", summary=Title("Remove a webhook", "删除 Webhook"), failures=[NO_SUCH_WEBHOOK]
-)
-async def remove_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: WebhookName) -> None:
+@router.delete("/v1/admin/webhooks/{name}", summary=Title("Remove a webhook", "删除 Webhook"), failures=[_NONE])
+async def remove_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str) -> None:
     """Send nothing more to this webhook. Its pending deliveries are dropped."""
     await webhooks.remove(name, by=administrator)
 
 
-@router.post(
-    "/v1/admin/webhooks/{name}/test", summary=Title("Test a webhook", "测试 Webhook"), failures=[NO_SUCH_WEBHOOK]
-)
-async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, name: WebhookName) -> TrialAnswer:
+@router.post("/v1/admin/webhooks/{name}/test", summary=Title("Test a webhook", "测试 Webhook"), failures=[_NONE])
+async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> TrialAnswer:
     """Send one `webhook.test` now. The answer is 200 with the webhook's status, or with an `error` and no status."""
     return trial_answer(await webhooks.send_test(name, by=administrator))
 
@@ -166,30 +149,26 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
 @router.post(
     "/v1/admin/webhooks/{name}/secret",
     summary=Title("Rotate a webhook's secret", "更换 Webhook 的密钥"),
-    failures=[NO_SUCH_WEBHOOK],
+    failures=[_NONE],
 )
 async def renew_webhook_secret(
-    administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: WebhookName
+    administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str
 ) -> NewWebhookAnswer:
     """Make a new `secret`. Only this answer has it. The former one also signs for another 24 hours."""
     return await webhooks.renew_secret(name, by=administrator)
 
 
-@router.get(
-    "/v1/admin/webhooks/{name}/deliveries", summary=Title("List deliveries", "查看投递记录"), failures=[NO_SUCH_WEBHOOK]
-)
+@router.get("/v1/admin/webhooks/{name}/deliveries", summary=Title("List deliveries", "查看投递记录"), failures=[_NONE])
 async def list_deliveries(
-    _: AdministratorDep, webhooks: WebhooksDep, name: WebhookName, query: Annotated[DeliveriesQuery, Query()]
+    _: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
     """The deliveries of the last 30 days, sent and pending, the newest first."""
     return items_of(await webhooks.deliveries_of(name, query.state, before=query.cursor, limit=query.limit))
 
 
-@router.post(
-    "/v1/admin/webhooks/{name}/replay", summary=Title("Replay events", "重新投递事件"), failures=[NO_SUCH_WEBHOOK]
-)
+@router.post("/v1/admin/webhooks/{name}/replay", summary=Title("Replay events", "重新投递事件"), failures=[_NONE])
 async def replay_deliveries(
-    _: AdministratorDep, webhooks: WebhooksDep, name: WebhookName, body: ReplayRequest
+    _: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:
     """Deliver one event again, or all events since a time, of the webhook's types. Each keeps its `webhook-id`."""
     return ReplayedAnswer(replayed=await webhooks.replay(name, event_id=body.event_id, since=body.since))

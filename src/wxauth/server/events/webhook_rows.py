@@ -334,25 +334,17 @@ async def write_webhook(
     return webhook
 
 
-def is_subscribed(event: PlacedEvent, *, types: Sequence[str]) -> bool:
-    """Whether a webhook with these types gets the event."""
-    return not types or event.type in types
-
-
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
     """Queue the deliveries of events that have just got their places, and return how many."""
     webhooks = await transaction.rows(_SUBSCRIPTIONS) if events else ()
-    subscribed = [
-        (webhook.id, event) for event in events for webhook in webhooks if is_subscribed(event, types=webhook.types)
-    ]
-    return await _queue(transaction, _QUEUE, subscribed, now=now) if subscribed else 0
+    return await _queue(transaction, _QUEUE, webhooks, events, now=now)
 
 
 async def queue_again(
-    transaction: Transaction, webhook_id: UUID, events: Sequence[PlacedEvent], *, now: datetime
+    transaction: Transaction, webhook: Webhook, events: Sequence[PlacedEvent], *, now: datetime
 ) -> int:
-    """Queue events again for one webhook, and return how many. Deliveries in progress are left out."""
-    return await _queue(transaction, _QUEUE_AGAIN, [(webhook_id, event) for event in events], now=now)
+    """Queue those events again that a webhook gets, and return how many. Deliveries in progress are left out."""
+    return await _queue(transaction, _QUEUE_AGAIN, [webhook], events, now=now)
 
 
 async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None:
@@ -438,17 +430,23 @@ async def replace_secrets(database: Database, webhook: Webhook, secret: bytes, f
 async def _queue(
     transaction: Transaction,
     statement: Statement[Nothing],
-    subscribed: Sequence[tuple[UUID, PlacedEvent]],
+    webhooks: Sequence[Webhook | _Subscription],
+    events: Sequence[PlacedEvent],
     *,
     now: datetime,
 ) -> int:
-    queued = {
-        "webhook_ids": [webhook_id for webhook_id, _ in subscribed],
-        "event_ids": [event.event_id for _, event in subscribed],
-    }
-    types = [event.type for _, event in subscribed]
-    number = await transaction.run(statement, **queued, ids=[new_id(now) for _ in subscribed], types=types, now=now)
-    await transaction.run(_HASTEN, **queued)
+    queued = [
+        (webhook.id, event)
+        for event in events
+        for webhook in webhooks
+        if not webhook.types or event.type in webhook.types
+    ]
+    if not queued:
+        return 0
+    keys = {"webhook_ids": [webhook_id for webhook_id, _ in queued], "event_ids": [it.event_id for _, it in queued]}
+    types = [event.type for _, event in queued]
+    number = await transaction.run(statement, **keys, ids=[new_id(now) for _ in queued], types=types, now=now)
+    await transaction.run(_HASTEN, **keys)
     return number
 
 

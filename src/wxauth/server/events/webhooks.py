@@ -30,6 +30,8 @@ TEST_TYPE: Final = "webhook.test"
 PAGE_SIZE: Final = 5000
 """How many events one transaction of a replay examines."""
 
+NO_SUCH_WEBHOOK: Final = "there is no such webhook"
+
 log = get_logger()
 
 
@@ -59,8 +61,6 @@ class Webhooks:
         webhook_id = new_id(now)
         values = {"id": webhook_id, "name": name, "url": url, "types": list(types), "created_at": now}
         added = await self._write(EventType.WEBHOOK_ADDED, by, secret=self._sealed(secret, webhook_id), **values)
-        if added is None:
-            raise NameTaken("there is a webhook of this name already")
         return _with_secret(added, secret)
 
     async def all(self) -> Sequence[Webhook]:
@@ -71,7 +71,7 @@ class Webhooks:
         """The webhook of this name. Raises: NotFound."""
         webhook = await webhook_rows.find_webhook(self.database, name)
         if webhook is None:
-            raise _no_such_webhook()
+            raise NotFound(NO_SUCH_WEBHOOK)
         return webhook
 
     async def change(
@@ -94,15 +94,12 @@ class Webhooks:
         changed = await self._write(
             EventType.WEBHOOK_CHANGED, by, name=name, url=url, types=chosen, is_enabled=is_enabled
         )
-        if changed is None:
-            raise _no_such_webhook()
         self.deliveries.wake()
         return changed.shown
 
     async def remove(self, name: str, *, by: Actor) -> None:
         """Remove a webhook. It gets no more events. Raises: NotFound."""
-        if await self._write(EventType.WEBHOOK_REMOVED, by, name=name) is None:
-            raise _no_such_webhook()
+        await self._write(EventType.WEBHOOK_REMOVED, by, name=name)
 
     async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:
         """Replace a webhook's secret. The former one also signs for a day. There is at most one former secret.
@@ -113,8 +110,6 @@ class Webhooks:
         values = {"id": webhook.id, "former_until": self.clock() + FORMER_SECRET_KEPT}
         sealed = self._sealed(secret, webhook.id)
         renewed = await self._write(EventType.WEBHOOK_SECRET_RENEWED, by, secret=sealed, **values)
-        if renewed is None:
-            raise _no_such_webhook()
         return _with_secret(renewed, secret)
 
     async def send_test(self, name: str, *, by: Actor) -> Answer:
@@ -173,16 +168,15 @@ class Webhooks:
         return replayed
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
-        subscribed = [event for event in events if webhook_rows.is_subscribed(event, types=webhook.types)]
-        if not subscribed:
-            return 0
         async with self.database.begin() as transaction:
-            return await webhook_rows.queue_again(transaction, webhook.id, subscribed, now=self.clock())
+            return await webhook_rows.queue_again(transaction, webhook, events, now=self.clock())
 
-    async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook | None:
+    async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook:
         written = await webhook_rows.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
-        if written is not None:
-            log.info(kind.logged, webhook=written.name, actor=by.name)
+        if written is None:
+            is_new = kind is EventType.WEBHOOK_ADDED
+            raise NameTaken("there is a webhook of this name already") if is_new else NotFound(NO_SUCH_WEBHOOK)
+        log.info(kind.logged, webhook=written.name, actor=by.name)
         return written
 
     def _sealed(self, secret: bytes, webhook_id: UUID) -> bytes:
@@ -197,7 +191,3 @@ class Webhooks:
 
 def _with_secret(webhook: Webhook, secret: bytes) -> NewWebhookAnswer:
     return NewWebhookAnswer(**vars(webhook.shown), secret=shown_secret(secret))
-
-
-def _no_such_webhook() -> NotFound:
-    return NotFound("there is no such webhook")

@@ -137,7 +137,6 @@ class WeChat:
         self._busy_pauses = busy_pauses
         self._hints = hints
         self._reports_refusals = reports_refusals
-        self._login_targets: dict[str, tuple[App, str]] = {}
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
         """Exchange a code for the person's identity: from `wx.login` in a mini-program, from OAuth in any other app.
@@ -149,7 +148,7 @@ class WeChat:
             45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
             connection, 5xx), WeChatTimeout, WeChatBadResponse.
         """
-        target = f"{self._login_target(app)}{quote(code, safe='')}"
+        target = _login_target(app, code)
         return await self.call(exchange_api(app), app, target, read=partial(_identity, app), secrets=[code])
 
     async def check_secret(self, app: App) -> None:
@@ -159,8 +158,7 @@ class WeChat:
             WeChatBadResponse.
         """
         try:
-            # Not `self._login_target`, which would remember a secret that may be wrong.
-            target = f"{_login_target(app)}{_MADE_UP_CODE}"
+            target = _login_target(app, _MADE_UP_CODE)
             await self.call(exchange_api(app), app, target, read=lambda _: None, reports_refusals=False)
         except (InvalidCode, CodeUsed, WeChatUserBlocked):
             return  # WeChat rejects the code, so it has accepted id and secret
@@ -213,12 +211,6 @@ class WeChat:
     def deadline(self, *, extra_time: float = 0.0) -> float:
         """When an exchange that begins now must end, in the event loop's time."""
         return asyncio.get_running_loop().time() + self._timeout + extra_time
-
-    def _login_target(self, app: App) -> str:
-        kept = self._login_targets.get(app.app_id)
-        if kept is None or kept[0] is not app:  # an app that has changed is a new object
-            self._login_targets[app.app_id] = kept = (app, _login_target(app))
-        return kept[1]
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -285,11 +277,12 @@ def exchange_api(app: App) -> str:
     return CODE2SESSION if app.is_mini_program else OAUTH_CODE
 
 
-def _login_target(app: App) -> str:
-    """The target of the request that exchanges a code, up to the code."""
+def _login_target(app: App, code: str) -> str:
+    """The target of the request that exchanges a code."""
     path, name = ("jscode2session", "js_code") if app.is_mini_program else ("oauth2/access_token", "code")
     secret = quote(app.app_secret.get_secret_value(), safe="")
-    return f"/sns/{path}?grant_type=authorization_code&appid={quote(app.app_id)}&secret={secret}&{name}="
+    query = f"appid={quote(app.app_id)}&secret={secret}&{name}={quote(code, safe='')}"
+    return f"/sns/{path}?grant_type=authorization_code&{query}"
 
 
 def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:

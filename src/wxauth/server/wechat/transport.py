@@ -22,9 +22,6 @@ from pydantic import SecretStr
 
 from wxauth.server.wechat.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
 
-BODY: Final = "body"
-"""The extension of a response by which our transport gives the body, which it has read, as bytes."""
-
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer's body, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
@@ -32,7 +29,7 @@ MAX_IDLE: Final = 128
 """How many idle connections to one host are kept."""
 IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
-"""The extension of a response with the `HttpAnswer`."""
+"""The extension of a response with the `HttpAnswer`, whose body our transport has read."""
 _CONNECT_SHARE: Final = 0.4
 """The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
 SHORTEST_SECONDS: Final = 0.05
@@ -81,11 +78,11 @@ async def body_of(response: httpx.Response) -> bytes:
     httpx's stream refers to its response. That cycle is broken here: thousands of answers, 10 MB, would wait for the
     garbage collector.
     """
-    body: bytes | None = response.extensions.get(BODY)
-    if body is None:
+    answer: HttpAnswer | None = response.extensions.get(ANSWER)
+    if answer is None:
         return await response.aread()
     response.stream = _READ
-    return body
+    return answer.body
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
@@ -160,7 +157,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             raise ProxyFailed("no way through the proxy: it answers with status 407")
         # Header fields are left out: httpx would decompress an unrequested Content-Encoding, to any size.
         stream = httpx.ByteStream(answer.body)
-        extensions = {**_VERSION, BODY: answer.body, ANSWER: answer, "date": answer.date}
+        extensions = {**_VERSION, ANSWER: answer, "date": answer.date}
         return httpx.Response(answer.status, stream=stream, extensions=extensions)
 
     async def aclose(self) -> None:
