@@ -14,7 +14,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, decode
 from tests.world import AddSibling, Client, LogIn, MakeClient, MakeServices, Rows, bearer, set_roles
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
@@ -113,6 +113,24 @@ async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(passe
     assert not await passes()
 
 
+@pytest.mark.slow
+async def test_the_tokens_that_the_guard_takes_and_refuses_are_taken_and_refused(
+    client: Client, introspect: Introspect, services: Services, token: str
+) -> None:
+    key = services[KeyRing].signing_key(services.clock())
+    with Sweep() as sweep:
+        for name, forge in (HOSTILE | EXPIRED | GOOD).items():
+            with sweep.case(name):
+                forged, is_good = forge(Forger(token, key)), name in GOOD
+                verified = await client.get(VERIFY, headers=bearer(forged))
+                assert verified.status_code == (200 if is_good else 401)
+                challenge = None if is_good else 'Bearer error="invalid_token"'
+                assert verified.headers.get("www-authenticate") == challenge
+                if len(forged) < MAX_BODY:
+                    answer = await introspect(forged)
+                    assert answer["active"] if is_good else answer == {"active": False}
+
+
 HOSTILE_AUTHORIZATIONS = [
     *(b"", b" ", b":", b"Basic", b"Basic ", b"Basic ====", b"Basic \xff\xfe", b"Basic !!!!", b"Negotiate YII="),
     *(b"Bearer", b"Bearer ", b"Bearer \xff", b"Bearer \0", b"Bearer a b", b"Bearer " + b"." * 60_000, b"wxr_x"),
@@ -187,21 +205,6 @@ async def test_verify_says_in_the_header_whose_request_it_is(client: Client, tok
             "x-auth-session-id": tokens["session_id"],
             "x-auth-roles": "",
         }
-
-
-@pytest.mark.slow
-async def test_verify_takes_and_refuses_the_tokens_that_the_guard_does(
-    client: Client, services: Services, token: str
-) -> None:
-    async def answer(forge: Forgery) -> tuple[int, str | None]:
-        forged = forge(Forger(token, services[KeyRing].signing_key(services.clock())))
-        response = await client.get(VERIFY, headers=bearer(forged))
-        return response.status_code, response.headers.get("www-authenticate")
-
-    challenge = 'Bearer error="invalid_token"'
-    refused = HOSTILE | EXPIRED
-    assert {name: await answer(forge) for name, forge in refused.items()} == dict.fromkeys(refused, (401, challenge))
-    assert {name: await answer(forge) for name, forge in GOOD.items()} == dict.fromkeys(GOOD, (200, None))
 
 
 @swept(
@@ -312,20 +315,6 @@ async def test_an_added_claim_is_returned_and_pretends_nothing(
     assert await introspect(forged) == {"active": True, "token_type": "Bearer", **claims_of(token), "tier": "gold"}
 
 
-@pytest.mark.slow
-async def test_introspection_takes_and_refuses_the_tokens_that_the_guard_does(
-    introspect: Introspect, services: Services, token: str
-) -> None:
-    async def introspected(forgeries: dict[str, Forgery]) -> dict[str, Any]:
-        key = services[KeyRing].signing_key(services.clock())
-        forged = {name: forge(Forger(token, key)) for name, forge in forgeries.items()}
-        return {name: await introspect(text) for name, text in forged.items() if len(text) < MAX_BODY}
-
-    refused = await introspected(HOSTILE | EXPIRED)
-    assert {name for name, answer in refused.items() if answer != {"active": False}} == set()
-    assert {name: answer["active"] for name, answer in (await introspected(GOOD)).items()} == dict.fromkeys(GOOD, True)
-
-
 async def test_a_token_is_active_until_it_expires(introspect: Introspect, token: str, clock: Clock) -> None:
     clock.advance(seconds=929)
     assert (await introspect(token))["active"] is True
@@ -338,29 +327,21 @@ async def test_any_other_token_is_not_active(introspect: Introspect, tokens: dic
     assert await introspect(text.format(**tokens)) == {"active": False}
 
 
-@pytest.mark.parametrize(
-    ("form", "content_type"),
+@swept(
+    "form",
     [
-        ("token={token}", "application/x-www-form-urlencoded"),
-        ("token={token}", "application/x-www-form-urlencoded; charset=UTF-8"),
-        ("token={token}", "text/plain"),
-        ("token={token}&token_type_hint=access_token", "application/x-www-form-urlencoded"),
-        ("token_type_hint=refresh_token&token={token}", "application/x-www-form-urlencoded"),
-        ("token_type_hint=nonsense&token={token}&client_id=x", "application/x-www-form-urlencoded"),
-        ("&&token={token}&", "application/x-www-form-urlencoded"),
-        ("token={escaped}", "application/x-www-form-urlencoded"),
+        "token={token}",
+        "token={token}&token_type_hint=access_token",
+        "token_type_hint=nonsense&token={token}&client_id=x",
+        "&&token={token}&",
+        "token={escaped}",
     ],
 )
-async def test_a_form_may_say_more_than_the_token(
-    client: Client, billing: Credentials, token: str, form: str, content_type: str
-) -> None:
-    escaped = "".join(f"%{byte:02x}" for byte in token.encode())
-    answer = await client.post(
-        INTROSPECT,
-        content=form.format(token=token, escaped=escaped),
-        headers={**basic(*billing), "Content-Type": content_type},
-    )
-    assert answer.json()["active"] is True
+async def test_a_form_may_say_more_than_the_token(client: Client, billing: Credentials, token: str, form: str) -> None:
+    content = form.format(token=token, escaped="".join(f"%{byte:02x}" for byte in token.encode()))
+    for kind in ("application/x-www-form-urlencoded; charset=UTF-8", "text/plain"):
+        headers = {**basic(*billing), "Content-Type": kind}
+        assert (await client.post(INTROSPECT, content=content, headers=headers)).json()["active"] is True
 
 
 @swept(
@@ -403,52 +384,35 @@ def altered(text: str) -> str:
     return ("A" if text[0] != "A" else "B") + text[1:]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "credentials",
-    [
-        lambda name, secret: (name, altered(secret)),
-        lambda name, secret: (name, sha256(secret.encode()).hexdigest()),
-        lambda name, secret: (name, ""),
-        lambda name, secret: ("ledger", secret),
-        lambda name, secret: ("Billing", secret),
-        lambda name, secret: (secret, name),
-    ],
-)
-async def test_wrong_credentials_are_refused(
-    client: Client,
-    add_sibling: AddSibling,
-    billing: Credentials,
-    token: str,
-    credentials: Callable[[str, str], tuple[str, str]],
+async def test_credentials_that_are_not_right_are_refused(
+    client: Client, add_sibling: AddSibling, billing: Credentials, token: str
 ) -> None:
     await add_sibling("ledger")
-    answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*credentials(*billing)))
-    problem_of(answer, "invalid_client", 401)
-    assert answer.headers.get_list("www-authenticate") == ["Basic"]
-
-
-async def test_credentials_in_the_form_are_not_taken(client: Client, billing: Credentials, token: str) -> None:
-    answer = await client.post(INTROSPECT, data={"token": token, **billing._asdict()})
-    problem_of(answer, "invalid_client", 401)
-
-
-@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC", "Basic  "])
-@pytest.mark.parametrize("escape", [str, lambda text: "".join(f"%{byte:02X}" for byte in text.encode())])
-async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(
-    client: Client, billing: Credentials, token: str, scheme: str, escape: Callable[[str], str]
-) -> None:
-    headers = basic(*map(escape, billing), scheme=scheme)
-    assert (await client.post(INTROSPECT, data={"token": token}, headers=headers)).json()["active"] is True
-
-
-@pytest.mark.parametrize("form", ["!{}", "{}!", "{} {}"])
-async def test_the_right_credentials_with_something_around_are_refused(
-    client: Client, billing: Credentials, token: str, form: str
-) -> None:
+    name, secret = billing
+    wrong = [(name, altered(secret)), (name, sha256(secret.encode()).hexdigest()), (name, "")]
+    wrong += [("ledger", secret), ("Billing", secret), (secret, name)]
     right = basic(*billing)["Authorization"].removeprefix("Basic ")
-    headers = {"Authorization": "Basic " + form.format(right, right)}
-    problem_of(await client.post(INTROSPECT, data={"token": token}, headers=headers), "invalid_client", 401)
+    headers = [basic(*each)["Authorization"] for each in wrong]
+    headers += [f"Basic {around.format(right, right)}" for around in ("!{}", "{}!", "{} {}")]
+    with Sweep() as sweep:
+        for header in headers:
+            with sweep.case(header):
+                answer = await client.post(INTROSPECT, data={"token": token}, headers={"Authorization": header})
+                problem_of(answer, "invalid_client", 401)
+                assert answer.headers.get_list("www-authenticate") == ["Basic"]
+        with sweep.case("in the form"):
+            answer = await client.post(INTROSPECT, data={"token": token, **billing._asdict()})
+            problem_of(answer, "invalid_client", 401)
+
+
+@swept("scheme", ["Basic", "basic", "BASIC", "Basic  "])
+async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(
+    client: Client, billing: Credentials, token: str, scheme: str
+) -> None:
+    for given in (billing, ["".join(f"%{byte:02X}" for byte in text.encode()) for text in billing]):
+        headers = basic(*given, scheme=scheme)
+        answer = await client.post(INTROSPECT, data={"token": token}, headers=headers)
+        assert answer.json()["active"] is True
 
 
 # How others find it.

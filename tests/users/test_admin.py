@@ -1,7 +1,6 @@
 """`/v1/admin`, as the guides have it."""
 
 import asyncio
-import json
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,9 +15,6 @@ from tests.world import BESIDE_LOGINS, NOBODY, Admin, Client, LogIn, Rows, beare
 from wxauth.server.core.models import EventFields
 from wxauth.server.users.bodies import UserDetailAnswer, UsersAnswer
 from wxauth.server.web.bodies import Items
-
-# Who may.
-
 
 # Search.
 
@@ -79,11 +75,6 @@ async def test_q_is_part_of_a_nickname_or_a_whole_openid_unionid_phone_or_id(
     assert await root.names(q=q) == found
 
 
-async def test_a_plus_that_was_not_encoded_still_finds_the_number(root: Admin, people: dict[str, str]) -> None:
-    answer = await root.ask("GET", "/users?q=+8613800138000")
-    assert [user["nickname"] for user in answer.json()["items"]] == ["Bob"]
-
-
 @swept(
     ("query", "found"),
     [
@@ -115,14 +106,9 @@ async def test_all_filters_of_a_search_must_match(
     [
         ("/users", {"limit": 0}, "limit"),
         ("/users", {"limit": 201}, "limit"),
-        ("/users", {"status": "banned"}, "status"),
         ("/users", {"role": "Admin"}, "role"),
-        ("/users", {"q": "a\0"}, "q"),
         ("/users", {"q": "x" * 257}, "q"),
-        ("/users", {"app_id": "\0"}, "app_id"),
         ("/events", {"limit": 201}, "limit"),
-        ("/events", {"user_id": "alice"}, "user_id"),
-        ("/events", {"type": "\0"}, "type"),
     ],
 )
 async def test_a_parameter_that_is_wrong_is_named(root: Admin, path: str, query: dict[str, Any], field: str) -> None:
@@ -254,22 +240,16 @@ async def test_a_change_sets_the_given_fields(
     assert (await root.ask("GET", f"/users/{user_id}")).json() == changed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "field"),
     [
         ({"status": "banned"}, "status"),
-        ({"status": ""}, "status"),
-        ({"roles": "admin"}, "roles"),
-        ({"roles": ["Admin"]}, "roles"),
         ({"roles": [""]}, "roles"),
         ({"roles": ["a,b"]}, "roles"),
         ({"roles": ["admin\n"]}, "roles"),
         ({"roles": ["a" * 33]}, "roles"),
-        ({"roles": [None]}, "roles"),
         ({"roles": [f"r{n}" for n in range(33)]}, "roles"),
         ({"status": "disabled", "roles": ["9"]}, "roles"),
-        ([], "body"),
     ],
 )
 async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LogIn, body: Any, field: str) -> None:
@@ -339,16 +319,6 @@ async def test_an_erased_user_is_gone_with_their_address(root: Admin, client: Cl
         ("user.roles_changed", root.id, None, {"before": [], "after": ["editor"]}),
     ]
     assert (await login("alice"))["is_new_user"] is True
-
-
-async def test_a_user_who_is_logged_out_everywhere_may_log_in_again(root: Admin, client: Client, login: LogIn) -> None:
-    sessions, bob = [await login("alice"), await login("alice")], await login("bob")
-    for _ in range(2):
-        assert (await root.ask("DELETE", f"/users/{sessions[0]['user']['id']}/sessions")).status_code == 204
-    for session in sessions:
-        problem_of(await client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
-    for kept in (bob, await login("alice")):
-        assert (await client.get("/v1/me", headers=bearer(kept))).status_code == 200
 
 
 # The last administrator.
@@ -479,39 +449,6 @@ async def test_events_are_found_by_whom_and_by_type(root: Admin, login: LogIn) -
     assert await found(type=["user.banned", "user.roles_changed"], user_id=alice) == [("user.roles_changed", alice)]
 
 
-async def test_pages_list_all_events_once(root: Admin, login: LogIn) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    for number in range(5):
-        await root.change(user_id, roles=[f"r{number}"])
-    seen, cursor, pages = [], "", 0
-    while cursor is not None:
-        page = await root.read("/events", limit=2, cursor=cursor, type="user.roles_changed")
-        seen += [event["data"]["after"] for event in page["items"]]
-        cursor, pages = page["next_cursor"], pages + 1
-    assert (pages, seen) == (3, [[f"r{number}"] for number in reversed(range(5))])
-
-
-async def test_events_of_the_system_can_be_listed(root: Admin, login: LogIn, clock: Clock) -> None:
-    alice = await login("alice")
-    for _ in range(2):
-        await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
-        clock.advance(minutes=2)
-    (event,) = await root.events()
-    assert (event["type"], event["actor"], event["app_id"], event["data"]) == (
-        "session.ended",
-        "system",
-        APP["app_id"],
-        {"session_ids": [alice["session_id"]], "reason": "reused"},
-    )
-
-
-async def test_no_answer_contains_a_session_key_or_a_token(root: Admin, rows: Rows) -> None:
-    keys = await rows.fetch("SELECT encode(session_key, 'hex') AS key FROM sessions")
-    shown = json.dumps([await root.read("/users"), (await root.ask("GET", f"/users/{root.id}")).json()])
-    assert "session_key" not in shown
-    assert not any(row["key"] in shown for row in keys)
-
-
 async def two_users_of_alice(login: LogIn) -> tuple[str, str]:
     """The one who holds her unionid, and the one of an app that does not tell it yet."""
     holder, former = await login("alice", unionid="union-alice"), await login("alice", app=OTHER_APP)
@@ -560,14 +497,3 @@ async def test_the_answer_names_the_parameters_that_there_are(root: Admin) -> No
     assert problem_of(answer, "invalid_request", 422)["errors"] == [
         {"field": "ip", "message": "Must be one of actor, cursor, limit, since, type, until, user_id"}
     ]
-    answer = await root.ask("GET", f"/users/{NOBODY}", params={"ip": "203.0.113.7"})
-    assert problem_of(answer, "invalid_request", 422)["errors"] == [
-        {"field": "ip", "message": "Must be absent: there are no parameters"}
-    ]
-
-
-async def test_an_empty_query_is_none(root: Admin) -> None:
-    answer = await root.client.get("/v1/admin/users?", headers=bearer(root.answer))
-    assert answer.status_code == 200
-    answer = await root.client.get("/v1/admin/users?q=&status=", headers=bearer(root.answer))
-    assert answer.status_code == 200

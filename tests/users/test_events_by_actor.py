@@ -40,14 +40,18 @@ async def test_events_are_found_by_actor_the_newest_first(root: Admin, alice_id:
     problem_of(await root.ask("GET", "/events", params={"actor": "x" * 65}), "invalid_request", 422)
 
 
-async def test_events_of_an_actor_come_page_by_page(root: Admin, alice_id: str) -> None:
-    found, cursor = [], None
-    while True:
-        page = await root.read("/events", actor=root.id, limit=1, **({"cursor": cursor} if cursor else {}))
+@pytest.mark.parametrize("filters", [{"actor": "{root}"}, {"type": ["user.banned", "user.unbanned", "user.created"]}])
+async def test_events_come_page_by_page(root: Admin, alice_id: str, filters: dict[str, object]) -> None:
+    if "actor" in filters:
+        filters = {"actor": root.id}
+    found: list[str] = []
+    cursor = ""
+    while cursor is not None:
+        page = await root.read("/events", **filters, limit=1, cursor=cursor)
         found += [event["type"] for event in page["items"]]
-        if (cursor := page["next_cursor"]) is None:
-            break
-    assert found == await types(root, actor=root.id)
+        cursor = page["next_cursor"]
+    assert found == await types(root, **filters)
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize("actor", ["system", "operator", "wechat", "ledger"])

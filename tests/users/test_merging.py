@@ -18,8 +18,9 @@ import pytest
 from tests.clock import Clock
 from tests.fakes import Secrets
 from tests.problems import problem_of
-from tests.processes import run
+from tests.processes import make_command
 from tests.world import (
+    NOBODY,
     NUMBER,
     Admin,
     Body,
@@ -199,12 +200,6 @@ async def test_a_number_does_not_merge_a_protected_user(phone: MiniPrograms, row
     assert await merges(rows) == []
 
 
-async def test_two_users_of_one_app_are_not_merged_by_number(phone: MiniPrograms) -> None:
-    await phone.log_in(phone_code=phone.phone_code())
-    bob = await phone.log_in("bob")
-    problem_of(await phone.verify(bob, "bob"), "phone_taken", 409)
-
-
 @pytest.mark.oldest_postgres
 async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms, rows: Rows) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
@@ -232,17 +227,6 @@ async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -
     assert again.json()["id"] == alice["user"]["id"], "who had verified the same number before"
     in_time = await phone.verify(late, app_id=SECOND)
     assert in_time.json()["id"] == alice["user"]["id"]
-
-
-async def test_a_number_that_was_given_up_opens_nobodys_account(phone: MiniPrograms, rows: Rows, clock: Clock) -> None:
-    """The holder has another number and comes every month; the carrier has given theirs to somebody else."""
-    holder = await phone.log_in(phone_code=phone.phone_code())
-    for _ in range(3):
-        clock.advance(days=30)
-        holder = await phone.log_in()
-    stranger = await phone.log_in("bob", SECOND, phone_code=phone.phone_code("bob", SECOND))
-    assert stranger["phone_error"] == "phone_taken"
-    assert await users(rows) == {holder["user"]["id"], stranger["user"]["id"]}
 
 
 async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(
@@ -352,14 +336,6 @@ async def test_the_remaining_user_gets_missing_values_from_the_merged_user(
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
 
 
-async def test_an_imported_number_stays_if_the_other_user_has_none(merge: Merge, login: LogIn, rows: Rows) -> None:
-    alice = await login("alice", nickname="Alice")
-    bob = await login("bob")
-    await rows.execute("UPDATE users SET phone = $1 WHERE nickname = 'Alice'", NUMBER)
-    remaining = (await merge(bob["user"]["id"], alice["user"]["id"])).json()
-    assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("formers", "remaining", "verified_at"),
@@ -371,6 +347,7 @@ async def test_an_imported_number_stays_if_the_other_user_has_none(merge: Merge,
         ((NUMBER, "2026-11-01"), (None, None), "2026-11-01"),
         ((NUMBER, "2026-11-01"), ("+85291234567", "2026-10-01"), "2026-10-01"),
         ((NUMBER, "2026-11-01"), ("+85291234567", None), None),
+        ((None, None), (NUMBER, None), None),
     ],
 )
 async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_users_number(
@@ -465,9 +442,8 @@ async def test_administrators_may_name_a_merged_user_by_the_former_id(
 
 
 async def test_an_unknown_user_is_not_found(merge: Merge, login: LogIn) -> None:
-    nobody = "01900000-0000-7000-8000-0000000000ff"
     alice = (await login("alice"))["user"]["id"]
-    for former, into in ((alice, nobody), (nobody, alice)):
+    for former, into in ((alice, str(NOBODY)), (str(NOBODY), alice)):
         problem_of(await merge(former, into), "not_found", 404)
 
 
@@ -489,18 +465,12 @@ async def test_fifty_merges_crosswise_at_once_end_in_one_user(
 @pytest.mark.process
 async def test_an_operator_merges_by_a_command(login: LogIn, rows: Rows, database_url: str, tmp_path: Path) -> None:
     alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
-
-    async def merge(*arguments: str) -> tuple[int, str]:
-        env = {"WXAUTH_DATABASE_URL": database_url}
-        done = await asyncio.to_thread(run, "users", "merge", *arguments, cwd=tmp_path, env=env)
-        return done.returncode, done.stdout + done.stderr
-
-    assert await merge(alice, bob) == (0, f"{alice} is {bob}, roles: -\n")
+    users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    assert (await users("merge", alice, bob)).stdout == f"{alice} is {bob}, roles: -\n"
     assert await rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == "operator"
-    status, output = await merge(alice, bob)
-    assert (status, "they are one user already" in output) == (1, True)
-    status, output = await merge("01900000-0000-7000-8000-0000000000ff", bob)
-    assert (status, "not there" in output) == (1, True)
+    for former, said in ((alice, "they are one user already"), (str(NOBODY), "not there")):
+        done = await users("merge", former, bob)
+        assert (done.returncode, said in done.stderr) == (1, True)
 
 
 # Who leaves WeChat with one of the accounts.

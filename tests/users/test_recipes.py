@@ -64,16 +64,12 @@ async def for_hasura(make_services: MakeServices, make_client: MakeClient, login
     return LogIn(make_client(await make_services(**settings_of(english))), login.wechat)
 
 
-async def test_hasura_lets_a_newcomer_in_as_a_user_and_as_nothing_else(for_hasura: LogIn) -> None:
+async def test_hasura_lets_people_in_with_the_roles_that_they_have(for_hasura: LogIn, rows: Rows) -> None:
     alice = await for_hasura("alice")
     assert hasura(alice["access_token"]) == {"x-hasura-user-id": alice["user"]["id"], "x-hasura-role": "user"}
     for role in ("editor", "admin"):
         with pytest.raises(AssertionError, match="not in allowed roles"):
             hasura(alice["access_token"], role)
-
-
-async def test_hasura_lets_a_role_be_asked_for_that_a_user_has(for_hasura: LogIn, rows: Rows) -> None:
-    await for_hasura("alice")
     await set_roles(rows, "user", "editor")
     assert hasura((await for_hasura("alice"))["access_token"], "editor")["x-hasura-role"] == "editor"
 
@@ -146,8 +142,3 @@ async def test_the_audience_keeps_a_sites_id_token_out_of_postgrest(
     tokens = await tokens_of(site, Browser(client), phone)
     with pytest.raises(jwt.InvalidAudienceError):
         await claims_by_postgrest(LogIn(client), tokens["id_token"])
-
-
-async def test_without_the_claim_a_token_has_no_role_of_the_database(login: LogIn) -> None:
-    claims = await claims_by_postgrest(login, (await login("alice", nickname="role"))["access_token"])
-    assert "role" not in claims

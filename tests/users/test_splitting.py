@@ -5,19 +5,17 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
-from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx, service_env
 from tests.problems import problem_of
-from tests.processes import run
+from tests.processes import make_command
 from tests.world import (
     NUMBER,
-    AddSibling,
     Admin,
     Body,
     LogIn,
@@ -29,10 +27,7 @@ from tests.world import (
     make_admin,
     until_locked,
 )
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.server.events.webhook_deliveries import place_events
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 
@@ -499,16 +494,6 @@ async def test_only_the_users_own_identity_can_be_split_off(town: Town, rows: Ro
     problem_of(await town.ask_split(nobody, carol), "not_found", 404)
 
 
-async def test_only_an_administrator_who_has_logged_in_lately_splits(make_town: MakeTown, clock: Clock) -> None:
-    town = await make_town(access_token_ttl=86400)
-    alice, bob = await town.log_in("alice"), await town.log_in("bob")
-    await town.merge(bob, alice)
-    path, body = f"/v1/admin/users/{id_of(alice)}/split", {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
-    problem_of(await town.client.post(path, json=body, headers=bearer(alice)), "insufficient_role", 403)
-    clock.advance(hours=2)
-    problem_of(await town.ask_split(alice, bob), "login_too_old", 403)
-
-
 # It stays undone.
 
 
@@ -620,33 +605,6 @@ async def assert_nothing_left(rows: Rows) -> bool:
     """)
 
 
-@pytest.mark.slow
-async def test_splits_merges_logins_and_erasures_at_once_leave_nobody_in_two_places(town: Town, rows: Rows) -> None:
-    apps, random = [APP, OTHER_APP, THIRD_APP], Random(31)
-    people = [await town.log_in(f"person-{number}", apps[number % 3]) for number in range(9)]
-    for former, into in ((0, 1), (1, 2), (3, 4), (5, 4), (6, 7), (8, 7)):
-        await town.merge(people[former], people[into])
-
-    async def act(number: int) -> int:
-        which, other = random.randrange(9), random.randrange(9)
-        kind, at = random.choice(["split", "split", "merge", "login", "late", "erase"]), number % 2
-        match kind:
-            case "split":
-                return (await town.ask_split(people[which], people[which], at=at)).status_code
-            case "merge":
-                return (await town.merge(people[which], people[other])).status_code
-            case "erase":
-                return (await town.root.ask("DELETE", f"/users/{id_of(people[which])}")).status_code
-            case _:
-                unionid = f"union-{other % 3}" if kind == "late" else None
-                return (await town.ask_in(f"person-{which}", apps[which % 3], unionid=unionid, at=at)).status_code
-
-    for _ in range(3):
-        statuses = await asyncio.gather(*(act(number) for number in range(50)))
-        assert set(statuses) <= {200, 204, 404, 409}
-        assert await assert_nothing_left(rows)
-
-
 async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Town, rows: Rows) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP, unionid="union-carol")
@@ -665,21 +623,7 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Tow
     assert await assert_nothing_left(rows)
 
 
-# Events and siblings.
-
-
-async def test_siblings_get_an_event_of_a_split(services: Services, town: Town, add_sibling: AddSibling) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
-    await town.split(alice, bob)
-    await place_events(services)
-    auth = await add_sibling("orders", Scope.EVENTS, Scope.USERS)
-    items = (await town.client.get("/v1/events", params={"type": "user.split"}, auth=auth)).json()["items"]
-    apps = {"app_ids": [OTHER_APP["app_id"]], "kept_app_ids": [APP["app_id"]]}
-    told = {"new_user_id": id_of(bob), "former_ids": [], **apps}
-    assert [(item["user_id"], item["data"]) for item in items] == [(id_of(alice), told)]
-    found = (await town.client.post("/v1/users/lookup", json={"ids": [id_of(bob)]}, auth=auth)).json()["items"]
-    assert [(user["id"], user["former_ids"]) for user in found] == [(id_of(bob), [])]
+# Own data, and commands.
 
 
 async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(town: Town, rows: Rows) -> None:
@@ -701,19 +645,10 @@ async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
 ) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP, unionid="unionid-of-bob-0123456789")
     await town.merge(bob, alice)
-    env = {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_APPS": json.dumps([APP, OTHER_APP]),
-        "WXAUTH_SECRET_KEY": "A" * 43 + "=",
-    }
-
-    async def users(*arguments: str) -> tuple[int, str]:
-        done = await asyncio.to_thread(run, "users", *arguments, cwd=tmp_path, env=env)
-        return done.returncode, done.stdout + done.stderr
-
+    users = make_command("users", cwd=tmp_path, env=service_env(database_url, apps=[APP, OTHER_APP]))
     identity = f"--identity={OTHER_APP['app_id']}:{bob['user']['openid']}"
-    status, output = await users("split", id_of(alice), identity)
-    assert (status, [line.split() for line in output.splitlines()]) == (
+    done = await users("split", id_of(alice), identity)
+    assert (done.returncode, [line.split() for line in done.stdout.splitlines()]) == (
         0,
         [
             ["ID", "EXTERNAL_ID", "IDENTITIES"],
@@ -722,11 +657,11 @@ async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
         ],
     )
     assert [actor for *_, actor, _ in await recorded(rows, "user.split")] == ["operator"]
-    status, output = await users("split", id_of(alice), identity)
-    assert (status, "no such identity" in output) == (1, True)
-    assert (await users("split", id_of(alice), "--identity=nonsense"))[0] == 2
+    done = await users("split", id_of(alice), identity)
+    assert (done.returncode, "no such identity" in done.stderr) == (1, True)
+    assert (await users("split", id_of(alice), "--identity=nonsense")).returncode == 2
 
-    assert (await users("export", "users.jsonl"))[0] == 0
-    status, output = await users("import", "users.jsonl", "--json", "--allow-admin")
-    assert (status, json.loads(output)["unchanged"]) == (0, 3)
+    assert (await users("export", "users.jsonl")).returncode == 0
+    done = await users("import", "users.jsonl", "--json", "--allow-admin")
+    assert (done.returncode, json.loads(done.stdout)["unchanged"]) == (0, 3)
     assert [id_of(await town.log_in("bob", OTHER_APP)), id_of(await town.log_in("alice"))] == [id_of(bob), id_of(alice)]

@@ -8,7 +8,6 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.clock import Clock
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, Client, LogIn, MakeServices, Rows, bearer, make_support, set_roles, until_locked
@@ -123,24 +122,6 @@ async def test_a_user_who_has_lost_the_role_is_refused_at_once(root: Admin, sue:
 
 
 # Giving it.
-
-
-async def test_granting_support_and_unbanning_its_holder_require_a_fresh_login(
-    root: Admin, sue: Admin, login: LogIn, clock: Clock
-) -> None:
-    alice = (await login("alice"))["user"]["id"]
-    clock.now += OVER
-    for change in ({"roles": ["support"]}, {"roles": ["editor", "support"]}, {"roles": ["admin"]}):
-        problem_of(await root.ask("PATCH", f"/users/{alice}", json=change), "login_too_old", 403)
-    for user_id, into in ((alice, sue.id), (sue.id, alice)):
-        merging = await root.ask("POST", f"/users/{user_id}/merge", json={"into": into})
-        problem_of(merging, "login_too_old", 403)
-    await root.change(sue.id, status="disabled")
-    problem_of(await root.ask("PATCH", f"/users/{sue.id}", json={"status": "active"}), "login_too_old", 403)
-    problem_of(await root.ask("PATCH", f"/users/{sue.id}", json={"reason": "x"}), "login_too_old", 403)
-    await root.change(sue.id, roles=[])
-    fresh = Admin(root.client, await login("root"))
-    assert (await fresh.change(alice, roles=["support"]))["roles"] == ["support"]
 
 
 async def test_a_merge_by_unionid_leaves_a_banned_user_without_the_role(root: Admin, sue: Admin, login: LogIn) -> None:
