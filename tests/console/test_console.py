@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from subprocess import CompletedProcess
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
 from tests.world import (
+    NOBODY,
     Admin,
     Body,
     Client,
@@ -46,18 +48,49 @@ async def services(make_services: MakeServices) -> Services:
     return await make_services(admin_page=True)
 
 
-async def secret_for(services: Services, root: Admin) -> str:
-    return (await make_link(services.database, UUID(root.id), now=services.clock())).secret
+@dataclass(slots=True)
+class Console:
+    """The console in a browser, and the administrator for whom it is opened."""
+
+    client: Client
+    services: Services
+    root: Admin
+    rows: Rows
+    login: LogIn
+
+    async def link(self, who: Admin | None = None) -> str:
+        """The secret of a link for this administrator."""
+        user_id = UUID((who or self.root).id)
+        return (await make_link(self.services.database, user_id, now=self.services.clock())).secret
+
+    async def post(self, secret: str, path: str = SESSION, **headers: str) -> httpx.Response:
+        return await self.client.post(path, json={"secret": secret}, headers={**ASKED_BY_THE_PAGE, **headers})
+
+    async def opened(self, who: Admin | None = None) -> Body:
+        answer = await self.post(await self.link(who))
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def extend(self) -> httpx.Response:
+        return await extend_session(self.client)
+
+    async def read_users(self, session: Body) -> httpx.Response:
+        return await self.client.get("/v1/admin/users", headers=bearer(session))
+
+    async def another(self, name: str = "other") -> Admin:
+        """Another administrator."""
+        return await make_admin(self.client, self.rows, await self.login(name))
+
+    def taken_cookie(self) -> str:
+        """The value of the session's cookie, which the browser then has no more."""
+        value = self.client.cookies[COOKIE]
+        self.client.cookies.clear()
+        return value
 
 
-async def opened(services: Services, client: Client, root: Admin) -> dict[str, Any]:
-    answer = await post(client, await secret_for(services, root))
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def post(client: Client, secret: str) -> httpx.Response:
-    return await client.post(SESSION, json={"secret": secret}, headers=ASKED_BY_THE_PAGE)
+@pytest.fixture
+def console(client: Client, services: Services, root: Admin, rows: Rows, login: LogIn) -> Console:
+    return Console(client, services, root, rows, login)
 
 
 # Whether the console is enabled.
@@ -82,88 +115,75 @@ async def test_the_page_loads_nothing_from_elsewhere_and_cannot_be_framed(client
     assert page.headers["x-content-type-options"] == "nosniff"
     assert "://" not in page.text
     assert (await client.get("/admin")).headers["location"] == "/admin/"
-
-
-@pytest.mark.parametrize("name", ["none.js", "..%2froutes.py", "%2e%2e/routes.py"])
-async def test_the_console_serves_only_its_own_files(client: Client, name: str) -> None:
-    assert (await client.get(f"/admin/{name}")).status_code == 404
+    for name in ("none.js", "..%2froutes.py", "%2e%2e/routes.py"):
+        assert (await client.get(f"/admin/{name}")).status_code == 404
 
 
 async def test_the_console_below_a_path_stays_below_the_path(
-    make_services: MakeServices, make_client: MakeClient, root: Admin
+    console: Console, make_services: MakeServices, make_client: MakeClient
 ) -> None:
-    services = await make_services(admin_page=True, issuer="https://auth.test/auth")
-    client = make_client(services)
-    assert (await client.get("/auth/admin")).headers["location"] == "/auth/admin/"
-    answer = await client.post(
-        "/auth/admin/session", json={"secret": await secret_for(services, root)}, headers=ASKED_BY_THE_PAGE
-    )
-    assert "Path=/;" in answer.headers["set-cookie"]  # which the prefix requires
-    services = await make_services(admin_page=True, issuer="http://127.0.0.1:8000/auth")
-    answer = await make_client(services).post(
-        "/auth/admin/session", json={"secret": await secret_for(services, root)}, headers=ASKED_BY_THE_PAGE
-    )
-    assert answer.headers["set-cookie"].startswith("wxauth-console=wxc_")
-    assert "Path=/auth/admin/" in answer.headers["set-cookie"]
+    for issuer, cookie, path in (
+        ("https://auth.test", f"{COOKIE}=wxc_", "Path=/;"),  # which the prefix requires
+        ("http://127.0.0.1:8000", "wxauth-console=wxc_", "Path=/auth/admin/"),
+    ):
+        console.client = make_client(await make_services(admin_page=True, issuer=f"{issuer}/auth"))
+        assert (await console.client.get("/auth/admin")).headers["location"] == "/auth/admin/"
+        set_cookie = (await console.post(await console.link(), "/auth/admin/session")).headers["set-cookie"]
+        assert (set_cookie.startswith(cookie), path in set_cookie) == (True, True)
 
 
 # A link.
 
 
-async def test_a_link_opens_a_session_once(services: Services, client: Client, root: Admin) -> None:
-    secret = await secret_for(services, root)
-    answer = await post(client, secret)
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
+async def test_a_link_opens_a_session_once(console: Console) -> None:
+    secret, root = await console.link(), console.root
+    answer = await console.post(secret)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     cookie = answer.headers["set-cookie"]
     assert cookie.startswith(f"{COOKIE}=wxc_")
     for attribute in ("HttpOnly", "Secure", "SameSite=strict", "Path=/", "Max-Age=3600"):
         assert attribute.lower() in cookie.lower().split("; ")
     assert "domain" not in cookie.lower()
-    body = answer.json()
-    assert body["user"] == {"id": root.id, "nickname": "Root", "avatar_url": None}
+    assert answer.json()["user"] == {"id": root.id, "nickname": "Root", "avatar_url": None}
     assert "wxc_" not in answer.text
-    assert (await client.get("/v1/admin/users", headers=bearer(body))).status_code == 200
-    problem_of(await post(client, secret), "session_revoked", 400)
+    assert (await console.read_users(answer.json())).status_code == 200
+    problem_of(await console.post(secret), "session_revoked", 400)
+    events = [(event["type"], event["actor"], event["user_id"]) for event in await root.events()]
+    assert events == [("console.opened", root.id, root.id), ("console.link_made", "operator", root.id)]
 
 
-async def test_the_consoles_access_token_contains_the_external_id_as_any_does(
-    services: Services, client: Client, root: Admin, rows: Rows
-) -> None:
-    await rows.execute("UPDATE users SET external_id = '10023'")
-    tokens = [await opened(services, client, root), (await extend_session(client)).json()]
-    assert [get_unverified_claims(each["access_token"])["external_id"] for each in tokens] == ["10023", "10023"]
+async def test_the_consoles_access_token_contains_the_external_id_as_any_does(console: Console) -> None:
+    await console.rows.execute("UPDATE users SET external_id = '10023'")
+    for session in (await console.opened(), (await console.extend()).json()):
+        assert get_unverified_claims(session["access_token"])["external_id"] == "10023"
 
 
-async def test_a_link_is_over_after_ten_minutes(services: Services, client: Client, root: Admin, clock: Clock) -> None:
-    secret = await secret_for(services, root)
+async def test_a_link_is_over_after_ten_minutes(console: Console, clock: Clock) -> None:
+    secret = await console.link()
     clock.advance(minutes=10)
-    problem_of(await post(client, secret), "session_revoked", 400)
-    for wrong in ("nonsense", "x" * 128):
-        problem_of(await post(client, wrong), "session_revoked", 400)
+    for wrong in (secret, "nonsense", "x" * 128):
+        problem_of(await console.post(wrong), "session_revoked", 400)
     for unfit in ("", "x" * 129):
-        problem_of(await post(client, unfit), "invalid_request", 422)
+        problem_of(await console.post(unfit), "invalid_request", 422)
 
 
-async def test_a_link_opens_nothing_for_a_user_who_is_no_longer_an_administrator(
-    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
-) -> None:
-    other = await make_admin(client, rows, await login("other"))
+async def test_a_link_opens_nothing_for_a_user_who_is_no_longer_an_administrator(console: Console) -> None:
+    other, root = await console.another(), console.root
     changes: list[Body] = [{"roles": []}, {"roles": ["admin"], "status": "disabled"}]
     for change in changes:
         await root.change(other.id, roles=["admin"], status="active")
-        secret = await secret_for(services, other)
+        secret = await console.link(other)
         await root.change(other.id, **change)
-        problem_of(await post(client, secret), "session_revoked", 400)
+        problem_of(await console.post(secret), "session_revoked", 400)
 
 
 async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administrator_meanwhile(
-    services: Services, client: Client, root: Admin, rows: Rows
+    console: Console,
 ) -> None:
-    secret = await secret_for(services, root)
+    secret, rows = await console.link(), console.rows
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
-        opening = asyncio.create_task(post(client, secret))
+        opening = asyncio.create_task(console.post(secret))
         await until_locked(rows)
         await rows.execute("""
             WITH other AS (
@@ -172,171 +192,148 @@ async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administra
             UPDATE identities SET user_id = other.id FROM other
         """)
     problem_of(await opening, "session_revoked", 400)
-    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE user_id::text = $1", root.id) == 0
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE user_id::text = $1", console.root.id) == 0
 
 
-async def test_a_link_is_for_the_only_administrator_by_default(
-    services: Services, client: Client, login: LogIn, rows: Rows
-) -> None:
-    now = services.clock()
-    with pytest.raises(NoAdministrator):
-        await make_link(services.database, None, now=now)
-    root = await make_admin(client, rows, await login("root"))
-    assert str((await make_link(services.database, None, now=now)).user_id) == root.id
-    await make_admin(client, rows, await login("other"))
+async def test_a_link_is_for_the_only_administrator_by_default(console: Console) -> None:
+    database, now = console.services.database, console.services.clock()
+    assert str((await make_link(database, None, now=now)).user_id) == console.root.id
+    await console.another()
     with pytest.raises(SeveralAdministrators):
-        await make_link(services.database, None, now=now)
-
-
-async def test_a_link_and_its_session_are_in_the_trail(services: Services, client: Client, root: Admin) -> None:
-    await opened(services, client, root)
-    events = [(event["type"], event["actor"], event["user_id"]) for event in await root.events()]
-    assert events == [("console.opened", root.id, root.id), ("console.link_made", "operator", root.id)]
+        await make_link(database, None, now=now)
+    await set_roles(console.rows)
+    with pytest.raises(NoAdministrator):
+        await make_link(database, None, now=now)
 
 
 # The session.
 
 
 async def test_a_console_session_lasts_as_long_as_it_is_used_and_twelve_hours_at_most(
-    services: Services, client: Client, root: Admin, clock: Clock
+    console: Console, clock: Clock
 ) -> None:
-    await opened(services, client, root)
+    await console.opened()
     for _ in range(14):
         clock.advance(minutes=50)
-        assert (await extend_session(client)).status_code == 200
+        assert (await console.extend()).status_code == 200
     clock.advance(minutes=20)  # twelve hours in all
-    problem_of(await extend_session(client), "session_revoked", 400)
+    problem_of(await console.extend(), "session_revoked", 400)
 
 
 async def test_a_console_session_and_its_access_token_end_after_an_hour_without_use(
-    make_services: MakeServices, make_client: MakeClient, root: Admin, clock: Clock
+    console: Console, make_services: MakeServices, make_client: MakeClient, clock: Clock
 ) -> None:
-    services = await make_services(admin_page=True, access_token_ttl=86400)
-    client = make_client(services)
-    body = await opened(services, client, root)
-    assert body["expires_in"] == 3600
+    console.client = make_client(await make_services(admin_page=True, access_token_ttl=86400))
+    session = await console.opened()
+    assert session["expires_in"] == 3600
     clock.advance(minutes=59)
-    assert (await client.get("/v1/admin/users", headers=bearer(body))).status_code == 200
+    assert (await console.read_users(session)).status_code == 200
     clock.advance(minutes=1)
-    problem_of(await extend_session(client), "session_revoked", 400)
-    assert (await client.get("/v1/admin/users", headers=bearer(body))).status_code == 401
+    problem_of(await console.extend(), "session_revoked", 400)
+    assert (await console.read_users(session)).status_code == 401
 
 
-async def test_signing_out_ends_a_console_session_for_good(services: Services, client: Client, root: Admin) -> None:
-    body = await opened(services, client, root)
-    kept = client.cookies[COOKIE]
-    ended = await client.delete(SESSION, headers=ASKED_BY_THE_PAGE)
-    assert ended.status_code == 204
-    assert COOKIE not in client.cookies
-    problem_of(await client.get("/v1/admin/users", headers=bearer(body)), "invalid_token", 401)
-    client.cookies.set(COOKIE, kept, domain="auth.test", path="/")
-    problem_of(await extend_session(client), "session_revoked", 400)
-    assert (await extend_session(client)).status_code == 204  # the browser has deleted the cookie
+async def test_signing_out_ends_a_console_session_for_good(console: Console) -> None:
+    session, cookies = await console.opened(), console.client.cookies
+    kept = cookies[COOKIE]
+    assert (await console.client.delete(SESSION, headers=ASKED_BY_THE_PAGE)).status_code == 204
+    assert COOKIE not in cookies
+    problem_of(await console.read_users(session), "invalid_token", 401)
+    cookies.set(COOKIE, kept, domain="auth.test", path="/")
+    problem_of(await console.extend(), "session_revoked", 400)
+    assert (await console.extend()).status_code == 204  # the browser has deleted the cookie
 
 
-async def test_a_neighbours_cookie_does_not_replace_the_consoles(
-    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
-) -> None:
-    await opened(services, client, await make_admin(client, rows, await login("thief")))
-    thiefs = client.cookies[COOKIE]
-    client.cookies.clear()
-    await opened(services, client, root)
-    for both in (f"{COOKIE}={client.cookies[COOKIE]}; {COOKIE}={thiefs}", f"{COOKIE}={thiefs}; {COOKIE}="):
+async def test_a_neighbours_cookie_does_not_replace_the_consoles(console: Console) -> None:
+    await console.opened(await console.another("thief"))
+    thiefs = console.taken_cookie()
+    await console.opened()
+    ours = console.client.cookies[COOKIE]
+    for both in (f"{COOKIE}={ours}; {COOKIE}={thiefs}", f"{COOKIE}={thiefs}; {COOKIE}="):
         for method in ("PUT", "DELETE"):
-            answer = await client.request(method, SESSION, headers={**ASKED_BY_THE_PAGE, "Cookie": both})
+            answer = await console.client.request(method, SESSION, headers={**ASKED_BY_THE_PAGE, "Cookie": both})
             problem_of(answer, "invalid_request", 400)
             assert "set-cookie" not in answer.headers
-    assert (await extend_session(client)).json()["user"]["id"] == root.id
+    assert (await console.extend()).json()["user"]["id"] == console.root.id
 
 
-@pytest.mark.parametrize("space", ["\xa0", "\x85", "\x1f"], ids=ascii)
-async def test_a_name_that_only_looks_like_the_consoles_is_not_its_cookie(
-    services: Services, client: Client, root: Admin, space: str
-) -> None:
-    await opened(services, client, root)
-    thiefs = client.cookies[COOKIE]
-    client.cookies.clear()
-    named = f"{space}{COOKIE}={thiefs}".encode("latin-1")
-    answer = await client.put(SESSION, headers=[(b"X-Wxauth-Console", b"1"), (b"Cookie", named)])
-    assert answer.status_code == 204
+async def test_a_name_that_only_looks_like_the_consoles_is_not_its_cookie(console: Console) -> None:
+    await console.opened()
+    thiefs = console.taken_cookie()
+    for space in ("\xa0", "\x85", "\x1f"):
+        named = f"{space}{COOKIE}={thiefs}".encode("latin-1")
+        answer = await console.client.put(SESSION, headers=[(b"X-Wxauth-Console", b"1"), (b"Cookie", named)])
+        assert answer.status_code == 204, ascii(space)
 
 
-async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(
-    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
-) -> None:
-    other = await make_admin(client, rows, await login("other"))
-    for change in ({"status": "disabled"}, {"roles": ["editor"]}):
-        body = await opened(services, client, other)
+async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(console: Console) -> None:
+    other, root = await console.another(), console.root
+    changes: list[Body] = [{"status": "disabled"}, {"roles": ["editor"]}]
+    for change in changes:
+        session = await console.opened(other)
         await root.change(other.id, **change)
         await root.change(other.id, roles=["admin"], status="active")
-        problem_of(await client.get("/v1/admin/users", headers=bearer(body)), "invalid_token", 401)
-        problem_of(await extend_session(client), "session_revoked", 400)
+        problem_of(await console.read_users(session), "invalid_token", 401)
+        problem_of(await console.extend(), "session_revoked", 400)
 
 
 async def test_the_loss_of_another_role_ends_nothing_nor_does_that_of_admin_end_a_phones_session(
-    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
+    console: Console,
 ) -> None:
-    other = await make_admin(client, rows, await login("other"))
+    other, root = await console.another(), console.root
     await root.change(other.id, roles=["admin", "editor"])
-    await opened(services, client, other)
+    await console.opened(other)
     await root.change(other.id, roles=["admin"])
-    assert (await extend_session(client)).status_code == 200
+    assert (await console.extend()).status_code == 200
     await root.change(other.id, roles=[])
-    assert (await client.get("/v1/me", headers=bearer(other.answer))).status_code == 200
+    assert (await console.client.get("/v1/me", headers=bearer(other.answer))).status_code == 200
 
 
-async def test_a_role_removed_in_the_database_ends_a_console_session_at_its_next_use(
-    services: Services, client: Client, root: Admin, rows: Rows
-) -> None:
-    await opened(services, client, root)
-    await set_roles(rows)
-    problem_of(await extend_session(client), "insufficient_role", 403)
-    await set_roles(rows, "admin")
-    assert (await extend_session(client)).status_code == 204
+async def test_a_role_removed_in_the_database_ends_a_console_session_at_its_next_use(console: Console) -> None:
+    await console.opened()
+    await set_roles(console.rows)
+    problem_of(await console.extend(), "insufficient_role", 403)
+    await set_roles(console.rows, "admin")
+    assert (await console.extend()).status_code == 204
 
 
-async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(
-    services: Services, client: Client, root: Admin
-) -> None:
-    await opened(services, client, root)
-    kept = client.cookies[COOKIE]
+async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(console: Console) -> None:
+    async def refresh(token: str) -> httpx.Response:
+        return await console.client.post("/v1/refresh", json={"refresh_token": token})
+
+    await console.opened()
+    kept, phones = console.client.cookies[COOKIE], console.root.answer["refresh_token"]
     for token in (kept, kept.replace("wxc_", "wxr_")):
-        problem_of(await client.post("/v1/refresh", json={"refresh_token": token}), "invalid_refresh_token", 400)
-    phones = root.answer["refresh_token"]
+        problem_of(await refresh(token), "invalid_refresh_token", 400)
     for token in (phones, phones.replace("wxr_", "wxc_")):
-        client.cookies.set(COOKIE, token, domain="auth.test", path="/")
-        problem_of(await extend_session(client), "session_revoked", 400)
-    assert (await client.post("/v1/refresh", json={"refresh_token": phones})).status_code == 200
+        console.client.cookies.set(COOKIE, token, domain="auth.test", path="/")
+        problem_of(await console.extend(), "session_revoked", 400)
+    assert (await refresh(phones)).status_code == 200
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {**ASKED_BY_THE_PAGE, "Origin": "https://evil.test"},
-        {**ASKED_BY_THE_PAGE, "Origin": "null"},
-        {**ASKED_BY_THE_PAGE, "Sec-Fetch-Site": "same-site"},
-        {**ASKED_BY_THE_PAGE, "Sec-Fetch-Site": "cross-site"},
-        {**ASKED_BY_THE_PAGE, "Sec-Fetch-Site": "none"},
-    ],
-    ids=str,
-)
-async def test_another_site_cannot_use_the_consoles_session(
-    services: Services, client: Client, root: Admin, headers: dict[str, str]
-) -> None:
-    await opened(services, client, root)
-    secret = await secret_for(services, root)
-    for method, body in (("POST", {"secret": secret}), ("PUT", None), ("DELETE", None)):
-        problem_of(await client.request(method, SESSION, headers=headers, json=body), "invalid_request", 403)
-    assert (await extend_session(client)).status_code == 200
+async def test_another_site_cannot_use_the_consoles_session(console: Console) -> None:
+    await console.opened()
+    secret = await console.link()
+    for wrong in (
+        None,
+        {"Origin": "https://evil.test"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "none"},
+    ):
+        headers = {} if wrong is None else {**ASKED_BY_THE_PAGE, **wrong}
+        for method, body in (("POST", {"secret": secret}), ("PUT", None), ("DELETE", None)):
+            answer = await console.client.request(method, SESSION, headers=headers, json=body)
+            problem_of(answer, "invalid_request", 403)
+    assert (await console.extend()).status_code == 200
     own = {"Origin": "https://auth.test", "Sec-Fetch-Site": "same-origin"}
-    answer = await client.post(SESSION, json={"secret": secret}, headers={**ASKED_BY_THE_PAGE, **own})
-    assert answer.status_code == 200
+    assert (await console.post(secret, **own)).status_code == 200
 
 
 async def test_an_origin_allowed_by_cors_may_not_use_the_consoles_session(
-    make_services: MakeServices, make_client: MakeClient, root: Admin
+    make_services: MakeServices, make_client: MakeClient
 ) -> None:
     client = make_client(await make_services(admin_page=True, cors_origins="https://friend.test"))
     preflight = {
@@ -353,22 +350,19 @@ async def test_an_origin_allowed_by_cors_may_not_use_the_consoles_session(
 
 
 @pytest.mark.process
-async def test_an_operator_makes_a_link(
-    database_url: str, tmp_path: Path, services: Services, client: Client, root: Admin
-) -> None:
-    env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_ISSUER": "https://auth.test", "WXAUTH_ADMIN_PAGE": "true"}
-    made = await asyncio.to_thread(run, "admin", "link", "--json", cwd=tmp_path, env=env)
+async def test_an_operator_makes_a_link(database_url: str, tmp_path: Path, console: Console) -> None:
+    async def make(*words: str, page: str = "true") -> CompletedProcess[str]:
+        env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_ISSUER": "https://auth.test", "WXAUTH_ADMIN_PAGE": page}
+        return await asyncio.to_thread(run, "admin", "link", *words, cwd=tmp_path, env=env)
+
+    made = await make("--json")
     link = json.loads(made.stdout)
-    assert (link["user_id"], made.stderr) == (root.id, "")
+    assert (link["user_id"], made.stderr) == (console.root.id, "")
     url = urlsplit(link["url"])
     assert (url.netloc, url.path, url.query) == ("auth.test", "/admin/", "")
-    nobody = await asyncio.to_thread(
-        run, "admin", "link", "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17", cwd=tmp_path, env=env
-    )
+    nobody = await make(str(NOBODY))
     assert (nobody.returncode, "users grant" in nobody.stderr) == (1, True)
-    plain = await asyncio.to_thread(
-        run, "admin", "link", root.id, cwd=tmp_path, env={**env, "WXAUTH_ADMIN_PAGE": "false"}
-    )
+    plain = await make(console.root.id, page="false")
     assert plain.stdout.startswith("https://auth.test/admin/#link=")
     assert "WXAUTH_ADMIN_PAGE=true" in plain.stderr
 
