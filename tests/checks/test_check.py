@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -66,7 +67,7 @@ GENERAL = [
 OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname", " unionid", " push"]
 APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
 
-Examine = Callable[..., Awaitable[dict[str, CheckResult]]]
+Serve = Callable[..., Awaitable[str]]
 Check = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 
 
@@ -109,6 +110,43 @@ def few_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path).file))
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Runs the checks, with any settings by name. No line contains a secret."""
+
+    make_settings: Callable[..., Settings]
+    wechat_url: str
+    wechat: StrictWeChat
+    secrets: Secrets
+
+    async def __call__(
+        self,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        waits: Mapping[str, Any] = MappingProxyType({}),
+        **values: Any,
+    ) -> dict[str, CheckResult]:
+        """The results by name."""
+        nobody = f"http://127.0.0.1:{free_port()}"
+        usual = {"apps": APPS, "wechat_base_url": self.wechat_url, "issuer": nobody}
+        settings = self.make_settings(**usual | values)
+        for app in APPS:
+            self.secrets.add(app["app_secret"])
+            self.secrets.add(self.wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
+        results = await examine(settings, clock=clock, **waits)
+        for result in results:
+            self.secrets.check_log(f"{result.message}\n{result.chinese}")
+            assert not re.search(r"hunter2|\n", result.message + result.chinese)
+            check_chinese(result)
+        by_name = {result.name: result for result in results}
+        assert len(by_name) == len(results)
+        return by_name
+
+    async def says(self, name: str, level: CheckLevel, *words: str, **how: Any) -> None:
+        """Check that this line has this level and these words."""
+        assert_reported(await self(**how), name, level, *words)
+
+
 @pytest.fixture
 def doctor(
     make_settings: Callable[..., Settings],
@@ -116,27 +154,8 @@ def doctor(
     strict_wechat: StrictWeChat,
     secrets: Secrets,
     few_certificates: None,
-) -> Examine:
-    """The results of the checks, by name, with any settings by name. No line contains a secret."""
-
-    async def run_checks(
-        *, clock: Callable[[], datetime] = utc_now, waits: Mapping[str, Any] = MappingProxyType({}), **values: Any
-    ) -> dict[str, CheckResult]:
-        nobody = f"http://127.0.0.1:{free_port()}"
-        settings = make_settings(**{"apps": APPS, "wechat_base_url": wechat_url, "issuer": nobody, **values})
-        for app in APPS:
-            secrets.add(app["app_secret"])
-            secrets.add(strict_wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
-        results = await examine(settings, clock=clock, **waits)
-        for result in results:
-            secrets.check_log(f"{result.message}\n{result.chinese}")
-            assert not re.search(r"hunter2|\n", result.message + result.chinese)
-            check_chinese(result)
-        by_name = {result.name: result for result in results}
-        assert len(by_name) == len(results)
-        return by_name
-
-    return run_checks
+) -> Doctor:
+    return Doctor(make_settings, wechat_url, strict_wechat, secrets)
 
 
 @pytest.fixture
@@ -220,7 +239,7 @@ def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(
 
 
 @pytest.mark.oldest_postgres
-async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows: Rows) -> None:
+async def test_a_service_that_nobody_can_enter_is_reported(doctor: Doctor, rows: Rows) -> None:
     assert "sign-up" not in await doctor()
     assert "sign-up" not in await doctor(apps=[]), "nothing is closed where there is no app"
     reported = (await doctor(sign_up="closed"))["sign-up"]
@@ -231,7 +250,7 @@ async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows
 
 
 @pytest.mark.oldest_postgres
-async def test_a_console_that_opens_for_nobody_is_reported(doctor: Examine, rows: Rows) -> None:
+async def test_a_console_that_opens_for_nobody_is_reported(doctor: Doctor, rows: Rows) -> None:
     assert "console" not in await doctor()
     reported = (await doctor(admin_page=True))["console"]
     assert (reported.level, "wxauth users grant" in reported.message) == ("note", True)
@@ -239,21 +258,21 @@ async def test_a_console_that_opens_for_nobody_is_reported(doctor: Examine, rows
     assert "console" not in await doctor(admin_page=True)
 
 
-async def test_each_app_costs_six_calls_and_no_token_is_forced(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+async def test_each_app_costs_six_calls_and_no_token_is_forced(doctor: Doctor, strict_wechat: StrictWeChat) -> None:
     await doctor()
     assert strict_wechat.asked == dict.fromkeys(APIS, len(APPS))
     assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
 
 
 async def test_the_check_changes_nothing(
-    doctor: Examine, strict_wechat: StrictWeChat, simulated_client: Client, rows: Rows
+    doctor: Doctor, strict_wechat: StrictWeChat, simulated_client: Client, rows: Rows
 ) -> None:
     assert (await simulated_client.post("/v1/login", json={"code": "alice"})).status_code == 200
     before = await all_rows(rows)
     assert before["sessions"]
     token = strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
     strict_wechat.fail("checksession", errcode=40001, times=None)  # at which the service would have it renewed by force
-    assert_reported(await doctor(), of_app("session_keys"), BAD, "access token", "40001")
+    await doctor.says(of_app("session_keys"), BAD, "access token", "40001")
     assert await all_rows(rows) == before
     assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
     assert strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
@@ -288,7 +307,7 @@ def test_a_misspelt_setting_is_reported_with_the_intended_one(check: Check) -> N
 # The database.
 
 
-async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doctor: Examine) -> None:
+async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doctor: Doctor) -> None:
     results = await doctor(database_url=f"postgresql://wxauth:hunter2@127.0.0.1:{free_port()}/wxauth")
     assert_reported(results, "database", BAD, "refuses connections", "WXAUTH_DATABASE_URL")
     assert "schema" not in results
@@ -299,12 +318,12 @@ async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doc
     ("url", "word"),
     [("{good}_not?{query}", "does not exist"), ("postgresql:///x?host=/nowhere", "No such file")],
 )
-async def test_the_databases_own_message_is_passed_on(doctor: Examine, database_url: str, url: str, word: str) -> None:
+async def test_the_databases_own_message_is_passed_on(doctor: Doctor, database_url: str, url: str, word: str) -> None:
     good, query = database_url.split("?")
-    assert_reported(await doctor(database_url=url.format(good=good, query=query)), "database", BAD, word)
+    await doctor.says("database", BAD, word, database_url=url.format(good=good, query=query))
 
 
-async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, database_url: str) -> None:
+async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor, database_url: str) -> None:
     async with Proxy(database_url) as proxy:
         loop = asyncio.get_running_loop()
 
@@ -323,20 +342,20 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, dat
 
 @pytest.mark.own_database
 async def test_a_database_that_takes_no_writes_is_reported(
-    doctor: Examine, admin: asyncpg.Connection, database_url: str
+    doctor: Doctor, admin: asyncpg.Connection, database_url: str
 ) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
     await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    assert_reported(await doctor(), "database", BAD, "takes no writes", "default_transaction_read_only")
+    await doctor.says("database", BAD, "takes no writes", "default_transaction_read_only")
 
 
 @pytest.mark.own_database
 async def test_a_default_isolation_that_a_pooler_lets_through_is_reported(
-    doctor: Examine, admin: asyncpg.Connection, database_url: str
+    doctor: Doctor, admin: asyncpg.Connection, database_url: str
 ) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
     await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
-    assert_reported(await doctor(), "database", OK)
+    await doctor.says("database", OK)
     results = await doctor(database_url=f"{database_url}&pgbouncer=true")
     assert_reported(results, "database", BAD, "serializable", "default_transaction_isolation", "read committed")
 
@@ -412,13 +431,13 @@ def test_a_schema_that_is_behind_is_reported() -> None:
 
 
 @pytest.mark.own_database
-async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(doctor: Examine, rows: Rows) -> None:
+async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(doctor: Doctor, rows: Rows) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '0031'")
     results = await doctor()
     assert_reported(results, "schema", BAD, "before 0.1.0", "wxauth migrate")
     assert "signing_keys" not in results
     await rows.execute("UPDATE alembic_version SET version_num = 'later'")
-    assert_reported(await doctor(), "schema", NOTE, "later", "newer version")
+    await doctor.says("schema", NOTE, "later", "newer version")
 
 
 # Sealed values.
@@ -426,7 +445,7 @@ async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(do
 
 @pytest.mark.no_signing_key
 async def test_the_key_that_signs_and_the_next_rotation_are_shown(
-    doctor: Examine, make_simulated_services: MakeServices
+    doctor: Doctor, make_simulated_services: MakeServices
 ) -> None:
     services = await make_simulated_services(signing_key_max_age=7200)
     now = services.clock()
@@ -442,7 +461,7 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(
     assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
 
 
-async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simulated_client: Client) -> None:
+async def test_session_keys_that_do_not_open_are_counted(doctor: Doctor, simulated_client: Client) -> None:
     for person in ("alice", "bob"):
         await simulated_client.post("/v1/login", json={"code": person, "phone_code": "phone-13800138000"})
     results = await doctor(secret_key=OTHER_SECRET_KEY)
@@ -450,28 +469,28 @@ async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simula
         results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget"
     )
     assert_reported(results, "sealed_data", BAD, "2 of 2 values", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
-    assert_reported(await doctor(), "sealed_data", OK, "can be decrypted; 3 values")
+    await doctor.says("sealed_data", OK, "can be decrypted; 3 values")
 
 
 async def test_other_sealed_values_that_do_not_open_are_counted(
-    doctor: Examine, simulated_client: Client, rows: Rows
+    doctor: Doctor, simulated_client: Client, rows: Rows
 ) -> None:
     await simulated_client.post("/v1/login", json={"code": "alice"})
     await rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
     )
-    assert_reported(await doctor(), "sealed_data", BAD, "1 of 2 values")
+    await doctor.says("sealed_data", BAD, "1 of 2 values")
     await rows.execute(
         "INSERT INTO webhooks (id, name, url, types, secret, created_at)"
         " VALUES (gen_random_uuid(), 'orders', 'https://a.example', '{}', 'sealed by nobody', now())"
     )
-    assert_reported(await doctor(), "sealed_data", BAD, "2 of 3 values")
+    await doctor.says("sealed_data", BAD, "2 of 3 values")
 
 
 @pytest.mark.process
 async def test_values_that_need_the_former_secret_key_are_reported_for_resealing(
-    doctor: Examine, simulated_client: Client, settings: dict[str, str], tmp_path: Path
+    doctor: Doctor, simulated_client: Client, settings: dict[str, str], tmp_path: Path
 ) -> None:
     await simulated_client.post("/v1/login", json={"code": "alice"})
     rotated = {"secret_key": OTHER_SECRET_KEY, "secret_key_previous": SECRET_KEY}
@@ -480,12 +499,12 @@ async def test_values_that_need_the_former_secret_key_are_reported_for_resealing
     assert_reported(results, "sealed_data", NOTE, "2 of 2", "wxauth secret reseal")
     env = settings | {f"WXAUTH_{name.upper()}": value for name, value in rotated.items()}
     assert (await asyncio.to_thread(run, "secret", "reseal", cwd=tmp_path, env=env)).returncode == 0
-    assert_reported(await doctor(**rotated), "sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS")
+    await doctor.says("sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS", **rotated)
 
 
 @pytest.mark.no_signing_key
 async def test_one_signing_key_of_several_that_does_not_open_is_named(
-    doctor: Examine, simulated_services: Services, rows: Rows
+    doctor: Doctor, simulated_services: Services, rows: Rows
 ) -> None:
     key = await simulated_services[KeyRing].rotate()
     await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
@@ -522,7 +541,7 @@ class KeysAsRead:
 @pytest.fixture
 def service(
     make_simulated_services: MakeServices,
-) -> Iterator[Callable[..., Awaitable[str]]]:
+) -> Iterator[Serve]:
     """A service that answers at the URL that its settings name."""
     with answering(PlainTextResponse()) as (url, front):
 
@@ -547,50 +566,44 @@ def certificate(tmp_path: Path) -> dict[str, str]:
     return {"ssl_certfile": str(tmp_path / "cert.pem"), "ssl_keyfile": str(tmp_path / "key.pem")}
 
 
-async def test_the_issuer_answers_with_the_stored_keys(doctor: Examine, service: Callable[..., Awaitable[str]]) -> None:
+async def test_the_issuer_answers_with_the_stored_keys(doctor: Doctor, service: Serve) -> None:
     url = await service()
-    assert_reported(await doctor(issuer=url), "issuer", NOTE, f"{url} answers with the stored keys")
+    await doctor.says("issuer", NOTE, f"{url} answers with the stored keys", issuer=url)
 
 
-async def test_an_issuer_with_another_name_is_reported_with_both(
-    doctor: Examine, service: Callable[..., Awaitable[str]]
-) -> None:
+async def test_an_issuer_with_another_name_is_reported_with_both(doctor: Doctor, service: Serve) -> None:
     url = await service()
     other = url.replace("127.0.0.1", "localhost")
-    assert_reported(await doctor(issuer=other), "issuer", BAD, repr(url), other, "WXAUTH_ISSUER")
+    await doctor.says("issuer", BAD, repr(url), other, "WXAUTH_ISSUER", issuer=other)
 
 
-async def test_an_issuer_with_keys_of_another_database_is_reported(
-    doctor: Examine, service: Callable[..., Awaitable[str]], rows: Rows
-) -> None:
+async def test_an_issuer_with_keys_of_another_database_is_reported(doctor: Doctor, service: Serve, rows: Rows) -> None:
     url = await service()
     await rows.execute("UPDATE signing_keys SET kid = 'another'")
-    assert_reported(await doctor(issuer=url), "issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL")
+    await doctor.says("issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL", issuer=url)
 
 
 @pytest.mark.no_signing_key
 async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lacks_the_next_key(
-    doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: Rows
+    doctor: Doctor, service: Serve, simulated_services: Services, rows: Rows
 ) -> None:
     url = await service()
     await simulated_services[KeyRing].rotate()
     clock = simulated_services.clock
-    assert_reported(await doctor(issuer=url, clock=clock), "issuer", NOTE, "answers with the stored keys")
+    await doctor.says("issuer", NOTE, "answers with the stored keys", issuer=url, clock=clock)
     await rows.execute("UPDATE signing_keys SET activates_at = created_at")
-    assert_reported(await doctor(issuer=url, clock=clock), "issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened")
+    await doctor.says("issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened", issuer=url, clock=clock)
 
 
-async def test_without_the_database_the_keys_are_not_compared(
-    doctor: Examine, service: Callable[..., Awaitable[str]]
-) -> None:
+async def test_without_the_database_the_keys_are_not_compared(doctor: Doctor, service: Serve) -> None:
     results = await doctor(issuer=await service(), database_url="postgresql:///x?host=/nowhere")
     assert_reported(results, "issuer", NOTE, "cannot be told without the database")
 
 
-async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(doctor: Examine) -> None:
-    assert_reported(await doctor(), "issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
+async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(doctor: Doctor) -> None:
+    await doctor.says("issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
     unknown = "https://wxauth.invalid"
-    assert_reported(await doctor(issuer=unknown), "issuer", NOTE, unknown, "not known here")
+    await doctor.says("issuer", NOTE, unknown, "not known here", issuer=unknown)
 
 
 @swept(
@@ -606,10 +619,10 @@ async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(doctor: Ex
     ],
 )
 async def test_another_service_at_the_issuer_is_recognised(
-    doctor: Examine, answer: Response, level: CheckLevel, words: tuple[str, ...]
+    doctor: Doctor, answer: Response, level: CheckLevel, words: tuple[str, ...]
 ) -> None:
     with answering(answer) as (url, _):
-        assert_reported(await doctor(issuer=url), "issuer", level, url, *words)
+        await doctor.says("issuer", level, url, *words, issuer=url)
 
 
 @pytest.mark.parametrize(
@@ -621,35 +634,31 @@ async def test_another_service_at_the_issuer_is_recognised(
     ],
 )
 async def test_metadata_without_keys_is_reported(
-    doctor: Examine, metadata: dict[str, str], words: tuple[str, ...]
+    doctor: Doctor, metadata: dict[str, str], words: tuple[str, ...]
 ) -> None:
     with answering(PlainTextResponse()) as (url, front):
         front.app = JSONResponse({"issuer": url, **{name: value.format(url=url) for name, value in metadata.items()}})
-        assert_reported(await doctor(issuer=url), "issuer", BAD, *words)
+        await doctor.says("issuer", BAD, *words, issuer=url)
 
 
-async def test_an_invalid_certificate_is_reported(doctor: Examine, certificate: dict[str, str]) -> None:
+async def test_an_invalid_certificate_is_reported(doctor: Doctor, certificate: dict[str, str]) -> None:
     with answering(PlainTextResponse(), **certificate) as (url, _):
         results = await doctor(issuer=url.replace("http:", "https:"))
     assert_reported(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
 
 
 async def test_http_in_place_of_https_is_reported_and_the_other_way_round(
-    doctor: Examine, certificate: dict[str, str]
+    doctor: Doctor, certificate: dict[str, str]
 ) -> None:
     with answering(PlainTextResponse()) as (url, _):
-        assert_reported(
-            await doctor(issuer=url.replace("http:", "https:")), "issuer", BAD, "does not speak TLS", "plain http"
-        )
+        await doctor.says("issuer", BAD, "does not speak TLS", "plain http", issuer=url.replace("http:", "https:"))
     with answering(PlainTextResponse(), **certificate) as (url, _):
-        assert_reported(
-            await doctor(issuer=url), "issuer", BAD, "without an answer", "WXAUTH_ISSUER must begin with https"
-        )
+        await doctor.says("issuer", BAD, "without an answer", "WXAUTH_ISSUER must begin with https", issuer=url)
 
 
-async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Examine) -> None:
+async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Doctor) -> None:
     async with Upstream(abort) as upstream:
-        assert_reported(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
+        await doctor.says("issuer", BAD, "without an answer", issuer=upstream.url)
     async with Upstream(hang) as upstream:
         results = await doctor(issuer=upstream.url, waits={"issuer_patience": 0.2})
         assert_reported(results, "issuer", BAD, "takes the connection and does not answer")
@@ -668,7 +677,7 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Exami
     ],
 )
 async def test_a_wrong_clock_is_reported_by_comparison_with_database_and_wechat(
-    doctor: Examine, seconds: int, of_database: CheckLevel, text: str, of_wechat: CheckLevel
+    doctor: Doctor, seconds: int, of_database: CheckLevel, text: str, of_wechat: CheckLevel
 ) -> None:
     results = await doctor(clock=lambda: utc_now() + timedelta(seconds=seconds))
     assert_reported(results, "clock database", of_database, text)
@@ -677,7 +686,7 @@ async def test_a_wrong_clock_is_reported_by_comparison_with_database_and_wechat(
 
 @pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
 async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(
-    doctor: Examine, strict_wechat: StrictWeChat, date: str | None
+    doctor: Doctor, strict_wechat: StrictWeChat, date: str | None
 ) -> None:
     with _with_date(strict_wechat, lambda: date) as url:
         results = await doctor(wechat_base_url=url)
@@ -685,10 +694,10 @@ async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(
     assert_reported(results, of_app(), OK)
 
 
-async def test_of_wechats_times_the_nearest_counts(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+async def test_of_wechats_times_the_nearest_counts(doctor: Doctor, strict_wechat: StrictWeChat) -> None:
     times = iter([utc_now() - timedelta(hours=1)])  # an answer that was kept somewhere
     with _with_date(strict_wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
-        assert_reported(await doctor(wechat_base_url=url), "clock wechat", OK)
+        await doctor.says("clock wechat", OK, wechat_base_url=url)
 
 
 def _with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> AbstractContextManager[str]:
@@ -711,7 +720,7 @@ def _with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> Abstract
 
 
 async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(
-    doctor: Examine, strict_wechat: StrictWeChat
+    doctor: Doctor, strict_wechat: StrictWeChat
 ) -> None:
     strict_wechat.account(APP_ID).is_whitelisted = False
     results = await doctor()
@@ -742,7 +751,7 @@ def test_the_command_speaks_the_language_of_the_terminal(
     assert words in reported
 
 
-async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine) -> None:
+async def test_every_address_that_wechat_names_is_reported_once(doctor: Doctor) -> None:
     errmsg = "invalid ip 203.0.113.7 ipv6 2001:db8::7, not in whitelist rid: 6543ab-12 hunter2"
     with serving(JSONResponse({"errcode": 40164, "errmsg": errmsg}), lifespan="off") as url:
         results = await doctor(wechat_base_url=url)
@@ -770,7 +779,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine)
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
 async def test_the_reason_for_a_missing_access_token_is_reported(
-    doctor: Examine, strict_wechat: StrictWeChat, fault: dict[str, Any], level: CheckLevel, words: tuple[str, ...]
+    doctor: Doctor, strict_wechat: StrictWeChat, fault: dict[str, Any], level: CheckLevel, words: tuple[str, ...]
 ) -> None:
     strict_wechat.fail("stable_token", app_id=APP_ID, times=None, **fault)
     results = await doctor()
@@ -781,7 +790,7 @@ async def test_the_reason_for_a_missing_access_token_is_reported(
     assert_reported(results, of_app("access_token", OTHER_APP_ID), OK)
 
 
-async def test_a_wrong_secret_and_a_wrong_app_id_are_reported_once_each(doctor: Examine) -> None:
+async def test_a_wrong_secret_and_a_wrong_app_id_are_reported_once_each(doctor: Doctor) -> None:
     apps = [{**APPS[0], "app_secret": "wrong"}, {"app_id": "wx0", "app_secret": "x"}]
     results = await doctor(apps=apps)
     assert_reported(results, of_app(), BAD, "WXAUTH_APP_SECRET", "(errcode 40125)")
@@ -789,27 +798,27 @@ async def test_a_wrong_secret_and_a_wrong_app_id_are_reported_once_each(doctor: 
     assert_reported(results, of_app(app_id="wx0"), BAD, "WXAUTH_APP_ID", "(errcode 40013)")
 
 
-async def test_a_server_that_accepts_any_code_is_not_taken_for_wechat(doctor: Examine) -> None:
+async def test_a_server_that_accepts_any_code_is_not_taken_for_wechat(doctor: Doctor) -> None:
     async def answer_login(_: Request) -> JSONResponse:
         return JSONResponse({"openid": "o1", "session_key": "a2V5", "access_token": "t", "expires_in": 7200})
 
     with serving(Starlette(routes=[Route("/{path:path}", answer_login, methods=["GET", "POST"])])) as url:
-        assert_reported(await doctor(wechat_base_url=url), of_app(), BAD, "WXAUTH_WECHAT_BASE_URL")
+        await doctor.says(of_app(), BAD, "WXAUTH_WECHAT_BASE_URL", wechat_base_url=url)
 
 
-async def test_an_unreachable_wechat_is_reported(doctor: Examine) -> None:
+async def test_an_unreachable_wechat_is_reported(doctor: Doctor) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    assert_reported(await doctor(wechat_base_url=url), of_app(), BAD, "no answer from WeChat", url)
+    await doctor.says(of_app(), BAD, "no answer from WeChat", url, wechat_base_url=url)
 
 
-async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: Examine, wechat_url: str) -> None:
+async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: Doctor, wechat_url: str) -> None:
     nobody = f"http://localhost:{free_port()}"
     results = await doctor(wechat_base_url=nobody, wechat_fallback_url=wechat_url)
     assert_reported(results, of_app(), NOTE, "answers at 127.0.0.1 alone: localhost cannot be connected to")
     assert_reported(results, of_app("access_token"), OK)
 
 
-async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Examine, wechat_url: str, secrets: Secrets) -> None:
+async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Doctor, wechat_url: str, secrets: Secrets) -> None:
     secrets.add(PASSWORD)
     secrets.add(CREDENTIALS)
     nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
@@ -818,15 +827,13 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Examine, wec
         reported, of_app(), BAD, "no way through the proxy: ConnectionRefusedError: ", "WXAUTH_WECHAT_PROXY", wechat_url
     )
     async with ForwardProxy() as proxy:
-        assert_reported(await doctor(wechat_proxy=proxy.url), of_app(), OK)
+        await doctor.says(of_app(), OK, wechat_proxy=proxy.url)
         strange = proxy.url.replace(CREDENTIALS, "somebody:else")
-        assert_reported(
-            await doctor(wechat_proxy=strange), of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY"
-        )
+        await doctor.says(of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY", wechat_proxy=strange)
 
 
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
-    doctor: Examine, strict_wechat: StrictWeChat
+    doctor: Doctor, strict_wechat: StrictWeChat
 ) -> None:
     for api in ("code2session", "checksession"):
         strict_wechat.fail(api, hang=True, times=None)
@@ -857,7 +864,7 @@ MAY_NOT = ("may not use this API", "(errcode 48001)")
     ],
 )
 async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
-    doctor: Examine,
+    doctor: Doctor,
     strict_wechat: StrictWeChat,
     log_lines: LogLines,
     account: dict[str, Any],
@@ -879,24 +886,24 @@ async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
 
 @pytest.mark.parametrize("errcode", [89501, 40230, 40240])
 async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
-    doctor: Examine, strict_wechat: StrictWeChat, errcode: int
+    doctor: Doctor, strict_wechat: StrictWeChat, errcode: int
 ) -> None:
     strict_wechat.fail("checksession", app_id=APP_ID, times=None, errcode=errcode)
-    assert_reported(await doctor(), of_app("session_keys"), BAD, f"(errcode {errcode})")
+    await doctor.says(of_app("session_keys"), BAD, f"(errcode {errcode})")
 
 
 async def test_an_account_without_phone_numbers_is_reported_once_a_user_has_a_number(
-    doctor: Examine, strict_wechat: StrictWeChat, simulated_client: Client
+    doctor: Doctor, strict_wechat: StrictWeChat, simulated_client: Client
 ) -> None:
     strict_wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
     answer = await simulated_client.post("/v1/login", json={"code": "alice", "phone_code": "phone-13800138000"})
     assert answer.json()["user"]["phone"]
-    assert_reported(await doctor(), of_app("phone"), BAD, "may not use this API")
+    await doctor.says(of_app("phone"), BAD, "may not use this API")
 
 
 @swept("errcode", [40003, 43104, 61010, 87009, 40097])
 async def test_any_answer_about_a_made_up_person_proves_the_permission(
-    doctor: Examine, strict_wechat: StrictWeChat, errcode: int
+    doctor: Doctor, strict_wechat: StrictWeChat, errcode: int
 ) -> None:
     apis: dict[str, Api] = {"phone": "getuserphonenumber", "session_keys": "checksession", "risk": "getuserriskrank"}
     for api in apis.values():
@@ -910,19 +917,19 @@ async def test_any_answer_about_a_made_up_person_proves_the_permission(
 
 
 async def test_users_show_whether_an_app_is_bound(
-    doctor: Examine, simulator: Simulator, simulated_client: Client
+    doctor: Doctor, simulator: Simulator, simulated_client: Client
 ) -> None:
-    assert_reported(await doctor(), of_app("unionid"), OK, "before somebody has logged in")
+    await doctor.says(of_app("unionid"), OK, "before somebody has logged in")
     simulator.account(OTHER_APP_ID).has_unionids = False
     for app in APPS:
         await simulated_client.post("/v1/login", json={"code": "alice", "app_id": app["app_id"]})
     results = await doctor()
     assert_reported(results, of_app("unionid"), OK, "1 of 1 users")
     assert_reported(results, of_app("unionid", OTHER_APP_ID), NOTE, "none of 1 users", "Open Platform account")
-    assert_reported(await doctor(apps=[APPS[1]]), of_app("unionid", OTHER_APP_ID), OK, "none of 1 users")
+    await doctor.says(of_app("unionid", OTHER_APP_ID), OK, "none of 1 users", apps=[APPS[1]])
 
 
-async def test_the_push_url_is_shown(doctor: Examine) -> None:
+async def test_the_push_url_is_shown(doctor: Doctor) -> None:
     apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
     results = await doctor(apps=apps, issuer="https://wxauth.invalid/auth")
     url = "https://wxauth.invalid/auth/v1/wechat/push"
@@ -933,14 +940,14 @@ async def test_the_push_url_is_shown(doctor: Examine) -> None:
     assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
 
 
-async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encrypted(doctor: Examine) -> None:
+async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encrypted(doctor: Doctor) -> None:
     apps = [APPS[0], {**APPS[1], "push_token": APPS[0]["push_token"]}]
     results = await doctor(apps=apps, issuer="https://wxauth.invalid")
     assert_reported(results, of_app("push"), BAD, OTHER_APP_ID, "give each its own")
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, "安全模式")
 
 
-async def test_a_check_of_pictures_without_push_is_a_note(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+async def test_a_check_of_pictures_without_push_is_a_note(doctor: Doctor, strict_wechat: StrictWeChat) -> None:
     apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
     strict_wechat.account(OTHER_APP_ID).denied = frozenset({"media_check_async"})
     results = await doctor(apps=apps, avatar_check="flag")
@@ -963,7 +970,7 @@ def handed_on(url: str) -> dict[str, Any]:
 
 
 async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_before(
-    doctor: Examine, handler: Receiver, rows: Rows, simulated_client: Client
+    doctor: Doctor, handler: Receiver, rows: Rows, simulated_client: Client
 ) -> None:
     stored: list[int] = []
     queries: list[dict[str, str]] = []
@@ -996,14 +1003,14 @@ async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_be
     ],
 )
 async def test_a_handler_that_does_not_give_echostr_back_is_reported(
-    doctor: Examine, handler: Receiver, answer: int | None, words: list[str]
+    doctor: Doctor, handler: Receiver, answer: int | None, words: list[str]
 ) -> None:
     handler.usual = answer
     url = handler.url if answer else f"http://127.0.0.1:{free_port()}/"
-    assert_reported(await doctor(**handed_on(url)), of_app("push_forward"), BAD, *words)
+    await doctor.says(of_app("push_forward"), BAD, *words, **handed_on(url))
 
 
-async def test_without_the_database_no_signature_leaves_the_house(doctor: Examine, handler: Receiver) -> None:
+async def test_without_the_database_no_signature_leaves_the_house(doctor: Doctor, handler: Receiver) -> None:
     nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
     results = await doctor(**handed_on(handler.url), database_url=nowhere)
     assert_reported(results, of_app("push_forward"), BAD, "not asked")
@@ -1021,7 +1028,7 @@ async def redis_url() -> AsyncIterator[str]:
 
 
 async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
-    doctor: Examine, strict_wechat: StrictWeChat
+    doctor: Doctor, strict_wechat: StrictWeChat
 ) -> None:
     kinds = {
         MOBILE_APP["app_id"]: ["", " unionid"],
@@ -1050,27 +1057,27 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
     ],
 )
 async def test_for_a_service_account_the_check_reports_whether_the_issuer_can_be_a_callback_domain(
-    doctor: Examine, issuer: str, level: CheckLevel, word: str
+    doctor: Doctor, issuer: str, level: CheckLevel, word: str
 ) -> None:
     results = await doctor(apps=[ACCOUNT], issuer=issuer, waits={"issuer_patience": 0.2})
     assert_reported(results, of_app("callback domain", ACCOUNT["app_id"]), level, word)
 
 
-async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> None:
-    assert_reported(await doctor(redis_url=redis_url), "redis", OK, "answers")
+async def test_a_redis_that_answers_is_well(doctor: Doctor, redis_url: str) -> None:
+    await doctor.says("redis", OK, "answers", redis_url=redis_url)
 
 
-async def test_a_redis_that_does_not_answer_is_reported(doctor: Examine) -> None:
+async def test_a_redis_that_does_not_answer_is_reported(doctor: Doctor) -> None:
     assert "redis" not in await doctor()
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
-    assert_reported(await doctor(redis_url=url), "redis", BAD, "each process counts for itself", "WXAUTH_REDIS_URL")
+    await doctor.says("redis", BAD, "each process counts for itself", "WXAUTH_REDIS_URL", redis_url=url)
     async with Upstream(hang, on_connect=hang) as upstream:
         results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), waits={"redis_patience": 0.2})
     assert_reported(results, "redis", BAD, "TimeoutError")
-    assert_reported(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")
+    await doctor.says("redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty", redis_url=url, login_rate_limit="")
 
 
-async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: Examine, database_url: str) -> None:
+async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: Doctor, database_url: str) -> None:
     results = await doctor(database_url=f"{database_url}&pgbouncer=true")
     assert_reported(
         results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'"
@@ -1079,7 +1086,7 @@ async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: E
 
 @pytest.mark.parametrize(("more", "is_said"), [("", False), ("&pgbouncer=prepared", False), ("&pgbouncer=true", True)])
 async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_prepared(
-    doctor: Examine, database_url: str, more: str, is_said: bool
+    doctor: Doctor, database_url: str, more: str, is_said: bool
 ) -> None:
     results = await doctor(database_url=database_url + more)
     assert ("database pooler" in results) is is_said
@@ -1087,7 +1094,7 @@ async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_
         assert_reported(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
 
 
-async def test_with_sites_the_kind_of_code_is_shown(doctor: Examine, rows: Rows, strict_wechat: StrictWeChat) -> None:
+async def test_with_sites_the_kind_of_code_is_shown(doctor: Doctor, rows: Rows, strict_wechat: StrictWeChat) -> None:
     assert of_app("codes") not in await doctor()
     await rows.execute("""
         INSERT INTO clients (name, title, scopes, device, id_token_alg, created_at, secret_hash)
@@ -1097,14 +1104,12 @@ async def test_with_sites_the_kind_of_code_is_shown(doctor: Examine, rows: Rows,
     assert_reported(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")
     assert of_app("codes", APPS[1]["app_id"]) not in results
     strict_wechat.account(APP_ID).pages = frozenset({"pages/index/index"})
-    assert_reported(
-        await doctor(), of_app("codes"), BAD, "ordinary ones are shown", "WXAUTH_SCAN_PAGE", "errcode 41030"
-    )
+    await doctor.says(of_app("codes"), BAD, "ordinary ones are shown", "WXAUTH_SCAN_PAGE", "errcode 41030")
     strict_wechat.fail("getwxacodeunlimit", errcode=45009)
-    assert_reported(await doctor(), of_app("codes"), NOTE, "5,000 a minute")
+    await doctor.says(of_app("codes"), NOTE, "5,000 a minute")
 
     link = {"scan_code": "link", "issuer": "https://auth.invalid"}
-    assert_reported(await doctor(**link), of_app("codes"), NOTE, "https://auth.invalid/d/", "WXAUTH_LINK_CHECK_FILE")
+    await doctor.says(of_app("codes"), NOTE, "https://auth.invalid/d/", "WXAUTH_LINK_CHECK_FILE", **link)
     reported = await doctor(**link, link_check_file="a.txt:b")
     assert_reported(reported, of_app("codes"), OK, "ordinary links", "https://auth.invalid/d/", "pages/scan/scan")
-    assert_reported(await doctor(scan_code="link"), of_app("codes"), NOTE, "WXAUTH_ISSUER")
+    await doctor.says(of_app("codes"), NOTE, "WXAUTH_ISSUER", scan_code="link")
