@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.docs import DOCS, both_languages, table
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, is_running, is_suspended, serving, until
 from tests.world import Client, LogIn, Rows, Server, bearer, set_roles
@@ -36,6 +38,10 @@ class Scraped:
         fitting = [s.value for s in self.samples if s.name == name and labels.items() <= s.labels.items()]
         return sum(fitting) if fitting else None
 
+    def counted(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """What has been counted, by these labels."""
+        return {tuple(s.labels[it] for it in labels): s.value for s in self.samples if s.name == name and s.value}
+
 
 @pytest.fixture
 def scrape(client: Client) -> Callable[[], Awaitable[Scraped]]:
@@ -48,48 +54,51 @@ def scrape(client: Client) -> Callable[[], Awaitable[Scraped]]:
 Scrape = Callable[[], Awaitable[Scraped]]
 
 
-async def test_logins_are_counted_by_app_and_outcome(client: Client, login: LogIn, scrape: Scrape) -> None:
+LOGIN = {"method": "POST", "route": "/v1/login"}
+
+
+async def test_logins_are_counted_by_app_and_outcome_and_timed_with_wechat_and_database(
+    client: Client, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
+) -> None:
     for _ in range(3):
         await login("alice")
     await login("alice", app=OTHER_APP)
     await client.post("/v1/login", json={"code": "nonsense", "app_id": "not-configured"})
-    scraped = await scrape()
-    assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="new", errcode="") == 1
-    assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="ok", errcode="") == 2
-    assert scraped("wxauth_logins_total", app_id=OTHER_APP["app_id"]) == 1
-    assert scraped("wxauth_logins_total", app_id="unknown", outcome="unknown_app") == 1
-    assert scraped("wxauth_logins_total") == 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("errcode", "outcome", "shown"),
-    [
-        (40029, "invalid_code", "40029"),
-        (40164, "wechat_misconfigured", "40164"),
-        (45011, "wechat_rate_limited", "45011"),
-        (987654321, "wechat_bad_response", "other"),
-    ],
-)
-async def test_a_refusal_of_wechat_is_counted_by_its_errcode(
-    client: Client, wechat: WeChatByRespx, scrape: Scrape, errcode: int, outcome: str, shown: str
-) -> None:
-    wechat.answers_errcode(errcode)
+    wechat.answers(httpx.ReadTimeout("silence"))
     await client.post("/v1/login", json={"code": "any"})
-    scraped = await scrape()
-    assert scraped("wxauth_logins_total", outcome=outcome, errcode=shown) == 1
-    assert scraped("wxauth_requests_refused_total", code=outcome) == 1
-
-
-async def test_a_login_that_fails_by_a_fault_of_wxauth_is_counted(
-    client: Client, wechat: WeChatByRespx, scrape: Scrape
-) -> None:
     wechat.answers(ZeroDivisionError())
     await client.post("/v1/login", json={"code": "any"})
     scraped = await scrape()
-    assert scraped("wxauth_logins_total", outcome="internal_error") == 1
+    assert scraped.counted("wxauth_logins_total", "app_id", "outcome", "errcode") == {
+        (APP["app_id"], "new", ""): 1,
+        (APP["app_id"], "ok", ""): 2,
+        (OTHER_APP["app_id"], "new", ""): 1,
+        ("unknown", "unknown_app", ""): 1,
+        (APP["app_id"], "wechat_timeout", ""): 1,
+        (APP["app_id"], "internal_error", ""): 1,
+    }
     assert scraped("wxauth_requests_refused_total", code="internal_error") == 1
-    assert scraped("wxauth_requests_total", route="/v1/login", status="500") == 1
+    assert scraped("wxauth_requests_total", **LOGIN, status="500") == 1
+    assert scraped("wxauth_request_seconds_count", **LOGIN) == 7
+    assert scraped("wxauth_request_seconds_bucket", **LOGIN, le="+Inf") == 7
+    assert 0 < (scraped("wxauth_request_seconds_sum", **LOGIN) or 0) < 60
+    assert scraped("wxauth_wechat_seconds_count") == scraped("wxauth_wechat_seconds_bucket", le="+Inf") == 6
+    assert scraped("wxauth_database_seconds_count") == 4
+    assert 0 < (scraped("wxauth_database_seconds_sum") or 0) < 10
+
+
+async def test_a_refusal_of_wechat_is_counted_by_its_errcode(
+    client: Client, wechat: WeChatByRespx, scrape: Scrape
+) -> None:
+    for errcode in (40029, 40164, 45011, 987654321):
+        wechat.answers_errcode(errcode)
+        await client.post("/v1/login", json={"code": "any"})
+    refused = ["invalid_code", "wechat_misconfigured", "wechat_rate_limited", "wechat_bad_response"]
+    scraped = await scrape()
+    assert scraped.counted("wxauth_logins_total", "outcome", "errcode") == dict.fromkeys(
+        zip(refused, ("40029", "40164", "45011", "other"), strict=True), 1
+    )
+    assert scraped.counted("wxauth_requests_refused_total", "code") == {(code,): 1 for code in refused}
 
 
 async def test_refreshes_are_counted_by_outcome(client: Client, login: LogIn, scrape: Scrape) -> None:
@@ -102,71 +111,35 @@ async def test_refreshes_are_counted_by_outcome(client: Client, login: LogIn, sc
     assert scraped("wxauth_refreshes_total", outcome="invalid_refresh_token") == 1
 
 
-@pytest.mark.no_database
-async def test_every_refused_request_is_counted_by_its_code(client: Client, scrape: Scrape) -> None:
-    for path in ("/v1/me", "/nothing", "/else"):
-        await client.get(path)
-    await client.post("/v1/login", content=b"{")
-    scraped = await scrape()
-    reported = {s.labels["code"]: s.value for s in scraped.samples if s.name == "wxauth_requests_refused_total"}
-    refused = {code: number for code, number in reported.items() if number}
-    assert refused == {"missing_token": 1, "not_found": 2, "invalid_request": 1}
-
-
-async def test_requests_are_counted_by_method_route_and_status(client: Client, login: LogIn, scrape: Scrape) -> None:
+async def test_requests_are_counted_by_method_route_and_status_and_refused_ones_by_code(
+    client: Client, login: LogIn, scrape: Scrape
+) -> None:
     tokens = await login()
     for session_id in (tokens["session_id"], "not-a-session"):
         await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(tokens))
-    await client.get("/v1/me/nothing")
-    await client.get("/v1/login")
-    await client.head("/livez")
+    for method, path in (("GET", "/v1/me/nothing"), ("GET", "/v1/login"), ("HEAD", "/livez"), ("GET", "/v1/me")):
+        await client.request(method, path)
+    for method in ("BREW", "PROPFIND"):
+        await client.request(method, "/v1/login")
+        await client.request(method, "/nothing")
     scraped = await scrape()
-    reported = {
-        (s.labels["method"], s.labels["route"], s.labels["status"]): s.value
-        for s in scraped.samples
-        if s.name == "wxauth_requests_total" and s.value
-    }
-    assert reported == {
+    assert scraped.counted("wxauth_requests_total", "method", "route", "status") == {
         ("POST", "/v1/login", "200"): 1,
         ("DELETE", "/v1/me/sessions/{session_id}", "204"): 1,
         ("DELETE", "/v1/me/sessions/{session_id}", "401"): 1,  # the session was the first one's own
         ("GET", "none", "404"): 1,
         ("GET", "/v1/login", "405"): 1,
+        ("GET", "/v1/me", "401"): 1,
         ("HEAD", "/livez", "200"): 1,
+        ("other", "/v1/login", "405"): 2,
+        ("other", "none", "404"): 2,
     }
-
-
-@pytest.mark.no_database
-async def test_a_method_that_a_caller_made_up_is_no_label(client: Client, scrape: Scrape) -> None:
-    for method in ("BREW", "PROPFIND"):
-        await client.request(method, "/v1/login")
-        await client.request(method, "/nothing")
-    scraped = await scrape()
-    assert scraped("wxauth_requests_total", method="other", route="/v1/login", status="405") == 2
-    assert scraped("wxauth_requests_total", method="other", route="none", status="404") == 2
-    assert scraped("wxauth_requests_total", method="BREW") is None
-
-
-async def test_requests_are_timed_by_method_and_route(client: Client, login: LogIn, scrape: Scrape) -> None:
-    await login()
-    await client.post("/v1/login", json={"code": "nobody's"})
-    scraped = await scrape()
-    asked = {"method": "POST", "route": "/v1/login"}
-    assert scraped("wxauth_request_seconds_count", **asked) == 2
-    assert scraped("wxauth_request_seconds_bucket", **asked, le="+Inf") == 2
-    assert 0 < (scraped("wxauth_request_seconds_sum", **asked) or 0) < 10
-
-
-async def test_the_durations_of_wechat_and_the_database_are_measured_even_for_failures_of_wechat(
-    client: Client, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
-) -> None:
-    await login()
-    wechat.answers(httpx.ReadTimeout("silence"))
-    await client.post("/v1/login", json={"code": "any"})
-    scraped = await scrape()
-    assert scraped("wxauth_wechat_seconds_count") == scraped("wxauth_wechat_seconds_bucket", le="+Inf") == 2
-    assert scraped("wxauth_database_seconds_count") == 1
-    assert 0 < (scraped("wxauth_database_seconds_sum") or 0) < 10
+    assert scraped.counted("wxauth_requests_refused_total", "code") == {
+        ("invalid_token",): 1,
+        ("missing_token",): 1,
+        ("not_found",): 3,
+        ("method_not_allowed",): 3,
+    }
 
 
 @pytest.mark.no_database
@@ -243,6 +216,26 @@ async def test_no_label_identifies_a_person(
     }
     values = "\n".join(value for sample in scraped.samples for value in sample.labels.values())
     assert not [word for word in ("alice", user["id"], user["openid"]) if word in values]
+
+
+BY_PROMETHEUS = {"le"}
+"""The label of a histogram's buckets, which goes without saying."""
+
+
+@pytest.mark.no_signing_key  # whose age would not be known
+@both_languages
+async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(
+    client: Client, language: str
+) -> None:
+    rows = table(DOCS / f"monitoring{language}.md", "metric|指标")
+    shown = {name: set(re.findall(r"`(\w+)`", labels)) for names, labels, _ in rows for name in names.split("`")[1::2]}
+    text = (await client.get("/metrics")).text
+    reported = {name: set[str]() for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)}
+    assert shown.keys() == reported.keys()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:  # rare metrics have no samples yet
+            name = next(name for name in (family.name, f"{family.name}_total") if name in reported)
+            assert shown[name] == sample.labels.keys() - BY_PROMETHEUS, name
 
 
 # Several workers
