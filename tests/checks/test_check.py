@@ -120,11 +120,7 @@ class Doctor:
     secrets: Secrets
 
     async def __call__(
-        self,
-        *,
-        clock: Callable[[], datetime] = utc_now,
-        waits: Mapping[str, Any] = MappingProxyType({}),
-        **values: Any,
+        self, *, clock: Any = utc_now, waits: Any = MappingProxyType({}), **values: Any
     ) -> dict[str, CheckResult]:
         """The results by name."""
         nobody = f"http://127.0.0.1:{free_port()}"
