@@ -230,14 +230,14 @@ FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(Login
 """Whether the session was opened recently, for operations that require that only in some cases."""
 
 
-async def is_fresh(database: Database, session_id: UUID, *, longest: int, now: datetime) -> bool:
+async def is_fresh(asked: Database | Transaction, session_id: UUID, *, longest: int, now: datetime) -> bool:
     """Whether a session was opened within `longest` seconds, so that a stolen token gives no lasting access.
 
     Of `ADMIN_FRESH_LOGIN`, 0 means that any session will do.
     """
     if not longest:
         return True
-    opened_at = await session_opened_at(database, session_id)
+    opened_at = await session_opened_at(asked, session_id)
     return opened_at is not None and now - opened_at <= timedelta(seconds=longest)
 
 

@@ -30,12 +30,12 @@ from wxauth.server.websites.doors import (
     SCAN_LASTS,
     SCANS,
     VISIT_LASTS,
+    Door,
     ScanOutcome,
 )
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.models import RequestFields, SiteLoginFields
-from wxauth.server.websites.oauth_requests import OAuthError, Parameters, invalid_client, invalid_oauth_request
-from wxauth.server.websites.rows import Adding
+from wxauth.server.websites.oauth_requests import OAuthError, Parameters, invalid_oauth_request
 from wxauth.server.websites.secrets import UserCodes, login_of, new_scene, page_id_of
 from wxauth.texts import hash_of, new_secret
 
@@ -193,7 +193,7 @@ class SiteRequests:
     ) -> StartedScan:
         """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
 
-        Raises: OAuthError, RateLimited.
+        Raises: OAuthError, RateLimited, ClientRemoved.
         """
         if ip is None and client.near:
             raise invalid_oauth_request("this client was added with --near: browser_ip is required")
@@ -215,7 +215,7 @@ class SiteRequests:
     async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that our own page shows in a browser. With `has_link`, the page also has a link to WeChat.
 
-        Raises: RateLimited, OAuthError.
+        Raises: RateLimited, ClientRemoved.
         """
         lasts = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
@@ -235,7 +235,7 @@ class SiteRequests:
         The button leads to WeChat's page; on a page with `browser_login_id`, on to the site, which has asked by the
         parameters `query`.
 
-        Raises: RateLimited, OAuthError.
+        Raises: RateLimited, ClientRemoved.
         """
         if browser_login_id is None:
             await self.scan_limits.pages.admit_address(browser.ip)
@@ -243,18 +243,16 @@ class SiteRequests:
             await self.scan_limits.pages.admit(str(browser_login_id))
         login, page_id = _page(asked, browser, lasts=VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
-        _check_client(await rows.add(self.database, login))
+        await rows.add(self.database, login)
         return page_id
 
     async def _add_with_code(self, login: SiteLoginFields, secret: str) -> StartedScan:
-        """Store a login with a code to scan. Raises: OAuthError."""
+        """Store a login with a code to scan. Raises: ClientRemoved."""
         for _ in range(_ATTEMPTS):
             scene = new_scene()
             user_code, login.user_code_hash = self.user_codes.new()
             login.scene_hash = hash_of(scene)
-            added = await rows.add(self.database, login)
-            _check_client(added)
-            if added is Adding.ADDED:
+            if await rows.add(self.database, login):
                 SCANS.count(ScanOutcome.STARTED)
                 return StartedScan(scene, user_code, secret)
         raise StorageUnavailable("no user code is free")
@@ -284,18 +282,28 @@ def new_login(
     )
 
 
+def new_press(
+    page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
+) -> SiteLoginFields:
+    """A press of a page's button, which leads by this door."""
+    return new_login(
+        page,
+        page.client_id,
+        browser,
+        lasts=lasts,
+        now=now,
+        door=door,
+        browser_hash=page.browser_hash,
+        pressed_on=page.id,
+    )
+
+
 def _page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
     """A login that a page shows, and the id in the page's URLs."""
     login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
     page_id = page_id_of(browser.cookie, login.id)
     login.page_hash = hash_of(page_id)
     return login, page_id
-
-
-def _check_client(added: Adding) -> None:
-    """Check that a login was not refused because its client was removed. Raises: OAuthError."""
-    if added is Adding.CLIENT_REMOVED:
-        raise invalid_client("the client has just been removed")
 
 
 class Mistake(StrEnum):

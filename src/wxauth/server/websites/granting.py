@@ -25,12 +25,10 @@ from wxauth.server.users.merging_rows import remaining_user
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import (
     Browser,
-    Mistake,
     Onward,
     PressesUsedUp,
     SentBack,
     SiteRequest,
-    Unanswerable,
     new_login,
     sent_back,
 )
@@ -42,7 +40,7 @@ from wxauth.server.websites.doors import (
     Door,
 )
 from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
-from wxauth.server.websites.rows import Adding, LockedLogin, SiteLogin
+from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, login_of, page_hashes
 from wxauth.texts import hash_of, new_secret
 
@@ -252,7 +250,7 @@ async def add_with_code(
 ) -> None:
     """Store a login that needs no page, with its code. The user is locked.
 
-    Raises: SentBack, if the site has named another person; Unanswerable, if its client has been removed.
+    Raises: SentBack, if the site has named another person; ClientRemoved.
     """
     await _check_hint(transaction, asked, person)
     login = new_login(
@@ -270,8 +268,7 @@ async def add_with_code(
     )
     approve(login, person, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
     login.stage = Stage.CODED
-    if await rows.add(transaction, login) is not Adding.ADDED:
-        raise Unanswerable(Mistake.CLIENT)
+    await rows.add(transaction, login)
     await record_authorized(transaction, person, client_id=login.client_id, door=door, ip=device.ip, now=now)
 
 

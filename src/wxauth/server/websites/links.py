@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from wxauth.errors import NotFound, WeChatError, WeChatMisconfigured, WxAuthError
+from wxauth.errors import NotFound, WeChatError, WxAuthError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
@@ -21,7 +21,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import Browser, Onward, ScanLimits, SentBack, new_login
+from wxauth.server.websites.authorize import Browser, Onward, ScanLimits, SentBack, new_press
 from wxauth.server.websites.doors import (
     DOORS,
     MAX_WRONG_NUMBERS,
@@ -32,12 +32,12 @@ from wxauth.server.websites.doors import (
     DoorOutcome,
 )
 from wxauth.server.websites.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_for_press
-from wxauth.server.websites.models import OPEN, SealedUrlLink, SiteLoginFields, Stage
+from wxauth.server.websites.models import OPEN, SealedUrlLink, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
-from wxauth.server.websites.scans import DIGITS
+from wxauth.server.websites.scans import DIGITS, note_not_made, once
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import URL_LINK, errcode_of
+from wxauth.server.wechat.errcodes import URL_LINK
 from wxauth.texts import hash_of, new_secret
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
@@ -74,19 +74,15 @@ class UrlLinks:
                 return self.sealer.open(link.sealed, context=url_link_context(app.app_id)).decode()
             except CannotOpen:
                 log.warning("url_link_not_opened", app_id=app.app_id)
-        making = self._being_made.get(app.app_id)
-        if making is None:
-            not_before = self._not_before.get(app.app_id)
-            if not_before is not None and self.clock() < not_before:
-                return None
-            making = self._being_made[app.app_id] = asyncio.create_task(self._make(app))
-            making.add_done_callback(lambda _: self._being_made.pop(app.app_id, None))
-        return await asyncio.shield(making)  # others may wait for it after this request is cancelled
+        not_before = self._not_before.get(app.app_id)
+        if not_before is not None and self.clock() < not_before:
+            return None
+        return await once(self._being_made, app.app_id, lambda: self._make(app))
 
     async def renew(self, *, size: int) -> None:
         """Renew the links that are due, and delete those that no longer work."""
         now = self.clock()
-        await rows.delete_old_url_links(self.database, made_before=now - URL_LINK_LASTS)
+        await rows.sweep_url_links(self.database, before=now - URL_LINK_LASTS, size=size)
         if self.settings.scan_link != "url":
             return
         due = await rows.take_due_url_links(self.database, size=size, now=now, retry_at=now + _RENEWED_AGAIN_AFTER)
@@ -103,23 +99,12 @@ class UrlLinks:
             url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)
         except WeChatError as exc:
             self._not_before[app.app_id] = now + _PAUSE_AFTER_FAILURE
-            if isinstance(exc, WeChatMisconfigured):
-                advice = errcode_of(exc.errcode or 0, api=URL_LINK).advice
-                log.error("url_link_not_made", app_id=app.app_id, errcode=exc.errcode, what_to_change=advice)
-            else:
-                log.warning("url_link_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
+            note_not_made("url_link_not_made", app, exc, api=URL_LINK)
             return None
         sealed = self.sealer.seal(url.encode(), context=url_link_context(app.app_id))
-        await rows.put_url_link(
-            self.database,
-            SealedUrlLink(
-                app_id=app.app_id,
-                opens=self._opens,
-                sealed=sealed,
-                made_at=now,
-                renew_at=now + URL_LINK_RENEWED_AFTER,
-            ),
-        )
+        renew_at = now + URL_LINK_RENEWED_AFTER
+        link = SealedUrlLink(app_id=app.app_id, opens=self._opens, sealed=sealed, made_at=now, renew_at=renew_at)
+        await rows.put_url_link(self.database, link)
         log.info("url_link_made", app_id=app.app_id)
         return url
 
@@ -175,7 +160,10 @@ class Links:
             former = None if former is None else await rows.lock(transaction, former.id, now=now)
             if former is not None:
                 await _end_link(transaction, former)
-            await rows.add(transaction, _link(locked, scene, now=now))
+            shown, lasts = Device(page.browser_ip, page.browser_user_agent), min(SCAN_LASTS, page.expires_at - now)
+            link = new_press(locked, shown, lasts=lasts, now=now, door=Door.LINK)
+            link.presses, link.scene_hash = locked.presses, hash_of(scene)
+            await rows.add(transaction, link)
         return Onward(self._url(base, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
@@ -215,17 +203,13 @@ class Links:
             await self.granting.give_code(transaction, link, person, code, browser, now=now)
         return await self.granting.gone_on(link, person, code, browser, now=now)
 
-    def _app(self, app_id: str | None) -> App | None:
+    async def _base(self, app_id: str | None) -> str | None:
+        """What opens the app, without the scene; None if nothing does."""
         try:
             app = self.apps.for_login(app_id)
         except WxAuthError:  # unknown, disabled, or not read yet
             return None
-        return app if app.is_mini_program else None
-
-    async def _base(self, app_id: str | None) -> str | None:
-        """What opens the app, without the scene; None if nothing does."""
-        app = None if self.settings.scan_link == "off" else self._app(app_id)
-        if app is None:
+        if self.settings.scan_link == "off" or not app.is_mini_program:
             return None
         if self.settings.scan_link == "url":
             return await self.url_links.of(app)
@@ -258,19 +242,3 @@ async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
         link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
         link.app_id = link.openid = link.number = link.login_code_hash = None
         await rows.save(transaction, link)
-
-
-def _link(page: SiteLogin, scene: str, *, now: datetime) -> SiteLoginFields:
-    """A new link of a page."""
-    return new_login(
-        page,
-        page.client_id,
-        Device(page.browser_ip, page.browser_user_agent),
-        lasts=min(SCAN_LASTS, page.expires_at - now),
-        now=now,
-        door=Door.LINK,
-        browser_hash=page.browser_hash,
-        presses=page.presses,
-        pressed_on=page.id,
-        scene_hash=hash_of(scene),
-    )

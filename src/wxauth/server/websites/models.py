@@ -80,11 +80,6 @@ class RequestFields(SQLModel):
         return {name: getattr(self, name) for name in RequestFields.model_fields}
 
 
-def _count() -> int:
-    counted: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
-    return counted
-
-
 class SiteLoginFields(RequestFields):
     """A login to a site.
 
@@ -114,9 +109,9 @@ class SiteLoginFields(RequestFields):
     """The hash of that cookie; of a press, too."""
     query: str | None = Field(default=None, sa_type=Text)
     """The parameters of the request on a page that shows a person: the press checks them again."""
-    presses: int = _count()
+    presses: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     """How often the browser has gone to WeChat, to its page or by a link; of a link, which press of its page it is."""
-    wrong_numbers: int = _count()
+    wrong_numbers: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     """How many wrong numbers have been typed in the browser."""
     pressed_on: UUID | None = Field(default=None)
     """The row of the page whose button was pressed; null if this is no press."""

@@ -1,6 +1,6 @@
 """OAuth requests: parameters, credentials (RFC 6749, sections 2.3, 3.1, 3.2), and the errors that answer them."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -136,26 +136,16 @@ _MAX_ESCAPES: Final = 8192
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
-class Parameters(Mapping[str, str]):
+class Parameters(dict[str, str]):
     """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1)."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        self._values: dict[str, str] = {}
         for name, value in pairs:
             if value:
-                self._values.setdefault(name, value)
+                self.setdefault(name, value)
         names = [name for name, _ in pairs]
         self.repeated = {name for name in names if names.count(name) > 1}
         """The names of parameters that occur more than once, which is not allowed."""
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 def parse_parameters(text: str) -> Parameters:

@@ -45,9 +45,11 @@ from wxauth.server.websites.oauth_requests import (
     client_of,
     form_of,
     form_parameters,
+    invalid_client,
     invalid_oauth_request,
     is_form,
 )
+from wxauth.server.websites.rows import ClientRemoved
 from wxauth.server.websites.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
 from wxauth.tokens.claims import Principal
 
@@ -268,12 +270,12 @@ async def authorize_device(
     client = await client_of(request, database, clock, form)
     if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
-    started = await site_requests.start_for_device(
-        client,
-        scope=granted_scope(client, form.get("scope")),
-        ip=_address(form.get("browser_ip")),
-        user_agent=_printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None,
-    )
+    ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
+    scope = granted_scope(client, form.get("scope"))
+    try:
+        started = await site_requests.start_for_device(client, scope=scope, ip=ip, user_agent=user_agent)
+    except ClientRemoved:
+        raise invalid_client("the client has just been removed") from None
     issuer = settings.issuer
     return {
         "device_code": started.secret,

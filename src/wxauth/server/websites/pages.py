@@ -41,6 +41,7 @@ from wxauth.server.websites.doors import SCAN_LASTS, Door
 from wxauth.server.websites.granting import PageState
 from wxauth.server.websites.links import TryAgain
 from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, Parameters, parse_parameters
+from wxauth.server.websites.rows import ClientRemoved, SiteLogin
 from wxauth.server.websites.texts import TEXTS
 from wxauth.server.websites.visits import is_open_on_computers
 from wxauth.texts import is_loopback
@@ -60,7 +61,7 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action {form_action}; frame-ancestors {frame_ancestors}"
 )
-FAILURES: Final = (NotFound, OAuthError, Unanswerable, SentBack, RateLimited, StorageUnavailable)
+FAILURES: Final = (NotFound, OAuthError, Unanswerable, ClientRemoved, SentBack, RateLimited, StorageUnavailable)
 """What a browser gets a page for, or is sent back with."""
 DOOR: Final = "door"
 """A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""
@@ -191,7 +192,7 @@ class Pages:
                 if failure.retry_after is not None:
                     page.headers["Retry-After"] = str(failure.retry_after)
                 return page
-            case OAuthError(error="invalid_client"):
+            case ClientRemoved():
                 return self._mistake(Mistake.CLIENT)
         return self._mistake(Mistake.REQUEST)
 
@@ -287,78 +288,82 @@ class Pages:
 <noscript>
 <p>{text("no_script")}</p><a class="button second" href="{own_url}/next">{text("go_on")}</a>
 </noscript>"""
+        by_code = f'<p class="type-first">{typed}</p>\n{state}'
+        other = f'<p class="quiet">{text("with_another_device")}</p>\n{picture}'
         if not is_phone:
             by_computer = ""
             if is_open_on_computers(asked.client):
                 by_computer = f'<a class="button second" href="{own_url}/wechat">{text("by_computer")}</a>\n'
-            ways = f"""{self._with_app("how", app)}
-{picture}
+            what, ways = (
+                "how",
+                f"""{picture}
 {state}
-{by_computer}<p class="quiet">{text("typed")} {typed}</p>"""
-        else:
-            by_code = f'<p class="type-first">{typed}</p>\n{state}'
-            other = f'<p class="quiet">{text("with_another_device")}</p>\n{picture}'
-            if link_target:
-                ways = f"""{self._with_app("opens", app)}
-{self._link_forms(own_url)}
+{by_computer}<p class="quiet">{text("typed")} {typed}</p>""",
+            )
+        elif link_target:
+            what, ways = (
+                "opens",
+                f"""{self._link_forms(own_url)}
 <details><summary>{text("another_way")}</summary>
 <p class="quiet">{text("typed")}</p>{by_code}<hr>{other}
-</details>"""
-            else:
-                ways = f"""{self._with_app("type", app)}
-{by_code}
+</details>""",
+            )
+        else:
+            what, ways = (
+                "type",
+                f"""{by_code}
 <details><summary>{text("another_device")}</summary>
 {other}
-</details>"""
-        title = self._login_title(asked.client.title)
-        body = f"""
-{self._heading(title, asked.client.redirect_uris, asked.redirect_uri)}
+</details>""",
+            )
+        logo = f'<img class="logo" src="{app.logo}" width="56" height="56" alt="">\n' if app and app.logo else ""
+        what_to_do = text(f"{what}_by_app", app=app.title) if app and app.title else text(what)
+        content = f"""{logo}<p>{what_to_do}</p>
 {ways}
 <p class="warning">{text(f"warning{on_a_phone}")}</p>
 {self._footer(own_url, asked, parameters)}"""
         data = {"stateUrl": f"{own_url}/state", "nextUrl": f"{own_url}/next", "texts": states}
         attributes = f' data-state="waiting" data-expires-in="{seconds}"{_data(data)}'
         form_action = _form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'"
-        return self._page(title, body, attributes, script="page.js", form_action=form_action)
+        return self._of_site(
+            asked.client, asked.redirect_uri, content, attributes, script="page.js", form_action=form_action
+        )
 
     def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
         """The page after a number that is wrong, or that cannot be right yet: to type it, or to open WeChat again."""
-        page, own_url, title = again.page, self._own_url(escape(page_id)), self._login_title(again.page.title)
-        body = f"""
-{self._heading(title, page.redirect_uris, page.redirect_uri)}
-<p class="status" role="alert">{self._text("number_wrong" if again.is_wrong else "number_missing")}</p>
+        page, own_url = again.page, self._own_url(escape(page_id))
+        status = "number_wrong" if again.is_wrong else "number_missing"
+        content = f"""<p class="status" role="alert">{self._text(status)}</p>
 {self._link_forms(own_url, has_button=target is not None, is_number_first=again.is_wrong)}
 {_links(self._way_back(own_url, page.title))}"""
-        return self._page(title, body, form_action=_form_action_of_link(page.redirect_uri, target))
+        form_action = _form_action_of_link(page.redirect_uri, target)
+        return self._of_site(page, page.redirect_uri, content, form_action=form_action)
 
     def account(self, asked: SiteRequest, page_id: str, parameters: Parameters) -> Response:
         """The page with one button. Without a tap on a button first, WeChat would only show a snapshot of the site."""
-        title, own_url = self._login_title(asked.client.title), self._own_url(page_id)
-        body = f"""
-{self._heading(title, asked.client.redirect_uris, asked.redirect_uri)}
-<a class="button" href="{own_url}/wechat">{self._text("log_in_with_wechat")}</a>
+        own_url = self._own_url(page_id)
+        content = f"""<a class="button" href="{own_url}/wechat">{self._text("log_in_with_wechat")}</a>
 {self._footer(own_url, asked, parameters)}"""
-        return self._page(title, body)
+        return self._of_site(asked.client, asked.redirect_uri, content)
 
     def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
         """The page of a browser with a login: a button to go on to the site as the person it shows."""
-        title, own_url, text = self._login_title(asked.client.title), self._own_url(page_id), self._text
+        own_url, text = self._own_url(page_id), self._text
         name, issuer = (person.nickname or "").strip(), self.settings.issuer
-        go_on = self._named("go_on_as", name=name) if name else text("go_on_as_you_are")
+        go_on = self._named("go_on_as", name=name) if name else text("go_on")
         picture = f'<span class="portrait" aria-hidden="true">{escape(name[:1]) or _NOBODYS_PORTRAIT}</span>'
         if is_own_picture(person.avatar_url, issuer):
             url = f"{self.root}{escape(person.avatar_url.removeprefix(issuer))}"
             picture = f'<img class="portrait" src="{url}" width="72" height="72" alt="">'
         hint = _hidden({HINT: parameters[HINT]} if HINT in parameters else {})
-        body = f"""
-{self._heading(title, asked.client.redirect_uris, asked.redirect_uri)}
-{picture}
+        content = f"""{picture}
 <p class="name">{escape(name) or text("no_name")}</p>
 <form method="post" action="{own_url}/continue">{hint}<button class="button">{go_on}</button></form>
 <form method="post" action="{own_url}/another">{hint}<button class="link">{text("another")}</button></form>
 <p class="warning">{text("not_you")}</p>
 {self._footer(own_url, asked, parameters)}"""
-        return self._page(title, body, form_action=f"'self' {_redirect_source(asked.redirect_uri)}")
+        form_action = f"'self' {_redirect_source(asked.redirect_uri)}"
+        return self._of_site(asked.client, asked.redirect_uri, content, form_action=form_action)
 
     def log_out(self, person: UserFields, client: Client | None, parameters: Parameters, field: str) -> Response:
         """The page that asks whether to end the browser's login. `field` proves that the answer is the page's."""
@@ -386,14 +391,11 @@ class Pages:
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         query = urlencode(sent, quote_via=quote, safe="!~*'()")
         code_url, text = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}", self._text
-        title = self._login_title(asked.client.title)
-        body = f"""
-{self._heading(title, asked.client.redirect_uris, asked.redirect_uri)}
-<p>{text("in_mini_program")}</p>
+        content = f"""<p>{text("in_mini_program")}</p>
 <button class="button open" type="button">{text("log_in")}</button>
 <noscript><a class="button" href="{escape(code_url)}">{text("log_in_by_code")}</a></noscript>"""
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
-        return self._page(title, body, _data(data), script="web-view.js")
+        return self._of_site(asked.client, asked.redirect_uri, content, _data(data), script="web-view.js")
 
     def message(self, name: str, *, about: Sequence[str] = (), more: str = "", status: int = 200) -> Response:
         """A page with a message, optionally with lines of HTML `about` whom or what it is, and with `more` HTML."""
@@ -419,19 +421,31 @@ class Pages:
     def _mistake(self, mistake: Mistake, *about: str) -> Response:
         return self.message("mistake", about=[self._text(mistake), *about], status=400)
 
+    def _of_site(
+        self, site: Client | SiteLogin, redirect_uri: str, content: str, attributes: str = "", **options: Any
+    ) -> Response:
+        """A page on which a person logs in to a site. It names the site, and its origin.
+
+        On a loopback address, where any port is good, the origin has the port that was asked for.
+        """
+        title, uris = self._named("log_in_to", title=site.title), site.redirect_uris
+        shown = redirect_uri if not uris or is_loopback(urlsplit(redirect_uri).hostname) else uris[0]
+        body = f'\n<h1>{title}</h1>\n<p class="origin">{escape(origin_of(shown))}</p>\n{content}'
+        return self._page(title, body, attributes, **options)
+
     def _page(
         self,
         title: str,
         body: str,
         attributes: str = "",
         *,
-        script: str | None = None,
+        status: int = 200,
+        script: str = "",
         form_action: str = "'none'",
         frame_ancestors: str = "'none'",
-        status: int = 200,
     ) -> Response:
         tag, assets = _TAGS[self.language], f"{self.root}{ASSETS_PATH}"
-        module = "" if script is None else f'<script type="module" src="{assets}/{script}"></script>'
+        module = script and f'<script type="module" src="{assets}/{script}"></script>'
         html = f"""<!doctype html>
 <html lang="{tag}">
 <head>
@@ -466,33 +480,19 @@ class Pages:
         """A text with a name in it, without the spaces around the name, where Chinese has none."""
         return _GAP_IN_CHINESE.sub("", self._text(name, **values))
 
-    def _login_title(self, title: str | None) -> str:
-        return self._named("log_in_to", title=title)
-
     def _own_url(self, page_id: str) -> str:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
-
-    def _heading(self, title: str, redirect_uris: Sequence[str], asked: str) -> str:
-        """The title, and the site's origin: on a loopback address, where any port is good, with the port asked for."""
-        shown = asked if not redirect_uris or is_loopback(urlsplit(asked).hostname) else redirect_uris[0]
-        return f'<h1>{title}</h1>\n<p class="origin">{escape(origin_of(shown))}</p>'
-
-    def _with_app(self, name: str, app: App | None) -> str:
-        """What to do, with title and picture of the mini-program that opens, as far as the operator gave them."""
-        text = self._text(f"{name}_by_app", app=app.title) if app and app.title else self._text(name)
-        picture = f'<img class="logo" src="{app.logo}" width="56" height="56" alt="">\n' if app and app.logo else ""
-        return f"{picture}<p>{text}</p>"
 
     def _link_forms(self, own_url: str, *, has_button: bool = True, is_number_first: bool = False) -> str:
         """The button that opens WeChat, and the field for the number that the phone shows then."""
         first, second = '"button"', '"button second"'
         button, send = (second, first) if is_number_first else (first, second)
-        press = f"<button class={button}>{self._text('by_link')}</button>"
+        press = f"<button class={button}>{self._text('log_in_with_wechat')}</button>"
         opening = f'<form method="post" action="{own_url}/link">{press}</form>'
         typing = f"""<form class="number" method="post" action="{own_url}/number">
 <label for="number">{self._text("type_number")}</label>
 <input id="number" name="number" inputmode="numeric" autocomplete="off" pattern="[0-9 ]*" maxlength="12" required>
-<button class={send}>{self._text("send_number")}</button>
+<button class={send}>{self._text("go_on")}</button>
 </form>"""
         forms = [opening, typing] if has_button else [typing]
         return "\n".join(reversed(forms) if is_number_first else forms)

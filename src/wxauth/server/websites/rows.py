@@ -14,7 +14,6 @@ A new row waits for its client alone.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -35,13 +34,8 @@ _ATTEMPTS: Final = 3
 Person = TypeVar("Person", bound=UserInSession)
 
 
-class Adding(StrEnum):
-    """Whether a login has been stored, and why not."""
-
-    ADDED = "added"
-    CODE_TAKEN = "code_taken"
-    """Another one has its user code."""
-    CLIENT_REMOVED = "client_removed"
+class ClientRemoved(Exception):
+    """The client of a new login has just been removed."""
 
 
 class SiteLogin(SiteLoginFields):
@@ -186,13 +180,12 @@ SELECT EXISTS (
 """)
 
 
-async def add(asked: Database | Transaction, login: SiteLoginFields) -> Adding:
-    """Store a new login."""
+async def add(asked: Database | Transaction, login: SiteLoginFields) -> bool:
+    """Store a new login. Returns False if another one has its user code. Raises: ClientRemoved."""
     try:
-        added = await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS})
+        return await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None
     except asyncpg.ForeignKeyViolationError:
-        return Adding.CLIENT_REMOVED
-    return Adding.CODE_TAKEN if added is None else Adding.ADDED
+        raise ClientRemoved from None
 
 
 async def save(transaction: Transaction, login: SiteLogin) -> None:
@@ -458,7 +451,7 @@ UPDATE url_links SET renew_at = :retry_at
  ))
 RETURNING {_URL_LINK_COLUMNS}
 """)  # noqa: S608 - constants
-_DELETE_OLD_URL_LINKS: Final = Statement[Nothing]("DELETE FROM url_links WHERE made_at <= :made_before")
+sweep_url_links: Final = Sweep.of("url_links", key="app_id", by="made_at")
 # Only if it is still what was read: one made meanwhile is sealed with the current key already.
 _RESEAL_URL_LINK: Final = Statement[str]("""
 UPDATE url_links SET sealed = :anew WHERE app_id = :app_id AND sealed = :former RETURNING app_id
@@ -504,11 +497,6 @@ async def take_due_url_links(
 ) -> Sequence[SealedUrlLink]:
     """The links that are due to be renewed: no other replica gets them until `retry_at`."""
     return await database.rows(_TAKE_DUE_URL_LINKS, size=size, now=now, retry_at=retry_at)
-
-
-async def delete_old_url_links(database: Database, *, made_before: datetime) -> None:
-    """Delete the links that no longer work."""
-    await database.run(_DELETE_OLD_URL_LINKS, made_before=made_before)
 
 
 async def replace_url_link(database: Database, link: SealedUrlLink, anew: bytes) -> bool:

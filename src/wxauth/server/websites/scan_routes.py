@@ -26,8 +26,9 @@ from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, Prin
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
-from wxauth.server.websites.authorize import Unanswerable
+from wxauth.server.websites.authorize import Mistake, Unanswerable
 from wxauth.server.websites.oauth_requests import OAuthError, check_parameters
+from wxauth.server.websites.rows import ClientRemoved
 from wxauth.server.websites.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
 
 AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
@@ -175,8 +176,9 @@ async def authorize_site(
         url = await authorizations.answer(caller, body.login_code, parameters, device=device)
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None
-    except Unanswerable as exc:
-        raise InvalidRequest.of(exc.mistake, "must be one that the site was added with") from None
+    except (Unanswerable, ClientRemoved) as exc:
+        field = exc.mistake if isinstance(exc, Unanswerable) else Mistake.CLIENT
+        raise InvalidRequest.of(field, "must be one that the site was added with") from None
     return AuthorizationAnswer(redirect_to=url)
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import re
 import secrets
+from collections.abc import Callable, Coroutine
 from dataclasses import field
 from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
 from math import ceil
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt, model_validator
@@ -36,7 +37,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.limits.rows import USER_CODES
@@ -82,6 +83,9 @@ _NOT_HELD: Final = "this session has no such scan to decide upon"
 log = get_logger()
 _SCALE: Final = 8
 """Pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
+
+Key = TypeVar("Key")
+Made = TypeVar("Made")
 
 
 def _seconds_in(given: object) -> object:
@@ -215,12 +219,8 @@ class Scans:
 
         Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited.
         """
-        now, settings, is_typed = self.clock(), self.settings, opening.user_code is not None
-        is_staff = not STAFF_ROLES.isdisjoint(caller.user.roles)
-        is_stale_staff = is_staff and not await is_fresh(
-            self.database, caller.session_id, longest=settings.admin_fresh_login, now=now
-        )
-        scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
+        now, is_typed = self.clock(), opening.user_code is not None
+        scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=self.settings.issuer)
         scene_hash = None if scene is None else hash_of(scene)
         user_code_hashes = self.user_codes.hashes(opening.user_code or "")
         if is_typed:  # counted before it is looked up, so that of many at once only five pass
@@ -232,9 +232,7 @@ class Scans:
             same_network = None
             if ip is not None and login.browser_ip is not None:
                 same_network = NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
-            refusal = self._refusal(
-                login, opening, same_network=same_network, is_staff=is_staff, is_stale_staff=is_stale_staff, now=now
-            )
+            refusal = await self._refusal(transaction, login, caller, opening, same_network=same_network, now=now)
             refusal = refusal or await _taken(transaction, login, caller.user.id, now=now)
             if refusal is None:
                 if login.door != Door.LINK:
@@ -255,18 +253,18 @@ class Scans:
         log.info("scan_claimed", same_network=same_network, door=door, **fields)
         return ClaimedAnswer.of(login, door, same_network=same_network, sso_ttl=self._sso_ttl(login, door))
 
-    def _refusal(
+    async def _refusal(
         self,
+        transaction: Transaction,
         login: SiteLogin,
+        caller: Caller,
         opening: ClaimRequest,
         *,
         same_network: bool | None,
-        is_staff: bool,
-        is_stale_staff: bool,
         now: datetime,
     ) -> WxAuthError | None:
         """Why this session may not claim a login, whoever has claimed it; None if it may."""
-        is_by_link = opening.entry_scene in BY_LINK
+        is_staff, is_by_link = not STAFF_ROLES.isdisjoint(caller.user.roles), opening.entry_scene in BY_LINK
         if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
             if not is_by_link or opening.by_camera:
                 return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
@@ -280,7 +278,10 @@ class Scans:
         must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
         if must_be_near and not same_network:
             return ScanTooFar("phone and browser are not known to be in one network")
-        return LoginTooOld() if is_stale_staff and ADMIN_SCOPE in login.scopes else None
+        if not is_staff or ADMIN_SCOPE not in login.scopes:
+            return None
+        longest = self.settings.admin_fresh_login
+        return None if await is_fresh(transaction, caller.session_id, longest=longest, now=now) else LoginTooOld()
 
     def _sso_ttl(self, login: SiteLogin, door: Door) -> int | None:
         is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
@@ -401,6 +402,26 @@ def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
 
 
+async def once(
+    under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
+) -> Made:
+    """What `make` makes. Of many who ask for it at once, one makes it."""
+    making = under_way.get(key)
+    if making is None:
+        making = under_way[key] = asyncio.create_task(make())
+        making.add_done_callback(lambda _: under_way.pop(key, None))
+    return await asyncio.shield(making)  # others may wait for it after this request is cancelled
+
+
+def note_not_made(event: str, app: App, failure: WeChatError, *, api: str) -> None:
+    """Log that WeChat has made nothing, and why."""
+    fields = {"app_id": app.app_id, "errcode": failure.errcode}
+    if isinstance(failure, WeChatMisconfigured):
+        log.error(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).advice)
+    else:
+        log.warning(event, **fields, reason=failure.detail)
+
+
 @part
 class ScanPictures:
     """Makes a scan's picture on first request, and keeps it as long as the scan is stored."""
@@ -424,11 +445,7 @@ class ScanPictures:
             return await self._link(scene)
         if scan.content is not None and scan.content_type is not None:
             return CodePicture(scan.content, scan.content_type)
-        making = self._being_made.get(scan.id)
-        if making is None:
-            making = self._being_made[scan.id] = asyncio.create_task(self._make(scan, scene))
-            making.add_done_callback(lambda _: self._being_made.pop(scan.id, None))
-        return await asyncio.shield(making)  # others may wait for it after this request is cancelled
+        return await once(self._being_made, scan.id, lambda: self._make(scan, scene))
 
     async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
@@ -448,11 +465,8 @@ class ScanPictures:
             log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
         except RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
-        except WeChatMisconfigured as exc:
-            advice = errcode_of(exc.errcode or 0, api=MINI_PROGRAM_CODE).advice
-            log.error("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, what_to_change=advice)
         except WeChatError as exc:
-            log.warning("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
+            note_not_made("mini_program_code_not_made", app, exc, api=MINI_PROGRAM_CODE)
         return None
 
     async def _link(self, scene: str) -> CodePicture:

@@ -22,7 +22,6 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import Issuer, KeyRing, TokenSession
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.refresh_rows import (
-    Lifetimes,
     RefreshRefusal,
     RefreshRefused,
     RefreshTokens,
@@ -260,7 +259,8 @@ class SiteTokens:
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
             return NotGranted.UNKNOWN
-        session_id, ends_at = new_id(now), _end_of(website_session_lifetimes(self.settings), now)
+        session_id = new_id(now)
+        ends_at = now + timedelta(seconds=website_session_lifetimes(self.settings).unrefreshed)
         async with self.granting.turn(found), self.database.begin() as transaction:
             granted = await redeem(transaction, found, session_id=session_id, expires_at=ends_at, now=now)
         if isinstance(granted, NotGranted):
@@ -417,8 +417,3 @@ async def end_web_session(
     )
     if user_id is not None:
         log.info("logged_out", user_id=user_id, client_id=client_id, session_id=session_id)
-
-
-def _end_of(lifetimes: Lifetimes, now: datetime) -> datetime:
-    """When a session that begins now ends if it is never refreshed."""
-    return now + timedelta(seconds=lifetimes.unrefreshed)

@@ -55,9 +55,7 @@ _TEXTS: Final[Mapping[str, Title]] = {
     "log_in_by_code": Title("Log in with a code", "用代码登录"),
     "log_in_with_wechat": Title("Log in with WeChat", "微信登录"),
     "by_computer": Title("Log in with WeChat on this computer", "用本机微信登录"),
-    "by_link": Title("Log in with WeChat", "微信登录"),
     "type_number": Title("Then type the number that WeChat shows:", "再输入微信中显示的数字："),
-    "send_number": Title("Continue", "继续"),
     "number_wrong": Title(
         "This number is not right. It is in the mini-program, in WeChat.", "数字不正确。请查看微信小程序中显示的数字。"
     ),
@@ -66,7 +64,6 @@ _TEXTS: Final[Mapping[str, Title]] = {
         "请先点击按钮，在微信中确认，再回到这里输入显示的六位数字。",
     ),
     "go_on_as": Title("Continue as {name}", "以 {name} 的身份继续"),
-    "go_on_as_you_are": Title("Continue", "继续"),
     "no_name": Title("WeChat user", "微信用户"),
     "another": Title("Use another account", "使用其他账号"),
     "not_you": Title(

@@ -8,7 +8,6 @@ import asyncio
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Final
 from urllib.parse import urlencode
@@ -50,12 +49,12 @@ from wxauth.server.websites.authorize import (
     Onward,
     ScanLimits,
     SentBack,
-    new_login,
+    new_press,
     sent_back,
 )
 from wxauth.server.websites.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
 from wxauth.server.websites.granting import ANOTHER_PERSON, Granting, approve, lock_for_press
-from wxauth.server.websites.models import SiteLoginFields, Stage
+from wxauth.server.websites.models import Stage
 from wxauth.server.websites.rows import SiteLogin
 from wxauth.server.websites.secrets import code_of, page_id_of
 from wxauth.texts import hash_of
@@ -88,14 +87,12 @@ class VisitOutcome(StrEnum):
 
 _DENIED: Final = (AccountDisabled, AccountLeaving, SignUpClosed, SignUpRefused, WeChatUserBlocked, LacksUnionid)
 _TRY_LATER: Final = (WeChatRateLimited, WeChatUnavailable, WeChatTimeout, SignUpUnavailable, StorageUnavailable)
-_OUTCOMES: Final = {
+_COUNTED: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
     VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
-    VisitOutcome.AGAIN: DoorOutcome.FAILED,
-    VisitOutcome.TEMPORARILY_UNAVAILABLE: DoorOutcome.FAILED,
-    VisitOutcome.SERVER_ERROR: DoorOutcome.FAILED,
 }
+"""How what is not `FAILED` is counted."""
 _DESCRIPTIONS: Final = {
     VisitOutcome.ACCESS_DENIED: "the person has refused, or may not log in",
     VisitOutcome.LOGIN_REQUIRED: ANOTHER_PERSON,
@@ -164,8 +161,8 @@ class Visits:
                 raise VisitRefused("this site was added with --near")
             app = self.apps.for_login(app_id)
         except (VisitRefused, WxAuthError) as exc:
-            outcome = _outcome_of(exc, door, client_id=page.client_id, app_id=app_id)
-            DOORS.count(door, _OUTCOMES[outcome])
+            outcome = _outcome_of(exc, door=door, client_id=page.client_id, app_id=app_id)
+            DOORS.count(door, _COUNTED.get(outcome, DoorOutcome.FAILED))
             raise SentBack(page, _DESCRIPTIONS[outcome], outcome) from None
         now, state = self.clock(), secrets.token_hex(_STATE_BYTES)
         async with self.database.begin() as transaction:
@@ -173,7 +170,9 @@ class Visits:
             locked.expires_at = max(locked.expires_at, now + VISIT_LASTS)
             locked.kept_until = max(locked.kept_until, locked.expires_at)
             await rows.save(transaction, locked)
-            await rows.add(transaction, _visit(locked, door, app_id, state, now=now))
+            visit = new_press(locked, Device(None, None), lasts=VISIT_LASTS, now=now, door=door)
+            visit.app_id, visit.state_hash = app_id, hash_of(state)
+            await rows.add(transaction, visit)
         return Onward(_wechats_page(self.settings, app, door, state))
 
     async def finish(self, callback: WeChatCallback) -> Onward:
@@ -202,11 +201,11 @@ class Visits:
     async def _take(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
         """Take a visit. Returns it for the first callback, None for all others."""
         found, now = await rows.find(self.database, **hashes), self.clock()
-        if found is None or not _is_untaken(found, now=now):
+        if found is None or found.wechat_code_hash is not None:
             return None
         async with self.database.begin() as transaction:
             visit = await rows.lock(transaction, found.id, now=now)
-            if visit is None or not _is_untaken(visit, now=now):
+            if visit is None or visit.wechat_code_hash is not None or visit.expires_at <= now:
                 return None
             visit.stage, visit.wechat_code_hash = Stage.CLAIMED, code_hash
             await rows.save(transaction, visit)
@@ -220,17 +219,16 @@ class Visits:
                 raise VisitRefused("the person has refused")
             if door is Door.WEBSITE and visit.near:
                 raise VisitRefused("this site was added with --near")
-            if not await self._enter(visit, callback, door):
-                raise VisitRefused("the person may not log in any more, or the site has been removed")
+            await self._enter(visit, callback, door)
             return VisitOutcome.LOGGED_IN
         except SentBack:
             outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
-            outcome = _outcome_of(exc, door, client_id=visit.client_id, app_id=visit.app_id)
+            outcome = _outcome_of(exc, door=door, **fields)
         except Exception:
             log.exception("visit_failed", door=door, **fields)
             outcome = VisitOutcome.SERVER_ERROR
-        DOORS.count(door, _OUTCOMES[outcome])
+        DOORS.count(door, _COUNTED.get(outcome, DoorOutcome.FAILED))
         try:
             await self._fail(visit, outcome)
         except StorageUnavailable:
@@ -245,10 +243,10 @@ class Visits:
                 locked.stage, locked.outcome = Stage.REFUSED, outcome
                 await rows.save(transaction, locked)
 
-    async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> bool:
+    async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
         """Exchange WeChat's code, find or create the user, and make the site's code.
 
-        Returns False if the user may not log in, or the client has been removed.
+        Raises: VisitRefused, SentBack, WxAuthError.
         """
         app, browser = self.apps.for_login(visit.app_id), callback.browser
         asked = Asked(code=callback.code, device=browser)
@@ -266,7 +264,7 @@ class Visits:
             person = await rows.lock_person(transaction, **ids)
             pending = None if person is None else await rows.lock(transaction, visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
-                return False
+                raise VisitRefused("the person may not log in any more, or the site has been removed")
             # The press was the login.
             pressed_at, until = pending.created_at, pending.expires_at
             approve(pending, person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=until)
@@ -277,7 +275,6 @@ class Visits:
         await self.granting.gone_on(pending, person, callback.sites_code, browser, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
-        return True
 
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
         """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
@@ -329,28 +326,8 @@ def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
     return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
 
-def _is_untaken(visit: SiteLogin, *, now: datetime) -> bool:
-    return visit.wechat_code_hash is None and visit.expires_at > now
-
-
-def _visit(page: SiteLogin, door: Door, app_id: str, state: str, *, now: datetime) -> SiteLoginFields:
-    """A new visit of a page's browser to WeChat's page."""
-    return new_login(
-        page,
-        page.client_id,
-        Device(None, None),
-        lasts=VISIT_LASTS,
-        now=now,
-        door=door,
-        app_id=app_id,
-        browser_hash=page.browser_hash,
-        pressed_on=page.id,
-        state_hash=hash_of(state),
-    )
-
-
-def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str, app_id: str | None) -> VisitOutcome:
-    fields = {"door": door, "client_id": client_id, "app_id": app_id}
+def _outcome_of(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
+    """The outcome after an error, which is logged with these fields."""
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
         return VisitOutcome.ACCESS_DENIED
