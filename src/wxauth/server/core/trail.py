@@ -121,18 +121,6 @@ def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in names if name in data}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventSearch:
-    """Criteria for events. One that is None or empty does not apply."""
-
-    types: Sequence[str] = ()
-    user_id: UUID | None = None
-    actor: str | None = None
-    """The name of an `Actor`."""
-    since: datetime | None = None
-    until: datetime | None = None
-
-
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
@@ -227,19 +215,29 @@ async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id
 
 
 async def find_events(
-    database: Database, search: EventSearch, *, before: UUID | None, limit: int
+    database: Database,
+    *,
+    types: Sequence[str],
+    user_id: UUID | None,
+    actor: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    before: UUID | None,
+    limit: int,
 ) -> Sequence[EventFields]:
-    """The newest matching events before the id `before`. Data and addresses of erased users are left out."""
-    since, end = id_range(search.since, search.until, before)
-    newest = {"since": since, "before": end, "limit": limit}
-    types = list(dict.fromkeys(search.types))
-    if search.user_id is not None and types:
-        of_user = {"user_id": search.user_id, "actor": search.actor}
-        return await database.rows(_OF_USER_AND_TYPES, **of_user, types=types, **newest)
-    if search.user_id is not None:
-        return await database.rows(_OF_USER, user_id=search.user_id, actor=search.actor, **newest)
-    if search.actor is not None:
-        by_actor = {"actor": search.actor, "actor_id": _id_in(search.actor), "types": types or list(EventType)}
+    """The newest events before the id `before` that match all that is not None or empty.
+
+    `actor` is the name of an `Actor`. Data and addresses of erased users are left out.
+    """
+    lowest, end = id_range(since, until, before)
+    newest = {"since": lowest, "before": end, "limit": limit}
+    types = list(dict.fromkeys(types))
+    if user_id is not None and types:
+        return await database.rows(_OF_USER_AND_TYPES, user_id=user_id, actor=actor, types=types, **newest)
+    if user_id is not None:
+        return await database.rows(_OF_USER, user_id=user_id, actor=actor, **newest)
+    if actor is not None:
+        by_actor = {"actor": actor, "actor_id": _id_in(actor), "types": types or list(EventType)}
         return await database.rows(_OF_ACTOR, **by_actor, **newest)
     if types:
         return await database.rows(_OF_TYPES, types=types, **newest)

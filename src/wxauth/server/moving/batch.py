@@ -14,10 +14,9 @@ from wxauth.errors import Title
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import OPERATOR, EventType
-from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserFields, UserStatus
-from wxauth.server.moving.lines import ATTRIBUTES, Fault, Line, later
+from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserStatus
+from wxauth.server.moving.lines import ATTRIBUTES, Fault, Line
 from wxauth.server.moving.rows import (
-    ConsentKey,
     ConsentsNoted,
     Found,
     GivenFields,
@@ -32,25 +31,7 @@ from wxauth.server.users.attributes import WrongAttributes, changed_names, patch
 from wxauth.server.users.standing_rows import ADMIN, Standing, StandingChange, change_standing
 
 _A_MOMENT: Final = timedelta(microseconds=1)
-_RULED: Final = frozenset(
-    {
-        "unionid",
-        "external_id",
-        "phone",
-        "roles",
-        "status",
-        "created_at",
-        "last_login_at",
-        "consents",
-        "attributes",
-        "erase_at",
-    }
-)
-"""The fields of a line with rules of their own."""
-_FILLED: Final = tuple(name for name in UserFields.model_fields if name in Line.model_fields and name not in _RULED)
-"""The columns, such as the nickname, that a line only fills if they are empty, or replaces with --overwrite."""
-
-_GIVEN_ONCE: Final = (*_FILLED, "phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
+_GIVEN_ONCE: Final = (*PROFILE, "phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
 """The fields of which a user has one value: of two lines of one identity, the value of one would be lost."""
 
 ADMINISTRATOR: Final = Fault(
@@ -194,37 +175,22 @@ class Batch:
     """Applies lines one by one to the stored data and the changes of the lines before.
 
     Args:
-        found: What is stored under the names and ids in the lines.
-        users: All users affected, locked; also all administrators, if the file may change roles or status.
-        consents: Every consent that these users ever gave.
-        apps_of_users: Each of these users with each app of the lines in which they have an openid.
+        found: What is stored under the names and ids in the lines, and of the users affected, who are locked. Also all
+            administrators, if the file may change roles or status.
         made: Collects the changes made by the lines. It may have those of earlier lines that were not stored.
         options: The options of the import.
         now: The time.
     """
 
-    def __init__(
-        self,
-        found: Found,
-        users: Sequence[UserToImport],
-        *,
-        consents: Iterable[tuple[UUID, ConsentKey]],
-        apps_of_users: Iterable[tuple[UUID, str]],
-        made: Made,
-        options: Options,
-        now: datetime,
-    ) -> None:
+    def __init__(self, found: Found, *, made: Made, options: Options, now: datetime) -> None:
         self._found = found
         self._options = options
         self._now = now
         self.made = made
-        self._users_before = {user.id: user for user in users}
-        self._identities_before = found.identities
-        self._consents_before = frozenset(consents)
-        self._apps_before = frozenset(apps_of_users)
+        self._users_before = {user.id: user for user in found.users}
         # Lookups see both maps; writes go only into the first one.
         self._users = ChainMap(made.users, self._users_before)
-        self._identities = ChainMap(made.identities, self._identities_before)
+        self._identities = ChainMap(made.identities, found.identities)
         self._unionids = ChainMap(made.unionids, found.unionids)
         self._openids = ChainMap(made.openids, found.openids)
         self._external_ids = ChainMap(made.external_ids, made.former_external_ids, found.external_ids)
@@ -279,8 +245,8 @@ class Batch:
             new_users=new,
             changed_users=[user for _, user in changed],
             unionids=[{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
-            new_identities=_rows_of(made.identities, self._identities_before, is_new=True),
-            changed_identities=_rows_of(made.identities, self._identities_before, is_new=False),
+            new_identities=_rows_of(made.identities, self._found.identities, is_new=True),
+            changed_identities=_rows_of(made.identities, self._found.identities, is_new=False),
             former_ids=[
                 # A microsecond apart in the order of the file, because an export sorts former ids by `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
@@ -378,7 +344,7 @@ class Batch:
     def _is_in_app(self, user_id: UUID | None, app_id: str) -> bool:
         if user_id is None:
             return False
-        return (user_id, app_id) in self._apps_before or app_id in self.made.apps_of_users.get(user_id, ())
+        return (user_id, app_id) in self._found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
 
     def _newcomer(self, line: Line) -> UserToImport:
         """The user whom a line creates, before its fields are applied."""
@@ -392,7 +358,7 @@ class Batch:
 
     def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
         overwrite, fields = self._options.overwrite, user.model_copy()
-        for name in _FILLED:
+        for name in PROFILE:  # filled if empty, or replaced with --overwrite
             given = getattr(line, name)
             if given is not None and (overwrite or getattr(user, name) is None):
                 setattr(fields, name, given)
@@ -420,7 +386,7 @@ class Batch:
         fields.unionid = user.unionid or line.unionid
         fields.external_id = user.external_id or line.external_id
         fields.created_at = min(user.created_at, line.created_at or user.created_at)
-        fields.last_login_at = later(user.last_login_at, line.last_login_at)
+        fields.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
         return fields
 
     def _is_verified_by_another(self, phone: str, user_id: UUID) -> bool:
@@ -492,7 +458,7 @@ class Batch:
         known = self.made.consents.setdefault(user.id, set()) if line.consents else set()
         for consent in line.consents:
             key = (consent.document, consent.version, consent.given_at)
-            if (user.id, key) not in self._consents_before and key not in known:
+            if (user.id, key) not in self._found.consents and key not in known:
                 known.add(key)
                 new.append({"id": new_id(self._now), "user_id": user.id, **consent.model_dump()})
         self._new_consents += new
@@ -558,13 +524,7 @@ def _rows_of(
     made: dict[IdentityKey, HeldIdentity], before: dict[IdentityKey, HeldIdentity], *, is_new: bool
 ) -> list[dict[str, Any]]:
     return [
-        {
-            "app_id": app_id,
-            "openid": openid,
-            "user_id": identity.user_id,
-            "unionid": identity.unionid,
-            "created_at": identity.created_at,
-        }
+        {"app_id": app_id, "openid": openid, **identity._asdict()}
         for (app_id, openid), identity in made.items()
         if ((app_id, openid) not in before) == is_new
     ]

@@ -30,10 +30,9 @@ from wxauth.server.moving.rows import (
     Made,
     UserToImport,
     Wanted,
-    apps_of_users,
-    consents_known,
     find,
     lock,
+    with_users,
 )
 from wxauth.server.users.erasure_rows import are_waiting, erase_rest
 
@@ -252,10 +251,9 @@ async def _find(
     if not options.dry_run and await are_waiting(transaction, wanted.ids):
         return None  # a user has just been erased
     made = kept.made(wanted, users, is_dry=options.dry_run)
-    ids = [user.id for user in users]
-    consents = await consents_known(transaction, ids) if ids else ()
-    apps = await apps_of_users(transaction, ids, list({app_id for app_id, _ in wanted.identities})) if ids else ()
-    return Batch(found, users, consents=consents, apps_of_users=apps, made=made, options=options, now=now)
+    app_ids = list({app_id for app_id, _ in wanted.identities})
+    found = await with_users(transaction, found, users, app_ids=app_ids)
+    return Batch(found, made=made, options=options, now=now)
 
 
 def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | ImportRefusal:

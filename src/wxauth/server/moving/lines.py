@@ -24,9 +24,9 @@ from pydantic_core import from_json, to_json
 from wxauth.errors import Title, UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import MAX_ROLES, UserStatus
+from wxauth.server.core.users import UserStatus
 from wxauth.server.users.attributes import AttributesPatch
-from wxauth.server.users.bodies import AvatarUrl, ExternalId, Nickname, Reason, Role, no_placeholder, printable
+from wxauth.server.users.bodies import AvatarUrl, ExternalId, Nickname, Reason, Roles, no_placeholder, printable
 from wxauth.server.users.search_rows import number_in
 from wxauth.server.web import bodies
 
@@ -102,13 +102,6 @@ def _version_7(value: UUID) -> UUID:
     if value.version != _UUID_VERSION:
         raise ValueError("not a UUIDv7")
     return value
-
-
-def _few(roles: list[str]) -> list[str]:
-    folded = list(dict.fromkeys(roles))
-    if len(folded) > MAX_ROLES:
-        raise ValueError("too many")
-    return folded
 
 
 def _address(value: str) -> str:
@@ -201,7 +194,7 @@ class Line(_Strict):
         ),
     ] = None
     roles: Annotated[
-        Annotated[list[Role], AfterValidator(_few)] | None,
+        Roles | None,
         OrNone,
         Title(
             "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter",
@@ -276,8 +269,3 @@ def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str,
 
 EXPECTED: Final = dict(chain(_requirements(Line), _requirements(LineOfConsent, "consents.")))
 """The requirements for each field."""
-
-
-def later(one: datetime | None, other: datetime | None) -> datetime | None:
-    """The later of two times; None if both are None."""
-    return max((time for time in (one, other) if time is not None), default=None)

@@ -176,6 +176,12 @@ class Found(NamedTuple):
     erased_ids: frozenset[UUID]
     verified: dict[str, list[UUID]]
     """By phone number, the users who have verified it."""
+    users: Sequence[UserToImport] = ()
+    """Those who were locked."""
+    consents: frozenset[tuple[UUID, ConsentKey]] = frozenset()
+    """Every consent that they ever gave."""
+    apps_of_users: frozenset[tuple[UUID, str]] = frozenset()
+    """Each of them with each app of the lines in which they have an openid."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
@@ -287,18 +293,20 @@ async def lock(
     return await transaction.rows(statement, user_ids=user_ids)
 
 
-async def consents_known(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[tuple[UUID, ConsentKey]]:
-    """Every consent that these users ever gave, each with its user."""
+async def with_users(
+    transaction: Transaction, found: Found, users: Sequence[UserToImport], *, app_ids: Sequence[str]
+) -> Found:
+    """What was found, with these locked users, all their consents, and in which of these apps they are."""
+    user_ids = [user.id for user in users]
+    if not user_ids:
+        return found
     known = await transaction.rows(_CONSENTS, user_ids=user_ids)
-    return [(user_id, (document, version, given_at)) for user_id, document, version, given_at in known]
-
-
-async def apps_of_users(
-    transaction: Transaction, user_ids: Sequence[UUID], app_ids: Sequence[str]
-) -> Sequence[tuple[UUID, str]]:
-    """Each of these users with each of these apps in which they have an openid."""
-    found = await transaction.rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
-    return [(user_id, app_id) for user_id, app_id in found]
+    apps = await transaction.rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
+    return found._replace(
+        users=users,
+        consents=frozenset((user_id, (document, version, at)) for user_id, document, version, at in known),
+        apps_of_users=frozenset((user_id, app_id) for user_id, app_id in apps),
+    )
 
 
 async def store(

@@ -17,7 +17,7 @@ from wxauth.errors import (
     Title,
 )
 from wxauth.server.core.models import EventFields
-from wxauth.server.core.trail import EventSearch, find_events
+from wxauth.server.core.trail import find_events
 from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
@@ -246,15 +246,12 @@ async def list_events(
 ) -> Items[EventFields]:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
     await reads.store()
-    search = EventSearch(
-        user_id=query.user_id,
-        actor=query.actor.lower() if query.actor else None,
-        types=query.type,
-        since=query.since,
-        until=query.until,
+    filters = {**query.filters, "actor": query.actor.lower() if query.actor else None}
+    found = await find_events(
+        database, types=filters.pop("type"), **filters, before=query.cursor, limit=query.limit + 1
     )
-    page = Page.of(await find_events(database, search, before=query.cursor, limit=query.limit + 1), query.limit)
-    for user_id in {search.user_id, id_in(search.actor or "")}:
+    page = Page.of(found, query.limit)
+    for user_id in {query.user_id, id_in(query.actor or "")}:
         if user_id is not None and page.items:
             reads.note_read(staff.actor, Read.EVENTS, user_id)
     return items_of(page)

@@ -81,6 +81,8 @@ def _folded(roles: list[str]) -> list[str]:
     return folded
 
 
+Roles = Annotated[list[Role], AfterValidator(_folded)]
+"""Each once, and at most MAX_ROLES."""
 Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
@@ -109,7 +111,7 @@ class UserChangeRequest(BaseModel):
     until: Time | None = Field(
         default=None, description="When the ban ends automatically, with an offset; if absent, the ban has no end."
     )
-    roles: Annotated[list[Role], AfterValidator(_folded)] | None = Field(
+    roles: Roles | None = Field(
         default=None, description=f"The complete list of the user's roles, at most {MAX_ROLES}."
     )
     attributes: AttributesPatch | None = Field(
