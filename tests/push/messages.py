@@ -1,6 +1,8 @@
 """Messages that WeChat pushes, and how they are sent."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -8,7 +10,8 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.world import Client
+from tests.problems import problem_of
+from tests.world import BESIDE_LOGINS, Body, Client, LogIn, Rows
 from wxauth.server.dev.wechat.push import (
     Format,
     Mode,
@@ -20,6 +23,8 @@ from wxauth.server.dev.wechat.push import (
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
 REVOKED, LEFT = "user_authorization_revoke", "user_authorization_cancellation"
+PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone": "+8613800138000"}
+ECHO = "4375120948345356249"
 NOW = 1_795_161_600
 nonces = count(10**9)
 
@@ -65,3 +70,70 @@ async def post(client: Client, push: SignedPush, app: Mapping[str, str] = PLAIN)
 def assert_taken(answer: httpx.Response) -> None:
     assert (answer.status_code, answer.text) == (200, "success")
     assert answer.headers["content-type"].startswith("text/plain")
+
+
+def unread(body: bytes, app: Mapping[str, str] = PLAIN) -> SignedPush:
+    """Any body, behind a query that WeChat has signed."""
+    return SignedPush(signed({}, app).query, body, "application/octet-stream")
+
+
+class Town:
+    """People with all that can be withdrawn, and WeChat, which pushes."""
+
+    def __init__(self, login: LogIn, rows: Rows) -> None:
+        self.client, self.rows = login.client, rows
+        self._login = login
+
+    async def log_in(
+        self, app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None
+    ) -> Body:
+        """Log in a person with nickname, picture and phone number."""
+        given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
+        body = await self._login(person, app=app, unionid=unionid, **given)
+        verified = "UPDATE users SET phone = $2, phone_verified_at = now() WHERE id::text = $1"
+        await self.rows.execute(verified, body["user"]["id"], PROFILE["phone"])
+        return body
+
+    async def openid(self, app: Mapping[str, str] = PLAIN, person: str = "alice") -> str:
+        """Of a person who has just logged in."""
+        return (await self.log_in(app, person))["user"]["openid"]
+
+    async def post(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
+        return await post(self.client, push, app)
+
+    async def send(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN, **how: Any) -> None:
+        """Push a message that must be accepted."""
+        how = how or ({"mode": "aes"} if "push_aes_key" in app else {})
+        assert_taken(await self.post(signed(content, app, **how), app))
+
+    async def refuse(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> None:
+        """Push a message that is not WeChat's."""
+        problem_of(await self.post(push, app), "invalid_signature", 403)
+
+    async def postpone(self, push: SignedPush) -> None:
+        """Push a message for which the database does not answer in time."""
+        problem_of(await self.post(push), "storage_unavailable", 503)
+
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        """While another transaction holds all users."""
+        async with self.rows.transaction():
+            await self.rows.execute("SELECT FROM users FOR UPDATE")
+            yield
+
+    async def verify_url(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
+        query = {**push.query, "echostr": ECHO}
+        return await self.client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
+
+    async def kept(self) -> Body:
+        """The remaining profile of the only user."""
+        return dict(await self.rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
+
+    async def users(self) -> int:
+        return await self.rows.fetchval("SELECT count(*) FROM users")
+
+    async def events(self) -> list[tuple[Any, ...]]:
+        found = await self.rows.fetch(
+            f"SELECT type, actor, user_id::text, app_id, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
+        )
+        return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import process_time
@@ -13,19 +13,31 @@ import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, Clock, Secrets
+from tests.fakes import APP, Clock
 from tests.problems import problem_of
-from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Way, assert_taken, every_way, message, post, signed
-from tests.sweeps import swept
+from tests.push.messages import (
+    LEFT,
+    NOW,
+    PLAIN,
+    PROFILE,
+    REVOKED,
+    SEALED,
+    Town,
+    Way,
+    assert_taken,
+    every_way,
+    message,
+    post,
+    signed,
+    unread,
+)
+from tests.sweeps import Sweep, swept
 from tests.world import (
     BESIDE_LOGINS,
-    Body,
     Client,
-    LogIn,
     LogLines,
     MakeClient,
     MakeServices,
-    Rows,
     bearer,
     set_roles,
     until,
@@ -64,63 +76,14 @@ EXAMPLE_PUSH = {
     "msg_signature": "046e02f8204d34f8ba5fa3b1db94908f3df2e9b3",
 }
 
-PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone": "+8613800138000"}
-AN_HOUR = 3600
 HURRIED = Waits(pushed_messages=0.25, promises=0.1)
 HARDLY_MORE = 1.8
 """Seconds for an answer, where the database has a quarter of a second."""
 
 
 @pytest.fixture
-async def services(make_services: MakeServices, secrets: Secrets) -> Services:
-    for secret in (PLAIN["push_token"], SEALED["push_token"], SEALED["push_aes_key"]):
-        secrets.add(secret)
+async def services(make_services: MakeServices, push_secrets: None) -> Services:
     return await make_services(apps=[PLAIN, SEALED, WITHOUT_PUSH, EXAMPLE])
-
-
-LogInWithAll = Callable[..., Awaitable[Body]]
-
-
-@pytest.fixture
-def log_in(login: LogIn, rows: Rows) -> LogInWithAll:
-    """Log in a person with nickname, picture and phone number."""
-
-    async def log_in(app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None) -> Body:
-        given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
-        body = await login(person, app=app, unionid=unionid, **given)
-        verified = "UPDATE users SET phone = $2, phone_verified_at = now() WHERE id::text = $1"
-        await rows.execute(verified, body["user"]["id"], PROFILE["phone"])
-        return body
-
-    return log_in
-
-
-def signed_body(body: bytes, app: Mapping[str, str] = PLAIN) -> SignedPush:
-    """Any body, behind a query that WeChat has signed."""
-    query = signed({}, app).query
-    return SignedPush(query, body, "application/octet-stream")
-
-
-async def send(client: Client, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN, **how: Any) -> None:
-    """Push a message that must be accepted."""
-    how = how or ({"mode": "aes"} if "push_aes_key" in app else {})
-    assert_taken(await post(client, signed(content, app, **how), app))
-
-
-async def verify(client: Client, query: Mapping[str, str], app: Mapping[str, str] = EXAMPLE) -> httpx.Response:
-    return await client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
-
-
-async def kept(rows: Rows) -> dict[str, Any]:
-    """The remaining profile of the only user."""
-    return dict(await rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
-
-
-async def events(rows: Rows) -> list[tuple[Any, ...]]:
-    found = await rows.fetch(
-        f"SELECT type, actor, user_id::text, app_id, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
-    )
-    return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]
 
 
 def lines_of(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
@@ -130,53 +93,32 @@ def lines_of(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
 # The check of the URL.
 
 
-@pytest.fixture
-def at_wechats_example(clock: Clock) -> None:
-    """The time at which WeChat signed its example."""
+async def test_the_url_is_verified_as_in_wechats_example(town: Town, clock: Clock) -> None:
     clock.now = datetime.fromtimestamp(int(EXAMPLE_VERIFICATION["timestamp"]), UTC)
 
+    async def verify(app: Mapping[str, str] = EXAMPLE, /, **changed: str) -> httpx.Response:
+        return await town.client.get(f"/v1/wechat/push/{app['app_id']}", params=EXAMPLE_VERIFICATION | changed)
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("at_wechats_example")
-async def test_the_url_is_verified_as_in_wechats_example(client: Client) -> None:
-    answer = await verify(client, EXAMPLE_VERIFICATION)
+    answer = await verify()
     assert (answer.status_code, answer.text) == (200, EXAMPLE_VERIFICATION["echostr"])
     assert answer.headers["content-type"].startswith("text/plain")
     assert answer.headers["cache-control"] == "no-store"
-
-
-@pytest.mark.usefixtures("at_wechats_example")
-@pytest.mark.parametrize("echostr", [" 1 + 1 = 2 & more/%41?<b>", "x" * 256])
-async def test_the_echo_is_exact(client: Client, echostr: str) -> None:
-    assert (await verify(client, EXAMPLE_VERIFICATION | {"echostr": echostr})).text == echostr
-
-
-@pytest.mark.usefixtures("at_wechats_example")
-@pytest.mark.parametrize("echostr", ["", "a\r\nb", "\x00", "微信", "x" * 257])
-async def test_an_echostr_that_is_not_printable_is_not_echoed(client: Client, echostr: str) -> None:
-    answer = await verify(client, EXAMPLE_VERIFICATION | {"echostr": echostr})
-    assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "echostr"
-
-
-@pytest.mark.usefixtures("at_wechats_example")
-@swept(
-    "changed",
-    [
-        {"signature": "0464b24fc39322e44b38aa78f5edd27bd1441696"},
-        {"signature": ""},
-        {"signature": "签名"},
-        {"timestamp": "1714036505"},
-        {"nonce": "1514711493"},
-        {"timestamp": "", "nonce": "15147114921714036504"},  # the same when joined
-    ],
-)
-async def test_a_url_whose_signature_is_wrong_is_not_verified(client: Client, changed: dict[str, str]) -> None:
-    problem_of(await verify(client, EXAMPLE_VERIFICATION | changed), "invalid_signature", 403)
-
-
-@pytest.mark.usefixtures("at_wechats_example")
-async def test_a_url_signed_with_the_token_of_another_app_is_not_verified(client: Client) -> None:
-    problem_of(await verify(client, EXAMPLE_VERIFICATION, PLAIN), "invalid_signature", 403)
+    for echostr in (" 1 + 1 = 2 & more/%41?<b>", "x" * 256):
+        assert (await verify(echostr=echostr)).text == echostr
+    for echostr in ("", "a\r\nb", "\x00", "微信", "x" * 257):
+        assert problem_of(await verify(echostr=echostr), "invalid_request", 422)["errors"][0]["field"] == "echostr"
+    with Sweep() as sweep:
+        for changed in (
+            {"signature": "0464b24fc39322e44b38aa78f5edd27bd1441696"},
+            {"signature": ""},
+            {"signature": "签名"},
+            {"timestamp": "1714036505"},
+            {"nonce": "1514711493"},
+            {"timestamp": "", "nonce": "15147114921714036504"},  # the same when joined
+        ):
+            with sweep.case(changed):
+                problem_of(await verify(**changed), "invalid_signature", 403)
+    problem_of(await verify(PLAIN), "invalid_signature", 403)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -201,17 +143,6 @@ async def test_messages_are_taken_as_in_wechats_examples(
     clock.now = datetime.fromtimestamp(int(query["timestamp"]), UTC)
     body = b'{"ToUserName": "gh_97417a04a28d", "MsgType": "event", "Event": "debug_demo", "debug_str": "hello world"}'
     assert_taken(await post(make_client(await make_services(apps=[app])), SignedPush(query, body, "text/plain"), app))
-
-
-@every_way
-async def test_withdrawn_data_is_erased_in_every_mode_and_format(
-    client: Client, log_in: LogInWithAll, rows: Rows, way: Way
-) -> None:
-    openid = (await log_in(way.app))["user"]["openid"]
-    push = signed(message(openid, app=way.app), *way)
-    for content_type in ("text/plain", "application/json", "text/xml"):  # looked at by nobody
-        assert_taken(await post(client, SignedPush(push.query, push.body, content_type), way.app))
-    assert await kept(rows) == {"nickname": None, "avatar_url": None, "phone": PROFILE["phone"]}
 
 
 @swept(
@@ -242,7 +173,7 @@ async def test_withdrawn_data_is_erased_in_every_mode_and_format(
 )
 async def test_an_unreadable_message_is_refused_at_once(client: Client, body: bytes) -> None:
     started = process_time()
-    answer = await post(client, signed_body(body))
+    answer = await post(client, unread(body))
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "body"
     assert process_time() - started < 1
 
@@ -255,7 +186,7 @@ async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read
 
 async def test_a_text_may_hold_some_of_what_elements_are_made_of(client: Client) -> None:
     body = b"<xml><MsgType>text</MsgType><Content><![CDATA[" + b"<=" * 500 + b"]]></Content></xml>"
-    assert_taken(await post(client, signed_body(body)))
+    assert_taken(await post(client, unread(body)))
 
 
 @swept("event", [REVOKED, LEFT])
@@ -265,10 +196,10 @@ async def test_a_withdrawal_that_names_nobody_is_refused(client: Client, event: 
     assert problem_of(await post(client, signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
 
 
-async def test_without_an_openid_the_sender_withdraws(client: Client, log_in: LogInWithAll, rows: Rows) -> None:
-    openid = (await log_in())["user"]["openid"]
-    await send(client, {"FromUserName": openid, "CreateTime": NOW, "Event": REVOKED, "RevokeInfo": "8"})
-    assert (await kept(rows))["phone"] is None
+async def test_without_an_openid_the_sender_withdraws(town: Town) -> None:
+    openid = await town.openid()
+    await town.send({"FromUserName": openid, "CreateTime": NOW, "Event": REVOKED, "RevokeInfo": "8"})
+    assert (await town.kept())["phone"] is None
 
 
 # Withdrawals.
@@ -289,29 +220,27 @@ async def test_without_an_openid_the_sender_withdraws(client: Client, log_in: Lo
 )
 @pytest.mark.slow
 async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
-    client: Client, log_in: LogInWithAll, rows: Rows, revoke_info: Any, erased: set[str]
+    town: Town, revoke_info: Any, erased: set[str]
 ) -> None:
-    user = (await log_in())["user"]
-    await send(client, message(user["openid"], revoke_info=revoke_info))
-    assert await kept(rows) == {name: None if name in erased else value for name, value in PROFILE.items()}
-    assert await rows.fetchval("SELECT phone_verified_at IS NULL FROM users") == ("phone" in erased)
+    user = (await town.log_in())["user"]
+    await town.send(message(user["openid"], revoke_info=revoke_info))
+    assert await town.kept() == {name: None if name in erased else value for name, value in PROFILE.items()}
+    assert await town.rows.fetchval("SELECT phone_verified_at IS NULL FROM users") == ("phone" in erased)
     fields = [name for name in PROFILE if name in erased]
     expected = [("user.authorization_revoked", {"fields": fields})]
     if "phone" in erased:
         expected.append(("user.phone_removed", {}))
-    assert await events(rows) == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in expected]
+    assert await town.events() == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in expected]
 
 
-async def test_several_revocations_in_one_xml_message_are_accepted(
-    client: Client, log_in: LogInWithAll, rows: Rows
-) -> None:
-    openid = (await log_in())["user"]["openid"]
+async def test_several_revocations_in_one_xml_message_are_accepted(town: Town) -> None:
+    openid = await town.openid()
     body = (
         f"<?xml version='1.0' encoding='UTF-8'?>\n<xml><OpenID> {openid} </OpenID><Event><![CDATA[{REVOKED}]]></Event>"
         "<RevokeInfo><item>19</item><item>8</item></RevokeInfo><RevokeInfo>20</RevokeInfo></xml>\n"
     )
-    assert_taken(await post(client, signed_body(body.encode())))
-    assert await kept(rows) == dict.fromkeys(PROFILE)
+    assert_taken(await town.post(unread(body.encode())))
+    assert await town.kept() == dict.fromkeys(PROFILE)
 
 
 NOTHING_REVOKED: list[object] = ["1", "60", "201", "", None, {}, [], 7]
@@ -330,50 +259,46 @@ NOTHING_REVOKED: list[object] = ["1", "60", "201", "", None, {}, [], 7]
     ids=repr,
 )
 async def test_a_message_that_withdraws_nothing_is_accepted_and_changes_nothing(
-    client: Client, log_in: LogInWithAll, rows: Rows, content: dict[str, Any]
+    town: Town, content: dict[str, Any]
 ) -> None:
-    openid = (await log_in())["user"]["openid"]
-    await send(client, {"FromUserName": openid, "OpenID": openid, "CreateTime": NOW, **content})
-    assert await kept(rows) == PROFILE
-    assert await events(rows) == []
+    openid = await town.openid()
+    await town.send({"FromUserName": openid, "OpenID": openid, "CreateTime": NOW, **content})
+    assert await town.kept() == PROFILE
+    assert await town.events() == []
 
 
-async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(
-    client: Client, log_in: LogInWithAll, rows: Rows
-) -> None:
-    openid = (await log_in())["user"]["openid"]
-    await rows.execute(
+async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(town: Town) -> None:
+    openid = await town.openid()
+    await town.rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)"
         " VALUES (sha256(''), $1, $2, 'sealed', now())",
         APP["app_id"],
         openid,
     )
-    await send(client, message(openid, revoke_info="6"))
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 1
-    await send(client, message(openid, revoke_info="8"))
-    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    await town.send(message(openid, revoke_info="6"))
+    assert await town.rows.fetchval("SELECT count(*) FROM phone_answers") == 1
+    await town.send(message(openid, revoke_info="8"))
+    assert await town.rows.fetchval("SELECT count(*) FROM phone_answers") == 0
 
 
-async def test_only_the_person_of_that_app_withdraws(client: Client, log_in: LogInWithAll, rows: Rows) -> None:
-    openid = (await log_in(PLAIN))["user"]["openid"]
-    await send(client, message(openid, app=SEALED), SEALED)
-    await send(client, message(openid, LEFT, app=SEALED), SEALED)
-    assert await kept(rows) == PROFILE
+async def test_only_the_person_of_that_app_withdraws(town: Town) -> None:
+    openid = await town.openid(PLAIN)
+    await town.send(message(openid, app=SEALED), SEALED)
+    await town.send(message(openid, LEFT, app=SEALED), SEALED)
+    assert await town.kept() == PROFILE
 
 
 @every_way
-async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely(
-    client: Client, log_in: LogInWithAll, rows: Rows, way: Way
-) -> None:
+async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely(town: Town, way: Way) -> None:
     other_app = SEALED if way.app is PLAIN else PLAIN
-    first = await log_in(other_app, unionid="union-alice")
-    answer = await log_in(way.app, unionid="union-alice")
-    await log_in(way.app, "bob")
-    await send(client, message(answer["user"]["openid"], LEFT, app=way.app), way.app, mode=way.mode, format=way.format)
-    assert [user["unionid"] for user in await rows.fetch("SELECT unionid FROM users")] == [None]
+    first = await town.log_in(other_app, unionid="union-alice")
+    answer = await town.log_in(way.app, unionid="union-alice")
+    await town.log_in(way.app, "bob")
+    await town.send(message(answer["user"]["openid"], LEFT, app=way.app), way.app, mode=way.mode, format=way.format)
+    assert [user["unionid"] for user in await town.rows.fetch("SELECT unionid FROM users")] == [None]
     for table in ("identities", "sessions"):
-        assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 1
-    assert [(*event[:3], event[4]) for event in await events(rows)] == [
+        assert await town.rows.fetchval(f"SELECT count(*) FROM {table}") == 1
+    assert [(*event[:3], event[4]) for event in await town.events()] == [
         (
             "session.ended",
             "wechat",
@@ -382,84 +307,74 @@ async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely
         ),
         ("user.erased", "wechat", answer["user"]["id"], {"former_ids": []}),
     ]
-    me = await client.get("/v1/me", headers=bearer(answer))
+    me = await town.client.get("/v1/me", headers=bearer(answer))
     problem_of(me, "invalid_token", 401)
 
 
-async def test_the_last_administrator_is_erased_when_they_close_their_wechat_account(
-    client: Client, log_in: LogInWithAll, rows: Rows
-) -> None:
-    openid = (await log_in())["user"]["openid"]
-    await set_roles(rows, "admin")
-    await send(client, message(openid, LEFT))
-    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+async def test_the_last_administrator_is_erased_when_they_close_their_wechat_account(town: Town) -> None:
+    openid = await town.openid()
+    await set_roles(town.rows, "admin")
+    await town.send(message(openid, LEFT))
+    assert await town.users() == 0
 
 
 # The same message again.
 
 
 @every_way
-async def test_a_message_sent_again_changes_nothing(
-    client: Client, log_in: LogInWithAll, rows: Rows, clock: Clock, way: Way
-) -> None:
-    openid = (await log_in(way.app))["user"]["openid"]
+async def test_a_message_sent_again_changes_nothing(town: Town, clock: Clock, way: Way) -> None:
+    openid = await town.openid(way.app)
     push = signed(message(openid, app=way.app), *way)
-    assert_taken(await post(client, push, way.app))
-    await log_in(way.app)
+    assert_taken(await town.post(push, way.app))
+    await town.log_in(way.app)
     for _ in range(2):
-        assert_taken(await post(client, push, way.app))
+        assert_taken(await town.post(push, way.app))
         clock.advance(minutes=5)
-    assert await kept(rows) == PROFILE
-    assert len(await events(rows)) == 1
+    assert await town.kept() == PROFILE
+    assert len(await town.events()) == 1
 
 
-async def test_a_second_withdrawal_is_another_message(client: Client, log_in: LogInWithAll, rows: Rows) -> None:
-    openid = (await log_in())["user"]["openid"]
-    await send(client, message(openid, revoke_info="19"))
-    await send(client, message(openid, revoke_info="20"))  # in the same second
-    assert await kept(rows) == {**dict.fromkeys(PROFILE), "phone": PROFILE["phone"]}
-    await log_in()
-    await send(client, message(openid, revoke_info="19", now=NOW + 1))
-    assert await kept(rows) == {**PROFILE, "nickname": None}
+async def test_a_second_withdrawal_is_another_message(town: Town) -> None:
+    openid = await town.openid()
+    await town.send(message(openid, revoke_info="19"))
+    await town.send(message(openid, revoke_info="20"))  # in the same second
+    assert await town.kept() == {**dict.fromkeys(PROFILE), "phone": PROFILE["phone"]}
+    await town.log_in()
+    await town.send(message(openid, revoke_info="19", now=NOW + 1))
+    assert await town.kept() == {**PROFILE, "nickname": None}
 
 
-async def test_a_message_without_its_time_is_known_by_its_signature(
-    client: Client, log_in: LogInWithAll, rows: Rows
-) -> None:
-    content = {"OpenID": (await log_in())["user"]["openid"], "Event": REVOKED, "RevokeInfo": "6"}
+async def test_a_message_without_its_time_is_known_by_its_signature(town: Town) -> None:
+    content = {"OpenID": await town.openid(), "Event": REVOKED, "RevokeInfo": "6"}
     first, second = signed(content), signed(content)
-    assert_taken(await post(client, first))
-    await log_in()
-    assert_taken(await post(client, first))
-    assert await kept(rows) == PROFILE
-    assert_taken(await post(client, second))
-    assert (await kept(rows))["nickname"] is None
+    assert_taken(await town.post(first))
+    await town.log_in()
+    assert_taken(await town.post(first))
+    assert await town.kept() == PROFILE
+    assert_taken(await town.post(second))
+    assert (await town.kept())["nickname"] is None
 
 
 @pytest.mark.parametrize("event", [REVOKED, LEFT])
-async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(
-    client: Client, log_in: LogInWithAll, rows: Rows, event: str
-) -> None:
-    openid = (await log_in())["user"]["openid"]
-    await rows.execute("DELETE FROM users")
+async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(town: Town, event: str) -> None:
+    openid = await town.openid()
+    await town.rows.execute("DELETE FROM users")
     push = signed(message(openid, event))
-    assert_taken(await post(client, push))  # nobody is here by that openid
-    await log_in()
-    assert_taken(await post(client, push))
-    assert await kept(rows) == PROFILE
+    assert_taken(await town.post(push))  # nobody is here by that openid
+    await town.log_in()
+    assert_taken(await town.post(push))
+    assert await town.kept() == PROFILE
 
 
 @pytest.mark.slow
 @every_way
-async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
-    client: Client, log_in: LogInWithAll, rows: Rows, way: Way
-) -> None:
-    content = message((await log_in(way.app))["user"]["openid"], app=way.app)
+async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(town: Town, way: Way) -> None:
+    content = message(await town.openid(way.app), app=way.app)
     again = signed(content, *way)
     pushes = [again if n % 2 else signed(content, *way) for n in range(20)]
-    for answer in await asyncio.gather(*(post(client, push, way.app) for push in pushes)):
+    for answer in await asyncio.gather(*(town.post(push, way.app) for push in pushes)):
         assert_taken(answer)
-    assert len(await events(rows)) == 1
+    assert len(await town.events()) == 1
 
 
 # Forged messages.
@@ -467,17 +382,15 @@ async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
 
 @every_way
 @swept("wrong", ["signature", "timestamp", "nonce", "token"])
-async def test_a_wrong_signature_changes_nothing(
-    client: Client, log_in: LogInWithAll, rows: Rows, way: Way, wrong: str
-) -> None:
-    content = message((await log_in(way.app))["user"]["openid"], LEFT, app=way.app)
+async def test_a_wrong_signature_changes_nothing(town: Town, way: Way, wrong: str) -> None:
+    content = message(await town.openid(way.app), LEFT, app=way.app)
     token = "AnotherPushToken" if wrong == "token" else way.app["push_token"]
     push = signed(content, {**way.app, "push_token": token}, way.mode, way.format)
     names = ("signature", "msg_signature") if wrong == "signature" else (wrong,)
     query = {name: _changed(value) if name in names else value for name, value in push.query.items()}
-    problem_of(await post(client, SignedPush(query, push.body, push.content_type), way.app), "invalid_signature", 403)
-    assert await kept(rows) == PROFILE
-    assert await rows.fetchval("SELECT count(*) FROM push_messages") == 0
+    await town.refuse(SignedPush(query, push.body, push.content_type), way.app)
+    assert await town.kept() == PROFILE
+    assert await town.rows.fetchval("SELECT count(*) FROM push_messages") == 0
 
 
 def _changed(value: str) -> str:
@@ -521,12 +434,10 @@ FORGED: Mapping[str, Callable[[str], SignedPush]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("forged", FORGED)
-async def test_an_app_with_a_key_accepts_only_messages_encrypted_for_that_app(
-    client: Client, log_in: LogInWithAll, rows: Rows, forged: str
-) -> None:
-    openid = (await log_in(SEALED))["user"]["openid"]
-    problem_of(await post(client, FORGED[forged](openid), SEALED), "invalid_signature", 403)
-    assert await kept(rows) == PROFILE
+async def test_an_app_with_a_key_accepts_only_messages_encrypted_for_that_app(town: Town, forged: str) -> None:
+    openid = await town.openid(SEALED)
+    await town.refuse(FORGED[forged](openid), SEALED)
+    assert await town.kept() == PROFILE
 
 
 async def test_an_app_without_a_key_refuses_encrypted_messages(client: Client) -> None:
@@ -545,100 +456,91 @@ async def test_a_sealed_message_must_contain_a_message(client: Client) -> None:
 # The service itself.
 
 
-async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(
-    hurried_client: Client, log_in: LogInWithAll, rows: Rows
-) -> None:
-    client = hurried_client
-    push = signed(message((await log_in())["user"]["openid"]))
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users FOR UPDATE")
-        async with asyncio.timeout(HARDLY_MORE):
-            problem_of(await post(client, push), "storage_unavailable", 503)
-    assert_taken(await post(client, push))
-    assert (await kept(rows))["nickname"] is None
-    assert len(await events(rows)) == 1
-
-
 @pytest.fixture
-async def hurried_client(make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:
-    """A service that waits for its database no longer than it must."""
-    return make_client(await make_services(apps=[PLAIN], waits=HURRIED))
-
-
-@pytest.fixture
-async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
-    """A replica whose database is away."""
-    services = await make_services(apps=[PLAIN], database_url=proxy.url, waits=HURRIED)
-    await proxy.refuse()
+async def hurried(make_services: MakeServices, make_client: MakeClient, town: Town) -> Services:
+    """A service that waits for its database no longer than it must, and gets what is pushed."""
+    services = await make_services(apps=[PLAIN], waits=HURRIED)
+    town.client = make_client(services)
     return services
 
 
+@pytest.fixture
+async def cut_off(make_services: MakeServices, make_client: MakeClient, town: Town, proxy: Proxy) -> Services:
+    """A replica whose database is away, and which gets what is pushed."""
+    services = await make_services(apps=[PLAIN], database_url=proxy.url, waits=HURRIED)
+    await proxy.refuse()
+    town.client = make_client(services)
+    return services
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(town: Town) -> None:
+    push = signed(message(await town.openid()))
+    async with town.locked():
+        async with asyncio.timeout(HARDLY_MORE):
+            await town.postpone(push)
+    assert_taken(await town.post(push))
+    assert (await town.kept())["nickname"] is None
+    assert len(await town.events()) == 1
+
+
 async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repeat_from_wechat(
-    cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, rows: Rows, proxy: Proxy, log_lines: LogLines
+    cut_off: Services, town: Town, proxy: Proxy, log_lines: LogLines
 ) -> None:
-    openids = [(await log_in(person=person))["user"]["openid"] for person in ("alice", "bob")]
-    pushes = [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))]
-    for push in pushes * 3:
-        problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
+    openids = [await town.openid(person=person) for person in ("alice", "bob")]
+    for push in [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))] * 3:
+        await town.postpone(push)
     lines = [(line["openid"], line["withdrawn"]) for line in lines_of(log_lines, "promise_put_off")]
     assert lines == [(openids[0], "all"), (openids[1], ["phone"])]
     await proxy.accept()
-    await until(lambda: rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
-    assert await kept(rows) == {**PROFILE, "phone": None}
+    await until(lambda: town.rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
+    assert await town.kept() == {**PROFILE, "phone": None}
     await cut_off[Promises].aclose()
     assert lines_of(log_lines, "promise_lost") == []
 
 
-async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(
-    hurried_client: Client, log_in: LogInWithAll, rows: Rows, log_lines: LogLines
-) -> None:
-    client = hurried_client
-    push = signed(message((await log_in())["user"]["openid"], LEFT))
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users FOR UPDATE")
-        problem_of(await post(client, push), "storage_unavailable", 503)
-        await rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
+@pytest.mark.usefixtures("hurried")
+async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(town: Town, log_lines: LogLines) -> None:
+    push = signed(message(await town.openid(), LEFT))
+    async with town.locked():
+        await town.postpone(push)
+        await town.rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
         await until(lambda: lines_of(log_lines, "promise_put_off"))
-    await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM users"))
+    await until(lambda: town.rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
 async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(
-    make_services: MakeServices, make_client: MakeClient, log_in: LogInWithAll, rows: Rows, log_lines: LogLines
+    hurried: Services, town: Town, log_lines: LogLines
 ) -> None:
-    services = await make_services(apps=[PLAIN], waits=HURRIED)
-    push = signed(message((await log_in())["user"]["openid"], LEFT))
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users FOR UPDATE")
-        problem_of(await post(make_client(services), push), "storage_unavailable", 503)
-        await services[Background].aclose()
+    push = signed(message(await town.openid(), LEFT))
+    async with town.locked():
+        await town.postpone(push)
+        await hurried[Background].aclose()
         assert [line["withdrawn"] for line in lines_of(log_lines, "promise_put_off")] == ["all"]
-    await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM users"))
+    await until(lambda: town.rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
 async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
-    cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, log_lines: LogLines
+    cut_off: Services, town: Town, log_lines: LogLines
 ) -> None:
     cut_off[PushedMessages].kept_in_memory = 0.0
-    push = signed(message((await log_in())["user"]["openid"], LEFT))
-    answer = await post(make_client(cut_off), push)
-    problem_of(answer, "storage_unavailable", 503)
+    await town.postpone(signed(message(await town.openid(), LEFT)))
     await until(lambda: lines_of(log_lines, "promise_lost"))
 
 
 async def test_a_withdrawal_while_the_identity_moves_erases_the_data_of_its_new_user(
-    client: Client, log_in: LogInWithAll, rows: Rows, database_url: str
+    town: Town, database_url: str
 ) -> None:
-    alice, bob = (await log_in())["user"], (await log_in(person="bob"))["user"]
-    await rows.execute("UPDATE users SET nickname = 'set'")
+    alice, bob = (await town.log_in())["user"], (await town.log_in(person="bob"))["user"]
+    await town.rows.execute("UPDATE users SET nickname = 'set'")
     other = await asyncpg.connect(database_url)
     async with other.transaction():
         await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", alice["id"])
-        withdrawing = asyncio.create_task(post(client, signed(message(alice["openid"]))))
-        await until_locked(rows)
-        await other.execute(
-            "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2", bob["id"], alice["openid"]
-        )
+        withdrawing = asyncio.create_task(town.post(signed(message(alice["openid"]))))
+        await until_locked(town.rows)
+        moved = "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2"
+        await other.execute(moved, bob["id"], alice["openid"])
     await other.close()
     assert_taken(await withdrawing)
-    names = {str(row["id"]): row["nickname"] for row in await rows.fetch("SELECT id, nickname FROM users")}
+    names = {str(row["id"]): row["nickname"] for row in await town.rows.fetch("SELECT id, nickname FROM users")}
     assert names == {alice["id"]: "set", bob["id"]: None}

@@ -4,15 +4,27 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import Clock, Secrets
+from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.push.messages import LEFT, NOW, PLAIN, SEALED, Way, assert_taken, every_way, message, post, signed
+from tests.push.messages import (
+    ECHO,
+    LEFT,
+    NOW,
+    PLAIN,
+    SEALED,
+    Town,
+    Way,
+    assert_taken,
+    every_way,
+    message,
+    post,
+    signed,
+)
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, Rows
+from tests.world import LogLines, MakeClient, MakeServices, Rows
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
@@ -25,26 +37,6 @@ A_SECOND = timedelta(seconds=1)
 TEXT = {"MsgType": "text", "Content": "hello"}
 
 
-class Attacked:
-    """A replica with a user in each of two apps, and an attacker who reads the log of its proxy."""
-
-    def __init__(self, login: LogIn, rows: Rows) -> None:
-        self.client = login.client
-        self._login = login
-        self._rows = rows
-
-    async def log_in(self, app: dict[str, str] = PLAIN, person: str = "alice") -> str:
-        """The person's openid."""
-        return (await self._login(person, app=app))["user"]["openid"]
-
-    async def verify_url(self, push: SignedPush, app: dict[str, str] = PLAIN) -> httpx.Response:
-        query = {**push.query, "echostr": "4375120948345356249"}
-        return await self.client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
-
-    async def users(self) -> int:
-        return await self._rows.fetchval("SELECT count(*) FROM users")
-
-
 def forged(caught: SignedPush, openid: str) -> SignedPush:
     """A forged message that erases a user, with a query string signed by WeChat."""
     return SignedPush(caught.query, signed(message(openid, LEFT)).body, "application/json")
@@ -54,20 +46,9 @@ def now_of(clock: Clock) -> str:
     return str(int(clock().timestamp()))
 
 
-def refused(answer: httpx.Response) -> None:
-    problem_of(answer, "invalid_signature", 403)
-
-
 @pytest.fixture
-async def services(make_services: MakeServices, secrets: Secrets) -> Services:
-    for secret in (PLAIN["push_token"], SEALED["push_token"], SEALED["push_aes_key"]):
-        secrets.add(secret)
+async def services(make_services: MakeServices, push_secrets: None) -> Services:
     return await make_services(apps=[PLAIN, SEALED])
-
-
-@pytest.fixture
-def attacked(login: LogIn, rows: Rows) -> Attacked:
-    return Attacked(login, rows)
 
 
 @pytest.fixture
@@ -78,133 +59,123 @@ async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
     return services
 
 
-@pytest.mark.parametrize("content", [TEXT, {"MsgType": "event", "Event": "debug_demo"}, message("nobody", LEFT)])
-async def test_the_query_string_of_a_message_erases_nobody(attacked: Attacked, content: dict[str, str]) -> None:
-    openid = await attacked.log_in()
-    caught = signed(content)
-    assert_taken(await post(attacked.client, caught))
-    refused(await post(attacked.client, forged(caught, openid)))
-    assert_taken(await post(attacked.client, caught))  # WeChat's own repeat
-    assert await attacked.users() == 1
-
-
-async def test_the_query_string_of_a_message_that_cannot_be_read_erases_nobody(attacked: Attacked) -> None:
-    openid = await attacked.log_in()
-    caught = SignedPush(signed({}).query, b"<xml>", "text/xml")
-    problem_of(await post(attacked.client, caught), "invalid_request", 422)
-    refused(await post(attacked.client, forged(caught, openid)))
-    problem_of(await post(attacked.client, caught), "invalid_request", 422)
-    assert await attacked.users() == 1
+@pytest.mark.parametrize("content", [TEXT, {"MsgType": "event", "Event": "debug_demo"}, message("nobody", LEFT), None])
+async def test_the_query_string_of_a_message_erases_nobody(town: Town, content: dict[str, str] | None) -> None:
+    openid = await town.openid()
+    caught = SignedPush(signed({}).query, b"<xml>", "text/xml") if content is None else signed(content)
+    status = 422 if content is None else 200
+    assert (await town.post(caught)).status_code == status
+    await town.refuse(forged(caught, openid))
+    assert (await town.post(caught)).status_code == status, "WeChat's own repeat"
+    assert await town.users() == 1
 
 
 @every_way
-async def test_the_query_string_of_the_handshake_takes_no_message(attacked: Attacked, way: Way) -> None:
-    openid = await attacked.log_in(way.app)
+async def test_the_query_string_of_the_handshake_takes_no_message(town: Town, way: Way) -> None:
+    openid = await town.openid(way.app)
     push = signed(message(openid, LEFT, app=way.app), *way)
     for _ in range(2):
-        answer = await attacked.verify_url(push, way.app)
-        assert (answer.status_code, answer.text) == (200, "4375120948345356249")
-    refused(await post(attacked.client, push, way.app))
-    assert await attacked.users() == 1
+        answer = await town.verify_url(push, way.app)
+        assert (answer.status_code, answer.text) == (200, ECHO)
+    await town.refuse(push, way.app)
+    assert await town.users() == 1
 
 
-async def test_the_query_string_of_a_message_is_no_handshake(attacked: Attacked) -> None:
+async def test_the_query_string_of_a_message_is_no_handshake(town: Town) -> None:
     caught = signed(TEXT)
-    assert_taken(await post(attacked.client, caught))
-    refused(await attacked.verify_url(caught))
+    assert_taken(await town.post(caught))
+    problem_of(await town.verify_url(caught), "invalid_signature", 403)
 
 
 async def test_two_simultaneous_messages_with_one_signature_are_processed_once(
-    attacked: Attacked, make_services: MakeServices, make_client: MakeClient
+    town: Town, make_services: MakeServices, make_client: MakeClient
 ) -> None:
-    openids = [await attacked.log_in(person=person) for person in ("alice", "bob")]
-    clients = [attacked.client, make_client(await make_services(apps=[PLAIN]))]
+    openids = [await town.openid(person=person) for person in ("alice", "bob")]
+    clients = [town.client, make_client(await make_services(apps=[PLAIN]))]
     caught = signed(TEXT)
     pushes = [forged(caught, openids[number % 2]) for number in range(10)]
     answers = await asyncio.gather(*(post(clients[number // 5], push) for number, push in enumerate(pushes)))
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [403] * 5
-    assert await attacked.users() == 1
+    assert await town.users() == 1
 
 
-async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(attacked: Attacked, clock: Clock) -> None:
+async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(town: Town, clock: Clock) -> None:
     ways: list[tuple[dict[str, str], Mode]] = [(PLAIN, "plain"), (SEALED, "aes")]
     for app, mode in ways:
         for _ in range(2):
             push = signed({**TEXT, "CreateTime": now_of(clock)}, app, mode, timestamp=now_of(clock), nonce="7")
-            assert_taken(await post(attacked.client, push, app))
+            assert_taken(await town.post(push, app))
             clock.advance(seconds=1)
 
 
 @pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("off", [-FIVE_MINUTES - 1, FIVE_MINUTES + 1, -86400 * 365])
-async def test_a_signature_that_was_not_made_just_now_is_refused(
-    attacked: Attacked, clock: Clock, way: Way, off: int
-) -> None:
-    openid = await attacked.log_in(way.app)
+async def test_a_signature_that_was_not_made_just_now_is_refused(town: Town, clock: Clock, way: Way, off: int) -> None:
+    openid = await town.openid(way.app)
     push = signed(message(openid, LEFT, app=way.app), *way)
     clock.advance(seconds=-off)
-    refused(await post(attacked.client, push, way.app))
-    refused(await attacked.verify_url(push, way.app))
-    assert await attacked.users() == 1
+    await town.refuse(push, way.app)
+    problem_of(await town.verify_url(push, way.app), "invalid_signature", 403)
+    assert await town.users() == 1
 
 
 @pytest.mark.parametrize("off", [-FIVE_MINUTES, FIVE_MINUTES])
-async def test_a_clock_may_be_five_minutes_off(attacked: Attacked, clock: Clock, off: int) -> None:
-    push = signed(message(await attacked.log_in(), LEFT))
+async def test_a_clock_may_be_five_minutes_off(town: Town, clock: Clock, off: int) -> None:
+    push = signed(message(await town.openid(), LEFT))
     clock.advance(seconds=-off)
-    assert_taken(await post(attacked.client, push))
-    assert await attacked.users() == 0
+    assert_taken(await town.post(push))
+    assert await town.users() == 0
 
 
 @swept("timestamp", ["", "now", "-1", "1e9", f"0{NOW}", f"00{NOW}", "１７９５１６１６００", "9" * 13, "9" * 5000])
-async def test_a_signed_message_with_an_invalid_timestamp_is_refused(attacked: Attacked, timestamp: str) -> None:
-    refused(await post(attacked.client, signed(TEXT, timestamp=timestamp)))
+async def test_a_signed_message_with_an_invalid_timestamp_is_refused(town: Town, timestamp: str) -> None:
+    await town.refuse(signed(TEXT, timestamp=timestamp))
 
 
 @pytest.mark.parametrize(
     ("nonce", "split"), [("00", (f"0{NOW}", "0")), (str(NOW + 1), (str(NOW + 1), str(NOW)))], ids=["zeros", "a time"]
 )
 async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
-    attacked: Attacked, nonce: str, split: tuple[str, str]
+    town: Town, nonce: str, split: tuple[str, str]
 ) -> None:
-    openid = await attacked.log_in()
+    openid = await town.openid()
     caught = signed(TEXT, nonce=nonce)
-    assert_taken(await post(attacked.client, caught))
+    assert_taken(await town.post(caught))
     timestamp, other_nonce = split
     forgery = forged(caught, openid)
     query = {**forgery.query, "timestamp": timestamp, "nonce": other_nonce}
     assert query["signature"] == push_signature(PLAIN["push_token"], timestamp, other_nonce)
-    refused(await post(attacked.client, replace(forgery, query=query)))
-    assert await attacked.users() == 1
+    await town.refuse(replace(forgery, query=query))
+    assert await town.users() == 1
 
 
 # The database is away.
 
 
 async def test_a_postponed_withdrawal_is_carried_out_although_its_signature_has_expired(
-    attacked: Attacked, cut_off: Services, make_client: MakeClient, proxy: Proxy, clock: Clock
+    town: Town, cut_off: Services, make_client: MakeClient, proxy: Proxy, clock: Clock
 ) -> None:
-    push = signed(message(await attacked.log_in(), LEFT))
+    push = signed(message(await town.openid(), LEFT))
     for _ in range(3):
         problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
     clock.advance(minutes=30)
     await proxy.accept()
     await cut_off[Promises].drain()
-    assert await attacked.users() == 0
+    assert await town.users() == 0
 
 
 async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(
-    attacked: Attacked,
+    town: Town,
     cut_off: Services,
     make_client: MakeClient,
     proxy: Proxy,
     clock: Clock,
     log_lines: LogLines,
 ) -> None:
-    alice, bob = [await attacked.log_in(person=person) for person in ("alice", "bob")]
+    alice, bob = [await town.openid(person=person) for person in ("alice", "bob")]
     caught, genuine = signed(TEXT), signed(message(bob, LEFT))
-    assert_taken(await post(attacked.client, caught))
+    assert_taken(await town.post(caught))
     client = make_client(cut_off)
     # The second is what WeChat is about to say of bob, behind a signature that is not for it.
     for push in (forged(caught, alice), forged(caught, bob), genuine, forged(genuine, alice)):
@@ -212,33 +183,33 @@ async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(
     clock.advance(minutes=30)
     await proxy.accept()
     await cut_off[Promises].drain()
-    assert await attacked.users() == 1
+    assert await town.users() == 1
     lines = [line["openid"] for line in log_lines() if line["event"] == "push_refused"]
     assert lines == [alice]
 
 
 async def test_a_handshake_waits_for_the_database_to_come_back(
-    attacked: Attacked, cut_off: Services, make_client: MakeClient, proxy: Proxy
+    town: Town, cut_off: Services, make_client: MakeClient, proxy: Proxy
 ) -> None:
     push = signed(TEXT)
-    attacked.client = make_client(cut_off)
-    problem_of(await attacked.verify_url(push), "storage_unavailable", 503)
+    town.client = make_client(cut_off)
+    problem_of(await town.verify_url(push), "storage_unavailable", 503)
     await proxy.accept()
-    assert (await attacked.verify_url(push)).status_code == 200
+    assert (await town.verify_url(push)).status_code == 200
 
 
 # Kept no longer than needed.
 
 
 async def test_signatures_and_messages_are_swept_in_time(
-    attacked: Attacked, services: Services, rows: Rows, clock: Clock
+    town: Town, services: Services, rows: Rows, clock: Clock
 ) -> None:
     async def kept() -> int:
         await sweep(services, page_size=1, pause=0)
         return await rows.fetchval("SELECT count(*) FROM push_messages")
 
     for person in ("alice", "bob", "carol"):
-        assert_taken(await post(attacked.client, signed(message(await attacked.log_in(person=person)))))
+        assert_taken(await town.post(signed(message(await town.openid(person=person)))))
     clock.now += SIGNATURES_KEPT
     assert await kept() == 6
     clock.now += A_SECOND

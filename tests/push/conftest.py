@@ -1,0 +1,18 @@
+"""What the tests of pushed messages share."""
+
+import pytest
+
+from tests.fakes import Secrets
+from tests.push.messages import PLAIN, SEALED, Town
+from tests.world import LogIn, Rows
+
+
+@pytest.fixture
+def push_secrets(secrets: Secrets) -> None:
+    for secret in (PLAIN["push_token"], SEALED["push_token"], SEALED["push_aes_key"]):
+        secrets.add(secret)
+
+
+@pytest.fixture
+def town(login: LogIn, rows: Rows) -> Town:
+    return Town(login, rows)
