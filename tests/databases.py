@@ -61,7 +61,8 @@ async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -
     database = Database(postgres.url(TEMPLATE))
     await migrate(database)
     # By the clock of the tests, because a key newer than that would be dated again, or followed by another.
-    await KeyRing(database, Sealer([b64decode(SECRET_KEY)]), lambda: START, max_age=timedelta(days=1)).refresh()
+    sealer = Sealer([b64decode(SECRET_KEY)])
+    await KeyRing(database=database, sealer=sealer, clock=lambda: START, max_age=timedelta(days=1)).refresh()
     await database.aclose()
 
 

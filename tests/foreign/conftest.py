@@ -73,7 +73,7 @@ async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issu
     async with httpx.AsyncClient(base_url=issuer_url, trust_env=False, verify=False) as client:
         login = await client.post("/v1/login", json={"code": "alice"})
     database, sealer = Database(database_of_issuer), Sealer([b64decode(SECRET_KEY)])
-    keys = KeyRing(database, sealer, utc_now, max_age=timedelta(days=90))
+    keys = KeyRing(database=database, sealer=sealer, clock=utc_now, max_age=timedelta(days=90))
     await keys.refresh()
     yield Issuer(issuer_url, login.json()["access_token"], keys, sealer)
     await database.aclose()

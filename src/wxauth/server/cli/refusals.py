@@ -42,7 +42,7 @@ def refusals(
 
     They are kept for 14 days. COUNT is how many a line stands for. JSON is that of GET /v1/admin/refusals.
     """
-    search = RefusalSearch(
+    search = RefusalSearch.model_construct(
         request_id=request_id or None,
         user_id=user_id,
         code=code or None,
@@ -50,8 +50,10 @@ def refusals(
         network=network,
         since=since,
         until=until,
+        limit=limit,
+        cursor=cursor,
     )
-    page = with_database(lambda database, _: list_refusals(database, search, before=cursor, limit=limit))
+    page = with_database(lambda database, _: list_refusals(database, search))
     rows = table(
         page.items,
         "at code app_id user_id network request_id count",

@@ -20,6 +20,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ROLES_SCOPE, ClaimsTemplate, UserInSession
@@ -129,34 +130,31 @@ class _Kind(Generic[Key]):
         self.stored, self.keys, self.unopened = [row for row in stored if row.kid in keys], keys, unopened
 
 
+@part
 class KeyRing:
     """The keys that sign access tokens and, where there are websites, id_tokens. Each rotates by itself.
 
     It is the `KeySource` of our own routes' verifier.
 
     Args:
+        database: Where the keys are stored.
+        sealer: Seals the private keys.
+        clock: The time.
         max_age: The age at which a signing key is rotated.
         refresh_pause: Seconds between two reads of the stored keys.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        sealer: Sealer,
-        clock: Clock,
-        *,
-        max_age: timedelta,
-        refresh_pause: float = REFRESH_PAUSE_SECONDS,
-    ) -> None:
-        self._database = database
-        self._sealer = sealer
-        self._clock = clock
-        self._max_age = max_age
-        self._refresh_pause = refresh_pause
+    database: Database
+    sealer: Sealer
+    clock: Clock
+    max_age: timedelta
+    refresh_pause: float = REFRESH_PAUSE_SECONDS
+    _looked_for_sites_at: datetime | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
         self._of_access_tokens = _Kind(ALGORITHM, SigningKey)
         self._of_id_tokens = _Kind(RSA_ALGORITHM, RsaKey)
         self._kinds: Sequence[_Kind[Any]] = (self._of_access_tokens, self._of_id_tokens)
-        self._looked_for_sites_at: datetime | None = None
 
     @property
     def unopened(self) -> list[str]:
@@ -209,7 +207,7 @@ class KeyRing:
             return None
         if (key := self._of_id_tokens.keys.get(kid)) is not None:
             return key.verifier
-        stored = await public_half(self._database, kid)
+        stored = await public_half(self.database, kid)
         return None if stored is None else jwk.construct(stored, RSA_ALGORITHM)
 
     async def refresh(self) -> None:
@@ -217,7 +215,7 @@ class KeyRing:
 
         Raises: CannotOpen, if they were encrypted with another `WXAUTH_SECRET_KEY`.
         """
-        await self._read(lambda stored, now: is_due(stored, now, max_age=self._max_age))
+        await self._read(lambda stored, now: is_due(stored, now, max_age=self.max_age))
 
     async def refresh_for_first_site(self) -> None:
         """Refresh if there is no key of id_tokens, but a site, because another replica may have made its first one.
@@ -225,8 +223,8 @@ class KeyRing:
         At most once per `refresh_pause`: without a site there is never such a key, and each request for the JWK set
         would query the database.
         """
-        now, looked_at = self._clock(), self._looked_for_sites_at
-        is_recent = looked_at is not None and now - looked_at < timedelta(seconds=self._refresh_pause)
+        now, looked_at = self.clock(), self._looked_for_sites_at
+        is_recent = looked_at is not None and now - looked_at < timedelta(seconds=self.refresh_pause)
         if not self._of_id_tokens.keys and not is_recent:
             self._looked_for_sites_at = now
             await self.try_refresh()
@@ -249,27 +247,27 @@ class KeyRing:
 
         Raises: NoSuchKey, CannotOpen.
         """
-        now = self._clock()
-        published = await published_keys(self._database, now=now)
+        now = self.clock()
+        published = await published_keys(self.database, now=now)
         alg = next((row.alg for row in published if row.kid == kid), None)
         if alg is None:
             raise NoSuchKey(kid)
         kind = next(each for each in self._kinds if each.alg == alg)
-        kind.take(keys_for(alg, published), self._sealer, now)  # a wrong secret key raises before it seals a new key
+        kind.take(keys_for(alg, published), self.sealer, now)  # a wrong secret key raises before it seals a new key
         key = await asyncio.to_thread(kind.key_type.generate)
-        async with self._database.begin() as transaction:
+        async with self.database.begin() as transaction:
             before = keys_for(alg, await lock_keys(transaction, now=now))
             after = without_key(before, kid, lambda activates_at: self._sealed(alg, key, activates_at), now=now)
             await store_keys(transaction, before, after)
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
             stored = keys_for(alg, await published_keys(transaction, now=now))
-        kind.take(stored, self._sealer, now)
+        kind.take(stored, self.sealer, now)
         return signing_key_of(stored, now)
 
     async def keep_fresh(self) -> None:
         """Refresh forever, despite outages."""
         while True:
-            await asyncio.sleep(self._refresh_pause if self.is_ready else RETRY_PAUSE_SECONDS)
+            await asyncio.sleep(self.refresh_pause if self.is_ready else RETRY_PAUSE_SECONDS)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
@@ -285,13 +283,13 @@ class KeyRing:
 
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
         """Read the stored keys, and add another one to those of an algorithm for which `wants_another` returns True."""
-        now = self._clock()
-        published = await published_keys(self._database, now=now)
+        now = self.clock()
+        published = await published_keys(self.database, now=now)
         for kind in self._kinds:
             stored = keys_for(kind.alg, published)
             if stored:
-                kind.take(stored, self._sealer, now)  # first: a wrong secret key raises here, before it seals a new key
-            elif kind is self._of_id_tokens and not await has_sites(self._database):
+                kind.take(stored, self.sealer, now)  # first: a wrong secret key raises here, before it seals a new key
+            elif kind is self._of_id_tokens and not await has_sites(self.database):
                 continue
             if wants_another(stored, now):
                 await self._add(kind, wants_another, by=by if kind is self._of_access_tokens else None, now=now)
@@ -300,7 +298,7 @@ class KeyRing:
         self, kind: _Kind[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
         key = await asyncio.to_thread(kind.key_type.generate)  # takes a tenth of a second for RS256
-        async with self._database.begin() as transaction:
+        async with self.database.begin() as transaction:
             before = keys_for(kind.alg, await lock_keys(transaction, now=now))
             is_ours = wants_another(before, now)  # otherwise another worker has added it
             if is_ours:
@@ -310,20 +308,20 @@ class KeyRing:
             if is_ours and by is not None:  # automatic rotation is logged, not recorded in the trail
                 data = {"kid": stored[-1].kid}
                 await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
-        kind.take(stored, self._sealer, now)
+        kind.take(stored, self.sealer, now)
         if is_ours:
             event = "signing_key_rotated" if before else "signing_key_made"
             signs = "access tokens" if kind is self._of_access_tokens else "id_tokens"
             log.info(event, kid=stored[-1].kid, alg=kind.alg, signs=signs, signs_from=stored[-1].activates_at)
 
     def _sealed(self, alg: str, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
-        now = self._clock()
+        now = self.clock()
         return StoredSigningKey(
             id=new_id(now),
             alg=alg,
             kid=key.kid,
             public_jwk=key.public_jwk,
-            private_key=self._sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
+            private_key=self.sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
             created_at=now,
             activates_at=activates_at,
             retires_at=None,
@@ -370,7 +368,7 @@ def key_ring_of(
 ) -> KeyRing:
     """The keys that sign access tokens and id_tokens."""
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
-    return KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause)
+    return KeyRing(database=database, sealer=sealer, clock=clock, max_age=max_age, refresh_pause=refresh_pause)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

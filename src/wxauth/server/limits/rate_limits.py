@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_network
 from math import ceil
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from limits import RateLimitItem, parse
@@ -39,12 +39,8 @@ Now = Callable[[], float]
 log = get_logger()
 
 
-class Hit(NamedTuple):
-    """What an action counts towards."""
-
-    limit: RateLimitItem
-    key: str
-    """Who is counted: an address, a network, a client or an app."""
+Hit = tuple[RateLimitItem, str]
+"""What an action counts towards, and who is counted: an address, a network, a client or an app."""
 
 
 class RateLimiter:
@@ -87,16 +83,16 @@ class RateLimiter:
 
     async def admit(self, who: str) -> None:
         """Count an action of a client or app. Raises: RateLimited."""
-        await self._admit([Hit(self._limit, who)] if self._counter else [])
+        await self._admit([(self._limit, who)] if self._counter else [])
 
     async def admit_address(self, ip: str | None) -> None:
         """Count an action from an address, unless it is None or exempt. Raises: RateLimited."""
         if self._counter is None or ip is None or self._is_exempt(ip):
             return
         subscriber, wide_network = counted_as(ip)
-        hits = [Hit(self._limit, subscriber)]
+        hits = [(self._limit, subscriber)]
         if wide_network is not None:
-            hits.append(Hit(self._limit_of_wide_network, wide_network))
+            hits.append((self._limit_of_wide_network, wide_network))
         await self._admit(hits, ip)
 
     async def aclose(self) -> None:

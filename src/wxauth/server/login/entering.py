@@ -1,6 +1,5 @@
 """From WeChat's code to a stored login: shared by all kinds of apps and ways to log in."""
 
-import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -8,26 +7,20 @@ from typing import Final
 from wxauth.errors import (
     AccountDisabled,
     AccountLeaving,
-    RateLimited,
     SignUpClosed,
     SnapshotUser,
     WeChatMisconfigured,
-    WeChatUserBlocked,
 )
-from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import MAX_ROLES, Person, UserFields
+from wxauth.server.core.users import MAX_ROLES
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
-from wxauth.server.login.newcomers import Risk, RiskVerdict, SignUpHook
-from wxauth.server.login.records import Numbers
+from wxauth.server.login.newcomers import Risk, SignUpHook
 from wxauth.server.sessions.devices import Device
-from wxauth.server.users.bodies import is_own_picture
-from wxauth.server.users.nicknames import Nicknames
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 _NO_UNIONID = "WeChat gave no unionid, and this app requires one"
@@ -64,70 +57,16 @@ class Asked:
     """Whether somebody who has asked to be erased has changed their mind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """A completed login."""
-
-    login: LoggedIn
-    user: UserFields
-    """The user, with the new nickname unless WeChat rejects that."""
-    openid: str
-    at: datetime
-
-
 @part
 class Entering:
     """Exchanges codes with WeChat, and stores logins."""
 
-    nicknames: Nicknames
-    clock: Clock
     risk: Risk
-    numbers: Numbers
     settings: Settings
     wechat: WeChat
     database: Database
     sealer: Sealer
     newcomers: SignUpHook
-
-    async def log_in_with_code(self, app: App, asked: Asked, *, expires_in: int) -> Entered:
-        """Exchange a code with WeChat, find or create the user, and open a session for `expires_in` seconds.
-
-        Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or
-        who lacks the unionid that the app requires: without it, one person could become two users. A nickname or
-        picture is left out if the user changes them too often. Somebody who has asked to be erased is refused, unless
-        the person `stays`.
-
-        Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, AccountLeaving.
-        """
-        identity, wechat_ms = await self.exchange_code(app, asked.code)
-        now, nicknames = self.clock(), self.nicknames
-        stored = replace(
-            asked,
-            nickname=None if nicknames.are_checked else asked.nickname,
-            avatar_url=None if is_own_picture(asked.avatar_url, self.settings.issuer) else asked.avatar_url,
-        )
-        login, database_ms = await self.record_identity(app, identity, stored, expires_in=expires_in, now=now)
-        user: UserFields = login.user
-        if login.ignored_fields:
-            fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
-            log.warning("login_without_profile", user_id=user.id, app_id=app.app_id, **fields)
-        if self.risk.is_noted or nicknames.are_checked:
-            left = self.settings.wechat_timeout - wechat_ms / 1000
-            person = Person(user.id, app.app_id, identity.openid)
-            user = await self._judged(person, login, nickname=asked.nickname, ip=asked.device.ip, patience=left)
-        self.numbers.count_login(is_new=login.is_new, at=now)
-        if login.is_new or self.settings.is_logged(login.session_id):
-            log.info(
-                "logged_in",
-                user_id=user.id,
-                app_id=app.app_id,
-                session_id=login.session_id,
-                is_new=login.is_new,
-                wechat_ms=wechat_ms,
-                database_ms=database_ms,
-                **self.settings.added_in_log(asked.device.ip, is_always_logged=login.is_new),
-            )
-        return Entered(login, user, identity.openid, now)
 
     async def exchange_code(self, app: App, code: str) -> tuple[WeChatIdentity, float]:
         """Exchange a code. Returns the person's identity, and WeChat's milliseconds.
@@ -192,32 +131,6 @@ class Entering:
             log.info("login_refused", reason="account_leaving", user_id=user.id, app_id=app.app_id)
             raise AccountLeaving(user.erase_at, user_id=user.id)
         return login, milliseconds
-
-    async def _judged(
-        self, person: Person, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
-    ) -> UserFields:
-        """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
-
-        WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored
-        one. The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
-
-        Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to
-            the ban; StorageUnavailable, if the ban must still be stored.
-        """
-        is_asked = login.user.unjudged_since is not None and self.risk.is_noted
-        deciding = self.risk.judge(person, ip, patience=patience) if is_asked and self.risk.decides else None
-        user = await self.nicknames.set_at_login(person, login.user, nickname, patience=patience)
-        if deciding is not None:
-            match await asyncio.shield(deciding):
-                case RiskVerdict.BLOCKED:
-                    blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
-                    blocked.user_id = person.user_id
-                    raise blocked
-                case RiskVerdict.BANNED:
-                    raise AccountDisabled("this user has just been disabled", user_id=person.user_id)
-        elif is_asked:
-            self.risk.note_later(person, ip)
-        return user
 
     async def _record(self, login: Login, *, now: datetime) -> tuple[LoggedIn, float]:
         with DATABASE_SECONDS.time() as storing:

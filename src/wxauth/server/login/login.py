@@ -1,6 +1,8 @@
 """Login, refresh and logout."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Final, Literal, NotRequired
 from uuid import UUID
@@ -32,10 +34,13 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import UserFields, UserInSession
+from wxauth.server.core.users import Person, UserFields, UserInSession
 from wxauth.server.keys.keyring import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import Asked, Entering
+from wxauth.server.login.login_rows import LoggedIn
+from wxauth.server.login.newcomers import Risk, RiskVerdict
+from wxauth.server.login.records import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.session_keys.rows import keep_key
 from wxauth.server.sessions.devices import Device
@@ -47,9 +52,10 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token,
 )
 from wxauth.server.sessions.rows import EndReason, end_session
-from wxauth.server.users.bodies import UserAnswer, user_answer
+from wxauth.server.users.bodies import UserAnswer, is_own_picture, user_answer
 from wxauth.server.users.callers import Caller
 from wxauth.server.users.consent_rows import give_consents, missing_from
+from wxauth.server.users.nicknames import Nicknames
 from wxauth.server.web.answers import WECHAT_FAILURES, Failure
 from wxauth.server.web.bodies import ShownSessionId
 from wxauth.server.wechat.client import WeChat
@@ -103,6 +109,9 @@ class Logins:
     clock: Clock
     settings: Settings
     entering: Entering
+    nicknames: Nicknames
+    risk: Risk
+    numbers: Numbers
     refresh_tokens: RefreshTokens
     database: Database
     phones: Phones
@@ -111,6 +120,11 @@ class Logins:
         self, asked: Asked, *, app_id: str | None, phone_code: str | None, consents: Mapping[str, str]
     ) -> TokenAnswer:
         """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
+
+        Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or
+        who lacks the unionid that the app requires: without it, one person could become two users. A nickname or
+        picture is left out if the user changes them too often. Somebody who has asked to be erased is refused, unless
+        the person `stays`.
 
         If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is
         not in force or cannot be recorded: the person is asked for it again.
@@ -130,8 +144,36 @@ class Logins:
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
 
         refresh_expires_in = app_session_lifetimes(self.settings).unrefreshed
-        entered = await self.entering.log_in_with_code(app, asked, expires_in=refresh_expires_in)
-        login, user, openid, now = entered.login, entered.user, entered.openid, entered.at
+        identity, wechat_ms = await self.entering.exchange_code(app, asked.code)
+        now, openid = self.clock(), identity.openid
+        stored = replace(
+            asked,
+            nickname=None if self.nicknames.are_checked else asked.nickname,
+            avatar_url=None if is_own_picture(asked.avatar_url, self.settings.issuer) else asked.avatar_url,
+        )
+        login, database_ms = await self.entering.record_identity(
+            app, identity, stored, expires_in=refresh_expires_in, now=now
+        )
+        user: UserFields = login.user
+        if login.ignored_fields:
+            fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
+            log.warning("login_without_profile", user_id=user.id, app_id=app.app_id, **fields)
+        if self.risk.is_noted or self.nicknames.are_checked:
+            left = self.settings.wechat_timeout - wechat_ms / 1000
+            person = Person(user.id, app.app_id, openid)
+            user = await self._judged(person, login, nickname=asked.nickname, ip=asked.device.ip, patience=left)
+        self.numbers.count_login(is_new=login.is_new, at=now)
+        if login.is_new or self.settings.is_logged(login.session_id):
+            log.info(
+                "logged_in",
+                user_id=user.id,
+                app_id=app.app_id,
+                session_id=login.session_id,
+                is_new=login.is_new,
+                wechat_ms=wechat_ms,
+                database_ms=database_ms,
+                **self.settings.added_in_log(asked.device.ip, is_always_logged=login.is_new),
+            )
         if consents:
             user = await self._with_consents(app, user, consents, openid=openid, ip=asked.device.ip, now=now)
         phone_error = None
@@ -190,6 +232,32 @@ class Logins:
         )
         if user_id is not None:
             log.info("logged_out", user_id=user_id, session_id=session_id)
+
+    async def _judged(
+        self, person: Person, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
+    ) -> UserFields:
+        """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
+
+        WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored
+        one. The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
+
+        Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to
+            the ban; StorageUnavailable, if the ban must still be stored.
+        """
+        is_asked = login.user.unjudged_since is not None and self.risk.is_noted
+        deciding = self.risk.judge(person, ip, patience=patience) if is_asked and self.risk.decides else None
+        user = await self.nicknames.set_at_login(person, login.user, nickname, patience=patience)
+        if deciding is not None:
+            match await asyncio.shield(deciding):
+                case RiskVerdict.BLOCKED:
+                    blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
+                    blocked.user_id = person.user_id
+                    raise blocked
+                case RiskVerdict.BANNED:
+                    raise AccountDisabled("this user has just been disabled", user_id=person.user_id)
+        elif is_asked:
+            self.risk.note_later(person, ip)
+        return user
 
     async def _with_consents(
         self,

@@ -1,11 +1,12 @@
 """Statements for logins counted by hour, and for refused logins."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
+import pydantic
+from pydantic import StringConstraints
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.addresses import TRUNCATED, IpNetwork
@@ -13,7 +14,7 @@ from wxauth.server.core.clock import id_range
 from wxauth.server.core.database import Database, Sweep
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.login.models import Refusal
-from wxauth.server.web.bodies import Page
+from wxauth.server.web.bodies import TEXT, Network, OrEmpty, Page, PageQuery, Time
 
 Day = date  # whose name is a field's
 MAX_REQUEST_ID: Final = 64
@@ -145,18 +146,25 @@ async def merge_hours(database: Database, *, before: datetime) -> None:
         await transaction.run(_SUM_UP, before=before, sums=SUMS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusalSearch:
-    """A search for refused logins. A field that is None matches everything."""
+class RefusalSearch(PageQuery):
+    """Which refused logins to list."""
 
-    request_id: str | None = None
-    user_id: UUID | None = None
-    code: str | None = None
-    app_id: str | None = None
-    network: IpNetwork | None = None
-    """A network that those stored are in, or that is in one of them."""
-    since: datetime | None = None
-    until: datetime | None = None
+    request_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = pydantic.Field(
+        default=None, description="The request id that the phone shows."
+    )
+    user_id: Annotated[UUID | None, OrEmpty] = pydantic.Field(default=None, description="The refused user, if known.")
+    code: Annotated[str, StringConstraints(pattern=TEXT)] | None = pydantic.Field(
+        default=None, description="The code of the problem, such as `account_disabled`."
+    )
+    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = pydantic.Field(
+        default=None, description="The app in which the login was refused."
+    )
+    network: Annotated[Network | None, OrEmpty] = pydantic.Field(
+        default=None,
+        description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
+    )
+    since: Annotated[Time | None, OrEmpty] = pydantic.Field(default=None, description="Only at or after this time.")
+    until: Annotated[Time | None, OrEmpty] = pydantic.Field(default=None, description="Only before this time.")
 
 
 # Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
@@ -225,10 +233,10 @@ async def store_refusals(database: Database, refusals: Iterable[Refusal]) -> Non
     await database.run(_STORE_REFUSALS, refusals=[dict(each) for each in refusals])
 
 
-async def list_refusals(database: Database, search: RefusalSearch, *, before: UUID | None, limit: int) -> Page[Refusal]:
-    """A page of the refusals that match a search and are older than `before`, newest first."""
+async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:
+    """A page of the refusals that match a search, newest first."""
     network = None if search.network is None else TRUNCATED.widened(search.network)
-    first, end = id_range(search.since, search.until, before)
+    first, end = id_range(search.since, search.until, search.cursor)
     found = await database.rows(
         _statement(search, network),
         request_id=None if search.request_id is None else search.request_id[:MAX_REQUEST_ID],
@@ -239,9 +247,9 @@ async def list_refusals(database: Database, search: RefusalSearch, *, before: UU
         last_network=None if network is None else str(network.broadcast_address),
         first=first,
         before=end,
-        limit=limit + 1,
+        limit=search.limit + 1,
     )
-    return Page.of(found, limit)
+    return Page.of(found, search.limit)
 
 
 def _statement(search: RefusalSearch, network: IpNetwork | None) -> Statement[Refusal]:

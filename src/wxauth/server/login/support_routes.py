@@ -2,10 +2,9 @@
 
 from datetime import timedelta
 from typing import Annotated, Final
-from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from wxauth.errors import Title
 from wxauth.server.login import record_rows
@@ -15,7 +14,7 @@ from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.users.admin_routes import StaffReadsDep
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.users.staff_rows import Read
-from wxauth.server.web.bodies import TEXT, Items, Network, OrEmpty, PageQuery, Time, items_of
+from wxauth.server.web.bodies import Items, items_of
 from wxauth.server.web.dependencies import DatabaseDep, provide
 from wxauth.server.web.direct import Router
 
@@ -48,34 +47,13 @@ async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[Number
 RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
 
-class RefusalsQuery(PageQuery):
-    """Which refused logins to list."""
-
-    request_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description="The request id that the phone shows."
-    )
-    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The refused user, if known.")
-    code: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description="The code of the problem, such as `account_disabled`."
-    )
-    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description="The app in which the login was refused."
-    )
-    network: Annotated[Network | None, OrEmpty] = Field(
-        default=None,
-        description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
-    )
-    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
-    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
-
-
 @router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))
 async def list_refusals(
     staff: StaffDep,
     recorded: RefusalsDep,
     reads: StaffReadsDep,
     database: DatabaseDep,
-    query: Annotated[RefusalsQuery, Query()],
+    query: Annotated[RefusalSearch, Query()],
 ) -> Items[Refusal]:
     """The newest first, of the last 14 days. All given filters must match; an empty parameter counts as absent.
 
@@ -84,8 +62,7 @@ async def list_refusals(
     networks send them at once, one entry without a network counts them.
     """
     await recorded.store()
-    search = RefusalSearch(**query.filters)
-    page = await record_rows.list_refusals(database, search, before=query.cursor, limit=query.limit)
+    page = await record_rows.list_refusals(database, query)
     if query.user_id is not None and page.items:
         reads.note_read(staff.actor, Read.REFUSALS, query.user_id)
     return items_of(page)

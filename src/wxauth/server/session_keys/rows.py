@@ -27,16 +27,6 @@ class KeysInSession:
 
 
 @dataclass(frozen=True, slots=True)
-class CurrentKey:
-    """The newest session_key of an identity. Session and key are None if no session has one any more."""
-
-    app_id: str
-    openid: str
-    session_id: UUID | None
-    sealed: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
 class KeyOfLogin:
     """The session_key of an identity's newest login, sealed, and the standing of its user."""
 
@@ -51,12 +41,12 @@ class KeyOfLogin:
 
 @dataclass(frozen=True, slots=True)
 class SealedSessionKey:
-    """A stored session_key."""
+    """A stored session_key. Of an identity's newest one, session and key are None if no session has one any more."""
 
-    session_id: UUID
     app_id: str
     openid: str
-    sealed: bytes = field(repr=False)
+    session_id: UUID | None
+    sealed: bytes | None = field(repr=False)
 
 
 def _newest_part(columns: str, login: str) -> str:
@@ -76,7 +66,7 @@ SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s")} AS newest,
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)  # noqa: S608 - put together from constants
-_OF_USER: Final = Statement[CurrentKey](f"""
+_OF_USER: Final = Statement[SealedSessionKey](f"""
 SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
   FROM identities i
   LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i")} newest ON true
@@ -137,7 +127,7 @@ async def keys_in_session(
     return await database.row(_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
 
 
-async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey]:
+async def current_keys(database: Database, user_id: UUID) -> Sequence[SealedSessionKey]:
     """The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
     return await database.rows(_OF_USER, user_id=user_id)
 

@@ -32,9 +32,9 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_daily, record_event
 from wxauth.server.core.users import UserStatus
 from wxauth.server.session_keys.rows import (
-    CurrentKey,
     KeyOfLogin,
     KeysInSession,
+    SealedSessionKey,
     current_keys,
     keys_in_session,
     replace_key,
@@ -164,27 +164,27 @@ class SessionKeys:
             await record_daily(self.database, EventType.CLIENT_SIGNED, by=by, app_id=app_id, now=now)
             self._signed_on[by.name, app_id] = now.date()
 
-    async def _current_keys(self, user_id: UUID) -> Sequence[CurrentKey]:
+    async def _current_keys(self, user_id: UUID) -> Sequence[SealedSessionKey]:
         remaining_id = await current_user(self.database, user_id)
         keys = [] if remaining_id is None else await current_keys(self.database, remaining_id)
         if not keys:
             raise NotFound("there is no such user")
         return keys
 
-    async def _check(self, key: CurrentKey) -> SessionKeyState:
+    async def _check(self, key: SealedSessionKey) -> SessionKeyState:
         async def check(app: App, session_key: bytes) -> bool:
             return await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
 
         return await self._state(key, check)
 
-    async def _reset(self, key: CurrentKey, *, by: Actor) -> SessionKeyState:
+    async def _reset(self, key: SealedSessionKey, *, by: Actor) -> SessionKeyState:
         async def reset(app: App, session_key: bytes) -> bool:
             anew = await self.wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
             return await self._store(key, anew, by=by)
 
         return await self._state(key, reset)
 
-    async def _state(self, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> SessionKeyState:
+    async def _state(self, key: SealedSessionKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> SessionKeyState:
         def state(valid: bool | None, error: str | None = None) -> SessionKeyState:
             return SessionKeyState(app_id=key.app_id, openid=key.openid, valid=valid, error=error)
 
@@ -201,7 +201,7 @@ class SessionKeys:
         except (UnknownApp, WeChatError) as exc:
             return state(None, exc.code)
 
-    async def _store(self, key: CurrentKey, anew: bytes, *, by: Actor) -> bool:
+    async def _store(self, key: SealedSessionKey, anew: bytes, *, by: Actor) -> bool:
         """Store a new key in the session of the former one. Returns False if the session has ended."""
         assert key.session_id is not None, "a key is stored with its session"
         sealed = self.sealer.seal(anew, context=session_key_context(key.app_id, key.openid))

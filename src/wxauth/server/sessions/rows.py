@@ -499,25 +499,21 @@ async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Act
     await _end(transaction, _END_OF_CLIENT, client_id=name, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
 
-async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a user's website sessions and browsers' logins, because the user is about to be merged into another one.
+async def end_logins_in_browsers(
+    transaction: Transaction, user_id: UUID, *, reason: EndReason, by: Actor, now: datetime
+) -> None:
+    """End a locked user's browsers' logins and website sessions.
 
-    A website must see the same user id as long as a session lasts.
+    Of somebody who is about to be `MERGED`, because a website must see the same user id as long as a session lasts.
+    Otherwise, approvals too, because the user gets a role of staff: browsers in which others log in must be near the
+    phone of staff. So were those of the console.
     """
-    which = {"user_id": user_id, "spares_console": False}
+    is_merged = reason is EndReason.MERGED
+    if not is_merged:
+        await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **_ANY)
     await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
-    await _end(transaction, _END_OF_WEBSITES, **which, reason=EndReason.MERGED, by=by, now=now)
-
-
-async def end_logins_in_browsers(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a locked user's browsers' logins, website sessions, and approvals, because the user gets a role of staff.
-
-    Browsers in which others log in must be near the phone of staff. So were those of the console.
-    """
-    which = {"user_id": user_id, "spares_console": True}
-    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **_ANY)
-    await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
-    await _end(transaction, _END_OF_WEBSITES, **which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    which = {"user_id": user_id, "spares_console": not is_merged}
+    await _end(transaction, _END_OF_WEBSITES, **which, reason=reason, by=by, now=now)
 
 
 async def end_sessions_of_identities(

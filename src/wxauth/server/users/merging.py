@@ -22,7 +22,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
-from wxauth.server.sessions.rows import end_sessions_of_identities, end_sessions_of_websites
+from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions_of_identities
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
 from wxauth.server.users.merging_rows import (
@@ -157,7 +157,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
             after = (
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
             )
-    await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
+    await end_logins_in_browsers(transaction, pair.former_id, reason=EndReason.MERGED, by=by, now=now)
     belongings = await facts_of(transaction, pair.into)
     formers_attributes = await read_attributes(transaction, pair.former_id)
     is_by_phone = source is MergeSource.PHONE
