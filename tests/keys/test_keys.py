@@ -2,34 +2,26 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
-import respx
-from jose import jwt
 from uuid_utils.compat import uuid7
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, Clock, WeChatByRespx, service_env
+from tests.fakes import Clock, WeChatByRespx
+from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
-from tests.processes import PATIENCE, run
 from tests.world import Client, LogIn, MakeClient, MakeServices, Rows, Stage, bearer
-from wxauth.errors import InvalidToken
-from wxauth.guard import BearerGuard
-from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.models import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, StoredSigningKey, key_state
+from wxauth.server.keys.models import RETIRES_AFTER, SIGNS_AFTER, StoredSigningKey, key_state
 from wxauth.server.keys.rows import published_keys, store_keys
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey, TokenIssuer
@@ -66,10 +58,6 @@ async def add_key(services: Services, *, activates_in: float = 0) -> str:
     async with services.database.begin() as transaction:
         await store_keys(transaction, [], [stored])
     return key.kid
-
-
-def kid_of(answer: dict[str, object]) -> str:
-    return str(jwt.get_unverified_header(str(answer["access_token"]))["kid"])
 
 
 async def test_twenty_replicas_that_start_at_once_agree_on_one_key(make_services: MakeServices, rows: Rows) -> None:
@@ -137,14 +125,6 @@ async def test_a_key_that_another_replica_added_is_published_at_the_next_look(st
     assert kid_of(await stage.login("alice")) == first
 
 
-async def test_a_key_signs_from_the_time_that_it_is_active(services: Services, clock: Clock, login: LogIn) -> None:
-    added = await add_key(services, activates_in=600)
-    await services[KeyRing].refresh()
-    assert kid_of(await login("alice")) != added
-    clock.advance(seconds=600)
-    assert kid_of(await login("alice")) == added
-
-
 async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refused(stage: Stage) -> None:
     token = (await stage.login("alice"))["access_token"]
     [retiring] = await published_kids(stage.client)
@@ -168,19 +148,18 @@ async def test_a_replica_whose_clock_is_behind_signs_with_the_only_key(clock: Cl
 
 
 async def test_keys_outlive_an_outage_of_the_database(
-    database_url: str, make_services: MakeServices, make_client: MakeClient
+    proxy: Proxy, make_services: MakeServices, make_client: MakeClient
 ) -> None:
-    async with Proxy(database_url) as proxy:
-        services = await make_services(database_url=proxy.url)
-        client = make_client(services)
-        kids = await published_kids(client)
-        await proxy.refuse()
-        await services[KeyRing].try_refresh()
-        assert await published_kids(client) == kids
-        await proxy.accept()
-        kids.append(await add_key(services))
-        await services[KeyRing].try_refresh()
-        assert await published_kids(client) == kids
+    services = await make_services(database_url=proxy.url)
+    client = make_client(services)
+    kids = await published_kids(client)
+    await proxy.refuse()
+    await services[KeyRing].try_refresh()
+    assert await published_kids(client) == kids
+    await proxy.accept()
+    kids.append(await add_key(services))
+    await services[KeyRing].try_refresh()
+    assert await published_kids(client) == kids
 
 
 async def test_a_key_that_cannot_be_decrypted_leaves_the_other_keys_in_use(stage: Stage) -> None:
@@ -207,19 +186,12 @@ ISSUER = "https://auth.test"
 MAX_AGE = 7776000
 A_SECOND = timedelta(seconds=1)
 
-WxAuth = Callable[..., Awaitable[tuple[int, str, str]]]
-
 
 async def states(services: Services) -> dict[str, str]:
     """The state of each key in the database."""
     now = services.clock()
     keys = await published_keys(services.database, now=now)
     return {key.kid: str(key_state(key, keys, now)) for key in keys}
-
-
-def published_now(services: Services) -> httpx.Response:
-    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
-    return httpx.Response(200, content=services[KeyRing].jwks, headers=headers)
 
 
 def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clock) -> str:
@@ -252,37 +224,16 @@ async def test_tokens_of_a_withdrawn_key_are_refused_and_sessions_live_on(stage:
     assert [kid_of(refreshed)] == await published_kids(stage.client)
 
 
-async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(
-    stage: Stage, make_services: MakeServices, make_client: MakeClient
-) -> None:
+async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(stage: Stage, make_services: MakeServices) -> None:
     alice = await stage.login()
     other = await make_services()
     await other[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
-    client = make_client(stage.services)
-    assert (await client.get("/v1/me", headers=bearer(alice))).status_code == 200  # seconds, until
+    assert (await stage.me(alice)).status_code == 200  # seconds, until
     await stage.services[KeyRing].refresh()
-    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    problem_of(await stage.me(alice), "invalid_token", 401)
     assert stage.services[KeyRing].jwks == other[KeyRing].jwks
     lines = stage.logged("signing_key_withdrawn")
     assert [(line["kid"], line["level"]) for line in lines] == [(kid_of(alice), "warning")] * 2
-
-
-async def test_a_guard_refuses_a_withdrawn_keys_tokens_after_reading_the_keys_again(stage: Stage) -> None:
-    alice = await stage.login()
-    with respx.mock() as router:
-        router.get(ISSUER + METADATA_PATH).respond(json={"issuer": ISSUER, "jwks_uri": ISSUER + JWKS})
-        router.get(ISSUER + JWKS).mock(side_effect=lambda _: published_now(stage.services))
-        keys = RemoteKeys(ISSUER, timer=lambda: stage.clock().timestamp())
-        guard = BearerGuard(ISSUER, "wxauth", keys=keys, clock=lambda: stage.clock().timestamp())
-        await guard.verify(alice["access_token"])
-        await stage.services[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
-        stage.clock.advance(seconds=JWKS_MAX_AGE)
-        await keys.find(kid_of(alice))  # a thread reads them again, perhaps before this has its answer
-        for thread in threading.enumerate():
-            if thread.name == f"read the keys of {ISSUER}":
-                await asyncio.to_thread(thread.join, PATIENCE)
-        with pytest.raises(InvalidToken):
-            await guard.verify(alice["access_token"])
 
 
 async def test_a_waiting_key_replaces_a_withdrawn_one_at_once(services: Services, login: LogIn, clock: Clock) -> None:
@@ -339,13 +290,6 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
     assert sorted(type(result).__name__ for result in done) == ["NoSuchKey"] * 4 + ["StoredSigningKey"]
     assert await stage.number("signing_keys") == 1
     assert await stage.number("events WHERE type = 'signing_key.withdrawn'") == 1
-
-
-async def test_a_key_that_is_unknown_changes_nothing(services: Services, rows: Rows) -> None:
-    with pytest.raises(NoSuchKey):
-        await services[KeyRing].withdraw("nothing", by=OPERATOR)
-    assert await rows.fetchval("SELECT count(*) FROM events") == 0
-    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
 
 
 # A clock that is ahead.
@@ -420,18 +364,6 @@ async def test_check_reports_a_key_made_by_a_clock_ahead(services: Services, clo
 
 
 # The command.
-
-
-@pytest.fixture
-def wxauth(database_url: str, tmp_path: Path) -> WxAuth:
-    """Run a command; its status, output and errors."""
-    env = service_env(database_url, apps=[APP])
-
-    async def call(*arguments: str, **changed: str) -> tuple[int, str, str]:
-        done = await asyncio.to_thread(run, *arguments, cwd=tmp_path, env={**env, **changed})
-        return done.returncode, done.stdout, done.stderr
-
-    return call
 
 
 async def answered(done: Awaitable[tuple[int, str, str]]) -> Any:

@@ -4,20 +4,19 @@ import asyncio
 import json
 import random
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import respx
-from jose import jwt
 
-from tests.fakes import APP, SECRET_KEY, Clock, service_env
+from tests.fakes import SECRET_KEY, Clock
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
-from tests.processes import WXAUTH, Running, free_port, run
+from tests.keys.conftest import WxAuth, kid_of
+from tests.processes import WXAUTH, Running, free_port
 from tests.world import MakeServices, Rows, Stage, until
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.server.core.database import Database
@@ -39,16 +38,10 @@ SEEN_WITHIN = 15
 CLOCKS_APART = 30
 MAX_AGE = 7776000
 
-WxAuth = Callable[..., Awaitable[tuple[int, str, str]]]
-
 
 async def kids(services: Services) -> list[str]:
     await services[KeyRing].refresh()
     return [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
-
-
-def kid_of(answer: dict[str, Any]) -> str:
-    return str(jwt.get_unverified_header(answer["access_token"])["kid"])
 
 
 # Signing keys.
@@ -243,22 +236,6 @@ def moments() -> list[int]:
 # The commands.
 
 
-@pytest.fixture
-def env(database_url: str) -> dict[str, str]:
-    return service_env(database_url, apps=[APP])
-
-
-@pytest.fixture
-def wxauth(env: dict[str, str], tmp_path: Path) -> WxAuth:
-    """Run a command; its status, output and errors."""
-
-    async def call(*arguments: str, **changed: str) -> tuple[int, str, str]:
-        done = await asyncio.to_thread(run, *arguments, cwd=tmp_path, env={**env, **changed})
-        return done.returncode, done.stdout, done.stderr
-
-    return call
-
-
 @pytest.mark.process
 async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth: WxAuth) -> None:
     assert (await wxauth("keys", "list", "--json"))[:2] == (0, "[]\n")
@@ -277,14 +254,6 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
         [first, "ES256", "signing"],
         [kid, "ES256", "next"],
     ]
-
-
-@pytest.mark.process
-async def test_keys_rotate_with_another_secret_key_changes_nothing(wxauth: WxAuth, rows: Rows) -> None:
-    await wxauth("keys", "rotate")
-    status, _, errors = await wxauth("keys", "rotate", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY)
-    assert (status, errors.partition(":")[0]) == (1, "WXAUTH_SECRET_KEY")
-    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
 
 
 @pytest.mark.process

@@ -1,8 +1,6 @@
 """`SIGN_UP`: who may log in while sign-up is closed."""
 
-import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,11 +9,10 @@ from jose import jwt
 
 from tests.fakes import APP, OTHER_APP, Secrets
 from tests.problems import problem_of
-from tests.processes import run
 from tests.sweeps import swept
-from tests.world import NUMBER, MakeClient, MakeServices, Rows, Stage, log_in, set_roles
+from tests.world import Body, MakeClient, MakeService, MakeServices, Rows, Stage, set_roles
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
-from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
+from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest
 
 TABLES = ("users", "identities", "unionids", "sessions", "events")
 
@@ -73,10 +70,8 @@ async def test_two_known_users_are_merged_although_sign_up_is_closed(stage: Stag
 async def test_the_sign_up_of_an_app_overrides_that_of_the_service(
     stage: Stage, service: str, app: str | None, comes_in: bool
 ) -> None:
-    apps: list[dict[str, Any]] = [{**APP, "sign_up": app}]
-    client = await stage.make(sign_up=service, apps=apps)
-    answer = await stage.login.ask(at=client)
-    assert answer.status_code == (200 if comes_in else 403)
+    client = await stage.make(sign_up=service, apps=[{**APP, "sign_up": app}])
+    assert (await stage.login.ask(at=client)).status_code == (200 if comes_in else 403)
 
 
 # The roles of a new user.
@@ -133,34 +128,6 @@ async def test_an_identity_that_is_added_to_a_user_brings_no_roles(stage: Stage,
     assert await recorded(stage.rows) == [("user.created", {}), ("identity.added", {})]
 
 
-@pytest.mark.slow
-async def test_fifty_first_logins_at_once_give_the_roles_once(stage: Stage, club: httpx.AsyncClient) -> None:
-    answers = await asyncio.gather(*(stage.login(at=club, unionid="union-alice") for _ in range(50)))
-    assert {tuple(answer["user"]["roles"]) for answer in answers} == {("member", "reader")}
-    assert await recorded(stage.rows) == [("user.created", {"roles": ["member", "reader"]})]
-
-
-@pytest.mark.process
-async def test_imported_users_have_the_roles_of_the_file(rows: Rows, database_url: str, tmp_path: Path) -> None:
-    lines = [
-        {"app_id": APP["app_id"], "openid": "openid-of-alice", "roles": ["editor"]},
-        {"app_id": APP["app_id"], "openid": "openid-of-bob"},
-    ]
-    file = tmp_path / "users.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    env = {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_APPS": json.dumps([APP]),
-        "WXAUTH_SECRET_KEY": "A" * 43 + "=",
-        "WXAUTH_SIGN_UP_ROLES": "member",
-    }
-    done = await asyncio.to_thread(run, "users", "import", str(file), cwd=tmp_path, env=env)
-    assert done.returncode == 0, done.stderr
-    assert sorted((await rows.fetch("SELECT roles FROM users")), key=str) == [(["editor"],), ([],)]
-    events = await recorded(rows)
-    assert sorted(events, key=str) == [("user.created", {"roles": ["editor"]}), ("user.created", {})]
-
-
 @swept("value", ["admin", "member,admin", "support", "Member", "1st", "a b", ",".join(f"r{n}" for n in range(33))])
 @pytest.mark.no_database
 def test_sign_up_roles_cannot_contain_a_staff_role(value: str) -> None:
@@ -176,37 +143,27 @@ def test_sign_up_roles_cannot_contain_a_staff_role(value: str) -> None:
     ids=["own", "given", "of_closed_app"],
 )
 async def test_a_phone_number_links_a_user_without_other_roles(
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    simulator: Simulator,
-    secrets: Secrets,
-    rows: Rows,
-    role: str,
-    is_linked: bool,
+    make_service: MakeService, secrets: Secrets, role: str, is_linked: bool
 ) -> None:
     staff_app = {**LATER_APP, "sign_up": "closed", "sign_up_roles": ["clerk"]}  # open until all clerks had signed up
     apps = [*APPS, staff_app]
-    client = make_client(await make_simulated_services(phone_policy="link", sign_up_roles="member,reader", apps=apps))
+    service = await make_service(phone_policy="link", sign_up_roles="member,reader", apps=apps)
 
-    async def log_in_with_number(app_id: str) -> dict[str, Any]:
-        wanted = PhoneCodeRequest(person="alice", app_id=app_id, phone=NUMBER)
-        code = secrets.add(simulator.make_code(CodeRequest(person="alice", app_id=app_id, has_unionid=False)))
-        phone_code = secrets.add(simulator.make_phone_code(wanted))
-        return await log_in(client, code, app_id=app_id, phone_code=phone_code)
+    async def log_in_with_number(app_id: str) -> Body:
+        code = service.simulator.make_code(CodeRequest(person="alice", app_id=app_id, has_unionid=False))
+        phone_code = service.phone_code(app_id=app_id)
+        return await service.log_in(secrets.add(code), app_id=app_id, phone_code=phone_code)
 
     holder = await log_in_with_number(FIRST)
-    await set_roles(rows, role)
+    await set_roles(service.rows, role)
     newcomer = await log_in_with_number(SECOND)
     assert (newcomer["user"]["id"] == holder["user"]["id"]) is is_linked
     if is_linked:
         assert newcomer["user"]["roles"] == [role]
 
 
-async def test_sign_up_roles_protect_no_risky_user_from_a_ban(
-    make_simulated_services: MakeServices, make_client: MakeClient, rows: Rows
-) -> None:
-    client = make_client(await make_simulated_services(risk_policy="block", sign_up_roles="member"))
-    answer = await client.post("/v1/login", json={"code": "risky-4"})
-    assert (answer.status_code, answer.json()["code"]) == (403, "wechat_user_blocked")
-    assert await rows.fetch("SELECT status, roles FROM users") == [("disabled", ["member"])]
-    assert [kind for kind, _ in await recorded(rows)] == ["user.created", "user.banned", "session.ended"]
+async def test_sign_up_roles_protect_no_risky_user_from_a_ban(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block", sign_up_roles="member")
+    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+    assert await service.rows.fetch("SELECT status, roles FROM users") == [("disabled", ["member"])]
+    assert [kind for kind, _ in await recorded(service.rows)] == ["user.created", "user.banned", "session.ended"]
