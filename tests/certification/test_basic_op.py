@@ -1,7 +1,6 @@
 """The plan "Basic OP" of the OpenID Foundation's conformance suite, each case named as its module."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,13 +8,14 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.fakes import Clock
-from tests.websites.browsers import ASKED, VERIFIER, Browser, Tab, id_claims, refused, sent
-from tests.world import CALLBACK, AddSite, GetPhone, Phone, Rows, Site, bearer
+from tests.sweeps import swept
+from tests.websites.browsers import ASKED, VERIFIER, WITHOUT_PKCE, House, Tab, refused, sent
+from tests.world import CALLBACK, NUMBER, AddSite, Body, Site
 
-NUMBER = "+8613800138000"
 EMAIL = {"email": "{id}@wx.invalid", "email_verified": False}
 OF_PHONE = {"phone_number": NUMBER, "phone_number_verified": True}
+NAMED = {"name": "Alice", "updated_at": ...}
+EVERYTHING = {**NAMED, **EMAIL, **OF_PHONE}
 CLAIMS = json.dumps({"userinfo": {"name": {"essential": True}}}, indent=2)
 
 
@@ -26,214 +26,189 @@ async def shop(add_site: AddSite) -> Site:
 
 
 @pytest.fixture
-def browser(make_browser: Callable[[], Browser]) -> Browser:
-    return make_browser()
+async def house(house: House) -> House:
+    fields = "UPDATE users SET nickname = 'Alice', phone = $1, phone_verified_at = now()"
+    await house.rows.execute(fields, NUMBER)
+    return house
 
 
-@pytest.fixture
-async def alice(get_phone: GetPhone, rows: Rows) -> Phone:
-    phone = await get_phone("alice")
-    await rows.execute("UPDATE users SET nickname = 'Alice', phone = $1, phone_verified_at = now()", NUMBER)
-    return phone
-
-
-def plain(**parameters: str | None) -> dict[str, str | None]:
+def plain(**parameters: Any) -> dict[str, Any]:
     """The suite's ordinary request has no PKCE, and the scope `openid` alone."""
-    return {"scope": "openid", "code_challenge": None, "code_challenge_method": None, **parameters}
+    return {"scope": "openid", **WITHOUT_PKCE, **parameters}
 
 
-async def redeemed(shop: Site, code: str, **form: str) -> httpx.Response:
-    return await shop.post("/v1/token", grant_type="authorization_code", code=code, redirect_uri=CALLBACK, **form)
+async def redeemed(house: House, code: str, **form: str) -> httpx.Response:
+    form = {"code": code, "redirect_uri": CALLBACK, **form}
+    return await house.shop.post("/v1/token", grant_type="authorization_code", **form)
 
 
-async def tokens_for(shop: Site, code: str, **form: str) -> dict[str, Any]:
-    answer = await redeemed(shop, code, **form)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["cache-control"] == "no-store"
+async def tokens_for(house: House, code: str, **form: str) -> Body:
+    answer = await redeemed(house, code, **form)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
     return answer.json()
 
 
-async def logged_in(shop: Site, browser: Browser, alice: Phone, **parameters: str | None) -> dict[str, Any]:
+async def logged_in(house: House, **parameters: Any) -> Body:
     """The tokens of a login by a scan."""
-    reported = await (await browser.show(**plain(**parameters))).approved_by(alice)
-    return await tokens_for(shop, reported["code"])
+    return await tokens_for(house, await house.code(**plain(**parameters)))
 
 
-def claims_in(tokens: dict[str, Any]) -> dict[str, Any]:
-    return jwt.get_unverified_claims(tokens["id_token"])
-
-
-async def userinfo(browser: Browser, tokens: dict[str, Any]) -> dict[str, Any]:
-    answer = await browser.client.get("/v1/userinfo", headers=bearer(tokens))
+async def told(house: House, tokens: Body) -> Body:
+    """What the userinfo endpoint says."""
+    answer = await house.userinfo(tokens)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json"), answer.text
     return answer.json()
 
 
-async def test_oidcc_server_and_idtoken_signature(shop: Site, browser: Browser, alice: Phone, clock: Clock) -> None:
-    reported = await (await browser.show(**plain())).approved_by(alice)
-    assert reported.keys() == {"code", "state", "iss"}
-    assert (reported["state"], reported["iss"]) == ("s-1", "https://auth.test")
-    tokens = await tokens_for(shop, reported["code"])
+async def test_oidcc_server_and_idtoken_signature(house: House) -> None:
+    reported = await (await house.browser.show(**plain())).approved_by(house.phone)
+    assert reported == {"code": reported["code"], "state": "s-1", "iss": "https://auth.test"}
+    tokens = await tokens_for(house, reported["code"])
     assert (tokens["token_type"].lower(), tokens["expires_in"] > 0) == ("bearer", True)
-    claims = await id_claims(shop.client, tokens["id_token"])  # checks signature, its one key, iss, aud
-    assert (claims["sub"], claims["nonce"]) == (alice.user_id, "n-1")
-    assert claims["auth_time"] <= claims["iat"] <= clock().timestamp() < claims["exp"]
+    claims = await house.claims(tokens)  # checks signature, its one key, iss, aud
+    assert (claims["sub"], claims["nonce"]) == (house.phone.user_id, "n-1")
+    assert claims["auth_time"] <= claims["iat"] <= house.clock().timestamp() < claims["exp"]
 
 
-async def test_oidcc_userinfo_get_post_header_and_post_body(shop: Site, browser: Browser, alice: Phone) -> None:
-    tokens = await logged_in(shop, browser, alice)
-    assert await userinfo(browser, tokens) == {"sub": alice.user_id}
-    for options in ({"headers": bearer(tokens)}, {"data": {"access_token": tokens["access_token"]}}):
-        answer = await browser.client.post("/v1/userinfo", **options)  # type: ignore[arg-type]
-        assert answer.json() == {"sub": alice.user_id}
+async def test_oidcc_userinfo_get_post_header_and_post_body(house: House) -> None:
+    tokens = await logged_in(house)
+    form = {"access_token": tokens["access_token"]}
+    for answer in (
+        await house.userinfo(tokens),
+        await house.userinfo(tokens, "POST"),
+        await house.client.post("/v1/userinfo", data=form),
+    ):
+        assert answer.json() == {"sub": house.phone.user_id}
+
+
+SUCCEED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "oidcc-scope-profile": ({"scope": "openid profile"}, NAMED),
+    "oidcc-scope-email": ({"scope": "openid email"}, EMAIL),
+    "oidcc-scope-address": ({"scope": "openid address"}, {}),
+    "oidcc-scope-phone": ({"scope": "openid phone"}, OF_PHONE),
+    "oidcc-scope-all": ({"scope": "openid profile email address phone"}, EVERYTHING),
+    "oidcc-ensure-other-scope-order-succeeds": ({"scope": "email openid"}, EMAIL),
+    "oidcc-ensure-request-without-nonce-succeeds-for-code-flow": ({"nonce": None}, {}),
+    "oidcc-display-page": ({"display": "page"}, {}),
+    "oidcc-display-popup": ({"display": "popup"}, {}),
+    "oidcc-ensure-request-with-unknown-parameter-succeeds": ({"extra": "foobar"}, {}),
+    "oidcc-login-hint": ({"login_hint": "bob@example.com"}, {}),
+    "oidcc-ui-locales": ({"ui_locales": "se"}, {}),
+    "oidcc-claims-locales": ({"claims_locales": "se"}, {}),
+    "oidcc-ensure-request-with-acr-values-succeeds": ({"acr_values": "1 2"}, {}),
+    # Not supported, so it changes nothing, whatever its length and form.
+    "oidcc-claims-essential": ({"claims": CLAIMS}, {}),
+    "oidcc-claims-essential, a long one": ({"claims": CLAIMS + " " * 5000}, {}),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("parameters", "claims"),
-    [
-        pytest.param({"scope": "openid profile"}, {"name": "Alice", "updated_at": ...}, id="oidcc-scope-profile"),
-        pytest.param({"scope": "openid email"}, EMAIL, id="oidcc-scope-email"),
-        pytest.param({"scope": "openid address"}, {}, id="oidcc-scope-address"),
-        pytest.param({"scope": "openid phone"}, OF_PHONE, id="oidcc-scope-phone"),
-        pytest.param(
-            {"scope": "openid profile email address phone"},
-            {"name": "Alice", "updated_at": ..., **EMAIL, **OF_PHONE},
-            id="oidcc-scope-all",
-        ),
-        pytest.param({"scope": "email openid"}, EMAIL, id="oidcc-ensure-other-scope-order-succeeds"),
-        pytest.param({"nonce": None}, {}, id="oidcc-ensure-request-without-nonce-succeeds-for-code-flow"),
-        pytest.param({"display": "page"}, {}, id="oidcc-display-page"),
-        pytest.param({"display": "popup"}, {}, id="oidcc-display-popup"),
-        pytest.param({"extra": "foobar"}, {}, id="oidcc-ensure-request-with-unknown-parameter-succeeds"),
-        pytest.param({"login_hint": "bob@example.com"}, {}, id="oidcc-login-hint"),
-        pytest.param({"ui_locales": "se"}, {}, id="oidcc-ui-locales"),
-        pytest.param({"claims_locales": "se"}, {}, id="oidcc-claims-locales"),
-        pytest.param({"acr_values": "1 2"}, {}, id="oidcc-ensure-request-with-acr-values-succeeds"),
-        # Not supported, so it changes nothing, whatever its length and form.
-        pytest.param({"claims": CLAIMS}, {}, id="oidcc-claims-essential"),
-        pytest.param({"claims": CLAIMS + " " * 5000}, {}, id="oidcc-claims-essential, a long one"),
-    ],
-)
-async def test_a_request_succeeds(
-    shop: Site, browser: Browser, alice: Phone, parameters: dict[str, str | None], claims: dict[str, object]
-) -> None:
-    tokens = await logged_in(shop, browser, alice, **parameters)
-    of_token = await id_claims(shop.client, tokens["id_token"])
-    assert (of_token["sub"], of_token.get("nonce")) == (alice.user_id, parameters.get("nonce", "n-1"))
-    assert set(tokens["scope"].split()) == set(parameters.get("scope", "openid").split()) - {"address"}  # type: ignore[union-attr]
-    body = await userinfo(browser, tokens)
-    expected = {
-        name: value.format(id=alice.user_id) if isinstance(value, str) else value for name, value in claims.items()
-    }
-    assert {name: ... if name == "updated_at" else value for name, value in body.items()} == {
-        "sub": alice.user_id,
-        **expected,
-    }
+@swept(("parameters", "claims"), SUCCEED.values(), ids=SUCCEED)
+async def test_a_request_succeeds(house: House, parameters: dict[str, Any], claims: dict[str, Any]) -> None:
+    house.browser, me = house.another_browser(), house.phone.user_id
+    tokens = await logged_in(house, **parameters)
+    of_token = await house.claims(tokens)
+    assert (of_token["sub"], of_token.get("nonce")) == (me, parameters.get("nonce", "n-1"))
+    assert set(tokens["scope"].split()) == set(parameters.get("scope", "openid").split()) - {"address"}
+    body = await told(house, tokens)
     assert type(body.get("updated_at", 0)) is int
+    expected = {name: value.format(id=me) if isinstance(value, str) else value for name, value in claims.items()}
+    assert {name: ... if name == "updated_at" else value for name, value in body.items()} == {"sub": me, **expected}
 
 
 @pytest.mark.parametrize("parameters", [{"prompt": "login"}, {"max_age": "1"}], ids=["prompt-login", "max-age-1"])
-async def test_oidcc_the_person_logs_in_again(
-    shop: Site, browser: Browser, alice: Phone, clock: Clock, parameters: dict[str, str]
-) -> None:
-    first = claims_in(await logged_in(shop, browser, alice))
-    clock.advance(seconds=2)
-    second = claims_in(await logged_in(shop, browser, alice, **parameters))
+async def test_oidcc_the_person_logs_in_again(house: House, parameters: dict[str, str]) -> None:
+    first = await house.claims(await logged_in(house))
+    house.clock.advance(seconds=2)
+    second = await house.claims(await logged_in(house, **parameters))
     assert (second["sub"], second["auth_time"]) == (first["sub"], first["auth_time"] + 2)
 
 
-@pytest.mark.parametrize("more", ["prompt-none-logged-in", "max-age-10000", "id-token-hint"])
-async def test_oidcc_the_browsers_login_answers(
-    shop: Site, browser: Browser, alice: Phone, clock: Clock, more: str
-) -> None:
-    tokens = await logged_in(shop, browser, alice)
-    clock.advance(seconds=2)
-    asked: dict[str, str | None] = {"max_age": "10000"} if more == "max-age-10000" else {}
-    if more == "id-token-hint":
-        asked["id_token_hint"] = tokens["id_token"]
-    page = await browser.open(**plain(**asked))
+@swept("more", ["prompt-none-logged-in", "max-age-10000", "id-token-hint"])
+async def test_oidcc_the_browsers_login_answers(house: House, more: str) -> None:
+    house.browser = house.another_browser()
+    tokens = await logged_in(house)
+    house.clock.advance(seconds=2)
+    known = {"max-age-10000": {"max_age": "10000"}, "id-token-hint": {"id_token_hint": tokens["id_token"]}}
+    asked: dict[str, Any] = known.get(more, {})
+    page = await house.browser.open(**plain(**asked))
     assert ("/v1/scans/" in page.text, "/continue" in page.text) == (False, True)
-    reported = sent(await browser.open(**plain(prompt="none", **asked)))
-    again = claims_in(await tokens_for(shop, reported["code"]))
-    first = claims_in(tokens)
+    code = sent(await house.browser.open(**plain(prompt="none", **asked)))["code"]
+    again, first = await house.claims(await tokens_for(house, code)), await house.claims(tokens)
     assert (again["sub"], again["auth_time"]) == (first["sub"], first["auth_time"])
 
 
+@pytest.mark.oldest_postgres
 @pytest.mark.parametrize("seconds", [0, 30], ids=["codereuse", "codereuse-30seconds"])
-async def test_oidcc_codereuse(shop: Site, browser: Browser, alice: Phone, clock: Clock, seconds: int) -> None:
-    code = (await (await browser.show(**plain())).approved_by(alice))["code"]
-    tokens = await tokens_for(shop, code)
-    clock.advance(seconds=seconds)
-    refused(await redeemed(shop, code), "invalid_grant")
-    assert (await browser.client.get("/v1/userinfo", headers=bearer(tokens))).status_code == 401
-    refused(await shop.refresh(tokens), "invalid_grant")
+async def test_oidcc_codereuse(house: House, seconds: int) -> None:
+    code = await house.code(**plain())
+    tokens = await tokens_for(house, code)
+    house.clock.advance(seconds=seconds)
+    refused(await redeemed(house, code), "invalid_grant")
+    assert not await house.is_in(tokens)
+    refused(await house.shop.refresh(tokens), "invalid_grant")
+    assert '"reused"' in await house.rows.fetchval("SELECT data FROM events WHERE type = 'session.ended'")
 
 
-async def test_oidcc_ensure_post_request_succeeds(shop: Site, browser: Browser, alice: Phone) -> None:
-    asked = {name: value for name, value in {**ASKED, **plain()}.items() if value is not None}
-    page = await browser.client.post("/v1/authorize", data=asked)
-    reported = await Tab(browser, page.text).approved_by(alice)
+async def test_oidcc_ensure_post_request_succeeds(house: House) -> None:
+    page = await house.browser.open("POST", **plain())
+    reported = await Tab(house.browser, page.text).approved_by(house.phone)
     assert reported["state"] == "s-1"
-    await tokens_for(shop, reported["code"])
-    cross_site = await browser.client.post("/v1/authorize", data=asked, headers={"Sec-Fetch-Site": "cross-site"})
+    await tokens_for(house, reported["code"])
+    cross_site = await house.browser.open("POST", headers={"Sec-Fetch-Site": "cross-site"}, **plain())
+    asked = {name: value for name, value in {**ASKED, **plain()}.items() if value is not None}
     assert (cross_site.status_code, cross_site.headers["location"]) == (303, f"/v1/authorize?{urlencode(asked)}")
 
 
-async def test_oidcc_server_client_secret_post(shop: Site, browser: Browser, alice: Phone) -> None:
-    code = (await (await browser.show(**plain())).approved_by(alice))["code"]
-    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK}
-    answer = await shop.client.post("/v1/token", data={**form, "client_id": shop.name, "client_secret": shop.secret})
-    assert answer.status_code == 200, answer.text
-    assert (await id_claims(shop.client, answer.json()["id_token"]))["nonce"] == "n-1"
+async def test_oidcc_server_client_secret_post(house: House) -> None:
+    form = {"grant_type": "authorization_code", "code": await house.code(**plain()), "redirect_uri": CALLBACK}
+    form |= {"client_id": house.shop.name, "client_secret": house.shop.secret or ""}
+    answer = await house.client.post("/v1/token", data=form)
+    assert (await house.claims(answer.json()))["nonce"] == "n-1"
 
 
 def request_object(**claims: str) -> str:
     return jwt.encode(claims, "", algorithm="HS256").rpartition(".")[0] + "."
 
 
-UNSIGNED = {"request": request_object(state="s-2")}
-ELSEWHERE = {"request": request_object(redirect_uri="https://evil.example/callback")}
+GO_BACK: dict[str, tuple[dict[str, Any], str]] = {
+    "oidcc-response-type-missing": ({"response_type": None}, "invalid_request"),
+    "oidcc-prompt-none-not-logged-in": ({"prompt": "none"}, "login_required"),
+    "oidcc-request-uri-unsigned": ({"request_uri": f"{CALLBACK}.jwt"}, "request_uri_not_supported"),
+    "oidcc-unsigned-request-object": ({"request": request_object(state="s-2")}, "request_not_supported"),
+    "oidcc-ensure-request-object-with-redirect-uri": (
+        {"request": request_object(redirect_uri="https://evil.example/callback")},
+        "request_not_supported",
+    ),
+}
 
 
-@pytest.mark.usefixtures("shop")
-@pytest.mark.parametrize(
-    ("parameters", "error"),
-    [
-        pytest.param({"response_type": None}, "invalid_request", id="oidcc-response-type-missing"),
-        pytest.param({"prompt": "none"}, "login_required", id="oidcc-prompt-none-not-logged-in"),
-        pytest.param({"request_uri": f"{CALLBACK}.jwt"}, "request_uri_not_supported", id="oidcc-request-uri-unsigned"),
-        pytest.param(UNSIGNED, "request_not_supported", id="oidcc-unsigned-request-object"),
-        pytest.param(ELSEWHERE, "request_not_supported", id="oidcc-ensure-request-object-with-redirect-uri"),
-    ],
-)
-async def test_a_request_goes_back(browser: Browser, parameters: dict[str, str | None], error: str) -> None:
-    reported = sent(await browser.open(**plain(**parameters)))
+@swept(("parameters", "error"), GO_BACK.values(), ids=GO_BACK)
+async def test_a_request_goes_back(house: House, parameters: dict[str, Any], error: str) -> None:
+    reported = sent(await house.browser.open(**plain(**parameters)))
     assert (reported["error"], reported["state"], "code" in reported) == (error, "s-1", False)
 
 
-@pytest.mark.usefixtures("shop")
-@pytest.mark.parametrize("parameters", [{}, {"request": request_object(redirect_uri=CALLBACK)}])
-async def test_oidcc_ensure_registered_redirect_uri(browser: Browser, parameters: dict[str, str]) -> None:
-    answer = await browser.open(**plain(redirect_uri=f"{CALLBACK}/elsewhere", **parameters))
+@swept("parameters", [{}, {"request": request_object(redirect_uri=CALLBACK)}])
+async def test_oidcc_ensure_registered_redirect_uri(house: House, parameters: dict[str, str]) -> None:
+    answer = await house.browser.open(**plain(redirect_uri=f"{CALLBACK}/elsewhere", **parameters))
     assert (answer.status_code, "location" in answer.headers) == (400, False)
 
 
-async def test_oidcc_refresh_token(shop: Site, add_site: AddSite, browser: Browser, alice: Phone, clock: Clock) -> None:
-    tokens = await logged_in(shop, browser, alice, scope="openid offline_access", prompt="consent")
-    first = claims_in(tokens)
-    clock.advance(seconds=2)
-    refused(await (await add_site("other")).refresh(tokens), "invalid_grant")
-    refreshed = (await shop.refresh(tokens)).json()
+async def test_oidcc_refresh_token(house: House) -> None:
+    tokens = await logged_in(house, scope="openid offline_access", prompt="consent")
+    first = await house.claims(tokens)
+    house.clock.advance(seconds=2)
+    refused(await (await house.add_site("other")).refresh(tokens), "invalid_grant")
+    refreshed = (await house.shop.refresh(tokens)).json()
     assert refreshed["access_token"] != tokens["access_token"]
-    assert await userinfo(browser, refreshed) == {"sub": alice.user_id}
-    second = await id_claims(shop.client, refreshed["id_token"])
-    kept = ("iss", "sub", "aud", "auth_time")
-    assert [second[name] for name in kept] == [first[name] for name in kept]
-    assert second["iat"] > first["iat"]
+    assert await told(house, refreshed) == {"sub": house.phone.user_id}
+    second, kept = await house.claims(refreshed), ("iss", "sub", "aud", "auth_time", "sid", "amr")
+    assert {name: second[name] for name in kept} == {name: first[name] for name in kept}
+    assert (second["iat"], "nonce" in second) == (first["iat"] + 2, False)
 
 
-async def test_oidcc_ensure_request_with_valid_pkce_succeeds(shop: Site, browser: Browser, alice: Phone) -> None:
-    reported = await (await browser.show(scope="openid")).approved_by(alice)
-    refused(await redeemed(shop, reported["code"]), "invalid_grant")
-    await tokens_for(shop, reported["code"], code_verifier=VERIFIER)
+async def test_oidcc_ensure_request_with_valid_pkce_succeeds(house: House) -> None:
+    code = await house.code(scope="openid")
+    refused(await redeemed(house, code), "invalid_grant")
+    await tokens_for(house, code, code_verifier=VERIFIER)

@@ -636,21 +636,6 @@ async def test_the_login_of_a_browser_ends_also_where_none_of_its_sessions_is_op
 # Logging out without a hint.
 
 
-async def test_a_sign_out_without_a_hint_asks_first_and_goes_back_to_the_site_that_is_named(pair: Pair) -> None:
-    await pair.tokens()
-    asked = {"client_id": "shop", "post_logout_redirect_uri": BYE, "state": "a b", "ui_locales": "en"}
-    page = await pair.log_out(**asked)
-    assert (page.status_code, "Log out?" in page.text) == (200, True)
-    assert "form-action 'self' https://shop.example.com https:" in page.headers["content-security-policy"]
-    assert await pair.has_login()
-    fields, client = hidden_fields(page), pair.browser.client
-    answer = await client.post("/v1/end_session", data=fields)
-    assert (answer.status_code, answer.headers["location"]) == (303, f"{BYE}?state=a+b")
-    assert not await pair.has_login()
-    for answer in (await client.post("/v1/end_session", data=fields), await pair.log_out()):
-        assert (answer.status_code, "Nobody is logged in" in answer.text) == (200, True)
-
-
 async def test_another_site_can_end_no_login_of_a_browser(pair: Pair) -> None:
     await pair.tokens()
     client = pair.browser.client
