@@ -53,12 +53,33 @@ REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("app_id", {"app_id": "wx 1"}),
     ("account_app_id", {"account_app_id": "wx0000000000000000"}),
     ("website_app_id", {"website_app_id": "wx0000000000000000"}),
+    ("title", {"title": "a" * 65}),
     ("email_domain", {"email_domain": "a@example.com"}),
+    ("email_domain", {"email_domain": "example"}),
     ("id_token_alg", {"id_token_alg": "HS256"}),
     ("id_token_alg", {"id_token_alg": "none"}),
     ("is_public", {"is_public": True}),
     ("device", {"device": "perhaps"}),
 ]
+BAD_URIS = [
+    "http://shop.example.com/callback",
+    "https://shop.example.com/callback#part",
+    "https://user@shop.example.com/",
+    "https://*.example.com/callback",
+    "https://shop.example.com/*",
+    "https://shop.example.com\\@evil.example/",
+    "https://",
+    "shop.example.com/callback",
+    "javascript:alert(1)",
+    "com.example.shop:/callback",
+    "https://shop.example.com/call back",
+    "https://shop.example.com:0/",
+    "https://shop.example.com:99999/",
+    "https://商店.example.com/",
+    "http://127.0.0.1.example.com/",
+    "",
+]
+REFUSED_OF_A_SITE += [(name, {name: [uri]}) for name in ("redirect_uris", "logout_uris") for uri in BAD_URIS]
 ROUTES = [
     ("GET", "/clients", None),
     ("POST", "/clients", {"name": "billing"}),
@@ -202,6 +223,16 @@ async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(root: Admin
     assert events[0]["scopes"] == ["phone"]
 
 
+async def test_a_sites_claims_are_set_and_cleared_and_a_client_for_phones_has_no_uri(
+    root: Admin, secrets: Secrets
+) -> None:
+    added = await add(root, secrets, name="supabase", phone_id_token=True, claims={"team": "a"})
+    assert (added["phone_id_token"], added["claims"], added["redirect_uris"]) == (True, {"team": "a"}, [])
+    assert (await root.ask("PATCH", "/clients/supabase", json={"claims": None})).json()["claims"] is None
+    for wrong in ({"sub": "x"}, {"x": "$nickname"}, {"x": "y" * 1024}):
+        assert field_of(await root.ask("PATCH", "/clients/supabase", json={"claims": wrong})) == "claims"
+
+
 async def test_of_two_changes_at_once_neither_is_lost(root: Admin, secrets: Secrets) -> None:
     await add(root, secrets, name="shop", **SITE)
     changes: list[Body] = [{"title": "Shop"}, {"near": False}, {"email_domain": "example.org"}, {"scopes": ["openid"]}]
@@ -234,6 +265,7 @@ async def test_an_invalid_field_of_a_site_is_refused_by_its_name_and_changes_not
         ("is_public", {"is_public": True}),
         ("title", {"title": "小店"}),
         ("scopes", {"scopes": ["openid"]}),
+        ("claims", {"claims": {"team": "a"}}),
         ("name", {"name": "wx1a2b3c4d5e6f7a8b", "device": True}),
     ):
         refused = await root.ask("POST", "/clients", json={"name": "other", **fields})

@@ -1,48 +1,91 @@
-"""`wxauth clients add|list|remove`, as an operator and as a program call them."""
+"""`wxauth clients …`, as an operator and as a program call it. The rules of a client are in `test_admin.py`."""
 
 import json
-from asyncio import gather
+from asyncio import gather, to_thread
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import click
-import httpx
 import pytest
 
-from tests.fakes import Secrets
-from tests.processes import Command, make_command
+from tests.fakes import APP, Secrets, service_env
+from tests.processes import Command, make_command, run
 from tests.sweeps import swept
-from tests.world import Client, LogIn, Rows
+from tests.world import CALLBACK, Body, Client, Rows
 from wxauth.server.cli.clients import add_command
 from wxauth.server.clients.clients import NAME_RULE
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 pytestmark = pytest.mark.process
 
+SHOP = ("add", "shop", "--redirect-uri", CALLBACK)
+PAGE = ("add", "page", "--redirect-uri", CALLBACK, "--public")
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The command, on this test's database."""
+
+    run: Command
+
+    async def __call__(self, *words: str, **env: str) -> CompletedProcess[str]:
+        return await self.run(*words, **env)
+
+    async def do(self, *words: str, **env: str) -> CompletedProcess[str]:
+        done = await self.run(*words, **env)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    async def add(self, *words: str) -> Body:
+        """The credentials of a new client."""
+        return json.loads((await self.do("add", *words, "--json")).stdout)
+
+    async def refuse(self, option: str, *words: str, **env: str) -> str:
+        """The message of a usage error that names an option."""
+        refused = await self.run(*words, **env)
+        assert (refused.returncode, option in refused.stderr) == (2, True), (words, refused.stderr)
+        return " ".join(refused.stderr.split())
+
+    async def fail(self, *words: str) -> str:
+        """The one line of a failure."""
+        failed = await self.run(*words)
+        assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+        return failed.stderr
+
+    async def listed(self) -> list[Body]:
+        return json.loads((await self.run("list", "--json")).stdout)
+
+    async def only(self, *fields: str) -> list[object]:
+        """These fields of the only client."""
+        (client,) = await self.listed()
+        return [client[field] for field in fields]
+
 
 @pytest.fixture
-def clients(database_url: str, tmp_path: Path) -> Command:
-    """Run `wxauth clients ...` on this test's database. No other setting is needed."""
-    return make_command("clients", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+def clients(database_url: str, tmp_path: Path) -> Clients:
+    return Clients(make_command("clients", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url}))
+
+
+async def status_with(client: Client, credentials: Body) -> int:
+    auth = (credentials["client_id"], credentials["client_secret"])
+    return (await client.post("/v1/introspect", data={"token": "none"}, auth=auth)).status_code
 
 
 async def test_a_client_that_is_added_may_ask_until_it_is_removed(
-    clients: Command, client: Client, login: LogIn, secrets: Secrets
+    clients: Clients, client: Client, secrets: Secrets
 ) -> None:
-    token = (await login("alice"))["access_token"]
-    added = await clients("add", "billing", "--json")
-    assert (added.returncode, added.stderr) == (0, "")
-    credentials = json.loads(added.stdout)
-    assert credentials.keys() == {"client_id", "client_secret", "scopes"}
-    assert credentials["client_id"] == "billing"
-    auth = httpx.BasicAuth("billing", secrets.add(credentials["client_secret"]))
-
-    assert (await client.post("/v1/introspect", data={"token": token}, auth=auth)).json()["active"] is True
-    removed = await clients("remove", "billing")
-    assert (removed.returncode, removed.stdout, removed.stderr) == (0, "removed billing\n", "")
-    assert (await client.post("/v1/introspect", data={"token": token}, auth=auth)).status_code == 401
+    credentials = await clients.add("billing")
+    assert credentials == {**credentials, "client_id": "billing", "scopes": ["introspect"]}
+    secrets.add(credentials["client_secret"])
+    assert await status_with(client, credentials) == 200
+    removed = await clients.do("remove", "billing")
+    assert (removed.stdout, removed.stderr) == ("removed billing\n", "")
+    assert await status_with(client, credentials) == 401
 
 
-async def test_added_and_removed_clients_are_in_the_audit_trail(clients: Command, rows: Rows) -> None:
+async def test_added_and_removed_clients_are_in_the_audit_trail(clients: Clients, rows: Rows) -> None:
     for words in (("add", "billing"), ("add", "billing"), ("remove", "billing"), ("remove", "billing")):
         await clients(*words)
     events = await rows.fetch("SELECT type, actor, data->>'name' FROM events ORDER BY id")
@@ -52,55 +95,37 @@ async def test_added_and_removed_clients_are_in_the_audit_trail(clients: Command
     ]
 
 
-async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Command, rows: Rows) -> None:
-    added = await clients("add", "billing")
-    assert added.returncode == 0
+async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Clients, rows: Rows) -> None:
+    added = await clients.do("add", "billing")
     shown = dict(line.split() for line in added.stdout.splitlines())
     assert shown.keys() == {"client_id", "client_secret", "scopes"}
-    assert "not shown again" in added.stderr
-    assert "不会再次显示" in added.stderr
+    assert ("not shown again" in added.stderr, "不会再次显示" in added.stderr) == (True, True)
     assert shown["client_secret"] not in added.stderr + repr(await rows.fetch("SELECT * FROM clients"))
 
 
-async def test_the_list_names_each_client_and_no_secret(clients: Command, rows: Rows) -> None:
+async def test_the_list_names_each_client_and_no_secret(clients: Clients, rows: Rows) -> None:
+    assert (await clients.listed(), len((await clients("list")).stdout.splitlines())) == ([], 1)
     await rows.execute("""
         INSERT INTO clients (name, secret_hash, created_at)
         VALUES ('ledger', sha256('a'), '2026-11-20T08:00:00Z'), ('a-rather-long-name', sha256('b'), '2026-11-21Z')
     """)
-    listed = await clients("list")
-    assert listed.stdout.splitlines() == [
+    assert (await clients("list")).stdout.splitlines() == [
         "CLIENT_ID           CREATED_AT                 SCOPES",
         "a-rather-long-name  2026-11-21T00:00:00+00:00  introspect,access_token",
         "ledger              2026-11-20T08:00:00+00:00  introspect,access_token",
     ]
-    listed = await clients("list", "--json")
-    assert json.loads(listed.stdout) == [
-        {"client_id": name, "created_at": created_at, "scopes": ["introspect", "access_token"]}
-        for name, created_at in (
-            ("a-rather-long-name", "2026-11-21T00:00:00+00:00"),
-            ("ledger", "2026-11-20T08:00:00+00:00"),
-        )
+    assert await clients.listed() == [
+        {"client_id": name, "created_at": f"{created_at}+00:00", "scopes": ["introspect", "access_token"]}
+        for name, created_at in (("a-rather-long-name", "2026-11-21T00:00:00"), ("ledger", "2026-11-20T08:00:00"))
     ]
 
 
-async def test_a_client_has_its_initial_scopes_until_they_are_changed(clients: Command) -> None:
-    added = await clients("add", "orders", "--scope", "users", "--scope", "introspect", "--scope", "users", "--json")
-    assert json.loads(added.stdout)["scopes"] == ["introspect", "users"]
-    done = await clients("set", "orders", "--scope", "events")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "scopes of orders: events\n", "")
-    assert [client["scopes"] for client in json.loads((await clients("list", "--json")).stdout)] == [["events"]]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [("add", "orders", "--scope", "everything"), ("set", "orders", "--scope", "everything"), ("set", "orders")],
-    ids=" ".join,
-)
-@pytest.mark.no_database
-async def test_an_invalid_or_missing_scope_is_a_usage_error(clients: Command, words: tuple[str, ...]) -> None:
-    failed = await clients(*words)
-    assert failed.returncode == 2
-    assert "--scope" in failed.stderr
+async def test_a_client_has_its_initial_scopes_until_they_are_changed(clients: Clients) -> None:
+    added = await clients.add("orders", "--scope", "users", "--scope", "introspect", "--scope", "users")
+    assert added["scopes"] == ["introspect", "users"]
+    done = await clients.do("set", "orders", "--scope", "events")
+    assert (done.stdout, done.stderr) == ("scopes of orders: events\n", "")
+    assert await clients.only("scopes") == [["events"]]
 
 
 def test_the_command_knows_every_scope() -> None:
@@ -111,33 +136,22 @@ def test_the_command_knows_every_scope() -> None:
 
 @pytest.mark.parametrize(("options", "former_works"), [((), True), (("--now",), False)], ids=["", "now"])
 async def test_the_former_secret_still_works_unless_the_new_secret_replaces_it_now(
-    clients: Command, client: Client, secrets: Secrets, options: tuple[str, ...], former_works: bool
+    clients: Clients, client: Client, secrets: Secrets, options: tuple[str, ...], former_works: bool
 ) -> None:
-    former = json.loads((await clients("add", "billing", "--json")).stdout)
-    renewed = json.loads((await clients("secret", "billing", *options, "--json")).stdout)
+    former = await clients.add("billing")
+    renewed = json.loads((await clients.do("secret", "billing", *options, "--json")).stdout)
     assert (renewed["client_id"], renewed["scopes"]) == ("billing", ["introspect"])
-    statuses = []
-    for credentials in (renewed, former):
-        auth = httpx.BasicAuth("billing", secrets.add(credentials["client_secret"]))
-        statuses.append((await client.post("/v1/introspect", data={"token": "none"}, auth=auth)).status_code)
-    assert statuses == [200, 200 if former_works else 401]
+    for credentials, status in ((renewed, 200), (former, 200 if former_works else 401)):
+        secrets.add(credentials["client_secret"])
+        assert await status_with(client, credentials) == status
 
 
-@pytest.mark.parametrize(
-    "words", [("set", "billing", "--scope", "users"), ("secret", "billing"), ("remove", "billing")], ids=" ".join
-)
-async def test_changing_or_removing_an_unknown_client_fails(clients: Command, words: tuple[str, ...]) -> None:
-    failed = await clients(*words)
-    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
-    assert "no service client billing" in failed.stderr
+@swept("words", [("set", "billing", "--scope", "users"), ("secret", "billing"), ("remove", "billing")])
+async def test_changing_or_removing_an_unknown_client_fails(clients: Clients, words: tuple[str, ...]) -> None:
+    assert "no service client billing" in await clients.fail(*words)
 
 
-async def test_without_a_client_the_list_is_empty(clients: Command) -> None:
-    assert (await clients("list", "--json")).stdout == "[]\n"
-    assert len((await clients("list")).stdout.splitlines()) == 1
-
-
-async def test_two_simultaneous_clients_cannot_have_the_same_name(clients: Command, rows: Rows) -> None:
+async def test_two_simultaneous_clients_cannot_have_the_same_name(clients: Clients, rows: Rows) -> None:
     done = sorted(await gather(*(clients("add", "billing", "--json") for _ in range(2))), key=lambda it: it.returncode)
     assert [it.returncode for it in done] == [0, 1]
     assert (done[1].stdout, len(done[1].stderr.splitlines())) == ("", 1)
@@ -145,29 +159,214 @@ async def test_two_simultaneous_clients_cannot_have_the_same_name(clients: Comma
     assert await rows.fetchval("SELECT count(*) FROM clients") == 1
 
 
+NOT_OURS = ["wxauth", "wxauth-admin", "wxauthorize", "wx1a2b3c4d5e6f7a8b", APP["app_id"]]
+
+
 @swept("command", ["add", "remove"])
 @swept("name", ["wechat", "Billing", "-billing", "bill ing", "账单", "a" * 65, "", "billing\n"])
 @pytest.mark.no_database
-async def test_an_invalid_name_is_a_usage_error(clients: Command, command: str, name: str) -> None:
-    failed = await clients(command, "--", name)
-    assert failed.returncode == 2
-    assert NAME_RULE in " ".join(failed.stderr.split())
+async def test_an_invalid_name_is_a_usage_error(clients: Clients, command: str, name: str) -> None:
+    assert NAME_RULE in await clients.refuse("NAME", command, "--", name)
 
 
-@pytest.mark.parametrize(
-    "words", [["add"], ["remove"], ["list", "billing"], ["rename", "billing"], ["secret"]], ids=" ".join
+@swept(
+    "words",
+    [
+        *(("add", name, "--device") for name in NOT_OURS),
+        ("set", "wxauth-admin", "--scope", "users"),
+        ("secret", "wxauth-admin"),
+        ("remove", "wxauth-admin"),
+    ],
 )
 @pytest.mark.no_database
-async def test_a_wrong_call_is_status_2(clients: Command, words: list[str]) -> None:
-    done = await clients(*words)
-    assert done.returncode == 2
-    assert "Usage" in done.stderr
+async def test_no_site_is_named_like_us_or_an_app_and_a_page_of_ours_is_not_an_operators(
+    clients: Clients, words: tuple[str, ...]
+) -> None:
+    await clients.refuse("NAME", *words)
+
+
+@swept("words", [["add"], ["remove"], ["list", "billing"], ["rename", "billing"], ["secret"]])
+@pytest.mark.no_database
+async def test_a_wrong_call_is_status_2(clients: Clients, words: list[str]) -> None:
+    await clients.refuse("Usage", *words)
 
 
 async def test_a_database_that_is_away_or_not_migrated_is_said_in_one_line(
-    clients: Command, empty_database_url: str
+    clients: Clients, empty_database_url: str
 ) -> None:
     for url in ("postgresql:///x?host=/nowhere", empty_database_url):
         failed = await clients("add", "billing", "--json", WXAUTH_DATABASE_URL=url)
         assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
         assert failed.stderr.startswith("WXAUTH_DATABASE_URL: ")
+
+
+# Sites.
+
+
+async def test_a_site_is_added_with_all_that_it_was_given(clients: Clients) -> None:
+    credentials = await clients.add(
+        *("shop", "--redirect-uri", CALLBACK, "--redirect-uri", "http://127.0.0.1/callback"),
+        *("--logout-uri", "https://shop.example.com/", "--device", "--app", "wx1a2b3c4d5e6f7a8b", "--title", "小店"),
+        *("--scope", "roles", "--scope", "openid", "--near", "--user-code", "--email-domain", "example.com"),
+        *("--id-token-alg", "ES256", "--backchannel-logout-uri", "http://127.0.0.1/logout"),
+    )
+    assert (len(credentials["client_secret"]), credentials["scopes"]) == (43, ["openid", "roles"])
+    (listed,) = await clients.listed()
+    assert listed.pop("created_at")
+    assert listed == {
+        "client_id": "shop",
+        "title": "小店",
+        "scopes": ["openid", "roles"],
+        "is_public": False,
+        "device": True,
+        "redirect_uris": [CALLBACK, "http://127.0.0.1/callback"],
+        "logout_uris": ["https://shop.example.com/"],
+        "backchannel_logout_uri": "http://127.0.0.1/logout",
+        "app_id": "wx1a2b3c4d5e6f7a8b",
+        "account_app_id": None,
+        "website_app_id": None,
+        "link": False,
+        "near": True,
+        "user_code": True,
+        "email_domain": "example.com",
+        "sso": False,
+        "phone_id_token": False,
+        "pkce": "required",
+        "id_token_alg": "ES256",
+        "claims": None,
+    }
+
+
+async def test_a_site_has_defaults_and_the_rights_of_siblings_only_by_their_scopes(clients: Clients) -> None:
+    await clients.do(*SHOP)
+    assert await clients.only("title", "scopes", "app_id") == ["shop", ["openid", "profile"], None]
+    office = await clients.add("office", "--device", "--scope", "users", "--scope", "openid", "--scope", "introspect")
+    assert office["scopes"] == ["introspect", "users", "openid"]
+
+
+async def test_a_public_client_has_no_secret_and_is_given_none(clients: Clients) -> None:
+    shown = await clients.do(*PAGE)
+    assert shown.stdout.split() == ["client_id", "page", "scopes", "openid,profile"]
+    assert ("no secret" in shown.stderr, "没有密钥" in shown.stderr) == (True, True)
+    before = await clients.listed()
+    assert "page is public, and has no secret" in await clients.fail("secret", "page")
+    assert await clients.listed() == before
+
+
+async def test_given_fields_of_a_site_are_changed_and_an_empty_text_clears_a_field(clients: Clients) -> None:
+    await clients.do(*SHOP, "--app", "wx1a2b3c4d5e6f7a8b", "--near")
+    done = await clients.do(
+        *("set", "shop", "--scope", "phone", "--scope", "users", "--title", "小店", "--device", "--no-near"),
+        *("--app", "", "--redirect-uri", "https://shop.example.com/new"),
+    )
+    assert (done.stdout, done.stderr) == ("scopes of shop: users, phone\n", "")
+    assert await clients.only("title", "device", "near", "app_id", "redirect_uris", "id_token_alg") == [
+        *("小店", True, False, None, ["https://shop.example.com/new"], "RS256")
+    ]
+    cleared = ("--title", "", "--redirect-uri", "", "--email-domain", "example.com", "--id-token-alg", "ES256")
+    await clients.do("set", "shop", *cleared)
+    assert await clients.only("title", "redirect_uris", "email_domain", "id_token_alg") == [
+        *("shop", [], "example.com", "ES256")
+    ]
+
+
+async def test_a_site_shares_logins_leaves_out_pkce_and_gets_claims_until_that_is_changed(clients: Clients) -> None:
+    given = ("--claim", "tier=$attributes.tier", "--claim", 'team={"id": 7}', "--claim", "n=1", "--claim", "a=b=c")
+    await clients.do(*SHOP, "--sso", "--no-pkce", *given)
+    await clients.do("set", "shop", "--title", "Shop")
+    claims = {"tier": "$attributes.tier", "team": {"id": 7}, "n": 1, "a": "b=c"}
+    assert await clients.only("sso", "pkce", "claims") == [True, "optional", claims]
+    await clients.do("set", "shop", "--no-sso", "--near", "--pkce", "--claim", "tier=1")
+    assert await clients.only("sso", "pkce", "claims") == [False, "required", {"tier": 1}]
+    await clients.do("set", "shop", "--claim", "")
+    assert await clients.only("claims") == [None]
+
+
+async def test_a_client_may_be_for_phones_alone(clients: Clients) -> None:
+    names = ("phone_id_token", "scopes", "claims")
+    await clients.do("add", "supabase", "--public", "--phone-id-token", "--claim", "role=authenticated")
+    assert await clients.only(*names) == [True, ["openid", "profile"], {"role": "authenticated"}]
+    for words in (("add", "x", "--near"), ("set", "supabase", "--scope", "profile")):
+        await clients.refuse("--phone-id-token", *words, "--phone-id-token")
+    await clients.refuse("", "set", "supabase", "--no-phone-id-token")  # nothing would be left of it
+    await clients.refuse("", "set", "wxauth-admin", "--phone-id-token")
+    await clients.do("set", "supabase", "--no-phone-id-token", "--redirect-uri", CALLBACK, "--claim", "")
+    assert await clients.only(*names) == [False, ["openid", "profile"], None]
+
+
+REFUSED: list[tuple[str, tuple[str, ...]]] = [
+    ("--scope", ("add", "x", "--scope", "everything")),
+    ("--scope", ("set", "page", "--scope", "everything")),
+    ("--scope", ("set", "page")),
+    ("--scope", ("set", "page", "--scope", "users")),
+    ("--scope", ("set", "billing", "--scope", "openid")),
+    ("--public", ("set", "page", "--device")),
+    ("--public", ("add", "x", "--public")),
+    ("--title", ("set", "billing", "--title", "Billing")),
+    ("--title", ("add", "x", "--device", "--title", "\udcff")),
+    ("--redirect-uri", ("set", "page", "--redirect-uri", "")),
+    ("--redirect-uri", ("set", "page", "--redirect-uri", "http://shop.example.com/")),
+    ("--logout-uri", ("add", "x", "--redirect-uri", CALLBACK, "--logout-uri", "https://*.example.com/")),
+    ("--email-domain", ("add", "x", "--device", "--email-domain", "a@example.com")),
+    ("--app", ("add", "x", "--device", "--app", "wx 1")),
+    ("--sso", ("add", "x", "--device", "--sso")),
+    ("--no-pkce", ("set", "page", "--no-pkce")),
+    ("--no-pkce", ("add", "x", "--no-pkce")),
+    *(
+        ("--claim", ("set", "page", "--claim", wrong))
+        for wrong in ("sub=x", "roles=admin", "x=$nickname", "=x", "tier")
+    ),
+    ("--claim", ("set", "page", "--claim", f"x={'y' * 1024}")),
+    ("--claim", ("add", "x", "--claim", "tier=1")),
+]
+
+
+async def test_what_is_refused_is_named_by_its_option_and_changes_nothing(clients: Clients) -> None:
+    await clients.do(*PAGE)
+    await clients.do("add", "billing")
+    before = await clients.listed()
+    for option, words in REFUSED:
+        await clients.refuse(option, *words)
+    assert await clients.listed() == before
+
+
+async def test_a_site_names_apps_of_the_settings_and_of_the_database(clients: Clients, rows: Rows) -> None:
+    page, computer = ACCOUNT["app_id"], WEBSITE["app_id"]
+    apps = {"WXAUTH_APPS": json.dumps([*APPS, ACCOUNT, MOBILE_APP])}
+    await rows.execute(
+        "INSERT INTO apps (app_id, created_at, fields, secrets) VALUES ($1, now(), $2, $3)",
+        *(computer, json.dumps({"kind": "website"}), bytes(64)),
+    )
+    await clients.do(*SHOP, "--account", page, "--website", computer, **apps)
+    for option, app_id in (
+        *(("--app", page), ("--app", MOBILE_APP["app_id"]), ("--account", computer), ("--account", APPS[0]["app_id"])),
+        *(("--account", "wx0000000000000000"), ("--website", page), ("--website", "wx0000000000000000")),
+    ):
+        await clients.refuse(option, "set", "shop", option, app_id, **apps)
+    names = ("app_id", "account_app_id", "website_app_id")
+    assert await clients.only(*names) == [None, page, computer]
+    await clients.do("set", "shop", "--account", "", "--website", "")
+    assert await clients.only(*names) == [None, None, None]
+
+
+async def test_no_site_is_made_with_the_name_of_the_audience(clients: Clients) -> None:
+    for words in (("add", "shop", "--device"), (*SHOP, "--public")):
+        assert "audience" in await clients.refuse("NAME", *words, WXAUTH_AUDIENCE="shop")
+    assert await clients.listed() == []
+    await clients.do("add", "shop", WXAUTH_AUDIENCE="shop")  # a service gets no tokens
+    await clients.refuse("audience", "set", "shop", "--device", WXAUTH_AUDIENCE="shop")
+    await clients.do("set", "shop", "--device", WXAUTH_AUDIENCE="other")
+
+
+@pytest.mark.parametrize(
+    ("audience", "named", "other"),
+    [("shop", "WXAUTH_AUDIENCE", "WXAUTH_HOST"), ("wxauth", "WXAUTH_HOST", "WXAUTH_AUDIENCE")],
+)
+async def test_serve_refuses_to_start_where_a_site_is_named_like_the_audience(
+    clients: Clients, database_url: str, tmp_path: Path, audience: str, named: str, other: str
+) -> None:
+    await clients.do("add", "shop", "--device")
+    nowhere = "256.0.0.1"  # where nobody can listen: that far it comes
+    env = service_env(database_url, audience=audience, host=nowhere)
+    refused = await to_thread(run, "serve", cwd=tmp_path, env=env)
+    assert (refused.returncode, named in refused.stderr, other in refused.stderr) == (1, True, False)

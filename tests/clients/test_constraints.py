@@ -3,6 +3,7 @@
 import asyncpg
 import pytest
 
+from tests.sweeps import swept
 from tests.world import Rows
 
 pytestmark = pytest.mark.oldest_postgres
@@ -18,7 +19,14 @@ PUBLIC = (
 )
 
 
-@pytest.mark.parametrize(
+@pytest.fixture
+async def stored(rows: Rows) -> Rows:
+    for statement in (SERVICE, SITE, PUBLIC):
+        await rows.execute(statement)
+    return rows
+
+
+@swept(
     ("constraint", "name", "change"),
     [
         ("clients_name_check", "ledger", "name = ''"),
@@ -58,10 +66,7 @@ PUBLIC = (
         ("clients_service_check", "ledger", "email_domain = 'example.com'"),
     ],
 )
-@pytest.mark.slow
-async def test_a_client_that_breaks_a_rule_is_refused(rows: Rows, constraint: str, name: str, change: str) -> None:
-    for statement in (SERVICE, SITE, PUBLIC):
-        await rows.execute(statement)
+async def test_a_client_that_breaks_a_rule_is_refused(stored: Rows, constraint: str, name: str, change: str) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
-        await rows.execute(f"UPDATE clients SET {change} WHERE name = $1", name)
+        await stored.execute(f"UPDATE clients SET {change} WHERE name = $1", name)
     assert refused.value.constraint_name == constraint

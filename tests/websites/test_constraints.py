@@ -3,6 +3,7 @@
 import asyncpg
 import pytest
 
+from tests.sweeps import swept
 from tests.world import Rows
 
 SITE = (
@@ -20,7 +21,14 @@ LOGIN = (
 ALL = (SITE, USER, IDENTITY, LOGIN)
 
 
-@pytest.mark.parametrize(
+@pytest.fixture
+async def stored(rows: Rows) -> Rows:
+    for statement in ALL:
+        await rows.execute(statement)
+    return rows
+
+
+@swept(
     ("constraint", "change"),
     [
         ("client_id_fkey", "client_id = 'nobody'"),
@@ -43,40 +51,32 @@ ALL = (SITE, USER, IDENTITY, LOGIN)
         ("session_id_check", "session_id = id"),
     ],
 )
-@pytest.mark.slow
-async def test_a_login_that_violates_a_constraint_is_refused(rows: Rows, constraint: str, change: str) -> None:
-    for before in ALL:
-        await rows.execute(before)
+async def test_a_login_that_violates_a_constraint_is_refused(stored: Rows, constraint: str, change: str) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refusal:
-        await rows.execute(f"UPDATE site_logins SET {change}")
+        await stored.execute(f"UPDATE site_logins SET {change}")
     assert refusal.value.constraint_name == f"site_logins_{constraint}"
 
 
-@pytest.mark.parametrize("secret", ["page_hash", "device_code_hash", "scene_hash", "user_code_hash", "state_hash"])
-async def test_a_secret_finds_one_login(rows: Rows, secret: str) -> None:
-    for before in ALL:
-        await rows.execute(before)
-    await rows.execute(LOGIN.replace("scene_hash", secret).replace("'a'", "'b'"))
+@swept("secret", ["page_hash", "device_code_hash", "scene_hash", "user_code_hash", "state_hash"])
+async def test_a_secret_finds_one_login(stored: Rows, secret: str) -> None:
+    await stored.execute(LOGIN.replace("scene_hash", secret).replace("'a'", "'b'"))
     with pytest.raises(asyncpg.UniqueViolationError):
-        await rows.execute(LOGIN.replace("scene_hash", secret).replace("'a'", "'b'"))
+        await stored.execute(LOGIN.replace("scene_hash", secret).replace("'a'", "'b'"))
 
 
 PICTURE = "INSERT INTO scan_pictures SELECT id, 'image/png', 'x' FROM site_logins"
 
 
-@pytest.mark.parametrize(("constraint", "kind", "content"), [("content_type", "svg+xml", "x"), ("content", "png", "")])
-async def test_an_invalid_picture_is_refused(rows: Rows, constraint: str, kind: str, content: str) -> None:
-    for before in ALL:
-        await rows.execute(before)
+@swept(("constraint", "kind", "content"), [("content_type", "svg+xml", "x"), ("content", "png", "")])
+async def test_an_invalid_picture_is_refused(stored: Rows, constraint: str, kind: str, content: str) -> None:
     with pytest.raises(asyncpg.CheckViolationError) as refusal:
-        await rows.execute(PICTURE.replace("png", kind).replace("'x'", f"'{content}'"))
+        await stored.execute(PICTURE.replace("png", kind).replace("'x'", f"'{content}'"))
     assert refusal.value.constraint_name == f"scan_pictures_{constraint}_check"
 
 
 @pytest.mark.parametrize("deleted", ["clients", "site_logins", "users"])
-async def test_what_belongs_to_a_row_is_deleted_with_it(rows: Rows, deleted: str) -> None:
-    for statement in (*ALL, PICTURE):
-        await rows.execute(statement)
-    await rows.execute(f"DELETE FROM {deleted}")
+async def test_what_belongs_to_a_row_is_deleted_with_it(stored: Rows, deleted: str) -> None:
+    await stored.execute(PICTURE)
+    await stored.execute(f"DELETE FROM {deleted}")
     for table in ("site_logins", "scan_pictures"):
-        assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+        assert await stored.fetchval(f"SELECT count(*) FROM {table}") == 0, table

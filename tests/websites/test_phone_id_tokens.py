@@ -1,9 +1,7 @@
 """`/v1/me/id-token`: a mini-program or mobile app logs its person in to another back end, such as Supabase."""
 
-import json
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +9,9 @@ from jose import jwt
 
 from tests.fakes import START
 from tests.problems import problem_of
-from tests.processes import Command, make_command
 from tests.sweeps import Sweep
 from tests.websites.browsers import BYE, House, id_claims
-from tests.world import CALLBACK, AddSite, Admin, Body, MakeService, Phone, Site, add_client, leave, log_in
+from tests.world import AddSite, Admin, MakeService, Phone, Site, add_client, leave, log_in
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
@@ -134,37 +131,3 @@ async def test_the_session_of_a_site_and_who_is_leaving_get_none(house: House) -
     house.phone.client = await house.replica(erasure_grace_days=7)
     assert (await leave(house.phone.client, house.phone.tokens)).status_code == 202
     problem_of(await house.id_token(), "invalid_token", 401)
-
-
-# How a client is added.
-
-
-@pytest.fixture
-def clients(database_url: str, tmp_path: Path) -> Command:
-    env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_AUDIENCE": "wxauth"}
-    return make_command("clients", cwd=tmp_path, env=env)
-
-
-@pytest.mark.process
-async def test_the_command_adds_a_client_for_phones_alone(clients: Command) -> None:
-    async def listed() -> Body:
-        (client,) = json.loads((await clients("list", "--json")).stdout)
-        return {name: client[name] for name in ("phone_id_token", "scopes", "claims")}
-
-    added = await clients("add", "supabase", "--public", "--phone-id-token", "--claim", "role=authenticated")
-    assert added.returncode == 0, added.stderr
-    fields: Body = {"phone_id_token": True, "scopes": ["openid", "profile"], "claims": {"role": "authenticated"}}
-    assert await listed() == fields
-    for refused in (("add", "x", "--phone-id-token", "--near"), ("set", "supabase", "--scope", "profile")):
-        answer = await clients(*refused)
-        assert (answer.returncode, "--phone-id-token" in answer.stderr) == (2, True), answer.stderr
-    assert (await clients("set", "supabase", "--no-phone-id-token")).returncode == 2  # nothing would be left of it
-    assert (await clients("set", "wxauth-admin", "--phone-id-token")).returncode == 2
-    changed = await clients("set", "supabase", "--no-phone-id-token", "--redirect-uri", CALLBACK, "--claim", "")
-    assert changed.returncode == 0, changed.stderr
-    assert await listed() == {**fields, "phone_id_token": False, "claims": None}
-
-
-async def test_the_api_adds_a_client_for_phones_alone(root: Admin) -> None:
-    added = await root.ask("POST", "/clients", json={"name": "supabase", "phone_id_token": True})
-    assert (added.status_code, added.json()["phone_id_token"]) == (200, True)

@@ -4,7 +4,7 @@ import pytest
 from jose import jwt
 
 from tests.websites.browsers import House
-from tests.world import Admin, Body, MakeServices
+from tests.world import Body, MakeServices
 from wxauth.server.core.services import Services
 
 CLAIMS = {"tier": "$attributes.tier", "team": {"name": "shop", "roles": "$user.roles"}}
@@ -31,9 +31,3 @@ async def test_a_site_gets_its_own_claims_and_not_those_of_logins(house: House) 
     assert await told(house, "openid") == [ADDED] * 3
     with_roles = {**ADDED, "team": {"name": "shop", "roles": ["editor"]}}
     assert await told(house, "openid roles") == [with_roles] * 3
-
-
-async def test_an_administrator_changes_a_sites_claims(root: Admin) -> None:
-    site = {"name": "shop", "redirect_uris": ["https://shop.example.com/callback"], "claims": {"team": "a"}}
-    assert (await root.ask("POST", "/clients", json=site)).json()["claims"] == {"team": "a"}
-    assert (await root.ask("PATCH", "/clients/shop", json={"claims": None})).json()["claims"] is None
