@@ -86,7 +86,7 @@ def test_the_client_is_packed_for_npm_and_built_for_wechat_and_logs_in(world: di
         pack = "packNpmManually({packageJsonPath: 'package.json', miniprogramNpmDistDir: '.'})"
         script = f"require('{PACKING}/node_modules/miniprogram-ci').{pack}.then(JSON.stringify).then(console.log)"
         assert '"miniProgramPackNum":1' in run(node, "--input-type=commonjs", "-e", script)
-    else:  # WeChat's tools, 275 MB, copy the folder that the package names
+    else:  # WeChat's tools, which `.ci/run` installs for a release, copy the folder that the package names
         installed = demo / "node_modules/wxauth-miniprogram"
         dist = json.loads((installed / "package.json").read_text())["miniprogram"]
         shutil.copytree(installed / dist, demo / "miniprogram_npm/wxauth-miniprogram")
