@@ -7,14 +7,17 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from inspect import isawaitable
+from io import BytesIO
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
+from PIL import Image
 
 from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock, WeChatByRespx
+from tests.problems import problem_of
 from tests.world import Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, set_roles, until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
@@ -350,6 +353,26 @@ async def test_a_migration_under_a_running_service_costs_no_request(
     await rows.execute(change)
     answers = await asyncio.gather(*(service.log_in() for _ in range(CONNECTIONS)), service.read_me(token))
     assert {answer.status_code for answer in answers} == {200}
+
+
+@pytest.mark.oldest_postgres
+async def test_a_change_whose_answer_is_lost_is_made_and_not_sent_again(
+    service: FrontDoor, proxy: Proxy, rows: Rows
+) -> None:
+    token = bearer(await service.token())
+    proxy.lose_next_answer(containing=b"COMMIT")
+    answer = await service.client.patch("/v1/me", json={"nickname": "Eve"}, headers=token)
+    problem_of(answer, "storage_unavailable", 503)
+    assert await rows.fetchval("SELECT nickname FROM users") == "Eve"
+    picture = BytesIO()
+    Image.new("RGB", (60, 40)).save(picture, "JPEG")
+    proxy.lose_next_answer(containing=b"COMMIT")
+    answer = await service.client.post("/v1/me/avatar", files={"file": picture.getvalue()}, headers=token)
+    problem_of(answer, "storage_unavailable", 503)
+    assert await rows.fetchval("SELECT count(*) FROM avatars") == 1
+    proxy.drop()  # while nobody uses it
+    answer = await service.client.patch("/v1/me", json={"nickname": "Alice"}, headers=token)
+    assert answer.json()["nickname"] == "Alice"
 
 
 async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoor, rows: Rows) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from wxauth.server.core.sealing import CannotOpen, Sealer, derive_key
 
-KEY, FORMER_KEY, OTHER_KEY = (bytes([n]) * 32 for n in range(3))
+KEY, FORMER_KEY = (bytes([n]) * 32 for n in range(2))
 CONTEXT = b"session_key\0wxa\0openid-alice"
 SECRET = b"0123456789abcdef"
 
@@ -31,27 +31,15 @@ def test_the_first_key_seals_and_every_key_opens(sealer: Sealer) -> None:
     former, current = Sealer([FORMER_KEY]), Sealer([KEY])
     assert sealer.open(former.seal(SECRET, context=CONTEXT), context=CONTEXT) == SECRET
     assert current.open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT) == SECRET
-    with pytest.raises(CannotOpen):
+    with pytest.raises(CannotOpen, match="unknown key"):
         former.open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT)
 
 
-def test_an_unknown_key_does_not_open(sealer: Sealer) -> None:
-    with pytest.raises(CannotOpen, match="unknown key"):
-        Sealer([OTHER_KEY]).open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT)
-
-
-def test_a_value_with_an_altered_bit_does_not_open(sealer: Sealer) -> None:
+def test_an_altered_shortened_or_extended_value_does_not_open(sealer: Sealer) -> None:
     sealed = sealer.seal(SECRET, context=CONTEXT)
-    for bit in range(len(sealed) * 8):
-        altered = bytearray(sealed)
-        altered[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(CannotOpen):
-            sealer.open(bytes(altered), context=CONTEXT)
-
-
-def test_a_shortened_or_extended_value_does_not_open(sealer: Sealer) -> None:
-    sealed = sealer.seal(SECRET, context=CONTEXT)
-    for altered in (*(sealed[:end] for end in range(len(sealed))), sealed + b"\0", sealed[1:]):
+    flipped = (int.from_bytes(sealed) ^ 1 << bit for bit in range(len(sealed) * 8))
+    cut = (sealed[:end] for end in range(len(sealed)))
+    for altered in (*(number.to_bytes(len(sealed)) for number in flipped), *cut, sealed + b"\0", sealed[1:]):
         with pytest.raises(CannotOpen):
             sealer.open(altered, context=CONTEXT)
 
@@ -61,7 +49,7 @@ def test_a_value_is_sealed_differently_each_time(sealer: Sealer) -> None:
 
 
 def test_each_purpose_has_a_key_of_its_own() -> None:
-    keys = {derive_key(key, purpose) for key in (KEY, OTHER_KEY) for purpose in ("seal", "seal/id", "refresh-token")}
+    keys = {derive_key(key, purpose) for key in (KEY, FORMER_KEY) for purpose in ("seal", "seal/id", "refresh-token")}
     assert len(keys) == 6
     assert KEY not in keys
 

@@ -48,26 +48,24 @@ def client_seen() -> Seen:
     return ask
 
 
-@pytest.mark.parametrize(
+@swept(
     ("forwarded_for", "client"),
     [
-        ("203.0.113.7", "203.0.113.7"),
-        ("198.51.100.1, 203.0.113.7", "203.0.113.7"),
-        ("198.51.100.1, 203.0.113.7, 10.1.2.3", "203.0.113.7"),
-        ("198.51.100.1,203.0.113.7 ,10.1.2.3,\t10.0.0.9", "203.0.113.7"),
-        ("10.1.2.3, 10.0.0.9", "10.1.2.3"),
+        (["203.0.113.7"], "203.0.113.7"),
+        (["198.51.100.1, 203.0.113.7"], "203.0.113.7"),
+        (["198.51.100.1, 203.0.113.7, 10.1.2.3"], "203.0.113.7"),
+        (["198.51.100.1,203.0.113.7 ,10.1.2.3,\t10.0.0.9"], "203.0.113.7"),
+        (["10.1.2.3, 10.0.0.9"], "10.1.2.3"),
+        (["198.51.100.1", "198.51.100.2, 203.0.113.7", "10.1.2.3"], "203.0.113.7"),
+        *(([f"203.0.113.7, {proxy}"], "203.0.113.7") for proxy in ("2001:db8:1::2", "[2001:db8:1::2]:8443")),
+        *(([f"203.0.113.7, {proxy}"], "203.0.113.7") for proxy in ("::ffff:10.1.2.3", "10.1.2.3:80")),
+        (["203.0.113.7" + ", 10.1.2.3" * 5000], PEER),  # more proxies than anybody has
     ],
-    ids=["one", "behind what the client wrote", "behind two", "behind three", "a proxy itself"],
 )
 async def test_the_last_entry_that_is_no_trusted_proxys_is_the_client(
-    client_seen: Seen, forwarded_for: str, client: str
+    client_seen: Seen, forwarded_for: list[str], client: str
 ) -> None:
-    assert (await client_seen(forwarded_for))["client"] == client
-
-
-async def test_several_header_fields_are_one_list(client_seen: Seen) -> None:
-    fields = ("198.51.100.1", "198.51.100.2, 203.0.113.7", "10.1.2.3")
-    assert (await client_seen(*fields))["client"] == "203.0.113.7"
+    assert (await client_seen(*forwarded_for))["client"] == client
 
 
 @pytest.mark.parametrize("forwarded_for", [("198.51.100.1, 203.0.113.7",), ("198.51.100.1", "203.0.113.7")])
@@ -94,11 +92,6 @@ async def test_an_entry_may_have_brackets_and_a_port(
     assert (await client_seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == client
 
 
-@pytest.mark.parametrize("proxy", ["2001:db8:1::2", "[2001:db8:1::2]:8443", "::ffff:10.1.2.3", "10.1.2.3:80"])
-async def test_a_proxy_is_known_however_its_address_is_written(client_seen: Seen, proxy: str) -> None:
-    assert (await client_seen(f"203.0.113.7, {proxy}"))["client"] == "203.0.113.7"
-
-
 @swept(
     "entry",
     ["unknown", "_hidden", "", "-", "unix:", "[", "[]:80", "203.0.113", "203.0.113.7:http", "203.0.113.7;", "7" * 9000],
@@ -108,10 +101,6 @@ async def test_an_invalid_address_counts_as_the_proxys_own(
     client_seen: Seen, entry: str, trusted: tuple[str, ...]
 ) -> None:
     assert (await client_seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == PEER
-
-
-async def test_more_proxies_than_anybody_has_are_none(client_seen: Seen) -> None:
-    assert (await client_seen("203.0.113.7" + ", 10.1.2.3" * 5000))["client"] == PEER
 
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])

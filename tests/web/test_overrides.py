@@ -1,6 +1,7 @@
 """A test that replaces parts of the service by FastAPI's `dependency_overrides`, as its users know it."""
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -70,13 +71,7 @@ async def test_a_route_asks_the_verifier_that_stands_in_for_the_real_one(
     assert (await front.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
 
 
-class NoKeys:
-    """A key ring that has read nothing yet."""
-
-    is_ready = False
-
-
 async def test_a_route_takes_the_part_that_stands_in_for_another(api: FastAPI, front: httpx.AsyncClient) -> None:
     assert (await front.get("/.well-known/jwks.json")).status_code == 200
-    api.dependency_overrides[provide(KeyRing)] = NoKeys
+    api.dependency_overrides[provide(KeyRing)] = lambda: SimpleNamespace(is_ready=False)  # it has read nothing yet
     problem_of(await front.get("/.well-known/jwks.json"), "keys_unavailable", 503)
