@@ -68,30 +68,19 @@ def test_a_code_of_ones_own_app_logs_in_and_the_phone_number_comes_along(client:
     assert (me["app_id"], me["phone"]) == (OWN["WXAUTH_APP_ID"], "+8613800138000")
 
 
-def test_an_app_of_the_simulation_is_not_known_beside_ones_own(client: httpx.Client) -> None:
+def test_beside_ones_own_app_nothing_is_said_or_known_of_a_simulation(
+    dev: Running, client: httpx.Client, wechat_url: str
+) -> None:
     problem_of(client.post("/v1/login", json={"code": "bob", "app_id": APPS[1]["app_id"]}), "unknown_app", 400)
-
-
-def test_the_banner_names_the_wechat_and_its_findings_about_the_app(dev: Running, wechat_url: str) -> None:
-    assert "wxauth is ready, with the real WeChat.\n" in dev.output
-    assert f"  WeChat      {wechat_url}\n" in dev.output
-    assert f"ok    wechat {OWN['WXAUTH_APP_ID']}: " in dev.output
-    assert f"ok    wechat {OWN['WXAUTH_APP_ID']} phone: " in dev.output
-    assert "BAD" not in dev.output
-    assert OWN["WXAUTH_APP_SECRET"] not in dev.output
-    assert "/desk/" not in dev.output
-    assert "alice" not in dev.output
-
-
-def test_the_front_page_links_to_the_documentation(client: httpx.Client, port: int) -> None:
-    assert client.get("/").headers["location"] == f"http://127.0.0.1:{port}/docs"
-
-
-def test_an_unknown_code_is_not_said_to_be_of_a_simulation(client: httpx.Client) -> None:
-    assert (
-        "simulated"
-        not in problem_of(client.post("/v1/login", json={"code": "0-nobody"}), "invalid_code", 400)["detail"]
-    )
+    unknown = problem_of(client.post("/v1/login", json={"code": "0-nobody"}), "invalid_code", 400)
+    assert "simulated" not in unknown["detail"]
+    assert client.get("/").headers["location"] == f"{client.base_url}/docs"
+    app_id = OWN["WXAUTH_APP_ID"]
+    real = "wxauth is ready, with the real WeChat.\n", f"  WeChat      {wechat_url}\n"
+    for text in (*real, f"ok    wechat {app_id}: ", f"ok    wechat {app_id} phone: "):
+        assert text in dev.output
+    for text in ("BAD", OWN["WXAUTH_APP_SECRET"], "/desk/", "alice"):
+        assert text not in dev.output
 
 
 def test_the_banner_has_the_address_for_a_phone_in_the_same_network(dev: Running, port: int) -> None:
