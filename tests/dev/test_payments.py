@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.fakes import Clock
+from tests.sweeps import swept
 from wxauth.server.core.settings import App
 from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.push import OF_PAYMENTS
@@ -95,15 +96,11 @@ async def pay(simulator: Simulator, shop: Shop, pauses: Pauses) -> AsyncIterator
 
         async def post(key: str, order: Any = ORDER, *, paid_with: str = APP_KEYS[0], **given: Any) -> dict[str, Any]:
             data = order if isinstance(order, str) else json.dumps(order)
-            right = {
-                "signData": data,
-                "signature": signed(key, data),
-                "paySig": signed(paid_with, f"requestVirtualPayment&{data}"),
-            }
+            pay_sig = signed(paid_with, f"requestVirtualPayment&{data}")
+            right = {"signData": data, "signature": signed(key, data), "paySig": pay_sig}
             answer = await phone.post("/pay", json={"person": "alice", **right, **given})
             assert answer.status_code == 200, answer.text
-            body: dict[str, Any] = answer.json()
-            return body
+            return answer.json()
 
         yield post
 
@@ -135,42 +132,25 @@ async def test_a_payment_is_taken_and_its_notice_has_what_the_shop_needs(pay: Pa
     body = json.loads(notice.content)
     assert (body["MsgType"], body["Event"]) == ("event", "xpay_goods_deliver_notify")
     assert (body["OutTradeNo"], body["Env"], body["OpenId"][:1]) == (ORDER["outTradeNo"], 0, "o")
-    assert body["GoodsInfo"] == {
-        "ProductId": "vip_month",
-        "Quantity": 2,
-        "OrigPrice": 3600,
-        "ActualPrice": 3600,
-        "Attach": "u1",
-    }
+    prices = {"OrigPrice": 3600, "ActualPrice": 3600}
+    assert body["GoodsInfo"] == {"ProductId": "vip_month", "Quantity": 2, **prices, "Attach": "u1"}
     assert body["WeChatPayInfo"]["TransactionId"]
 
 
-@pytest.mark.parametrize(
-    ("sign", "errcode"),
-    [
-        (lambda key, data: {"signature": signed(key, data).upper()}, -15005),
-        (lambda key, data: {"signature": signed(key, f"{data} ")}, -15005),
-        (lambda key, data: {"signature": signed(key[:-2], data)}, -15005),
-        (lambda key, data: {"paySig": signed(APP_KEYS[0], data)}, -15006),
-        (lambda key, data: {"paySig": signed(APP_KEYS[0], f"/xpay/query_order&{data}")}, -15006),
-        (lambda key, data: {"paySig": signed(APP_KEYS[1], f"requestVirtualPayment&{data}")}, -15006),
-        (lambda key, data: {"paySig": signed(APP_KEYS[0], f"requestVirtualPayment&{data}").upper()}, -15006),
-    ],
-    ids=[
-        "upper case",
-        "written anew",
-        "another key",
-        "no prefix",
-        "a server's prefix",
-        "the sandbox's",
-        "paySig upper",
-    ],
-)
-async def test_a_wrong_signature_is_refused_and_nothing_is_delivered(
-    pay: Pay, shop: Shop, key: str, sign: Callable[[str, str], dict[str, str]], errcode: int
-) -> None:
-    answer = await pay(key, **sign(key, json.dumps(ORDER)))
-    assert (answer["errCode"], answer["is_taken"], shop.notices) == (errcode, False, [])
+async def test_a_wrong_signature_is_refused_and_nothing_is_delivered(pay: Pay, shop: Shop, key: str) -> None:
+    data, (own, of_sandbox) = json.dumps(ORDER), APP_KEYS
+    good = f"requestVirtualPayment&{data}"
+    wrong = {
+        -15005: [signed(key, data).upper(), signed(key, f"{data} "), signed(key[:-2], data)],
+        -15006: [
+            *(signed(own, data), signed(own, f"/xpay/query_order&{data}")),
+            *(signed(of_sandbox, good), signed(own, good).upper()),
+        ],
+    }
+    for errcode, name in ((-15005, "signature"), (-15006, "paySig")):
+        for signature in wrong[errcode]:
+            answer = await pay(key, **{name: signature})
+            assert (answer["errCode"], answer["is_taken"], shop.notices) == (errcode, False, [])
 
 
 async def test_the_sandbox_has_an_app_key_of_its_own(pay: Pay, key: str) -> None:
@@ -190,23 +170,22 @@ async def test_only_the_newest_session_key_of_this_app_counts(
     assert (await pay(newer))["errCode"] == -15005
 
 
-@pytest.mark.parametrize(
+WRONG: dict[str, list[Any]] = {
+    "platform": ["android"],
+    "buyQuantity": [0, "1"],
+    "env": [2],
+    "currencyType": ["USD"],
+    "goodsPrice": [0.01],
+    "outTradeNo": ["1234567", "_12345678", "1" * 33, "12345678#"],
+}
+
+
+@swept(
     "order",
     [
-        "not JSON",
-        "[]",
-        {**ORDER, "platform": "android"},
-        {**ORDER, "buyQuantity": 0},
-        {**ORDER, "buyQuantity": "1"},
-        {**ORDER, "env": 2},
-        {**ORDER, "currencyType": "USD"},
-        {**ORDER, "goodsPrice": 0.01},
-        {**ORDER, "outTradeNo": "1234567"},
-        {**ORDER, "outTradeNo": "_12345678"},
-        {**ORDER, "outTradeNo": "1" * 33},
-        {**ORDER, "outTradeNo": "12345678#"},
-        {name: value for name, value in ORDER.items() if name != "offerId"},
-        {name: value for name, value in ORDER.items() if name != "productId"},
+        *("not JSON", "[]"),
+        *({**ORDER, name: value} for name, values in WRONG.items() for value in values),
+        *({name: value for name, value in ORDER.items() if name != left_out} for left_out in ("offerId", "productId")),
     ],
     ids=str,
 )
