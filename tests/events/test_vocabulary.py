@@ -35,18 +35,15 @@ async def ends(rows: Rows) -> list[tuple[str, list[str]]]:
 # Coming in.
 
 
-async def test_a_new_user_is_recorded_once(login: LogIn, rows: Rows) -> None:
-    user_id = (await login(nickname="Al"))["user"]["id"]
-    await login()
-    assert await recorded(rows) == [("user.created", user_id, user_id, APP["app_id"], {})]
-
-
-async def test_a_unionid_brings_a_known_user_into_another_app(login: LogIn, rows: Rows) -> None:
-    user_id = (await login(unionid="union-alice"))["user"]["id"]
-    await login(unionid="union-alice", app=OTHER_APP)
+async def test_a_new_user_and_each_further_app_are_recorded_once(login: LogIn, rows: Rows) -> None:
+    user_id = (await login(unionid="union-alice", nickname="Al"))["user"]["id"]
+    await login(unionid="union-alice")
+    for _ in range(2):
+        await login(unionid="union-alice", nickname="Alice", app=OTHER_APP)
     assert await recorded(rows) == [
         ("user.created", user_id, user_id, APP["app_id"], {}),
         ("identity.added", user_id, user_id, OTHER_APP["app_id"], {}),
+        ("user.profile_changed", user_id, user_id, OTHER_APP["app_id"], {"fields": ["nickname"]}),
     ]
 
 
@@ -75,14 +72,6 @@ async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(login: L
     assert await recorded(rows, "user.profile_changed") == [
         ("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": fields})
         for fields in (["nickname"], ["avatar_url"], ["nickname", "avatar_url"])
-    ]
-
-
-async def test_a_name_given_at_the_first_login_of_another_app_is_recorded(login: LogIn, rows: Rows) -> None:
-    await login(unionid="union-alice", nickname="Al")
-    user_id = (await login(unionid="union-alice", nickname="Alice", app=OTHER_APP))["user"]["id"]
-    assert await recorded(rows, "user.profile_changed") == [
-        ("user.profile_changed", user_id, user_id, OTHER_APP["app_id"], {"fields": ["nickname"]})
     ]
 
 

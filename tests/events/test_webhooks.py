@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -40,12 +40,15 @@ from wxauth.server.service.resealing import reseal
 
 
 class WebhookAdmin(Admin):
-    """An administrator, who asks as `await root("POST", "/orders/test")`."""
+    """An administrator with a receiver, who asks as `await root("POST", "/orders/test")`."""
 
-    def __init__(self, login: LogIn, answer: Body, secrets: Secrets) -> None:
+    def __init__(
+        self, login: LogIn, answer: Body, secrets: Secrets, services: Services, receiver: Receiver, rows: Rows
+    ) -> None:
         super().__init__(login.client, answer)
         self._login = login
         self._secrets = secrets
+        self.services, self.receiver, self.rows = services, receiver, rows
 
     async def __call__(self, method: str, path: str = "", body: Any = None, **query: Any) -> httpx.Response:
         asked = {"method": method, "path": f"/webhooks{path}", "json": body, "params": query}
@@ -55,20 +58,42 @@ class WebhookAdmin(Admin):
             answer = await self.ask(**asked)
         return answer
 
-    async def add(self, name: str, url: str, *types: str) -> Body:
-        answer = await self("POST", "", {"name": name, "url": url, "types": types})
+    async def add(self, *types: str, name: str = "orders", url: str | None = None) -> Body:
+        answer = await self("POST", "", {"name": name, "url": url or self.receiver.url, "types": types})
         assert answer.status_code == 200, answer.text
         return self.read_secret(answer)
+
+    async def renew_secret(self) -> str:
+        return self.read_secret(await self("POST", "/orders/secret"))["secret"]
 
     def read_secret(self, answer: httpx.Response) -> Body:
         body: Body = answer.json()
         self._secrets.add_unlogged(body["secret"])
         return body
 
-    async def deliveries(self, name: str = "orders", **query: Any) -> list[Body]:
-        answer = await self("GET", f"/{name}/deliveries", **query)
+    async def deliveries(self, **query: Any) -> list[Body]:
+        answer = await self("GET", "/orders/deliveries", **query)
         assert answer.status_code == 200, answer.text
         return answer.json()["items"]
+
+    async def record(self, *numbers: int, type: str = "user.banned") -> None:
+        """Record events of these numbers."""
+        for number in numbers:
+            await self.rows.execute(
+                "INSERT INTO events (id, type, at, actor, user_id)"
+                " VALUES ($1::text::uuid, $2, $3, 'system', $1::text::uuid)",
+                event_id(number),
+                type,
+                datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(seconds=number),
+            )
+
+    async def deliver(self) -> None:
+        await deliver(self.services)
+
+    async def happen(self, *numbers: int, type: str = "user.banned") -> None:
+        """Record events of these numbers, and deliver them."""
+        await self.record(*numbers, type=type)
+        await self.deliver()
 
 
 @pytest.fixture
@@ -84,11 +109,17 @@ async def other_receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def root(login: LogIn, rows: Rows, secrets: Secrets) -> WebhookAdmin:
+async def root(login: LogIn, rows: Rows, secrets: Secrets, services: Services, receiver: Receiver) -> WebhookAdmin:
     answer = await login("root")
     await set_roles(rows, "admin")
     await place_all_there_is(rows)
-    return WebhookAdmin(login, answer, secrets)
+    return WebhookAdmin(login, answer, secrets, services, receiver, rows)
+
+
+@pytest.fixture
+def real_time(clock: Clock) -> None:
+    """Now, at which the official library looks."""
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
 
 
 async def place_all_there_is(rows: Rows) -> None:
@@ -116,31 +147,6 @@ async def deliver(services: Services) -> None:
         await services[Deliveries].drain()
 
 
-async def add_events(rows: Rows, *numbers: int, type: str = "user.banned") -> None:
-    for number in numbers:
-        await rows.execute(
-            "INSERT INTO events (id, type, at, actor, user_id)"
-            " VALUES ($1::text::uuid, $2, $3, 'system', $1::text::uuid)",
-            event_id(number),
-            type,
-            datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(seconds=number),
-        )
-
-
-Happen = Callable[..., Awaitable[None]]
-
-
-@pytest.fixture
-def happen(services: Services, rows: Rows) -> Happen:
-    """Let events of these numbers happen, and deliver them."""
-
-    async def happen(*numbers: int, type: str = "user.banned") -> None:
-        await add_events(rows, *numbers, type=type)
-        await deliver(services)
-
-    return happen
-
-
 def events_in(receiver: Receiver) -> list[Body]:
     return [json.loads(body)["data"] for _, body in receiver.got]
 
@@ -152,20 +158,20 @@ def event_id(number: int) -> str:
 # Messages.
 
 
+@pytest.mark.usefixtures("real_time")
 async def test_an_event_is_sent_signed_as_the_official_library_requires(
-    root: WebhookAdmin, services: Services, receiver: Receiver, client: Client, login: LogIn, clock: Clock
+    root: WebhookAdmin, client: Client, login: LogIn
 ) -> None:
-    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())  # the library looks at the time
-    webhook = await root.add("orders", receiver.url)
+    webhook = await root.add()
     alice = await login("alice")
     await leave(client, alice)
-    await deliver(services)
+    await root.deliver()
     verifier = Webhook(webhook["secret"])
-    messages = [verifier.verify(body, headers) for headers, body in receiver.got]
+    messages = [verifier.verify(body, headers) for headers, body in root.receiver.got]
     assert sorted(message["type"] for message in messages) == ["session.ended", "user.created", "user.erased"]
     [(headers, erased)] = [
         (headers, message)
-        for (headers, _), message in zip(receiver.got, messages, strict=True)
+        for (headers, _), message in zip(root.receiver.got, messages, strict=True)
         if message["type"] == "user.erased"
     ]
     event = erased["data"]
@@ -183,18 +189,16 @@ async def test_an_event_is_sent_signed_as_the_official_library_requires(
     assert headers["Content-Type"] == "application/json"
     assert headers["User-Agent"].startswith("wxauth/")
     with pytest.raises(WebhookVerificationError):
-        verifier.verify(receiver.got[0][1] + b" ", receiver.got[0][0])
+        verifier.verify(root.receiver.got[0][1] + b" ", root.receiver.got[0][0])
 
 
-async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(
-    root: WebhookAdmin, receiver: Receiver, clock: Clock, happen: Happen
-) -> None:
-    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
-    secrets = [(await root.add("orders", receiver.url))["secret"]]
+@pytest.mark.usefixtures("real_time")
+async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(root: WebhookAdmin, clock: Clock) -> None:
+    secrets = [(await root.add())["secret"]]
     for _ in range(2):
-        secrets.append(root.read_secret(await root("POST", "/orders/secret"))["secret"])  # noqa: PERF401
-    await happen(1)
-    [(headers, body)] = receiver.got
+        secrets.append(await root.renew_secret())  # noqa: PERF401
+    await root.happen(1)
+    [(headers, body)] = root.receiver.got
 
     def is_accepted(secret: str) -> bool:
         try:
@@ -205,18 +209,16 @@ async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(
 
     assert [is_accepted(secret) for secret in secrets] == [False, True, True], "there is one former secret at most"
     clock.advance(hours=24)
-    await happen(2)
-    assert len(receiver.got[1][0]["webhook-signature"].split(" ")) == 1
+    await root.happen(2)
+    assert len(root.receiver.got[1][0]["webhook-signature"].split(" ")) == 1
 
 
-async def test_a_webhook_gets_its_types_from_when_it_is_added(
-    root: WebhookAdmin, receiver: Receiver, rows: Rows, happen: Happen
-) -> None:
-    await happen(1)
-    await root.add("orders", receiver.url, "user.banned", "user.merged")
-    await add_events(rows, 2, 3)
-    await happen(4, type="user.unbanned")
-    assert sorted(receiver.ids) == [event_id(2), event_id(3)]
+async def test_a_webhook_gets_its_types_from_when_it_is_added(root: WebhookAdmin) -> None:
+    await root.happen(1)
+    await root.add("user.banned", "user.merged")
+    await root.record(2, 3)
+    await root.happen(4, type="user.unbanned")
+    assert sorted(root.receiver.ids) == [event_id(2), event_id(3)]
 
 
 # Delivery and retries.
@@ -224,102 +226,92 @@ async def test_a_webhook_gets_its_types_from_when_it_is_added(
 
 @pytest.mark.slow
 async def test_replicas_share_the_work_and_send_each_event_once(
-    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: Rows
+    root: WebhookAdmin, make_services: MakeServices
 ) -> None:
     others = [await make_services() for _ in range(3)]
-    await root.add("orders", receiver.url)
-    await add_events(rows, *range(60))
-    await asyncio.gather(*(deliver(each) for each in (services, *others)))
-    await asyncio.gather(*(deliver(each) for each in (services, *others)))
-    assert sorted(receiver.ids) == [event_id(number) for number in range(60)]
+    await root.add()
+    await root.record(*range(60))
+    await asyncio.gather(*(deliver(each) for each in (root.services, *others)))
+    await asyncio.gather(*(deliver(each) for each in (root.services, *others)))
+    assert sorted(root.receiver.ids) == [event_id(number) for number in range(60)]
     assert {delivery["state"] for delivery in await root.deliveries(limit=200)} == {"delivered"}
 
 
 async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for_good(
-    root: WebhookAdmin, services: Services, receiver: Receiver, clock: Clock, happen: Happen
+    root: WebhookAdmin, clock: Clock
 ) -> None:
-    await root.add("orders", receiver.url)
-    receiver.usual = 500
-    await happen(1)
+    await root.add()
+    root.receiver.usual = 500
+    await root.happen(1)
     for number, pause in enumerate(RETRY_SCHEDULE, start=1):
         [delivery] = await root.deliveries()
         assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", number, 500)
         waits = datetime.fromisoformat(delivery["next_at"]) - clock()
         assert 0.9 * pause <= waits <= 1.1 * pause
         clock.advance(seconds=waits.total_seconds() - 0.001)
-        await deliver(services)
-        assert len(receiver.got) == number, "not before its time"
+        await root.deliver()
+        assert len(root.receiver.got) == number, "not before its time"
         clock.advance(seconds=0.002)
-        await deliver(services)
-        assert len(receiver.got) == number + 1
+        await root.deliver()
+        assert len(root.receiver.got) == number + 1
     [delivery] = await root.deliveries(state="failed")
     assert (delivery["attempts"], delivery["next_at"]) == (10, None)
-    assert len(set(receiver.ids)) == 1
-    assert len({headers["webhook-timestamp"] for headers, _ in receiver.got}) == 10, "each try has its own time"
+    assert len(set(root.receiver.ids)) == 1
+    assert len({headers["webhook-timestamp"] for headers, _ in root.receiver.got}) == 10, "each try has its own time"
     clock.advance(days=30)
-    await deliver(services)
-    assert len(receiver.got) == 10
+    await root.deliver()
+    assert len(root.receiver.got) == 10
 
 
 @pytest.mark.slow
 async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
-    root: WebhookAdmin,
-    services: Services,
-    receiver: Receiver,
-    rows: Rows,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-    happen: Happen,
+    root: WebhookAdmin, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhook_deliveries, "RESUMED_AT_ONCE", 2)
-    await root.add("orders", receiver.url)
-    receiver.usual = 500
-    await add_events(rows, *range(5))
+    await root.add()
+    root.receiver.usual = 500
+    await root.record(*range(5))
     for pause in (timedelta(), *RETRY_SCHEDULE[:6]):
         clock.advance(seconds=1.2 * pause.total_seconds())
-        await deliver(services)
+        await root.deliver()
     assert {delivery["attempts"] for delivery in await root.deliveries()} == {7}
-    receiver.usual = 200
+    root.receiver.usual = 200
     clock.advance(hours=1)
-    await deliver(services)
+    await root.deliver()
     assert await root.deliveries(state="delivered") == [], "their pause is 14 hours"
-    await happen(5)
-    await deliver(services)
+    await root.happen(5)
+    await root.deliver()
     assert len(await root.deliveries(state="delivered")) == 6
 
 
 @pytest.mark.slow
-async def test_an_event_that_is_refused_among_others_keeps_its_tries(
-    root: WebhookAdmin, services: Services, receiver: Receiver, clock: Clock, happen: Happen
-) -> None:
+async def test_an_event_that_is_refused_among_others_keeps_its_tries(root: WebhookAdmin, clock: Clock) -> None:
     async def refuse_the_first(request: web.Request) -> web.Response:
         return web.Response(status=500 if event_id(0) in await request.text() else 200)
 
-    await root.add("orders", receiver.url)
-    receiver.usual = refuse_the_first
-    await happen(0)
+    await root.add()
+    root.receiver.usual = refuse_the_first
+    await root.happen(0)
     clock.advance(seconds=6)
-    await deliver(services)
+    await root.deliver()
     for number in range(1, 30):
         clock.advance(minutes=6)
-        await happen(number)
-        await deliver(services)
+        await root.happen(number)
+        await root.deliver()
     [refused] = await root.deliveries(state="pending")
     assert refused["attempts"] <= 5
 
 
-async def test_a_success_between_others_leaves_retries_their_pauses(
-    root: WebhookAdmin, services: Services, receiver: Receiver, clock: Clock, happen: Happen
-) -> None:
-    await root.add("orders", receiver.url)
-    await happen(0)
-    receiver.usual = 500
-    await happen(1)
+async def test_a_success_between_others_leaves_retries_their_pauses(root: WebhookAdmin, clock: Clock) -> None:
+    await root.add()
+    await root.happen(0)
+    root.receiver.usual = 500
+    await root.happen(1)
     clock.advance(seconds=6)
-    await deliver(services)
+    await root.deliver()
     [before] = await root.deliveries(state="pending")
-    receiver.usual = 200
-    await happen(2)
+    root.receiver.usual = 200
+    await root.happen(2)
     assert await root.deliveries(state="pending") == [before]
 
 
@@ -331,16 +323,16 @@ def test_the_pauses_are_those_of_the_contract() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 201, 299, 300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 503])
 async def test_any_2xx_is_taken_any_other_retried_and_no_redirect_is_followed(
-    root: WebhookAdmin, receiver: Receiver, other_receiver: Receiver, status: int, happen: Happen
+    root: WebhookAdmin, other_receiver: Receiver, status: int
 ) -> None:
     async def redirect(_: web.Request) -> web.Response:
         return web.Response(status=status, headers={"Location": other_receiver.url})
 
-    await root.add("orders", receiver.url)
-    receiver.usual = redirect
-    await happen(1)
+    await root.add()
+    root.receiver.usual = redirect
+    await root.happen(1)
     [delivery] = await root.deliveries(state="delivered" if status < 300 else "pending")
-    assert (delivery["status"], len(receiver.got), len(other_receiver.got)) == (status, 1, 0)
+    assert (delivery["status"], len(root.receiver.got), len(other_receiver.got)) == (status, 1, 0)
 
 
 @pytest.mark.slow
@@ -358,15 +350,15 @@ async def test_any_2xx_is_taken_any_other_retried_and_no_redirect_is_followed(
     ids=lambda value: str(value)[:12],
 )
 async def test_retry_after_puts_a_try_off_and_never_forward(
-    root: WebhookAdmin, receiver: Receiver, clock: Clock, form: str, seconds: int, happen: Happen
+    root: WebhookAdmin, clock: Clock, form: str, seconds: int
 ) -> None:
     async def later(_: web.Request) -> web.Response:
         value = format_datetime(clock() + timedelta(seconds=seconds), usegmt=False) if form == "date" else form
         return web.Response(status=429, headers={"Retry-After": value})
 
-    await root.add("orders", receiver.url)
-    receiver.usual = later
-    await happen(1)
+    await root.add()
+    root.receiver.usual = later
+    await root.happen(1)
     [delivery] = await root.deliveries()
     waits = (datetime.fromisoformat(delivery["next_at"]) - clock()).total_seconds()
     assert 0.9 * seconds - 1 <= waits <= 1.1 * seconds
@@ -375,7 +367,7 @@ async def test_retry_after_puts_a_try_off_and_never_forward(
 @pytest.mark.slow
 @SOON_GIVEN_UP
 async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_in_a_few_words(
-    root: WebhookAdmin, receiver: Receiver, happen: Happen
+    root: WebhookAdmin,
 ) -> None:
     async def cut(request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -388,21 +380,21 @@ async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_i
         request.transport.close()
         return web.Response()
 
-    await root.add("orders", receiver.url)
+    await root.add()
     with Sweep() as sweep:
         for number, (answer, error) in enumerate(
             [("hang", "no answer in 1.5 s"), (cut, "connection lost"), (garbage, "answer is not HTTP")]
         ):
             with sweep.case(error):
-                receiver.answers = [answer]
-                await happen(number)
+                root.receiver.answers = [answer]
+                await root.happen(number)
                 delivery = (await root.deliveries())[0]
                 assert (delivery["status"], delivery["error"]) == (None, error)
 
 
 @pytest.mark.slow
 async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
-    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, rows: Rows
+    root: WebhookAdmin, make_services: MakeServices
 ) -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=200)
@@ -417,45 +409,45 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
     async def stuck(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=200)
         await response.prepare(request)
-        await receiver.released.wait()
+        await root.receiver.released.wait()
         return response
 
     hasty = await make_services(waits=Waits(webhooks=1.5))
-    await root.add("orders", receiver.url)
-    receiver.answers = [endless, stuck]
-    await add_events(rows, 1, 2)
+    await root.add()
+    root.receiver.answers = [endless, stuck]
+    await root.record(1, 2)
     async with asyncio.timeout(PATIENCE):
         await deliver(hasty)
     assert [delivery["attempts"] for delivery in await root.deliveries(state="delivered")] == [1, 1]
 
 
 async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(
-    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: Rows, clock: Clock
+    root: WebhookAdmin, make_services: MakeServices, clock: Clock
 ) -> None:
-    await root.add("orders", receiver.url)
-    receiver.answers = ["hang"]
+    await root.add()
+    root.receiver.answers = ["hang"]
     killed = await make_services(waits=Waits(webhooks=60))
-    await add_events(rows, 1)
+    await root.record(1)
     await place_events(killed)
     await killed[Deliveries].begin_due()
-    await until(lambda: receiver.got)
+    await until(lambda: root.receiver.got)
     for task in list(killed[Deliveries]._tasks):  # as when its process is killed: nothing is noted
         task.cancel()
     clock.advance(seconds=LEASE.total_seconds() - 1)
-    await deliver(services)
-    assert len(receiver.got) == 1, "it may still be under way"
+    await root.deliver()
+    assert len(root.receiver.got) == 1, "it may still be under way"
     clock.advance(seconds=1)
-    await deliver(services)
-    assert receiver.ids == [event_id(1)] * 2
+    await root.deliver()
+    assert root.receiver.ids == [event_id(1)] * 2
     [delivery] = await root.deliveries(state="delivered")
     assert delivery["attempts"] == 2
 
 
 @pytest.mark.slow
 async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_second_delivery(
-    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, rows: Rows, database_url: str, clock: Clock
+    root: WebhookAdmin, make_services: MakeServices, database_url: str, clock: Clock
 ) -> None:
-    await root.add("orders", receiver.url)
+    await root.add()
     async with Proxy(database_url) as proxy:
         is_away = asyncio.Event()
 
@@ -465,8 +457,8 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
             return web.Response(status=204)
 
         replica = await make_services(database_url=proxy.url, waits=Waits(database=HURRIED))
-        receiver.answers = [204, lose_database]
-        await add_events(rows, *range(12))
+        root.receiver.answers = [204, lose_database]
+        await root.record(*range(12))
         await place_events(replica)
         await replica[Deliveries].begin_due()
         await is_away.wait()
@@ -474,24 +466,24 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
         await deliver(replica)
         clock.advance(seconds=LEASE.total_seconds())  # some may have been taken whose taking was not answered
         await deliver(replica)
-    assert sorted(receiver.ids) == [event_id(number) for number in range(12)]
+    assert sorted(root.receiver.ids) == [event_id(number) for number in range(12)]
     assert len(await root.deliveries(state="delivered")) == 12
 
 
 async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
-    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: Rows, clock: Clock
+    root: WebhookAdmin, make_services: MakeServices, clock: Clock
 ) -> None:
-    await root.add("orders", receiver.url)
+    await root.add()
     slow = await make_services(waits=Waits(webhooks=60))
-    receiver.answers, receiver.usual = ["hang"], 204
-    await add_events(rows, 1)
+    root.receiver.answers, root.receiver.usual = ["hang"], 204
+    await root.record(1)
     await place_events(slow)
     await slow[Deliveries].begin_due()
-    await until(lambda: receiver.got)
+    await until(lambda: root.receiver.got)
     clock.advance(seconds=LEASE.total_seconds())
-    receiver.answers = [500]
-    await deliver(services)
-    receiver.released.set()
+    root.receiver.answers = [500]
+    await root.deliver()
+    root.receiver.released.set()
     await slow[Deliveries].drain()
     [delivery] = await root.deliveries()
     assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", 2, 500)
@@ -499,55 +491,55 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
 
 @pytest.mark.slow
 async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
-    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, other_receiver: Receiver, rows: Rows
+    root: WebhookAdmin, make_services: MakeServices, other_receiver: Receiver
 ) -> None:
     patient = await make_services(waits=Waits(webhooks=2 * PATIENCE))
-    await root.add("hanging", receiver.url)
+    await root.add(name="hanging", url=root.receiver.url)
     for number in range(MAX_CONCURRENT):  # with the first, more than there are places
-        await root.add(f"hanging-{number}", f"{receiver.url}/{number}")
-    await root.add("orders", other_receiver.url)
-    receiver.usual = "hang"
-    await add_events(rows, *range(20))
+        await root.add(name=f"hanging-{number}", url=f"{root.receiver.url}/{number}")
+    await root.add(name="orders", url=other_receiver.url)
+    root.receiver.usual = "hang"
+    await root.record(*range(20))
     await place_events(patient)
     await patient[Deliveries].begin_due()
     await until(lambda: len(other_receiver.got) == 20)
-    assert receiver.most_under_way == MAX_CONCURRENT + 1, "one of each"
-    receiver.usual = 204
-    receiver.released.set()
+    assert root.receiver.most_under_way == MAX_CONCURRENT + 1, "one of each"
+    root.receiver.usual = 204
+    root.receiver.released.set()
 
 
 @pytest.mark.slow
 async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
-    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, client: Client, login: LogIn, rows: Rows
+    root: WebhookAdmin, make_services: MakeServices, client: Client, login: LogIn
 ) -> None:
-    """Also if the receiver is slow, earlier deliveries use all its connections, and the person is banned too.
+    """Also if the root.receiver is slow, earlier deliveries use all its connections, and the person is banned too.
 
     What is to be sent before a ban, because it is about the same person, is not delayed either.
     """
     patient = await make_services(waits=Waits(webhooks=2 * PATIENCE))
     alice, bob, dora = [await login(person) for person in ("alice", "bob", "dora")]
-    await place_all_there_is(rows)
-    await root.add("orders", receiver.url)
+    await place_all_there_is(root.rows)
+    await root.add()
     for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # of one user: sent one after the other
         await client.post("/v1/logout", headers=bearer(await login("alice")))
     for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # each of another user
         await leave(client, await login("carol"))
-    receiver.usual = "hang"
+    root.receiver.usual = "hang"
     await place_events(patient)
     await patient[Deliveries].begin_due()
-    await until(lambda: receiver.under_way == 1 + MAX_CONCURRENT_FOR_ONE)
+    await until(lambda: root.receiver.under_way == 1 + MAX_CONCURRENT_FOR_ONE)
     await root.change(dora["user"]["id"], roles=["editor"])
     for person in (alice, bob, dora):
         await root.change(person["user"]["id"], status="disabled")
     await place_events(patient)
     await patient[Deliveries].begin_due()
-    await until(lambda: receiver.under_way == 3 + MAX_CONCURRENT_FOR_ONE)
-    assert {(event["type"], event["user_id"]) for event in events_in(receiver)[-2:]} == {
+    await until(lambda: root.receiver.under_way == 3 + MAX_CONCURRENT_FOR_ONE)
+    assert {(event["type"], event["user_id"]) for event in events_in(root.receiver)[-2:]} == {
         ("user.banned", bob["user"]["id"]),
         ("user.roles_changed", dora["user"]["id"]),
     }
-    receiver.usual = 204
-    receiver.released.set()
+    root.receiver.usual = 204
+    root.receiver.released.set()
     for _ in Priority:
         await patient[Deliveries].drain()
         await patient[Deliveries].begin_due()
@@ -555,29 +547,27 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
 
 
 @pytest.mark.oldest_postgres
-async def test_410_disables_a_webhook_whose_deliveries_wait(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows, clock: Clock, happen: Happen
-) -> None:
-    await root.add("orders", receiver.url)
-    receiver.usual = 410
-    await happen(1)
+async def test_410_disables_a_webhook_whose_deliveries_wait(root: WebhookAdmin, clock: Clock) -> None:
+    await root.add()
+    root.receiver.usual = 410
+    await root.happen(1)
     assert (await root("GET", "/orders")).json()["is_enabled"] is False
-    await add_events(rows, 2)
+    await root.record(2)
     clock.advance(hours=1)
-    await deliver(services)
-    assert receiver.ids == [event_id(1)], "what waits is not sent, and what happens meanwhile is not queued"
-    receiver.usual = 204
+    await root.deliver()
+    assert root.receiver.ids == [event_id(1)], "what waits is not sent, and what happens meanwhile is not queued"
+    root.receiver.usual = 204
     assert (await root("POST", "/orders/test")).json()["status"] == 204
     assert (await root("POST", "/orders/replay", {"event_id": event_id(2)})).json() == {"replayed": 1}
-    await deliver(services)
+    await root.deliver()
     assert len(await root.deliveries(state="pending")) == 2, "a replay waits too"
     assert (await root("PATCH", "/orders", {"is_enabled": True})).json()["is_enabled"] is True
-    await deliver(services)
+    await root.deliver()
     assert sorted(delivery["event_id"] for delivery in await root.deliveries(state="delivered")) == [
         event_id(1),
         event_id(2),
     ]
-    kinds = await rows.fetch("SELECT type, actor FROM events WHERE type LIKE 'webhook.%' ORDER BY at, id")
+    kinds = await root.rows.fetch("SELECT type, actor FROM events WHERE type LIKE 'webhook.%' ORDER BY at, id")
     assert [tuple(kind) for kind in kinds] == [
         ("webhook.added", root.id),
         ("webhook.disabled", "system"),
@@ -587,15 +577,15 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(
 
 @pytest.mark.oldest_postgres
 async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
-    root: WebhookAdmin, services: Services, receiver: Receiver, login: LogIn
+    root: WebhookAdmin, login: LogIn
 ) -> None:
     from wxauth.server.events.webhook_deliveries import keep_placing
 
-    await root.add("orders", receiver.url)
-    keeping = asyncio.gather(keep_placing(services), services[Deliveries].keep_delivering())
+    await root.add()
+    keeping = asyncio.gather(keep_placing(root.services), root.services[Deliveries].keep_delivering())
     try:
         await login("alice")
-        await until(lambda: receiver.got)
+        await until(lambda: root.receiver.got)
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
@@ -604,14 +594,14 @@ async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybod
 # Administration.
 
 
-async def test_a_webhook_is_added_read_changed_and_removed(root: WebhookAdmin, receiver: Receiver) -> None:
-    added = await root.add("orders", receiver.url, "user.erased")
+async def test_a_webhook_is_added_read_changed_and_removed(root: WebhookAdmin) -> None:
+    added = await root.add("user.erased")
     assert added.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
     assert added["secret"].startswith("whsec_")
     shown = {name: value for name, value in added.items() if name != "secret"}
     assert shown == {
         "name": "orders",
-        "url": receiver.url,
+        "url": root.receiver.url,
         "types": ["user.erased"],
         "is_enabled": True,
         "created_at": "2026-11-20T08:00:00Z",
@@ -619,8 +609,8 @@ async def test_a_webhook_is_added_read_changed_and_removed(root: WebhookAdmin, r
     listed = await root("GET")
     assert (listed.json(), listed.headers["cache-control"]) == ({"items": [shown], "next_cursor": None}, "no-store")
     assert (await root("GET", "/orders")).json() == shown
-    changed = {**shown, "types": [], "is_enabled": False, "url": receiver.url + "/2"}
-    asked = {"types": [], "is_enabled": False, "url": receiver.url + "/2"}
+    changed = {**shown, "types": [], "is_enabled": False, "url": root.receiver.url + "/2"}
+    asked = {"types": [], "is_enabled": False, "url": root.receiver.url + "/2"}
     assert (await root("PATCH", "/orders", asked)).json() == changed
     assert (await root("PATCH", "/orders", {"types": None})).json() == changed
     assert (await root("DELETE", "/orders")).status_code == 204
@@ -632,10 +622,8 @@ async def test_a_webhook_is_added_read_changed_and_removed(root: WebhookAdmin, r
     problem_of(await root("GET", "/orders/deliveries"), "not_found", 404)
 
 
-async def test_only_one_of_several_simultaneous_webhooks_gets_the_same_name(
-    root: WebhookAdmin, receiver: Receiver
-) -> None:
-    body = {"name": "orders", "url": receiver.url}
+async def test_only_one_of_several_simultaneous_webhooks_gets_the_same_name(root: WebhookAdmin) -> None:
+    body = {"name": "orders", "url": root.receiver.url}
     answers = await asyncio.gather(*(root("POST", "", body) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
     for answer in answers:
@@ -645,7 +633,7 @@ async def test_only_one_of_several_simultaneous_webhooks_gets_the_same_name(
             problem_of(answer, "name_taken", 409)
 
 
-async def test_an_invalid_webhook_is_refused(root: WebhookAdmin, receiver: Receiver) -> None:
+async def test_an_invalid_webhook_is_refused(root: WebhookAdmin) -> None:
     with Sweep() as sweep:
         for field, value in [
             ("name", "Orders"),
@@ -672,7 +660,7 @@ async def test_an_invalid_webhook_is_refused(root: WebhookAdmin, receiver: Recei
             ("url", "http://no-such-host.invalid/"),
         ]:
             with sweep.case(field, value):
-                body = {"name": "orders", "url": receiver.url, field: value}
+                body = {"name": "orders", "url": root.receiver.url, field: value}
                 answer = await root("POST", "", body)
                 problem_of(answer, "invalid_request", 422)
                 assert {error["field"] for error in answer.json()["errors"]} == {field}
@@ -680,10 +668,8 @@ async def test_an_invalid_webhook_is_refused(root: WebhookAdmin, receiver: Recei
 
 
 @pytest.mark.slow
-async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(
-    root: WebhookAdmin, receiver: Receiver
-) -> None:
-    await root.add("orders", receiver.url)
+async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(root: WebhookAdmin) -> None:
+    await root.add()
     hosts = [
         *("169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "169.254.169.254."),
         *("0xa9fea9fe.", "0.0.0.0", "0", "255.255.255.255", "224.0.0.1", "100.100.100.200", "[::]", "[fe80::1%25lo]"),
@@ -704,37 +690,33 @@ async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(
 
 
 async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root: WebhookAdmin) -> None:
-    await root.add("orders", "https://no-such-host.invalid/hook")
+    await root.add(name="orders", url="https://no-such-host.invalid/hook")
     tried = (await root("POST", "/orders/test")).json()
     assert (tried["status"], tried["error"]) == (None, "host not found")
 
 
 @pytest.mark.slow
 @SOON_GIVEN_UP
-async def test_a_test_message_returns_its_outcome(
-    root: WebhookAdmin, receiver: Receiver, rows: Rows, clock: Clock
-) -> None:
-    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
-    secret = (await root.add("orders", receiver.url))["secret"]
+@pytest.mark.usefixtures("real_time")
+async def test_a_test_message_returns_its_outcome(root: WebhookAdmin) -> None:
+    secret = (await root.add())["secret"]
     tried = (await root("POST", "/orders/test")).json()
     assert (tried.keys(), tried["status"]) == ({"status", "milliseconds"}, 204)
-    [(headers, body)] = receiver.got
+    [(headers, body)] = root.receiver.got
     message = Webhook(secret).verify(body, headers)
     assert (message["type"], message["data"]["type"], message["data"]["data"]) == ("webhook.test", "webhook.test", {})
     assert UUID(headers["webhook-id"]).version == 7
-    receiver.answers = [503, "hang"]
+    root.receiver.answers = [503, "hang"]
     assert (await root("POST", "/orders/test")).json()["status"] == 503
     assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no answer in 1.5 s"}
-    assert await rows.fetchval("SELECT count(*) FROM deliveries") == 0
+    assert await root.rows.fetchval("SELECT count(*) FROM deliveries") == 0
 
 
-async def test_deliveries_are_listed_page_by_page_and_by_state(
-    root: WebhookAdmin, receiver: Receiver, happen: Happen
-) -> None:
-    await root.add("orders", receiver.url)
-    receiver.answers = [500]
-    await happen(0)
-    await happen(*range(1, 6))
+async def test_deliveries_are_listed_page_by_page_and_by_state(root: WebhookAdmin) -> None:
+    await root.add()
+    root.receiver.answers = [500]
+    await root.happen(0)
+    await root.happen(*range(1, 6))
     newest_first = [event_id(number) for number in reversed(range(6))]
     listed = await root.deliveries()
     assert [delivery["event_id"] for delivery in listed] == newest_first
@@ -751,20 +733,18 @@ async def test_deliveries_are_listed_page_by_page_and_by_state(
     problem_of(await root("GET", "/orders/deliveries", state="lost"), "invalid_request", 422)
 
 
-async def test_events_are_sent_again_with_the_ids_they_had(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows, happen: Happen
-) -> None:
-    await happen(1, 2)
-    await root.add("orders", receiver.url, "user.banned")
-    await add_events(rows, 3)
-    await happen(4, type="user.unbanned")
+async def test_events_are_sent_again_with_the_ids_they_had(root: WebhookAdmin) -> None:
+    await root.happen(1, 2)
+    await root.add("user.banned")
+    await root.record(3)
+    await root.happen(4, type="user.unbanned")
     assert (await root("POST", "/orders/replay", {"event_id": event_id(3)})).json() == {"replayed": 1}
-    await deliver(services)
-    assert receiver.ids == [event_id(3)] * 2
+    await root.deliver()
+    assert root.receiver.ids == [event_id(3)] * 2
     since = {"since": "2026-11-20T16:00:02+08:00"}
     assert (await root("POST", "/orders/replay", since)).json() == {"replayed": 2}, "of the types that it wants"
-    await deliver(services)
-    assert sorted(receiver.ids) == [event_id(2), *[event_id(3)] * 3]
+    await root.deliver()
+    assert sorted(root.receiver.ids) == [event_id(2), *[event_id(3)] * 3]
     assert (await root("POST", "/orders/replay", {"event_id": event_id(4)})).json() == {"replayed": 0}
     problem_of(await root("POST", "/orders/replay", {"event_id": event_id(9)}), "not_found", 404)
     before_all_time = "0001-01-01T00:00:00+14:00"
@@ -774,78 +754,72 @@ async def test_events_are_sent_again_with_the_ids_they_had(
 
 
 @pytest.mark.oldest_postgres
-async def test_replaying_since_a_time_finds_events_committed_late(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows
-) -> None:
+async def test_replaying_since_a_time_finds_events_committed_late(root: WebhookAdmin) -> None:
     day = 24 * 3600
     for number in (10 * day, 5 * day, 5 * day + 1, 10 * day - 1, 9 * day, 9 * day + 1, 10 * day + 1):
-        await add_events(rows, number)
-        await place_events(services)
-    await root.add("orders", receiver.url)
+        await root.record(number)
+        await place_events(root.services)
+    await root.add()
     since = datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(days=10)
-    assert await services[Webhooks].replay("orders", since=since, page_size=2) == 1
-    assert await services[Webhooks].replay("orders", since=since - timedelta(seconds=1), page_size=2) == 2
-    assert await services[Webhooks].replay("orders", since=since - timedelta(days=5), page_size=2) == 7
+    assert await root.services[Webhooks].replay("orders", since=since, page_size=2) == 1
+    assert await root.services[Webhooks].replay("orders", since=since - timedelta(seconds=1), page_size=2) == 2
+    assert await root.services[Webhooks].replay("orders", since=since - timedelta(days=5), page_size=2) == 7
 
 
 # Retention.
 
 
 @pytest.mark.oldest_postgres
-async def test_a_secret_is_stored_sealed_and_can_be_resealed(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows, clock: Clock
-) -> None:
-    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
-    await root.add("orders", receiver.url)
-    secret = root.read_secret(await root("POST", "/orders/secret"))["secret"]
-    assert secret.removeprefix("whsec_") not in json.dumps([repr(row) for row in await rows.fetch("TABLE webhooks")])
-    former_key = services.settings.secret_keys[0]
-    done = await reseal(services.database, Sealer([bytes(32), former_key]), now=clock())
+@pytest.mark.usefixtures("real_time")
+async def test_a_secret_is_stored_sealed_and_can_be_resealed(root: WebhookAdmin, clock: Clock) -> None:
+    await root.add()
+    secret = await root.renew_secret()
+    assert secret.removeprefix("whsec_") not in json.dumps(
+        [repr(row) for row in await root.rows.fetch("TABLE webhooks")]
+    )
+    former_key = root.services.settings.secret_keys[0]
+    done = await reseal(root.services.database, Sealer([bytes(32), former_key]), now=clock())
     assert (done.webhook_secrets, done.not_opened) == (1, 0)
-    sealed = await rows.fetchrow("SELECT secret, former_secret FROM webhooks")
+    sealed = await root.rows.fetchrow("SELECT secret, former_secret FROM webhooks")
     assert all(value.startswith(Sealer([bytes(32)]).prefix) for value in sealed)
 
 
-async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_deliveries(
-    root: WebhookAdmin, receiver: Receiver, rows: Rows, happen: Happen
-) -> None:
-    await root.add("orders", receiver.url)
-    await rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
+async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_deliveries(root: WebhookAdmin) -> None:
+    await root.add()
+    await root.rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
     tried = await root("POST", "/orders/test")
     assert (tried.status_code, tried.json()) == (200, {"status": None, "error": "the secret cannot be opened"})
-    await happen(1)
+    await root.happen(1)
     [delivery] = await root.deliveries()
-    assert (delivery["state"], delivery["error"], receiver.got) == ("pending", "the secret cannot be opened", [])
+    assert (delivery["state"], delivery["error"], root.receiver.got) == ("pending", "the secret cannot be opened", [])
 
 
 async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_longer(
-    root: WebhookAdmin, services: Services, receiver: Receiver, rows: Rows, clock: Clock, happen: Happen
+    root: WebhookAdmin, clock: Clock
 ) -> None:
-    await root.add("orders", receiver.url)
-    receiver.answers = [500]
-    await happen(1)
-    await happen(2)
+    await root.add()
+    root.receiver.answers = [500]
+    await root.happen(1)
+    await root.happen(2)
     clock.advance(days=30)
-    await sweep_other_rows(services, Pace(1, 0))
-    assert len(await admin_deliveries(rows)) == 2
+    await sweep_other_rows(root.services, Pace(1, 0))
+    assert len(await admin_deliveries(root.rows)) == 2
     clock.advance(seconds=1)
-    await sweep_other_rows(services, Pace(1, 0))
-    assert await admin_deliveries(rows) == ["pending"]
+    await sweep_other_rows(root.services, Pace(1, 0))
+    assert await admin_deliveries(root.rows) == ["pending"]
 
 
 @pytest.mark.oldest_postgres
-async def test_pending_deliveries_are_deleted_with_their_webhook(
-    root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: Rows
-) -> None:
-    await root.add("orders", receiver.url)
-    await add_events(rows, *range(5))
-    await place_events(services)
+async def test_pending_deliveries_are_deleted_with_their_webhook(root: WebhookAdmin, other_receiver: Receiver) -> None:
+    await root.add()
+    await root.record(*range(5))
+    await place_events(root.services)
     await root("DELETE", "/orders")
-    await root.add("orders", other_receiver.url)
-    await deliver(services)
-    assert (receiver.got, other_receiver.got) == ([], [])
-    await sweep_other_rows(services, Pace(2, 0))
-    assert await admin_deliveries(rows) == []
+    await root.add(name="orders", url=other_receiver.url)
+    await root.deliver()
+    assert (root.receiver.got, other_receiver.got) == ([], [])
+    await sweep_other_rows(root.services, Pace(2, 0))
+    assert await admin_deliveries(root.rows) == []
 
 
 async def admin_deliveries(rows: Rows) -> list[str]:
@@ -853,12 +827,12 @@ async def admin_deliveries(rows: Rows) -> list[str]:
 
 
 async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(
-    root: WebhookAdmin, receiver: Receiver, client: Client, clock: Clock, happen: Happen
+    root: WebhookAdmin, client: Client, clock: Clock
 ) -> None:
-    await root.add("orders", receiver.url)
-    receiver.answers = [204, 500]
-    await happen(1)
-    await happen(2)
+    await root.add()
+    root.receiver.answers = [204, 500]
+    await root.happen(1)
+    await root.happen(2)
     clock.advance(seconds=60)
     text = (await client.get("/metrics")).text
     assert 'wxauth_webhook_deliveries_total{outcome="delivered",webhook="orders"} 1.0' in text
@@ -876,59 +850,57 @@ async def check_line(services: Services) -> tuple[str, str] | None:
 
 
 @pytest.mark.slow
-async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(
-    root: WebhookAdmin, services: Services, receiver: Receiver, clock: Clock, happen: Happen
-) -> None:
-    assert await check_line(services) is None
-    await root.add("orders", receiver.url)
-    receiver.answers = [204]
-    receiver.usual = 500
-    await happen(1)
-    assert await check_line(services) == ("ok", "1, none of which has failed for an hour")
-    await happen(2)
+async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(root: WebhookAdmin, clock: Clock) -> None:
+    assert await check_line(root.services) is None
+    await root.add()
+    root.receiver.answers = [204]
+    root.receiver.usual = 500
+    await root.happen(1)
+    assert await check_line(root.services) == ("ok", "1, none of which has failed for an hour")
+    await root.happen(2)
     clock.advance(hours=1)
-    assert (await check_line(services) or ("",))[0] == "ok"
+    assert (await check_line(root.services) or ("",))[0] == "ok"
     clock.advance(seconds=1)
-    level, message = await check_line(services) or ("", "")
+    level, message = await check_line(root.services) or ("", "")
     assert (level, "wxauth webhooks test orders" in message) == ("bad", True)
     await root("PATCH", "/orders", {"is_enabled": False})
-    level, message = await check_line(services) or ("", "")
+    level, message = await check_line(root.services) or ("", "")
     assert (level, "wxauth webhooks set orders --enable" in message) == ("note", True)
 
 
 async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_priorities(
-    root: WebhookAdmin, receiver: Receiver, services: Services, login: LogIn
+    root: WebhookAdmin, login: LogIn
 ) -> None:
-    await root.add("orders", receiver.url)
+    await root.add()
     alice = await login("alice", nickname="A")
     await login.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
     await root.change(alice["user"]["id"], status="disabled")
     await root.change(alice["user"]["id"], status="active")
-    await deliver(services)
+    await root.deliver()
     in_order = ["user.created", "user.profile_changed", "user.banned", "session.ended", "user.unbanned"]
-    assert [event["type"] for event in events_in(receiver)] == in_order
+    assert [event["type"] for event in events_in(root.receiver)] == in_order
     assert (await root("POST", "/orders/replay", {"since": "2026-01-01T00:00:00Z"})).json() == {"replayed": 5}
-    await deliver(services)
-    assert [event["type"] for event in events_in(receiver)] == 2 * in_order
+    await root.deliver()
+    assert [event["type"] for event in events_in(root.receiver)] == 2 * in_order
 
 
 async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_users_events_for_a_lease(
-    root: WebhookAdmin, receiver: Receiver, services: Services, rows: Rows, login: LogIn, clock: Clock
+    root: WebhookAdmin, login: LogIn, clock: Clock
 ) -> None:
-    await root.add("orders", receiver.url, "user.created", "user.banned")
+    await root.add("user.created", "user.banned")
     alice = (await login("alice"))["user"]["id"]
-    await place_events(services)
-    webhook_id, now = await rows.fetchval("SELECT id FROM webhooks"), clock()
-    assert await lease_delivery(services.database, webhook_id, Priority.ORDINARY, now=now, until=now + LEASE)
+    await place_events(root.services)
+    webhook_id, now = await root.rows.fetchval("SELECT id FROM webhooks"), clock()
+    assert await lease_delivery(root.services.database, webhook_id, Priority.ORDINARY, now=now, until=now + LEASE)
     bob = (await login("bob"))["user"]["id"]
-    receiver.answers = [500]
+    root.receiver.answers = [500]
     for user_id in (alice, bob):
         await root.change(user_id, status="disabled")
-    await deliver(services)
+    await root.deliver()
     told = [("user.created", bob), ("user.banned", bob)]
-    assert [(event["type"], event["user_id"]) for event in events_in(receiver)] == told
+    assert [(event["type"], event["user_id"]) for event in events_in(root.receiver)] == told
     clock.advance(seconds=1 + LEASE.total_seconds())
-    await deliver(services)
-    events = [(event["type"], event["user_id"]) for event in events_in(receiver)][len(told) :]
+    await root.deliver()
+    events = [(event["type"], event["user_id"]) for event in events_in(root.receiver)][len(told) :]
     # The second try and the first of the next event go out together: only first tries are in order.
     assert sorted(events) == sorted([("user.created", alice), ("user.created", bob), ("user.banned", alice)])

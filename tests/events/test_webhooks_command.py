@@ -78,20 +78,18 @@ async def test_deliveries_are_listed_and_sent_again(
     assert json.loads((await webhooks("deliveries", "orders", "--state", "delivered", "--json")).stdout)["items"] == []
 
 
-@pytest.mark.parametrize("words", [("remove",), ("set", "--enable"), ("replay", "--since", "2026-11-20T00:00:00Z")])
-async def test_commands_for_an_unknown_webhook_fail(webhooks: Command, words: tuple[str, ...]) -> None:
-    failed = await webhooks(words[0], "orders", *words[1:])
-    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
-    assert "no webhook orders" in failed.stderr
-
-
-async def test_a_url_that_is_refused_and_a_name_that_is_taken_fail(webhooks: Command, receiver: Receiver) -> None:
+async def test_a_url_that_is_refused_a_name_that_is_taken_and_one_that_is_unknown_fail(
+    webhooks: Command, receiver: Receiver
+) -> None:
     refused = await webhooks("add", "orders", "https://169.254.169.254/")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert refused.stderr.startswith("url: ")
     await webhooks("add", "orders", receiver.url)
     taken = await webhooks("add", "orders", receiver.url)
     assert (taken.returncode, "webhook orders exists already" in taken.stderr) == (1, True)
+    failed = await webhooks("set", "ledger", "--enable")
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+    assert "no webhook ledger" in failed.stderr
 
 
 @pytest.mark.parametrize(
