@@ -44,7 +44,7 @@ from wxauth.server.websites.authorize import (
 )
 from wxauth.server.websites.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.server.websites.granting import add_with_code, record_authorized
-from wxauth.server.websites.id_tokens import id_token
+from wxauth.server.websites.id_tokens import IdTokens
 from wxauth.server.websites.oauth_requests import Parameters
 from wxauth.server.websites.rows import lock_caller
 from wxauth.server.websites.site_tokens import count_redeemed
@@ -57,10 +57,7 @@ NEW_FOR: Final = timedelta(seconds=30)
 log = get_logger()
 LASTS_SECONDS: Final = 300
 """How long the id_token can be exchanged for a session of the other back end."""
-_AMR: Final[Mapping[AppKind, str]] = {
-    "mini_program": AMR[Door.MINI_PROGRAM],
-    "mobile_app": "wechat_mobile_app",
-}
+_AMR: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
 
 
 def may_answer(client: Client) -> bool:
@@ -139,10 +136,7 @@ class Authorizations:
         """An authorization code for the user who has the phone's session at this moment."""
         now, code = self.clock(), new_secret()
         async with self.database.begin() as transaction:
-            person = await lock_caller(transaction, caller, now=now)
-            if person is None:
-                raise InvalidToken("the session has ended")
-            await SITES.count_user(transaction, person, now=now)
+            person = await _locked_and_counted(transaction, caller, now=now)
             await add_with_code(
                 transaction,
                 asked,
@@ -163,12 +157,12 @@ class Authorizations:
 class PhoneIdTokens:
     """Makes id_tokens for the back ends of mini-programs and mobile apps."""
 
-    settings: Settings
     database: Database
     clock: Clock
     apps: Apps
     proofs: Proofs
     keys: KeyRing
+    id_tokens: IdTokens
     numbers: Numbers
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
@@ -185,27 +179,26 @@ class PhoneIdTokens:
             await self.keys.id_token_key(client.id_token_alg, self.clock())
             await self.proofs.prove(caller, login_code, ip=ip)
             now = self.clock()
-            client, person = await _authorized(self.database, caller, client_id, ip=ip, now=now)
-            key = await self.keys.id_token_key(client.id_token_alg, now)
+            async with self.database.begin() as transaction:
+                person = await _locked_and_counted(transaction, caller, now=now)
+                client = await _client(transaction, client_id)  # as it is now
+                await record_authorized(transaction, person, client_id=client.name, door=Door.PHONE, ip=ip, now=now)
+            id_token = await self.id_tokens.issue(
+                client,
+                person,
+                client.site_scopes,
+                nonce=nonce,
+                authenticated_at=now,
+                authenticated_by=_AMR[kind],
+                now=now,
+                expires_in=LASTS_SECONDS,
+            )
         except WxAuthError as exc:
             DOORS.count(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
             raise
         count_redeemed(self.numbers, Door.PHONE, now=now)
         log.info("site_authorized", client_id=client.name, user_id=person.id, app_id=person.app_id, door=Door.PHONE)
-        return id_token(
-            key,
-            issuer=self.settings.issuer,
-            client=client,
-            user=person,
-            scopes=client.site_scopes,
-            session_id=None,
-            nonce=nonce,
-            access_token=None,
-            authenticated_at=now,
-            authenticated_by=_AMR[kind],
-            now=int(now.timestamp()),
-            expires_in=LASTS_SECONDS,
-        )
+        return id_token
 
 
 async def _client(asked: Database | Transaction, client_id: str) -> Client:
@@ -216,15 +209,13 @@ async def _client(asked: Database | Transaction, client_id: str) -> Client:
     return client
 
 
-async def _authorized(
-    database: Database, caller: Caller, client_id: str, *, ip: str | None, now: datetime
-) -> tuple[Client, UserInSession]:
-    """Record that the person who has the session at this moment may log in, with the client as it is now."""
-    async with database.begin() as transaction:
-        person = await lock_caller(transaction, caller, now=now)
-        if person is None:
-            raise InvalidToken("the session has ended")
-        client = await _client(transaction, client_id)
-        await SITES.count_user(transaction, person, now=now)
-        await record_authorized(transaction, person, client_id=client.name, door=Door.PHONE, ip=ip, now=now)
-    return client, person
+async def _locked_and_counted(transaction: Transaction, caller: Caller, *, now: datetime) -> UserInSession:
+    """The person who has the session at this moment, whose logins to sites are limited.
+
+    Raises: InvalidToken, RateLimited.
+    """
+    person = await lock_caller(transaction, caller, now=now)
+    if person is None:
+        raise InvalidToken("the session has ended")
+    await SITES.count_user(transaction, person, now=now)
+    return person

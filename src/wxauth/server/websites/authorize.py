@@ -33,7 +33,7 @@ from wxauth.server.websites.doors import (
     Door,
     ScanOutcome,
 )
-from wxauth.server.websites.id_tokens import IdTokenHints
+from wxauth.server.websites.id_tokens import IdTokens
 from wxauth.server.websites.models import RequestFields, SiteLoginFields
 from wxauth.server.websites.oauth_requests import OAuthError, Parameters, invalid_oauth_request
 from wxauth.server.websites.secrets import UserCodes, login_of, new_scene, page_id_of
@@ -174,7 +174,7 @@ class SiteRequests:
     clock: Clock
     database: Database
     scan_limits: ScanLimits
-    hints: IdTokenHints
+    id_tokens: IdTokens
 
     async def check(self, parameters: Parameters, *, admits: Callable[[Client], bool] = lambda _: True) -> SiteRequest:
         """Check the request of a client that `admits` it. Raises: Unanswerable, SentBack."""
@@ -183,7 +183,7 @@ class SiteRequests:
             raise Unanswerable(Mistake.CLIENT)
         asked = _checked(client, redirect_uri, parameters)
         if "id_token_hint" in parameters:
-            asked.hinted_user_id = await self.hints.person(parameters["id_token_hint"], client_id=client.name)
+            asked.hinted_user_id = await self.id_tokens.person_in(parameters["id_token_hint"], client_id=client.name)
             if asked.hinted_user_id is None:
                 raise refusal(asked, "login_required", "id_token_hint is no id_token of this client")
         return asked
@@ -223,12 +223,7 @@ class SiteRequests:
         return await self._add_with_code(login, page_id)
 
     async def start_page_with_button(
-        self,
-        asked: SiteRequest,
-        browser: Browser,
-        *,
-        browser_login_id: UUID | None = None,
-        query: str | None = None,
+        self, asked: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
     ) -> str:
         """Store a request whose page has a button. Returns the id in the page's URLs.
 

@@ -132,26 +132,24 @@ class Continuing:
                 if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
                     return None
                 recent = [at for at in person.codes_at if at > now - _MINUTE]
-                is_admitted = len(recent) < CODES_PER_MINUTE
-                if is_admitted:
-                    await add_with_code(
-                        transaction,
-                        asked,
-                        person,
-                        code,
-                        door=Door.SSO,
-                        authenticated_at=person.authenticated_at,
-                        authenticated_by=person.authenticated_by,
-                        device=browser,
-                        lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),  # as long as the login is
-                        browser_login_id=person.login_id,
-                        now=now,
-                    )
-                    await store_code_times(transaction, person, [*recent, now], client_id=name)
+                if len(recent) >= CODES_PER_MINUTE:
+                    raise self._too_many(asked, "this browser has got too many codes")
+                await add_with_code(
+                    transaction,
+                    asked,
+                    person,
+                    code,
+                    door=Door.SSO,
+                    authenticated_at=person.authenticated_at,
+                    authenticated_by=person.authenticated_by,
+                    device=browser,
+                    lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),  # as long as the login is
+                    browser_login_id=person.login_id,
+                    now=now,
+                )
+                await store_code_times(transaction, person, [*recent, now], client_id=name)
         except RateLimited:
             raise self._too_many(asked, "this person has too many requests under way") from None
-        if not is_admitted:
-            raise self._too_many(asked, "this browser has got too many codes")
         log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)
         return sent_back(settings, asked, code=code)
 

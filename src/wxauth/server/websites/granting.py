@@ -23,22 +23,8 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import end_sessions_of_browser_login
 from wxauth.server.users.merging_rows import remaining_user
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import (
-    Browser,
-    Onward,
-    PressesUsedUp,
-    SentBack,
-    SiteRequest,
-    new_login,
-    sent_back,
-)
-from wxauth.server.websites.doors import (
-    AUTHORIZATION_CODE_LASTS,
-    MAKES_BROWSER_LOGIN,
-    MAX_PRESSES,
-    OUTCOME_KEPT,
-    Door,
-)
+from wxauth.server.websites.authorize import Browser, Onward, PressesUsedUp, SentBack, SiteRequest, new_login, sent_back
+from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, MAX_PRESSES, OUTCOME_KEPT, Door
 from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, login_of, page_hashes
@@ -185,12 +171,7 @@ class Granting:
 
 
 def approve(
-    login: SiteLoginFields,
-    person: UserInSession,
-    *,
-    authenticated_at: datetime,
-    authenticated_by: str,
-    until: datetime,
+    login: SiteLoginFields, person: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
 ) -> None:
     """Note in a locked login who has approved it, and until when it can be redeemed."""
     login.stage = Stage.APPROVED

@@ -20,7 +20,7 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.websites.oauth_requests import MAX_TOKEN_LENGTH
-from wxauth.tokens.keys import PrivateKey, base64url, sign
+from wxauth.tokens.keys import base64url, sign
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -39,54 +39,53 @@ class IdTokenHint:
     """The user's id, which may be a former one by now."""
 
 
-def id_token(
-    key: PrivateKey,
-    *,
-    issuer: str,
-    client: Client,
-    user: UserInSession,
-    scopes: Collection[str],
-    session_id: UUID | None,
-    nonce: str | None,
-    access_token: str | None,
-    authenticated_at: datetime,
-    authenticated_by: str,
-    now: int,
-    expires_in: int,
-) -> str:
-    """An id_token (OpenID Connect Core, section 2). `now` is in epoch seconds, `expires_in` in seconds.
-
-    Without a session there is no access token either.
-
-    An ES256 id_token is signed with a key of access tokens. Its own `typ`, and the site as its audience, keep it from
-    being accepted as an access token.
-    """
-    claims: dict[str, Any] = {
-        "iss": issuer,
-        "sub": str(user.id),
-        "aud": client.name,
-        "exp": now + expires_in,
-        "iat": now,
-        "auth_time": int(authenticated_at.timestamp()),
-    }
-    if session_id is not None:
-        claims["sid"] = str(session_id)
-    if access_token is not None:
-        claims["at_hash"] = base64url(sha256(access_token.encode()).digest()[:16]).decode()
-    claims |= {"amr": [authenticated_by], **claims_of(user, client, scopes)}
-    if nonce is not None:
-        claims["nonce"] = nonce
-    header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": "JWT"}
-    return sign(key.signer, base64url(to_json(header)), to_json(claims))
-
-
 @part
-class IdTokenHints:
-    """Reads the `id_token_hint` of sites' requests."""
+class IdTokens:
+    """Makes the id_tokens of sites, and reads them in the `id_token_hint` of sites' requests."""
 
     settings: Settings
     database: Database
     keys: KeyRing
+
+    async def issue(
+        self,
+        client: Client,
+        user: UserInSession,
+        scopes: Collection[str],
+        *,
+        session_id: UUID | None = None,
+        access_token: str | None = None,
+        nonce: str | None,
+        authenticated_at: datetime,
+        authenticated_by: str,
+        now: datetime,
+        expires_in: int,
+    ) -> str:
+        """An id_token (OpenID Connect Core, section 2), for `expires_in` seconds. Without a session, no access token.
+
+        An ES256 id_token is signed with a key of access tokens. Its own `typ`, and the site as its audience, keep it
+        from being accepted as an access token.
+
+        Raises: KeysUnavailable.
+        """
+        key, issued_at = await self.keys.id_token_key(client.id_token_alg, now), int(now.timestamp())
+        claims: dict[str, Any] = {
+            "iss": self.settings.issuer,
+            "sub": str(user.id),
+            "aud": client.name,
+            "exp": issued_at + expires_in,
+            "iat": issued_at,
+            "auth_time": int(authenticated_at.timestamp()),
+        }
+        if session_id is not None:
+            claims["sid"] = str(session_id)
+        if access_token is not None:
+            claims["at_hash"] = base64url(sha256(access_token.encode()).digest()[:16]).decode()
+        claims |= {"amr": [authenticated_by], **claims_of(user, client, scopes)}
+        if nonce is not None:
+            claims["nonce"] = nonce
+        header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": "JWT"}
+        return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
     async def read(self, token: str) -> IdTokenHint | None:
         """The hint in an id_token of this service, even an expired one; None if it is not one."""
@@ -103,13 +102,11 @@ class IdTokenHints:
             claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
         except (ValueError, KeyError, TypeError):
             return None
-        if (
-            claims["iss"] != self.settings.issuer or "sid" not in claims
-        ):  # the issuer has changed since, or it is a phone's
+        if claims["iss"] != self.settings.issuer or "sid" not in claims:  # as the issuer was before, or a phone's
             return None
         return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
-    async def person(self, token: str, *, client_id: str) -> UUID | None:
+    async def person_in(self, token: str, *, client_id: str) -> UUID | None:
         """The user whom a client's id_token names, even if it has expired; after a merge, the one who remains.
 
         None if it is no id_token of ours for this client.

@@ -17,7 +17,7 @@ from wxauth.server.users.callers import TurnsDep
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.id_tokens import IdTokenHints
+from wxauth.server.websites.id_tokens import IdTokens
 from wxauth.server.websites.oauth_requests import OAuthError, Parameters, form_parameters, text_parameters
 from wxauth.server.websites.page_routes import HTML, MISTAKE, TRY_LATER, ContinuingDep, GrantingDep
 from wxauth.server.websites.pages import CONFIRMED, PagesDep, redirect_to
@@ -42,7 +42,7 @@ class LoggingOut:
 
     request: Request
     pages: PagesDep
-    hints: Annotated[IdTokenHints, Depends(provide(IdTokenHints))]
+    id_tokens: Annotated[IdTokens, Depends(provide(IdTokens))]
     continuing: ContinuingDep
     granting: GrantingDep
     database: DatabaseDep
@@ -58,7 +58,7 @@ class LoggingOut:
             return pages.message("wrong_logout", status=400)
         if "id_token_hint" not in parameters and not parameters.repeated:
             return await self._without_hint(parameters)
-        hint = None if parameters.repeated else await self.hints.read(parameters["id_token_hint"])
+        hint = None if parameters.repeated else await self.id_tokens.read(parameters["id_token_hint"])
         client = None if hint is None else await find_site(self.database, hint.client_id)
         if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
             return pages.message("wrong_logout", status=400)

@@ -147,6 +147,9 @@ class Parameters(dict[str, str]):
         self.repeated = {name for name in names if names.count(name) > 1}
         """The names of parameters that occur more than once, which is not allowed."""
 
+    def __repr__(self) -> str:
+        return "Parameters()"  # some are secrets
+
 
 def parse_parameters(text: str) -> Parameters:
     """The parameters in a query or a form. Raises: OAuthError."""
@@ -170,12 +173,9 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
 
 
 def _is_readable(name: str, value: str) -> bool:
-    return len(value) <= _longest(name) and value.isprintable()
-
-
-def _longest(name: str) -> int:
     # A `state` that is too long is reported to the site, so it must be read first.
-    return MAX_TOKEN_LENGTH if name in ("id_token_hint", "access_token", "state") else MAX_PARAMETER_LENGTH
+    longest = MAX_TOKEN_LENGTH if name in ("id_token_hint", "access_token", "state") else MAX_PARAMETER_LENGTH
+    return len(value) <= longest and value.isprintable()
 
 
 def text_parameters(*names: str) -> dict[str, Any]:
@@ -215,11 +215,14 @@ async def form_of(request: Request) -> Parameters:
     return form
 
 
-async def client_of(request: Request, database: Database, clock: Clock, form: Parameters) -> Client:
-    """The client, authenticated by HTTP Basic or by `client_id` and `client_secret`. A public client sends no secret.
+async def client_of(request: Request, database: Database, clock: Clock) -> tuple[Client, Parameters]:
+    """The client, and its form. It authenticates by HTTP Basic or by `client_id` and `client_secret`.
 
-    Raises: OAuthError, InvalidClient, InvalidRequest.
+    A public client sends no secret.
+
+    Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge.
     """
+    form = await form_of(request)
     credentials = _credentials_in(request, form)
     name = credentials.client_id if credentials else form.get("client_id")
     if name is None:
@@ -228,13 +231,13 @@ async def client_of(request: Request, database: Database, clock: Clock, form: Pa
         site = await find_site(database, name) if is_client_name(name) else None
         if site is None or not site.is_public:
             raise invalid_client("there is no public client of this name")
-        return site
+        return site, form
     client = await authenticate_and_read(database, credentials, now=clock())
     if not client.is_site:
         raise OAuthError(
             "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"
         )
-    return client
+    return client, form
 
 
 def _credentials_in(request: Request, form: Parameters) -> Credentials | None:

@@ -1,6 +1,5 @@
 """Routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user; CORS for them."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal, NotRequired
 
@@ -85,7 +84,7 @@ class SiteCors:
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
         self._app = app
         self._database = database
-        self._origins: Sequence[str] = settings.cors_origins
+        self._origins = frozenset(settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -94,7 +93,11 @@ class SiteCors:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        is_admitted = origin is not None and not self._is_allowed_inside(origin) and await self._is_sites(origin)
+        is_admitted = False
+        if origin is not None and self._origins.isdisjoint(("*", origin)):
+            with suppress(StorageUnavailable):  # during an outage no page is allowed
+                uris = await public_redirect_uris(self._database)
+                is_admitted = is_registered(origin, [origin_of(uri) for uri in uris])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -114,15 +117,6 @@ class SiteCors:
             await PlainTextResponse("OK", headers=preflight)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
-
-    def _is_allowed_inside(self, origin: str) -> bool:
-        return "*" in self._origins or origin in self._origins
-
-    async def _is_sites(self, origin: str) -> bool:
-        with suppress(StorageUnavailable):  # during an outage no page is allowed
-            uris = await public_redirect_uris(self._database)
-            return is_registered(origin, [origin_of(uri) for uri in uris])
-        return False
 
 
 class DeviceAuthorizationAnswer(TypedDict):
@@ -266,8 +260,7 @@ async def authorize_device(
     If the person uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
     can distinguish their own login from somebody else's.
     """
-    form = await form_of(request)
-    client = await client_of(request, database, clock, form)
+    client, form = await client_of(request, database, clock)
     if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
     ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
@@ -318,8 +311,7 @@ async def exchange(
     limits: ClientLimitsDep,
 ) -> dict[str, Any]:
     """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
-    form = await form_of(request)
-    client = await client_of(request, database, clock, form)
+    client, form = await client_of(request, database, clock)
     if not client.is_public:
         await limits.admit(client.name, ClientOperation.TOKEN)
     return await site_tokens.issue(client, form, ip=device.ip)
@@ -343,8 +335,7 @@ async def revoke(
     request: Request, site_tokens: SiteTokensDep, database: DatabaseDep, clock: ClockDep
 ) -> dict[str, Any]:
     """End the session of one of the client's own access or refresh tokens. The answer is 200 for any token."""
-    form = await form_of(request)
-    client = await client_of(request, database, clock, form)
+    client, form = await client_of(request, database, clock)
     if "token" not in form:
         raise invalid_oauth_request("token is missing")
     await site_tokens.revoke(client, form["token"])

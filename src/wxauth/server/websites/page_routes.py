@@ -308,7 +308,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
     "/v1/scans/{scene}/code",
     summary=Title("Image of a scan code", "二维码图片"),
     responses={
-        200: {"description": "PNG or JPEG", "content": {"image/png": {"example": "…"}, "image/jpeg": {"example": "…"}}},
+        200: {"description": "PNG or JPEG", "content": {"image/png": {"example": "…"}, "image/jpeg": {"example": "…"}}}
     },
     failures=[NotFound, StorageUnavailable],
 )
@@ -327,9 +327,7 @@ async def show_device_page(pages: PagesDep) -> Response:
 
 
 @router.get(
-    "/d/{scene}",
-    summary=Title("Page for a code scanned outside WeChat", "用其他应用扫码时的提示页"),
-    responses=HTML,
+    "/d/{scene}", summary=Title("Page for a code scanned outside WeChat", "用其他应用扫码时的提示页"), responses=HTML
 )
 async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
     """A page that asks the person to scan the code with WeChat. It changes nothing.

@@ -152,8 +152,20 @@ class Pages:
     language: Language = field(init=False)
     root: str = field(init=False)
     """The path under which the service is reached, escaped."""
+    is_in_wechat: bool = field(init=False)
+    """Whether WeChat's own browser shows the page, on a phone or a computer, and no mini-program or WeCom."""
+    is_on_a_phone: bool = field(init=False)
+    is_in_phones_browser: bool = field(init=False)
+    """Whether a phone's browser outside WeChat and WeCom shows the page."""
 
     def __post_init__(self) -> None:
+        user_agent = self.request.headers.get("user-agent", "")
+        is_of_wechat, is_of_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
+        self.is_in_wechat = is_of_wechat and not is_of_wecom and not self.browser.is_web_view
+        # Not as one pattern with a lookahead: for a User-Agent of 64 KiB that repeats WeChat's name, it took 0.4 s.
+        is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
+        self.is_on_a_phone = (is_of_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
+        self.is_in_phones_browser = self.is_on_a_phone and not is_of_wechat and not is_of_wecom
         self.language = language_of(self.request)
         self.root = escape(self.request.scope.get("root_path", "").rstrip("/"))
 
@@ -237,29 +249,6 @@ class Pages:
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         return RedirectResponse(f"{self.request.scope.get('root_path', '')}{path}?{text}", SEE_OTHER, headers=headers)
 
-    @property
-    def is_in_wechat(self) -> bool:
-        """Whether WeChat's own browser shows the page, on a phone or a computer, and no mini-program or WeCom."""
-        user_agent = self._user_agent
-        return _IN_WECHAT in user_agent and _IN_WECOM not in user_agent and not self.browser.is_web_view
-
-    @property
-    def is_in_phones_browser(self) -> bool:
-        """Whether a phone's browser outside WeChat and WeCom shows the page."""
-        user_agent = self._user_agent
-        return self._is_on_a_phone and _IN_WECHAT not in user_agent and _IN_WECOM not in user_agent
-
-    @property
-    def _user_agent(self) -> str:
-        return self.request.headers.get("user-agent", "")
-
-    @property
-    def _is_on_a_phone(self) -> bool:
-        # Not as one pattern with a lookahead: for a User-Agent of 64 KiB that repeats WeChat's name, it took 0.4 s.
-        _, name, rest = self._user_agent.rpartition(_IN_WECHAT)
-        is_wechat_on_a_phone = bool(name) and _WECHAT_ON_A_COMPUTER.search(rest) is None
-        return is_wechat_on_a_phone or _ON_A_PHONE.search(self._user_agent) is not None
-
     def code(
         self,
         asked: SiteRequest,
@@ -275,7 +264,7 @@ class Pages:
         mini-program that opens; None if it is unknown.
         """
         text, root, seconds = self._text, self.root, int(SCAN_LASTS.total_seconds())
-        is_phone, own_url = self._is_on_a_phone, self._own_url(started.secret)
+        is_phone, own_url = self.is_on_a_phone, self._own_url(started.secret)
         on_a_phone = "_on_a_phone" if is_phone else ""
         texts = TEXTS[self.language]
         states = {state: texts.get(f"{state}{on_a_phone}", texts[state]) for state in PageState}

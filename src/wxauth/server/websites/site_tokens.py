@@ -28,18 +28,12 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token_of_website,
     website_session_lifetimes,
 )
-from wxauth.server.sessions.rows import (
-    EndReason,
-    end_session,
-    end_session_of,
-    end_sessions_beyond,
-    session_opened_at,
-)
+from wxauth.server.sessions.rows import EndReason, end_session, end_session_of, end_sessions_beyond, session_opened_at
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites import rows
 from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, REPEATED_WITHIN, SCANS, Door, DoorOutcome, ScanOutcome
 from wxauth.server.websites.granting import Granting, is_good, lock_with_person
-from wxauth.server.websites.id_tokens import id_token
+from wxauth.server.websites.id_tokens import IdTokens
 from wxauth.server.websites.models import Stage
 from wxauth.server.websites.oauth_requests import (
     AUTHORIZATION_PENDING,
@@ -97,6 +91,18 @@ class NotGranted(StrEnum):
     TOO_FAST = "too_fast"
     DENIED = "denied"
     OVER = "over"
+
+
+_NO_DEVICE: Final = ("invalid_grant", "there is no such device code of this client, or it has been used")
+_OF_DEVICE: Final = {
+    NotGranted.UNKNOWN: _NO_DEVICE,
+    NotGranted.SPENT: _NO_DEVICE,
+    NotGranted.PENDING: (AUTHORIZATION_PENDING, "the person has not decided yet"),
+    NotGranted.TOO_FAST: (SLOW_DOWN, f"the interval is {TOO_FAST} seconds longer from now on"),
+    NotGranted.DENIED: ("access_denied", "the person has refused, or may not log in any more"),
+    NotGranted.OVER: ("expired_token", "nobody has decided in time"),
+}
+"""What a device is told."""
 
 
 async def login_of_code(
@@ -187,6 +193,7 @@ class SiteTokens:
     keys: KeyRing
     verifier: Verifier
     granting: Granting
+    id_tokens: IdTokens
 
     async def issue(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
         """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
@@ -212,17 +219,8 @@ class SiteTokens:
         device = await rows.find(self.database, device_code_hash=hash_of(device_code))
         is_clients = device is not None and device.client_id == client.name
         outcome = await self._redeem(client, device if is_clients else None)
-        match outcome:
-            case NotGranted.UNKNOWN | NotGranted.SPENT:
-                raise invalid_grant("there is no such device code of this client, or it has been used")
-            case NotGranted.PENDING:
-                raise OAuthError(AUTHORIZATION_PENDING, "the person has not decided yet")
-            case NotGranted.TOO_FAST:
-                raise OAuthError(SLOW_DOWN, f"the interval is {TOO_FAST} seconds longer from now on")
-            case NotGranted.OVER:
-                raise OAuthError("expired_token", "nobody has decided in time")
-            case NotGranted.DENIED:
-                raise OAuthError("access_denied", "the person has refused, or may not log in any more")
+        if isinstance(outcome, NotGranted):
+            raise OAuthError(*_OF_DEVICE[outcome])
         return outcome
 
     async def _for_code(self, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
@@ -368,18 +366,16 @@ class SiteTokens:
             "refresh_token": self.refresh_tokens.issue(session_id, generation),
         }
         if OPENID_SCOPE in names:
-            answer["id_token"] = id_token(
-                await self.keys.id_token_key(client.id_token_alg, now),
-                issuer=self.settings.issuer,
-                client=client,
-                user=user,
-                scopes=names,
+            answer["id_token"] = await self.id_tokens.issue(
+                client,
+                user,
+                names,
                 session_id=session_id,
-                nonce=nonce,
                 access_token=issued.value,
+                nonce=nonce,
                 authenticated_at=authenticated_at,
                 authenticated_by=authenticated_by,
-                now=int(now.timestamp()),
+                now=now,
                 expires_in=issued.expires_in,
             )
         return answer

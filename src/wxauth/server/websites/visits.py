@@ -43,15 +43,7 @@ from wxauth.server.login.entering import Asked, Entering, LacksUnionid
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import (
-    AUTHORIZE_PATH,
-    Browser,
-    Onward,
-    ScanLimits,
-    SentBack,
-    new_press,
-    sent_back,
-)
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, Browser, Onward, ScanLimits, SentBack, new_press, sent_back
 from wxauth.server.websites.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
 from wxauth.server.websites.granting import ANOTHER_PERSON, Granting, approve, lock_for_press
 from wxauth.server.websites.models import Stage
