@@ -87,29 +87,27 @@ class ClockReading:
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
-def compare_with_database(reading: ClockReading) -> CheckResult:
-    """Whether our clock agrees with the database's, by which all replicas decide what has expired."""
-    ahead, name = reading.ahead, "clock database"
-    if abs(ahead) - reading.uncertainty <= _ALLOWED_OF_DATABASE:
-        within = max(1, round(abs(ahead) + reading.uncertainty))
-        return good(name, f"within {within} s of the database's", f"与数据库的时钟相差不超过 {within} 秒")
-    which = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
-    by = f"{'快' if ahead > 0 else '慢'} {abs(ahead):.0f} 秒"
-    chinese = f"本机时钟比数据库{by}，而时间以数据库为准：请用 NTP 校准不准的一方"
-    message = f"this machine's clock is {which}, whose time counts: have NTP set the one that is wrong"
-    return bad(name, message, chinese)
-
-
 def compare_clocks(name: str, whose: Title, reading: ClockReading) -> CheckResult:
     """Whether two clocks agree well enough for tokens."""
-    ahead = reading.ahead
-    if abs(ahead) - reading.uncertainty <= _ALLOWED:
+    bound = Title(f"tokens bear with {_ALLOWED} s", f"令牌只容许 {_ALLOWED} 秒")
+    return _compare(name, whose, reading, _ALLOWED, bound)
+
+
+def compare_with_database(reading: ClockReading) -> CheckResult:
+    """Whether our clock agrees with the database's, by which all replicas decide what has expired."""
+    counts = Title("whose time counts", "而时间以数据库为准")
+    return _compare("clock database", Title("the database's", "数据库"), reading, _ALLOWED_OF_DATABASE, counts)
+
+
+def _compare(name: str, whose: Title, reading: ClockReading, allowed: float, bound: Title) -> CheckResult:
+    ahead, seconds = reading.ahead, f"{abs(reading.ahead):.0f}"
+    if abs(ahead) - reading.uncertainty <= allowed:
         within = max(1, round(abs(ahead) + reading.uncertainty))
         return good(name, f"within {within} s of {whose.en}", f"与{whose.zh}的时钟相差不超过 {within} 秒")
-    which = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {whose.en}"
-    message = f"this machine's clock is {which}, tokens bear with {_ALLOWED} s: have NTP set the one that is wrong"
-    by = f"比{whose.zh}{'快' if ahead > 0 else '慢'} {abs(ahead):.0f} 秒"
-    return bad(name, message, f"本机时钟{by}，令牌只容许 {_ALLOWED} 秒：请用 NTP 校准不准的一方")
+    which = f"{seconds} s {'ahead of' if ahead > 0 else 'behind'} {whose.en}"
+    by = f"比{whose.zh}{'快' if ahead > 0 else '慢'} {seconds} 秒"
+    message = f"this machine's clock is {which}, {bound.en}: have NTP set the one that is wrong"
+    return bad(name, message, f"本机时钟{by}，{bound.zh}：请用 NTP 校准不准的一方")
 
 
 @dataclass(slots=True)

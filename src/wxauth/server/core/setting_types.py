@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -39,6 +40,15 @@ _PICTURE: Final = re.compile(rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff
 _MAX_LOGO_BYTES: Final = 32 * 1024
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_REDIS_USER: Final = r"([^/?#]*@)?"
+_REDIS_HOST: Final = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\],\s]+)(:\d{1,5})?"
+_REDIS_FORMS: Final = (
+    rf"rediss?://{_REDIS_USER}{_REDIS_HOST}(/\d*)?",
+    rf"rediss?\+sentinel://{_REDIS_USER}{_REDIS_HOST}(,{_REDIS_HOST})*/[^/?#]+(/\d*)?",
+    rf"rediss?\+cluster://{_REDIS_USER}{_REDIS_HOST}(,{_REDIS_HOST})*/?",
+    r"unix://[^/?#]*/[^?]+",
+)
 
 _SHORTEST_FAREWELL: Final = timedelta(days=180)
 """What docs/upgrading.md promises."""
@@ -116,11 +126,6 @@ def _read_apps(value: object) -> object:
     return apps
 
 
-def _check_secret_key(value: SecretStr) -> SecretStr:
-    secret_key_bytes(value)
-    return value
-
-
 def _check_database_url(value: SecretStr) -> SecretStr:
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
     authority = re.match(r"postgresql://([^/?#]*)", url)
@@ -168,19 +173,6 @@ def _check_app_secret(value: SecretStr) -> SecretStr:
     return value
 
 
-def _check_push_token(value: SecretStr) -> SecretStr:
-    # WeChat's page accepts letters and digits. Other printable characters are accepted in case WeChat ever does.
-    if not re.fullmatch(r"[!-~]{3,32}", value.get_secret_value()):
-        raise ValueError("must be the Token of WeChat's message push settings: 3 to 32 letters and digits")
-    return value
-
-
-def _check_push_aes_key(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[A-Za-z0-9+/]{43}", value.get_secret_value()):
-        raise ValueError("must be the EncodingAESKey of WeChat's message push settings: 43 letters and digits")
-    return value
-
-
 def _check_proxy_url(value: SecretStr) -> SecretStr:
     user = r"([^:/?#@\s]+(:[^:/?#@\s]*)?@)?"
     host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]\s]+)"
@@ -188,24 +180,6 @@ def _check_proxy_url(value: SecretStr) -> SecretStr:
     if url is None or not 0 < int(url["port"]) < 65536:
         raise ValueError(
             "must be a URL like http://user:password@host:3128, with : / ? # @ percent-encoded in user and password"
-        )
-    return value
-
-
-def _check_redis_url(value: SecretStr) -> SecretStr:
-    user = r"([^/?#]*@)?"
-    host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\],\s]+)(:\d{1,5})?"
-    hosts = rf"{host}(,{host})*"
-    forms = (
-        rf"rediss?://{user}{host}(/\d*)?",
-        rf"rediss?\+sentinel://{user}{hosts}/[^/?#]+(/\d*)?",
-        rf"rediss?\+cluster://{user}{hosts}/?",
-        r"unix://[^/?#]*/[^?]+",
-    )
-    if not re.fullmatch(rf"({'|'.join(forms)})(\?.*)?", value.get_secret_value()):
-        raise ValueError(
-            "must be a URL like redis://host:6379/0, redis+sentinel://host:26379,host:26379/name "
-            "or redis+cluster://host:6379,host:6379"
         )
     return value
 
@@ -243,11 +217,6 @@ def _place(url: str) -> tuple[str, int | None, str]:
     return (parts.hostname or "").rstrip("."), port, f"/{path}" if path else ""
 
 
-def _check_webhook_secret(value: SecretStr) -> SecretStr:
-    webhook_secret_bytes(value)
-    return value
-
-
 def webhook_secret_bytes(value: SecretStr) -> bytes:
     """The bytes of a secret for signatures. Raises: ValueError, unless they are 24 to 64."""
     prefix, text = value.get_secret_value()[:6], value.get_secret_value()[6:]
@@ -277,23 +246,12 @@ def _read_claims(value: object) -> object:
         raise ValueError('must be a JSON object like {"role": "authenticated"}') from None
 
 
-def _check_claims(value: dict[str, Any]) -> dict[str, Any]:
-    check_claims(value)
-    return value
-
-
 def _check_region(value: str) -> str:
     from phonenumbers import SUPPORTED_REGIONS  # takes a tenth of a second, which few commands need
 
     if value.upper() not in SUPPORTED_REGIONS:
         raise ValueError("must be the two letters of a country, such as CN")
     return value.upper()
-
-
-def _check_rate(value: str) -> str:
-    if not re.fullmatch(r"([1-9]\d{0,8}/(second|minute|hour|day))?", value):
-        raise ValueError("must be a rate like 600/minute (or second, hour, day), or empty for no limit")
-    return value
 
 
 def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -324,19 +282,6 @@ def _check_origin(value: str) -> str:
     return value
 
 
-def _check_page(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", value):
-        raise ValueError("must be a page like pages/scan/scan, without a leading slash and without a query")
-    return value
-
-
-def _check_domain_file(value: str) -> str:
-    # The name that WeChat's console gives the file, and its content.
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}", value):
-        raise ValueError("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c")
-    return value
-
-
 def _check_root_files(values: tuple[str, ...]) -> tuple[str, ...]:
     names = [value.partition(":")[0] for value in values]
     if not OWN_NAMES.isdisjoint(names) or len(set(names)) != len(names):
@@ -356,10 +301,24 @@ def _ignore_service_link(value: object) -> object:
     return value
 
 
-def _check_contact(value: str) -> str:
-    if not re.fullmatch(r"mailto:[^\s@]+@[^\s@]+|tel:\+[\d-]+|https://[^\s]+", value):
-        raise ValueError("must be a URI like mailto:security@example.com or https://example.com/security")
-    return value
+def _checked(check: Callable[[T], object]) -> AfterValidator:
+    """A value that this function takes, which raises ValueError for any other."""
+
+    def validate(value: T) -> T:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _form(pattern: str, refusal: str) -> AfterValidator:
+    """A text, or a secret, of this form."""
+
+    def check(value: str | SecretStr) -> None:
+        if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value()):
+            raise ValueError(refusal)
+
+    return _checked(check)
 
 
 def _empty_is_none(value: object) -> object:
@@ -385,9 +344,16 @@ TrailDays = Annotated[Days, AfterValidator(_check_events_kept)]
 
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 AppSecret = Annotated[SecretStr, AfterValidator(_check_app_secret), Field(json_schema_extra={"minLength": 1})]
-PushToken = Annotated[SecretStr, AfterValidator(_check_push_token)]
-PushAesKey = Annotated[SecretStr, AfterValidator(_check_push_aes_key)]
-SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
+# WeChat's page accepts letters and digits. Other printable characters are accepted in case WeChat ever does.
+PushToken = Annotated[
+    SecretStr,
+    _form("[!-~]{3,32}", "must be the Token of WeChat's message push settings: 3 to 32 letters and digits"),
+]
+PushAesKey = Annotated[
+    SecretStr,
+    _form("[A-Za-z0-9+/]{43}", "must be the EncodingAESKey of WeChat's message push settings: 43 letters and digits"),
+]
+SecretKey = Annotated[SecretStr, _checked(secret_key_bytes)]
 
 Url = Annotated[str, AfterValidator(_check_url)]
 SecureUrl = Annotated[str, AfterValidator(_check_secure_url)]
@@ -395,7 +361,14 @@ Audience = Annotated[str, Field(min_length=1)]
 Issuer = Annotated[str, AfterValidator(_check_issuer)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+RedisUrl = Annotated[
+    SecretStr,
+    _form(
+        rf"({'|'.join(_REDIS_FORMS)})(\?.*)?",
+        "must be a URL like redis://host:6379/0, redis+sentinel://host:26379,host:26379/name "
+        "or redis+cluster://host:6379,host:6379",
+    ),
+]
 Networks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_networks)]
 ExemptNetworks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_exempt)]
 WebOrigin = Annotated[str, AfterValidator(_check_origin)]
@@ -407,19 +380,44 @@ AppTitle = Annotated[
 ]
 Logo = Annotated[str, AfterValidator(_check_logo)]
 HookUrl = Annotated[str, AfterValidator(_check_hook_url)]
-WebhookSecret = Annotated[SecretStr, AfterValidator(_check_webhook_secret)]
+WebhookSecret = Annotated[SecretStr, _checked(webhook_secret_bytes)]
 SignUp = Annotated[Literal["open", "closed"], Lower]
-Claims = Annotated[dict[str, Any], AfterValidator(_check_claims)]
+Claims = Annotated[dict[str, Any], _checked(check_claims)]
 JsonClaims = BeforeValidator(_read_claims)
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 Region = Annotated[str, AfterValidator(_check_region)]
-RateText = Annotated[str, AfterValidator(_check_rate)]
-PagePath = Annotated[str, AfterValidator(_check_page)]
+RateText = Annotated[
+    str,
+    _form(
+        r"([1-9]\d{0,8}/(second|minute|hour|day))?",
+        "must be a rate like 600/minute (or second, hour, day), or empty for no limit",
+    ),
+]
+PagePath = Annotated[
+    str,
+    _form(
+        "[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
+        "must be a page like pages/scan/scan, without a leading slash and without a query",
+    ),
+]
 SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
-DomainFile = Annotated[str, AfterValidator(_check_domain_file)]
-ContactUri = Annotated[str, AfterValidator(_check_contact)]
+# The name that WeChat's console gives the file, and its content.
+DomainFile = Annotated[
+    str,
+    _form(
+        "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}",
+        "must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c",
+    ),
+]
+ContactUri = Annotated[
+    str,
+    _form(
+        r"mailto:[^\s@]+@[^\s@]+|tel:\+[\d-]+|https://[^\s]+",
+        "must be a URI like mailto:security@example.com or https://example.com/security",
+    ),
+]
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, AfterValidator(_check_root_files)]
