@@ -8,11 +8,13 @@ admin admits only people with a role.
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Mapping
+from csv import reader
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from runpy import run_path
+from string import Template
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs, urlencode
 
@@ -35,32 +37,8 @@ from wxauth.server.dev.wechat import APP_KEYS, APPS
 from wxauth.server.websites.pages import language_of
 
 TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}
-_TEXTS: Final = {
-    "log_in": Title("Log in with WeChat", "微信扫码登录"),
-    "log_out": Title("Log out", "退出登录"),
-    "logged_in": Title("Logged in", "已登录"),
-    "not_logged_in": Title("Not logged in", "未登录"),
-    "nameless": Title("WeChat user", "微信用户"),
-    "back": Title("Back", "返回"),
-    "shop": Title("Good things for every day", "日常好物，用心挑选"),
-    "admin": Title("Today", "今日概况"),
-    "closed": Title(
-        "Orders and figures are shown after a login. If you are logged in to the shop, no scan is needed.",
-        "登录后可查看订单与经营数据。如已登录商城，无需再扫码。",
-    ),
-    "told": Title(
-        "Your login here was ended elsewhere, and wxauth has told this site.",
-        "您在此处的登录已在别处结束，wxauth 已通知本站。",
-    ),
-    "steps": Title("Two sites, one login", "两个网站，一次登录"),
-    "step_1": Title("Log in to the shop: scan its code with the phone.", "登录商城：用手机扫码。"),
-    "step_2": Title("Open the admin: “Continue as …”, without the phone.", "打开后台：以同一身份继续，无需再用手机。"),
-    "step_3": Title("Log out of one: the other follows within two seconds.", "退出其中一个：另一个在两秒内随之退出。"),
-    "claims": Title("What wxauth has told this site", "wxauth 告诉本站的内容"),
-    "order": Title("Order", "订单"),
-    "item": Title("Item", "商品"),
-    "amount": Title("Amount", "金额"),
-}
+_HERE: Final = Path(__file__).parent
+_TEXTS: Final = {name: Title(en, zh) for name, en, zh in reader(_HERE.joinpath("site.csv").open(), delimiter="|")}
 _GOODS: Final = (
     ("茶", Title("Longjing tea, 50 g", "龙井茶 50 克"), 68),
     ("杯", Title("Porcelain cup", "白瓷杯"), 39),
@@ -72,26 +50,7 @@ _FIGURES: Final = (
     (Title("Revenue", "销售额"), "¥9,364"),
     (Title("Visitors", "访客"), "1,702"),
 )
-_PAGE: Final = """<!doctype html>
-<html lang="{tag}">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="/site.css">
-<title>{title}</title>
-<body class="{kind}">
-<header><strong>{title}</strong><nav>{nav}</nav></header>
-<main>
-{main}
-</main>
-{script}</html>
-"""
-# A page that stays open follows a logout elsewhere.
-_SCRIPT: Final = """<script>
-const look = async () => (await (await fetch('state')).json()) || location.reload()
-setInterval(() => look().catch(() => {}), 1000)
-</script>
-"""
+_PAGE: Final = Template(_HERE.joinpath("site.html").read_text())
 _MOST_SESSIONS: Final = 1000
 PUSH_PATH: Final = "/wechat"
 """Where it takes the messages that are handed on."""
@@ -180,13 +139,13 @@ def page(
     if claims is not None:
         shown = escape(to_json(claims, indent=2).decode())
         parts.append(f"<details><summary>{texts['claims']}</summary><pre>{shown}</pre></details>")
-    html = _PAGE.format(
+    html = _PAGE.substitute(
         tag=TAGS[language],
         title=escape(getattr(site.title, language)),
         kind="shop" if site is SHOP else "admin",
         nav=" ".join(nav),
         main="\n".join(part for part in parts if part),
-        script="" if claims is None else _SCRIPT,
+        script="" if claims is None else '<script src="/site.js"></script>\n',
     )
     return HTMLResponse(html, headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie"})
 
@@ -216,10 +175,14 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRout
     async def with_slash(_: Request) -> Response:
         return RedirectResponse(f"{url}{ADMIN.path}/")
 
-    async def style(_: Request) -> Response:
-        return FileResponse(Path(__file__).with_name("site.css"))
+    async def file(request: Request) -> Response:
+        return FileResponse(_HERE / request.url.path.removeprefix("/"))
 
-    own = [Route("/site.css", style), Route(ADMIN.path, with_slash), *([back_end] if back_end else [])]
+    own: list[BaseRoute] = [
+        *(Route(f"/{name}", file) for name in ("site.css", "site.js")),
+        Route(ADMIN.path, with_slash),
+    ]
+    own += [back_end] if back_end else []
     return Starlette(routes=[*own, Mount(ADMIN.path, admin), Mount(SHOP.path, shop)])
 
 
