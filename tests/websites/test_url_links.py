@@ -71,7 +71,7 @@ async def test_a_link_is_not_given_after_30_days(town: Town) -> None:
 async def test_without_a_link_there_is_no_button_and_the_log_says_what_to_change(
     town: Town, errcode: int, advice: str
 ) -> None:
-    town.simulator.faults.add(FaultRequest(api="generate_urllink", errcode=errcode))
+    town.simulator.faults.append(FaultRequest(api="generate_urllink", errcode=errcode))
     assert [await has_button(town) for _ in range(2)] == [False, False]
     (line,) = [line for line in town.log_lines() if line["event"] == "url_link_not_made"]
     assert (line["errcode"], line["level"], advice in line["what_to_change"]) == (errcode, "error", True)

@@ -133,7 +133,7 @@ class Accounts:
 
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
-        self.faults.add(FaultRequest(api=api, **fault))
+        self.faults.append(FaultRequest(api=api, **fault))
 
     def account(self, app_id: str) -> Account:
         """The state of an app's account, which callers may change."""

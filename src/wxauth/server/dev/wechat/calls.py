@@ -130,35 +130,22 @@ class CallRefused(Exception):
         return {"errcode": self.errcode, "errmsg": f"{_ERRMSGS.get(str(self.errcode), 'error')}, rid: {rid}"}
 
 
-class Faults:
-    """The requested faults, in order."""
-
-    def __init__(self) -> None:
-        self._waiting: list[FaultRequest] = []
-
-    def add(self, fault: FaultRequest) -> None:
-        """Add a fault after the others."""
-        self._waiting.append(fault.model_copy())
-
-    def clear(self) -> None:
-        """Drop all faults: everything works again."""
-        self._waiting.clear()
+class Faults(list[FaultRequest]):
+    """The requested faults still to come, in order."""
 
     @property
-    def waiting(self) -> list[dict[str, Any]]:
-        """The faults still to come, in the form in which they were requested."""
-        return [fault.model_dump(mode="json", exclude_none=True) for fault in self._waiting]
+    def shown(self) -> list[dict[str, Any]]:
+        """In the form in which they were requested."""
+        return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
         """Use up the fault for this call, and return it; None if there is none."""
-        for fault in self._waiting:
-            if fault.api == api and fault.app_id in (None, app_id):
-                if fault.times is not None:
-                    fault.times -= 1
-                    if fault.times == 0:
-                        self._waiting.remove(fault)
-                return fault
-        return None
+        fault = next((each for each in self if each.api == api and each.app_id in (None, app_id)), None)
+        if fault is not None and fault.times is not None:
+            fault.times -= 1
+            if fault.times == 0:
+                self.remove(fault)
+        return fault
 
 
 def fault_in(code: str, api: Api) -> FaultRequest | None:

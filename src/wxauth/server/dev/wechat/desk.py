@@ -261,7 +261,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
 
     async def read_wires(request: Request) -> Response:
         news = wires.since(int(request.path_params["revision"]))
-        return JSONResponse({**news, "faults": faults.waiting}, headers={"Cache-Control": "no-store"})
+        return JSONResponse({**news, "faults": faults.shown}, headers={"Cache-Control": "no-store"})
 
     async def add_slash(_: Request) -> Response:
         return RedirectResponse(DESK_PATH)

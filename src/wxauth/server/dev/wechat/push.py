@@ -7,7 +7,7 @@ import secrets
 import time
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha1
@@ -179,42 +179,40 @@ class PushSender:
 
         Raises: ValueError.
         """
-        attempts: list[dict[str, Any]] = []
-        await self._repeat(request, message, AT_ONCE, attempts)
+        attempts = [attempt async for attempt in self._attempts(request, message, AT_ONCE)]
         return {"is_taken": _is_taken(message, attempts[-1]), "attempts": attempts}
 
     async def send_once(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
         """Send a notice about a payment, and repeat it in the background unless the first attempt is taken."""
-        attempt = await self._attempt(request, message)
-        if not (is_taken := _is_taken(message, attempt)):
-            self._begin(self._repeat(request, message, OF_PAYMENTS, [attempt]))
+        attempts = self._attempts(request, message, OF_PAYMENTS)
+        is_taken = _is_taken(message, await anext(attempts))
+        self._exhaust(attempts)
         return is_taken
 
     def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
         """Send a message in the background: the service has its answer first."""
-        self._begin(self._repeat(request, message, AT_ONCE, []))
+        self._exhaust(self._attempts(request, message, AT_ONCE))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="message push")
+    def _exhaust(self, attempts: AsyncIterator[object]) -> None:
+        async def go_on() -> None:
+            async for _ in attempts:
+                pass
+
+        task = asyncio.create_task(go_on(), name="message push")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _repeat(
-        self,
-        request: PushRequest,
-        message: Mapping[str, Any],
-        pauses: Sequence[float],
-        attempts: list[dict[str, Any]],
-    ) -> None:
-        """Append attempts until the message is taken, or the pauses are used up."""
-        if not attempts:
-            attempts.append(await self._attempt(request, message))
-        for seconds in pauses:
-            if _is_taken(message, attempts[-1]):
-                return
+    async def _attempts(
+        self, request: PushRequest, message: Mapping[str, Any], pauses: Sequence[float]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Send a message until it is taken, or the pauses are used up."""
+        for seconds in (0, *pauses):
             if seconds:
                 await self._pause(seconds)
-            attempts.append(await self._attempt(request, message))
+            attempt = await self._attempt(request, message)
+            yield attempt
+            if _is_taken(message, attempt):
+                return
 
     async def _attempt(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
         """Send a message, signed anew. Raises: ValueError."""

@@ -73,7 +73,7 @@ def create_simulator(
     sender = PushSender(wechat.now, service_url=service_url, transport=push_transport, wires=wires, pause=pause)
 
     def add_fault(body: FaultRequest) -> dict[str, Any]:
-        wechat.faults.add(body)
+        wechat.faults.append(body.model_copy())
         return body.model_dump(mode="json", exclude_none=True)
 
     def change_account(body: Account) -> dict[str, Any]:
