@@ -49,7 +49,6 @@ from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing
 from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login import routes as login_routes
-from wxauth.server.login import support_routes
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.login.routes import LoginRequest
 from wxauth.server.phones import routes as phone_routes
@@ -91,7 +90,7 @@ _ROUTERS: Final = (
     phone_routes.router,
     picture_routes.router,
     admin_routes.router,
-    support_routes.router,
+    login_routes.admin_router,
     session_key_routes.router,
     app_routes.router,
     key_routes.admin_router,

@@ -1,7 +1,7 @@
 """Use of session_keys: decrypting data from WeChat, signing, and having WeChat check and reset them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
@@ -28,7 +28,6 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, session_key_context
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_daily, record_event
 from wxauth.server.core.users import UserStatus
 from wxauth.server.session_keys.rows import (
@@ -126,7 +125,11 @@ class SessionKeys:
         if len(keys) > 1:
             raise InvalidRequest.of("openid", "Field required: this user has several identities in this app")
         key = keys[0]
-        session_key = self._usable(key, app_id)
+        if key.status == UserStatus.DISABLED:
+            raise AccountDisabled(until=key.banned_until, user_id=key.user_id)
+        if key.erase_at is not None:
+            raise AccountLeaving(key.erase_at, user_id=key.user_id)
+        session_key = None if key.sealed is None else self._unsealed(app_id, key.openid, key.sealed)
         if session_key is None or (
             is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
         ):
@@ -136,7 +139,7 @@ class SessionKeys:
 
     async def check(self, user_id: UUID) -> Sequence[SessionKeyState]:
         """Check with WeChat the stored key of each identity of a user. Raises: NotFound."""
-        return await asyncio.gather(*(self._check(key) for key in await self._current_keys(user_id)))
+        return await asyncio.gather(*(self._state(key) for key in await self._current_keys(user_id)))
 
     async def reset(self, user_id: UUID, *, app_id: str | None, by: Actor) -> Sequence[SessionKeyState]:
         """Have WeChat replace the keys of a user's identities, or of the identity in one app, and store the new ones.
@@ -148,15 +151,7 @@ class SessionKeys:
         if app_id is not None and not self.apps.find(app_id).is_mini_program:
             raise WrongAppKind(_NO_KEY)
         keys = await self._current_keys(user_id)
-        return [await self._reset(key, by=by) for key in keys if app_id in (None, key.app_id)]
-
-    def _usable(self, key: KeyOfLogin, app_id: str) -> bytes | None:
-        """The key in plain text; None if there is none. Raises: AccountDisabled, AccountLeaving."""
-        if key.status == UserStatus.DISABLED:
-            raise AccountDisabled(until=key.banned_until, user_id=key.user_id)
-        if key.erase_at is not None:
-            raise AccountLeaving(key.erase_at, user_id=key.user_id)
-        return None if key.sealed is None else self._unsealed(app_id, key.openid, key.sealed)
+        return [await self._state(key, resets=by) for key in keys if app_id in (None, key.app_id)]
 
     async def _note_signing(self, app_id: str, by: Actor) -> None:
         now = self.clock()
@@ -171,35 +166,26 @@ class SessionKeys:
             raise NotFound("there is no such user")
         return keys
 
-    async def _check(self, key: SealedSessionKey) -> SessionKeyState:
-        async def check(app: App, session_key: bytes) -> bool:
-            return await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
-
-        return await self._state(key, check)
-
-    async def _reset(self, key: SealedSessionKey, *, by: Actor) -> SessionKeyState:
-        async def reset(app: App, session_key: bytes) -> bool:
-            anew = await self.wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
-            return await self._store(key, anew, by=by)
-
-        return await self._state(key, reset)
-
-    async def _state(self, key: SealedSessionKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> SessionKeyState:
-        def state(valid: bool | None, error: str | None = None) -> SessionKeyState:
-            return SessionKeyState(app_id=key.app_id, openid=key.openid, valid=valid, error=error)
-
+    async def _state(self, key: SealedSessionKey, *, resets: Actor | None = None) -> SessionKeyState:
+        """Have WeChat check a key, or replace it if somebody resets it."""
+        valid, error = None, None
         try:
             app = self.apps.find(key.app_id)
-            if not app.is_mini_program:
-                return state(None, WrongAppKind.code)
             session_key = None if key.sealed is None else self._unsealed(key.app_id, key.openid, key.sealed)
-            if session_key is None:
-                return state(None, SessionKeyExpired.code)
-            return state(await ask(app, session_key))
+            if not app.is_mini_program:
+                error = WrongAppKind.code
+            elif session_key is None:
+                error = SessionKeyExpired.code
+            elif resets is None:
+                valid = await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
+            else:
+                anew = await self.wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
+                valid = await self._store(key, anew, by=resets)
         except SessionKeyExpired:
-            return state(False)
+            valid = False
         except (UnknownApp, WeChatError) as exc:
-            return state(None, exc.code)
+            error = exc.code
+        return SessionKeyState(app_id=key.app_id, openid=key.openid, valid=valid, error=error)
 
     async def _store(self, key: SealedSessionKey, anew: bytes, *, by: Actor) -> bool:
         """Store a new key in the session of the former one. Returns False if the session has ended."""
