@@ -238,13 +238,6 @@ async def test_a_change_without_effect_does_not_count(replicas: Replicas, rows: 
 
 
 @pytest.mark.slow
-async def test_changes_at_once_are_no_more_than_sixty(replicas: Replicas) -> None:
-    alice = await replicas.log_in()
-    answers = await asyncio.gather(*(replicas.change(alice, replica=n % 2, nickname=f"Alice {n}") for n in range(70)))
-    assert sorted(answer.status_code for answer in answers) == [200] * CHANGES + [429] * 10
-
-
-@pytest.mark.slow
 async def test_a_login_with_one_name_more_succeeds_and_keeps_the_former_name(stage: Stage, replicas: Replicas) -> None:
     alice = await replicas.log_in()
     for n in range(CHANGES - 1):

@@ -205,12 +205,6 @@ async def test_support_does_not_cancel_it(alice: Body, login: LogIn, client: Cli
     assert await erase_at(rows, alice) is not None
 
 
-async def test_administrators_erase_at_once(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
-    root = await make_admin(client, rows, await login("root"))
-    assert (await root.ask("DELETE", f"/users/{alice['user']['id']}")).status_code == 204
-    assert await number(rows, "users") == 1
-
-
 async def test_nobody_who_is_leaving_is_merged_or_split(login: LogIn, client: Client, rows: Rows) -> None:
     root = await make_admin(client, rows, await login("root"))
     alice, bob = await login("alice", unionid="union-alice"), await login("bob")
@@ -223,6 +217,8 @@ async def test_nobody_who_is_leaving_is_merged_or_split(login: LogIn, client: Cl
     refused = await root.ask("POST", f"/users/{alice['user']['id']}/split", json=identity)
     problem_of(refused, "split_refused", 409)
     assert await number(rows, "users") == 3
+    assert (await root.ask("DELETE", f"/users/{alice['user']['id']}")).status_code == 204, "and at once"
+    assert await number(rows, "users") == 2
 
 
 async def test_who_is_leaving_counts_for_no_last_administrator(login: LogIn, client: Client, rows: Rows) -> None:
@@ -247,24 +243,11 @@ async def test_siblings_see_it(alice: Body, login: LogIn, client: Client, servic
     assert [(event["user_id"], event["data"]) for event in events] == [(alice["user"]["id"], {"erase_at": LATER})]
 
 
-async def test_a_thief_with_a_bearer_keeps_nobody_from_leaving(alice: Body, client: Client, rows: Rows) -> None:
-    problem_of(await leave(client, alice), "invalid_token", 401)
-    problem_of(await client.patch("/v1/me", json={"nickname": "x"}, headers=bearer(alice)), "invalid_token", 401)
-    assert await erase_at(rows, alice) is not None
-
-
 async def test_leaving_and_a_login_at_once_leave_no_open_session(login: LogIn, client: Client, rows: Rows) -> None:
     alice = await login("alice")
     answers = await asyncio.gather(leave(client, alice), *(login.ask("alice") for _ in range(10)))
     assert answers[0].status_code == 202
     assert await number(rows, "sessions WHERE revoked_at IS NULL") == 0
-
-
-async def test_without_days_of_grace_an_erasure_is_immediate(stage: Stage) -> None:
-    client = await stage.make()
-    alice = await LogIn(client, stage.wechat)("alice")
-    assert (await leave(client, alice)).status_code == 204
-    assert await stage.number("users") == 0
 
 
 # What comes by another way meanwhile.

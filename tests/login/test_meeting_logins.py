@@ -248,16 +248,6 @@ async def test_apps_that_move_to_another_unionid_one_by_one_keep_the_user(login:
     assert user_ids(answers) == user_ids([first])
 
 
-@pytest.mark.slow
-async def test_50_logins_in_the_moment_of_linking_all_succeed(login: LogIn, rows: Rows) -> None:
-    await login()
-    holder = await login(unionid=UNION, app=OTHER_APP)
-    answers = await asyncio.gather(*(login(unionid=UNION) for _ in range(50)))
-    assert user_ids(answers) == user_ids([holder])
-    assert not any(answer["is_new_user"] for answer in answers)
-    assert await people(rows) == (1, 2, 52)
-
-
 @pytest.mark.own_database
 async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(login: LogIn, rows: Rows) -> None:
     """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""

@@ -61,6 +61,11 @@ def make_service(make_service: MakeService) -> MakeService:
     return partial(make_service, waits=HURRIED)
 
 
+@pytest.fixture
+async def blocking(make_service: MakeService) -> Service:
+    return await make_service(risk_policy="block")
+
+
 async def events_of(service: Service) -> list[tuple[str, str, Body]]:
     """Type, actor and data of each event, after the background work has ended."""
     await service.services[Background].drain()
@@ -173,30 +178,26 @@ async def test_a_user_of_the_highest_risk_is_banned(make_service: MakeService) -
     assert len(service.asked(RISK)) == 1
 
 
-async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block")
-    root = await service.log_in("root")
-    await set_roles(service.rows, "admin")
-    await service.log_in.ask("risky-4")
-    answer = await service.client.get("/v1/admin/events", headers=bearer(root), params={"type": "user.banned"})
+async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(blocking: Service) -> None:
+    root = await blocking.log_in("root")
+    await set_roles(blocking.rows, "admin")
+    await blocking.log_in.ask("risky-4")
+    answer = await blocking.client.get("/v1/admin/events", headers=bearer(root), params={"type": "user.banned"})
     (event,) = answer.json()["items"]
     assert (event["actor"], event["app_id"], event["data"]) == ("system", APP_ID, {"risk_rank": 4})
     path = f"/v1/admin/users/{event['user_id']}"
-    assert (await service.client.patch(path, json={"status": "active"}, headers=bearer(root))).status_code == 200
-    login = await service.log_in("risky-4")
+    assert (await blocking.client.patch(path, json={"status": "active"}, headers=bearer(root))).status_code == 200
+    login = await blocking.log_in("risky-4")
     assert (login["user"]["id"], login["is_new_user"]) == (event["user_id"], False)
-    assert len(service.asked(RISK)) == 2, "of root and of them, once each"
+    assert len(blocking.asked(RISK)) == 2, "of root and of them, once each"
 
 
 @pytest.mark.parametrize(("person", "outcome"), [("risky-4", "wechat_user_blocked"), ("alice", None)])
-async def test_several_logins_at_once_share_one_verdict(
-    make_service: MakeService, person: str, outcome: str | None
-) -> None:
-    service = await make_service(risk_policy="block")
-    service.simulator.fail(RISK, slow=0.3)
-    answers = await asyncio.gather(*(service.log_in.ask(person) for _ in range(5)))
+async def test_several_logins_at_once_share_one_verdict(blocking: Service, person: str, outcome: str | None) -> None:
+    blocking.simulator.fail(RISK, slow=0.3)
+    answers = await asyncio.gather(*(blocking.log_in.ask(person) for _ in range(5)))
     assert {answer.json().get("code") for answer in answers} == {outcome}
-    assert len(service.asked(RISK)) == 1
+    assert len(blocking.asked(RISK)) == 1
 
 
 @pytest.mark.slow
@@ -209,14 +210,13 @@ async def test_several_logins_at_once_share_one_verdict(
     ],
 )
 async def test_an_administrators_decision_in_the_meantime_takes_precedence(
-    make_service: MakeService, statement: str, status: int, events: list[str]
+    blocking: Service, statement: str, status: int, events: list[str]
 ) -> None:
-    service = await make_service(risk_policy="block")
-    service.simulator.fail(RISK, slow=0.5)
-    login = await asking(service)
-    await service.rows.execute(statement)
+    blocking.simulator.fail(RISK, slow=0.5)
+    login = await asking(blocking)
+    await blocking.rows.execute(statement)
     assert (await login).status_code == status
-    assert await kinds_of(service) == events
+    assert await kinds_of(blocking) == events
 
 
 async def test_a_ban_that_the_database_does_not_take_is_tried_again(make_service: MakeService, proxy: Proxy) -> None:
@@ -249,14 +249,13 @@ async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
     assert [line["what"] for line in service.logged("promise_lost")] == ["ban"]
 
 
-async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block")
-    service.simulator.fail(RISK, slow=0.4)
-    login = await asking(service)
+async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(blocking: Service) -> None:
+    blocking.simulator.fail(RISK, slow=0.4)
+    login = await asking(blocking)
     login.cancel()
     await asyncio.gather(login, return_exceptions=True)
-    assert await kinds_of(service) == ["user.banned", "session.ended"]
-    problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
+    assert await kinds_of(blocking) == ["user.banned", "session.ended"]
+    problem_of(await blocking.log_in.ask("risky-4"), "account_disabled", 403)
 
 
 async def test_a_user_erased_before_the_flag_leaves_no_trace(make_service: MakeService) -> None:
@@ -267,10 +266,9 @@ async def test_a_user_erased_before_the_flag_leaves_no_trace(make_service: MakeS
     assert await events_of(service) == []
 
 
-async def test_a_phone_code_of_who_is_blocked_is_not_spent(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block")
-    problem_of(await service.log_in.ask("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
-    assert service.simulator.calls_of("getuserphonenumber") == []
+async def test_a_phone_code_of_who_is_blocked_is_not_spent(blocking: Service) -> None:
+    problem_of(await blocking.log_in.ask("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
+    assert blocking.simulator.calls_of("getuserphonenumber") == []
 
 
 # Logins at once, replicas, and a slow WeChat.
@@ -565,19 +563,18 @@ async def test_time_spent_on_a_slow_code_shortens_the_wait_for_a_policy(make_ser
     assert await checks_of(service) == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
 
 
-async def test_a_missing_permission_is_logged_once_a_minute(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block")
-    service.simulator.account(APP_ID).denied = frozenset({RISK})
+async def test_a_missing_permission_is_logged_once_a_minute(blocking: Service) -> None:
+    blocking.simulator.account(APP_ID).denied = frozenset({RISK})
     for person in ("anna", "berta", "carla"):
-        await service.log_in(person)
-    (line,) = service.logged("policy_without_wechat")
+        await blocking.log_in(person)
+    (line,) = blocking.logged("policy_without_wechat")
     assert (line["level"], line["policy"], line["app_id"], line["errcode"]) == ("error", "risk", APP_ID, 48001)
     assert "permissions" in line["what_to_change"]
-    assert service.logged("wechat_misconfigured") == []
-    service.clock.advance(seconds=LOGGED_AGAIN_AFTER.total_seconds())
-    await service.log_in("dora")
-    assert len(service.logged("policy_without_wechat")) == 2
-    assert await checks_of(service) == {("risk", "wechat_misconfigured", "48001"): 4}
+    assert blocking.logged("wechat_misconfigured") == []
+    blocking.clock.advance(seconds=LOGGED_AGAIN_AFTER.total_seconds())
+    await blocking.log_in("dora")
+    assert len(blocking.logged("policy_without_wechat")) == 2
+    assert await checks_of(blocking) == {("risk", "wechat_misconfigured", "48001"): 4}
 
 
 async def test_a_different_failure_is_logged_at_once(make_service: MakeService) -> None:

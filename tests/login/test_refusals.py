@@ -27,6 +27,13 @@ async def refused(client: Client, code: str, **headers: str) -> str:
     return answer.json()["request_id"]
 
 
+async def ban(stage: Stage, root: Admin) -> str:
+    """Alice's id, who is banned."""
+    user_id: str = (await stage.login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    return user_id
+
+
 async def listed(root: Admin, **query: object) -> list[dict[str, Any]]:
     return (await root.read("/refusals", **query))["items"]
 
@@ -163,8 +170,7 @@ async def junk(client: Client, ip: str = "198.51.100.1") -> None:
 
 
 async def test_a_flood_of_one_network_is_counted_and_hides_no_refusal_of_others(stage: Stage, root: Admin) -> None:
-    user_id = (await stage.login("alice"))["user"]["id"]
-    await root.change(user_id, status="disabled")
+    await ban(stage, root)
     for number in range(200):
         await junk(stage.client, f"198.51.100.{number}")
     of_another = await refused(stage.client, "nonsense")
@@ -204,8 +210,7 @@ async def test_a_banned_user_who_goes_on_for_ever_is_counted_and_hides_no_other(
 async def test_a_flood_of_many_networks_is_counted_without_a_network_and_hides_no_users(
     stage: Stage, root: Admin
 ) -> None:
-    user_id = (await stage.login("alice"))["user"]["id"]
-    await root.change(user_id, status="disabled")
+    user_id = await ban(stage, root)
     for number in range(MAX_NEW_ROWS + 5):
         await junk(stage.client, f"10.0.{number}.1")
     await refused(stage.client, stage.wechat.code_for("alice"))
@@ -225,9 +230,7 @@ async def test_64_characters_of_a_request_id_are_stored_and_the_whole_id_finds_i
     assert await listed(root, request_id=shown[:63]) == []
 
 
-async def test_wrong_bodies_count_towards_the_limit_of_the_address(
-    stage: Stage,
-) -> None:
+async def test_wrong_bodies_count_towards_the_limit_of_the_address(stage: Stage) -> None:
     client = await stage.make(login_rate_limit="2/minute")
     bodies = (b"{}", b"nonsense", b"{}")
     answers = [await client.post("/v1/login", content=body, headers=ADDRESS) for body in bodies]
@@ -251,7 +254,7 @@ async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdo
 
 @pytest.mark.proxy
 async def test_refusals_during_a_database_outage_are_dropped_and_counted(
-    make_services: MakeServices, make_client: MakeClient, proxy: Proxy, rows: Rows
+    make_services: MakeServices, make_client: MakeClient, proxy: Proxy
 ) -> None:
     services = await make_services(database_url=proxy.url)
     client = make_client(services)
@@ -260,7 +263,6 @@ async def test_refusals_during_a_database_outage_are_dropped_and_counted(
     with pytest.raises(StorageUnavailable):
         await services[Refusals].store()
     assert await dropped(client, "storage") == 1
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
 
 
 async def test_refusals_are_kept_for_14_days(stage: Stage, root: Admin) -> None:
@@ -276,8 +278,7 @@ async def test_refusals_are_kept_for_14_days(stage: Stage, root: Admin) -> None:
 
 
 async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_stored(stage: Stage, root: Admin) -> None:
-    user_id = (await stage.login("alice"))["user"]["id"]
-    await root.change(user_id, status="disabled")
+    user_id = await ban(stage, root)
     await refused(stage.client, stage.wechat.code_for("alice"))
     assert len(await listed(root, user_id=user_id)) == 1
     await refused(stage.client, stage.wechat.code_for("alice"))
@@ -338,6 +339,8 @@ async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
     }
     stage.clock.advance(hours=16)  # midnight in UTC
     again = Admin(stage.client, await stage.login("root"))
+    await again.change(alice["user"]["id"], status="disabled")
+    await refused(stage.client, stage.wechat.code_for("alice"))
     assert await days_of(again, days=3) == [("2026-11-19", 0, 0), ("2026-11-20", 2, 3), ("2026-11-21", 0, 1)]
 
 
@@ -355,9 +358,9 @@ async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:
     days = await days_of(root)
     assert (len(days), days[0][0], days[-1][0]) == (30, "2026-10-22", "2026-11-20")
     assert len(await days_of(root, days=366)) == 366
-    for wrong in ("0", "367", "many"):
-        problem = problem_of(await root.ask("GET", "/numbers", params={"days": wrong}), "invalid_request", 422)
-        assert problem["errors"][0]["field"] == "days"
+    for name, wrong in (("days", "0"), ("days", "367"), ("utc_offset", "-721"), ("utc_offset", "841")):
+        problem = problem_of(await root.ask("GET", "/numbers", params={name: wrong}), "invalid_request", 422)
+        assert problem["errors"][0]["field"] == name
 
 
 async def test_days_begin_where_the_reader_is(root: Admin, client: Client, login: LogIn, clock: Clock) -> None:
@@ -368,16 +371,6 @@ async def test_days_begin_where_the_reader_is(root: Admin, client: Client, login
     assert await days_of(again, days=2, utc_offset=480) == [("2026-11-20", 2, 2), ("2026-11-21", 0, 1)]
     assert await days_of(again, days=2, utc_offset=-720) == [("2026-11-19", 1, 1), ("2026-11-20", 1, 2)]
     assert await days_of(again, days=1) == [("2026-11-20", 2, 3)]
-    for wrong in ("-721", "841", "Asia/Shanghai"):
-        problem = problem_of(await again.ask("GET", "/numbers", params={"utc_offset": wrong}), "invalid_request", 422)
-        assert problem["errors"][0]["field"] == "utc_offset"
-
-
-async def test_a_login_refused_because_of_a_ban_is_not_counted(stage: Stage, root: Admin) -> None:
-    alice = await stage.login("alice")
-    await root.change(alice["user"]["id"], status="disabled")
-    await root.client.post("/v1/login", json={"code": stage.wechat.code_for("alice")})
-    assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
 
 
 async def test_replicas_count_together_and_none_waits_for_anothers_row(
@@ -397,25 +390,16 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(
 
 
 async def test_counts_during_an_outage_are_stored_after_the_outage(
-    database_url: str, make_services: MakeServices, root: Admin, clock: Clock
+    proxy: Proxy, make_services: MakeServices, root: Admin, clock: Clock
 ) -> None:
-    async with Proxy(database_url) as proxy:
-        replica = await make_services(database_url=proxy.url)
-        replica[Numbers].count_login(is_new=True, at=clock())
-        await proxy.refuse()
-        with pytest.raises(Exception, match="does not answer"):
-            await replica[Numbers].store()
-        await proxy.accept()
+    replica = await make_services(database_url=proxy.url)
+    replica[Numbers].count_login(is_new=True, at=clock())
+    await proxy.refuse()
+    with pytest.raises(Exception, match="does not answer"):
         await replica[Numbers].store()
+    await proxy.accept()
+    await replica[Numbers].store()
     assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
-
-
-async def test_the_last_counts_are_stored_at_shutdown(make_services: MakeServices, root: Admin, clock: Clock) -> None:
-    replica = await make_services()
-    for _ in range(5):
-        replica[Numbers].count_login(is_new=False, at=clock())
-    await replica.aclose()
-    assert await days_of(root, days=1) == [("2026-11-20", 1, 6)]
 
 
 async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(

@@ -5,7 +5,8 @@ import struct
 import tempfile
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from io import BytesIO
 from itertools import count
 from typing import Any
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogIn, LogLines, Rows, Stage, bearer, leave, until_locked
+from tests.world import Body, Stage, bearer, leave, until_locked
 from wxauth.errors import InvalidRequest
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.server.pictures.routes import uploaded_file
@@ -30,8 +31,6 @@ RED, BLUE, GREEN = (200, 20, 30), (20, 40, 220), (30, 160, 60)
 ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
 BOUNDARY = b"-" * 8
 A_PUSH = {"push_token": "5gh6iPushTokenForAvatars"}
-
-Upload = Callable[..., Coroutine[Any, Any, httpx.Response]]
 
 every_format = pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 
@@ -102,73 +101,57 @@ def multipart(*parts: tuple[str, bytes]) -> dict[str, Any]:
     return {"content": body + b"--%s--\r\n" % BOUNDARY, "headers": {"Content-Type": content_type}}
 
 
-@pytest.fixture
-async def alice(login: LogIn) -> dict[str, Any]:
-    return await login("alice")
+@dataclass(frozen=True)
+class Album(Stage):
+    """The stage, and Alice, who uploads pictures."""
 
+    alice: Body
+    shades: Iterator[int]
 
-@pytest.fixture
-def upload(client: Client, alice: dict[str, Any]) -> Upload:
-    """Upload as `wx.uploadFile` does, as Alice by default."""
+    async def post(self, *, by: Body | None = None, **request: Any) -> httpx.Response:
+        headers = {**request.pop("headers", {}), **bearer(by or self.alice)}
+        return await self.client.post("/v1/me/avatar", headers=headers, **request)
 
-    async def upload(file: bytes, *, by: Mapping[str, Any] = alice, **request: Any) -> httpx.Response:
+    async def upload(self, file: bytes, **request: Any) -> httpx.Response:
+        """Upload as `wx.uploadFile` does."""
         parts = {"file": ("tmp_5d41402abc4b2a76b971", file, "application/octet-stream")}
-        return await client.post("/v1/me/avatar", files=parts, headers=bearer(by), **request)
+        return await self.post(files=parts, **request)
 
-    return upload
-
-
-@pytest.fixture
-def uploaded(upload: Upload) -> Callable[..., Awaitable[str]]:
-    """Upload any picture; the URL."""
-    shades = count()
-
-    async def uploaded(**by: Any) -> str:
-        answer = await upload(encoded(plain(colour=(next(shades), 0, 0))), **by)
+    async def uploaded(self, **by: Any) -> str:
+        """Upload any picture; the URL."""
+        answer = await self.upload(encoded(plain(colour=(next(self.shades), 0, 0))), **by)
         assert answer.status_code == 200, answer.text
         return answer.json()["avatar_url"]
 
-    return uploaded
-
-
-@pytest.fixture
-def shown(client: Client, upload: Upload) -> Callable[[bytes], Awaitable[Image.Image]]:
-    """Upload a picture; what others see of it."""
-
-    async def shown(file: bytes) -> Image.Image:
-        answer = await upload(file)
+    async def shown(self, file: bytes) -> Image.Image:
+        """Upload a picture; what others see of it."""
+        answer = await self.upload(file)
         assert answer.status_code == 200, answer.text
-        picture = await client.get(answer.json()["avatar_url"])
+        picture = await self.client.get(answer.json()["avatar_url"])
         image = Image.open(BytesIO(picture.content))
         image.load()
         assert picture.headers["content-type"] == Image.MIME[image.format or ""]
         return image
 
-    return shown
 
-
-Shown = Callable[[bytes], Awaitable[Image.Image]]
-Uploaded = Callable[..., Awaitable[str]]
-
-
-async def number_of_pictures(rows: Rows) -> int:
-    return await rows.fetchval("SELECT count(*) FROM avatars")
+@pytest.fixture
+async def album(stage: Stage) -> Album:
+    parts = {it.name: getattr(stage, it.name) for it in fields(stage)}
+    return Album(**parts, alice=await stage.login("alice"), shades=count())
 
 
 # Conversion.
 
 
 @every_format
-async def test_avatar_url_points_to_the_uploaded_picture(
-    client: Client, alice: dict[str, Any], upload: Upload, kind: str
-) -> None:
-    answer = await upload(encoded(plain(), kind), data={"also": "a field of formData"})
+async def test_avatar_url_points_to_the_uploaded_picture(album: Album, kind: str) -> None:
+    answer = await album.upload(encoded(plain(), kind), data={"also": "a field of formData"})
     url = answer.json()["avatar_url"]
     assert url.startswith("https://auth.test/v1/avatars/")
-    assert answer.json() == {**alice["user"], "avatar_url": url}
+    assert answer.json() == {**album.alice["user"], "avatar_url": url}
     assert answer.headers["cache-control"] == "no-store"
-    assert (await client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
-    picture = await client.get(url)
+    assert (await album.client.get("/v1/me", headers=bearer(album.alice))).json() == answer.json()
+    picture = await album.client.get(url)
     assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
     assert is_close(Image.open(BytesIO(picture.content)).getpixel((30, 20)), RED)
 
@@ -187,9 +170,9 @@ async def test_avatar_url_points_to_the_uploaded_picture(
 )
 @every_format
 async def test_a_picture_is_made_small_and_never_larger(
-    shown: Shown, kind: str, size: tuple[int, int], expected: tuple[int, int]
+    album: Album, kind: str, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    assert (await shown(encoded(plain(size=size), kind))).size == expected
+    assert (await album.shown(encoded(plain(size=size), kind))).size == expected
 
 
 @swept(
@@ -208,11 +191,11 @@ async def test_a_picture_is_made_small_and_never_larger(
 @every_format
 @pytest.mark.slow
 async def test_a_picture_is_made_upright(
-    shown: Shown, kind: str, orientation: int, red: tuple[float, float], blue: tuple[float, float]
+    album: Album, kind: str, orientation: int, red: tuple[float, float], blue: tuple[float, float]
 ) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    image = await shown(encoded(two_halves(), kind, exif=exif))
+    image = await album.shown(encoded(two_halves(), kind, exif=exif))
     assert image.size == ((80, 40) if orientation <= 4 else (40, 80))
     for (x, y), colour in ((red, RED), (blue, BLUE)):
         assert is_close(image.getpixel((int(image.width * x), int(image.height * y))), colour)
@@ -221,23 +204,23 @@ async def test_a_picture_is_made_upright(
 @pytest.mark.parametrize(("kilobytes", "size"), [(60, (40, 80)), (65, (80, 40))])
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 async def test_in_exif_of_over_64_kib_no_orientation_is_looked_for(
-    shown: Shown, kind: str, kilobytes: int, size: tuple[int, int]
+    album: Album, kind: str, kilobytes: int, size: tuple[int, int]
 ) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     exif[MAKER] = "x" * kilobytes * 1024
-    assert (await shown(encoded(two_halves(), kind, exif=exif))).size == size
+    assert (await album.shown(encoded(two_halves(), kind, exif=exif))).size == size
 
 
 @pytest.mark.slow
-async def test_a_webp_has_four_megapixels_at_most_because_its_decoder_stops_everybody(upload: Upload) -> None:
-    assert (await upload(encoded(plain(size=(2048, 2048)), "WEBP"))).status_code == 200
-    problem_of(await upload(encoded(plain(size=(2048, 2049)), "WEBP")), "invalid_request", 422)
+async def test_a_webp_has_four_megapixels_at_most_because_its_decoder_stops_everybody(album: Album) -> None:
+    assert (await album.upload(encoded(plain(size=(2048, 2048)), "WEBP"))).status_code == 200
+    problem_of(await album.upload(encoded(plain(size=(2048, 2049)), "WEBP")), "invalid_request", 422)
 
 
 @pytest.mark.parametrize("alpha", [255, 100])
 @every_format
-async def test_a_picture_is_stored_without_metadata(client: Client, upload: Upload, kind: str, alpha: int) -> None:
+async def test_a_picture_is_stored_without_metadata(album: Album, kind: str, alpha: int) -> None:
     exif = Image.Exif()
     exif[MAKER] = "a phone"
     exif.get_ifd(GPS).update({1: "N", 2: (39.0, 54.0, 15.0)})
@@ -253,7 +236,7 @@ async def test_a_picture_is_stored_without_metadata(client: Client, upload: Uplo
     file = encoded(picture, kind, exif=exif, icc_profile=profile, **options[kind])
     assert b"a phone" in file
     assert b"at home" in file
-    content = (await client.get((await upload(file)).json()["avatar_url"])).content
+    content = (await album.client.get((await album.upload(file)).json()["avatar_url"])).content
     assert not [word for word in (b"a phone", b"at home", b"Exif", b"eXIf", b"ICC", b"iCCP", b"xmp") if word in content]
     assert Image.open(BytesIO(content)).info.keys() <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
@@ -280,8 +263,8 @@ async def test_a_picture_is_stored_without_metadata(client: Client, upload: Uplo
         pytest.param(encoded(plain("RGBA", colour=(*RED, 255)), "PNG"), "JPEG", RED, id="alpha-unused"),
     ],
 )
-async def test_every_kind_of_colour_is_kept(shown: Shown, file: bytes, kind: str, colour: tuple[int, ...]) -> None:
-    image = await shown(file)
+async def test_every_kind_of_colour_is_kept(album: Album, file: bytes, kind: str, colour: tuple[int, ...]) -> None:
+    image = await album.shown(file)
     assert image.format == kind
     pixel: Any = image.getpixel((0, 0))
     assert pixel[3:] == colour[3:]
@@ -289,17 +272,17 @@ async def test_every_kind_of_colour_is_kept(shown: Shown, file: bytes, kind: str
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "MPO"])
-async def test_of_several_frames_the_first_is_kept(shown: Shown, kind: str) -> None:
+async def test_of_several_frames_the_first_is_kept(album: Album, kind: str) -> None:
     file = encoded(plain(), kind, save_all=True, append_images=[plain(colour=BLUE), plain(colour=GREEN)])
-    image = await shown(file)
+    image = await album.shown(file)
     assert getattr(image, "n_frames", 1) == 1
     assert is_close(image.getpixel((30, 20)), RED)
 
 
 @pytest.mark.oldest_postgres
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-async def test_a_picture_is_good_though_its_exif_is_not(shown: Shown) -> None:
-    assert (await shown(encoded(plain(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))).size == (60, 40)
+async def test_a_picture_is_good_though_its_exif_is_not(album: Album) -> None:
+    assert (await album.shown(encoded(plain(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))).size == (60, 40)
 
 
 # Refusals.
@@ -339,40 +322,40 @@ async def test_a_picture_is_good_though_its_exif_is_not(shown: Shown) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-async def test_an_incomplete_picture_is_refused(upload: Upload, rows: Rows, file: bytes) -> None:
-    problem = problem_of(await upload(file), "invalid_request", 422)
+async def test_an_incomplete_picture_is_refused(album: Album, file: bytes) -> None:
+    problem = problem_of(await album.upload(file), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["file"]
-    assert await number_of_pictures(rows) == 0
+    assert await album.number("avatars") == 0
 
 
-async def test_the_largest_picture_is_taken(shown: Shown) -> None:
-    assert (await shown(encoded(plain("1", (4096, MAX_PIXELS // 4096), 1), "PNG"))).size == (512, 512)
+async def test_the_largest_picture_is_taken(album: Album) -> None:
+    assert (await album.shown(encoded(plain("1", (4096, MAX_PIXELS // 4096), 1), "PNG"))).size == (512, 512)
 
 
 @pytest.mark.parametrize(("scans", "status"), [(80, 200), (100, 422), (60_000, 422)])
-async def test_a_jpeg_that_is_gone_over_for_ever_is_refused(upload: Upload, scans: int, status: int) -> None:
+async def test_a_jpeg_that_is_gone_over_for_ever_is_refused(album: Album, scans: int, status: int) -> None:
     whole = encoded(plain("L", (64, 64), 90), progressive=True)
     last = whole[whole.rindex(b"\xff\xda") : -2]
-    assert (await upload(whole[:-2] + last * scans + b"\xff\xd9")).status_code == status
+    assert (await album.upload(whole[:-2] + last * scans + b"\xff\xd9")).status_code == status
 
 
 @swept(("number", "status"), [(100, 200), (101, 422)])
 @swept(("kind", "begin"), [(b"iCCP", b"p\0\0"), (b"iTXt", b"t\0\1\0\0\0"), (b"zTXt", b"t\0\0")])
 async def test_a_png_that_is_full_of_packed_texts_is_refused(
-    upload: Upload, kind: bytes, begin: bytes, number: int, status: int
+    album: Album, kind: bytes, begin: bytes, number: int, status: int
 ) -> None:
     broken = begin + zlib.compress(bytes(1000))[:-4] + b"sums"
     file = png(1, 1, chunk(kind, broken) * number, chunk(b"IDAT", zlib.compress(bytes(4))))
-    assert (await upload(file)).status_code == status
+    assert (await album.upload(file)).status_code == status
 
 
-async def test_exif_that_says_the_same_bytes_again_and_again_takes_no_memory(upload: Upload) -> None:
+async def test_exif_that_says_the_same_bytes_again_and_again_takes_no_memory(album: Album) -> None:
     entries = b"".join(struct.pack("<HHLL", 0x9000 + number, 7, 10**6, 8) for number in range(200))
     exif = b"II*\0" + struct.pack("<LH", 8, 200) + entries + bytes(10**6)
     file = png(1, 1, chunk(b"IDAT", zlib.compress(bytes(4))), chunk(b"eXIf", exif))
     tracemalloc.start()
     try:
-        assert (await upload(file)).status_code == 200
+        assert (await album.upload(file)).status_code == 200
         assert tracemalloc.get_traced_memory()[1] < 50 * 10**6
     finally:
         tracemalloc.stop()
@@ -398,9 +381,9 @@ WEBP_HEADER, WEBP_DATA = (b"VP8X", struct.pack("<IIH", 0, 59 | 39 << 24, 0)), (b
     ],
 )
 async def test_a_picture_in_more_than_a_thousand_parts_is_refused(
-    upload: Upload, make: Callable[[int], bytes], number: int, status: int
+    album: Album, make: Callable[[int], bytes], number: int, status: int
 ) -> None:
-    assert (await upload(make(number))).status_code == status
+    assert (await album.upload(make(number))).status_code == status
 
 
 @swept(("size", "status"), [(250 * 1024, 200), (256 * 1024, 422)])
@@ -413,9 +396,9 @@ async def test_a_picture_in_more_than_a_thousand_parts_is_refused(
     ],
 )
 async def test_a_picture_that_begins_after_256_kib_is_refused(
-    upload: Upload, make: Callable[[int], bytes], size: int, status: int
+    album: Album, make: Callable[[int], bytes], size: int, status: int
 ) -> None:
-    assert (await upload(make(size))).status_code == status
+    assert (await album.upload(make(size))).status_code == status
 
 
 @swept(
@@ -444,23 +427,18 @@ async def test_a_picture_that_begins_after_256_kib_is_refused(
         pytest.param(multipart(("X: " + "x" * 10_000, b"text")), id="long-header"),
     ],
 )
-async def test_a_body_without_one_file_is_refused(
-    client: Client, alice: dict[str, Any], request_: dict[str, Any]
-) -> None:
-    headers = {**request_.get("headers", {}), **bearer(alice)}
-    answer = await client.post("/v1/me/avatar", **{**request_, "headers": headers})
+async def test_a_body_without_one_file_is_refused(album: Album, request_: dict[str, Any]) -> None:
+    answer = await album.post(**request_)
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["file"]
 
 
 @pytest.mark.parametrize(("length", "is_taken"), [(1, False), (7, False), (8, True), (70, True), (71, False)])
-async def test_a_boundary_has_8_to_70_characters(
-    client: Client, alice: dict[str, Any], length: int, is_taken: bool
-) -> None:
+async def test_a_boundary_has_8_to_70_characters(album: Album, length: int, is_taken: bool) -> None:
     boundary = "b" * length
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", **bearer(alice)}
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     part = b'\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + encoded(plain()) + b"\r\n"
     content = part.join([b"--" + boundary.encode()] * 2) + b"--\r\n"
-    answer = await client.post("/v1/me/avatar", content=content, headers=headers)
+    answer = await album.post(content=content, headers=headers)
     if is_taken:
         assert answer.status_code == 200, answer.text
     else:
@@ -471,7 +449,7 @@ async def test_a_boundary_has_8_to_70_characters(
 @pytest.mark.parametrize(("size", "is_taken"), [(MAX_FILE, True), (MAX_FILE + 1, False), (3 * MAX_FILE, False)])
 @pytest.mark.slow
 async def test_a_file_has_2_mib_at_most(
-    client: Client, alice: dict[str, Any], monkeypatch: pytest.MonkeyPatch, size: int, is_taken: bool, is_chunked: bool
+    album: Album, monkeypatch: pytest.MonkeyPatch, size: int, is_taken: bool, is_chunked: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nothing/can/be/written/here")
     whole = multipart(
@@ -487,7 +465,7 @@ async def test_a_file_has_2_mib_at_most(
             yield whole["content"][start : start + 10_000]
 
     content = chunks() if is_chunked else whole["content"]
-    answer = await client.post("/v1/me/avatar", content=content, headers={**whole["headers"], **bearer(alice)})
+    answer = await album.post(content=content, headers=whole["headers"])
     assert ("content-length" in answer.request.headers) is not is_chunked
     if is_taken:
         assert answer.status_code == 200
@@ -505,7 +483,7 @@ async def test_a_file_has_2_mib_at_most(
     ],
 )
 async def test_a_file_that_will_not_be_taken_is_not_read(
-    client: Client, alice: dict[str, Any], headers: dict[str, str], code: str, status: int
+    album: Album, headers: dict[str, str], code: str, status: int
 ) -> None:
     async def never() -> AsyncIterator[bytes]:
         pytest.fail("the body was read")
@@ -513,8 +491,8 @@ async def test_a_file_that_will_not_be_taken_is_not_read(
 
     headers = {"Content-Type": "multipart/form-data; boundary=--------", **headers}
     if headers.get("Authorization") == "ALICE":
-        headers |= bearer(alice)
-    problem_of(await client.post("/v1/me/avatar", content=never(), headers=headers), code, status)
+        headers |= bearer(album.alice)
+    problem_of(await album.client.post("/v1/me/avatar", content=never(), headers=headers), code, status)
 
 
 async def test_a_file_that_does_not_come_is_given_up() -> None:
@@ -556,25 +534,23 @@ async def test_a_body_that_comes_at_once_is_parsed_in_pieces() -> None:
 
 
 @pytest.mark.slow
-async def test_uploads_at_once_hold_nobody_up(client: Client, upload: Upload, rows: Rows) -> None:
+async def test_uploads_at_once_hold_nobody_up(album: Album) -> None:
     file = encoded(plain("RGBA", (4096, 4096), (*RED, 128)), "PNG", compress_level=1)
-    uploads = [asyncio.create_task(upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
+    uploads = [asyncio.create_task(album.upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
     answered = 0
     while not all(task.done() for task in uploads):
         await asyncio.sleep(0.001)  # or the threads that decode would wait for the interpreter most of the time
-        assert (await client.get("/livez")).status_code == 200
+        assert (await album.client.get("/livez")).status_code == 200
         answered += 1
     assert answered > 10 * len(uploads)  # there would be two or three between each, were decoding in the way
     urls = {task.result().json()["avatar_url"] for task in uploads}
     assert len(urls) == len(uploads)
-    kept = [url for url in urls if (await client.get(url)).status_code == 200]
-    assert kept == [await rows.fetchval("SELECT avatar_url FROM users")]
-    assert await number_of_pictures(rows) == 1
+    kept = [url for url in urls if (await album.client.get(url)).status_code == 200]
+    assert kept == [await album.rows.fetchval("SELECT avatar_url FROM users")]
+    assert await album.number("avatars") == 1
 
 
-async def test_more_uploads_than_there_is_room_for_come_back_later(
-    stage: Stage, alice: dict[str, Any], uploaded: Uploaded
-) -> None:
+async def test_more_uploads_than_there_is_room_for_come_back_later(album: Album) -> None:
     begun, may_end = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -584,8 +560,7 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(
         yield WHOLE["content"][100:]
 
     async def send() -> httpx.Response:
-        headers = {**WHOLE["headers"], **bearer(alice)}
-        return await stage.client.post("/v1/me/avatar", content=slow(), headers=headers)
+        return await album.post(content=slow(), headers=WHOLE["headers"])
 
     uploads = [asyncio.create_task(send()) for _ in range(UPLOADS_OF_ONE_SESSION)]
     for _ in uploads:
@@ -593,51 +568,49 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(
     too_many = await send()
     problem_of(too_many, "rate_limited", 429)
     assert int(too_many.headers["retry-after"]) > 0
-    assert await uploaded(by=await stage.login("bob"))
-    assert await uploaded(by=await stage.login("alice"))  # in another session
+    assert await album.uploaded(by=await album.login("bob"))
+    assert await album.uploaded(by=await album.login("alice"))  # in another session
     may_end.set()
     assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
-    assert await uploaded()
+    assert await album.uploaded()
 
 
 # How it is served.
 
 
-async def test_a_picture_may_be_cached_for_a_day(client: Client, uploaded: Uploaded) -> None:
-    url = await uploaded()
-    picture = await client.get(url)
+async def test_a_picture_may_be_cached_for_a_day(album: Album) -> None:
+    url = await album.uploaded()
+    picture = await album.client.get(url)
     assert picture.headers["cache-control"] == "public, max-age=86400, must-revalidate"
     assert picture.headers["content-disposition"] == "inline"
     assert picture.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in picture.headers["content-security-policy"]
-    head = await client.head(url)
+    head = await album.client.head(url)
     for answer in (picture, head):
         del answer.headers["x-request-id"]
     assert (head.status_code, head.headers) == (200, picture.headers)
     for tag in (picture.headers["etag"], f'"other", W/{picture.headers["etag"]}', "*"):
-        again = await client.get(url, headers={"If-None-Match": tag})
+        again = await album.client.get(url, headers={"If-None-Match": tag})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["etag"] == picture.headers["etag"]
         assert again.headers["cache-control"] == picture.headers["cache-control"]
-    assert (await client.get(url, headers={"If-None-Match": '"other"'})).content == picture.content
+    assert (await album.client.get(url, headers={"If-None-Match": '"other"'})).content == picture.content
 
 
-async def test_a_pictures_url_does_not_identify_the_user(alice: dict[str, Any], uploaded: Uploaded) -> None:
-    urls = [await uploaded() for _ in range(3)]
+async def test_a_pictures_url_does_not_identify_the_user(album: Album) -> None:
+    urls = [await album.uploaded() for _ in range(3)]
     names = {url.rpartition("/")[2] for url in urls}
     assert len(names) == 3
     assert {len(name) for name in names} == {22 + len(".jpg")}  # 128 bits
-    assert not [url for url in urls if alice["user"]["id"] in url or alice["user"]["openid"] in url]
+    assert not [url for url in urls if album.alice["user"]["id"] in url or album.alice["user"]["openid"] in url]
 
 
 @swept("change", [lambda name: name[:-3] + "png", lambda name: name[:-4], lambda name: "A" * 22 + ".jpg", str.swapcase])
-async def test_another_url_of_a_picture_is_not_found(
-    client: Client, uploaded: Uploaded, change: Callable[[str], str]
-) -> None:
-    path, _, name = (await uploaded()).rpartition("/")
+async def test_another_url_of_a_picture_is_not_found(album: Album, change: Callable[[str], str]) -> None:
+    path, _, name = (await album.uploaded()).rpartition("/")
     for method in ("GET", "HEAD"):
-        assert (await client.request(method, f"{path}/{change(name)}")).status_code == 404
-    problem_of(await client.get(f"{path}/{change(name)}", headers={"If-None-Match": "*"}), "not_found", 404)
+        assert (await album.client.request(method, f"{path}/{change(name)}")).status_code == 404
+    problem_of(await album.client.get(f"{path}/{change(name)}", headers={"If-None-Match": "*"}), "not_found", 404)
 
 
 @swept(
@@ -651,15 +624,14 @@ async def test_another_url_of_a_picture_is_not_found(
         ("../me", 401),  # which is /v1/me
     ],
 )
-@pytest.mark.no_database
-async def test_an_unknown_file_name_is_not_found(client: Client, name: str, status: int) -> None:
-    assert (await client.get(f"https://auth.test/v1/avatars/{name}")).status_code == status
+async def test_an_unknown_file_name_is_not_found(album: Album, name: str, status: int) -> None:
+    assert (await album.client.get(f"https://auth.test/v1/avatars/{name}")).status_code == status
 
 
 @pytest.mark.parametrize("arrives_at", ["/auth", ""])
-async def test_pictures_work_under_an_issuer_with_a_path(stage: Stage, arrives_at: str) -> None:
-    client = await stage.make(issuer="https://auth.test/auth")
-    alice = (await client.post(f"{arrives_at}/v1/login", json={"code": stage.wechat.code_for("alice")})).json()
+async def test_pictures_work_under_an_issuer_with_a_path(album: Album, arrives_at: str) -> None:
+    client = await album.make(issuer="https://auth.test/auth")
+    alice = (await client.post(f"{arrives_at}/v1/login", json={"code": album.wechat.code_for("alice")})).json()
     parts = {"file": ("a", padded(encoded(plain()), MAX_FILE))}
     answer = await client.post(f"{arrives_at}/v1/me/avatar", files=parts, headers=bearer(alice))
     url = answer.json()["avatar_url"]
@@ -674,12 +646,12 @@ async def test_pictures_work_under_an_issuer_with_a_path(stage: Stage, arrives_a
 # How it goes.
 
 
-async def test_a_new_picture_replaces_the_former_picture(client: Client, uploaded: Uploaded, rows: Rows) -> None:
-    former, latter = await uploaded(), await uploaded()
+async def test_a_new_picture_replaces_the_former_picture(album: Album) -> None:
+    former, latter = await album.uploaded(), await album.uploaded()
     assert former != latter
-    problem_of(await client.get(former), "not_found", 404)
-    assert (await client.get(latter)).status_code == 200
-    assert await number_of_pictures(rows) == 1
+    problem_of(await album.client.get(former), "not_found", 404)
+    assert (await album.client.get(latter)).status_code == 200
+    assert await album.number("avatars") == 1
 
 
 @pytest.mark.slow
@@ -694,44 +666,40 @@ async def test_a_new_picture_replaces_the_former_picture(client: Client, uploade
     ],
 )
 async def test_a_picture_is_deleted_when_avatar_url_no_longer_points_to_it(
-    stage: Stage, alice: dict[str, Any], uploaded: Uploaded, method: str, change: dict[str, str | None]
+    album: Album, method: str, change: dict[str, str | None]
 ) -> None:
-    url, other_url = await uploaded(), await uploaded(by=await stage.login("bob"))
+    url, other_url = await album.uploaded(), await album.uploaded(by=await album.login("bob"))
     if method == "LOGIN":
-        await stage.login("alice", **change)
+        await album.login("alice", **change)
     else:
-        answer = await stage.client.request(method, "/v1/me", json=change, headers=bearer(alice))
+        answer = await album.client.request(method, "/v1/me", json=change, headers=bearer(album.alice))
         assert answer.is_success, answer.text
     for headers in ({}, {"If-None-Match": f'"{url.rpartition("/")[2]}"'}):
-        problem_of(await stage.client.get(url, headers=headers), "not_found", 404)
-    assert (await stage.client.get(other_url)).status_code == 200
-    assert await number_of_pictures(stage.rows) == 1
+        problem_of(await album.client.get(url, headers=headers), "not_found", 404)
+    assert (await album.client.get(other_url)).status_code == 200
+    assert await album.number("avatars") == 1
 
 
-async def test_a_picture_stays_when_anything_else_changes(
-    stage: Stage, alice: dict[str, Any], uploaded: Uploaded
-) -> None:
-    url = await uploaded()
-    await stage.login("alice", nickname="Alice")
-    await stage.refresh(alice)
-    changed = await stage.client.patch("/v1/me", json={"nickname": "Alicia"}, headers=bearer(alice))
-    await stage.rows.execute("UPDATE users SET roles = '{editor}', status = 'disabled'")
+async def test_a_picture_stays_when_anything_else_changes(album: Album) -> None:
+    url = await album.uploaded()
+    await album.login("alice", nickname="Alice")
+    await album.refresh(album.alice)
+    changed = await album.client.patch("/v1/me", json={"nickname": "Alicia"}, headers=bearer(album.alice))
+    await album.rows.execute("UPDATE users SET roles = '{editor}', status = 'disabled'")
     assert changed.json()["avatar_url"] == url
-    assert (await stage.client.get(url)).status_code == 200
+    assert (await album.client.get(url)).status_code == 200
 
 
 @pytest.mark.parametrize("change", ["DELETE FROM users", "UPDATE users SET status = 'disabled'"])
-async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(
-    upload: Upload, rows: Rows, change: str
-) -> None:
-    transaction = rows.transaction()
+async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(album: Album, change: str) -> None:
+    transaction = album.rows.transaction()
     await transaction.start()
-    await rows.execute(change)
-    waiting = asyncio.create_task(upload(encoded(plain())))
-    await until_locked(rows)
+    await album.rows.execute(change)
+    waiting = asyncio.create_task(album.upload(encoded(plain())))
+    await until_locked(album.rows)
     await transaction.commit()
     problem_of(await waiting, "invalid_token", 401)
-    assert await number_of_pictures(rows) == 0
+    assert await album.number("avatars") == 0
 
 
 # Its URL, sent back.
@@ -740,19 +708,19 @@ async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
 @pytest.mark.parametrize("issuer", ["https://auth.test", "http://127.0.0.1:8000", "https://auth.test/auth"])
-async def test_the_url_of_an_uploaded_picture_changes_nothing(stage: Stage, issuer: str, how: str) -> None:
-    client = await stage.make(issuer=issuer)
+async def test_the_url_of_an_uploaded_picture_changes_nothing(album: Album, issuer: str, how: str) -> None:
+    client = await album.make(issuer=issuer)
 
     async def upload(by: Mapping[str, Any]) -> str:
         parts = {"file": ("a", encoded(plain()))}
         return (await client.post("/v1/me/avatar", files=parts, headers=bearer(by))).json()["avatar_url"]
 
-    alice = await stage.login("alice", at=client)
-    former, current, other = await upload(alice), await upload(alice), await upload(await stage.login("bob", at=client))
+    alice = await album.login("alice", at=client)
+    former, current, other = await upload(alice), await upload(alice), await upload(await album.login("bob", at=client))
     for url in (current, former, other, f"{current}?v=2"):
         fields = {"avatar_url": url, "nickname": "Alice"}
         if how == "LOGIN":
-            user = (await stage.login("alice", at=client, **fields))["user"]
+            user = (await album.login("alice", at=client, **fields))["user"]
         else:
             user = (await client.request(how, "/v1/me", json=fields, headers=bearer(alice))).json()
         assert (user["avatar_url"], user["nickname"]) == (current, "Alice")
@@ -760,8 +728,8 @@ async def test_the_url_of_an_uploaded_picture_changes_nothing(stage: Stage, issu
         assert (await client.get(url.removeprefix(issuer))).status_code == 200
 
 
-async def test_a_new_user_gets_no_picture_by_its_url(login: LogIn, uploaded: Uploaded) -> None:
-    assert (await login("carol", avatar_url=await uploaded()))["user"]["avatar_url"] is None
+async def test_a_new_user_gets_no_picture_by_its_url(album: Album) -> None:
+    assert (await album.login("carol", avatar_url=await album.uploaded()))["user"]["avatar_url"] is None
 
 
 @swept(
@@ -779,13 +747,11 @@ async def test_a_new_user_gets_no_picture_by_its_url(login: LogIn, uploaded: Upl
     ],
 )
 @swept("how", ["PATCH", "POST", "LOGIN"])
-async def test_a_picture_on_the_phone_has_to_be_uploaded(
-    stage: Stage, alice: dict[str, Any], how: str, path: str
-) -> None:
+async def test_a_picture_on_the_phone_has_to_be_uploaded(album: Album, how: str, path: str) -> None:
     if how == "LOGIN":
-        answer = await stage.client.post("/v1/login", json={"code": stage.wechat.code_for("alice"), "avatar_url": path})
+        answer = await album.client.post("/v1/login", json={"code": album.wechat.code_for("alice"), "avatar_url": path})
     else:
-        answer = await stage.client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(alice))
+        answer = await album.client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(album.alice))
     (error,) = problem_of(answer, "invalid_request", 422)["errors"]
     assert error["field"] == "avatar_url"
     assert "POST /v1/me/avatar" in error["message"]
@@ -797,32 +763,28 @@ async def test_a_picture_on_the_phone_has_to_be_uploaded(
 
 @pytest.mark.parametrize("holder_has", [None, "a picture", "a URL"])
 @pytest.mark.slow
-async def test_a_picture_follows_the_person_when_two_users_become_one(
-    stage: Stage, uploaded: Uploaded, holder_has: str | None
-) -> None:
-    former_url = await uploaded()
+async def test_a_picture_follows_the_person_when_two_users_become_one(album: Album, holder_has: str | None) -> None:
+    former_url = await album.uploaded()
     fields = {"avatar_url": "https://a.example/1.png"} if holder_has == "a URL" else {}
-    holder = await stage.login("alice", app=OTHER_APP, unionid="union-alice", **fields)
-    expected = {None: former_url, "a URL": "https://a.example/1.png"}.get(holder_has) or await uploaded(by=holder)
+    holder = await album.login("alice", app=OTHER_APP, unionid="union-alice", **fields)
+    expected = {None: former_url, "a URL": "https://a.example/1.png"}.get(holder_has) or await album.uploaded(by=holder)
 
-    linked = await stage.client.post("/v1/login", json={"code": stage.wechat.code_for("alice", unionid="union-alice")})
+    linked = await album.client.post("/v1/login", json={"code": album.wechat.code_for("alice", unionid="union-alice")})
 
     user = linked.json()["user"]
     assert (user["id"], user["avatar_url"]) == (holder["user"]["id"], expected)
-    assert (await stage.client.get(former_url)).status_code == (200 if expected == former_url else 404)
+    assert (await album.client.get(former_url)).status_code == (200 if expected == former_url else 404)
     if holder_has == "a picture":
-        assert (await stage.client.get(expected)).status_code == 200
-    owners = await stage.rows.fetch("SELECT user_id::text FROM avatars")
+        assert (await album.client.get(expected)).status_code == 200
+    owners = await album.rows.fetch("SELECT user_id::text FROM avatars")
     assert [row[0] for row in owners] == ([] if holder_has == "a URL" else [user["id"]])
-    await leave(stage.client, linked.json())
-    assert await number_of_pictures(stage.rows) == 0
+    await leave(album.client, linked.json())
+    assert await album.number("avatars") == 0
 
 
-async def test_an_upload_logs_one_line_with_only_the_users_id(
-    uploaded: Uploaded, alice: dict[str, Any], log_lines: LogLines
-) -> None:
-    before = len(log_lines())
-    url = await uploaded()
-    (line,) = log_lines()[before:]
-    assert (line["event"], line["user_id"]) == ("profile_changed", alice["user"]["id"])
+async def test_an_upload_logs_one_line_with_only_the_users_id(album: Album) -> None:
+    before = len(album.log_lines())
+    url = await album.uploaded()
+    (line,) = album.log_lines()[before:]
+    assert (line["event"], line["user_id"]) == ("profile_changed", album.alice["user"]["id"])
     assert url.rpartition("/")[2] not in str(line)
