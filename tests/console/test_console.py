@@ -22,6 +22,7 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
+from tests.websites.browsers import made_of_fixtures
 from tests.world import (
     NOBODY,
     Admin,
@@ -89,8 +90,8 @@ class Console:
 
 
 @pytest.fixture
-def console(client: Client, services: Services, root: Admin, rows: Rows, login: LogIn) -> Console:
-    return Console(client, services, root, rows, login)
+def console(request: pytest.FixtureRequest) -> Console:
+    return made_of_fixtures(Console, request)
 
 
 # Whether the console is enabled.

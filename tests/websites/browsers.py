@@ -6,12 +6,13 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from html import unescape
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
+import pytest
 from jose import jwt
 
 from tests.fakes import Clock, WeChatByRespx
@@ -187,6 +188,15 @@ async def id_claims(client: Client, token: str, audience: str = "shop") -> dict[
     options = {"verify_exp": False, "verify_at_hash": False, "verify_iat": False}
     demands = {"algorithms": [key["alg"]], "audience": audience, "issuer": "https://auth.test"}
     return jwt.decode(token, key, **demands, options=options)
+
+
+Participant = TypeVar("Participant")
+
+
+def made_of_fixtures(kind: type[Participant], request: pytest.FixtureRequest) -> Participant:
+    """A participant each of whose fields without a default is the fixture of this name."""
+    names = [field.name for field in fields(kind) if field.default is field.default_factory is MISSING]  # type: ignore[arg-type]
+    return kind(**{name: request.getfixturevalue(name) for name in names})
 
 
 @dataclass(slots=True, kw_only=True)

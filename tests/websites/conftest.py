@@ -8,18 +8,15 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
-from tests.websites.browsers import BYE, Browser, House
+from tests.websites.browsers import BYE, Browser, House, made_of_fixtures
 from tests.world import (
     CALLBACK,
     AddSite,
     Client,
     GetPhone,
     LogIn,
-    LogLines,
     MakeClient,
-    MakeServices,
     Phone,
-    Rows,
     Site,
 )
 from wxauth.server.clients.clients import add_client, build_client
@@ -92,27 +89,8 @@ async def shop(add_site: AddSite) -> Site:
 
 
 @pytest.fixture
-def house(
-    shop: Site,
-    phone: Phone,
-    browser: Browser,
-    wechat: WeChatByRespx,
-    services: Services,
-    clock: Clock,
-    rows: Rows,
-    log_lines: LogLines,
-    add_site: AddSite,
-    get_phone: GetPhone,
-    make_services: MakeServices,
-    make_client: MakeClient,
-) -> House:
-    return House(**locals())
-
-
-@pytest.fixture
-async def site(add_site: AddSite) -> Site:
-    """A confidential client with the device grant."""
-    return await add_site(device=True)
+def house(request: pytest.FixtureRequest) -> House:
+    return made_of_fixtures(House, request)
 
 
 @pytest.fixture

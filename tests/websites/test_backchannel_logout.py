@@ -5,7 +5,7 @@ Which ends they learn of is in `test_what_ends_the_login_of_a_browser_and_the_se
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,7 +17,7 @@ from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import swept
-from tests.websites.browsers import House
+from tests.websites.browsers import House, made_of_fixtures
 from tests.world import AddSite, Admin, Body, LogIn, MakeServices, Phone, Site, bearer, until, until_locked
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services
@@ -105,9 +105,13 @@ class Informed(House):
 
 
 @pytest.fixture
-async def informed(house: House, receiver: Receiver, root: Admin) -> Informed:
-    known = {field.name: getattr(house, field.name) for field in fields(house)}
-    return Informed(**known, receiver=receiver, root=root, tokens_of_alice=await house.device_tokens(scope="openid"))
+async def tokens_of_alice(house: House) -> Body:
+    return await house.device_tokens(scope="openid")
+
+
+@pytest.fixture
+def informed(request: pytest.FixtureRequest) -> Informed:
+    return made_of_fixtures(Informed, request)
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])

@@ -3,7 +3,7 @@
 import re
 from asyncio import create_task, gather
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -12,8 +12,19 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, Tab, hidden_fields, refused, sent
-from tests.world import AddSite, Admin, Body, Phone, Site, bearer, leave, until_locked
+from tests.websites.browsers import (
+    ASKED,
+    BYE,
+    FORM,
+    Browser,
+    House,
+    Tab,
+    hidden_fields,
+    made_of_fixtures,
+    refused,
+    sent,
+)
+from tests.world import AddSite, Admin, Body, GetPhone, Phone, Site, bearer, leave, until_locked
 
 ADMIN_CALLBACK = "https://admin.example.com/callback"
 TO_ADMIN: dict[str, Any] = {"client_id": "admin", "redirect_uri": ADMIN_CALLBACK}
@@ -112,11 +123,21 @@ async def shop(add_site: AddSite) -> Site:
 
 
 @pytest.fixture
-async def pair(house: House, add_site: AddSite, root: Admin) -> Pair:
-    assert (await house.phone.ask("PATCH", json={"nickname": "Alice <A>"})).status_code == 200
-    options = {"redirect_uris": [ADMIN_CALLBACK], "sso": True, "backchannel_logout_uri": "http://127.0.0.1/logout"}
-    desk = await add_site("admin", title="Admin", **options)
-    return Pair(**{field.name: getattr(house, field.name) for field in fields(house)}, desk=desk, root=root)
+async def desk(add_site: AddSite) -> Site:
+    uri = "http://127.0.0.1/logout"
+    return await add_site("admin", title="Admin", redirect_uris=[ADMIN_CALLBACK], sso=True, backchannel_logout_uri=uri)
+
+
+@pytest.fixture
+async def phone(get_phone: GetPhone) -> Phone:
+    phone = await get_phone("alice")
+    assert (await phone.ask("PATCH", json={"nickname": "Alice <A>"})).status_code == 200
+    return phone
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return made_of_fixtures(Pair, request)
 
 
 @pytest.mark.slow

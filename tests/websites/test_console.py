@@ -5,7 +5,7 @@ What holds for any session of the console, however it was opened, is in `tests/c
 
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ import pytest
 from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.websites.browsers import VERIFIER, Browser, House, refused, sent
+from tests.websites.browsers import VERIFIER, Browser, House, made_of_fixtures, refused, sent
 from tests.websites.test_web_view import CONSOLE
 from tests.world import (
     CAMERA,
@@ -83,9 +83,13 @@ class Office(House):
 
 
 @pytest.fixture
-async def office(house: House, rows: Rows) -> Office:
-    root = await make_admin(house.client, rows, house.phone.tokens)
-    return Office(**{field.name: getattr(house, field.name) for field in fields(house)}, root=root)
+async def root(phone: Phone, rows: Rows) -> Admin:
+    return await make_admin(phone.client, rows, phone.tokens)
+
+
+@pytest.fixture
+def office(request: pytest.FixtureRequest) -> Office:
+    return made_of_fixtures(Office, request)
 
 
 async def test_an_administrators_scan_opens_the_console(office: Office) -> None:

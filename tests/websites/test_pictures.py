@@ -10,13 +10,20 @@ import pytest
 import segno
 from PIL import Image
 
-from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogLines, MakeClient, MakeServices, Phone, Site, add_client, scene_of
-from wxauth.server.core.services import Services
+from tests.websites.towns import Town
+from tests.websites.towns import get_phone as get_phone  # fixtures
+from tests.websites.towns import login as login
+from tests.websites.towns import make_services as make_services
+from tests.websites.towns import services as services
+from tests.websites.towns import simulator as simulator
+from tests.websites.towns import town as town
+from tests.world import Body, Client, scene_of
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.simulator import DrawnCode, draw
+
+EMBEDDED = "cross-origin-resource-policy"
 
 
 def qr_of(text: str) -> bytes:
@@ -26,87 +33,59 @@ def qr_of(text: str) -> bytes:
     return output.getvalue()
 
 
-async def test_an_ordinary_code_holds_the_link_and_is_there_while_the_scan_is_open(
-    make_services: MakeServices, make_client: MakeClient, site: Site, phone: Phone, clock: Clock
-) -> None:
-    client = make_client(await make_services(scan_code="link"))
-    started = await site.start()
-    answer = await client.get(started["code_image"])
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+def asked(town: Town) -> list[Body]:
+    """The codes that WeChat was asked for."""
+    return [call.json for call in town.simulator.calls_of("getwxacodeunlimit")]
+
+
+async def picture(town: Town, client: Client | None = None, started: Body | None = None) -> httpx.Response:
+    """The picture of a scan, at this replica."""
+    return await (client or town.client).get((started or await town.shop.start())["code_image"])
+
+
+def kind_of(answer: httpx.Response) -> tuple[int, str, str]:
+    return answer.status_code, answer.headers["content-type"], answer.headers[EMBEDDED]
+
+
+async def test_an_ordinary_code_holds_the_link_and_is_there_while_the_scan_is_open(town: Town) -> None:
+    client, (started, scan_id) = await town.replica(scan_code="link"), await town.claimed()
+    answer = await picture(town, client, started)
+    assert (kind_of(answer), answer.headers["cache-control"]) == ((200, "image/png", "cross-origin"), "no-store")
     assert answer.content == qr_of(started["verification_uri_complete"])
-    scan_id = (await phone.scan(started)).json()["id"]
-    assert (await client.get(started["code_image"])).status_code == 200
-    await phone.decide(scan_id, "deny")
-    other = await site.start()
-    clock.advance(seconds=180)
+    await town.phone.decide(scan_id, "deny")
+    other = await town.shop.start()
+    town.clock.advance(seconds=180)
     for url in (started["code_image"], other["code_image"], f"/v1/scans/{'a' * 22}/code", "/v1/scans/x/code"):
         over = await client.get(url)
         problem_of(over, "not_found", 404)
-        assert "cross-origin-resource-policy" not in over.headers
-
-
-async def test_no_other_answer_may_be_embedded_elsewhere(client: Client, site: Site) -> None:
-    started = await site.start()
+        assert EMBEDDED not in over.headers
     for path in ("/d", f"/d/{scene_of(started)}", "/livez"):
-        assert "cross-origin-resource-policy" not in (await client.get(path)).headers
+        assert EMBEDDED not in (await client.get(path)).headers, "no other answer may be embedded elsewhere"
 
 
-@pytest.fixture
-async def simulated(make_client: MakeClient, simulated_services: Services) -> httpx.AsyncClient:
-    return make_client(simulated_services)
-
-
-@pytest.fixture
-async def shop(simulated: httpx.AsyncClient, simulated_services: Services, clock: Clock, secrets: Secrets) -> Site:
-    """A site whose codes the simulated WeChat makes."""
-    credentials = await add_client(
-        simulated_services.database, "shop", title="Shop", scopes=["openid"], device=True, now=clock()
-    )
-    return Site(simulated, "shop", secrets.add(credentials.client_secret))
-
-
-async def test_wechats_code_opens_the_page_and_is_made_once(
-    shop: Site, simulator: Simulator, make_simulated_services: MakeServices, make_client: MakeClient
-) -> None:
-    started = await shop.start()
-    assert simulator.calls_of("getwxacodeunlimit") == []
-    answers = await gather(*(shop.client.get(started["code_image"]) for _ in range(5)))
-    replica = make_client(await make_simulated_services())
-    answers.append(await replica.get(started["code_image"]))
-    (call,) = simulator.calls_of("getwxacodeunlimit")
-    assert call.json == {
-        "scene": scene_of(started),
-        "page": "pages/scan/scan",
-        "env_version": "release",
-        "check_path": True,
-    }
-    assert {(answer.status_code, answer.headers["content-type"]) for answer in answers} == {(200, "image/jpeg")}
-    assert {answer.headers["cross-origin-resource-policy"] for answer in answers} == {"cross-origin"}
+async def test_wechats_code_opens_the_page_and_is_made_once(town: Town) -> None:
+    started = await town.shop.start()
+    assert asked(town) == []
+    answers = await gather(*(picture(town, started=started) for _ in range(5)))
+    answers.append(await picture(town, await town.replica(), started))
+    of_page = {"page": "pages/scan/scan", "env_version": "release", "check_path": True}
+    assert asked(town) == [{"scene": scene_of(started), **of_page}]
+    assert {kind_of(answer) for answer in answers} == {(200, "image/jpeg", "cross-origin")}
     said = f"wxa:{APPS[0]['app_id']}?page=pages/scan/scan&scene={scene_of(started)}&env=release"
     assert {answer.content for answer in answers} == {draw(said, has_transparent_ground=False).content}
 
 
-@pytest.mark.parametrize(
-    ("settings", "asked"),
+@swept(
+    ("settings", "wanted"),
     [
         ({"scan_env": "trial"}, {"env_version": "trial", "check_path": False}),
         ({"scan_page": "pages/index/index"}, {"page": "pages/index/index", "check_path": True}),
     ],
 )
-async def test_the_settings_say_which_page_of_which_version(
-    shop: Site,
-    simulator: Simulator,
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    settings: dict[str, str],
-    asked: dict[str, Any],
-) -> None:
-    client = make_client(await make_simulated_services(**settings))
-    assert (await client.get((await shop.start())["code_image"])).headers["content-type"] == "image/jpeg"
-    (call,) = simulator.calls_of("getwxacodeunlimit")
-    assert call.json.items() >= asked.items()
+async def test_the_settings_say_which_page_of_which_version(town: Town, settings: Body, wanted: Body) -> None:
+    answer = await picture(town, await town.replica(**settings))
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert asked(town)[-1].items() >= wanted.items()
 
 
 FAULTS = {
@@ -125,38 +104,45 @@ FAULTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "said"), FAULTS.values(), ids=FAULTS)
+@swept(("fault", "said"), FAULTS.values(), ids=FAULTS)
 async def test_if_wechat_makes_no_code_an_ordinary_one_is_shown_and_the_reason_is_logged(
-    shop: Site, simulator: Simulator, log_lines: LogLines, fault: dict[str, Any], said: str
+    town: Town, fault: Body, said: str
 ) -> None:
-    started = await shop.start()
-    simulator.fail("getwxacodeunlimit", **fault, times=None)
-    answer = await shop.client.get(started["code_image"])
+    started = await town.shop.start()
+    town.simulator.fail("getwxacodeunlimit", **fault, times=None)
+    answer = await picture(town, started=started)
     assert answer.content == qr_of(started["verification_uri_complete"])
-    (line,) = [line for line in log_lines() if line["event"] == "mini_program_code_not_made"]
+    line = [line for line in town.log_lines() if line["event"] == "mini_program_code_not_made"][-1]
     assert said in f"{line} errcode {line.get('errcode')}"
-    assert scene_of(started) not in repr(log_lines())
-    simulator.faults.clear()
-    assert (await shop.client.get(started["code_image"])).content == answer.content  # it is the scan's from now on
+    assert scene_of(started) not in repr(town.log_lines())
+    town.simulator.faults.clear()
+    assert (await picture(town, started=started)).content == answer.content  # it is the scan's from now on
 
 
-async def test_a_picture_that_says_it_is_json_is_a_picture(shop: Site, simulator: Simulator) -> None:
-    simulator.fail("getwxacodeunlimit", json_type=True)
-    answer = await shop.client.get((await shop.start())["code_image"])
-    assert answer.headers["content-type"] == "image/jpeg"
+async def test_a_picture_that_says_it_is_json_is_a_picture(town: Town) -> None:
+    town.simulator.fail("getwxacodeunlimit", json_type=True)
+    assert (await picture(town)).headers["content-type"] == "image/jpeg"
 
 
-async def test_the_apps_quota_is_kept_for_others(
-    shop: Site, simulator: Simulator, make_simulated_services: MakeServices, make_client: MakeClient
-) -> None:
-    client = make_client(await make_simulated_services(scan_picture_limit="2/minute"))
-    kinds = [(await client.get((await shop.start())["code_image"])).headers["content-type"] for _ in range(4)]
+async def test_the_apps_quota_is_kept_for_others(town: Town) -> None:
+    client = await town.replica(scan_picture_limit="2/minute")
+    kinds = [(await picture(town, client)).headers["content-type"] for _ in range(4)]
     assert kinds == ["image/jpeg"] * 2 + ["image/png"] * 2
-    assert len(simulator.calls_of("getwxacodeunlimit")) == 2
+    assert len(asked(town)) == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
+# The simulator's codes.
+
+
+def drawn_by(simulator: Simulator, wanted: Body | bytes) -> dict[str, Any] | DrawnCode:
+    token = simulator.access_tokens[APPS[0]["app_id"]].hand_out(force=False)["access_token"]
+    content = wanted if isinstance(wanted, bytes) else json.dumps(wanted).encode()
+    call, _ = simulator.call("getwxacodeunlimit", {"access_token": token}, content)
+    return simulator.answer(call)
+
+
+@pytest.mark.no_database
+@swept(
     ("body", "errcode"),
     [
         ({}, 40169),
@@ -176,24 +162,22 @@ async def test_the_apps_quota_is_kept_for_others(
         (b"nonsense", 40169),
     ],
 )
-async def test_the_simulator_refuses_as_wechat_does(simulator: Simulator, body: Any, errcode: int | None) -> None:
+def test_the_simulator_refuses_as_wechat_does(simulator: Simulator, body: Body | bytes, errcode: int | None) -> None:
+    answer = drawn_by(simulator, body)
+    assert isinstance(answer, DrawnCode) if errcode is None else answer["errcode"] == errcode  # type: ignore[index]
+
+
+@pytest.mark.no_database
+async def test_the_simulator_answers_over_http_for_its_tokens_alone(simulator: Simulator) -> None:
     app_id = APPS[0]["app_id"]
+    simulator.account(app_id).pages |= {"pages/new/new"}
     token = simulator.access_tokens[app_id].hand_out(force=False)["access_token"]
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(create_simulator(simulator)), base_url="http://wechat.test"
-    ) as wechat:
-        content = body if isinstance(body, bytes) else json.dumps(body)
-        answer = await wechat.post(f"/wxa/getwxacodeunlimit?access_token={token}", content=content)
-        assert answer.status_code == 200
-        if errcode is None:
-            assert answer.headers["content-type"] == "image/jpeg"
-        else:
-            assert answer.json()["errcode"] == errcode
-        simulator.account(app_id).pages |= {"pages/new/new"}
-        asked = {"scene": "a", "page": "pages/new/new", "is_hyaline": True}
-        answer = await wechat.post(f"/wxa/getwxacodeunlimit?access_token={token}", json=asked)
-        assert answer.content.startswith(b"\x89PNG")
-        assert (await wechat.post("/wxa/getwxacodeunlimit?access_token=x", json=asked)).json()["errcode"] == 40014
+    asked = {"scene": "a", "page": "pages/new/new", "is_hyaline": True}
+    transport = httpx.ASGITransport(create_simulator(simulator))
+    async with httpx.AsyncClient(transport=transport, base_url="http://wechat.test/wxa") as wechat:
+        good, wrong = [await wechat.post(f"/getwxacodeunlimit?access_token={it}", json=asked) for it in (token, "x")]
+    assert good.content.startswith(b"\x89PNG")
+    assert wrong.json()["errcode"] == 40014
 
 
 @pytest.mark.no_database
@@ -203,9 +187,9 @@ def test_the_simulators_code_is_as_wide_as_was_asked_for(
     simulator: Simulator, width: int | None, drawn: int, is_hyaline: bool
 ) -> None:
     wanted = {"scene": "a", "is_hyaline": is_hyaline, **({} if width is None else {"width": width})}
-    picture = ask_for_code(simulator, wanted)
-    assert isinstance(picture, DrawnCode)
-    assert Image.open(BytesIO(picture.content)).size == (drawn, drawn)
+    answer = drawn_by(simulator, wanted)
+    assert isinstance(answer, DrawnCode)
+    assert Image.open(BytesIO(answer.content)).size == (drawn, drawn)
 
 
 @pytest.mark.no_database
@@ -213,11 +197,5 @@ def test_before_the_first_release_only_an_unchecked_code_of_another_version_is_d
     simulator.account(APPS[0]["app_id"]).pages = frozenset()
     for env in ("release", "trial", "develop"):
         for is_checked in (True, False):
-            answer = ask_for_code(simulator, {"scene": "a", "env_version": env, "check_path": is_checked})
+            answer = drawn_by(simulator, {"scene": "a", "env_version": env, "check_path": is_checked})
             assert isinstance(answer, DrawnCode) == (env != "release" and not is_checked), (env, is_checked)
-
-
-def ask_for_code(simulator: Simulator, wanted: dict[str, Any]) -> dict[str, Any] | DrawnCode:
-    token = simulator.access_tokens[APPS[0]["app_id"]].hand_out(force=False)["access_token"]
-    call, _ = simulator.call("getwxacodeunlimit", {"access_token": token}, json.dumps(wanted).encode())
-    return simulator.answer(call)

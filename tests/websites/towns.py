@@ -1,7 +1,7 @@
 """A service whose WeChat is the simulator, browsers at WeChat's own page, and each door to a site."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.fakes import Clock
-from tests.websites.browsers import ASKED, BYE, House
+from tests.websites.browsers import ASKED, BYE, House, made_of_fixtures
 from tests.world import (
     CALLBACK,
     EDGE,
@@ -217,5 +217,5 @@ async def shop(add_site: AddSite) -> Site:
 
 
 @pytest.fixture
-def town(house: House, simulator: Simulator) -> Town:
-    return Town(**{field.name: getattr(house, field.name) for field in fields(house)}, simulator=simulator)
+def town(request: pytest.FixtureRequest) -> Town:
+    return made_of_fixtures(Town, request)
