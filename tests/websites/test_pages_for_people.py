@@ -13,7 +13,6 @@ from tests.websites import test_links
 from tests.websites.browsers import House, Tab, hidden_fields, sent
 from tests.websites.test_browser_logins import TO_ADMIN
 from tests.websites.test_form_post import BY_FORM, posted
-from tests.websites.test_wechats_pages import SAFARI
 from tests.websites.towns import IN_WECHAT
 from tests.world import AddSite, Client, Site
 from wxauth.server.apps.registry import Apps, ManagedApps
@@ -59,7 +58,7 @@ async def test_the_page_names_the_sites_origin_with_the_port_of_a_laptop(house: 
         assert f'<p class="origin">{origin}</p>' in page.text
 
 
-@swept("user_agent", [None, SAFARI, IN_WECHAT])
+@swept("user_agent", [None, test_links.SAFARI, IN_WECHAT])
 @swept(("locale", "text"), [("en", BACK), ("zh", "返回 Example Shop")])
 async def test_a_person_goes_back_to_the_site_without_a_login(
     house: House, user_agent: str | None, locale: str, text: str

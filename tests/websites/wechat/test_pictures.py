@@ -1,6 +1,7 @@
-"""The picture of a scan."""
+"""What WeChat makes for a login: the picture of a scan, and the URL Link of an app."""
 
 import json
+import re
 from asyncio import gather
 from io import BytesIO
 from typing import Any
@@ -12,16 +13,14 @@ from PIL import Image
 
 from tests.problems import problem_of
 from tests.sweeps import swept
+from tests.websites.test_links import browser_of, press
 from tests.websites.towns import Town
-from tests.websites.towns import get_phone as get_phone  # fixtures
-from tests.websites.towns import login as login
-from tests.websites.towns import make_services as make_services
-from tests.websites.towns import services as services
-from tests.websites.towns import simulator as simulator
-from tests.websites.towns import town as town
 from tests.world import Body, Client, scene_of
+from wxauth.server.core.sealing import Sealer
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat.controls import FaultRequest
 from wxauth.server.dev.wechat.simulator import DrawnCode, draw
+from wxauth.server.service.resealing import forget, reseal
 
 EMBEDDED = "cross-origin-resource-policy"
 
@@ -129,6 +128,84 @@ async def test_the_apps_quota_is_kept_for_others(town: Town) -> None:
     kinds = [(await picture(town, client)).headers["content-type"] for _ in range(4)]
     assert kinds == ["image/jpeg"] * 2 + ["image/png"] * 2
     assert len(asked(town)) == 2
+
+
+# The link by which a phone's browser outside WeChat opens the mini-program.
+
+
+DAY = 86400
+
+
+@pytest.fixture
+async def linked(town: Town) -> Town:
+    """The shop's page is open in a phone's browser."""
+    town.services = await town.make_services(scan_link="url")
+    await town.change(link=True)
+    town.browser = browser_of(town.make_client(town.services))
+    return town
+
+
+async def has_button(linked: Town) -> bool:
+    """Whether the page has a button that leads to the link, which WeChat is asked for."""
+    return "/link" in (await linked.browser.open()).text
+
+
+def made(linked: Town) -> list[Body]:
+    return [call.json for call in linked.simulator.calls if call.api == "generate_urllink"]
+
+
+async def test_one_link_serves_all_logins_of_an_app(linked: Town) -> None:
+    urls = []
+    for _ in range(2):
+        answer = await press(await linked.browser.show())
+        assert answer.status_code == 303, answer.text
+        url = re.fullmatch(r"(https://wxaurl\.cn/[\w-]+)\?cq=([\w-]{22})", answer.headers["location"])
+        assert url
+        urls.append((url[1], url[2]))
+    assert (urls[0][0], urls[0][1] == urls[1][1]) == (urls[1][0], False)
+    asked = {"path": "pages/scan/scan", "expire_type": 1, "expire_interval": 30, "env_version": "release"}
+    assert made(linked) == [asked]
+    assert urls[0][0].encode() not in await linked.rows.fetchval("SELECT sealed FROM url_links")
+    policy = (await linked.browser.open()).headers["content-security-policy"]
+    assert "form-action 'self' https://wxaurl.cn https://shop.example.com" in policy
+
+
+async def test_housekeeping_renews_a_link_after_25_days(linked: Town) -> None:
+    await has_button(linked)
+    for after, number in ((25 * DAY - 1, 1), (1, 2), (0, 2)):
+        await linked.sweep(after=after)
+        assert len(made(linked)) == number
+
+
+async def test_a_link_is_not_given_after_30_days(linked: Town) -> None:
+    for after, number in ((0, 1), (30 * DAY - 1, 1), (1, 2)):
+        linked.clock.advance(seconds=after)
+        assert await has_button(linked)
+        assert len(made(linked)) == number
+
+
+@pytest.mark.parametrize(("errcode", "advice"), [(40002, "SCAN_LINK"), (40165, "SCAN_PAGE"), (85079, "release")])
+async def test_without_a_link_there_is_no_button_and_the_log_says_what_to_change(
+    linked: Town, errcode: int, advice: str
+) -> None:
+    linked.simulator.faults.append(FaultRequest(api="generate_urllink", errcode=errcode))
+    assert [await has_button(linked) for _ in range(2)] == [False, False]
+    (line,) = [line for line in linked.log_lines() if line["event"] == "url_link_not_made"]
+    assert (line["errcode"], line["level"], advice in line["what_to_change"]) == (errcode, "error", True)
+    assert len(made(linked)) == 1
+    linked.clock.advance(seconds=60)
+    assert await has_button(linked)
+
+
+async def test_a_link_is_resealed_with_a_new_secret_key_and_made_anew_if_only_a_lost_one_opens_it(linked: Town) -> None:
+    await has_button(linked)
+    database, now = linked.services.database, linked.clock()
+    done = await reseal(database, Sealer([b"n" * 32, linked.services.settings.secret_keys[0]]), now=now)
+    assert (done.url_links, done.not_opened) == (1, 0)
+    await linked.rows.execute("UPDATE url_links SET sealed = 'sealed by the lost one'")
+    assert (await forget(database, linked.services.sealer, now=now)).url_links == 1
+    assert await has_button(linked)
+    assert len(made(linked)) == 2
 
 
 # The simulator's codes.

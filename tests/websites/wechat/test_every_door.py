@@ -20,13 +20,6 @@ from tests.websites.towns import (
     by_the_website_app,
     said,
 )
-from tests.websites.towns import get_phone as get_phone  # fixtures
-from tests.websites.towns import login as login
-from tests.websites.towns import make_services as make_services
-from tests.websites.towns import services as services
-from tests.websites.towns import shop as shop
-from tests.websites.towns import simulator as simulator
-from tests.websites.towns import town as town
 from tests.world import Admin, Phone, bearer, until_locked
 from wxauth.server.dev.wechat.controls import openid_of
 

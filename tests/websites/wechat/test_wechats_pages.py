@@ -24,13 +24,6 @@ from tests.websites.towns import (
     found_in,
     said,
 )
-from tests.websites.towns import get_phone as get_phone  # fixtures
-from tests.websites.towns import login as login
-from tests.websites.towns import make_services as make_services
-from tests.websites.towns import services as services
-from tests.websites.towns import shop as shop
-from tests.websites.towns import simulator as simulator
-from tests.websites.towns import town as town
 from tests.world import EDGE, Admin, Phone, log_in, until
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
