@@ -1,6 +1,7 @@
 """`/v1/admin/clients`: what `wxauth clients` does, for administrators."""
 
 from asyncio import gather
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -8,7 +9,8 @@ import pytest
 
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from tests.world import Admin, Body, Client, LogIn, MakeClient, MakeServices, Rows
+from tests.sweeps import Sweep
+from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, Rows
 
 NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
@@ -80,142 +82,157 @@ BAD_URIS = [
     "",
 ]
 REFUSED_OF_A_SITE += [(name, {name: [uri]}) for name in ("redirect_uris", "logout_uris") for uri in BAD_URIS]
-ROUTES = [
-    ("GET", "/clients", None),
-    ("POST", "/clients", {"name": "billing"}),
-    ("PATCH", "/clients/billing", {"scopes": ["events"]}),
-    ("DELETE", "/clients/billing", None),
-    ("POST", "/clients/billing/secret", None),
+URIS = SITE["redirect_uris"]
+REFUSED_OF_A_NEW_ONE: list[tuple[str, Body]] = [
+    ("is_public", {"redirect_uris": URIS, "is_public": True, "device": True}),
+    ("scopes", {"redirect_uris": URIS, "is_public": True, "scopes": ["users"]}),
+    ("is_public", {"is_public": True}),
+    ("title", {"title": "小店"}),
+    ("scopes", {"scopes": ["openid"]}),
+    ("claims", {"claims": {"team": "a"}}),
+    ("name", {"name": "wx1a2b3c4d5e6f7a8b", "device": True}),
+]
+CHANGES: list[tuple[str, str, Body]] = [
+    ("PATCH", "{}", {"scopes": ["events"]}),
+    ("POST", "{}/secret", {}),
+    ("DELETE", "{}", {}),
 ]
 
 
-async def add(root: Admin, secrets: Secrets, **fields: Any) -> dict[str, Any]:
-    answer = await root.ask("POST", "/clients", json={"name": "billing", **fields})
-    assert answer.status_code == 200, answer.text
-    secrets.add_unlogged(answer.json()["client_secret"])
-    return answer.json()
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """An administrator's clients."""
+
+    root: Admin
+    secrets: Secrets
+
+    async def ask(self, method: str, path: str = "", /, **body: Any) -> httpx.Response:
+        """Ask about the client of this name: `await desk.ask("PATCH", "shop", title="Shop")`."""
+        has_body = body or method == "PATCH"
+        return await self.root.ask(method, f"/clients/{path}".rstrip("/"), **({"json": body} if has_body else {}))
+
+    async def add(self, name: str = "billing", /, **fields: Any) -> Body:
+        answer = await self.ask("POST", "", name=name, **fields)
+        assert answer.status_code == 200, answer.text
+        if answer.json()["client_secret"] is not None:
+            self.secrets.add_unlogged(answer.json()["client_secret"])
+        return answer.json()
+
+    async def change(self, name: str, /, **fields: Any) -> Body:
+        answer = await self.ask("PATCH", name, **fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def renew(self, name: str = "billing") -> Body:
+        answer = await self.ask("POST", f"{name}/secret")
+        self.secrets.add_unlogged(answer.json()["client_secret"])
+        return answer.json()
+
+    async def listed(self) -> list[Body]:
+        return (await self.root.read("/clients"))["items"]
+
+    async def refuse(self, field: str, method: str, path: str = "", /, **body: Any) -> None:
+        """Ask for what is refused because of this field."""
+        [error] = problem_of(await self.ask(method, path, **body), "invalid_request", 422)["errors"]
+        assert error["field"] == field, body
 
 
-async def is_admitted(client: Client, secret: str) -> bool:
-    answer = await client.post("/v1/introspect", data={"token": "x"}, auth=httpx.BasicAuth("billing", secret))
-    return answer.status_code == 200
+@pytest.fixture
+def desk(root: Admin, secrets: Secrets) -> Desk:
+    return Desk(root, secrets)
 
 
-async def test_a_client_that_is_added_may_ask_until_it_is_removed(
-    root: Admin, client: Client, secrets: Secrets
-) -> None:
-    added = await add(root, secrets)
-    [listed] = (await root.read("/clients"))["items"]
+async def is_admitted(desk: Desk, secret: str) -> bool:
+    auth = httpx.BasicAuth("billing", secret)
+    return (await desk.root.client.post("/v1/introspect", data={"token": "x"}, auth=auth)).status_code == 200
+
+
+async def test_a_client_that_is_added_may_ask_until_it_is_removed(desk: Desk) -> None:
+    added = await desk.add()
+    [listed] = await desk.listed()
     assert listed == {
         **{"name": "billing", "scopes": ["introspect"], **NO_SITE},
         **{"created_at": "2026-11-20T08:00:00Z", "former_secret_until": None},
     }
     assert added == {**listed, "client_id": "billing", "client_secret": added["client_secret"]}
-    assert await is_admitted(client, added["client_secret"])
-    assert (await root.ask("DELETE", "/clients/billing")).status_code == 204
-    assert not await is_admitted(client, added["client_secret"])
-    assert (await root.read("/clients")) == {"items": [], "next_cursor": None}
+    assert await is_admitted(desk, added["client_secret"])
+    assert (await desk.ask("DELETE", "billing")).status_code == 204
+    assert not await is_admitted(desk, added["client_secret"])
+    assert (await desk.root.read("/clients")) == {"items": [], "next_cursor": None}
 
 
-async def test_a_clients_scopes_are_replaced(root: Admin, client: Client, secrets: Secrets) -> None:
-    secret = (await add(root, secrets, scopes=["users", "introspect", "users"]))["client_secret"]
-    assert (await root.read("/clients"))["items"][0]["scopes"] == ["introspect", "users"]
-    changed = await root.ask("PATCH", "/clients/billing", json={"scopes": ["events"]})
-    assert changed.json()["scopes"] == ["events"]
-    assert not await is_admitted(client, secret)
-    for wrong in ([], ["everything"], None):
-        body = {} if wrong is None else {"scopes": wrong}
-        problem_of(await root.ask("PATCH", "/clients/billing", json=body), "invalid_request", 422)
+async def test_a_clients_scopes_are_replaced(desk: Desk) -> None:
+    secret = (await desk.add(scopes=["users", "introspect", "users"]))["client_secret"]
+    assert (await desk.listed())[0]["scopes"] == ["introspect", "users"]
+    assert (await desk.change("billing", scopes=["events"]))["scopes"] == ["events"]
+    assert not await is_admitted(desk, secret)
+    wrong: list[Body] = [{"scopes": []}, {"scopes": ["everything"]}, {}]
+    for body in wrong:
+        problem_of(await desk.ask("PATCH", "billing", **body), "invalid_request", 422)
 
 
-async def test_a_renewed_secret_leaves_the_former_one_a_day(
-    root: Admin, client: Client, secrets: Secrets, clock: Clock, login: LogIn
-) -> None:
-    former = (await add(root, secrets))["client_secret"]
-    renewed = (await root.ask("POST", "/clients/billing/secret")).json()
-    secrets.add_unlogged(renewed["client_secret"])
-    assert await is_admitted(client, former)
-    assert await is_admitted(client, renewed["client_secret"])
-    assert (await root.read("/clients"))["items"][0]["former_secret_until"] == "2026-11-21T08:00:00Z"
-    clock.advance(hours=24, seconds=-1)
-    assert await is_admitted(client, former)
-    clock.advance(seconds=1)
-    assert not await is_admitted(client, former)
-    assert await is_admitted(client, renewed["client_secret"])
-    again = Admin(client, await login("root"))
-    assert (await again.read("/clients"))["items"][0]["former_secret_until"] is None
+async def test_a_renewed_secret_leaves_the_former_one_a_day(desk: Desk, clock: Clock, login: LogIn) -> None:
+    former, renewed = (await desk.add())["client_secret"], (await desk.renew())["client_secret"]
+    assert (await desk.listed())[0]["former_secret_until"] == "2026-11-21T08:00:00Z"
+    for seconds, is_former_good in ((0, True), (24 * 3600 - 1, True), (1, False)):
+        clock.advance(seconds=seconds)
+        assert await is_admitted(desk, former) == is_former_good
+        assert await is_admitted(desk, renewed)
+    desk.root.answer = await login("root")
+    assert (await desk.listed())[0]["former_secret_until"] is None
 
 
-async def test_a_taken_or_impossible_name_is_refused_and_one_that_is_not_there_not_found(
-    root: Admin, secrets: Secrets
-) -> None:
-    await add(root, secrets)
-    problem_of(await root.ask("POST", "/clients", json={"name": "billing"}), "name_taken", 409)
+async def test_a_taken_or_impossible_name_is_refused_and_one_that_is_not_there_not_found(desk: Desk) -> None:
+    await desk.add()
+    problem_of(await desk.ask("POST", name="billing"), "name_taken", 409)
     for name in ("a", "0", "a" * 64, "bill-ing_2", "systems"):
-        await add(root, secrets, name=name)
-    for name in ("", "Billing", "a" * 65, "operator", "system", "wechat", root.id):
-        problem = problem_of(await root.ask("POST", "/clients", json={"name": name}), "invalid_request", 422)
-        assert problem["errors"][0]["field"] == "name"
-    for method, path, body in ROUTES[2:]:
-        refused = await root.ask(method, path.replace("billing", "nobody"), json=body)
-        problem_of(refused, "not_found", 404)
+        await desk.add(name)
+    for name in ("", "Billing", "a" * 65, "operator", "system", "wechat", desk.root.id, "wxauth-other"):
+        await desk.refuse("name", "POST", name=name)
+    for method, path, body in CHANGES:
+        problem_of(await desk.ask(method, path.format("nobody"), **body), "not_found", 404)
+        problem_of(await desk.ask(method, path.format("wxauth-admin"), **body), "invalid_request", 422)
 
 
 @pytest.mark.oldest_postgres
-async def test_the_trail_names_the_administrator(root: Admin, secrets: Secrets) -> None:
-    await add(root, secrets)
-    for method, path, body in ROUTES[2:]:
-        await root.ask(method, path, json=body)
-    events = [(event["type"], event["actor"], event["data"].get("name")) for event in await root.events()]
-    assert all((actor, name) == (root.id, "billing") for _, actor, name in events)
+async def test_the_trail_names_the_administrator(desk: Desk) -> None:
+    await desk.add()
+    for method, path, body in CHANGES:
+        await desk.ask(method, path.format("billing"), **body)
+    events = [(event["type"], event["actor"], event["data"].get("name")) for event in await desk.root.events()]
+    assert all((actor, name) == (desk.root.id, "billing") for _, actor, name in events)
     assert {kind for kind, _, _ in events} >= {"client.added", "client.changed", "client.removed"}
-
-
-async def test_wxauths_own_names_stay_its_own(root: Admin) -> None:
-    for method, path, body in (
-        ("POST", "/clients", {"name": "wxauth-other"}),
-        ("PATCH", "/clients/wxauth-admin", {"scopes": ["users"]}),
-        ("POST", "/clients/wxauth-admin/secret", None),
-        ("DELETE", "/clients/wxauth-admin", None),
-    ):
-        problem_of(await root.ask(method, path, json=body), "invalid_request", 422)
-    assert (await root.read("/clients"))["items"] == []
 
 
 # Sites.
 
 
-def field_of(refused: httpx.Response) -> str:
-    [error] = problem_of(refused, "invalid_request", 422)["errors"]
-    return error["field"]
-
-
-async def test_a_site_is_added_with_all_that_the_command_takes_and_logs_people_in(
-    root: Admin, client: Client, secrets: Secrets
-) -> None:
-    added = await add(root, secrets, name="shop", **SITE)
-    [listed] = (await root.read("/clients"))["items"]
+async def test_a_site_is_added_with_all_that_the_command_takes_and_logs_people_in(desk: Desk) -> None:
+    added = await desk.add("shop", **SITE)
+    [listed] = await desk.listed()
     assert {name: listed[name] for name in SITE} == SITE
     assert added == {**listed, "client_id": "shop", "client_secret": added["client_secret"]}
     auth = httpx.BasicAuth("shop", added["client_secret"])
-    started = await client.post("/v1/device_authorization", data={"browser_ip": "198.51.100.7"}, auth=auth)
+    form = {"browser_ip": "198.51.100.7"}
+    started = await desk.root.client.post("/v1/device_authorization", data=form, auth=auth)
     assert started.status_code == 200
-    assert (await root.events())[0]["data"] == {"name": "shop", "scopes": SITE["scopes"]}
+    assert (await desk.root.events())[0]["data"] == {"name": "shop", "scopes": SITE["scopes"]}
+    renewed = await desk.renew("shop")
+    assert renewed == {**renewed, "name": "shop", "client_id": "shop", "scopes": SITE["scopes"]}
 
 
-async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(root: Admin, secrets: Secrets) -> None:
-    before = await add(root, secrets, name="shop", **SITE)
+async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(desk: Desk) -> None:
+    before = await desk.add("shop", **SITE)
     changes = {"title": None, "scopes": ["phone"], "redirect_uris": ["https://shop.example.com/new"], "near": False}
-    answer = await root.ask("PATCH", "/clients/shop", json=changes)
-    assert answer.status_code == 200, answer.text
+    changed = await desk.change("shop", **changes)
     shown = {name: before[name] for name in before if not name.startswith("client_")}
-    assert answer.json() == {**shown, **changes, "title": "shop"}
-    assert (await root.read("/clients"))["items"] == [answer.json()]
+    assert changed == {**shown, **changes, "title": "shop"}
+    assert await desk.listed() == [changed]
     cleared: Body = {"logout_uris": [], "app_id": None, "email_domain": None, "user_code": None, "device": False}
-    after = (await root.ask("PATCH", "/clients/shop", json=cleared)).json()
-    assert after == {**answer.json(), **cleared, "user_code": False}
-    assert (await root.ask("PATCH", "/clients/shop", json=cleared)).json() == after  # nothing is changed, nor told
-    events = [event["data"] for event in await root.events() if event["type"] == "client.changed"]
+    after = await desk.change("shop", **cleared)
+    assert after == {**changed, **cleared, "user_code": False}
+    assert await desk.change("shop", **cleared) == after  # nothing is changed, nor told
+    events = [event["data"] for event in await desk.root.events() if event["type"] == "client.changed"]
     assert [sorted(data["fields"]) for data in events] == [
         ["app_id", "device", "email_domain", "logout_uris", "user_code"],
         ["near", "redirect_uris", "scopes", "title"],
@@ -223,90 +240,68 @@ async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(root: Admin
     assert events[0]["scopes"] == ["phone"]
 
 
-async def test_a_sites_claims_are_set_and_cleared_and_a_client_for_phones_has_no_uri(
-    root: Admin, secrets: Secrets
-) -> None:
-    added = await add(root, secrets, name="supabase", phone_id_token=True, claims={"team": "a"})
+async def test_a_sites_claims_are_set_and_cleared_and_a_client_for_phones_has_no_uri(desk: Desk) -> None:
+    added = await desk.add("supabase", phone_id_token=True, claims={"team": "a"})
     assert (added["phone_id_token"], added["claims"], added["redirect_uris"]) == (True, {"team": "a"}, [])
-    assert (await root.ask("PATCH", "/clients/supabase", json={"claims": None})).json()["claims"] is None
+    assert (await desk.change("supabase", claims=None))["claims"] is None
     for wrong in ({"sub": "x"}, {"x": "$nickname"}, {"x": "y" * 1024}):
-        assert field_of(await root.ask("PATCH", "/clients/supabase", json={"claims": wrong})) == "claims"
+        await desk.refuse("claims", "PATCH", "supabase", claims=wrong)
 
 
-async def test_of_two_changes_at_once_neither_is_lost(root: Admin, secrets: Secrets) -> None:
-    await add(root, secrets, name="shop", **SITE)
-    changes: list[Body] = [{"title": "Shop"}, {"near": False}, {"email_domain": "example.org"}, {"scopes": ["openid"]}]
-    answers = await gather(*(root.ask("PATCH", "/clients/shop", json=change) for change in changes))
-    assert [answer.status_code for answer in answers] == [200] * len(changes)
-    [listed] = (await root.read("/clients"))["items"]
-    assert {name: listed[name] for name in SITE} == {**SITE, **changes[0], **changes[1], **changes[2], **changes[3]}
+async def test_of_two_changes_at_once_neither_is_lost(desk: Desk) -> None:
+    await desk.add("shop", **SITE)
+    changes: Body = {"title": "Shop", "near": False, "email_domain": "example.org", "scopes": ["openid"]}
+    await gather(*(desk.change("shop", **{name: value}) for name, value in changes.items()))
+    [listed] = await desk.listed()
+    assert {name: listed[name] for name in SITE} == {**SITE, **changes}
 
 
-async def test_a_change_of_a_site_does_not_wait_for_scans_that_are_just_starting(
-    root: Admin, secrets: Secrets, rows: Rows
-) -> None:
-    await add(root, secrets, name="shop", **SITE)
+async def test_a_change_of_a_site_does_not_wait_for_scans_that_are_just_starting(desk: Desk, rows: Rows) -> None:
+    await desk.add("shop", **SITE)
     async with rows.transaction():
         await rows.execute("SELECT FROM clients FOR KEY SHARE")  # as a new scan's foreign key does
-        assert (await root.ask("PATCH", "/clients/shop", json={"title": "Shop"})).json()["title"] == "Shop"
+        assert (await desk.change("shop", title="Shop"))["title"] == "Shop"
 
 
-async def test_an_invalid_field_of_a_site_is_refused_by_its_name_and_changes_nothing(
-    root: Admin, secrets: Secrets
-) -> None:
-    await add(root, secrets, name="shop", **SITE)
-    before = await root.read("/clients")
-    wrong = [await root.ask("PATCH", "/clients/shop", json=changes) for _, changes in REFUSED_OF_A_SITE]
-    assert [field_of(refused) for refused in wrong] == [field for field, _ in REFUSED_OF_A_SITE]
-    assert await root.read("/clients") == before
-    for field, fields in (
-        ("is_public", {"redirect_uris": SITE["redirect_uris"], "is_public": True, "device": True}),
-        ("scopes", {"redirect_uris": SITE["redirect_uris"], "is_public": True, "scopes": ["users"]}),
-        ("is_public", {"is_public": True}),
-        ("title", {"title": "小店"}),
-        ("scopes", {"scopes": ["openid"]}),
-        ("claims", {"claims": {"team": "a"}}),
-        ("name", {"name": "wx1a2b3c4d5e6f7a8b", "device": True}),
-    ):
-        refused = await root.ask("POST", "/clients", json={"name": "other", **fields})
-        assert field_of(refused) == field, fields
-    assert await root.read("/clients") == before
+async def test_an_invalid_field_of_a_site_is_refused_by_its_name_and_changes_nothing(desk: Desk) -> None:
+    await desk.add("shop", **SITE)
+    before = await desk.listed()
+    with Sweep() as sweep:
+        for field, changes in REFUSED_OF_A_SITE:
+            with sweep.case(changes):
+                await desk.refuse(field, "PATCH", "shop", **changes)
+        for field, fields in REFUSED_OF_A_NEW_ONE:
+            with sweep.case("new", fields):
+                await desk.refuse(field, "POST", **{"name": "other", **fields})
+    assert await desk.listed() == before
 
 
 async def test_no_site_has_a_name_for_which_serve_would_not_start_again(
-    make_services: MakeServices, make_client: MakeClient, root: Admin
+    make_services: MakeServices, make_client: MakeClient, desk: Desk
 ) -> None:
     client = make_client(await make_services(audience="shop"))
-    refreshed = await client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})
-    root = Admin(client, refreshed.json())
-    assert field_of(await root.ask("POST", "/clients", json={"name": "shop", "device": True})) == "name"
-    await root.ask("POST", "/clients", json={"name": "shop"})
-    assert field_of(await root.ask("PATCH", "/clients/shop", json={"device": True})) == "name"
+    refreshed = await client.post("/v1/refresh", json={"refresh_token": desk.root.answer["refresh_token"]})
+    desk = Desk(Admin(client, refreshed.json()), desk.secrets)
+    await desk.refuse("name", "POST", name="shop", device=True)
+    await desk.add("shop")
+    await desk.refuse("name", "PATCH", "shop", device=True)
 
 
-async def test_a_service_becomes_a_site_and_remains_a_site(root: Admin, client: Client, secrets: Secrets) -> None:
-    secret = (await add(root, secrets, scopes=["introspect"]))["client_secret"]
-    site = (await root.ask("PATCH", "/clients/billing", json={"device": True})).json()
+async def test_a_service_becomes_a_site_and_remains_a_site(desk: Desk) -> None:
+    secret = (await desk.add(scopes=["introspect"]))["client_secret"]
+    site = await desk.change("billing", device=True)
     assert (site["title"], site["scopes"]) == ("billing", ["introspect", "openid", "profile"])
     auth = httpx.BasicAuth("billing", secret)
-    assert (await client.post("/v1/device_authorization", auth=auth)).status_code == 200
-    assert field_of(await root.ask("PATCH", "/clients/billing", json={"device": False})) == "redirect_uris"
+    assert (await desk.root.client.post("/v1/device_authorization", auth=auth)).status_code == 200
+    await desk.refuse("redirect_uris", "PATCH", "billing", device=False)
 
 
-async def test_a_public_site_has_no_secret_and_is_given_none(root: Admin, rows: Rows) -> None:
-    page = {"name": "page", "is_public": True, "redirect_uris": ["https://page.example.com/"]}
-    added = (await root.ask("POST", "/clients", json=page)).json()
+async def test_a_public_site_has_no_secret_and_is_given_none(desk: Desk) -> None:
+    added = await desk.add("page", is_public=True, redirect_uris=["https://page.example.com/"])
     assert (added["is_public"], added["client_secret"], added["title"]) == (True, None, "page")
-    before = await rows.fetch("SELECT * FROM clients")
-    assert field_of(await root.ask("POST", "/clients/page/secret")) == "name"
-    assert await rows.fetch("SELECT * FROM clients") == before
-    assert [event["type"] for event in await root.events()] == ["client.added"]
-    assert field_of(await root.ask("PATCH", "/clients/page", json={"is_public": False})) == "is_public"
-    assert (await root.ask("PATCH", "/clients/page", json={"is_public": True, "near": True})).status_code == 200
-
-
-async def test_a_sites_renewed_secret_is_shown_with_all_its_scopes(root: Admin, secrets: Secrets) -> None:
-    await add(root, secrets, name="shop", **SITE)
-    renewed = (await root.ask("POST", "/clients/shop/secret")).json()
-    secrets.add_unlogged(renewed.pop("client_secret"))
-    assert renewed == {"name": "shop", "client_id": "shop", "scopes": SITE["scopes"]}
+    before = await desk.listed()
+    await desk.refuse("name", "POST", "page/secret")
+    assert await desk.listed() == before
+    assert [event["type"] for event in await desk.root.events()] == ["client.added"]
+    await desk.refuse("is_public", "PATCH", "page", is_public=False)
+    await desk.change("page", is_public=True, near=True)

@@ -4,8 +4,10 @@ import pytest
 
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
-from tests.world import AddSibling, Client, Rows
+from tests.world import AddSibling, Client, LogLines, MakeClient, MakeServices, Rows, add_client
+from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials, change_client, renew_secret
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 
 READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
@@ -31,10 +33,6 @@ async def test_without_the_scope_a_client_is_refused(
     problem = problem_of(answer, "insufficient_scope", 403)
     whole = "wxauth clients set orders --scope introspect --scope users"
     assert problem["detail"] == f"this needs the scope introspect: {whole}"
-
-
-async def test_an_unauthenticated_client_does_not_learn_the_required_scope(client: Client, orders: Credentials) -> None:
-    problem_of(await client.get(READ_TOKEN, auth=("orders", "wrong")), "invalid_client", 401)
 
 
 async def test_a_client_from_before_scopes_keeps_its_rights(client: Client, rows: Rows) -> None:
@@ -73,3 +71,54 @@ async def test_changes_of_a_client_are_in_the_trail_without_the_secret(
         ("client.changed", '{"name": "orders", "fields": ["scopes"], "scopes": ["users", "phones"]}'),
         ("client.secret_renewed", '{"name": "orders"}'),
     ]
+
+
+# `CLIENT_RATE_LIMIT`: one client's requests are limited and counted, and take nothing from the others.
+
+
+@pytest.fixture
+async def limited(make_services: MakeServices, make_client: MakeClient) -> Client:
+    """A client of a replica that answers each service twice a minute."""
+    return make_client(await make_services(client_rate_limit="2/minute"))
+
+
+async def look_up(client: Client, sibling: Credentials) -> int:
+    return (await client.post("/v1/users/lookup", auth=sibling, json={"external_ids": ["1"]})).status_code
+
+
+async def test_a_client_that_asks_too_often_takes_nothing_from_the_others(
+    limited: Client, add_sibling: AddSibling, clock: Clock, log_lines: LogLines
+) -> None:
+    orders, billing = [await add_sibling(name, Scope.USERS, Scope.INTROSPECT) for name in ("orders", "billing")]
+    assert [await look_up(limited, orders) for _ in range(2)] == [200, 200]
+    answer = await limited.post("/v1/users/lookup", auth=orders, json={"external_ids": ["1"]})
+    problem_of(answer, "rate_limited", 429)
+    assert answer.headers["retry-after"] == "60"
+    [line] = [line for line in log_lines() if line["event"] == "rate_limited"]
+    assert (line["client"], line["what"]) == ("orders", "client-users")
+    assert await look_up(limited, billing) == 200
+    assert await status_of(limited, orders) == 200, "each operation is counted for itself"
+    metrics = (await limited.get("/metrics")).text
+    for name, outcome, number in (("orders", "ok", 2), ("orders", "rate_limited", 1), ("billing", "ok", 1)):
+        labels = f'client="{name}",operation="users",outcome="{outcome}"'
+        assert f"wxauth_client_requests_total{{{labels}}} {number}.0" in metrics
+    clock.advance(seconds=60)
+    for _ in range(3):  # who does not know the secret uses up nothing
+        assert await look_up(limited, orders._replace(client_secret="wrong")) == 401
+    assert await look_up(limited, orders) == 200
+
+
+async def test_tokens_of_a_confidential_client_are_limited_and_those_of_a_public_one_not(
+    limited: Client, services: Services, clock: Clock
+) -> None:
+    async def exchange(**who: str) -> tuple[int, str]:
+        answer = await limited.post("/v1/token", data={"grant_type": "refresh_token", "refresh_token": "x", **who})
+        return answer.status_code, answer.json()["error"]
+
+    site = {"title": "Shop", "redirect_uris": ["https://shop.example.com/callback"]}
+    confidential = await add_client(services.database, "shop", **site, now=clock())
+    await clients.add_client(services.database, clients.build_client("spa", {**site, "is_public": True}), now=clock())
+    known = {"client_id": "shop", "client_secret": confidential.client_secret}
+    answers = [await exchange(**known) for _ in range(3)]
+    assert answers == [(400, "invalid_grant")] * 2 + [(429, "temporarily_unavailable")]
+    assert {await exchange(client_id="spa") for _ in range(5)} == {(400, "invalid_grant")}
