@@ -52,11 +52,6 @@ async def test_a_path_with_a_control_character_is_400_whatever_the_route(
     problem_of(await offline_client.get(within), "invalid_request", 400)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/readyz"])
-async def test_no_newline_bypasses_a_proxy_to_the_paths_for_operators(offline_client: Client, path: str) -> None:
-    problem_of(await offline_client.get(f"{path}%0a"), "invalid_request", 400)
-
-
 async def test_a_path_without_control_characters_is_accepted(offline_client: Client) -> None:
     for path in ("/%E8%8C%B6", "/a%20b", "/a%C2%A0b", "/a%E3%80%80b", "/%F0%9F%8D%B5"):
         problem_of(await offline_client.get(path), "not_found", 404)
@@ -69,14 +64,11 @@ async def test_a_refused_path_is_logged_on_one_line(offline_client: Client, log_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content_type", ["multipart/form-data" + ";" * 60_000, "a" * 257])
-async def test_a_content_type_over_256_characters_is_400_whatever_the_route(
-    offline_client: Client, content_type: str
+async def test_a_content_type_has_at_most_256_characters_whatever_the_route(
+    offline_client: Client, client: Client, login: LogIn
 ) -> None:
-    await refused_anywhere(offline_client, headers={"Content-Type": content_type})
-
-
-async def test_a_content_type_of_256_characters_is_taken(client: Client, login: LogIn) -> None:
+    for content_type in ("multipart/form-data" + ";" * 60_000, "a" * 257):
+        await refused_anywhere(offline_client, headers={"Content-Type": content_type})
     headers = {**bearer(await login()), "Content-Type": "application/json;".ljust(256, "a")}
     assert (await client.post("/v1/me", content=b"{}", headers=headers)).status_code == 200
 
