@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import asyncpg
 import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.fakes import Secrets
-from tests.world import NUMBER, Client, LogIn, MakeClient, MakeServices, Rows, bearer, log_in, set_roles
+from tests.world import NUMBER, Client, LogIn, MakeClient, MakeServices, Rows, bearer, log_in
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
-from wxauth.testing import TestIssuer
 
 
 @pytest.fixture
@@ -40,28 +38,6 @@ async def test_a_token_without_an_external_id_has_no_such_claim(login: LogIn, se
     assert "external_id" not in get_unverified_claims(bob["access_token"])
     principal = await services.verifier.verify(bob["access_token"], now=services.clock().timestamp())
     assert principal.external_id is None
-
-
-async def test_a_token_whose_external_id_is_no_text_is_refused() -> None:
-    issuer = TestIssuer()
-    assert (await issuer.guard().verify(issuer.token(claims={"external_id": "7"}))).external_id == "7"
-    with pytest.raises(Exception, match="external_id"):
-        await issuer.guard().verify(issuer.token(claims={"external_id": 7}))
-
-
-async def test_administrators_find_a_user_by_the_external_id(
-    alice: dict[str, Any], client: Client, rows: Rows, login: LogIn
-) -> None:
-    await login("bob", nickname="10023, says Bob")
-    await set_roles(rows, "admin", user_id=alice["user"]["id"])
-    found = (await client.get("/v1/admin/users", params={"q": "10023"}, headers=bearer(alice))).json()["items"]
-    assert [(user["id"], user["external_id"]) for user in found] == [(alice["user"]["id"], "10023")]
-
-
-async def test_an_external_id_is_of_one_user_only(alice: dict[str, Any], login: LogIn, rows: Rows) -> None:
-    await login("bob")
-    with pytest.raises(asyncpg.UniqueViolationError):
-        await rows.execute("UPDATE users SET external_id = '10023'")
 
 
 # Numbers that nobody has verified.

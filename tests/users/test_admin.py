@@ -28,6 +28,7 @@ async def people(root: Admin, login: LogIn, rows: Rows) -> dict[str, str]:
         ids[nickname] = (await login(name, app=app, unionid=f"union-{name}", nickname=nickname))["user"]["id"]
     await login("ali", app=OTHER_APP, unionid="union-ali")
     await rows.execute("UPDATE users SET phone = '+8613800138000' WHERE id = $1", ids["Bob"])
+    await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1", ids["Alice"])
     await set_roles(rows, "editor", "support", user_id=ids["Alice"])
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", ids["Bob"])
     return ids
@@ -47,6 +48,8 @@ async def people(root: Admin, login: LogIn, rows: Rows) -> dict[str, str]:
         ("openid-a1-ali", ["Alice"]),
         ("openid-b2-ali", ["Alice"]),
         ("openid-b2-al", []),
+        ("10023", ["Alice"]),
+        ("1002", []),
         ("OPENID-B2-ALI", []),
         ("union-bob", ["Bob"]),
         ("union-bo", []),
@@ -171,7 +174,7 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
             "status": "active",
             "created_at": "2026-11-20T08:00:00Z",
             "last_login_at": "2026-11-20T08:00:00Z",
-            "external_id": None,
+            "external_id": "10023",
             "phone_verified": None,
         }
     ]

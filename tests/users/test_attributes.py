@@ -11,11 +11,9 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.sweeps import swept
-from tests.world import NOBODY, AddSibling, Admin, Client, LogIn, Rows, bearer
+from tests.world import AddSibling, Admin, Client, LogIn, Rows, bearer
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
-from wxauth.server.core.services import Services
-from wxauth.server.events.webhook_deliveries import place_events
 
 MERGE_PATCH = {"content-type": "application/merge-patch+json"}
 
@@ -62,17 +60,6 @@ async def test_a_patch_that_changes_nothing_is_no_event(
         await client.patch(f"/v1/users/{user_id}/attributes", json={"tier": {"a": 1, "b": 2}, "no": None}, auth=crm)
     await client.patch(f"/v1/users/{user_id}/attributes", json={"tier": {"b": 2, "a": 1}}, auth=crm)
     assert len(await root.events(type="user.attributes_changed")) == 1
-
-
-async def test_the_feed_has_the_names_alone(
-    client: Client, login: LogIn, add_sibling: AddSibling, crm: Credentials, services: Services
-) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    await client.patch(f"/v1/users/{user_id}/attributes", json={"tier": "gold"}, auth=crm)
-    await place_events(services)
-    reader = await add_sibling("reader", Scope.EVENTS)
-    last = (await client.get("/v1/events", auth=reader)).json()["items"][-1]
-    assert (last["type"], last["user_id"], last["data"]) == ("user.attributes_changed", user_id, {"names": ["tier"]})
 
 
 DEEP = {"a": {"b": {"c": {"d": 1}}}}
@@ -138,15 +125,9 @@ async def test_writers_of_different_names_lose_nothing(
     assert len(await root.events(type="user.attributes_changed")) == 20
 
 
-async def test_who_may_write(
-    client: Client, login: LogIn, root: Admin, crm: Credentials, add_sibling: AddSibling
-) -> None:
+async def test_who_may_write(client: Client, login: LogIn, root: Admin) -> None:
     user_id, path = (alice := await login("alice"))["user"]["id"], "/v1/users/{}/attributes"
-    reader = await add_sibling("reader", Scope.USERS)
-    lacks = await client.patch(path.format(user_id), json={"tier": 1}, auth=reader)
-    problem_of(lacks, "insufficient_scope", 403)
     assert (await client.patch(path.format(user_id), json={"tier": 1}, headers=bearer(alice))).status_code == 401
-    problem_of(await client.patch(path.format(NOBODY), json={"tier": 1}, auth=crm), "not_found", 404)
     assert (await root.change(user_id, attributes={"tier": "gold"}))["attributes"] == {"tier": "gold"}
     assert (await root.change(user_id, attributes={"tier": None, "vip": True}))["attributes"] == {"vip": True}
     helper = await login("helper")

@@ -104,13 +104,6 @@ async def test_repeating_a_consent_stores_no_second_consent(phone: AgreeingPhone
     assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
 
 
-async def test_ten_simultaneous_identical_consents_are_stored_once(phone: AgreeingPhone, rows: Rows) -> None:
-    await phone.log_in()
-    answers = await asyncio.gather(*(phone.agree(**IN_FORCE) for _ in range(10)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
-
-
 async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(phone: AgreeingPhone, rows: Rows) -> None:
     user_id = (await phone.log_in())["id"]
     async with rows.transaction():
@@ -182,18 +175,6 @@ async def test_a_new_version_is_due_though_the_former_one_was_given(
     await phone.log_in(consents=IN_FORCE)  # the former version is in force again, and the consent to it still holds
     assert await phone.due() == []
     assert [item["version"] for item in await later.listed() if item["document"] == "privacy"] == ["2026-11", "2026-05"]
-
-
-async def test_consents_follow_a_merge(phone: AgreeingPhone, clock: Clock) -> None:
-    await phone.log_in(consents={"privacy": "2026-05"})
-    clock.advance(minutes=1)
-    await phone.log_in(app=OTHER_APP, unionid="union-alice", consents={"terms": "3"})
-    user = await phone.log_in(unionid="union-alice")
-    assert user["consents_due"] == []
-    assert [(item["document"], item["app_id"]) for item in await phone.listed()] == [
-        ("terms", OTHER_APP["app_id"]),
-        ("privacy", APP["app_id"]),
-    ]
 
 
 ADD_PAST = """

@@ -12,12 +12,7 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.docs import DOCS, both_languages, code_blocks, table
-from tests.websites.browsers import Browser, tokens_of
-from tests.websites.conftest import add_site as add_site  # fixtures
-from tests.websites.conftest import get_phone as get_phone
-from tests.websites.conftest import id_token_key as id_token_key
-from tests.websites.conftest import phone as phone
-from tests.world import AddSite, Body, LogIn, MakeClient, MakeServices, Phone, Rows, set_roles
+from tests.world import Body, LogIn, MakeClient, MakeServices, Rows, set_roles
 
 Session = dict[str, str]
 
@@ -132,13 +127,3 @@ async def test_each_user_reads_their_own_rows(
         await authenticated.execute("INSERT INTO orders VALUES ($1, $2)", user_id, f"tea of {person}")
         claims = await claims_by_postgrest(login, answer["access_token"])
         assert await read_orders(authenticated, claims) == [f"tea of {person}"]
-
-
-async def test_the_audience_keeps_a_sites_id_token_out_of_postgrest(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, add_site: AddSite, phone: Phone
-) -> None:
-    site = await add_site(claims={"role": "authenticated"})
-    client = make_client(await make_services())
-    tokens = await tokens_of(site, Browser(client), phone)
-    with pytest.raises(jwt.InvalidAudienceError):
-        await claims_by_postgrest(LogIn(client), tokens["id_token"])

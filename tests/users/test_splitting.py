@@ -118,6 +118,11 @@ async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(town: Town,
     assert (new_user["id"], openids(new_user), new_user["unionid"]) == (id_of(bob), ["openid-b2-bob"], "union-bob")
     assert (new_user["status"], new_user["roles"], new_user["sessions"]) == ("active", [], [])
     assert (new_user["created_at"], new_user["last_login_at"]) == (bob["user"]["created_at"], user["last_login_at"])
+    for ended in (bob, again):
+        problem_of(await town.client.get("/v1/me", headers=bearer(ended)), "invalid_token", 401)
+        refused = await town.client.post("/v1/refresh", json={"refresh_token": ended["refresh_token"]})
+        problem_of(refused, "session_revoked", 400)
+    assert (await town.client.get("/v1/me", headers=bearer(alice))).status_code == 200
     assert await town.read(id_of(bob)) == new_user
     assert await town.read(id_of(alice)) == user
     assert [id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")), id_of(await town.log_in("alice"))] == [
@@ -143,18 +148,6 @@ async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(town: Town,
             },
         ),
     ]
-
-
-async def test_the_sessions_of_the_split_identity_end_and_the_others_go_on(town: Town) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
-    there = await town.log_in("bob", OTHER_APP)
-    await town.split(alice, bob)
-    for ended in (bob, there):
-        problem_of(await town.client.get("/v1/me", headers=bearer(ended)), "invalid_token", 401)
-        refused = await town.client.post("/v1/refresh", json={"refresh_token": ended["refresh_token"]})
-        problem_of(refused, "session_revoked", 400)
-    assert (await town.client.get("/v1/me", headers=bearer(alice))).status_code == 200
 
 
 async def test_identities_with_one_unionid_leave_together(town: Town) -> None:
@@ -438,17 +431,8 @@ async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town, r
 # External ids.
 
 
-@pytest.mark.oldest_postgres
-async def test_an_external_id_goes_to_the_split_user_if_named(town: Town, rows: Rows) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", id_of(bob))
-    await town.merge(bob, alice)
-    answer = await town.split(alice, bob, external_id="10023")
-    assert [answer[name]["external_id"] for name in ("user", "new_user")] == [None, "10023"]
-    assert (await town.log_in("bob", OTHER_APP))["user"]["external_id"] == "10023"
-
-
 @pytest.mark.slow
+@pytest.mark.oldest_postgres
 @pytest.mark.parametrize(
     ("given", "left", "moved"),
     [
@@ -497,7 +481,9 @@ async def test_only_the_users_own_identity_can_be_split_off(town: Town, rows: Ro
 # It stays undone.
 
 
-async def test_a_late_unionid_merges_nobody_again(town: Town, rows: Rows, log_lines: LogLines) -> None:
+async def test_a_late_unionid_merges_nobody_again_unless_an_operator_does(
+    town: Town, rows: Rows, log_lines: LogLines
+) -> None:
     alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
@@ -508,25 +494,19 @@ async def test_a_late_unionid_merges_nobody_again(town: Town, rows: Rows, log_li
     ignored = [line["reason"] for line in log_lines() if line["event"] == "unionid_ignored"]
     assert ignored == ["an administrator has split its user and this one"] * 2
     assert len(await recorded(rows, "user.merged")) == 1
-    assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob), "one of their own"
-
-
-async def test_an_operator_may_merge_split_users_again(town: Town) -> None:
-    alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
-    await town.split(alice, bob)
-    await town.merge(bob, alice)
-    again = await town.log_in("bob", OTHER_APP, unionid="union-1")
-    assert (id_of(again), again["user"]["unionid"]) == (id_of(alice), "union-1")
-
-
-async def test_a_split_user_who_is_merged_into_a_third_one_stays_apart(town: Town) -> None:
-    alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP)
+    await town.merge(alice, carol)
+    assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-1")) == id_of(bob), "apart from whom she became"
+    await town.merge(bob, carol)
+    again = await town.log_in("bob", OTHER_APP, unionid="union-1")
+    assert (id_of(again), again["user"]["unionid"]) == (id_of(carol), "union-1")
+
+
+async def test_a_split_user_may_have_a_unionid_of_their_own(town: Town) -> None:
+    alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
-    await town.merge(alice, carol)
-    assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-1")) == id_of(bob)
+    assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob)
 
 
 async def test_a_phone_number_does_not_merge_split_users_again(
