@@ -22,13 +22,14 @@ from tests.world import BESIDE_LOGINS, Body, Client, LogIn, LogLines, MakeClient
 from wxauth.errors import PushNotForwarded
 from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.background import Promises
+from wxauth.server.core.connection import NAME_SECONDS
+from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, InvalidSettings, Settings
 from wxauth.server.dev.wechat.push import Mode, SignedPush, make_verdict
-from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest, checked_transport
+from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.service.build import Waits
-from wxauth.server.wechat.connection import NAME_SECONDS
 
 OTHER = {
     "app_id": "wxtest0000000000d4",
@@ -436,7 +437,7 @@ async def test_a_sealed_messages_query_is_worth_nothing_beside_another_body(
 async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Handler) -> None:
     addresses = ["127.0.0.1"]
     resolver = NameResolver(lambda _: addresses)
-    forwarding = PushForwarding(transport=checked_transport(resolver))
+    forwarding = PushForwarding(transport=ReceiverTransport(resolve=resolver.resolve))
     app = App(**{**PLAIN, "push_forward": f"http://handler.test:{handler.port}/"})
     request = PushRequest(b"a=1", None, is_forwarded=False, body=b"")
 

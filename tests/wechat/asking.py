@@ -11,7 +11,7 @@ import pytest
 
 from tests.upstream import answer
 from tests.world import Client
-from wxauth.server.wechat.transport import HttpTransport
+from wxauth.server.core.transport import HttpTransport
 
 SECRET = "s3cr3t-of-the-app"
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}

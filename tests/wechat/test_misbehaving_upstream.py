@@ -13,11 +13,11 @@ from tests.upstream import Upstream, abort, answer, endless, hang, reset
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import LogLines, MakeClient, until
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.transport import MAX_CONNECTIONS
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.transport import MAX_CONNECTIONS
 
 SHORT = 1.0
 """Seconds of a deadline that must end the exchange."""

@@ -29,14 +29,15 @@ from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
 from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.core.transport import HttpTransport
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.limits.rate_limits import redis_reason, redis_storage
 from wxauth.server.login.newcomers import HookFailed, SignUpHook
-from wxauth.server.push.forwarding import PushRequest, checked_transport, send_on
+from wxauth.server.push.forwarding import PushRequest, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature
+from wxauth.server.wechat.client import transport_for
 from wxauth.server.wechat.received import make_handshake
-from wxauth.server.wechat.transport import HttpTransport, transport_for
 from wxauth.texts import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
 
@@ -253,7 +254,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
     request = PushRequest(urlencode(query).encode(), None, is_forwarded=False, body=b"")
     async with (
         aclosing(Database(settings.database_url.get_secret_value())) as database,
-        aclosing(checked_transport(NameResolver())) as transport,
+        aclosing(ReceiverTransport(resolve=NameResolver().resolve)) as transport,
     ):
         try:
             await claim_signature(database, signature, now=now)

@@ -31,10 +31,10 @@ from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.clock import Clock
+from wxauth.server.core.connection import ProxyFailed
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat, exchange_api
-from wxauth.server.wechat.connection import ProxyFailed
+from wxauth.server.wechat.client import WeChat, WeChatHttp, exchange_api
 from wxauth.server.wechat.errcodes import (
     CHECK_PICTURE,
     CHECK_SESSION_KEY,
@@ -47,7 +47,6 @@ from wxauth.server.wechat.errcodes import (
     SYSTEM_BUSY,
     errcode_of,
 )
-from wxauth.server.wechat.transport import WeChatHttp
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.texts import is_loopback
 

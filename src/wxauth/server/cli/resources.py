@@ -128,8 +128,7 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
     from wxauth.server.apps.registry import Apps
-    from wxauth.server.wechat.client import WeChat
-    from wxauth.server.wechat.transport import WeChatHttp, transport_for
+    from wxauth.server.wechat.client import WeChat, WeChatHttp, transport_for
     from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
     wechat = parts[WeChat] = WeChat(

@@ -25,6 +25,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.receivers import USER_AGENT
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.transport import ANSWER
 from wxauth.server.events.webhook_rows import LeasedLogout, lease_logout
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.tokens.keys import PrivateKey, base64url, sign
@@ -74,9 +75,8 @@ async def send(
     started = perf_counter()
     response = error = None
     try:
-        request = httpx.Request(
-            "POST", url, content=content, headers={**headers, "accept": "*/*", "user-agent": USER_AGENT}
-        )
+        own = {**headers, "accept": "*/*", "user-agent": USER_AGENT}
+        request = httpx.Request("POST", url, content=content, headers=own, extensions={"status_only": True})
         async with asyncio.timeout(patience):
             response = await transport.handle_async_request(request)
     except TimeoutError:
@@ -88,8 +88,7 @@ async def send(
     milliseconds = round((perf_counter() - started) * 1000)
     if response is None:
         return Answer(None, milliseconds, error)
-    await response.aclose()  # the body does not matter: the status is known
-    return Answer(response.status_code, milliseconds, retry_after=response.headers.get("Retry-After"))
+    return Answer(response.status_code, milliseconds, retry_after=response.extensions[ANSWER].retry_after)
 
 
 LOGOUTS: Final = metrics.Counter(

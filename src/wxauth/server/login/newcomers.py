@@ -7,7 +7,6 @@ round the check, and neither does a first login at which WeChat was slow.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
 from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,6 +32,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType
+from wxauth.server.core.transport import ANSWER
 from wxauth.server.core.users import STAFF_ROLES, Person, UserStatus
 from wxauth.server.login.login_rows import Welcome
 from wxauth.server.users.attributes import AttributesPatch, patched
@@ -162,19 +162,19 @@ class SignUpHook:
         }
         try:
             async with asyncio.timeout(patience):
-                request = httpx.Request("POST", url, content=body, headers=headers)
-                async with aclosing(await self.transport.handle_async_request(request)) as response:
-                    if response.status_code != _OK:
-                        raise HookFailed(f"its status was {response.status_code}")
-                    text = await _beginning_of(response)
+                most = {"max_body": MAX_ANSWER}
+                request = httpx.Request("POST", url, content=body, headers=headers, extensions=most)
+                response = await self.transport.handle_async_request(request)
         except TimeoutError:
             raise HookTimedOut(f"no answer in {patience:g} s") from None
         except httpx.TransportError as exc:
             raise HookFailed(str(exc)) from None
         except (httpx.InvalidURL, UnicodeError):
             raise HookFailed("URL cannot be used") from None
+        if response.status_code != _OK:
+            raise HookFailed(f"its status was {response.status_code}")
         try:
-            answer = from_json(text)
+            answer = from_json(response.extensions[ANSWER].body)
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("allow"), bool):
@@ -192,16 +192,6 @@ class SignUpHook:
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             self._pause_until = self.clock() + PAUSE
-
-
-async def _beginning_of(response: httpx.Response) -> bytes:
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    text = bytearray()
-    async for chunk in response.stream:
-        text += chunk
-        if len(text) > MAX_ANSWER:
-            raise HookFailed(f"its answer was longer than {MAX_ANSWER} bytes")
-    return bytes(text)
 
 
 def _welcome_in(answer: Mapping[str, Any], *, app_id: str) -> Welcome:

@@ -2,29 +2,22 @@
 
 import asyncio
 import re
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM
 from typing import Final
 
 import httpx
 
 from wxauth.errors import PushNotForwarded
-from wxauth.server.core.addresses import NameResolver, Scheme, is_refused
+from wxauth.server.core.connection import HttpAnswer
 from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.receivers import USER_AGENT
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
-from wxauth.server.wechat.connection import HttpAnswer, Origin, Proxy, SocketAddress
-from wxauth.server.wechat.transport import ANSWER, HttpTransport
+from wxauth.server.core.transport import ANSWER
 
 AT_ONCE: Final = 64
 """How many messages of one app a process hands on at once."""
-CONNECT_SECONDS: Final = 4.0
-IDLE_SECONDS: Final = 4.0
-"""Many servers close an idle connection after five."""
 FORWARDED: Final = "Wxauth-Forwarded"
 """The header of what is handed on, so that two services that hand on to each other make no circle."""
 FORWARD_SECONDS: Final = Histogram(
@@ -56,10 +49,6 @@ class PushRequest:
     body: bytes
 
 
-class AddressRefused(OSError):
-    """The handler has no address that is allowed."""
-
-
 @part
 class PushForwarding:
     """Hands messages on. The handler of one app delays no other one.
@@ -68,7 +57,7 @@ class PushForwarding:
         transport: Connects to allowed addresses only.
     """
 
-    transport: HttpTransport
+    transport: httpx.AsyncBaseTransport
     _under_way: Counter[str] = field(init=False, default_factory=Counter)
 
     async def hand_on(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
@@ -92,27 +81,6 @@ class PushForwarding:
         await self.transport.aclose()
 
 
-def checked_transport(resolver: NameResolver) -> HttpTransport:
-    """A transport to handlers, whose addresses are checked at each connection, as those of webhooks are.
-
-    It is WeChat's own, because a message handed on over httpx's pool cost three times as much as a login.
-    """
-
-    async def resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
-        scheme: Scheme = "https" if isinstance(end, Origin) and end.scheme == "https" else "http"
-        found = [it for it in dict.fromkeys(await resolver.resolve(end.host)) if not is_refused(it, scheme)]
-        if not found:
-            raise AddressRefused
-        return [
-            (AF_INET6 if ":" in address else AF_INET, SOCK_STREAM, IPPROTO_TCP, "", (address, end.port))
-            for address in found
-        ]
-
-    return HttpTransport(
-        connect_timeout=CONNECT_SECONDS, resolve=resolve, max_connections=sys.maxsize, idle_seconds=IDLE_SECONDS
-    )
-
-
 async def send_on(
     transport: httpx.AsyncBaseTransport, app: App, request: PushRequest, *, method: str = "POST"
 ) -> PushAnswer:
@@ -134,20 +102,10 @@ async def send_on(
     try:
         response = await transport.handle_async_request(forwarded)
     except httpx.RequestError as exc:
-        raise PushNotForwarded(f"push_forward: {_reason_of(exc)}") from None
+        raise PushNotForwarded(f"push_forward: {exc}") from None
     answer: HttpAnswer = response.extensions[ANSWER]
     if answer.status != _OK:
         raise PushNotForwarded(f"push_forward: its status was {answer.status}")
     if answer.is_encoded:
         raise PushNotForwarded("push_forward: its answer was compressed")
     return PushAnswer(answer.body, answer.content_type)
-
-
-def _reason_of(exc: httpx.RequestError) -> str:
-    match exc:
-        case httpx.ConnectError() if str(exc) == AddressRefused.__name__:
-            return "address refused"
-        case httpx.ConnectError() | httpx.ConnectTimeout():
-            return "could not connect"
-        case _:
-            return str(exc)

@@ -39,7 +39,7 @@ from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.push import receiving
-from wxauth.server.push.forwarding import PushForwarding, checked_transport
+from wxauth.server.push.forwarding import PushForwarding
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.routes import PrometheusMetrics, Readiness
 from wxauth.server.sessions.refresh_rows import RefreshTokens
@@ -49,8 +49,7 @@ from wxauth.server.websites.authorize import ScanLimits
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.wechat import api, client
 from wxauth.server.wechat.api import Opinions, WeChatApi
-from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.transport import WeChatHttp, transport_for
+from wxauth.server.wechat.client import WeChat, WeChatHttp, transport_for
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
 
@@ -190,7 +189,7 @@ def build_services(
     refusals = make(Refusals, store_pause=waits.refusals_store)
     staff_reads = make(StaffReads, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
     sign_up_hook = make(SignUpHook, transport=ReceiverTransport(resolve=name_resolver.resolve))
-    forwarding = make(PushForwarding, transport=checked_transport(name_resolver))
+    forwarding = make(PushForwarding, transport=ReceiverTransport(resolve=name_resolver.resolve))
     make(PushedMessages, patience=waits.pushed_messages)
     make(Readiness)
     return Services(

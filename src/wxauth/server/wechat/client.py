@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
+from pydantic import SecretStr
 from pydantic_core import from_json
 
 from wxauth.errors import (
@@ -27,6 +28,7 @@ from wxauth.errors import (
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import App
+from wxauth.server.core.transport import ANSWER, HttpTransport
 from wxauth.server.wechat.errcodes import (
     CLEAR_QUOTA,
     CODE2SESSION,
@@ -38,11 +40,12 @@ from wxauth.server.wechat.errcodes import (
     errcode_of,
 )
 from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder
-from wxauth.server.wechat.transport import body_of
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
 
+_CONNECT_SHARE: Final = 0.4
+"""The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
 _MADE_UP_CODE: Final = "000000000000"
 MAX_PICTURE: Final = 1024 * 1024
 """Bytes. A mini-program code has about 100,000."""
@@ -67,6 +70,56 @@ CALLS: Final = Counter(
 log = get_logger()
 
 T = TypeVar("T")
+
+
+class _NoCookies(httpx.Cookies):
+    """A jar that stays empty: a cookie of WeChat's would go along with the next person's request."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Keep none."""
+
+
+class WeChatHttp(httpx.AsyncClient):
+    """A client without cookies, redirects, and settings from the environment.
+
+    Of what httpx offers, three things are left out: the jar that looks for cookies in each answer, which takes half of
+    the client's time and must stay empty; the search for a password in each URL; and the reading of a body that is in
+    memory already.
+
+    Nothing is sent again by it. The caller limits the time, and makes the requests, whose URLs hold no secret: httpx
+    logs them.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        super().__init__(transport=transport, auth=httpx.Auth(), follow_redirects=False, trust_env=False, timeout=None)
+
+    @property  # type: ignore[misc]  # no other jar can be set
+    def cookies(self) -> httpx.Cookies:
+        """None, ever."""
+        return _NO_COOKIES
+
+
+_NO_COOKIES: Final = _NoCookies()
+_READ: Final = httpx.ByteStream(b"")
+
+
+async def body_of(response: httpx.Response) -> bytes:
+    """The body of an answer, without decoding if it comes from our transport. Raises: httpx.TransportError.
+
+    httpx's stream refers to its response. That cycle is broken here: thousands of answers, 10 MB, would wait for the
+    garbage collector.
+    """
+    answer = response.extensions.get(ANSWER)
+    if answer is None:
+        return await response.aread()
+    response.stream = _READ
+    body: bytes = answer.body
+    return body
+
+
+def transport_for(*, timeout: float, proxy: SecretStr | None) -> HttpTransport:
+    """The transport for exchanges with WeChat of at most so many seconds."""
+    return HttpTransport(connect_timeout=timeout * _CONNECT_SHARE, proxy=proxy)
 
 
 @dataclass(frozen=True, slots=True)

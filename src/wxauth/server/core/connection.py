@@ -47,6 +47,7 @@ class HttpAnswer(NamedTuple):
     content_type: str | None
     is_encoded: bool
     """Whether it has a Content-Encoding."""
+    retry_after: str | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -58,13 +59,14 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._date: str | None = None
         self._content_type: str | None = None
+        self._retry_after: str | None = None
         self._begin_head()
         self.stale_at = math.inf
         """When the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
         """Whether another request may follow, because the last answer was complete and keeps the connection open."""
 
-    def ask(self, request: bytes, *, max_body: int, has_body: bool = True) -> asyncio.Future[HttpAnswer]:
+    def ask(self, request: bytes, *, max_body: float, has_body: bool = True) -> asyncio.Future[HttpAnswer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
         `has_body` is False if the answer has no body even if its head says so, as for HEAD.
@@ -155,6 +157,8 @@ class Connection(asyncio.Protocol):
                 self._date = value.decode("latin-1")
             case b"content-type":
                 self._content_type = value.decode("latin-1")
+            case b"retry-after":
+                self._retry_after = value.decode("latin-1")
             case b"content-encoding":
                 self._is_encoded = value.lower() != b"identity"
             case b"content-length" | b"transfer-encoding":
@@ -186,7 +190,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_head(self) -> None:
         self._status = 0
-        self._date = self._content_type = None
+        self._date = self._content_type = self._retry_after = None
         self._is_encoded = False
         self._ends_with_connection = True
         self._patience = math.inf
@@ -206,8 +210,8 @@ class Connection(asyncio.Protocol):
     def _succeed(self) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            body = b"".join(self._body)
-            answer.set_result(HttpAnswer(self._status, body, self._date, self._content_type, self._is_encoded))
+            texts = self._date, self._content_type, self._is_encoded, self._retry_after
+            answer.set_result(HttpAnswer(self._status, b"".join(self._body), *texts))
 
     def _fail(self, failure: httpx.RequestError) -> None:
         answer, self._answer = self._answer, None
@@ -226,11 +230,11 @@ def _seconds_in(keep_alive: bytes) -> float:
 
 
 class ProxyFailed(httpx.ConnectError):
-    """The proxy is unreachable, or refuses to connect us. Nothing has been sent to WeChat."""
+    """The proxy is unreachable, or refuses to connect us. No request has been sent."""
 
 
-class _Refused(OSError):
-    """The proxy refuses a tunnel. The text is ours, and may be shown."""
+class Refused(OSError):
+    """The proxy refuses a tunnel, or the host has no address that may be connected to. The text is ours."""
 
 
 class Origin(NamedTuple):
@@ -351,7 +355,7 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
             reason = "no answer in time"
         case ssl.SSLCertVerificationError():
             reason = f"{type(exc).__name__}: {exc.verify_message}"
-        case _Refused() | httpx.RequestError():
+        case Refused() | httpx.RequestError():
             reason = str(exc)
         case _:
             reason = type(exc).__name__
@@ -367,9 +371,9 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     request = head.encode() + proxy.authorization + b"\r\n"
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
-        raise _Refused(f"it answers with status {answer.status}")
+        raise Refused(f"it answers with status {answer.status}")
     if answer.body:  # in TLS the client speaks first, so these bytes are the proxy's own
-        raise _Refused("it says more than it was asked")
+        raise Refused("it says more than it was asked")
 
 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:

@@ -20,7 +20,7 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
-from wxauth.server.wechat.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
+from wxauth.server.core.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer's body, unless the request has the extension `max_body`."""
@@ -29,9 +29,7 @@ MAX_IDLE: Final = 128
 """How many idle connections to one host are kept."""
 IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
-"""The extension of a response with the `HttpAnswer`, whose body our transport has read."""
-_CONNECT_SHARE: Final = 0.4
-"""The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
+"""The extension of a response with the `HttpAnswer`."""
 SHORTEST_SECONDS: Final = 0.05
 """If less time is left, a request is not sent, because WeChat's answer would be too late."""
 
@@ -39,50 +37,6 @@ _VERSION: Final = {"http_version": b"HTTP/1.1", "reason_phrase": b""}
 """What the client would look up for its log of each answer."""
 _WEIGHT_OF_LATEST: Final = 1 / 8
 _TARGET: Final = re.compile(rb"[!-~]+")
-
-
-class _NoCookies(httpx.Cookies):
-    """A jar that stays empty: a cookie of WeChat's would go along with the next person's request."""
-
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Keep none."""
-
-
-class WeChatHttp(httpx.AsyncClient):
-    """A client without cookies, redirects, and settings from the environment.
-
-    Of what httpx offers, three things are left out: the jar that looks for cookies in each answer, which takes half of
-    the client's time and must stay empty; the search for a password in each URL; and the reading of a body that is in
-    memory already.
-
-    Nothing is sent again by it. The caller limits the time, and makes the requests, whose URLs hold no secret: httpx
-    logs them.
-    """
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        super().__init__(transport=transport, auth=httpx.Auth(), follow_redirects=False, trust_env=False, timeout=None)
-
-    @property  # type: ignore[misc]  # no other jar can be set
-    def cookies(self) -> httpx.Cookies:
-        """None, ever."""
-        return _NO_COOKIES
-
-
-_NO_COOKIES: Final = _NoCookies()
-_READ: Final = httpx.ByteStream(b"")
-
-
-async def body_of(response: httpx.Response) -> bytes:
-    """The body of an answer, without decoding if it comes from our transport. Raises: httpx.TransportError.
-
-    httpx's stream refers to its response. That cycle is broken here: thousands of answers, 10 MB, would wait for the
-    garbage collector.
-    """
-    answer: HttpAnswer | None = response.extensions.get(ANSWER)
-    if answer is None:
-        return await response.aread()
-    response.stream = _READ
-    return answer.body
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
@@ -95,6 +49,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
     - `deadline`: when the caller stops waiting, in the event loop's time. If getting a connection leaves too little
       time for an answer, the request is not sent.
     - `max_body`: how many bytes the answer's body may have.
+    - `status_only`: the answer is that of the head. Its connection is kept if the body has come with it.
 
     The caller limits the time for the answer: cancelling a request ends its connection.
 
@@ -138,18 +93,20 @@ class HttpTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read the whole answer."""
         url = request.url
-        origin = Origin(url.scheme, url.host, url.port)
+        origin = Origin(url.scheme, url.raw_host.decode(), url.port)
         by_proxy = self._proxy if origin.scheme == "http" else None  # for https, the proxy only opens a tunnel
         message = _message(request, await request.aread(), by_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        max_body = request.extensions.get("max_body", MAX_ANSWER)
+        is_status_enough = "status_only" in request.extensions
+        max_body = math.inf if is_status_enough else request.extensions.get("max_body", MAX_ANSWER)
         await self._wait_for_place(deadline)
         try:
             connection = self._idle_connection(origin) or await self._connect(origin, deadline)
             if _now() > deadline - SHORTEST_SECONDS:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
-            answer = await self._exchange(connection, message, max_body, has_body=request.method != "HEAD")
+            has_body = request.method != "HEAD" and not is_status_enough
+            answer = await self._exchange(connection, message, max_body, has_body=has_body)
             self._keep(connection, origin)
         finally:
             self._places.release()
@@ -200,7 +157,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             origin, until=min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
         )
 
-    async def _exchange(self, connection: Connection, message: bytes, max_body: int, *, has_body: bool) -> HttpAnswer:
+    async def _exchange(self, connection: Connection, message: bytes, max_body: float, *, has_body: bool) -> HttpAnswer:
         asked_at = _now()
         try:
             return await connection.ask(message, max_body=max_body, has_body=has_body)
@@ -230,11 +187,6 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._next_check = None
         if times := [connection.stale_at for connection in chain.from_iterable(self._idle.values())]:
             self._next_check = asyncio.get_running_loop().call_at(min(times), self._close_stale)
-
-
-def transport_for(*, timeout: float, proxy: SecretStr | None) -> HttpTransport:
-    """The transport for exchanges with WeChat of at most so many seconds."""
-    return HttpTransport(connect_timeout=timeout * _CONNECT_SHARE, proxy=proxy)
 
 
 def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
