@@ -3,12 +3,10 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
-import httpx
 import pytest
 
 from tests.docs import DOCS, ROOT, both_languages, code_blocks
@@ -20,76 +18,45 @@ from tests.world import Client, LogIn, MakeClient, MakeServices, bearer, leave
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
-BackUp = Callable[[], None]
-Restored = Callable[[], Awaitable[httpx.AsyncClient]]
 WRAPPER = ROOT / "deploy/systemd/wxauth"
 
 
-@pytest.fixture
-def back_up(database_url: str, tmp_path: Path) -> BackUp:
-    def make() -> None:
-        command = [postgres_program("pg_dump"), "--format=custom", f"--file={tmp_path}/wxauth.dump", database_url]
-        subprocess.run(command, check=True, capture_output=True)
-
-    return make
-
-
-@pytest.fixture
-def restored(
-    back_up: BackUp, empty_database_url: str, tmp_path: Path, make_services: MakeServices, make_client: MakeClient
-) -> Restored:
-    """Restores the backup into another database, and serves from it."""
-    del back_up
-
-    def restore() -> None:
-        command = [postgres_program("pg_restore"), "--no-owner", "--exit-on-error", f"--dbname={empty_database_url}"]
-        subprocess.run([*command, tmp_path / "wxauth.dump"], check=True, capture_output=True)
-
-    async def serve() -> httpx.AsyncClient:
-        restore()
-        return make_client(await make_services(database_url=empty_database_url))
-
-    return serve
-
-
-async def test_users_in_the_backup_continue_as_before(login: LogIn, back_up: BackUp, restored: Restored) -> None:
-    alice = await login("alice", nickname="小爱")
-    back_up()
-    client = await restored()
-    assert (await client.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
-    refreshed = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
-    assert refreshed.json()["session_id"] == alice["session_id"]
-
-
-async def test_a_user_created_after_the_backup_returns_with_another_id(
-    login: LogIn, client: Client, wechat: WeChatByRespx, back_up: BackUp, restored: Restored
+async def test_a_restored_backup_has_who_was_in_it_and_nobody_since(
+    login: LogIn,
+    client: Client,
+    wechat: WeChatByRespx,
+    database_url: str,
+    empty_database_url: str,
+    tmp_path: Path,
+    make_services: MakeServices,
+    make_client: MakeClient,
 ) -> None:
-    alice = await login("alice")
-    back_up()
+    dump = f"{tmp_path}/wxauth.dump"
+    alice, carol = await login("alice", nickname="小爱"), await login("carol")
+    run_program("pg_dump", "--format=custom", f"--file={dump}", database_url)
     rotated = (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
     bob = await login("bob")
-    served = await restored()
+    assert (await leave(client, carol)).status_code == 204
+    run_program("pg_restore", "--no-owner", "--exit-on-error", f"--dbname={empty_database_url}", dump)
+    served = make_client(await make_services(database_url=empty_database_url))
 
+    assert (await served.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
     # The rotation is unknown there, and the token ahead of what is stored: one of ours, so the session goes on.
     answer = await served.post("/v1/refresh", json={"refresh_token": rotated["refresh_token"]})
     assert answer.json()["session_id"] == alice["session_id"]
     problem_of(await served.get("/v1/me", headers=bearer(bob)), "invalid_token", 401)
     answer = await served.post("/v1/refresh", json={"refresh_token": bob["refresh_token"]})
     problem_of(answer, "invalid_refresh_token", 400)
-    again = (await served.post("/v1/login", json={"code": wechat.code_for("bob")})).json()
-    assert again["is_new_user"] is True
-    assert again["user"]["id"] != bob["user"]["id"]
+    again = {}
+    for person in ("bob", "carol"):
+        again[person] = (await served.post("/v1/login", json={"code": wechat.code_for(person)})).json()
+    assert again["bob"]["is_new_user"] is True
+    assert again["bob"]["user"]["id"] != bob["user"]["id"]
+    assert again["carol"]["user"]["id"] == carol["user"]["id"]
 
 
-async def test_a_user_erased_after_the_backup_is_back(
-    login: LogIn, client: Client, wechat: WeChatByRespx, back_up: BackUp, restored: Restored
-) -> None:
-    alice = await login("alice")
-    back_up()
-    assert (await leave(client, alice)).status_code == 204
-    served = await restored()
-    again = (await served.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
-    assert again["user"]["id"] == alice["user"]["id"]
+def run_program(name: str, *arguments: str) -> None:
+    subprocess.run([postgres_program(name), *arguments], check=True, capture_output=True)
 
 
 async def is_empty(database_url: str) -> bool:

@@ -52,20 +52,14 @@ async def test_a_refresh_sent_again_to_a_replica_whose_clock_is_wrong_gets_the_s
     assert len({answer.json()["refresh_token"] for answer in answers}) == 1
 
 
+@pytest.mark.parametrize("is_set_later", [False, True])
 async def test_a_replica_with_a_wrong_clock_writes_the_databases_time(
-    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: Rows
+    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: Rows, is_set_later: bool
 ) -> None:
-    await login(at=make_client(await make_replica(timedelta(days=61))))
-    apart = await rows.fetchval("SELECT abs(extract(epoch FROM now() - created_at)) FROM sessions")
-    assert apart < 60
-
-
-async def test_a_replica_keeps_the_databases_time_when_its_machines_clock_is_set(
-    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: Rows
-) -> None:
-    replica = await make_replica(timedelta())
-    assert isinstance(replica.clock, DatabaseClock)
-    replica.clock.own = lambda: utc_now() + timedelta(minutes=5)
+    replica = await make_replica(timedelta() if is_set_later else timedelta(days=61))
+    if is_set_later:
+        assert isinstance(replica.clock, DatabaseClock)
+        replica.clock.own = lambda: utc_now() + timedelta(minutes=5)
     await login(at=make_client(replica))
     apart = await rows.fetchval("SELECT abs(extract(epoch FROM now() - created_at)) FROM sessions")
     assert apart < 60
