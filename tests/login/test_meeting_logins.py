@@ -90,29 +90,6 @@ async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(l
     assert (await people(rows))[:2] == (25, 50)
 
 
-async def test_with_sign_up_closed_an_unknown_identity_logs_in_only_as_the_user_of_a_login_elsewhere(
-    stage: Stage,
-) -> None:
-    closed = await stage.make(sign_up="closed")
-
-    async def try_to_log_in(person: str) -> dict[str, Any] | None:
-        answer = await stage.login.ask(person, at=closed, unionid=f"union-{person}")
-        assert answer.status_code == 200 or answer.json()["code"] == "sign_up_closed", answer.text
-        return answer.json() if answer.status_code == 200 else None
-
-    persons = [f"person-{n}" for n in range(25)]
-    answers = await asyncio.gather(
-        *(stage.login(person, unionid=f"union-{person}", app=OTHER_APP) for person in persons),
-        *(try_to_log_in(person) for person in persons),
-    )
-    for opened, tried in zip(answers[:25], answers[25:], strict=True):
-        assert opened is not None
-        assert opened["is_new_user"]
-        assert tried is None or (tried["user"]["id"], tried["is_new_user"]) == (opened["user"]["id"], False)
-    let_in = sum(tried is not None for tried in answers[25:])
-    assert await people(stage.rows) == (25, 25 + let_in, 25 + let_in)
-
-
 async def test_the_same_unionid_in_another_app_is_the_same_user(login: LogIn) -> None:
     first = await login(unionid=UNION, nickname="Alice")
     second = await login("somebody", unionid=UNION, app=OTHER_APP)
