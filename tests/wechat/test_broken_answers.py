@@ -21,7 +21,15 @@ SEED = 20261120
 
 Answer = Callable[[bytes], bytes]
 """An answer to the request of this number."""
+PIECES = [b"\r\n", b"\n", b" ", b"0", b":", b"\0", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff\x00\x7f"]
 Spoil = Callable[[bytes, int, random.Random], bytes]
+SPOILS: list[Spoil] = [
+    lambda answer, at, dice: answer[:at] + dice.randbytes(1) + answer[at + 1 :],
+    lambda answer, at, dice: answer[:at] + bytes([answer[at] ^ 1 << dice.randrange(8)]) + answer[at + 1 :],
+    lambda answer, at, dice: answer[:at] + answer[at + dice.randrange(1, 4) :],
+    lambda answer, at, dice: answer[:at] + dice.choice(PIECES) + answer[at:],
+    lambda answer, at, dice: answer[:at] + answer[max(0, at - dice.randrange(1, 30)) :],
+]
 
 
 class Server:
@@ -151,7 +159,7 @@ async def test_an_answer_that_is_spoilt_at_any_byte_spoils_no_other(answer: Answ
     async with Server() as server, transport() as way:
         client = Client(way, server)
         for position in range(len(answer(b"10000"))):
-            for spoil in (_replace, _replace, _flip, _delete, _insert, _double):
+            for spoil in SPOILS:
 
                 def spoilt(
                     connection: asyncio.Transport, number: bytes, position: int = position, spoil: Spoil = spoil
@@ -163,24 +171,3 @@ async def test_an_answer_that_is_spoilt_at_any_byte_spoils_no_other(answer: Answ
                 server.serve = well
                 assert await client.is_answered(), (position, spoil)
         assert len(server.requests) == len(set(server.requests))
-
-
-def _replace(answer: bytes, position: int, dice: random.Random) -> bytes:
-    return answer[:position] + dice.randbytes(1) + answer[position + 1 :]
-
-
-def _flip(answer: bytes, position: int, dice: random.Random) -> bytes:
-    return answer[:position] + bytes([answer[position] ^ 1 << dice.randrange(8)]) + answer[position + 1 :]
-
-
-def _delete(answer: bytes, position: int, dice: random.Random) -> bytes:
-    return answer[:position] + answer[position + dice.randrange(1, 4) :]
-
-
-def _insert(answer: bytes, position: int, dice: random.Random) -> bytes:
-    piece = dice.choice([b"\r\n", b"\n", b" ", b"0", b":", b"\0", b"HTTP/1.1 200 OK\r\n\r\n", dice.randbytes(3)])
-    return answer[:position] + piece + answer[position:]
-
-
-def _double(answer: bytes, position: int, dice: random.Random) -> bytes:
-    return answer[:position] + answer[max(0, position - dice.randrange(1, 30)) :]

@@ -22,11 +22,22 @@ from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in
 from tests.wechat.asking import IDENTITY, ask, ask_and_fail, deadline_in, transport
 from tests.world import until
 from wxauth.server.core.connection import MAX_OVERHEAD
-from wxauth.server.core.transport import MAX_ANSWER, MAX_IDLE
+from wxauth.server.core.transport import ANSWER, MAX_ANSWER, MAX_IDLE
 from wxauth.server.wechat.client import WeChatHttp, body_of
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
+
+
+def after(gate: asyncio.Event) -> Behaviour:
+    """The answer, once the test permits it."""
+
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await OK(writer)
+
+    return behave
+
 
 secure_or_not = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 
@@ -191,6 +202,16 @@ async def test_to_head_an_answer_has_no_body() -> None:
         for _ in range(2):
             response = await way.handle_async_request(httpx.Request("HEAD", upstream.url))
             assert (response.status_code, await response.aread()) == (200, b"")
+
+
+@on_both_loops
+async def test_where_the_status_is_enough_a_body_is_not_waited_for() -> None:
+    long = in_pieces(head("Content-Length: 99999999", "Retry-After: 7"), b" " * 9999, then=hang)
+    async with Upstream(OK, long, OK) as upstream, transport() as way:
+        for connections in (1, 1, 2):
+            response = await ask(way, upstream.url, status_only=True)
+            assert (response.status_code, upstream.connections) == (200, connections)
+            assert response.extensions[ANSWER].retry_after == ("7" if len(upstream.requests) == 2 else None)
 
 
 async def _pieces() -> AsyncIterator[bytes]:
@@ -383,11 +404,7 @@ async def test_a_connection_without_use_is_closed_after_a_while() -> None:
 async def test_the_connection_used_last_is_used_next_and_surplus_connections_are_closed() -> None:
     gate = asyncio.Event()
 
-    async def answer_together(writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        await OK(writer)
-
-    async with Upstream(answer_together) as upstream, transport() as way:
+    async with Upstream(after(gate)) as upstream, transport() as way:
         asking = [asyncio.create_task(ask(way, upstream.url)) for _ in range(MAX_IDLE + 20)]
         await until(lambda: len(upstream.requests) == len(asking))
         gate.set()
@@ -404,11 +421,7 @@ async def test_the_connection_used_last_is_used_next_and_surplus_connections_are
 async def test_a_connection_in_use_when_all_are_closed_ends_with_its_request() -> None:
     gate = asyncio.Event()
 
-    async def answer_late(writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        await OK(writer)
-
-    async with Upstream(answer_late) as upstream, transport() as way:
+    async with Upstream(after(gate)) as upstream, transport() as way:
         asking = asyncio.create_task(ask(way, upstream.url))
         await until(lambda: upstream.requests)
         await way.aclose()
