@@ -512,7 +512,7 @@ async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
 async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     root: WebhookAdmin, make_services: MakeServices, client: Client, login: LogIn
 ) -> None:
-    """Also if the root.receiver is slow, earlier deliveries use all its connections, and the person is banned too.
+    """Also if the receiver is slow, earlier deliveries use all its connections, and the person is banned too.
 
     What is to be sent before a ban, because it is about the same person, is not delayed either.
     """
