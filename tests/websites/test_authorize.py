@@ -334,6 +334,9 @@ async def test_the_cookie_names_the_browser_so_that_tabs_and_sites_work_at_once(
     await house.add_site("other")
     for page in (await house.browser.open(client_id="other"), second, answer):
         assert (await Tab(house.browser, page.text).approved_by(house.phone))["code"]
+    planted = {"Cookie": "__Host-wxauth-browser=a; __Host-wxauth-browser=b"}  # by a neighbour: which one is whose?
+    for path, status in ((f"/v1/authorize?{urlencode(ASKED)}", 400), ("/d", 200)):
+        assert (await house.client.get(path, headers=planted)).status_code == status
 
 
 async def test_a_cross_site_form_too_long_for_a_link_is_not_redirected(house: House) -> None:

@@ -51,7 +51,7 @@ class LoggingOut:
 
     async def answer(self, text: str) -> Response:
         """The answer to a request with these parameters, still encoded. Raises: RateLimited."""
-        pages, browser = self.pages, self.pages.browser
+        pages = self.pages
         try:
             parameters = pages.parameters(text)
         except OAuthError:
@@ -64,9 +64,9 @@ class LoggingOut:
             return pages.message("wrong_logout", status=400)
         async with self.turns.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
-            of = await current_user(self.database, hint.user_id) if browser.login else None
+            of = await current_user(self.database, hint.user_id) if pages.browser.login else None
             if of is not None:  # the login of this browser ends, if it is this person's, whatever their id is now
-                await self.granting.end_login(browser, of=of, now=self.clock())
+                await self.granting.end_login(pages.browser, of=of, now=self.clock())
         return self._logged_out(client, parameters)
 
     async def _without_hint(self, parameters: Parameters) -> Response:

@@ -129,26 +129,13 @@ def is_https(settings: Settings) -> bool:
     return settings.issuer.startswith("https:")
 
 
-async def browser_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Browser:
-    """The browser that sends the request. Raises: InvalidRequest."""
-    cookie = cookie_in(request, host_cookie(settings, _BROWSER)) or ""
-    in_web_view = is_web_view(request.headers.get("user-agent", ""))
-    login = None if in_web_view else cookie_in(request, host_cookie(settings, _LOGIN))
-    return Browser(
-        device.ip, device.user_agent, cookie if _COOKIE.fullmatch(cookie) else "", login or "", is_web_view=in_web_view
-    )
-
-
-BrowserDep = Annotated[Browser, Depends(browser_of)]
-
-
 @dataclass(slots=True)
 class Pages:
     """What the browser of a request gets: a page in its language, or the way on. It is a dependency, made of others."""
 
     request: Request
     settings: SettingsDep
-    browser: BrowserDep
+    device: DeviceDep
     language: Language = field(init=False)
     root: str = field(init=False)
     """The path under which the service is reached, escaped."""
@@ -161,13 +148,22 @@ class Pages:
     def __post_init__(self) -> None:
         user_agent = self.request.headers.get("user-agent", "")
         is_of_wechat, is_of_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
-        self.is_in_wechat = is_of_wechat and not is_of_wecom and not self.browser.is_web_view
+        self.is_in_wechat = is_of_wechat and not is_of_wecom and not is_web_view(user_agent)
         # Not as one pattern with a lookahead: for a User-Agent of 64 KiB that repeats WeChat's name, it took 0.4 s.
         is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
         self.is_on_a_phone = (is_of_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_of_wechat and not is_of_wecom
         self.language = language_of(self.request)
         self.root = escape(self.request.scope.get("root_path", "").rstrip("/"))
+
+    @property
+    def browser(self) -> Browser:
+        """The browser that sends the request. Raises: InvalidRequest."""
+        cookie = cookie_in(self.request, host_cookie(self.settings, _BROWSER)) or ""
+        in_web_view = is_web_view(self.request.headers.get("user-agent", ""))
+        login = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, _LOGIN))
+        known = cookie if _COOKIE.fullmatch(cookie) else ""
+        return Browser(self.device.ip, self.device.user_agent, known, login or "", is_web_view=in_web_view)
 
     async def form(self) -> str:
         """The form that the browser has posted, still encoded."""
