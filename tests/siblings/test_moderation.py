@@ -14,11 +14,8 @@ from tests.world import (
     Body,
     Client,
     LogIn,
-    MakeClient,
-    MakeServices,
     Rows,
     bearer,
-    leave,
     set_roles,
 )
 from wxauth.server.clients.clients import Credentials
@@ -79,11 +76,13 @@ async def test_a_ban_may_come_again_and_replaces_the_former_one(
     moderator: Moderator, login: LogIn, root: Admin
 ) -> None:
     user_id = (await login())["user"]["id"]
+    assert (await moderator.act("POST", "/ban", user_id)).status_code == 204
+    assert (await root.read(f"/users/{user_id}")).get("reason") is None
     for body in ({"reason": "spam"}, {"reason": "spam"}, {}, {"until": "2027-01-01T00:00:00Z"}):
         assert (await moderator.ban(user_id, **body)).status_code == 204
     user = await root.read(f"/users/{user_id}")
     assert (user.get("reason"), user.get("until")) == (None, "2027-01-01T00:00:00Z")
-    assert len(await root.events(user_id=user_id, type="user.banned")) == 3
+    assert len(await root.events(user_id=user_id, type="user.banned")) == 4
 
 
 async def test_an_unban_lets_in_again_and_may_come_again(moderator: Moderator, login: LogIn, root: Admin) -> None:
@@ -137,24 +136,6 @@ async def test_staff_cannot_be_touched_banned_or_not(
         problem_of(await moderator.act(method, path, user_id), "insufficient_role", 403)
     assert await root.read(f"/users/{user_id}") == before
     assert not await root.events(actor="client:risk")
-
-
-async def test_who_is_leaving_may_be_banned(
-    moderator: Moderator, make_services: MakeServices, make_client: MakeClient, login: LogIn, root: Admin
-) -> None:
-    alice = await login()
-    patient = make_client(await make_services(erasure_grace_days=7))
-    assert (await leave(patient, alice)).status_code == 202
-    assert (await moderator.ban(alice["user"]["id"])).status_code == 204
-    user = await root.read(f"/users/{alice['user']['id']}")
-    assert (user["status"], user["erase_at"] is not None) == ("disabled", True)
-
-
-async def test_an_empty_body_is_a_ban_without_reason_and_end(moderator: Moderator, login: LogIn, root: Admin) -> None:
-    user_id = (await login())["user"]["id"]
-    assert (await moderator.client.post(f"/v1/users/{user_id}/ban", auth=moderator.auth)).status_code == 204
-    user = await root.read(f"/users/{user_id}")
-    assert (user["status"], user.get("reason"), user.get("until")) == ("disabled", None, None)
 
 
 async def test_a_client_has_a_hundred_acts_a_second_wrong_ones_too(

@@ -418,12 +418,10 @@ async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(
 # How others find it.
 
 
-@pytest.mark.parametrize("issuer", ["https://auth.test", "https://auth.test/wx"])
-@pytest.mark.parametrize("path", METADATA)
+@swept("path", METADATA)
 @pytest.mark.no_database
-async def test_the_metadata_names_the_endpoint(
-    make_services: MakeServices, make_client: MakeClient, issuer: str, path: str
-) -> None:
+async def test_the_metadata_names_the_endpoint(make_services: MakeServices, make_client: MakeClient, path: str) -> None:
+    issuer = "https://auth.test/wx"
     metadata = (await make_client(await make_services(issuer=issuer)).get(path)).json()
     assert metadata["introspection_endpoint"] == f"{issuer}{INTROSPECT}"
     assert metadata["introspection_endpoint_auth_methods_supported"] == ["client_secret_basic"]

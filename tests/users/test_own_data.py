@@ -17,7 +17,7 @@ from tests.clock import Clock
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.problems import problem_of
-from tests.processes import run
+from tests.processes import make_command, run
 from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, leave
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
@@ -296,17 +296,16 @@ async def test_an_operator_has_the_same_by_a_command(
     client: Client, login: LogIn, rows: Rows, database_url: str, tmp_path: Path
 ) -> None:
     alice = await login("alice")
-    env = {"WXAUTH_DATABASE_URL": database_url}
-    shown = await asyncio.to_thread(run, "users", "show", alice["user"]["id"], "--export", cwd=tmp_path, env=env)
+    users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    shown = await users("show", alice["user"]["id"], "--export")
     assert shown.returncode == 0, shown.stderr
     mine = await document_of(client, alice)
     theirs = json.loads(shown.stdout)
     assert (theirs["user"], theirs["sessions"]) == (mine["user"], mine["sessions"])
     events = await rows.fetch("SELECT actor FROM events WHERE type = 'user.exported'")
     assert {event["actor"] for event in events} == {"operator", alice["user"]["id"]}
-    unknown = await asyncio.to_thread(run, "users", "show", ROOT_ID, "--export", cwd=tmp_path, env=env)
-    assert unknown.returncode == 1
-    assert "there is no user" in unknown.stderr
+    unknown = await users("show", ROOT_ID, "--export")
+    assert (unknown.returncode, "there is no user" in unknown.stderr) == (1, True)
 
 
 # Keeping.
