@@ -34,6 +34,7 @@ SITE: Body = {
     "email_domain": "example.com",
     "sso": False,
     "id_token_alg": "ES256",
+    "backchannel_logout_uri": "http://127.0.0.1/logout",
 }
 REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("redirect_uris", {"redirect_uris": ["https://shop.example.com/callback", "http://shop.example.com/"]}),
@@ -81,6 +82,14 @@ BAD_URIS = [
     "http://127.0.0.1.example.com/",
     "",
 ]
+BAD_LOGOUT_URIS = [
+    "https://shop.example.com/logout#now",
+    "http://1.1.1.1/logout",
+    "https://169.254.169.254/logout",
+    "ftp://127.0.0.1/logout",
+    "https://me:mine@shop.example.com/logout",
+]
+REFUSED_OF_A_SITE += [("backchannel_logout_uri", {"backchannel_logout_uri": uri}) for uri in BAD_LOGOUT_URIS]
 REFUSED_OF_A_SITE += [(name, {name: [uri]}) for name in ("redirect_uris", "logout_uris") for uri in BAD_URIS]
 URIS = SITE["redirect_uris"]
 REFUSED_OF_A_NEW_ONE: list[tuple[str, Body]] = [
@@ -90,6 +99,7 @@ REFUSED_OF_A_NEW_ONE: list[tuple[str, Body]] = [
     ("title", {"title": "小店"}),
     ("scopes", {"scopes": ["openid"]}),
     ("claims", {"claims": {"team": "a"}}),
+    ("backchannel_logout_uri", {"backchannel_logout_uri": "http://127.0.0.1/logout"}),
     ("name", {"name": "wx1a2b3c4d5e6f7a8b", "device": True}),
 ]
 CHANGES: list[tuple[str, str, Body]] = [
@@ -199,9 +209,14 @@ async def test_the_trail_names_the_administrator(desk: Desk) -> None:
     await desk.add()
     for method, path, body in CHANGES:
         await desk.ask(method, path.format("billing"), **body)
-    events = [(event["type"], event["actor"], event["data"].get("name")) for event in await desk.root.events()]
-    assert all((actor, name) == (desk.root.id, "billing") for _, actor, name in events)
-    assert {kind for kind, _, _ in events} >= {"client.added", "client.changed", "client.removed"}
+    events = [event for event in await desk.root.events() if "client" in event["type"]]
+    assert {event["actor"] for event in events} == {desk.root.id}
+    assert [(event["type"], event["data"]) for event in events[::-1]] == [
+        ("client.added", {"name": "billing", "scopes": ["introspect"]}),
+        ("client.changed", {"name": "billing", "fields": ["scopes"], "scopes": ["events"]}),
+        ("client.secret_renewed", {"name": "billing"}),
+        ("client.removed", {"name": "billing"}),
+    ]
 
 
 # Sites.
@@ -229,12 +244,13 @@ async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(desk: Desk)
     assert changed == {**shown, **changes, "title": "shop"}
     assert await desk.listed() == [changed]
     cleared: Body = {"logout_uris": [], "app_id": None, "email_domain": None, "user_code": None, "device": False}
+    cleared |= {"backchannel_logout_uri": None}
     after = await desk.change("shop", **cleared)
     assert after == {**changed, **cleared, "user_code": False}
     assert await desk.change("shop", **cleared) == after  # nothing is changed, nor told
     events = [event["data"] for event in await desk.root.events() if event["type"] == "client.changed"]
     assert [sorted(data["fields"]) for data in events] == [
-        ["app_id", "device", "email_domain", "logout_uris", "user_code"],
+        ["app_id", "backchannel_logout_uri", "device", "email_domain", "logout_uris", "user_code"],
         ["near", "redirect_uris", "scopes", "title"],
     ]
     assert events[0]["scopes"] == ["phone"]

@@ -59,20 +59,6 @@ async def test_an_empty_secret_is_refused_for_a_client_without_a_former_secret(
     assert await status_of(client, Credentials("orders", "")) == 401
 
 
-async def test_changes_of_a_client_are_in_the_trail_without_the_secret(
-    services: Services, orders: Credentials, secrets: Secrets, rows: Rows, clock: Clock
-) -> None:
-    await change_client(services.database, "orders", {"scopes": ["users", "phones"]}, now=clock())
-    renewed, _ = await renew_secret(services.database, "orders", now=clock())
-    secrets.add(renewed.client_secret)
-    events = await rows.fetch("SELECT type, data FROM events WHERE type LIKE 'client.%' ORDER BY id")
-    assert [(event["type"], event["data"]) for event in events] == [
-        ("client.added", '{"name": "orders", "scopes": ["introspect"]}'),
-        ("client.changed", '{"name": "orders", "fields": ["scopes"], "scopes": ["users", "phones"]}'),
-        ("client.secret_renewed", '{"name": "orders"}'),
-    ]
-
-
 # `CLIENT_RATE_LIMIT`: one client's requests are limited and counted, and take nothing from the others.
 
 

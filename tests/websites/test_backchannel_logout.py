@@ -7,16 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 from jose import jwt
 
 from tests.fakes import Secrets
-from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
-from tests.sweeps import swept
 from tests.websites.browsers import House, made_of_fixtures
 from tests.world import AddSite, Admin, Body, LogIn, MakeServices, Phone, Site, bearer, until, until_locked
 from wxauth.server.clients.clients import remove_client
@@ -341,39 +338,6 @@ async def test_an_address_that_is_not_allowed_is_never_asked(informed: Informed,
     (line,) = informed.not_sent()
     assert (line["status"], line["reason"]) in [(None, "address refused"), (None, "host not found")]
     assert await informed.waiting() == 1
-
-
-# The URI.
-
-
-@swept(
-    ("uri", "rule"),
-    [
-        ("https://shop.example.com/logout#now", "fragment"),
-        ("http://1.1.1.1/logout", "private"),
-        ("https://169.254.169.254/logout", "public or private"),
-        ("ftp://127.0.0.1/logout", "https://"),
-        ("https://me:mine@shop.example.com/logout", "password"),
-    ],
-)
-async def test_a_uri_that_may_not_be_asked_is_refused_when_it_is_given(
-    shop: Site, root: Admin, uri: str, rule: str
-) -> None:
-    given: dict[str, Any] = {"backchannel_logout_uri": uri}
-    for answer in (
-        await root.ask("POST", "/clients", json={"name": "library", "device": True, **given}),
-        await root.ask("PATCH", "/clients/shop", json=given),
-    ):
-        (error,) = problem_of(answer, "invalid_request", 422)["errors"]
-        assert (error["field"], rule in error["message"]) == ("backchannel_logout_uri", True)
-
-
-async def test_administrators_set_and_clear_the_uri_of_a_site_and_of_no_service(shop: Site, root: Admin) -> None:
-    for uri in (None, "http://127.0.0.1/logout"):
-        answer = await root.ask("PATCH", "/clients/shop", json={"backchannel_logout_uri": uri})
-        assert answer.json()["backchannel_logout_uri"] == uri, answer.text
-    refused = await root.ask("POST", "/clients", json={"name": "ledger", "backchannel_logout_uri": uri})
-    problem_of(refused, "invalid_request", 422)
 
 
 @pytest.mark.slow

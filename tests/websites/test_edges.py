@@ -5,7 +5,6 @@ from asyncio import create_task
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
@@ -15,8 +14,8 @@ from jose import jwt
 from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, refused, sent
-from tests.world import CALLBACK, CAMERA, Admin, Body, Client, bearer, until_locked
+from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, refused
+from tests.world import CAMERA, Admin, Body, Client, bearer, until_locked
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.sealing import Sealer
@@ -136,19 +135,6 @@ async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(house: House
     await remove_client(house.services.database, "shop", now=house.clock())
     assert (await tab.ask()).status_code == (await tab.go_on()).status_code == 404
     assert (await house.browser.open()).status_code == 400
-
-
-async def test_a_login_of_a_mini_program_is_unchanged(house: House) -> None:
-    tokens = house.phone.tokens
-    claims = jwt.get_unverified_claims(tokens["access_token"])
-    assert claims.keys() == {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid"}
-    row = await house.rows.fetchrow("SELECT * FROM sessions WHERE id = $1", UUID(tokens["session_id"]))
-    assert [row[name] for name in ("client_id", "scope", "authenticated_at", "authenticated_by")] == [None] * 4
-
-
-async def test_the_query_of_a_redirect_uri_is_kept(house: House) -> None:
-    await house.change(redirect_uris=[f"{CALLBACK}?from=wechat"])
-    assert sent(await house.browser.open(redirect_uri=f"{CALLBACK}?from=wechat", prompt="none"))["from"] == "wechat"
 
 
 @pytest.mark.slow

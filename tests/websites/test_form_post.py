@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from tests.sweeps import swept
-from tests.websites.browsers import House, hidden_fields
+from tests.websites.browsers import House, hidden_fields, sent
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.world import CALLBACK, Client
 
@@ -101,4 +101,6 @@ async def test_nobody_makes_a_page_that_posts_what_they_like(client: Client, sea
 async def test_the_redirect_uri_keeps_its_own_query(house: House) -> None:
     to = "https://shop.example.com/callback?tenant=1&x=%22"
     await house.change(redirect_uris=[to])
-    assert posted(await house.browser.open(**BY_FORM, redirect_uri=to, prompt="none"), to)["error"] == "login_required"
+    silent = {"redirect_uri": to, "prompt": "none"}
+    assert posted(await house.browser.open(**BY_FORM, **silent), to)["error"] == "login_required"
+    assert sent(await house.browser.open(**silent), to)["tenant"] == "1"

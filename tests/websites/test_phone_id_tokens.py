@@ -1,6 +1,5 @@
 """`/v1/me/id-token`: a mini-program or mobile app logs its person in to another back end, such as Supabase."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,8 +10,7 @@ from tests.fakes import START
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.websites.browsers import BYE, House, id_claims
-from tests.world import AddSite, Admin, MakeService, Phone, Site, add_client, leave, log_in
-from wxauth.server.console.sessions import ConsoleSessions
+from tests.world import AddSite, MakeService, Phone, Site, add_client, leave, log_in
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
 
@@ -102,32 +100,6 @@ async def test_only_a_client_that_was_added_for_it_is_served_and_wechat_is_not_a
             with sweep.case(str(wrong)[:20]):
                 problem_of(await house.id_token(**wrong), "invalid_request", 422)
     assert len(house.wechat.calls) == asked
-    assert (await house.id_token()).status_code == 200
-
-
-async def test_the_console_gives_no_phone_an_id_token(house: House, root: Admin) -> None:
-    services = await house.make_services(admin_page=True)
-    await services[ConsoleSessions].add_as_site()
-    house.phone.client = root.client = house.make_client(services)
-    problem_of(await house.id_token(client_id="wxauth-admin"), "invalid_request", 422)
-    change = await root.ask("PATCH", "/clients/wxauth-admin", json={"phone_id_token": True})
-    assert change.status_code in (404, 422), change.text
-    assert await house.count("clients WHERE phone_id_token AND name <> 'shop'") == 0
-
-
-async def test_a_bearer_alone_gets_no_id_token(house: House) -> None:
-    without = await house.phone.ask("POST", "/id-token", json={"client_id": "shop"})
-    problem_of(without, "invalid_request", 422)
-    problem_of(await house.id_token(login_code=house.wechat.code_for("mallory")), "wrong_person", 403)
-    spent = house.phone.wx_login()
-    await token_of(house, login_code=spent)
-    problem_of(await house.id_token(login_code=spent), "invalid_code", 400)
-    assert await house.count("events WHERE type = 'site.authorized'") == 1
-
-
-async def test_the_session_of_a_site_and_who_is_leaving_get_none(house: House) -> None:
-    of_a_site = replace(house.phone, tokens=await house.tokens())
-    problem_of(await house.id_token(of_a_site), "insufficient_scope", 403)
     house.phone.client = await house.replica(erasure_grace_days=7)
     assert (await leave(house.phone.client, house.phone.tokens)).status_code == 202
     problem_of(await house.id_token(), "invalid_token", 401)
