@@ -27,15 +27,15 @@ from wxauth.server.checks.rows import (
     some_users,
     webhook_states,
 )
-from wxauth.server.checks.sealed import SEALED_SIGNING_KEYS, some_values
+from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
 from wxauth.server.core.models import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
+from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.keys.models import StoredSigningKey, has_next, keys_for, signing_key_of
+from wxauth.server.keys.models import keys_for
 from wxauth.server.keys.rows import published_keys
 from wxauth.server.login.login_rows import rehearse_login
 from wxauth.tokens.claims import ALGORITHM
@@ -48,62 +48,6 @@ MUCH_RETAINED: Final = 2**30
 """Bytes of write-ahead log that an unread slot may retain before it counts as forgotten."""
 ENDS_SOON: Final = timedelta(days=30)
 ENDS_VERY_SOON: Final = timedelta(days=7)
-
-
-def judge_upkeep(upkeep: Upkeep) -> Iterator[CheckResult]:
-    """A result for each thing that is neglected."""
-    if not upkeep.vacuums:
-        message = "is off: tables grow, and at last the database takes no writes: as its administrator, ALTER SYSTEM"
-        to_run = "SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf()"
-        chinese = f"已关闭：表会膨胀，最终数据库不再接受写入；请由管理员执行 ALTER SYSTEM {to_run}"
-        yield bad("database autovacuum", f"{message} {to_run}", chinese)
-    elif upkeep.not_vacuumed:
-        tables = ", ".join(upkeep.not_vacuumed)
-        to_run = "; ".join(f"ALTER TABLE {table} RESET (autovacuum_enabled)" for table in upkeep.not_vacuumed)
-        message = f"is off for {tables}: {to_run}"
-        yield bad("database autovacuum", message, f"对 {tables} 关闭了：{to_run}")
-    if upkeep.inactive_slots:
-        slots, retained = ", ".join(upkeep.inactive_slots), f"{upkeep.retained / 2**30:.1f} GB"
-        judged = bad if upkeep.retained >= MUCH_RETAINED else note
-        remedy = "have its reader connect, or pg_drop_replication_slot('…')"
-        message = f"nobody reads {slots}, and the log that it retains ({retained}) fills the disk: {remedy}"
-        chinese = (
-            f"无人读取 {slots}，为其保留的日志（{retained}）会占满磁盘：请恢复读取方，或 pg_drop_replication_slot('…')"
-        )
-        yield judged("database slots", message, chinese)
-    if upkeep.oldest_id >= OLD_ID:
-        millions = f"{upkeep.oldest_id // 10**6}"
-        message = f"the oldest transaction id is {millions} million old; at 2147 million the database takes no writes"
-        remedy = "end old transactions, prepared ones and slots, then VACUUM (FREEZE) the oldest of pg_database"
-        chinese = f"最旧的事务 ID 已有 {millions} 百万，到 2147 百万时数据库不再接受写入"
-        to_do = "请结束旧事务、预备事务与复制槽，再对 pg_database 中最旧的库执行 VACUUM (FREEZE)"
-        yield bad("database ids", f"{message}: {remedy}", f"{chinese}：{to_do}")
-    if upkeep.idle_transactions:
-        pids = ", ".join(map(str, upkeep.idle_transactions))
-        to_run = f"SELECT pg_terminate_backend({upkeep.idle_transactions[0]})"
-        message = f"idle for over an hour, so that nothing deleted since is cleaned up, process {pids}: {to_run}"
-        chinese = f"空闲超过一小时，其后删除的数据都无法清理，进程 {pids}：{to_run}"
-        yield bad("database transactions", message, chinese)
-
-
-def judge_certificate(certificate: bytes | None, *, now: datetime) -> CheckResult | None:
-    """Whether the certificate of the database, as DER, ends soon; None if it does not, or there is none."""
-    if certificate is None:
-        return None
-    end = x509.load_der_x509_certificate(certificate).not_valid_after_utc
-    if end - now > ENDS_SOON:
-        return None
-    day, is_over = f"{end:%Y-%m-%d}", end <= now
-    judged = note if end - now > ENDS_VERY_SOON else bad
-    message = (
-        f"{'ended' if is_over else 'ends'} on {day}: renew it and reload the server, or sslmode=verify-full refuses"
-    )
-    chinese = (
-        f"{'已于' if is_over else '将于'} {day} 到期：请更新并让服务器重新加载，否则 sslmode=verify-full 的连接会失败"
-    )
-    return judged("database certificate", f"{message} it", chinese)
-
-
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
 OLDEST_SERVER: Final = 11
@@ -113,7 +57,6 @@ MUCH_WAL: Final = 2**30
 """Bytes of whole-page images in the write-ahead log below which there is nothing worth saving."""
 SELDOM: Final = 15 * 60
 """Seconds between two checkpoints that are rare enough."""
-
 _WITHOUT_LIMITS: Final = Title(
     "the database cancels no statement by itself, so that one locked row can hold up every login",
     "数据库不会自行中止语句，一行被锁就可能阻塞所有登录",
@@ -197,9 +140,9 @@ async def _check_stored(
         yield bad("login", message, f"被数据库拒绝：{reason}；请检查表的权限与触发器")
     sealer = Sealer(settings.secret_keys)
     keys = found.signing_keys = keys_for(ALGORITHM, await published_keys(database, now=now))
-    yield _judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
+    yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
-    yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
     if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
     apps = Apps(database=database, sealer=sealer, settings=settings)
@@ -269,6 +212,60 @@ def judge_wal(wal: WalStatistics) -> CheckResult | None:
     return note("database wal", f"{message}: {'; '.join(to_run)}", f"{chinese}：{'; '.join(to_run)}")
 
 
+def judge_upkeep(upkeep: Upkeep) -> Iterator[CheckResult]:
+    """A result for each thing that is neglected."""
+    if not upkeep.vacuums:
+        message = "is off: tables grow, and at last the database takes no writes: as its administrator, ALTER SYSTEM"
+        to_run = "SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf()"
+        chinese = f"已关闭：表会膨胀，最终数据库不再接受写入；请由管理员执行 ALTER SYSTEM {to_run}"
+        yield bad("database autovacuum", f"{message} {to_run}", chinese)
+    elif upkeep.not_vacuumed:
+        tables = ", ".join(upkeep.not_vacuumed)
+        to_run = "; ".join(f"ALTER TABLE {table} RESET (autovacuum_enabled)" for table in upkeep.not_vacuumed)
+        message = f"is off for {tables}: {to_run}"
+        yield bad("database autovacuum", message, f"对 {tables} 关闭了：{to_run}")
+    if upkeep.inactive_slots:
+        slots, retained = ", ".join(upkeep.inactive_slots), f"{upkeep.retained / 2**30:.1f} GB"
+        judged = bad if upkeep.retained >= MUCH_RETAINED else note
+        remedy = "have its reader connect, or pg_drop_replication_slot('…')"
+        message = f"nobody reads {slots}, and the log that it retains ({retained}) fills the disk: {remedy}"
+        chinese = (
+            f"无人读取 {slots}，为其保留的日志（{retained}）会占满磁盘：请恢复读取方，或 pg_drop_replication_slot('…')"
+        )
+        yield judged("database slots", message, chinese)
+    if upkeep.oldest_id >= OLD_ID:
+        millions = f"{upkeep.oldest_id // 10**6}"
+        message = f"the oldest transaction id is {millions} million old; at 2147 million the database takes no writes"
+        remedy = "end old transactions, prepared ones and slots, then VACUUM (FREEZE) the oldest of pg_database"
+        chinese = f"最旧的事务 ID 已有 {millions} 百万，到 2147 百万时数据库不再接受写入"
+        to_do = "请结束旧事务、预备事务与复制槽，再对 pg_database 中最旧的库执行 VACUUM (FREEZE)"
+        yield bad("database ids", f"{message}: {remedy}", f"{chinese}：{to_do}")
+    if upkeep.idle_transactions:
+        pids = ", ".join(map(str, upkeep.idle_transactions))
+        to_run = f"SELECT pg_terminate_backend({upkeep.idle_transactions[0]})"
+        message = f"idle for over an hour, so that nothing deleted since is cleaned up, process {pids}: {to_run}"
+        chinese = f"空闲超过一小时，其后删除的数据都无法清理，进程 {pids}：{to_run}"
+        yield bad("database transactions", message, chinese)
+
+
+def judge_certificate(certificate: bytes | None, *, now: datetime) -> CheckResult | None:
+    """Whether the certificate of the database, as DER, ends soon; None if it does not, or there is none."""
+    if certificate is None:
+        return None
+    end = x509.load_der_x509_certificate(certificate).not_valid_after_utc
+    if end - now > ENDS_SOON:
+        return None
+    day, is_over = f"{end:%Y-%m-%d}", end <= now
+    judged = note if end - now > ENDS_VERY_SOON else bad
+    message = (
+        f"{'ended' if is_over else 'ends'} on {day}: renew it and reload the server, or sslmode=verify-full refuses"
+    )
+    chinese = (
+        f"{'已于' if is_over else '将于'} {day} 到期：请更新并让服务器重新加载，否则 sslmode=verify-full 的连接会失败"
+    )
+    return judged("database certificate", f"{message} it", chinese)
+
+
 def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
     """Judge the schema's revision against those that this version knows, newest first."""
     to_do = Title("run 'wxauth migrate'", "请运行 'wxauth migrate'")
@@ -293,34 +290,6 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
     return good("schema", f"at {revision}, as this version needs it", f"当前为 {revision}，符合本版本要求")
 
 
-def _judge_signing_keys(
-    keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
-) -> CheckResult:
-    name = "signing_keys"
-    if not keys:
-        return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
-    unopened = [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]
-    if unopened:
-        which, count = ", ".join(unopened), len(unopened)
-        message = f"{count} of {len(keys)} cannot be decrypted ({which}); {WRONG_SECRET_KEY.en}"
-        return bad(name, message, f"{len(keys)} 个密钥中有 {count} 个无法解密（{which}）；{WRONG_SECRET_KEY.zh}")
-    current, newest = signing_key_of(keys, now), keys[-1]
-    if newest.activates_at > now and not has_next(keys, now):
-        time = _minute(newest.activates_at)
-        ahead = f"{newest.kid} signs only from {time}: the clock of the replica that made it was ahead"
-        late = f"{newest.kid} 要到 {time} 才用于签名，因为生成它的机器时钟偏快"
-        chinese = f"{late}：请检查各副本的时钟，再运行 'wxauth keys rotate'"
-        return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'", chinese)
-    if newest.activates_at > now:
-        time = _minute(newest.activates_at)
-        plan = Title(f"{newest.kid} from {time}", f"{time} 起改用 {newest.kid}")
-    else:
-        time = _minute(max(now, newest.created_at + max_age))
-        plan = Title(f"the next is made {time}", f"下一个在 {time} 生成")
-    message = f"{len(keys)} published; {current.kid} signs now, {plan.en}"
-    return good(name, message, f"已发布 {len(keys)} 个；当前用 {current.kid} 签名，{plan.zh}")
-
-
 def _judge_webhooks(webhooks: Sequence[WebhookState]) -> CheckResult:
     name = "webhooks"
     disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
@@ -338,31 +307,3 @@ def _judge_webhooks(webhooks: Sequence[WebhookState]) -> CheckResult:
         )
     number = len(webhooks)
     return good(name, f"{number}, none of which has failed for an hour", f"{number} 个，均未连续失败一小时")
-
-
-def _judge_sealed(
-    values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
-) -> CheckResult:
-    name = "sealed_data"
-    unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in values)
-    if unopened:
-        message = f"{unopened} of {len(values)} values looked at cannot be decrypted; {WRONG_SECRET_KEY.en}"
-        return bad(name, message, f"抽查的 {len(values)} 项中有 {unopened} 项无法解密；{WRONG_SECRET_KEY.zh}")
-    if not keys and not values:
-        return good(name, "nothing stored yet", "尚无数据")
-    every = [*(key.private_key for key in keys), *(sealed for sealed, _ in values)]
-    total, stale = len(every), sum(not sealed.startswith(sealer.prefix) for sealed in every)
-    if stale:
-        message = f"{stale} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal'"
-        chinese = (
-            f"抽查的 {total} 项中有 {stale} 项仍需 WXAUTH_SECRET_KEY_PREVIOUS：移除它之前请运行 'wxauth secret reseal'"
-        )
-        return note(name, f"{message} before you remove it", chinese)
-    if has_previous:
-        message = f"can be decrypted; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
-        return good(name, message, f"可以解密；抽查的 {total} 项都不再需要 WXAUTH_SECRET_KEY_PREVIOUS")
-    return good(name, f"can be decrypted; {total} values looked at", f"可以解密；抽查了 {total} 项")
-
-
-def _minute(time: datetime) -> str:
-    return time.isoformat(timespec="minutes")

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from wxauth.errors import Title
 from wxauth.server.apps.rows import SealedApp, stored_apps
+from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.checks.rows import some_phone_answers, some_session_keys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import (
+    WRONG_SECRET_KEY,
     CannotOpen,
     Sealer,
     app_context,
@@ -20,7 +23,7 @@ from wxauth.server.core.sealing import (
 )
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.webhook_rows import all_webhooks
-from wxauth.server.keys.models import StoredSigningKey
+from wxauth.server.keys.models import StoredSigningKey, has_next, signing_key_of
 from wxauth.server.phones.rows import StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 from wxauth.server.websites.models import SealedUrlLink
@@ -108,3 +111,61 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
         *(value for link in await url_links(database) for value in SEALED_URL_LINKS.values(link)),
     ]
     return [(sealed, context) for sealed, context in values if sealed is not None]
+
+
+def judge_signing_keys(
+    keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
+) -> CheckResult:
+    """Whether each key opens, which one signs, and when the next one does."""
+    name = "signing_keys"
+    if not keys:
+        return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
+    unopened = [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]
+    if unopened:
+        which, count = ", ".join(unopened), len(unopened)
+        message = f"{count} of {len(keys)} cannot be decrypted ({which}); {WRONG_SECRET_KEY.en}"
+        return bad(name, message, f"{len(keys)} 个密钥中有 {count} 个无法解密（{which}）；{WRONG_SECRET_KEY.zh}")
+    current, newest = signing_key_of(keys, now), keys[-1]
+    if newest.activates_at > now and not has_next(keys, now):
+        time = _minute(newest.activates_at)
+        ahead = f"{newest.kid} signs only from {time}: the clock of the replica that made it was ahead"
+        late = f"{newest.kid} 要到 {time} 才用于签名，因为生成它的机器时钟偏快"
+        chinese = f"{late}：请检查各副本的时钟，再运行 'wxauth keys rotate'"
+        return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'", chinese)
+    if newest.activates_at > now:
+        time = _minute(newest.activates_at)
+        plan = Title(f"{newest.kid} from {time}", f"{time} 起改用 {newest.kid}")
+    else:
+        time = _minute(max(now, newest.created_at + max_age))
+        plan = Title(f"the next is made {time}", f"下一个在 {time} 生成")
+    message = f"{len(keys)} published; {current.kid} signs now, {plan.en}"
+    return good(name, message, f"已发布 {len(keys)} 个；当前用 {current.kid} 签名，{plan.zh}")
+
+
+def judge_sealed(
+    values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
+) -> CheckResult:
+    """Whether these values open, and whether one still needs a former secret key."""
+    name = "sealed_data"
+    unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in values)
+    if unopened:
+        message = f"{unopened} of {len(values)} values looked at cannot be decrypted; {WRONG_SECRET_KEY.en}"
+        return bad(name, message, f"抽查的 {len(values)} 项中有 {unopened} 项无法解密；{WRONG_SECRET_KEY.zh}")
+    if not keys and not values:
+        return good(name, "nothing stored yet", "尚无数据")
+    every = [*(key.private_key for key in keys), *(sealed for sealed, _ in values)]
+    total, stale = len(every), sum(not sealed.startswith(sealer.prefix) for sealed in every)
+    if stale:
+        message = f"{stale} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal'"
+        chinese = (
+            f"抽查的 {total} 项中有 {stale} 项仍需 WXAUTH_SECRET_KEY_PREVIOUS：移除它之前请运行 'wxauth secret reseal'"
+        )
+        return note(name, f"{message} before you remove it", chinese)
+    if has_previous:
+        message = f"can be decrypted; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
+        return good(name, message, f"可以解密；抽查的 {total} 项都不再需要 WXAUTH_SECRET_KEY_PREVIOUS")
+    return good(name, f"can be decrypted; {total} values looked at", f"可以解密；抽查了 {total} 项")
+
+
+def _minute(time: datetime) -> str:
+    return time.isoformat(timespec="minutes")
