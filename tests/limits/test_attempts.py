@@ -3,14 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from io import BytesIO
 from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from tests.fakes import OTHER_APP, Clock, WeChatByRespx
+from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.world import (
     Body,
@@ -26,7 +25,6 @@ from tests.world import (
     leave,
 )
 from wxauth.server.core.background import Background
-from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.limits.rows import MAX_ATTEMPTS, WINDOW
@@ -179,7 +177,6 @@ class Replicas:
     """Two replicas, as mini-programs ask them."""
 
     clients: list[httpx.AsyncClient]
-    services: Services
     log_in: LogIn
 
     async def change(self, login: Body, *, replica: int = 0, **fields: object) -> httpx.Response:
@@ -191,24 +188,16 @@ class Replicas:
     async def withdraw(self, login: Body, document: str) -> int:
         return (await self.clients[0].delete(f"/v1/me/consents/{document}", headers=bearer(login))).status_code
 
-    async def erase(self, login: Body) -> None:
-        assert (await leave(self.clients[0], login)).status_code == 204
-
-    async def upload(self, login: Body, file: bytes) -> httpx.Response:
-        return await self.clients[0].post("/v1/me/avatar", files={"file": ("a", file)}, headers=bearer(login))
+    async def upload(self, login: Body, shade: int, file: bytes | None = None) -> httpx.Response:
+        files = {"file": ("a", file or encoded(plain(colour=(shade, 0, 0))))}
+        return await self.clients[0].post("/v1/me/avatar", files=files, headers=bearer(login))
 
 
 @pytest.fixture
 async def replicas(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> Replicas:
     made = [await make_services(consents="privacy:2026-05,terms:3", access_token_ttl=86400) for _ in range(2)]
     clients = [make_client(services) for services in made]
-    return Replicas(clients, made[0], LogIn(clients[0], wechat))
-
-
-def picture(shade: int) -> bytes:
-    out = BytesIO()
-    Image.new("RGB", (8, 8), (shade, 0, 0)).save(out, "JPEG")
-    return out.getvalue()
+    return Replicas(clients, LogIn(clients[0], wechat))
 
 
 # Names and picture URLs.
@@ -289,12 +278,12 @@ async def test_a_request_with_a_refused_consent_stores_no_consent(replicas: Repl
 async def test_a_user_uploads_twenty_pictures_an_hour(replicas: Replicas, clock: Clock) -> None:
     alice = await replicas.log_in()
     for shade in range(PICTURES):
-        assert (await replicas.upload(alice, picture(shade))).status_code == 200
-    refused(await replicas.upload(alice, picture(99)))
+        assert (await replicas.upload(alice, shade)).status_code == 200
+    refused(await replicas.upload(alice, 99))
     assert (await replicas.change(alice, nickname="Alice")).status_code == 200
-    assert (await replicas.upload(await replicas.log_in("bob"), picture(0))).status_code == 200
+    assert (await replicas.upload(await replicas.log_in("bob"), 0)).status_code == 200
     clock.advance(hours=1)
-    assert (await replicas.upload(alice, picture(99))).status_code == 200
+    assert (await replicas.upload(alice, 99)).status_code == 200
 
 
 # Counts outlive the user.
@@ -309,7 +298,7 @@ async def test_erasing_oneself_does_not_reset_the_limit_of_name_changes(
     for n in range(CHANGES // 2):
         assert (await replicas.change(first, nickname=f"Alice {n}")).status_code == 200
         assert (await replicas.log_in(unionid=unionid, nickname=f"Alice, {n}"))["user"]["nickname"] == f"Alice, {n}"
-    await replicas.erase(first)
+    assert (await leave(replicas.clients[0], first)).status_code == 204
     again = await replicas.log_in(unionid=unionid, nickname="Alice")
     assert again["is_new_user"] is True
     refused(await replicas.change(again, nickname="Mallory"))
@@ -332,5 +321,5 @@ async def test_a_user_of_two_apps_has_one_count(replicas: Replicas) -> None:
 
 async def test_a_file_that_is_obviously_no_picture_does_not_count(replicas: Replicas, rows: Rows) -> None:
     alice = await replicas.log_in()
-    problem_of(await replicas.upload(alice, b"not a picture"), "invalid_request", 422)
+    problem_of(await replicas.upload(alice, 0, b"not a picture"), "invalid_request", 422)
     assert await rows.fetchval("SELECT count(*) FROM attempts") == 0

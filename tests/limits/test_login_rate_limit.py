@@ -1,6 +1,6 @@
 """`LOGIN_RATE_LIMIT`: how often one address may log in; `RATE_LIMIT_EXEMPT`: which addresses are not counted."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
@@ -21,18 +21,15 @@ async def limited(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-async def log_in(wechat: WeChatByRespx) -> AsyncIterator[LogInFrom]:
+def log_in(wechat: WeChatByRespx) -> LogInFrom:
     """Log in from an address: `await log_in(services, "192.0.2.1")`."""
-    clients: list[httpx.AsyncClient] = []
 
     async def post(services: Services, address: str = "192.0.2.1", *, code: str | None = None) -> httpx.Response:
         transport = httpx.ASGITransport(create_app(services), client=(address, 50000))
-        clients.append(httpx.AsyncClient(transport=transport, base_url="https://auth.test"))
-        return await clients[-1].post("/v1/login", json={"code": code or wechat.code_for("alice")})
+        async with httpx.AsyncClient(transport=transport, base_url="https://auth.test") as client:
+            return await client.post("/v1/login", json={"code": code or wechat.code_for("alice")})
 
-    yield post
-    for client in clients:
-        await client.aclose()
+    return post
 
 
 async def statuses(log_in: LogInFrom, services: Services, *addresses: str) -> list[int]:

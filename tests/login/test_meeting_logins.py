@@ -277,6 +277,9 @@ async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(s
     assert (await people(stage.rows))[:2] == (2, 3)
     lines = stage.logged("unionid_ignored")
     assert [(line["level"], line["app_id"]) for line in lines] == [("error", APP_ID)] * 2
+    await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE unionid = $1", UNION)
+    banned = await stage.login.ask("eve", unionid=UNION)
+    assert (banned.status_code, banned.json()["code"]) == (403, "account_disabled"), "another openid evades no ban"
 
 
 async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_earlier_unionid(stage: Stage) -> None:

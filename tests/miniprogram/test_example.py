@@ -106,12 +106,6 @@ def test_the_demo_has_the_client_as_it_is() -> None:
         assert is_equal, f"cp clients/miniprogram/{name} examples/miniprogram/"
 
 
-@each_page
-def test_a_page_has_all_its_files(page: str) -> None:
-    for suffix in ("js", "json", "wxml"):
-        assert (DEMO / f"{page}.{suffix}").is_file()
-
-
 def test_every_page_of_the_demo_is_listed_in_app_json() -> None:
     assert sorted(APP["pages"]) == sorted(f"pages/{file.parent.name}/{file.stem}" for file in DEMO.rglob("*.wxml"))
     assert {tab["pagePath"] for tab in APP["tabBar"]["list"]} <= set(APP["pages"])

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Body, Client, LogIn, MakeServices, Rows, Stage, bearer
@@ -52,14 +51,17 @@ async def test_of_fifty_logins_at_once_one_session_is_left(login: LogIn, client:
     assert len(ended) == len(set(ended)) == 99
 
 
-async def test_each_identity_has_its_own_number(login: LogIn, client: Client, clock: Clock) -> None:
-    here = await login("alice", unionid=UNION)
+async def test_each_identity_has_its_own_number_and_sessions_of_websites_do_not_count(stage: Stage) -> None:
+    here = await stage.login("alice", unionid=UNION)
     there = []
-    for _ in range(3):
-        clock.advance(seconds=1)
-        there.append(await login("alice", app=OTHER_APP, unionid=UNION))
-    assert await is_open(client, here)
-    assert [await is_open(client, session) for session in there] == [False, True, True]
+    for n in range(4):
+        stage.clock.advance(seconds=1)
+        there.append(await stage.login("alice", app=OTHER_APP, unionid=UNION))
+        if n == 0:
+            of_a_site = "UPDATE sessions SET client_id = 'shop' WHERE id = $1"
+            await stage.rows.execute(of_a_site, there[0]["session_id"])
+    assert await is_open(stage.client, here)
+    assert [await is_open(stage.client, session) for session in there] == [True, False, True, True]
 
 
 async def test_a_smaller_number_counts_from_the_next_login(stage: Stage) -> None:
