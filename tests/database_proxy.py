@@ -1,15 +1,13 @@
 """A proxy to PostgreSQL that fails as networks do."""
 
 import asyncio
-from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from ssl import SSLContext
 from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
 
-from tests.listening import stop_listening
+from tests.listening import Serve, join, stop_listening
 from wxauth.server.core.database import DEADLINES, Deadlines
 
 HASTE: Final = 4
@@ -35,6 +33,8 @@ class Proxy:
         self._connections: set[_Connection] = set()
         self._is_silent = False
         self._loses_answer_with: bytes | None = None
+        self.round_trips = 0
+        """How often a client has sent something after an answer."""
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -53,10 +53,7 @@ class Proxy:
 
     def go_to(self, url: str) -> None:
         """Connect to another server from now on. A restarted one has another socket."""
-        parts = urlsplit(url)
-        self._path = parts.path
-        [folder], [port] = map(parse_qs(parts.query).__getitem__, ("host", "port"))
-        self._socket = f"{folder}/.s.PGSQL.{port}"
+        self._path, self._socket = urlsplit(url).path, socket_of(url)
 
     async def accept(self) -> None:
         self._lets_in = True
@@ -120,6 +117,8 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                self.round_trips += not are_answers and connection.was_answered
+                connection.was_answered = are_answers
                 if are_answers and self._loses_answer_with is not None and self._loses_answer_with in data:
                     self._loses_answer_with = None
                     break
@@ -133,40 +132,30 @@ class _Connection:
     def __init__(self, client: asyncio.StreamWriter, *, is_silent: bool) -> None:
         self.writers = [client]
         self.is_silent = is_silent
+        self.was_answered = False
+        """Whether the last that was passed on is an answer."""
 
     def end(self) -> None:
         for writer in self.writers:
             writer.close()
 
 
-Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def listening(serve: Serve) -> AsyncIterator[str]:
-    """The address of a server like PostgreSQL."""
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
 def with_tls(context: SSLContext, database_url: str) -> Serve:
     """Speaks TLS in front of this test's database."""
-    (folder,), (port,) = map(parse_qs(urlsplit(database_url).query).__getitem__, ("host", "port"))
 
-    async def pump(reader: StreamReader, writer: StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
-
-    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(8)
         writer.write(b"S")
         try:
             await writer.start_tls(context)
         except OSError:  # the client does not trust us
             return
-        ours, its = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
-        await asyncio.gather(pump(reader, its), pump(ours, writer), return_exceptions=True)
+        await join(reader, writer, *await asyncio.open_unix_connection(socket_of(database_url)))
 
     return serve
+
+
+def socket_of(url: str) -> str:
+    """The unix socket in the URL of a Postgres."""
+    [folder], [port] = map(parse_qs(urlsplit(url).query).__getitem__, ("host", "port"))
+    return f"{folder}/.s.PGSQL.{port}"

@@ -2,10 +2,9 @@
 
 import asyncio
 import base64
-from contextlib import suppress
 from urllib.parse import urlsplit
 
-from tests.listening import Listening
+from tests.listening import Listening, join
 from tests.upstream import Behaviour
 
 USER, PASSWORD = "wxauth", "p@ss/word:of-the-proxy"
@@ -41,7 +40,7 @@ class ForwardProxy(Listening):
             host, _, port = head.split(" ")[1].rpartition(":")
             with_server = await asyncio.open_connection(host.strip("[]"), int(port))
             writer.write(b"HTTP/1.1 200 Connection established\r\nVia: a proxy\r\n\r\n")
-            await _join(reader, writer, *with_server)
+            await join(reader, writer, *with_server)
         else:
             method, url, rest = head.split(" ", 2)
             parts = urlsplit(url)
@@ -50,25 +49,4 @@ class ForwardProxy(Listening):
             fields = [line for line in rest.split("\r\n") if not line.startswith("Proxy-Authorization")]
             target = f"{parts.path}?{parts.query}"
             to_server.write(" ".join([method, target, "\r\n".join(fields)]).encode())
-            await _join(reader, writer, from_server, to_server)
-
-
-async def _join(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    from_server: asyncio.StreamReader,
-    to_server: asyncio.StreamWriter,
-) -> None:
-    ways = [asyncio.create_task(_pass_on(reader, to_server)), asyncio.create_task(_pass_on(from_server, writer))]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        to_server.transport.abort()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
+            await join(reader, writer, from_server, to_server)

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -44,6 +45,10 @@ class Listening:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def open_connections(self) -> int:
         """The number of connections that the client has not closed."""
         return sum(not _has_gone(writer) for writer in self._writers)
@@ -74,6 +79,28 @@ async def stop_listening(server: asyncio.Server) -> None:
     for _ in range(STEPS_OF_AN_ACCEPT):
         await asyncio.sleep(0)
     server.close()
+
+
+async def join(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    from_server: asyncio.StreamReader,
+    to_server: asyncio.StreamWriter,
+) -> None:
+    """Pass bytes on in both directions, until one side ends."""
+    ways = [asyncio.create_task(_pass_on(reader, to_server)), asyncio.create_task(_pass_on(from_server, writer))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        to_server.transport.abort()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
 
 
 def _has_gone(writer: asyncio.StreamWriter) -> bool:

@@ -1,4 +1,4 @@
-"""Servers on loopback: a WeChat that misbehaves as set, a Redis, and a proxy to PostgreSQL that counts messages."""
+"""Servers on loopback: a WeChat that misbehaves as set, and a Redis."""
 
 import asyncio
 import json
@@ -6,7 +6,6 @@ import re
 import socket
 import ssl
 import struct
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs, urlsplit
 
@@ -146,49 +145,3 @@ class FakeRedis(Listening):
             if self.answer is None:
                 break
             writer.write(self.answer)
-
-
-class PostgresTap(Listening):
-    """Passes on a Postgres connection, and counts the client's messages by type."""
-
-    def __init__(self, database_url: str) -> None:
-        super().__init__(self._tap)
-        parts = urlsplit(database_url)
-        query = parse_qs(parts.query)
-        self._server_socket = f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}"
-        self._user, self._path = parts.username, parts.path
-        self.messages: Counter[str] = Counter()
-
-    @property
-    def round_trips(self) -> int:
-        """How often the client has waited for the server: Sync, and simple queries."""
-        return self.messages["S"] + self.messages["Q"]
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://{self._user}@127.0.0.1:{self.port}{self._path}?sslmode=disable"
-
-    async def _tap(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, to_server = await asyncio.open_unix_connection(self._server_socket)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on_counting(reader, to_server))
-                group.create_task(_pass_on(answers, writer))
-        except* (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            to_server.transport.abort()
-
-    async def _pass_on_counting(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
-        size = await client.readexactly(4)
-        to_server.write(size + await client.readexactly(int.from_bytes(size) - 4))  # the startup message has no type
-        while True:
-            head = await client.readexactly(5)
-            self.messages[chr(head[0])] += 1
-            to_server.write(head + await client.readexactly(int.from_bytes(head[1:]) - 4))
-
-
-async def _pass_on(server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-    while chunk := await server.read(65536):
-        to_client.write(chunk)
-    raise ConnectionResetError

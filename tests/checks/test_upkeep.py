@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.certificates import Authority
-from tests.database_proxy import listening, with_tls
+from tests.database_proxy import with_tls
+from tests.listening import Listening
 from tests.world import Rows
 from wxauth.server.checks.database import judge_upkeep
 from wxauth.server.checks.doctor import examine
@@ -73,8 +74,8 @@ async def test_a_certificate_that_ends_soon_is_reported(
     doctor: Doctor, database_url: str, tmp_path: Path, days: int, level: CheckLevel | None
 ) -> None:
     context = Authority(tmp_path).server("127.0.0.1", days=days)
-    async with listening(with_tls(context, database_url)) as address:
-        url = f"postgresql://postgres@{address}{urlsplit(database_url).path}?sslmode=require"
+    async with Listening(with_tls(context, database_url)) as tls:
+        url = f"postgresql://postgres@{tls.address}{urlsplit(database_url).path}?sslmode=require"
         results = await doctor(database_url=url)
     assert results["database"].level is OK
     result = results.get("database certificate")

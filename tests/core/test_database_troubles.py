@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.certificates import Authority
-from tests.database_proxy import Proxy, listening, with_tls
+from tests.database_proxy import Proxy, with_tls
 from tests.fakes import service_env
+from tests.listening import Listening
 from tests.processes import WXAUTH, Running, free_port, run, until
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
@@ -55,18 +56,18 @@ async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, t
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other").file
     async with (
-        listening(refuse_the_password) as strict,
-        listening(with_tls(context, database_url)) as tls,
+        Listening(refuse_the_password) as strict,
+        Listening(with_tls(context, database_url)) as tls,
     ):
         url = {
             "TLS": f"postgresql://postgres:{PASSWORD}@{proxy.address}{name}?sslmode=require",
             "database": f"postgresql://postgres:{PASSWORD}@{proxy.address}/nowhere",
             "role": f"postgresql://nobody:{PASSWORD}@{proxy.address}{name}",
             "name": f"postgresql://postgres:{PASSWORD}@nowhere.invalid/wxauth",
-            "password": f"postgresql://wxauth:{PASSWORD}@{strict}/wxauth?sslmode=disable",
+            "password": f"postgresql://wxauth:{PASSWORD}@{strict.address}/wxauth?sslmode=disable",
             "connection": f"postgresql://postgres:{PASSWORD}@127.0.0.1:{free_port()}/wxauth",
-            "certificate": f"postgresql://postgres:{PASSWORD}@{tls}{name}?sslmode=verify-full&sslrootcert={other}",
-            "authority": f"postgresql://postgres:{PASSWORD}@{tls}{name}?sslmode=verify-full",
+            "certificate": f"postgresql://postgres:{PASSWORD}@{tls.address}{name}?sslmode=verify-full&sslrootcert={other}",
+            "authority": f"postgresql://postgres:{PASSWORD}@{tls.address}{name}?sslmode=verify-full",
         }[wrong]
         env = service_env(url, wechat_base_url=NOBODY, port=str(free_port())) | {"HOME": str(tmp_path)}
         migrated = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)
@@ -109,8 +110,8 @@ async def test_ssl_cert_file_counts_for_the_database(
 ) -> None:
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    async with listening(with_tls(authority.server("127.0.0.1"), database_url)) as address:
-        database = Database(f"postgresql://postgres@{address}{urlsplit(database_url).path}?sslmode=verify-full")
+    async with Listening(with_tls(authority.server("127.0.0.1"), database_url)) as tls:
+        database = Database(f"postgresql://postgres@{tls.address}{urlsplit(database_url).path}?sslmode=verify-full")
         assert await database.value(Statement[int]("SELECT 1 AS one")) == 1
         await database.aclose()
 

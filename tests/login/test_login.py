@@ -11,10 +11,10 @@ import pytest
 import uvicorn
 from pydantic import TypeAdapter
 
+from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.upstream import PostgresTap
 from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Stage, until
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.login.login import TokenAnswer
@@ -50,17 +50,14 @@ async def test_times_are_rfc_3339_in_utc(login: LogIn, clock: Clock) -> None:
 
 
 async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_the_database(
-    database_url: str, make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
+    proxy: Proxy, make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
-    async with PostgresTap(database_url) as tap:
-        services = await make_services(database_url=tap.url)
-        client = make_client(services)
-        await client.post("/v1/login", json={"code": wechat.code_for("alice")})  # connects and prepares
-        calls, round_trips = len(wechat.calls), tap.round_trips
-        answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-        assert answer.json()["is_new_user"] is False
-        assert (len(wechat.calls) - calls, tap.round_trips - round_trips) == (1, 1)
-        await services.aclose()
+    client = make_client(await make_services(database_url=proxy.url))
+    await client.post("/v1/login", json={"code": wechat.code_for("alice")})  # connects and prepares
+    calls, round_trips = len(wechat.calls), proxy.round_trips
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert answer.json()["is_new_user"] is False
+    assert (len(wechat.calls) - calls, proxy.round_trips - round_trips) == (1, 1)
 
 
 # The request.

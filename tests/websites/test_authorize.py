@@ -14,10 +14,10 @@ import pytest
 from jose import jwt
 
 from tests.clock import Clock
+from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
-from tests.upstream import PostgresTap
 from tests.websites.browsers import ASKED, CHALLENGE, FORM, VERIFIER, WITHOUT_PKCE, Browser, House, Tab, refused, sent
 from tests.world import CALLBACK, AddSite, Body, LogLines, MakeClient, MakeServices, Rows, bearer
 from wxauth.server.clients.clients import renew_secret
@@ -508,18 +508,15 @@ async def test_id_token_keys_are_made_when_the_first_site_is(
 
 
 async def test_without_a_site_the_keys_ask_the_database_every_few_seconds_at_most(
-    database_url: str, make_services: MakeServices, make_client: MakeClient, clock: Clock
+    proxy: Proxy, make_services: MakeServices, make_client: MakeClient, clock: Clock
 ) -> None:
-    async with PostgresTap(database_url) as tap:
-        services = await make_services(database_url=tap.url)
-        client, asked = make_client(services), []
-        for _ in range(3):
-            clock.advance(seconds=5)
-            before = tap.round_trips
-            for _ in range(20):
-                assert (await client.get("/.well-known/jwks.json")).status_code == 200
-            asked.append(tap.round_trips - before)
-        await services.aclose()
+    client, asked = make_client(await make_services(database_url=proxy.url)), []
+    for _ in range(3):
+        clock.advance(seconds=5)
+        before = proxy.round_trips
+        for _ in range(20):
+            assert (await client.get("/.well-known/jwks.json")).status_code == 200
+        asked.append(proxy.round_trips - before)
     assert asked == [2, 2, 2]
 
 
