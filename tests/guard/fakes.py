@@ -11,8 +11,6 @@ import httpx
 import respx
 
 from tests.clock import PATIENCE
-from tests.headers import bearer
-from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey, TokenIssuer
@@ -128,22 +126,3 @@ async def opening(app: "ASGIApp", path: str, *, token: str | None, can_say_statu
     headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
     extensions: dict[str, object] = {"websocket.http.response": {}} if can_say_status else {}
     return await messages_sent(app, {**scope, "headers": headers, "extensions": extensions})
-
-
-CODES = {**dict.fromkeys(HOSTILE, "invalid_token"), **dict.fromkeys(EXPIRED, "token_expired"), **dict.fromkeys(GOOD)}
-"""The answer to each token of the corpus at `NOW`."""
-
-
-def answer_of(code: str | None) -> tuple[int, str | None, str | None]:
-    """Status, code and challenge."""
-    return (200, None, None) if code is None else (401, code, 'Bearer error="invalid_token"')
-
-
-async def answers_to_all(app: "ASGIApp", path: str, issuer: FakeIssuer) -> dict[str, tuple[int, Any, Any]]:
-    """A guarded path's answer to each token of the corpus."""
-    answers = {}
-    async with client_of(app) as client:
-        for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
-            answer = await client.get(path, headers=bearer(forge(Forger(issuer.token(), issuer.key))))
-            answers[name] = (answer.status_code, answer.json().get("code"), answer.headers.get("www-authenticate"))
-    return answers

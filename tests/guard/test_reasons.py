@@ -5,32 +5,23 @@ from typing import Any
 
 import pytest
 
+from tests.guard.fakes import NOW, Timer
 from tests.tokens.hostile import HOSTILE, Forger
 from wxauth.errors import InvalidToken
 from wxauth.guard import BearerGuard
 from wxauth.testing import TestIssuer
 
-NOW = 1795161600
 
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now = float(NOW)
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def timer() -> Timer:
+    timer = Timer()
+    timer.seconds = NOW
+    return timer
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def issuer(clock: Clock) -> TestIssuer:
-    return TestIssuer(audience="shop", clock=clock)
+def issuer(timer: Timer) -> TestIssuer:
+    return TestIssuer(audience="shop", clock=timer)
 
 
 @pytest.fixture
@@ -74,10 +65,10 @@ async def test_a_refusal_is_told_with_both_values(
 
 
 async def test_the_same_cause_is_told_once_in_a_minute(
-    issuer: TestIssuer, guard: BearerGuard, clock: Clock, caplog: pytest.LogCaptureFixture
+    issuer: TestIssuer, guard: BearerGuard, timer: Timer, caplog: pytest.LogCaptureFixture
 ) -> None:
     for seconds, lines in ((0, 1), (59, 1), (60, 2), (119, 2), (-3600, 3)):
-        clock.now = NOW + seconds
+        timer.seconds = NOW + seconds
         for _ in range(3):
             await refuse(guard, issuer.token(claims={"aud": "wxauth"}))
         assert len(told(caplog)) == lines
