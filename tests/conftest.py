@@ -84,8 +84,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         is_foreign = marks & {"foreign", "operations", "wheel"}
-        is_long = marks & {"slow", *STARTS_PROGRAMS}
-        seconds[item.path] += 1000 if "browser" in marks else 20 if is_foreign else 5 if is_long else 1
+        is_long = 20 if marks & STARTS_PROGRAMS else 5 if "slow" in marks else 1
+        seconds[item.path] += 1000 if "browser" in marks else 60 if is_foreign else is_long
     items.sort(key=lambda item: (-seconds[item.path], item.path))  # the same order in each process
 
 
