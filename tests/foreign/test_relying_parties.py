@@ -8,10 +8,12 @@ import shlex
 import shutil
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -144,8 +146,43 @@ async def by_scan(browser: httpx.AsyncClient, url: str, phone: dict[str, str], v
     return back.headers["location"]
 
 
-async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret: str | None) -> None:
-    """Alice logs in to the site, and is known there, until the site gives her tokens back."""
+async def in_web_view(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
+    """The web-view asks the mini-program, which answers; where the web-view goes."""
+    page = await browser.get(url, headers={"User-Agent": "Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 miniProgram/wx0"})
+    asked = json.loads(unescape(re.findall(r'data-page="([^"]+)"', page.text)[0]))["url"]
+    body = {**dict(parse_qsl(asked.partition("?")[2])), "login_code": "alice"}
+    answer = await browser.post("/v1/me/authorizations", json=body, headers=phone)
+    return answer.json()["redirect_to"]
+
+
+async def by_wechats_page(browser: httpx.AsyncClient, url: str, user_agent: str) -> str:
+    """The browser shows a button, and WeChat's page another one; where the browser goes."""
+    headers = {"User-Agent": user_agent}
+    page = await browser.get(url, headers=headers)
+    pressed = await browser.get(re.findall(r'href="(/v1/authorize/[\w-]{22}/wechat)"', page.text)[0], headers=headers)
+    question = await browser.get(pressed.headers["location"], headers={**headers, "X-Desk-Person": "alice"})
+    answer = unescape(re.findall(r'<a href="([^"]+answer=allow)"', question.text)[0])
+    allowed = await browser.get(question.url.join(answer), headers=headers)
+    back = [await browser.get(allowed.headers["location"], headers=headers) for _ in range(2)]  # as WeChat's does
+    assert back[0].headers["location"] == back[1].headers["location"]
+    return back[0].headers["location"]
+
+
+async def in_wechat(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
+    """By the service account, in WeChat's browser."""
+    return await by_wechats_page(browser, url, "Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN")
+
+
+async def on_a_computer(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
+    """By the website app."""
+    return await by_wechats_page(browser, url, "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/141.0.0.0")
+
+
+Way = Callable[[httpx.AsyncClient, str, dict[str, str]], Awaitable[str]]
+
+
+async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret: str | None, way: Way) -> None:
+    """Alice logs in to the site this way, and is known there, until the site gives her tokens back."""
     metadata: dict[str, Any] = (await browser.get("/.well-known/openid-configuration")).json()
     login = (await browser.post("/v1/login", json={"code": "alice"})).json()
     phone = bearer(login)
@@ -162,7 +199,7 @@ async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret
     url, state = site.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)
     token: OAuth2Token = await site.fetch_token(
         metadata["token_endpoint"],
-        authorization_response=await by_scan(browser, url, phone),
+        authorization_response=await way(browser, url, phone),
         state=state,
         code_verifier=VERIFIER,
     )
@@ -175,10 +212,10 @@ async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret
     await site.aclose()
 
 
-@pytest.mark.parametrize("name", ["shop", "page"])
+@pytest.mark.parametrize("name", ["shop", "page"])  # the other ways: tests/deploy/test_compose.py
 async def test_authlib_logs_in_and_out(world: dict[str, str], name: str) -> None:
     async with httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False) as browser:
-        await come_and_go_with_authlib(browser, name, world["SHOP_SECRET"] if name == "shop" else None)
+        await come_and_go_with_authlib(browser, name, world["SHOP_SECRET"] if name == "shop" else None, by_scan)
 
 
 @dataclass(frozen=True, slots=True)
