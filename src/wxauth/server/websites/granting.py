@@ -135,7 +135,7 @@ class Granting:
                 proved_after=proved_after(self.settings, now),
             )
             if stored is not None:
-                login.browser_login_id, login.proof_id = stored.id, stored.proof_id
+                login.browser_login_id, login.proof_id = stored
         is_first = login.code_hash is None
         login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
         await rows.save(transaction, login)

@@ -290,14 +290,6 @@ class BrowserPerson(UserInSession):
     """Whether the login has given the site in question a code."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredLogin:
-    """A browser's login after a proof, and the proof of which its cookie's value is made."""
-
-    id: UUID
-    proof_id: UUID
-
-
 _WHOSE_BROWSER: Final = """
   FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
   JOIN users ON users.id = i.user_id"""
@@ -319,7 +311,7 @@ INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client
 """)
 # A browser that does not send the login's value has not received it yet: two of its tabs have gone on at once, or the
 # same proof comes again. It gets the same value once more, because one login has one value.
-_RENEW_BROWSER_LOGIN: Final = Statement[StoredLogin]("""
+_RENEW_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
        authenticated_by = :authenticated_by,
@@ -330,18 +322,14 @@ UPDATE browser_logins l
    AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
 RETURNING l.id, l.proof_id
 """)
-_ADD_BROWSER_LOGIN: Final = Statement[StoredLogin]("""
+_ADD_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
 INSERT INTO browser_logins (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)
 VALUES (:id, :browser_hash, :new_hash, :proof_id, :app_id, :openid, :authenticated_at, :authenticated_by)
 ON CONFLICT (cookie_hash) DO NOTHING
 RETURNING id, proof_id
 """)
-# Waits for a removal of the client, and then finds none. It also touches a row that is there already, to return it.
-_ADD_SITE: Final = Statement[UUID]("""
-INSERT INTO browser_login_sites (browser_login_id, client_id)
-SELECT :id, name FROM clients WHERE name = :client_id FOR KEY SHARE
-ON CONFLICT (browser_login_id, client_id) DO UPDATE SET client_id = excluded.client_id
-RETURNING browser_login_id
+_ADD_SITE: Final = Statement[Nothing]("""
+INSERT INTO browser_login_sites (browser_login_id, client_id) VALUES (:id, :client_id) ON CONFLICT DO NOTHING
 """)
 _DELETE_BROWSER_LOGIN: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
 sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authenticated_at")
@@ -381,10 +369,11 @@ async def store_proof(
     cookie_hash: bytes,
     new_hash: bytes,
     proved_after: datetime,
-) -> StoredLogin | None:
+) -> tuple[UUID, UUID] | None:
     """Renew the login of this person, who is locked, in this browser, or make one with the id `login_id`.
 
-    `cookie_hash` is that of the value which the browser has sent. None if the site has been removed.
+    `cookie_hash` is that of the value which the browser has sent; the proof is locked. Returns the login's id, and the
+    proof of which its cookie's value is made; None if that value was made before, for a login that has ended since.
     """
     values = {
         "browser_hash": browser_hash,
@@ -398,8 +387,8 @@ async def store_proof(
     stored = await transaction.row(
         _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=person.id
     ) or await transaction.row(_ADD_BROWSER_LOGIN, **values, id=login_id)
-    if stored is None or await transaction.value(_ADD_SITE, id=stored.id, client_id=proof.client_id) is None:
-        return None
+    if stored is not None:
+        await transaction.run(_ADD_SITE, id=stored[0], client_id=proof.client_id)
     return stored
 
 
