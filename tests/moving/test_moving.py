@@ -275,7 +275,7 @@ async def test_a_unionid_is_of_wechats_form(mover: Mover, unionid: str) -> None:
     assert mover.refusals == [(1, "unionid")]
 
 
-async def test_bad_fields_can_be_skipped_unless_they_say_who_somebody_is(mover: Mover, rows: Rows) -> None:
+async def test_bad_fields_can_be_skipped_unless_they_say_who_somebody_is(mover: Mover) -> None:
     bad = {"phone": "12", "nickname": "\x00", "avatar_url": "wxfile://x", "created_at": "yesterday"}
     lines = [{**ALICE, **bad}, {**BOB, "phone": "12", "status": "gone"}]
     assert await mover.import_lines(*lines, skips_bad_fields=True) == (1, 0, 0, 1)
@@ -347,7 +347,7 @@ async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mo
     assert await mover.import_lines(*lines, joins=True) == (1, 2, 0, 0)
     user = await mover.user()
     assert (user["unionid"], user["external_id"], user["nickname"]) == (UNION_ALICE, "10023", "Alice")
-    assert await rows.fetchval("SELECT count(*) FROM identities") == 3
+    assert await mover.count("identities") == 3
     assert await rows.fetch("SELECT unionid FROM unionids ORDER BY 1") == sorted([(UNION_ALICE,), (UNION_ELSEWHERE,)])
     kinds = ("user.created", "identity.added", "identity.added")
     assert await mover.events() == [(kind, "operator") for kind in kinds]
@@ -355,9 +355,7 @@ async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mo
 
 
 @pytest.mark.parametrize("is_csv", [False, True])
-async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(
-    mover: Mover, rows: Rows, is_csv: bool
-) -> None:
+async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(mover: Mover, is_csv: bool) -> None:
     def tables(prefix: str) -> bytes:
         names = ("app_id", "openid", "external_id")
         people = [(ALICE["app_id"], f"a-{n}", f"{n}") for n in range(1, 11)]
@@ -371,7 +369,7 @@ async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(
         assert (counts.joined, counts.created, counts.updated, counts.refused) == (10, 10, 10, 0)
     again = await mover.import_text(tables(""), is_csv=is_csv)
     assert (again.joined, again.unchanged) == (0, 20)
-    await rows.execute("TRUNCATE users CASCADE")
+    await mover.begin_anew()
     counts = await mover.import_text(tables("club-"), is_csv=is_csv)
     assert (counts.joined, counts.created) == (0, 20)
 
@@ -387,12 +385,12 @@ async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(
 )
 @pytest.mark.slow
 async def test_a_line_that_contradicts_the_user_of_its_external_id_is_refused_unless_they_shall_be_joined(
-    mover: Mover, rows: Rows, line: dict[str, Any], field: str
+    mover: Mover, line: dict[str, Any], field: str
 ) -> None:
     alice = {**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER}
     carol = {**ALICE, "openid": "carol", "phone": "+8613700137000"}
     await mover.import_lines(alice, carol)
-    await rows.execute("UPDATE users SET phone_verified_at = now()")
+    await mover.verify_numbers()
     line = {**line, "external_id": "7"}
     for options in ({"dry_run": True}, {}):
         assert await mover.import_lines(line, **options) == (0, 0, 0, 1)
@@ -400,16 +398,13 @@ async def test_a_line_that_contradicts_the_user_of_its_external_id_is_refused_un
     counts = await mover.import_text(json.dumps(line).encode(), joins=True)
     assert (counts.joined, counts.updated, counts.refused) == (1, 1, 0)
     assert await mover.import_lines(alice, line) == (0, 0, 2, 0)
-    exported = await mover.export()
-    await rows.execute("TRUNCATE users CASCADE")
-    counts = await mover.import_text(exported)
-    assert (counts.joined, counts.created, counts.updated, counts.refused) == (0, 2, 1, 0)
-    assert await mover.export() == exported
+    counts = await mover.move_out_and_in()
+    assert (counts.joined, counts.created, counts.updated) == (0, 2, 1)
 
 
-async def test_a_line_that_contradicts_nothing_joins_the_user_of_its_external_id(mover: Mover, rows: Rows) -> None:
+async def test_a_line_that_contradicts_nothing_joins_the_user_of_its_external_id(mover: Mover) -> None:
     await mover.import_lines({**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER})
-    await rows.execute("UPDATE users SET phone_verified_at = now()")
+    await mover.verify_numbers()
     assert await mover.import_lines({**ALICE_THERE, "external_id": "7", "phone": NUMBER}) == (0, 1, 0, 0)
 
 
@@ -702,9 +697,7 @@ async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
     assert await mover.import_lines({**there, "external_id": "1"}) == (0, 1, 0, 0)
     exported = await mover.export()
     assert [json.loads(line)["former_external_ids"] for line in exported.splitlines()] == [["1"]] * 3
-    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
-    assert (await mover.import_text(exported)).refused == 0
-    assert await mover.export() == exported
+    await mover.move_out_and_in()
 
     # A further merge takes them along.
     other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
@@ -714,28 +707,26 @@ async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
     assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
 
 
-async def test_a_unionid_that_another_openid_of_the_app_has_by_a_login_is_refused(
-    mover: Mover, login: LogIn, rows: Rows
-) -> None:
+async def test_a_unionid_that_another_openid_of_the_app_has_by_a_login_is_refused(mover: Mover, login: LogIn) -> None:
     await login("alice", unionid=UNION_ALICE)
     there = {**ALICE_THERE, "unionid": UNION_ALICE}
     assert await mover.import_lines({**BOB, "unionid": UNION_ALICE}, there) == (0, 1, 0, 1)
     assert mover.refusals == [(1, "unionid")]
-    assert await rows.fetchval("SELECT count(*) FROM identities") == 2
+    assert await mover.count("identities") == 2
 
 
-async def test_a_former_unionid_joins_no_second_openid_of_the_app(mover: Mover, login: LogIn, rows: Rows) -> None:
+async def test_a_former_unionid_joins_no_second_openid_of_the_app(mover: Mover, login: LogIn) -> None:
     await mover.import_lines({**ALICE, "unionid": UNION_ELSEWHERE})
     assert (await login("alice", unionid=UNION_ALICE))["is_new_user"] is False
     assert await mover.import_lines({**BOB, "unionid": UNION_ELSEWHERE}) == (0, 0, 0, 1)
     assert mover.refusals == [(1, "unionid")]
     assert await mover.import_lines({**ALICE_THERE, "unionid": UNION_ELSEWHERE}) == (0, 1, 0, 0)
-    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+    assert await mover.count("users") == 1
 
 
 @pytest.mark.parametrize("order", [1, -1])
 async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_account(
-    mover: Mover, login: LogIn, rows: Rows, order: int
+    mover: Mover, login: LogIn, order: int
 ) -> None:
     people = [("alice", UNION_BOB), ("bob", UNION_CAROL), ("carol", UNION_ELSEWHERE)]
     await mover.import_lines(
@@ -743,7 +734,7 @@ async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_accoun
     )
     for name, _ in 2 * people[::order]:
         assert (await login(name, unionid=unionid_of(name)))["user"]["external_id"] == name
-    assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
+    assert await mover.count("users") == len(people)
 
 
 async def test_a_second_line_of_an_openid_is_refused_if_it_contradicts_the_first(
@@ -783,36 +774,22 @@ async def test_patches_of_one_openids_attributes_follow_each_other(mover: Mover)
 # The same as CSV.
 
 
-async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: Rows) -> None:
+async def test_a_line_of_csv_is_a_line_of_json(mover: Mover) -> None:
     consents = [{"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}]
     line = {
         **FULL,
-        "nickname": '小明, "the first"',
-        "user_id": USER_ID,
-        "roles": ["editor", "reader"],
-        "status": "disabled",
-        "ban_reason": "spam",
-        "banned_until": "2099-01-01T00:00:00Z",
-        "erase_at": "2098-01-01T00:00:00Z",
-        "identity_created_at": "2024-01-02T03:04:05Z",
-        "consents": consents,
-        "attributes": {"tier": "gold", "shop": {"id": 7}},
-        "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"],
-        "former_external_ids": ["7", "8"],
+        **{"nickname": '小明, "the first"', "user_id": USER_ID, "roles": ["editor", "reader"], "status": "disabled"},
+        **{"ban_reason": "spam", "banned_until": "2099-01-01T00:00:00Z", "erase_at": "2098-01-01T00:00:00Z"},
+        **{"identity_created_at": "2024-01-02T03:04:05Z", "consents": consents, "former_external_ids": ["7", "8"]},
+        **{"attributes": {"tier": "gold", "shop": {"id": 7}}, "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"]},
     }
     assert line.keys() == Line.model_fields.keys()
     assert await mover.import_lines(line) == (1, 0, 0, 0)
     of_json = await mover.export()
-    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
+    await mover.begin_anew()
 
-    cells = {
-        name: json.dumps(value)
-        if name in ("consents", "attributes")
-        else "|".join(value)
-        if isinstance(value, list)
-        else value
-        for name, value in line.items()
-    }
+    as_json = {name: json.dumps(line[name]) for name in ("consents", "attributes")}
+    cells = {name: "|".join(value) if isinstance(value, list) else value for name, value in (line | as_json).items()}
     written = io.StringIO()
     writer = csv.DictWriter(written, cells)
     writer.writeheader()
@@ -959,9 +936,10 @@ async def test_an_import_goes_on_when_the_database_is_back(
             proxy.shut(again=True)
 
     how = {"progress": progress, "waiting": lambda _, seconds: waited.append(seconds), "pause": pause}
-    counts = await Mover(services, rows).import_numbered(enumerate(people, 1), how, dry_run=is_dry)
+    mover = Mover(services, rows)
+    counts = await mover.import_numbered(enumerate(people, 1), how, dry_run=is_dry)
     assert (counts.lines, counts.created, waited) == (4, 4, [1, 2, 4])
-    assert await rows.fetchval("SELECT count(*) FROM identities") == (0 if is_dry else 4)
+    assert await mover.count("identities") == (0 if is_dry else 4)
 
 
 async def test_an_import_gives_up_after_ten_minutes(proxy: Proxy, make_services: MakeServices, rows: Rows) -> None:
@@ -1065,11 +1043,11 @@ async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_
     assert tuple(users) == (len(people), len(people))
 
 
-async def test_two_simultaneous_imports_of_one_file_end_like_one_import(mover: Mover, rows: Rows) -> None:
+async def test_two_simultaneous_imports_of_one_file_end_like_one_import(mover: Mover) -> None:
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(1, 201)]
     counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
     assert sum(count[0] for count in counts) == 200
-    assert await rows.fetchval("SELECT count(*) FROM users") == 200
+    assert await mover.count("users") == 200
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
@@ -1124,10 +1102,7 @@ async def test_an_export_of_an_imported_export_is_the_same(
     assert [consent["document"] for consent in alice["consents"]] == ["privacy", "terms"]
     before = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
 
-    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
-    counts = await mover.import_text(first, allow_admin=True)
-    assert (counts.refused, counts.created) == (0, 4)
-    assert await mover.export() == first
+    assert (await mover.move_out_and_in(allow_admin=True)).created == 4
     after = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
     assert after == before
     assert (await mover.import_text(first, allow_admin=True)).unchanged == 5
@@ -1142,7 +1117,7 @@ async def test_an_export_as_csv_of_an_imported_export_is_the_same(
     as_json, as_csv = await mover.export(), await mover.export(is_csv=True)
     header, *lines = csv.reader(as_csv.decode().splitlines())
     assert (header, len(lines)) == ([*Line.model_fields], 5)
-    await rows.execute("TRUNCATE users, former_users, former_external_ids, consents CASCADE")
+    await mover.begin_anew()
     counts = await mover.import_text(as_csv, is_csv=True, allow_admin=True)
     assert (counts.refused, counts.created) == (0, 4), mover.messages
     assert await mover.export(is_csv=True) == as_csv
@@ -1155,9 +1130,7 @@ async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes
     await rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
     exported = await mover.export()
     assert [json.loads(line)["unionid"] for line in exported.splitlines()] == [UNION_ALICE, None, None, None]
-    await rows.execute("TRUNCATE users CASCADE")
-    assert (await mover.import_text(exported)).refused == 0
-    assert await mover.export() == exported
+    await mover.move_out_and_in()
 
 
 @pytest.mark.slow
@@ -1283,10 +1256,7 @@ async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
     found = (await simulated_client.post("/v1/users/lookup", json=asked, auth=sibling)).json()["items"]
     assert [user["external_id"] for user in found] == asked["external_ids"]
 
-    exported = await mover.export()
-    await rows.execute("TRUNCATE users CASCADE")
-    assert (await mover.import_text(exported)).created == 196
-    assert await mover.export() == exported
+    assert (await mover.move_out_and_in()).created == 196
 
 
 @pytest.mark.node
@@ -1342,9 +1312,7 @@ async def test_the_commands_take_and_give_a_file(users: Command, tmp_path: Path,
 
 
 @pytest.mark.process
-async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(
-    users: Command, tmp_path: Path, rows: Rows
-) -> None:
+async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(users: Command, tmp_path: Path) -> None:
     file = tmp_path / "users.jsonl"
     file.write_text("\n".join(json.dumps({**person, **ONE}) for person in (ALICE, ALICE_THERE, BOB)))
     tried = await users("import", str(file), "--dry-run")
@@ -1446,7 +1414,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
 
     assert (await mover.import_text(text.encode())).created == 3500
     at_once = await ended()
-    await rows.execute("TRUNCATE users, events CASCADE")
+    await mover.begin_anew()
 
     file = tmp_path / "users.jsonl"
     file.write_text(text)
@@ -1454,7 +1422,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
         with Running(WXAUTH, "users", "import", str(file), cwd=tmp_path, env=env) as command:
             await until(partial(rows.fetchval, "SELECT count(*) > $1 FROM identities", stored))
             assert command.end(signal.SIGKILL) == -signal.SIGKILL
-        assert 0 < await rows.fetchval("SELECT count(*) FROM identities") < len(people)
+        assert 0 < await mover.count("identities") < len(people)
     done = await users("import", str(file))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("lines joined to a user by external_id alone: 500. ")
