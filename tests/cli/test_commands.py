@@ -192,42 +192,27 @@ def test_every_command_can_be_run_next_to_dev_but_only_by_its_owner(dev: Server,
 
 
 @pytest.mark.process
-def test_dev_prints_links_to_the_documentation_in_english_and_chinese(dev: Server) -> None:
+def test_the_pages_of_dev_are_those_that_it_prints(dev: Server) -> None:
     assert f"http://127.0.0.1:{dev.port}/docs\n" in dev.command.output
     assert dev.get("/docs").status_code == 200
     assert "中文：LANG=zh_CN.UTF-8 " in dev.command.output
-
-
-@pytest.mark.process
-def test_the_front_page_of_dev_redirects_to_the_phone_on_the_desk(dev: Server) -> None:
-    answer = dev.get("/")
-    assert answer.status_code == 307
-    assert answer.headers["location"] in dev.command.output
-    assert answer.headers["x-request-id"], "as every answer has"
+    front = dev.get("/")
+    assert (front.status_code, front.headers["location"] in dev.command.output) == (307, True)
+    assert front.headers["x-request-id"], "as every answer has"
     with httpx.Client(follow_redirects=True, trust_env=False, verify=False) as browser:
         assert "<!doctype html>" in browser.get(f"http://127.0.0.1:{dev.port}/").text
     assert dev.client.post("/").status_code == 405
-
-
-@pytest.mark.process
-def test_the_example_in_the_documentation_of_dev_logs_in(dev: Server) -> None:
     example = dev.get("/openapi.json").json()["components"]["schemas"]["LoginRequest"]["examples"][0]
     assert dev.client.post("/v1/login", json=example).status_code == 200
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("path", ["/v1/login", "/v1/me/phone"])
-def test_dev_says_of_an_unknown_code_that_its_wechat_is_simulated(dev: Server, path: str) -> None:
-    login = dev.log_in("alice")
-    answer = dev.client.post(path, json={"code": "0a1B2c3D4e5F6g7H8i9J"}, headers=bearer(login))
-    detail = problem_of(answer, "invalid_code", 400)["detail"]
-    assert "this WeChat is simulated" in detail
-    assert "alice" in detail
-    assert "WXAUTH_APP_ID" in detail
-
-
-@pytest.mark.process
-def test_dev_says_of_ones_own_app_that_its_wechat_is_simulated(dev: Server) -> None:
+def test_dev_says_of_an_unknown_code_and_app_that_its_wechat_is_simulated(dev: Server) -> None:
+    headers = bearer(dev.log_in("alice"))
+    for path in ("/v1/login", "/v1/me/phone"):
+        answer = dev.client.post(path, json={"code": "0a1B2c3D4e5F6g7H8i9J"}, headers=headers)
+        detail = problem_of(answer, "invalid_code", 400)["detail"]
+        assert re.search("this WeChat is simulated.* alice .*WXAUTH_APP_ID", detail)
     answer = dev.client.post("/v1/login", json={"code": "alice", "app_id": "wx1234567890abcdef"})
     detail = problem_of(answer, "unknown_app", 400)["detail"]
     assert "one that was just added is known within 15 s" in detail
@@ -235,25 +220,19 @@ def test_dev_says_of_ones_own_app_that_its_wechat_is_simulated(dev: Server) -> N
 
 
 @pytest.mark.process
-def test_the_two_apps_of_dev_know_a_person_by_one_unionid_and_two_openids(dev: Server) -> None:
-    users = [dev.client.post("/v1/login", json={"code": "bob", "app_id": app["app_id"]}).json()["user"] for app in APPS]
-    assert users[0]["id"] == users[1]["id"]
-    assert users[0]["openid"] != users[1]["openid"]
-
-
-@pytest.mark.process
-def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Server) -> None:
+def test_the_simulated_wechat_of_dev_knows_a_person_by_code_and_in_both_apps(dev: Server) -> None:
     wechat_url = re.search(r"  WeChat\s+(\S+)", dev.command.output)
     assert wechat_url is not None
     code = httpx.post(f"{wechat_url[1]}/codes", json={"person": "carol"}, verify=False).json()["code"]
-    assert dev.log_in(code)["user"]["openid"] == dev.log_in("carol")["user"]["openid"]
+    user = dev.log_in(code)["user"]
+    there = dev.client.post("/v1/login", json={"code": "carol", "app_id": APPS[1]["app_id"]}).json()["user"]
+    assert (there["id"], there["openid"] != user["openid"]) == (user["id"], True)
 
 
 @pytest.mark.process
 def test_the_data_of_dev_is_for_its_owner_and_not_for_git(dev: Server, dev_folder: Path) -> None:
     path = dev_folder / ".wxauth" / "secret_key"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert len(b64decode(path.read_text())) == 32
+    assert (stat.S_IMODE(path.stat().st_mode), len(b64decode(path.read_text()))) == (0o600, 32)
     assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
 
 
@@ -277,13 +256,12 @@ async def test_dev_says_what_to_do_about_a_database_of_before(tmp_path: Path, re
     assert "delete the folder .wxauth/, which has the data of this laptop alone" in failed
 
 
-@pytest.mark.parametrize("option", ["--port", "--wechat-port"])
 @pytest.mark.process
-def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: Path, option: str) -> None:
-    other = {"--port": "--wechat-port", "--wechat-port": "--port"}[option]
-    failed = refusal("dev", option, str(dev.port), other, str(free_port()), cwd=tmp_path)
-    assert f"127.0.0.1:{dev.port}" in failed
-    assert option in failed
+def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: Path) -> None:
+    for option, other in (("--port", "--wechat-port"), ("--wechat-port", "--port")):
+        failed = refusal("dev", option, str(dev.port), other, str(free_port()), cwd=tmp_path)
+        assert f"127.0.0.1:{dev.port}" in failed
+        assert option in failed
 
 
 @on_linux
@@ -307,16 +285,10 @@ def test_every_process_of_dev_ends_with_dev(tmp_path: Path, ending: int, status:
         done = subprocess.run([beside, "users", "list"], capture_output=True, text=True, check=False)
         assert (done.returncode, "has ended" in done.stderr) == (1, True)
     assert not beside.exists()
-
-
-@pytest.mark.process
-def test_dev_keeps_its_users_from_one_run_to_the_next(tmp_path: Path) -> None:
-    for is_new_user in (True, False):
-        service = start_dev(tmp_path)
-        with service.command as command, service.client:
+    if ending == signal.SIGTERM:
+        with (again := start_dev(tmp_path)).command as command, again.client:
             command.wait_for("Ctrl-C ends it all")
-            assert service.log_in("alice")["is_new_user"] is is_new_user
-            assert command.end(signal.SIGTERM) == 0
+            assert again.log_in("alice")["is_new_user"] is False, "dev keeps its users"
 
 
 @pytest.mark.process
