@@ -1,6 +1,5 @@
 """A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `about.txt` is its manual."""
 
-from wxauth.server.dev.wechat.accounts import Call
 from wxauth.server.dev.wechat.controls import (
     ACCOUNT,
     APPS,
@@ -18,7 +17,7 @@ from wxauth.server.dev.wechat.controls import (
 )
 from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH
 from wxauth.server.dev.wechat.issued import APP_KEYS, CODE_LIFETIME
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.dev.wechat.simulator import Call, Simulator
 from wxauth.server.dev.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
 
 __all__ = [
