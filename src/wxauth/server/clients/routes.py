@@ -11,7 +11,7 @@ from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients import clients
-from wxauth.server.clients.clients import URI_RULE, Credentials, check_name
+from wxauth.server.clients.clients import URI_RULE, check_name
 from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.service_clients import NameResolverDep
@@ -106,18 +106,9 @@ class ClientSecretAnswer(BaseModel):
 
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
     """A client, without its secret."""
-    return ClientAnswer(**_answered(client, now=now))
-
-
-def new_client_answer(client: AddedClient, credentials: Credentials | None, *, now: datetime) -> NewClientAnswer:
-    """A client with its secret, if it has one."""
-    secret = None if credentials is None else credentials.client_secret
-    return NewClientAnswer(**_answered(client, now=now), client_id=client.name, client_secret=secret)
-
-
-def _answered(client: AddedClient, *, now: datetime) -> dict[str, Any]:
     until = client.former_secret_until
-    return {**client.model_dump(), "former_secret_until": until if until is not None and until > now else None}
+    ended = {"former_secret_until": None} if until is not None and until <= now else {}
+    return ClientAnswer(**client.model_dump() | ended)
 
 
 @router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))
@@ -148,8 +139,8 @@ async def add_client(
     await clients.refuse_wrong_receiver(client.model_dump(), name_resolver)
     clients.refuse_reserved(client, await clients.reserved_names(database, settings.audience, settings.apps))
     credentials = await clients.add_client(database, client, by=administrator, now=now)
-    added = AddedClient(**client.model_dump(), created_at=now)
-    return new_client_answer(added, credentials, now=now)
+    secret = None if credentials is None else credentials.client_secret
+    return NewClientAnswer(**client.model_dump(), created_at=now, client_id=client.name, client_secret=secret)
 
 
 @router.patch(

@@ -132,7 +132,12 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
     given = {name.upper(): value for name, value in os.environ.items() if name.isidentifier()}
     given = {name: value for name, value in given.items() if name.startswith("WXAUTH_")}
     variables = given | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
-    lines = "\n".join(_line(name, value) for name, value in variables.items())
+    lines = "\n".join(
+        f"unset {name}"
+        if value is None
+        else f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+        for name, value in variables.items()
+    )
     path = home / "wxauth"
     path.unlink(missing_ok=True)  # left by a killed run
     store_privately(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))
@@ -141,12 +146,6 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
         yield
     finally:
         path.unlink(missing_ok=True)
-
-
-def _line(name: str, value: Any) -> str:
-    if value is None:
-        return f"unset {name}"
-    return f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
 
 
 _OF_BEFORE: Final = (

@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, time
@@ -49,7 +49,7 @@ class Wires:
         async def serve(request: Request) -> Response:
             body = _readable(await request.body())
             query = _masked(dict(request.query_params))
-            with self._noted("serviceToWeChat", request.method, request.url.path, query, body) as outcome:
+            with self.noted("serviceToWeChat", request.method, request.url.path, query, body) as outcome:
                 response = await endpoint(request)
                 await asyncio.sleep(0)  # lets the loop notice a connection that was just closed
                 if not await request.is_disconnected():
@@ -59,13 +59,8 @@ class Wires:
         return serve
 
     @contextmanager
-    def push(self, path: str, message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Record a message that WeChat pushes. The block sets `status` and `answer` of the result."""
-        with self._noted("weChatToService", "POST", path, {}, message) as outcome:
-            yield outcome
-
-    @contextmanager
-    def _noted(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
+    def noted(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
+        """Record a call, during which the block runs. It sets `status` and `answer` of the result."""
         call = {
             "direction": direction,
             "at": self._clock() * 1000,

@@ -36,7 +36,9 @@ _FAULTS: Final = {
 
 def connect_routes(wechat: Simulator) -> list[Route]:
     """The pages of service accounts and of website apps, and the endpoint for a person's answer."""
-    visitors: dict[tuple[str, str], Visitor] = wechat.visitors
+
+    def visitor_of(person: str, app_id: str) -> Visitor:
+        return wechat.visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
 
     async def ask(request: Request) -> Response:
         path, query = request.path_params["path"], request.url.query
@@ -47,36 +49,28 @@ def connect_routes(wechat: Simulator) -> list[Route]:
             return _page(f"<h1>{_ELSEWHERE}</h1>", status=400)
         asked = dict(parse_qsl(query))
         person = unquote(request.headers.get(PERSON, ""))
-        visitor = _visitor(visitors, person, asked["appid"]) if is_person_name(person) else None
+        visitor = visitor_of(person, asked["appid"]) if is_person_name(person) else None
         if visitor is not None and path != "qrconnect" and (visitor.follows or asked["scope"] == "snsapi_base"):
             return _sent_back(wechat, visitor, asked)
         return _page(_question(asked, query, person))
 
     async def answer(request: Request) -> Response:
         asked, person = dict(request.query_params), request.query_params.get("person", "")
-        if _fault(wechat, request.path_params["path"], urlencode(_without_answer(asked))) is not None:
+        given = {name: value for name, value in asked.items() if name not in ("person", "answer")}
+        if _fault(wechat, request.path_params["path"], urlencode(given)) is not None:
             return _page("<h1>10010</h1>", status=400)
         if request.query_params.get("answer") != "allow":
-            known = visitors.get((person, asked["appid"]))
-            if known is not None and known.refusal == "returns":
+            if is_person_name(person) and visitor_of(person, asked["appid"]).refusal == "returns":
                 return _redirect(asked, {})
             return _page("<p>已拒绝。微信不会返回网站。</p>")  # nor does the real WeChat
         if not is_person_name(person):
             return _page("<p>person: must be a plain name</p>", status=422)
-        return _sent_back(wechat, _visitor(visitors, person, asked["appid"]), asked)
+        return _sent_back(wechat, visitor_of(person, asked["appid"]), asked)
 
     return [
         Route("/connect/{path:path}/answer", answer),
         Route("/connect/{path:path}", ask),
     ]
-
-
-def _visitor(visitors: Mapping[tuple[str, str], Visitor], person: str, app_id: str) -> Visitor:
-    return visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
-
-
-def _without_answer(asked: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in asked.items() if name not in ("person", "answer")}
 
 
 def _fault(wechat: Simulator, path: str, query: str) -> int | None:

@@ -223,7 +223,7 @@ class PushSender:
         timestamp, nonce = str(int(self._clock())), str(secrets.randbelow(2**31))
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
         url = httpx.URL(request.url or self._service_url + _PATH + request.app_id)
-        with self._wires.push(url.path, message) as outcome:
+        with self._wires.noted("weChatToService", "POST", url.path, {}, message) as outcome:
             try:
                 async with (
                     asyncio.timeout(RECEIVER_TIMEOUT_SECONDS),
