@@ -51,7 +51,6 @@ class Wires:
             query = _masked(dict(request.query_params))
             with self.noted("serviceToWeChat", request.method, request.url.path, query, body) as outcome:
                 response = await endpoint(request)
-                await asyncio.sleep(0)  # lets the loop notice a connection that was just closed
                 if not await request.is_disconnected():
                     outcome |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
             return response
@@ -160,15 +159,15 @@ async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | No
         await asyncio.sleep(fault.slow)
     elif fault.status is not None:
         return PlainTextResponse("", status_code=fault.status)
-    elif fault.hang:
+    elif fault.hang or fault.drop:
+        if fault.drop:
+            # ASGI cannot close a connection without an answer. uvicorn's own object can.
+            connection = getattr(request.receive, "__self__", None)
+            if connection is None:
+                raise ConnectionResetError("dropped")
+            connection.transport.abort()
         while (await request.receive())["type"] != "http.disconnect":
             pass
-    elif fault.drop:
-        # ASGI cannot close a connection without an answer. uvicorn's own object can.
-        connection = getattr(request.receive, "__self__", None)
-        if connection is None:
-            raise ConnectionResetError("dropped")
-        connection.transport.abort()
     elif fault.garbage:
         return PlainTextResponse('{"openid": "o')
     elif fault.html:
