@@ -96,13 +96,14 @@ class AppAnswer(BaseModel):
 
 def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, known: KnownApp) -> AppAnswer:
     """The answer about an app."""
-    app, state = known.app, wechat_tokens.state_of(known.app)
+    app = known.app
+    expires_at, failure = wechat_tokens.state_of(app)
     values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}
     values |= {f"has_{name}": value is not None for name, value in app if f"has_{name}" in AppAnswer.model_fields}
     values |= {
         "unionid": app.unionid_in_force,
         "is_default": known == apps.default,
         "push_url": f"{settings.issuer}/v1/wechat/push/{app.app_id}",
-        "wechat_token": WeChatTokenStateAnswer(expires_at=state.ends_at, error=state.failure),
+        "wechat_token": WeChatTokenStateAnswer(expires_at=expires_at, error=failure),
     }
     return AppAnswer.model_validate(values)

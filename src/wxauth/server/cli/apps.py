@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -30,7 +29,7 @@ from wxauth.server.core.services import Parts
 from wxauth.server.core.setting_types import picture_url
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.wechat.api import PATHS_WITH_QUOTA, Quota, WeChatApi
+from wxauth.server.wechat.api import PATHS_WITH_QUOTA, QUOTA_NUMBERS, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -193,13 +192,13 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
     if api is not None and not api.startswith("/"):
         raise click.UsageError("API must be a path, such as /wxa/business/getuserphonenumber.")
 
-    async def ask(parts: Parts) -> list[tuple[str, Quota | None]]:
+    async def ask(parts: Parts) -> list[tuple[str, Mapping[str, int] | None]]:
         app = _with_wechat_token(parts, app_id)
         if api is not None:
             return [(api, await parts[WeChatApi].quota(app, api))]
         return [(path, await quota_of(parts[WeChatApi], app, path)) for path in PATHS_WITH_QUOTA]
 
-    async def quota_of(wechat: WeChatApi, app: App, path: str) -> Quota | None:
+    async def quota_of(wechat: WeChatApi, app: App, path: str) -> Mapping[str, int] | None:
         try:
             return await wechat.quota(app, path)
         except WeChatBadResponse as exc:
@@ -207,11 +206,11 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
                 raise
             return None
 
-    numbers = [field.name for field in fields(Quota)]
     items = [
-        {"cgi_path": path, **{name: getattr(quota, name, None) for name in numbers}} for path, quota in _with_parts(ask)
+        {"cgi_path": path, **{name: (quota or {}).get(name) for name in QUOTA_NUMBERS}}
+        for path, quota in _with_parts(ask)
     ]
-    show(items, table(items, " ".join(["cgi_path", *numbers])), as_json=as_json)
+    show(items, table(items, " ".join(["cgi_path", *QUOTA_NUMBERS])), as_json=as_json)
 
 
 @apps.command("clear-quota")

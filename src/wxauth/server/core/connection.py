@@ -57,9 +57,6 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[HttpAnswer] | None = None
-        self._date: str | None = None
-        self._content_type: str | None = None
-        self._retry_after: str | None = None
         self._begin_head()
         self.stale_at = math.inf
         """When the idle connection must be closed, in the event loop's time."""
@@ -153,12 +150,8 @@ class Connection(asyncio.Protocol):
         if self._status:
             return
         match name.lower():
-            case b"date":
-                self._date = value.decode("latin-1")
-            case b"content-type":
-                self._content_type = value.decode("latin-1")
-            case b"retry-after":
-                self._retry_after = value.decode("latin-1")
+            case b"date" | b"content-type" | b"retry-after" as known:
+                self._texts[known] = value.decode("latin-1")
             case b"content-encoding":
                 self._is_encoded = value.lower() != b"identity"
             case b"content-length" | b"transfer-encoding":
@@ -190,7 +183,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_head(self) -> None:
         self._status = 0
-        self._date = self._content_type = self._retry_after = None
+        self._texts: dict[bytes, str] = {}
         self._is_encoded = False
         self._ends_with_connection = True
         self._patience = math.inf
@@ -210,8 +203,9 @@ class Connection(asyncio.Protocol):
     def _succeed(self) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            texts = self._date, self._content_type, self._is_encoded, self._retry_after
-            answer.set_result(HttpAnswer(self._status, b"".join(self._body), *texts))
+            date, content_type, retry_after = map(self._texts.get, (b"date", b"content-type", b"retry-after"))
+            body = b"".join(self._body)
+            answer.set_result(HttpAnswer(self._status, body, date, content_type, self._is_encoded, retry_after))
 
     def _fail(self, failure: httpx.RequestError) -> None:
         answer, self._answer = self._answer, None

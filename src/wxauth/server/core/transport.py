@@ -101,7 +101,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         max_body = math.inf if is_status_enough else request.extensions.get("max_body", MAX_ANSWER)
         await self._wait_for_place(deadline)
         try:
-            connection = self._idle_connection(origin) or await self._connect(origin, deadline)
+            until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
+            connection = self._idle_connection(origin) or await self._connector.connect(origin, until=until)
             if _now() > deadline - SHORTEST_SECONDS:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
@@ -151,11 +152,6 @@ class HttpTransport(httpx.AsyncBaseTransport):
                 return connection
             connection.end()
         return None
-
-    async def _connect(self, origin: Origin, deadline: float) -> Connection:
-        return await self._connector.connect(
-            origin, until=min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
-        )
 
     async def _exchange(self, connection: Connection, message: bytes, max_body: float, *, has_body: bool) -> HttpAnswer:
         asked_at = _now()

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -53,6 +53,7 @@ _PATHS: Final = {
 }
 PATHS_WITH_QUOTA: Final = tuple(path for api, path in _PATHS.items() if api not in (QUOTA, RID))
 """The paths of the APIs that wxauth calls with a WeChat token."""
+QUOTA_NUMBERS: Final = ("daily_limit", "used", "remain")
 _REPORTED_BY_CALLERS: Final = frozenset({RISK_RANK, CHECK_TEXT, CHECK_PICTURE, MINI_PROGRAM_CODE, URL_LINK})
 """The APIs whose errcodes the callers log."""
 _RISK_RANKS: Final = range(5)
@@ -97,15 +98,6 @@ class TextVerdict:
     suggest: Literal["pass", "review", "risky"]
     label: int
     """The reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """How often an app may call an API in a day."""
-
-    daily_limit: int
-    used: int
-    remain: int
 
 
 @part
@@ -199,8 +191,8 @@ class WeChatApi:
         body = {"path": page, "expire_type": 1, "expire_interval": 30, "env_version": env}
         return await self._call(URL_LINK, app, body, read=_url_link)
 
-    async def quota(self, app: App, cgi_path: str) -> Quota:
-        """The quota of an API, by its path. Raises: WeChatError."""
+    async def quota(self, app: App, cgi_path: str) -> Mapping[str, int]:
+        """How often the app may call an API in a day, by its path, with `QUOTA_NUMBERS`. Raises: WeChatError."""
         return await self._call(QUOTA, app, {"cgi_path": cgi_path}, read=_quota)
 
     async def request_of(self, app: App, rid: str) -> dict[str, Any]:
@@ -292,6 +284,9 @@ _session_key: Final = _usable("session_key", is_id)
 _risk_rank: Final = _usable("risk_rank", lambda rank: type(rank) is int and rank in _RISK_RANKS)
 _trace_id: Final = _usable("trace_id", lambda text: isinstance(text, str) and _TRACE_ID.fullmatch(text))
 _url_link: Final = _usable("url_link", lambda url: isinstance(url, str) and _URL_LINK.fullmatch(url))
+_quota: Final = _usable(
+    "quota", lambda quota: isinstance(quota, dict) and all(isinstance(quota.get(name), int) for name in QUOTA_NUMBERS)
+)
 _remembered: Final = _usable("request", lambda request: isinstance(request, dict))
 
 
@@ -308,13 +303,6 @@ def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
         case {"suggest": "pass" | "review" | "risky" as suggest, "label": int(label)}:
             return TextVerdict(suggest, label)
     raise WeChatBadResponse("WeChat's answer has no usable result")
-
-
-def _quota(answer: dict[str, Any]) -> Quota:
-    match answer.get("quota"):
-        case {"daily_limit": int(daily_limit), "used": int(used), "remain": int(remain)}:
-            return Quota(daily_limit, used, remain)
-    raise WeChatBadResponse("WeChat's answer has no usable quota")
 
 
 def _request(answer: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -160,6 +159,7 @@ class _Call(NamedTuple):
         return httpx.Request("POST", host.url, headers=headers, content=self.body, extensions=extensions)
 
 
+@dataclass
 class WeChat:
     """The client for WeChat's server API, one per process.
 
@@ -172,24 +172,17 @@ class WeChat:
         reports_refusals: Whether errcodes are logged. If not, the caller provokes them, and reports what they mean.
     """
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        *,
-        base_url: str,
-        fallback_url: str | None,
-        timeout: float,
-        busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS,
-        hints: Mapping[int, str] = MappingProxyType({}),
-        reports_refusals: bool = True,
-    ) -> None:
-        self._http = http
-        self._base = http.build_request("GET", base_url, headers=_HEADERS)
-        self._fallback = http.build_request("GET", fallback_url or base_url, headers=_HEADERS)
-        self._timeout = timeout
-        self._busy_pauses = busy_pauses
-        self._hints = hints
-        self._reports_refusals = reports_refusals
+    http: httpx.AsyncClient
+    base_url: str
+    fallback_url: str | None
+    timeout: float
+    busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS
+    hints: Mapping[int, str] = field(default_factory=dict)
+    reports_refusals: bool = True
+
+    def __post_init__(self) -> None:
+        self._base = self.http.build_request("GET", self.base_url, headers=_HEADERS)
+        self._fallback = self.http.build_request("GET", self.fallback_url or self.base_url, headers=_HEADERS)
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
         """Exchange a code for the person's identity: from `wx.login` in a mini-program, from OAuth in any other app.
@@ -251,9 +244,9 @@ class WeChat:
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
             if errcode != 0:
-                if self._reports_refusals and reports_refusals and errcode not in expected:
+                if self.reports_refusals and reports_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
-                raise errcode_of(errcode, api=api).failure(self._hints.get(errcode, ""))
+                raise errcode_of(errcode, api=api).failure(self.hints.get(errcode, ""))
             result = read(answer)
         except WeChatError as exc:
             CALLS.count(api, exc.code, errcode_label(exc))
@@ -263,17 +256,17 @@ class WeChat:
 
     def deadline(self, *, extra_time: float = 0.0) -> float:
         """When an exchange that begins now must end, in the event loop's time."""
-        return asyncio.get_running_loop().time() + self._timeout + extra_time
+        return asyncio.get_running_loop().time() + self.timeout + extra_time
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self.http.aclose()
 
     async def _answer_to(self, asked: _Call) -> dict[str, Any]:
         try:
             async with asyncio.timeout_at(asked.deadline):
                 answer = await self._ask(asked)
-                for pause in self._busy_pauses:
+                for pause in self.busy_pauses:
                     has_time = asyncio.get_running_loop().time() + pause < asked.deadline
                     if answer.get("errcode") != SYSTEM_BUSY or not has_time:
                         break
@@ -281,7 +274,7 @@ class WeChat:
                     answer = await self._ask(asked)
                 return answer
         except TimeoutError as exc:
-            raise WeChatTimeout(f"{asked.api} gave no answer in {self._timeout:g} s") from exc
+            raise WeChatTimeout(f"{asked.api} gave no answer in {self.timeout:g} s") from exc
 
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
@@ -311,12 +304,12 @@ class WeChat:
 
     async def _send(self, asked: _Call) -> httpx.Response:
         try:
-            return await self._http.send(asked.to(self._base), stream=True)
+            return await self.http.send(asked.to(self._base), stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
             hosts = {"host": _place_of(self._base), "next_host": _place_of(self._fallback)}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
-        return await self._http.send(asked.to(self._fallback), stream=True)
+        return await self.http.send(asked.to(self._fallback), stream=True)
 
 
 def _place_of(request: httpx.Request) -> str:

@@ -54,16 +54,6 @@ class WeChatToken:
     expires_in: int
 
 
-@dataclass(frozen=True, slots=True)
-class WeChatTokenState:
-    """The state of an app's token in a process."""
-
-    ends_at: datetime | None
-    """When the token expires; None if the process has no valid one."""
-    failure: str | None
-    """The error code of the last attempt to get another token, if it failed."""
-
-
 @dataclass(slots=True)
 class _Kept:
     """The token of an app in this process."""
@@ -162,13 +152,14 @@ class WeChatTokens:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
-    def state_of(self, app: App) -> WeChatTokenState:
-        """The state of the app's token in this process."""
-        kept, now = self._kept_of(app), self.clock()
-        return WeChatTokenState(
-            ends_at=kept.ends_at if kept.is_good(now) else None,
-            failure=None if kept.failure is None else kept.failure.code,
-        )
+    def state_of(self, app: App) -> tuple[datetime | None, str | None]:
+        """When the app's token in this process expires, if there is a valid one.
+
+        Then the error code of the last attempt to get another, if it failed.
+        """
+        kept = self._kept_of(app)
+        failure = None if kept.failure is None else kept.failure.code
+        return kept.ends_at if kept.is_good(self.clock()) else None, failure
 
     def _kept_of(self, app: App) -> _Kept:
         """The app's token in this process. If the app's secret has changed, it starts empty."""
