@@ -1,7 +1,7 @@
 """`wxauth clients …`, as an operator and as a program call it. The rules of a client are in `test_admin.py`."""
 
 import json
-from asyncio import gather, to_thread
+from asyncio import to_thread
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -74,25 +74,18 @@ async def status_with(client: Client, credentials: Body) -> int:
 
 
 async def test_a_client_that_is_added_may_ask_until_it_is_removed(
-    clients: Clients, client: Client, secrets: Secrets
+    clients: Clients, client: Client, secrets: Secrets, rows: Rows
 ) -> None:
     credentials = await clients.add("billing")
     assert credentials == {**credentials, "client_id": "billing", "scopes": ["introspect"]}
     secrets.add(credentials["client_secret"])
     assert await status_with(client, credentials) == 200
+    assert "service client billing exists already" in await clients.fail("add", "billing")
     removed = await clients.do("remove", "billing")
     assert (removed.stdout, removed.stderr) == ("removed billing\n", "")
     assert await status_with(client, credentials) == 401
-
-
-async def test_added_and_removed_clients_are_in_the_audit_trail(clients: Clients, rows: Rows) -> None:
-    for words in (("add", "billing"), ("add", "billing"), ("remove", "billing"), ("remove", "billing")):
-        await clients(*words)
-    events = await rows.fetch("SELECT type, actor, data->>'name' FROM events ORDER BY id")
-    assert [tuple(event) for event in events] == [
-        ("client.added", "operator", "billing"),
-        ("client.removed", "operator", "billing"),
-    ]
+    events = await rows.fetch("SELECT type, actor FROM events ORDER BY id")
+    assert [tuple(event) for event in events] == [("client.added", "operator"), ("client.removed", "operator")]
 
 
 async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Clients, rows: Rows) -> None:
@@ -149,14 +142,6 @@ async def test_the_former_secret_still_works_unless_the_new_secret_replaces_it_n
 @swept("words", [("set", "billing", "--scope", "users"), ("secret", "billing"), ("remove", "billing")])
 async def test_changing_or_removing_an_unknown_client_fails(clients: Clients, words: tuple[str, ...]) -> None:
     assert "no service client billing" in await clients.fail(*words)
-
-
-async def test_two_simultaneous_clients_cannot_have_the_same_name(clients: Clients, rows: Rows) -> None:
-    done = sorted(await gather(*(clients("add", "billing", "--json") for _ in range(2))), key=lambda it: it.returncode)
-    assert [it.returncode for it in done] == [0, 1]
-    assert (done[1].stdout, len(done[1].stderr.splitlines())) == ("", 1)
-    assert "service client billing exists already" in done[1].stderr
-    assert await rows.fetchval("SELECT count(*) FROM clients") == 1
 
 
 NOT_OURS = ["wxauth", "wxauth-admin", "wxauthorize", "wx1a2b3c4d5e6f7a8b", APP["app_id"]]
@@ -296,27 +281,18 @@ async def test_a_client_may_be_for_phones_alone(clients: Clients) -> None:
 
 REFUSED: list[tuple[str, tuple[str, ...]]] = [
     ("--scope", ("add", "x", "--scope", "everything")),
-    ("--scope", ("set", "page", "--scope", "everything")),
     ("--scope", ("set", "page")),
-    ("--scope", ("set", "page", "--scope", "users")),
-    ("--scope", ("set", "billing", "--scope", "openid")),
     ("--public", ("set", "page", "--device")),
     ("--public", ("add", "x", "--public")),
     ("--title", ("set", "billing", "--title", "Billing")),
     ("--title", ("add", "x", "--device", "--title", "\udcff")),
-    ("--redirect-uri", ("set", "page", "--redirect-uri", "")),
     ("--redirect-uri", ("set", "page", "--redirect-uri", "http://shop.example.com/")),
     ("--logout-uri", ("add", "x", "--redirect-uri", CALLBACK, "--logout-uri", "https://*.example.com/")),
     ("--email-domain", ("add", "x", "--device", "--email-domain", "a@example.com")),
     ("--app", ("add", "x", "--device", "--app", "wx 1")),
     ("--sso", ("add", "x", "--device", "--sso")),
-    ("--no-pkce", ("set", "page", "--no-pkce")),
     ("--no-pkce", ("add", "x", "--no-pkce")),
-    *(
-        ("--claim", ("set", "page", "--claim", wrong))
-        for wrong in ("sub=x", "roles=admin", "x=$nickname", "=x", "tier")
-    ),
-    ("--claim", ("set", "page", "--claim", f"x={'y' * 1024}")),
+    *(("--claim", ("set", "page", "--claim", wrong)) for wrong in ("sub=x", "=x", "tier")),
     ("--claim", ("add", "x", "--claim", "tier=1")),
 ]
 

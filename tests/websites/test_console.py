@@ -19,7 +19,6 @@ from tests.websites.browsers import VERIFIER, Browser, House, made_of_fixtures, 
 from tests.websites.test_web_view import CONSOLE
 from tests.world import (
     CAMERA,
-    FAR,
     Admin,
     Body,
     Client,
@@ -197,12 +196,6 @@ def tokens_of(phone: Phone, services: Services) -> Body:
         expires_in=900,
     )
     return {**phone.tokens, "access_token": token}
-
-
-async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_the_console(office: Office) -> None:
-    body = {"scene": (await office.browser.show(**CONSOLE)).scene, "entry_scene": CAMERA}
-    at = {**bearer(office.phone.tokens), "X-Forwarded-For": FAR}
-    problem_of(await office.client.post("/v1/me/scans", json=body, headers=at), "scan_too_far", 403)
 
 
 async def test_logins_to_websites_and_to_the_console_are_counted(office: Office) -> None:
