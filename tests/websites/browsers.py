@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import MISSING, dataclass, fields
 from html import unescape
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -152,12 +152,13 @@ def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
     return {name: values[0] for name, values in reported.items()}
 
 
-def redirected(answer: httpx.Response) -> dict[str, str]:
-    """The parameters that an answer of the mini-program sends to the site."""
-    assert answer.status_code == 200, answer.text
-    url = answer.json()["redirect_to"]
-    assert url.startswith(f"{CALLBACK}?"), url
-    return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
+def said(onward: httpx.Response | str) -> dict[str, str]:
+    """The parameters that the shop is sent: by a redirect, its URL, or what a web-view is to open."""
+    if not isinstance(onward, str):
+        redirects = onward.status_code == 303
+        onward = onward.headers["location"] if redirects else onward.json()["redirect_to"]
+    assert onward.startswith(f"{CALLBACK}?"), onward
+    return dict(parse_qsl(urlsplit(onward).query))
 
 
 def hidden_fields(page: httpx.Response | str) -> dict[str, str]:
@@ -170,8 +171,8 @@ def hidden_fields(page: httpx.Response | str) -> dict[str, str]:
 
 
 async def exchanged(site: Site, code: str, **form: str) -> httpx.Response:
-    values = {"code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER, **form}
-    return await site.post("/v1/token", grant_type="authorization_code", **values)
+    form = {"code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER, **form}
+    return await site.post("/v1/token", grant_type="authorization_code", **form)
 
 
 async def tokens_of(site: Site, browser: Browser, phone: Phone, **parameters: str | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
 from tests.websites.browsers import ASKED, CHALLENGE, FORM, VERIFIER, WITHOUT_PKCE, Browser, House, Tab, refused, sent
-from tests.world import CALLBACK, AddSite, Body, LogLines, MakeClient, MakeServices, Rows, bearer
+from tests.world import CALLBACK, AddSite, Admin, Body, LogLines, MakeClient, MakeServices, Rows, bearer
 from wxauth.server.clients.clients import renew_secret
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
@@ -540,16 +540,27 @@ async def test_a_code_that_went_where_the_site_is_no_longer_is_worth_nothing(hou
         assert (await house.redeem(code)).status_code == status
 
 
-async def test_the_keys_of_id_tokens_rotate_like_those_of_access_tokens(house: House) -> None:
+@pytest.mark.oldest_postgres
+async def test_the_keys_of_id_tokens_rotate_and_are_withdrawn_like_those_of_access_tokens(
+    house: House, root: Admin
+) -> None:
     before = await house.tokens()
-    await house.services[KeyRing].rotate()
+    rotated = (await root.ask("POST", "/keys/rotate")).json()
+    keys = await root.read("/keys")
+    states = [(key["alg"], key["state"]) for key in keys["id_token_keys"]]
+    assert (states, keys["items"][1]["kid"]) == ([("RS256", "signing"), ("RS256", "next")], rotated["kid"])
     waiting = await house.tokens()
     house.clock.advance(seconds=361)
     after = await house.tokens(await house.get_phone("alice"))
+    first, second = [key["kid"] for key in keys["id_token_keys"]]
     kids = [jwt.get_unverified_header(tokens["id_token"])["kid"] for tokens in (before, waiting, after)]
-    assert kids[0] == kids[1] != kids[2]
+    assert kids == [first, first, second]
     for tokens in (before, after):
         await house.claims(tokens)
+    withdrawn = (await root.ask("POST", f"/keys/{first}/withdraw")).json()
+    assert withdrawn == {"kid": first, "signing": second}
+    assert first not in [key["kid"] for key in await keys_at(house.browser)]
+    problem_of(await root.ask("POST", f"/keys/{first}/withdraw"), "not_found", 404)
 
 
 CORS_PATHS = [

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
 from jose import jwt
 
 from tests.fakes import APP
@@ -21,8 +20,6 @@ from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.resealing import reseal
-from wxauth.testing import TestIssuer
-from wxauth.tokens.claims import Principal
 
 
 async def test_a_guard_finds_the_mini_program_in_a_websites_token(house: House) -> None:
@@ -34,30 +31,6 @@ async def test_a_guard_finds_the_mini_program_in_a_websites_token(house: House) 
     assert user.scope == {"openid", "roles"}
     own = await guard.verify(phones["access_token"])
     assert (own.app_id, own.scope) == (APP["app_id"], frozenset())
-
-
-@pytest.mark.no_database
-@swept(
-    ("claims", "expected"),
-    [
-        ({"app_id": "wx1", "client_id": "shop", "scope": "openid"}, 200),
-        ({"app_id": "wx1", "client_id": "shop", "scope": ""}, 200),
-        ({"app_id": "wx1", "client_id": "shop"}, 401),
-        ({"app_id": 1, "client_id": "shop", "scope": "openid"}, 401),
-        ({"app_id": "wx1", "client_id": "shop", "scope": ["openid"]}, 401),
-    ],
-)
-async def test_a_websites_token_is_whole_or_none(claims: dict[str, Any], expected: int) -> None:
-    issuer, app = TestIssuer(), FastAPI()
-    guard = issuer.guard()
-
-    @app.get("/")
-    async def whose(user: Principal = Depends(guard)) -> str:  # noqa: B008, FAST002
-        return user.app_id
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.test") as client:
-        answer = await client.get("/", headers=issuer.headers(claims=claims))
-    assert (answer.status_code, answer.json() == "wx1") == (expected, expected == 200)
 
 
 @pytest.mark.no_database
@@ -111,22 +84,6 @@ async def test_reseal_covers_the_keys_of_id_tokens(house: House) -> None:
     prefix = Sealer([new]).prefix
     sealed = [row["private_key"] for row in await house.rows.fetch("SELECT private_key FROM signing_keys")]
     assert [key[: len(prefix)] for key in sealed] == [prefix] * 2
-
-
-@pytest.mark.oldest_postgres
-async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens(root: Admin, house: House) -> None:
-    [stolen] = (await root.read("/keys"))["id_token_keys"]
-    assert (stolen["alg"], stolen["state"]) == ("RS256", "signing")
-    rotated = (await root.ask("POST", "/keys/rotate")).json()
-    keys = await root.read("/keys")
-    assert [key["state"] for key in keys["id_token_keys"]] == ["signing", "next"]
-    assert [key["kid"] for key in keys["items"]][1:] == [rotated["kid"]]
-    waiting = keys["id_token_keys"][1]
-    withdrawn = (await root.ask("POST", f"/keys/{stolen['kid']}/withdraw")).json()
-    assert withdrawn == {"kid": stolen["kid"], "signing": waiting["kid"]}
-    published = (await root.client.get("/.well-known/jwks.json")).json()["keys"]
-    assert stolen["kid"] not in [key["kid"] for key in published]
-    problem_of(await root.ask("POST", f"/keys/{stolen['kid']}/withdraw"), "not_found", 404)
 
 
 async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(house: House) -> None:

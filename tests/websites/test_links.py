@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import Browser, House, Tab, hidden_fields, sent
+from tests.websites.browsers import Browser, House, Tab, sent
 from tests.world import CAMERA, AddSite, Body, Client, MakeClient, MakeServices, Phone, Site, set_roles
 from wxauth.server.core.services import Services
 
@@ -233,13 +233,6 @@ async def test_links_are_closed_to_staff(house: House, role: str) -> None:
 
 
 # The number.
-
-
-async def test_with_form_post_the_number_leads_to_a_page_that_posts_the_code(house: House) -> None:
-    tab = await house.browser.show(response_mode="form_post")
-    fields = hidden_fields(await type_in(tab, await approved(tab, house.phone)))
-    assert fields.keys() == {"code", "state", "iss"}
-    assert (await house.redeem(fields["code"])).status_code == 200
 
 
 async def test_the_same_code_reads_the_number_again_and_no_other_does(house: House) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.websites.browsers import ASKED, Browser, House, redirected, refused
+from tests.websites.browsers import ASKED, Browser, House, refused, said
 from tests.world import CALLBACK
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
@@ -47,7 +47,7 @@ async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(house: Hous
     house.clock.advance(minutes=10)
     path, query = opened_by(await house.browser.open(headers=IN_WEB_VIEW))
     assert (path, query) == ("/pages/authorize/authorize", ASKED)
-    sent = redirected(await house.answer(**query))
+    sent = said(await house.answer(**query))
     assert (sent["state"], sent["iss"], set(sent)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
     tokens = (await house.redeem(sent["code"])).json()
     claims, me = await house.claims(tokens), house.phone.user_id
@@ -110,7 +110,7 @@ async def test_a_wrong_request_in_a_web_view_ends_as_in_any_browser(house: House
     ],
 )
 async def test_an_error_for_the_site_is_a_url(house: House, parameters: dict[str, Any], error: str) -> None:
-    sent = redirected(await house.answer(**parameters))
+    sent = said(await house.answer(**parameters))
     assert (sent["error"], sent["iss"], "code" in sent) == (error, "https://auth.test", False)
     assert sent.get("state") == (None if "state" in parameters else "s-1")
 
@@ -166,18 +166,18 @@ async def test_the_console_is_no_site_in_a_web_view(house: House) -> None:
 @pytest.mark.oldest_postgres
 async def test_a_near_site_requires_no_common_network_in_a_web_view(house: House) -> None:
     await house.change(near=True)
-    assert (await house.redeem(redirected(await house.answer())["code"])).status_code == 200
+    assert (await house.redeem(said(await house.answer())["code"])).status_code == 200
 
 
 async def test_a_site_that_asks_for_a_new_login_refuses_an_old_login(house: House) -> None:
     house.clock.advance(seconds=30)
     for parameters in ({"prompt": "login"}, {"max_age": "0"}, {"max_age": "29"}):
-        assert "code" in redirected(await house.answer(**parameters))
+        assert "code" in said(await house.answer(**parameters))
     house.clock.advance(seconds=1)
     for parameters in ({"prompt": "login"}, {"prompt": "consent login"}, {"max_age": "0"}, {"max_age": "30"}):
-        assert redirected(await house.answer(**parameters))["error"] == "login_required"
+        assert said(await house.answer(**parameters))["error"] == "login_required"
     for parameters in ({"max_age": "31"}, {"max_age": "9" * 4000}, {"prompt": "consent"}):
-        assert "code" in redirected(await house.answer(**parameters))
+        assert "code" in said(await house.answer(**parameters))
 
 
 # Attacks.
@@ -196,10 +196,10 @@ async def test_a_bearer_alone_opens_no_session_of_a_site_and_gets_no_id_token(ho
 
 
 async def test_a_code_ends_with_the_phones_session_and_after_a_minute(house: House) -> None:
-    code = redirected(await house.answer())["code"]
+    code = said(await house.answer())["code"]
     house.clock.advance(seconds=60)
     refused(await house.redeem(code), "invalid_grant")
-    code = redirected(await house.answer())["code"]
+    code = said(await house.answer())["code"]
     await house.sign_out_phone()
     refused(await house.redeem(code), "invalid_grant")
     assert await house.count("sessions WHERE client_id = 'shop'") == 0
@@ -238,7 +238,7 @@ async def test_an_answer_and_an_id_token_are_in_the_trail_alone_and_counted_by_t
         assert json.loads(event["data"]) == {"client_id": "shop", "door": door}
         assert event["app_id"] == house.phone.tokens["user"]["app_id"]
         if door == "mini_program":
-            await house.redeem(redirected(answer)["code"])
+            await house.redeem(said(answer)["code"])
         await ask(login_code=mallory("mallory"))
         house.wechat.answers(*[httpx.ConnectError("no")] * 3)
         problem_of(await ask(), "wechat_unavailable", 503)

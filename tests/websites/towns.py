@@ -8,9 +8,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 
-from tests.websites.browsers import ASKED, House
+from tests.websites.browsers import ASKED, House, said
 from tests.world import (
-    CALLBACK,
     EDGE,
     Body,
     Client,
@@ -88,15 +87,6 @@ def found_in(page: httpx.Response, pattern: str) -> str:
     found = re.search(pattern, page.text)
     assert found, page.text
     return found[1]
-
-
-def said(onward: httpx.Response | str) -> dict[str, str]:
-    """The parameters that the shop is sent: by a redirect, its URL, or what a web-view is to open."""
-    if not isinstance(onward, str):
-        redirects = onward.status_code == 303
-        onward = onward.headers["location"] if redirects else onward.json()["redirect_to"]
-    assert onward.startswith(f"{CALLBACK}?"), onward
-    return dict(parse_qsl(urlsplit(onward).query))
 
 
 @dataclass(slots=True, kw_only=True)

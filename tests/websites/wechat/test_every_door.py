@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.sweeps import Sweep
-from tests.websites.browsers import hidden_fields, refused, sent
+from tests.websites.browsers import hidden_fields, refused, said, sent
 from tests.websites.towns import (
     PAGE,
     Town,
@@ -18,7 +18,6 @@ from tests.websites.towns import (
     by_the_browsers_login,
     by_the_mini_program,
     by_the_website_app,
-    said,
 )
 from tests.world import Admin, Phone, bearer, until_locked
 from wxauth.server.dev.wechat.controls import openid_of

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import Secrets
 from tests.sweeps import Sweep
-from tests.websites.browsers import refused
+from tests.websites.browsers import refused, said
 from tests.websites.test_web_view import WEB_VIEW, opened_by
 from tests.websites.towns import (
     APP_OF,
@@ -22,14 +22,12 @@ from tests.websites.towns import (
     Visitor,
     by_the_mini_program,
     found_in,
-    said,
 )
 from tests.world import EDGE, Admin, Phone, log_in, until
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
 from wxauth.server.dev.wechat.controls import CodeRequest, openid_of, unionid_of
 from wxauth.server.dev.wechat.controls import Visitor as Visit
-from wxauth.server.users.merging import link_unionid
 
 ON_A_COMPUTER_IN_WECHAT = EDGE + " MicroMessenger/7.0.20.1781(0x6700143B) NetType/WIFI WindowsWechat Language/zh_CN"
 SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Version/18.5 Mobile/15E148 Safari/604.1"
@@ -446,15 +444,6 @@ async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(tow
     assert await town.people() == (0, 0)
     assert await town.count("site_logins WHERE openid IS NOT NULL") == 0
     assert await town.count("site_logins WHERE state_hash IS NOT NULL AND browser_ip IS NOT NULL") == 0
-
-
-async def test_a_merge_between_code_and_token_is_followed(town: Town) -> None:
-    town.simulator.account(PAGE).has_unionids = False
-    optional = await town.make_services(apps=[*APPS, {**ACCOUNT, "unionid": "optional"}])
-    location = await town.visitor(at=optional).log_in()
-    openid, unionid = openid_of("alice", PAGE), unionid_of("alice")
-    await link_unionid(optional.database, app_id=PAGE, openid=openid, unionid=unionid, now=town.clock())
-    assert await town.person_of(location) == town.phone.user_id
 
 
 async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_relayed(town: Town) -> None:
