@@ -389,11 +389,7 @@ def stage(
     make_client: MakeClient,
 ) -> Stage:
     """The service, and what a test sees of it from behind."""
-
-    async def make(**settings: object) -> httpx.AsyncClient:
-        return make_client(await make_services(**settings))
-
-    return Stage(client, login, services, wechat, rows, clock, log_lines, make)
+    return Stage(client, login, services, wechat, rows, clock, log_lines, make_services, make_client)
 
 
 @pytest.fixture
@@ -458,7 +454,7 @@ def make_service(
 
     async def make(**values: Any) -> Service:
         services = await make_simulated_services(**values)
-        return Service(make_client(services), services, simulator, secrets, rows, log_lines)
+        return Service(make_client(services), services, simulator, secrets, rows, log_lines, partial(make, **values))
 
     return make
 

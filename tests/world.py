@@ -160,6 +160,8 @@ class Service(Behind):
     secrets: Secrets
     rows: asyncpg.Connection
     log_lines: LogLines
+    make: MakeService
+    """Returns another replica, with the same settings, or with others by name."""
 
     @property
     def log_in(self) -> LogIn:
@@ -199,8 +201,13 @@ class Stage(Behind):
     rows: asyncpg.Connection
     clock: Clock
     log_lines: LogLines
-    make: Callable[..., Awaitable[httpx.AsyncClient]]
-    """Returns a client of another replica, with any settings by name."""
+    make_services: MakeServices
+    """Returns another replica, with any settings by name."""
+    make_client: MakeClient
+
+    async def make(self, **settings: object) -> httpx.AsyncClient:
+        """A client of another replica, with any settings by name."""
+        return self.make_client(await self.make_services(**settings))
 
     async def me(self, login: Body | str) -> httpx.Response:
         return await self.client.get("/v1/me", headers=bearer(login))

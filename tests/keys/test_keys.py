@@ -14,7 +14,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import Clock, WeChatByRespx
 from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
-from tests.world import Client, LogIn, MakeClient, MakeServices, Rows, Stage, bearer
+from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
@@ -72,28 +72,22 @@ async def test_a_restart_keeps_the_key(stage: Stage) -> None:
     assert (await restarted.get("/v1/me", headers=bearer(token))).status_code == 200
 
 
-async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(
-    stage: Stage, make_services: MakeServices
-) -> None:
+async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(stage: Stage) -> None:
     stored = await stage.rows.fetch("SELECT * FROM signing_keys")
     with pytest.raises(CannotOpen):
-        await make_services(secret_key=OTHER_SECRET_KEY)
+        await stage.make_services(secret_key=OTHER_SECRET_KEY)
     assert await stage.rows.fetch("SELECT * FROM signing_keys") == stored
 
 
-async def test_a_former_secret_key_still_decrypts_its_signing_keys(
-    services: Services, make_services: MakeServices
-) -> None:
-    former = services.settings.secret_key.get_secret_value()
-    rotated = await make_services(secret_key=OTHER_SECRET_KEY, secret_key_previous=former)
-    assert rotated[KeyRing].jwks == services[KeyRing].jwks
+async def test_a_former_secret_key_still_decrypts_its_signing_keys(stage: Stage) -> None:
+    former = stage.services.settings.secret_key.get_secret_value()
+    rotated = await stage.make_services(secret_key=OTHER_SECRET_KEY, secret_key_previous=former)
+    assert rotated[KeyRing].jwks == stage.services[KeyRing].jwks
 
 
-async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
-    stage: Stage, unread: Services, make_client: MakeClient
-) -> None:
+async def test_before_the_first_key_is_read_nothing_is_signed_or_published(stage: Stage, unread: Services) -> None:
     token = (await stage.login("alice"))["access_token"]
-    client = make_client(unread)
+    client = stage.make_client(unread)
 
     refused = {
         "jwks": await client.get(JWKS),
@@ -147,11 +141,9 @@ async def test_a_replica_whose_clock_is_behind_signs_with_the_only_key(clock: Cl
     await login("alice")
 
 
-async def test_keys_outlive_an_outage_of_the_database(
-    proxy: Proxy, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    services = await make_services(database_url=proxy.url)
-    client = make_client(services)
+async def test_keys_outlive_an_outage_of_the_database(stage: Stage, proxy: Proxy) -> None:
+    services = await stage.make_services(database_url=proxy.url)
+    client = stage.make_client(services)
     kids = await published_kids(client)
     await proxy.refuse()
     await services[KeyRing].try_refresh()
@@ -279,11 +271,9 @@ async def test_a_former_key_is_withdrawn_and_nothing_else_happens(stage: Stage) 
     assert await states(stage.services) == {signing.kid: "signing"}
 
 
-async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
-    stage: Stage, make_services: MakeServices
-) -> None:
+async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(stage: Stage) -> None:
     kid = kid_of(await stage.login())
-    replicas = [await make_services() for _ in range(5)]
+    replicas = [await stage.make_services() for _ in range(5)]
     done = await asyncio.gather(
         *(replica[KeyRing].withdraw(kid, by=OPERATOR) for replica in replicas), return_exceptions=True
     )
@@ -320,10 +310,8 @@ async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one_when_the_keys_
 
 
 @pytest.mark.no_signing_key
-async def test_a_key_made_by_a_clock_ahead_does_not_stop_the_rotation(
-    stage: Stage, make_services: MakeServices
-) -> None:
-    services = await make_services(signing_key_max_age=MAX_AGE)
+async def test_a_key_made_by_a_clock_ahead_does_not_stop_the_rotation(stage: Stage) -> None:
+    services = await stage.make_services(signing_key_max_age=MAX_AGE)
     early = await made_by_a_clock_ahead(services, stage.clock, days=400)
     stage.clock.advance(seconds=MAX_AGE)
     await services[KeyRing].refresh()

@@ -81,10 +81,8 @@ async def test_while_a_key_waits_to_sign_no_other_is_made(services: Services, cl
     assert (await services[KeyRing].rotate()).kid != waiting.kid
 
 
-async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(
-    stage: Stage, make_services: MakeServices
-) -> None:
-    replicas = [await make_services(signing_key_max_age=MAX_AGE) for _ in range(8)]
+async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(stage: Stage) -> None:
+    replicas = [await stage.make_services(signing_key_max_age=MAX_AGE) for _ in range(8)]
     stage.clock.advance(seconds=MAX_AGE - 1)
     await asyncio.gather(*(replica[KeyRing].refresh() for replica in replicas))
     assert await stage.number("signing_keys") == 1
@@ -167,11 +165,9 @@ def router() -> Iterator[respx.MockRouter]:
 
 
 @pytest.mark.slow
-async def test_no_token_is_refused_during_a_rotation(
-    make_services: MakeServices, clock: Clock, router: respx.MockRouter
-) -> None:
+async def test_no_token_is_refused_during_a_rotation(stage: Stage, router: respx.MockRouter) -> None:
     replicas = [
-        Replica(await make_services(), ahead=ahead, reads_at=reads_at, access_token_ttl=ttl)
+        Replica(await stage.make_services(), ahead=ahead, reads_at=reads_at, access_token_ttl=ttl)
         for ahead, reads_at, ttl in ((0, 0, 900), (15, 5, LONGEST_TOKEN_TTL), (-15, 10, LONGEST_TOKEN_TTL), (-15, 0, 1))
     ]
     clocks_ahead = (0, 15, -15, -15, 0, 15, -15, *(0, 15, -15, -15) * 4)
@@ -181,14 +177,14 @@ async def test_no_token_is_refused_during_a_rotation(
         jwks = chance.choice(replicas).services[KeyRing].jwks
         return httpx.Response(200, content=jwks, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
 
-    start = clock.now + timedelta(hours=1)
+    start = stage.clock.now + timedelta(hours=1)
     router.get(ISSUER + METADATA_PATH).respond(json={"issuer": ISSUER, "jwks_uri": ISSUER + JWKS})
     router.get(ISSUER + JWKS).mock(side_effect=answer)
     key_sources: list[KeySource] = [
         *(replica.services[KeyRing] for replica in replicas),
-        *(RemoteKeys(ISSUER, timer=lambda: clock.now.timestamp(), ssl_context=BELIEVES_NOBODY) for _ in range(3)),
+        *(RemoteKeys(ISSUER, timer=lambda: stage.clock.now.timestamp(), ssl_context=BELIEVES_NOBODY) for _ in range(3)),
         *(
-            Cache(replica, clock, kept_for=kept_for, next_read=start + timedelta(seconds=seconds))
+            Cache(replica, stage.clock, kept_for=kept_for, next_read=start + timedelta(seconds=seconds))
             for replica in replicas
             for kept_for, seconds in ((5, 0), (JWKS_MAX_AGE, 0), (JWKS_MAX_AGE, 5), (JWKS_MAX_AGE, 10))
         ),
@@ -197,18 +193,18 @@ async def test_no_token_is_refused_during_a_rotation(
     newest: dict[tuple[Replica, str], tuple[str, datetime]] = {}
     rotated = None
     for seconds in moments():
-        clock.now = start + timedelta(seconds=seconds)
+        stage.clock.now = start + timedelta(seconds=seconds)
         if seconds == 0:
-            rotated = await replicas[3].rotate(clock)
+            rotated = await replicas[3].rotate(stage.clock)
         for replica in replicas:
-            await replica.read_keys(clock)
-            token = replica.sign(clock.now)
-            expires_at = clock.now + replica.ahead + timedelta(seconds=replica.ttl)
+            await replica.read_keys(stage.clock)
+            token = replica.sign(stage.clock.now)
+            expires_at = stage.clock.now + replica.ahead + timedelta(seconds=replica.ttl)
             newest[replica, kid_of({"access_token": token})] = token, expires_at
         for token, expires_at in newest.values():
             for verifier, ahead in zip(verifiers, clocks_ahead, strict=True):
-                if clock.now + timedelta(seconds=ahead) < expires_at + timedelta(seconds=CLOCKS_APART):
-                    await verifier.verify(token, now=clock.now.timestamp() + ahead)
+                if stage.clock.now + timedelta(seconds=ahead) < expires_at + timedelta(seconds=CLOCKS_APART):
+                    await verifier.verify(token, now=stage.clock.now.timestamp() + ahead)
         await settled()
     assert rotated is not None
     assert {kid for _, kid in newest} > {rotated}
@@ -288,9 +284,7 @@ async def session_keys(rows: Rows, sealer: Sealer) -> list[bytes]:
 
 
 @pytest.mark.process
-async def test_after_a_reseal_the_former_secret_key_can_go(
-    stage: Stage, make_services: MakeServices, wxauth: WxAuth
-) -> None:
+async def test_after_a_reseal_the_former_secret_key_can_go(stage: Stage, wxauth: WxAuth) -> None:
     alice, *_ = [await stage.login(person) for person in ("alice", "bob", "carol")]
     stored = await session_keys(stage.rows, Sealer([b64decode(SECRET_KEY)]))
     rotated = {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY, "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY}
@@ -299,7 +293,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
         "encrypted again: 1 signing keys, 3 session keys, 0 phone answers, 0 webhook secrets, 0 apps, 0 URL Links\n",
         "",
     )
-    services = await make_services(secret_key=OTHER_SECRET_KEY)
+    services = await stage.make_services(secret_key=OTHER_SECRET_KEY)
     assert await services[KeyRing].find(kid_of(alice))
     assert await session_keys(stage.rows, services.sealer) == stored
     again = json.loads((await wxauth("secret", "reseal", "--json", **rotated))[1])
@@ -344,7 +338,7 @@ async def test_a_value_that_has_changed_since_it_was_read_is_left_unchanged(
 
 
 async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the_former_secret_key(
-    stage: Stage, database: Database, sealer: Sealer, make_services: MakeServices
+    stage: Stage, database: Database, sealer: Sealer
 ) -> None:
     for person in ("alice", "bob"):
         await stage.login(person)
@@ -356,7 +350,7 @@ async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the
         resealing.cancel()
         await asyncio.gather(resealing, return_exceptions=True)
     with pytest.raises(CannotOpen):
-        await make_services(secret_key=OTHER_SECRET_KEY)
+        await stage.make_services(secret_key=OTHER_SECRET_KEY)
 
 
 async def test_a_session_that_ends_meanwhile_does_not_get_its_key_back(

@@ -15,7 +15,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Stage, until
+from tests.world import Client, LogIn, LogLines, Stage, until
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.login.login import TokenAnswer
 from wxauth.server.service.app import create_app
@@ -50,14 +50,13 @@ async def test_times_are_rfc_3339_in_utc(login: LogIn, clock: Clock) -> None:
 
 
 async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_the_database(
-    proxy: Proxy, make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
+    stage: Stage, proxy: Proxy
 ) -> None:
-    client = make_client(await make_services(database_url=proxy.url))
-    await client.post("/v1/login", json={"code": wechat.code_for("alice")})  # connects and prepares
-    calls, round_trips = len(wechat.calls), proxy.round_trips
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    assert answer.json()["is_new_user"] is False
-    assert (len(wechat.calls) - calls, proxy.round_trips - round_trips) == (1, 1)
+    client = await stage.make(database_url=proxy.url)
+    await stage.login(at=client)  # connects and prepares
+    calls, round_trips = len(stage.wechat.calls), proxy.round_trips
+    assert (await stage.login(at=client))["is_new_user"] is False
+    assert (len(stage.wechat.calls) - calls, proxy.round_trips - round_trips) == (1, 1)
 
 
 # The request.
@@ -260,10 +259,10 @@ async def test_the_session_key_is_stored_sealed(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("refresh_token_ttl", "session_max_age"), [(60, 3600), (3600, 60)])
 async def test_a_session_lives_no_longer_than_its_greatest_age(
-    stage: Stage, make_services: MakeServices, make_client: MakeClient, refresh_token_ttl: int, session_max_age: int
+    stage: Stage, refresh_token_ttl: int, session_max_age: int
 ) -> None:
-    services = await make_services(refresh_token_ttl=refresh_token_ttl, session_max_age=session_max_age)
-    answer = await make_client(services).post("/v1/login", json={"code": stage.wechat.code_for("alice")})
+    services = await stage.make_services(refresh_token_ttl=refresh_token_ttl, session_max_age=session_max_age)
+    answer = await stage.make_client(services).post("/v1/login", json={"code": stage.wechat.code_for("alice")})
     assert answer.json()["refresh_expires_in"] == 60
     assert await stage.rows.fetchval("SELECT expires_at - created_at FROM sessions") == timedelta(seconds=60)
 

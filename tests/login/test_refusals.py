@@ -12,7 +12,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import Admin, Client, LogIn, MakeClient, MakeServices, Rows, Stage, bearer
+from tests.world import Admin, Client, LogIn, Stage, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Numbers, Refusals
@@ -242,22 +242,18 @@ async def test_wrong_bodies_count_towards_the_limit_of_the_address(stage: Stage)
 # Storage.
 
 
-async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(
-    make_services: MakeServices, make_client: MakeClient, rows: Rows
-) -> None:
-    services = await make_services()
-    await make_client(services).post("/v1/login", json={})
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(stage: Stage) -> None:
+    services = await stage.make_services()
+    await stage.make_client(services).post("/v1/login", json={})
+    assert await stage.rows.fetchval("SELECT count(*) FROM refusals") == 0
     await services.aclose()
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == 1
+    assert await stage.rows.fetchval("SELECT count(*) FROM refusals") == 1
 
 
 @pytest.mark.proxy
-async def test_refusals_during_a_database_outage_are_dropped_and_counted(
-    make_services: MakeServices, make_client: MakeClient, proxy: Proxy
-) -> None:
-    services = await make_services(database_url=proxy.url)
-    client = make_client(services)
+async def test_refusals_during_a_database_outage_are_dropped_and_counted(stage: Stage, proxy: Proxy) -> None:
+    services = await stage.make_services(database_url=proxy.url)
+    client = stage.make_client(services)
     await client.post("/v1/login", json={})
     await proxy.refuse()
     with pytest.raises(StorageUnavailable):
@@ -373,11 +369,9 @@ async def test_days_begin_where_the_reader_is(root: Admin, client: Client, login
     assert await days_of(again, days=1) == [("2026-11-20", 2, 3)]
 
 
-async def test_replicas_count_together_and_none_waits_for_anothers_row(
-    stage: Stage, root: Admin, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    replicas = [await make_services() for _ in range(3)]
-    clients = [make_client(replica) for replica in replicas]
+async def test_replicas_count_together_and_none_waits_for_anothers_row(stage: Stage, root: Admin) -> None:
+    replicas = [await stage.make_services() for _ in range(3)]
+    clients = [stage.make_client(replica) for replica in replicas]
     async with stage.rows.transaction():
         await stage.rows.execute("LOCK TABLE hourly_numbers IN ACCESS EXCLUSIVE MODE")
         for client in clients * 2:
@@ -389,11 +383,9 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(
     assert await days_of(root, days=1) == [("2026-11-20", 2, 7)]
 
 
-async def test_counts_during_an_outage_are_stored_after_the_outage(
-    proxy: Proxy, make_services: MakeServices, root: Admin, clock: Clock
-) -> None:
-    replica = await make_services(database_url=proxy.url)
-    replica[Numbers].count_login(is_new=True, at=clock())
+async def test_counts_during_an_outage_are_stored_after_the_outage(stage: Stage, proxy: Proxy, root: Admin) -> None:
+    replica = await stage.make_services(database_url=proxy.url)
+    replica[Numbers].count_login(is_new=True, at=stage.clock())
     await proxy.refuse()
     with pytest.raises(Exception, match="does not answer"):
         await replica[Numbers].store()
@@ -402,11 +394,9 @@ async def test_counts_during_an_outage_are_stored_after_the_outage(
     assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
 
 
-async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(
-    stage: Stage, make_services: MakeServices
-) -> None:
+async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(stage: Stage) -> None:
     for _ in range(4):
-        replica = await make_services()
+        replica = await stage.make_services()
         replica[Numbers].count_login(is_new=True, at=stage.clock())
         await replica[Numbers].store()
     stage.clock.advance(days=8)

@@ -150,11 +150,9 @@ async def test_a_number_is_bound_in_the_app_of_the_session(service: Service) -> 
     problem_of(await service.bind(alice, service.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
 
 
-async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
-    service: Service, make_service: MakeService
-) -> None:
+async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(service: Service) -> None:
     alice = await service.log_in(app_id=APPS[1]["app_id"])
-    other = await make_service(apps=APPS[:1])
+    other = await service.make(apps=APPS[:1])
     problem_of(await other.bind(alice, service.phone_code()), "unknown_app", 400)
 
 
@@ -369,12 +367,10 @@ async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
 # The same code again.
 
 
-async def test_the_same_code_again_is_answered_without_asking_wechat(
-    service: Service, make_service: MakeService
-) -> None:
+async def test_the_same_code_again_is_answered_without_asking_wechat(service: Service) -> None:
     alice, code = await service.log_in(), service.phone_code()
     answers = [await service.bind(alice, code), await service.bind(alice, code)]
-    answers += [await (await make_service()).bind(alice, code)]
+    answers += [await (await service.make()).bind(alice, code)]
     assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER, "phone_verified": True}] * 3
     assert len(service.asked(API)) == 1
     assert len(await events_of(service)) == 1
@@ -399,20 +395,18 @@ async def test_two_simultaneous_requests_with_one_code_share_one_answer(service:
 @pytest.mark.slow
 @pytest.mark.parametrize("work_is_done", [True, False])
 async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_stored_answer(
-    service: Service, make_service: MakeService, work_is_done: bool
+    service: Service, work_is_done: bool
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
-    replica = await make_service(waits=WAITS)
+    replica = await service.make(waits=WAITS)
     first = await asking(service, alice, code, slow=0.3, work_is_done=work_is_done)
     second = await replica.bind(alice, code)
     assert [answer.json()["phone"] for answer in (await first, second)] == [NUMBER] * 2
     assert len(await events_of(service)) == 1
 
 
-async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(
-    service: Service, make_service: MakeService
-) -> None:
-    alice, code, replica = await service.log_in(), service.phone_code(), await make_service()
+async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(service: Service) -> None:
+    alice, code, replica = await service.log_in(), service.phone_code(), await service.make()
     async with service.rows.transaction():
         await service.rows.execute("SELECT FROM users FOR UPDATE")
         first = asyncio.create_task(service.bind(alice, code))
@@ -709,10 +703,8 @@ async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_giv
     assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
 
 
-async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_with_that_key(
-    service: Service, make_service: MakeService
-) -> None:
-    rotated = await make_service(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
+async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_with_that_key(service: Service) -> None:
+    rotated = await service.make(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
     alice = await rotated.log_in()
     await leave_half_way(rotated, alice, service.phone_code())
     service.clock.now += UNTOUCHED_FOR + A_SECOND
@@ -803,7 +795,7 @@ async def test_a_stored_answer_reveals_nothing_without_the_secret_key(service: S
 
 @pytest.mark.process
 async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
-    service: Service, make_service: MakeService, database_url: str, tmp_path: Path
+    service: Service, database_url: str, tmp_path: Path
 ) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     codes = service.phone_code("alice"), service.phone_code("bob")
@@ -822,7 +814,7 @@ async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
         "not_opened": 1,
     }
     assert done.returncode == 1
-    replica = await make_service(secret_key=OTHER_SECRET_KEY)
+    replica = await service.make(secret_key=OTHER_SECRET_KEY)
     assert (await replica.bind(alice, codes[0])).json()["phone"] == NUMBER
     problem_of(await replica.bind(bob, codes[1]), "invalid_code", 400)
     assert len(service.asked(API)) == 2

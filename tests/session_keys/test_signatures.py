@@ -24,7 +24,6 @@ from tests.world import (
     Body,
     Client,
     LogIn,
-    MakeClient,
     Rows,
     Service,
     Stage,
@@ -233,11 +232,11 @@ class CountingDatabase(Database):
 
 
 async def test_a_signature_costs_one_query(
-    stage: Stage, sign: Sign, make_settings: Callable[..., Settings], make_client: MakeClient, database_url: str
+    stage: Stage, sign: Sign, make_settings: Callable[..., Settings], database_url: str
 ) -> None:
     openid = (await stage.login())["user"]["openid"]
     async with aclosing(CountingDatabase(database_url)) as database:
-        counted = make_client(build_services(make_settings(), clock=stage.clock, database=database))
+        counted = stage.make_client(build_services(make_settings(), clock=stage.clock, database=database))
         assert (await sign(openid=openid, at=counted)).status_code == 200
         database.asked = 0
         assert (await sign(openid=openid, at=counted)).status_code == 200

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Client, MakeServices, Rows, Stage, bearer, leave
+from tests.world import Client, Rows, Stage, bearer, leave
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
 Open = Callable[[str, int], Awaitable[None]]
@@ -76,9 +76,9 @@ async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(stage:
 
 
 async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_due(
-    stage: Stage, make_services: MakeServices, open_more: Open
+    stage: Stage, open_more: Open
 ) -> None:
-    replicas = [await make_services() for _ in range(3)]
+    replicas = [await stage.make_services() for _ in range(3)]
     alice = await stage.login("alice")
     await asyncio.gather(*map(replace_sessions, replicas))
     await open_more(alice["session_id"], 120)

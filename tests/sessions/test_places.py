@@ -12,8 +12,6 @@ from tests.world import (
     Admin,
     Client,
     LogIn,
-    MakeClient,
-    MakeServices,
     Rows,
     Stage,
     bearer,
@@ -97,11 +95,9 @@ async def test_a_session_that_was_not_used_for_too_long_is_shown_as_expired(stag
     assert (session["ended_at"], session["ended_reason"]) == ("2026-12-20T08:00:00Z", "expired")
 
 
-async def test_the_address_of_the_login_is_truncated_at_its_own_age(
-    stage: Stage, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    services = await make_services(addresses_kept_days=10)
-    client = make_client(services)
+async def test_the_address_of_the_login_is_truncated_at_its_own_age(stage: Stage) -> None:
+    services = await stage.make_services(addresses_kept_days=10)
+    client = stage.make_client(services)
     answer = await stage.login("alice", headers=at(OFFICE))
     stage.clock.advance(days=9)
     answer = await refresh(client, answer, at(HOME))

@@ -15,7 +15,7 @@ import pytest
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogIn, MakeClient, MakeServices, Rows, Stage, bearer, until_locked
+from tests.world import Client, LogIn, Rows, Stage, bearer, until_locked
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 
 Refresh = Callable[[str], Coroutine[Any, Any, httpx.Response]]
@@ -135,15 +135,11 @@ async def test_an_erased_user_has_no_refresh_token(login: LogIn, refresh: Refres
     problem_of(await refresh(token), "invalid_refresh_token", 400)
 
 
-async def test_a_token_survives_the_rotation_of_the_secret_key(
-    login: LogIn,
-    make_services: MakeServices,
-    make_client: MakeClient,
-) -> None:
+async def test_a_token_survives_the_rotation_of_the_secret_key(stage: Stage, login: LogIn) -> None:
     token = (await login())["refresh_token"]
     former = base64.b64encode(bytes(range(32))).decode()
-    rotated = await make_services(secret_key=base64.b64encode(b"n" * 32).decode(), secret_key_previous=[former])
-    answer = await make_client(rotated).post("/v1/refresh", json={"refresh_token": token})
+    rotated = await stage.make_services(secret_key=base64.b64encode(b"n" * 32).decode(), secret_key_previous=[former])
+    answer = await stage.make_client(rotated).post("/v1/refresh", json={"refresh_token": token})
     assert answer.status_code == 200
 
 

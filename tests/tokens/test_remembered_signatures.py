@@ -15,6 +15,7 @@ from ecdsa.ellipticcurve import Point
 from tests.guard.fakes import ISSUER, NOW, SESSION_ID, USER_ID
 from tests.tokens.hostile import FIELD, ORDER, Forger, encode
 from wxauth.errors import InvalidToken, KeysUnavailable, TokenExpired
+from wxauth.tokens.claims import Principal
 from wxauth.tokens.keys import InvalidKey, SigningKey, TokenIssuer, VerificationKey
 from wxauth.tokens.verifier import MAX_REMEMBERED_LENGTH, REMEMBERED_TOKENS, Verifier
 
@@ -32,17 +33,23 @@ class Counting:
 
 
 class Published:
-    """The keys that the issuer publishes; a test changes them."""
+    """The keys that the issuer publishes, and who verifies a token with them; a test changes them."""
 
     def __init__(self, signer: SigningKey) -> None:
+        self.signer = signer
         self.counting = Counting(signer.verification_key.key)
         self.keys = {signer.kid: VerificationKey(signer.kid, self.counting)}
         self.available = True
+        self.forger = Forger(token_of(signer), signer)
+        self._verifier = Verifier(issuer=ISSUER, audience="wxauth", keys=self)
 
     async def find(self, kid: str) -> VerificationKey | None:
         if not self.available:
             raise KeysUnavailable("a day without the issuer")
         return self.keys.get(kid)
+
+    async def verify(self, token: str, *, now: float = NOW) -> Principal:
+        return await self._verifier.verify(token, now=now)
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +60,6 @@ def signer() -> SigningKey:
 @pytest.fixture
 def published(signer: SigningKey) -> Published:
     return Published(signer)
-
-
-@pytest.fixture
-def verifier(published: Published) -> Verifier:
-    return Verifier(issuer=ISSUER, audience="wxauth", keys=published)
-
-
-@pytest.fixture
-def forger(signer: SigningKey) -> Forger:
-    return Forger(token_of(signer), signer)
 
 
 def token_of(signer: SigningKey) -> str:
@@ -78,132 +75,119 @@ def token_of(signer: SigningKey) -> str:
     )
 
 
-async def test_a_token_that_comes_again_is_not_checked_by_its_key_again(
-    verifier: Verifier, published: Published, forger: Forger
-) -> None:
-    first, second = [await verifier.verify(forger.token, now=NOW) for _ in range(2)]
+async def test_a_token_that_comes_again_is_not_checked_by_its_key_again(published: Published) -> None:
+    first, second = [await published.verify(published.forger.token) for _ in range(2)]
     assert first == second
     assert published.counting.checks == 1
 
 
-async def test_a_token_that_was_refused_is_checked_again(
-    verifier: Verifier, published: Published, forger: Forger
-) -> None:
+async def test_a_token_that_was_refused_is_checked_again(published: Published) -> None:
     for _ in range(2):
         with pytest.raises(InvalidToken):
-            await verifier.verify(forger.with_numbers(1, 1), now=NOW)
+            await published.verify(published.forger.with_numbers(1, 1))
     assert published.counting.checks == 2
 
 
-async def test_a_known_token_in_another_spelling_is_checked_again(
-    verifier: Verifier, published: Published, forger: Forger
-) -> None:
-    await verifier.verify(forger.token, now=NOW)
-    r, s = forger.numbers
-    await verifier.verify(forger.with_numbers(r, ORDER - s), now=NOW)
+async def test_a_known_token_in_another_spelling_is_checked_again(published: Published) -> None:
+    await published.verify(published.forger.token)
+    r, s = published.forger.numbers
+    await published.verify(published.forger.with_numbers(r, ORDER - s))
     assert published.counting.checks == 2
-    for spelling in (forger.token + "=", forger.token + " ", forger.token[:-1], forger.with_numbers(s, r)):
+    for spelling in (
+        published.forger.token + "=",
+        published.forger.token + " ",
+        published.forger.token[:-1],
+        published.forger.with_numbers(s, r),
+    ):
         with pytest.raises(InvalidToken):
-            await verifier.verify(spelling, now=NOW)
+            await published.verify(spelling)
 
 
-async def test_a_known_token_expires_at_its_time(verifier: Verifier, forger: Forger) -> None:
-    await verifier.verify(forger.token, now=NOW + 929)
+async def test_a_known_token_expires_at_its_time(published: Published) -> None:
+    await published.verify(published.forger.token, now=NOW + 929)
     with pytest.raises(TokenExpired):
-        await verifier.verify(forger.token, now=NOW + 930)
+        await published.verify(published.forger.token, now=NOW + 930)
 
 
 @pytest.mark.parametrize("name", ["iat", "nbf"])
-async def test_a_known_token_is_not_yet_good_when_the_clock_goes_back(
-    verifier: Verifier, forger: Forger, name: str
-) -> None:
-    token = forger.with_claims(**{"iat": NOW - 100, name: NOW})
-    await verifier.verify(token, now=NOW)
+async def test_a_known_token_is_not_yet_good_when_the_clock_goes_back(published: Published, name: str) -> None:
+    token = published.forger.with_claims(**{"iat": NOW - 100, name: NOW})
+    await published.verify(token)
     with pytest.raises(InvalidToken):
-        await verifier.verify(token, now=NOW - 31)
-    await verifier.verify(token, now=NOW - 30)
+        await published.verify(token, now=NOW - 31)
+    await published.verify(token, now=NOW - 30)
 
 
-async def test_a_known_token_of_a_removed_key_is_refused(
-    verifier: Verifier, published: Published, forger: Forger
-) -> None:
-    await verifier.verify(forger.token, now=NOW)
+async def test_a_known_token_of_a_removed_key_is_refused(published: Published) -> None:
+    await published.verify(published.forger.token)
     keys, published.keys = published.keys, {}
     with pytest.raises(InvalidToken):
-        await verifier.verify(forger.token, now=NOW)
+        await published.verify(published.forger.token)
     published.keys = keys
-    await verifier.verify(forger.token, now=NOW)
+    await published.verify(published.forger.token)
 
 
-async def test_a_known_token_is_refused_once_another_key_has_the_name_of_its_own(
-    verifier: Verifier, published: Published, forger: Forger
-) -> None:
-    await verifier.verify(forger.token, now=NOW)
+async def test_a_known_token_is_refused_once_another_key_has_the_name_of_its_own(published: Published) -> None:
+    await published.verify(published.forger.token)
     published.keys = {kid: VerificationKey(kid, SigningKey.generate().verification_key.key) for kid in published.keys}
     with pytest.raises(InvalidToken):
-        await verifier.verify(forger.token, now=NOW)
+        await published.verify(published.forger.token)
 
 
-async def test_a_known_token_is_not_taken_without_keys(
-    verifier: Verifier, published: Published, forger: Forger
-) -> None:
-    await verifier.verify(forger.token, now=NOW)
+async def test_a_known_token_is_not_taken_without_keys(published: Published) -> None:
+    await published.verify(published.forger.token)
     published.available = False
     with pytest.raises(KeysUnavailable):
-        await verifier.verify(forger.token, now=NOW)
+        await published.verify(published.forger.token)
 
 
-async def test_changes_to_returned_claims_do_not_affect_the_next_caller(verifier: Verifier, forger: Forger) -> None:
-    token = forger.with_claims(address={"city": "深圳"})
-    user = await verifier.verify(token, now=NOW)
+async def test_changes_to_returned_claims_do_not_affect_the_next_caller(published: Published) -> None:
+    token = published.forger.with_claims(address={"city": "深圳"})
+    user = await published.verify(token)
     user.claims["roles"].append("auditor")
     user.claims["address"]["city"] = "广州"
-    user = await verifier.verify(token, now=NOW)
+    user = await published.verify(token)
     assert (user.claims["roles"], user.claims["address"]) == (["admin"], {"city": "深圳"})
 
 
 @pytest.mark.slow
-async def test_no_more_than_so_many_tokens_are_remembered_and_the_oldest_goes_first(
-    verifier: Verifier, published: Published, signer: SigningKey
-) -> None:
-    tokens = [token_of(signer) for _ in range(REMEMBERED_TOKENS + 1)]
+async def test_no_more_than_so_many_tokens_are_remembered_and_the_oldest_goes_first(published: Published) -> None:
+    tokens = [token_of(published.signer) for _ in range(REMEMBERED_TOKENS + 1)]
     for token in tokens:
-        await verifier.verify(token, now=NOW)
+        await published.verify(token)
     for token in (tokens[-1], tokens[1]):
-        await verifier.verify(token, now=NOW)
+        await published.verify(token)
     assert published.counting.checks == len(tokens)
-    await verifier.verify(tokens[0], now=NOW)
+    await published.verify(tokens[0])
     assert published.counting.checks == len(tokens) + 1
 
 
 @pytest.mark.parametrize(("padding", "checks"), [(900, 1), (1200, 2)])
-async def test_a_long_token_is_not_remembered(
-    verifier: Verifier, published: Published, forger: Forger, padding: int, checks: int
-) -> None:
-    token = forger.with_claims(x="x" * padding)
+async def test_a_long_token_is_not_remembered(published: Published, padding: int, checks: int) -> None:
+    token = published.forger.with_claims(x="x" * padding)
     assert (len(token) <= MAX_REMEMBERED_LENGTH) is (checks == 1)
     for _ in range(2):
-        await verifier.verify(token, now=NOW)
+        await published.verify(token)
     assert published.counting.checks == checks
 
 
-async def test_r_and_s_must_be_below_the_groups_order(verifier: Verifier, published: Published, forger: Forger) -> None:
+async def test_r_and_s_must_be_below_the_groups_order(published: Published) -> None:
     """Where R's x is above n, r is x - n; x itself, which fits into 32 bytes as well, is no r (SEC 1, 4.1.4)."""
     x = FIELD - 3
     curve = NIST256p.curve
     y = pow(x**3 + curve.a() * x + curve.b(), (FIELD + 1) // 4, FIELD)
     # The key for which this R and s = 7 are a signature of this token: Q = (sR - eG) / r.
     r, s = x - ORDER, 7
-    digest = int.from_bytes(sha256(".".join(forger.parts[:2]).encode()).digest())
+    digest = int.from_bytes(sha256(".".join(published.forger.parts[:2]).encode()).digest())
     sum_ = Point(curve, x, y, ORDER) * s + NIST256p.generator.to_affine() * (-digest % ORDER)
     point = sum_ * pow(r, -1, ORDER)
     coordinates = {name: encode(number.to_bytes(32)) for name, number in (("x", point.x()), ("y", point.y()))}
-    jwk = {"kty": "EC", "crv": "P-256", "kid": forger.key.kid, **coordinates}
-    published.keys = {forger.key.kid: VerificationKey.from_jwk(jwk)}
-    assert (await verifier.verify(forger.with_numbers(r, s), now=NOW)).id == USER_ID
+    jwk = {"kty": "EC", "crv": "P-256", "kid": published.forger.key.kid, **coordinates}
+    published.keys = {published.forger.key.kid: VerificationKey.from_jwk(jwk)}
+    assert (await published.verify(published.forger.with_numbers(r, s))).id == USER_ID
     for beyond in ((r + ORDER, s), (r, s + ORDER)):
         with pytest.raises(InvalidToken):
-            await verifier.verify(forger.with_numbers(*beyond), now=NOW)
+            await published.verify(published.forger.with_numbers(*beyond))
 
 
 # Signing keys.
