@@ -342,35 +342,25 @@ async def test_the_days_of_the_console_have_the_logins_of_all_workers_even_of_a_
 
 @on_linux
 @pytest.mark.process
-def test_every_worker_reports_the_usage_of_each_worker(service: TwoWorkers) -> None:
-    names = {"0", "1", "supervisor"}
+def test_every_worker_reports_the_usage_of_each_and_a_successor_counts_from_zero(service: TwoWorkers) -> None:
+    def usage(name: str) -> dict[str, float]:
+        return {s.labels["worker"]: s.value for s in service.scrape().samples if s.name == f"process_{name}"}
+
     for _ in range(6):
-        scraped = service.scrape()
-        for used in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
-            reported = {s.labels["worker"]: s.value for s in scraped.samples if s.name == used}
-            assert reported.keys() == names
+        for name in ("resident_memory_bytes", "cpu_seconds_total", "open_fds"):
+            reported = usage(name)
+            assert reported.keys() == {"0", "1", "supervisor"}
             # A worker that was forked a moment ago has used less CPU time than Linux counts, which is 10 ms.
-            assert all(value > 0 or used == "process_cpu_seconds_total" for value in reported.values())
-        started = {s.value for s in scraped.samples if s.name == "process_start_time_seconds"}
-        assert max(started) <= time.time() + 1
-        assert min(started) > time.time() - 600
-
-
-@on_linux
-@pytest.mark.process
-def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(service: TwoWorkers) -> None:
+            assert all(value > 0 or name == "cpu_seconds_total" for value in reported.values())
+    before = {*usage("start_time_seconds").values()}
+    assert time.time() - 600 < min(before) <= max(before) <= time.time() + 1
     dead, other = service.workers()
-
-    def start_times() -> set[float]:
-        return {s.value for s in service.scrape().samples if s.name == "process_start_time_seconds"}
-
-    before = start_times()
     os.kill(dead, signal.SIGSEGV)
     until(lambda: service.has_started == 3)
     (ended,) = (json.loads(line) for line in service.command.output.splitlines() if "worker_ended" in line)
     assert (ended["level"], ended["pid"], ended["status"]) == ("warning", dead, -signal.SIGSEGV)
     assert other in service.workers()
-    assert len(start_times() - before) == 1
+    assert len({*usage("start_time_seconds").values()} - before) == 1
 
 
 @on_linux

@@ -67,11 +67,12 @@ sys.exit(status)
 """
 
 Start = Callable[..., Running]
+SAYS = {"serve": "serves", "wait": "waits", "lose": "loses", "stay": "stays"}
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a parent whose workers do this at first, and that after SIGHUP."""
+    """Start a parent whose workers do this at first, and that after SIGHUP; wait until they do."""
     started: list[Running] = []
 
     def run(
@@ -80,8 +81,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
         script = PARENT.format(
             patience=PATIENCE, at_first=at_first, later=later, number=number, status=status, afterwards=afterwards
         )
-        started.append(Running(WXAUTH, "-c", script, cwd=tmp_path))
-        return started[-1]
+        command = Running(WXAUTH, "-c", script, cwd=tmp_path)
+        started.append(command)
+        if at_first in SAYS:
+            until(lambda: command.output.count(SAYS[at_first]) == number)
+        return command
 
     yield run
     for command in started:
@@ -106,7 +110,6 @@ def test_what_is_built_before_the_fork_has_nothing_random_and_no_time(
 
 def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
     command = start()
-    until(lambda: command.output.count("serves") == 2)
     victim, other = workers_of(command)
     os.kill(victim, signal.SIGSTOP)
     until(lambda: command.output.count("serves") == 3)
@@ -117,14 +120,12 @@ def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
 
 def test_workers_that_do_not_end_when_told_to_are_killed(start: Start) -> None:
     command = start(at_first="stay")
-    until(lambda: command.output.count("stays") == 2)
     assert command.end(signal.SIGTERM) == 0
     assert command.output.count("worker_hangs") == 2
 
 
 def test_a_worker_that_does_not_end_holds_up_no_reload(start: Start) -> None:
     command = start(at_first="stay", later="serve", number=1)
-    until(lambda: command.output.count("stays") == 1)
     (first,) = workers_of(command)
     command.process.send_signal(signal.SIGHUP)
     until(lambda: first not in workers_of(command))
@@ -146,7 +147,6 @@ def test_a_worker_that_fails_otherwise_is_restarted(start: Start) -> None:
 @pytest.mark.parametrize("status", [1, 3])
 def test_a_reload_whose_workers_do_not_start_leaves_the_others_at_work(start: Start, status: int) -> None:
     command = start(later="fail", status=status)
-    until(lambda: command.output.count("serves") == 2)
     workers = workers_of(command)
     command.process.send_signal(signal.SIGHUP)
     command.wait_for("reload_failed")
@@ -156,20 +156,17 @@ def test_a_reload_whose_workers_do_not_start_leaves_the_others_at_work(start: St
 
 def test_a_sighup_after_the_last_worker_ended_does_not_change_the_status(start: Start) -> None:
     command = start(afterwards="import os, signal; os.kill(os.getpid(), signal.SIGHUP)")
-    until(lambda: command.output.count("serves") == 2)
     assert command.end(signal.SIGTERM) == 0
 
 
 def test_a_starting_worker_in_which_the_end_got_lost_is_told_again(start: Start) -> None:
     command = start(at_first="lose")
-    until(lambda: command.output.count("loses") == 2)
     assert command.end(signal.SIGTERM) == 0
     assert command.output.count("lost") == 2
 
 
 def test_a_starting_worker_in_which_its_replacement_got_lost_holds_up_no_reload(start: Start) -> None:
     command = start(at_first="lose", later="serve", number=1)
-    until(lambda: command.output.count("loses") == 1)
     command.process.send_signal(signal.SIGHUP)
     until(lambda: "lost" in command.output)
     until(lambda: len(workers_of(command)) == 1)
@@ -178,7 +175,6 @@ def test_a_starting_worker_in_which_its_replacement_got_lost_holds_up_no_reload(
 
 def test_a_sighup_beside_a_sigterm_starts_no_workers(start: Start) -> None:
     command = start()
-    until(lambda: command.output.count("serves") == 2)
     os.kill(command.process.pid, signal.SIGSTOP)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
         command.process.send_signal(number)
@@ -188,7 +184,6 @@ def test_a_sighup_beside_a_sigterm_starts_no_workers(start: Start) -> None:
 
 def test_a_worker_leaves_only_when_another_one_can_serve(start: Start) -> None:
     command = start(later="wait, serve", number=1)
-    until(lambda: command.output.count("serves") == 1)
     (first,) = workers_of(command)
     command.process.send_signal(signal.SIGHUP)
     until(lambda: "waits" in command.output)
@@ -201,7 +196,6 @@ def test_a_worker_leaves_only_when_another_one_can_serve(start: Start) -> None:
 
 def test_workers_that_cannot_serve_yet_do_not_hold_up_a_reload(start: Start) -> None:
     command = start(at_first="wait", later="lambda parent: wait(parent), serve")
-    until(lambda: command.output.count("waits") == 2)
     first = workers_of(command)
     command.process.send_signal(signal.SIGHUP)
     until(lambda: command.output.count("waits") == 3)

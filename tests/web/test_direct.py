@@ -62,10 +62,6 @@ def test_a_body_in_which_zero_is_false_or_true_is_one_is_refused(lax: Any, stric
     route_with(strict)
 
 
-def test_an_endpoint_that_a_direct_route_can_serve_is_accepted() -> None:
-    DirectRoute("/", anything, status_code=204)
-
-
 class Word(TypedDict):
     """An answer."""
 
@@ -109,6 +105,9 @@ def test_an_operation_documents_what_its_parameters_and_its_answer_entail() -> N
     assert route.responses[200]["content"]["application/json"]["example"] == {"word": "hello", "translation": None}
     assert route.openapi_extra == {"security": [{"wxauth": []}, {"other": []}]}
     assert (route.summary, route.title) == ("Find a word", ("Find a word", "查找词语"))
+    router.post("/", summary=Title("Measure", "测量"), response_model=Word)(measure)
+    assert problems_in(router.routes[1].responses[403]).keys() == {"account_disabled"}
+    assert problems_in(router.routes[1].responses[404]).keys() == {"not_found"}, "of a dependency's dependency"
 
 
 def test_an_answer_of_which_no_example_can_be_made_is_refused() -> None:
@@ -119,21 +118,18 @@ def test_an_answer_of_which_no_example_can_be_made_is_refused() -> None:
         Router("words").get("/text", summary=Title("Find a text", "查找文本"))(find_text)
 
 
-@pytest.mark.parametrize(
-    ("query", "answer"),
-    [
-        ("", {"limit": 2, "language": []}),
-        ("?limit=5&language=en&language=zh&unknown=1", {"limit": 5, "language": ["en", "zh"]}),
-        ("?limit=5&limit=7", {"limit": 7, "language": []}),
-    ],
-)
-async def test_a_direct_route_reads_a_query_as_fastapi_does(query: str, answer: dict[str, Any]) -> None:
+async def test_a_direct_route_reads_a_query_as_fastapi_does() -> None:
     api = FastAPI()
     api.get("/by-fastapi")(list_words)
     api.router.routes.append(DirectRoute("/direct", list_words, include_in_schema=False))
     async with AsyncClient(transport=ASGITransport(api), base_url="http://test") as client:
-        for path in ("/by-fastapi", "/direct"):
-            assert (await client.get(path + query)).json() == answer
+        for query, answer in {
+            "": {"limit": 2, "language": []},
+            "?limit=5&language=en&language=zh&unknown=1": {"limit": 5, "language": ["en", "zh"]},
+            "?limit=5&limit=7": {"limit": 7, "language": []},
+        }.items():
+            for path in ("/by-fastapi", "/direct"):
+                assert (await client.get(path + query)).json() == answer
 
 
 def problems_in(response: dict[str, Any]) -> dict[str, Any]:
@@ -153,18 +149,8 @@ async def broken() -> None:
     raise WxAuthError("broken")
 
 
-class Recording(FastAPI):
-    """An app that records the paths it is asked for."""
-
-    asked: list[str]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked.append(scope["path"])
-        await super().__call__(scope, receive, send)
-
-
 @pytest.mark.parametrize(
-    ("path", "answer", "by_shortcut"),
+    ("path", "answer", "is_short"),
     [
         ("/fixed", '"fixed"', True),
         ("/taken/fixed", '"wild fixed"', False),  # a route before it takes this path
@@ -173,19 +159,29 @@ class Recording(FastAPI):
         ("/under/fixed", '"fixed"', False),
     ],
 )
-async def test_a_shortcut_answers_as_the_app_does(path: str, answer: str, by_shortcut: bool) -> None:
+async def test_a_shortcut_answers_as_the_app_does(path: str, answer: str, is_short: bool) -> None:
+    asked: list[str] = []
+
+    class Recording(FastAPI):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            asked.append(scope["path"])
+            await super().__call__(scope, receive, send)
+
     api = Recording()
-    endpoints: dict[str, Callable[..., Any]] = {"/fixed": fixed, "/taken/{word}": wild, "/taken/fixed": fixed}
-    for route, endpoint in {**endpoints, "/broken": broken}.items():
-        api.router.routes.append(DirectRoute(route, endpoint, include_in_schema=False))
+    endpoints: list[tuple[str, Any]] = [
+        ("/fixed", fixed),
+        ("/taken/{word}", wild),
+        ("/taken/fixed", fixed),
+        ("/broken", broken),
+    ]
+    api.router.routes += [DirectRoute(route, endpoint, include_in_schema=False) for route, endpoint in endpoints]
     api.add_exception_handler(WxAuthError, lambda _request, _error: PlainTextResponse("told by the app"))
     for served in (api, Shortcut(api, direct_routes(api.routes))):
-        api.asked = []
-        root_path = "/under" if path.startswith("/under") else ""
-        transport = ASGITransport(served, root_path=root_path)
+        asked.clear()
+        transport = ASGITransport(served, root_path="/under" if path.startswith("/under") else "")
         async with AsyncClient(transport=transport, base_url="http://test") as client:
             assert (await client.get(path)).text == answer
-    assert api.asked == ([] if by_shortcut else [path])
+    assert asked == ([] if is_short else [path])
 
 
 calls: list[str] = []
@@ -288,14 +284,6 @@ async def test_a_dependency_is_replaced_wherever_it_is_taken() -> None:
         assert calls == ["height", "endpoint", "closed", "closed"]
         api.dependency_overrides = {}
         assert await answer_of(served, "/measure", {"factor": 3}) == "3 times 2 m by 1 m, m"
-
-
-def test_an_operation_documents_what_the_dependencies_of_its_dependencies_entail() -> None:
-    router = Router("measures")
-    router.post("/", summary=Title("Measure", "测量"), response_model=Word)(measure)
-    [route] = router.routes
-    assert problems_in(route.responses[403]).keys() == {"account_disabled"}
-    assert problems_in(route.responses[404]).keys() == {"not_found"}
 
 
 class Amount(BaseModel):
