@@ -63,12 +63,6 @@ async def test_a_ban_of_who_is_being_merged_is_a_ban_of_the_user_who_remains(hou
     assert (await house.me(house.alice, "GET")).status_code == 401
 
 
-async def test_roles_for_who_is_being_merged_are_those_of_the_user_who_remains(house: House) -> None:
-    give = partial(house.root.ask, "PATCH", f"/users/{id_of(house.bob)}", json={"roles": ["editor"]})
-    changed = await house.after(house.merge, give)
-    assert (changed.status_code, changed.json()["id"], changed.json()["roles"]) == (200, id_of(house.alice), ["editor"])
-
-
 async def test_the_sessions_of_who_is_being_merged_end_with_those_of_the_user_who_remains(house: House) -> None:
     end = partial(house.root.ask, "DELETE", f"/users/{id_of(house.bob)}/sessions")
     assert (await house.after(house.merge, end)).status_code == 204

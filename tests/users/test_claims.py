@@ -41,10 +41,6 @@ def logging_in(make_services: MakeServices, make_client: MakeClient, login: LogI
     return made
 
 
-async def test_without_a_template_a_token_is_as_before(login: LogIn) -> None:
-    assert added(await login("alice")) == {}
-
-
 async def test_a_token_has_the_claims_of_the_settings_filled_with_facts(logging_in: Any, rows: Rows) -> None:
     login = await logging_in(claims={**HASURA, "role": "authenticated", "price": "$$5", "app": ["$app_id", "$openid"]})
     alice = await login("alice")

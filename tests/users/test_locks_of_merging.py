@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.world import (
     BESIDE_LOGINS,
     Client,
@@ -118,39 +118,6 @@ async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
         else:
             answer = await client.delete(path, headers=bearer(root))
         assert answer.status_code in (200, 204)
-
-
-@pytest.mark.slow
-async def test_people_are_named_while_somebody_holds_every_administrator(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows
-) -> None:
-    client = make_client(await make_services(login_rate_limit=""))
-    people = range(100)
-    await rows.execute("""
-        INSERT INTO users (id, roles, created_at, last_login_at) VALUES (gen_random_uuid(), '{admin}', now(), now())
-    """)
-    await rows.execute(
-        """
-        WITH made AS (
-            INSERT INTO users (id, created_at, last_login_at)
-            SELECT gen_random_uuid(), now(), now() FROM unnest($2::text[])
-            RETURNING id
-        )
-        INSERT INTO identities (app_id, openid, user_id, created_at)
-        SELECT $1, openid, id, now()
-          FROM (SELECT id, row_number() OVER () AS n FROM made) users
-          JOIN unnest($2::text[]) WITH ORDINALITY AS known (openid, n) USING (n)
-        """,
-        APP_ID,
-        [f"openid-{APP_ID[-2:]}-person-{n}" for n in people],
-    )
-    bodies = [{"code": wechat.code_for(f"person-{n}", unionid=f"union-{n}")} for n in people]
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users WHERE 'admin' = ANY (roles) FOR UPDATE")
-        answers = await asyncio.gather(*(client.post("/v1/login", json=body) for body in bodies))
-    assert {answer.status_code for answer in answers} == {200}
-    assert [answer.json()["user"]["unionid"] for answer in answers] == [f"union-{n}" for n in people]
-    assert not any(answer.json()["is_new_user"] for answer in answers)
 
 
 async def test_erasing_the_remaining_user_erases_the_former_ids(

@@ -249,15 +249,6 @@ async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone
     assert carol["phone_error"] == "phone_taken"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("policy", "outcome"), [("refuse", "phone_taken"), ("share", None), ("move", None)])
-async def test_no_other_policy_links(make_phone: MakePhone, policy: str, outcome: str | None) -> None:
-    phone = await make_phone(phone_policy=policy)
-    alice = await phone.log_in(phone_code=phone.phone_code())
-    there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
-    assert (there["user"]["id"] == alice["user"]["id"], there.get("phone_error")) == (False, outcome)
-
-
 async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: Rows) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     newcomer = await phone.log_in(app_id=SECOND)
