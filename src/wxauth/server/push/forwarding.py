@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,23 +58,23 @@ class PushForwarding:
     """
 
     transport: httpx.AsyncBaseTransport
-    _under_way: Counter[str] = field(init=False, default_factory=Counter)
+    _places: defaultdict[str, asyncio.Semaphore] = field(
+        init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+    )
 
     async def hand_on(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
         """The handler's answer to a message, before `deadline`, a time of the event loop. Raises: PushNotForwarded."""
         if request.is_forwarded:
             raise PushNotForwarded(f"it was handed on before: it has the header {FORWARDED}")
-        if self._under_way[app.app_id] >= AT_ONCE:
+        places = self._places[app.app_id]
+        if places.locked():
             raise PushNotForwarded(f"{AT_ONCE} messages of this app are being handed on already")
-        self._under_way[app.app_id] += 1
         try:
             with FORWARD_SECONDS.time():
-                async with asyncio.timeout_at(deadline):
+                async with places, asyncio.timeout_at(deadline):
                     return await send_on(self.transport, app, request)
         except TimeoutError:
             raise PushNotForwarded("push_forward: no answer in time") from None
-        finally:
-            self._under_way[app.app_id] -= 1
 
     async def aclose(self) -> None:
         """Close the connections."""

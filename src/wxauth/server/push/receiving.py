@@ -28,7 +28,7 @@ from wxauth.server.wechat.received import (
     PictureVerdict,
     WeChatMessage,
     Withdrawal,
-    check_query,
+    check_signature,
     read_handshake,
     read_message,
     verdict_in,
@@ -88,7 +88,7 @@ class PushedMessages:
     patience: float = STORAGE_TIMEOUT_SECONDS
     answer_within: float = ANSWER_SECONDS
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
-    _long_ones: int = field(init=False, default=0)
+    _long_ones: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, LONG_ONES_AT_ONCE))
     _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
@@ -121,7 +121,7 @@ class PushedMessages:
         handling = _Handling()
         try:
             app = self._app_with_push(app_id)
-            check_query(app, query, now=self.clock())
+            check_signature(app, query, now=self.clock())
             request = await self._read(read, is_long=is_long)
             message = read_message(app, query, request.body, now=self.clock())
             is_own = await self._carry_out(app, message, handling)
@@ -142,13 +142,10 @@ class PushedMessages:
         """Read a request. Whoever has seen a query may send long bodies with it, until its five minutes are over."""
         if not is_long:
             return await read()
-        if self._long_ones >= LONG_ONES_AT_ONCE:
+        if self._long_ones.locked():
             raise PushNotForwarded(f"{LONG_ONES_AT_ONCE} long messages are being received already")
-        self._long_ones += 1
-        try:
+        async with self._long_ones:
             return await read()
-        finally:
-            self._long_ones -= 1
 
     async def _carry_out(self, app: App, message: WeChatMessage, handling: "_Handling") -> bool:
         """Carry out a message if it concerns wxauth, and return whether it does.

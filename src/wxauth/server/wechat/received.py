@@ -276,12 +276,21 @@ class PictureVerdict:
     """Why WeChat could not check the picture, if it says so."""
 
 
-def check_query(app: App, query: Mapping[str, str], *, now: datetime) -> None:
-    """Check the signature of a request's query, which WeChat sends in every mode. The app must have a push_token.
+def check_signature(
+    app: App, query: Mapping[str, str], *, name: str = "signature", encrypted: str = "", now: datetime
+) -> None:
+    """Check the signature of `timestamp`, `nonce` and the encrypted text, and that it is recent.
 
-    Raises: InvalidSignature.
+    WeChat sends that of the query alone in every mode. The app must have a push_token. Raises: InvalidSignature.
     """
-    _check_signature(app, query, name="signature", now=now)
+    timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
+    expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
+    is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
+    # SHA-1 allows length extension without the token, but the padding that this inserts is never printable.
+    if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _NONCE.fullmatch(nonce):
+        raise InvalidSignature(f"{name} is not that of this app's push_token")
+    if abs(now.timestamp() - int(timestamp)) > SIGNED_WITHIN.total_seconds():
+        raise InvalidSignature("the timestamp is more than five minutes from this server's time")
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
@@ -289,7 +298,7 @@ def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Push
 
     Raises: InvalidSignature.
     """
-    check_query(app, query, now=now)
+    check_signature(app, query, now=now)
     return _signature(app, query, None)
 
 
@@ -311,7 +320,7 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
     text = body
     if app.push_aes_key is not None:
         encrypted = _encrypted_in(body)
-        _check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
+        check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
     # The digest is of the text, not of the body, because WeChat may encrypt a message anew for each delivery.
     signature = _signature(app, query, text)
@@ -358,18 +367,6 @@ def verdict_in(message: WeChatMessage) -> PictureVerdict | None:
     if number or suggest is None or label is None:
         return PictureVerdict(trace_id, None, 0, number or None)
     return PictureVerdict(trace_id, suggest[1], int(label[1]), None)  # type: ignore[arg-type]  # one of the pattern's
-
-
-def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted: str = "", now: datetime) -> None:
-    """Check the signature of `timestamp`, `nonce` and the encrypted text, and that it is recent."""
-    timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
-    expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
-    is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
-    # SHA-1 allows length extension without the token, but the padding that this inserts is never printable.
-    if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _NONCE.fullmatch(nonce):
-        raise InvalidSignature(f"{name} is not that of this app's push_token")
-    if abs(now.timestamp() - int(timestamp)) > SIGNED_WITHIN.total_seconds():
-        raise InvalidSignature("the timestamp is more than five minutes from this server's time")
 
 
 def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
