@@ -166,25 +166,21 @@ async def test_any_other_verdict_leaves_the_picture(
     assert await trace_ids(service.rows) == []
 
 
-async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(
-    service: Service, uploaded: Uploaded
-) -> None:
+async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(uploaded: Uploaded) -> None:
     url = await upload(uploaded.service, uploaded.alice, 200)
-    await push(uploaded.service, service.clock, uploaded.trace_id)
-    assert await events_of(service.rows) == [FLAGGED]
+    await push(uploaded.service, uploaded.service.clock, uploaded.trace_id)
+    assert await events_of(uploaded.service.rows) == [FLAGGED]
     assert await uploaded.shown() == url
-    assert len(await trace_ids(service.rows)) == 1  # the new picture's
+    assert len(await trace_ids(uploaded.service.rows)) == 1  # the new picture's
 
 
-async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(
-    service: Service, uploaded: Uploaded
-) -> None:
-    await push(uploaded.service, service.clock, uploaded.trace_id, app=OTHER_APP)
-    await push(uploaded.service, service.clock, "unknown")
-    assert await events_of(service.rows) == []
+async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(uploaded: Uploaded) -> None:
+    await push(uploaded.service, uploaded.service.clock, uploaded.trace_id, app=OTHER_APP)
+    await push(uploaded.service, uploaded.service.clock, "unknown")
+    assert await events_of(uploaded.service.rows) == []
     assert await uploaded.shown() == uploaded.url
-    await push(uploaded.service, service.clock, uploaded.trace_id)
-    assert await events_of(service.rows) == [FLAGGED, REMOVED]
+    await push(uploaded.service, uploaded.service.clock, uploaded.trace_id)
+    assert await events_of(uploaded.service.rows) == [FLAGGED, REMOVED]
 
 
 async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
@@ -208,19 +204,18 @@ async def test_a_check_that_wechat_could_not_make_is_counted(uploaded: Uploaded,
     assert await checks_of(uploaded.service) == {("wechat_bad_response", "other"): 1}
 
 
-async def test_a_check_without_a_verdict_ends_after_half_an_hour(service: Service, uploaded: Uploaded) -> None:
-    service = uploaded.service
-    await push(service, service.clock, "unknown")
-    service.clock.now += ANSWERED_WITHIN
-    await sweep_now(service.services)
-    assert len(await trace_ids(service.rows)) == 2
-    service.clock.advance(seconds=1)
-    await sweep_now(service.services)
-    assert await trace_ids(service.rows) == []
-    lines = service.logged("pictures_without_verdict")
+async def test_a_check_without_a_verdict_ends_after_half_an_hour(uploaded: Uploaded) -> None:
+    await push(uploaded.service, uploaded.service.clock, "unknown")
+    uploaded.service.clock.now += ANSWERED_WITHIN
+    await sweep_now(uploaded.service.services)
+    assert len(await trace_ids(uploaded.service.rows)) == 2
+    uploaded.service.clock.advance(seconds=1)
+    await sweep_now(uploaded.service.services)
+    assert await trace_ids(uploaded.service.rows) == []
+    lines = uploaded.service.logged("pictures_without_verdict")
     assert [(line["app_id"], line["pictures"]) for line in lines] == [(APP_ID, 1)]
-    assert await checks_of(service) == {("no_verdict", ""): 1}
-    assert await service.rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
+    assert await checks_of(uploaded.service) == {("no_verdict", ""): 1}
+    assert await uploaded.service.rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
 
 
 async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: Rows, clock: Clock) -> None:

@@ -2,78 +2,73 @@
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from tests.fakes import Clock, Secrets
+from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.session_keys.test_session_keys import log_in_elsewhere
 from tests.sweeps import swept
-from tests.world import Client, LogLines, Phone, Rows, bearer, log_in
-from wxauth.server.dev.wechat import APPS, Simulator
+from tests.world import Body, Service, bearer
+from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import SealRequest
 from wxauth.server.session_keys.routes import DecryptedAnswer
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 STEPS = {"stepInfoList": [{"timestamp": 1795104000, "step": 8848}], "note": "小明 🏃"}
 
-MakePhone = Callable[..., Awaitable["DataPhone"]]
 
-
-class DataPhone(Phone):
+@dataclass
+class DataPhone:
     """A phone on which a mini-program gets data that WeChat has encrypted."""
 
-    def __init__(self, client: Client, simulator: Simulator, person: str, app_id: str) -> None:
-        super().__init__(client)
-        self._simulator = simulator
-        self._person = person
-        self._app_id = app_id
+    service: Service
+    person: str = "alice"
+    app_id: str = APP_ID
+    tokens: Body = field(default_factory=dict)
 
-    async def log_in(self) -> None:
-        self.tokens = await log_in(self.client, self._person, app_id=self._app_id)
+    async def log_in(self) -> Self:
+        self.tokens = await self.service.log_in(self.person, app_id=self.app_id)
+        return self
+
+    async def another(self, person: str = "alice", *, app_id: str = APP_ID) -> "DataPhone":
+        return await DataPhone(self.service, person, app_id).log_in()
 
     def tap(self, **data: Any) -> dict[str, str]:
         """Encrypted data, in the form in which WeChat gives them to the mini-program."""
-        return self._simulator.seal(SealRequest(person=self._person, app_id=self._app_id, data=data or STEPS))
+        return self.service.simulator.seal(SealRequest(person=self.person, app_id=self.app_id, data=data or STEPS))
 
     async def decrypt(self, body: object, **headers: str) -> httpx.Response:
-        return await self.client.post("/v1/me/decrypt", json=body, headers={**bearer(self.tokens), **headers})
+        headers = {**bearer(self.tokens), **headers}
+        return await self.service.client.post("/v1/me/decrypt", json=body, headers=headers)
 
 
 @pytest.fixture
-def make_phone(simulated_client: Client, simulator: Simulator) -> MakePhone:
-    async def make(person: str = "alice", *, app_id: str = APP_ID) -> DataPhone:
-        phone = DataPhone(simulated_client, simulator, person, app_id)
-        await phone.log_in()
-        return phone
-
-    return make
-
-
-@pytest.fixture
-async def phone(make_phone: MakePhone) -> DataPhone:
-    return await make_phone()
+async def phone(service: Service) -> DataPhone:
+    return await DataPhone(service).log_in()
 
 
 @pytest.mark.parametrize("name", ["encryptedData", "encrypted_data"])
-async def test_data_encrypted_by_wechat_is_decrypted(phone: DataPhone, clock: Clock, name: str) -> None:
+async def test_data_encrypted_by_wechat_is_decrypted(phone: DataPhone, name: str) -> None:
     tapped = phone.tap()
     answer = await phone.decrypt({name: tapped["encryptedData"], "iv": tapped["iv"]})
     assert answer.status_code == 200
-    assert answer.json() == {"data": {**STEPS, "watermark": {"appid": APP_ID, "timestamp": int(clock().timestamp())}}}
+    assert answer.json() == {
+        "data": {**STEPS, "watermark": {"appid": APP_ID, "timestamp": int(phone.service.clock().timestamp())}}
+    }
     assert answer.headers["cache-control"] == "no-store"
     TypeAdapter(DecryptedAnswer).validate_python(answer.json())
 
 
-async def test_decrypted_data_is_not_logged(phone: DataPhone, secrets: Secrets, log_lines: LogLines) -> None:
+async def test_decrypted_data_is_not_logged(phone: DataPhone, secrets: Secrets) -> None:
     name = secrets.add_unlogged("Person-of-the-log-test")
     opened, refused = phone.tap(nickName=name), phone.tap(nickName=name, watermark={"appid": "x", "timestamp": 1})
     assert [(await phone.decrypt(tapped)).status_code for tapped in (opened, refused)] == [200, 422]
-    lines = json.dumps(log_lines())
+    lines = json.dumps(phone.service.log_lines())
     assert "data_decrypted" in lines
     assert not any(text in lines for text in (name, *opened.values(), *refused.values()))
 
@@ -98,46 +93,40 @@ def _with_plus_and_slash(phone: DataPhone) -> dict[str, str]:
 # Which key.
 
 
-async def test_data_encrypted_before_a_login_on_another_phone_still_decrypts(
-    make_phone: MakePhone,
-) -> None:
-    phone = await make_phone()
+async def test_data_encrypted_before_a_login_on_another_phone_still_decrypts(phone: DataPhone) -> None:
     tapped = phone.tap()
-    await make_phone()
+    await phone.another()
     assert (await phone.decrypt(tapped)).status_code == 200
 
 
-async def test_data_encrypted_after_a_login_on_another_phone_decrypts_in_both_sessions(
-    make_phone: MakePhone,
-) -> None:
-    phones = [await make_phone(), await make_phone()]
+async def test_data_encrypted_after_a_login_on_another_phone_decrypts_in_both_sessions(phone: DataPhone) -> None:
+    phones = [phone, await phone.another()]
     tapped = phones[0].tap()
     assert [(await phone.decrypt(tapped)).status_code for phone in phones] == [200, 200]
 
 
-async def test_a_later_login_to_another_app_does_not_count(make_phone: MakePhone) -> None:
-    phone, _, _ = await make_phone(), await make_phone(), await make_phone(app_id=OTHER_APP_ID)
+async def test_a_later_login_to_another_app_does_not_count(phone: DataPhone) -> None:
+    await phone.another()
+    await phone.another(app_id=OTHER_APP_ID)
     assert (await phone.decrypt(phone.tap())).status_code == 200
 
 
-async def test_a_session_whose_own_key_is_gone_uses_the_newest(make_phone: MakePhone, rows: Rows) -> None:
-    phone, _ = await make_phone(), await make_phone()
-    await rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.tokens["session_id"])
+async def test_a_session_whose_own_key_is_gone_uses_the_newest(phone: DataPhone) -> None:
+    await phone.another()
+    await phone.service.rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.tokens["session_id"])
     assert (await phone.decrypt(phone.tap())).status_code == 200
 
 
-async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more(
-    make_phone: MakePhone, simulated_client: Client
-) -> None:
-    phone, other = await make_phone(), await make_phone()
+async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more(phone: DataPhone) -> None:
+    other = await phone.another()
     tapped = phone.tap()
     assert (await phone.decrypt(tapped)).status_code == 200
-    await simulated_client.post("/v1/logout", headers=bearer(other.tokens))
+    await phone.service.client.post("/v1/logout", headers=bearer(other.tokens))
     problem_of(await phone.decrypt(tapped), "session_key_expired", 409)
 
 
-async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: DataPhone, simulator: Simulator) -> None:
-    log_in_elsewhere(simulator)  # WeChat alone knows the new key, as when our answer was lost
+async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: DataPhone) -> None:
+    log_in_elsewhere(phone.service.simulator)  # WeChat alone knows the new key, as when our answer was lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
     problem = problem_of(refused, "session_key_expired", 409)
     assert problem["title"] == "请重新登录，然后再点一次。"
@@ -147,25 +136,21 @@ async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: Dat
     assert (await phone.decrypt(phone.tap())).status_code == 200
 
 
-async def test_without_a_stored_key_nothing_opens(phone: DataPhone, rows: Rows) -> None:
-    await rows.execute("UPDATE sessions SET session_key = NULL")
+async def test_without_a_stored_key_nothing_opens(phone: DataPhone) -> None:
+    await phone.service.rows.execute("UPDATE sessions SET session_key = NULL")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
 
 
 @pytest.mark.parametrize(("person", "app_id"), [("bob", APP_ID), ("alice", OTHER_APP_ID)])
-async def test_data_of_another_person_or_app_does_not_decrypt(
-    phone: DataPhone, make_phone: MakePhone, person: str, app_id: str
-) -> None:
-    other = await make_phone(person, app_id=app_id)
+async def test_data_of_another_person_or_app_does_not_decrypt(phone: DataPhone, person: str, app_id: str) -> None:
+    other = await phone.another(person, app_id=app_id)
     problem_of(await phone.decrypt(other.tap()), "session_key_expired", 409)
 
 
-async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator(
-    phone: DataPhone, rows: Rows, log_lines: LogLines
-) -> None:
-    await rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
+async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator(phone: DataPhone) -> None:
+    await phone.service.rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
-    (line,) = [line for line in log_lines() if line["event"] == "session_key_not_unsealed"]
+    (line,) = [line for line in phone.service.log_lines() if line["event"] == "session_key_not_unsealed"]
     assert "WXAUTH_SECRET_KEY_PREVIOUS" in str(line["what_to_change"])
 
 
@@ -182,9 +167,9 @@ async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator(
     ],
 )
 async def test_a_watermark_of_another_app_or_another_day_is_refused(
-    phone: DataPhone, clock: Clock, watermark: dict[str, Any], message: str
+    phone: DataPhone, watermark: dict[str, Any], message: str
 ) -> None:
-    timestamp = int(clock().timestamp()) - watermark.pop("age", 0)
+    timestamp = int(phone.service.clock().timestamp()) - watermark.pop("age", 0)
     tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": timestamp, **watermark})
     problem = problem_of(await phone.decrypt(tapped), "invalid_request", 422)
     (error,) = problem["errors"]
@@ -193,8 +178,8 @@ async def test_a_watermark_of_another_app_or_another_day_is_refused(
     assert OTHER_APP_ID not in json.dumps(problem)
 
 
-async def test_data_opens_for_a_day(phone: DataPhone, clock: Clock) -> None:
-    tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": int(clock().timestamp()) - 86400})
+async def test_data_opens_for_a_day(phone: DataPhone) -> None:
+    tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": int(phone.service.clock().timestamp()) - 86400})
     assert (await phone.decrypt(tapped)).status_code == 200
 
 
