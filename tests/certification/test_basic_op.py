@@ -158,6 +158,8 @@ async def test_oidcc_ensure_post_request_succeeds(house: House) -> None:
     cross_site = await house.browser.open("POST", headers={"Sec-Fetch-Site": "cross-site"}, **plain())
     asked = {name: value for name, value in {**ASKED, **plain()}.items() if value is not None}
     assert (cross_site.status_code, cross_site.headers["location"]) == (303, f"/v1/authorize?{urlencode(asked)}")
+    too_long = await house.browser.open("POST", headers={"Sec-Fetch-Site": "cross-site"}, state="s" * 9000)
+    assert (too_long.status_code, "location" in too_long.headers) == (400, False)
 
 
 async def test_oidcc_server_client_secret_post(house: House) -> None:

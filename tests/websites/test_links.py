@@ -112,16 +112,12 @@ async def test_a_person_logs_in_on_one_phone(house: House) -> None:
     assert await house.rows.fetchval(door) == "link"
 
 
-async def test_the_button_comes_first_and_needs_no_script(house: House) -> None:
+async def test_the_button_comes_first_but_for_a_wrong_number_and_needs_no_script(house: House) -> None:
     answer = await house.browser.open()
-    html, policy = answer.text, answer.headers["content-security-policy"]
+    html, policy, tab = answer.text, answer.headers["content-security-policy"], Tab(house.browser, answer.text)
     assert html.index('/link"><button') < html.index("/number") < html.index("<details>") < html.index('class="typed"')
     assert "form-action 'self' weixin:" in policy
     assert "https://shop.example.com" in policy
-
-
-async def test_after_a_wrong_number_the_field_is_first_and_without_one_the_button(house: House) -> None:
-    tab = await house.browser.show()
     missing = (await type_in(tab, "12")).text
     assert missing.index('/link"><button') < missing.index("/number")
     wrong = (await type_in(tab, other(await approved(tab, house.phone)))).text
@@ -136,18 +132,16 @@ async def test_other_browsers_and_sites_have_no_button_nor_any_while_the_setting
     for tab in (await house.browser.show(client_id="plain"), await off.show()):
         assert "/link" not in tab.html
         assert (await press(tab)).status_code == 404
-
-
-async def test_a_trial_version_is_named_in_the_link(house: House) -> None:
     trial = browser_of(await house.replica(scan_link="scheme", scan_env="trial"))
     assert (await press(await trial.show())).headers["location"].endswith("&env_version=trial")
 
 
-async def test_a_press_ends_the_link_before(house: House) -> None:
-    tab = await house.browser.show()
-    first = await pressed(tab)
-    await claimed(tab, house.phone)
+async def test_a_press_ends_the_link_before_and_two_people_cannot_hold_one(house: House) -> None:
+    tab, bob = await house.browser.show(), await house.get_phone("bob")
+    first, second = await pressed(tab), await pressed(tab)
     problem_of(await house.phone.claim(scene=first, entry_scene=BY_SCHEME), "scan_over", 404)
+    assert (await house.phone.claim(scene=second, entry_scene=BY_SCHEME)).status_code == 200
+    problem_of(await bob.claim(scene=second, entry_scene=BY_SCHEME), "scan_taken", 409)
 
 
 @pytest.mark.parametrize("former", ["ended", "refused", "coded"])
@@ -335,9 +329,3 @@ async def test_a_right_number_twice_gives_one_session(house: House) -> None:
     first, second = sent(await type_in(tab, number))["code"], sent(await type_in(tab, number))["code"]
     assert [(await house.redeem(code)).status_code for code in (first, second)] == [400, 200]
     assert sent(await type_in(tab, number))["error"] == "access_denied"
-
-
-async def test_two_people_cannot_hold_one_link(house: House) -> None:
-    scene, bob = await pressed(await house.browser.show()), await house.get_phone("bob")
-    assert (await house.phone.claim(scene=scene, entry_scene=BY_SCHEME)).status_code == 200
-    problem_of(await bob.claim(scene=scene, entry_scene=BY_SCHEME), "scan_taken", 409)

@@ -150,15 +150,6 @@ async def test_no_door_is_left_open_when_all_sessions_of_a_user_end(
                 assert await town.count("sessions WHERE client_id IS NOT NULL") == 0
 
 
-@pytest.mark.slow
-async def test_a_person_who_is_signed_out_everywhere_may_log_in_to_the_site_again_by_each_door(town: Town) -> None:
-    for grant in GRANTS:
-        if grant is not by_a_page_that_has_not_gone_on:
-            await town.phone.ask("DELETE", "/sessions")
-            answer = await (await grant(town, town.phone))()
-            assert answer.status_code == 200, (grant.__name__, answer.text)
-
-
 @pytest.mark.oldest_postgres
 async def test_what_a_split_off_identity_has_granted_ends_and_the_rest_stays(town: Town, root: Admin) -> None:
     alice, bob = town.phone, await town.get_phone("bob")
