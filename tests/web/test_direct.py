@@ -1,6 +1,7 @@
 """Direct routes refuse declarations that they cannot serve; a shortcut finds their path."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from threading import get_ident
 from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
@@ -255,6 +256,21 @@ async def test_each_parameter_is_found_after_those_before_it_and_a_shared_depend
     for served in (api, Shortcut(api, direct_routes(api.routes))):
         assert await answer_of(served, "/measure?unit=ft", {"factor": 3}) == "3 times 2 ft by 1 ft, ft"
         assert calls == ["unit", "height", "width", "unit", "endpoint"]
+
+
+class Place:
+    """A dependency that is a class."""
+
+    def __init__(self, unit: UnitDep) -> None:
+        self.made_in = (unit, get_ident())
+
+
+async def read_place(place: Annotated[Place, Depends(Place)]) -> bool:
+    return place.made_in == ("m", get_ident())
+
+
+async def test_a_class_is_made_without_a_thread() -> None:
+    assert await answer_of(api_with("/place", read_place), "/place") is True
 
 
 async def test_what_a_dependency_yields_is_closed_before_the_answer_is_sent() -> None:

@@ -162,8 +162,9 @@ class Plan:
     """The calls of an endpoint in their order: its parameters from left to right, each after those that it takes.
 
     A dependency is called once for each request, unless it is declared with `use_cache=False`. It takes the request and
-    other dependencies. As in FastAPI, one that is no coroutine runs in a thread. What follows a `yield` runs before the
-    answer is sent, as with `scope="function"` there: a slow reader holds nothing.
+    other dependencies. As in FastAPI, one that is no coroutine runs in a thread; but not a class, which only keeps what
+    it gets. What follows a `yield` runs before the answer is sent, as with `scope="function"` there: a slow reader
+    holds nothing.
 
     Args:
         dependant: FastAPI's graph of the endpoint.
@@ -234,7 +235,13 @@ class Plan:
             return self._add_yielding(lambda *values: contextmanager_in_threadpool(open_it(*values)), places)
         if inspect.iscoroutinefunction(function):
             return self._add(make, places)
-        return self._add(partial(run_in_threadpool, make), places)
+        if not inspect.isclass(call):
+            return self._add(partial(run_in_threadpool, make), places)
+
+        async def made(*values: Any) -> Any:
+            return make(*values)
+
+        return self._add(made, places)
 
     def _add_yielding(self, make: Callable[..., Any], places: tuple[int, ...]) -> int:
         async def enter(stack: AsyncExitStack, *values: Any) -> Any:
