@@ -75,7 +75,11 @@ async def client(make_services: MakeServices, make_client: MakeClient, pooled_ur
     return make_client(await make_services(database_url=pooled_url))
 
 
-async def test_a_person_logs_in_refreshes_and_logs_out(client: Client, login: LogIn) -> None:
+async def test_many_share_the_few_connections_and_log_in_refresh_and_log_out(client: Client, login: LogIn) -> None:
+    people = await gather(*(login(f"person-{number}") for number in range(20)))
+    assert len({person["user"]["id"] for person in people}) == 20
+    erased = await gather(*(leave(client, person) for person in people))
+    assert {answer.status_code for answer in erased} == {204}
     alice = await login("alice")
     assert (await client.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
     answer = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
@@ -84,13 +88,6 @@ async def test_a_person_logs_in_refreshes_and_logs_out(client: Client, login: Lo
     assert (await client.get("/v1/me", headers=bearer(renewed))).status_code == 200
     assert (await client.post("/v1/logout", headers=bearer(renewed))).status_code == 204
     problem_of(await client.get("/v1/me", headers=bearer(renewed)), "invalid_token", 401)
-
-
-async def test_many_at_once_share_the_few_connections(client: Client, login: LogIn) -> None:
-    people = await gather(*(login(f"person-{number}") for number in range(20)))
-    assert len({person["user"]["id"] for person in people}) == 20
-    erased = await gather(*(leave(client, person) for person in people))
-    assert {answer.status_code for answer in erased} == {204}
 
 
 @pytest.mark.process

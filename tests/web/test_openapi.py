@@ -72,8 +72,6 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
                 assert all(str(example["status"]) == status for example in _examples(content))
     for content in operation.get("requestBody", {}).get("content", {}).values():
         if "properties" in content["schema"]:
-            assert set(content["schema"].get("required", ())) <= content["example"].keys()
-            assert content["example"].keys() <= content["schema"]["properties"].keys()
             continue
         names = re.findall(r"/schemas/(\w+)'", str(content["schema"]))
         assert len(names) == 1

@@ -8,13 +8,12 @@ import pytest
 from fastapi import FastAPI
 
 from tests.problems import problem_of
-from tests.world import LogIn, bearer
-from wxauth.errors import TokenExpired
+from tests.world import LogIn
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_api, surround
 from wxauth.server.users.callers import verified
-from wxauth.server.web.dependencies import provide, verifier
+from wxauth.server.web.dependencies import provide
 from wxauth.tokens.claims import Principal
 
 
@@ -29,18 +28,6 @@ async def front(request: pytest.FixtureRequest, api: FastAPI, services: Services
     app = api if request.param == "the routes alone" else surround(api, services)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://auth.test") as client:
         yield client
-
-
-class BelievesEverybody:
-    """A verifier that takes each token for one of this user."""
-
-    def __init__(self, principal: Principal) -> None:
-        self.principal = principal
-
-    async def verify(self, token: str, *, now: float) -> Principal:
-        if token == "expired":
-            raise TokenExpired("the token has expired")
-        return self.principal
 
 
 async def principal_in(answer: dict[str, str], services: Services) -> Principal:
@@ -58,17 +45,6 @@ async def test_a_route_takes_the_user_that_stands_in_for_the_verified_one(
     assert (await front.get("/v1/me/sessions")).status_code == 200
     api.dependency_overrides.clear()
     problem_of(await front.get("/v1/me"), "missing_token", 401)
-
-
-async def test_a_route_asks_the_verifier_that_stands_in_for_the_real_one(
-    api: FastAPI, front: httpx.AsyncClient, login: LogIn, services: Services
-) -> None:
-    alice = await login("alice")
-    stand_in = BelievesEverybody(await principal_in(alice, services))
-    api.dependency_overrides[verifier] = lambda: stand_in
-    assert (await front.get("/v1/me", headers={"Authorization": "Bearer anything"})).json() == alice["user"]
-    problem_of(await front.get("/v1/me", headers={"Authorization": "Bearer expired"}), "token_expired", 401)
-    assert (await front.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
 
 
 async def test_a_route_takes_the_part_that_stands_in_for_another(api: FastAPI, front: httpx.AsyncClient) -> None:
