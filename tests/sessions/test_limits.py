@@ -1,7 +1,6 @@
 """An identity keeps its newest hundred sessions, and lists of them come page by page."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -10,8 +9,6 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Client, Rows, Stage, bearer, leave
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
-
-Open = Callable[[str, int], Awaitable[None]]
 
 UNIONID, OTHER_UNIONID = "o6_bmasdasdsad6_2sgVt7hMZOPfL", "o6_bmasdasdsad6_2sgVt7hMZOPfM"
 MANY = 12_000
@@ -23,14 +20,9 @@ COPIES = """
 """
 
 
-@pytest.fixture
-def open_more(rows: Rows) -> Open:
+async def open_more(rows: Rows, session_id: str, number: int) -> None:
     """Further sessions of this one's identity, from logins before it."""
-
-    async def copy(session_id: str, number: int) -> None:
-        await rows.execute(COPIES, session_id, number)
-
-    return copy
+    await rows.execute(COPIES, session_id, number)
 
 
 async def number_open(rows: Rows, app_id: str | None = None) -> int:
@@ -40,12 +32,12 @@ async def number_open(rows: Rows, app_id: str | None = None) -> int:
     return number
 
 
-async def test_an_identity_keeps_its_newest_hundred_sessions(stage: Stage, open_more: Open) -> None:
+async def test_an_identity_keeps_its_newest_hundred_sessions(stage: Stage) -> None:
     first = await stage.login("alice")
     await stage.rows.execute("UPDATE sessions SET id = '019a0000-0000-7000-8000-000000000000'")
     newest = await stage.login("alice")
     await stage.login("alice", app_id=OTHER_APP["app_id"])
-    await open_more(newest["session_id"], 120)
+    await open_more(stage.rows, newest["session_id"], 120)
     await replace_sessions(stage.services)
 
     assert await number_open(stage.rows, OTHER_APP["app_id"]) == 1
@@ -75,13 +67,11 @@ async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(stage:
     problem_of(answer, "session_revoked", 400)
 
 
-async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_due(
-    stage: Stage, open_more: Open
-) -> None:
+async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_due(stage: Stage) -> None:
     replicas = [await stage.make_services() for _ in range(3)]
     alice = await stage.login("alice")
     await asyncio.gather(*map(replace_sessions, replicas))
-    await open_more(alice["session_id"], 120)
+    await open_more(stage.rows, alice["session_id"], 120)
     await asyncio.gather(*map(replace_sessions, replicas))
     assert await number_open(stage.rows) == 121
     stage.clock.advance(seconds=REPLACED_EVERY.total_seconds())
@@ -89,12 +79,10 @@ async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_d
     assert await number_open(stage.rows) == OPEN_SESSIONS
 
 
-async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(
-    stage: Stage, open_more: Open
-) -> None:
+async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(stage: Stage) -> None:
     stage.clock.advance(days=3650)
     newest = await stage.login("alice")
-    await open_more(newest["session_id"], 120)
+    await open_more(stage.rows, newest["session_id"], 120)
     await replace_sessions(stage.services)
     assert await number_open(stage.rows) == OPEN_SESSIONS
     assert await stage.rows.fetchval(
@@ -103,11 +91,9 @@ async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_ow
 
 
 @pytest.mark.oldest_postgres
-async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_ended_sessions(
-    stage: Stage, open_more: Open
-) -> None:
+async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_ended_sessions(stage: Stage) -> None:
     alice = await stage.login("alice")
-    await open_more(alice["session_id"], 2000)
+    await open_more(stage.rows, alice["session_id"], 2000)
     await stage.rows.execute(
         "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text <> $1",
         alice["session_id"],
@@ -121,11 +107,11 @@ async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_
 @pytest.mark.own_database
 @pytest.mark.parametrize("end", ["merge", "erasure"])
 async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends_quickly(
-    stage: Stage, open_more: Open, end: str
+    stage: Stage, end: str
 ) -> None:
     there, alice = await stage.login(app=OTHER_APP, unionid=UNIONID), await stage.login(unionid=UNIONID)
     assert alice["user"]["id"] == there["user"]["id"]
-    await open_more(alice["session_id"], MANY)
+    await open_more(stage.rows, alice["session_id"], MANY)
     ended = "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text LIKE '019a0000-%'"
     await stage.rows.execute(ended)
     await replace_sessions(stage.services)
@@ -152,10 +138,10 @@ async def listed(client: Client, tokens: dict[str, Any], **query: Any) -> dict[s
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 51]), (75, [75, 75, 1]), (200, [151])])
 async def test_sessions_come_page_by_page_the_last_used_first(
-    stage: Stage, open_more: Open, limit: int | None, sizes: list[int]
+    stage: Stage, limit: int | None, sizes: list[int]
 ) -> None:
     alice = await stage.login("alice")
-    await open_more(alice["session_id"], 150)
+    await open_more(stage.rows, alice["session_id"], 150)
     query = {} if limit is None else {"limit": limit}
     pages = [await listed(stage.client, alice, **query)]
     while cursor := pages[-1]["next_cursor"]:
@@ -167,9 +153,9 @@ async def test_sessions_come_page_by_page_the_last_used_first(
     assert [item["last_used_at"] for item in items] == sorted((item["last_used_at"] for item in items), reverse=True)
 
 
-async def test_sessions_used_in_the_same_moment_are_all_listed(stage: Stage, open_more: Open) -> None:
+async def test_sessions_used_in_the_same_moment_are_all_listed(stage: Stage) -> None:
     alice = await stage.login("alice")
-    await open_more(alice["session_id"], 9)
+    await open_more(stage.rows, alice["session_id"], 9)
     await stage.rows.execute("UPDATE sessions SET last_used_at = created_at")
     first = await listed(stage.client, alice, limit=5)
     second = await listed(stage.client, alice, limit=5, cursor=first["next_cursor"])
