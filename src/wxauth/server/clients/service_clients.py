@@ -139,34 +139,28 @@ NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
 ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 
 
-def _asking_for(scope: Scope) -> Callable[[Request, Database, Clock], Awaitable[ProvedClient]]:
-    async def client(request: Request, database: DatabaseDep, clock: ClockDep) -> ProvedClient:
-        return await authenticate(database, basic_credentials(request), scope, now=clock())
-
-    return client
-
-
-def _counted(
-    scope: Scope, operation: ClientOperation
+def _asking_for(
+    scope: Scope, operation: ClientOperation | None = None
 ) -> Callable[[Request, Database, Clock, ClientLimits], Awaitable[ProvedClient]]:
-    authenticated = _asking_for(scope)
+    """The client that calls, which must have this scope. Its requests are counted, if they are of an operation."""
 
     async def client(request: Request, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep) -> ProvedClient:
-        proved = await authenticated(request, database, clock)
-        await limits.admit(proved.name, operation)
+        proved = await authenticate(database, basic_credentials(request), scope, now=clock())
+        if operation is not None:
+            await limits.admit(proved.name, operation)
         return proved
 
     return client
 
 
 IntrospectingClientDep = Annotated[
-    ProvedClient, Depends(_counted(Scope.INTROSPECT, ClientOperation.INTROSPECT)), FOR_COUNTED_CLIENT
+    ProvedClient, Depends(_asking_for(Scope.INTROSPECT, ClientOperation.INTROSPECT)), FOR_COUNTED_CLIENT
 ]
 WeChatTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.WECHAT_TOKEN)), FOR_CLIENT]
-UsersClientDep = Annotated[ProvedClient, Depends(_counted(Scope.USERS, ClientOperation.USERS)), FOR_COUNTED_CLIENT]
+UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS, ClientOperation.USERS)), FOR_COUNTED_CLIENT]
 AttributesClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ATTRIBUTES)), FOR_CLIENT]
 ModeratingClientDep = Annotated[
-    ProvedClient, Depends(_counted(Scope.MODERATE, ClientOperation.MODERATE)), FOR_COUNTED_CLIENT
+    ProvedClient, Depends(_asking_for(Scope.MODERATE, ClientOperation.MODERATE)), FOR_COUNTED_CLIENT
 ]
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 
