@@ -1,7 +1,8 @@
 """The output of kustomize for `deploy/kubernetes` fits the schemas of Kubernetes and the needs of the service."""
 
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -31,45 +32,35 @@ SECRETS = {
 Manifest = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def manifests() -> list[Manifest]:
-    return []
-
-
-@pytest.fixture
-def built(manifests: list[Manifest]) -> list[Manifest]:
+@cache
+def built() -> list[Manifest]:
     """The manifests that `kubectl apply -k` would send."""
-    if not manifests:
-        done = subprocess.run([needs("kubectl"), "kustomize", FOLDER], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        manifests.extend(yaml.safe_load_all(done.stdout))
-    return manifests
+    done = subprocess.run([needs("kubectl"), "kustomize", FOLDER], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
 
 
-@pytest.fixture
-def one(built: list[Manifest]) -> Callable[..., Manifest]:
+def one(kind: str, name: str = "wxauth") -> Manifest:
     """The manifest of this kind, and of this name where there are several."""
-
-    def found(kind: str, name: str = "wxauth") -> Manifest:
-        (manifest,) = (m for m in built if m["kind"] == kind and m["metadata"]["name"] == name)
-        return manifest
-
-    return found
+    (manifest,) = (m for m in built() if m["kind"] == kind and m["metadata"]["name"] == name)
+    return manifest
 
 
-@pytest.fixture
-def pods(one: Callable[..., Manifest]) -> dict[str, Manifest]:
+def pods() -> dict[str, Manifest]:
     """The templates of the pods that serve, and of the one that migrates."""
-    return {
-        "serve": one("Deployment")["spec"]["template"],
-        "migrate": one("Job", "wxauth-migrate")["spec"]["template"],
-    }
+    templates = {"serve": one("Deployment"), "migrate": one("Job", "wxauth-migrate")}
+    return {name: manifest["spec"]["template"] for name, manifest in templates.items()}
+
+
+def config() -> dict[str, str]:
+    (found,) = (m for m in built() if m["kind"] == "ConfigMap")
+    return found["data"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_each_manifest_is_valid_for_kubernetes(built: list[Manifest], version: str) -> None:
-    assert len(built) == 10
-    for manifest in built:
+def test_each_manifest_is_valid_for_kubernetes(version: str) -> None:
+    assert len(built()) == 10
+    for manifest in built():
         validate(manifest, version, strict=True)
 
 
@@ -78,36 +69,36 @@ def test_every_file_is_part_of_the_kustomization() -> None:
     assert {path.name for path in FOLDER.glob("*.yaml")} == {*listed, "kustomization.yaml"}
 
 
-def selected(selector: Mapping[str, str], pods: Mapping[str, Manifest]) -> set[str]:
-    return {name for name, pod in pods.items() if selector.items() <= pod["metadata"]["labels"].items()}
+def selected(selector: Mapping[str, str]) -> set[str]:
+    return {name for name, pod in pods().items() if selector.items() <= pod["metadata"]["labels"].items()}
 
 
-def test_each_selector_finds_the_pods_that_it_means(one: Callable[..., Manifest], pods: dict[str, Manifest]) -> None:
-    assert selected(one("Service")["spec"]["selector"], pods) == {"serve"}
-    assert selected(one("Service", "wxauth-nobody")["spec"]["selector"], pods) == set()
+def test_each_selector_finds_the_pods_that_it_means() -> None:
+    assert selected(one("Service")["spec"]["selector"]) == {"serve"}
+    assert selected(one("Service", "wxauth-nobody")["spec"]["selector"]) == set()
     for kind in ("Deployment", "PodDisruptionBudget"):
-        assert selected(one(kind)["spec"]["selector"]["matchLabels"], pods) == {"serve"}
-    assert selected(one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"], pods) == {"serve"}
-    assert selected(one("NetworkPolicy", "wxauth-migrate")["spec"]["podSelector"]["matchLabels"], pods) == {"migrate"}
+        assert selected(one(kind)["spec"]["selector"]["matchLabels"]) == {"serve"}
+    for name, found in (("wxauth", "serve"), ("wxauth-migrate", "migrate")):
+        assert selected(one("NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"]) == {found}
 
 
-def test_a_replica_serves_while_others_are_replaced_or_moved(one: Callable[..., Manifest]) -> None:
+def test_a_replica_serves_while_others_are_replaced_or_moved() -> None:
     deployment = one("Deployment")["spec"]
     assert deployment["replicas"] >= 2
     assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] < deployment["replicas"]
 
 
-def test_each_probe_requests_an_existing_path(pods: dict[str, Manifest]) -> None:
-    (container,) = pods["serve"]["spec"]["containers"]
+def test_each_probe_requests_an_existing_path() -> None:
+    (container,) = pods()["serve"]["spec"]["containers"]
     paths = openapi()["paths"]
     asked = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     assert set(asked.values()) <= set(paths)
-    assert pods["serve"]["metadata"]["annotations"]["prometheus.io/path"] in paths
+    assert pods()["serve"]["metadata"]["annotations"]["prometheus.io/path"] in paths
 
 
-def test_paths_for_operators_are_not_routed_from_outside(one: Callable[..., Manifest]) -> None:
+def test_paths_for_operators_are_not_routed_from_outside() -> None:
     (rule,) = one("Ingress")["spec"]["rules"]
     routed = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
     assert routed == {"/": "wxauth", "/metrics": "wxauth-nobody", "/readyz": "wxauth-nobody"}
@@ -115,37 +106,26 @@ def test_paths_for_operators_are_not_routed_from_outside(one: Callable[..., Mani
 
 @pytest.mark.parametrize(("pod", "kind"), [("serve", Settings), ("migrate", DatabaseSettings)])
 def test_with_the_secrets_of_the_readme_the_settings_are_whole(
-    pods: dict[str, Manifest],
-    built: list[Manifest],
-    pod: str,
-    kind: type[DatabaseSettings],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    pod: str, kind: type[DatabaseSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = pods[pod]["spec"]
-    (container,) = spec["containers"]
-    (volume,) = spec["volumes"]
-    (mount,) = container["volumeMounts"]
-    kept = [item["key"] for item in volume["secret"].get("items", [])] or list(SECRETS)
-    for name in kept:
+    spec = pods()[pod]["spec"]
+    (container,), (volume,) = spec["containers"], spec["volumes"]
+    (mount,), (source,) = container["volumeMounts"], container["envFrom"]
+    for name in [item["key"] for item in volume["secret"].get("items", [])] or list(SECRETS):
         (tmp_path / name).write_text(SECRETS[name])
-    (source,) = container["envFrom"]
-    (config,) = (m for m in built if m["kind"] == "ConfigMap")
-    assert source["configMapRef"]["name"] == config["metadata"]["name"]
-    assert config["data"][f"{PREFIX}SECRETS_DIR"] == mount["mountPath"]
-    for name, value in config["data"].items():
+    assert source["configMapRef"]["name"] == next(m["metadata"]["name"] for m in built() if m["kind"] == "ConfigMap")
+    assert config()[f"{PREFIX}SECRETS_DIR"] == mount["mountPath"]
+    for name, value in config().items():
         monkeypatch.setenv(name, str(tmp_path) if name == f"{PREFIX}SECRETS_DIR" else value)
     settings = load_settings(kind, env_file=tmp_path / "none")
     assert settings.database_url.get_secret_value() == SECRETS["wxauth_database_url"]
 
 
-def test_no_other_pod_names_the_client(built: list[Manifest]) -> None:
-    (config,) = (m for m in built if m["kind"] == "ConfigMap")
-    trusted = ip_network(config["data"][f"{PREFIX}TRUSTED_PROXIES"])
-    assert ip_address("10.244.3.7") not in trusted
+def test_no_other_pod_names_the_client() -> None:
+    assert ip_address("10.244.3.7") not in ip_network(config()[f"{PREFIX}TRUSTED_PROXIES"])
 
 
-def test_only_the_ingress_controllers_pods_come_in_from_its_namespace(one: Callable[..., Manifest]) -> None:
+def test_only_the_ingress_controllers_pods_come_in_from_its_namespace() -> None:
     (rule,) = one("NetworkPolicy")["spec"]["ingress"]
     namespace = "kubernetes.io/metadata.name"
     (peer,) = (
@@ -154,17 +134,15 @@ def test_only_the_ingress_controllers_pods_come_in_from_its_namespace(one: Calla
     assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "controller"}
 
 
-def test_the_secrets_are_not_where_kubernetes_puts_its_own(pods: dict[str, Manifest]) -> None:
-    for pod in pods.values():
+def test_the_secrets_are_not_where_kubernetes_puts_its_own() -> None:
+    for pod in pods().values():
         assert pod["spec"]["automountServiceAccountToken"] is False
-        for container in pod["spec"]["containers"]:
-            for mount in container["volumeMounts"]:
-                path = mount["mountPath"]
-                assert not path.startswith(("/run/secrets", "/var/run"))
+        for mount in (mount for container in pod["spec"]["containers"] for mount in container["volumeMounts"]):
+            assert not mount["mountPath"].startswith(("/run/secrets", "/var/run"))
 
 
-def test_pods_have_no_rights_that_they_do_not_need(pods: dict[str, Manifest]) -> None:
-    for pod in pods.values():
+def test_pods_have_no_rights_that_they_do_not_need() -> None:
+    for pod in pods().values():
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
         assert pod["spec"]["securityContext"]["runAsUser"] == 10001  # the image's
         assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -176,16 +154,12 @@ def test_pods_have_no_rights_that_they_do_not_need(pods: dict[str, Manifest]) ->
             }
 
 
-def images(pods: Mapping[str, Manifest]) -> Iterator[str]:
-    for pod in pods.values():
-        yield from (container["image"] for container in pod["spec"]["containers"])
+def test_the_image_is_of_this_version() -> None:
+    images = {container["image"] for pod in pods().values() for container in pod["spec"]["containers"]}
+    assert {image.rpartition(":")[2] for image in images} == {wxauth.__version__}
 
 
-def test_the_image_is_of_this_version(pods: dict[str, Manifest]) -> None:
-    assert {image.rpartition(":")[2] for image in images(pods)} == {wxauth.__version__}
-
-
-def test_the_migration_reaches_the_database_and_nobody_reaches_the_migration(one: Callable[..., Manifest]) -> None:
+def test_the_migration_reaches_the_database_and_nobody_reaches_the_migration() -> None:
     policy = one("NetworkPolicy", "wxauth-migrate")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in policy
