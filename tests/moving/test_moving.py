@@ -1077,10 +1077,8 @@ async def add_all_kinds_of_people(mover: Mover, rows: Rows, login: LogIn, client
     await client.post("/v1/me/sessions", headers=bearer(alice))
 
 
-async def test_an_export_of_an_imported_export_is_the_same(
-    mover: Mover, rows: Rows, login: LogIn, client: Client
-) -> None:
-    await add_all_kinds_of_people(mover, rows, login, client)
+async def test_an_export_of_an_imported_export_is_the_same(mover: Mover, rows: Rows, login: LogIn) -> None:
+    await add_all_kinds_of_people(mover, rows, login, login.client)
     first = await mover.export()
     lines = [json.loads(line) for line in first.splitlines()]
     assert len(lines) == 5
@@ -1098,10 +1096,8 @@ async def test_an_export_of_an_imported_export_is_the_same(
     assert await mover.export() == first
 
 
-async def test_an_export_as_csv_of_an_imported_export_is_the_same(
-    mover: Mover, rows: Rows, login: LogIn, client: Client
-) -> None:
-    await add_all_kinds_of_people(mover, rows, login, client)
+async def test_an_export_as_csv_of_an_imported_export_is_the_same(mover: Mover, rows: Rows, login: LogIn) -> None:
+    await add_all_kinds_of_people(mover, rows, login, login.client)
     await rows.execute("INSERT INTO former_external_ids SELECT '7|8', id FROM users WHERE external_id = '10023'")
     as_json, as_csv = await mover.export(), await mover.export(is_csv=True)
     header, *lines = csv.reader(as_csv.decode().splitlines())

@@ -97,7 +97,6 @@ def test_an_erasure_received_before_its_merge_deletes_the_former_users_orders(or
 @pytest.mark.process
 async def test_the_receiver_forgets_an_erased_users_orders(
     services: Services,
-    client: httpx.AsyncClient,
     login: LogIn,
     orders: Orders,
     receiver: str,
@@ -110,7 +109,7 @@ async def test_the_receiver_forgets_an_erased_users_orders(
     monkeypatch.setenv("WEBHOOK_SECRET", secrets.add(added.secret))
     alice = await login("alice")
     orders.add(alice["user"]["id"], "oolong")
-    assert (await leave(client, alice)).status_code == 204
+    assert (await leave(login.client, alice)).status_code == 204
     await place_events(services)
     await services[Deliveries].begin_due()
     await services[Deliveries].drain()

@@ -95,15 +95,13 @@ async def test_an_unban_lets_in_again_and_may_come_again(moderator: Moderator, l
     assert event["actor"] == "client:risk"
 
 
-async def test_who_is_signed_out_may_log_in_again(
-    moderator: Moderator, client: Client, login: LogIn, root: Admin
-) -> None:
+async def test_who_is_signed_out_may_log_in_again(moderator: Moderator, login: LogIn, root: Admin) -> None:
     sessions = [await login() for _ in range(2)]
     user_id = sessions[0]["user"]["id"]
     for _ in range(2):
         assert (await moderator.act("DELETE", "/sessions", user_id)).status_code == 204
     for session in sessions:
-        problem_of(await client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
+        problem_of(await root.client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
     [event] = await root.events(user_id=user_id, type="session.ended")
     assert (event["actor"], event["data"]["reason"]) == ("client:risk", "administrator")
     assert set(event["data"]["session_ids"]) == {session["session_id"] for session in sessions}

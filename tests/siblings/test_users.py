@@ -35,12 +35,10 @@ async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
     return former, holder, answer
 
 
-async def test_a_user_is_returned_without_number_and_unionid(
-    client: Client, login: LogIn, orders: Credentials, rows: Rows
-) -> None:
+async def test_a_user_is_returned_without_number_and_unionid(login: LogIn, orders: Credentials, rows: Rows) -> None:
     user = (await login("alice", nickname="小明"))["user"]
     await rows.execute("UPDATE users SET phone = '+8613800138000'")
-    answer = await client.get(f"/v1/users/{user['id']}", auth=orders)
+    answer = await login.client.get(f"/v1/users/{user['id']}", auth=orders)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json().keys() == TOLD
     assert answer.json() == {
@@ -53,19 +51,17 @@ async def test_a_user_is_returned_without_number_and_unionid(
     }
 
 
-async def test_the_scope_phones_adds_the_number(
-    client: Client, login: LogIn, add_sibling: AddSibling, rows: Rows
-) -> None:
+async def test_the_scope_phones_adds_the_number(login: LogIn, add_sibling: AddSibling, rows: Rows) -> None:
     messages = await add_sibling("messages", Scope.USERS, Scope.PHONES)
     user_id = (await login("alice"))["user"]["id"]
-    assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone"] is None
+    assert (await login.client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone"] is None
     await rows.execute("UPDATE users SET phone = '+8613800138000', phone_verified_at = now()")
-    by_id = (await client.get(f"/v1/users/{user_id}", auth=messages)).json()
-    [found] = (await client.post(LOOKUP, json={"ids": [user_id]}, auth=messages)).json()["items"]
+    by_id = (await login.client.get(f"/v1/users/{user_id}", auth=messages)).json()
+    [found] = (await login.client.post(LOOKUP, json={"ids": [user_id]}, auth=messages)).json()["items"]
     assert (by_id["phone"], by_id["phone_verified"]) == ("+8613800138000", True)
     assert (by_id.keys(), found) == (TOLD | {"phone", "phone_verified"}, by_id)
     await rows.execute("UPDATE users SET phone_verified_at = NULL")
-    assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
+    assert (await login.client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
 
 
 async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(

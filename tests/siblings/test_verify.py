@@ -261,11 +261,9 @@ async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_s
         "a=&b=",
     ],
 )
-async def test_any_other_parameter_is_refused_with_a_token_and_without(
-    client: Client, login: LogIn, query: str
-) -> None:
+async def test_any_other_parameter_is_refused_with_a_token_and_without(login: LogIn, query: str) -> None:
     for headers in (bearer(await login()), {}):
-        answer = await client.get(f"/v1/verify?{query}", headers=headers)
+        answer = await login.client.get(f"/v1/verify?{query}", headers=headers)
         problem = problem_of(answer, "invalid_request", 422)
         assert problem["errors"] == [
             {"field": "query", "message": "Takes no parameter but 'role', repeated for several"}

@@ -27,23 +27,21 @@ async def attributes_of(client: Client, user_id: str, crm: Credentials) -> dict[
     return (await client.get(f"/v1/users/{user_id}", auth=crm)).json()["attributes"]
 
 
-async def test_a_merge_patch_changes_the_names_that_it_has(
-    client: Client, login: LogIn, root: Admin, crm: Credentials
-) -> None:
+async def test_a_merge_patch_changes_the_names_that_it_has(login: LogIn, root: Admin, crm: Credentials) -> None:
     alice = await login("alice")
     user_id, path = alice["user"]["id"], f"/v1/users/{alice['user']['id']}/attributes"
-    assert (await attributes_of(client, user_id, crm), "attributes" in alice["user"]) == ({}, False)
-    first = await client.patch(path, json={"tier": "gold", "shop": {"id": 7, "open": True}, "n": 1}, auth=crm)
+    assert (await attributes_of(root.client, user_id, crm), "attributes" in alice["user"]) == ({}, False)
+    first = await root.client.patch(path, json={"tier": "gold", "shop": {"id": 7, "open": True}, "n": 1}, auth=crm)
     assert (first.status_code, first.content) == (204, b"")
     body = json.dumps({"tier": None, "shop": {"open": None, "city": "上海"}, "n": True})
-    second = await client.patch(path, content=body, headers=MERGE_PATCH, auth=crm)
+    second = await root.client.patch(path, content=body, headers=MERGE_PATCH, auth=crm)
     assert second.status_code == 204
     after = {"shop": {"id": 7, "city": "上海"}, "n": True}
-    assert await attributes_of(client, user_id, crm) == after
+    assert await attributes_of(root.client, user_id, crm) == after
     assert (await root.read(f"/users/{user_id}"))["attributes"] == after
     assert (await root.read("/users", q=user_id))["items"][0]["attributes"] == after
-    assert "attributes" not in (await client.get("/v1/me", headers=bearer(alice))).json()
-    export = (await client.get("/v1/me/export", headers=bearer(alice))).json()
+    assert "attributes" not in (await root.client.get("/v1/me", headers=bearer(alice))).json()
+    export = (await root.client.get("/v1/me/export", headers=bearer(alice))).json()
     assert export["user"]["attributes"] == after
     events = await root.events(type="user.attributes_changed")
     assert [(event["actor"], event["data"]) for event in events] == [
@@ -92,14 +90,12 @@ DEEP = {"a": {"b": {"c": {"d": 1}}}}
     ],
     ids=lambda patch: patch[:20],
 )
-async def test_what_breaks_a_rule_is_refused_and_changes_nothing(
-    client: Client, login: LogIn, crm: Credentials, patch: str
-) -> None:
+async def test_what_breaks_a_rule_is_refused_and_changes_nothing(login: LogIn, crm: Credentials, patch: str) -> None:
     user_id = (await login("alice"))["user"]["id"]
     path = f"/v1/users/{user_id}/attributes"
-    await client.patch(path, json={"tier": "gold"}, auth=crm)
-    problem_of(await client.patch(path, content=patch, auth=crm), "invalid_request", 422)
-    assert await attributes_of(client, user_id, crm) == {"tier": "gold"}
+    await login.client.patch(path, json={"tier": "gold"}, auth=crm)
+    problem_of(await login.client.patch(path, content=patch, auth=crm), "invalid_request", 422)
+    assert await attributes_of(login.client, user_id, crm) == {"tier": "gold"}
 
 
 async def test_what_keeps_to_the_bounds_is_stored_as_it_is(client: Client, login: LogIn, crm: Credentials) -> None:
@@ -115,13 +111,11 @@ async def test_what_keeps_to_the_bounds_is_stored_as_it_is(client: Client, login
     assert (await client.patch(path, json={"text": None, "one": "more"}, auth=crm)).status_code == 204
 
 
-async def test_writers_of_different_names_lose_nothing(
-    client: Client, login: LogIn, root: Admin, crm: Credentials
-) -> None:
+async def test_writers_of_different_names_lose_nothing(login: LogIn, root: Admin, crm: Credentials) -> None:
     user_id = (await login("alice"))["user"]["id"]
     path = f"/v1/users/{user_id}/attributes"
-    await asyncio.gather(*(client.patch(path, json={f"n{n}": n}, auth=crm) for n in range(20)))
-    assert await attributes_of(client, user_id, crm) == {f"n{n}": n for n in range(20)}
+    await asyncio.gather(*(root.client.patch(path, json={f"n{n}": n}, auth=crm) for n in range(20)))
+    assert await attributes_of(root.client, user_id, crm) == {f"n{n}": n for n in range(20)}
     assert len(await root.events(type="user.attributes_changed")) == 20
 
 

@@ -76,19 +76,13 @@ async def test_a_ban_without_an_end_names_none(
 
 
 async def test_a_ban_is_lifted_by_itself_within_a_minute_and_not_before(
-    client: Client,
-    root: Admin,
-    alice: dict[str, Any],
-    login: LogIn,
-    wechat: WeChatByRespx,
-    services: Services,
-    clock: Clock,
+    root: Admin, alice: dict[str, Any], login: LogIn, wechat: WeChatByRespx, services: Services, clock: Clock
 ) -> None:
     user_id = alice["user"]["id"]
     await root.change(user_id, status="disabled", reason=REASON, until=in_utc(clock() + SHORT))
     clock.now += SHORT - A_SECOND
     await lift(services)
-    await refused_login(client, wechat)
+    await refused_login(root.client, wechat)
     clock.now += A_SECOND
     await lift(services)
     assert BANS_CHECK_PAUSE_SECONDS < 60
@@ -197,15 +191,13 @@ async def test_a_ban_that_is_renewed_while_it_is_lifted_stays(
     assert (await bans_in(root, user_id))[0][2] == {"until": later}
 
 
-async def test_the_person_never_learns_the_reason(
-    client: Client, root: Admin, alice: dict[str, Any], login: LogIn
-) -> None:
+async def test_the_person_never_learns_the_reason(root: Admin, alice: dict[str, Any], login: LogIn) -> None:
     user_id = alice["user"]["id"]
     await root.change(user_id, status="disabled", reason=REASON)
     await root.change(user_id, status="active")
     again = await login("alice")
     for path in ("/v1/me", "/v1/me/export"):
-        answer = await client.get(path, headers=bearer(again))
+        answer = await root.client.get(path, headers=bearer(again))
         assert answer.status_code == 200
         assert REASON not in answer.text
     exported = await root.read(f"/users/{user_id}/export")

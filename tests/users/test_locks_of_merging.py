@@ -98,13 +98,7 @@ async def test_a_merge_of_users_who_do_not_administer_waits_for_no_administrator
 
 @pytest.mark.parametrize("act", ["ban", "erase"])
 async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
-    act: str,
-    login: LogIn,
-    client: Client,
-    rows: Rows,
-    database_url: str,
-    make_services: MakeServices,
-    make_client: MakeClient,
+    act: str, login: LogIn, rows: Rows, database_url: str, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     root, alice = await login("root"), await login()
     await set_roles(rows, "admin", user_id=root["user"]["id"])
@@ -114,9 +108,9 @@ async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
     async with elsewhere(database_url) as other:
         await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", other_root["user"]["id"])
         if act == "ban":
-            answer = await client.patch(path, json={"status": "disabled"}, headers=bearer(root))
+            answer = await login.client.patch(path, json={"status": "disabled"}, headers=bearer(root))
         else:
-            answer = await client.delete(path, headers=bearer(root))
+            answer = await login.client.delete(path, headers=bearer(root))
         assert answer.status_code in (200, 204)
 
 

@@ -184,9 +184,7 @@ async def test_a_change_that_comes_after_an_erasure_is_refused(client: Client, l
 
 
 @pytest.mark.oldest_postgres
-async def test_my_identities_are_listed_with_the_kind_of_their_app(
-    client: Client, login: LogIn, rows: Rows, clock: Clock
-) -> None:
+async def test_my_identities_are_listed_with_the_kind_of_their_app(login: LogIn, rows: Rows, clock: Clock) -> None:
     bodies = []
     for app in (APP, OTHER_APP):
         bodies.append(await login(app=app, unionid="union-alice"))
@@ -196,7 +194,7 @@ async def test_my_identities_are_listed_with_the_kind_of_their_app(
         "INSERT INTO identities (app_id, openid, user_id, created_at)"
         " SELECT 'wx-of-long-ago', 'openid-of-long-ago', id, '2020-01-01Z' FROM users WHERE unionid IS NOT NULL"
     )
-    answer = await client.get("/v1/me/identities", headers=bearer(bodies[-1]))
+    answer = await login.client.get("/v1/me/identities", headers=bearer(bodies[-1]))
     items = answer.json()["items"]
     assert [(item["app_id"], item["kind"], item["openid"]) for item in items] == [
         ("wx-of-long-ago", None, "openid-of-long-ago"),

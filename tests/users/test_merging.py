@@ -3,14 +3,13 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from secrets import token_hex
-from typing import Any
 
 import httpx
 import pytest
@@ -259,33 +258,15 @@ async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: Row
 # By an operator.
 
 
-@pytest.fixture
-async def root(client: Client, login: LogIn, rows: Rows) -> Body:
-    await login("root")
-    await set_roles(rows, "admin")
-    return await login("root")
-
-
-Merge = Callable[[str, str], Coroutine[Any, Any, httpx.Response]]
-
-
-@pytest.fixture
-def merge(client: Client, root: Body) -> Merge:
-    async def merge(former: str, into: str) -> httpx.Response:
-        return await client.post(f"/v1/admin/users/{former}/merge", json={"into": into}, headers=bearer(root))
-
-    return merge
-
-
-async def test_the_remaining_user_keeps_their_values(merge: Merge, login: LogIn, root: Body, rows: Rows) -> None:
+async def test_the_remaining_user_keeps_their_values(root: Admin, login: LogIn, rows: Rows) -> None:
     alice, bob = await login("alice", nickname="Alice"), await login("bob", nickname="Bob")
     ids = [answer["user"]["id"] for answer in (alice, bob)]
     await rows.execute(
         "UPDATE users SET unionid = 'union-' || nickname, phone = '+861380013800' || length(nickname),"
-        " roles = ARRAY [lower(nickname)] WHERE nickname IS NOT NULL"
+        " roles = ARRAY [lower(nickname)] WHERE nickname IN ('Alice', 'Bob')"
     )
     await rows.execute("UPDATE users SET external_id = '10023' WHERE nickname = 'Bob'")
-    answer = await merge(*ids)
+    answer = await root.merge(ids[0], into=ids[1])
     assert answer.status_code == 200, answer.text
     remaining = answer.json()
     shown = [remaining[name] for name in ("id", "nickname", "unionid", "phone", "external_id", "roles")]
@@ -296,17 +277,17 @@ async def test_the_remaining_user_keeps_their_values(merge: Merge, login: LogIn,
         ("union-Bob",),
     ]
     assert await merges(rows) == [(ids[1], ids[0], "operator")]
-    assert await rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == root["user"]["id"]
+    assert await rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == root.id
     assert (await login("alice"))["user"]["id"] == ids[1]
 
 
 async def test_the_remaining_user_gets_missing_values_from_the_merged_user(
-    merge: Merge, login: LogIn, rows: Rows
+    root: Admin, login: LogIn, rows: Rows
 ) -> None:
     alice = await login("alice", nickname="Alice")
     bob = await login("bob")
     await rows.execute("UPDATE users SET external_id = '10023', phone = $1 WHERE nickname = 'Alice'", NUMBER)
-    remaining = (await merge(alice["user"]["id"], bob["user"]["id"])).json()
+    remaining = (await root.merge(alice["user"]["id"], into=bob["user"]["id"])).json()
     assert (remaining["nickname"], remaining["external_id"]) == ("Alice", "10023")
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
 
@@ -326,7 +307,7 @@ async def test_the_remaining_user_gets_missing_values_from_the_merged_user(
     ],
 )
 async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_users_number(
-    merge: Merge,
+    root: Admin,
     login: LogIn,
     rows: Rows,
     formers: tuple[str, str | None],
@@ -341,7 +322,7 @@ async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_
             number,
             at,
         )
-    await merge(*ids)
+    await root.merge(ids[0], into=ids[1])
     kept = await rows.fetchrow(
         "SELECT phone, to_char(phone_verified_at, 'YYYY-MM-DD') FROM users WHERE id::text = $1", ids[1]
     )
@@ -349,28 +330,28 @@ async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_
 
 
 @pytest.mark.own_database
-async def test_a_merge_locks_administrators_and_others_in_one_order(merge: Merge, login: LogIn, rows: Rows) -> None:
+async def test_a_merge_locks_administrators_and_others_in_one_order(root: Admin, login: LogIn, rows: Rows) -> None:
     """Otherwise two transactions that lock several users could deadlock, and PostgreSQL would end one of them."""
     alice, bob = await login("alice"), await login("bob")
     await set_roles(rows, "admin", user_id=bob["user"]["id"])
     async with rows.transaction():
         lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE NOWAIT"
         await rows.execute(lock, alice["user"]["id"])
-        merging = asyncio.create_task(merge(alice["user"]["id"], bob["user"]["id"]))
+        merging = asyncio.create_task(root.merge(alice["user"]["id"], into=bob["user"]["id"]))
         await until_locked(rows)
         await rows.execute(lock, bob["user"]["id"])
     assert (await merging).status_code == 200
 
 
-async def test_a_ban_follows_in_both_directions(merge: Merge, login: LogIn, rows: Rows) -> None:
+async def test_a_ban_follows_in_both_directions(root: Admin, login: LogIn, rows: Rows) -> None:
     for names in (("alice", "bob"), ("dave", "carol")):
         ids = [(await login(name, nickname=name))["user"]["id"] for name in names]
         await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname IN ('alice', 'carol')")
-        assert (await merge(*ids)).json()["status"] == "disabled"
+        assert (await root.merge(ids[0], into=ids[1])).json()["status"] == "disabled"
 
 
 async def test_a_merge_that_makes_no_sense_or_would_lose_something_is_refused(
-    merge: Merge, login: LogIn, root: Body, rows: Rows
+    root: Admin, login: LogIn, rows: Rows
 ) -> None:
     ids = alice, bob, carol = [(await login(name, nickname=name))["user"]["id"] for name in ("alice", "bob", "carol")]
     await rows.execute("UPDATE users SET external_id = nickname WHERE nickname IN ('alice', 'bob')")
@@ -378,27 +359,25 @@ async def test_a_merge_that_makes_no_sense_or_would_lose_something_is_refused(
     nobody = str(NOBODY)
     for former, into, code in (
         *((alice, alice, "merge_refused"), (alice, bob, "merge_refused"), (bob, alice, "merge_refused")),
-        *((alice, nobody, "not_found"), (nobody, alice, "not_found"), (carol, root["user"]["id"], "last_admin")),
+        *((alice, nobody, "not_found"), (nobody, alice, "not_found"), (carol, root.id, "last_admin")),
     ):
-        problem_of(await merge(former, into), code, 404 if code == "not_found" else 409)
+        problem_of(await root.merge(former, into=into), code, 404 if code == "not_found" else 409)
     assert set(ids) < await users(rows)
-    assert (await merge(carol, alice)).status_code == 200
+    assert (await root.merge(carol, into=alice)).status_code == 200
     for former, into in ((carol, alice), (alice, carol)):
-        problem_of(await merge(former, into), "merge_refused", 409)
+        problem_of(await root.merge(former, into=into), "merge_refused", 409)
 
 
 @pytest.mark.slow
-async def test_fifty_merges_crosswise_at_once_end_in_one_user(
-    merge: Merge, login: LogIn, rows: Rows, root: Body
-) -> None:
+async def test_fifty_merges_crosswise_at_once_end_in_one_user(root: Admin, login: LogIn, rows: Rows) -> None:
     people = [(await login(f"person-{n}"))["user"]["id"] for n in range(10)]
     random = Random(7)
     pairs = [*pairwise(people), *pairwise(reversed(people))]
     pairs += [tuple(random.sample(people, 2)) for _ in range(50 - len(pairs))]
     random.shuffle(pairs)
-    answers = await asyncio.gather(*(merge(*pair) for pair in pairs))
+    answers = await asyncio.gather(*(root.merge(pair[0], into=pair[1]) for pair in pairs))
     assert sorted(answer.status_code for answer in answers) == [200] * 9 + [409] * 41
-    assert len(await users(rows) - {root["user"]["id"]}) == 1
+    assert len(await users(rows) - {root.id}) == 1
     assert len(await merges(rows)) == 9
 
 

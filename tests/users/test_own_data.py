@@ -106,9 +106,7 @@ async def test_the_document_of_own_data_contains_the_picture(client: Client, log
     assert Image.open(BytesIO(b64decode(avatar["content"]))).size == (4, 4)
 
 
-async def test_the_document_of_own_data_contains_events_and_names_nobody_else(
-    client: Client, login: LogIn, rows: Rows
-) -> None:
+async def test_the_document_of_own_data_contains_events_and_names_nobody_else(login: LogIn, rows: Rows) -> None:
     alice = await login("alice")
     insert = """
         INSERT INTO events (id, type, at, actor, user_id, ip)
@@ -121,7 +119,7 @@ async def test_the_document_of_own_data_contains_events_and_names_nobody_else(
         ("user.erased", alice["user"]["id"], ROOT_ID),
     ):
         await rows.execute(insert, kind, actor, user_id)
-    answer = await export(client, alice)
+    answer = await export(login.client, alice)
     events = {event["type"]: (event["actor"], event["ip"]) for event in answer.json()["events"]}
     del events["user.created"]
     assert events == {

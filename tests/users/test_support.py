@@ -40,9 +40,7 @@ async def test_support_reads_users_their_sessions_events_and_numbers(sue: Admin,
     assert (await sue.read("/numbers", days=1))["days"][0]["new_users"] == 2
 
 
-async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(
-    client: Client, sue: Admin, login: LogIn
-) -> None:
+async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(sue: Admin, login: LogIn) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
     await sue.change(user_id, status="disabled", reason="spam", roles=None)
@@ -51,7 +49,7 @@ async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(
     session_id = (await sue.read(f"/users/{user_id}"))["sessions"][-1]["id"]
     assert (await sue.ask("DELETE", f"/users/{user_id}/sessions/{session_id}")).status_code == 204
     assert (await sue.ask("DELETE", f"/users/{user_id}/sessions")).status_code == 204
-    problem_of(await client.get("/v1/me", headers=bearer(first)), "invalid_token", 401)
+    problem_of(await login.client.get("/v1/me", headers=bearer(first)), "invalid_token", 401)
     events = await sue.events(user_id=user_id)
     assert {(event["type"], event["actor"]) for event in events} == {
         (kind, sue.id) for kind in ("user.banned", "user.unbanned", "session.ended")
@@ -143,25 +141,21 @@ async def opened(services: Services, client: Client, user_id: str) -> httpx.Resp
 
 
 @pytest.mark.oldest_postgres
-async def test_a_link_opens_the_console_for_support(
-    services: Services, client: Client, root: Admin, sue: Admin
-) -> None:
-    as_root = (await opened(services, client, root.id)).json()
-    as_sue = (await opened(services, client, sue.id)).json()
+async def test_a_link_opens_the_console_for_support(services: Services, root: Admin, sue: Admin) -> None:
+    as_root = (await opened(services, root.client, root.id)).json()
+    as_sue = (await opened(services, root.client, sue.id)).json()
     assert (as_root["role"], as_sue["role"]) == ("admin", "support")
-    assert (await client.get("/v1/admin/users", headers=bearer(as_sue))).status_code == 200
-    problem_of(await client.get("/v1/admin/check", headers=bearer(as_sue)), "insufficient_role", 403)
+    assert (await root.client.get("/v1/admin/users", headers=bearer(as_sue))).status_code == 200
+    problem_of(await root.client.get("/v1/admin/check", headers=bearer(as_sue)), "insufficient_role", 403)
     made = await make_link(services.database, None, now=services.clock())
     assert str(made.user_id) == root.id
 
 
-async def test_the_console_closes_when_the_role_is_lost(
-    services: Services, client: Client, root: Admin, sue: Admin
-) -> None:
-    session = (await opened(services, client, sue.id)).json()
+async def test_the_console_closes_when_the_role_is_lost(services: Services, root: Admin, sue: Admin) -> None:
+    session = (await opened(services, root.client, sue.id)).json()
     await root.change(sue.id, roles=["editor"])
-    problem_of(await client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
-    problem_of(await client.put("/admin/session", headers={"X-Wxauth-Console": "1"}), "session_revoked", 400)
+    problem_of(await root.client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
+    problem_of(await root.client.put("/admin/session", headers={"X-Wxauth-Console": "1"}), "session_revoked", 400)
     with pytest.raises(NoAdministrator):
         await make_link(services.database, UUID(sue.id), now=services.clock())
 
