@@ -354,6 +354,7 @@ def test_the_folder_of_the_secret_files_is_configurable(
     (place / "secrets" / "wxauth_audience").write_text("usual")
     folder = tmp_path_factory.mktemp("credentials")
     (folder / "wxauth_audience").write_text("own")
+    (place / ".env").write_text(f"WXAUTH_SECRETS_DIR={place}\n")
     assert load(**REQUIRED, SECRETS_DIR=str(folder)).audience == "own"
     (place / ".env").write_text(f"WXAUTH_SECRETS_DIR={folder}\n")
     assert load(**REQUIRED).audience == "own"
