@@ -78,10 +78,10 @@ Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`
 """
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
+"""Seconds between two checks whether the database is there."""
 _TELLING_PAUSE_SECONDS: Final = 3600.0
 _CONTACT_LASTS: Final = timedelta(days=360)
 """RFC 9116, section 2.5.5: less than a year."""
-"""Seconds between two checks whether the database is there."""
 
 _ROUTERS: Final = (
     login_routes.router,
