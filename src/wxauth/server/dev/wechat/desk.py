@@ -191,30 +191,24 @@ class WebViews:
 
 async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
     """Follow all redirects, but not into WeChat. Raises: HTTPError."""
-    page = await (browser.get(url) if form is None else browser.post(url, data=form, headers={"origin": _origin(url)}))
+
+    async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
+        await asyncio.sleep(seconds)
+        return await browser.get(url)
+
+    if form is None:
+        page = await browser.get(url)
+    else:
+        page = await browser.post(url, data=form, headers={"origin": str(httpx.URL(url).join("/")).rstrip("/")})
     for _ in range(MOST_REDIRECTS):
-        if page.next_request is None or _opens_wechat(page.next_request.url):
-            return page
         request, twice = page.next_request, page.headers.get(COMES_TWICE)
+        if request is None or request.url.scheme == "weixin" or request.url.host == _URL_LINK_HOST:
+            return page
         if twice is None:
             page = await browser.send(request)
         else:
-            _, page = await asyncio.gather(browser.send(request), _later(browser, str(request.url), float(twice)))
+            _, page = await asyncio.gather(browser.send(request), send_again(request.url, float(twice)))
     raise httpx.TooManyRedirects("too many redirects")
-
-
-def _opens_wechat(url: httpx.URL) -> bool:
-    return url.scheme == "weixin" or url.host == _URL_LINK_HOST
-
-
-def _origin(url: str) -> str:
-    parsed = httpx.URL(url)
-    return f"{parsed.scheme}://{parsed.netloc.decode()}"
-
-
-async def _later(browser: httpx.AsyncClient, url: str, seconds: float) -> httpx.Response:
-    await asyncio.sleep(seconds)
-    return await browser.get(url)
 
 
 async def _ensure_local(request: httpx.Request) -> None:
