@@ -38,7 +38,8 @@ from wxauth.server.websites.pages import language_of
 
 TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}
 _HERE: Final = Path(__file__).parent
-_TEXTS: Final = {name: Title(en, zh) for name, en, zh in reader(_HERE.joinpath("site.csv").open(), delimiter="|")}
+_LINES: Final = _HERE.joinpath("site.csv").read_text("utf-8").splitlines()
+_TEXTS: Final = {name: Title(en, zh) for name, en, zh in reader(_LINES, delimiter="|")}
 _GOODS: Final = (
     ("茶", Title("Longjing tea, 50 g", "龙井茶 50 克"), 68),
     ("杯", Title("Porcelain cup", "白瓷杯"), 39),
