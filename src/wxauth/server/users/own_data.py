@@ -32,6 +32,7 @@ from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, Devic
 from wxauth.server.users.consent_rows import ConsentRow
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
 from wxauth.server.users.staff_rows import Read
+from wxauth.server.users.standing_rows import lock_standing
 from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
@@ -151,7 +152,7 @@ async def _pieces(
         else:
             await stack.enter_async_context(_large)
         async with database.begin() as transaction:
-            if not await rows.lock_user(transaction, user_id):
+            if await lock_standing(transaction, user_id) is None:  # as for each event about a user
                 raise NotFound("there is no such user")
             await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
         log.info("user_exported", user_id=user_id, actor=by.name)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Snapshot, Transaction
+from wxauth.server.core.database import Snapshot
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserFields
 from wxauth.server.sessions.devices import describe_device
@@ -29,8 +29,6 @@ class Picture(SQLModel):
 
 
 _USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
-# From here on, other changes of the user wait, as for each event about a user.
-_LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
 _IDENTITIES: Final = Statement[Told]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
@@ -79,11 +77,6 @@ _AVATAR: Final = Statement[Picture]("SELECT content_type, content, created_at FR
 async def user_row(state: Snapshot, user_id: UUID) -> UserFields | None:
     """The user; None if there is none."""
     return await state.row(_USER, user_id=user_id)
-
-
-async def lock_user(transaction: Transaction, user_id: UUID) -> bool:
-    """Keep the user from being erased before the transaction ends. False if there is no such user."""
-    return await transaction.value(_LOCK, user_id=user_id) is not None
 
 
 async def unionids_of(state: Snapshot, user_id: UUID) -> Sequence[str]:
