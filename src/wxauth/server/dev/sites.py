@@ -51,7 +51,7 @@ _FIGURES: Final = (
     (Title("Revenue", "销售额"), "¥9,364"),
     (Title("Visitors", "访客"), "1,702"),
 )
-_PAGE: Final = Template(_HERE.joinpath("site.html").read_text())
+_PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"))
 _MOST_SESSIONS: Final = 1000
 PUSH_PATH: Final = "/wechat"
 """Where it takes the messages that are handed on."""
