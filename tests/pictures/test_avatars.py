@@ -550,6 +550,17 @@ async def test_uploads_at_once_hold_nobody_up(album: Album) -> None:
     assert await album.number("avatars") == 1
 
 
+@pytest.mark.slow
+async def test_a_users_uploads_queue_without_delaying_other_users(album: Album) -> None:
+    bob = await album.login("bob")
+    file = encoded(plain("RGBA", (2048, 2048), (*RED, 128)), "PNG", compress_level=1)
+    uploads = [asyncio.create_task(album.upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
+    await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
+    assert (await album.upload(encoded(plain()), by=bob)).status_code == 200
+    assert sum(task.done() for task in uploads) <= UPLOADS_OF_ONE_SESSION // 2
+    assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
+
+
 async def test_more_uploads_than_there_is_room_for_come_back_later(album: Album) -> None:
     begun, may_end = asyncio.Semaphore(0), asyncio.Event()
 
