@@ -205,13 +205,15 @@ async def test_to_head_an_answer_has_no_body() -> None:
 
 
 @on_both_loops
-async def test_where_the_status_is_enough_a_body_is_not_waited_for() -> None:
-    long = in_pieces(head("Content-Length: 99999999", "Retry-After: 7"), b" " * 9999, then=hang)
-    async with Upstream(OK, long, OK) as upstream, transport() as way:
-        for connections in (1, 1, 2):
-            response = await ask(way, upstream.url, status_only=True)
+async def test_where_the_status_is_enough_a_body_that_is_late_long_or_cut_off_only_costs_the_connection() -> None:
+    begun = head("Content-Length: 99999999", "Retry-After: 7")
+    in_two = in_pieces(head(f"Content-Length: {len(BODY)}"), BODY)
+    spoilt = [in_pieces(begun, then=hang), endless(begun, b" " * 9999), in_pieces(begun, b" ", then=reset)]
+    async with Upstream(in_two, *spoilt, in_two) as upstream, transport() as way:
+        for connections, retry_after in ((1, None), (1, "7"), (2, "7"), (3, "7"), (4, None), (4, None)):
+            response = await ask(way, upstream.url, body_seconds=0.2)
             assert (response.status_code, upstream.connections) == (200, connections)
-            assert response.extensions[ANSWER].retry_after == ("7" if len(upstream.requests) == 2 else None)
+            assert response.extensions[ANSWER].retry_after == retry_after
 
 
 async def _pieces() -> AsyncIterator[bytes]:

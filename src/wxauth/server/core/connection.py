@@ -57,16 +57,21 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[HttpAnswer] | None = None
+        self._body_seconds: float | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
         self._begin_head()
         self.stale_at = math.inf
         """When the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
         """Whether another request may follow, because the last answer was complete and keeps the connection open."""
 
-    def ask(self, request: bytes, *, max_body: float, has_body: bool = True) -> asyncio.Future[HttpAnswer]:
+    def ask(
+        self, request: bytes, *, max_body: int, has_body: bool = True, body_seconds: float | None = None
+    ) -> asyncio.Future[HttpAnswer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
-        `has_body` is False if the answer has no body even if its head says so, as for HEAD.
+        `has_body` is False if the answer has no body even if its head says so, as for HEAD. With `body_seconds` the
+        status is enough: a body that is too large, cut off, or not complete after that time, is no failure.
 
         Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
             httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does, and
@@ -77,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._answer = self._loop.create_future()
         self._max_body = max_body
         self._has_body = has_body
+        self._body_seconds = body_seconds
         self._overhead = self._body_size = 0
         self._body: list[bytes] = []
         self._is_complete = self.can_be_kept = False
@@ -164,7 +170,11 @@ class Connection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
             raise ValueError("no such answer")
-        self._is_complete = self._status >= httpx.codes.OK and not self._has_body
+        is_last = self._status >= httpx.codes.OK
+        self._is_complete = is_last and not self._has_body
+        if is_last and self._body_seconds is not None:
+            late = httpx.ReadTimeout("the body was late")
+            self._body_timer = self._loop.call_later(self._body_seconds, self._fail, late)
 
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""
@@ -201,6 +211,9 @@ class Connection(asyncio.Protocol):
             self._fail(httpx.ReadError("the connection was closed without an answer"))
 
     def _succeed(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
             date, content_type, retry_after = map(self._texts.get, (b"date", b"content-type", b"retry-after"))
@@ -208,6 +221,8 @@ class Connection(asyncio.Protocol):
             answer.set_result(HttpAnswer(self._status, body, date, content_type, self._is_encoded, retry_after))
 
     def _fail(self, failure: httpx.RequestError) -> None:
+        if self._body_timer is not None:
+            self._succeed()
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
             answer.set_exception(failure)

@@ -15,7 +15,7 @@ import math
 import re
 import ssl
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import httpx
 from pydantic import SecretStr
@@ -49,7 +49,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
     - `deadline`: when the caller stops waiting, in the event loop's time. If getting a connection leaves too little
       time for an answer, the request is not sent.
     - `max_body`: how many bytes the answer's body may have.
-    - `status_only`: the answer is that of the head. Its connection is kept if the body has come with it.
+    - `body_seconds`: the status is enough. The body, which is waited for so long, lets the connection be kept.
 
     The caller limits the time for the answer: cancelling a request ends its connection.
 
@@ -97,8 +97,11 @@ class HttpTransport(httpx.AsyncBaseTransport):
         by_proxy = self._proxy if origin.scheme == "http" else None  # for https, the proxy only opens a tunnel
         message = _message(request, await request.aread(), by_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        is_status_enough = "status_only" in request.extensions
-        max_body = math.inf if is_status_enough else request.extensions.get("max_body", MAX_ANSWER)
+        how = {
+            "max_body": request.extensions.get("max_body", MAX_ANSWER),
+            "has_body": request.method != "HEAD",
+            "body_seconds": request.extensions.get("body_seconds"),
+        }
         await self._wait_for_place(deadline)
         try:
             until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
@@ -106,8 +109,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             if _now() > deadline - SHORTEST_SECONDS:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
-            has_body = request.method != "HEAD" and not is_status_enough
-            answer = await self._exchange(connection, message, max_body, has_body=has_body)
+            answer = await self._exchange(connection, message, **how)
             self._keep(connection, origin)
         finally:
             self._places.release()
@@ -153,10 +155,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
             connection.end()
         return None
 
-    async def _exchange(self, connection: Connection, message: bytes, max_body: float, *, has_body: bool) -> HttpAnswer:
+    async def _exchange(self, connection: Connection, message: bytes, **how: Any) -> HttpAnswer:
         asked_at = _now()
         try:
-            return await connection.ask(message, max_body=max_body, has_body=has_body)
+            return await connection.ask(message, **how)
         except BaseException:
             connection.end()
             raise

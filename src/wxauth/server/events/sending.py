@@ -35,6 +35,9 @@ LEASE: Final = timedelta(seconds=30)
 
 log = get_logger()
 
+BODY_SECONDS: Final = 1.0
+"""How long the body of an answer is waited for, so that its connection can be kept. Only the status matters."""
+
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
@@ -76,7 +79,7 @@ async def send(
     response = error = None
     try:
         own = {**headers, "accept": "*/*", "user-agent": USER_AGENT}
-        request = httpx.Request("POST", url, content=content, headers=own, extensions={"status_only": True})
+        request = httpx.Request("POST", url, content=content, headers=own, extensions={"body_seconds": BODY_SECONDS})
         async with asyncio.timeout(patience):
             response = await transport.handle_async_request(request)
     except TimeoutError:
