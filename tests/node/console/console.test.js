@@ -735,7 +735,7 @@ test('people without a name are called alike everywhere, and told apart by app a
   await goTo(`users?q=${nameless.user.id}`)
   const called = `Nameless …${shortened(nameless)}`
   await rows().getByRole('link', { name: called }).waitFor()
-  await rows().getByText(`${FIRST_APP} · `).waitFor()
+  await rows().getByText('示例小店 Shop · ').waitFor() // the app's title
   await showPerson(nameless)
   await page.getByRole('heading', { level: 2, name: called }).waitFor()
   await change(nameless, { roles: ['editor'] })
