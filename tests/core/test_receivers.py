@@ -68,6 +68,22 @@ async def test_of_several_addresses_one_that_may_be_is_used() -> None:
         await transport.aclose()
 
 
+async def test_an_address_allowed_with_tls_is_judged_anew_without() -> None:
+    found = iter([["127.0.0.1"], ["93.184.215.14"]])
+
+    async def resolve(_host: str) -> Sequence[str]:
+        return next(found)
+
+    async with receiving() as receiver:
+        transport = ReceiverTransport(resolve=resolve)
+        for scheme, failure in (("https", "TLS failed"), ("http", "address refused")):
+            url = f"{scheme}://orders.example.com:{httpx.URL(receiver.url).port}/"
+            with pytest.raises(httpx.ConnectError, match=failure):
+                await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
+        await transport.aclose()
+        assert receiver.got == []
+
+
 async def test_a_port_without_a_listener_is_reported() -> None:
     assert await failure_of(f"http://orders.example.com:{free_port()}/", "127.0.0.1") == "could not connect"
 

@@ -296,7 +296,8 @@ class Connector:
         self._proxy = proxy
         self._given_tls = tls
         self._resolve = resolve or _resolve
-        self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[Sequence[SocketAddress]]]] = {}
+        self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[SocketAddress]]]] = {}
+        """By scheme, too: without TLS, fewer addresses may be allowed."""
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
         """Open a connection. `until` is the time limit, in the event loop's time.
@@ -325,15 +326,15 @@ class Connector:
         try:
             return await _first_connected(await self._addresses(end))
         except OSError:
-            self._lookups.pop((end.host, end.port), None)  # the host may have moved: resolve its name again
+            self._lookups.pop(end, None)  # the host may have moved: resolve its name again
             raise
 
     async def _addresses(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
         loop = asyncio.get_running_loop()
-        asked_at, lookup = self._lookups.get((end.host, end.port), (-math.inf, None))
+        asked_at, lookup = self._lookups.get(end, (-math.inf, None))
         if lookup is None or loop.time() > asked_at + NAME_SECONDS:
             lookup = loop.create_task(self._resolve(end))
-            self._lookups[end.host, end.port] = (loop.time(), lookup)
+            self._lookups[end] = (loop.time(), lookup)
         return await asyncio.shield(lookup)
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
