@@ -13,9 +13,11 @@ import pytest
 from tests.processes import PATIENCE, free_port
 from tests.receiver import receiving
 from tests.sweeps import swept
+from tests.upstream import Upstream, hang, in_pieces
 from tests.world import until
 from wxauth.server.core.addresses import MAX_CONCURRENT_NAMES, NameResolver, is_refused
 from wxauth.server.core.receivers import ReceiverTransport, Resolve
+from wxauth.server.events.sending import BODY_SECONDS, send
 
 pytestmark = pytest.mark.no_database
 
@@ -93,6 +95,20 @@ async def test_an_invalid_certificate_is_reported_and_nothing_is_sent() -> None:
         said = await failure_of(receiver.url.replace("http:", "https:"))
         assert said == "TLS failed"
         assert receiver.got == []
+
+
+@pytest.mark.slow
+async def test_a_status_in_time_counts_and_is_timed_even_if_its_body_takes_longer() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"
+    async with Upstream(in_pieces(head, then=hang), in_pieces(head, b" " * 4097, then=hang)) as upstream:
+        transport = ReceiverTransport(resolve=NameResolver().resolve)
+        for longest in (2 * BODY_SECONDS, BODY_SECONDS / 2):  # of a body that hangs; of one that is too long
+            started = asyncio.get_running_loop().time()
+            answer = await send(transport, upstream.url, content=b"{}", headers={}, patience=BODY_SECONDS / 2)
+            assert (answer.status, answer.error) == (200, None)
+            assert answer.milliseconds < 1000 * BODY_SECONDS / 2
+            assert asyncio.get_running_loop().time() - started < longest
+        await transport.aclose()
 
 
 class NameServer:

@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[HttpAnswer] | None = None
-        self._body_seconds: float | None = None
+        self._on_status: Callable[[], float] | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._begin_head()
         self.stale_at = math.inf
@@ -66,12 +66,13 @@ class Connection(asyncio.Protocol):
         """Whether another request may follow, because the last answer was complete and keeps the connection open."""
 
     def ask(
-        self, request: bytes, *, max_body: int, has_body: bool = True, body_seconds: float | None = None
+        self, request: bytes, *, max_body: int, has_body: bool = True, on_status: Callable[[], float] | None = None
     ) -> asyncio.Future[HttpAnswer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
-        `has_body` is False if the answer has no body even if its head says so, as for HEAD. With `body_seconds` the
-        status is enough: a body that is too large, cut off, or not complete after that time, is no failure.
+        `has_body` is False if the answer has no body even if its head says so, as for HEAD. With `on_status` the
+        status is enough. It is called then, and returns seconds: a body that is too large, cut off, or not complete
+        after them, is no failure.
 
         Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
             httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does, and
@@ -82,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._answer = self._loop.create_future()
         self._max_body = max_body
         self._has_body = has_body
-        self._body_seconds = body_seconds
+        self._on_status = on_status
         self._overhead = self._body_size = 0
         self._body: list[bytes] = []
         self._is_complete = self.can_be_kept = False
@@ -172,9 +173,9 @@ class Connection(asyncio.Protocol):
             raise ValueError("no such answer")
         is_last = self._status >= httpx.codes.OK
         self._is_complete = is_last and not self._has_body
-        if is_last and self._body_seconds is not None:
+        if is_last and self._on_status is not None:
             late = httpx.ReadTimeout("the body was late")
-            self._body_timer = self._loop.call_later(self._body_seconds, self._fail, late)
+            self._body_timer = self._loop.call_later(self._on_status(), self._fail, late)
 
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""

@@ -49,7 +49,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
     - `deadline`: when the caller stops waiting, in the event loop's time. If getting a connection leaves too little
       time for an answer, the request is not sent.
     - `max_body`: how many bytes the answer's body may have.
-    - `body_seconds`: the status is enough. The body, which is waited for so long, lets the connection be kept.
+    - `on_status`: called when the status is known, which is enough. It returns for how many seconds to wait for the
+      body, which lets the connection be kept.
 
     The caller limits the time for the answer: cancelling a request ends its connection.
 
@@ -100,7 +101,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         how = {
             "max_body": request.extensions.get("max_body", MAX_ANSWER),
             "has_body": request.method != "HEAD",
-            "body_seconds": request.extensions.get("body_seconds"),
+            "on_status": request.extensions.get("on_status"),
         }
         await self._wait_for_place(deadline)
         try:

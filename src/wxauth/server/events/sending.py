@@ -35,6 +35,8 @@ LEASE: Final = timedelta(seconds=30)
 
 log = get_logger()
 
+MAX_ANSWER: Final = 4096
+"""Bytes of a body that are read. The connection of a longer one is not kept."""
 BODY_SECONDS: Final = 1.0
 """How long the body of an answer is waited for, so that its connection can be kept. Only the status matters."""
 
@@ -74,13 +76,22 @@ class Answer:
 async def send(
     transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
 ) -> Answer:
-    """POST this once. `patience` is in seconds. Of the response, only the status and `Retry-After` are kept."""
+    """POST this once. Of the response, only the status, within `patience` seconds, and `Retry-After` are kept."""
     started = perf_counter()
     response = error = None
+    ended: float | None = None
+
+    def end() -> float:
+        nonlocal ended
+        ended = perf_counter()
+        limit.reschedule(None)
+        return BODY_SECONDS
+
     try:
         own = {**headers, "accept": "*/*", "user-agent": USER_AGENT}
-        request = httpx.Request("POST", url, content=content, headers=own, extensions={"body_seconds": BODY_SECONDS})
-        async with asyncio.timeout(patience):
+        how = {"on_status": end, "max_body": MAX_ANSWER}
+        request = httpx.Request("POST", url, content=content, headers=own, extensions=how)
+        async with asyncio.timeout(patience) as limit:
             response = await transport.handle_async_request(request)
     except TimeoutError:
         error = f"no answer in {patience:g} s"
@@ -88,7 +99,7 @@ async def send(
         error = str(exc)
     except (httpx.InvalidURL, UnicodeError):
         error = "URL cannot be used"
-    milliseconds = round((perf_counter() - started) * 1000)
+    milliseconds = round(((ended or perf_counter()) - started) * 1000)
     if response is None:
         return Answer(None, milliseconds, error)
     return Answer(response.status_code, milliseconds, retry_after=response.extensions[ANSWER].retry_after)
