@@ -205,6 +205,17 @@ async def test_of_presses_at_once_ten_pass_and_they_count_against_the_limit_of_t
     assert "retry-after" in answers[-1].headers
 
 
+async def test_links_and_visits_of_one_page_have_ten_presses_each(town: Town) -> None:
+    await town.change(link=True)
+    visitor = town.visitor("website", at=await town.make_services(scan_link="scheme"))
+    button = await visitor.open()
+    await visitor.press(button)
+    links = [await visitor.client.post(button.replace("/wechat", "/link")) for _ in range(11)]
+    assert [answer.status_code for answer in links] == [303] * 10 + [429]
+    visits = [await visitor.get(button) for _ in range(10)]
+    assert [answer.status_code for answer in visits] == [303] * 9 + [429]
+
+
 async def test_the_pages_of_neighbours_leave_a_browser_with_a_login_its_own(town: Town) -> None:
     await town.change(sso=True)
     strict = await town.make_services(scan_rate_limit="3/minute")

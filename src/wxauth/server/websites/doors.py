@@ -101,7 +101,7 @@ URL_LINK_LASTS: Final = timedelta(days=30)
 """How long WeChat's URL Link of an app opens the mini-program. WeChat makes none that lasts longer."""
 URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
 MAX_PRESSES: Final = 10
-"""How often the browser of one page may go to WeChat."""
+"""How often the browser of one page may go to WeChat's page, and how many links to WeChat it gets."""
 MAX_WRONG_NUMBERS: Final = 3
 NUMBER_LASTS: Final = timedelta(seconds=120)
 """How long after the approval the number can be typed."""

@@ -192,15 +192,19 @@ async def lock_with_person(
     return locked, person if locked is not None and locked.openid is not None else None
 
 
-async def lock_for_press(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
-    """Lock a page, and count a press of its button that leads to WeChat. Raises: NotFound, PressesUsedUp."""
+async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
+    """Lock a page, to note a press of its button that leads to WeChat. Raises: NotFound."""
     locked = await rows.lock(transaction, page.id, now=now)
     if locked is None or not locked.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)
-    if locked.presses >= MAX_PRESSES:
-        raise PressesUsedUp("the button of one page was pressed too often")
-    locked.presses += 1
     return locked
+
+
+def next_press(presses: int) -> int:
+    """The number of the press after so many of the same button. Raises: PressesUsedUp."""
+    if presses >= MAX_PRESSES:
+        raise PressesUsedUp("the button of one page was pressed too often")
+    return presses + 1
 
 
 def is_good(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:

@@ -31,7 +31,7 @@ from wxauth.server.websites.doors import (
     Door,
     DoorOutcome,
 )
-from wxauth.server.websites.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_for_press
+from wxauth.server.websites.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
 from wxauth.server.websites.models import OPEN, SealedUrlLink, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.scans import DIGITS, note_not_made, once
@@ -154,15 +154,15 @@ class Links:
         await self.scan_limits.browsers.admit_address(browser.ip)
         now, scene = self.clock(), new_scene()
         async with self.database.begin() as transaction:
-            locked = await lock_for_press(transaction, page, now=now)
-            await rows.save(transaction, locked)
-            former = await rows.link_on(transaction, locked.id)
-            former = None if former is None else await rows.lock(transaction, former.id, now=now)
+            locked = await lock_open_page(transaction, page, now=now)
+            former, number = await rows.link_on(transaction, locked.id), 1
+            if former is not None:
+                number, former = next_press(former.presses), await rows.lock(transaction, former.id, now=now)
             if former is not None:
                 await _end_link(transaction, former)
-            shown, lasts = Device(page.browser_ip, page.browser_user_agent), min(SCAN_LASTS, page.expires_at - now)
-            link = new_press(locked, shown, lasts=lasts, now=now, door=Door.LINK)
-            link.presses, link.scene_hash = locked.presses, hash_of(scene)
+            shown = Device(locked.browser_ip, locked.browser_user_agent)
+            link = new_press(locked, shown, lasts=min(SCAN_LASTS, locked.expires_at - now), now=now, door=Door.LINK)
+            link.presses, link.scene_hash = number, hash_of(scene)
             await rows.add(transaction, link)
         return Onward(self._url(base, scene))
 

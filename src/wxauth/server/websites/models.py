@@ -110,7 +110,7 @@ class SiteLoginFields(RequestFields):
     query: str | None = Field(default=None, sa_type=Text)
     """The parameters of the request on a page that shows a person: the press checks them again."""
     presses: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
-    """How often the browser has gone to WeChat, to its page or by a link; of a link, which press of its page it is."""
+    """How often the browser has gone to WeChat's page; of a link, which one of its page it is."""
     wrong_numbers: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     """How many wrong numbers have been typed in the browser."""
     pressed_on: UUID | None = Field(default=None)

@@ -169,13 +169,6 @@ async def post_answer(request: Request, pages: PagesDep, authorizations: Authori
     return await pages.answer(authorizations.posted(request.query_params.get("answer", "")), gone="gone")
 
 
-_PRESS: Final[dict[str, Any]] = {
-    "responses": {**HTML, **_REDIRECT, **MISTAKE, **_NO_PAGE, **TRY_LATER},
-    "failures": [PayloadTooLarge],
-    "openapi_extra": form_parameters(**{HINT: "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."}),
-}
-
-
 @router.post(
     AUTHORIZE_PATH + "/{request_id}/continue",
     summary=Title("Go on with the login of this browser", "以本浏览器的登录继续"),

@@ -103,7 +103,7 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
         ("code_hash",),
     )
 }
-# Ids do not show which one is the last, because clocks differ: the page counts its links while it is locked.
+# Ids do not show which one is the last, because clocks differ: links are counted while their page is locked.
 _LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
  WHERE l.pressed_on = :page_id AND l.door = '{Door.LINK}'
  ORDER BY l.presses DESC LIMIT 1

@@ -45,7 +45,7 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, Browser, Onward, ScanLimits, SentBack, new_press, sent_back
 from wxauth.server.websites.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
-from wxauth.server.websites.granting import ANOTHER_PERSON, Granting, approve, lock_for_press
+from wxauth.server.websites.granting import ANOTHER_PERSON, Granting, approve, lock_open_page, next_press
 from wxauth.server.websites.models import Stage
 from wxauth.server.websites.rows import SiteLogin
 from wxauth.server.websites.secrets import code_of, page_id_of
@@ -158,7 +158,8 @@ class Visits:
             raise SentBack(page, _DESCRIPTIONS[outcome], outcome) from None
         now, state = self.clock(), secrets.token_hex(_STATE_BYTES)
         async with self.database.begin() as transaction:
-            locked = await lock_for_press(transaction, page, now=now)
+            locked = await lock_open_page(transaction, page, now=now)
+            locked.presses = next_press(locked.presses)
             locked.expires_at = max(locked.expires_at, now + VISIT_LASTS)
             locked.kept_until = max(locked.kept_until, locked.expires_at)
             await rows.save(transaction, locked)
