@@ -19,6 +19,7 @@ from tests.websites.browsers import VERIFIER, Browser, House, made_of_fixtures, 
 from tests.websites.test_web_view import CONSOLE
 from tests.world import (
     CAMERA,
+    FAR,
     Admin,
     Body,
     Client,
@@ -104,6 +105,13 @@ async def test_an_administrators_scan_opens_the_console(office: Office) -> None:
     assert await office.sessions() == ["wxauth-admin", None]
     events = [(event["type"], event["data"].get("by")) for event in await office.root.events(user_id=office.root.id)]
     assert events == [("console.opened", "scan"), ("site.authorized", None), ("scan.approved", None)]
+
+
+async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_the_console(office: Office) -> None:
+    tab = await office.browser.show(**CONSOLE)
+    at = {**bearer(office.phone.tokens), "X-Forwarded-For": FAR}
+    body = {"scene": tab.scene, "entry_scene": CAMERA}
+    problem_of(await office.phone.client.post("/v1/me/scans", json=body, headers=at), "scan_too_far", 403)
 
 
 async def test_an_old_login_opens_no_console_although_its_token_is_good(office: Office) -> None:

@@ -148,6 +148,11 @@ async def test_no_door_is_left_open_when_all_sessions_of_a_user_end(
                 else:
                     refused(answer, "access_denied" if grant is by_a_device else "invalid_grant")
                 assert await town.count("sessions WHERE client_id IS NOT NULL") == 0
+        again = await town.get_phone("alice")
+        for grant in GRANTS:
+            with doors.case(f"{grant.__name__}, again"):
+                answer = await (await grant(town, again))()
+                assert answer.status_code == 200 or "code" in sent(answer), answer.text
 
 
 @pytest.mark.oldest_postgres
