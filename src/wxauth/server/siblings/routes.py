@@ -38,7 +38,7 @@ from wxauth.server.siblings.rows import UserForSiblings, look_up
 from wxauth.server.users.admin import UserChange, change_user, end_all_sessions
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest
-from wxauth.server.users.bodies import DocumentVersion, OperatorsFields, Reason, SharedFields
+from wxauth.server.users.bodies import DocumentVersion, FormerExternalIds, OperatorsFields, Reason, SharedFields
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep, sees_roles
 from wxauth.server.users.search_rows import IdentityJson
 from wxauth.server.web.answers import Entails
@@ -295,7 +295,7 @@ class BanRequest(BaseModel):
     until: Time | None = Field(default=None, description="When the ban ends automatically, with an offset.")
 
 
-class UserForSiblingsAnswer(SharedFields, OperatorsFields):
+class UserForSiblingsAnswer(SharedFields, OperatorsFields, FormerExternalIds):
     """A user as siblings see them."""
 
     id: Annotated[ShownUserId, Field(description="UUIDv7. It differs from the requested id if that one was merged.")]

@@ -281,6 +281,11 @@ class OperatorsFields(TypedDict):
     erase_at: Annotated[
         datetime | None, Field(description="When the user is erased, who has asked for it; null for everybody else.")
     ]
+
+
+class FormerExternalIds(TypedDict):
+    """The field of every answer about one user to staff and other services. Lists of users do not have it."""
+
     former_external_ids: NotRequired[
         Annotated[
             list[str],
@@ -301,7 +306,7 @@ class ListedUserAnswer(ProfileAndStanding, OperatorsFields):
     ]
 
 
-class UserDetailAnswer(ListedUserAnswer):
+class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
     """A user, with all identities and sessions."""
 
     former_ids: NotRequired[
