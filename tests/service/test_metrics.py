@@ -372,3 +372,13 @@ def test_the_workers_shared_counts_are_deleted_at_the_end(service: TwoWorkers, e
     service.command.end(ending)
     until(lambda: not any(is_running(worker) for worker in workers))
     assert not folder.exists()
+
+
+async def test_the_routes_of_a_login_page_have_one_template(client: Client, scrape: Scrape) -> None:
+    answers = {"state": 404, "next": 404, "cancel": 404, "wechat": 404, "wechat/again": 200}
+    for path, status in answers.items():
+        assert (await client.get(f"/v1/authorize/{'r' * 22}/{path}")).status_code == status
+    scraped = await scrape()
+    for path, status in answers.items():
+        route = "/v1/authorize/{request_id}/" + path.replace("again", "{name}")
+        assert scraped("wxauth_requests_total", method="GET", route=route, status=str(status)) == 1, path

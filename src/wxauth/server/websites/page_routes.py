@@ -144,23 +144,23 @@ async def show_code_by_form(pages: PagesDep, login_pages: LoginPagesDep) -> Resp
     return pages.by_get(AUTHORIZE_PATH, form) or await pages.answer(login_pages.show(form))
 
 
-@router.hidden(AUTHORIZE_PATH + "/{page_id}/state")
-async def read_state(pages: PagesDep, granting: GrantingDep, page_id: str) -> Response:
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
+async def read_state(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
-    state = await granting.state(page_id, pages.browser)
+    state = await granting.state(request_id, pages.browser)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
-@router.hidden(AUTHORIZE_PATH + "/{page_id}/next")
-async def redirect_after_decision(pages: PagesDep, granting: GrantingDep, page_id: str) -> Response:
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/next")
+async def redirect_after_decision(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
-    return await pages.answer(granting.go_on(page_id, pages.browser), gone="gone")
+    return await pages.answer(granting.go_on(request_id, pages.browser), gone="gone")
 
 
-@router.hidden(AUTHORIZE_PATH + "/{page_id}/cancel")
-async def go_back_to_site(pages: PagesDep, granting: GrantingDep, page_id: str) -> Response:
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/cancel")
+async def go_back_to_site(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
     """Send the page's own browser back to the site, which is told that nobody has logged in."""
-    return await pages.answer(granting.cancel(page_id, pages.browser))
+    return await pages.answer(granting.cancel(request_id, pages.browser))
 
 
 @router.hidden(FORM_POST_PATH)
@@ -247,12 +247,12 @@ async def show_outage(pages: PagesDep) -> Response:
     return pages.message("visit_away", status=StorageUnavailable.status)
 
 
-@router.hidden(AUTHORIZE_PATH + "/{page_id}/wechat/{name}")
-async def show_outcome(pages: PagesDep, page_id: str, name: str) -> Response:
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat/{name}")
+async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
     """A page with the outcome of a visit to WeChat's page, and a link to try again. It does not query the database."""
-    if name not in VISIT_PAGES or not SCENE.fullmatch(page_id):
+    if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):
         raise NotFound("there is nothing at this path")
-    return pages.visit(name, page_id=page_id)
+    return pages.visit(name, page_id=request_id)
 
 
 @router.post(
