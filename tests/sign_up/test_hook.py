@@ -305,9 +305,16 @@ async def test_check_sends_a_test_about_nobody(hook: Receiver, make_services: Ma
     [(_, body)] = hook.got
     message = json.loads(body)
     assert (message["type"], "data" in message) == ("test", False)
-    hook.usual = 500
-    failed = await result()
-    assert (failed.ok, "its status was 500" in failed.message) == (False, True)
+
+    async def stuck(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500)
+        await response.prepare(request)
+        await hook.released.wait()
+        return response
+
+    for hook.usual in (500, text(b"x" * 2**15, status=500), stuck):  # a page of a framework's; a body that never ends
+        failed = await result()
+        assert (failed.ok, "its status was 500" in failed.message) == (False, True), failed.message
 
 
 @pytest.mark.node

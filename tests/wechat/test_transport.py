@@ -211,7 +211,7 @@ async def test_where_the_status_is_enough_a_body_that_is_late_long_or_cut_off_on
     spoilt = [in_pieces(begun, then=hang), endless(begun, b" " * 9999), in_pieces(begun, b" ", then=reset)]
     async with Upstream(in_two, *spoilt, in_two) as upstream, transport() as way:
         for connections, retry_after in ((1, None), (1, "7"), (2, "7"), (3, "7"), (4, None), (4, None)):
-            response = await ask(way, upstream.url, on_status=lambda: 0.2)
+            response = await ask(way, upstream.url, on_status=lambda _: 0.2)
             assert (response.status_code, upstream.connections) == (200, connections)
             assert response.extensions[ANSWER].retry_after == retry_after
 

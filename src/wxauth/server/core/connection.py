@@ -34,6 +34,9 @@ NAME_SECONDS: Final = 10.0
 
 _MAX_REFUSAL: Final = 64 * 1024
 
+OnStatus = Callable[[int], float | None]
+"""Gets an answer's status. Returns for how many seconds to wait for its body, if the status is enough."""
+
 SocketAddress = tuple[Any, ...]
 """An address from getaddrinfo: family, type, protocol, name, socket address."""
 
@@ -57,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[HttpAnswer] | None = None
-        self._on_status: Callable[[], float] | None = None
+        self._on_status: OnStatus | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._begin_head()
         self.stale_at = math.inf
@@ -66,13 +69,13 @@ class Connection(asyncio.Protocol):
         """Whether another request may follow, because the last answer was complete and keeps the connection open."""
 
     def ask(
-        self, request: bytes, *, max_body: int, has_body: bool = True, on_status: Callable[[], float] | None = None
+        self, request: bytes, *, max_body: int, has_body: bool = True, on_status: OnStatus | None = None
     ) -> asyncio.Future[HttpAnswer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
-        `has_body` is False if the answer has no body even if its head says so, as for HEAD. With `on_status` the
-        status is enough. It is called then, and returns seconds: a body that is too large, cut off, or not complete
-        after them, is no failure.
+        `has_body` is False if the answer has no body even if its head says so, as for HEAD. If
+        `on_status` returns seconds, the status is enough: a body that is too large, cut off, or not complete after
+        them, is no failure.
 
         Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
             httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does, and
@@ -173,9 +176,8 @@ class Connection(asyncio.Protocol):
             raise ValueError("no such answer")
         is_last = self._status >= httpx.codes.OK
         self._is_complete = is_last and not self._has_body
-        if is_last and self._on_status is not None:
-            late = httpx.ReadTimeout("the body was late")
-            self._body_timer = self._loop.call_later(self._on_status(), self._fail, late)
+        if is_last and self._on_status is not None and (seconds := self._on_status(self._status)) is not None:
+            self._body_timer = self._loop.call_later(seconds, self._fail, httpx.ReadTimeout("the body was late"))
 
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""

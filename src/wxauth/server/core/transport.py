@@ -49,8 +49,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
     - `deadline`: when the caller stops waiting, in the event loop's time. If getting a connection leaves too little
       time for an answer, the request is not sent.
     - `max_body`: how many bytes the answer's body may have.
-    - `on_status`: called when the status is known, which is enough. It returns for how many seconds to wait for the
-      body, which lets the connection be kept.
+    - `on_status`: called with the status. If that is enough, it returns for how many seconds to wait for the body,
+      which lets the connection be kept; otherwise None.
 
     The caller limits the time for the answer: cancelling a request ends its connection.
 

@@ -81,7 +81,7 @@ async def send(
     response = error = None
     ended: float | None = None
 
-    def end() -> float:
+    def end(_status: int) -> float:
         nonlocal ended
         ended = perf_counter()
         limit.reschedule(None)

@@ -50,6 +50,8 @@ from wxauth.server.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024
 """Bytes of an answer that are read."""
+BODY_SECONDS: Final = 0.1
+"""How long the body of a refusal, which is of no use, is waited for, so that its connection can be kept."""
 FAILURES_IN_A_ROW: Final = 5
 """After as many, a process does not ask for `PAUSE`. If a failure lets people in, only time-outs count: others cost no
 time, and a pause would let everybody in."""
@@ -162,8 +164,8 @@ class SignUpHook:
         }
         try:
             async with asyncio.timeout(patience):
-                most = {"max_body": MAX_ANSWER}
-                request = httpx.Request("POST", url, content=body, headers=headers, extensions=most)
+                how = {"max_body": MAX_ANSWER, "on_status": lambda status: None if status == _OK else BODY_SECONDS}
+                request = httpx.Request("POST", url, content=body, headers=headers, extensions=how)
                 response = await self.transport.handle_async_request(request)
         except TimeoutError:
             raise HookTimedOut(f"no answer in {patience:g} s") from None
