@@ -66,7 +66,7 @@ class IdTokens:
         An ES256 id_token is signed with a key of access tokens. Its own `typ`, and the site as its audience, keep it
         from being accepted as an access token.
 
-        Raises: KeysUnavailable, CannotOpen.
+        Raises: StorageUnavailable, CannotOpen.
         """
         key, issued_at = await self.keys.id_token_key(client.id_token_alg, now), int(now.timestamp())
         claims: dict[str, Any] = {
