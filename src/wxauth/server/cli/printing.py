@@ -137,12 +137,15 @@ def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Cont
 
 
 def stripped(text: str) -> str:
-    """A text without the spaces around it. Raises: ValueError."""
-    text.encode()  # an argument that is not UTF-8 has surrogates
+    """A text without the spaces around it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # an argument that is not UTF-8 has surrogates
+        raise click.BadParameter("must be UTF-8.") from None
     return text.strip()
 
 
-text_option = checked(stripped, "must be UTF-8.")
+text_option = checked(stripped)
 time_option = checked(
     TypeAdapter(Time).validate_python, "must be a time with its offset, like 2026-11-27T18:00:00+08:00."
 )

@@ -54,7 +54,10 @@ if TYPE_CHECKING:
 
 
 _role = checked(TypeAdapter(Role).validate_python, "must be a-z, 0-9, _ and -, the first a letter, at most 32.")
-_reason = checked(TypeAdapter(Reason).validate_python, "must be at most 500 characters, without control characters.")
+_reason = checked(
+    lambda text: TypeAdapter(Reason).validate_python(stripped(text)),
+    "must be at most 500 characters, without control characters.",
+)
 
 
 def _attributes(values: Sequence[str]) -> dict[str, object]:
