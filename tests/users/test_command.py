@@ -226,8 +226,8 @@ async def test_an_invalid_argument_is_a_usage_error(users: Command) -> None:
         failed = await users(*arguments)
         assert (failed.returncode, failed.stdout) == (2, "")
         assert (arguments[1] if arguments[1].startswith("--") else "role") in failed.stderr.lower()
-    for arguments in (("ban", NOBODY, "--reason", "\udce9"), ("split", NOBODY, "--identity", "\udce9:x")):
-        assert "must be UTF-8" in (await users(*arguments)).stderr
+    for command, option in (("ban", "--reason"), ("split", "--identity")):
+        assert "must be UTF-8" in (await users(command, NOBODY, option, "\udce9:x")).stderr
 
 
 async def test_a_database_that_is_away_or_not_migrated_is_said_in_one_line(
