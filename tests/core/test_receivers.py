@@ -111,6 +111,17 @@ async def test_a_status_in_time_counts_and_is_timed_even_if_its_body_takes_longe
         await transport.aclose()
 
 
+async def test_a_message_that_is_not_sent_because_it_is_too_late_is_not_told_as_a_lost_connection() -> None:
+    async with receiving() as receiver:
+        transport = ReceiverTransport(resolve=NameResolver().resolve)
+        assert await status_at(transport, receiver.url) == 204
+        late = httpx.Request("POST", receiver.url, extensions={"deadline": asyncio.get_running_loop().time()})
+        with pytest.raises(httpx.PoolTimeout, match="too late to be answered"):
+            await transport.handle_async_request(late)
+        await transport.aclose()
+        assert len(receiver.got) == 1
+
+
 class NameServer:
     """Knows every name to be this machine; for those that begin with `hanging` it does not answer until released."""
 

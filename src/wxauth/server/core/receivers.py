@@ -94,6 +94,8 @@ def _named(exc: httpx.TransportError) -> httpx.TransportError:
             return httpx.ConnectError("certificate not valid")
         case httpx.ConnectError():
             return httpx.ConnectError("TLS failed" if reason.startswith("SSL") else "could not connect")
+        case httpx.PoolTimeout():
+            return httpx.PoolTimeout(reason)
         case httpx.LocalProtocolError():
             return httpx.UnsupportedProtocol("URL cannot be used")
         case _:
