@@ -284,7 +284,7 @@ class OperatorsFields(TypedDict):
 
 
 class FormerExternalIds(TypedDict):
-    """The field of every answer about one user to staff and other services. Lists of users do not have it."""
+    """A field of answers about a user to staff and other services, but of staff's list of users."""
 
     former_external_ids: NotRequired[
         Annotated[
