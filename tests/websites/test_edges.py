@@ -201,6 +201,15 @@ async def test_a_session_that_is_opened_before_the_removal_ends_with_it_and_none
 
 
 @pytest.mark.own_database
+async def test_a_request_that_was_checked_before_the_removal_is_refused_as_that_of_a_stranger(house: House) -> None:
+    acts: list[Act] = [house.browser.open, lambda: house.shop.post("/v1/device_authorization"), house.answer]
+    _, page, device, in_mini_program = await both(house, "clients", removal_from(house), *acts)
+    assert (page.status_code, "location" in page.headers) == (400, False)
+    refused(device, "invalid_client", 401)
+    problem_of(in_mini_program, "invalid_request", 422)
+
+
+@pytest.mark.own_database
 @pytest.mark.parametrize("ban_is_first", [True, False])
 async def test_a_ban_in_the_moment_of_a_removal_waits_for_it_or_it_for_the_ban(
     house: House, root: Admin, ban_is_first: bool
