@@ -26,9 +26,9 @@ async def test_an_exact_match_is_the_only_result_even_if_nicknames_contain_the_t
 ) -> None:
     alice = (await login("alice", nickname="Alice"))["user"]
     await rows.execute(
-        "UPDATE users SET unionid = 'union-alice', phone = '+8613800138000' WHERE id::text = $1", alice["id"]
+        "UPDATE users SET unionid = 'union-alice', phone = '+85291234567' WHERE id::text = $1", alice["id"]
     )
-    text = {**alice, "unionid": "union-alice", "phone": "8613800138000"}[name]
+    text = {**alice, "unionid": "union-alice", "phone": "85291234567"}[name]
     await login("bob", nickname=f"not {text}"[:64])
     assert await root.names(q=text) == ["Alice"]
     await rows.execute("DELETE FROM users WHERE id::text = $1", alice["id"])

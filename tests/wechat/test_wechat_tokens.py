@@ -13,7 +13,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Client, LogLines, MakeServices, Rows, add_client, until
-from wxauth.errors import WeChatError
+from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
@@ -500,6 +500,21 @@ async def test_the_whole_call_ends_at_its_deadline(make_simulated_services: Make
         await ranked.rank(services)
     assert caught.value.code == "wechat_timeout"
     assert asyncio.get_running_loop().time() - started < 1 + 1.2
+
+
+@pytest.mark.slow
+async def test_a_renewal_within_a_call_ends_at_the_calls_deadline(
+    make_simulated_services: MakeServices, ranked: Tokens
+) -> None:
+    services = await make_simulated_services(wechat_timeout=2)
+    assert await ranked.rank(services) == 2
+    ranked.kill()
+    ranked.simulator.fail("getuserriskrank", slow=1.5)
+    ranked.simulator.fail("stable_token", hang=True)
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(WeChatTimeout, match="no access token in time"):
+        await ranked.rank(services)
+    assert asyncio.get_running_loop().time() - started < 1.5 + 1.5
 
 
 @pytest.mark.no_database
