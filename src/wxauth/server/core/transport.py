@@ -15,7 +15,7 @@ import math
 import re
 import ssl
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import httpx
 from pydantic import SecretStr
@@ -98,11 +98,6 @@ class HttpTransport(httpx.AsyncBaseTransport):
         by_proxy = self._proxy if origin.scheme == "http" else None  # for https, the proxy only opens a tunnel
         message = _message(request, await request.aread(), by_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        how = {
-            "max_body": request.extensions.get("max_body", MAX_ANSWER),
-            "has_body": request.method != "HEAD",
-            "on_status": request.extensions.get("on_status"),
-        }
         await self._wait_for_place(deadline)
         try:
             until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
@@ -110,7 +105,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             if _now() > deadline - SHORTEST_SECONDS:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
-            answer = await self._exchange(connection, message, **how)
+            answer = await self._exchange(connection, message, request)
             self._keep(connection, origin)
         finally:
             self._places.release()
@@ -156,10 +151,15 @@ class HttpTransport(httpx.AsyncBaseTransport):
             connection.end()
         return None
 
-    async def _exchange(self, connection: Connection, message: bytes, **how: Any) -> HttpAnswer:
-        asked_at = _now()
+    async def _exchange(self, connection: Connection, message: bytes, request: httpx.Request) -> HttpAnswer:
+        asked_at, how = _now(), request.extensions
         try:
-            return await connection.ask(message, **how)
+            return await connection.ask(
+                message,
+                max_body=how.get("max_body", MAX_ANSWER),
+                has_body=request.method != "HEAD",
+                on_status=how.get("on_status"),
+            )
         except BaseException:
             connection.end()
             raise
