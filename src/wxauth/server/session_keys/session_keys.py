@@ -171,10 +171,10 @@ class SessionKeys:
         valid, error = None, None
         try:
             app = self.apps.find(key.app_id)
-            session_key = None if key.sealed is None else self._unsealed(key.app_id, key.openid, key.sealed)
             if not app.is_mini_program:
-                error = WrongAppKind.code
-            elif session_key is None:
+                raise WrongAppKind(_NO_KEY)
+            session_key = None if key.sealed is None else self._unsealed(key.app_id, key.openid, key.sealed)
+            if session_key is None:
                 error = SessionKeyExpired.code
             elif resets is None:
                 valid = await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
@@ -183,7 +183,7 @@ class SessionKeys:
                 valid = await self._store(key, anew, by=resets)
         except SessionKeyExpired:
             valid = False
-        except (UnknownApp, WeChatError) as exc:
+        except (UnknownApp, WrongAppKind, WeChatError) as exc:
             error = exc.code
         return SessionKeyState(app_id=key.app_id, openid=key.openid, valid=valid, error=error)
 
