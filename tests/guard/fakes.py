@@ -72,6 +72,12 @@ class FakeIssuer:
     def fails(self) -> None:
         self.metadata.mock(side_effect=httpx.ConnectError("no"))
 
+    def add_key(self) -> SigningKey:
+        """Publish another key."""
+        key = SigningKey.generate()
+        self.keys.append(key.public_jwk)
+        return key
+
     def gated(self) -> Gate:
         """Hold the next key set back."""
         gate = Gate(lambda: httpx.Response(200, json={"keys": self.keys}, headers=self.headers))

@@ -25,56 +25,60 @@ from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Gate, Timer
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, raw
 from wxauth.errors import KeysUnavailable
-from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
-from wxauth.tokens.keys import SigningKey
+from wxauth.guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
+from wxauth.tokens.keys import SigningKey, VerificationKey
 
 DAY = 86400
 
 
-@pytest.fixture
-def keys(issuer: FakeIssuer, timer: Timer) -> RemoteKeys:
-    return RemoteKeys(ISSUER, timer=timer, ssl_context=BELIEVES_NOBODY)
+class Sibling:
+    """A service that reads an issuer's keys."""
+
+    def __init__(self, issuer: FakeIssuer, timer: Timer, timeout: float = FETCH_TIMEOUT) -> None:
+        self.issuer, self.timer = issuer, timer
+        self.keys = RemoteKeys(ISSUER, timer=timer, timeout=timeout, ssl_context=BELIEVES_NOBODY)
+
+    async def find(self, kid: str | None = None, *, after: float = 0) -> VerificationKey | None:
+        """Look for a key, or for the issuer's first one, after so many seconds."""
+        self.timer.seconds += after
+        return await self.keys.find(kid or self.issuer.key.kid)
+
+    def find_sync(self, kid: str | None = None) -> VerificationKey | None:
+        return self.keys.find_sync(kid or self.issuer.key.kid)
+
+    def finding_in_a_thread(self, kid: str | None = None) -> asyncio.Task[VerificationKey | None]:
+        return asyncio.create_task(asyncio.to_thread(self.find_sync, kid))
+
+    async def look(self, *, after: float) -> VerificationKey | None:
+        """Look for the issuer's first key after so many seconds, and wait for a fetch in the background."""
+        found = await self.find(after=after)
+        await self.settled()
+        return found
+
+    async def settled(self) -> None:
+        """Wait for a fetch in the background."""
+        for thread in threading.enumerate():
+            if thread.name == f"read the keys of {ISSUER}":
+                await asyncio.to_thread(thread.join, PATIENCE)
 
 
 @pytest.fixture
-def gate(issuer: FakeIssuer) -> Gate:
-    """Intercepts requests for the issuer's key set."""
-    return issuer.gated()
-
-
-async def settled() -> None:
-    """Wait for a fetch in the background."""
-    for thread in threading.enumerate():
-        if thread.name == f"read the keys of {ISSUER}":
-            await asyncio.to_thread(thread.join, PATIENCE)
+def sibling(issuer: FakeIssuer, timer: Timer) -> Sibling:
+    return Sibling(issuer, timer)
 
 
 # Reading.
 
 
-async def test_keys_are_read_again_in_the_background_after_their_max_age(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    await keys.find(issuer.key.kid)
-    gate = issuer.gated()
-    timer.seconds += 300
-    assert all([await keys.find(issuer.key.kid) for _ in range(20)])  # none of them waits
+async def test_keys_are_read_again_in_the_background_after_their_max_age(sibling: Sibling) -> None:
+    await sibling.find()
+    gate = sibling.issuer.gated()
+    sibling.timer.seconds += 300
+    assert all([await sibling.find() for _ in range(20)])  # none of them waits
     await gate.reached()
     gate.opened.set()
-    await settled()
-    assert issuer.fetches == (2, 2)
-
-
-async def is_fetched_again_after(seconds: float, keys: RemoteKeys, issuer: FakeIssuer, timer: Timer) -> None:
-    await keys.find(issuer.key.kid)
-    timer.seconds += seconds - 0.1
-    await keys.find(issuer.key.kid)
-    await settled()
-    assert issuer.fetches == (1, 1)
-    timer.seconds += 0.1
-    await keys.find(issuer.key.kid)
-    await settled()
-    assert issuer.fetches == (2, 2)
+    await sibling.settled()
+    assert sibling.issuer.fetches == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -99,152 +103,141 @@ async def is_fetched_again_after(seconds: float, keys: RemoteKeys, issuer: FakeI
     ],
 )
 async def test_the_max_age_is_the_key_sets_own_without_its_age_in_a_cache_on_the_way(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, cache_control: str, age: str, seconds: int
+    sibling: Sibling, cache_control: str, age: str, seconds: int
 ) -> None:
-    issuer.headers = {"Cache-Control": cache_control, "Age": age}
-    await is_fetched_again_after(seconds, keys, issuer, timer)
+    sibling.issuer.headers = {"Cache-Control": cache_control, "Age": age}
+    await sibling.find()
+    await sibling.look(after=seconds - 0.1)
+    assert sibling.issuer.fetches == (1, 1)
+    await sibling.look(after=0.1)
+    assert sibling.issuer.fetches == (2, 2)
 
 
-async def test_a_request_that_is_given_up_leaves_the_others_their_answer(
-    keys: RemoteKeys, issuer: FakeIssuer, gate: Gate
-) -> None:
-    given_up, waiting = (asyncio.create_task(keys.find(issuer.key.kid)) for _ in range(2))
+async def test_a_request_that_is_given_up_leaves_the_others_their_answer(sibling: Sibling) -> None:
+    gate = sibling.issuer.gated()
+    given_up, waiting = (asyncio.create_task(sibling.find()) for _ in range(2))
     await gate.reached()
     given_up.cancel()
     await asyncio.wait([given_up])
     gate.opened.set()
     assert given_up.cancelled()
     assert await waiting
-    assert issuer.fetches == (1, 1)
+    assert sibling.issuer.fetches == (1, 1)
 
 
-async def test_a_key_set_is_shared_by_event_loops(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    found = await asyncio.to_thread(asyncio.run, keys.find(issuer.key.kid))
-    assert found
-    assert await keys.find(issuer.key.kid) is found
-    assert issuer.fetches == (1, 1)
-
-
-async def test_event_loops_and_threads_wait_for_one_fetch(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
-    waiting = [asyncio.create_task(keys.find(issuer.key.kid))]
+async def test_event_loops_and_threads_wait_for_one_fetch_and_share_its_keys(sibling: Sibling) -> None:
+    gate = sibling.issuer.gated()
+    waiting = [asyncio.create_task(sibling.find())]
     await gate.reached()
-    waiting += [asyncio.create_task(asyncio.to_thread(asyncio.run, keys.find(issuer.key.kid))) for _ in range(3)]
-    waiting += [asyncio.create_task(asyncio.to_thread(keys.find_sync, issuer.key.kid)) for _ in range(3)]
+    waiting += [asyncio.create_task(asyncio.to_thread(asyncio.run, sibling.find())) for _ in range(3)]
+    waiting += [sibling.finding_in_a_thread() for _ in range(3)]
     gate.opened.set()
-    assert len({id(key) for key in await asyncio.gather(*waiting) if key}) == 1
-    assert issuer.fetches == (1, 1)
+    found = [*await asyncio.gather(*waiting), await sibling.find(), sibling.find_sync()]
+    assert len({id(key) for key in found if key}) == 1
+    assert sibling.issuer.fetches == (1, 1)
 
 
-async def test_a_loop_that_ended_amid_a_fetch_does_no_harm(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
+async def test_a_loop_that_ended_amid_a_fetch_does_no_harm(sibling: Sibling) -> None:
+    gate = sibling.issuer.gated()
+
     async def cancel_reader() -> None:
-        waiting = asyncio.create_task(keys.find(issuer.key.kid))
+        waiting = asyncio.create_task(sibling.find())
         await gate.reached()
         assert not waiting.done()
 
     await asyncio.to_thread(asyncio.run, cancel_reader())
     gate.opened.set()
-    assert await keys.find(issuer.key.kid)
-    assert issuer.fetches == (1, 1)
+    assert await sibling.find()
+    assert sibling.issuer.fetches == (1, 1)
 
 
 # In threads, without an event loop.
 
 
-def test_a_thread_needs_no_event_loop(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    assert keys.find_sync(issuer.key.kid) is keys.find_sync(issuer.key.kid)
-    assert keys.find_sync("unknown") is None
-    assert issuer.fetches == (2, 2)
+def test_a_thread_needs_no_event_loop(sibling: Sibling) -> None:
+    assert sibling.find_sync() is sibling.find_sync()
+    assert sibling.find_sync("unknown") is None
+    assert sibling.issuer.fetches == (2, 2)
 
 
-async def test_a_thread_with_a_running_event_loop_can_look_up_keys(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    assert keys.find_sync(issuer.key.kid)
+async def test_a_thread_with_a_running_event_loop_can_look_up_keys(sibling: Sibling) -> None:
+    assert sibling.find_sync()
 
 
-def test_threads_that_want_a_new_key_while_it_is_read_are_not_told_that_it_is_unknown(
-    keys: RemoteKeys, issuer: FakeIssuer
-) -> None:
-    keys.find_sync(issuer.key.kid)
-    new = SigningKey.generate()
-    issuer.keys.append(new.public_jwk)
+def test_threads_that_want_a_new_key_while_it_is_read_are_not_told_that_it_is_unknown(sibling: Sibling) -> None:
+    sibling.find_sync()
+    new = sibling.issuer.add_key()
 
     def ask(_: int) -> bool:
         try:
-            return keys.find_sync(new.kid) is not None
+            return sibling.find_sync(new.kid) is not None
         except KeysUnavailable:
             return True
 
     with ThreadPoolExecutor(32) as threads:
         assert all(threads.map(ask, range(1000)))
-    assert keys.find_sync(new.kid)
-    assert issuer.fetches == (2, 2)
+    assert sibling.find_sync(new.kid)
+    assert sibling.issuer.fetches == (2, 2)
 
 
-async def test_of_threads_with_unknown_keys_only_the_first_waits_for_an_issuer_that_hangs(
-    issuer: FakeIssuer, timer: Timer
-) -> None:
-    keys = RemoteKeys(ISSUER, timer=timer, timeout=1, ssl_context=BELIEVES_NOBODY)
-    keys.find_sync(issuer.key.kid)
-    gate = issuer.gated()
-    first = asyncio.create_task(asyncio.to_thread(keys.find_sync, "unknown"))
+async def test_of_threads_with_unknown_keys_only_the_first_waits_for_an_issuer_that_hangs(sibling: Sibling) -> None:
+    sibling = Sibling(sibling.issuer, sibling.timer, timeout=1)
+    sibling.find_sync()
+    gate = sibling.issuer.gated()
+    first = sibling.finding_in_a_thread("unknown")
     await gate.reached()
     for number in range(20):  # in this very thread, which opens the gate: waiting for the fetch would never end
         with pytest.raises(KeysUnavailable, match="are being read"):
-            keys.find_sync(f"unknown-{number}")
-    timer.seconds += 3600  # no longer fresh, and kept
-    assert keys.find_sync(issuer.key.kid)
+            sibling.find_sync(f"unknown-{number}")
+    sibling.timer.seconds += 3600  # no longer fresh, and kept
+    assert sibling.find_sync()
     with pytest.raises(KeysUnavailable, match="are being read"):
         await first  # a fifth of the timeout, and not to the end
     gate.opened.set()
-    await settled()
+    await sibling.settled()
 
 
 async def test_threads_wait_again_for_a_fetch_that_the_server_has_not_run(issuer: FakeIssuer, timer: Timer) -> None:
-    keys = RemoteKeys(ISSUER, timer=timer, timeout=20, ssl_context=BELIEVES_NOBODY)
-    keys.find_sync(issuer.key.kid)
-    new = SigningKey.generate()
-    issuer.keys.append(new.public_jwk)
-    gate = issuer.gated()
-    waiting = [asyncio.create_task(asyncio.to_thread(keys.find_sync, new.kid))]
+    sibling = Sibling(issuer, timer, timeout=20)
+    sibling.find_sync()
+    new, gate = issuer.add_key(), issuer.gated()
+    waiting = [sibling.finding_in_a_thread(new.kid)]
     await gate.reached()
     timer.seconds += 20.1
-    waiting.append(asyncio.create_task(asyncio.to_thread(keys.find_sync, new.kid)))
+    waiting.append(sibling.finding_in_a_thread(new.kid))
     await asyncio.sleep(0)
     gate.opened.set()
     assert all(await asyncio.gather(*waiting))
     assert issuer.fetches == (2, 2)
 
 
-async def test_threads_without_any_key_wait_together_for_the_first_fetch_alone(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    issuer.fails()
+async def test_threads_without_any_key_wait_together_for_the_first_fetch_alone(sibling: Sibling) -> None:
+    sibling.issuer.fails()
     with pytest.raises(KeysUnavailable, match="no connection"):
-        keys.find_sync(issuer.key.kid)
-    timer.seconds += 1
-    issuer.works()
-    gate = issuer.gated()
-    first = asyncio.create_task(asyncio.to_thread(keys.find_sync, issuer.key.kid))
+        sibling.find_sync()
+    sibling.timer.seconds += 1
+    sibling.issuer.works()
+    gate = sibling.issuer.gated()
+    first = sibling.finding_in_a_thread()
     await gate.reached()
     with pytest.raises(KeysUnavailable):
-        keys.find_sync(issuer.key.kid)
+        sibling.find_sync()
     gate.opened.set()
     assert await first
 
 
-async def test_of_threads_the_first_waits_for_a_renewal_and_no_other(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    keys.find_sync(issuer.key.kid)
+async def test_of_threads_the_first_waits_for_a_renewal_and_no_other(sibling: Sibling) -> None:
+    sibling.find_sync()
     gate = Gate(lambda: httpx.Response(200, json={"keys": []}))
-    issuer.jwks.mock(side_effect=gate)
-    timer.seconds += 300
-    first = asyncio.create_task(asyncio.to_thread(keys.find_sync, issuer.key.kid))
+    sibling.issuer.jwks.mock(side_effect=gate)
+    sibling.timer.seconds += 300
+    first = sibling.finding_in_a_thread()
     await gate.reached()
-    assert all([await asyncio.to_thread(keys.find_sync, issuer.key.kid) for _ in range(20)])
+    assert all([await asyncio.to_thread(sibling.find_sync) for _ in range(20)])
     gate.opened.set()
     with pytest.raises(KeysUnavailable, match="no usable key"):
         await first
-    assert issuer.fetches == (2, 2)
+    assert sibling.issuer.fetches == (2, 2)
 
 
 @pytest.mark.process
@@ -280,196 +273,155 @@ def test_a_process_forked_while_a_thread_needs_the_keys_fetches_them_itself(issu
 # An outage.
 
 
-async def test_keys_are_kept_through_an_outage_of_a_day(keys: RemoteKeys, issuer: FakeIssuer, timer: Timer) -> None:
-    await keys.find(issuer.key.kid)
-    issuer.fails()
+async def test_keys_are_kept_through_an_outage_of_a_day(sibling: Sibling) -> None:
+    await sibling.find()
+    sibling.issuer.fails()
     for _ in range(24):
-        timer.seconds += DAY / 24
-        assert await keys.find(issuer.key.kid)
-        await settled()
-    timer.seconds += 1
+        assert await sibling.look(after=DAY / 24)
     with pytest.raises(KeysUnavailable):
-        await keys.find(issuer.key.kid)
-    issuer.works()
-    timer.seconds += 5
-    assert await keys.find(issuer.key.kid)
+        await sibling.find(after=1)
+    sibling.issuer.works()
+    assert await sibling.find(after=5)
 
 
-async def test_in_an_outage_the_issuer_is_asked_after_ten_seconds_and_then_ever_more_rarely(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    await keys.find(issuer.key.kid)
-    issuer.fails()
-    timer.seconds += 300
+async def test_in_an_outage_the_issuer_is_asked_after_ten_seconds_and_then_ever_more_rarely(sibling: Sibling) -> None:
+    await sibling.find()
+    sibling.issuer.fails()
+    sibling.timer.seconds += 300
     asked_at = []
     for second in range(200):
-        count = issuer.metadata.call_count
-        await keys.find(issuer.key.kid)
-        await settled()
-        assert await keys.find("unknown") is None
-        if issuer.metadata.call_count > count:
+        count = sibling.issuer.metadata.call_count
+        await sibling.look(after=0)
+        assert await sibling.find("unknown") is None
+        if sibling.issuer.metadata.call_count > count:
             asked_at.append(second)
-        timer.seconds += 1
+        sibling.timer.seconds += 1
     assert asked_at == [0, 10, 30, 70, 130, 190]
-    issuer.works()
-    timer.seconds += 60
-    new = SigningKey.generate()
-    issuer.keys.append(new.public_jwk)
-    assert await keys.find(new.kid)
+    sibling.issuer.works()
+    new = sibling.issuer.add_key()
+    assert await sibling.find(new.kid, after=60)
 
 
-async def test_in_an_outage_a_pause_delays_only_the_first_request(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    await keys.find(issuer.key.kid)
-    issuer.fails()
-    timer.seconds += 3600
-    assert await keys.find(issuer.key.kid)
-    assert issuer.metadata.call_count == 2
-    assert all([await keys.find(issuer.key.kid) for _ in range(20)])
-    await settled()
-    assert issuer.metadata.call_count == 2
+async def test_in_an_outage_a_pause_delays_only_the_first_request(sibling: Sibling) -> None:
+    await sibling.find()
+    sibling.issuer.fails()
+    assert await sibling.find(after=3600)
+    assert sibling.issuer.metadata.call_count == 2
+    assert all([await sibling.find() for _ in range(20)])
+    await sibling.settled()
+    assert sibling.issuer.metadata.call_count == 2
 
 
-async def test_without_any_key_the_issuer_is_asked_after_a_second_and_then_more_rarely(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    issuer.fails()
+async def test_without_any_key_the_issuer_is_asked_after_a_second_and_then_more_rarely(sibling: Sibling) -> None:
+    sibling.issuer.fails()
     asked_at = []
     for second in range(20):
-        count = issuer.metadata.call_count
+        count = sibling.issuer.metadata.call_count
         for _ in range(50):
             with pytest.raises(KeysUnavailable) as failure:
-                await keys.find(issuer.key.kid)
+                await sibling.find()
             assert failure.value.headers()["Retry-After"] == "5"
-        if issuer.metadata.call_count > count:
+        if sibling.issuer.metadata.call_count > count:
             asked_at.append(second)
-        timer.seconds += 1
+        sibling.timer.seconds += 1
     assert asked_at == [0, 1, 3, 7, 12, 17]
-    issuer.works()
-    timer.seconds += 5
-    assert await keys.find(issuer.key.kid)
+    sibling.issuer.works()
+    assert await sibling.find(after=5)
 
 
 # Keys that come and go.
 
 
-async def test_an_unknown_key_is_looked_for_at_once_and_then_every_ten_seconds(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    assert await keys.find("unknown") is None  # the first load, which does not count
-    assert await keys.find("unknown") is None
-    assert issuer.fetches == (2, 2)
+async def test_an_unknown_key_is_looked_for_at_once_and_then_every_ten_seconds(sibling: Sibling) -> None:
+    assert await sibling.find("unknown") is None  # the first load, which does not count
+    assert await sibling.find("unknown") is None
+    assert sibling.issuer.fetches == (2, 2)
     for seconds in (0, 5, 4.9):
-        timer.seconds += seconds
-        assert [await keys.find(f"unknown-{number}") for number in range(50)] == [None] * 50
-    assert issuer.fetches == (2, 2)
-    timer.seconds += 0.1
-    await keys.find("unknown")
-    assert issuer.fetches == (3, 3)
+        sibling.timer.seconds += seconds
+        assert [await sibling.find(f"unknown-{number}") for number in range(50)] == [None] * 50
+    assert sibling.issuer.fetches == (2, 2)
+    await sibling.find("unknown", after=0.1)
+    assert sibling.issuer.fetches == (3, 3)
 
 
-async def test_an_unknown_key_is_looked_for_as_soon_as_the_keys_are_due(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    issuer.headers = {"Cache-Control": "max-age=1"}
-    await keys.find(issuer.key.kid)
-    await keys.find("unknown")
-    issuer.keys.append((new := SigningKey.generate()).public_jwk)
-    timer.seconds += 1
-    assert await keys.find(new.kid)
+async def test_an_unknown_key_is_looked_for_as_soon_as_the_keys_are_due(sibling: Sibling) -> None:
+    sibling.issuer.headers = {"Cache-Control": "max-age=1"}
+    await sibling.find()
+    await sibling.find("unknown")
+    new = sibling.issuer.add_key()
+    assert await sibling.find(new.kid, after=1)
 
 
-async def test_a_new_key_is_found_by_all_who_ask_for_it_at_once(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    await keys.find(issuer.key.kid)
-    new = SigningKey.generate()
-    issuer.keys.append(new.public_jwk)
-    found = await asyncio.gather(*(keys.find(new.kid) for _ in range(200)))
+async def test_a_new_key_is_found_by_all_who_ask_for_it_at_once(sibling: Sibling) -> None:
+    await sibling.find()
+    new = sibling.issuer.add_key()
+    found = await asyncio.gather(*(sibling.find(new.kid) for _ in range(200)))
     assert all(found)
-    assert issuer.fetches == (2, 2)
+    assert sibling.issuer.fetches == (2, 2)
 
 
 @pytest.mark.parametrize("pause", [0, 3600])
-async def test_an_unknown_key_is_looked_for_once_and_does_not_delay_a_known_key(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, pause: int
-) -> None:
-    await keys.find(issuer.key.kid)
-    timer.seconds += pause
-    gate = issuer.gated()
-    asking = asyncio.create_task(keys.find("unknown"))
+async def test_an_unknown_key_is_looked_for_once_and_does_not_delay_a_known_key(sibling: Sibling, pause: int) -> None:
+    await sibling.find()
+    sibling.timer.seconds += pause
+    gate = sibling.issuer.gated()
+    asking = asyncio.create_task(sibling.find("unknown"))
     await gate.reached()
-    assert await keys.find(issuer.key.kid)
+    assert await sibling.find()
     gate.opened.set()
     assert await asking is None
-    assert issuer.fetches == (2, 2)
+    assert sibling.issuer.fetches == (2, 2)
 
 
-async def test_an_unknown_key_in_an_outage_leaves_the_known_key_fresh(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    await keys.find(issuer.key.kid)
-    issuer.fails()
-    assert await keys.find("unknown") is None
+async def test_an_unknown_key_in_an_outage_leaves_the_known_key_fresh(sibling: Sibling) -> None:
+    await sibling.find()
+    sibling.issuer.fails()
+    assert await sibling.find("unknown") is None
     for _ in range(29):  # nearly to their max-age
-        timer.seconds += 10
-        assert await keys.find(issuer.key.kid)
-        await settled()
-    assert issuer.metadata.call_count == 2
+        assert await sibling.look(after=10)
+    assert sibling.issuer.metadata.call_count == 2
 
 
-async def test_a_key_that_a_fresh_set_no_longer_has_stops_working(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    await keys.find(issuer.key.kid)
-    issuer.keys = [SigningKey.generate().public_jwk]
-    timer.seconds += 300
-    await keys.find(issuer.key.kid)
-    await settled()
-    assert await keys.find(issuer.key.kid) is None
+async def test_a_key_that_a_fresh_set_no_longer_has_stops_working(sibling: Sibling) -> None:
+    await sibling.find()
+    sibling.issuer.keys = [SigningKey.generate().public_jwk]
+    await sibling.look(after=300)
+    assert await sibling.find() is None
 
 
-async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_the_new_set_is_read(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    await keys.find(issuer.key.kid)
+async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_the_new_set_is_read(sibling: Sibling) -> None:
+    await sibling.find()
     new = SigningKey.generate()
-    issuer.keys = [new.public_jwk]
-    timer.seconds += 300 + 300
-    gate = issuer.gated()
-    first = asyncio.create_task(keys.find(issuer.key.kid))
+    sibling.issuer.keys = [new.public_jwk]
+    sibling.timer.seconds += 300 + 300
+    gate = sibling.issuer.gated()
+    first = asyncio.create_task(sibling.find())
     await gate.reached()
     gate.opened.set()
     assert await first is None
-    assert await keys.find(new.kid)
-    assert issuer.fetches == (2, 2)
+    assert await sibling.find(new.kid)
+    assert sibling.issuer.fetches == (2, 2)
 
 
-async def test_a_key_that_has_taken_the_name_of_another_is_the_one_that_counts(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
-    await keys.find(issuer.key.kid)
+async def test_a_key_that_has_taken_the_name_of_another_is_the_one_that_counts(sibling: Sibling) -> None:
+    await sibling.find()
     successor = SigningKey.generate()
-    issuer.keys = [successor.public_jwk | {"kid": issuer.key.kid}]
-    timer.seconds += 300
-    await keys.find(issuer.key.kid)
-    await settled()
-    found = await keys.find(issuer.key.kid)
+    sibling.issuer.keys = [successor.public_jwk | {"kid": sibling.issuer.key.kid}]
+    await sibling.look(after=300)
+    found = await sibling.find()
     assert found
     assert found.key.to_dict()["x"] == successor.public_jwk["x"]
 
 
 @pytest.mark.parametrize("left", [[], [{"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"}]])
-async def test_a_new_key_set_without_a_usable_key_ends_all_known_keys(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, left: list[Any]
-) -> None:
-    await keys.find(issuer.key.kid)
-    issuer.keys = left
-    timer.seconds += 300
+async def test_a_new_key_set_without_a_usable_key_ends_all_known_keys(sibling: Sibling, left: list[Any]) -> None:
+    await sibling.find()
+    sibling.issuer.keys = left
     with suppress(KeysUnavailable):  # where the reading is the faster one
-        await keys.find(issuer.key.kid)
-    await settled()
+        await sibling.find(after=300)
+    await sibling.settled()
     with pytest.raises(KeysUnavailable):
-        await keys.find(issuer.key.kid)
+        await sibling.find()
 
 
 @pytest.mark.parametrize(
@@ -495,45 +447,44 @@ async def test_a_new_key_set_without_a_usable_key_ends_all_known_keys(
     ],
     ids=str,
 )
-async def test_a_key_that_is_not_for_es256_is_passed_over(
-    keys: RemoteKeys, issuer: FakeIssuer, change: dict[str, Any]
-) -> None:
-    issuer.keys = [SigningKey.generate().public_jwk, issuer.key.public_jwk | change, None, [], "key"]
-    assert await keys.find(issuer.key.kid) is None
+async def test_a_key_that_is_not_for_es256_is_passed_over(sibling: Sibling, change: dict[str, Any]) -> None:
+    sibling.issuer.keys = [SigningKey.generate().public_jwk, sibling.issuer.key.public_jwk | change, None, [], "key"]
+    assert await sibling.find() is None
 
 
 @pytest.mark.parametrize("absent", ["use", "alg"])
-async def test_use_and_alg_may_be_absent(keys: RemoteKeys, issuer: FakeIssuer, absent: str) -> None:
-    issuer.keys = [{name: value for name, value in issuer.key.public_jwk.items() if name != absent}]
-    assert await keys.find(issuer.key.kid)
+async def test_use_and_alg_may_be_absent(sibling: Sibling, absent: str) -> None:
+    sibling.issuer.keys = [{name: value for name, value in sibling.issuer.key.public_jwk.items() if name != absent}]
+    assert await sibling.find()
 
 
-async def test_two_usable_keys_with_the_same_kid_are_both_refused(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_two_usable_keys_with_the_same_kid_are_both_refused(sibling: Sibling) -> None:
     other, twin = SigningKey.generate(), SigningKey.generate()
-    issuer.keys += [other.public_jwk, twin.public_jwk | {"kid": issuer.key.kid}]
-    assert await keys.find(issuer.key.kid) is None
-    assert await keys.find(other.kid)
+    sibling.issuer.keys += [other.public_jwk, twin.public_jwk | {"kid": sibling.issuer.key.kid}]
+    assert await sibling.find() is None
+    assert await sibling.find(other.kid)
 
 
-async def test_a_key_of_another_kind_may_share_a_kid(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    issuer.keys.append(issuer.key.public_jwk | {"use": "enc"})
-    assert await keys.find(issuer.key.kid)
+async def test_a_key_of_another_kind_may_share_a_kid(sibling: Sibling) -> None:
+    sibling.issuer.keys.append(sibling.issuer.key.public_jwk | {"use": "enc"})
+    assert await sibling.find()
 
 
-async def test_a_set_may_have_very_many_keys(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    issuer.keys = [issuer.key.public_jwk | {"kid": f"key-{number}"} for number in range(1000)]
-    assert await keys.find("key-0")
-    assert await keys.find("key-999")
-    assert issuer.fetches == (1, 1)
+async def test_a_set_may_have_very_many_keys(sibling: Sibling) -> None:
+    sibling.issuer.keys = [sibling.issuer.key.public_jwk | {"kid": f"key-{number}"} for number in range(1000)]
+    assert await sibling.find("key-0")
+    assert await sibling.find("key-999")
+    assert sibling.issuer.fetches == (1, 1)
 
 
-async def test_a_keys_private_part_is_not_kept(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_a_keys_private_part_is_not_kept(sibling: Sibling) -> None:
     private = {
-        name: text.decode() if isinstance(text, bytes) else text for name, text in issuer.key.signer.to_dict().items()
+        name: text.decode() if isinstance(text, bytes) else text
+        for name, text in sibling.issuer.key.signer.to_dict().items()
     }
     assert "d" in private
-    issuer.keys = [issuer.key.public_jwk | private]
-    found = await keys.find(issuer.key.kid)
+    sibling.issuer.keys = [sibling.issuer.key.public_jwk | private]
+    found = await sibling.find()
     assert found
     assert "d" not in found.key.to_dict()
 
@@ -542,27 +493,24 @@ async def test_a_keys_private_part_is_not_kept(keys: RemoteKeys, issuer: FakeIss
 
 
 async def refused(keys: RemoteKeys) -> str:
-    with pytest.raises(KeysUnavailable) as failure:
+    """The reason for which the keys cannot be read."""
+    with pytest.raises(KeysUnavailable, match=r"^the issuer's keys cannot be read: ") as failure:
         await keys.find("any")
-    return failure.value.detail
+    return failure.value.detail.partition(": ")[2]
 
 
 @pytest.mark.parametrize("named", ["https://evil.test", f"{ISSUER}/", ISSUER.upper(), None, [ISSUER]])
-async def test_metadata_that_names_another_issuer_is_refused(
-    keys: RemoteKeys, issuer: FakeIssuer, named: object
-) -> None:
-    issuer.document["issuer"] = named
+async def test_metadata_that_names_another_issuer_is_refused(sibling: Sibling, named: object) -> None:
+    sibling.issuer.document["issuer"] = named
     reason = f"the metadata names another issuer, {str(named)!r}, in place of {ISSUER!r}"
-    assert await refused(keys) == f"the issuer's keys cannot be read: {reason}"
-    assert issuer.fetches == (1, 0)
+    assert await refused(sibling.keys) == reason
+    assert sibling.issuer.fetches == (1, 0)
 
 
-async def test_another_issuer_is_named_without_its_password(
-    keys: RemoteKeys, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
-) -> None:
-    issuer.document["issuer"] = "https://operator:p@ss?word@auth.example.com/\n" + "x" * 10_000
+async def test_another_issuer_is_named_without_its_password(sibling: Sibling, caplog: pytest.LogCaptureFixture) -> None:
+    sibling.issuer.document["issuer"] = "https://operator:p@ss?word@auth.example.com/\n" + "x" * 10_000
     with caplog.at_level(logging.WARNING, "wxauth"):
-        reported = [await refused(keys), caplog.text]
+        reported = [await refused(sibling.keys), caplog.text]
     for text in reported:
         assert "the metadata names another issuer, 'auth.example.com/\\nx" in text
         assert len(text) < 1000
@@ -627,14 +575,11 @@ async def test_inside_the_metadata_must_name_the_public_issuer(inside: FakeIssue
 )
 async def test_inside_a_jwks_uri_that_is_not_below_the_issuer_is_refused(inside: FakeIssuer, jwks_uri: object) -> None:
     inside.document["jwks_uri"] = jwks_uri
-    assert (await refused(keys_inside())).endswith("the metadata's jwks_uri is not below the issuer")
+    assert await refused(keys_inside()) == "the metadata's jwks_uri is not below the issuer"
     assert inside.fetches == (1, 0)
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["wxauth:8000", "http://wxauth:8000/", "http://operator:secret@wxauth", ""],
-)
+@pytest.mark.parametrize("url", ["wxauth:8000", "http://wxauth:8000/", "http://operator:secret@wxauth", ""])
 def test_an_internal_url_is_a_host_and_perhaps_a_path(url: str) -> None:
     with pytest.raises(ValueError, match="internal_url must be an http or https URL without user") as refusal:
         keys_inside(url)
@@ -655,7 +600,7 @@ async def test_a_refused_connection_is_named_as_the_cause() -> None:
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))
         port = nobody_listens.getsockname()[1]
-        assert (await refused(keys_inside(f"http://127.0.0.1:{port}"))).endswith("no connection: Connection refused")
+        assert await refused(keys_inside(f"http://127.0.0.1:{port}")) == "no connection: Connection refused"
 
 
 @pytest.mark.parametrize(
@@ -665,8 +610,7 @@ async def test_a_refused_connection_is_named_as_the_cause() -> None:
 async def test_an_invalid_certificate_is_named_as_the_cause(tmp_path: Path, host: str, days: int, reason: str) -> None:
     authority = Authority(tmp_path)
     async with Upstream(hang, tls=authority.server(host, days=days)) as server:
-        reported = await refused(RemoteKeys(server.url, ssl_context=authority.trusted()))
-    assert reported == f"the issuer's keys cannot be read: TLS failed: {reason}"
+        assert await refused(RemoteKeys(server.url, ssl_context=authority.trusted())) == f"TLS failed: {reason}"
 
 
 @pytest.mark.slow
@@ -676,9 +620,9 @@ async def test_a_server_without_tls_is_named_as_the_cause() -> None:
         assert "TLS failed: " in await refused(keys)
 
 
-async def test_a_connection_timeout_is_named_as_the_cause(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    issuer.metadata.mock(side_effect=httpx.ConnectTimeout("slow"))
-    assert "no connection within 4 s" in await refused(keys)
+async def test_a_connection_timeout_is_named_as_the_cause(sibling: Sibling) -> None:
+    sibling.issuer.metadata.mock(side_effect=httpx.ConnectTimeout("slow"))
+    assert "no connection within 4 s" in await refused(sibling.keys)
 
 
 @swept(
@@ -701,10 +645,8 @@ async def test_a_connection_timeout_is_named_as_the_cause(keys: RemoteKeys, issu
 )
 async def test_a_jwks_uri_that_is_not_https_is_refused(issuer: FakeIssuer, jwks_uri: object) -> None:
     issuer.document["jwks_uri"] = jwks_uri
-    keys = RemoteKeys(ISSUER, ssl_context=BELIEVES_NOBODY)
-    assert (await refused(keys)).endswith(
-        ("the metadata's jwks_uri is missing or not https", "InvalidURL", "ValueError")
-    )
+    reason = await refused(RemoteKeys(ISSUER, ssl_context=BELIEVES_NOBODY))
+    assert reason in ("the metadata's jwks_uri is missing or not https", "InvalidURL", "ValueError")
 
 
 @swept("which", ["metadata", "jwks"])
@@ -730,22 +672,22 @@ async def test_a_jwks_uri_that_is_not_https_is_refused(issuer: FakeIssuer, jwks_
     ids=lambda answer: str(answer.content[:20] if isinstance(answer, httpx.Response) else answer),
 )
 async def test_a_document_that_makes_no_sense_is_an_outage(
-    keys: RemoteKeys, issuer: FakeIssuer, which: str, answer: httpx.Response | Exception
+    sibling: Sibling, which: str, answer: httpx.Response | Exception
 ) -> None:
-    getattr(issuer, which).mock(side_effect=[answer])
-    assert (await refused(keys)).startswith("the issuer's keys cannot be read: ")
+    getattr(sibling.issuer, which).mock(side_effect=[answer])
+    assert await refused(sibling.keys)
 
 
 @pytest.mark.parametrize("which", ["metadata", "jwks"])
-async def test_a_redirect_is_not_followed(keys: RemoteKeys, issuer: FakeIssuer, which: str) -> None:
-    getattr(issuer, which).mock(return_value=httpx.Response(307, headers={"Location": f"{ISSUER}/elsewhere"}))
-    assert await refused(keys) == "the issuer's keys cannot be read: status 307"
+async def test_a_redirect_is_not_followed(sibling: Sibling, which: str) -> None:
+    getattr(sibling.issuer, which).mock(return_value=httpx.Response(307, headers={"Location": f"{ISSUER}/elsewhere"}))
+    assert await refused(sibling.keys) == "status 307"
 
 
-async def test_no_compressed_answer_is_requested(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    await keys.find(issuer.key.kid)
-    asked = [route.calls.last.request.headers["accept-encoding"] for route in (issuer.metadata, issuer.jwks)]
-    assert asked == ["identity", "identity"]
+async def test_no_compressed_answer_is_requested(sibling: Sibling) -> None:
+    await sibling.find()
+    for route in (sibling.issuer.metadata, sibling.issuer.jwks):
+        assert route.calls.last.request.headers["accept-encoding"] == "identity"
 
 
 async def test_an_issuer_may_have_a_path(respx_mock: respx.MockRouter) -> None:
@@ -774,9 +716,8 @@ DOCUMENT = OK + b"Content-Type: application/json\r\n\r\n"
 )
 async def test_a_slow_server_is_not_waited_for(behaviour: Behaviour) -> None:
     async with Upstream(behaviour) as server, asyncio.timeout(PATIENCE):
-        assert "no answer within 0.3 s" in await refused(
-            RemoteKeys(server.url, timeout=0.3, ssl_context=BELIEVES_NOBODY)
-        )
+        keys = RemoteKeys(server.url, timeout=0.3, ssl_context=BELIEVES_NOBODY)
+        assert "no answer within 0.3 s" in await refused(keys)
 
 
 @pytest.mark.parametrize(
