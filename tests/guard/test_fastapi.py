@@ -3,11 +3,11 @@
 import asyncio
 import copy
 import dataclasses
-import json
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import httpx
@@ -16,15 +16,7 @@ import websockets
 from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse
 
-from tests.guard.fakes import (
-    ISSUER,
-    SESSION_ID,
-    USER_ID,
-    FakeIssuer,
-    Timer,
-    client_of,
-    opening,
-)
+from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID, FakeIssuer, Timer, client_of, opening
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving
@@ -35,8 +27,6 @@ from wxauth.guard import BearerGuard, Principal
 from wxauth.guard.jwks import RemoteKeys
 from wxauth.problems import answer_problem
 from wxauth.tokens.keys import SigningKey
-
-Client = httpx.AsyncClient
 
 
 @pytest.fixture
@@ -72,10 +62,36 @@ def app(guard: BearerGuard) -> FastAPI:
     return app
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sibling:
+    """A guarded app, to which a test may add routes before the first request, and who asks it."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    issuer: FakeIssuer
+
+    async def get(self, path: str = "/orders", **options: Any) -> httpx.Response:
+        return await self.client.get(path, **options)
+
+    async def ask(self, *roles: str, path: str = "/orders", method: str = "GET") -> httpx.Response:
+        """Ask as somebody with these roles."""
+        return await self.client.request(method, path, headers=bearer(self.issuer.token(*roles)))
+
+    async def erase(self, *roles: str) -> httpx.Response:
+        """Ask for what requires the role of an administrator."""
+        return await self.ask(*roles, path="/orders/7", method="DELETE")
+
+    @contextmanager
+    def serving_sockets(self) -> Iterator[str]:
+        """Serve the app, and yield the URL of its WebSockets."""
+        with serving(self.app) as url:
+            yield url.replace("http", "ws")
+
+
 @pytest.fixture
-async def sibling(app: FastAPI) -> AsyncIterator[Client]:
+async def sibling(app: FastAPI, issuer: FakeIssuer) -> AsyncIterator[Sibling]:
     async with client_of(app) as client:
-        yield client
+        yield Sibling(app, client, issuer)
 
 
 # Who it is.
@@ -99,28 +115,6 @@ async def test_a_websites_token_names_its_mini_program_and_its_scopes(guard: Bea
     assert user.scope == {"a", "b\u2003c\n"}
 
 
-async def test_a_mini_programs_token_has_neither_scope_nor_external_id(guard: BearerGuard, issuer: FakeIssuer) -> None:
-    user = await guard.verify(issuer.token())
-    assert (user.app_id, user.scope, user.external_id) == ("wxtest", frozenset(), None)
-
-
-async def test_threads_and_event_loops_share_the_keys_and_the_verdict(guard: BearerGuard, issuer: FakeIssuer) -> None:
-    with Sweep() as sweep:
-        for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
-            with sweep.case(name):
-                token = forge(Forger(issuer.token(), issuer.key))
-                said = [await outcome(guard.verify(token)), await outcome(asyncio.to_thread(guard.verify_sync, token))]
-                assert said[0] == said[1]
-    assert issuer.metadata.call_count <= 2  # the first, and that of an unknown kid
-
-
-async def outcome(verifying: Awaitable[Principal]) -> Principal | tuple[str, str]:
-    try:
-        return await verifying
-    except WxAuthError as refusal:
-        return refusal.code, refusal.detail
-
-
 def test_keys_are_read_at_one_place() -> None:
     with pytest.raises(ValueError, match="internal_url"):
         BearerGuard(ISSUER, internal_url="http://wxauth:8000", keys=RemoteKeys(ISSUER))
@@ -138,8 +132,8 @@ async def test_a_principal_cannot_be_changed(guard: BearerGuard, issuer: FakeIss
     assert {user: "may be a key"}[copy.copy(user)]
 
 
-async def test_a_route_may_answer_the_principal_itself(sibling: Client, issuer: FakeIssuer) -> None:
-    answer = await sibling.get("/me", headers=bearer(issuer.token("clerk")))
+async def test_a_route_may_answer_the_principal_itself(sibling: Sibling, issuer: FakeIssuer) -> None:
+    answer = await sibling.ask("clerk", path="/me")
     assert answer.json() == {
         "id": str(USER_ID),
         "app_id": "wxtest",
@@ -156,34 +150,44 @@ async def test_a_route_may_answer_the_principal_itself(sibling: Client, issuer: 
 
 
 @pytest.mark.slow
-async def test_every_hostile_token_is_refused_and_every_good_one_taken(sibling: Client, issuer: FakeIssuer) -> None:
+async def test_every_hostile_token_is_refused_and_every_good_one_taken(sibling: Sibling, guard: BearerGuard) -> None:
+    issuer = sibling.issuer
     with Sweep() as sweep:
         for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
             with sweep.case(name):
-                answer = await sibling.get("/orders", headers=bearer(forge(Forger(issuer.token(), issuer.key))))
+                token = forge(Forger(issuer.token(), issuer.key))
+                answer = await sibling.get(headers=bearer(token))
                 if name in GOOD:
                     assert answer.status_code == 200
                 else:
                     problem_of(answer, "token_expired" if name in EXPIRED else "invalid_token", 401)
                     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+                in_thread = await outcome(asyncio.to_thread(guard.verify_sync, token))
+                assert in_thread == await outcome(guard.verify(token))
+    assert issuer.metadata.call_count <= 2  # the first, and that of an unknown kid
 
 
-async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(
-    sibling: Client, issuer: FakeIssuer, timer: Timer
-) -> None:
+async def outcome(verifying: Awaitable[Principal]) -> Principal | tuple[str, str]:
+    try:
+        return await verifying
+    except WxAuthError as refusal:
+        return refusal.code, refusal.detail
+
+
+async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(sibling: Sibling, timer: Timer) -> None:
+    issuer = sibling.issuer
     headers = bearer(issuer.token())
-    assert (await sibling.get("/orders", headers=headers)).status_code == 200
+    assert (await sibling.get(headers=headers)).status_code == 200
     issuer.keys = [SigningKey.generate().public_jwk]
     timer.seconds += 300
     # The last request served by the old key set: the new set is fetched at the same time.
-    await sibling.get("/orders", headers=headers)
-    await sibling.get("/orders", headers=bearer(Forger(issuer.token(), issuer.key).with_header(kid="unknown")))
-    answer = await sibling.get("/orders", headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+    await sibling.get(headers=headers)
+    await sibling.get(headers=bearer(Forger(issuer.token(), issuer.key).with_header(kid="unknown")))
+    problem_of(await sibling.get(headers=headers), "invalid_token", 401)
 
 
-async def test_a_refusal_is_a_problem_document_of_the_siblings_own(sibling: Client) -> None:
-    answer = await sibling.get("/orders", headers={"X-Request-ID": "order-7.a_B", "Accept-Language": "zh-CN,zh;q=0.9"})
+async def test_a_refusal_is_a_problem_document_of_the_siblings_own(sibling: Sibling) -> None:
+    answer = await sibling.get(headers={"X-Request-ID": "order-7.a_B", "Accept-Language": "zh-CN,zh;q=0.9"})
     document = problem_of(answer, "missing_token", 401)
     assert answer.headers["www-authenticate"] == "Bearer"
     assert (document["title"], document["request_id"]) == ("请先登录。", "order-7.a_B")
@@ -191,34 +195,32 @@ async def test_a_refusal_is_a_problem_document_of_the_siblings_own(sibling: Clie
 
 
 @swept("scheme", ["Basic", "DPoP", "Token", "BearerBearer", ""])
-async def test_a_token_by_another_scheme_is_no_token(sibling: Client, issuer: FakeIssuer, scheme: str) -> None:
-    answer = await sibling.get("/orders", headers={"Authorization": f"{scheme} {issuer.token()}"})
-    assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
+async def test_a_token_by_another_scheme_is_no_token(sibling: Sibling, scheme: str) -> None:
+    answer = await sibling.get(headers={"Authorization": f"{scheme} {sibling.issuer.token()}"})
+    problem_of(answer, "missing_token", 401)
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("place", ["query", "form", "cookie"])
-async def test_a_token_is_read_only_from_the_header(sibling: Client, issuer: FakeIssuer, place: str) -> None:
-    token = {"access_token": issuer.token()}
-    answer = await sibling.request(
-        "GET",
-        "/orders",
-        params=token if place == "query" else None,
-        data=token if place == "form" else None,
-        headers={"Cookie": f"access_token={token['access_token']}"} if place == "cookie" else None,
-    )
-    assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
+async def test_a_token_is_read_only_from_the_header(sibling: Sibling) -> None:
+    token = {"access_token": sibling.issuer.token()}
+    cookie = {"Cookie": f"access_token={token['access_token']}"}
+    for answer in (
+        await sibling.get(params=token),
+        await sibling.get(headers=cookie),
+        await sibling.client.request("GET", "/orders", data=token),
+    ):
+        problem_of(answer, "missing_token", 401)
 
 
-async def test_two_authorization_headers_are_a_bad_request(sibling: Client, issuer: FakeIssuer) -> None:
-    answer = await sibling.get("/orders", headers=[("Authorization", f"Bearer {issuer.token()}")] * 2)
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+async def test_two_authorization_headers_are_a_bad_request(sibling: Sibling) -> None:
+    two = [("Authorization", f"Bearer {sibling.issuer.token()}")] * 2
+    problem_of(await sibling.get(headers=two), "invalid_request", 400)
 
 
-async def test_no_key_and_no_issuer_is_503(sibling: Client, issuer: FakeIssuer) -> None:
-    issuer.fails()
-    answer = await sibling.get("/orders", headers=bearer(issuer.token()))
-    assert (answer.status_code, answer.json()["code"]) == (503, "keys_unavailable")
+async def test_no_key_and_no_issuer_is_503(sibling: Sibling) -> None:
+    sibling.issuer.fails()
+    answer = await sibling.ask()
+    problem_of(answer, "keys_unavailable", 503)
     assert int(answer.headers["retry-after"]) > 0
     assert "auth.test" not in answer.text
 
@@ -226,30 +228,21 @@ async def test_no_key_and_no_issuer_is_503(sibling: Client, issuer: FakeIssuer) 
 # Roles.
 
 
-async def test_a_role_admits_to_the_routes_that_require_the_role(sibling: Client, issuer: FakeIssuer) -> None:
-    answer = await sibling.delete("/orders/7", headers=bearer(issuer.token("admin")))
-    assert answer.json() == 7
+async def test_a_role_admits_to_the_routes_that_require_it_and_no_token_to_none(sibling: Sibling) -> None:
+    assert (await sibling.erase("admin")).json() == 7
+    problem_of(await sibling.client.delete("/orders/7"), "missing_token", 401)
 
 
 @swept("roles", [(), ("clerk",), ("administrator",), ("Admin",)])
-async def test_a_token_without_the_role_is_answered_with_403(
-    sibling: Client, issuer: FakeIssuer, roles: tuple[str, ...]
-) -> None:
-    answer = await sibling.delete("/orders/7", headers=bearer(issuer.token(*roles)))
-    assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_role")
+async def test_a_token_without_the_role_is_answered_with_403(sibling: Sibling, roles: tuple[str, ...]) -> None:
+    answer = await sibling.erase(*roles)
+    problem_of(answer, "insufficient_role", 403)
     assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
 
 
-async def test_of_several_roles_all_are_demanded(sibling: Client, issuer: FakeIssuer) -> None:
-    statuses = [
-        (await sibling.get("/audit", headers=bearer(issuer.token(*roles)))).status_code
-        for roles in (["admin"], ["auditor"], ["auditor", "clerk", "admin"])
-    ]
-    assert statuses == [403, 403, 200]
-
-
-async def test_without_a_token_a_role_is_401(sibling: Client) -> None:
-    assert (await sibling.delete("/orders/7")).status_code == 401
+async def test_of_several_roles_all_are_demanded(sibling: Sibling) -> None:
+    for roles, status in ((["admin"], 403), (["auditor"], 403), (["auditor", "clerk", "admin"], 200)):
+        assert (await sibling.ask(*roles, path="/audit")).status_code == status
 
 
 def test_demanding_no_role_is_a_mistake(guard: BearerGuard) -> None:
@@ -265,7 +258,9 @@ def test_to_import_the_guard_costs_no_http_client() -> None:
 # In a sibling that has habits of its own.
 
 
-async def test_a_siblings_own_handlers_stay_its_own(app: FastAPI, issuer: FakeIssuer) -> None:
+async def test_a_siblings_own_handlers_stay_its_own(sibling: Sibling) -> None:
+    app = sibling.app
+
     @app.exception_handler(HTTPException)
     async def answer_http(_: Request, error: HTTPException) -> PlainTextResponse:
         return PlainTextResponse("ours", status_code=error.status_code)
@@ -286,25 +281,24 @@ async def test_a_siblings_own_handlers_stay_its_own(app: FastAPI, issuer: FakeIs
     async def broken() -> None:
         raise RuntimeError
 
-    async with client_of(app) as sibling:
-        assert (await sibling.get("/orders")).json()["code"] == "missing_token"
-        assert (await sibling.delete("/orders/7", headers=bearer(issuer.token()))).json()["code"] == "insufficient_role"
-        assert (await sibling.get("/teapot")).text == "ours"
-        assert (await sibling.get("/broken")).text == "oh dear"
+    problem_of(await sibling.get(), "missing_token", 401)
+    problem_of(await sibling.erase(), "insufficient_role", 403)
+    assert (await sibling.get("/teapot")).text == "ours"
+    assert (await sibling.get("/broken")).text == "oh dear"
 
 
-async def test_a_sibling_may_answer_refusals_its_own_way(app: FastAPI) -> None:
-    @app.exception_handler(WxAuthError)
+async def test_a_sibling_may_answer_refusals_its_own_way(sibling: Sibling) -> None:
+    @sibling.app.exception_handler(WxAuthError)
     async def answer_with_code(_: Request, error: WxAuthError) -> PlainTextResponse:
         return PlainTextResponse(error.code, status_code=error.status)
 
-    async with client_of(app) as sibling:
-        assert (await sibling.get("/orders")).text == "missing_token"
+    assert (await sibling.get()).text == "missing_token"
 
 
 @pytest.fixture
-def verifying(app: FastAPI, guard: BearerGuard) -> FastAPI:
-    """The app, with a route and a WebSocket that call `verify` directly."""
+def verifying(sibling: Sibling, guard: BearerGuard) -> Sibling:
+    """A sibling with a route and WebSockets that call `verify` directly."""
+    app = sibling.app
 
     @app.get("/by-cookie")
     async def by_cookie(request: Request) -> str:
@@ -321,44 +315,39 @@ def verifying(app: FastAPI, guard: BearerGuard) -> FastAPI:
         await websocket.receive_text()
         await guard(websocket)
 
-    return app
+    return sibling
 
 
-async def test_an_error_raised_by_verify_belongs_to_the_route_even_after_a_refusal_of_the_guard(
-    verifying: FastAPI,
-) -> None:
-    async with client_of(verifying) as sibling:
-        cookie = {"Cookie": "token=nonsense"}
-        assert (await sibling.get("/by-cookie", headers=cookie)).status_code == 500
-        assert (await sibling.get("/orders")).status_code == 401
-        assert (await sibling.get("/by-cookie", headers=cookie)).status_code == 500
+NONSENSE = {"Cookie": "token=nonsense"}
 
 
-async def test_an_error_raised_by_verify_is_answered_if_the_app_handles_it(verifying: FastAPI) -> None:
-    verifying.add_exception_handler(WxAuthError, answer_problem)
-    async with client_of(verifying) as sibling:
-        answer = await sibling.get("/by-cookie", headers={"Cookie": "token=nonsense"})
-        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
-        assert (await sibling.get("/orders")).json()["code"] == "missing_token"
+async def test_an_error_raised_by_verify_is_the_routes_even_after_a_refusal_of_the_guard(verifying: Sibling) -> None:
+    assert (await verifying.get("/by-cookie", headers=NONSENSE)).status_code == 500
+    assert (await verifying.get()).status_code == 401
+    assert (await verifying.get("/by-cookie", headers=NONSENSE)).status_code == 500
+
+
+async def test_an_error_raised_by_verify_is_answered_if_the_app_handles_it(verifying: Sibling) -> None:
+    verifying.app.add_exception_handler(WxAuthError, answer_problem)
+    problem_of(await verifying.get("/by-cookie", headers=NONSENSE), "invalid_token", 401)
+    problem_of(await verifying.get(), "missing_token", 401)
 
 
 async def test_a_guard_works_in_an_app_mounted_in_another(app: FastAPI, issuer: FakeIssuer) -> None:
     outer = FastAPI()
     outer.mount("/shop", app)
     async with client_of(outer) as client:
-        assert (await client.get("/shop/orders")).json()["code"] == "missing_token"
+        problem_of(await client.get("/shop/orders"), "missing_token", 401)
         assert (await client.get("/shop/orders", headers=bearer(issuer.token()))).status_code == 200
 
 
-async def test_a_siblings_tests_may_put_a_principal_in_the_guards_place(app: FastAPI, guard: BearerGuard) -> None:
-    app.dependency_overrides[guard] = lambda: Principal(
-        USER_ID, "wxtest", "openid-bob", SESSION_ID, frozenset({"admin", "auditor"}), {}
-    )
-    async with client_of(app) as sibling:
-        assert (await sibling.get("/audit")).json() == {"by": "openid-bob"}
+async def test_a_siblings_tests_may_put_a_principal_in_the_guards_place(sibling: Sibling, guard: BearerGuard) -> None:
+    bob = Principal(USER_ID, "wxtest", "openid-bob", SESSION_ID, frozenset({"admin", "auditor"}), {})
+    sibling.app.dependency_overrides[guard] = lambda: bob
+    assert (await sibling.get("/audit")).json() == {"by": "openid-bob"}
 
 
-async def test_the_guard_is_listed_under_authorize_as_one_scheme(sibling: Client) -> None:
+async def test_the_guard_is_listed_under_authorize_as_one_scheme(sibling: Sibling) -> None:
     schema = (await sibling.get("/openapi.json")).json()
     [(name, scheme)] = schema["components"]["securitySchemes"].items()
     assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
@@ -430,63 +419,47 @@ def test_issuer_and_audience_are_text(nothing: Any) -> None:
 # WebSockets, through a real server.
 
 
-@pytest.fixture
-def server(app: FastAPI) -> Iterator[str]:
-    with serving(app) as url:
-        yield url.replace("http", "ws")
+@pytest.mark.parametrize(("path", "role"), [("/ws", "clerk"), ("/ws/admin", "admin")])
+async def test_a_good_token_opens_a_websocket(sibling: Sibling, path: str, role: str) -> None:
+    headers = {"Authorization": f"Bearer {sibling.issuer.token(role)}"}
+    with sibling.serving_sockets() as url:
+        async with websockets.connect(f"{url}{path}", additional_headers=headers, proxy=None) as socket:
+            assert await socket.recv() == "openid-alice"
 
 
-@pytest.mark.parametrize(("path", "roles"), [("/ws", ()), ("/ws/admin", ("admin",))])
-async def test_a_good_token_opens_a_websocket(
-    server: str, issuer: FakeIssuer, path: str, roles: tuple[str, ...]
-) -> None:
-    headers = {"Authorization": f"Bearer {issuer.token(*roles)}"}
-    async with websockets.connect(f"{server}{path}", additional_headers=headers, proxy=None) as socket:
-        assert await socket.recv() == "openid-alice"
+async def test_a_websocket_is_refused_with_the_handshakes_status(sibling: Sibling) -> None:
+    asked = {"Accept-Language": "zh_CN", "X-Request-ID": "ws-1"}
+    with sibling.serving_sockets() as url:
+        for path, headers, status, code in (
+            ("/ws", asked, 401, "missing_token"),
+            ("/ws", {**asked, "Authorization": "Bearer nonsense"}, 401, "invalid_token"),
+            ("/ws/admin", {**asked, "Authorization": f"Bearer {sibling.issuer.token()}"}, 403, "insufficient_role"),
+        ):
+            with pytest.raises(websockets.InvalidStatus) as refusal:
+                await websockets.connect(f"{url}{path}", additional_headers=headers, proxy=None)
+            response = refusal.value.response
+            answer = httpx.Response(status, headers=[*response.headers.raw_items()], content=bytes(response.body))
+            assert response.status_code == status
+            assert problem_of(answer, code, status)["request_id"] == "ws-1"
+            assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-@pytest.mark.parametrize(
-    ("path", "authorization", "status", "code"),
-    [
-        ("/ws", None, 401, "missing_token"),
-        ("/ws", "Bearer nonsense", 401, "invalid_token"),
-        ("/ws/admin", "Bearer {token}", 403, "insufficient_role"),
-    ],
-)
-async def test_a_websocket_is_refused_with_the_handshakes_status(
-    server: str, issuer: FakeIssuer, path: str, authorization: str | None, status: int, code: str
-) -> None:
-    headers = {"Accept-Language": "zh_CN", "X-Request-ID": "ws-1"}
-    if authorization is not None:
-        headers["Authorization"] = authorization.format(token=issuer.token())
-    with pytest.raises(websockets.InvalidStatus) as refusal:
-        await websockets.connect(f"{server}{path}", additional_headers=headers, proxy=None)
-    response = refusal.value.response
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.headers["www-authenticate"].startswith("Bearer")
-    problem = json.loads(response.body)
-    assert (problem["code"], problem["request_id"], response.headers["x-request-id"]) == (code, "ws-1", "ws-1")
-
-
-async def test_a_server_that_cannot_say_a_status_closes_with_1008_before_accepting(
-    app: FastAPI, issuer: FakeIssuer
-) -> None:
-    assert await opening(app, "/ws", token=None) == [
-        {"type": "websocket.close", "code": 1008, "reason": "missing_token"}
-    ]
-    assert await opening(app, "/ws/admin", token=issuer.token()) == [
-        {"type": "websocket.close", "code": 1008, "reason": "insufficient_role"}
-    ]
+async def test_a_server_that_cannot_say_a_status_closes_with_1008_before_accepting(sibling: Sibling) -> None:
+    for path, token, code in (
+        ("/ws", None, "missing_token"),
+        ("/ws/admin", sibling.issuer.token(), "insufficient_role"),
+    ):
+        closed = {"type": "websocket.close", "code": 1008, "reason": code}
+        assert await opening(sibling.app, path, token=token) == [closed]
 
 
 @pytest.mark.parametrize(("path", "code"), [("/ws/by-message", "invalid_token"), ("/ws/late", "missing_token")])
-async def test_a_websocket_refused_after_it_was_accepted_is_closed_with_1008(
-    verifying: FastAPI, path: str, code: str
+async def test_a_websocket_refused_once_it_was_accepted_is_closed_with_1008(
+    verifying: Sibling, path: str, code: str
 ) -> None:
-    verifying.add_exception_handler(WxAuthError, answer_problem)
-    with serving(verifying) as url:
-        async with websockets.connect(f"{url.replace('http', 'ws')}{path}", proxy=None) as socket:
+    verifying.app.add_exception_handler(WxAuthError, answer_problem)
+    with verifying.serving_sockets() as url:
+        async with websockets.connect(f"{url}{path}", proxy=None) as socket:
             await socket.send("nonsense")
             with pytest.raises(websockets.ConnectionClosed) as closed:
                 await socket.recv()
