@@ -8,35 +8,36 @@ import pytest
 from tests.guard.fakes import NOW, Timer
 from tests.tokens.hostile import HOSTILE, Forger
 from wxauth.errors import InvalidToken
-from wxauth.guard import BearerGuard
 from wxauth.testing import TestIssuer
 
 
-@pytest.fixture
-def timer() -> Timer:
-    timer = Timer()
-    timer.seconds = NOW
-    return timer
+class Watched:
+    """A guard whose log is read."""
+
+    def __init__(self, log: pytest.LogCaptureFixture) -> None:
+        self.timer = Timer()
+        self.timer.seconds = NOW
+        self.issuer = TestIssuer(audience="shop", clock=self.timer)
+        self.guard = self.issuer.guard()
+        self.log = log
+
+    def forger(self, **fields: Any) -> Forger:
+        return Forger(self.issuer.token(**fields), self.issuer._key)
+
+    async def refuse(self, token: str, *, by_thread: bool = False) -> None:
+        with pytest.raises(InvalidToken):
+            self.guard.verify_sync(token) if by_thread else await self.guard.verify(token)
+
+    @property
+    def told(self) -> list[str]:
+        """The reasons that the log has."""
+        assert {(line.name, line.levelno) for line in self.log.records} <= {("wxauth.guard", logging.WARNING)}
+        return [line.getMessage().removeprefix("A token was refused: ") for line in self.log.records]
 
 
 @pytest.fixture
-def issuer(timer: Timer) -> TestIssuer:
-    return TestIssuer(audience="shop", clock=timer)
-
-
-@pytest.fixture
-def guard(issuer: TestIssuer) -> BearerGuard:
-    return issuer.guard()
-
-
-async def refuse(guard: BearerGuard, token: str, *, by_thread: bool = False) -> None:
-    with pytest.raises(InvalidToken):
-        guard.verify_sync(token) if by_thread else await guard.verify(token)
-
-
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    assert {(line.name, line.levelno) for line in caplog.records} <= {("wxauth.guard", logging.WARNING)}
-    return [line.getMessage().removeprefix("A token was refused: ") for line in caplog.records]
+def watched(caplog: pytest.LogCaptureFixture) -> Watched:
+    return Watched(caplog)
 
 
 @pytest.mark.parametrize("by_thread", [False, True])
@@ -53,69 +54,55 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     ],
 )
 async def test_a_refusal_is_told_with_both_values(
-    issuer: TestIssuer,
-    guard: BearerGuard,
-    caplog: pytest.LogCaptureFixture,
-    claims: dict[str, Any],
-    reason: str,
-    by_thread: bool,
+    watched: Watched, claims: dict[str, Any], reason: str, by_thread: bool
 ) -> None:
-    await refuse(guard, issuer.token(claims=claims), by_thread=by_thread)
-    assert told(caplog) == [reason]
+    await watched.refuse(watched.issuer.token(claims=claims), by_thread=by_thread)
+    assert watched.told == [reason]
 
 
-async def test_the_same_cause_is_told_once_in_a_minute(
-    issuer: TestIssuer, guard: BearerGuard, timer: Timer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_same_cause_is_told_once_in_a_minute(watched: Watched) -> None:
     for seconds, lines in ((0, 1), (59, 1), (60, 2), (119, 2), (-3600, 3)):
-        timer.seconds = NOW + seconds
+        watched.timer.seconds = NOW + seconds
         for _ in range(3):
-            await refuse(guard, issuer.token(claims={"aud": "wxauth"}))
-        assert len(told(caplog)) == lines
-    await refuse(guard, issuer.token(expires_in=-45))
-    assert told(caplog)[-1] == "expired 45 s ago by this machine's clock"
+            await watched.refuse(watched.issuer.token(claims={"aud": "wxauth"}))
+        assert len(watched.told) == lines
+    await watched.refuse(watched.issuer.token(expires_in=-45))
+    assert watched.told[-1] == "expired 45 s ago by this machine's clock"
 
 
-async def test_another_issuers_key_is_told_by_its_id(guard: BearerGuard, caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_issuers_key_is_told_by_its_id(watched: Watched) -> None:
     other = TestIssuer()
-    await refuse(guard, other.token())
-    assert told(caplog) == [f"its kid is '{other.jwks['keys'][0]['kid']}', which is no key of 'https://auth.test'"]
+    await watched.refuse(other.token())
+    assert watched.told == [f"its kid is '{other.jwks['keys'][0]['kid']}', which is no key of 'https://auth.test'"]
 
 
-async def test_an_unverified_key_id_is_escaped_and_bounded(
-    issuer: TestIssuer, guard: BearerGuard, caplog: pytest.LogCaptureFixture
-) -> None:
-    await refuse(guard, Forger(issuer.token(), issuer._key).with_header(kid="\n\x1b登" + "x" * 4000))
-    (line,) = told(caplog)
+async def test_an_unverified_key_id_is_escaped_and_bounded(watched: Watched) -> None:
+    await watched.refuse(watched.forger().with_header(kid="\n\x1b登" + "x" * 4000))
+    (line,) = watched.told
     assert line.startswith(r"its kid is '\n\x1b\u767bxxx")
     assert line.isprintable()
     assert len(line) < 300
 
 
-async def test_claims_are_not_told_before_the_signature_fits(
-    issuer: TestIssuer, guard: BearerGuard, caplog: pytest.LogCaptureFixture
-) -> None:
-    kid = issuer.jwks["keys"][0]["kid"]
-    forged = Forger(issuer.token(claims={"aud": "evil"}), TestIssuer()._key).with_claims(iss="https://evil.test")
-    await refuse(guard, forged)
-    assert told(caplog) == [f"its signature does not fit the key '{kid}' of 'https://auth.test'"]
+async def test_claims_are_not_told_before_the_signature_fits(watched: Watched) -> None:
+    forger = watched.forger(claims={"aud": "evil"})
+    forger.key = TestIssuer()._key
+    await watched.refuse(forger.with_claims(iss="https://evil.test"))
+    kid = watched.issuer.jwks["keys"][0]["kid"]
+    assert watched.told == [f"its signature does not fit the key '{kid}' of 'https://auth.test'"]
 
 
-async def test_no_token_is_told_and_nothing_of_malformed_ones(
-    issuer: TestIssuer, guard: BearerGuard, caplog: pytest.LogCaptureFixture
-) -> None:
-    await refuse(guard, "not a token")
-    await refuse(guard, Forger(issuer.token(), issuer._key).without_header("kid"))
-    assert told(caplog) == []
+async def test_no_token_is_told_and_nothing_of_malformed_ones(watched: Watched) -> None:
+    await watched.refuse("not a token")
+    await watched.refuse(watched.forger().without_header("kid"))
+    assert watched.told == []
     for forge in HOSTILE.values():
-        token = forge(Forger(issuer.token(), issuer._key))
-        await refuse(guard, token)
-        assert not any(part and part in caplog.text for part in token.split(".") if len(part) > 40)
+        token = forge(watched.forger())
+        await watched.refuse(token)
+        assert not any(part and part in watched.log.text for part in token.split(".") if len(part) > 40)
 
 
-async def test_nothing_is_told_of_good_tokens(
-    issuer: TestIssuer, guard: BearerGuard, caplog: pytest.LogCaptureFixture
-) -> None:
-    await guard.verify(issuer.token())
-    guard.verify_sync(issuer.token())
-    assert told(caplog) == []
+async def test_nothing_is_told_of_good_tokens(watched: Watched) -> None:
+    await watched.guard.verify(watched.issuer.token())
+    watched.guard.verify_sync(watched.issuer.token())
+    assert watched.told == []

@@ -15,6 +15,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.clock import Clock
+from tests.guard.fakes import client_of
+from tests.problems import problem_of
 from tests.sweeps import swept
 from wxauth.guard import BearerGuard, BearerMiddleware, Principal
 from wxauth.testing import USER_ID, TestIssuer
@@ -52,21 +54,29 @@ def issuer(clock: Clock) -> TestIssuer:
 
 
 @pytest.fixture
-def overriding(app: FastAPI, guard: BearerGuard, issuer: TestIssuer) -> None:
-    app.dependency_overrides[guard] = issuer.guard()
-
-
-@pytest.fixture
 def no_network() -> Iterator[respx.MockRouter]:
     with respx.mock(assert_all_called=False) as router:
         router.route().mock(side_effect=httpx.ConnectError("no"))
         yield router
 
 
+class Sibling:
+    """A sibling whose guard is overridden, and who asks it with a token of the issuer."""
+
+    def __init__(self, client: httpx.AsyncClient, issuer: TestIssuer) -> None:
+        self.client, self.issuer = client, issuer
+
+    async def ask(self, method: str = "GET", path: str = "/orders", **token: Any) -> httpx.Response:
+        return await self.client.request(method, path, headers=self.issuer.headers(**token))
+
+
 @pytest.fixture
-async def sibling(app: FastAPI, overriding: None, no_network: respx.MockRouter) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.test") as client:
-        yield client
+async def sibling(
+    app: FastAPI, guard: BearerGuard, issuer: TestIssuer, no_network: respx.MockRouter
+) -> AsyncIterator[Sibling]:
+    app.dependency_overrides[guard] = issuer.guard()
+    async with client_of(app) as client:
+        yield Sibling(client, issuer)
 
 
 async def principal(issuer: TestIssuer, **fields: Any) -> Principal:
@@ -125,27 +135,21 @@ async def test_claims_are_overridden_added_and_left_out(issuer: TestIssuer) -> N
 
 
 @swept("claims", [{"aud": "other"}, {"iss": "https://other.test"}, {"sub": "alice"}, {"exp": None}, {"openid": None}])
-async def test_a_wrong_claim_is_refused(sibling: httpx.AsyncClient, issuer: TestIssuer, claims: dict[str, Any]) -> None:
-    answer = await sibling.get("/orders", headers=issuer.headers(claims=claims))
-    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+async def test_a_wrong_claim_is_refused(sibling: Sibling, claims: dict[str, Any]) -> None:
+    problem_of(await sibling.ask(claims=claims), "invalid_token", 401)
 
 
-@pytest.mark.parametrize(("expires_in", "status"), [(-29, 200), (-31, 401)])
-async def test_a_token_may_have_expired_already(
-    sibling: httpx.AsyncClient, issuer: TestIssuer, expires_in: int, status: int
-) -> None:
-    assert (await sibling.get("/orders", headers=issuer.headers(expires_in=expires_in))).status_code == status
+async def test_a_token_may_have_expired_already(sibling: Sibling) -> None:
+    assert (await sibling.ask(expires_in=-29)).status_code == 200
+    problem_of(await sibling.ask(expires_in=-31), "token_expired", 401)
 
 
-async def test_a_token_expires_when_the_clock_is_moved(
-    sibling: httpx.AsyncClient, issuer: TestIssuer, clock: Clock
-) -> None:
-    headers = issuer.headers()
-    assert (await sibling.get("/orders", headers=headers)).status_code == 200
+async def test_a_token_expires_when_the_clock_is_moved(sibling: Sibling, clock: Clock) -> None:
+    headers = sibling.issuer.headers()
+    assert (await sibling.client.get("/orders", headers=headers)).status_code == 200
     clock.advance(minutes=16)
-    answer = await sibling.get("/orders", headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
-    assert (await sibling.get("/orders", headers=issuer.headers())).status_code == 200
+    problem_of(await sibling.client.get("/orders", headers=headers), "token_expired", 401)
+    assert (await sibling.ask()).status_code == 200
 
 
 async def test_without_a_clock_tokens_are_issued_at_the_current_time() -> None:
@@ -156,24 +160,17 @@ async def test_without_a_clock_tokens_are_issued_at_the_current_time() -> None:
 # In the place of a sibling's guard.
 
 
-async def test_an_override_lets_its_issuers_tokens_in(sibling: httpx.AsyncClient, issuer: TestIssuer) -> None:
-    answer = await sibling.get("/orders", headers=issuer.headers(openid="o-3"))
-    assert (answer.status_code, answer.json()["openid"]) == (200, "o-3")
+async def test_an_override_refuses_as_the_guard_does(sibling: Sibling) -> None:
+    no_token = await sibling.client.get("/orders")
+    problem_of(no_token, "missing_token", 401)
+    assert no_token.headers["www-authenticate"] == "Bearer"
+    problem_of(await sibling.client.get("/orders", headers=TestIssuer().headers()), "invalid_token", 401)
 
 
-async def test_an_override_refuses_as_the_guard_does(sibling: httpx.AsyncClient) -> None:
-    no_token = await sibling.get("/orders")
-    assert (no_token.status_code, no_token.headers["www-authenticate"]) == (401, "Bearer")
-    assert no_token.headers["content-type"] == "application/problem+json"
-    other_key = await sibling.get("/orders", headers=TestIssuer().headers())
-    assert (other_key.status_code, other_key.json()["code"]) == (401, "invalid_token")
-
-
-async def test_an_override_counts_where_a_role_is_demanded(sibling: httpx.AsyncClient, issuer: TestIssuer) -> None:
-    answer = await sibling.delete("/orders/7", headers=issuer.headers(roles=["admin"], openid="o-4"))
-    assert answer.json() == "7 by o-4"
-    assert (await sibling.delete("/orders/7", headers=issuer.headers())).json()["code"] == "insufficient_role"
-    assert (await sibling.delete("/orders/7")).json()["code"] == "missing_token"
+async def test_an_override_counts_where_a_role_is_demanded(sibling: Sibling) -> None:
+    assert (await sibling.ask("DELETE", "/orders/7", roles=["admin"], openid="o-4")).json() == "7 by o-4"
+    problem_of(await sibling.ask("DELETE", "/orders/7"), "insufficient_role", 403)
+    problem_of(await sibling.client.delete("/orders/7"), "missing_token", 401)
 
 
 async def test_a_guard_in_middleware_trusts_the_issuer_while_a_block_runs(
@@ -182,8 +179,7 @@ async def test_a_guard_in_middleware_trusts_the_issuer_while_a_block_runs(
     async def orders(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(scope["user"].openid)(scope, receive, send)
 
-    transport = httpx.ASGITransport(BearerMiddleware(orders, guard))
-    async with httpx.AsyncClient(transport=transport, base_url="https://orders.test") as client:
+    async with client_of(BearerMiddleware(orders, guard)) as client:
         with issuer.trusted_by(guard):
             assert (await client.get("/", headers=issuer.headers(openid="o-7"))).text == "o-7"
         assert not no_network.calls
