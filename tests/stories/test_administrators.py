@@ -1,16 +1,16 @@
 """What administrators manage besides users: keys, sessions, checks and the trail; and which need a fresh login."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from tests.fakes import OTHER_APP, Clock, Secrets
+from tests.fakes import OTHER_APP, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
-from tests.world import NOBODY, Admin, Client, LogIn, MakeClient, MakeServices, Rows, bearer, later, make_admin
+from tests.world import NOBODY, Admin, MakeClient, MakeServices, Rows, Stage, bearer, later, log_in, make_admin
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
 LATER = LATER_APP["app_id"]
@@ -21,8 +21,8 @@ Act = tuple[str, str, dict[str, Any]]
 # A fresh login.
 
 
-async def ids_of(login: LogIn, *names: str) -> list[str]:
-    return [(await login(name))["user"]["id"] for name in names]
+async def ids_of(stage: Stage, *names: str) -> list[str]:
+    return [(await stage.login(name))["user"]["id"] for name in names]
 
 
 async def refused_as_too_old(stale: Admin, acts: list[Act]) -> None:
@@ -30,12 +30,10 @@ async def refused_as_too_old(stale: Admin, acts: list[Act]) -> None:
         problem_of(await stale.ask(method, path, json=body), "login_too_old", 403)
 
 
-async def test_an_old_login_gives_nobody_a_role_and_takes_nobodys_account(
-    root: Admin, login: LogIn, clock: Clock
-) -> None:
-    alice, bob, banned, thief, victim = await ids_of(login, "alice", "bob", "banned", "thief", "victim")
+async def test_an_old_login_gives_nobody_a_role_and_takes_nobodys_account(stage: Stage, root: Admin) -> None:
+    alice, bob, banned, thief, victim = await ids_of(stage, "alice", "bob", "banned", "thief", "victim")
     await root.change(banned, roles=["admin"], status="disabled")
-    stale = await later(root, clock)
+    stale = await later(root, stage.clock)
     acts: list[Act] = [
         ("PATCH", f"/users/{alice}", {"roles": ["admin"]}),
         ("PATCH", f"/users/{banned}", {"status": "active"}),
@@ -45,19 +43,17 @@ async def test_an_old_login_gives_nobody_a_role_and_takes_nobodys_account(
     ]
     await refused_as_too_old(stale, [*acts, ("PATCH", f"/users/{bob}", {"roles": ["editor"]})])
     assert await stale.names(role="admin", status="active") == ["Root"]
-    again = Admin(root.client, await login("root"))
+    again = Admin(root.client, await stage.login("root"))
     for method, path, body in acts:
         assert (await again.ask(method, path, json=body)).status_code == 200
 
 
-async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
-    root: Admin, login: LogIn, clock: Clock
-) -> None:
+async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(stage: Stage, root: Admin) -> None:
     """Otherwise a ban that is lifted later would let an old login evade the rule."""
-    alice, banned, other = await ids_of(login, "alice", "banned", "other")
+    alice, banned, other = await ids_of(stage, "alice", "banned", "other")
     await root.change(banned, roles=["admin"], status="disabled")
     await root.change(other, status="disabled")
-    stale = await later(root, clock)
+    stale = await later(root, stage.clock)
     before = await stale.read("/users")
     acts: list[Act] = [
         ("PATCH", f"/users/{alice}", {"roles": ["admin"], "status": "disabled"}),
@@ -70,16 +66,16 @@ async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
     ]
     await refused_as_too_old(stale, acts)
     assert await stale.read("/users") == before
-    again = Admin(root.client, await login("root"))
+    again = Admin(root.client, await stage.login("root"))
     for method, path, body in acts[:4]:
         assert (await again.ask(method, path, json=body)).status_code == 200
 
 
-async def test_an_old_login_bans_unbans_signs_out_and_removes_roles(root: Admin, login: LogIn, clock: Clock) -> None:
-    alice, banned = await ids_of(login, "alice", "banned")
+async def test_an_old_login_bans_unbans_signs_out_and_removes_roles(stage: Stage, root: Admin) -> None:
+    alice, banned = await ids_of(stage, "alice", "banned")
     await root.change(alice, roles=["editor", "writer"])
     await root.change(banned, roles=["admin"], status="disabled")
-    stale = await later(root, clock)
+    stale = await later(root, stage.clock)
     for status in ("disabled", "active"):
         changed = await stale.change(alice, roles=["editor"], status=status)
         assert (changed["roles"], changed["status"]) == (["editor"], status)
@@ -89,22 +85,17 @@ async def test_an_old_login_bans_unbans_signs_out_and_removes_roles(root: Admin,
     await stale.change(banned, status="active")
 
 
-async def test_without_a_limit_any_login_will_do(
-    root: Admin, make_services: MakeServices, make_client: MakeClient, clock: Clock
-) -> None:
-    clock.advance(days=1)
-    old = await root.client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})
-    client = make_client(await make_services(admin_fresh_login=0))
+async def test_without_a_limit_any_login_will_do(stage: Stage, root: Admin) -> None:
+    stage.clock.advance(days=1)
+    old, client = await stage.refresh(root.answer), await stage.make(admin_fresh_login=0)
     assert (await Admin(client, old.json()).ask("POST", "/keys/rotate")).status_code == 200
 
 
 # Keys.
 
 
-async def test_a_key_is_rotated_and_a_stolen_one_withdrawn_and_the_trail_names_the_actor(
-    root: Admin, login: LogIn
-) -> None:
-    alice = await login("alice")
+async def test_a_key_is_rotated_a_stolen_one_withdrawn_and_the_trail_names_the_actor(stage: Stage, root: Admin) -> None:
+    alice = await stage.login("alice")
     [key] = (await root.read("/keys"))["items"]
     assert key.keys() == {"kid", "alg", "state", "signs_from", "published_until"}
     assert (key["alg"], key["state"], key["published_until"]) == ("ES256", "signing", None)
@@ -118,30 +109,28 @@ async def test_a_key_is_rotated_and_a_stolen_one_withdrawn_and_the_trail_names_t
 
     withdrawn = (await root.ask("POST", f"/keys/{key['kid']}/withdraw")).json()
     assert withdrawn == {"kid": key["kid"], "signing": rotated["kid"]}
-    problem_of(await root.client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
-    again = Admin(root.client, await login("root"))
+    problem_of(await stage.me(alice), "invalid_token", 401)
+    again = Admin(root.client, await stage.login("root"))
     assert [it["kid"] for it in (await again.read("/keys"))["items"]] == [rotated["kid"]]
     problem_of(await again.ask("POST", f"/keys/{key['kid']}/withdraw"), "not_found", 404)
     made = (await again.ask("POST", f"/keys/{rotated['kid']}/withdraw")).json()["signing"]  # none was waiting
-    assert [it["kid"] for it in (await Admin(root.client, await login("root")).read("/keys"))["items"]] == [made]
+    assert [it["kid"] for it in (await Admin(root.client, await stage.login("root")).read("/keys"))["items"]] == [made]
 
 
 # One session.
 
 
-async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(
-    root: Admin, login: LogIn, client: Client
-) -> None:
-    one, other, bob = await login("alice"), await login("alice"), await login("bob")
+async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(stage: Stage, root: Admin) -> None:
+    one, other, bob = await stage.login("alice"), await stage.login("alice"), await stage.login("bob")
     user_id, path = one["user"]["id"], "/users/{}/sessions/{}"
     for wrong in ((bob["user"]["id"], one["session_id"]), (user_id, uuid4()), (uuid4(), one["session_id"])):
         problem_of(await root.ask("DELETE", path.format(*wrong)), "not_found", 404)
     problem_of(await root.ask("DELETE", path.format(user_id, "none")), "invalid_request", 422)
-    assert (await client.get("/v1/me", headers=bearer(one))).status_code == 200
+    assert (await stage.me(one)).status_code == 200
     for _ in range(2):
         assert (await root.ask("DELETE", path.format(user_id, one["session_id"]))).status_code == 204
-    problem_of(await client.get("/v1/me", headers=bearer(one)), "invalid_token", 401)
-    assert (await client.get("/v1/me", headers=bearer(other))).status_code == 200
+    problem_of(await stage.me(one), "invalid_token", 401)
+    assert (await stage.me(other)).status_code == 200
     [ended] = [event for event in await root.events(user_id=user_id) if "session" in event["type"]]
     assert ended["actor"] == root.id
 
@@ -149,10 +138,8 @@ async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(
 # The trail.
 
 
-async def test_the_trail_is_asked_for_several_types_and_for_a_time_from_the_first_to_before_the_second(
-    root: Admin, login: LogIn
-) -> None:
-    user_id = (await login("alice"))["user"]["id"]
+async def test_the_trail_is_asked_for_several_types_and_from_one_time_to_another(stage: Stage, root: Admin) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
     changes: list[dict[str, Any]] = [{"status": "disabled"}, {"status": "active"}, {"roles": ["editor"]}]
     for change in changes:
         await root.change(user_id, **change)
@@ -177,25 +164,15 @@ async def test_the_trail_is_asked_for_several_types_and_for_a_time_from_the_firs
 # The checks.
 
 
-@pytest.fixture(scope="module")
-def real_wechat() -> Iterator[tuple[Simulator, str]]:
-    simulator = Simulator()
-    with serving(create_simulator(simulator)) as url:
-        yield simulator, url
-
-
 @pytest.fixture
-async def checked(
-    make_simulated_services: MakeServices, make_client: MakeClient, rows: Rows, real_wechat: tuple[Simulator, str]
-) -> Admin:
-    client = make_client(await make_simulated_services(wechat_base_url=real_wechat[1]))
-    answer = await client.post("/v1/login", json={"code": "root"})
-    return await make_admin(client, rows, answer.json())
+async def checked(make_simulated_services: MakeServices, make_client: MakeClient, rows: Rows) -> AsyncIterator[Admin]:
+    """An administrator of a service whose WeChat is a server of its own."""
+    with serving(create_simulator(Simulator())) as url:
+        client = make_client(await make_simulated_services(wechat_base_url=url))
+        yield await make_admin(client, rows, await log_in(client, "root"))
 
 
-async def test_the_checks_are_available_over_http_and_can_be_limited_to_a_single_app(
-    checked: Admin, secrets: Secrets
-) -> None:
+async def test_the_checks_are_there_over_http_and_can_be_limited_to_one_app(checked: Admin, secrets: Secrets) -> None:
     wrong, first = secrets.add("a-secret-that-is-wrong"), APPS[0]["app_id"]
     await checked.ask("POST", "/apps", json={"app_id": LATER, "app_secret": wrong, "check": False})
     page = await checked.read("/check")
@@ -217,17 +194,15 @@ async def test_the_checks_are_available_over_http_and_can_be_limited_to_a_single
 
 
 @pytest.mark.oldest_postgres
-async def test_a_persons_data_is_exported_and_the_trail_names_the_actor(
-    root: Admin, client: Client, login: LogIn
-) -> None:
-    alice = await login("alice", nickname="Alice")
+async def test_a_persons_data_is_exported_and_the_trail_names_the_actor(stage: Stage, root: Admin) -> None:
+    alice = await stage.login("alice", nickname="Alice")
     path = f"/users/{alice['user']['id']}/export"
     handed = await root.ask("GET", path)
     assert handed.headers["content-disposition"].startswith("attachment")
     assert handed.headers["cache-control"] == "no-store"
-    own = (await client.get("/v1/me/export", headers=bearer(alice))).json()
+    own = (await stage.client.get("/v1/me/export", headers=bearer(alice))).json()
     assert handed.json()["user"] == own["user"]
     [event] = [it for it in await root.events(type="user.exported") if it["actor"] == root.id]
     assert event["user_id"] == alice["user"]["id"]
     problem_of(await root.ask("GET", f"/users/{NOBODY}/export"), "not_found", 404)
-    problem_of(await client.get(f"/v1/admin{path}", headers=bearer(alice)), "insufficient_role", 403)
+    problem_of(await stage.client.get(f"/v1/admin{path}", headers=bearer(alice)), "insufficient_role", 403)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Admin, Body, LogIn, MakeService, Rows, log_in, make_admin
+from tests.world import Admin, Body, LogIn, MakeService, Rows, Stage, log_in, make_admin
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
 pytestmark = pytest.mark.oldest_postgres
@@ -28,95 +28,93 @@ async def identities(rows: Rows, app: dict[str, str] = APP) -> list[tuple[str, s
     return [tuple(row) for row in found]
 
 
-async def join(root: Admin, login: LogIn) -> Body:
+async def join(stage: Stage, root: Admin) -> Body:
     """Merge the user of the account at home, known in the other app, into that of the account at work."""
-    work = await login("work", unionid=WORK)
-    home = await login("home", unionid=HOME, app=OTHER_APP)
+    work = await stage.login("work", unionid=WORK)
+    home = await stage.login("home", unionid=HOME, app=OTHER_APP)
     await root.merge(home["user"]["id"], into=work["user"]["id"])
     return work
 
 
-async def test_the_second_account_enters_an_app_where_the_first_has_an_identity(
-    root: Admin, login: LogIn, rows: Rows
-) -> None:
-    work = await join(root, login)
-    answers = [await login("home", unionid=HOME) for _ in range(2)]
+async def test_the_second_account_enters_an_app_where_the_first_has_an_identity(stage: Stage, root: Admin) -> None:
+    work = await join(stage, root)
+    answers = [await stage.login("home", unionid=HOME) for _ in range(2)]
     assert [answer["is_new_user"] for answer in answers] == [False, False]
-    answers += [await login("work", unionid=WORK), await login("work", unionid=WORK, app=OTHER_APP)]
+    answers += [await stage.login("work", unionid=WORK), await stage.login("work", unionid=WORK, app=OTHER_APP)]
     assert ids(answers) == ids([work])
-    assert await identities(rows) == [("openid-a1-home", HOME), ("openid-a1-work", WORK)]
-    assert await identities(rows, OTHER_APP) == [("openid-b2-home", HOME), ("openid-b2-work", WORK)]
+    assert await identities(stage.rows) == [("openid-a1-home", HOME), ("openid-a1-work", WORK)]
+    assert await identities(stage.rows, OTHER_APP) == [("openid-b2-home", HOME), ("openid-b2-work", WORK)]
 
 
-async def test_the_account_that_remained_enters_the_app_of_the_other_one(root: Admin, login: LogIn) -> None:
-    home = await login("home", unionid=HOME, app=OTHER_APP)
-    work = await login("work", unionid=WORK)
+async def test_the_account_that_remained_enters_the_app_of_the_other_one(stage: Stage, root: Admin) -> None:
+    home = await stage.login("home", unionid=HOME, app=OTHER_APP)
+    work = await stage.login("work", unionid=WORK)
     await root.merge(work["user"]["id"], into=home["user"]["id"])
-    assert ids([await login("home", unionid=HOME), await login("work", unionid=WORK)]) == ids([home])
+    assert ids([await stage.login("home", unionid=HOME), await stage.login("work", unionid=WORK)]) == ids([home])
 
 
-async def test_a_second_user_of_the_account_is_merged_at_its_next_login(root: Admin, login: LogIn, rows: Rows) -> None:
-    second = await login("home")
-    work = await join(root, login)
+async def test_a_second_user_of_the_account_is_merged_at_its_next_login(stage: Stage, root: Admin) -> None:
+    second = await stage.login("home")
+    work = await join(stage, root)
     assert ids([second]) != ids([work])
-    assert ids([await login("home", unionid=HOME)]) == ids([work])
-    assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{}'") == 1
+    assert ids([await stage.login("home", unionid=HOME)]) == ids([work])
+    assert await stage.number("users WHERE roles = '{}'") == 1
 
 
 @pytest.mark.parametrize("was_there_before", [False, True])
 async def test_the_second_account_enters_an_app_where_the_first_came_without_a_unionid(
-    root: Admin, login: LogIn, rows: Rows, was_there_before: bool
+    stage: Stage, root: Admin, was_there_before: bool
 ) -> None:
     """Under `PHONE_POLICY=link`, one number makes two such accounts one user, too."""
     if was_there_before:
-        await login("home")
-    work, home = await login("work"), await login("home", unionid=HOME, app=OTHER_APP)
+        await stage.login("home")
+    work, home = await stage.login("work"), await stage.login("home", unionid=HOME, app=OTHER_APP)
     await root.merge(home["user"]["id"], into=work["user"]["id"])
-    answers = [await login("home", unionid=HOME) for _ in range(2)]
+    answers = [await stage.login("home", unionid=HOME) for _ in range(2)]
     assert [answer["is_new_user"] for answer in answers] == [False, False]
     assert ids(answers) == ids([work])
-    assert await identities(rows) == [("openid-a1-home", HOME), ("openid-a1-work", None)]
-    assert ids([await login("work", unionid=WORK)]) == ids([work])
-    assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{}'") == 1
+    assert await identities(stage.rows) == [("openid-a1-home", HOME), ("openid-a1-work", None)]
+    assert ids([await stage.login("work", unionid=WORK)]) == ids([work])
+    assert await stage.number("users WHERE roles = '{}'") == 1
 
 
-async def test_a_third_openid_with_either_unionid_is_another_person(root: Admin, login: LogIn, rows: Rows) -> None:
-    work = await join(root, login)
-    await login("home", unionid=HOME)
-    strangers = [await login(f"stranger-{unionid}", unionid=unionid) for unionid in (WORK, HOME)]
+async def test_a_third_openid_with_either_unionid_is_another_person(stage: Stage, root: Admin) -> None:
+    work = await join(stage, root)
+    await stage.login("home", unionid=HOME)
+    strangers = [await stage.login(f"stranger-{unionid}", unionid=unionid) for unionid in (WORK, HOME)]
     assert [answer["is_new_user"] for answer in strangers] == [True, True]
     assert len(ids([*strangers, work])) == 3
 
 
-async def test_first_logins_of_both_accounts_at_once_make_no_second_user(root: Admin, login: LogIn, rows: Rows) -> None:
-    work = await login("work", unionid=WORK, app=OTHER_APP)
-    home = await login("home", unionid=HOME, app=OTHER_APP)
+async def test_first_logins_of_both_accounts_at_once_make_no_second_user(stage: Stage, root: Admin) -> None:
+    work = await stage.login("work", unionid=WORK, app=OTHER_APP)
+    home = await stage.login("home", unionid=HOME, app=OTHER_APP)
     await root.merge(home["user"]["id"], into=work["user"]["id"])
-    both = [login(name, unionid=unionid) for name, unionid in (("work", WORK), ("home", HOME)) for _ in range(5)]
+    both = [stage.login(name, unionid=unionid) for name, unionid in (("work", WORK), ("home", HOME)) for _ in range(5)]
     assert ids(await asyncio.gather(*both)) == ids([work])
-    assert await identities(rows) == [("openid-a1-home", HOME), ("openid-a1-work", WORK)]
+    assert await identities(stage.rows) == [("openid-a1-home", HOME), ("openid-a1-work", WORK)]
 
 
-async def test_a_ban_is_of_both_accounts_in_every_app(root: Admin, login: LogIn, rows: Rows) -> None:
-    work = await join(root, login)
+async def test_a_ban_is_of_both_accounts_in_every_app(stage: Stage, root: Admin) -> None:
+    work = await join(stage, root)
     await root.change(work["user"]["id"], status="disabled")
-    users = await rows.fetchval("SELECT count(*) FROM users")
+    users = await stage.number("users")
     for app in (APP, OTHER_APP):
         for name, unionid in (("work", WORK), ("home", HOME)):
-            problem_of(await login.ask(name, unionid=unionid, app=app), "account_disabled", 403)
-    assert await rows.fetchval("SELECT count(*) FROM users") == users
+            problem_of(await stage.login.ask(name, unionid=unionid, app=app), "account_disabled", 403)
+    assert await stage.number("users") == users
 
 
 @pytest.mark.parametrize("unionid", ["union-before", "union-now"])
 async def test_a_ban_holds_for_another_openid_with_a_unionid_of_the_user(
-    root: Admin, login: LogIn, rows: Rows, unionid: str
+    stage: Stage, root: Admin, unionid: str
 ) -> None:
-    alice = await login("alice", unionid="union-before")
-    await login("alice", unionid="union-now")
+    alice = await stage.login("alice", unionid="union-before")
+    await stage.login("alice", unionid="union-now")
     await root.change(alice["user"]["id"], status="disabled")
-    users = await rows.fetchval("SELECT count(*) FROM users")
-    problem_of(await login.ask("another", unionid=unionid), "account_disabled", 403)
-    assert await rows.fetchval("SELECT count(*) FROM users") == users
+    users = await stage.number("users")
+    problem_of(await stage.login.ask("another", unionid=unionid), "account_disabled", 403)
+    assert await stage.number("users") == users
 
 
 async def test_at_a_door_that_knows_snapshots_the_second_account_is_none_if_it_has_a_unionid(
