@@ -93,38 +93,26 @@ async def _look(town: Town, rows: Rows) -> Found:
             columns = {row["table_name"]: row["columns"] for row in await rows.fetch(_OWNED)}
             read = ("users", *(name for name, of_it in columns.items() if mentions_people(of_it)))
             tables = {name: [dict(row) for row in await rows.fetch(f"SELECT * FROM {name}")] for name in read}
-        feed, trail = await _feed(town), await _trail(town)
+        feed = await _all_pages(town, "/v1/events", "after", limit=1000, auth=town.ledger)
+        headers = bearer(town.administrators["administrator 1"])
+        trail = (await _all_pages(town, "/v1/admin/events", "cursor", limit=100, headers=headers))[::-1]
         if await rows.fetchval("SELECT count(*) FROM events") == number and await rows.fetchval(_AT_REST):
             return Found(columns, tables, feed, trail, town.asked)
         await asyncio.sleep(0.1)
 
 
-async def _feed(town: Town) -> list[Body]:
-    events: list[Body] = []
-    after = ""
+async def _all_pages(town: Town, path: str, cursor: str, *, limit: int, **how: Any) -> list[Body]:
+    """The items of all pages of a list, whose parameter for the next page is `cursor`."""
+    items: list[Body] = []
+    query: dict[str, Any] = {"limit": limit}
     while True:
-        query: dict[str, Any] = {"limit": 1000, "after": after}
-        answer = await town.clients[0].get("/v1/events", params=query, auth=town.ledger)
+        answer = await town.clients[0].get(path, params=query, **how)
         assert answer.status_code == 200, answer.text
         page = answer.json()
-        if not page["items"]:
-            return events
-        events += page["items"]
-        after = page["next_cursor"]
-
-
-async def _trail(town: Town) -> list[Body]:
-    events: list[Body] = []
-    query: dict[str, Any] = {"limit": 100}
-    while True:
-        headers = bearer(town.administrators["administrator 1"])
-        answer = await town.clients[0].get("/v1/admin/events", params=query, headers=headers)
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
-        events += page["items"]
-        if page["next_cursor"] is None:
-            return events[::-1]
-        query["cursor"] = page["next_cursor"]
+        items += page["items"]
+        if not page["items"] or page["next_cursor"] is None:
+            return items
+        query[cursor] = page["next_cursor"]
 
 
 async def _refresh_all(town: Town) -> list[Refreshed]:

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from tests.histories.found import Found, Row, mentions_people
 from tests.histories.town import BY_STAFF, Asked
@@ -213,11 +213,6 @@ def one_user_each(found: Found) -> Iterator[Fault]:
             yield Fault(str(user_id), f"has an identity of {unionid}, which is {holders.get(unionid)}'s")
         if openids.setdefault((row["app_id"], unionid), row["openid"]) != row["openid"]:
             yield Fault(str(user_id), f"has two openids of one unionid in {row['app_id']}")
-    seen: dict[tuple[str, str], Any] = {}
-    for row in found.tables["identities"]:
-        key = (row["app_id"], row["openid"])
-        if seen.setdefault(key, row["user_id"]) != row["user_id"]:
-            yield Fault(str(row["user_id"]), f"shares the identity {key} with {seen[key]}")
     for row in found.tables["users"]:
         if row["unionid"] is not None and holders.get(row["unionid"]) != row["id"]:
             yield Fault(str(row["id"]), "has a unionid that is another's")
@@ -232,8 +227,8 @@ def one_user_for_a_person(found: Found) -> Iterator[Fault]:
             last[asked.person][asked.app_id] = asked
     for person, logins in last.items():
         users = {owners.get((app_id, openid_of(person, app_id))) for app_id in logins} - {None}
-        ends = ("split", "erase", "withdraw everything")
-        ended = [each for each in found.asked if each.what in ends and (each.is_done or each.is_in_doubt)]
+        ends = ("split", *ENDS_OF_USERS)
+        ended = [each for each in found.asked if each.what in ends and each.may_be_done]
         is_certain = not any(
             _is_about(found, each, login) and not each.precedes(login) for each in ended for login in logins.values()
         )
@@ -269,71 +264,48 @@ def _lost(found: Found, asked: Asked, user: Row | None, sessions: Mapping[str, R
     def others(*whats: str) -> Iterator[Asked]:
         """Those that may have come after it, about the same user or one merged with them."""
         for other in found.asked:
-            may_count = other.is_done or other.is_in_doubt
-            if (
-                other is not asked
-                and other.what in whats
-                and _is_about(found, other, asked)
-                and may_count
-                and not other.precedes(asked)
-            ):
+            may_explain = other is not asked and other.what in whats and other.may_be_done
+            if may_explain and _is_about(found, other, asked) and not other.precedes(asked):
                 yield other
 
-    def is_explained(*whats: str) -> bool:
-        return any(True for _ in others(*whats))
+    def is_explained(*whats: str, by_login: str = "") -> bool:
+        """Whether one of these may explain it, or a login that has set this."""
+        logins = others("log in") if by_login else ()
+        return any(others(*whats)) or any(login.value.get(by_login) for login in logins)
 
     is_alone = not is_joined(found, asked.user_id)
     match asked.what:
         case "erase":
             return "is there though erased" if is_known else None
         case "log in" if asked.answer["session_id"] not in sessions:
-            return None if is_explained("erase", "withdraw everything") else "the session is gone"
+            return None if is_explained(*ENDS_OF_USERS) else "the session is gone"
         case "log out" if (row := sessions.get(asked.value)) is not None and row["revoked_at"] is None:
             return "the session is open"
     if user is None:
-        is_over = asked.what in OF_ANYBODY or is_explained("erase", "withdraw everything")
+        is_over = asked.what in OF_ANYBODY or is_explained(*ENDS_OF_USERS)
         return None if is_over else "the user is gone"
     match asked.what:
         case "ban" if user["status"] == "active":
-            return None if is_explained("unban", "split", "erase", "withdraw everything") else "is not banned"
+            return None if is_explained("unban", "split", *ENDS_OF_USERS) else "is not banned"
         case "unban" if user["status"] == "disabled":
-            return (
-                None
-                if is_explained("ban", "merge", "log in", "bind number") and not _is_older_ban(found, asked, user)
-                else "is banned"
-            )
+            is_banned_anew = is_explained("ban", "merge", "log in", "bind number")
+            return None if is_banned_anew and not _is_older_ban(found, asked, user) else "is banned"
         case "give roles" if asked.value not in user["roles"]:
-            return None if is_explained("give roles", "split", "erase", "withdraw everything") else "the role is gone"
+            return None if is_explained("give roles", "split", *ENDS_OF_USERS) else "the role is gone"
         case "change name" if is_alone and user["nickname"] != asked.value:
-            return (
-                None
-                if is_explained("change name", "withdraw in WeChat", "erase", "withdraw everything")
-                or any(other.value.get("nickname") for other in others("log in"))
-                else "has another name"
-            )
+            is_over = is_explained("change name", "withdraw in WeChat", *ENDS_OF_USERS, by_login="nickname")
+            return None if is_over else "has another name"
         case "give consent" if is_alone and asked.value not in _consents_of(user):
-            return None if is_explained("withdraw consent", "erase", "withdraw everything") else "the consent is gone"
+            return None if is_explained("withdraw consent", *ENDS_OF_USERS) else "the consent is gone"
         case "withdraw consent" if is_alone and asked.value in _consents_of(user):
-            return (
-                None
-                if any(other.value == asked.value for other in others("give consent"))
-                or any(other.value.get("consents") for other in others("log in"))
-                else "the consent is there"
-            )
+            is_given = any(other.value == asked.value for other in others("give consent"))
+            return None if is_given or is_explained(by_login="consents") else "the consent is there"
         case "leave" if user["erase_at"] is None:
-            return (
-                None
-                if is_explained("keep") or any(other.value.get("stays") for other in others("log in"))
-                else "is not leaving"
-            )
+            return None if is_explained("keep", by_login="stays") else "is not leaving"
         case "keep" if user["erase_at"] is not None:
             return None if is_explained("leave") else "is leaving though kept"
         case "remove number" | "clear number" if is_alone and user["phone"] is not None:
-            return (
-                None
-                if is_explained("bind number") or any(other.value.get("number") for other in others("log in"))
-                else "the number is there"
-            )
+            return None if is_explained("bind number", by_login="number") else "the number is there"
         case "bind number" if is_alone and user["phone"] is None:
             moved = any(other.is_done for other in found.asked if other.what in ("bind number", "log in"))
             is_gone = is_explained(
@@ -350,7 +322,7 @@ def _lost(found: Found, asked: Asked, user: Row | None, sessions: Mapping[str, R
                 if other.user_id == asked.user_id and session_id != kept and row and row["revoked_at"] is None:
                     return f"the session {session_id} is open"
         case "merge" if asked.user_id == str(user["id"]) and asked.user_id != asked.value:
-            return None if is_explained("split", "erase", "withdraw everything") else "is not merged"
+            return None if is_explained("split", *ENDS_OF_USERS) else "is not merged"
     return None
 
 
@@ -369,8 +341,8 @@ def _may_be_gone(found: Found, asked: Asked) -> bool:
     # WeChat closes the account of a person, whose user was perhaps not known when its message was sent.
     people = {asked.person} | {other.person for other in found.asked if number_of.get(other.user_id or "") in numbers}
     return any(
-        other.what in ("erase", "withdraw everything")
-        and (other.is_done or other.is_in_doubt)
+        other.what in ENDS_OF_USERS
+        and other.may_be_done
         and (other.person in people or number_of.get(other.user_id or "") in numbers)
         and not asked.precedes(other)
         for other in found.asked
@@ -398,11 +370,7 @@ def group(found: Found) -> None:
         for event in found.trail
         if event["type"] in ("user.merged", "user.split")
     ]
-    pairs += [
-        (asked.user_id, asked.value)
-        for asked in found.asked
-        if asked.what == "merge" and (asked.is_done or asked.is_in_doubt)
-    ]
+    pairs += [(asked.user_id, asked.value) for asked in found.asked if asked.what == "merge" and asked.may_be_done]
     for asked in found.asked:
         if asked.user_id is not None:
             number_of.setdefault(asked.user_id, len(number_of))
@@ -507,6 +475,7 @@ def no_faults(found: Found) -> Iterator[Fault]:
             yield Fault(line.get("user_id"), f"logged: {line}")
 
 
+ENDS_OF_USERS: Final = ("erase", "withdraw everything")
 ENDS_OF_BROWSERS: Final = ("ban", "leave", "erase", "end sessions", "sign out elsewhere", "sign out of the browser")
 OF_ANYBODY: Final = ("log out", "withdraw in WeChat", "withdraw everything", "sign out of the browser")
 """What is acknowledged of who is gone, too."""
@@ -545,7 +514,7 @@ def history_of(found: Found, about: str | None) -> str:
         f"  {each}"
         for each in found.asked
         if (each.user_id in ids or (each.person in people and not each.user_id))
-        and (each.is_done or each.is_in_doubt)
+        and each.may_be_done
         and each.what not in READS
     ]
     events = [

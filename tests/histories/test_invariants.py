@@ -19,6 +19,7 @@ pytestmark = pytest.mark.no_database
 
 ONE, OTHER = (app["app_id"] for app in APPS)
 ALICE, BOB, CAROL, GONE = (UUID(int=number) for number in (1, 2, 3, 4))
+NAMES = {ALICE: "alice", BOB: "bob", CAROL: "carol", GONE: "gone"}
 OPEN, OVER = UUID(int=11), UUID(int=12)
 AT = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
@@ -35,9 +36,10 @@ def event(number: int, kind: str, user_id: UUID, app_id: str | None = None, **da
     }
 
 
-def asked(began: int, what: str, user_id: UUID, value: Any = None, *, person: str = "alice", **more: Any) -> Asked:
-    given: dict[str, Any] = {"ended": began + 1, "status": 200, **more}
-    return Asked("somebody", what, person, ONE, str(user_id), value, began, **given)
+def asked(began: int, what: str, user_id: UUID, value: Any = None, **more: Any) -> Asked:
+    """What somebody has asked for, which was done. Fields of `Asked` may have other values by name."""
+    usual = {"who": "somebody", "person": NAMES[user_id], "app_id": ONE, "ended": began + 1, "status": 200}
+    return Asked(what=what, user_id=str(user_id), value=value, began=began, **{**usual, **more})
 
 
 def identity(person: str, app_id: str, user_id: UUID, *, has_unionid: bool = False) -> dict[str, Any]:
@@ -99,11 +101,11 @@ def found() -> Found:
         list(trail),
         [
             asked(1, "log in", ALICE, logged_in, answer=answer),
-            asked(3, "change name", ALICE, "name 1", person="alice"),
+            asked(3, "change name", ALICE, "name 1"),
             asked(5, "give roles", ALICE, "role-1"),
-            asked(7, "merge", CAROL, str(ALICE), person="carol"),
-            asked(9, "ban", BOB, "ban 1", person="bob"),
-            asked(11, "erase", GONE, person="gone"),
+            asked(7, "merge", CAROL, str(ALICE)),
+            asked(9, "ban", BOB, "ban 1"),
+            asked(11, "erase", GONE),
         ],
         [Refreshed(str(OPEN), 200, ""), Refreshed(str(OVER), 400, "session_revoked")],
         [{"event": "logged_in", "level": "info"}],
@@ -113,98 +115,81 @@ def found() -> Found:
 Plant = Callable[[Found], object]
 
 
-def swap(events: Any, one: int, other: int) -> object:
-    events[one - 1], events[other - 1] = events[other - 1], events[one - 1]
-    return events
-
-
 def row(found: Found, table: str, number: int = 0) -> Any:
     return found.tables[table][number]
 
 
-def enter_silently(found: Found, person: str, user_id: UUID) -> object:
-    found.silent = {person: str(user_id)}
-    return found
-
-
-def add(found: Found, *more: Asked) -> object:
+def add(found: Found, *more: Asked) -> None:
     found.asked = [*found.asked, *more]
-    return found
 
 
+def changed(table: str, number: int = 0, **fields: Any) -> Plant:
+    """Another row than there should be."""
+    return lambda found: row(found, table, number).update(fields)
+
+
+def was_asked(*asked: Asked) -> Plant:
+    """Something more was asked for, and is not to be seen."""
+    return lambda found: add(found, *asked)
+
+
+def has(name: str, value: object) -> Plant:
+    """Something else was found."""
+    return lambda found: setattr(found, name, value)
+
+
+def swap(events: list[Body]) -> object:
+    """The fifth and the sixth in each other's place."""
+    events[4:6] = reversed(events[4:6])
+    return events
+
+
+def both(*plants: Plant) -> Plant:
+    return lambda found: [plant(found) for plant in plants]
+
+
+ELSEWHERE = asked(20, "log in", BOB, {"unionid": True}, person="alice", app_id=OTHER, answer={"session_id": str(OVER)})
+"""Alice has come to the other app, as Bob."""
 PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
     # 1. What siblings are told.
-    "a lost role": (lambda found: row(found, "users").update(roles=[]), ALICE, "roles"),
+    "a lost role": (changed("users", roles=[]), ALICE, "roles"),
     "an identity that nobody was told of": (
         lambda found: found.tables["identities"].append(identity("bob", OTHER, BOB)),
-        BOB,
-        "apps",
+        *(BOB, "apps"),
     ),
     "a user who is gone without a word": (lambda found: found.tables["users"].pop(), BOB, "does not exist"),
-    "a merge into another one": (
-        lambda found: row(found, "former_users").update(user_id=BOB),
-        CAROL,
-        f"into {BOB}",
-    ),
-    "a time that runs backwards": (lambda found: swap(found.trail, 5, 6), ALICE, "by its time"),
+    "a merge into another one": (changed("former_users", user_id=BOB), CAROL, f"into {BOB}"),
+    "a time that runs backwards": (lambda found: swap(found.trail), ALICE, "by its time"),
     "a feed of another order": (
-        lambda found: (swap(found.feed, 5, 6), [each.update(at="2026-11-20T08:05:00Z") for each in found.trail]),
-        ALICE,
-        "the reverse",
+        lambda found: (swap(found.feed), [each.update(at="2026-11-20T08:05:00Z") for each in found.trail]),
+        *(ALICE, "the reverse"),
     ),
     # 2. One person.
-    "a unionid of two users": (lambda found: row(found, "identities", 1).update(user_id=BOB), BOB, "is"),
+    "a unionid of two users": (changed("identities", 1, user_id=BOB), BOB, "is"),
     "a person of two users": (
-        lambda found: (
-            row(found, "identities", 1).update(user_id=BOB, unionid=None),
-            add(
-                found,
-                Asked(
-                    "", "log in", "alice", OTHER, str(BOB), {"unionid": True}, 20, 21, 200, {"session_id": str(OVER)}
-                ),
-            ),
-        ),
-        "alice",
-        "is 2 users",
+        both(changed("identities", 1, user_id=BOB, unionid=None), was_asked(ELSEWHERE)),
+        *("alice", "is 2 users"),
     ),
     # 3. What was acknowledged.
-    "a lost ban": (lambda found: add(found, asked(20, "ban", ALICE, "ban 2")), ALICE, "is not banned"),
+    "a lost ban": (was_asked(asked(20, "ban", ALICE, "ban 2")), ALICE, "is not banned"),
     "a session that was opened": (lambda found: found.tables["sessions"].pop(0), ALICE, "the session is gone"),
-    "sessions that were ended": (lambda found: add(found, asked(20, "end sessions", ALICE)), ALICE, "is open"),
-    "an erased user": (lambda found: add(found, asked(20, "erase", BOB, person="bob")), BOB, "is there though erased"),
-    "a lost merge": (
-        lambda found: add(found, asked(20, "merge", BOB, str(ALICE), person="bob")),
-        BOB,
-        "is not merged",
-    ),
+    "sessions that were ended": (was_asked(asked(20, "end sessions", ALICE)), ALICE, "is open"),
+    "an erased user": (was_asked(asked(20, "erase", BOB)), BOB, "is there though erased"),
+    "a lost merge": (was_asked(asked(20, "merge", BOB, str(ALICE))), BOB, "is not merged"),
     "a ban of a user who is there, not found": (
-        lambda found: add(found, asked(20, "ban", ALICE, "ban 2", status=404)),
-        ALICE,
-        "is not found",
+        was_asked(asked(20, "ban", ALICE, "ban 2", status=404)),
+        *(ALICE, "is not found"),
     ),
     # 4. Who is in.
-    "a banned user's open session": (
-        lambda found: row(found, "sessions", 1).update(revoked_at=None),
-        BOB,
-        "banned, and",
-    ),
+    "a banned user's open session": (changed("sessions", 1, revoked_at=None), BOB, "banned, and"),
     "a token that outlives its session": (
-        lambda found: setattr(found, "refreshed", [Refreshed(str(OVER), 200, "")]),
-        BOB,
-        "is over, its token: 200",
+        has("refreshed", [Refreshed(str(OVER), 200, "")]),
+        *(BOB, "is over, its token: 200"),
     ),
-    "a banned person's browser": (
-        lambda found: enter_silently(found, "bob", BOB),
-        BOB,
-        "goes on for who may not come in",
-    ),
+    "a banned person's browser": (has("silent", {"bob": str(BOB)}), BOB, "goes on for who may not come in"),
     # 6. No faults.
-    "an answer 500": (lambda found: add(found, asked(20, "export", BOB, status=500)), BOB, "500"),
-    "a logged fault": (
-        lambda found: setattr(found, "lines", [{"event": "request_failed", "level": "error"}]),
-        None,
-        "logged",
-    ),
+    "an answer 500": (was_asked(asked(20, "export", BOB, status=500)), BOB, "500"),
+    "a logged fault": (has("lines", [{"event": "request_failed", "level": "error"}]), None, "logged"),
 }
 
 
@@ -223,14 +208,13 @@ def test_a_planted_fault_is_reported(found: Found, planted: str) -> None:
 
 def test_a_browser_that_has_logged_in_again_is_not_reported(found: Found) -> None:
     row(found, "users", 1).update(status="active")
-    enter_silently(found, "bob", BOB)
-    add(found, asked(22, "end sessions", BOB, person="bob", ended=30))
-    add(found, asked(24, "log in in a browser", BOB, person="bob"))
+    found.silent = {"bob": str(BOB)}
+    add(found, asked(22, "end sessions", BOB, ended=30), asked(24, "log in in a browser", BOB))
     assert not any("goes on" in fault.text for fault in check(found))
 
 
 def test_a_users_history_is_what_was_asked_and_recorded_about_them_and_those_merged_with_them(found: Found) -> None:
-    add(found, asked(20, "ban", BOB, person="bob", status=403), asked(22, "unban", BOB, person="bob"))
+    add(found, asked(20, "ban", BOB, status=403), asked(22, "unban", BOB))
     told = history_of(found, str(ALICE))
     assert "merge" in told
     assert f"user.created {CAROL}" in told
@@ -268,8 +252,8 @@ def test_a_row_of_an_identity_that_is_anothers_is_reported(found: Found) -> None
     [
         (asked(20, "ban", ALICE, "ban 2"), asked(22, "unban", ALICE)),
         (asked(20, "ban", ALICE, "ban 2"), asked(22, "unban", ALICE, status=503)),
-        (asked(20, "leave", BOB, person="bob"), asked(22, "log in", BOB, {"stays": True}, person="bob", status=503)),
-        (asked(20, "change name", BOB, "name 2", person="bob"), asked(22, "withdraw in WeChat", BOB, person="bob")),
+        (asked(20, "leave", BOB), asked(22, "log in", BOB, {"stays": True}, status=503)),
+        (asked(20, "change name", BOB, "name 2"), asked(22, "withdraw in WeChat", BOB)),
     ],
 )
 def test_what_another_request_explains_is_not_reported(found: Found, lost: Asked, explained_by: Asked) -> None:
@@ -282,9 +266,9 @@ def test_a_user_who_is_not_found_may_be_gone_with_an_account_that_was_closed_whi
 ) -> None:
     merge = asked(20, "merge", ALICE, str(GONE), status=404)
     found.asked = [each for each in found.asked if each.person != "gone"]
-    add(found, asked(2, "log in", GONE, {}, person="gone", status=403), merge)
+    add(found, asked(2, "log in", GONE, {}, status=403), merge)
     assert any("is not found" in fault.text for fault in check(found))
-    closed = asked(4, "withdraw everything", GONE, "everything", person="gone", ended=8)
+    closed = asked(4, "withdraw everything", GONE, "everything", ended=8)
     closed.user_id = None
     add(found, closed)
     assert [fault for fault in check(found) if "is not found" in fault.text] == []

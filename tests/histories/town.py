@@ -6,10 +6,9 @@ import re
 import signal
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -106,6 +105,10 @@ class Asked:
         """Whether the change may have been made nevertheless."""
         return self.status is None or self.status in IN_DOUBT
 
+    @property
+    def may_be_done(self) -> bool:
+        return self.is_done or self.is_in_doubt
+
     def precedes(self, other: "Asked") -> bool:
         """Whether this was over before the other began."""
         return self.ended is not None and not self.is_in_doubt and self.ended < other.began
@@ -127,7 +130,6 @@ class Login:
     app_id: str
     tokens: Body
     former_refresh_token: str | None = None
-    is_of_a_site: bool = False
 
     @property
     def user_id(self) -> str:
@@ -155,38 +157,33 @@ class Computer:
                 self.cookies[name] = value
 
 
+@dataclass(slots=True, eq=False)
 class Town:
     """Carries out a plan, and remembers what was asked and answered."""
 
-    def __init__(
-        self,
-        servers: list[Server],
-        clients: list[httpx.AsyncClient],
-        simulator: Simulator,
-        url: str,
-        *,
-        grace_days: int,
-    ) -> None:
-        self.servers, self.clients, self.simulator, self.database_url = servers, clients, simulator, url
-        self.grace_days = grace_days
-        self.asked: list[Asked] = []
-        self.logins: dict[tuple[str, str], list[Login]] = defaultdict(list)
-        """By person and app, the newest last."""
-        self.sites: list[Login] = []
-        self.computers: dict[str, Computer] = defaultdict(Computer)
-        """By person."""
-        self.site: tuple[str, str] = ("", "")
-        self.shared_site: tuple[str, str] = ("", "")
-        """With `--sso`."""
-        self.ledger: tuple[str, str] = ("", "")
-        self.administrators: dict[str, Body] = {}
-        self.faults_done: list[Fault] = []
-        self._is_known: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        """Set once a person has logged in, or will not any more."""
-        self._now = count(1)
-        self._markers = count(1)
-        self._waiting_faults: list[Fault] = []
-        self._troubles: list[asyncio.Task[None]] = []
+    servers: list[Server]
+    clients: list[httpx.AsyncClient]
+    simulator: Simulator
+    database_url: str
+    grace_days: int
+    asked: list[Asked] = field(default_factory=list)
+    logins: dict[tuple[str, str], list[Login]] = field(default_factory=lambda: defaultdict(list))
+    """By person and app, the newest last."""
+    sites: list[Login] = field(default_factory=list)
+    computers: dict[str, Computer] = field(default_factory=lambda: defaultdict(Computer))
+    """By person."""
+    site: tuple[str, str] = ("", "")
+    shared_site: tuple[str, str] = ("", "")
+    """With `--sso`."""
+    ledger: tuple[str, str] = ("", "")
+    administrators: dict[str, Body] = field(default_factory=dict)
+    faults_done: list[Fault] = field(default_factory=list)
+    _is_known: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """Set once a person has logged in, or will not any more."""
+    _now: Iterator[int] = field(default_factory=lambda: count(1))
+    _markers: Iterator[int] = field(default_factory=lambda: count(1))
+    _waiting_faults: list[Fault] = field(default_factory=list)
+    _troubles: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def carry_out(self, plan: Plan) -> None:
         """Everything at once, then the faults end, and everything comes to rest."""
@@ -282,23 +279,13 @@ class Town:
         token = login.tokens["refresh_token"]
         if how == "again" and login.former_refresh_token is not None:
             token = login.former_refresh_token
+        own: dict[str, Any] = {"person": person, "user_id": login.user_id, "value": login.tokens["session_id"]}
+        own["json"] = {"refresh_token": token}
         replicas = [replica, 1 - replica] if how == "twice at once" else [replica]
-        for asked in await asyncio.gather(*(self._refresh(who, login, token, replica) for replica in replicas)):
+        asking = [self.ask(who, "refresh", "POST", "/v1/refresh", replica=each, **own) for each in replicas]
+        for asked in await asyncio.gather(*asking):
             if asked.is_done and login.tokens["refresh_token"] == token:
                 login.tokens, login.former_refresh_token = asked.answer, token
-
-    async def _refresh(self, who: str, login: Login, token: str, replica: int) -> Asked:
-        return await self.ask(
-            who,
-            "refresh",
-            "POST",
-            "/v1/refresh",
-            replica=replica,
-            person=login.person,
-            user_id=login.user_id,
-            value=login.tokens["session_id"],
-            json={"refresh_token": token},
-        )
 
     async def _act(self, who: str, step: str, *, person: str, app: int, replica: int, **how: str) -> None:
         """Carry out one of `OF_A_PERSON`."""
@@ -340,7 +327,7 @@ class Town:
         if redeemed.is_done:
             redeemed.user_id = login.user_id
             tokens = {"user": {"id": login.user_id}, **redeemed.answer}
-            self.sites.append(Login(person, login.app_id, tokens, is_of_a_site=True))
+            self.sites.append(Login(person, login.app_id, tokens))
 
     async def _approve(self, login: Login, who: str, scene: str, *, replica: int) -> bool:
         """Scan a code and approve. Returns False if the scan is refused."""
@@ -587,15 +574,10 @@ async def town_of(plan: Plan, database_url: str, folder: Path) -> AsyncIterator[
                 limits=httpx.Limits(max_connections=100),
             )
             clients.append(await stack.enter_async_context(client))
-        for server in servers:
-            await until(partial(_has_started, server))
-        town = Town(servers, clients, simulator, database_url, grace_days=plan.grace_days)
+        await until(lambda: all(server.has_started for server in servers))
+        town = Town(servers, clients, simulator, database_url, plan.grace_days)
         await _settle(town)
         yield town
-
-
-def _has_started(server: Server) -> bool:
-    return server.has_started > 0
 
 
 async def _settle(town: Town) -> None:
