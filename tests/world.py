@@ -3,10 +3,11 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from inspect import isawaitable
-from typing import Any, cast
+from secrets import token_hex
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import asyncpg
@@ -20,8 +21,9 @@ from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Parts, Services
-from wxauth.server.dev.wechat import Api, PhoneCodeRequest, Simulator
+from wxauth.server.dev.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.controls import openid_of
+from wxauth.server.dev.wechat.push import Format, Mode, make_message, sign_push
 
 Client = httpx.AsyncClient
 Rows = asyncpg.Connection
@@ -35,6 +37,7 @@ AddSite = Callable[..., Awaitable["Site"]]
 GetPhone = Callable[..., Awaitable["Phone"]]
 AddSibling = Callable[..., Awaitable[Credentials]]
 LogLines = Callable[[], list[dict[str, Any]]]
+Extended = TypeVar("Extended")
 
 NUMBER = "+8613800138000"
 AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
@@ -180,6 +183,10 @@ class Service(Behind):
     async def bind(self, login: Body, code: str) -> httpx.Response:
         return await self.client.post("/v1/me/phone", json={"code": code}, headers=bearer(login))
 
+    def code(self, person: str = "alice", **fields: Any) -> str:
+        """A code with which this person logs in."""
+        return self.secrets.add(self.simulator.make_code(CodeRequest(person=person, **fields)))
+
     def phone_code(self, person: str = "alice", **fields: Any) -> str:
         """A code of the phone button. The number is `NUMBER` by default."""
         wanted = PhoneCodeRequest(person=person, **{"phone": NUMBER, **fields})
@@ -188,6 +195,21 @@ class Service(Behind):
     def asked(self, api: Api) -> list[Body]:
         """What an API of WeChat was asked so far."""
         return [call.json for call in self.simulator.calls_of(api)]
+
+    async def push(self, message: Mapping[str, Any], app: Mapping[str, Any], *, format: Format = "json") -> None:
+        """Push a message to an app, as WeChat does. It must be taken."""
+        mode: Mode = "aes" if "push_aes_key" in app else "plain"
+        now = str(int(self.clock().timestamp()))
+        push = sign_push(app, message, mode=mode, format=format, timestamp=now, nonce=token_hex(8))
+        path, headers = f"/v1/wechat/push/{app['app_id']}", {"Content-Type": push.content_type}
+        answer = await self.client.post(path, params=dict(push.query), content=push.body, headers=headers)
+        assert (answer.status_code, answer.text) == (200, "success")
+
+    async def push_about(self, login: Body, event: str, revoke_info: str = "") -> None:
+        """Push that somebody has closed the account of a mini-program, or has withdrawn something from it."""
+        app = next(app for app in APPS if app["app_id"] == login["user"]["app_id"])
+        now = int(self.clock().timestamp())
+        await self.push(make_message(login["user"]["openid"], event, revoke_info, app_id=app["app_id"], now=now), app)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +231,24 @@ class Stage(Behind):
         """A client of another replica, with any settings by name."""
         return self.make_client(await self.make_services(**settings))
 
+    async def replica(self, **settings: object) -> "Stage":
+        """The same stage at another replica, with any settings by name."""
+        services = await self.make_services(**settings)
+        client = self.make_client(services)
+        return replace(self, client=client, login=LogIn(client, self.wechat), services=services)
+
     async def me(self, login: Body | str) -> httpx.Response:
         return await self.client.get("/v1/me", headers=bearer(login))
 
-    async def refresh(self, login: Body, **how: Any) -> httpx.Response:
-        return await self.client.post("/v1/refresh", json={"refresh_token": login["refresh_token"]}, **how)
+    async def refresh(self, login: Body | str, **how: Any) -> httpx.Response:
+        """Ask for new tokens, with a login's refresh token or with this one."""
+        token = login if isinstance(login, str) else login["refresh_token"]
+        return await self.client.post("/v1/refresh", json={"refresh_token": token}, **how)
+
+
+def extended(base: Stage | Service, kind: type[Extended], **more: Any) -> Extended:
+    """A larger object, with all that this one has."""
+    return kind(**{field.name: getattr(base, field.name) for field in fields(base)}, **more)
 
 
 class Server:
