@@ -7,72 +7,63 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from random import Random
-from secrets import token_hex
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.clock import Clock
-from tests.fakes import Secrets
 from tests.problems import problem_of
-from tests.processes import make_command
+from tests.processes import Command
 from tests.world import (
     NOBODY,
     NUMBER,
     Admin,
+    Behind,
     Body,
-    Client,
-    LogIn,
-    MakeClient,
-    MakeServices,
-    Rows,
+    MakeService,
+    Service,
+    Stage,
     bearer,
+    extended,
     leave,
-    log_in,
     make_admin,
     set_roles,
     until_locked,
 )
-from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.server.dev.wechat.push import Mode, make_message, sign_push
+from wxauth.server.dev.wechat import APPS
 
+LEFT = "user_authorization_cancellation"
 FIRST, SECOND = (app["app_id"] for app in APPS)
 
 
-class MiniPrograms:
+@dataclass(frozen=True, slots=True)
+class MiniPrograms(Service):
     """Mini-programs on people's phones. By default, WeChat sends no unionid to them."""
 
-    def __init__(self, client: Client, simulator: Simulator, secrets: Secrets) -> None:
-        self.client = client
-        self.simulator = simulator
-        self.secrets = secrets
-
-    async def log_in(
+    async def enter(
         self, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
     ) -> Body:
-        code = self.simulator.make_code(CodeRequest(person=person, app_id=app_id, has_unionid=has_unionid))
-        return await log_in(self.client, self.secrets.add(code), app_id=app_id, **fields)
+        code = self.code(person, app_id=app_id, has_unionid=has_unionid)
+        return await self.log_in(code, app_id=app_id, **fields)
 
-    def phone_code(self, person: str = "alice", app_id: str = FIRST) -> str:
-        wanted = PhoneCodeRequest(person=person, app_id=app_id, phone=NUMBER)
-        return self.secrets.add(self.simulator.make_phone_code(wanted))
+    async def enter_with_number(self, person: str = "alice", app_id: str = FIRST, **fields: Any) -> Body:
+        return await self.enter(person, app_id, phone_code=self.phone_code(person, app_id=app_id), **fields)
 
     async def verify(self, login: Body, person: str = "alice", app_id: str = FIRST) -> httpx.Response:
-        body = {"code": self.phone_code(person, app_id)}
-        return await self.client.post("/v1/me/phone", json=body, headers=bearer(login))
+        return await self.bind(login, self.phone_code(person, app_id=app_id))
+
+    async def root(self) -> Admin:
+        return await make_admin(self.client, self.rows, await self.enter("root"))
 
 
 MakePhone = Callable[..., Awaitable[MiniPrograms]]
 
 
 @pytest.fixture
-def make_phone(
-    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
-) -> MakePhone:
+def make_phone(make_service: MakeService) -> MakePhone:
     async def make(**values: object) -> MiniPrograms:
-        return MiniPrograms(make_client(await make_simulated_services(**values)), simulator, secrets)
+        return extended(await make_service(**values), MiniPrograms)
 
     return make
 
@@ -82,73 +73,63 @@ async def phone(make_phone: MakePhone) -> MiniPrograms:
     return await make_phone(phone_policy="link")
 
 
-@pytest.fixture
-async def lenient_phone(make_phone: MakePhone) -> MiniPrograms:
-    """With days to change one's mind."""
-    return await make_phone(phone_policy="link", erasure_grace_days=7)
+async def users(seen: Behind) -> set[str]:
+    return {row["id"] for row in await seen.rows.fetch("SELECT id::text FROM users")}
 
 
-async def users(rows: Rows) -> set[str]:
-    return {str(row["id"]) for row in await rows.fetch("SELECT id FROM users")}
-
-
-async def merges(rows: Rows) -> list[tuple[str, str, str]]:
-    events = await rows.fetch("""
+async def merges(seen: Behind) -> list[tuple[str, str, str]]:
+    return await seen.rows.fetch("""
         SELECT user_id::text, data ->> 'former_id', COALESCE(data ->> 'by', 'unionid') FROM events
          WHERE type = 'user.merged' ORDER BY id
     """)
-    return [tuple(event) for event in events]
 
 
 # By number.
 
 
-async def test_the_number_of_who_is_leaving_merges_nobody(lenient_phone: MiniPrograms, rows: Rows) -> None:
-    phone = lenient_phone
-    alice = await phone.log_in()
+async def test_the_number_of_who_is_leaving_merges_nobody(make_phone: MakePhone) -> None:
+    phone = await make_phone(phone_policy="link", erasure_grace_days=7)
+    alice = await phone.enter()
     await phone.verify(alice)
     assert (await leave(phone.client, alice)).status_code == 202
-    before = await rows.fetchrow("SELECT * FROM users")
-    newcomer = await phone.log_in(app_id=SECOND)
+    before = await phone.rows.fetchrow("SELECT * FROM users")
+    newcomer = await phone.enter(app_id=SECOND)
     problem_of(await phone.verify(newcomer, app_id=SECOND), "phone_taken", 409)
-    assert await rows.fetchrow("SELECT * FROM users WHERE erase_at IS NOT NULL") == before
-    assert await merges(rows) == []
+    assert await phone.rows.fetchrow("SELECT * FROM users WHERE erase_at IS NOT NULL") == before
+    assert await merges(phone) == []
 
 
-async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPrograms, rows: Rows) -> None:
-    alice = await phone.log_in(nickname="Alice")
+async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPrograms) -> None:
+    alice = await phone.enter(nickname="Alice")
     await phone.verify(alice)
-    newcomer = await phone.log_in(app_id=SECOND, nickname="A.")
+    newcomer = await phone.enter(app_id=SECOND, nickname="A.")
     bound = await phone.verify(newcomer, app_id=SECOND)
     assert bound.status_code == 200
     shown = [bound.json()[name] for name in ("id", "nickname", "phone", "app_id")]
     assert shown == [alice["user"]["id"], "Alice", NUMBER, SECOND]
-    assert await users(rows) == {alice["user"]["id"]}
-    assert await merges(rows) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]
+    assert await users(phone) == {alice["user"]["id"]}
+    assert await merges(phone) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]
     problem_of(await phone.client.get("/v1/me", headers=bearer(newcomer)), "invalid_token", 401)
     refreshed = await phone.client.post("/v1/refresh", json={"refresh_token": newcomer["refresh_token"]})
     assert refreshed.json()["user"]["id"] == alice["user"]["id"]
 
 
-async def test_a_login_with_the_number_returns_its_holder_at_once(phone: MiniPrograms, rows: Rows) -> None:
-    alice = await phone.log_in(phone_code=phone.phone_code())
-    there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+async def test_a_login_with_the_number_returns_its_holder_at_once(phone: MiniPrograms) -> None:
+    alice = await phone.enter_with_number()
+    there = await phone.enter_with_number(app_id=SECOND)
     assert (there["user"]["id"], there["is_new_user"], "phone_error" in there) == (alice["user"]["id"], False, False)
-    me = await phone.client.get("/v1/me", headers=bearer(there))
-    assert me.json() == there["user"]
-    assert len(await users(rows)) == 1
+    assert await phone.me(there) == there["user"]
+    assert len(await users(phone)) == 1
 
 
 @pytest.mark.slow
-async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms, rows: Rows) -> None:
-    alice = await phone.log_in(phone_code=phone.phone_code())
-    answers = await asyncio.gather(
-        *(phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND)) for _ in range(50))
-    )
+async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms) -> None:
+    alice = await phone.enter_with_number()
+    answers = await asyncio.gather(*(phone.enter_with_number(app_id=SECOND) for _ in range(50)))
     assert {"rate_limited"} >= {answer["phone_error"] for answer in answers if "phone_error" in answer}
-    again = await phone.log_in(app_id=SECOND)
+    again = await phone.enter(app_id=SECOND)
     assert again["user"]["id"] == alice["user"]["id"]
-    assert await users(rows) == {alice["user"]["id"]}
+    assert await users(phone) == {alice["user"]["id"]}
 
 
 HOLDER = "UPDATE users SET {} WHERE phone IS NOT NULL"
@@ -179,117 +160,104 @@ PROTECTED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", PROTECTED.values(), ids=PROTECTED)
-async def test_a_number_does_not_merge_a_protected_user(phone: MiniPrograms, rows: Rows, change: str) -> None:
-    await phone.log_in(phone_code=phone.phone_code())
-    newcomer = await phone.log_in(app_id=SECOND)
-    await rows.execute(change)
-    before = await users(rows)
+async def test_a_number_does_not_merge_a_protected_user(phone: MiniPrograms, change: str) -> None:
+    await phone.enter_with_number()
+    newcomer = await phone.enter(app_id=SECOND)
+    await phone.rows.execute(change)
+    before = await users(phone)
     problem_of(await phone.verify(newcomer, app_id=SECOND), "phone_taken", 409)
-    assert await users(rows) == before
-    assert await merges(rows) == []
+    assert await users(phone) == before
+    assert await merges(phone) == []
 
 
 @pytest.mark.oldest_postgres
-async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms, rows: Rows) -> None:
-    alice = await phone.log_in(phone_code=phone.phone_code())
-    await rows.execute("UPDATE users SET phone_verified_at = NULL")
-    newcomer = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms) -> None:
+    alice = await phone.enter_with_number()
+    await phone.rows.execute("UPDATE users SET phone_verified_at = NULL")
+    newcomer = await phone.enter_with_number(app_id=SECOND)
     assert newcomer["user"]["id"] != alice["user"]["id"]
     assert newcomer["user"]["phone"] == NUMBER, "who verifies it takes it"
 
 
-async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: MiniPrograms, rows: Rows) -> None:
-    alice = await phone.log_in(phone_code=phone.phone_code())
-    await phone.log_in("carol")
-    await rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
-    there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: MiniPrograms) -> None:
+    alice = await phone.enter_with_number()
+    await phone.enter("carol")
+    await phone.rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
+    there = await phone.enter_with_number(app_id=SECOND)
     assert there["user"]["id"] == alice["user"]["id"]
 
 
-async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -> None:
+async def test_the_days_are_the_operators(make_phone: MakePhone) -> None:
     phone = await make_phone(phone_policy="link", link_phone_days=7)
-    alice = await phone.log_in(phone_code=phone.phone_code())
-    clock.advance(days=7, seconds=1)
-    late = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    alice = await phone.enter_with_number()
+    phone.clock.advance(days=7, seconds=1)
+    late = await phone.enter_with_number(app_id=SECOND)
     assert late["phone_error"] == "phone_taken"
-    again = await phone.verify(await phone.log_in())
+    again = await phone.verify(await phone.enter())
     assert again.json()["id"] == alice["user"]["id"], "who had verified the same number before"
     in_time = await phone.verify(late, app_id=SECOND)
     assert in_time.json()["id"] == alice["user"]["id"]
 
 
-async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(
-    phone: MiniPrograms, rows: Rows, clock: Clock
-) -> None:
+async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(phone: MiniPrograms) -> None:
     """The holder has given the number up, and keeps the account warm with whatever needs no new tap."""
     code = phone.phone_code()
-    holder = await phone.log_in(phone_code=code)
+    holder = await phone.enter(phone_code=code)
     for days in (6, 1, 30, 30):
-        clock.advance(days=days)
-        holder = await phone.log_in(nickname=f"day {days}", phone_code=code)
-        await phone.client.post("/v1/me/phone", json={"code": code}, headers=bearer(holder))
-    victim = await phone.log_in("bob", SECOND, phone_code=phone.phone_code("bob", SECOND))
+        phone.clock.advance(days=days)
+        holder = await phone.enter(nickname=f"day {days}", phone_code=code)
+        await phone.bind(holder, code)
+    victim = await phone.enter_with_number("bob", SECOND)
     assert victim["phone_error"] == "phone_taken"
-    assert await merges(rows) == []
+    assert await merges(phone) == []
 
 
-async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone: MakePhone, clock: Clock) -> None:
+async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone: MakePhone) -> None:
     phone = await make_phone(phone_policy="link", link_phone_days=3)
-    alice = await phone.log_in(phone_code=phone.phone_code())
+    alice = await phone.enter_with_number()
     code = phone.phone_code("bob")
-    bob = await phone.log_in("bob", phone_code=code)
+    bob = await phone.enter("bob", phone_code=code)
     assert bob["phone_error"] == "phone_taken"
-    clock.advance(days=4)
-    alice = await phone.log_in()
+    phone.clock.advance(days=4)
+    alice = await phone.enter()
     assert (await leave(phone.client, alice)).status_code == 204
-    bob = await phone.log_in("bob", phone_code=code)
+    bob = await phone.enter("bob", phone_code=code)
     assert bob["user"]["phone"] == NUMBER
-    carol = await phone.log_in("carol", SECOND, phone_code=phone.phone_code("carol", SECOND))
+    carol = await phone.enter_with_number("carol", SECOND)
     assert carol["phone_error"] == "phone_taken"
 
 
-async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: Rows) -> None:
-    await phone.log_in(phone_code=phone.phone_code())
-    newcomer = await phone.log_in(app_id=SECOND)
-    await set_roles(rows, "editor", user_id=newcomer["user"]["id"])
+async def test_the_former_users_roles_are_dropped(phone: MiniPrograms) -> None:
+    await phone.enter_with_number()
+    newcomer = await phone.enter(app_id=SECOND)
+    await set_roles(phone.rows, "editor", user_id=newcomer["user"]["id"])
     assert (await phone.verify(newcomer, app_id=SECOND)).json()["roles"] == []
 
 
 # By an operator.
 
 
-async def test_the_remaining_user_keeps_their_values(root: Admin, login: LogIn, rows: Rows) -> None:
-    alice, bob = await login("alice", nickname="Alice"), await login("bob", nickname="Bob")
+async def test_the_remaining_user_keeps_their_values(stage: Stage, root: Admin) -> None:
+    alice, bob = await stage.login("alice", nickname="Alice"), await stage.login("bob", nickname="Bob")
     ids = [answer["user"]["id"] for answer in (alice, bob)]
-    await rows.execute(
+    await stage.rows.execute(
         "UPDATE users SET unionid = 'union-' || nickname, phone = '+861380013800' || length(nickname),"
         " roles = ARRAY [lower(nickname)] WHERE nickname IN ('Alice', 'Bob')"
     )
-    await rows.execute("UPDATE users SET external_id = '10023' WHERE nickname = 'Bob'")
-    answer = await root.merge(ids[0], into=ids[1])
-    assert answer.status_code == 200, answer.text
-    remaining = answer.json()
+    await stage.rows.execute("UPDATE users SET external_id = '10023' WHERE nickname = 'Bob'")
+    remaining = (await root.merge(ids[0], into=ids[1])).json()
     shown = [remaining[name] for name in ("id", "nickname", "unionid", "phone", "external_id", "roles")]
     assert shown == [ids[1], "Bob", "union-Bob", "+8613800138003", "10023", ["alice", "bob"]]
     assert {identity["openid"] for identity in remaining["identities"]} == {"openid-a1-alice", "openid-a1-bob"}
-    assert await rows.fetch("SELECT unionid FROM unionids WHERE user_id = $1::text::uuid ORDER BY 1", ids[1]) == [
-        ("union-Alice",),
-        ("union-Bob",),
-    ]
-    assert await merges(rows) == [(ids[1], ids[0], "operator")]
-    assert await rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == root.id
-    assert (await login("alice"))["user"]["id"] == ids[1]
+    held = await stage.rows.fetch("SELECT unionid FROM unionids WHERE user_id = $1::text::uuid ORDER BY 1", ids[1])
+    assert held == [("union-Alice",), ("union-Bob",)]
+    assert await merges(stage) == [(ids[1], ids[0], "operator")]
+    assert await stage.rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == root.id
+    assert (await stage.login("alice"))["user"]["id"] == ids[1]
 
 
-async def test_the_remaining_user_gets_missing_values_from_the_merged_user(
-    root: Admin, login: LogIn, rows: Rows
-) -> None:
-    alice = await login("alice", nickname="Alice")
-    bob = await login("bob")
-    await rows.execute("UPDATE users SET external_id = '10023', phone = $1 WHERE nickname = 'Alice'", NUMBER)
-    remaining = (await root.merge(alice["user"]["id"], into=bob["user"]["id"])).json()
-    assert (remaining["nickname"], remaining["external_id"]) == ("Alice", "10023")
-    assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
+Number = tuple[str | None, str | None]
+"""A phone number, and the day on which it was verified."""
 
 
 @pytest.mark.slow
@@ -307,86 +275,67 @@ async def test_the_remaining_user_gets_missing_values_from_the_merged_user(
     ],
 )
 async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_users_number(
-    root: Admin,
-    login: LogIn,
-    rows: Rows,
-    formers: tuple[str, str | None],
-    remaining: tuple[str | None, str | None],
-    verified_at: str | None,
+    stage: Stage, root: Admin, formers: Number, remaining: Number, verified_at: str | None
 ) -> None:
-    ids = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
+    ids = [(await stage.login(name))["user"]["id"] for name in ("alice", "bob")]
     for user_id, (number, at) in zip(ids, (formers, remaining), strict=True):
-        await rows.execute(
-            "UPDATE users SET phone = $2, phone_verified_at = $3::text::timestamptz WHERE id::text = $1",
-            user_id,
-            number,
-            at,
-        )
+        give = "UPDATE users SET phone = $2, phone_verified_at = $3::text::timestamptz WHERE id::text = $1"
+        await stage.rows.execute(give, user_id, number, at)
     await root.merge(ids[0], into=ids[1])
-    kept = await rows.fetchrow(
-        "SELECT phone, to_char(phone_verified_at, 'YYYY-MM-DD') FROM users WHERE id::text = $1", ids[1]
-    )
-    assert tuple(kept) == (remaining[0] or formers[0], verified_at)
+    kept = "SELECT phone, to_char(phone_verified_at, 'YYYY-MM-DD') FROM users WHERE id::text = $1"
+    assert await stage.rows.fetchrow(kept, ids[1]) == (remaining[0] or formers[0], verified_at)
 
 
 @pytest.mark.own_database
-async def test_a_merge_locks_administrators_and_others_in_one_order(root: Admin, login: LogIn, rows: Rows) -> None:
+async def test_a_merge_locks_administrators_and_others_in_one_order(stage: Stage, root: Admin) -> None:
     """Otherwise two transactions that lock several users could deadlock, and PostgreSQL would end one of them."""
-    alice, bob = await login("alice"), await login("bob")
-    await set_roles(rows, "admin", user_id=bob["user"]["id"])
-    async with rows.transaction():
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    await set_roles(stage.rows, "admin", user_id=bob["user"]["id"])
+    async with stage.rows.transaction():
         lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE NOWAIT"
-        await rows.execute(lock, alice["user"]["id"])
+        await stage.rows.execute(lock, alice["user"]["id"])
         merging = asyncio.create_task(root.merge(alice["user"]["id"], into=bob["user"]["id"]))
-        await until_locked(rows)
-        await rows.execute(lock, bob["user"]["id"])
+        await until_locked(stage.rows)
+        await stage.rows.execute(lock, bob["user"]["id"])
     assert (await merging).status_code == 200
 
 
-async def test_a_ban_follows_in_both_directions(root: Admin, login: LogIn, rows: Rows) -> None:
-    for names in (("alice", "bob"), ("dave", "carol")):
-        ids = [(await login(name, nickname=name))["user"]["id"] for name in names]
-        await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname IN ('alice', 'carol')")
-        assert (await root.merge(ids[0], into=ids[1])).json()["status"] == "disabled"
-
-
-async def test_a_merge_that_makes_no_sense_or_would_lose_something_is_refused(
-    root: Admin, login: LogIn, rows: Rows
-) -> None:
-    ids = alice, bob, carol = [(await login(name, nickname=name))["user"]["id"] for name in ("alice", "bob", "carol")]
-    await rows.execute("UPDATE users SET external_id = nickname WHERE nickname IN ('alice', 'bob')")
-    await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'carol'")
+async def test_a_merge_that_makes_no_sense_or_would_lose_something_is_refused(stage: Stage, root: Admin) -> None:
+    ids = alice, bob, carol = [
+        (await stage.login(name, nickname=name))["user"]["id"] for name in ("alice", "bob", "carol")
+    ]
+    await stage.rows.execute("UPDATE users SET external_id = nickname WHERE nickname IN ('alice', 'bob')")
+    await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'carol'")
     nobody = str(NOBODY)
     for former, into, code in (
         *((alice, alice, "merge_refused"), (alice, bob, "merge_refused"), (bob, alice, "merge_refused")),
         *((alice, nobody, "not_found"), (nobody, alice, "not_found"), (carol, root.id, "last_admin")),
     ):
         problem_of(await root.merge(former, into=into), code, 404 if code == "not_found" else 409)
-    assert set(ids) < await users(rows)
+    assert set(ids) < await users(stage)
     assert (await root.merge(carol, into=alice)).status_code == 200
     for former, into in ((carol, alice), (alice, carol)):
         problem_of(await root.merge(former, into=into), "merge_refused", 409)
 
 
 @pytest.mark.slow
-async def test_fifty_merges_crosswise_at_once_end_in_one_user(root: Admin, login: LogIn, rows: Rows) -> None:
-    people = [(await login(f"person-{n}"))["user"]["id"] for n in range(10)]
+async def test_fifty_merges_crosswise_at_once_end_in_one_user(stage: Stage, root: Admin) -> None:
+    people = [(await stage.login(f"person-{n}"))["user"]["id"] for n in range(10)]
     random = Random(7)
     pairs = [*pairwise(people), *pairwise(reversed(people))]
     pairs += [tuple(random.sample(people, 2)) for _ in range(50 - len(pairs))]
     random.shuffle(pairs)
     answers = await asyncio.gather(*(root.merge(pair[0], into=pair[1]) for pair in pairs))
     assert sorted(answer.status_code for answer in answers) == [200] * 9 + [409] * 41
-    assert len(await users(rows) - {root.id}) == 1
-    assert len(await merges(rows)) == 9
+    assert len(await users(stage) - {root.id}) == 1
+    assert len(await merges(stage)) == 9
 
 
 @pytest.mark.process
-async def test_an_operator_merges_by_a_command(login: LogIn, rows: Rows, database_url: str, tmp_path: Path) -> None:
-    alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
-    users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> None:
+    alice, bob = [(await stage.login(name))["user"]["id"] for name in ("alice", "bob")]
     assert (await users("merge", alice, bob)).stdout == f"{alice} is {bob}, roles: -\n"
-    assert await rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == "operator"
+    assert await stage.rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == "operator"
     for former, said in ((alice, "they are one user already"), (str(NOBODY), "not there")):
         done = await users("merge", former, bob)
         assert (done.returncode, said in done.stderr) == (1, True)
@@ -405,53 +354,36 @@ class Merged:
     bob: Body
 
 
-async def leave_wechat(phone: MiniPrograms, login: Body, clock: Clock) -> None:
-    now, app = int(clock().timestamp()), next(app for app in APPS if app["app_id"] == login["user"]["app_id"])
-    message = make_message(
-        login["user"]["openid"], "user_authorization_cancellation", "", app_id=app["app_id"], now=now
-    )
-    mode: Mode = "aes" if "push_aes_key" in app else "plain"
-    push = sign_push(app, message, mode=mode, format="json", timestamp=str(now), nonce=token_hex(8))
-    path = f"/v1/wechat/push/{app['app_id']}"
-    assert (await phone.client.post(path, params=dict(push.query), content=push.body)).text == "success"
-
-
-async def test_merges_are_counted_by_their_source(phone: MiniPrograms, rows: Rows) -> None:
+async def test_merges_are_counted_by_their_source(phone: MiniPrograms) -> None:
     async def counted() -> dict[str, float]:
         text = (await phone.client.get("/metrics")).text
         return {by: float(number) for by, number in re.findall(r'^wxauth_merges_total{by="(\w+)"} (\S+)$', text, re.M)}
 
     assert await counted() == {"unionid": 0, "phone": 0, "operator": 0}
-    alice = await phone.log_in(phone_code=phone.phone_code())
-    await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    alice = await phone.enter_with_number()
+    await phone.enter_with_number(app_id=SECOND)
     assert await counted() == {"unionid": 0, "phone": 1, "operator": 0}
     for app_id, has_unionid in ((FIRST, False), (SECOND, True), (FIRST, True)):
-        bob = await phone.log_in("bob", app_id, has_unionid=has_unionid)
+        bob = await phone.enter("bob", app_id, has_unionid=has_unionid)
     assert await counted() == {"unionid": 1, "phone": 1, "operator": 0}
-    bob_id = bob["user"]["id"]
-    await set_roles(rows, "admin", user_id=bob_id)
-    path = f"/v1/admin/users/{alice['user']['id']}/merge"
-    assert (await phone.client.post(path, json={"into": bob_id}, headers=bearer(bob))).status_code == 200
+    root = await make_admin(phone.client, phone.rows, bob)
+    assert (await root.merge(alice["user"]["id"], into=root.id)).status_code == 200
     assert await counted() == {"unionid": 1, "phone": 1, "operator": 1}
 
 
 @pytest.mark.oldest_postgres
-async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
-    phone: MiniPrograms, rows: Rows, clock: Clock
-) -> None:
-    alice = await phone.log_in(has_unionid=True, phone_code=phone.phone_code())
-    there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(phone: MiniPrograms) -> None:
+    alice = await phone.enter_with_number(has_unionid=True)
+    there = await phone.enter_with_number(app_id=SECOND)
     assert there["user"]["id"] == alice["user"]["id"]
-    await leave_wechat(phone, alice, clock)
-    assert await rows.fetch("SELECT id::text, unionid FROM users") == [(alice["user"]["id"], None)]
-    assert await rows.fetch("SELECT app_id FROM identities") == [(SECOND,)]
-    assert await rows.fetchval("SELECT count(*) FROM unionids") == 0
-    await leave_wechat(phone, there, clock)
-    assert await users(rows) == set()
-    events = await rows.fetch(
-        "SELECT type, data -> 'session_ids' ->> 0 FROM events WHERE actor = 'wechat' ORDER BY at, id"
-    )
-    assert [tuple(event) for event in events] == [
+    await phone.push_about(alice, LEFT)
+    assert await phone.rows.fetch("SELECT id::text, unionid FROM users") == [(alice["user"]["id"], None)]
+    assert await phone.rows.fetch("SELECT app_id FROM identities") == [(SECOND,)]
+    assert await phone.number("unionids") == 0
+    await phone.push_about(there, LEFT)
+    assert await users(phone) == set()
+    told = "SELECT type, data -> 'session_ids' ->> 0 FROM events WHERE actor = 'wechat' ORDER BY at, id"
+    assert await phone.rows.fetch(told) == [
         ("session.ended", alice["session_id"]),
         ("identity.removed", None),
         ("session.ended", there["session_id"]),
@@ -459,35 +391,33 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
     ]
 
 
-async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
-    phone: MiniPrograms, rows: Rows, clock: Clock
-) -> None:
-    alice = await phone.log_in(has_unionid=True)
-    there = await phone.log_in("bob", SECOND, has_unionid=True)
+async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(phone: MiniPrograms) -> None:
+    alice = await phone.enter(has_unionid=True)
+    there = await phone.enter("bob", SECOND, has_unionid=True)
     alice_id, bob_id = alice["user"]["id"], there["user"]["id"]
     # As after an import of two lines with one external_id, of which no event tells.
-    await rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", alice_id, SECOND)
-    await rows.execute("UPDATE unionids SET user_id = $1::text::uuid", alice_id)
-    await rows.execute("DELETE FROM users WHERE id = $1::text::uuid", bob_id)
-    await leave_wechat(phone, there, clock)
-    assert await users(rows) == {alice_id}
-    assert await rows.fetch("SELECT app_id FROM identities") == [(FIRST,)]
-    await leave_wechat(phone, alice, clock)
-    assert await users(rows) == set()
+    await phone.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", alice_id, SECOND)
+    await phone.rows.execute("UPDATE unionids SET user_id = $1::text::uuid", alice_id)
+    await phone.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", bob_id)
+    await phone.push_about(there, LEFT)
+    assert await users(phone) == {alice_id}
+    assert await phone.rows.fetch("SELECT app_id FROM identities") == [(FIRST,)]
+    await phone.push_about(alice, LEFT)
+    assert await users(phone) == set()
 
 
 @pytest.fixture
-async def merged(make_phone: MakePhone, rows: Rows) -> Merged:
+async def merged(make_phone: MakePhone) -> Merged:
     """Bob, of whom much is stored, was merged into Alice by an operator."""
     phone = await make_phone(consents="privacy:1")
-    root = await make_admin(phone.client, rows, await phone.log_in("root"))
-    alice = await phone.log_in(nickname="Alice", consents={"privacy": "1"})
+    root = await phone.root()
+    alice = await phone.enter(nickname="Alice", consents={"privacy": "1"})
     given: Body = {"avatar_url": "https://a.test/bob.png", "consents": {"privacy": "1"}}
-    bob = await phone.log_in("bob", SECOND, nickname="Bob", **given)
+    bob = await phone.enter("bob", SECOND, nickname="Bob", **given)
     assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
     bob_id, alice_id = bob["user"]["id"], alice["user"]["id"]
-    await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", bob_id)
-    await rows.execute(
+    await phone.rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", bob_id)
+    await phone.rows.execute(
         "INSERT INTO refusals (id, at, code, user_id, network, request_id)"
         " VALUES (gen_random_uuid(), now(), 'phone_taken', $1::text::uuid, '203.0.113.0/24', 'of-bob')",
         bob_id,
@@ -497,57 +427,45 @@ async def merged(make_phone: MakePhone, rows: Rows) -> Merged:
     return Merged(phone, root, alice, bob)
 
 
-async def test_what_came_with_a_closed_account_by_a_merge_is_erased_with_it(
-    merged: Merged, rows: Rows, clock: Clock
-) -> None:
-    await leave_wechat(merged.phone, merged.bob, clock)
+async def test_what_came_with_a_closed_account_by_a_merge_is_erased_with_it(merged: Merged) -> None:
+    await merged.phone.push_about(merged.bob, LEFT)
     user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
     left = [user.get(name) for name in ("nickname", "status", "avatar_url", "phone", "external_id", "reason")]
     assert left == ["Alice", "disabled", None, None, None, None]
     assert [identity["app_id"] for identity in user["identities"]] == [FIRST]
     assert len(user["consents"]) == 1
-    bob_id = merged.bob["user"]["id"]
-    of_bob = "WHERE user_id = $1::text::uuid"
-    assert await rows.fetchval(f"SELECT count(*) FROM refusals {of_bob}", bob_id) == 0
-    assert await rows.fetchval(f"SELECT count(*) FROM consents {of_bob}", bob_id) == 0
-    kept = await rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
-    assert [tuple(event) for event in kept] == [("{}",)], "neither Bob's event, nor that of the user who remained"
-    told = await rows.fetch("SELECT type, data FROM events WHERE actor = 'wechat' AND type LIKE 'user.%' ORDER BY id")
-    assert [tuple(event) for event in told] == [
+    for table in ("refusals", "consents"):
+        assert await merged.phone.number(f"{table} WHERE user_id = '{merged.bob['user']['id']}'") == 0
+    kept = await merged.phone.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
+    assert kept == [("{}",)], "neither Bob's event, nor that of the user who remained"
+    told = "SELECT type, data FROM events WHERE actor = 'wechat' AND type LIKE 'user.%' ORDER BY id"
+    assert await merged.phone.rows.fetch(told) == [
         ("user.profile_changed", '{"fields": ["avatar_url"]}'),
         ("user.phone_removed", "{}"),
     ]
 
 
-async def test_what_came_with_a_merge_stays_if_the_other_account_is_closed(
-    merged: Merged, rows: Rows, clock: Clock
-) -> None:
-    await leave_wechat(merged.phone, merged.alice, clock)
+async def test_what_came_with_a_merge_stays_if_the_other_account_is_closed(merged: Merged) -> None:
+    await merged.phone.push_about(merged.alice, LEFT)
     user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
     left = [user[name] for name in ("nickname", "avatar_url", "phone", "external_id")]
     assert left == [None, "https://a.test/bob.png", NUMBER, "10023"]
     assert len(user["consents"]) == 1
-    assert await rows.fetchval("SELECT DISTINCT user_id::text FROM consents") == merged.bob["user"]["id"]
+    assert await merged.phone.rows.fetchval("SELECT DISTINCT user_id::text FROM consents") == merged.bob["user"]["id"]
 
 
-async def test_other_services_learn_what_is_lost_with_a_closed_account(
-    make_phone: MakePhone, rows: Rows, clock: Clock
-) -> None:
+async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phone: MakePhone) -> None:
     """Who knows users by the feed alone would keep Bob's consent, and take Alice for a user of his app."""
     phone = await make_phone(consents="privacy:2,terms:3")
-    root = await make_admin(phone.client, rows, await phone.log_in("root"))
-    alice = await phone.log_in(consents={"privacy": "2"})
-    bob = await phone.log_in("bob", SECOND, consents={"terms": "3"})
+    root = await phone.root()
+    alice = await phone.enter(consents={"privacy": "2"})
+    bob = await phone.enter("bob", SECOND, consents={"terms": "3"})
     assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
-    await leave_wechat(phone, bob, clock)
-    told = await rows.fetch("SELECT type, user_id::text, app_id, data FROM events WHERE actor = 'wechat' ORDER BY id")
-    of_alice = [
-        (event["type"], event["app_id"], json.loads(event["data"]))
-        for event in told
-        if event["user_id"] == alice["user"]["id"]
-    ]
-    assert of_alice == [
+    await phone.push_about(bob, LEFT)
+    told = "SELECT type, app_id, data FROM events WHERE actor = 'wechat' AND user_id::text = $1 ORDER BY id"
+    of_alice = await phone.rows.fetch(told, alice["user"]["id"])
+    assert [(event["type"], event["app_id"], json.loads(event["data"])) for event in of_alice] == [
         ("session.ended", None, {"reason": "erased", "session_ids": [bob["session_id"]]}),
         ("identity.removed", SECOND, {}),
         ("user.phone_removed", None, {}),
@@ -556,43 +474,57 @@ async def test_other_services_learn_what_is_lost_with_a_closed_account(
     assert [each["document"] for each in (await root.read(f"/users/{alice['user']['id']}"))["consents"]] == ["privacy"]
 
 
-async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(
-    phone: MiniPrograms, rows: Rows, clock: Clock
-) -> None:
+async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(phone: MiniPrograms) -> None:
     """Otherwise the next owner of the number would be merged too, long after the holder has proved it."""
-    alice = await phone.log_in(phone_code=phone.phone_code())
-    clock.advance(days=50)
-    there = await phone.log_in("bob", SECOND, phone_code=phone.phone_code("bob", SECOND))
+    alice = await phone.enter_with_number()
+    phone.clock.advance(days=50)
+    there = await phone.enter_with_number("bob", SECOND)
     assert there["user"]["id"] == alice["user"]["id"]
-    verified_at = await rows.fetchval("SELECT phone_verified_at FROM users")
-    assert clock() - verified_at == timedelta(days=50)
+    verified_at = await phone.rows.fetchval("SELECT phone_verified_at FROM users")
+    assert phone.clock() - verified_at == timedelta(days=50)
+
+
+async def split(root: Admin, user: Body, login: Body) -> Body:
+    """Split the identity of this login off from the user."""
+    identity = {name: login["user"][name] for name in ("app_id", "openid")}
+    return (await root.ask("POST", f"/users/{user['user']['id']}/split", json=identity)).json()
 
 
 @pytest.mark.parametrize("leaves", ["alice", "bob"])
 async def test_a_number_that_two_have_proved_goes_with_who_has_proved_it_last(
-    make_phone: MakePhone, rows: Rows, clock: Clock, leaves: str
+    make_phone: MakePhone, leaves: str
 ) -> None:
     phone = await make_phone(phone_policy="share")
-    root = await make_admin(phone.client, rows, await phone.log_in("root"))
-    alice, bob = await phone.log_in(), await phone.log_in("bob", SECOND)
+    root = await phone.root()
+    alice, bob = await phone.enter(), await phone.enter("bob", SECOND)
     for person, login, app_id in (("alice", alice, FIRST), ("bob", bob, SECOND)):
-        clock.advance(minutes=1)
+        phone.clock.advance(minutes=1)
         assert (await phone.verify(login, person, app_id)).status_code == 200
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
-    leaving = {"alice": alice, "bob": bob}[leaves]["user"]
-    identity = {"app_id": leaving["app_id"], "openid": leaving["openid"]}
-    answer = (await root.ask("POST", f"/users/{alice['user']['id']}/split", json=identity)).json()
+    answer = await split(root, alice, {"alice": alice, "bob": bob}[leaves])
     of_bob, of_alice = ("new_user", "user") if leaves == "bob" else ("user", "new_user")
     assert [answer[name]["phone"] for name in (of_bob, of_alice)] == [NUMBER, None]
-    verified_at = await rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
-    assert verified_at == clock()
+    verified_at = await phone.rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
+    assert verified_at == phone.clock()
 
 
-async def test_a_user_joined_by_wechat_itself_is_erased_completely(
-    phone: MiniPrograms, rows: Rows, clock: Clock
-) -> None:
-    alice = await phone.log_in()
-    await phone.log_in(app_id=SECOND, has_unionid=True)
-    await phone.log_in(has_unionid=True)
-    await leave_wechat(phone, alice, clock)
-    assert await users(rows) == set()
+async def test_a_number_does_not_merge_split_users_again(phone: MiniPrograms) -> None:
+    alice = await phone.enter_with_number()
+    phone.clock.advance(days=50)
+    bob = await phone.enter_with_number("bob", SECOND)  # to whom the carrier has given the number
+    assert bob["user"]["id"] == alice["user"]["id"]
+    new_user = (await split(await phone.root(), alice, bob))["new_user"]
+    assert (new_user["phone"], new_user["phone_verified"]) == (NUMBER, True), "bob has proved it last"
+    again = await phone.enter_with_number("bob", SECOND)
+    assert (again["user"]["id"], "phone_error" in again) == (new_user["id"], False)
+    again = await phone.enter_with_number()
+    assert (again["user"]["id"], again["phone_error"]) == (alice["user"]["id"], "phone_taken")
+    assert again["user"]["phone"] is None
+
+
+async def test_a_user_joined_by_wechat_itself_is_erased_completely(phone: MiniPrograms) -> None:
+    alice = await phone.enter()
+    await phone.enter(app_id=SECOND, has_unionid=True)
+    await phone.enter(has_unionid=True)
+    await phone.push_about(alice, LEFT)
+    assert await users(phone) == set()

@@ -2,68 +2,31 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
-from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx, service_env
+from tests.fakes import APP, OTHER_APP, service_env
+from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.world import (
     NUMBER,
     Admin,
     Body,
-    LogIn,
-    LogLines,
-    MakeClient,
-    MakeServices,
+    Client,
     Rows,
+    Stage,
     bearer,
+    extended,
     make_admin,
     until_locked,
 )
-from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
-
-
-class Town:
-    """People with three apps, and an administrator, at two replicas."""
-
-    def __init__(self, clients: Sequence[httpx.AsyncClient], wechat: WeChatByRespx, root: Admin) -> None:
-        self.clients = clients
-        self.client = clients[0]
-        self.login = LogIn(clients[0], wechat)
-        self.root = root
-
-    async def ask_in(
-        self, person: str, app: dict[str, str] = APP, *, unionid: str | None = None, at: int = 0
-    ) -> httpx.Response:
-        return await self.login.ask(person, at=self.clients[at], app=app, unionid=unionid)
-
-    async def log_in(self, person: str, app: dict[str, str] = APP, *, unionid: str | None = None, at: int = 0) -> Body:
-        return await self.login(person, at=self.clients[at], app=app, unionid=unionid)
-
-    async def merge(self, former: Body, into: Body) -> httpx.Response:
-        return await self.root.merge(id_of(former), into=id_of(into))
-
-    async def ask_split(self, user: Body, identity: Body, *, at: int = 0, **fields: object) -> httpx.Response:
-        body = {"app_id": identity["user"]["app_id"], "openid": identity["user"]["openid"], **fields}
-        path = f"/v1/admin/users/{id_of(user)}/split"
-        return await self.clients[at].post(path, json=body, headers=bearer(self.root.answer))
-
-    async def split(self, user: Body, identity: Body, *, at: int = 0, **fields: object) -> Body:
-        answer = await self.ask_split(user, identity, at=at, **fields)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    async def read(self, user_id: str) -> Body:
-        return await self.root.read(f"/users/{user_id}")
 
 
 def id_of(answer: Body) -> str:
@@ -74,41 +37,69 @@ def openids(user: Body) -> list[str]:
     return sorted(identity["openid"] for identity in user["identities"])
 
 
-MakeTown = Callable[..., Awaitable[Town]]
+@dataclass(frozen=True)
+class Town(Stage):
+    """People with three apps, and an administrator, at two replicas."""
+
+    root: Admin
+    other_client: Client
+
+    async def log_in(self, person: str, app: Body = APP, *, at: int = 0, **how: Any) -> Body:
+        return await self.login(person, at=(self.client, self.other_client)[at], app=app, **how)
+
+    async def log_in_with_all(self, person: str, app: Body = APP, *, unionid: str | None = None) -> Body:
+        """Log in somebody with a name, a picture and a consent."""
+        given: Body = {"avatar_url": f"https://a.test/{person}.png", "consents": {"privacy": "1"}}
+        return await self.log_in(person, app, unionid=unionid, nickname=person.title(), **given)
+
+    async def give(self, person: Body, **fields: object) -> None:
+        for name, value in fields.items():
+            await self.rows.execute(f"UPDATE users SET {name} = $2 WHERE id = $1::text::uuid", id_of(person), value)
+
+    async def merge(self, former: Body, into: Body) -> httpx.Response:
+        return await self.root.merge(id_of(former), into=id_of(into))
+
+    async def merged(self, **how: Any) -> tuple[Body, Body]:
+        """Alice, and Bob of another app, who has been merged into her."""
+        alice, bob = await self.log_in("alice", **how), await self.log_in("bob", OTHER_APP)
+        assert (await self.merge(bob, alice)).status_code == 200
+        return alice, bob
+
+    async def ask_split(self, user: Body, identity: Body, *, at: int = 0, **fields: object) -> httpx.Response:
+        body = {"app_id": identity["user"]["app_id"], "openid": identity["user"]["openid"], **fields}
+        root = Admin((self.client, self.other_client)[at], self.root.answer)
+        return await root.ask("POST", f"/users/{id_of(user)}/split", json=body)
+
+    async def split(self, user: Body, identity: Body, **fields: Any) -> Body:
+        answer = await self.ask_split(user, identity, **fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def read(self, user: Body) -> Body:
+        return await self.root.read(f"/users/{id_of(user)}")
+
+    async def recorded(self, *kinds: str) -> list[tuple[str, str, str, Any]]:
+        told = "SELECT type, user_id::text, actor, data FROM events WHERE type = ANY ($1) ORDER BY id"
+        return [(*event[:3], json.loads(event["data"])) for event in await self.rows.fetch(told, kinds)]
 
 
 @pytest.fixture
-def make_town(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows) -> MakeTown:
-    async def make(**values: object) -> Town:
-        settings = {"apps": [APP, OTHER_APP, THIRD_APP], "login_rate_limit": "", **values}
-        clients = [make_client(await make_services(**settings)) for _ in range(2)]
-        root = await make_admin(clients[0], rows, await LogIn(clients[0], wechat)("root"))
-        return Town(clients, wechat, root)
-
-    return make
-
-
-@pytest.fixture
-async def town(make_town: MakeTown) -> Town:
-    return await make_town()
-
-
-async def recorded(rows: Rows, *kinds: str) -> list[tuple[str, str, str, Any]]:
-    events = await rows.fetch(
-        "SELECT type, user_id::text, actor, data FROM events WHERE type = ANY ($1) ORDER BY id", kinds
-    )
-    return [(event["type"], event["user_id"], event["actor"], json.loads(event["data"])) for event in events]
+async def town(stage: Stage) -> Town:
+    settings: Body = {"apps": [APP, OTHER_APP, THIRD_APP], "login_rate_limit": "", "consents": "privacy:1"}
+    stage, other_client = await stage.replica(**settings), await stage.make(**settings)
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+    return extended(stage, Town, root=root, other_client=other_client)
 
 
 # What the split user gets, and what remains.
 
 
-async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(town: Town, rows: Rows, clock: Clock) -> None:
+async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(town: Town) -> None:
     alice = await town.log_in("alice")
-    clock.advance(minutes=1)
+    town.clock.advance(minutes=1)
     bob = await town.log_in("bob", OTHER_APP, unionid="union-bob")
     await town.merge(bob, alice)
-    clock.advance(minutes=1)
+    town.clock.advance(minutes=1)
     again = await town.log_in("bob", OTHER_APP, unionid="union-bob")
     assert id_of(again) == id_of(alice)
     answer = await town.split(bob, bob)  # whose former id means Alice
@@ -118,35 +109,20 @@ async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(town: Town,
     assert (new_user["id"], openids(new_user), new_user["unionid"]) == (id_of(bob), ["openid-b2-bob"], "union-bob")
     assert (new_user["status"], new_user["roles"], new_user["sessions"]) == ("active", [], [])
     assert (new_user["created_at"], new_user["last_login_at"]) == (bob["user"]["created_at"], user["last_login_at"])
-    for ended in (bob, again):
-        problem_of(await town.client.get("/v1/me", headers=bearer(ended)), "invalid_token", 401)
-        refused = await town.client.post("/v1/refresh", json={"refresh_token": ended["refresh_token"]})
-        problem_of(refused, "session_revoked", 400)
-    assert (await town.client.get("/v1/me", headers=bearer(alice))).status_code == 200
-    assert await town.read(id_of(bob)) == new_user
-    assert await town.read(id_of(alice)) == user
-    assert [id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")), id_of(await town.log_in("alice"))] == [
-        id_of(bob),
-        id_of(alice),
-    ]
-    assert await recorded(rows, "user.split", "session.ended") == [
-        (
-            "session.ended",
-            id_of(alice),
-            town.root.id,
-            {"session_ids": sorted([bob["session_id"], again["session_id"]]), "reason": "administrator"},
-        ),
-        (
-            "user.split",
-            id_of(alice),
-            town.root.id,
-            {
-                "new_user_id": id_of(bob),
-                "former_ids": [],
-                "app_ids": [OTHER_APP["app_id"]],
-                "kept_app_ids": [APP["app_id"]],
-            },
-        ),
+    for login in (bob, again):
+        problem_of(await town.me(login), "invalid_token", 401)
+        problem_of(await town.refresh(login), "session_revoked", 400)
+    assert (await town.me(alice)).status_code == 200
+    assert await town.read(bob) == new_user
+    assert await town.read(alice) == user
+    assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob)
+    assert id_of(await town.log_in("alice")) == id_of(alice)
+    ended = {"session_ids": sorted([bob["session_id"], again["session_id"]]), "reason": "administrator"}
+    split = {"new_user_id": id_of(bob), "former_ids": []}
+    split |= {"app_ids": [OTHER_APP["app_id"]], "kept_app_ids": [APP["app_id"]]}
+    assert await town.recorded("user.split", "session.ended") == [
+        ("session.ended", id_of(alice), town.root.id, ended),
+        ("user.split", id_of(alice), town.root.id, split),
     ]
 
 
@@ -170,7 +146,7 @@ async def test_an_identity_that_came_after_the_merge_gets_a_new_id(town: Town) -
     assert openids(answer["new_user"]) == ["openid-a3-bob", "openid-b2-bob"]
     assert answer["new_user"]["id"] not in (id_of(bob), id_of(alice))
     assert ("former_ids" in answer["user"], answer["new_user"]["former_ids"]) == (False, [id_of(bob)])
-    assert (await town.read(id_of(bob)))["id"] == answer["new_user"]["id"]
+    assert (await town.read(bob))["id"] == answer["new_user"]["id"]
 
 
 # Chains of merges.
@@ -193,48 +169,29 @@ async def test_a_part_of_a_chain_of_merges_that_is_split_off_gets_a_new_id(town:
     assert (second["new_user"]["id"], second["user"]["former_ids"]) == (id_of(al), [id_of(bob)])
 
 
-async def test_ids_and_earlier_unionids_merged_into_the_split_user_go_along(town: Town, rows: Rows) -> None:
+async def test_ids_and_earlier_unionids_merged_into_the_split_user_go_along(town: Town) -> None:
     bob = await town.log_in("bob", unionid="union-1")
     bob_there = await town.log_in("bob", OTHER_APP)
     await town.log_in("bob", unionid="union-2")  # the app has moved to another Open Platform account
     await town.log_in("bob", OTHER_APP, unionid="union-2")
     carol = await town.log_in("carol", THIRD_APP, unionid="union-carol")
     await town.merge(bob, carol)
-    assert {*(await town.read(id_of(carol)))["former_ids"]} == {id_of(bob_there), id_of(bob)}
+    assert {*(await town.read(carol))["former_ids"]} == {id_of(bob_there), id_of(bob)}
     answer = await town.split(carol, bob)
     new_user = answer["new_user"]
     assert (new_user["id"], new_user["former_ids"]) == (id_of(bob), [id_of(bob_there)])
-    [(_, _, _, told)] = await recorded(rows, "user.split")
+    [(_, _, _, told)] = await town.recorded("user.split")
     assert (told["new_user_id"], told["former_ids"]) == (id_of(bob), [id_of(bob_there)])
-    assert (told["app_ids"], told["kept_app_ids"]) == (
-        sorted([APP["app_id"], OTHER_APP["app_id"]]),
-        [THIRD_APP["app_id"]],
-    )
+    assert told["app_ids"] == sorted([APP["app_id"], OTHER_APP["app_id"]])
+    assert told["kept_app_ids"] == [THIRD_APP["app_id"]]
     assert new_user["unionid"] == "union-2"
-    held = await rows.fetch("SELECT unionid FROM unionids WHERE user_id = $1::text::uuid ORDER BY 1", id_of(bob))
+    held = await town.rows.fetch("SELECT unionid FROM unionids WHERE user_id = $1::text::uuid ORDER BY 1", id_of(bob))
     assert [row["unionid"] for row in held] == ["union-1", "union-2"]
     assert id_of(await town.log_in("bob", unionid="union-1")) == id_of(bob)
-    assert (await town.read(id_of(bob_there)))["id"] == id_of(bob)
+    assert (await town.read(bob_there))["id"] == id_of(bob)
 
 
 # What each has brought goes with them.
-
-
-async def with_all(town: Town, person: str, app: dict[str, str] = APP, **fields: Any) -> Body:
-    """Somebody with a name, a picture and a consent."""
-    given: Body = {
-        "nickname": person.title(),
-        "avatar_url": f"https://a.test/{person}.png",
-        "consents": {"privacy": "1"},
-    }
-    answer = await town.login.ask(person, app=app, **given, **fields)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def give(rows: Rows, person: Body, **fields: object) -> None:
-    for name, value in fields.items():
-        await rows.execute(f"UPDATE users SET {name} = $2 WHERE id = $1::text::uuid", id_of(person), value)
 
 
 def shown(user: Body) -> tuple[object, ...]:
@@ -246,15 +203,9 @@ def shown(user: Body) -> tuple[object, ...]:
 NOTHING = (None, None, None, None, 0)
 
 
-@pytest.fixture
-async def agreeing(make_town: MakeTown) -> Town:
-    return await make_town(consents="privacy:1")
-
-
-async def test_a_split_gives_back_all_that_a_merge_has_brought(agreeing: Town, rows: Rows, clock: Clock) -> None:
-    town = agreeing
-    alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
-    await give(rows, bob, phone=NUMBER, phone_verified_at=clock(), external_id="10023", roles=["editor"])
+async def test_a_split_gives_back_all_that_a_merge_has_brought(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in_with_all("bob", OTHER_APP)
+    await town.give(bob, phone=NUMBER, phone_verified_at=town.clock(), external_id="10023", roles=["editor"])
     merged = (await town.merge(bob, alice)).json()
     assert shown(merged) == ("Bob", NUMBER, True, "10023", 1)
     answer = await town.split(alice, bob)
@@ -267,13 +218,12 @@ async def test_a_split_gives_back_all_that_a_merge_has_brought(agreeing: Town, r
     assert len((await town.log_in("alice"))["user"]["consents_due"]) == 1
 
 
-async def test_siblings_learn_what_a_user_has_lost_by_a_split(agreeing: Town, rows: Rows) -> None:
-    alice, bob = await agreeing.log_in("alice"), await with_all(agreeing, "bob", OTHER_APP)
-    await give(rows, bob, phone=NUMBER)
-    await agreeing.merge(bob, alice)
-    await agreeing.split(alice, bob)
-    told = await recorded(
-        rows,
+async def test_siblings_learn_what_a_user_has_lost_by_a_split(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in_with_all("bob", OTHER_APP)
+    await town.give(bob, phone=NUMBER)
+    await town.merge(bob, alice)
+    await town.split(alice, bob)
+    told = await town.recorded(
         *("user.split", "user.phone_removed", "user.phone_bound", "user.profile_changed"),
         *("consent.given", "consent.withdrawn"),
     )
@@ -287,11 +237,10 @@ async def test_siblings_learn_what_a_user_has_lost_by_a_split(agreeing: Town, ro
     ]
 
 
-async def test_the_user_who_remained_takes_their_own_along(agreeing: Town, rows: Rows) -> None:
-    town = agreeing
-    alice, bob = await with_all(town, "alice"), await town.log_in("bob", OTHER_APP)
-    await give(rows, alice, phone=NUMBER, external_id="1")
-    await give(rows, bob, nickname=None)
+async def test_the_user_who_remained_takes_their_own_along(town: Town) -> None:
+    alice, bob = await town.log_in_with_all("alice"), await town.log_in("bob", OTHER_APP)
+    await town.give(alice, phone=NUMBER, external_id="1")
+    await town.give(bob, nickname=None)
     await town.merge(bob, alice)
     answer = await town.split(alice, alice)
     assert answer["new_user"]["id"] not in (id_of(alice), id_of(bob))
@@ -301,11 +250,9 @@ async def test_the_user_who_remained_takes_their_own_along(agreeing: Town, rows:
     assert openids(answer["user"]) == ["openid-b2-bob"]
 
 
-async def test_what_an_identity_has_changed_since_the_merge_goes_with_it(agreeing: Town) -> None:
-    town = agreeing
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
-    there = await with_all(town, "bob", OTHER_APP)
+async def test_what_an_identity_has_changed_since_the_merge_goes_with_it(town: Town) -> None:
+    alice, bob = await town.merged()
+    there = await town.log_in_with_all("bob", OTHER_APP)
     assert id_of(there) == id_of(alice)
     answer = await town.split(alice, bob)
     assert (shown(answer["user"]), shown(answer["new_user"])) == (NOTHING, ("Bob", None, None, None, 1))
@@ -317,12 +264,9 @@ async def test_what_an_identity_has_changed_since_the_merge_goes_with_it(agreein
 
 
 async def test_an_uploaded_picture_goes_with_who_has_uploaded_it(town: Town) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
+    alice, bob = await town.merged()
     there = await town.log_in("bob", OTHER_APP)
-    file = BytesIO()
-    Image.new("RGB", (60, 40)).save(file, "PNG")
-    files = {"file": ("a.png", file.getvalue(), "image/png")}
+    files = {"file": ("a.png", encoded(plain(), "PNG"), "image/png")}
     changed = await town.client.post("/v1/me/avatar", files=files, headers=bearer(there))
     assert changed.status_code == 200, changed.text
     answer = await town.split(alice, bob)
@@ -331,14 +275,13 @@ async def test_an_uploaded_picture_goes_with_who_has_uploaded_it(town: Town) -> 
     assert (await town.client.get(httpx.URL(url).path)).status_code == 200
 
 
-async def test_each_of_a_chain_of_merges_gets_back_what_is_theirs(agreeing: Town, rows: Rows) -> None:
-    town = agreeing
-    al, bob = await with_all(town, "al"), await town.log_in("bob", OTHER_APP)
+async def test_each_of_a_chain_of_merges_gets_back_what_is_theirs(town: Town) -> None:
+    al, bob = await town.log_in_with_all("al"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP)
-    await give(rows, bob, phone=NUMBER, external_id="of-bob")
+    await town.give(bob, phone=NUMBER, external_id="of-bob")
     await town.merge(al, bob)
     await town.merge(bob, carol)
-    assert shown(await town.read(id_of(carol))) == ("Al", NUMBER, False, "of-bob", 1)
+    assert shown(await town.read(carol)) == ("Al", NUMBER, False, "of-bob", 1)
     first = await town.split(carol, al)
     assert (first["new_user"]["id"], first["user"]["former_ids"]) == (id_of(al), [id_of(bob)])
     assert shown(first["new_user"]) == ("Al", None, None, None, 1)
@@ -348,12 +291,11 @@ async def test_each_of_a_chain_of_merges_gets_back_what_is_theirs(agreeing: Town
     assert shown(second["user"]) == NOTHING
 
 
-async def test_two_merged_users_leave_together_with_what_both_had(agreeing: Town, rows: Rows) -> None:
+async def test_two_merged_users_leave_together_with_what_both_had(town: Town) -> None:
     """Bob's two identities were two users, whom WeChat's unionid has merged before the wrong merge."""
-    town = agreeing
-    bob, there = await with_all(town, "bob", unionid="union-1"), await town.log_in("bob", OTHER_APP)
-    await give(rows, bob, external_id="one")
-    await give(rows, there, external_id="two", phone=NUMBER)
+    bob, there = await town.log_in_with_all("bob", unionid="union-1"), await town.log_in("bob", OTHER_APP)
+    await town.give(bob, external_id="one")
+    await town.give(there, external_id="two", phone=NUMBER)
     await town.log_in("bob", OTHER_APP, unionid="union-1")
     carol = await town.log_in("carol", THIRD_APP)
     await town.merge(bob, carol)
@@ -364,10 +306,9 @@ async def test_two_merged_users_leave_together_with_what_both_had(agreeing: Town
     assert answer["new_user"]["former_ids"] == [id_of(there)]
 
 
-async def test_a_split_may_be_repeated_after_another_merge(agreeing: Town, rows: Rows) -> None:
-    town = agreeing
-    alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
-    await give(rows, bob, phone=NUMBER, external_id="10023")
+async def test_a_split_may_be_repeated_after_another_merge(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in_with_all("bob", OTHER_APP)
+    await town.give(bob, phone=NUMBER, external_id="10023")
     for _ in range(3):
         await town.merge(bob, alice)
         answer = await town.split(alice, bob)
@@ -378,39 +319,33 @@ async def test_a_split_may_be_repeated_after_another_merge(agreeing: Town, rows:
     assert (shown(answer["new_user"]), shown(answer["user"])) == (NOTHING, ("Bob", NUMBER, False, "10023", 1))
 
 
-async def test_who_is_erased_after_a_split_leaves_nothing_with_the_other_one(agreeing: Town, rows: Rows) -> None:
-    town = agreeing
-    alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
-    await give(rows, bob, phone=NUMBER, external_id="10023")
+async def test_who_is_erased_after_a_split_leaves_nothing_with_the_other_one(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in_with_all("bob", OTHER_APP)
+    await town.give(bob, phone=NUMBER, external_id="10023")
     await town.root.change(id_of(bob), status="disabled", reason="Bob has cheated")
     await town.merge(bob, alice)
     answer = await town.split(alice, bob)
-    assert (answer["user"]["status"], answer["user"].get("reason"), answer["new_user"]["status"]) == (
-        "disabled",
-        None,
-        "active",
-    )
+    assert [answer[name]["status"] for name in ("user", "new_user")] == ["disabled", "active"]
+    assert "reason" not in answer["user"]
     assert (await town.root.ask("DELETE", f"/users/{id_of(bob)}")).status_code == 204
-    stored = await rows.fetchval("""
+    stored = await town.rows.fetchval("""
         SELECT (SELECT jsonb_agg(to_jsonb(u)) FROM users u)::text || (SELECT jsonb_agg(to_jsonb(i)) FROM identities i)
             || (SELECT COALESCE(jsonb_agg(to_jsonb(c)), '[]') FROM consents c)
     """)
     for trace in ("Bob", "bob", NUMBER, "10023", "privacy"):
         assert trace not in stored, trace
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE data::text LIKE '%cheated%'") == 0
-    assert shown(await town.read(id_of(alice))) == NOTHING
+    assert await town.number("events WHERE data::text LIKE '%cheated%'") == 0
+    assert shown(await town.read(alice)) == NOTHING
 
 
-async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town, rows: Rows) -> None:
+async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town) -> None:
     """An import has joined two people by an external id that their table gave both."""
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    for statement in (
-        "UPDATE identities SET user_id = $1::text::uuid WHERE user_id = $2::text::uuid",
-        "DELETE FROM users WHERE id = $2::text::uuid AND id <> $1::text::uuid",
-    ):
-        await rows.execute(statement, id_of(alice), id_of(bob))
-    await give(rows, alice, nickname="A or B", phone=NUMBER, external_id="10023")
-    await rows.execute(
+    ids = id_of(alice), id_of(bob)
+    await town.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE user_id = $2::text::uuid", *ids)
+    await town.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", id_of(bob))
+    await town.give(alice, nickname="A or B", phone=NUMBER, external_id="10023")
+    await town.rows.execute(
         """INSERT INTO consents (id, user_id, document, version, given_at, app_id)
            SELECT gen_random_uuid(), $1::text::uuid, 'privacy', '1', now(), app_id FROM unnest($2::text[]) AS app_id""",
         id_of(alice),
@@ -437,12 +372,12 @@ async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town, r
     ],
 )
 async def test_a_former_external_id_goes_to_whose_it_was_unless_an_operator_says_otherwise(
-    town: Town, rows: Rows, given: Body, left: str, moved: str | None
+    town: Town, given: Body, left: str, moved: str | None
 ) -> None:
     alice = await town.log_in("alice", unionid="union-1")
     bob = await town.log_in("bob", OTHER_APP)
     for person, external_id in ((alice, "of-alice"), (bob, "of-bob")):
-        await rows.execute("UPDATE users SET external_id = $2 WHERE id = $1::text::uuid", id_of(person), external_id)
+        await town.give(person, external_id=external_id)
     await town.log_in("bob", OTHER_APP, unionid="union-1")  # a wrong unionid of WeChat
     await town.log_in("bob", OTHER_APP, unionid="union-2")
     answer = await town.split(alice, bob, **given)
@@ -461,13 +396,13 @@ async def test_something_of_the_user_must_be_left(town: Town) -> None:
     problem_of(await town.ask_split(bob, bob), "split_refused", 409)
 
 
-async def test_only_the_users_own_identity_can_be_split_off(town: Town, rows: Rows) -> None:
+async def test_only_the_users_own_identity_can_be_split_off(town: Town) -> None:
     alice, bob, carol = [await town.log_in(person) for person in ("alice", "bob", "carol")]
-    await rows.execute("UPDATE users SET external_id = '7' WHERE id = $1::text::uuid", id_of(carol))
+    await town.give(carol, external_id="7")
     await town.merge(bob, alice)
     problem_of(await town.ask_split(alice, carol), "split_refused", 409)
     problem_of(await town.ask_split(alice, bob, external_id="7"), "split_refused", 409)
-    assert openids(await town.read(id_of(alice))) == ["openid-a1-alice", "openid-a1-bob"]
+    assert openids(await town.read(alice)) == ["openid-a1-alice", "openid-a1-bob"]
     nobody = {"user": {"id": "01900000-0000-7000-8000-0000000000ff"}}
     problem_of(await town.ask_split(nobody, carol), "not_found", 404)
 
@@ -475,19 +410,16 @@ async def test_only_the_users_own_identity_can_be_split_off(town: Town, rows: Ro
 # It stays undone.
 
 
-async def test_a_late_unionid_merges_nobody_again_unless_an_operator_does(
-    town: Town, rows: Rows, log_lines: LogLines
-) -> None:
-    alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
+async def test_a_late_unionid_merges_nobody_again_unless_an_operator_does(town: Town) -> None:
+    alice, bob = await town.merged(unionid="union-1")
     await town.split(alice, bob)
     for at in (0, 1):
         again = await town.log_in("bob", OTHER_APP, unionid="union-1", at=at)
         assert (id_of(again), again["user"]["unionid"]) == (id_of(bob), None)
     assert id_of(await town.log_in("alice", unionid="union-1")) == id_of(alice)
-    ignored = [line["reason"] for line in log_lines() if line["event"] == "unionid_ignored"]
+    ignored = [line["reason"] for line in town.logged("unionid_ignored")]
     assert ignored == ["an administrator has split its user and this one"] * 2
-    assert len(await recorded(rows, "user.merged")) == 1
+    assert len(await town.recorded("user.merged")) == 1
     carol = await town.log_in("carol", THIRD_APP)
     await town.merge(alice, carol)
     assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-1")) == id_of(bob), "apart from whom she became"
@@ -497,79 +429,42 @@ async def test_a_late_unionid_merges_nobody_again_unless_an_operator_does(
 
 
 async def test_a_split_user_may_have_a_unionid_of_their_own(town: Town) -> None:
-    alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
+    alice, bob = await town.merged(unionid="union-1")
     await town.split(alice, bob)
     assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob)
-
-
-async def test_a_phone_number_does_not_merge_split_users_again(
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    simulator: Simulator,
-    secrets: Secrets,
-    rows: Rows,
-    wechat: WeChatByRespx,
-    clock: Clock,
-) -> None:
-    client = make_client(await make_simulated_services(phone_policy="link"))
-
-    async def log_in(person: str, app: dict[str, str], *, number: bool = True) -> Body:
-        given = {"person": person, "app_id": app["app_id"]}
-        code = secrets.add(simulator.make_code(CodeRequest(**given, has_unionid=False)))
-        body = {"code": code, "app_id": app["app_id"]}
-        if number:
-            body["phone_code"] = secrets.add(simulator.make_phone_code(PhoneCodeRequest(**given, phone=NUMBER)))
-        return (await client.post("/v1/login", json=body)).json()
-
-    first, second = APPS
-    alice = await log_in("alice", first)
-    clock.advance(days=50)
-    bob = await log_in("bob", second)  # to whom the carrier has given the number
-    assert id_of(bob) == id_of(alice)
-    root = await make_admin(client, rows, await log_in("root", first, number=False))
-    town = Town([client], wechat, root)
-    new_user = (await town.split(alice, bob))["new_user"]
-    assert (new_user["phone"], new_user["phone_verified"]) == (NUMBER, True), "bob has proved it last"
-    again = await log_in("bob", second)
-    assert (id_of(again), "phone_error" in again) == (new_user["id"], False)
-    again = await log_in("alice", first)
-    assert (id_of(again), again["user"]["phone"], again["phone_error"]) == (id_of(alice), None, "phone_taken")
 
 
 # Many at once.
 
 
 @pytest.mark.slow
-async def test_only_one_of_fifty_simultaneous_splits_succeeds(town: Town, rows: Rows) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
+async def test_only_one_of_fifty_simultaneous_splits_succeeds(town: Town) -> None:
+    alice, bob = await town.merged()
     answers = await asyncio.gather(*(town.ask_split(alice, bob, at=number % 2) for number in range(50)))
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 49
-    assert len(await recorded(rows, "user.split")) == 1
+    assert len(await town.recorded("user.split")) == 1
 
 
 @pytest.mark.slow
-async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(town: Town, rows: Rows) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
+async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(town: Town) -> None:
+    alice, bob = await town.merged()
     people = [("alice", APP), ("bob", OTHER_APP)]
     logins = [town.log_in(*people[number % 2], at=number % 3 % 2) for number in range(50)]
     splitting = town.split(alice, bob)
     answers = [each for each in await asyncio.gather(*logins[:25], splitting, *logins[25:]) if "access_token" in each]
     for number, answer in enumerate(answers):
         person = alice if number % 2 == 0 else bob
-        me = await town.client.get("/v1/me", headers=bearer(answer))
+        me = await town.me(answer)
         if me.status_code == 200:
             assert (me.json()["id"], me.json()["openid"]) == (id_of(person), person["user"]["openid"])
         else:
             assert person is bob, "whose earlier sessions have ended"
             problem_of(me, "invalid_token", 401)
-    assert await assert_nothing_left(rows)
+    assert await is_settled(town.rows)
     assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(bob)
 
 
-async def assert_nothing_left(rows: Rows) -> bool:
+async def is_settled(rows: Rows) -> bool:
     """Whether each session and each unionid of an identity is that identity's user's."""
     return await rows.fetchval("""
         SELECT NOT EXISTS (SELECT FROM sessions s JOIN identities i USING (app_id, openid) WHERE s.user_id <> i.user_id)
@@ -579,30 +474,29 @@ async def assert_nothing_left(rows: Rows) -> bool:
     """)
 
 
-async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Town, rows: Rows) -> None:
+async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Town) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP, unionid="union-carol")
     await town.merge(bob, alice)
-    async with rows.transaction():  # the split waits, holding the user: a login before it would merge all three
-        await rows.execute("SELECT FROM former_users WHERE id = $1::text::uuid FOR UPDATE", id_of(bob))
+    async with town.rows.transaction():  # the split waits, holding the user: a login before it would merge all three
+        await town.rows.execute("SELECT FROM former_users WHERE id = $1::text::uuid FOR UPDATE", id_of(bob))
         split = asyncio.create_task(town.ask_split(alice, bob))
-        await until_locked(rows)
+        await until_locked(town.rows)
         late = [
             asyncio.create_task(town.log_in("bob", OTHER_APP, unionid="union-carol", at=number % 2))
             for number in range(10)
         ]
-        await until_locked(rows, 2)
+        await until_locked(town.rows, 2)
     await asyncio.gather(split, *late)
     assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(carol)
-    assert await assert_nothing_left(rows)
+    assert await is_settled(town.rows)
 
 
 # Own data, and commands.
 
 
-async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(town: Town, rows: Rows) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.merge(bob, alice)
+async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(town: Town) -> None:
+    alice, bob = await town.merged()
     await town.split(alice, bob)
     again = await town.log_in("bob", OTHER_APP)
     exports = [await town.client.get("/v1/me/export", headers=bearer(login)) for login in (alice, again)]
@@ -615,7 +509,7 @@ async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(town
 
 @pytest.mark.process
 async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
-    town: Town, rows: Rows, database_url: str, tmp_path: Path
+    town: Town, database_url: str, tmp_path: Path
 ) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP, unionid="unionid-of-bob-0123456789")
     await town.merge(bob, alice)
@@ -630,7 +524,7 @@ async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
             ["new_user", id_of(bob), "-", f"{OTHER_APP['app_id']}:{bob['user']['openid']}"],
         ],
     )
-    assert [actor for *_, actor, _ in await recorded(rows, "user.split")] == ["operator"]
+    assert [actor for *_, actor, _ in await town.recorded("user.split")] == ["operator"]
     done = await users("split", id_of(alice), identity)
     assert (done.returncode, "no such identity" in done.stderr) == (1, True)
     assert (await users("split", id_of(alice), "--identity=nonsense")).returncode == 2

@@ -1,0 +1,20 @@
+"""Who else looks after users: the support staff, and operators at the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Command, make_command
+from tests.world import Admin, Stage, make_support
+
+
+@pytest.fixture
+async def sue(stage: Stage) -> Admin:
+    """A member of the support staff."""
+    return await make_support(stage.client, stage.rows, await stage.login("sue"))
+
+
+@pytest.fixture
+def users(database_url: str, tmp_path: Path) -> Command:
+    """Run `wxauth users ...` on this test's database; it needs no other setting."""
+    return make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
