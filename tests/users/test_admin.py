@@ -1,36 +1,37 @@
 """`/v1/admin`, as the guides have it."""
 
 import asyncio
-from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, NOBODY, Admin, Client, LogIn, Rows, bearer, make_admin, set_roles
+from tests.world import BESIDE_LOGINS, NOBODY, Admin, Body, LogIn, Stage, bearer, make_admin, set_roles
 from wxauth.server.core.models import EventFields
 from wxauth.server.users.bodies import UserDetailAnswer, UsersAnswer
 from wxauth.server.web.bodies import Items
+
+Ids = dict[str, str]
 
 # Search.
 
 
 @pytest.fixture
-async def people(root: Admin, login: LogIn, rows: Rows) -> dict[str, str]:
+async def people(stage: Stage, root: Admin) -> Ids:
     """Ids by nickname. Alice is in both apps, Bob in the other one alone, 100%_小明 in the first."""
     ids = {"Root": root.id}
     for nickname, app in (("Alice", APP), ("Bob", OTHER_APP), ("100%_小明", APP)):
         name = nickname[:3].lower()
-        ids[nickname] = (await login(name, app=app, unionid=f"union-{name}", nickname=nickname))["user"]["id"]
-    await login("ali", app=OTHER_APP, unionid="union-ali")
-    await rows.execute("UPDATE users SET phone = '+8613800138000' WHERE id = $1", ids["Bob"])
-    await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1", ids["Alice"])
-    await set_roles(rows, "editor", "support", user_id=ids["Alice"])
-    await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", ids["Bob"])
+        ids[nickname] = (await stage.login(name, app=app, unionid=f"union-{name}", nickname=nickname))["user"]["id"]
+    await stage.login("ali", app=OTHER_APP, unionid="union-ali")
+    await stage.rows.execute("UPDATE users SET phone = '+8613800138000' WHERE id = $1", ids["Bob"])
+    await stage.rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1", ids["Alice"])
+    await set_roles(stage.rows, "editor", "support", user_id=ids["Alice"])
+    await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", ids["Bob"])
     return ids
 
 
@@ -72,7 +73,7 @@ async def people(root: Admin, login: LogIn, rows: Rows) -> dict[str, str]:
     ],
 )
 async def test_q_is_part_of_a_nickname_or_a_whole_openid_unionid_phone_or_id(
-    root: Admin, people: dict[str, str], q: str, found: list[str]
+    root: Admin, people: Ids, q: str, found: list[str]
 ) -> None:
     q = q.replace("{Alice}", people["Alice"]).replace("{ALICE}", people["Alice"].upper())
     assert await root.names(q=q) == found
@@ -98,9 +99,7 @@ async def test_q_is_part_of_a_nickname_or_a_whole_openid_unionid_phone_or_id(
         ),
     ],
 )
-async def test_all_filters_of_a_search_must_match(
-    root: Admin, people: dict[str, str], query: dict[str, str], found: list[str]
-) -> None:
+async def test_all_filters_of_a_search_must_match(root: Admin, people: Ids, query: Body, found: list[str]) -> None:
     assert await root.names(**query) == found
 
 
@@ -114,16 +113,16 @@ async def test_all_filters_of_a_search_must_match(
         ("/events", {"limit": 201}, "limit"),
     ],
 )
-async def test_a_parameter_that_is_wrong_is_named(root: Admin, path: str, query: dict[str, Any], field: str) -> None:
+async def test_a_parameter_that_is_wrong_is_named(root: Admin, path: str, query: Body, field: str) -> None:
     wrong = problem_of(await root.ask("GET", path, params=query), "invalid_request", 422)
     assert [error["field"] for error in wrong["errors"]] == [field]
 
 
-async def test_pages_list_all_users_once_while_others_are_added(root: Admin, login: LogIn, rows: Rows) -> None:
+async def test_pages_list_all_users_once_while_others_are_added(stage: Stage, root: Admin) -> None:
     for number in range(6):
-        await login(f"person-{number}", nickname=str(number))
+        await stage.login(f"person-{number}", nickname=str(number))
     first = await root.read("/users", limit=3)
-    await login("late", nickname="late")
+    await stage.login("late", nickname="late")
     second = await root.read("/users", limit=3, cursor=first["next_cursor"])
     third = await root.read("/users", limit=3, cursor=second["next_cursor"])
     assert [[user["nickname"] for user in page["items"]] for page in (first, second, third)] == [
@@ -134,16 +133,14 @@ async def test_pages_list_all_users_once_while_others_are_added(root: Admin, log
     assert third["next_cursor"] is None
     assert (await root.read("/users", limit=8))["next_cursor"] is None, "a page that ends with the last user"
     add = "INSERT INTO users (id, created_at) SELECT gen_random_uuid(), now() FROM generate_series(1, 250)"
-    await rows.execute(add)
+    await stage.rows.execute(add)
     assert [len(await root.names(**limit)) for limit in ({}, {"limit": 200}, {"limit": 1})] == [50, 200, 1]
 
 
 # One user.
 
 
-async def test_a_user_is_shown_with_all_identities_and_open_sessions(
-    root: Admin, people: dict[str, str], clock: Clock
-) -> None:
+async def test_a_user_is_shown_with_all_identities_and_open_sessions(stage: Stage, root: Admin, people: Ids) -> None:
     alice = (await root.ask("GET", f"/users/{people['Alice']}")).json()
     listed = (await root.read("/users", q="alice"))["items"]
     assert listed == [
@@ -182,10 +179,10 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
             "last_used_at": "2026-11-20T08:00:00Z",
             "expires_at": "2026-12-20T08:00:00Z",
         }
-    clock.advance(minutes=1)
-    root.answer = (await root.client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})).json()
-    clock.advance(days=30, minutes=-1)
-    root.answer = (await root.client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})).json()
+    stage.clock.advance(minutes=1)
+    root.answer = (await stage.refresh(root.answer)).json()
+    stage.clock.advance(days=30, minutes=-1)
+    root.answer = (await stage.refresh(root.answer)).json()
     assert (await root.ask("GET", f"/users/{people['Alice']}")).json()["sessions"] == []
 
 
@@ -217,9 +214,9 @@ async def test_the_answers_are_of_the_documented_form_and_not_to_be_cached(root:
     ],
 )
 async def test_a_change_sets_the_given_fields(
-    root: Admin, login: LogIn, change: dict[str, Any], status: str, roles: list[str]
+    stage: Stage, root: Admin, change: Body, status: str, roles: list[str]
 ) -> None:
-    user_id = (await login("alice", nickname="Alice"))["user"]["id"]
+    user_id = (await stage.login("alice", nickname="Alice"))["user"]["id"]
     before = await root.change(user_id, roles=["editor"])
     changed = await root.change(user_id, **change)
     ended = [
@@ -244,7 +241,7 @@ async def test_a_change_sets_the_given_fields(
         ({"status": "disabled", "roles": ["9"]}, "roles"),
     ],
 )
-async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LogIn, body: Any, field: str) -> None:
+async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LogIn, body: Body, field: str) -> None:
     user_id = (await login("alice"))["user"]["id"]
     wrong = problem_of(await root.ask("PATCH", f"/users/{user_id}", json=body), "invalid_request", 422)
     assert [error["field"] for error in wrong["errors"]] == [field]
@@ -253,64 +250,57 @@ async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LogIn,
     assert await root.events() == []
 
 
-async def test_a_ban_ends_every_session_at_once_and_lifting_it_brings_none_back(
-    root: Admin, client: Client, login: LogIn, wechat: WeChatByRespx
-) -> None:
-    sessions = [await login("alice"), await login("alice")]
+async def test_a_ban_ends_every_session_at_once_and_lifting_it_brings_none_back(stage: Stage, root: Admin) -> None:
+    sessions = [await stage.login("alice"), await stage.login("alice")]
     user_id = sessions[0]["user"]["id"]
 
     assert (await root.change(user_id, status="disabled"))["sessions"] == []
     for session in sessions:
-        problem_of(await client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
-        refreshed = await client.post("/v1/refresh", json={"refresh_token": session["refresh_token"]})
-        problem_of(refreshed, "account_disabled", 403)
-    banned = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    problem_of(banned, "account_disabled", 403)
+        problem_of(await stage.me(session), "invalid_token", 401)
+        problem_of(await stage.refresh(session), "account_disabled", 403)
+    problem_of(await stage.login.ask("alice"), "account_disabled", 403)
 
     await root.change(user_id, status="active")
     for session in sessions:
-        problem_of(await client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
-        refreshed = await client.post("/v1/refresh", json={"refresh_token": session["refresh_token"]})
-        problem_of(refreshed, "session_revoked", 400)
-    again = await login("alice")
+        problem_of(await stage.me(session), "invalid_token", 401)
+        problem_of(await stage.refresh(session), "session_revoked", 400)
+    again = await stage.login("alice")
     assert (again["is_new_user"], again["user"]["id"]) == (False, user_id)
 
 
-async def test_a_login_at_the_moment_of_a_ban_leaves_no_session_behind(
-    root: Admin, client: Client, login: LogIn, wechat: WeChatByRespx
-) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    logins = [client.post("/v1/login", json={"code": wechat.code_for("alice")}) for _ in range(8)]
+async def test_a_login_at_the_moment_of_a_ban_leaves_no_session_behind(stage: Stage, root: Admin) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
+    logins = [stage.login.ask("alice") for _ in range(8)]
     ban = root.change(user_id, status="disabled")
     *answers, _ = await asyncio.gather(*logins[:4], ban, *logins[4:], root.change(user_id, status="disabled"))
     assert {answer.status_code for answer in answers if isinstance(answer, httpx.Response)} <= {200, 403}
     assert (await root.change(user_id, status="active"))["sessions"] == []
 
 
-async def test_roles_are_in_the_next_access_token(root: Admin, client: Client, login: LogIn) -> None:
-    alice = await login("alice")
+async def test_roles_are_in_the_next_access_token(stage: Stage, root: Admin) -> None:
+    alice = await stage.login("alice")
     await root.change(alice["user"]["id"], roles=["editor"])
-    assert (await client.get("/v1/me", headers=bearer(alice))).json()["roles"] == ["editor"]
-    refreshed = (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
+    assert (await stage.me(alice)).json()["roles"] == ["editor"]
+    refreshed = (await stage.refresh(alice)).json()
     assert refreshed["user"]["roles"] == ["editor"]
-    answer = await client.get("/v1/verify", params={"role": "editor"}, headers=bearer(refreshed))
-    assert answer.status_code == 200
+    verified = await stage.client.get("/v1/verify", params={"role": "editor"}, headers=bearer(refreshed))
+    assert verified.status_code == 200
 
 
-async def test_an_erased_user_is_gone_with_their_address(root: Admin, client: Client, login: LogIn, rows: Rows) -> None:
-    alice = await login("alice")
+async def test_an_erased_user_is_gone_with_their_address(stage: Stage, root: Admin) -> None:
+    alice = await stage.login("alice")
     user_id = alice["user"]["id"]
     await root.change(user_id, roles=["editor"])
     assert (await root.ask("DELETE", f"/users/{user_id}")).status_code == 204
-    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    problem_of(await stage.me(alice), "invalid_token", 401)
     problem_of(await root.ask("DELETE", f"/users/{user_id}"), "not_found", 404)
-    assert await rows.fetchval("SELECT count(*) FROM identities") == 1
+    assert await stage.number("identities") == 1
     assert [(event["type"], event["actor"], event["ip"], event["data"]) for event in await root.events()] == [
         ("user.erased", root.id, "127.0.0.1", {"former_ids": []}),
         ("session.ended", root.id, "127.0.0.1", {"session_ids": [alice["session_id"]], "reason": "erased"}),
         ("user.roles_changed", root.id, None, {"before": [], "after": ["editor"]}),
     ]
-    assert (await login("alice"))["is_new_user"] is True
+    assert (await stage.login("alice"))["is_new_user"] is True
 
 
 # The last administrator.
@@ -324,11 +314,9 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
-async def test_the_last_administrator_cannot_be_removed(
-    root: Admin, login: LogIn, rows: Rows, method: str, body: dict[str, Any]
-) -> None:
-    banned = (await login("banned"))["user"]["id"]
-    await rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE id = $1", banned)
+async def test_the_last_administrator_cannot_be_removed(stage: Stage, root: Admin, method: str, body: Body) -> None:
+    banned = (await stage.login("banned"))["user"]["id"]
+    await stage.rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE id = $1", banned)
     problem_of(await root.ask(method, f"/users/{root.id}", **body), "last_admin", 409)
     user = (await root.ask("GET", f"/users/{root.id}")).json()
     assert (user["status"], user["roles"], len(user["sessions"])) == ("active", ["admin"], 1)
@@ -342,9 +330,9 @@ async def test_the_last_administrator_may_have_other_roles(root: Admin) -> None:
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_an_administrator_may_be_removed_if_there_is_another(
-    root: Admin, login: LogIn, rows: Rows, method: str, body: dict[str, Any]
+    stage: Stage, root: Admin, method: str, body: Body
 ) -> None:
-    other = await make_admin(root.client, rows, await login("other"))
+    other = await make_admin(root.client, stage.rows, await stage.login("other"))
     assert (await root.ask(method, f"/users/{other.id}", **body)).status_code in (200, 204)
     problem_of(await root.ask(method, f"/users/{root.id}", **body), "last_admin", 409)
 
@@ -352,30 +340,28 @@ async def test_an_administrator_may_be_removed_if_there_is_another(
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_of_administrators_who_remove_each_other_at_once_one_stays(
-    root: Admin, login: LogIn, rows: Rows, method: str, body: dict[str, Any]
+    stage: Stage, root: Admin, method: str, body: Body
 ) -> None:
-    admins = [root, *[await make_admin(root.client, rows, await login(f"admin-{n}")) for n in range(3)]]
+    admins = [root, *[await make_admin(root.client, stage.rows, await stage.login(f"admin-{n}")) for n in range(3)]]
     victims = [*admins[1:], admins[0]]
     answers = await asyncio.gather(
         *(admin.ask(method, f"/users/{victim.id}", **body) for admin, victim in zip(admins, victims, strict=True))
     )
     assert {answer.status_code for answer in answers} <= {200, 204, 401, 403, 404, 409}
-    assert await rows.fetchval("SELECT count(*) FROM users WHERE 'admin' = ANY (roles) AND status = 'active'") >= 1
+    assert await stage.number("users WHERE 'admin' = ANY (roles) AND status = 'active'") >= 1
 
 
 # The audit trail.
 
 
-async def test_every_change_is_an_event_with_actor_user_time_and_address(
-    root: Admin, login: LogIn, clock: Clock
-) -> None:
-    first = await login("alice")
-    user_id, sessions = first["user"]["id"], [first["session_id"], (await login("alice"))["session_id"]]
-    clock.advance(minutes=1)
+async def test_every_change_is_an_event_with_actor_user_time_and_address(stage: Stage, root: Admin) -> None:
+    first = await stage.login("alice")
+    user_id, sessions = first["user"]["id"], [first["session_id"], (await stage.login("alice"))["session_id"]]
+    stage.clock.advance(minutes=1)
     await root.change(user_id, roles=["editor", "admin"])
     await root.change(user_id, status="disabled", roles=["editor"])
     await root.change(user_id, status="active")
-    last = (await login("alice"))["session_id"]
+    last = (await stage.login("alice"))["session_id"]
     await root.ask("DELETE", f"/users/{user_id}/sessions")
     events = await root.events()
     assert [(event["type"], event["data"]) for event in events] == [
@@ -443,37 +429,35 @@ async def two_users_of_alice(login: LogIn) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("banned", ["the administrator's other self", "the one who holds the unionid"])
-async def test_linking_leaves_an_administrator(login: LogIn, rows: Rows, banned: str) -> None:
-    holder, former = await two_users_of_alice(login)
+async def test_linking_leaves_an_administrator(stage: Stage, banned: str) -> None:
+    holder, former = await two_users_of_alice(stage.login)
     admin, disabled = (holder, former) if banned == "the administrator's other self" else (former, holder)
-    await set_roles(rows, "admin", user_id=admin)
-    await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", disabled)
-    assert (await login.ask("alice", app=OTHER_APP, unionid="union-alice")).status_code == 200
-    assert await rows.fetch("SELECT id::text, roles, status FROM users") == [(holder, ["admin"], "active")]
+    await set_roles(stage.rows, "admin", user_id=admin)
+    await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", disabled)
+    assert (await stage.login.ask("alice", app=OTHER_APP, unionid="union-alice")).status_code == 200
+    assert await stage.rows.fetch("SELECT id::text, roles, status FROM users") == [(holder, ["admin"], "active")]
 
 
-async def test_a_ban_follows_a_person_and_leaves_an_event(login: LogIn, rows: Rows) -> None:
-    holder, former = await two_users_of_alice(login)
-    await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", former)
-    answer = await login.ask("alice", app=OTHER_APP, unionid="union-alice")
-    problem_of(answer, "account_disabled", 403)
-    events = await rows.fetch(f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
-    assert [tuple(event) for event in events] == [
+async def test_a_ban_follows_a_person_and_leaves_an_event(stage: Stage) -> None:
+    holder, former = await two_users_of_alice(stage.login)
+    await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", former)
+    problem_of(await stage.login.ask("alice", app=OTHER_APP, unionid="union-alice"), "account_disabled", 403)
+    told = f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
+    assert await stage.rows.fetch(told) == [
         ("user.merged", "system", holder),
         ("user.banned", "system", holder),
         ("session.ended", "system", holder),
     ]
 
 
-async def test_a_merge_keeps_the_administrator_and_leaves_an_event(login: LogIn, rows: Rows) -> None:
-    holder, former = await two_users_of_alice(login)
-    many = [f"aa{number}" for number in range(32)]
-    await set_roles(rows, *many, user_id=holder)
-    await set_roles(rows, "admin", user_id=former)
-    answer = await login.ask("alice", app=OTHER_APP, unionid="union-alice")
-    assert "admin" in answer.json()["user"]["roles"]
-    events = await rows.fetch(f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
-    assert [tuple(event) for event in events] == [
+async def test_a_merge_keeps_the_administrator_and_leaves_an_event(stage: Stage) -> None:
+    holder, former = await two_users_of_alice(stage.login)
+    await set_roles(stage.rows, *(f"aa{number}" for number in range(32)), user_id=holder)
+    await set_roles(stage.rows, "admin", user_id=former)
+    merged = await stage.login("alice", app=OTHER_APP, unionid="union-alice")
+    assert "admin" in merged["user"]["roles"]
+    told = f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
+    assert await stage.rows.fetch(told) == [
         ("user.merged", "system", holder),
         ("user.roles_changed", "system", holder),
     ]

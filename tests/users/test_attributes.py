@@ -2,46 +2,60 @@
 
 import asyncio
 import json
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP
+from tests.fakes import OTHER_APP
 from tests.problems import problem_of
-from tests.processes import make_command
+from tests.processes import Command
 from tests.sweeps import swept
-from tests.world import AddSibling, Admin, Client, LogIn, Rows, bearer
+from tests.world import AddSibling, Admin, Body, Client, LogIn, Stage, bearer
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 
 MERGE_PATCH = {"content-type": "application/merge-patch+json"}
 
 
+@dataclass(frozen=True, slots=True)
+class Crm:
+    """A service that writes the attributes of Alice."""
+
+    client: Client
+    auth: Credentials
+    alice: Body
+
+    @property
+    def user_id(self) -> str:
+        return self.alice["user"]["id"]
+
+    async def patch(self, user_id: str | None = None, **body: Any) -> httpx.Response:
+        path = f"/v1/users/{user_id or self.user_id}/attributes"
+        return await self.client.patch(path, **{"auth": self.auth, **body})
+
+    async def attributes(self, user_id: str | None = None) -> Body:
+        return (await self.client.get(f"/v1/users/{user_id or self.user_id}", auth=self.auth)).json()["attributes"]
+
+
 @pytest.fixture
-async def crm(add_sibling: AddSibling) -> Credentials:
-    return await add_sibling("crm", Scope.ATTRIBUTES, Scope.USERS)
+async def crm(login: LogIn, add_sibling: AddSibling) -> Crm:
+    return Crm(login.client, await add_sibling("crm", Scope.ATTRIBUTES, Scope.USERS), await login("alice"))
 
 
-async def attributes_of(client: Client, user_id: str, crm: Credentials) -> dict[str, Any]:
-    return (await client.get(f"/v1/users/{user_id}", auth=crm)).json()["attributes"]
-
-
-async def test_a_merge_patch_changes_the_names_that_it_has(login: LogIn, root: Admin, crm: Credentials) -> None:
-    alice = await login("alice")
-    user_id, path = alice["user"]["id"], f"/v1/users/{alice['user']['id']}/attributes"
-    assert (await attributes_of(root.client, user_id, crm), "attributes" in alice["user"]) == ({}, False)
-    first = await root.client.patch(path, json={"tier": "gold", "shop": {"id": 7, "open": True}, "n": 1}, auth=crm)
+async def test_a_merge_patch_changes_the_names_that_it_has(root: Admin, crm: Crm) -> None:
+    assert (await crm.attributes(), "attributes" in crm.alice["user"]) == ({}, False)
+    first = await crm.patch(json={"tier": "gold", "shop": {"id": 7, "open": True}, "n": 1})
     assert (first.status_code, first.content) == (204, b"")
     body = json.dumps({"tier": None, "shop": {"open": None, "city": "上海"}, "n": True})
-    second = await root.client.patch(path, content=body, headers=MERGE_PATCH, auth=crm)
-    assert second.status_code == 204
+    assert (await crm.patch(content=body, headers=MERGE_PATCH)).status_code == 204
     after = {"shop": {"id": 7, "city": "上海"}, "n": True}
-    assert await attributes_of(root.client, user_id, crm) == after
-    assert (await root.read(f"/users/{user_id}"))["attributes"] == after
-    assert (await root.read("/users", q=user_id))["items"][0]["attributes"] == after
-    assert "attributes" not in (await root.client.get("/v1/me", headers=bearer(alice))).json()
-    export = (await root.client.get("/v1/me/export", headers=bearer(alice))).json()
+    assert await crm.attributes() == after
+    assert (await root.read(f"/users/{crm.user_id}"))["attributes"] == after
+    assert (await root.read("/users", q=crm.user_id))["items"][0]["attributes"] == after
+    assert "attributes" not in (await root.client.get("/v1/me", headers=bearer(crm.alice))).json()
+    export = (await root.client.get("/v1/me/export", headers=bearer(crm.alice))).json()
     assert export["user"]["attributes"] == after
     events = await root.events(type="user.attributes_changed")
     assert [(event["actor"], event["data"]) for event in events] == [
@@ -50,13 +64,9 @@ async def test_a_merge_patch_changes_the_names_that_it_has(login: LogIn, root: A
     ]
 
 
-async def test_a_patch_that_changes_nothing_is_no_event(
-    client: Client, login: LogIn, root: Admin, crm: Credentials
-) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    for _ in range(2):
-        await client.patch(f"/v1/users/{user_id}/attributes", json={"tier": {"a": 1, "b": 2}, "no": None}, auth=crm)
-    await client.patch(f"/v1/users/{user_id}/attributes", json={"tier": {"b": 2, "a": 1}}, auth=crm)
+async def test_a_patch_that_changes_nothing_is_no_event(root: Admin, crm: Crm) -> None:
+    for patch in (*2 * [{"tier": {"a": 1, "b": 2}, "no": None}], {"tier": {"b": 2, "a": 1}}):
+        assert (await crm.patch(json=patch)).status_code == 204
     assert len(await root.events(type="user.attributes_changed")) == 1
 
 
@@ -90,68 +100,52 @@ DEEP = {"a": {"b": {"c": {"d": 1}}}}
     ],
     ids=lambda patch: patch[:20],
 )
-async def test_what_breaks_a_rule_is_refused_and_changes_nothing(login: LogIn, crm: Credentials, patch: str) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    path = f"/v1/users/{user_id}/attributes"
-    await login.client.patch(path, json={"tier": "gold"}, auth=crm)
-    problem_of(await login.client.patch(path, content=patch, auth=crm), "invalid_request", 422)
-    assert await attributes_of(login.client, user_id, crm) == {"tier": "gold"}
+async def test_what_breaks_a_rule_is_refused_and_changes_nothing(crm: Crm, patch: str) -> None:
+    await crm.patch(json={"tier": "gold"})
+    problem_of(await crm.patch(content=patch), "invalid_request", 422)
+    assert await crm.attributes() == {"tier": "gold"}
 
 
-async def test_what_keeps_to_the_bounds_is_stored_as_it_is(client: Client, login: LogIn, crm: Credentials) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    path = f"/v1/users/{user_id}/attributes"
+async def test_what_keeps_to_the_bounds_is_stored_as_it_is(crm: Crm) -> None:
     largest = {"x": DEEP, "y": [[[[]]]], "n": 1.5, "big": 2**60, "no": [None]}
     largest["text"] = "长" * ((2048 - len(json.dumps({**largest, "text": ""}, separators=(",", ":")))) // 3)
-    assert (await client.patch(path, json=largest, auth=crm)).status_code == 204
-    assert await attributes_of(client, user_id, crm) == largest
-    refused = problem_of(await client.patch(path, json={"one": "more"}, auth=crm), "invalid_request", 422)
+    assert (await crm.patch(json=largest)).status_code == 204
+    assert await crm.attributes() == largest
+    refused = problem_of(await crm.patch(json={"one": "more"}), "invalid_request", 422)
     assert refused["errors"][0]["field"] == "attributes"
-    assert await attributes_of(client, user_id, crm) == largest
-    assert (await client.patch(path, json={"text": None, "one": "more"}, auth=crm)).status_code == 204
+    assert await crm.attributes() == largest
+    assert (await crm.patch(json={"text": None, "one": "more"})).status_code == 204
 
 
-async def test_writers_of_different_names_lose_nothing(login: LogIn, root: Admin, crm: Credentials) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    path = f"/v1/users/{user_id}/attributes"
-    await asyncio.gather(*(root.client.patch(path, json={f"n{n}": n}, auth=crm) for n in range(20)))
-    assert await attributes_of(root.client, user_id, crm) == {f"n{n}": n for n in range(20)}
+async def test_writers_of_different_names_lose_nothing(root: Admin, crm: Crm) -> None:
+    await asyncio.gather(*(crm.patch(json={f"n{n}": n}) for n in range(20)))
+    assert await crm.attributes() == {f"n{n}": n for n in range(20)}
     assert len(await root.events(type="user.attributes_changed")) == 20
 
 
-async def test_who_may_write(client: Client, login: LogIn, root: Admin) -> None:
-    user_id, path = (alice := await login("alice"))["user"]["id"], "/v1/users/{}/attributes"
-    assert (await client.patch(path.format(user_id), json={"tier": 1}, headers=bearer(alice))).status_code == 401
-    assert (await root.change(user_id, attributes={"tier": "gold"}))["attributes"] == {"tier": "gold"}
-    assert (await root.change(user_id, attributes={"tier": None, "vip": True}))["attributes"] == {"vip": True}
-    helper = await login("helper")
-    await root.change(helper["user"]["id"], roles=["support"])
-    support = Admin(client, helper)
-    refused = await support.ask("PATCH", f"/users/{user_id}", json={"attributes": {"vip": False}})
-    problem_of(refused, "insufficient_role", 403)
-    problem_of(await root.ask("PATCH", f"/users/{user_id}", json={"attributes": {"No": 1}}), "invalid_request", 422)
+async def test_who_may_write(root: Admin, sue: Admin, crm: Crm) -> None:
+    assert (await crm.patch(json={"tier": 1}, auth=None, headers=bearer(crm.alice))).status_code == 401
+    assert (await root.change(crm.user_id, attributes={"tier": "gold"}))["attributes"] == {"tier": "gold"}
+    assert (await root.change(crm.user_id, attributes={"tier": None, "vip": True}))["attributes"] == {"vip": True}
+    path = f"/users/{crm.user_id}"
+    problem_of(await sue.ask("PATCH", path, json={"attributes": {"vip": False}}), "insufficient_role", 403)
+    problem_of(await root.ask("PATCH", path, json={"attributes": {"No": 1}}), "invalid_request", 422)
 
 
-async def merged_by_unionid(login: LogIn, client: Client, crm: Credentials, **ofs: Any) -> str:
+async def merged_by_unionid(login: LogIn, crm: Crm, *, former: Body, remaining: Body) -> str:
     """Alice's user, after WeChat has said that her two users are one person."""
-    ids = []
-    for app, unionid, attributes in ((APP, None, ofs["former"]), (OTHER_APP, "union-alice", ofs["remaining"])):
-        ids.append((await login("alice", app=app, unionid=unionid))["user"]["id"])
-        await client.patch(f"/v1/users/{ids[-1]}/attributes", json=attributes, auth=crm)
-    user_id = (await login("alice", unionid="union-alice"))["user"]["id"]
-    assert user_id == ids[1]
-    stale = await client.patch(f"/v1/users/{ids[0]}/attributes", json={"late": True}, auth=crm)
-    assert stale.status_code == 204
+    await crm.patch(json=former)
+    user_id = (await login("alice", app=OTHER_APP, unionid="union-alice"))["user"]["id"]
+    await crm.patch(user_id, json=remaining)
+    assert (await login("alice", unionid="union-alice"))["user"]["id"] == user_id
+    assert (await crm.patch(json={"late": True})).status_code == 204, "by the former id"
     return user_id
 
 
-async def test_a_merge_adds_the_names_that_the_remaining_user_lacks(
-    client: Client, login: LogIn, root: Admin, crm: Credentials
-) -> None:
-    user_id = await merged_by_unionid(
-        login, client, crm, former={"tier": "gold", "shop": 7}, remaining={"tier": "silver"}
-    )
-    assert await attributes_of(client, user_id, crm) == {"tier": "silver", "shop": 7, "late": True}
+async def test_a_merge_adds_the_names_that_the_remaining_user_lacks(login: LogIn, root: Admin, crm: Crm) -> None:
+    former, remaining = {"tier": "gold", "shop": 7}, {"tier": "silver"}
+    user_id = await merged_by_unionid(login, crm, former=former, remaining=remaining)
+    assert await crm.attributes(user_id) == {"tier": "silver", "shop": 7, "late": True}
     events = await root.events(type="user.attributes_changed", user_id=user_id)
     assert [(event["actor"], event["data"]["names"]) for event in events[:2]] == [
         ("crm", ["late"]),
@@ -159,24 +153,23 @@ async def test_a_merge_adds_the_names_that_the_remaining_user_lacks(
     ]
 
 
-async def test_a_merge_adds_all_or_none(client: Client, login: LogIn, crm: Credentials) -> None:
+async def test_a_merge_adds_all_or_none(login: LogIn, crm: Crm) -> None:
     former, remaining = {"small": 1, "large": "x" * 1000}, {"tier": "x" * 1100}
-    user_id = await merged_by_unionid(login, client, crm, former=former, remaining=remaining)
-    assert await attributes_of(client, user_id, crm) == {**remaining, "late": True}
+    user_id = await merged_by_unionid(login, crm, former=former, remaining=remaining)
+    assert await crm.attributes(user_id) == {**remaining, "late": True}
 
 
 @pytest.mark.process
-async def test_a_command_sets_and_removes_them(login: LogIn, database_url: str, tmp_path: Path, rows: Rows) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+async def test_a_command_sets_and_removes_them(stage: Stage, users: Command) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
     given = ("tier=gold", "level=3", "vip=true", 'shop={"id": 7}', "note=1 + 1 = 2", "gone=")
     done = await users("set", user_id, *(part for name in given for part in ("--attribute", name)))
     assert (done.returncode, done.stderr) == (0, "")
-    stored = json.loads(await rows.fetchval("SELECT attributes::text FROM users"))
+    stored = json.loads(await stage.rows.fetchval("SELECT attributes::text FROM users"))
     assert stored == {"tier": "gold", "level": 3, "vip": True, "shop": {"id": 7}, "note": "1 + 1 = 2"}
     assert (await users("set", user_id, "--attribute", "shop=", "--attribute", "note=")).returncode == 0
     assert "attribute  level=3" in " ".join((await users("show", user_id)).stdout.split()).replace(" level", "  level")
     for wrong in (("--attribute", "Tier=1"), ("--attribute", "tier"), ("--attribute", "x=1e999"), ()):
         assert (await users("set", user_id, *wrong)).returncode == 2
-    stored = json.loads(await rows.fetchval("SELECT attributes::text FROM users"))
+    stored = json.loads(await stage.rows.fetchval("SELECT attributes::text FROM users"))
     assert stored == {"tier": "gold", "level": 3, "vip": True}

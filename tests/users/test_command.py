@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
-from tests.processes import Command, make_command, run
-from tests.world import BESIDE_LOGINS, Client, LogIn, Rows, bearer, set_roles
+from tests.processes import Command, run
+from tests.world import BESIDE_LOGINS, LogIn, Stage, bearer, set_roles
 
 pytestmark = pytest.mark.process
 
@@ -19,31 +18,25 @@ NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 ACTIONS = [("show",), ("ban",), ("unban",), ("erase", "--yes"), ("grant", "editor"), ("revoke", "editor")]
 
 
-@pytest.fixture
-def users(database_url: str, tmp_path: Path) -> Command:
-    """Run `wxauth users ...` on this test's database; it needs no other setting."""
-    return make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
-
-
 def on(user_id: str, action: tuple[str, ...]) -> list[str]:
     return [action[0], user_id, *action[1:]]
 
 
-async def test_the_first_administrator_comes_from_a_command(users: Command, client: Client, login: LogIn) -> None:
-    alice = await login("alice")
+async def test_the_first_administrator_comes_from_a_command(stage: Stage, users: Command) -> None:
+    alice = await stage.login("alice")
     user_id = alice["user"]["id"]
-    problem_of(await client.get("/v1/admin/users", headers=bearer(alice)), "insufficient_role", 403)
+    problem_of(await stage.client.get("/v1/admin/users", headers=bearer(alice)), "insufficient_role", 403)
     granted = await users("grant", user_id, "admin")
     assert (granted.returncode, granted.stdout, granted.stderr) == (0, f"{user_id} is active, roles: admin\n", "")
-    events = (await client.get("/v1/admin/events", headers=bearer(alice))).json()["items"]
+    events = (await stage.client.get("/v1/admin/events", headers=bearer(alice))).json()["items"]
     assert [(event["type"], event["actor"], event["user_id"], event["ip"], event["data"]) for event in events] == [
         ("user.roles_changed", "operator", user_id, None, {"before": [], "after": ["admin"]}),
         ("user.created", user_id, user_id, "127.0.0.1", {}),
     ]
 
 
-async def test_roles_are_granted_and_revoked_one_by_one(users: Command, login: LogIn, rows: Rows) -> None:
-    user_id = (await login("alice"))["user"]["id"]
+async def test_roles_are_granted_and_revoked_one_by_one(stage: Stage, users: Command) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
     for command, role, roles in (
         ("grant", "support", "support"),
         ("grant", "editor", "support,editor"),
@@ -54,44 +47,41 @@ async def test_roles_are_granted_and_revoked_one_by_one(users: Command, login: L
     ):
         done = await users(command, user_id, role)
         assert (done.returncode, done.stdout) == (0, f"{user_id} is active, roles: {roles}\n")
-    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 4
-    await set_roles(rows, *(f"r{number}" for number in range(1, 33)))
+    assert await stage.number(f"events WHERE {BESIDE_LOGINS}") == 4
+    await set_roles(stage.rows, *(f"r{number}" for number in range(1, 33)))
     failed = await users("grant", user_id, "r33")
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert "at most 32 roles" in failed.stderr
     assert (await users("grant", user_id, "r32")).returncode == 0
 
 
-async def test_a_ban_ends_every_session_and_is_lifted_again(
-    users: Command, client: Client, login: LogIn, wechat: WeChatByRespx, rows: Rows
-) -> None:
-    alice = await login("alice")
+async def test_a_ban_ends_every_session_and_is_lifted_again(stage: Stage, users: Command) -> None:
+    alice = await stage.login("alice")
     user_id = alice["user"]["id"]
     banned = await users("ban", user_id)
     assert (banned.returncode, banned.stdout) == (0, f"{user_id} is disabled, roles: -\n")
-    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
-    refused = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    problem_of(refused, "account_disabled", 403)
-    await rows.execute("UPDATE users SET erase_at = '2026-11-30T08:00Z'")
+    problem_of(await stage.me(alice), "invalid_token", 401)
+    problem_of(await stage.login.ask("alice"), "account_disabled", 403)
+    await stage.rows.execute("UPDATE users SET erase_at = '2026-11-30T08:00Z'")
     at = "2026-11-30T08:00+00:00"
     assert (await users("ban", user_id)).stdout == f"{user_id} is disabled, roles: -, erase_at: {at}\n"
     assert ["erase_at", at] in [line.split() for line in (await users("show", user_id)).stdout.splitlines()]
-    await rows.execute("UPDATE users SET erase_at = NULL")
+    await stage.rows.execute("UPDATE users SET erase_at = NULL")
     assert (await users("unban", user_id)).stdout == f"{user_id} is active, roles: -\n"
-    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
-    assert (await login("alice"))["user"]["id"] == user_id
+    problem_of(await stage.me(alice), "invalid_token", 401)
+    assert (await stage.login("alice"))["user"]["id"] == user_id
 
 
-async def test_an_erased_person_is_gone(users: Command, login: LogIn, rows: Rows) -> None:
-    user_id = (await login("alice"))["user"]["id"]
+async def test_an_erased_person_is_gone(stage: Stage, users: Command) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
     without_a_terminal = await users("erase", user_id)
     assert (without_a_terminal.returncode, without_a_terminal.stdout) == (2, "")
     assert "--yes" in without_a_terminal.stderr
-    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+    assert await stage.number("users") == 1
     erased = await users("erase", user_id, "--yes")
     assert (erased.returncode, erased.stdout, erased.stderr) == (0, f"erased {user_id}\n", "")
-    assert await rows.fetchval("SELECT count(*) FROM users") == 0
-    assert tuple(await rows.fetchrow("SELECT type, actor, data FROM events WHERE type LIKE '%erased'")) == (
+    assert await stage.number("users") == 0
+    assert tuple(await stage.rows.fetchrow("SELECT type, actor, data FROM events WHERE type LIKE '%erased'")) == (
         "user.erased",
         "operator",
         '{"former_ids": []}',
@@ -100,9 +90,9 @@ async def test_an_erased_person_is_gone(users: Command, login: LogIn, rows: Rows
 
 @pytest.mark.parametrize(("reply", "status", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
 async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
-    database_url: str, tmp_path: Path, login: LogIn, rows: Rows, reply: str, status: int, left: int
+    stage: Stage, database_url: str, tmp_path: Path, reply: str, status: int, left: int
 ) -> None:
-    user_id = (await login("alice", nickname="小明"))["user"]["id"]
+    user_id = (await stage.login("alice", nickname="小明"))["user"]["id"]
     terminal, stdin = pty.openpty()
     os.write(terminal, reply.encode())
     try:
@@ -113,19 +103,17 @@ async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
         os.close(terminal)
     assert done.returncode == status
     assert f"{user_id} (小明)" in done.stderr
-    assert await rows.fetchval("SELECT count(*) FROM users") == left
+    assert await stage.number("users") == left
 
 
 @pytest.mark.parametrize("action", [("ban",), ("revoke", "admin"), ("erase", "--yes")])
-async def test_no_command_removes_the_last_administrator(
-    users: Command, login: LogIn, rows: Rows, action: tuple[str, ...]
-) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    await set_roles(rows, "admin")
+async def test_no_command_removes_the_last_administrator(stage: Stage, users: Command, action: tuple[str, ...]) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
+    await set_roles(stage.rows, "admin")
     failed = await users(*on(user_id, action))
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert "only administrator" in failed.stderr
-    assert tuple(await rows.fetchrow("SELECT roles, status FROM users")) == (["admin"], "active")
+    assert tuple(await stage.rows.fetchrow("SELECT roles, status FROM users")) == (["admin"], "active")
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action[0])
@@ -141,10 +129,10 @@ async def test_an_unknown_user_is_a_failure_and_an_invalid_id_a_usage_error(
 
 
 async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_programs(
-    users: Command, client: Client, login: LogIn, rows: Rows
+    stage: Stage, users: Command
 ) -> None:
-    alice, bob = await login("alice", nickname="小明\u009b2J"), await login("bob")
-    await set_roles(rows, "admin", "editor", user_id=alice["user"]["id"])
+    alice, bob = await stage.login("alice", nickname="小明\u009b2J"), await stage.login("bob")
+    await set_roles(stage.rows, "admin", "editor", user_id=alice["user"]["id"])
     listed = await users("list")
     assert (listed.returncode, listed.stderr) == (0, "")
     called = f"…{bob['user']['id'][-8:]}"
@@ -155,17 +143,17 @@ async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_
     ]
     assert f"未命名 {called}" in (await users("list", LC_ALL="zh_CN.UTF-8")).stdout
     listed = await users("list", "--json")
-    assert json.loads(listed.stdout) == (await client.get("/v1/admin/users", headers=bearer(alice))).json()
+    assert json.loads(listed.stdout) == (await stage.client.get("/v1/admin/users", headers=bearer(alice))).json()
 
 
 async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_for_programs(
-    users: Command, client: Client, login: LogIn, rows: Rows
+    stage: Stage, users: Command
 ) -> None:
-    alice = await login("alice", nickname="小明")
+    alice = await stage.login("alice", nickname="小明")
     user = alice["user"]
-    await set_roles(rows, "admin")
+    await set_roles(stage.rows, "admin")
     # The command goes by the real time, to which the sessions of the injected one may have ended or not begun.
-    await rows.execute("UPDATE sessions SET expires_at = '2999-01-01Z'")
+    await stage.rows.execute("UPDATE sessions SET expires_at = '2999-01-01Z'")
     shown = await users("show", user["id"])
     assert (shown.returncode, shown.stderr) == (0, "")
     used = "used 2026-11-20T08:00+00:00  127.0.0.1  -  opened 2026-11-20T08:00+00:00 from 127.0.0.1"
@@ -184,7 +172,7 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
         ["session", f"{alice['session_id']}  {user['app_id']}  {used}"],
     ]
     shown = await users("show", user["id"], "--json")
-    answer = await client.get(f"/v1/admin/users/{user['id']}", headers=bearer(alice))
+    answer = await stage.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(alice))
     assert json.loads(shown.stdout) == answer.json()
 
 
@@ -198,12 +186,12 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
     ],
 )
 async def test_the_list_takes_the_filters_of_the_service(
-    users: Command, login: LogIn, rows: Rows, options: tuple[str, ...], found: list[str]
+    stage: Stage, users: Command, options: tuple[str, ...], found: list[str]
 ) -> None:
-    await login("alice", nickname="Alice")
-    await set_roles(rows, "editor")
-    await login("bob", nickname="Bob")
-    await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
+    await stage.login("alice", nickname="Alice")
+    await set_roles(stage.rows, "editor")
+    await stage.login("bob", nickname="Bob")
+    await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
     listed = json.loads((await users("list", "--json", *options)).stdout)
     assert [user["nickname"] for user in listed["items"]] == found
 

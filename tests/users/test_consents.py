@@ -7,11 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, Rows, bearer, set_roles, until_locked
+from tests.world import Body, LogIn, Phone, Rows, Stage, bearer, set_roles, until_locked
 
 IN_FORCE = {"privacy": "2026-05", "terms": "3"}
 PRIVACY, TERMS = [{"document": document, "version": version} for document, version in IN_FORCE.items()]
@@ -41,9 +40,8 @@ class AgreeingPhone(Phone):
 
 
 @pytest.fixture
-async def phone(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> AgreeingPhone:
-    services = await make_services(consents="privacy:2026-05,terms:3", apps=[APP, OTHER_APP])
-    return AgreeingPhone(LogIn(make_client(services), wechat))
+async def phone(stage: Stage) -> AgreeingPhone:
+    return AgreeingPhone((await stage.replica(consents="privacy:2026-05,terms:3", apps=[APP, OTHER_APP])).login)
 
 
 async def events(rows: Rows) -> list[tuple[str, Any, str]]:
@@ -96,12 +94,12 @@ async def test_a_login_is_refused_for_no_consent(phone: AgreeingPhone, rows: Row
     assert await events(rows) == []
 
 
-async def test_repeating_a_consent_stores_no_second_consent(phone: AgreeingPhone, rows: Rows, clock: Clock) -> None:
+async def test_repeating_a_consent_stores_no_second_consent(stage: Stage, phone: AgreeingPhone) -> None:
     await phone.log_in(consents=IN_FORCE)
-    clock.advance(hours=1)
+    stage.clock.advance(hours=1)
     await phone.log_in(consents=IN_FORCE)
     assert {consent["given_at"] for consent in await phone.listed()} == {"2026-11-20T08:00:00Z"}
-    assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
+    assert len(await phone.listed()) == len(await events(stage.rows)) == len(IN_FORCE)
 
 
 async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(phone: AgreeingPhone, rows: Rows) -> None:
@@ -115,19 +113,17 @@ async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(pho
 
 
 @pytest.mark.oldest_postgres
-async def test_a_withdrawn_consent_stays_on_record_and_is_due_again(
-    phone: AgreeingPhone, rows: Rows, clock: Clock
-) -> None:
+async def test_a_withdrawn_consent_stays_on_record_and_is_due_again(stage: Stage, phone: AgreeingPhone) -> None:
     await phone.log_in(consents=IN_FORCE)
-    clock.advance(minutes=1)
+    stage.clock.advance(minutes=1)
     assert (await phone.ask("DELETE", "/consents/privacy")).status_code == 204
     assert await phone.due() == [PRIVACY]
-    clock.advance(minutes=1)
+    stage.clock.advance(minutes=1)
     await phone.agree(privacy="2026-05")
     assert await phone.due() == []
     times = [(item["given_at"], item["withdrawn_at"]) for item in await phone.listed() if item["document"] == "privacy"]
     assert times == [("2026-11-20T08:02:00Z", None), ("2026-11-20T08:00:00Z", "2026-11-20T08:01:00Z")]
-    assert [(kind, data) for kind, data, _ in await events(rows)] == [
+    assert [(kind, data) for kind, data, _ in await events(stage.rows)] == [
         ("consent.given", PRIVACY),
         ("consent.given", TERMS),
         ("consent.withdrawn", PRIVACY),
@@ -160,14 +156,10 @@ async def test_consents_with_a_version_not_in_force_are_refused_as_a_whole(
     assert await phone.listed() == []
 
 
-async def test_a_new_version_is_due_though_the_former_one_was_given(
-    phone: AgreeingPhone, make_services: MakeServices, make_client: MakeClient, clock: Clock
-) -> None:
+async def test_a_new_version_is_due_though_the_former_one_was_given(stage: Stage, phone: AgreeingPhone) -> None:
     await phone.log_in(consents=IN_FORCE)
-    later = AgreeingPhone(
-        LogIn(make_client(await make_services(consents="privacy:2026-11,terms:3")), phone.login.wechat)
-    )
-    clock.advance(days=1)
+    later = AgreeingPhone((await stage.replica(consents="privacy:2026-11,terms:3")).login)
+    stage.clock.advance(days=1)
     due = (await later.log_in(consents={"privacy": "2026-05"}))["consents_due"]
     assert due == [{"document": "privacy", "version": "2026-11"}], "a mini-program of last week may still log in"
     await later.agree(privacy="2026-11")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.clock import Clock
 from tests.problems import problem_of
-from tests.world import Admin, LogIn, Rows
+from tests.world import Admin, Rows, Stage
 from wxauth.server.core.trail import _OF_ACTOR, EventType
 
 
@@ -15,12 +15,12 @@ async def types(root: Admin, **query: object) -> list[str]:
 
 
 @pytest.fixture
-async def alice_id(root: Admin, login: LogIn, clock: Clock) -> str:
+async def alice_id(stage: Stage, root: Admin) -> str:
     """Alice, whom the administrator has banned and unbanned."""
-    user_id = (await login("alice", nickname="Alice"))["user"]["id"]
-    clock.advance(minutes=1)
+    user_id = (await stage.login("alice", nickname="Alice"))["user"]["id"]
+    stage.clock.advance(minutes=1)
     await root.change(user_id, status="disabled")
-    clock.advance(minutes=1)
+    stage.clock.advance(minutes=1)
     await root.change(user_id, status="active")
     return str(user_id)
 

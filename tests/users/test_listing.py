@@ -8,7 +8,7 @@ import pytest
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import NOBODY, Admin, Client, LogIn, bearer
+from tests.world import NOBODY, Admin, LogIn, Stage, bearer
 
 IPHONE: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"
 
@@ -23,13 +23,11 @@ def later(clock: Clock) -> datetime:
 
 
 @pytest.mark.oldest_postgres
-async def test_a_login_is_listed_with_who_and_from_where_also_when_it_has_ended(
-    client: Client, root: Admin, login: LogIn, clock: Clock
-) -> None:
-    at = clock()
-    alice = await login("alice", nickname="Alice", headers={"User-Agent": IPHONE})
-    later(clock)
-    await client.post("/v1/logout", headers=bearer(alice))
+async def test_a_login_is_listed_with_who_and_from_where_also_when_it_has_ended(stage: Stage, root: Admin) -> None:
+    at = stage.clock()
+    alice = await stage.login("alice", nickname="Alice", headers={"User-Agent": IPHONE})
+    later(stage.clock)
+    await stage.client.post("/v1/logout", headers=bearer(alice))
     (listed,) = (await root.read("/logins", user_id=alice["user"]["id"]))["items"]
     assert listed.pop("session_id")
     assert listed == {
@@ -40,18 +38,18 @@ async def test_a_login_is_listed_with_who_and_from_where_also_when_it_has_ended(
         "client_id": None,
         "device": "iOS 17.1, WeChat 8.0.44",
         "ip": "127.0.0.1",
-        "ended_at": clock().isoformat().replace("+00:00", "Z"),
+        "ended_at": stage.clock().isoformat().replace("+00:00", "Z"),
     }
 
 
 async def test_logins_are_found_by_app_network_and_time_page_by_page_the_newest_first(
-    root: Admin, login: LogIn, clock: Clock
+    stage: Stage, root: Admin
 ) -> None:
-    since = later(clock)
-    await login("alice", nickname="Alice")
-    await login("bob", nickname="Bob", app=OTHER_APP)
-    until = later(clock)
-    await login("carol", nickname="Carol")
+    since = later(stage.clock)
+    await stage.login("alice", nickname="Alice")
+    await stage.login("bob", nickname="Bob", app=OTHER_APP)
+    until = later(stage.clock)
+    await stage.login("carol", nickname="Carol")
     assert await people(root, since=since.isoformat()) == ["Carol", "Bob", "Alice"]
     assert await people(root, since=since.isoformat(), until=until.isoformat()) == ["Bob", "Alice"]
     assert await people(root, app_id=OTHER_APP["app_id"]) == ["Bob"]
@@ -64,11 +62,11 @@ async def test_logins_are_found_by_app_network_and_time_page_by_page_the_newest_
 
 
 async def test_a_search_of_logins_stops_after_a_second_and_goes_on(
-    root: Admin, login: LogIn, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, root: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await login("alice", nickname="Alice", app=OTHER_APP)
+    await stage.login("alice", nickname="Alice", app=OTHER_APP)
     for name in ("bob", "carol"):
-        await login(name)
+        await stage.login(name)
     monkeypatch.setattr("wxauth.server.users.staff_rows.WINDOWS", (1, 1))
     monkeypatch.setattr("wxauth.server.users.staff_rows.SEARCH_SECONDS", 0)
     found: list[Any] = []

@@ -2,15 +2,14 @@
 
 import asyncio
 from time import process_time
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Client, LogIn, Rows, bearer, leave, set_roles, until_locked
+from tests.world import BESIDE_LOGINS, Body, Stage, bearer, leave, set_roles, until_locked
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -39,62 +38,59 @@ ANDROID = (
     ],
 )
 async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
-    client: Client, login: LogIn, method: str, change: dict[str, Any], nickname: str | None, avatar_url: str | None
+    stage: Stage, method: str, change: Body, nickname: str | None, avatar_url: str | None
 ) -> None:
-    answer = await login(nickname="Alice", avatar_url="https://a.example/1.png")
-    changed = await client.request(method, "/v1/me", json=change, headers=bearer(answer))
+    answer = await stage.login(nickname="Alice", avatar_url="https://a.example/1.png")
+    changed = await stage.client.request(method, "/v1/me", json=change, headers=bearer(answer))
     assert changed.status_code == 200
     assert changed.json() == {**answer["user"], "nickname": nickname, "avatar_url": avatar_url}
-    assert (await client.get("/v1/me", headers=bearer(answer))).json() == changed.json()
+    assert (await stage.me(answer)).json() == changed.json()
 
 
-async def test_an_erased_person_is_gone_everywhere(client: Client, login: LogIn, rows: Rows, clock: Clock) -> None:
-    answer, other = await login("alice"), await login("bob")
-    await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
-    clock.advance(minutes=2)
-    await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})  # leaves an event with an address
-    stolen, answer = answer["session_id"], await login("alice")
+async def test_an_erased_person_is_gone_everywhere(stage: Stage) -> None:
+    answer, other = await stage.login("alice"), await stage.login("bob")
+    await stage.refresh(answer)
+    stage.clock.advance(minutes=2)
+    await stage.refresh(answer)  # leaves an event with an address
+    stolen, answer = answer["session_id"], await stage.login("alice")
     user_id = answer["user"]["id"]
-    assert (await leave(client, answer)).status_code == 204
-    problem_of(await client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)
-    gone = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
-    problem_of(gone, "invalid_refresh_token", 400)
+    assert (await leave(stage.client, answer)).status_code == 204
+    problem_of(await stage.me(answer), "invalid_token", 401)
+    problem_of(await stage.refresh(answer), "invalid_refresh_token", 400)
     for table in ("users", "identities", "sessions"):
-        assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 1
-    events = await rows.fetch(
-        f"SELECT type, actor, user_id::text, ip, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
-    )
-    assert [tuple(event) for event in events] == [
+        assert await stage.number(table) == 1
+    told = f"SELECT type, actor, user_id::text, ip, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
+    assert await stage.rows.fetch(told) == [
         ("session.ended", "system", user_id, None, f'{{"reason": "reused", "session_ids": ["{stolen}"]}}'),
         ("session.ended", user_id, user_id, None, f'{{"reason": "erased", "session_ids": ["{answer["session_id"]}"]}}'),
-        ("user.erased", answer["user"]["id"], answer["user"]["id"], None, '{"former_ids": []}'),
+        ("user.erased", user_id, user_id, None, '{"former_ids": []}'),
     ]
-    again = await login("alice")
+    again = await stage.login("alice")
     assert again["is_new_user"] is True
-    assert again["user"]["id"] != answer["user"]["id"]
-    assert (await client.get("/v1/me", headers=bearer(other))).status_code == 200
+    assert again["user"]["id"] != user_id
+    assert (await stage.me(other)).status_code == 200
 
 
-async def test_the_only_administrator_cannot_erase_themselves(client: Client, login: LogIn, rows: Rows) -> None:
-    answer = await login("alice")
-    await set_roles(rows, "admin")
-    problem_of(await leave(client, answer), "last_admin", 409)
-    assert (await client.get("/v1/me", headers=bearer(answer))).status_code == 200
+async def test_the_only_administrator_cannot_erase_themselves(stage: Stage) -> None:
+    answer = await stage.login("alice")
+    await set_roles(stage.rows, "admin")
+    problem_of(await leave(stage.client, answer), "last_admin", 409)
+    assert (await stage.me(answer)).status_code == 200
 
 
-async def test_the_audit_trail_cannot_be_changed(login: LogIn, client: Client, rows: Rows) -> None:
-    await leave(client, await login())
+async def test_the_audit_trail_cannot_be_changed(stage: Stage) -> None:
+    await leave(stage.client, await stage.login())
     for statement in ("DELETE FROM events", "UPDATE events SET actor = 'nobody'", "UPDATE events SET type = 'other'"):
         with pytest.raises(asyncpg.RaiseError, match="append-only"):
-            await rows.execute(statement)
+            await stage.rows.execute(statement)
 
 
-async def test_sessions_show_where_i_am_logged_in(client: Client, login: LogIn, clock: Clock) -> None:
+async def test_sessions_show_where_i_am_logged_in(stage: Stage) -> None:
     answers = []
     for app, user_agent in ((APP, IPHONE), (OTHER_APP, ANDROID)):
-        answers.append(await login(app=app, unionid="union-alice", headers={"User-Agent": user_agent}))
-        clock.advance(minutes=5)
-    listed = (await client.get("/v1/me/sessions", headers=bearer(answers[1]))).json()
+        answers.append(await stage.login(app=app, unionid="union-alice", headers={"User-Agent": user_agent}))
+        stage.clock.advance(minutes=5)
+    listed = (await stage.client.get("/v1/me/sessions", headers=bearer(answers[1]))).json()
     assert listed["next_cursor"] is None
     assert [(item["id"], item["app_id"], item["device"], item["ip"], item["current"]) for item in listed["items"]] == [
         (answers[1]["session_id"], OTHER_APP["app_id"], "Android 12, WeChat 8.0.38", "127.0.0.1", True),
@@ -104,45 +100,44 @@ async def test_sessions_show_where_i_am_logged_in(client: Client, login: LogIn, 
     assert listed["items"][1]["expires_at"] == "2026-12-20T08:00:00Z"
 
 
-async def test_ended_and_expired_sessions_are_not_shown(client: Client, login: LogIn, clock: Clock) -> None:
-    await login()
-    clock.advance(days=30)
-    ended, current = await login(), await login()
-    await client.post("/v1/logout", json={"refresh_token": ended["refresh_token"]})
-    listed = (await client.get("/v1/me/sessions", headers=bearer(current))).json()
+async def test_ended_and_expired_sessions_are_not_shown(stage: Stage) -> None:
+    await stage.login()
+    stage.clock.advance(days=30)
+    ended, current = await stage.login(), await stage.login()
+    await stage.client.post("/v1/logout", json={"refresh_token": ended["refresh_token"]})
+    listed = (await stage.client.get("/v1/me/sessions", headers=bearer(current))).json()
     assert [item["id"] for item in listed["items"]] == [current["session_id"]]
 
 
-async def test_logging_out_everywhere_else_keeps_this_session(client: Client, login: LogIn, rows: Rows) -> None:
-    mine, others, bob = await login(), [await login(), await login()], await login("bob")
+async def test_logging_out_everywhere_else_keeps_this_session(stage: Stage) -> None:
+    mine, others, bob = await stage.login(), [await stage.login(), await stage.login()], await stage.login("bob")
     for _ in range(2):
-        assert (await client.delete("/v1/me/sessions", headers=bearer(mine))).status_code == 204
+        assert (await stage.client.delete("/v1/me/sessions", headers=bearer(mine))).status_code == 204
     for other in others:
-        problem_of(await client.get("/v1/me", headers=bearer(other)), "invalid_token", 401)
+        problem_of(await stage.me(other), "invalid_token", 401)
     for kept in (mine, bob):
-        assert (await client.get("/v1/me", headers=bearer(kept))).status_code == 200
-    events = await rows.fetch(f"SELECT type, user_id::text, data FROM events WHERE {BESIDE_LOGINS}")
+        assert (await stage.me(kept)).status_code == 200
     ids = ", ".join(f'"{other["session_id"]}"' for other in others)
-    assert [tuple(event) for event in events] == [
+    assert await stage.rows.fetch(f"SELECT type, user_id::text, data FROM events WHERE {BESIDE_LOGINS}") == [
         ("session.ended", mine["user"]["id"], f'{{"reason": "signed_out_elsewhere", "session_ids": [{ids}]}}')
     ]
 
 
 @pytest.mark.parametrize("which", ["other", "own"])
-async def test_logging_out_on_one_device_ends_that_session(client: Client, login: LogIn, which: str) -> None:
-    sessions = {"own": await login(), "other": await login()}
+async def test_logging_out_on_one_device_ends_that_session(stage: Stage, which: str) -> None:
+    sessions = {"own": await stage.login(), "other": await stage.login()}
     path = f"/v1/me/sessions/{sessions[which]['session_id']}"
-    assert (await client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
-    problem_of(await client.get("/v1/me", headers=bearer(sessions[which])), "invalid_token", 401)
+    assert (await stage.client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
+    problem_of(await stage.me(sessions[which]), "invalid_token", 401)
     if which == "other":
-        assert (await client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
+        assert (await stage.client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
 
 
-async def test_the_sessions_of_others_are_not_mine_to_end(client: Client, login: LogIn) -> None:
-    mine, bob = await login(), await login("bob")
+async def test_the_sessions_of_others_are_not_mine_to_end(stage: Stage) -> None:
+    mine, bob = await stage.login(), await stage.login("bob")
     for session_id in (bob["session_id"], uuid4()):
-        problem_of(await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(mine)), "not_found", 404)
-    assert (await client.get("/v1/me", headers=bearer(bob))).status_code == 200
+        problem_of(await stage.client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(mine)), "not_found", 404)
+    assert (await stage.me(bob)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -172,30 +167,27 @@ def test_no_user_agent_takes_quadratic_time_to_be_described(user_agent: str) -> 
     assert process_time() - started < 0.2
 
 
-async def test_a_change_that_comes_after_an_erasure_is_refused(client: Client, login: LogIn, rows: Rows) -> None:
-    answer = await login()
-    transaction = rows.transaction()
-    await transaction.start()
-    await rows.execute("DELETE FROM users")
-    waiting = asyncio.create_task(client.post("/v1/me", json={"nickname": "Alice"}, headers=bearer(answer)))
-    await until_locked(rows)
-    await transaction.commit()
+async def test_a_change_that_comes_after_an_erasure_is_refused(stage: Stage) -> None:
+    answer = await stage.login()
+    async with stage.rows.transaction():
+        await stage.rows.execute("DELETE FROM users")
+        waiting = asyncio.create_task(stage.client.post("/v1/me", json={"nickname": "Alice"}, headers=bearer(answer)))
+        await until_locked(stage.rows)
     problem_of(await waiting, "invalid_token", 401)
 
 
 @pytest.mark.oldest_postgres
-async def test_my_identities_are_listed_with_the_kind_of_their_app(login: LogIn, rows: Rows, clock: Clock) -> None:
+async def test_my_identities_are_listed_with_the_kind_of_their_app(stage: Stage) -> None:
     bodies = []
     for app in (APP, OTHER_APP):
-        bodies.append(await login(app=app, unionid="union-alice"))
-        clock.advance(minutes=1)
-    await login("bob")
-    await rows.execute(
+        bodies.append(await stage.login(app=app, unionid="union-alice"))
+        stage.clock.advance(minutes=1)
+    await stage.login("bob")
+    await stage.rows.execute(
         "INSERT INTO identities (app_id, openid, user_id, created_at)"
         " SELECT 'wx-of-long-ago', 'openid-of-long-ago', id, '2020-01-01Z' FROM users WHERE unionid IS NOT NULL"
     )
-    answer = await login.client.get("/v1/me/identities", headers=bearer(bodies[-1]))
-    items = answer.json()["items"]
+    items = (await stage.client.get("/v1/me/identities", headers=bearer(bodies[-1]))).json()["items"]
     assert [(item["app_id"], item["kind"], item["openid"]) for item in items] == [
         ("wx-of-long-ago", None, "openid-of-long-ago"),
         (APP["app_id"], "mini_program", bodies[0]["user"]["openid"]),

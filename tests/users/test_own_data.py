@@ -3,6 +3,7 @@
 import asyncio
 import json
 from base64 import b64decode
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,11 @@ from PIL import Image
 from starlette.types import Message
 from uuid_utils.compat import uuid7
 
-from tests.clock import Clock
 from tests.database_proxy import Proxy
-from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
+from tests.fakes import APP, OTHER_APP, service_env
 from tests.problems import problem_of
-from tests.processes import make_command, run
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, leave
+from tests.processes import Command, run
+from tests.world import Client, Rows, Stage, bearer, leave
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -38,16 +38,14 @@ async def document_of(client: Client, login: dict[str, Any]) -> dict[str, Any]:
     return answer.json()
 
 
-async def test_the_export_of_all_stored_data_is_one_document(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows
-) -> None:
-    client = make_client(await make_services(consents="privacy:1", apps=[APP, OTHER_APP]))
+async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> None:
+    client = await stage.make(consents="privacy:1", apps=[APP, OTHER_APP])
     logins = []
     for app in (APP, OTHER_APP):
         fields: dict[str, Any] = {"nickname": "小明", "consents": {"privacy": "1"}, "headers": {"User-Agent": "Phone"}}
-        logins.append(await login(at=client, app=app, unionid="union-alice", **fields))
+        logins.append(await stage.login(at=client, app=app, unionid="union-alice", **fields))
     await client.post("/v1/logout", json={"refresh_token": logins[0]["refresh_token"]})
-    await rows.execute(
+    await stage.rows.execute(
         "UPDATE users SET external_id = '10023', phone = '+8613800138000', roles = '{editor}',"
         " phone_verified_at = '2026-11-20T08:05:00Z'"
     )
@@ -96,18 +94,18 @@ async def test_the_export_of_all_stored_data_is_one_document(
     assert "session_key" not in answer.text
 
 
-async def test_the_document_of_own_data_contains_the_picture(client: Client, login: LogIn) -> None:
-    alice = await login("alice")
+async def test_the_document_of_own_data_contains_the_picture(stage: Stage) -> None:
+    alice = await stage.login("alice")
     file = BytesIO()
     Image.new("RGB", (4, 4), "red").save(file, "PNG")
-    await client.post("/v1/me/avatar", files={"file": ("a.png", file.getvalue())}, headers=bearer(alice))
-    avatar = (await document_of(client, alice))["avatar"]
+    await stage.client.post("/v1/me/avatar", files={"file": ("a.png", file.getvalue())}, headers=bearer(alice))
+    avatar = (await document_of(stage.client, alice))["avatar"]
     assert avatar["content_type"] == "image/jpeg"
     assert Image.open(BytesIO(b64decode(avatar["content"]))).size == (4, 4)
 
 
-async def test_the_document_of_own_data_contains_events_and_names_nobody_else(login: LogIn, rows: Rows) -> None:
-    alice = await login("alice")
+async def test_the_document_of_own_data_contains_events_and_names_nobody_else(stage: Stage) -> None:
+    alice = await stage.login("alice")
     insert = """
         INSERT INTO events (id, type, at, actor, user_id, ip)
         VALUES (gen_random_uuid(), $1, now(), $2, $3::text::uuid, '203.0.113.7')
@@ -118,8 +116,8 @@ async def test_the_document_of_own_data_contains_events_and_names_nobody_else(lo
         ("user.phone_bound", alice["user"]["id"], alice["user"]["id"]),
         ("user.erased", alice["user"]["id"], ROOT_ID),
     ):
-        await rows.execute(insert, kind, actor, user_id)
-    answer = await export(login.client, alice)
+        await stage.rows.execute(insert, kind, actor, user_id)
+    answer = await export(stage.client, alice)
     events = {event["type"]: (event["actor"], event["ip"]) for event in answer.json()["events"]}
     del events["user.created"]
     assert events == {
@@ -130,40 +128,32 @@ async def test_the_document_of_own_data_contains_events_and_names_nobody_else(lo
     assert ROOT_ID not in answer.text
 
 
-async def test_the_export_includes_data_under_a_former_id(
-    client: Client, wechat: WeChatByRespx, make_services: MakeServices, make_client: MakeClient
-) -> None:
-    client = make_client(await make_services(apps=[APP, OTHER_APP], consents="privacy:1"))
-
-    login = LogIn(client, wechat)
-    former = await login(consents={"privacy": "1"})
-    await login(app=OTHER_APP, unionid="union-alice")
-    document = await document_of(client, await login(unionid="union-alice"))
+async def test_the_export_includes_data_under_a_former_id(stage: Stage) -> None:
+    stage = await stage.replica(apps=[APP, OTHER_APP], consents="privacy:1")
+    former = await stage.login(consents={"privacy": "1"})
+    await stage.login(app=OTHER_APP, unionid="union-alice")
+    document = await document_of(stage.client, await stage.login(unionid="union-alice"))
     assert document["user"]["former_ids"] == [former["user"]["id"]]
     events = [event["type"] for event in document["events"]]
     created = ["user.created", "user.created"]
     assert sorted(events) == ["consent.given", "consent.given", "identity.added", *created, "user.merged"]
 
 
-async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(
-    client: Client, login: LogIn, make_services: MakeServices, make_client: MakeClient, clock: Clock, rows: Rows
-) -> None:
-    alice, bob = await login("alice"), await login("bob")
-    replica = make_client(await make_services())
-    answers = await asyncio.gather(*(export(each, alice) for each in (client, replica) for _ in range(5)))
+async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    replica = await stage.make()
+    answers = await asyncio.gather(*(export(each, alice) for each in (stage.client, replica) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [200] + [429] * 9
-    clock.advance(seconds=59)
+    stage.clock.advance(seconds=59)
     refused = await export(replica, alice)
     problem_of(refused, "rate_limited", 429)
     assert refused.headers["retry-after"] == "1"
-    await document_of(client, bob)
-    clock.advance(seconds=1)
+    await document_of(stage.client, bob)
+    stage.clock.advance(seconds=1)
     await document_of(replica, alice)
-    events = await rows.fetch(
-        "SELECT actor, user_id::text, host(ip) AS ip FROM events WHERE type = 'user.exported' ORDER BY at"
-    )
+    told = "SELECT actor, user_id::text, host(ip) FROM events WHERE type = 'user.exported' ORDER BY at"
     ids = [answer["user"]["id"] for answer in (alice, bob, alice)]
-    assert [tuple(event) for event in events] == [(user_id, user_id, "127.0.0.1") for user_id in ids]
+    assert await stage.rows.fetch(told) == [(user_id, user_id, "127.0.0.1") for user_id in ids]
 
 
 ADD_EVENTS = """
@@ -177,10 +167,10 @@ SELECT ('01900000-0000-7000-8000-' || substr(md5($1), 1, 8) || lpad(to_hex(n), 4
 
 
 @pytest.mark.slow
-async def test_a_large_document_is_that_of_one_moment(client: Client, login: LogIn, rows: Rows) -> None:
-    alice = await login("alice")
-    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
-    async with client.stream("GET", "/v1/me/export", headers=bearer(alice)) as answer:
+async def test_a_large_document_is_that_of_one_moment(stage: Stage) -> None:
+    alice = await stage.login("alice")
+    await stage.rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+    async with stage.client.stream("GET", "/v1/me/export", headers=bearer(alice)) as answer:
         assert answer.status_code == 200
         assert "content-length" not in answer.headers
         document = json.loads(await answer.aread())
@@ -224,20 +214,18 @@ class SlowReader:
 
 
 @pytest.mark.slow
-async def test_slow_readers_of_large_documents_do_not_delay_other_readers(
-    client: Client, services: Services, login: LogIn, rows: Rows
-) -> None:
-    people = [await login(person) for person in ("alice", "bob", "carol")]
+async def test_slow_readers_of_large_documents_do_not_delay_other_readers(stage: Stage) -> None:
+    people = [await stage.login(person) for person in ("alice", "bob", "carol")]
     for person in people:
-        await rows.execute(ADD_EVENTS, person["user"]["id"], 3000, 1000)
-    readers = [SlowReader(services, person) for person in people[:2]]
+        await stage.rows.execute(ADD_EVENTS, person["user"]["id"], 3000, 1000)
+    readers = [SlowReader(stage.services, person) for person in people[:2]]
     for reader in readers:
         await reader.has_begun.wait()
-    refused = await export(client, people[2])
+    refused = await export(stage.client, people[2])
     problem_of(refused, "rate_limited", 429)
     assert refused.headers["retry-after"] == "60"
-    assert (await document_of(client, await login("dave")))["events"], "a small one has its place"
-    erased = await leave(client, people[0])
+    assert (await document_of(stage.client, await stage.login("dave")))["events"], "a small one has its place"
+    erased = await leave(stage.client, people[0])
     assert erased.status_code == 204, "an erasure waits for no reader"
     for reader in readers:
         reader.goes_on.set()
@@ -247,12 +235,12 @@ async def test_slow_readers_of_large_documents_do_not_delay_other_readers(
 
 
 @pytest.mark.slow
-async def test_a_reader_who_goes_away_leaves_nothing_behind(services: Services, login: LogIn, rows: Rows) -> None:
-    alice = await login("alice")
-    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+async def test_a_reader_who_goes_away_leaves_nothing_behind(stage: Stage) -> None:
+    alice = await stage.login("alice")
+    await stage.rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
     for _ in range(MAX_LARGE_DOCUMENTS + 1):
-        await rows.execute("DELETE FROM attempts")
-        reader = SlowReader(services, alice)
+        await stage.rows.execute("DELETE FROM attempts")
+        reader = SlowReader(stage.services, alice)
         await reader.has_begun.wait()
         assert reader.status == 200
         reader.task.cancel()
@@ -262,45 +250,38 @@ async def test_a_reader_who_goes_away_leaves_nothing_behind(services: Services, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost_with", [b"ended_reason", b"wechat_errcode", b"content_type", b"COMMIT"])
-async def test_an_export_whose_database_is_lost_says_so(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, proxy: Proxy, rows: Rows, lost_with: bytes
-) -> None:
-    alice = await login("alice")
-    client = make_client(await make_services(database_url=proxy.url))
+async def test_an_export_whose_database_is_lost_says_so(stage: Stage, proxy: Proxy, lost_with: bytes) -> None:
+    alice = await stage.login("alice")
+    client = await stage.make(database_url=proxy.url)
     proxy.lose_next_answer(containing=lost_with)
     problem_of(await export(client, alice), "storage_unavailable", 503)
-    await rows.execute("DELETE FROM attempts")
+    await stage.rows.execute("DELETE FROM attempts")
     assert (await document_of(client, alice))["identities"]
 
 
-async def test_a_large_export_whose_database_is_lost_breaks_off_without_an_end(
-    make_services: MakeServices, login: LogIn, proxy: Proxy, rows: Rows, log_lines: LogLines
-) -> None:
-    alice = await login("alice")
-    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
-    reader = SlowReader(await make_services(database_url=proxy.url), alice)
+async def test_a_large_export_whose_database_is_lost_breaks_off_without_an_end(stage: Stage, proxy: Proxy) -> None:
+    alice = await stage.login("alice")
+    await stage.rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+    reader = SlowReader(await stage.make_services(database_url=proxy.url), alice)
     await reader.has_begun.wait()
     proxy.drop()
     reader.goes_on.set()
     await reader.task
     assert reader.status == 200
     assert not reader.is_whole
-    logged = [line for line in log_lines() if line["level"] != "info"]
+    logged = [line for line in stage.log_lines() if line["level"] != "info"]
     assert [line["event"] for line in logged] == ["export_broken_off"]
 
 
 @pytest.mark.process
-async def test_an_operator_has_the_same_by_a_command(
-    client: Client, login: LogIn, rows: Rows, database_url: str, tmp_path: Path
-) -> None:
-    alice = await login("alice")
-    users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+async def test_an_operator_has_the_same_by_a_command(stage: Stage, users: Command) -> None:
+    alice = await stage.login("alice")
     shown = await users("show", alice["user"]["id"], "--export")
     assert shown.returncode == 0, shown.stderr
-    mine = await document_of(client, alice)
+    mine = await document_of(stage.client, alice)
     theirs = json.loads(shown.stdout)
     assert (theirs["user"], theirs["sessions"]) == (mine["user"], mine["sessions"])
-    events = await rows.fetch("SELECT actor FROM events WHERE type = 'user.exported'")
+    events = await stage.rows.fetch("SELECT actor FROM events WHERE type = 'user.exported'")
     assert {event["actor"] for event in events} == {"operator", alice["user"]["id"]}
     unknown = await users("show", ROOT_ID, "--export")
     assert (unknown.returncode, "there is no user" in unknown.stderr) == (1, True)
@@ -309,69 +290,54 @@ async def test_an_operator_has_the_same_by_a_command(
 # Keeping.
 
 
-async def add_events(
-    rows: Rows, *kinds: str, days_ago: int, clock: Clock, ip: str | None = None, data: str = "{}"
-) -> None:
+async def add_events(stage: Stage, *kinds: str, days_ago: int, ip: str | None = None, data: str = "{}") -> None:
     """The oldest first, as they come: their ids are in the order of their times."""
+    add = "INSERT INTO events (id, type, at, actor, ip, data) VALUES ($1, $2, $3, 'system', $4::text::inet, $5)"
     for kind in kinds:
-        await rows.execute(
-            "INSERT INTO events (id, type, at, actor, ip, data) "
-            "VALUES ($1, $2, $3::timestamptz - make_interval(days => $4), 'system', $5::text::inet, $6::text::jsonb)",
-            uuid7(),
-            kind,
-            clock(),
-            days_ago,
-            ip,
-            data,
-        )
+        await stage.rows.execute(add, uuid7(), kind, stage.clock() - timedelta(days=days_ago), ip, data)
 
 
 @pytest.mark.oldest_postgres
-async def test_the_trail_is_kept_for_its_days_and_erasures_for_good(
-    make_services: MakeServices, rows: Rows, clock: Clock
-) -> None:
-    services = await make_services(events_kept_days=180)
+async def test_the_trail_is_kept_for_its_days_and_erasures_for_good(stage: Stage) -> None:
+    services = await stage.make_services(events_kept_days=180)
     kept_for_good = ("user.erased", "user.erased", "user.merged")
-    await add_events(rows, "user.banned", "user.roles_changed", *kept_for_good, days_ago=181, clock=clock)
-    await add_events(rows, "user.unbanned", days_ago=179, clock=clock)
-    await sweep(await make_services(), page_size=2, pause=0)
-    assert await rows.fetchval("SELECT count(*) FROM events") == 6, "without a limit, all"
-    clock.advance(minutes=1)
+    await add_events(stage, "user.banned", "user.roles_changed", *kept_for_good, days_ago=181)
+    await add_events(stage, "user.unbanned", days_ago=179)
+    await sweep(await stage.make_services(), page_size=2, pause=0)
+    assert await stage.number("events") == 6, "without a limit, all"
+    stage.clock.advance(minutes=1)
     await sweep(services, page_size=2, pause=0)
-    kept = [row["type"] for row in await rows.fetch("SELECT type FROM events")]
+    kept = [row["type"] for row in await stage.rows.fetch("SELECT type FROM events")]
     assert sorted(kept) == sorted([*kept_for_good, "user.unbanned"])
 
 
 @pytest.mark.oldest_postgres
-async def test_addresses_become_networks(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows, clock: Clock
-) -> None:
-    services = await make_services(addresses_kept_days=30, refresh_token_ttl=86400 * 90, consents="privacy:1")
-    client = make_client(services)
-    alice, bob = await login("alice"), await login("bob")
+async def test_addresses_become_networks(stage: Stage) -> None:
+    stage = await stage.replica(addresses_kept_days=30, refresh_token_ttl=86400 * 90, consents="privacy:1")
+    alice, bob = await stage.login("alice"), await stage.login("bob")
     for answer in (alice, bob):
-        await client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(answer))
-    await rows.execute("UPDATE sessions SET ip = '203.0.113.7', expires_at = expires_at + interval '90 days'")
-    await rows.execute("UPDATE consents SET ip = '2001:db8:1:2::7'")
+        await stage.client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(answer))
+    await stage.rows.execute("UPDATE sessions SET ip = '203.0.113.7', expires_at = expires_at + interval '90 days'")
+    await stage.rows.execute("UPDATE consents SET ip = '2001:db8:1:2::7'")
     for ip in ("203.0.113.7", "2001:db8:1:2::7", None):
-        await add_events(rows, "user.banned", days_ago=0, clock=clock, ip=ip)
+        await add_events(stage, "user.banned", days_ago=0, ip=ip)
     for data in ('{"browser_ip": "203.0.113.7"}', '{"browser_ip": null}'):
-        await add_events(rows, "scan.approved", days_ago=0, clock=clock, data=data)
-    clock.advance(days=29)
-    await sweep(services, page_size=2, pause=0)
-    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE masklen(ip) = 32") == 2, "not yet"
-    await client.post("/v1/refresh", json={"refresh_token": bob["refresh_token"]})
-    clock.advance(days=2)
-    await sweep(services, page_size=2, pause=0)
+        await add_events(stage, "scan.approved", days_ago=0, data=data)
+    stage.clock.advance(days=29)
+    await sweep(stage.services, page_size=2, pause=0)
+    assert await stage.number("sessions WHERE masklen(ip) = 32") == 2, "not yet"
+    await stage.refresh(bob)
+    stage.clock.advance(days=2)
+    await sweep(stage.services, page_size=2, pause=0)
 
-    assert [str(row["ip"]) for row in await rows.fetch("SELECT ip FROM sessions ORDER BY id")] == [
+    assert [str(row["ip"]) for row in await stage.rows.fetch("SELECT ip FROM sessions ORDER BY id")] == [
         "203.0.113.0/24",
         "127.0.0.1",
     ], "a session's age counts from its last use"
-    assert {str(row["ip"]) for row in await rows.fetch("SELECT ip FROM consents")} == {"2001:db8:1::/48"}
-    shortened = await rows.fetch("SELECT ip FROM events WHERE type = 'user.banned'")
+    assert {str(row["ip"]) for row in await stage.rows.fetch("SELECT ip FROM consents")} == {"2001:db8:1::/48"}
+    shortened = await stage.rows.fetch("SELECT ip FROM events WHERE type = 'user.banned'")
     assert {str(row["ip"]) for row in shortened} == {"203.0.113.0/24", "2001:db8:1::/48", "None"}
-    of_scans = await rows.fetch("SELECT data->>'browser_ip' FROM events WHERE type = 'scan.approved' ORDER BY id")
+    of_scans = await stage.rows.fetch("SELECT data->>'browser_ip' FROM events WHERE type = 'scan.approved' ORDER BY id")
     assert [ip for (ip,) in of_scans] == ["203.0.113.0/24", None], "the browser's address, too"
 
 

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import jwt
 import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.docs import DOCS, both_languages, code_blocks, table
-from tests.world import Body, LogIn, MakeClient, MakeServices, Rows, set_roles
+from tests.world import Body, LogIn, Rows, Stage, set_roles
 
 Session = dict[str, str]
 
@@ -52,11 +51,11 @@ def hasura(token: str, role: str | None = None) -> Session:
 
 
 @pytest.fixture
-async def for_hasura(make_services: MakeServices, make_client: MakeClient, login: LogIn) -> LogIn:
+async def for_hasura(stage: Stage) -> LogIn:
     (english,) = [block for block in code_blocks(DOCS / "attributes.md", "sh") if "hasura" in block]
     (chinese,) = [block for block in code_blocks(DOCS / "attributes.zh-CN.md", "sh") if "hasura" in block]
     assert settings_of(english) == settings_of(chinese)
-    return LogIn(make_client(await make_services(**settings_of(english))), login.wechat)
+    return (await stage.replica(**settings_of(english))).login
 
 
 async def test_hasura_lets_people_in_with_the_roles_that_they_have(for_hasura: LogIn, rows: Rows) -> None:
@@ -73,7 +72,7 @@ async def test_hasura_lets_people_in_with_the_roles_that_they_have(for_hasura: L
 
 
 @pytest.fixture
-async def authenticated(rows: Rows) -> AsyncIterator[asyncpg.Connection]:
+async def authenticated(rows: Rows) -> AsyncIterator[Rows]:
     """PostgREST's database: a role, and a table whose policy is the guide's. All of it is undone."""
     transaction = rows.transaction()
     await transaction.start()
@@ -111,16 +110,8 @@ async def read_orders(rows: Rows, claims: Body) -> list[str]:
 @pytest.mark.own_database
 @both_languages
 @pytest.mark.parametrize("product", ["PostgREST", "Supabase"])
-async def test_each_user_reads_their_own_rows(
-    language: str,
-    product: str,
-    make_services: MakeServices,
-    make_client: MakeClient,
-    login: LogIn,
-    authenticated: asyncpg.Connection,
-) -> None:
-    services = await make_services(claims=recipe(language, product))
-    login = LogIn(make_client(services), login.wechat)
+async def test_each_user_reads_their_own_rows(stage: Stage, language: str, product: str, authenticated: Rows) -> None:
+    login = (await stage.replica(claims=recipe(language, product))).login
     for person in ("alice", "bob"):
         answer = await login(person)
         user_id = UUID(answer["user"]["id"])

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from tests.world import Admin, LogIn
+from tests.world import Admin, LogIn, Stage
 from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database
 from wxauth.server.core.users import UserStatus
@@ -22,16 +22,16 @@ MANY = 40_000  # with half as many, PostgreSQL 15 thinks a walk through the whol
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "phone", "id"])
 async def test_an_exact_match_is_the_only_result_even_if_nicknames_contain_the_text(
-    root: Admin, login: LogIn, rows: asyncpg.Connection, name: str
+    stage: Stage, root: Admin, name: str
 ) -> None:
-    alice = (await login("alice", nickname="Alice"))["user"]
-    await rows.execute(
+    alice = (await stage.login("alice", nickname="Alice"))["user"]
+    await stage.rows.execute(
         "UPDATE users SET unionid = 'union-alice', phone = '+85291234567' WHERE id::text = $1", alice["id"]
     )
     text = {**alice, "unionid": "union-alice", "phone": "85291234567"}[name]
-    await login("bob", nickname=f"not {text}"[:64])
+    await stage.login("bob", nickname=f"not {text}"[:64])
     assert await root.names(q=text) == ["Alice"]
-    await rows.execute("DELETE FROM users WHERE id::text = $1", alice["id"])
+    await stage.rows.execute("DELETE FROM users WHERE id::text = $1", alice["id"])
     has_form = name in ("phone", "id")  # those of the other two are not WeChat's
     assert await root.names(q=text) == ([] if has_form else [f"not {text}"])
 
@@ -40,19 +40,17 @@ async def test_an_exact_match_is_the_only_result_even_if_nicknames_contain_the_t
     "text", ["13800138001", "+86 138 0013 8001", "oGZUI0egBJY1zhBYw2KhdUfwVJJE", "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]
 )
 async def test_what_only_a_whole_value_can_be_is_not_searched_for_in_nicknames(
-    root: Admin, login: LogIn, text: str
+    stage: Stage, root: Admin, text: str
 ) -> None:
-    await login("bob", nickname=f"not {text}")
+    await stage.login("bob", nickname=f"not {text}")
     assert await root.read("/users", q=text) == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.slow
 @pytest.mark.own_database
-async def test_two_chinese_characters_are_found_among_many_users_at_once(
-    database: Database, rows: asyncpg.Connection
-) -> None:
-    await some_users(rows, sum(WINDOWS) + 1_000)
-    await rows.execute("UPDATE users SET nickname = '王小明' WHERE id = (SELECT min(id::text)::uuid FROM users)")
+async def test_two_chinese_characters_are_found_among_many_users_at_once(stage: Stage, database: Database) -> None:
+    await some_users(stage.rows, sum(WINDOWS) + 1_000)
+    await stage.rows.execute("UPDATE users SET nickname = '王小明' WHERE id = (SELECT min(id::text)::uuid FROM users)")
     for text, found in (("小明", ["王小明"]), ("王小", ["王小明"]), ("王小明", ["王小明"]), ("明小", []), ("王明", [])):
         page = await find_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
         assert ([user.nickname for user in page.items], page.is_incomplete) == (found, False)
@@ -72,11 +70,11 @@ async def test_other_filters_do_not_turn_an_exact_search_into_one_by_nickname(ro
     assert await root.names(q=openid, role="admin") == []
 
 
-async def test_pages_list_all_users_of_a_number_once(root: Admin, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_pages_list_all_users_of_a_number_once(stage: Stage, root: Admin) -> None:
     for number in range(5):
-        await login(f"person-{number}", nickname=f"P{number}")
-    await login("other", nickname="+8613800138000")
-    await rows.execute("UPDATE users SET phone = '+8613800138000' WHERE nickname LIKE 'P%'")
+        await stage.login(f"person-{number}", nickname=f"P{number}")
+    await stage.login("other", nickname="+8613800138000")
+    await stage.rows.execute("UPDATE users SET phone = '+8613800138000' WHERE nickname LIKE 'P%'")
     seen, cursor = [], None
     for _ in range(3):
         page = await root.read("/users", q="+8613800138000", limit=2, **({"cursor": cursor} if cursor else {}))
@@ -93,12 +91,10 @@ async def test_an_id_in_another_form_is_none(root: Admin, login: LogIn, form: st
     assert await root.names(q=user_id.replace("-", "")) == []
 
 
-async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
-    root: Admin, login: LogIn, rows: asyncpg.Connection
-) -> None:
-    await login("alice", nickname="Alice")
-    await rows.execute("UPDATE identities SET app_id = 'wxformer' WHERE openid LIKE '%alice'")
-    openid = await rows.fetchval("SELECT openid FROM identities WHERE app_id = 'wxformer'")
+async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(stage: Stage, root: Admin) -> None:
+    await stage.login("alice", nickname="Alice")
+    await stage.rows.execute("UPDATE identities SET app_id = 'wxformer' WHERE openid LIKE '%alice'")
+    openid = await stage.rows.fetchval("SELECT openid FROM identities WHERE app_id = 'wxformer'")
     assert await root.names(q=openid) == ["Alice"]
 
 
@@ -135,9 +131,9 @@ async def some_users(rows: asyncpg.Connection, number: int) -> None:
 
 @pytest.mark.own_database
 async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_the_search(
-    database: Database, rows: asyncpg.Connection
+    stage: Stage, database: Database
 ) -> None:
-    await some_users(rows, 2_500)
+    await some_users(stage.rows, 2_500)
     search = UserSearch(text="rare_", status=UserStatus.ACTIVE)
     first = await find_users(database, search, before=None, limit=50, seconds=-1)
     assert users_answer(first) == {"items": [], "next_cursor": first.next_cursor, "incomplete_results": True}
@@ -161,15 +157,15 @@ async def test_a_rare_nickname_is_looked_up_in_an_index(database: Database, rows
 
 
 @pytest.mark.own_database
-async def test_a_search_for_a_rare_nickname_reads_only_the_users_who_have_it(
-    database: Database, rows: asyncpg.Connection
-) -> None:
-    await some_users(rows, 2_500)
+async def test_a_search_for_a_rare_nickname_reads_only_the_users_who_have_it(stage: Stage, database: Database) -> None:
+    await some_users(stage.rows, 2_500)
     # Among ten million users PostgreSQL chooses, by itself, to join as it has to here.
-    await rows.execute("ANALYZE users; SET enable_seqscan = off; SET enable_nestloop = off; SET enable_hashjoin = off")
+    await stage.rows.execute(
+        "ANALYZE users; SET enable_seqscan = off; SET enable_nestloop = off; SET enable_hashjoin = off"
+    )
     statement = _search(frozenset({"rare_part"}), is_admin=False)
     values = statement.arguments({"rare_part": "rare_", "before": LAST_ID, "floor": UUID(int=0), "limit": 50})
-    plan = json.loads(await rows.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}", *values))
+    plan = json.loads(await stage.rows.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}", *values))
     assert read_from("users", plan[0]["Plan"]) == [1, 1]
 
 

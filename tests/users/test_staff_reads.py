@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.clock import Clock
 from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import NOBODY, NUMBER, Admin, Body, Client, LogIn, MakeClient, MakeServices, Rows, make_support
+from tests.world import NOBODY, NUMBER, Admin, Body, MakeServices, Stage
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.users.search_rows import Term, masked, term_of
@@ -24,18 +23,11 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-async def alice(login: LogIn, rows: Rows) -> Body:
-    answer = await login("alice", nickname="小明")
-    alice_id = answer["user"]["id"]
-    await rows.execute("UPDATE users SET phone = $1, phone_verified_at = now() WHERE id = $2", NUMBER, alice_id)
-    return answer
-
-
-@pytest.fixture
-async def sue(client: Client, alice: Body, login: LogIn, rows: Rows) -> Admin:
-    """A member of the support staff."""
-    answer = await login("sue")
-    return await make_support(client, rows, answer)
+async def alice(stage: Stage) -> str:
+    """The id of somebody with a name and a number."""
+    user_id = (await stage.login("alice", nickname="小明"))["user"]["id"]
+    await stage.rows.execute("UPDATE users SET phone = $1, phone_verified_at = now() WHERE id = $2", NUMBER, user_id)
+    return user_id
 
 
 async def reads(staff: Admin) -> list[tuple[Any, ...]]:
@@ -46,22 +38,21 @@ async def reads(staff: Admin) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.oldest_postgres
-async def test_what_staff_search_and_read_is_in_the_trail(root: Admin, alice: Body) -> None:
-    user_id = alice["user"]["id"]
-    found = [(await root.read("/users", q=q))["items"] for q in (NUMBER, user_id.upper(), "小", "o" * 28, "")]
+async def test_what_staff_search_and_read_is_in_the_trail(root: Admin, alice: str) -> None:
+    found = [(await root.read("/users", q=q))["items"] for q in (NUMBER, alice.upper(), "小", "o" * 28, "")]
     assert [user["phone"] for user in found[0]] == [NUMBER], "whole, for an administrator"
-    await root.read(f"/users/{user_id}")
-    await root.read(f"/users/{user_id}/phone")
-    await root.read(f"/users/{user_id}/export")
+    await root.read(f"/users/{alice}")
+    await root.read(f"/users/{alice}/phone")
+    await root.read(f"/users/{alice}/export")
     assert await reads(root) == [
         ("staff.searched", None, {"term": "phone", "found": 1}),
         ("staff.searched", None, {"term": "user_id", "found": 1}),
         ("staff.searched", None, {"term": "text", "found": 1}),
         ("staff.searched", None, {"term": "wechat_id", "found": 0}),
         ("staff.searched", None, {"term": "none", "found": 2}),
-        ("staff.read", user_id, {"what": "user"}),
-        ("staff.read", user_id, {"what": "phone"}),
-        ("staff.read", user_id, {"what": "export"}),
+        ("staff.read", alice, {"what": "user"}),
+        ("staff.read", alice, {"what": "phone"}),
+        ("staff.read", alice, {"what": "export"}),
     ]
 
 
@@ -71,79 +62,73 @@ async def test_what_was_not_found_was_not_read(root: Admin) -> None:
     assert await reads(root) == []
 
 
-async def test_reading_can_be_left_out_of_the_trail(
-    make_services: MakeServices, make_client: MakeClient, root: Admin, alice: Body
-) -> None:
-    quiet = Admin(make_client(await make_services(staff_reads=False)), root.answer)
+async def test_reading_can_be_left_out_of_the_trail(stage: Stage, root: Admin, alice: str) -> None:
+    quiet = Admin(await stage.make(staff_reads=False), root.answer)
     await quiet.read("/users", q=NUMBER)
-    await quiet.read(f"/users/{alice['user']['id']}")
+    await quiet.read(f"/users/{alice}")
     assert await reads(quiet) == []
 
 
-async def test_an_answer_does_not_wait_for_the_trail(services: Services, root: Admin, alice: Body, rows: Rows) -> None:
-    async with rows.transaction():
-        await rows.execute("LOCK TABLE events IN EXCLUSIVE MODE")
-        assert (await asyncio.wait_for(root.ask("GET", f"/users/{alice['user']['id']}"), 5)).status_code == 200
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.read'") == 0
-    await services[StaffReads].store()
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.read'") == 1
-    await services[StaffReads].store()
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.read'") == 1
+async def test_an_answer_does_not_wait_for_the_trail(stage: Stage, root: Admin, alice: str) -> None:
+    async with stage.rows.transaction():
+        await stage.rows.execute("LOCK TABLE events IN EXCLUSIVE MODE")
+        assert (await asyncio.wait_for(root.ask("GET", f"/users/{alice}"), 5)).status_code == 200
+    assert await stage.number("events WHERE type = 'staff.read'") == 0
+    await stage.services[StaffReads].store()
+    assert await stage.number("events WHERE type = 'staff.read'") == 1
+    await stage.services[StaffReads].store()
+    assert await stage.number("events WHERE type = 'staff.read'") == 1
 
 
-async def test_the_last_reads_are_stored_at_shutdown(services: Services, root: Admin, rows: Rows) -> None:
+async def test_the_last_reads_are_stored_at_shutdown(stage: Stage, root: Admin) -> None:
     await root.read("/users")
-    await services[StaffReads].aclose()
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.searched'") == 1
+    await stage.services[StaffReads].aclose()
+    assert await stage.number("events WHERE type = 'staff.searched'") == 1
 
 
-async def test_a_list_of_one_user_is_a_read_of_that_user(
-    root: Admin, alice: Body, login: LogIn, rows: Rows, clock: Clock
-) -> None:
-    user_id = alice["user"]["id"]
-    await rows.execute(
+async def test_a_list_of_one_user_is_a_read_of_that_user(stage: Stage, root: Admin, alice: str) -> None:
+    await stage.rows.execute(
         "INSERT INTO refusals (id, at, code, user_id, request_id) VALUES (gen_random_uuid(), now(), 'x', $1, 'y')",
-        user_id,
+        alice,
     )
     for _ in range(2):  # the second time within a minute, as who follows a list
         for name in ("logins", "events", "refusals"):
-            await root.read(f"/{name}", user_id=user_id)
-    await root.read("/events", actor=user_id)
-    await root.read("/names", user_id=user_id)
-    everybody = [user_id, root.id]
+            await root.read(f"/{name}", user_id=alice)
+    await root.read("/events", actor=alice)
+    await root.read("/names", user_id=alice)
+    everybody = [alice, root.id]
     await root.read("/names", user_id=everybody)
     for path in ("logins", "events", "refusals"):
         await root.read(f"/{path}")
         await root.read(f"/{path}", user_id=NOBODY)
     *stored, (kind, nobody, many) = await reads(root)
     assert stored == [
-        ("staff.read", user_id, {"what": "logins"}),
-        ("staff.read", user_id, {"what": "events"}),
-        ("staff.read", user_id, {"what": "refusals"}),
-        ("staff.read", user_id, {"what": "names"}),
+        ("staff.read", alice, {"what": "logins"}),
+        ("staff.read", alice, {"what": "events"}),
+        ("staff.read", alice, {"what": "refusals"}),
+        ("staff.read", alice, {"what": "names"}),
     ]
     assert (kind, nobody, many["what"], sorted(many["user_ids"])) == ("staff.read", None, "names", sorted(everybody))
-    clock.advance(minutes=1)
-    await root.read("/logins", user_id=user_id)
-    assert (await reads(root))[-1] == ("staff.read", user_id, {"what": "logins"})
+    stage.clock.advance(minutes=1)
+    await root.read("/logins", user_id=alice)
+    assert (await reads(root))[-1] == ("staff.read", alice, {"what": "logins"})
 
 
 @pytest.mark.slow
-async def test_a_change_of_nothing_is_a_read(root: Admin, alice: Body) -> None:
-    user_id = alice["user"]["id"]
+async def test_a_change_of_nothing_is_a_read(root: Admin, alice: str) -> None:
     nothing: list[Body] = [{}, {"status": "active"}, {"attributes": {}}, {"erase_at": None}, {"avatar_url": None}]
     for change in nothing:
-        assert (await root.change(user_id, **change))["phone"] == NUMBER
-    await root.change(user_id, nickname=None)
-    assert await reads(root) == 5 * [("staff.read", user_id, {"what": "user"})]
+        assert (await root.change(alice, **change))["phone"] == NUMBER
+    await root.change(alice, nickname=None)
+    assert await reads(root) == 5 * [("staff.read", alice, {"what": "user"})]
 
 
 @pytest.mark.slow
-async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice: Body) -> None:
+async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice: str) -> None:
     for _ in range(PLACES + 80):
         await root.read("/users")
     for _ in range(5):
-        await root.read(f"/users/{alice['user']['id']}/phone")
+        await root.read(f"/users/{alice}/phone")
     await sue.read("/users")
     stored = (await root.read("/events", type=["staff.searched", "staff.read"], limit=200))["items"]
     assert [event["data"] for event in stored[:6]] == [
@@ -156,52 +141,47 @@ async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice:
 
 @pytest.mark.slow
 async def test_a_read_beyond_the_places_of_its_reader_is_refused(
-    services: Services, root: Admin, sue: Admin, alice: Body
+    stage: Stage, root: Admin, sue: Admin, alice: str
 ) -> None:
-    path = f"/users/{alice['user']['id']}"
+    path = f"/users/{alice}"
     for _ in range(PLACES):
         await root.read(path)
     problem_of(await root.ask("GET", path), "rate_limited", 429)
     await sue.read(path)
-    await services[StaffReads].store()
+    await stage.services[StaffReads].store()
     await root.read(path)
 
 
-async def test_reads_in_an_outage_are_stored_after_it(
-    make_services: MakeServices, make_client: MakeClient, root: Admin, proxy: Proxy, rows: Rows
-) -> None:
-    services = await make_services(staff_reads=True, database_url=proxy.url)
-    admin = Admin(make_client(services), root.answer)
+async def test_reads_in_an_outage_are_stored_after_it(stage: Stage, root: Admin, proxy: Proxy) -> None:
+    services = await stage.make_services(staff_reads=True, database_url=proxy.url)
+    admin = Admin(stage.make_client(services), root.answer)
     await admin.read("/users")
     await proxy.refuse()
     with pytest.raises(StorageUnavailable):
         await services[StaffReads].store()
     await proxy.accept()
     await services[StaffReads].store()
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.searched'") == 1
+    assert await stage.number("events WHERE type = 'staff.searched'") == 1
 
 
-async def test_the_address_of_staff_who_were_erased_meanwhile_is_not_stored(
-    services: Services, root: Admin, rows: Rows
-) -> None:
+async def test_the_address_of_staff_who_were_erased_meanwhile_is_not_stored(stage: Stage, root: Admin) -> None:
     await root.read("/users")
-    await rows.execute("DELETE FROM users WHERE id = $1", root.id)
-    await services[StaffReads].store()
-    stored = await rows.fetch("SELECT actor, ip FROM events WHERE type = 'staff.searched'")
-    assert [tuple(event) for event in stored] == [(root.id, None)]
+    await stage.rows.execute("DELETE FROM users WHERE id = $1", root.id)
+    await stage.services[StaffReads].store()
+    stored = await stage.rows.fetch("SELECT actor, ip FROM events WHERE type = 'staff.searched'")
+    assert stored == [(root.id, None)]
 
 
 # Masked numbers.
 
 
-async def test_support_sees_phone_numbers_masked_and_one_when_it_asks(sue: Admin, alice: Body) -> None:
-    user_id = alice["user"]["id"]
+async def test_support_sees_phone_numbers_masked_and_one_when_it_asks(sue: Admin, alice: str) -> None:
     assert [user["phone"] for user in (await sue.read("/users", q="138 0013 8000"))["items"]] == [MASKED]
-    assert (await sue.read(f"/users/{user_id}"))["phone"] == MASKED
-    assert (await sue.change(user_id, status="disabled"))["phone"] == MASKED
-    assert await sue.read(f"/users/{user_id}/phone") == {"phone": NUMBER, "phone_verified": True}
+    assert (await sue.read(f"/users/{alice}"))["phone"] == MASKED
+    assert (await sue.change(alice, status="disabled"))["phone"] == MASKED
+    assert await sue.read(f"/users/{alice}/phone") == {"phone": NUMBER, "phone_verified": True}
     assert await sue.read(f"/users/{sue.id}/phone") == {"phone": None, "phone_verified": None}
-    assert ("staff.read", user_id, {"what": "phone"}) in await reads(sue)
+    assert ("staff.read", alice, {"what": "phone"}) in await reads(sue)
 
 
 @swept(

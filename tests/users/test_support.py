@@ -1,33 +1,21 @@
 """The role `support` may only read, ban and sign out, and may not touch administrators or other staff."""
 
 import asyncio
-from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
-from tests.world import Admin, Client, LogIn, MakeServices, Rows, bearer, make_support, set_roles, until_locked
+from tests.world import Admin, Body, LogIn, MakeServices, Stage, bearer, set_roles, until_locked
 from wxauth.server.console.links import NoAdministrator, make_link
 from wxauth.server.core.services import Services
-
-OVER: Final = timedelta(seconds=3601)
-"""Longer than a login is fresh."""
 
 
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
     return await make_services(admin_page=True, access_token_ttl=86400)
-
-
-@pytest.fixture
-async def sue(client: Client, login: LogIn, rows: Rows) -> Admin:
-    """A member of the support staff."""
-    answer = await login("sue")
-    return await make_support(client, rows, answer)
 
 
 @pytest.mark.oldest_postgres
@@ -60,12 +48,12 @@ async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(s
 @pytest.mark.parametrize("roles", [["admin"], ["support"], ["editor", "admin"], ["support", "editor"]])
 @pytest.mark.parametrize("is_banned", [False, True])
 async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not(
-    root: Admin, sue: Admin, login: LogIn, rows: Rows, roles: list[str], is_banned: bool
+    stage: Stage, root: Admin, sue: Admin, roles: list[str], is_banned: bool
 ) -> None:
-    other = await login("other")
+    other = await stage.login("other")
     user_id = other["user"]["id"]
     session_id = (await root.read(f"/users/{user_id}"))["sessions"][0]["id"]
-    await set_roles(rows, *roles, user_id=user_id)
+    await set_roles(stage.rows, *roles, user_id=user_id)
     if is_banned:
         await root.change(user_id, status="disabled", reason="lost phone")
     before, events = await root.read(f"/users/{user_id}"), len(await root.events())
@@ -98,15 +86,15 @@ async def test_support_gives_and_takes_no_roles(root: Admin, sue: Admin, login: 
     assert await root.events() == []
 
 
-async def test_a_user_who_is_just_being_made_staff_is_spared(root: Admin, sue: Admin, login: LogIn, rows: Rows) -> None:
-    user_id = (await login("alice"))["user"]["id"]
-    async with rows.transaction():
-        await set_roles(rows, "admin", user_id=user_id)
+async def test_a_user_who_is_just_being_made_staff_is_spared(stage: Stage, root: Admin, sue: Admin) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
+    async with stage.rows.transaction():
+        await set_roles(stage.rows, "admin", user_id=user_id)
         asked = [
             asyncio.create_task(sue.ask("PATCH", f"/users/{user_id}", json={"status": "disabled"})),
             asyncio.create_task(sue.ask("DELETE", f"/users/{user_id}/sessions")),
         ]
-        await until_locked(rows, 2)
+        await until_locked(stage.rows, 2)
     for answer in await asyncio.gather(*asked):
         problem_of(answer, "insufficient_role", 403)
     assert len((await root.read(f"/users/{user_id}"))["sessions"]) == 1
@@ -135,36 +123,35 @@ async def test_a_merge_by_unionid_leaves_a_banned_user_without_the_role(root: Ad
 # The console.
 
 
-async def opened(services: Services, client: Client, user_id: str) -> httpx.Response:
-    link = await make_link(services.database, UUID(user_id), now=services.clock())
-    return await client.post("/admin/session", json={"secret": link.secret}, headers={"X-Wxauth-Console": "1"})
+async def opened(stage: Stage, user_id: str) -> Body:
+    link = await make_link(stage.services.database, UUID(user_id), now=stage.clock())
+    secret, headers = {"secret": link.secret}, {"X-Wxauth-Console": "1"}
+    return (await stage.client.post("/admin/session", json=secret, headers=headers)).json()
 
 
 @pytest.mark.oldest_postgres
-async def test_a_link_opens_the_console_for_support(services: Services, root: Admin, sue: Admin) -> None:
-    as_root = (await opened(services, root.client, root.id)).json()
-    as_sue = (await opened(services, root.client, sue.id)).json()
+async def test_a_link_opens_the_console_for_support(stage: Stage, root: Admin, sue: Admin) -> None:
+    as_root = await opened(stage, root.id)
+    as_sue = await opened(stage, sue.id)
     assert (as_root["role"], as_sue["role"]) == ("admin", "support")
     assert (await root.client.get("/v1/admin/users", headers=bearer(as_sue))).status_code == 200
     problem_of(await root.client.get("/v1/admin/check", headers=bearer(as_sue)), "insufficient_role", 403)
-    made = await make_link(services.database, None, now=services.clock())
+    made = await make_link(stage.services.database, None, now=stage.clock())
     assert str(made.user_id) == root.id
 
 
-async def test_the_console_closes_when_the_role_is_lost(services: Services, root: Admin, sue: Admin) -> None:
-    session = (await opened(services, root.client, sue.id)).json()
+async def test_the_console_closes_when_the_role_is_lost(stage: Stage, root: Admin, sue: Admin) -> None:
+    session = await opened(stage, sue.id)
     await root.change(sue.id, roles=["editor"])
     problem_of(await root.client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
     problem_of(await root.client.put("/admin/session", headers={"X-Wxauth-Console": "1"}), "session_revoked", 400)
     with pytest.raises(NoAdministrator):
-        await make_link(services.database, UUID(sue.id), now=services.clock())
+        await make_link(stage.services.database, UUID(sue.id), now=stage.clock())
 
 
-async def test_an_administrator_who_is_made_support_must_log_in_again(
-    services: Services, client: Client, root: Admin, login: LogIn, rows: Rows
-) -> None:
-    other: Any = (await login("other"))["user"]["id"]
-    await set_roles(rows, "admin", "support", user_id=other)
-    session = (await opened(services, client, other)).json()
+async def test_an_administrator_who_is_made_support_must_log_in_again(stage: Stage, root: Admin) -> None:
+    other: Any = (await stage.login("other"))["user"]["id"]
+    await set_roles(stage.rows, "admin", "support", user_id=other)
+    session = await opened(stage, other)
     await root.change(other, roles=["support"])
-    problem_of(await client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
+    problem_of(await stage.client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
