@@ -9,18 +9,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jose import jwt
 
-from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
-from tests.world import Client, LogIn, Stage, bearer, set_roles
-from wxauth.server.core.services import Services
+from tests.world import Client, LogIn, Stage, set_roles
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.testing import TestIssuer
 
 JWKS = "/.well-known/jwks.json"
 METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
-
-Refusal = tuple[int, str, str | None]
 
 
 @pytest.fixture
@@ -37,10 +33,10 @@ async def test_the_header_of_a_token_names_only_algorithm_key_and_type(client: C
     assert json_of(token.split(".")[0]) == {"alg": "ES256", "kid": key["kid"], "typ": "at+jwt"}
 
 
-async def test_a_token_has_exactly_the_claims_of_the_contract(login: LogIn, clock: Clock) -> None:
-    answer = await login("alice")
+async def test_a_token_has_exactly_the_claims_of_the_contract(stage: Stage) -> None:
+    answer = await stage.login("alice")
     claims = json_of(answer["access_token"].split(".")[1])
-    now = int(clock().timestamp())
+    now = int(stage.clock().timestamp())
     assert claims == {
         "iss": "https://auth.test",
         "sub": answer["user"]["id"],
@@ -68,10 +64,10 @@ async def test_a_token_of_the_tests_issuer_looks_like_the_services(login: LogIn)
         assert claims["exp"] - claims["iat"] == expected["exp"] - expected["iat"]
 
 
-async def test_roles_are_a_claim_where_there_are_any(login: LogIn, rows: Any) -> None:
-    await login("alice")
-    await set_roles(rows, "admin", "clerk")
-    answer = await login("alice")
+async def test_roles_are_a_claim_where_there_are_any(stage: Stage) -> None:
+    await stage.login("alice")
+    await set_roles(stage.rows, "admin", "clerk")
+    answer = await stage.login("alice")
     assert json_of(answer["access_token"].split(".")[1])["roles"] == ["admin", "clerk"]
 
 
@@ -119,31 +115,31 @@ async def test_the_two_metadata_documents_are_identical(stage: Stage, issuer: st
     assert first.headers["cache-control"] == second.headers["cache-control"] == "public, max-age=300"
 
 
-async def ask_me(client: Client, services: Services, token: str, forgeries: dict[str, Forgery]) -> Any:
+async def ask_me(stage: Stage, token: str, forgeries: dict[str, Forgery]) -> Any:
     """The answers of `GET /v1/me` to each forgery: status, code, challenge."""
 
     async def answer(forge: Forgery) -> tuple[int, str | None, str | None]:
-        forged = forge(Forger(token, services[KeyRing].signing_key(services.clock())))
-        response = await client.get("/v1/me", headers=bearer(forged))
+        forged = forge(Forger(token, stage.services[KeyRing].signing_key(stage.clock())))
+        response = await stage.me(forged)
         return response.status_code, response.json().get("code"), response.headers.get("www-authenticate")
 
     return {name: await answer(forge) for name, forge in forgeries.items()}
 
 
 @pytest.mark.slow
-async def test_me_refuses_every_hostile_token(client: Client, services: Services, token: str) -> None:
+async def test_me_refuses_every_hostile_token(stage: Stage, token: str) -> None:
     refusal = (401, "invalid_token", 'Bearer error="invalid_token"')
-    assert await ask_me(client, services, token, HOSTILE) == dict.fromkeys(HOSTILE, refusal)
+    assert await ask_me(stage, token, HOSTILE) == dict.fromkeys(HOSTILE, refusal)
 
 
-async def test_me_refuses_every_expired_token(client: Client, services: Services, token: str) -> None:
+async def test_me_refuses_every_expired_token(stage: Stage, token: str) -> None:
     refusal = (401, "token_expired", 'Bearer error="invalid_token"')
-    assert await ask_me(client, services, token, EXPIRED) == dict.fromkeys(EXPIRED, refusal)
+    assert await ask_me(stage, token, EXPIRED) == dict.fromkeys(EXPIRED, refusal)
 
 
-async def test_me_accepts_every_good_token(client: Client, services: Services, token: str) -> None:
+async def test_me_accepts_every_good_token(stage: Stage, token: str) -> None:
     of_phones = {name: forgery for name, forgery in GOOD.items() if name != WEBSITES}
-    assert await ask_me(client, services, token, of_phones) == dict.fromkeys(of_phones, (200, None, None))
+    assert await ask_me(stage, token, of_phones) == dict.fromkeys(of_phones, (200, None, None))
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(929, None), (930, "token_expired")])
@@ -171,10 +167,10 @@ async def test_an_access_token_expires_with_30_seconds_of_skew(
     ],
 )
 async def test_without_a_bearer_token_the_challenge_is_bare(
-    client: Client, token: str, authorization: str | None
+    stage: Stage, token: str, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.format(token=token)}
-    answer = await client.get("/v1/me", headers=headers)
+    answer = await stage.client.get("/v1/me", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
     assert answer.headers["www-authenticate"] == "Bearer"
 

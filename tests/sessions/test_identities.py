@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.world import LogIn, Rows, Stage, until_locked
+from tests.world import Rows, Stage, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -23,12 +23,12 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-async def alice(login: LogIn, rows: Rows) -> str:
+async def alice(stage: Stage) -> str:
     """Her id. She has an identity in each of two apps, which an operator has joined."""
-    user_id: str = (await login(unionid=UNION, nickname="Alice"))["user"]["id"]
-    other = (await login(app=OTHER_APP))["user"]["id"]
-    await rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", user_id, OTHER_APP_ID)
-    await rows.execute("DELETE FROM users WHERE id::text = $1", other)
+    user_id: str = (await stage.login(unionid=UNION, nickname="Alice"))["user"]["id"]
+    other = (await stage.login(app=OTHER_APP))["user"]["id"]
+    await stage.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", user_id, OTHER_APP_ID)
+    await stage.rows.execute("DELETE FROM users WHERE id::text = $1", other)
     return user_id
 
 
@@ -83,8 +83,8 @@ async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
 
 
 @pytest.mark.slow
-async def test_a_user_who_has_lost_an_identity_is_limited_all_the_same(alice: str, login: LogIn, rows: Rows) -> None:
-    await rows.execute("DELETE FROM identities WHERE app_id = $1", OTHER_APP_ID)
-    answers = [await login(nickname=f"Alice {n}") for n in range(70)]
+async def test_a_user_who_has_lost_an_identity_is_limited_all_the_same(stage: Stage, alice: str) -> None:
+    await stage.rows.execute("DELETE FROM identities WHERE app_id = $1", OTHER_APP_ID)
+    answers = [await stage.login(nickname=f"Alice {n}") for n in range(70)]
     assert {answer["user"]["id"] for answer in answers} == {alice}
     assert answers[-1]["user"]["nickname"] != "Alice 69"

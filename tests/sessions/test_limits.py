@@ -7,29 +7,23 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Client, Rows, Stage, bearer, leave
+from tests.world import Body, Stage, bearer, leave
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
 UNIONID, OTHER_UNIONID = "o6_bmasdasdsad6_2sgVt7hMZOPfL", "o6_bmasdasdsad6_2sgVt7hMZOPfM"
 MANY = 12_000
+OPEN = "sessions WHERE revoked_at IS NULL"
 COPIES = """
     INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
-    SELECT ('019a0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, app_id, openid, created_at,
+    SELECT ($3 || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, app_id, openid, created_at,
            created_at - n * interval '1 second', expires_at
       FROM sessions, generate_series(1, $2) n WHERE id::text = $1
 """
 
 
-async def open_more(rows: Rows, session_id: str, number: int) -> None:
-    """Further sessions of this one's identity, from logins before it."""
-    await rows.execute(COPIES, session_id, number)
-
-
-async def number_open(rows: Rows, app_id: str | None = None) -> int:
-    number: int = await rows.fetchval(
-        "SELECT count(*) FROM sessions WHERE revoked_at IS NULL AND ($1::text IS NULL OR app_id = $1)", app_id
-    )
-    return number
+async def open_more(stage: Stage, login: Body, number: int, *, ids_begin_with: str = "019a0000") -> None:
+    """Further sessions of the same identity, from logins before this one, or after it if their ids say so."""
+    await stage.rows.execute(COPIES, login["session_id"], number, ids_begin_with)
 
 
 async def test_an_identity_keeps_its_newest_hundred_sessions(stage: Stage) -> None:
@@ -37,70 +31,58 @@ async def test_an_identity_keeps_its_newest_hundred_sessions(stage: Stage) -> No
     await stage.rows.execute("UPDATE sessions SET id = '019a0000-0000-7000-8000-000000000000'")
     newest = await stage.login("alice")
     await stage.login("alice", app_id=OTHER_APP["app_id"])
-    await open_more(stage.rows, newest["session_id"], 120)
+    await open_more(stage, newest, 120)
     await replace_sessions(stage.services)
 
-    assert await number_open(stage.rows, OTHER_APP["app_id"]) == 1
-    assert await number_open(stage.rows) == OPEN_SESSIONS + 1
+    assert await stage.number(f"{OPEN} AND app_id = '{OTHER_APP['app_id']}'") == 1
+    assert await stage.number(OPEN) == OPEN_SESSIONS + 1
     kept = await stage.rows.fetchval("SELECT min(id::text) FROM sessions WHERE revoked_at IS NULL")
     assert kept == "019a0000-0000-7000-8000-000000000016"  # 22 to 120, and the newest
     assert (await stage.me(newest)).status_code == 200
     assert first["session_id"] != newest["session_id"]
-    event = await stage.rows.fetchrow("SELECT actor, user_id::text, data FROM events WHERE type = 'session.ended'")
-    assert event is not None
-    assert (event["actor"], event["user_id"]) == ("system", newest["user"]["id"])
-    assert '"reason": "replaced"' in event["data"]
+    told = "SELECT actor, user_id::text, data ->> 'reason' FROM events WHERE type = 'session.ended'"
+    assert await stage.rows.fetch(told) == [("system", newest["user"]["id"], "replaced")]
 
 
 async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(stage: Stage) -> None:
     old = await stage.login("alice")
-    await stage.rows.execute(
-        """
-        INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
-        SELECT ('ffffffff-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, app_id, openid, created_at,
-               created_at, expires_at
-          FROM sessions, generate_series(1, 100) n
-        """
-    )
+    await open_more(stage, old, 100, ids_begin_with="ffffffff")
     await replace_sessions(stage.services)
-    answer = await stage.refresh(old)
-    problem_of(answer, "session_revoked", 400)
+    problem_of(await stage.refresh(old), "session_revoked", 400)
 
 
 async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_due(stage: Stage) -> None:
     replicas = [await stage.make_services() for _ in range(3)]
     alice = await stage.login("alice")
     await asyncio.gather(*map(replace_sessions, replicas))
-    await open_more(stage.rows, alice["session_id"], 120)
+    await open_more(stage, alice, 120)
     await asyncio.gather(*map(replace_sessions, replicas))
-    assert await number_open(stage.rows) == 121
+    assert await stage.number(OPEN) == 121
     stage.clock.advance(seconds=REPLACED_EVERY.total_seconds())
     await asyncio.gather(*map(replace_sessions, replicas))
-    assert await number_open(stage.rows) == OPEN_SESSIONS
+    assert await stage.number(OPEN) == OPEN_SESSIONS
 
 
 async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(stage: Stage) -> None:
     stage.clock.advance(days=3650)
     newest = await stage.login("alice")
-    await open_more(stage.rows, newest["session_id"], 120)
+    await open_more(stage, newest, 120)
     await replace_sessions(stage.services)
-    assert await number_open(stage.rows) == OPEN_SESSIONS
-    assert await stage.rows.fetchval(
-        "SELECT revoked_at IS NULL FROM sessions WHERE id::text = $1", newest["session_id"]
-    )
+    assert await stage.number(OPEN) == OPEN_SESSIONS
+    assert await stage.number(f"{OPEN} AND id = '{newest['session_id']}'") == 1
 
 
 @pytest.mark.oldest_postgres
 async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_ended_sessions(stage: Stage) -> None:
     alice = await stage.login("alice")
-    await open_more(stage.rows, alice["session_id"], 2000)
+    await open_more(stage, alice, 2000)
     await stage.rows.execute(
         "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text <> $1",
         alice["session_id"],
     )
     await replace_sessions(stage.services)
     assert await stage.number("sessions") == SESSIONS
-    assert await number_open(stage.rows) == 1
+    assert await stage.number(OPEN) == 1
 
 
 @pytest.mark.slow
@@ -111,7 +93,7 @@ async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends
 ) -> None:
     there, alice = await stage.login(app=OTHER_APP, unionid=UNIONID), await stage.login(unionid=UNIONID)
     assert alice["user"]["id"] == there["user"]["id"]
-    await open_more(stage.rows, alice["session_id"], MANY)
+    await open_more(stage, alice, MANY)
     ended = "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text LIKE '019a0000-%'"
     await stage.rows.execute(ended)
     await replace_sessions(stage.services)
@@ -119,8 +101,8 @@ async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends
     kept = await stage.rows.fetch("SELECT id::text FROM sessions WHERE app_id = $1 ORDER BY id", APP["app_id"])
     assert len(kept) == SESSIONS
     assert kept[0]["id"] == f"019a0000-0000-7000-8000-{MANY - SESSIONS + 2:012x}"
-    assert await number_open(stage.rows, APP["app_id"]) == 1
-    assert await number_open(stage.rows, OTHER_APP["app_id"]) == 1
+    assert await stage.number(f"{OPEN} AND app_id = '{APP['app_id']}'") == 1
+    assert await stage.number(f"{OPEN} AND app_id = '{OTHER_APP['app_id']}'") == 1
 
     carol = await stage.login("carol", app=OTHER_APP, unionid=OTHER_UNIONID)
     if end == "merge":
@@ -130,8 +112,8 @@ async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends
     assert await stage.number("users") == 1
 
 
-async def listed(client: Client, tokens: dict[str, Any], **query: Any) -> dict[str, Any]:
-    answer = await client.get("/v1/me/sessions", params=query, headers=bearer(tokens))
+async def listed(stage: Stage, tokens: Body, **query: Any) -> Body:
+    answer = await stage.client.get("/v1/me/sessions", params=query, headers=bearer(tokens))
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -141,11 +123,11 @@ async def test_sessions_come_page_by_page_the_last_used_first(
     stage: Stage, limit: int | None, sizes: list[int]
 ) -> None:
     alice = await stage.login("alice")
-    await open_more(stage.rows, alice["session_id"], 150)
+    await open_more(stage, alice, 150)
     query = {} if limit is None else {"limit": limit}
-    pages = [await listed(stage.client, alice, **query)]
+    pages = [await listed(stage, alice, **query)]
     while cursor := pages[-1]["next_cursor"]:
-        pages.append(await listed(stage.client, alice, **query, cursor=cursor))
+        pages.append(await listed(stage, alice, **query, cursor=cursor))
     assert [len(page["items"]) for page in pages] == sizes
     items = [item for page in pages for item in page["items"]]
     assert len({item["id"] for item in items}) == 151
@@ -155,9 +137,9 @@ async def test_sessions_come_page_by_page_the_last_used_first(
 
 async def test_sessions_used_in_the_same_moment_are_all_listed(stage: Stage) -> None:
     alice = await stage.login("alice")
-    await open_more(stage.rows, alice["session_id"], 9)
+    await open_more(stage, alice, 9)
     await stage.rows.execute("UPDATE sessions SET last_used_at = created_at")
-    first = await listed(stage.client, alice, limit=5)
-    second = await listed(stage.client, alice, limit=5, cursor=first["next_cursor"])
+    first = await listed(stage, alice, limit=5)
+    second = await listed(stage, alice, limit=5, cursor=first["next_cursor"])
     assert len({item["id"] for item in first["items"] + second["items"]}) == 10
     assert second["next_cursor"] is None

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Body, Client, LogIn, MakeServices, Rows, Stage, bearer
+from tests.world import Body, MakeServices, Stage, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings
 
@@ -18,8 +18,8 @@ async def services(make_services: MakeServices) -> Services:
     return await make_services(apps=[{**APP, "max_sessions": 1}, {**OTHER_APP, "max_sessions": 2}], login_rate_limit="")
 
 
-async def is_open(client: Client, session: Body) -> bool:
-    return (await client.get("/v1/me", headers=bearer(session))).status_code == 200
+async def is_open(stage: Stage, session: Body) -> bool:
+    return (await stage.me(session)).status_code == 200
 
 
 @pytest.mark.parametrize("fields", [{}, {"nickname": "Alice"}, {"unionid": UNION}], ids=str)
@@ -27,27 +27,22 @@ async def test_a_login_ends_the_one_before(stage: Stage, fields: Body) -> None:
     former = await stage.login("alice")
     stage.clock.advance(seconds=1)
     latter = await stage.login("alice", **fields)
-    assert [await is_open(stage.client, session) for session in (former, latter)] == [False, True]
+    assert [await is_open(stage, session) for session in (former, latter)] == [False, True]
     problem_of(await stage.client.get("/v1/verify", headers=bearer(former)), "invalid_token", 401)
-    refreshed = await stage.refresh(former)
-    problem_of(refreshed, "session_replaced", 400)
-    [ended] = await stage.rows.fetch("SELECT actor, data, user_id::text FROM events WHERE type = 'session.ended'")
-    assert tuple(ended) == (
-        "system",
-        f'{{"reason": "replaced", "session_ids": ["{former["session_id"]}"]}}',
-        latter["user"]["id"],
-    )
-    keyless = "SELECT count(*) FROM sessions WHERE revoked_at IS NOT NULL AND session_key IS NULL"
-    assert await stage.rows.fetchval(keyless) == 1
+    problem_of(await stage.refresh(former), "session_replaced", 400)
+    told = f'{{"reason": "replaced", "session_ids": ["{former["session_id"]}"]}}'
+    ended = await stage.rows.fetch("SELECT actor, data, user_id::text FROM events WHERE type = 'session.ended'")
+    assert ended == [("system", told, latter["user"]["id"])]
+    assert await stage.number("sessions WHERE revoked_at IS NOT NULL AND session_key IS NULL") == 1
 
 
 @pytest.mark.slow
-async def test_of_fifty_logins_at_once_one_session_is_left(login: LogIn, client: Client, rows: Rows) -> None:
+async def test_of_fifty_logins_at_once_one_session_is_left(stage: Stage) -> None:
     for _ in range(2):  # the first ones, and those of somebody who is known
-        sessions = await asyncio.gather(*(login("alice") for _ in range(50)))
-        assert sum([await is_open(client, session) for session in sessions]) == 1
+        sessions = await asyncio.gather(*(stage.login("alice") for _ in range(50)))
+        assert sum([await is_open(stage, session) for session in sessions]) == 1
     ids = "SELECT jsonb_array_elements(data -> 'session_ids') FROM events WHERE type = 'session.ended'"
-    ended = await rows.fetch(ids)
+    ended = await stage.rows.fetch(ids)
     assert len(ended) == len(set(ended)) == 99
 
 
@@ -58,31 +53,29 @@ async def test_each_identity_has_its_own_number_and_sessions_of_websites_do_not_
         stage.clock.advance(seconds=1)
         there.append(await stage.login("alice", app=OTHER_APP, unionid=UNION))
         if n == 0:
-            of_a_site = "UPDATE sessions SET client_id = 'shop' WHERE id = $1"
-            await stage.rows.execute(of_a_site, there[0]["session_id"])
-    assert await is_open(stage.client, here)
-    assert [await is_open(stage.client, session) for session in there] == [True, False, True, True]
+            await stage.rows.execute("UPDATE sessions SET client_id = 'shop' WHERE id = $1", there[0]["session_id"])
+    assert await is_open(stage, here)
+    assert [await is_open(stage, session) for session in there] == [True, False, True, True]
 
 
 async def test_a_smaller_number_counts_from_the_next_login(stage: Stage) -> None:
-    unlimited = await stage.make(apps=[APP, OTHER_APP], login_rate_limit="")
+    unlimited = await stage.replica(apps=[APP, OTHER_APP], login_rate_limit="")
     before = []
     for _ in range(3):
-        before.append(await LogIn(unlimited, stage.wechat)("alice"))
+        before.append(await unlimited.login("alice"))
         stage.clock.advance(seconds=1)
-    assert all([await is_open(stage.client, session) for session in before])
+    assert all([await is_open(stage, session) for session in before])
     await stage.login("alice")
-    assert not any([await is_open(stage.client, session) for session in before])
-    refreshed = await unlimited.post("/v1/refresh", json={"refresh_token": before[0]["refresh_token"]})
-    problem_of(refreshed, "session_revoked", 400)
+    assert not any([await is_open(stage, session) for session in before])
+    problem_of(await unlimited.refresh(before[0]), "session_revoked", 400)
 
 
-async def test_who_may_not_log_in_ends_nothing(login: LogIn, client: Client, rows: Rows) -> None:
-    alice = await login("alice")
-    await rows.execute("UPDATE users SET status = 'disabled'")
-    problem_of(await login.ask("alice"), "account_disabled", 403)
-    await rows.execute("UPDATE users SET status = 'active'")
-    assert await is_open(client, alice)
+async def test_who_may_not_log_in_ends_nothing(stage: Stage) -> None:
+    alice = await stage.login("alice")
+    await stage.rows.execute("UPDATE users SET status = 'disabled'")
+    problem_of(await stage.login.ask("alice"), "account_disabled", 403)
+    await stage.rows.execute("UPDATE users SET status = 'active'")
+    assert await is_open(stage, alice)
 
 
 @pytest.mark.parametrize("wrong", [0, 101, -1, "many", 1.5, True])
