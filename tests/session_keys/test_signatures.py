@@ -24,7 +24,6 @@ from tests.world import (
     Body,
     Client,
     LogIn,
-    Rows,
     Service,
     Stage,
     add_client,
@@ -143,9 +142,9 @@ async def test_a_former_id_means_who_remains(sign: Sign, login: LogIn, root: Adm
 
 
 async def test_of_a_user_with_several_identities_in_the_app_the_openid_is_wanted(
-    sign: Sign, login: LogIn, root: Admin
+    stage: Stage, sign: Sign, root: Admin
 ) -> None:
-    bob, alice = await login("bob"), await login("alice")
+    bob, alice = await stage.login("bob"), await stage.login("alice")
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
     problem = problem_of(await sign(user_id=alice["user"]["id"]), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["openid"]
@@ -198,9 +197,9 @@ async def test_of_who_is_banned_or_leaving_nothing_is_signed(stage: Stage, sign:
     problem_of(await sign(openid=bob["user"]["openid"]), "account_leaving", 403)
 
 
-async def test_a_key_that_cannot_be_unsealed_is_as_none(sign: Sign, login: LogIn, rows: Rows) -> None:
-    openid = (await login())["user"]["openid"]
-    await rows.execute("UPDATE sessions SET session_key = '\\x00'")
+async def test_a_key_that_cannot_be_unsealed_is_as_none(stage: Stage, sign: Sign) -> None:
+    openid = (await stage.login())["user"]["openid"]
+    await stage.rows.execute("UPDATE sessions SET session_key = '\\x00'")
     problem_of(await sign(openid=openid), "session_key_expired", 409)
 
 
@@ -268,22 +267,22 @@ async def test_the_trail_records_once_a_day_and_app_that_a_client_signed(stage: 
 
 
 @pytest.mark.own_database
-async def test_nothing_is_signed_that_the_trail_does_not_record(sign: Sign, login: LogIn, rows: Rows) -> None:
-    openid = (await login())["user"]["openid"]
-    await rows.execute("ALTER TABLE events RENAME TO away")
+async def test_nothing_is_signed_that_the_trail_does_not_record(stage: Stage, sign: Sign) -> None:
+    openid = (await stage.login())["user"]["openid"]
+    await stage.rows.execute("ALTER TABLE events RENAME TO away")
     problem_of(await sign(openid=openid), "storage_unavailable", 503)
-    await rows.execute("ALTER TABLE away RENAME TO events")
+    await stage.rows.execute("ALTER TABLE away RENAME TO events")
     assert (await sign(openid=openid)).status_code == 200
 
 
-async def test_signatures_are_counted_by_outcome(sign: Sign, client: Client, login: LogIn) -> None:
-    openid = (await login())["user"]["openid"]
+async def test_signatures_are_counted_by_outcome(stage: Stage, sign: Sign) -> None:
+    openid = (await stage.login())["user"]["openid"]
     await sign(openid=openid)
     await sign(openid="nobody")
     await sign()
     await sign(openid=openid, app_id="wx0000000000000000")
     await sign(openid=openid, auth=None)
-    lines = (await client.get("/metrics")).text.splitlines()
+    lines = (await stage.client.get("/metrics")).text.splitlines()
     assert {line for line in lines if line.startswith("wxauth_signatures_total")} == {
         f'wxauth_signatures_total{{app_id="{APP_ID}",outcome="{outcome}"}} 1.0'
         for outcome in ("ok", "not_found", "invalid_request", "invalid_client")

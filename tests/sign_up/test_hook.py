@@ -18,7 +18,7 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import needs
 from tests.receiver import Receiver, receiving
-from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, Rows, until
+from tests.world import Body, LogIn, MakeServices, Rows, Stage, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.login.records import Refusals
 
@@ -36,13 +36,13 @@ async def hook() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-def asking(make_services: MakeServices, make_client: MakeClient, login: LogIn, hook: Receiver) -> Ask:
+def asking(stage: Stage, hook: Receiver) -> Ask:
     """A service that asks the hook; more settings may be given."""
 
     async def made(**settings: Any) -> LogIn:
         settings = {"sign_up_hook_url": hook.url, "sign_up_hook_secret": SECRET, **settings}
-        services = await make_services(**settings)
-        return LogIn(make_client(services), login.wechat)
+        services = await stage.make_services(**settings)
+        return LogIn(stage.make_client(services), stage.login.wechat)
 
     return made
 
@@ -62,7 +62,7 @@ def text(body: bytes, status: int = 200) -> Callable[[web.Request], Awaitable[we
 
 
 async def test_it_is_asked_once_about_a_newcomer_and_never_about_somebody_known(
-    asking: Ask, hook: Receiver, clock: Clock
+    stage: Stage, asking: Ask, hook: Receiver
 ) -> None:
     login = await asking()
     answer = await login("alice", unionid="union-alice")
@@ -72,7 +72,7 @@ async def test_it_is_asked_once_about_a_newcomer_and_never_about_somebody_known(
     assert json.loads(body) == {
         "type": "sign_up",
         "id": headers["webhook-id"],
-        "at": clock().isoformat().replace("+00:00", "Z"),
+        "at": stage.clock().isoformat().replace("+00:00", "Z"),
         "data": {
             "app_id": APP["app_id"],
             "kind": "mini_program",
@@ -132,7 +132,7 @@ async def test_what_it_says_counts_from_the_first_token(asking: Ask, hook: Recei
     ],
 )
 async def test_a_misspelt_member_is_left_out_and_logged(
-    asking: Ask, hook: Receiver, log_lines: LogLines, member: str, value: object
+    stage: Stage, asking: Ask, hook: Receiver, member: str, value: object
 ) -> None:
     login = await asking()
     answer: Body = {"allow": True, "nickname": "good", member: value}
@@ -141,20 +141,20 @@ async def test_a_misspelt_member_is_left_out_and_logged(
     assert (user["external_id"], user["roles"]) == (None, [])
     assert user["nickname"] == (None if member == "nickname" else "good")
     if value != "":
-        [line] = [line for line in log_lines() if line["event"] == "sign_up_hook_member_left_out"]
+        [line] = stage.logged("sign_up_hook_member_left_out")
         assert (line["member"], str(value) in str(line)) == (member, False)
 
 
 async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(
-    asking: Ask, hook: Receiver, rows: Rows, log_lines: LogLines
+    stage: Stage, asking: Ask, hook: Receiver
 ) -> None:
     login = await asking()
     hook.usual = saying(allow=True, external_id="10023")
     people = await asyncio.gather(*(login(f"person-{n}") for n in range(8)))
     assert sorted(str(person["user"]["external_id"]) for person in people) == ["10023"] + ["None"] * 7
-    assert await rows.fetchval("SELECT count(*) FROM users") == 8
+    assert await stage.number("users") == 8
     assert (await login("late"))["user"]["external_id"] is None
-    left_out = [line["member"] for line in log_lines() if line["event"] == "sign_up_hook_member_left_out"]
+    left_out = [line["member"] for line in stage.log_lines() if line["event"] == "sign_up_hook_member_left_out"]
     assert left_out[-1:] == ["external_id"]
 
 
@@ -169,23 +169,17 @@ async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(
     ],
 )
 async def test_who_is_refused_is_not_stored_but_for_support(
-    make_services: MakeServices,
-    make_client: MakeClient,
-    login: LogIn,
-    hook: Receiver,
-    rows: Rows,
-    title: object,
-    shown: str,
+    stage: Stage, login: LogIn, hook: Receiver, title: object, shown: str
 ) -> None:
-    services = await make_services(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET)
-    login = LogIn(make_client(services), login.wechat)
+    services = await stage.make_services(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET)
+    login = LogIn(stage.make_client(services), login.wechat)
     hook.usual = saying(allow=False, title=title)
     answer = await login.ask("alice", nickname="Alice", headers={"accept-language": "zh"})
     assert problem_of(answer, "sign_up_refused", 403)["title"] == shown
     for table in ("users", "identities", "unionids", "sessions", "events"):
-        assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+        assert await stage.number(f"{table}") == 0, table
     await services[Refusals].store()
-    assert await rows.fetchval("SELECT code FROM refusals") == "sign_up_refused"
+    assert await stage.rows.fetchval("SELECT code FROM refusals") == "sign_up_refused"
 
 
 @pytest.mark.slow
@@ -209,29 +203,29 @@ async def test_who_is_refused_is_not_stored_but_for_support(
     ids=lambda answer: getattr(answer, "__qualname__", str(answer))[:20],
 )
 async def test_an_answer_that_is_none_refuses_or_allows_as_the_settings_say(
-    asking: Ask, hook: Receiver, rows: Rows, answer: Any
+    stage: Stage, asking: Ask, hook: Receiver, answer: Any
 ) -> None:
     hook.usual = answer
     login = await asking(sign_up_hook_timeout=0.3)
     refused = await login.ask("alice")
     assert "sign_up_hook_failed" in problem_of(refused, "sign_up_unavailable", 503)["detail"]
     assert int(refused.headers["retry-after"]) > 0
-    assert (await rows.fetchval("SELECT count(*) FROM users"), len(hook.got)) == (0, 1)
+    assert (await stage.number("users"), len(hook.got)) == (0, 1)
     login = await asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
     assert (await login("alice"))["is_new_user"] is True
-    assert await rows.fetchval("SELECT data FROM events WHERE type = 'user.created'") == '{"hook": "not_asked"}'
+    assert await stage.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'") == '{"hook": "not_asked"}'
     hook.released.set()
 
 
 async def test_after_five_failures_in_a_row_it_is_not_asked_for_ten_seconds(
-    asking: Ask, hook: Receiver, clock: Clock
+    stage: Stage, asking: Ask, hook: Receiver
 ) -> None:
     login = await asking()
     hook.usual = 500
     for n in range(7):
         problem_of(await login.ask(f"person-{n}"), "sign_up_unavailable", 503)
     assert len(hook.got) == 5
-    clock.advance(seconds=11)
+    stage.clock.advance(seconds=11)
     hook.usual = saying(allow=True)
     await login("alice")
     hook.usual = 500
@@ -241,7 +235,7 @@ async def test_after_five_failures_in_a_row_it_is_not_asked_for_ten_seconds(
 
 
 async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(
-    asking: Ask, hook: Receiver, rows: Rows
+    stage: Stage, asking: Ask, hook: Receiver
 ) -> None:
     login = await asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
     hook.usual = 429
@@ -256,12 +250,12 @@ async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(
     hook.usual = saying(allow=False)
     await login("mallory")
     assert len(hook.got) == 6 + 1 + 5
-    created = await rows.fetch("SELECT data FROM events WHERE type = 'user.created'")
+    created = await stage.rows.fetch("SELECT data FROM events WHERE type = 'user.created'")
     assert [row["data"] for row in created] == 12 * ['{"hook": "not_asked"}']
 
 
 async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(
-    asking: Ask, hook: Receiver, rows: Rows
+    stage: Stage, asking: Ask, hook: Receiver
 ) -> None:
     login = await asking(sign_up_hook_timeout=10)
     await login("alice")
@@ -270,7 +264,7 @@ async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(
     await until(lambda: hook.under_way == 30)
     await login("alice")
     active = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE '%transaction%'"
-    assert await rows.fetchval(active) == 0
+    assert await stage.rows.fetchval(active) == 0
     hook.released.set()
     await asyncio.gather(*waiting)
 
@@ -321,9 +315,9 @@ async def test_check_sends_a_test_about_nobody(hook: Receiver, make_services: Ma
 @pytest.mark.process
 @pytest.mark.parametrize("language", ["python", "node"])
 async def test_the_examples_let_their_members_in_and_nobody_else(
-    language: str, tmp_path: Path, asking: Ask, clock: Clock
+    stage: Stage, language: str, tmp_path: Path, asking: Ask
 ) -> None:
-    clock.now = datetime.now(UTC)
+    stage.clock.now = datetime.now(UTC)
     port = free_port()
     name = {"python": "app.py", "node": "app.mjs"}[language]
     (tmp_path / name).write_text((EXAMPLES / name).read_text().replace("openid-of-alice", ALICE))
