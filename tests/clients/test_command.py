@@ -117,7 +117,7 @@ async def test_a_client_has_its_initial_scopes_until_they_are_changed(clients: C
     added = await clients.add("orders", "--scope", "users", "--scope", "introspect", "--scope", "users")
     assert added["scopes"] == ["introspect", "users"]
     done = await clients.do("set", "orders", "--scope", "events")
-    assert (done.stdout, done.stderr) == ("scopes of orders: events\n", "")
+    assert (done.stdout, done.stderr) == ("client_id  orders\nscopes     events\n", "")
     assert await clients.only("scopes") == [["events"]]
 
 
@@ -244,7 +244,15 @@ async def test_given_fields_of_a_site_are_changed_and_an_empty_text_clears_a_fie
         *("set", "shop", "--scope", "phone", "--scope", "users", "--title", "小店", "--device", "--no-near"),
         *("--app", "", "--redirect-uri", "https://shop.example.com/new"),
     )
-    assert (done.stdout, done.stderr) == ("scopes of shop: users, phone\n", "")
+    assert [line.split(maxsplit=1) for line in done.stdout.splitlines()] == [
+        ["client_id", "shop"],
+        ["scopes", "users,phone"],
+        ["title", "小店"],
+        ["device", "True"],
+        ["near", "False"],
+        ["app_id", "-"],
+        ["redirect_uris", "https://shop.example.com/new"],
+    ]
     assert await clients.only("title", "device", "near", "app_id", "redirect_uris", "id_token_alg") == [
         *("小店", True, False, None, ["https://shop.example.com/new"], "RS256")
     ]

@@ -9,7 +9,17 @@ import click
 
 from wxauth.errors import InvalidRequest
 from wxauth.server.apps.rows import stored_apps
-from wxauth.server.cli.printing import SHOWN_ONCE, Command, Failed, checked, field_option, json_option, show, table
+from wxauth.server.cli.printing import (
+    SHOWN_ONCE,
+    Command,
+    Failed,
+    checked,
+    field_option,
+    json_option,
+    print_table,
+    show,
+    table,
+)
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.clients.clients import (
     Credentials,
@@ -166,7 +176,7 @@ def set_command(client_name: str, **options: Any) -> None:
             return await change_client(database, client_name, changes, reserved=reserved, now=now)
 
     changed = with_database(change)
-    click.echo(f"scopes of {client_name}: {', '.join(changed.scopes)}")
+    print_table([("client_id", client_name), *((name, getattr(changed, name)) for name in changes)])
 
 
 @clients.command()
