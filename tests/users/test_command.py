@@ -5,6 +5,7 @@ import os
 import pty
 from asyncio import to_thread
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -149,9 +150,11 @@ async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_
 async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_for_programs(
     stage: Stage, users: Command
 ) -> None:
-    alice = await stage.login("alice", nickname="小明")
+    site = await stage.login("alice", nickname="小明")
+    alice = await stage.login("alice")
     user = alice["user"]
     await set_roles(stage.rows, "admin")
+    await stage.rows.execute("UPDATE sessions SET client_id = 'shop' WHERE id = $1", UUID(site["session_id"]))
     # The command goes by the real time, to which the sessions of the injected one may have ended or not begun.
     await stage.rows.execute("UPDATE sessions SET expires_at = '2999-01-01Z'")
     shown = await users("show", user["id"])
@@ -170,6 +173,7 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
         ["last_login_at", "2026-11-20T08:00+00:00"],
         ["identity", f"{user['app_id']}  {user['openid']}"],
         ["session", f"{alice['session_id']}  {user['app_id']}  {used}"],
+        ["session", f"{site['session_id']}  shop  {used}"],
     ]
     shown = await users("show", user["id"], "--json")
     answer = await stage.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(alice))

@@ -197,7 +197,7 @@ def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[
         *(
             (
                 "session",
-                f"{session.id}  {session.app_id}  used {to_the_minute(session.last_used_at)}"
+                f"{session.id}  {session.client_id or session.app_id}  used {to_the_minute(session.last_used_at)}"
                 f"  {session.ip or '-'}  {describe_device(session.device) or '-'}  {_opened(session)}",
             )
             for session in user["sessions"]
@@ -205,8 +205,9 @@ def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[
         *(
             (
                 "ended_session",
-                f"{session.id}  {session.app_id}  {session.ended_reason} {to_the_minute(session.ended_at)}"
-                f"  used {to_the_minute(session.last_used_at)}  {session.ip or '-'}  {_opened(session)}",
+                f"{session.id}  {session.client_id or session.app_id}  {session.ended_reason}"
+                f" {to_the_minute(session.ended_at)}  used {to_the_minute(session.last_used_at)}"
+                f"  {session.ip or '-'}  {_opened(session)}",
             )
             for session in user["ended_sessions"]
         ),
