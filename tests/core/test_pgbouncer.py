@@ -132,15 +132,18 @@ async def test_only_the_statement_of_check_has_a_name(
     assert set(executed) == {"<unnamed>", "wxauth_check"}
 
 
-async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements(
+async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements_or_is_not_named(
     make_settings: Callable[..., Settings], database_url: str
 ) -> None:
     with pgbouncer(database_url, pool_size=3) as url:
+        unnamed = (await checked(make_settings(database_url=url)))["database"]
         reported = (await checked(make_settings(database_url=f"{url}?pgbouncer=prepared")))["database pooler"]
         assert "database pooler" not in await checked(make_settings(database_url=f"{url}?pgbouncer=true"))
     assert reported.level is CheckLevel.BAD
     assert "?pgbouncer=true" in reported.message
     assert "?pgbouncer=prepared" in reported.message
+    assert "is a pooler" in unnamed.message
+    assert "?pgbouncer=true" in unnamed.message
 
 
 async def test_a_login_whose_statement_was_forgotten_succeeds_on_a_new_connection(

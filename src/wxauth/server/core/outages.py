@@ -51,6 +51,7 @@ LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientErro
 
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
 _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
+_POOLER_REFUSES: Final = "unsupported startup parameter"  # PgBouncer's: PostgreSQL has no such words
 
 log = get_logger()
 
@@ -193,6 +194,9 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
             en, zh = f"refuses the role: {message}", f"拒绝该角色：{message}"
         case asyncpg.InvalidCatalogNameError():
             en, zh = f"has no such database: {message}", f"没有这个数据库：{message}"
+        case asyncpg.PostgresError() if message.startswith(_POOLER_REFUSES):
+            en = f"is a pooler ({message}): {WHERE_NOTHING_IS_KEPT}"
+            zh = f"是连接池（{message}）：{WHERE_NOTHING_IS_KEPT}"
         case asyncpg.PostgresError() if exc.sqlstate:
             en, zh = f"takes no connection: {message}", f"不接受连接：{message}"
         case socket.gaierror():
