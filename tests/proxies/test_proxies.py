@@ -5,11 +5,12 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import product
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -24,10 +25,10 @@ from tests.conftest import SETTINGS
 from tests.fakes import Clock, Secrets
 from tests.problems import TITLES, problem_of
 from tests.processes import PATIENCE, free_port, serving, until
-from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running, switching
+from tests.proxies.running import Recorder, echo, haproxy_with, headers_of, running, switching
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
-from tests.world import Client, bearer, set_roles
+from tests.world import bearer, set_roles
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -204,7 +205,55 @@ class Guarded:
     arrived: Recorder
 
 
-Starting = Callable[..., AbstractContextManager[str]]
+StartWxauth = Callable[[str], Wxauth]
+
+
+@dataclass
+class Proxy:
+    """A proxy between the guarded service and a client outside, which has Alice's token."""
+
+    name: str
+    url: str
+    client: httpx.AsyncClient
+    wxauth: Wxauth
+    service: Guarded
+    tokens: dict[str, Any]
+    folder: Path
+    """Of the test."""
+
+    @property
+    def alice(self) -> dict[str, Any]:
+        """The header of a request of hers."""
+        return {"Authorization": f"Bearer {self.tokens['access_token']}"}
+
+    @property
+    def authorization(self) -> str:
+        """The same header, as a line."""
+        return f"Authorization: {self.alice['Authorization']}"
+
+    @property
+    def passed(self) -> list[Scope]:
+        """The requests that the service received."""
+        return self.service.arrived.scopes
+
+    async def ask(self, path: str, headers: Any = None, *, method: str = "GET", **options: Any) -> httpx.Response:
+        """Ask for exactly this path, which httpx would tidy up, as Alice or with these headers."""
+        target = {"target": path.encode()}
+        headers = self.alice if headers is None else headers
+        return await self.client.send(
+            self.client.build_request(method, "/", headers=headers, extensions=target, **options)
+        )
+
+    async def status_of(self, request: str) -> int:
+        return await status_of(self.client, request)
+
+    @asynccontextmanager
+    async def another(self, *, wxauth: str = "", service: str = "") -> AsyncIterator[httpx.AsyncClient]:
+        """A client outside another proxy of the same kind, which has another wxauth, or another service."""
+        addresses = {"wxauth": wxauth or self.wxauth.address, "service": service or self.service.address}
+        with running(self.name, self.folder, **addresses) as url:
+            async with outside(url) as client:
+                yield client
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +264,7 @@ async def database_url(postgres: EmbeddedPostgres, admin: asyncpg.Connection) ->
 
 
 @pytest.fixture(scope="module")
-def start_wxauth(secrets: Secrets) -> Iterator[Callable[[str], Wxauth]]:
+def start_wxauth(secrets: Secrets) -> Iterator[StartWxauth]:
     """Serve wxauth with this database, in a thread of its own."""
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
@@ -232,7 +281,7 @@ def start_wxauth(secrets: Secrets) -> Iterator[Callable[[str], Wxauth]]:
 
 
 @pytest.fixture(scope="module")
-def wxauth(start_wxauth: Callable[[str], Wxauth], database_url: str) -> Wxauth:
+def wxauth(start_wxauth: StartWxauth, database_url: str) -> Wxauth:
     return start_wxauth(database_url)
 
 
@@ -256,40 +305,20 @@ def url(name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxauth, ser
 
 
 @pytest.fixture(scope="module")
-def behind() -> Iterator[Switching]:
-    """A service that is not made for HTTP alone."""
-    with switching() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def url_before(name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxauth, behind: Switching) -> Iterator[str]:
-    """The address of another proxy of the same kind, before that service."""
-    with running(name, tmp_path_factory.mktemp(name), wxauth=wxauth.address, service=behind.address) as url:
-        yield url
-
-
-@pytest.fixture
-async def client(url: str, wxauth: Wxauth, service: Guarded, secrets: Secrets) -> AsyncIterator[httpx.AsyncClient]:
-    """A client outside. No answer may contain a token; the service answers with all headers that it received."""
-    wxauth.arrived.scopes.clear()
-    service.arrived.scopes.clear()
-    async with httpx.AsyncClient(
-        base_url=url, trust_env=False, event_hooks={"response": [secrets.check_answer]}, verify=False
-    ) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
 async def tokens(wxauth: Wxauth) -> dict[str, Any]:
     return await wxauth.log_in("alice")
 
 
-@pytest.fixture(scope="module")
-async def alice(tokens: dict[str, Any], secrets: Secrets) -> dict[str, str]:
-    """The header of a request of hers."""
+@pytest.fixture
+async def proxy(
+    name: str, url: str, wxauth: Wxauth, service: Guarded, tokens: dict[str, Any], secrets: Secrets, tmp_path: Path
+) -> AsyncIterator[Proxy]:
+    """No answer may contain a token; the service answers with all headers that it received."""
     secrets.add(tokens["access_token"].rpartition(".")[2])
-    return {"Authorization": f"Bearer {tokens['access_token']}"}
+    wxauth.arrived.scopes.clear()
+    service.arrived.scopes.clear()
+    async with outside(url, event_hooks={"response": [secrets.check_answer]}) as client:
+        yield Proxy(name, url, client, wxauth, service, tokens, tmp_path)
 
 
 def identity_in(headers: list[list[str]]) -> dict[str, str]:
@@ -305,14 +334,13 @@ def identity_of(tokens: dict[str, Any], roles: str = "") -> dict[str, str]:
     return dict(zip(IDENTITY, (user["id"], user["app_id"], user["openid"], tokens["session_id"], roles), strict=True))
 
 
-def targeted(client: Client, path: str, **options: Any) -> httpx.Request:
-    """A request for exactly this path, which httpx would tidy up."""
-    return client.build_request("GET", "/", extensions={"target": path.encode()}, **options)
+def outside(url: str, **options: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, trust_env=False, verify=False, **options)
 
 
-async def status_of(url: str, request: str) -> int:
+async def status_of(client: httpx.AsyncClient, request: str) -> int:
     """The status of the answer to these bytes, in which `{host}` is filled in; 0 where the connection is closed."""
-    address = urlsplit(url).netloc
+    address = client.base_url.netloc.decode()
     reader, writer = await asyncio.open_connection(*address.split(":"))
     writer.write(request.replace("{host}", address).encode())
     line = await asyncio.wait_for(reader.read(100), PATIENCE)
@@ -323,219 +351,199 @@ async def status_of(url: str, request: str) -> int:
 # Who may pass.
 
 
-async def test_a_good_token_lets_a_request_pass_and_says_whose_it_is(
-    client: Client, alice: dict[str, str], tokens: dict[str, Any]
-) -> None:
-    answer = await client.get("/orders/7?a=1", headers=alice)
+async def test_a_good_token_lets_a_request_pass_and_says_whose_it_is(proxy: Proxy) -> None:
+    answer = await proxy.ask("/orders/7?a=1")
     assert answer.status_code == 200, answer.text
     assert answer.json()["target"] == "/orders/7?a=1"
-    assert identity_in(answer.json()["headers"]) == identity_of(tokens)
+    assert identity_in(answer.json()["headers"]) == identity_of(proxy.tokens)
 
 
-async def test_the_token_goes_no_further(client: Client, alice: dict[str, str]) -> None:
+async def test_the_token_goes_no_further(proxy: Proxy) -> None:
     for path in ("/orders", "/public/a"):
-        answer = await client.get(path, headers=alice)
+        answer = await proxy.ask(path)
         assert answer.status_code == 200
         assert "authorization" not in dict(answer.json()["headers"])
 
 
-async def test_no_hostile_token_passes(
-    client: Client, name: str, service: Guarded, wxauth: Wxauth, tokens: dict[str, Any]
-) -> None:
-    key = wxauth.services[KeyRing].signing_key(wxauth.services.clock())
+async def test_no_hostile_token_passes(proxy: Proxy) -> None:
+    key = proxy.wxauth.services[KeyRing].signing_key(proxy.wxauth.services.clock())
     with Sweep() as sweep:
         for forgery, forge in (HOSTILE | EXPIRED).items():
-            token = forge(Forger(tokens["access_token"], key))
+            token = forge(Forger(proxy.tokens["access_token"], key))
             if "\0" in token:
                 continue  # no header holds it, see the next test
             with sweep.case(forgery):
-                answer = await client.get("/orders", headers={b"Authorization": b"Bearer " + token.encode()})
+                answer = await proxy.ask("/orders", {b"Authorization": b"Bearer " + token.encode()})
                 if len(token) > LONGEST_HEAD:
-                    assert answer.status_code == TOO_LONG[name]
+                    assert answer.status_code == TOO_LONG[proxy.name]
                 else:
                     problem_of(answer, "token_expired" if forgery in EXPIRED else "invalid_token", 401)
                     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-                assert service.arrived.scopes == []
+                assert proxy.passed == []
 
 
-async def test_a_malformed_head_gains_nothing(
-    client: Client, url: str, name: str, service: Guarded, tokens: dict[str, Any]
-) -> None:
-    address = urlsplit(url).netloc
+async def test_a_malformed_head_gains_nothing(proxy: Proxy) -> None:
+    address = urlsplit(proxy.url).netloc
     with Sweep() as sweep:
         for line, taken_by in MALFORMED.items():
             with sweep.case(repr(line)):
-                service.arrived.scopes.clear()
+                proxy.passed.clear()
                 reader, writer = await asyncio.open_connection(*address.split(":"))
-                head = f"GET /public/a HTTP/1.1\r\nHost: {address}\r\n{line.format(token=tokens['access_token'])}"
+                head = f"GET /public/a HTTP/1.1\r\nHost: {address}\r\n{line.format(token=proxy.tokens['access_token'])}"
                 writer.write(f"{head}\r\nConnection: close\r\n\r\n".encode())
                 status = int((await reader.read()).split(b" ", 2)[1])
                 writer.close()
-                assert status == (200 if name in taken_by else 400)
-                for scope in service.arrived.scopes:
+                assert status == (200 if proxy.name in taken_by else 400)
+                for scope in proxy.passed:
                     assert identity_in(headers_of(scope)) == {"x-auth-roles": ""}
-                assert len(service.arrived.scopes) == (1 if name in taken_by else 0)
+                assert len(proxy.passed) == (1 if proxy.name in taken_by else 0)
 
 
-async def test_a_head_that_wxauth_would_not_read_is_not_passed_on(
-    client: Client, name: str, wxauth: Wxauth, alice: dict[str, str]
-) -> None:
-    answer = await client.get("/orders", headers=alice | {"X-A": "a" * 60_000})
-    assert (answer.status_code, wxauth.asked) == (TOO_LONG[name], [])
+async def test_a_head_that_wxauth_would_not_read_is_not_passed_on(proxy: Proxy) -> None:
+    answer = await proxy.ask("/orders", proxy.alice | {"X-A": "a" * 60_000})
+    assert (answer.status_code, proxy.wxauth.asked) == (TOO_LONG[proxy.name], [])
 
 
-async def test_a_second_authorization_header_does_not_help(
-    client: Client, alice: dict[str, str], service: Guarded
-) -> None:
-    answer = await client.get("/orders", headers=[("Authorization", "Bearer x"), *alice.items()])
+async def test_a_second_authorization_header_does_not_help(proxy: Proxy) -> None:
+    answer = await proxy.ask("/orders", [("Authorization", "Bearer x"), *proxy.alice.items()])
     assert answer.status_code == 400
-    assert service.arrived.scopes == []
+    assert proxy.passed == []
 
 
-async def test_a_longest_token_passes(client: Client, wxauth: Wxauth, tokens: dict[str, Any], secrets: Secrets) -> None:
-    key = wxauth.services[KeyRing].signing_key(wxauth.services.clock())
-    token = Forger(tokens["access_token"], key).with_claims(padding="p" * 5500)
+async def test_a_longest_token_passes(proxy: Proxy, secrets: Secrets) -> None:
+    key = proxy.wxauth.services[KeyRing].signing_key(proxy.wxauth.services.clock())
+    token = Forger(proxy.tokens["access_token"], key).with_claims(padding="p" * 5500)
     assert 7900 < len(token) <= 8192
     secrets.add(token.rpartition(".")[2])
-    assert (await client.get("/orders", headers=bearer(token))).status_code == 200
+    assert (await proxy.ask("/orders", bearer(token))).status_code == 200
 
 
-async def test_a_sign_out_counts_at_once(client: Client, wxauth: Wxauth, service: Guarded) -> None:
-    token = bearer((await wxauth.log_in("bob"))["access_token"])
-    assert (await client.get("/orders", headers=token)).status_code == 200
-    async with httpx.AsyncClient(base_url=f"http://{wxauth.address}", trust_env=False, verify=False) as direct:
+async def test_a_sign_out_counts_at_once(proxy: Proxy) -> None:
+    token = bearer((await proxy.wxauth.log_in("bob"))["access_token"])
+    assert (await proxy.ask("/orders", token)).status_code == 200
+    async with outside(f"http://{proxy.wxauth.address}") as direct:
         assert (await direct.post("/v1/logout", headers=token)).status_code == 204
-    problem_of(await client.get("/orders", headers=token), "invalid_token", 401)
-    assert len(service.arrived.scopes) == 1
+    problem_of(await proxy.ask("/orders", token), "invalid_token", 401)
+    assert len(proxy.passed) == 1
 
 
-async def test_a_path_demands_every_role_that_it_names(client: Client, wxauth: Wxauth, service: Guarded) -> None:
-    tokens = {roles: await wxauth.grant("-".join(("carol", *roles)), *roles) for _, roles, _ in DEMANDS}
+async def test_a_path_demands_every_role_that_it_names(proxy: Proxy) -> None:
+    tokens = {roles: await proxy.wxauth.grant("-".join(("carol", *roles)), *roles) for _, roles, _ in DEMANDS}
     with Sweep() as sweep:
         for path, roles, passes in DEMANDS:
             with sweep.case(path, roles):
-                service.arrived.scopes.clear()
-                answer = await client.send(targeted(client, path, headers=bearer(tokens[roles]["access_token"])))
+                proxy.passed.clear()
+                answer = await proxy.ask(path, bearer(tokens[roles]))
                 if passes:
                     assert answer.status_code == 200, answer.text
                     assert identity_in(answer.json()["headers"]) == identity_of(tokens[roles], ",".join(roles))
                 else:
                     problem_of(answer, "insufficient_role", 403)
                     assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
-                    assert service.arrived.scopes == []
-                without = await client.send(targeted(client, path))
+                    assert proxy.passed == []
+                without = await proxy.ask(path, {})
                 problem_of(without, "missing_token", 401)
 
 
-async def test_a_path_that_can_be_read_in_two_ways_is_refused(
-    client: Client, service: Guarded, alice: dict[str, str]
-) -> None:
-    for headers in ({}, alice):
-        answers = {path: await client.send(targeted(client, path, headers=headers)) for path in AMBIGUOUS}
+async def test_a_path_that_can_be_read_in_two_ways_is_refused(proxy: Proxy) -> None:
+    for headers in ({}, proxy.alice):
+        answers = {path: await proxy.ask(path, headers) for path in AMBIGUOUS}
         assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(AMBIGUOUS, 400)
-    assert service.arrived.scopes == []
+    assert proxy.passed == []
 
 
-async def test_a_target_in_absolute_form_is_guarded(
-    client: Client, url: str, name: str, service: Guarded, alice: dict[str, str]
-) -> None:
+async def test_a_target_in_absolute_form_is_guarded(proxy: Proxy) -> None:
     answers = {
-        path: (await client.send(targeted(client, url + path, headers=alice))).status_code
-        for path in ("/admin", "/orders/../admin", "//admin")
+        path: (await proxy.ask(proxy.url + path)).status_code for path in ("/admin", "/orders/../admin", "//admin")
     }
     # Caddy takes no such target at all.
-    assert answers == {"/admin": 400 if name == "caddy" else 403, "/orders/../admin": 400, "//admin": 400}
-    assert service.arrived.scopes == []
+    assert answers == {"/admin": 400 if proxy.name == "caddy" else 403, "/orders/../admin": 400, "//admin": 400}
+    assert proxy.passed == []
 
 
-async def test_a_path_that_is_not_plainly_public_is_guarded(client: Client, name: str, service: Guarded) -> None:
-    answers = {path: (await client.send(targeted(client, path))).status_code for path in NOT_PLAINLY_PUBLIC}
+async def test_a_path_that_is_not_plainly_public_is_guarded(proxy: Proxy) -> None:
+    answers = {path: (await proxy.ask(path, {})).status_code for path in NOT_PLAINLY_PUBLIC}
     # nginx has a place of its own there, to ask wxauth from, and hides it.
-    hidden = {path for path in NOT_PLAINLY_PUBLIC if name == "nginx" and path.startswith("/_wxauth/")}
+    hidden = {path for path in NOT_PLAINLY_PUBLIC if proxy.name == "nginx" and path.startswith("/_wxauth/")}
     assert answers == {path: 404 if path in hidden else 401 for path in NOT_PLAINLY_PUBLIC}
-    assert service.arrived.scopes == []
+    assert proxy.passed == []
 
 
-async def test_a_plain_path_and_any_query_arrive_as_they_were_sent(client: Client, alice: dict[str, str]) -> None:
+async def test_a_plain_path_and_any_query_arrive_as_they_were_sent(proxy: Proxy) -> None:
     target = "/orders/%E8%8C%B6%20a+b?next=//a/../b;c&d=%2e%2e%2f%5c%00"
-    answer = await client.send(targeted(client, target, headers=alice))
+    answer = await proxy.ask(target)
     assert (answer.status_code, answer.json()["target"]) == (200, target)
 
 
-async def test_a_public_path_is_open_and_wxauth_is_not_asked(client: Client, wxauth: Wxauth, service: Guarded) -> None:
+async def test_a_public_path_is_open_and_wxauth_is_not_asked(proxy: Proxy) -> None:
     for headers in ({}, bearer("x")):
-        answer = await client.get("/public/a", headers=headers)
+        answer = await proxy.ask("/public/a", headers)
         assert answer.status_code == 200
         assert identity_in(answer.json()["headers"]) == {"x-auth-roles": ""}
-    assert wxauth.asked == []
+    assert proxy.wxauth.asked == []
 
 
-async def test_a_method_that_is_none_of_a_services_is_refused(
-    client: Client, url: str, name: str, service: Guarded, alice: dict[str, str]
-) -> None:
-    authorization = f"Authorization: {alice['Authorization']}\r\n"
+async def test_a_method_that_is_none_of_a_services_is_refused(proxy: Proxy) -> None:
     with Sweep() as sweep:
-        for method, refusals in METHODS_REFUSED[name].items():
+        for method, refusals in METHODS_REFUSED[proxy.name].items():
             for target, status in zip(("/public/a", "/orders", "/admin/audit", "{host}"), refusals, strict=True):
-                for more in ("", authorization):
+                for more in ("", f"{proxy.authorization}\r\n"):
                     with sweep.case(method, target, "with a token" if more else "without"):
                         asked = f"{method} {target} HTTP/1.1\r\nHost: {{host}}\r\n{more}\r\n"
-                        assert await status_of(url, asked) == status
-    assert service.arrived.scopes == []
+                        assert await proxy.status_of(asked) == status
+    assert proxy.passed == []
 
 
-async def test_only_an_upgrade_to_websocket_passes_the_proxy(
-    url_before: str, name: str, behind: Switching, alice: dict[str, str]
-) -> None:
-    with Sweep() as sweep:
-        for upgrade, path in product(UPGRADES, ("/public/a", "/orders")):
-            with sweep.case(path, repr(upgrade)):
-                behind.received.clear()
-                head = (
-                    f"GET {path} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: {alice['Authorization']}\r\n{HANDSHAKE}"
-                )
-                status = await status_of(url_before, f"{head}\r\n{upgrade}\r\n\r\n")
-                switched = re.findall(rb"(?im)^upgrade:\s*(.*?)\r?$", b"".join(behind.received))
-                goes_by_the_first = name == "nginx" and upgrade == WEBSOCKET_FIRST
-                passes = upgrade in TO_WEBSOCKET or goes_by_the_first
-                assert (status, [word.lower() for word in switched]) == ((101, [b"websocket"]) if passes else (200, []))
+async def test_only_an_upgrade_to_websocket_passes_the_proxy(proxy: Proxy) -> None:
+    with switching() as behind, Sweep() as sweep:
+        async with proxy.another(service=behind.address) as before:
+            for upgrade, path in product(UPGRADES, ("/public/a", "/orders")):
+                with sweep.case(path, repr(upgrade)):
+                    behind.received.clear()
+                    head = f"GET {path} HTTP/1.1\r\nHost: {{host}}\r\n{proxy.authorization}\r\n{HANDSHAKE}"
+                    status = await status_of(before, f"{head}\r\n{upgrade}\r\n\r\n")
+                    switched = re.findall(rb"(?im)^upgrade:\s*(.*?)\r?$", b"".join(behind.received))
+                    goes_by_the_first = proxy.name == "nginx" and upgrade == WEBSOCKET_FIRST
+                    passes = upgrade in TO_WEBSOCKET or goes_by_the_first
+                    expected = (101, [b"websocket"]) if passes else (200, [])
+                    assert (status, [word.lower() for word in switched]) == expected
 
 
-async def test_nothing_but_a_get_without_a_body_takes_an_upgrade_along(
-    url_before: str, name: str, behind: Switching, alice: dict[str, str]
-) -> None:
+async def test_nothing_but_a_get_without_a_body_takes_an_upgrade_along(proxy: Proxy) -> None:
     marks = {case: uuid4().hex for case in product(WITH_A_BODY, ("/public/a", "/orders"))}
-    for ((method, body), path), mark in marks.items():
-        # Caddy may still connect for a request when its client is gone.
-        head = f"{method} {path}?{mark} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: {alice['Authorization']}"
-        upgrade = f"{HANDSHAKE}\r\nConnection: Upgrade\r\nUpgrade: websocket"
-        await status_of(url_before, f"{head}\r\n{upgrade}\r\n{body}")
-    until(lambda: not behind.open)
+    with switching() as behind:
+        async with proxy.another(service=behind.address) as before:
+            for ((method, body), path), mark in marks.items():
+                # Caddy may still connect for a request when its client is gone.
+                head = f"{method} {path}?{mark} HTTP/1.1\r\nHost: {{host}}\r\n{proxy.authorization}"
+                upgrade = f"{HANDSHAKE}\r\nConnection: Upgrade\r\nUpgrade: websocket"
+                await status_of(before, f"{head}\r\n{upgrade}\r\n{body}")
+            until(lambda: not behind.open)
     with Sweep() as sweep:
         for ((method, body), path), mark in marks.items():
             with sweep.case(method, path, repr(body)):
                 received = b"".join(connection for connection in behind.received if mark.encode() in connection)
-                if name == "caddy" and (method, body) == ("GET", CHUNKED):  # which Caddy 2.6 cannot know
+                if proxy.name == "caddy" and (method, body) == ("GET", CHUNKED):  # which Caddy 2.6 cannot know
                     assert b"/admin" not in received
                 else:
                     assert b"upgrade: websocket" not in received.lower()
 
 
-async def test_a_body_that_follows_an_upgrade_is_not_taken_for_the_next_request(
-    client: Client, service: Guarded, alice: dict[str, str]
-) -> None:
+async def test_a_body_that_follows_an_upgrade_is_not_taken_for_the_next_request(proxy: Proxy) -> None:
     body = b"\r\n" * 600_000 + STOLEN.encode()
     for path in ("/public/a", "/orders"):
-        service.arrived.scopes.clear()
-        answer = await client.post(path, content=body, headers={**alice, "Connection": "Upgrade", "Upgrade": "foo"})
+        proxy.passed.clear()
+        answer = await proxy.ask(
+            path, proxy.alice | {"Connection": "Upgrade", "Upgrade": "foo"}, method="POST", content=body
+        )
         assert (answer.status_code, answer.json()["size"]) == (200, len(body))
-        assert [scope["path"] for scope in service.arrived.scopes] == [path]
+        assert [scope["path"] for scope in proxy.passed] == [path]
 
 
-async def test_no_http2_is_spoken_that_was_not_configured(client: Client, name: str, url: str) -> None:
+async def test_no_http2_is_spoken_that_was_not_configured(proxy: Proxy) -> None:
     preface, settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\4\0\0\0\0\0"
     # By HTTP/1.1 all of them: Caddy answers what is no path of a site with an empty 200.
-    assert await status_of(url, preface + settings) == (200 if name == "caddy" else 400)
+    assert await proxy.status_of(preface + settings) == (200 if proxy.name == "caddy" else 400)
 
 
 async def test_a_proxy_listens_only_on_loopback(url: str) -> None:
@@ -547,62 +555,53 @@ async def test_a_proxy_listens_only_on_loopback(url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
-async def test_the_clients_own_identity_is_taken_off(
-    client: Client, alice: dict[str, str], tokens: dict[str, Any], path: str
-) -> None:
-    expected = identity_of(tokens) if path == "/orders" else {"x-auth-roles": ""}
-    answer = await client.get(path, headers=[*alice.items(), *((name, "admin") for name in SPOOFED * 2)])
+async def test_the_clients_own_identity_is_taken_off(proxy: Proxy, path: str) -> None:
+    expected = identity_of(proxy.tokens) if path == "/orders" else {"x-auth-roles": ""}
+    answer = await proxy.ask(path, [*proxy.alice.items(), *((name, "admin") for name in SPOOFED * 2)])
     assert answer.status_code == 200, answer.text
     assert identity_in(answer.json()["headers"]) == expected
     for name in SPOOFED:
-        answer = await client.get(path, headers={**alice, name: "admin"})
+        answer = await proxy.ask(path, proxy.alice | {name: "admin"})
         assert identity_in(answer.json()["headers"]) == expected, name
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
-async def test_no_header_names_another_path(client: Client, alice: dict[str, str], path: str) -> None:
+async def test_no_header_names_another_path(proxy: Proxy, path: str) -> None:
     names = ["X-Original-URL", "x-rewrite-url", "X_Original_URL", "X-Rewrite_Url"]
-    answer = await client.get(path, headers=alice | dict.fromkeys(names, "/admin/audit"))
+    answer = await proxy.ask(path, proxy.alice | dict.fromkeys(names, "/admin/audit"))
     assert answer.json()["target"] == path
     assert "/admin/audit" not in dict(answer.json()["headers"]).values()
 
 
-async def test_a_connection_header_takes_no_identity_off(
-    client: Client, name: str, alice: dict[str, str], tokens: dict[str, Any]
-) -> None:
-    answer = await client.get("/orders", headers={**alice, "Connection": "keep-alive, X-Auth-User-Id, x-auth-roles"})
-    if name == "nginx":
-        assert identity_in(answer.json()["headers"]) == identity_of(tokens)
+async def test_a_connection_header_takes_no_identity_off(proxy: Proxy) -> None:
+    answer = await proxy.ask("/orders", proxy.alice | {"Connection": "keep-alive, X-Auth-User-Id, x-auth-roles"})
+    if proxy.name == "nginx":
+        assert identity_in(answer.json()["headers"]) == identity_of(proxy.tokens)
     else:
         assert answer.status_code == 400
 
 
-async def test_trailers_of_a_body_are_not_passed_on_as_headers(
-    client: Client, url: str, name: str, service: Guarded, alice: dict[str, str]
-) -> None:
-    authorization = f"Authorization: {alice['Authorization']}"
+async def test_trailers_of_a_body_are_not_passed_on_as_headers(proxy: Proxy) -> None:
     trailer = "X-Auth-Roles: admin,auditor\r\nX_Auth_User_Id: a\r\nX-Request-ID: a"
     announcements = ("X-Auth-Roles, X_Auth_User_Id, X-Request-ID", "X-Auth-Roles", "X-A")
     with Sweep() as sweep:
         for path, announced in product(("/orders", "/public/a"), announcements):
             with sweep.case(path, announced):
-                service.arrived.scopes.clear()
-                head = f"POST {path} HTTP/1.1\r\nHost: {{host}}\r\n{authorization}\r\nTrailer: {announced}"
+                proxy.passed.clear()
+                head = f"POST {path} HTTP/1.1\r\nHost: {{host}}\r\n{proxy.authorization}\r\nTrailer: {announced}"
                 body = f"Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n{trailer}\r\n\r\n"
-                status = await status_of(url, f"{head}\r\n{body}")
-                if name == "haproxy":  # which demands the length of a body
-                    assert (status, service.arrived.scopes) == (411, [])
+                status = await proxy.status_of(f"{head}\r\n{body}")
+                if proxy.name == "haproxy":  # which demands the length of a body
+                    assert (status, proxy.passed) == (411, [])
                 else:
                     assert status == 200
-                    [scope] = service.arrived.scopes
+                    [scope] = proxy.passed
                     headers = headers_of(scope)
                     assert identity_in(headers)["x-auth-roles"] == ""
                     assert [name for name, _ in headers].count("x-request-id") == 1
 
 
-async def test_a_body_arrives_whole_and_stays_off_wxauth(
-    client: Client, name: str, wxauth: Wxauth, alice: dict[str, str]
-) -> None:
+async def test_a_body_arrives_whole_and_stays_off_wxauth(proxy: Proxy) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for number in range(40):
             yield bytes([number]) * 100_000
@@ -611,10 +610,10 @@ async def test_a_body_arrives_whole_and_stays_off_wxauth(
     with Sweep() as sweep:
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
             contents: list[bytes | AsyncIterator[bytes]] = [b'{"item":"tea"}', body]
-            for content in [*contents, *([chunks()] if name != "haproxy" else [])]:
+            for content in [*contents, *([chunks()] if proxy.name != "haproxy" else [])]:
                 with sweep.case(method, len(content) if isinstance(content, bytes) else "in chunks"):
-                    answer = await client.request(
-                        method, "/orders", content=content, headers={**alice, "Content-Type": "application/json"}
+                    answer = await proxy.ask(
+                        "/orders", proxy.alice | {"Content-Type": "application/json"}, method=method, content=content
                     )
                     assert answer.status_code == 200, answer.text
                     sent = body if not isinstance(content, bytes) else content
@@ -622,126 +621,101 @@ async def test_a_body_arrives_whole_and_stays_off_wxauth(
                     assert (received["method"], received["size"]) == (method, len(sent))
                     assert received["sha256"] == sha256(sent).hexdigest()
                     assert dict(received["headers"])["content-type"] == "application/json"
-    for scope in wxauth.asked:
+    for scope in proxy.wxauth.asked:
         assert scope["method"] == "GET"
         assert not {"content-length", "transfer-encoding", "content-type"} & dict(headers_of(scope)).keys()
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
-async def test_the_services_own_answers_pass_as_they_are(client: Client, alice: dict[str, str], path: str) -> None:
+async def test_the_services_own_answers_pass_as_they_are(proxy: Proxy, path: str) -> None:
     for status in (201, 302, 400, 401, 403, 404, 500, 502, 503):
-        answer = await client.get(f"{path}?status={status}", headers=alice)
+        answer = await proxy.ask(f"{path}?status={status}")
         assert (answer.status_code, answer.headers["x-told-by"]) == (status, "the service")
         assert answer.json()["target"] == f"{path}?status={status}"
 
 
-async def test_a_websocket_passes_with_the_users_headers(
-    url: str, client: Client, wxauth: Wxauth, alice: dict[str, str], tokens: dict[str, Any]
-) -> None:
+async def test_a_websocket_passes_with_the_users_headers(proxy: Proxy) -> None:
     spoofed = [(name, "admin") for name in SPOOFED]
-    address = f"{url.replace('http', 'ws')}/orders"
-    async with websockets.connect(address, additional_headers=[*alice.items(), *spoofed], proxy=None) as socket:
-        assert identity_in(json.loads(await socket.recv())) == identity_of(tokens)
+    address = f"{proxy.url.replace('http', 'ws')}/orders"
+    async with websockets.connect(address, additional_headers=[*proxy.alice.items(), *spoofed], proxy=None) as socket:
+        assert identity_in(json.loads(await socket.recv())) == identity_of(proxy.tokens)
         for text in ("hello", "你好" * 30_000):
             await socket.send(text)
             assert await socket.recv() == text
-    for scope in wxauth.asked:
+    for scope in proxy.wxauth.asked:
         assert not {"upgrade", "sec-websocket-key"} & dict(headers_of(scope)).keys()
 
 
-async def test_a_websocket_without_a_token_is_refused_at_the_handshake(
-    url: str, client: Client, service: Guarded
-) -> None:
+async def test_a_websocket_without_a_token_is_refused_at_the_handshake(proxy: Proxy) -> None:
     with pytest.raises(websockets.InvalidStatus) as refusal:
-        await websockets.connect(f"{url.replace('http', 'ws')}/orders", proxy=None)
+        await websockets.connect(f"{proxy.url.replace('http', 'ws')}/orders", proxy=None)
     response = refusal.value.response
     assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
     assert json.loads(response.body or b"")["code"] == "missing_token"
-    assert service.arrived.scopes == []
+    assert proxy.passed == []
 
 
-async def test_the_request_id_is_the_same_in_all_logs_and_answers(
-    client: Client, alice: dict[str, str], wxauth: Wxauth, service: Guarded
-) -> None:
+async def test_the_request_id_is_the_same_in_all_logs_and_answers(proxy: Proxy) -> None:
     with Sweep() as sweep:
         for given in ("a.b_C-1", "x" * 128, "x" * 129, 'a"b', "a b", "a,b", "é", None):
-            headers = {**alice} if given is None else {**alice, "X-Request-ID": given.encode("latin-1")}
+            headers = proxy.alice | ({} if given is None else {"X-Request-ID": given.encode("latin-1")})
             for path in ("/orders", "/admin", "/public/a", "/public//"):
                 with sweep.case(given, path):
-                    wxauth.arrived.scopes.clear()
-                    service.arrived.scopes.clear()
-                    answer = await client.send(targeted(client, path, headers=headers))
+                    proxy.wxauth.arrived.scopes.clear()
+                    proxy.passed.clear()
+                    answer = await proxy.ask(path, headers)
                     request_id = answer.headers["x-request-id"]
                     assert re.fullmatch("[A-Za-z0-9._-]{1,128}", request_id)
                     if given in ("a.b_C-1", "x" * 128):
                         assert request_id == given
-                    arrived = [dict(headers_of(scope)) for scope in (*wxauth.asked, *service.arrived.scopes)]
+                    arrived = [dict(headers_of(scope)) for scope in (*proxy.wxauth.asked, *proxy.passed)]
                     assert [received["x-request-id"] for received in arrived] == [request_id] * len(arrived)
 
 
-async def test_of_two_request_ids_no_malformed_one_gets_through(client: Client, alice: dict[str, str]) -> None:
+async def test_of_two_request_ids_no_malformed_one_gets_through(proxy: Proxy) -> None:
     for given in (["a", 'b"'], ['b"', "a"], ["a", "b"]):
-        answer = await client.get("/orders", headers=[*alice.items(), *(("X-Request-ID", value) for value in given)])
+        answer = await proxy.ask("/orders", [*proxy.alice.items(), *(("X-Request-ID", value) for value in given)])
         ids = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
         assert ids == [answer.headers["x-request-id"]]
         assert re.fullmatch("[A-Za-z0-9._-]{1,128}", ids[0])
 
 
-async def test_wxauth_gets_only_the_headers_that_it_needs(
-    client: Client, alice: dict[str, str], wxauth: Wxauth
-) -> None:
+async def test_wxauth_gets_only_the_headers_that_it_needs(proxy: Proxy) -> None:
     sent = {"Accept-Language": "zh-CN", "Cookie": "a=b", "X-Auth-Roles": "admin", "X-Forwarded-For": "9.9.9.9"}
-    assert (await client.put("/orders", content=b"x", headers=alice | sent)).status_code == 200
-    [scope] = wxauth.asked
+    assert (await proxy.ask("/orders", proxy.alice | sent, method="PUT", content=b"x")).status_code == 200
+    [scope] = proxy.wxauth.asked
     received = dict(headers_of(scope))
-    assert received["authorization"] == alice["Authorization"]
+    assert received["authorization"] == proxy.alice["Authorization"]
     assert received["accept-language"] == "zh-CN"
     assert received["x-forwarded-for"] == "127.0.0.1"
     assert not {"cookie", "upgrade", "content-length"} & received.keys()
     assert not [name for name in received if name.startswith("x-auth")]
 
 
-async def test_the_service_gets_the_clients_address(client: Client, alice: dict[str, str]) -> None:
-    answer = await client.get("/orders", headers=alice | {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https"})
+async def test_the_service_gets_the_clients_address(proxy: Proxy) -> None:
+    answer = await proxy.ask("/orders", proxy.alice | {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https"})
     headers = answer.json()["headers"]
     assert [value for name, value in headers if name == "x-forwarded-for"] == ["127.0.0.1"]
     received = dict(headers)
     assert received["x-forwarded-proto"] == "http"
 
 
-async def test_connections_to_wxauth_and_to_the_service_are_kept(
-    client: Client, alice: dict[str, str], wxauth: Wxauth, service: Guarded
-) -> None:
+async def test_connections_to_wxauth_and_to_the_service_are_kept(proxy: Proxy) -> None:
     for _ in range(30):
-        assert (await client.get("/orders", headers=alice)).status_code == 200
-    assert len({scope["client"] for scope in wxauth.asked}) < 6
-    assert len({scope["client"] for scope in service.arrived.scopes}) < 6
+        assert (await proxy.ask("/orders")).status_code == 200
+    assert len({scope["client"] for scope in proxy.wxauth.asked}) < 6
+    assert len({scope["client"] for scope in proxy.passed}) < 6
 
 
 # When wxauth does not answer.
 
 
-@pytest.fixture
-def started(name: str, tmp_path_factory: pytest.TempPathFactory, service: Guarded) -> Iterator[Callable[[str], str]]:
-    """Start another one of the same kind, in front of this wxauth."""
-    service.arrived.scopes.clear()
-    with ExitStack() as stack:
-
-        def start(wxauth: str) -> str:
-            folder = tmp_path_factory.mktemp(name)
-            return stack.enter_context(running(name, folder, wxauth=wxauth, service=service.address))
-
-        yield start
-
-
-async def test_while_wxauth_is_down_nobody_passes_and_all_get_retry_after(
-    started: Callable[[str], str], service: Guarded, alice: dict[str, str]
-) -> None:
+async def test_while_wxauth_is_down_nobody_passes_and_all_get_retry_after(proxy: Proxy) -> None:
     languages = {"zh_CN": "zh-CN", "en-GB,zh;q=0.5": "en", "": "en"}
     cases = list(product(languages, ("/orders", "/admin/a")))
-    async with httpx.AsyncClient(base_url=started(f"127.0.0.1:{free_port()}"), trust_env=False, verify=False) as client:
+    async with proxy.another(wxauth=f"127.0.0.1:{free_port()}") as client:
         answers = await asyncio.gather(  # HAProxy tries for a second to connect
-            *(client.post(path, content=b"x", headers=alice | {"Accept-Language": it}) for it, path in cases)
+            *(client.post(path, content=b"x", headers=proxy.alice | {"Accept-Language": it}) for it, path in cases)
         )
         with Sweep() as sweep:
             for (accepted, path), answer in zip(cases, answers, strict=True):
@@ -750,41 +724,33 @@ async def test_while_wxauth_is_down_nobody_passes_and_all_get_retry_after(
                     assert answer.headers["content-language"] == languages[accepted]
                     assert document["title"] in TITLES["keys_unavailable"]
                     assert int(answer.headers["retry-after"]) > 0
-        assert service.arrived.scopes == []
+        assert proxy.passed == []
         assert (await client.get("/public/a")).status_code == 200
 
 
-async def test_while_wxauth_has_no_database_nobody_passes(
-    started: Callable[[str], str], start_wxauth: Callable[[str], Wxauth], service: Guarded, alice: dict[str, str]
-) -> None:
+async def test_while_wxauth_has_no_database_nobody_passes(proxy: Proxy, start_wxauth: StartWxauth) -> None:
     wxauth = start_wxauth("postgresql://nobody@127.0.0.1:1/nothing")
-    async with httpx.AsyncClient(base_url=started(wxauth.address), trust_env=False, verify=False) as client:
-        answer = await client.get("/orders", headers=alice)
+    async with proxy.another(wxauth=wxauth.address) as client:
+        answer = await client.get("/orders", headers=proxy.alice)
         problem_of(answer, answer.json()["code"], 503)
         assert int(answer.headers["retry-after"]) > 0
-        assert service.arrived.scopes == []
+        assert proxy.passed == []
 
 
-async def test_a_service_that_is_down_is_not_taken_for_wxauth(
-    name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxauth, alice: dict[str, str]
-) -> None:
-    nobody = f"127.0.0.1:{free_port()}"
-    with running(name, tmp_path_factory.mktemp(name), wxauth=wxauth.address, service=nobody) as url:
-        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
-            for path in ("/orders", "/public/a"):
-                answer = await client.get(path, headers=alice)
-                assert answer.status_code == (503 if name == "haproxy" else 502)
-                assert "problem" not in answer.headers.get("content-type", "")
+async def test_a_service_that_is_down_is_not_taken_for_wxauth(proxy: Proxy) -> None:
+    async with proxy.another(service=f"127.0.0.1:{free_port()}") as client:
+        for path in ("/orders", "/public/a"):
+            answer = await client.get(path, headers=proxy.alice)
+            assert answer.status_code == (503 if proxy.name == "haproxy" else 502)
+            assert "problem" not in answer.headers.get("content-type", "")
 
 
 @pytest.mark.parametrize("lua", ["error('broken')", "return", "txn:set_var('txn.wxauth', 'x')"])
-async def test_haproxy_refuses_every_request_if_its_lua_fails(
-    tmp_path_factory: pytest.TempPathFactory, service: Guarded, lua: str
-) -> None:
+async def test_haproxy_refuses_every_request_if_its_lua_fails(tmp_path: Path, service: Guarded, lua: str) -> None:
     service.arrived.scopes.clear()
     action = f'core.register_action("wxauth", {{ "http-req" }}, function(txn, path) {lua} end, 1)'
-    with haproxy_with(action, tmp_path_factory.mktemp("haproxy"), service=service.address) as url:
-        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
+    with haproxy_with(action, tmp_path, service=service.address) as url:
+        async with outside(url) as client:
             for path in ("/orders", "/admin/a", "/admin/audit"):
                 assert (await client.get(path)).status_code == 503
     assert service.arrived.scopes == []
