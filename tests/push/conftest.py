@@ -4,7 +4,7 @@ import pytest
 
 from tests.fakes import Secrets
 from tests.push.messages import PLAIN, SEALED, Town
-from tests.world import LogIn, Rows
+from tests.world import Stage
 
 
 @pytest.fixture
@@ -14,5 +14,5 @@ def push_secrets(secrets: Secrets) -> None:
 
 
 @pytest.fixture
-def town(login: LogIn, rows: Rows) -> Town:
-    return Town(login, rows)
+def town(stage: Stage) -> Town:
+    return Town(stage)

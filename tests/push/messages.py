@@ -9,16 +9,12 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, Client, LogIn, Rows
-from wxauth.server.dev.wechat.push import (
-    Format,
-    Mode,
-    SignedPush,
-    make_message,
-    sign_push,
-)
+from tests.world import BESIDE_LOGINS, Behind, Body, Client, Stage
+from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
+from wxauth.server.service.build import Waits
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
@@ -26,6 +22,8 @@ REVOKED, LEFT = "user_authorization_revoke", "user_authorization_cancellation"
 PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone": "+8613800138000"}
 ECHO = "4375120948345356249"
 NOW = 1_795_161_600
+HURRIED = Waits(pushed_messages=0.25, promises=0.1)
+"""How long a service waits for its database, and then before it tries again."""
 nonces = count(10**9)
 
 
@@ -77,19 +75,29 @@ def unread(body: bytes, app: Mapping[str, str] = PLAIN) -> SignedPush:
     return SignedPush(signed({}, app).query, body, "application/octet-stream")
 
 
-class Town:
+class Town(Behind):
     """People with all that can be withdrawn, and WeChat, which pushes."""
 
-    def __init__(self, login: LogIn, rows: Rows) -> None:
-        self.client, self.rows = login.client, rows
-        self._login = login
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.clock, self.rows, self.log_lines = stage, stage.clock, stage.rows, stage.log_lines
+        self.client, self.services = stage.client, stage.services
+
+    async def receive_with(self, **settings: object) -> None:
+        """Have WeChat push to a replica with these settings."""
+        replica = await self.stage.replica(**settings)
+        self.client, self.services = replica.client, replica.services
+
+    async def cut_off(self, database: Proxy, **settings: object) -> None:
+        """Have WeChat push to a replica whose database is away."""
+        await self.receive_with(**settings, database_url=database.url, waits=HURRIED)
+        await database.refuse()
 
     async def log_in(
         self, app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None
     ) -> Body:
         """Log in a person with nickname, picture and phone number."""
         given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
-        body = await self._login(person, app=app, unionid=unionid, **given)
+        body = await self.stage.login(person, app=app, unionid=unionid, **given)
         verified = "UPDATE users SET phone = $2, phone_verified_at = now() WHERE id::text = $1"
         await self.rows.execute(verified, body["user"]["id"], PROFILE["phone"])
         return body
@@ -128,9 +136,6 @@ class Town:
     async def kept(self) -> Body:
         """The remaining profile of the only user."""
         return dict(await self.rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
-
-    async def users(self) -> int:
-        return await self.rows.fetchval("SELECT count(*) FROM users")
 
     async def events(self) -> list[tuple[Any, ...]]:
         found = await self.rows.fetch(

@@ -10,15 +10,14 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.clock import Clock
 from tests.database_proxy import Proxy
 from tests.listening import stop_listening
 from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import free_port
-from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Way, assert_taken, every_way, message, post, signed
+from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Town, Way, assert_taken, every_way, message, signed
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, Body, Client, LogIn, LogLines, MakeClient, MakeServices, Rows, until
+from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, until
 from wxauth.errors import PushNotForwarded
 from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.background import Promises
@@ -29,7 +28,6 @@ from wxauth.server.core.settings import App, InvalidSettings, Settings
 from wxauth.server.dev.wechat.push import Mode, SignedPush, make_verdict
 from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest
 from wxauth.server.push.receiving import ANSWER_SECONDS
-from wxauth.server.service.build import Waits
 
 OTHER = {
     "app_id": "wxtest0000000000d4",
@@ -89,6 +87,32 @@ async def handler() -> AsyncIterator[Handler]:
     await runner.cleanup()
 
 
+class Relay(Town):
+    """A town whose messages wxauth hands on to the team's handler."""
+
+    def __init__(self, stage: Stage, handler: Handler, forwarded: Mapping[str, Any]) -> None:
+        super().__init__(stage)
+        self.handler, self.forwarded = handler, forwarded
+
+    async def push(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN) -> httpx.Response:
+        mode: Mode = "aes" if "push_aes_key" in app else "plain"
+        return await self.post(signed(content, app, mode), app)
+
+    async def fail(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN) -> Body:
+        """Push a message that the handler does not get, or does not take; WeChat sends it again."""
+        return problem_of(await self.push(content, app), "push_not_forwarded", 503)
+
+    async def counts(self) -> set[str]:
+        lines = (await self.client.get("/metrics")).text.splitlines()
+        found = [line.removeprefix("wxauth_push_messages_total") for line in lines]
+        return {line for line in found if line.startswith("{")}
+
+
+@pytest.fixture
+def relay(stage: Stage, handler: Handler, forwarded: Mapping[str, Any]) -> Relay:
+    return Relay(stage, handler, forwarded)
+
+
 @pytest.fixture
 def forwarded(handler: Handler, push_secrets: None) -> Mapping[str, Any]:
     """The settings of a service whose apps hand on to the handler; those of the last one are ignored."""
@@ -99,17 +123,6 @@ def forwarded(handler: Handler, push_secrets: None) -> Mapping[str, Any]:
 @pytest.fixture
 async def services(make_services: MakeServices, forwarded: Mapping[str, Any]) -> Services:
     return await make_services(**forwarded)
-
-
-async def push(client: Client, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN) -> httpx.Response:
-    mode: Mode = "aes" if "push_aes_key" in app else "plain"
-    return await post(client, signed(content, app, mode), app)
-
-
-async def counts(client: Client) -> set[str]:
-    lines = (await client.get("/metrics")).text.splitlines()
-    found = [line.removeprefix("wxauth_push_messages_total") for line in lines]
-    return {line for line in found if line.startswith("{")}
 
 
 def count(kind: str, outcome: str, number: int = 1, *, app: Mapping[str, str] = PLAIN) -> str:
@@ -123,14 +136,14 @@ def count(kind: str, outcome: str, number: int = 1, *, app: Mapping[str, str] = 
 @every_way
 @pytest.mark.parametrize("content", [PAID, TEXT], ids=["payment", "text"])
 async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
-    client: Client, handler: Handler, way: Way, content: Body
+    relay: Relay, way: Way, content: Body
 ) -> None:
     sent = signed(content, *way)
-    handler.answer = answering(
+    relay.handler.answer = answering(
         b"<xml>\xff\x00</xml>", Content_Type="text/xml; charset=GBK", X_Own="1", Set_Cookie="a=b"
     )
     raw_query = f"{urlencode(sent.query)}&x=%7e+%2B%zz&&a"
-    answer = await client.post(
+    answer = await relay.client.post(
         f"/v1/wechat/push/{way.app['app_id']}?{raw_query}",
         content=sent.body,
         headers={"Content-Type": sent.content_type, "Cookie": "c=d", "Authorization": "Basic YTpi", "X-Other": "1"},
@@ -139,9 +152,9 @@ async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
     assert answer.headers["content-type"] == "text/xml; charset=GBK"
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers.keys().isdisjoint(("x-own", "set-cookie", "server", "date"))
-    [got] = handler.got
+    [got] = relay.handler.got
     assert (got.method, got.raw_path) == ("POST", f"/wechat?own=1&{raw_query}")
-    assert handler.bodies == [sent.body]
+    assert relay.handler.bodies == [sent.body]
     headers = {name.lower(): value for name, value in got.headers.items()}
     assert headers.keys() == {
         *("host", "content-type", "content-length", "accept", "accept-encoding", "user-agent", "wxauth-forwarded")
@@ -151,47 +164,45 @@ async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
 
 
 @swept("own", ["", "?", "?a=1", "/?a=1&", "/%7e?x=%2F"])
-async def test_the_query_comes_after_the_urls_own(
-    make_services: MakeServices, make_client: MakeClient, handler: Handler, own: str
-) -> None:
-    client = make_client(await make_services(apps=[{**PLAIN, "push_forward": handler.url + own}]))
+async def test_the_query_comes_after_the_urls_own(relay: Relay, own: str) -> None:
+    await relay.receive_with(apps=[{**PLAIN, "push_forward": relay.handler.url + own}])
     sent = signed(PAID)
-    assert (await post(client, sent)).status_code == 200
+    assert (await relay.post(sent)).status_code == 200
     separator = "?" if "?" not in own else "" if own.endswith("?") else "&"
-    assert handler.got[-1].raw_path == f"/wechat{own}{separator}{urlencode(sent.query)}"
+    assert relay.handler.got[-1].raw_path == f"/wechat{own}{separator}{urlencode(sent.query)}"
 
 
-async def test_the_content_type_is_wechats_and_nothing_else(client: Client, handler: Handler) -> None:
+async def test_the_content_type_is_wechats_and_nothing_else(relay: Relay) -> None:
     async def ask(type: bytes | None) -> httpx.Response:
         sent, headers = signed(PAID), [] if type is None else [(b"content-type", type)]
         path = f"/v1/wechat/push/{PLAIN['app_id']}"
-        return await client.post(path, params=dict(sent.query), content=sent.body, headers=headers)
+        return await relay.client.post(path, params=dict(sent.query), content=sent.body, headers=headers)
 
     for type in (None, b"text/plain", b'a/b; x="\t\xe9"', b"application/json, text/xml"):
         assert (await ask(type)).status_code == 200
-        assert dict(handler.got[-1].raw_headers).get(b"Content-Type") == type
+        assert dict(relay.handler.got[-1].raw_headers).get(b"Content-Type") == type
     for smuggled in (b"text/xml\r\nX-Evil: 1", b"a\nb", b"a\x00b"):
         problem_of(await ask(smuggled), "push_not_forwarded", 503)
-    assert len(handler.got) == 4
+    assert len(relay.handler.got) == 4
 
 
-async def test_a_message_may_have_1_mib_and_its_answer_64_kib(client: Client, handler: Handler) -> None:
-    handler.answer = answering(b"x" * 64 * 1024)
+async def test_a_message_may_have_1_mib_and_its_answer_64_kib(relay: Relay) -> None:
+    relay.handler.answer = answering(b"x" * 64 * 1024)
     room = 1024 * 1024 - len(json.dumps({**TEXT, "Content": ""}, separators=(",", ":"), ensure_ascii=False).encode())
     sent = signed({**TEXT, "Content": "x" * room})
     assert len(sent.body) == 1024 * 1024
-    assert (await post(client, sent)).content == b"x" * 64 * 1024
-    assert handler.bodies == [sent.body]
+    assert (await relay.post(sent)).content == b"x" * 64 * 1024
+    assert relay.handler.bodies == [sent.body]
     longer = signed({**TEXT, "Content": "x" * (room + 1)})
-    problem_of(await post(client, longer), "payload_too_large", 413)
-    assert len(handler.got) == 1
+    problem_of(await relay.post(longer), "payload_too_large", 413)
+    assert len(relay.handler.got) == 1
 
 
-async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(client: Client, handler: Handler) -> None:
+async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(relay: Relay) -> None:
     for body in (b"\xff\xfe", b"", b"[1]", b"<xml>" + b"<a/>" * 1001 + b"</xml>"):
-        assert (await post(client, SignedPush(signed({}).query, body, "text/plain"))).content == DELIVERED
-        assert handler.bodies[-1] == body
-    assert await counts(client) == {count("other", "forwarded", 4)}
+        assert (await relay.post(SignedPush(signed({}).query, body, "text/plain"))).content == DELIVERED
+        assert relay.handler.bodies[-1] == body
+    assert await relay.counts() == {count("other", "forwarded", 4)}
 
 
 # wxauth's own.
@@ -199,70 +210,54 @@ async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(client: 
 
 @pytest.mark.slow
 @every_way
-async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(
-    client: Client, login: LogIn, rows: Rows, handler: Handler, way: Way
-) -> None:
-    openid = (await login(app=way.app))["user"]["openid"]
+async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(relay: Relay, way: Way) -> None:
+    openid = await relay.openid(way.app)
     users: list[int] = []
 
     async def look() -> web.StreamResponse:
-        users.append(await rows.fetchval("SELECT count(*) FROM users"))
+        users.append(await relay.number("users"))
         return web.Response(body=DELIVERED)
 
-    handler.answer = look
+    relay.handler.answer = look
     sent = signed(message(openid, LEFT, app=way.app), *way)
-    assert (await post(client, sent, way.app)).content == DELIVERED
-    assert (users, handler.bodies) == ([0], [sent.body])
-    assert await counts(client) == {count("withdrawal", "forwarded", app=way.app)}
-    assert "wxauth_push_forward_seconds_count 1.0" in (await client.get("/metrics")).text
+    assert (await relay.post(sent, way.app)).content == DELIVERED
+    assert (users, relay.handler.bodies) == ([0], [sent.body])
+    assert await relay.counts() == {count("withdrawal", "forwarded", app=way.app)}
+    assert "wxauth_push_forward_seconds_count 1.0" in (await relay.client.get("/metrics")).text
 
 
-async def test_what_wxauth_did_is_not_done_twice_if_the_handler_wants_it_again(
-    client: Client, login: LogIn, rows: Rows, handler: Handler
-) -> None:
-    openid = (await login(nickname="Alice"))["user"]["openid"]
-    handler.answer = answering(b"", status=500)
+async def test_what_wxauth_did_is_not_done_twice_if_the_handler_wants_it_again(relay: Relay) -> None:
+    openid = await relay.openid()
+    relay.handler.answer = answering(b"", status=500)
     content = message(openid)
-    problem_of(await push(client, content), "push_not_forwarded", 503)
-    handler.answer = answering(DELIVERED)
-    assert (await push(client, content)).content == DELIVERED
-    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
-    assert await counts(client) == {count("withdrawal", "not_forwarded"), count("withdrawal", "forwarded")}
+    await relay.fail(content)
+    relay.handler.answer = answering(DELIVERED)
+    assert (await relay.push(content)).content == DELIVERED
+    assert await relay.number(f"events WHERE {BESIDE_LOGINS}") == 1
+    assert await relay.counts() == {count("withdrawal", "not_forwarded"), count("withdrawal", "forwarded")}
 
 
-async def test_what_cannot_be_carried_out_is_not_handed_on(
-    make_services: MakeServices,
-    make_client: MakeClient,
-    forwarded: Mapping[str, Any],
-    login: LogIn,
-    proxy: Proxy,
-    handler: Handler,
-) -> None:
-    openid = (await login(app=SEALED))["user"]["openid"]
-    services = await make_services(**forwarded, database_url=proxy.url, waits=Waits(pushed_messages=0.25, promises=0.1))
-    client = make_client(services)
-    await proxy.refuse()
-    problem_of(await push(client, message(openid, LEFT, app=SEALED), SEALED), "storage_unavailable", 503)
-    assert not handler.got
-    assert await counts(client) == {count("withdrawal", "refused", app=SEALED)}
+async def test_what_cannot_be_carried_out_is_not_handed_on(relay: Relay, proxy: Proxy) -> None:
+    await relay.cut_off(proxy, **relay.forwarded)
+    content = message(await relay.openid(SEALED), LEFT, app=SEALED)
+    problem_of(await relay.push(content, SEALED), "storage_unavailable", 503)
+    assert not relay.handler.got
+    assert await relay.counts() == {count("withdrawal", "refused", app=SEALED)}
     await proxy.accept()
-    await services[Promises].drain()
+    await relay.services[Promises].drain()
 
 
-async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wait(
-    make_services: MakeServices, make_client: MakeClient, forwarded: Mapping[str, Any], proxy: Proxy, handler: Handler
-) -> None:
-    services = await make_services(**forwarded, database_url=proxy.url, waits=Waits(pushed_messages=0.25))
-    client = make_client(services)
-    alone = make_client(await make_services(apps=[SEALED], database_url=proxy.url))
-    await proxy.refuse()
+async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wait(relay: Relay, proxy: Proxy) -> None:
+    await relay.cut_off(proxy, **relay.forwarded)
     other_code = message("o-1", REVOKED, "15", app=SEALED)  # addresses, which are not stored
     for content in (PAID, TEXT, other_code):
-        assert (await push(client, content, SEALED)).content == DELIVERED
+        assert (await relay.push(content, SEALED)).content == DELIVERED
     for app in (PLAIN, OTHER):
-        problem_of(await push(client, PAID, app), "storage_unavailable", 503)
-    assert len(handler.got) == 3
-    assert_taken(await push(alone, PAID, SEALED))
+        problem_of(await relay.push(PAID, app), "storage_unavailable", 503)
+    assert len(relay.handler.got) == 3
+    await proxy.accept()
+    await relay.cut_off(proxy, apps=[SEALED])
+    assert_taken(await relay.push(PAID, SEALED))
     await proxy.accept()
 
 
@@ -280,24 +275,22 @@ async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wai
     ],
     ids=[*map(str, (201, 204, 301, 302, 307, 400, 403, 404, 500, 502)), "redirect", "long", "compressed"],
 )
-async def test_any_other_answer_makes_wechat_send_again(client: Client, handler: Handler, answer: Any) -> None:
-    handler.answer = answer
-    before = len(handler.got)
-    problem = problem_of(await push(client, PAID, SEALED), "push_not_forwarded", 503)
-    assert len(handler.got) == before + 1, "no redirect is followed, and nothing is tried again"
-    assert str(handler.port) not in problem["detail"]
+async def test_any_other_answer_makes_wechat_send_again(relay: Relay, answer: Any) -> None:
+    relay.handler.answer = answer
+    before = len(relay.handler.got)
+    problem = await relay.fail(PAID, SEALED)
+    assert len(relay.handler.got) == before + 1, "no redirect is followed, and nothing is tried again"
+    assert str(relay.handler.port) not in problem["detail"]
     counted = count("payment", "not_forwarded", app=SEALED).rpartition(" ")[0]
-    assert [line.rpartition(" ")[0] for line in await counts(client)] == [counted]
+    assert [line.rpartition(" ")[0] for line in await relay.counts()] == [counted]
 
 
-async def test_a_handler_has_four_seconds_from_the_requests_arrival(
-    client: Client, services: Services, handler: Handler
-) -> None:
-    handler.answer = handler.hang
+async def test_a_handler_has_four_seconds_from_the_requests_arrival(relay: Relay) -> None:
+    relay.handler.answer = relay.handler.hang
     loop = asyncio.get_running_loop()
     sent = signed(PAID)
-    asked = asyncio.create_task(post(client, sent))
-    await until(lambda: handler.under_way)
+    asked = asyncio.create_task(relay.post(sent))
+    await until(lambda: relay.handler.under_way)
     let_pass(ANSWER_SECONDS - 0.5)
     assert not asked.done()
     began = loop.time()
@@ -306,83 +299,76 @@ async def test_a_handler_has_four_seconds_from_the_requests_arrival(
     assert ANSWER_SECONDS == 4
 
 
-async def test_what_the_request_and_wxauth_take_counts_towards_the_four_seconds(
-    client: Client, handler: Handler
-) -> None:
+async def test_what_the_request_and_wxauth_take_counts_towards_the_four_seconds(relay: Relay) -> None:
     sent = signed(PAID)
 
     async def slowly() -> AsyncIterator[bytes]:
         let_pass(ANSWER_SECONDS)
         yield sent.body
 
-    answer = await client.post(
+    answer = await relay.client.post(
         f"/v1/wechat/push/{PLAIN['app_id']}", params=dict(sent.query), content=slowly(), headers={"Content-Type": "a/b"}
     )
     problem_of(answer, "push_not_forwarded", 503)
-    assert not handler.got
+    assert not relay.handler.got
 
 
 @pytest.mark.slow
-async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_done(
-    client: Client, login: LogIn, rows: Rows, handler: Handler
-) -> None:
-    openid = (await login(app=SEALED))["user"]["openid"]
-    handler.answer = handler.hang
-    waiting = [asyncio.create_task(push(client, PAID, SEALED)) for _ in range(AT_ONCE)]
-    await until(lambda: handler.under_way == AT_ONCE)
+async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_done(relay: Relay) -> None:
+    openid = await relay.openid(SEALED)
+    relay.handler.answer = relay.handler.hang
+    waiting = [asyncio.create_task(relay.push(PAID, SEALED)) for _ in range(AT_ONCE)]
+    await until(lambda: relay.handler.under_way == AT_ONCE)
     assert AT_ONCE == 64
     for content in (PAID, message(openid, LEFT, app=SEALED)):
-        problem_of(await push(client, content, SEALED), "push_not_forwarded", 503)
-    assert await rows.fetchval("SELECT count(*) FROM users") == 0
-    assert handler.under_way == AT_ONCE
-    handler.released.set()
+        await relay.fail(content, SEALED)
+    assert await relay.number("users") == 0
+    assert relay.handler.under_way == AT_ONCE
+    relay.handler.released.set()
     assert {answer.content for answer in await asyncio.gather(*waiting)} == {DELIVERED}
-    assert (await push(client, PAID, SEALED)).content == DELIVERED
+    assert (await relay.push(PAID, SEALED)).content == DELIVERED
 
 
 @pytest.mark.slow
-async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdrawal(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: Rows, handler: Handler
-) -> None:
-    apps = [{**PLAIN, "push_forward": handler.url}, SEALED, {**OTHER, "push_forward": f"{handler.url}/other"}]
-    client = make_client(await make_services(apps=apps))
-    log_in = LogIn(client, login.wechat)
-    people = [(await log_in(f"person{n}", app=SEALED))["user"]["openid"] for n in range(20)]
-    handler.answer = handler.hang
-    hanging = [asyncio.create_task(push(client, PAID)) for _ in range(AT_ONCE + 20)]
-    await until(lambda: handler.under_way == AT_ONCE)
-    handler.answer = answering(DELIVERED)
+async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdrawal(relay: Relay) -> None:
+    apps = [
+        {**PLAIN, "push_forward": relay.handler.url},
+        SEALED,
+        {**OTHER, "push_forward": f"{relay.handler.url}/other"},
+    ]
+    await relay.receive_with(apps=apps)
+    people = [await relay.openid(SEALED, f"person{n}") for n in range(20)]
+    relay.handler.answer = relay.handler.hang
+    hanging = [asyncio.create_task(relay.push(PAID)) for _ in range(AT_ONCE + 20)]
+    await until(lambda: relay.handler.under_way == AT_ONCE)
+    relay.handler.answer = answering(DELIVERED)
     loop = asyncio.get_running_loop()
     began = loop.time()
     answers = await asyncio.gather(
-        *(log_in.ask(f"newcomer{n}") for n in range(200)),
-        *(push(client, message(openid, LEFT, app=SEALED), SEALED) for openid in people),
-        *(push(client, PAID, OTHER) for _ in range(20)),
+        *(relay.stage.login.ask(f"newcomer{n}", at=relay.client) for n in range(200)),
+        *(relay.push(message(openid, LEFT, app=SEALED), SEALED) for openid in people),
+        *(relay.push(PAID, OTHER) for _ in range(20)),
     )
     assert {answer.status_code for answer in answers} == {200}
     assert loop.time() - began < 2
     assert not any(task.done() and task.result().status_code == 200 for task in hanging)
-    assert await rows.fetchval("SELECT count(*) FROM users") == 200
-    handler.released.set()
+    assert await relay.number("users") == 200
+    relay.handler.released.set()
     await asyncio.gather(*hanging)
 
 
-async def test_two_that_hand_on_to_each_other_make_no_circle(
-    client: Client, login: LogIn, rows: Rows, handler: Handler
-) -> None:
-    openid = (await login(app=SEALED))["user"]["openid"]
-    client.headers["Wxauth-Forwarded"] = "1"
+async def test_two_that_hand_on_to_each_other_make_no_circle(relay: Relay) -> None:
+    openid = await relay.openid(SEALED)
+    relay.client.headers["Wxauth-Forwarded"] = "1"
     for content in (PAID, message(openid, LEFT, app=SEALED)):
-        problem_of(await push(client, content, SEALED), "push_not_forwarded", 503)
-    assert not handler.got
-    assert await rows.fetchval("SELECT count(*) FROM users") == 0
-    assert_taken(await push(client, PAID, OTHER))  # the last one in a row hands nothing on
+        await relay.fail(content, SEALED)
+    assert not relay.handler.got
+    assert await relay.number("users") == 0
+    assert_taken(await relay.push(PAID, OTHER))  # the last one in a row hands nothing on
 
 
-async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(
-    client: Client, login: LogIn, rows: Rows
-) -> None:
-    openid = (await login())["user"]["openid"]
+async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(relay: Relay) -> None:
+    openid = await relay.openid()
     caught, path, released = signed(PAID), f"/v1/wechat/push/{PLAIN['app_id']}", asyncio.Event()
     reading = 0
 
@@ -392,11 +378,13 @@ async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(
         await released.wait()
         yield caught.body
 
-    sent = [asyncio.create_task(client.post(path, params=dict(caught.query), content=slowly())) for _ in range(65)]
+    sent = [
+        asyncio.create_task(relay.client.post(path, params=dict(caught.query), content=slowly())) for _ in range(65)
+    ]
     done, _ = await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
     assert ([problem_of(await it, "push_not_forwarded", 503)["status"] for it in done], reading) == ([503], 64)
-    assert (await push(client, message(openid, LEFT))).content == DELIVERED, "short ones are received"
-    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+    assert (await relay.push(message(openid, LEFT))).content == DELIVERED, "short ones are received"
+    assert await relay.number("users") == 0
     released.set()
     await asyncio.gather(*sent)
 
@@ -412,26 +400,22 @@ async def read_nothing() -> AsyncIterator[bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("app", [PLAIN, SEALED], ids=["plain", "sealed"])
 @pytest.mark.parametrize("wrong", [{"signature": "0" * 40}, {"timestamp": str(NOW - 301)}, {"signature": None}])
-async def test_the_query_is_checked_before_the_body_is_read(
-    client: Client, handler: Handler, app: Mapping[str, str], wrong: Body
-) -> None:
+async def test_the_query_is_checked_before_the_body_is_read(relay: Relay, app: Mapping[str, str], wrong: Body) -> None:
     query = {**signed(PAID, app, "aes" if app is SEALED else "plain").query, **wrong}
     query = {name: value for name, value in query.items() if value is not None}
-    answer = await client.post(f"/v1/wechat/push/{app['app_id']}", params=query, content=read_nothing())
+    answer = await relay.client.post(f"/v1/wechat/push/{app['app_id']}", params=query, content=read_nothing())
     problem_of(answer, "invalid_signature", 403)
-    assert not handler.got
-    assert await counts(client) == {count("other", "refused", app=app)}
+    assert not relay.handler.got
+    assert await relay.counts() == {count("other", "refused", app=app)}
 
 
-async def test_a_sealed_messages_query_is_worth_nothing_beside_another_body(
-    client: Client, login: LogIn, rows: Rows
-) -> None:
-    openid = (await login(app=SEALED))["user"]["openid"]
+async def test_a_sealed_messages_query_is_worth_nothing_beside_another_body(relay: Relay) -> None:
+    openid = await relay.openid(SEALED)
     caught = signed(PAID, SEALED, "aes")
-    assert (await post(client, caught, SEALED)).content == DELIVERED
+    assert (await relay.post(caught, SEALED)).content == DELIVERED
     for body in (signed(message(openid, LEFT, app=SEALED), SEALED, mode).body for mode in ("plain", "aes")):
-        problem_of(await post(client, SignedPush(caught.query, body, ""), SEALED), "invalid_signature", 403)
-    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+        problem_of(await relay.post(SignedPush(caught.query, body, ""), SEALED), "invalid_signature", 403)
+    assert await relay.number("users") == 1
 
 
 async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Handler) -> None:
@@ -470,52 +454,44 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Hand
         ({}, "other", ""),
     ],
 )
-async def test_what_nobody_gets_is_answered_counted_and_warned_of(
-    make_services: MakeServices, make_client: MakeClient, log_lines: LogLines, case: tuple[Body, str, str]
-) -> None:
+async def test_what_nobody_gets_is_answered_counted_and_warned_of(relay: Relay, case: tuple[Body, str, str]) -> None:
     content, kind, name = case
-    client = make_client(await make_services(apps=[OTHER]))
-    before = len(log_lines())
     for _ in range(3):
-        assert_taken(await push(client, content, OTHER))
-    [line] = [line for line in log_lines()[before:] if line["event"] == "push_ignored"]
+        assert_taken(await relay.push(content, OTHER))
+    [line] = relay.logged("push_ignored")
     assert (line["level"], line["app_id"], line["message"]) == ("warning", OTHER["app_id"], name)
     assert "push_forward" in line["what_to_change"]
-    assert await counts(client) == {count(kind, "ignored", 3, app=OTHER)}
+    assert await relay.counts() == {count(kind, "ignored", 3, app=OTHER)}
 
 
-async def test_a_warning_comes_once_a_utc_day_for_each_app_and_name(
-    client: Client, clock: Clock, log_lines: LogLines
-) -> None:
+async def test_a_warning_comes_once_a_utc_day_for_each_app_and_name(relay: Relay) -> None:
     def warned() -> int:
-        return len([line for line in log_lines() if line["event"] == "push_ignored"])
+        return len(relay.logged("push_ignored"))
 
     for content in (PAID, TEXT, PAID):
-        await push(client, content, OTHER)
+        await relay.push(content, OTHER)
     assert warned() == 2
-    clock.advance(days=1)
-    sent = signed(PAID, OTHER, timestamp=str(int(clock().timestamp())))
-    assert_taken(await post(client, sent, OTHER))
+    relay.clock.advance(days=1)
+    sent = signed(PAID, OTHER, timestamp=str(int(relay.clock().timestamp())))
+    assert_taken(await relay.post(sent, OTHER))
     assert warned() == 3
 
 
-async def test_wxauths_own_is_done_and_not_warned_of_and_what_names_nobody_is_not_its_own(
-    make_services: MakeServices, make_client: MakeClient, login: LogIn, log_lines: LogLines
-) -> None:
-    client = make_client(await make_services(apps=[OTHER], avatar_check="flag"))
-    openid = (await LogIn(client, login.wechat)(app=OTHER))["user"]["openid"]
+async def test_wxauths_own_is_done_and_not_warned_of_and_what_names_nobody_is_not_its_own(relay: Relay) -> None:
+    openid = await relay.openid(OTHER)
+    await relay.receive_with(apps=[OTHER], avatar_check="flag")
     verdict = make_verdict("trace-1", "risky", 20001, app_id=OTHER["app_id"], now=NOW)
     for content in (message(openid, app=OTHER), message(openid, LEFT, app=OTHER), verdict):
-        assert_taken(await push(client, content, OTHER))
+        assert_taken(await relay.push(content, OTHER))
     done = {count("withdrawal", "done", 2, app=OTHER), count("verdict", "done", app=OTHER)}
-    assert await counts(client) == done
-    assert not [line for line in log_lines() if line["event"] == "push_ignored"]
-    assert_taken(await push(client, message("o-nobody", LEFT, app=OTHER), OTHER))
-    assert await counts(client) == done | {count("other", "ignored", app=OTHER)}
-    [warning] = [line for line in log_lines() if line["event"] == "push_ignored"]
+    assert await relay.counts() == done
+    assert not relay.logged("push_ignored")
+    assert_taken(await relay.push(message("o-nobody", LEFT, app=OTHER), OTHER))
+    assert await relay.counts() == done | {count("other", "ignored", app=OTHER)}
+    [warning] = relay.logged("push_ignored")
     assert warning["message"] == LEFT
-    problem_of(await push(client, PAID, {**PLAIN, "app_id": "wx0000000000000000"}), "unknown_app", 400)
-    assert count("other", "refused", app={"app_id": "unknown"}) in await counts(client)
+    problem_of(await relay.push(PAID, {**PLAIN, "app_id": "wx0000000000000000"}), "unknown_app", 400)
+    assert count("other", "refused", app={"app_id": "unknown"}) in await relay.counts()
 
 
 # The field.

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, Clock
+from tests.fakes import APP
 from tests.problems import problem_of
 from tests.push.messages import (
+    HURRIED,
     LEFT,
     NOW,
     PLAIN,
@@ -27,31 +28,15 @@ from tests.push.messages import (
     assert_taken,
     every_way,
     message,
-    post,
     signed,
     unread,
 )
 from tests.sweeps import Sweep, swept
-from tests.world import (
-    BESIDE_LOGINS,
-    Client,
-    LogLines,
-    MakeClient,
-    MakeServices,
-    bearer,
-    set_roles,
-    until,
-    until_locked,
-)
+from tests.world import BESIDE_LOGINS, MakeServices, bearer, set_roles, until, until_locked
 from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push import (
-    SignedPush,
-    encrypt,
-    push_signature,
-)
+from wxauth.server.dev.wechat.push import SignedPush, encrypt, push_signature
 from wxauth.server.push.receiving import PushedMessages
-from wxauth.server.service.build import Waits
 
 WITHOUT_PUSH = {"app_id": "wxtest0000000000c3", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
 # WeChat's own example: https://developers.weixin.qq.com/miniprogram/dev/framework/server-ability/message-push.html
@@ -76,7 +61,6 @@ EXAMPLE_PUSH = {
     "msg_signature": "046e02f8204d34f8ba5fa3b1db94908f3df2e9b3",
 }
 
-HURRIED = Waits(pushed_messages=0.25, promises=0.1)
 HARDLY_MORE = 1.8
 """Seconds for an answer, where the database has a quarter of a second."""
 
@@ -86,15 +70,11 @@ async def services(make_services: MakeServices, push_secrets: None) -> Services:
     return await make_services(apps=[PLAIN, SEALED, WITHOUT_PUSH, EXAMPLE])
 
 
-def lines_of(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
-    return [line for line in log_lines() if line["event"] == event]
-
-
 # The check of the URL.
 
 
-async def test_the_url_is_verified_as_in_wechats_example(town: Town, clock: Clock) -> None:
-    clock.now = datetime.fromtimestamp(int(EXAMPLE_VERIFICATION["timestamp"]), UTC)
+async def test_the_url_is_verified_as_in_wechats_example(town: Town) -> None:
+    town.clock.now = datetime.fromtimestamp(int(EXAMPLE_VERIFICATION["timestamp"]), UTC)
 
     async def verify(app: Mapping[str, str] = EXAMPLE, /, **changed: str) -> httpx.Response:
         return await town.client.get(f"/v1/wechat/push/{app['app_id']}", params=EXAMPLE_VERIFICATION | changed)
@@ -122,27 +102,26 @@ async def test_the_url_is_verified_as_in_wechats_example(town: Town, clock: Cloc
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_only_an_app_with_a_token_has_a_push_url(client: Client, method: str) -> None:
+async def test_only_an_app_with_a_token_has_a_push_url(town: Town, method: str) -> None:
     url = "/v1/wechat/push/"
-    problem_of(await client.request(method, url + WITHOUT_PUSH["app_id"]), "not_found", 404)
-    problem_of(await client.request(method, url + "wx_unknown"), "unknown_app", 400)
+    problem_of(await town.client.request(method, url + WITHOUT_PUSH["app_id"]), "not_found", 404)
+    problem_of(await town.client.request(method, url + "wx_unknown"), "unknown_app", 400)
 
 
 # The forms of a message.
 
 
-async def test_messages_are_taken_as_in_wechats_examples(
-    client: Client, make_services: MakeServices, make_client: MakeClient, clock: Clock
-) -> None:
-    clock.now = datetime.fromtimestamp(int(EXAMPLE_PUSH["timestamp"]), UTC)
+async def test_messages_are_taken_as_in_wechats_examples(town: Town) -> None:
+    town.clock.now = datetime.fromtimestamp(int(EXAMPLE_PUSH["timestamp"]), UTC)
     encrypted = json.dumps({"ToUserName": "gh_97417a04a28d", "Encrypt": EXAMPLE_ENCRYPTED}).encode()
-    assert_taken(await post(client, SignedPush(EXAMPLE_PUSH, encrypted, "application/json"), EXAMPLE))
+    assert_taken(await town.post(SignedPush(EXAMPLE_PUSH, encrypted, "application/json"), EXAMPLE))
 
     app = {name: value for name, value in EXAMPLE.items() if name != "push_aes_key"}
     query = {"signature": "899cf89e464efb63f54ddac96b0a0a235f53aa78", "timestamp": "1714037059", "nonce": "486452656"}
-    clock.now = datetime.fromtimestamp(int(query["timestamp"]), UTC)
+    town.clock.now = datetime.fromtimestamp(int(query["timestamp"]), UTC)
     body = b'{"ToUserName": "gh_97417a04a28d", "MsgType": "event", "Event": "debug_demo", "debug_str": "hello world"}'
-    assert_taken(await post(make_client(await make_services(apps=[app])), SignedPush(query, body, "text/plain"), app))
+    await town.receive_with(apps=[app])
+    assert_taken(await town.post(SignedPush(query, body, "text/plain"), app))
 
 
 @swept(
@@ -171,29 +150,29 @@ async def test_messages_are_taken_as_in_wechats_examples(
     ],
     ids=lambda body: repr(body[:40]),
 )
-async def test_an_unreadable_message_is_refused_at_once(client: Client, body: bytes) -> None:
+async def test_an_unreadable_message_is_refused_at_once(town: Town, body: bytes) -> None:
     started = process_time()
-    answer = await post(client, unread(body))
+    answer = await town.post(unread(body))
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "body"
     assert process_time() - started < 1
 
 
-async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(client: Client) -> None:
+async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(town: Town) -> None:
     push = signed(message("o1"), SEALED, "aes", "xml")
     body = push.body.replace(b"</xml>", b"<a/>" * 1000 + b"</xml>")
-    problem_of(await post(client, replace(push, body=body), SEALED), "invalid_signature", 403)
+    problem_of(await town.post(replace(push, body=body), SEALED), "invalid_signature", 403)
 
 
-async def test_a_text_may_hold_some_of_what_elements_are_made_of(client: Client) -> None:
+async def test_a_text_may_hold_some_of_what_elements_are_made_of(town: Town) -> None:
     body = b"<xml><MsgType>text</MsgType><Content><![CDATA[" + b"<=" * 500 + b"]]></Content></xml>"
-    assert_taken(await post(client, unread(body)))
+    assert_taken(await town.post(unread(body)))
 
 
 @swept("event", [REVOKED, LEFT])
 @swept("openid", [None, "", " ", 1.5, ["o1"], "o\x00", "o" * 129, "微信"])
-async def test_a_withdrawal_that_names_nobody_is_refused(client: Client, event: str, openid: Any) -> None:
+async def test_a_withdrawal_that_names_nobody_is_refused(town: Town, event: str, openid: Any) -> None:
     content = {**message("", event), "OpenID": openid, "FromUserName": openid}
-    assert problem_of(await post(client, signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
+    assert problem_of(await town.post(signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
 
 
 async def test_without_an_openid_the_sender_withdraws(town: Town) -> None:
@@ -276,9 +255,9 @@ async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(town:
         openid,
     )
     await town.send(message(openid, revoke_info="6"))
-    assert await town.rows.fetchval("SELECT count(*) FROM phone_answers") == 1
+    assert await town.number("phone_answers") == 1
     await town.send(message(openid, revoke_info="8"))
-    assert await town.rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    assert await town.number("phone_answers") == 0
 
 
 async def test_only_the_person_of_that_app_withdraws(town: Town) -> None:
@@ -297,7 +276,7 @@ async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely
     await town.send(message(answer["user"]["openid"], LEFT, app=way.app), way.app, mode=way.mode, format=way.format)
     assert [user["unionid"] for user in await town.rows.fetch("SELECT unionid FROM users")] == [None]
     for table in ("identities", "sessions"):
-        assert await town.rows.fetchval(f"SELECT count(*) FROM {table}") == 1
+        assert await town.number(table) == 1
     assert [(*event[:3], event[4]) for event in await town.events()] == [
         (
             "session.ended",
@@ -315,21 +294,21 @@ async def test_the_last_administrator_is_erased_when_they_close_their_wechat_acc
     openid = await town.openid()
     await set_roles(town.rows, "admin")
     await town.send(message(openid, LEFT))
-    assert await town.users() == 0
+    assert await town.number("users") == 0
 
 
 # The same message again.
 
 
 @every_way
-async def test_a_message_sent_again_changes_nothing(town: Town, clock: Clock, way: Way) -> None:
+async def test_a_message_sent_again_changes_nothing(town: Town, way: Way) -> None:
     openid = await town.openid(way.app)
     push = signed(message(openid, app=way.app), *way)
     assert_taken(await town.post(push, way.app))
     await town.log_in(way.app)
     for _ in range(2):
         assert_taken(await town.post(push, way.app))
-        clock.advance(minutes=5)
+        town.clock.advance(minutes=5)
     assert await town.kept() == PROFILE
     assert len(await town.events()) == 1
 
@@ -390,7 +369,7 @@ async def test_a_wrong_signature_changes_nothing(town: Town, way: Way, wrong: st
     query = {name: _changed(value) if name in names else value for name, value in push.query.items()}
     await town.refuse(SignedPush(query, push.body, push.content_type), way.app)
     assert await town.kept() == PROFILE
-    assert await town.rows.fetchval("SELECT count(*) FROM push_messages") == 0
+    assert await town.number("push_messages") == 0
 
 
 def _changed(value: str) -> str:
@@ -440,41 +419,24 @@ async def test_an_app_with_a_key_accepts_only_messages_encrypted_for_that_app(to
     assert await town.kept() == PROFILE
 
 
-async def test_an_app_without_a_key_refuses_encrypted_messages(client: Client) -> None:
+async def test_an_app_without_a_key_refuses_encrypted_messages(town: Town) -> None:
     push = signed(message("o1"), {**PLAIN, "push_aes_key": SEALED["push_aes_key"]}, "aes")
-    problem = problem_of(await post(client, push), "invalid_signature", 403)
+    problem = problem_of(await town.post(push), "invalid_signature", 403)
     assert "push_aes_key" in problem["detail"]
 
 
-async def test_a_sealed_message_must_contain_a_message(client: Client) -> None:
+async def test_a_sealed_message_must_contain_a_message(town: Town) -> None:
     app = SEALED
     bomb = b'<!DOCTYPE xml [<!ENTITY a "ha">]><xml><OpenID>&a;</OpenID></xml>'
     sealed = encrypt(bomb, key=app["push_aes_key"], app_id=app["app_id"], random=bytes(16))
-    problem_of(await post(client, _enveloped(sealed), app), "invalid_request", 422)
+    problem_of(await town.post(_enveloped(sealed), app), "invalid_request", 422)
 
 
 # The service itself.
 
 
-@pytest.fixture
-async def hurried(make_services: MakeServices, make_client: MakeClient, town: Town) -> Services:
-    """A service that waits for its database no longer than it must, and gets what is pushed."""
-    services = await make_services(apps=[PLAIN], waits=HURRIED)
-    town.client = make_client(services)
-    return services
-
-
-@pytest.fixture
-async def cut_off(make_services: MakeServices, make_client: MakeClient, town: Town, proxy: Proxy) -> Services:
-    """A replica whose database is away, and which gets what is pushed."""
-    services = await make_services(apps=[PLAIN], database_url=proxy.url, waits=HURRIED)
-    await proxy.refuse()
-    town.client = make_client(services)
-    return services
-
-
-@pytest.mark.usefixtures("hurried")
 async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(town: Town) -> None:
+    await town.receive_with(apps=[PLAIN], waits=HURRIED)
     push = signed(message(await town.openid()))
     async with town.locked():
         async with asyncio.timeout(HARDLY_MORE):
@@ -484,48 +446,45 @@ async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeate
     assert len(await town.events()) == 1
 
 
-async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repeat_from_wechat(
-    cut_off: Services, town: Town, proxy: Proxy, log_lines: LogLines
-) -> None:
+async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repeat(town: Town, proxy: Proxy) -> None:
+    await town.cut_off(proxy, apps=[PLAIN])
     openids = [await town.openid(person=person) for person in ("alice", "bob")]
     for push in [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))] * 3:
         await town.postpone(push)
-    lines = [(line["openid"], line["withdrawn"]) for line in lines_of(log_lines, "promise_put_off")]
+    lines = [(line["openid"], line["withdrawn"]) for line in town.logged("promise_put_off")]
     assert lines == [(openids[0], "all"), (openids[1], ["phone"])]
     await proxy.accept()
     await until(lambda: town.rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
     assert await town.kept() == {**PROFILE, "phone": None}
-    await cut_off[Promises].aclose()
-    assert lines_of(log_lines, "promise_lost") == []
+    await town.services[Promises].aclose()
+    assert town.logged("promise_lost") == []
 
 
-@pytest.mark.usefixtures("hurried")
-async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(town: Town, log_lines: LogLines) -> None:
+async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(town: Town) -> None:
+    await town.receive_with(apps=[PLAIN], waits=HURRIED)
     push = signed(message(await town.openid(), LEFT))
     async with town.locked():
         await town.postpone(push)
         await town.rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
-        await until(lambda: lines_of(log_lines, "promise_put_off"))
+        await until(lambda: town.logged("promise_put_off"))
     await until(lambda: town.rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
-async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(
-    hurried: Services, town: Town, log_lines: LogLines
-) -> None:
+async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(town: Town) -> None:
+    await town.receive_with(apps=[PLAIN], waits=HURRIED)
     push = signed(message(await town.openid(), LEFT))
     async with town.locked():
         await town.postpone(push)
-        await hurried[Background].aclose()
-        assert [line["withdrawn"] for line in lines_of(log_lines, "promise_put_off")] == ["all"]
+        await town.services[Background].aclose()
+        assert [line["withdrawn"] for line in town.logged("promise_put_off")] == ["all"]
     await until(lambda: town.rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
-async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
-    cut_off: Services, town: Town, log_lines: LogLines
-) -> None:
-    cut_off[PushedMessages].kept_in_memory = 0.0
+async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(town: Town, proxy: Proxy) -> None:
+    await town.cut_off(proxy, apps=[PLAIN])
+    town.services[PushedMessages].kept_in_memory = 0.0
     await town.postpone(signed(message(await town.openid(), LEFT)))
-    await until(lambda: lines_of(log_lines, "promise_lost"))
+    await until(lambda: town.logged("promise_lost"))
 
 
 async def test_a_withdrawal_while_the_identity_moves_erases_the_data_of_its_new_user(

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.push.messages import (
     ECHO,
@@ -24,7 +23,7 @@ from tests.push.messages import (
     signed,
 )
 from tests.sweeps import swept
-from tests.world import LogLines, MakeClient, MakeServices, Rows
+from tests.world import MakeClient, MakeServices
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
@@ -42,21 +41,9 @@ def forged(caught: SignedPush, openid: str) -> SignedPush:
     return SignedPush(caught.query, signed(message(openid, LEFT)).body, "application/json")
 
 
-def now_of(clock: Clock) -> str:
-    return str(int(clock().timestamp()))
-
-
 @pytest.fixture
 async def services(make_services: MakeServices, push_secrets: None) -> Services:
     return await make_services(apps=[PLAIN, SEALED])
-
-
-@pytest.fixture
-async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
-    """A replica whose database is away."""
-    services = await make_services(apps=[PLAIN, SEALED], database_url=proxy.url)
-    await proxy.refuse()
-    return services
 
 
 @pytest.mark.parametrize("content", [TEXT, {"MsgType": "event", "Event": "debug_demo"}, message("nobody", LEFT), None])
@@ -67,7 +54,7 @@ async def test_the_query_string_of_a_message_erases_nobody(town: Town, content: 
     assert (await town.post(caught)).status_code == status
     await town.refuse(forged(caught, openid))
     assert (await town.post(caught)).status_code == status, "WeChat's own repeat"
-    assert await town.users() == 1
+    assert await town.number("users") == 1
 
 
 @every_way
@@ -78,7 +65,7 @@ async def test_the_query_string_of_the_handshake_takes_no_message(town: Town, wa
         answer = await town.verify_url(push, way.app)
         assert (answer.status_code, answer.text) == (200, ECHO)
     await town.refuse(push, way.app)
-    assert await town.users() == 1
+    assert await town.number("users") == 1
 
 
 async def test_the_query_string_of_a_message_is_no_handshake(town: Town) -> None:
@@ -96,36 +83,37 @@ async def test_two_simultaneous_messages_with_one_signature_are_processed_once(
     pushes = [forged(caught, openids[number % 2]) for number in range(10)]
     answers = await asyncio.gather(*(post(clients[number // 5], push) for number, push in enumerate(pushes)))
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [403] * 5
-    assert await town.users() == 1
+    assert await town.number("users") == 1
 
 
-async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(town: Town, clock: Clock) -> None:
+async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(town: Town) -> None:
     ways: list[tuple[dict[str, str], Mode]] = [(PLAIN, "plain"), (SEALED, "aes")]
     for app, mode in ways:
         for _ in range(2):
-            push = signed({**TEXT, "CreateTime": now_of(clock)}, app, mode, timestamp=now_of(clock), nonce="7")
+            now = str(int(town.clock().timestamp()))
+            push = signed({**TEXT, "CreateTime": now}, app, mode, timestamp=now, nonce="7")
             assert_taken(await town.post(push, app))
-            clock.advance(seconds=1)
+            town.clock.advance(seconds=1)
 
 
 @pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("off", [-FIVE_MINUTES - 1, FIVE_MINUTES + 1, -86400 * 365])
-async def test_a_signature_that_was_not_made_just_now_is_refused(town: Town, clock: Clock, way: Way, off: int) -> None:
+async def test_a_signature_that_was_not_made_just_now_is_refused(town: Town, way: Way, off: int) -> None:
     openid = await town.openid(way.app)
     push = signed(message(openid, LEFT, app=way.app), *way)
-    clock.advance(seconds=-off)
+    town.clock.advance(seconds=-off)
     await town.refuse(push, way.app)
     problem_of(await town.verify_url(push, way.app), "invalid_signature", 403)
-    assert await town.users() == 1
+    assert await town.number("users") == 1
 
 
 @pytest.mark.parametrize("off", [-FIVE_MINUTES, FIVE_MINUTES])
-async def test_a_clock_may_be_five_minutes_off(town: Town, clock: Clock, off: int) -> None:
+async def test_a_clock_may_be_five_minutes_off(town: Town, off: int) -> None:
     push = signed(message(await town.openid(), LEFT))
-    clock.advance(seconds=-off)
+    town.clock.advance(seconds=-off)
     assert_taken(await town.post(push))
-    assert await town.users() == 0
+    assert await town.number("users") == 0
 
 
 @swept("timestamp", ["", "now", "-1", "1e9", f"0{NOW}", f"00{NOW}", "１７９５１６１６００", "9" * 13, "9" * 5000])
@@ -147,52 +135,43 @@ async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
     query = {**forgery.query, "timestamp": timestamp, "nonce": other_nonce}
     assert query["signature"] == push_signature(PLAIN["push_token"], timestamp, other_nonce)
     await town.refuse(replace(forgery, query=query))
-    assert await town.users() == 1
+    assert await town.number("users") == 1
 
 
 # The database is away.
 
 
 async def test_a_postponed_withdrawal_is_carried_out_although_its_signature_has_expired(
-    town: Town, cut_off: Services, make_client: MakeClient, proxy: Proxy, clock: Clock
+    town: Town, proxy: Proxy
 ) -> None:
+    await town.cut_off(proxy, apps=[PLAIN])
     push = signed(message(await town.openid(), LEFT))
     for _ in range(3):
-        problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
-    clock.advance(minutes=30)
+        await town.postpone(push)
+    town.clock.advance(minutes=30)
     await proxy.accept()
-    await cut_off[Promises].drain()
-    assert await town.users() == 0
+    await town.services[Promises].drain()
+    assert await town.number("users") == 0
 
 
-async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(
-    town: Town,
-    cut_off: Services,
-    make_client: MakeClient,
-    proxy: Proxy,
-    clock: Clock,
-    log_lines: LogLines,
-) -> None:
+async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(town: Town, proxy: Proxy) -> None:
+    await town.cut_off(proxy, apps=[PLAIN])
     alice, bob = [await town.openid(person=person) for person in ("alice", "bob")]
     caught, genuine = signed(TEXT), signed(message(bob, LEFT))
-    assert_taken(await town.post(caught))
-    client = make_client(cut_off)
+    assert_taken(await post(town.stage.client, caught))
     # The second is what WeChat is about to say of bob, behind a signature that is not for it.
     for push in (forged(caught, alice), forged(caught, bob), genuine, forged(genuine, alice)):
-        problem_of(await post(client, push), "storage_unavailable", 503)
-    clock.advance(minutes=30)
+        await town.postpone(push)
+    town.clock.advance(minutes=30)
     await proxy.accept()
-    await cut_off[Promises].drain()
-    assert await town.users() == 1
-    lines = [line["openid"] for line in log_lines() if line["event"] == "push_refused"]
-    assert lines == [alice]
+    await town.services[Promises].drain()
+    assert await town.number("users") == 1
+    assert [line["openid"] for line in town.logged("push_refused")] == [alice]
 
 
-async def test_a_handshake_waits_for_the_database_to_come_back(
-    town: Town, cut_off: Services, make_client: MakeClient, proxy: Proxy
-) -> None:
+async def test_a_handshake_waits_for_the_database_to_come_back(town: Town, proxy: Proxy) -> None:
+    await town.cut_off(proxy, apps=[PLAIN])
     push = signed(TEXT)
-    town.client = make_client(cut_off)
     problem_of(await town.verify_url(push), "storage_unavailable", 503)
     await proxy.accept()
     assert (await town.verify_url(push)).status_code == 200
@@ -201,22 +180,20 @@ async def test_a_handshake_waits_for_the_database_to_come_back(
 # Kept no longer than needed.
 
 
-async def test_signatures_and_messages_are_swept_in_time(
-    town: Town, services: Services, rows: Rows, clock: Clock
-) -> None:
+async def test_signatures_and_messages_are_swept_in_time(town: Town) -> None:
     async def kept() -> int:
-        await sweep(services, page_size=1, pause=0)
-        return await rows.fetchval("SELECT count(*) FROM push_messages")
+        await sweep(town.services, page_size=1, pause=0)
+        return await town.number("push_messages")
 
     for person in ("alice", "bob", "carol"):
         assert_taken(await town.post(signed(message(await town.openid(person=person)))))
-    clock.now += SIGNATURES_KEPT
+    town.clock.now += SIGNATURES_KEPT
     assert await kept() == 6
-    clock.now += A_SECOND
+    town.clock.now += A_SECOND
     assert await kept() == 3
-    clock.now += MESSAGES_KEPT - SIGNATURES_KEPT - A_SECOND
+    town.clock.now += MESSAGES_KEPT - SIGNATURES_KEPT - A_SECOND
     assert await kept() == 3
-    clock.now += A_SECOND
+    town.clock.now += A_SECOND
     assert await kept() == 0
 
 
