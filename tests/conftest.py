@@ -311,7 +311,7 @@ async def make_services(
 @asynccontextmanager
 async def making(
     make_settings: Callable[..., Settings],
-    transport: httpx.AsyncBaseTransport,
+    transport: httpx.AsyncBaseTransport | None,
     clock: Clock,
     shared_database: SharedDatabase,
 ) -> AsyncIterator[MakeServices]:

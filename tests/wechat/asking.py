@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from tests.upstream import answer
-from tests.world import Client
+from tests.world import Client, MakeClient, MakeServices
+from wxauth.server.core.services import Services
 from wxauth.server.core.transport import HttpTransport
 
 SECRET = "s3cr3t-of-the-app"
@@ -18,7 +19,19 @@ IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
 OK = answer(IDENTITY)
 CODE = "code-of-alice-0123456789"
 
-ServiceAsking = Callable[..., Awaitable[httpx.AsyncClient]]
+
+class ServiceAsking:
+    """The service with its real transport to WeChat at a URL: `client = await service_asking(url)`."""
+
+    services: Services
+    """Those of the last client."""
+
+    def __init__(self, make_services: MakeServices, make_client: MakeClient) -> None:
+        self._make_services, self._make_client = make_services, make_client
+
+    async def __call__(self, url: str, **settings: object) -> Client:
+        self.services = await self._make_services(wechat_base_url=url, **settings)
+        return self._make_client(self.services)
 
 
 async def log_in(client: Client, code: str = CODE) -> httpx.Response:

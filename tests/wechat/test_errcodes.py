@@ -7,19 +7,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes import APP, Secrets, WeChatByRespx
+from tests.fakes import APP, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogLines, MakeClient, MakeServices
+from tests.wechat.asking import IDENTITY
+from tests.world import Stage
 from wxauth.server.service.build import Waits
 from wxauth.server.web.answers import failures_of
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
-from wxauth.server.wechat.errcodes import (
-    CODE2SESSION,
-    KNOWN_ERRCODES,
-    PHONE_NUMBER,
-    errcode_of,
-)
+from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN_ERRCODES, PHONE_NUMBER, errcode_of
 
 CLASS_C = {
     40013: "WXAUTH_APP_ID",
@@ -54,31 +50,29 @@ BUSY = {"errcode": -1, "errmsg": "system error"}
     ],
 )
 async def test_an_errcode_is_a_problem_of_its_own(
-    client: Client, wechat: WeChatByRespx, errcode: int, code: str, status: int, retry_after: str | None
+    stage: Stage, errcode: int, code: str, status: int, retry_after: str | None
 ) -> None:
-    wechat.answers_errcode(errcode)
-    for calls, language in enumerate(("en", "zh-CN"), start=len(wechat.calls) + 1):
-        answer = await client.post(
-            "/v1/login", json={"code": wechat.code_for("alice")}, headers={"Accept-Language": language}
-        )
+    stage.wechat.answers_errcode(errcode)
+    for calls, language in enumerate(("en", "zh-CN"), start=len(stage.wechat.calls) + 1):
+        answer = await stage.login.ask(headers={"Accept-Language": language})
         assert problem_of(answer, code, status)["wechat_errcode"] == errcode
         assert answer.headers.get("retry-after") == retry_after
         assert answer.headers["content-language"] == language
-        assert len(wechat.calls) == calls
+        assert len(stage.wechat.calls) == calls
 
 
 @pytest.mark.slow
 @swept("errcode", [row.number for row in KNOWN if row.meaning])
-async def test_every_errcode_of_wechats_pages_is_explained(
-    client: Client, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
-) -> None:
-    before = len(log_lines())
-    wechat.answers_errcode(errcode)
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+async def test_every_errcode_of_wechats_pages_is_explained(stage: Stage, errcode: int) -> None:
+    before = len(stage.log_lines())
+    stage.wechat.answers_errcode(errcode)
+    answer = await stage.login.ask()
     meaning = errcode_of(errcode, api=CODE2SESSION).meaning
     assert meaning is not None
     assert answer.json()["detail"] == f"WeChat answered errcode {errcode}: {meaning.en}"
-    (line,) = (line for line in log_lines()[before:] if line["event"] in ("wechat_misconfigured", "wechat_refused"))
+    (line,) = (
+        line for line in stage.log_lines()[before:] if line["event"] in ("wechat_misconfigured", "wechat_refused")
+    )
     assert len(str(line["what_to_change"])) > 20
     assert line["level"] == ("error" if errcode_of(errcode, api=CODE2SESSION).is_for_the_operator else "warning")
     for api in (CODE2SESSION, PHONE_NUMBER):
@@ -103,62 +97,56 @@ def test_an_errcode_of_the_phone_button_means_what_it_says_of_the_button() -> No
         assert of_phone_codes.en in errcode_of(errcode, api=PHONE_NUMBER).failure().detail
 
 
-async def test_the_address_to_put_on_the_whitelist_is_in_the_log_and_not_in_the_answer(
-    client: Client, wechat: WeChatByRespx, log_lines: LogLines
-) -> None:
-    wechat.answers_errcode(40164, "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist, rid: 1-2-3")
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+async def test_the_address_to_put_on_the_whitelist_is_in_the_log_and_not_in_the_answer(stage: Stage) -> None:
+    stage.wechat.answers_errcode(40164, "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist, rid: 1-2-3")
+    answer = await stage.login.ask()
     assert "203.0.113.7" not in answer.text
-    assert any("203.0.113.7" in str(line.get("errmsg")) for line in log_lines())
+    assert any("203.0.113.7" in str(line.get("errmsg")) for line in stage.log_lines())
 
 
 @pytest.mark.parametrize("errcode", [40029, 40125])
 async def test_an_errmsg_that_echoes_code_and_secret_is_logged_without_them(
-    client: Client, wechat: WeChatByRespx, secrets: Secrets, log_lines: LogLines, errcode: int
+    stage: Stage, secrets: Secrets, errcode: int
 ) -> None:
-    code = secrets.add("0a/b+c=" + wechat.code_for("alice"))
+    code = secrets.add("0a/b+c=" + stage.wechat.code_for("alice"))
     query = str(httpx.QueryParams({"secret": APP["app_secret"], "js_code": code}))
-    wechat.answers_errcode(errcode, f"bad {code} {APP['app_secret']} in /sns/jscode2session?{query}, rid: 7")
-    await client.post("/v1/login", json={"code": code})
-    (errmsg,) = (str(line["errmsg"]) for line in log_lines() if "errmsg" in line)
+    stage.wechat.answers_errcode(errcode, f"bad {code} {APP['app_secret']} in /sns/jscode2session?{query}, rid: 7")
+    await stage.client.post("/v1/login", json={"code": code})
+    (errmsg,) = (str(line["errmsg"]) for line in stage.log_lines() if "errmsg" in line)
     assert errmsg == "bad *** *** in /sns/jscode2session?secret=***&js_code=***, rid: 7"
 
 
 # Busy: the one answer after which the same code is sent again.
 
 
-async def test_a_busy_wechat_is_asked_three_times_at_most(client: Client, wechat: WeChatByRespx) -> None:
-    wechat.answers_errcode(-1)
+async def test_a_busy_wechat_is_asked_three_times_at_most(stage: Stage) -> None:
+    stage.wechat.answers_errcode(-1)
     began = asyncio.get_running_loop().time()
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    answer = await stage.login.ask()
     assert problem_of(answer, "wechat_unavailable", 503)["wechat_errcode"] == -1
     assert int(answer.headers["retry-after"]) > 0
-    assert len(wechat.calls) == 3
-    assert len({call["js_code"] for call in wechat.calls}) == 1
+    assert len(stage.wechat.calls) == 3
+    assert len({call["js_code"] for call in stage.wechat.calls}) == 1
     assert asyncio.get_running_loop().time() - began >= sum(BUSY_PAUSE_SECONDS)
 
 
 @pytest.mark.parametrize("busy_answers", [1, 2])
-async def test_a_busy_wechat_that_recovers_logs_in(client: Client, wechat: WeChatByRespx, busy_answers: int) -> None:
-    session = wechat.sessions[code := wechat.code_for("alice")]
-    wechat.answers(*[httpx.Response(200, json=BUSY)] * busy_answers, httpx.Response(200, json=session))
-    assert (await client.post("/v1/login", json={"code": code})).status_code == 200
-    assert len(wechat.calls) == busy_answers + 1
+async def test_a_busy_wechat_that_recovers_logs_in(stage: Stage, busy_answers: int) -> None:
+    session = stage.wechat.sessions[code := stage.wechat.code_for("alice")]
+    stage.wechat.answers(*[httpx.Response(200, json=BUSY)] * busy_answers, httpx.Response(200, json=session))
+    assert (await stage.client.post("/v1/login", json={"code": code})).status_code == 200
+    assert len(stage.wechat.calls) == busy_answers + 1
 
 
-async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
-) -> None:
-    client = make_client(await make_services(wechat_timeout=1, waits=Waits(wechat_busy=(1,))))
-    wechat.answers_errcode(-1)
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(stage: Stage) -> None:
+    client = await stage.make(wechat_timeout=1, waits=Waits(wechat_busy=(1,)))
+    stage.wechat.answers_errcode(-1)
+    answer = await stage.login.ask(at=client)
     assert problem_of(answer, "wechat_unavailable", 503)["wechat_errcode"] == -1
-    assert len(wechat.calls) == 1
+    assert len(stage.wechat.calls) == 1
 
 
 # Answers that make sense, and answers that make none.
-
-IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
 
 
 @swept(
@@ -175,11 +163,9 @@ IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
         httpx.Response(200, json=IDENTITY, headers={"Content-Type": ""}),
     ],
 )
-async def test_an_answer_with_openid_and_session_key_logs_in(
-    client: Client, wechat: WeChatByRespx, response: httpx.Response
-) -> None:
-    wechat.answers(response)
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+async def test_an_answer_with_openid_and_session_key_logs_in(stage: Stage, response: httpx.Response) -> None:
+    stage.wechat.answers(response)
+    answer = await stage.login.ask()
     assert answer.status_code == 200, answer.text
     assert (answer.json()["user"]["openid"], answer.json()["user"]["unionid"]) == ("openid-alice", None)
 
@@ -212,14 +198,12 @@ NO_ERRCODES: list[object] = ["0", "40029", None, 0.0, True, [], 10**400]
         httpx.Response(302, json=IDENTITY, headers={"Location": "/elsewhere?js_code=x"}),
     ],
 )
-async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(
-    client: Client, wechat: WeChatByRespx, body: object
-) -> None:
-    before = len(wechat.calls)
-    wechat.answers(body if isinstance(body, httpx.Response) else httpx.Response(200, json=body))
-    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(stage: Stage, body: object) -> None:
+    before = len(stage.wechat.calls)
+    stage.wechat.answers(body if isinstance(body, httpx.Response) else httpx.Response(200, json=body))
+    answer = await stage.login.ask()
     assert "wechat_errcode" not in problem_of(answer, "wechat_bad_response", 502)
-    assert len(wechat.calls) == before + 1
+    assert len(stage.wechat.calls) == before + 1
 
 
 @swept(
@@ -237,9 +221,9 @@ async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(
     ],
 )
 async def test_only_a_failed_connect_is_tried_again(
-    client: Client, wechat: WeChatByRespx, failure: Any, code: str, status: int, calls: int
+    stage: Stage, failure: Any, code: str, status: int, calls: int
 ) -> None:
-    before = len(wechat.calls)
-    wechat.answers(*[failure] * calls)
-    problem_of(await client.post("/v1/login", json={"code": wechat.code_for("alice")}), code, status)
-    assert len(wechat.calls) == before + calls
+    before = len(stage.wechat.calls)
+    stage.wechat.answers(*[failure] * calls)
+    problem_of(await stage.login.ask(), code, status)
+    assert len(stage.wechat.calls) == before + calls

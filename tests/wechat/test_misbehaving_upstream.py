@@ -1,21 +1,18 @@
 """A WeChat, or a network on the way to it, that misbehaves: over real sockets, by the real transport."""
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.certificates import Authority
-from tests.fakes import APP, Clock
+from tests.fakes import APP
 from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
 from tests.upstream import Upstream, abort, answer, endless, hang
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
-from tests.world import LogLines, MakeClient, until
-from wxauth.server.core.settings import Settings
+from tests.world import LogLines, until
 from wxauth.server.core.transport import MAX_CONNECTIONS
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 
@@ -24,26 +21,22 @@ SHORT = 1.0
 
 
 @pytest.mark.slow
-async def test_an_api_that_hangs_takes_no_connection_from_the_logins(
-    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock
-) -> None:
+async def test_an_api_that_hangs_takes_no_connection_from_the_logins(service_asking: ServiceAsking) -> None:
     access_token = answer({"access_token": "token-of-wechat", "expires_in": 7200})
     async with Upstream(access_token, *[hang] * MAX_CONNECTIONS, OK) as upstream:
-        services = build_services(make_settings(wechat_base_url=upstream.url), clock=clock)
-        await services[KeyRing].refresh()
-        api, app = services[WeChatApi], services.settings.apps[0]
+        client = await service_asking(upstream.url)
+        api, app = service_asking.services[WeChatApi], service_asking.services.settings.apps[0]
         openid, key = IDENTITY["openid"], IDENTITY["session_key"].encode()
         hanging = [
             asyncio.create_task(api.check_session_key(app, openid=openid, session_key=key))
             for _ in range(MAX_CONNECTIONS)
         ]
         await until(lambda: len(upstream.requests) > MAX_CONNECTIONS)  # the access token's is one more
-        assert (await log_in(make_client(services))).status_code == 200
+        assert (await log_in(client)).status_code == 200
         assert not any(task.done() for task in hanging)
         for task in hanging:
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
-        await services.aclose()
 
 
 @pytest.mark.slow
@@ -90,7 +83,7 @@ async def test_a_tls_handshake_that_hangs_leaves_the_fallback_host_its_time(serv
 
 @pytest.mark.slow
 async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(
-    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, log_lines: LogLines
+    service_asking: ServiceAsking, log_lines: LogLines
 ) -> None:
     gate = asyncio.Event()
 
@@ -99,16 +92,11 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
         await OK(writer)
 
     async with Upstream(answer_in_the_end) as upstream:
-        services = build_services(make_settings(wechat_base_url=upstream.url, wechat_timeout=2), clock=clock)
-        await services[KeyRing].refresh()
-        client, app = make_client(services), services.settings.apps[0]
-        later = services[WeChat].deadline(extra_time=60)
-        others = [
-            asyncio.create_task(
-                services[WeChat].call("another", app, "/x?js_code=another", read=lambda _: None, deadline=later)
-            )
-            for _ in range(MAX_CONNECTIONS)
-        ]
+        client = await service_asking(upstream.url, wechat_timeout=2)
+        wechat, app = service_asking.services[WeChat], service_asking.services.settings.apps[0]
+        another = partial(wechat.call, "another", app, "/x?js_code=another", read=lambda _: None)
+        later = wechat.deadline(extra_time=60)
+        others = [asyncio.create_task(another(deadline=later)) for _ in range(MAX_CONNECTIONS)]
         await until(lambda: len(upstream.requests) == MAX_CONNECTIONS)
         answered = await log_in(client)
         problem = problem_of(answered, "wechat_unavailable", 503)
@@ -119,7 +107,6 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
         await asyncio.gather(*others)
         assert (await log_in(client)).status_code == 200
         assert not [line for line in log_lines() if line["event"] == "wechat_not_connected"]
-        await services.aclose()
 
 
 async def test_a_login_goes_by_the_proxy(

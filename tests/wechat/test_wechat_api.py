@@ -2,59 +2,70 @@
 
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.conftest import NOWHERE, SETTINGS, shared_settings
 from tests.fakes import APP, Clock, Secrets
 from tests.sweeps import swept
 from tests.world import LogLines
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App, Settings
-from wxauth.server.dev.wechat import (
-    APPS,
-    Api,
-    Call,
-    PhoneCodeRequest,
-    Simulator,
-    phone_number_of,
-)
+from wxauth.server.core.settings import App
+from wxauth.server.dev.wechat import APPS, Api, Call, PhoneCodeRequest, Simulator, phone_number_of
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import TextVerdict, WeChatApi, session_key_signature
-from wxauth.server.wechat.client import WeChat, WeChatIdentity
+from wxauth.server.wechat.client import WeChat
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 NO_PHONE_INFO: list[object] = [None, [], "13800138000"]
 PHONE_API: Api = "getuserphonenumber"
 
 
-@pytest.fixture
-def api(simulated_services: Services) -> WeChatApi:
-    return simulated_services[WeChatApi]
+@dataclass(frozen=True, slots=True)
+class Alice:
+    """A person who has just logged in to the first app, and the service, which asks WeChat about her."""
+
+    services: Services
+    simulator: Simulator
+    clock: Clock
+    log_lines: LogLines
+    openid: str
+    key: bytes
+
+    @property
+    def api(self) -> WeChatApi:
+        return self.services[WeChatApi]
+
+    @property
+    def app(self) -> App:
+        return self.services[Apps].find(FIRST)
+
+    async def has(self, key: bytes) -> bool:
+        """Whether this is her session key."""
+        return await self.api.check_session_key(self.app, openid=self.openid, session_key=key)
+
+    def asked(self, api: Api) -> Call:
+        """The only call of this API."""
+        (call,) = self.simulator.calls_of(api)
+        return call
 
 
 @pytest.fixture
-def app(simulated_services: Services) -> App:
-    return simulated_services[Apps].find(FIRST)
+async def alice(simulated_services: Services, simulator: Simulator, clock: Clock, log_lines: LogLines) -> Alice:
+    openid, key = await log_in(simulated_services, "alice")
+    return Alice(simulated_services, simulator, clock, log_lines, openid, key)
 
 
-@pytest.fixture
-async def alice(simulated_services: Services, app: App) -> WeChatIdentity:
-    """A person who has just logged in."""
-    return await simulated_services[WeChat].exchange(app, "alice")
-
-
-def key_of(person: WeChatIdentity) -> bytes:
-    assert person.session_key is not None
-    return person.session_key
-
-
-def call_of(simulator: Simulator, api: Api) -> Call:
-    (call,) = simulator.calls_of(api)
-    return call
+async def log_in(services: Services, person: str) -> tuple[str, bytes]:
+    """Their openid and session key."""
+    identity = await services[WeChat].exchange(services[Apps].find(FIRST), person)
+    assert identity.session_key is not None
+    return identity.openid, identity.session_key
 
 
 def test_the_signature_is_that_of_wechats_example() -> None:
@@ -66,72 +77,58 @@ def test_the_signature_is_that_of_wechats_example() -> None:
 
 
 @pytest.mark.no_database
-async def test_a_phone_code_returns_wechats_data_about_the_number(
-    api: WeChatApi, app: App, simulator: Simulator, alice: WeChatIdentity, clock: Clock
-) -> None:
-    code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+async def test_a_phone_code_returns_wechats_data_about_the_number(alice: Alice) -> None:
+    code = alice.simulator.make_phone_code(PhoneCodeRequest(person="alice"))
     number = phone_number_of("alice")
-    assert await api.phone_number(app, code, openid=alice.openid) == {
+    assert await alice.api.phone_number(alice.app, code, openid=alice.openid) == {
         "phoneNumber": number,
         "purePhoneNumber": number,
         "countryCode": "86",
-        "watermark": {"timestamp": int(clock().timestamp()), "appid": FIRST},
+        "watermark": {"timestamp": int(alice.clock().timestamp()), "appid": FIRST},
     }
-    assert call_of(simulator, PHONE_API).json == {"code": code, "openid": alice.openid}
-    assert call_of(simulator, PHONE_API).query.keys() == {"access_token"}
+    assert alice.asked(PHONE_API).json == {"code": code, "openid": alice.openid}
+    assert alice.asked(PHONE_API).query.keys() == {"access_token"}
 
 
 @pytest.mark.parametrize("info", [{}, {"anything": ["at all", None]}])
-@pytest.mark.no_database
-async def test_a_number_that_was_paid_for_is_returned_unchecked(
-    make_settings: Callable[..., Settings], info: dict[str, Any]
-) -> None:
-    assert await answered(make_settings, {"phone_info": info}, phone_number) == info
+async def test_a_number_that_was_paid_for_is_returned_unchecked(info: dict[str, Any]) -> None:
+    assert await answered({"phone_info": info}, phone_number) == info
 
 
 # Session keys.
 
 
 @pytest.mark.no_database
-async def test_the_session_key_of_the_last_login_is_good_and_no_other(
-    simulated_services: Services,
-    api: WeChatApi,
-    app: App,
-    alice: WeChatIdentity,
-    simulator: Simulator,
-    log_lines: LogLines,
-) -> None:
-    assert await api.check_session_key(app, openid=alice.openid, session_key=key_of(alice))
-    later = await simulated_services[WeChat].exchange(app, "alice")
-    assert not await api.check_session_key(app, openid=alice.openid, session_key=key_of(alice))
-    assert await api.check_session_key(app, openid=alice.openid, session_key=key_of(later))
-    query = simulator.calls_of("checksession")[-1].query
+async def test_the_session_key_of_the_last_login_is_good_and_no_other(alice: Alice) -> None:
+    assert await alice.has(alice.key)
+    _, later = await log_in(alice.services, "alice")
+    assert not await alice.has(alice.key)
+    assert await alice.has(later)
+    query = alice.simulator.calls_of("checksession")[-1].query
     assert query["openid"] == alice.openid
     assert query["sig_method"] == "hmac_sha256"
-    assert query["signature"] == session_key_signature(key_of(later))
-    assert not [line for line in log_lines() if line["event"].startswith("wechat_")]
+    assert query["signature"] == session_key_signature(later)
+    assert not [line for line in alice.log_lines() if line["event"].startswith("wechat_")]
 
 
 @pytest.mark.no_database
-async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatIdentity, simulator: Simulator) -> None:
-    key = await api.reset_session_key(app, openid=alice.openid, session_key=key_of(alice))
+async def test_a_session_key_is_reset(alice: Alice) -> None:
+    key = await alice.api.reset_session_key(alice.app, openid=alice.openid, session_key=alice.key)
     assert len(b64decode(key)) == 16
-    assert await api.check_session_key(app, openid=alice.openid, session_key=key)
-    assert not await api.check_session_key(app, openid=alice.openid, session_key=key_of(alice))
-    assert call_of(simulator, "resetusersessionkey").query["openid"] == alice.openid
+    assert await alice.has(key)
+    assert not await alice.has(alice.key)
+    assert alice.asked("resetusersessionkey").query["openid"] == alice.openid
 
 
 # Risk and texts.
 
 
 @pytest.mark.no_database
-async def test_the_risk_of_a_person_is_returned(
-    simulated_services: Services, api: WeChatApi, app: App, simulator: Simulator
-) -> None:
-    person = await simulated_services[WeChat].exchange(app, "risky-4")
-    assert await api.risk_rank(app, openid=person.openid, client_ip="203.0.113.7") == 4
-    asked = {"appid": FIRST, "openid": person.openid, "scene": 0, "client_ip": "203.0.113.7"}
-    assert call_of(simulator, "getuserriskrank").json == asked
+async def test_the_risk_of_a_person_is_returned(alice: Alice) -> None:
+    openid, _ = await log_in(alice.services, "risky-4")
+    assert await alice.api.risk_rank(alice.app, openid=openid, client_ip="203.0.113.7") == 4
+    asked = {"appid": FIRST, "openid": openid, "scene": 0, "client_ip": "203.0.113.7"}
+    assert alice.asked("getuserriskrank").json == asked
 
 
 @pytest.mark.parametrize(
@@ -143,35 +140,25 @@ async def test_the_risk_of_a_person_is_returned(
     ],
 )
 @pytest.mark.no_database
-async def test_a_text_is_judged(
-    api: WeChatApi,
-    app: App,
-    simulator: Simulator,
-    alice: WeChatIdentity,
-    content: str,
-    nickname: str | None,
-    verdict: TextVerdict,
-) -> None:
-    assert await api.check_text(app, openid=alice.openid, content=content, nickname=nickname) == verdict
-    call = call_of(simulator, "msg_sec_check")
+async def test_a_text_is_judged(alice: Alice, content: str, nickname: str | None, verdict: TextVerdict) -> None:
+    assert await alice.api.check_text(alice.app, openid=alice.openid, content=content, nickname=nickname) == verdict
+    call = alice.asked("msg_sec_check")
     expected = {"version": 2, "scene": 1, "openid": alice.openid, "content": content}
     assert call.json == (expected if nickname is None else {**expected, "nickname": nickname})
     assert content.encode() in call.body  # as it is, not \uXXXX
 
 
 @pytest.mark.no_database
-async def test_wechat_gives_no_verdict_about_a_person_absent_for_two_hours(
-    api: WeChatApi, app: App, alice: WeChatIdentity, clock: Clock, log_lines: LogLines
-) -> None:
-    clock.advance(hours=2)
+async def test_wechat_gives_no_verdict_about_a_person_absent_for_two_hours(alice: Alice) -> None:
+    alice.clock.advance(hours=2)
     for ask in (
-        api.risk_rank(app, openid=alice.openid, client_ip="203.0.113.7"),
-        api.check_text(app, openid=alice.openid, content="alice"),
+        alice.api.risk_rank(alice.app, openid=alice.openid, client_ip="203.0.113.7"),
+        alice.api.check_text(alice.app, openid=alice.openid, content="alice"),
     ):
         with pytest.raises(WeChatError) as caught:
             await ask
         assert caught.value.errcode == 61010
-    assert not [line for line in log_lines() if line["event"] == "wechat_refused"]
+    assert not [line for line in alice.log_lines() if line["event"] == "wechat_refused"]
 
 
 # Failures of all of them.
@@ -202,7 +189,7 @@ def check_text(api: WeChatApi, app: App) -> Awaitable[Any]:
 TOKEN = "token-of-wechat-" + "0123456789" * 50
 
 
-async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) -> Any:
+async def answered(body: Any, ask: Ask) -> Any:
     """The result of this answer."""
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -211,7 +198,8 @@ async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) 
         assert request.method == "GET" or request.headers["content-type"] == "application/json"
         return httpx.Response(200, json=body)
 
-    services = build_services(make_settings(), wechat_transport=httpx.MockTransport(handle))
+    settings = shared_settings(**SETTINGS, database_url=NOWHERE)
+    services = build_services(settings, wechat_transport=httpx.MockTransport(handle))
     try:
         return await ask(services[WeChatApi], services.settings.apps[0])
     finally:
@@ -234,12 +222,9 @@ async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) 
         (risk_rank, 7, "wechat_bad_response"),
     ],
 )
-@pytest.mark.no_database
-async def test_an_errcode_is_a_failure_of_its_own(
-    make_settings: Callable[..., Settings], ask: Ask, errcode: int, code: str
-) -> None:
+async def test_an_errcode_is_a_failure_of_its_own(ask: Ask, errcode: int, code: str) -> None:
     with pytest.raises(WeChatError) as caught:
-        await answered(make_settings, {"errcode": errcode, "errmsg": "no"}, ask)
+        await answered({"errcode": errcode, "errmsg": "no"}, ask)
     assert (caught.value.code, caught.value.errcode) == (code, errcode)
 
 
@@ -257,19 +242,15 @@ async def test_an_errcode_is_a_failure_of_its_own(
         (check_session_key, {"errcode": "0"}),
     ],
 )
-@pytest.mark.no_database
-async def test_an_answer_that_lacks_what_was_asked_for_makes_no_sense(
-    make_settings: Callable[..., Settings], ask: Ask, body: Any
-) -> None:
+async def test_an_answer_that_lacks_what_was_asked_for_makes_no_sense(ask: Ask, body: Any) -> None:
     with pytest.raises(WeChatError) as caught:
-        await answered(make_settings, body, ask)
+        await answered(body, ask)
     assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
 
 
 @pytest.mark.parametrize("ask", [phone_number, check_session_key, reset_session_key])
-@pytest.mark.no_database
 async def test_an_errmsg_that_echoes_the_request_is_logged_without_its_secrets(
-    make_settings: Callable[..., Settings], secrets: Secrets, log_lines: LogLines, ask: Ask
+    secrets: Secrets, log_lines: LogLines, ask: Ask
 ) -> None:
     signature = session_key_signature(b"c2Vzc2lvbi1rZXktMTIzNA==")
     for secret in (TOKEN, signature, APP["app_secret"]):
@@ -281,6 +262,6 @@ async def test_an_errmsg_that_echoes_the_request_is_logged_without_its_secrets(
     }
     errmsg = f"no {TOKEN} {APP['app_secret']} {secrets_of[ask]}"
     with pytest.raises(WeChatError):
-        await answered(make_settings, {"errcode": -2, "errmsg": errmsg}, ask)
+        await answered({"errcode": -2, "errmsg": errmsg}, ask)
     (line,) = (line for line in log_lines() if line["event"] == "wechat_refused")
     assert set(str(line["errmsg"]).split()) == {"no", "***"}

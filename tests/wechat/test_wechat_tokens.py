@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
@@ -38,16 +39,20 @@ LIFETIME = 7200
 READS = "WHERE type = 'access_token.read'"
 
 
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """A service client that reads the first app's token, and the service, whose own calls require it."""
 
-    def __init__(
-        self, services: Services, client: Client, simulator: Simulator, clock: Clock, secrets: Secrets
-    ) -> None:
-        self.services, self.simulator, self.clock = services, simulator, clock
-        self._client, self._secrets = client, secrets
-        self._siblings: dict[str, Credentials] = {}
-        self._adding = asyncio.Lock()
+    services: Services
+    client: Client
+    simulator: Simulator
+    clock: Clock
+    secrets: Secrets
+    log_lines: LogLines
+    make: MakeServices
+    """Returns another replica, with any settings by name."""
+    siblings: dict[str, Credentials] = field(default_factory=dict)
+    adding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def asks(self) -> list[bool]:
@@ -55,12 +60,12 @@ class Tokens:
         return [call.json["force_refresh"] for call in self.simulator.calls_of("stable_token")]
 
     async def ask(self, app_id: str = FIRST, *, name: str = "billing") -> httpx.Response:
-        async with self._adding:
-            if name not in self._siblings:
+        async with self.adding:
+            if name not in self.siblings:
                 database, scopes = self.services.database, [Scope.WECHAT_TOKEN]
-                self._siblings[name] = await add_client(database, name, scopes=scopes, now=self.clock())
-                self._secrets.add(self._siblings[name].client_secret)
-        return await self._client.get(f"/v1/apps/{app_id}/access-token", auth=self._siblings[name])
+                self.siblings[name] = await add_client(database, name, scopes=scopes, now=self.clock())
+                self.secrets.add(self.siblings[name].client_secret)
+        return await self.client.get(f"/v1/apps/{app_id}/access-token", auth=self.siblings[name])
 
     async def read(self) -> str:
         """The token that the service client gets."""
@@ -91,14 +96,21 @@ class Tokens:
         self.simulator.access_tokens[FIRST].kill()
 
     async def log_in(self) -> None:
-        await self._client.post("/v1/login", json={"code": "risky-2"})
+        await self.client.post("/v1/login", json={"code": "risky-2"})
 
 
 @pytest.fixture
 def tokens(
-    simulated_services: Services, simulated_client: Client, simulator: Simulator, clock: Clock, secrets: Secrets
+    simulated_services: Services,
+    simulated_client: Client,
+    simulator: Simulator,
+    clock: Clock,
+    secrets: Secrets,
+    log_lines: LogLines,
+    make_simulated_services: MakeServices,
 ) -> Tokens:
-    return Tokens(simulated_services, simulated_client, simulator, clock, secrets)
+    how = (simulator, clock, secrets, log_lines, make_simulated_services)
+    return Tokens(simulated_services, simulated_client, *how)
 
 
 @pytest.fixture
@@ -125,13 +137,13 @@ async def test_a_service_client_gets_the_apps_access_token_by_stable_token(token
     problem_of(await tokens.ask("wx0000000000000000"), "unknown_app", 400)
 
 
-async def test_the_trail_records_once_a_day_who_was_given_a_token(tokens: Tokens, rows: Rows, clock: Clock) -> None:
+async def test_the_trail_records_once_a_day_who_was_given_a_token(tokens: Tokens, rows: Rows) -> None:
     for name in ("billing", "billing", "shipping", "shipping"):
         await tokens.ask(name=name)
-        clock.advance(seconds=1)
-    clock.advance(seconds=LIFETIME)
+        tokens.clock.advance(seconds=1)
+    tokens.clock.advance(seconds=LIFETIME)
     await tokens.read()
-    clock.advance(days=1)
+    tokens.clock.advance(days=1)
     await tokens.read()
     events = await rows.fetch(f"SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events {READS} ORDER BY at")
     assert [event["actor"] for event in events] == ["billing", "shipping", "billing"]
@@ -149,17 +161,15 @@ async def test_no_token_is_handed_out_unless_the_trail_records_it(tokens: Tokens
     assert await rows.fetchval(f"SELECT count(*) FROM events {READS}") == 1
 
 
-async def test_token_reads_and_requests_to_wechat_are_counted(
-    tokens: Tokens, simulated_client: Client, simulator: Simulator, clock: Clock, rows: Rows
-) -> None:
+async def test_token_reads_and_requests_to_wechat_are_counted(tokens: Tokens, rows: Rows) -> None:
     for errcode in (45009, 987654321):
-        simulator.fail("stable_token", errcode=errcode)
+        tokens.simulator.fail("stable_token", errcode=errcode)
         await tokens.ask()
-        clock.advance(hours=1)
+        tokens.clock.advance(hours=1)
     assert await rows.fetchval(f"SELECT count(*) FROM events {READS}") == 0
     await tokens.ask()
     await tokens.ask()
-    lines = (await simulated_client.get("/metrics")).text.splitlines()
+    lines = (await tokens.client.get("/metrics")).text.splitlines()
     counted = [line for line in lines if line.startswith(("wxauth_access_token_reads_t", "wxauth_wechat_calls_t"))]
     assert {line for line in counted if not line.endswith(" 0.0")} == {
         f'wxauth_access_token_reads_total{{app_id="{FIRST}",outcome="ok"}} 2.0',
@@ -175,9 +185,9 @@ async def test_token_reads_and_requests_to_wechat_are_counted(
 
 
 @pytest.mark.no_database
-async def test_a_token_is_asked_for_once_and_its_time_runs(tokens: Tokens, clock: Clock) -> None:
+async def test_a_token_is_asked_for_once_and_its_time_runs(tokens: Tokens) -> None:
     first = await tokens.own()
-    clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
+    tokens.clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
     later = await tokens.own()
     assert (later.value, later.expires_in) == (first.value, RENEWAL_LEAD.total_seconds() + 1)
     assert tokens.asks == [False]
@@ -191,9 +201,9 @@ async def test_simultaneous_callers_share_one_request_and_are_recorded_once(toke
 
 
 @pytest.mark.no_database
-async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(tokens: Tokens, clock: Clock) -> None:
+async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(tokens: Tokens) -> None:
     former = await tokens.own()
-    clock.advance(seconds=LIFETIME - 200)
+    tokens.clock.advance(seconds=LIFETIME - 200)
     last = renewed = await tokens.own()
     assert (last.value, last.expires_in) == (former.value, 200)
     while renewed.value == former.value:
@@ -204,17 +214,17 @@ async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(to
     assert tokens.asks == [False, False]
 
 
-async def test_a_renewal_that_fails_disturbs_nobody_before_the_end(tokens: Tokens, clock: Clock) -> None:
+async def test_a_renewal_that_fails_disturbs_nobody_before_the_end(tokens: Tokens) -> None:
     former = await tokens.read()
-    clock.advance(seconds=LIFETIME - 200)
+    tokens.clock.advance(seconds=LIFETIME - 200)
     tokens.simulator.fail("stable_token", errcode=45011, times=None)
     for _ in range(3):
         assert await tokens.read() == former
     await until(lambda: len(tokens.asks) == 2)
-    clock.advance(seconds=60)
+    tokens.clock.advance(seconds=60)
     await tokens.read()
     await until(lambda: len(tokens.asks) == 3)
-    clock.advance(seconds=140)
+    tokens.clock.advance(seconds=140)
     problem_of(await tokens.ask(), "wechat_rate_limited", 429)
 
 
@@ -242,32 +252,30 @@ async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
 
 @pytest.mark.parametrize("killer", ["operator", "somebody else", "new secret"])
 async def test_a_token_that_was_replaced_before_its_time_is_handed_out_no_longer_than_a_minute(
-    tokens: Tokens, make_simulated_services: MakeServices, clock: Clock, killer: str
+    tokens: Tokens, killer: str
 ) -> None:
     former = await tokens.read()
     if killer == "operator":
-        await (await make_simulated_services())[SharedWeChatTokens].force(FIRST)
+        await (await tokens.make())[SharedWeChatTokens].force(FIRST)
         assert tokens.asks[-1] is True
     elif killer == "somebody else":
         tokens.simulator.access_tokens[FIRST].hand_out(force=True)
     else:
         tokens.kill()
-    clock.advance(seconds=60)
+    tokens.clock.advance(seconds=60)
     renewed = await tokens.read()
     assert renewed != former
     tokens.check(renewed)
 
 
 @pytest.mark.slow
-async def test_the_token_is_compared_with_wechats_at_most_once_a_minute_and_only_if_asked_for(
-    tokens: Tokens, clock: Clock
-) -> None:
+async def test_the_token_is_compared_with_wechats_at_most_once_a_minute_and_only_if_asked_for(tokens: Tokens) -> None:
     for minute in range(5):
         for _ in range(4):
             await asyncio.gather(*(tokens.read() for _ in range(5)))
-            clock.advance(seconds=15)
+            tokens.clock.advance(seconds=15)
         assert tokens.asks == [False] * (minute + 1)
-    clock.advance(minutes=30)
+    tokens.clock.advance(minutes=30)
     await tokens.own()
     assert len(tokens.asks) == 5
     assert (await tokens.ask()).json()["expires_in"] == LIFETIME - 35 * 60
@@ -275,10 +283,10 @@ async def test_the_token_is_compared_with_wechats_at_most_once_a_minute_and_only
 
 
 @pytest.mark.slow
-async def test_a_wechat_that_hangs_keeps_no_sibling_waiting(tokens: Tokens, clock: Clock) -> None:
+async def test_a_wechat_that_hangs_keeps_no_sibling_waiting(tokens: Tokens) -> None:
     former = await tokens.read()
     tokens.kill()
-    clock.advance(minutes=1)
+    tokens.clock.advance(minutes=1)
     tokens.simulator.fail("stable_token", slow=3 * LOOK_TIMEOUT_SECONDS)
     started = asyncio.get_running_loop().time()
     assert set(await asyncio.gather(*(tokens.read() for _ in range(5)))) == {former}
@@ -293,14 +301,14 @@ async def test_a_wechat_that_hangs_keeps_no_sibling_waiting(tokens: Tokens, cloc
 
 @pytest.mark.parametrize(("fault", "pause"), [({"errcode": 45009}, 3600), ({"drop": True}, 60)])
 async def test_after_a_look_that_failed_wechat_is_left_alone_and_the_token_handed_out(
-    tokens: Tokens, clock: Clock, fault: dict[str, Any], pause: int
+    tokens: Tokens, fault: dict[str, Any], pause: int
 ) -> None:
     token = await tokens.read()
-    clock.advance(minutes=1)
+    tokens.clock.advance(minutes=1)
     tokens.simulator.fail("stable_token", **fault)
     for _ in range(10):
         assert (await tokens.read(), len(tokens.asks)) == (token, 2)
-        clock.advance(seconds=pause / 10)
+        tokens.clock.advance(seconds=pause / 10)
     assert (await tokens.read(), len(tokens.asks)) == (token, 3)
 
 
@@ -308,8 +316,8 @@ async def test_after_a_look_that_failed_wechat_is_left_alone_and_the_token_hande
 
 
 @pytest.mark.no_database
-async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(tokens: Tokens, clock: Clock) -> None:
-    times = (clock.now - number * timedelta(milliseconds=1) for number in count())
+async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(tokens: Tokens) -> None:
+    times = (tokens.clock.now - number * timedelta(milliseconds=1) for number in count())
     ours = WeChatTokens(wechat=tokens.services[WeChat], clock=lambda: next(times))
     app = tokens.services[Apps].find(FIRST)
     refused = await ours.get(app)
@@ -317,21 +325,17 @@ async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(t
     tokens.check(await ours.renew(app, refused=refused))
 
 
-async def test_a_token_is_refused_in_vain_no_longer_because_the_clock_was_put_back(
-    ranked: Tokens, clock: Clock
-) -> None:
+async def test_a_token_is_refused_in_vain_no_longer_because_the_clock_was_put_back(ranked: Tokens) -> None:
     ranked.simulator.fail("getuserriskrank", errcode=40001)
     assert await ranked.rank() == 2
-    clock.advance(hours=-1)
+    ranked.clock.advance(hours=-1)
     ranked.kill()
     assert await ranked.rank() == 2
 
 
-async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_back(
-    tokens: Tokens, clock: Clock
-) -> None:
+async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_back(tokens: Tokens) -> None:
     await tokens.read()
-    clock.advance(hours=-3)
+    tokens.clock.advance(hours=-3)
     tokens.simulator.fail("stable_token", status=503, times=None)
     assert (await tokens.ask()).json()["expires_in"] == LIFETIME
     assert (await tokens.own()).expires_in == LIFETIME
@@ -351,26 +355,26 @@ async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_b
     ],
 )
 async def test_a_failure_answers_everybody_for_a_while(
-    tokens: Tokens, clock: Clock, fault: dict[str, Any], code: str, status: int, pause: int
+    tokens: Tokens, fault: dict[str, Any], code: str, status: int, pause: int
 ) -> None:
     tokens.simulator.fail("stable_token", **fault)
     answers = await asyncio.gather(*(tokens.ask() for _ in range(5)))
-    clock.advance(seconds=pause - 1)
+    tokens.clock.advance(seconds=pause - 1)
     answers.append(await tokens.ask())
     for answer in answers:
         assert problem_of(answer, code, status).get("wechat_errcode") == fault.get("errcode")
     assert tokens.asks == [False]
     if "retry-after" in answers[0].headers:
         assert [int(answer.headers["retry-after"]) for answer in answers] == [pause] * 5 + [1]
-    clock.advance(seconds=1)
+    tokens.clock.advance(seconds=1)
     assert (await tokens.ask()).status_code == 200
 
 
-async def test_a_spent_quota_comes_back_at_midnight_in_beijing(tokens: Tokens, clock: Clock) -> None:
-    clock.now = datetime.fromisoformat("2026-11-20T23:50:00+08:00")
+async def test_a_spent_quota_comes_back_at_midnight_in_beijing(tokens: Tokens) -> None:
+    tokens.clock.now = datetime.fromisoformat("2026-11-20T23:50:00+08:00")
     tokens.simulator.account(FIRST).daily_quota = {"stable_token": 0}
     assert (await tokens.ask()).headers["retry-after"] == "600"
-    clock.advance(minutes=10)
+    tokens.clock.advance(minutes=10)
     tokens.simulator.account(FIRST).daily_quota = {"stable_token": 1}
     assert (await tokens.ask()).status_code == 200
 
@@ -381,12 +385,10 @@ async def test_a_failure_of_one_app_does_not_affect_other_apps(tokens: Tokens) -
 
 
 @pytest.mark.parametrize(("errcode", "words"), [(40164, "IP whitelist"), (40001, "secret is wrong")])
-async def test_a_refused_token_is_logged_with_the_remedy(
-    tokens: Tokens, log_lines: LogLines, errcode: int, words: str
-) -> None:
+async def test_a_refused_token_is_logged_with_the_remedy(tokens: Tokens, errcode: int, words: str) -> None:
     tokens.simulator.fail("stable_token", errcode=errcode)
     await tokens.ask()
-    (line,) = (line for line in log_lines() if line["level"] == "error")
+    (line,) = (line for line in tokens.log_lines() if line["level"] == "error")
     assert (line["event"], line["api"], line["errcode"]) == ("wechat_misconfigured", "stable_token", errcode)
     assert words in str(line["what_to_change"])
     assert errcode != 40164 or "127.0.0.1" in str(line["errmsg"])
@@ -438,27 +440,27 @@ async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_on
 
 @pytest.mark.parametrize("errcode", [40001, 40014, 42001])
 async def test_a_token_that_is_refused_and_yet_handed_out_again_is_logged_for_the_operator(
-    ranked: Tokens, log_lines: LogLines, errcode: int
+    ranked: Tokens, errcode: int
 ) -> None:
     ranked.simulator.fail("getuserriskrank", errcode=errcode)
     assert await ranked.rank() == 2
     assert ranked.asks == [False, False]
     assert len(ranked.simulator.calls_of("getuserriskrank")) == 2
-    [logged] = [line for line in log_lines() if line["level"] == "error"]
+    [logged] = [line for line in ranked.log_lines() if line["level"] == "error"]
     assert (logged["event"], logged["app_id"]) == ("access_token_refused_for_good", FIRST)
     assert "wxauth apps force-token" in logged["what_to_change"]
 
 
 @pytest.mark.parametrize(("errcode", "code"), [(40001, "wechat_misconfigured"), (42001, "wechat_bad_response")])
 async def test_a_call_that_is_refused_for_good_is_sent_twice_and_never_forces_a_token(
-    ranked: Tokens, clock: Clock, errcode: int, code: str
+    ranked: Tokens, errcode: int, code: str
 ) -> None:
     ranked.simulator.fail("getuserriskrank", errcode=errcode, times=None)
     for seconds in range(10):
         failure = await ranked.refuse_rank()
         assert (failure.code, failure.errcode) == (code, errcode)
         assert len(ranked.simulator.calls_of("getuserriskrank")) == 2 * (seconds + 1)
-        clock.advance(seconds=1)
+        ranked.clock.advance(seconds=1)
     assert ranked.asks == [False, False]
 
 
@@ -491,8 +493,8 @@ async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(tokens: 
 
 
 @pytest.mark.slow
-async def test_the_whole_call_ends_at_its_deadline(make_simulated_services: MakeServices, ranked: Tokens) -> None:
-    services = await make_simulated_services(wechat_timeout=1.2)
+async def test_the_whole_call_ends_at_its_deadline(ranked: Tokens) -> None:
+    services = await ranked.make(wechat_timeout=1.2)
     ranked.simulator.fail("stable_token", slow=1)
     ranked.simulator.fail("getuserriskrank", hang=True)
     started = asyncio.get_running_loop().time()
@@ -503,10 +505,8 @@ async def test_the_whole_call_ends_at_its_deadline(make_simulated_services: Make
 
 
 @pytest.mark.slow
-async def test_a_renewal_within_a_call_ends_at_the_calls_deadline(
-    make_simulated_services: MakeServices, ranked: Tokens
-) -> None:
-    services = await make_simulated_services(wechat_timeout=2)
+async def test_a_renewal_within_a_call_ends_at_the_calls_deadline(ranked: Tokens) -> None:
+    services = await ranked.make(wechat_timeout=2)
     assert await ranked.rank(services) == 2
     ranked.kill()
     ranked.simulator.fail("getuserriskrank", slow=1.5)
@@ -518,23 +518,21 @@ async def test_a_renewal_within_a_call_ends_at_the_calls_deadline(
 
 
 @pytest.mark.no_database
-async def test_ten_replicas_renewing_at_different_times_share_one_token(
-    make_simulated_services: MakeServices, tokens: Tokens, clock: Clock
-) -> None:
-    replicas = [await make_simulated_services() for _ in range(10)]
+async def test_ten_replicas_renewing_at_different_times_share_one_token(tokens: Tokens) -> None:
+    replicas = [await tokens.make() for _ in range(10)]
 
     async def all_tokens() -> set[str]:
         found = await asyncio.gather(*(it[WeChatTokens].get(it[Apps].find(FIRST)) for it in replicas))
         return {token.value.get_secret_value() for token in found}
 
     (former,) = await all_tokens()
-    clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds())
+    tokens.clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds())
     numbers = []
     for _ in range(6):
         await all_tokens()
         await asyncio.sleep(0.02)
         numbers.append(len(tokens.asks))
-        clock.advance(seconds=RENEWAL_SPREAD.total_seconds() / 5)
+        tokens.clock.advance(seconds=RENEWAL_SPREAD.total_seconds() / 5)
     assert numbers[0] < numbers[-1] == 20
     (renewed,) = await all_tokens()
     assert renewed != former
