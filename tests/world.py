@@ -251,6 +251,15 @@ def extended(base: Stage | Service, kind: type[Extended], **more: Any) -> Extend
     return kind(**{field.name: getattr(base, field.name) for field in fields(base)}, **more)
 
 
+class OnStage(Behind):
+    """Somebody on a stage, with what it has."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.services, self.clock = stage, stage.services, stage.clock
+        self.client, self.login = stage.client, stage.login
+        self.rows, self.log_lines = stage.rows, stage.log_lines
+
+
 class Server:
     """A running `wxauth serve` or `wxauth dev`."""
 

@@ -1,48 +1,57 @@
 """`/v1/events`: every event once, in the order of its commit, and never a silent gap."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, Client, LogIn, MakeServices, Rows, bearer, leave
+from tests.world import AddSibling, Body, OnStage, Stage, bearer, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
-from wxauth.server.core.services import Services
 from wxauth.server.events.feed_routes import cursor_of
 from wxauth.server.events.feed_rows import Place, place_some, record_folded_changes
 from wxauth.server.events.webhook_deliveries import place_events
-
-Read = Callable[..., Awaitable[Body]]
 
 INSERT = (
     "INSERT INTO events (id, type, at, actor, user_id) VALUES ($1::text::uuid, $2, now(), 'system', $1::text::uuid)"
 )
 
 
-@pytest.fixture
-async def reader(add_sibling: AddSibling) -> Credentials:
-    """A service client that may read the feed."""
-    return await add_sibling("ledger", Scope.EVENTS)
+class Feed(OnStage):
+    """What a service client reads of `/v1/events`, and who makes the events."""
 
+    def __init__(self, stage: Stage, reader: Credentials) -> None:
+        super().__init__(stage)
+        self.reader = reader
 
-@pytest.fixture
-def read(client: Client, services: Services, reader: Credentials) -> Read:
-    """Place the committed events, and read the feed: `await read(after=..., type=..., limit=...)`."""
+    async def ask(self, **query: Any) -> httpx.Response:
+        return await self.client.get("/v1/events", params=query, auth=self.reader)
 
-    async def read(**query: Any) -> Body:
-        await place_events(services)
-        answer = await client.get("/v1/events", params=query, auth=reader)
+    async def read(self, **query: Any) -> Body:
+        """Place the committed events, and read the feed: `await feed.read(after=..., type=..., limit=...)`."""
+        await place_events(self.services)
+        answer = await self.ask(**query)
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
         return answer.json()
 
-    return read
+    async def insert(self, *which: int, type: str = "user.banned") -> None:
+        await insert(self.rows, *which, type=type)
+
+    async def rename(self, person: Body, *names: str) -> None:
+        for name in names:
+            changed = await self.client.patch("/v1/me", json={"nickname": name}, headers=bearer(person))
+            assert changed.status_code == 200
+
+
+@pytest.fixture
+async def feed(stage: Stage, add_sibling: AddSibling) -> Feed:
+    return Feed(stage, await add_sibling("ledger", Scope.EVENTS))
 
 
 def event_id(number: int) -> str:
@@ -58,12 +67,12 @@ async def insert(connection: asyncpg.Connection, *which: int, type: str = "user.
         await connection.execute(INSERT, event_id(number), type)
 
 
-async def test_the_feed_contains_only_ids(client: Client, login: LogIn, rows: Rows, read: Read) -> None:
-    alice = await login("alice", nickname="小明")
-    await rows.execute("UPDATE users SET phone = '+8613800138000'")
-    await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
-    await leave(client, alice)
-    page = await read()
+async def test_the_feed_contains_only_ids(feed: Feed) -> None:
+    alice = await feed.login("alice", nickname="小明")
+    await feed.rows.execute("UPDATE users SET phone = '+8613800138000'")
+    await feed.rename(alice, "Alice")
+    await leave(feed.client, alice)
+    page = await feed.read()
     user_id = alice["user"]["id"]
     common = {"at": "2026-11-20T08:00:00Z", "user_id": user_id, "app_id": APP["app_id"], "actor": user_id}
     assert [{name: event[name] for name in event if name != "id"} for event in page["items"]] == [
@@ -81,19 +90,13 @@ async def test_the_feed_contains_only_ids(client: Client, login: LogIn, rows: Ro
     assert page.keys() == {"items", "next_cursor"}
 
 
-async def rename(client: Client, answer: Body, **fields: str) -> None:
-    assert (await client.patch("/v1/me", json=fields, headers=bearer(answer))).status_code == 200
-
-
-async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(
-    client: Client, login: LogIn, read: Read, clock: Clock
-) -> None:
-    alice = await login("alice", nickname="A")
-    cursor = (await read())["next_cursor"]
+async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(feed: Feed) -> None:
+    alice = await feed.login("alice", nickname="A")
+    cursor = (await feed.read())["next_cursor"]
 
     async def new_changes() -> list[tuple[str, list[str]]]:
         nonlocal cursor
-        page = await read(after=cursor)
+        page = await feed.read(after=cursor)
         cursor = page["next_cursor"]
         user_id = alice["user"]["id"]
         for event in page["items"]:
@@ -101,70 +104,63 @@ async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(
             assert event["app_id"] == APP["app_id"]
         return [(event["at"], event["data"]["fields"]) for event in page["items"]]
 
-    for name in ("Al", "Ali"):
-        await rename(client, alice, nickname=name)
+    await feed.rename(alice, "Al", "Ali")
     assert await new_changes() == [("2026-11-20T08:00:00Z", ["nickname"])]
-    clock.advance(seconds=30)
-    await rename(client, alice, nickname="Alic")
+    feed.clock.advance(seconds=30)
+    await feed.rename(alice, "Alic")
     assert await new_changes() == []
-    clock.advance(seconds=29)
-    await login("alice", avatar_url="https://example.com/a.png")
+    feed.clock.advance(seconds=29)
+    await feed.login("alice", avatar_url="https://example.com/a.png")
     assert await new_changes() == []
-    clock.advance(seconds=1)
+    feed.clock.advance(seconds=1)
     assert await new_changes() == [("2026-11-20T08:01:00Z", ["nickname", "avatar_url"])]
-    clock.advance(seconds=59)
-    await rename(client, alice, nickname="Alice")
+    feed.clock.advance(seconds=59)
+    await feed.rename(alice, "Alice")
     assert await new_changes() == [], "the second event begins another minute"
-    clock.advance(seconds=1)
+    feed.clock.advance(seconds=1)
     assert await new_changes() == [("2026-11-20T08:02:00Z", ["nickname"])]
-    clock.advance(minutes=1)
+    feed.clock.advance(minutes=1)
     assert await new_changes() == []
-    await rename(client, alice, nickname="A")
+    await feed.rename(alice, "A")
     assert await new_changes() == [("2026-11-20T08:03:00Z", ["nickname"])]
 
 
-async def test_changes_are_folded_per_person(client: Client, login: LogIn, read: Read) -> None:
-    people = [await login(name, nickname=name) for name in ("alice", "bob")]
+async def test_changes_are_folded_per_person(feed: Feed) -> None:
+    people = [await feed.login(name, nickname=name) for name in ("alice", "bob")]
     for name in ("a", "b", "c"):
         for person in people:
-            await rename(client, person, nickname=name)
-    events = (await read(type="user.profile_changed"))["items"]
+            await feed.rename(person, name)
+    events = (await feed.read(type="user.profile_changed"))["items"]
     assert [event["user_id"] for event in events] == [person["user"]["id"] for person in people]
 
 
 @pytest.mark.oldest_postgres
-async def test_a_folded_change_outlives_the_process_that_was_recording_it(
-    client: Client, login: LogIn, services: Services, read: Read, clock: Clock
-) -> None:
-    alice = await login("alice", nickname="A")
-    for name in ("Al", "Alice"):
-        await rename(client, alice, nickname=name)
-    await read()
-    clock.advance(minutes=1)
+async def test_a_folded_change_outlives_the_process_that_was_recording_it(feed: Feed) -> None:
+    alice = await feed.login("alice", nickname="A")
+    await feed.rename(alice, "Al", "Alice")
+    await feed.read()
+    feed.clock.advance(minutes=1)
 
     async def undone() -> None:
-        async with services.database.begin() as transaction:
-            assert await record_folded_changes(transaction, now=clock(), limit=10) == 1
+        async with feed.services.database.begin() as transaction:
+            assert await record_folded_changes(transaction, now=feed.clock(), limit=10) == 1
             assert len(await place_some(transaction, limit=10)) == 1
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await undone()
-    assert len((await read(type="user.profile_changed"))["items"]) == 2
+    assert len((await feed.read(type="user.profile_changed"))["items"]) == 2
 
 
-async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(
-    client: Client, login: LogIn, read: Read, clock: Clock
-) -> None:
+async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(feed: Feed) -> None:
     full = {"nickname": "A", "avatar_url": "https://example.com/a.png"}
-    former = await login("alice", **full)
-    holder_id = (await login("alice", app=OTHER_APP, unionid="union-alice", **full))["user"]["id"]
-    for name in ("Al", "Alice"):
-        await rename(client, former, nickname=name)
-    cursor = (await read())["next_cursor"]
-    assert (await login("alice", unionid="union-alice"))["user"]["id"] == holder_id
-    clock.advance(minutes=1)
-    events = (await read(after=cursor))["items"]
+    former = await feed.login("alice", **full)
+    holder_id = (await feed.login("alice", app=OTHER_APP, unionid="union-alice", **full))["user"]["id"]
+    await feed.rename(former, "Al", "Alice")
+    cursor = (await feed.read())["next_cursor"]
+    assert (await feed.login("alice", unionid="union-alice"))["user"]["id"] == holder_id
+    feed.clock.advance(minutes=1)
+    events = (await feed.read(after=cursor))["items"]
     assert [(event["type"], event["user_id"]) for event in events if event["type"] != "identity.added"] == [
         ("user.merged", holder_id),
         ("user.profile_changed", holder_id),
@@ -172,22 +168,17 @@ async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(
     assert events[-1]["actor"] == holder_id
 
 
-async def test_no_profile_change_is_sent_after_the_persons_erasure(
-    client: Client, login: LogIn, read: Read, clock: Clock
-) -> None:
-    alice = await login("alice", nickname="A")
-    for name in ("Al", "Alice"):
-        await rename(client, alice, nickname=name)
-    await read()
-    await leave(client, alice)
-    clock.advance(minutes=1)
-    events = [event["type"] for event in (await read())["items"]]
+async def test_no_profile_change_is_sent_after_the_persons_erasure(feed: Feed) -> None:
+    alice = await feed.login("alice", nickname="A")
+    await feed.rename(alice, "Al", "Alice")
+    await feed.read()
+    await leave(feed.client, alice)
+    feed.clock.advance(minutes=1)
+    events = [event["type"] for event in (await feed.read())["items"]]
     assert events == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
 
 
-async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_contract_lists(
-    rows: Rows, read: Read
-) -> None:
+async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_contract_lists(feed: Feed) -> None:
     for number, (kind, data) in enumerate(
         [
             ("risk.flagged", "{}"),
@@ -198,35 +189,35 @@ async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_c
             ("user.merged", '{"former_id": "x", "by": "phone", "number": "+8613800138000"}'),
         ]
     ):
-        await rows.execute(
+        await feed.rows.execute(
             "INSERT INTO events (id, type, at, actor, data) VALUES ($1::text::uuid, $2, now(), 'system', $3)",
             event_id(number),
             kind,
             data,
         )
-    assert [(event["type"], event["data"]) for event in (await read())["items"]] == [
+    assert [(event["type"], event["data"]) for event in (await feed.read())["items"]] == [
         ("user.banned", {}),
         ("user.authorization_revoked", {"fields": ["phone"]}),
         ("user.merged", {"former_id": "x", "by": "phone"}),
     ]
-    await rows.execute("UPDATE events SET data = '{}'")  # no event of ours has a number
+    await feed.rows.execute("UPDATE events SET data = '{}'")  # no event of ours has a number
 
 
-async def test_a_reader_who_follows_the_cursor_gets_each_event_once(rows: Rows, read: Read) -> None:
-    await insert(rows, *range(10))
+async def test_a_reader_who_follows_the_cursor_gets_each_event_once(feed: Feed) -> None:
+    await feed.insert(*range(10))
     seen: list[int] = []
-    page = await read(limit=3)
+    page = await feed.read(limit=3)
     while page["items"]:
         seen += numbers(page)
-        page = await read(limit=3, after=page["next_cursor"])
+        page = await feed.read(limit=3, after=page["next_cursor"])
     assert seen == list(range(10))
-    assert (await read(after=page["next_cursor"])) == page, "the cursor of nothing new leads to the same place"
-    await insert(rows, 10)
-    assert numbers(await read(after=page["next_cursor"])) == [10]
+    assert (await feed.read(after=page["next_cursor"])) == page, "the cursor of nothing new leads to the same place"
+    await feed.insert(10)
+    assert numbers(await feed.read(after=page["next_cursor"])) == [10]
 
 
 async def test_an_event_that_is_committed_late_is_not_skipped_and_holds_up_nothing(
-    rows: Rows, read: Read, database_url: str
+    feed: Feed, database_url: str
 ) -> None:
     """Its id is older than those that were committed before it, and the reader has passed them."""
     late, undone = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
@@ -237,58 +228,55 @@ async def test_an_event_that_is_committed_late_is_not_skipped_and_holds_up_nothi
     await insert(late, 1)
     await insert(undone, 4)
     async with asyncio.timeout(2):
-        await insert(rows, 2, 3)
-        page = await read()
+        await feed.insert(2, 3)
+        page = await feed.read()
     assert numbers(page) == [2, 3]
     await transaction.commit()
     await other.rollback()
-    assert numbers(await read(after=page["next_cursor"])) == [1]
-    assert numbers(await read()) == [2, 3, 1]
+    assert numbers(await feed.read(after=page["next_cursor"])) == [1]
+    assert numbers(await feed.read()) == [2, 3, 1]
     for connection in (late, undone):
         await connection.close()
 
 
-async def test_replicas_that_place_events_at_once_give_each_event_one_place(
-    make_services: MakeServices, rows: Rows, read: Read
-) -> None:
-    replicas = [await make_services() for _ in range(4)]
-    await insert(rows, *range(50))
+async def test_replicas_that_place_events_at_once_give_each_event_one_place(feed: Feed) -> None:
+    replicas = [await feed.stage.make_services() for _ in range(4)]
+    await feed.insert(*range(50))
     placed = await asyncio.gather(*(place_events(replica) for replica in replicas))
     assert sum(placed) == 50
-    assert numbers(await read(limit=1000)) == list(range(50))
+    assert numbers(await feed.read(limit=1000)) == list(range(50))
 
 
-async def test_events_are_read_by_their_types(rows: Rows, read: Read) -> None:
+async def test_events_are_read_by_their_types(feed: Feed) -> None:
     kinds = ("user.banned", "user.unbanned", "user.created", "user.banned", "user.unbanned", "user.banned")
     for number, kind in enumerate(kinds):
-        await insert(rows, number, type=kind)
-    assert numbers(await read(type="user.banned")) == [0, 3, 5]
-    assert numbers(await read(type=["user.unbanned", "user.created", ""])) == [1, 2, 4]
-    assert numbers(await read(type=["user.banned"] * 3)) == [0, 3, 5], "each once"
-    page = await read(type=["user.banned", "user.created"], limit=2)
+        await feed.insert(number, type=kind)
+    assert numbers(await feed.read(type="user.banned")) == [0, 3, 5]
+    assert numbers(await feed.read(type=["user.unbanned", "user.created", ""])) == [1, 2, 4]
+    assert numbers(await feed.read(type=["user.banned"] * 3)) == [0, 3, 5], "each once"
+    page = await feed.read(type=["user.banned", "user.created"], limit=2)
     assert numbers(page) == [0, 2]
-    page = await read(type=["user.banned", "user.created"], limit=2, after=page["next_cursor"])
+    page = await feed.read(type=["user.banned", "user.created"], limit=2, after=page["next_cursor"])
     assert numbers(page) == [3, 5]
-    page = await read(type="user.erased")
-    assert (page["items"], numbers(await read(after=page["next_cursor"]))) == ([], []), "the others have been passed"
+    page = await feed.read(type="user.erased")
+    assert page["items"] == []
+    assert numbers(await feed.read(after=page["next_cursor"])) == [], "the others have been passed"
 
 
 @pytest.mark.oldest_postgres
-async def test_after_now_returns_only_future_events(rows: Rows, read: Read) -> None:
-    empty = await read(after="now")
-    await insert(rows, 1)
-    page = await read(after="now")
+async def test_after_now_returns_only_future_events(feed: Feed) -> None:
+    empty = await feed.read(after="now")
+    await feed.insert(1)
+    page = await feed.read(after="now")
     assert page["items"] == []
-    await insert(rows, 2)
-    assert numbers(await read(after=page["next_cursor"])) == [2]
-    assert numbers(await read(after=empty["next_cursor"])) == [1, 2]
+    await feed.insert(2)
+    assert numbers(await feed.read(after=page["next_cursor"])) == [2]
+    assert numbers(await feed.read(after=empty["next_cursor"])) == [1, 2]
 
 
-async def test_an_invalid_cursor_type_or_limit_is_refused(
-    client: Client, rows: Rows, read: Read, reader: Credentials
-) -> None:
-    await insert(rows, 1)
-    good = (await read())["next_cursor"]
+async def test_an_invalid_cursor_type_or_limit_is_refused(feed: Feed) -> None:
+    await feed.insert(1)
+    good = (await feed.read())["next_cursor"]
     with Sweep() as sweep:
         for field, value in [
             ("after", "x"),
@@ -308,47 +296,40 @@ async def test_an_invalid_cursor_type_or_limit_is_refused(
             ("limit", "many"),
         ]:
             with sweep.case(field, value):
-                answer = await client.get("/v1/events", params={field: value}, auth=reader)
+                answer = await feed.ask(**{field: value})
                 problem_of(answer, "invalid_request", 422)
                 assert {error["field"] for error in answer.json()["errors"]} == {field}
 
 
-async def test_a_cursor_whose_event_is_not_there_has_expired(
-    client: Client, rows: Rows, read: Read, reader: Credentials, services: Services
-) -> None:
+async def test_a_cursor_whose_event_is_not_there_has_expired(feed: Feed) -> None:
     """As after a backup has been restored, be the place empty or another event's by now."""
-    await insert(rows, 1, 2)
-    page, first = await read(), await read(limit=1)
-    await rows.execute("DELETE FROM feed WHERE position = (SELECT max(position) FROM feed)")
+    await feed.insert(1, 2)
+    page, first = await feed.read(), await feed.read(limit=1)
+    await feed.rows.execute("DELETE FROM feed WHERE position = (SELECT max(position) FROM feed)")
     after = {"after": page["next_cursor"]}
-    problem_of(await client.get("/v1/events", params=after, auth=reader), "cursor_expired", 410)
-    await rows.execute(
+    problem_of(await feed.ask(**after), "cursor_expired", 410)
+    await feed.rows.execute(
         "INSERT INTO feed (position, event_id, type) OVERRIDING SYSTEM VALUE"
         " SELECT max(position) + 1, $1::text::uuid, 'user.banned' FROM feed",
         event_id(3),
     )
-    problem_of(await client.get("/v1/events", params=after, auth=reader), "cursor_expired", 410)
-    assert (await read(after=first["next_cursor"]))["items"] == []
-    assert (await read(after="now"))["items"] == []
+    problem_of(await feed.ask(**after), "cursor_expired", 410)
+    assert (await feed.read(after=first["next_cursor"]))["items"] == []
+    assert (await feed.read(after="now"))["items"] == []
 
 
 @pytest.mark.own_database
-async def test_a_cursor_behind_which_events_were_swept_has_expired(
-    client: Client, rows: Rows, read: Read, reader: Credentials
-) -> None:
-    before = await read(after="now")
-    await insert(rows, *range(4))
-    cursors = [(await read(limit=number))["next_cursor"] for number in (1, 2, 3, 4)]
-    await rows.execute("ALTER TABLE events DISABLE TRIGGER events_append_only")
+async def test_a_cursor_behind_which_events_were_swept_has_expired(feed: Feed) -> None:
+    before = await feed.read(after="now")
+    await feed.insert(*range(4))
+    cursors = [(await feed.read(limit=number))["next_cursor"] for number in (1, 2, 3, 4)]
+    await feed.rows.execute("ALTER TABLE events DISABLE TRIGGER events_append_only")
     # The first stays, as what stays for good does.
-    await rows.execute("DELETE FROM events WHERE id IN ($1::text::uuid, $2::text::uuid)", event_id(1), event_id(2))
-    statuses = [
-        (await client.get("/v1/events", params={"after": cursor}, auth=reader)).status_code
-        for cursor in (before["next_cursor"], *cursors)
-    ]
+    await feed.rows.execute("DELETE FROM events WHERE id IN ($1::text::uuid, $2::text::uuid)", event_id(1), event_id(2))
+    statuses = [(await feed.ask(after=cursor)).status_code for cursor in (before["next_cursor"], *cursors)]
     assert statuses == [410, 410, 410, 200, 200], "behind the last one that was swept there is no gap"
-    assert numbers(await read(after=cursors[2])) == [3]
-    assert numbers(await read()) == [0, 3]
-    await rows.execute("DELETE FROM events")
-    assert (await read(after="now"))["next_cursor"] == cursors[3]
-    assert (await read(after=cursors[3])) == {"items": [], "next_cursor": cursors[3]}
+    assert numbers(await feed.read(after=cursors[2])) == [3]
+    assert numbers(await feed.read()) == [0, 3]
+    await feed.rows.execute("DELETE FROM events")
+    assert (await feed.read(after="now"))["next_cursor"] == cursors[3]
+    assert (await feed.read(after=cursors[3])) == {"items": [], "next_cursor": cursors[3]}

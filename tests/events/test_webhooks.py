@@ -19,7 +19,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
-from tests.world import Admin, Body, Client, LogIn, MakeServices, Rows, bearer, leave, set_roles, until
+from tests.world import Admin, Body, MakeServices, OnStage, Stage, bearer, leave, set_roles, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -39,22 +39,19 @@ from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 
 
-class WebhookAdmin(Admin):
+class WebhookAdmin(Admin, OnStage):
     """An administrator with a receiver, who asks as `await root("POST", "/orders/test")`."""
 
-    def __init__(
-        self, login: LogIn, answer: Body, secrets: Secrets, services: Services, receiver: Receiver, rows: Rows
-    ) -> None:
-        super().__init__(login.client, answer)
-        self._login = login
-        self._secrets = secrets
-        self.services, self.receiver, self.rows = services, receiver, rows
+    def __init__(self, stage: Stage, answer: Body, secrets: Secrets, receiver: Receiver) -> None:
+        Admin.__init__(self, stage.client, answer)
+        OnStage.__init__(self, stage)
+        self.secrets, self.receiver = secrets, receiver
 
     async def __call__(self, method: str, path: str = "", body: Any = None, **query: Any) -> httpx.Response:
         asked = {"method": method, "path": f"/webhooks{path}", "json": body, "params": query}
         answer = await self.ask(**asked)
         if answer.status_code == 401:  # hours have passed
-            self.answer = await self._login("root")
+            self.answer = await self.login("root")
             answer = await self.ask(**asked)
         return answer
 
@@ -68,7 +65,7 @@ class WebhookAdmin(Admin):
 
     def read_secret(self, answer: httpx.Response) -> Body:
         body: Body = answer.json()
-        self._secrets.add_unlogged(body["secret"])
+        self.secrets.add_unlogged(body["secret"])
         return body
 
     async def deliveries(self, **query: Any) -> list[Body]:
@@ -86,6 +83,14 @@ class WebhookAdmin(Admin):
                 type,
                 datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(seconds=number),
             )
+
+    async def place_all_there_is(self) -> None:
+        """What has happened so far is not for webhooks."""
+        await self.rows.execute("DELETE FROM events_unplaced")
+
+    async def states(self) -> list[str]:
+        """Of all deliveries, of whatever webhook."""
+        return [row["state"] for row in await self.rows.fetch("SELECT state FROM deliveries ORDER BY id")]
 
     async def deliver(self) -> None:
         await deliver(self.services)
@@ -109,21 +114,17 @@ async def other_receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def root(login: LogIn, rows: Rows, secrets: Secrets, services: Services, receiver: Receiver) -> WebhookAdmin:
-    answer = await login("root")
-    await set_roles(rows, "admin")
-    await place_all_there_is(rows)
-    return WebhookAdmin(login, answer, secrets, services, receiver, rows)
+async def root(stage: Stage, secrets: Secrets, receiver: Receiver) -> WebhookAdmin:
+    root = WebhookAdmin(stage, await stage.login("root"), secrets, receiver)
+    await set_roles(stage.rows, "admin")
+    await root.place_all_there_is()
+    return root
 
 
 @pytest.fixture
 def real_time(clock: Clock) -> None:
     """Now, at which the official library looks."""
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
-
-
-async def place_all_there_is(rows: Rows) -> None:
-    await rows.execute("DELETE FROM events_unplaced")
 
 
 SOON_GIVEN_UP = pytest.mark.parametrize("services_waits", [Waits(webhooks=1.5)], ids=[""])
@@ -159,12 +160,10 @@ def event_id(number: int) -> str:
 
 
 @pytest.mark.usefixtures("real_time")
-async def test_an_event_is_sent_signed_as_the_official_library_requires(
-    root: WebhookAdmin, client: Client, login: LogIn
-) -> None:
+async def test_an_event_is_sent_signed_as_the_official_library_requires(root: WebhookAdmin) -> None:
     webhook = await root.add()
-    alice = await login("alice")
-    await leave(client, alice)
+    alice = await root.login("alice")
+    await leave(root.client, alice)
     await root.deliver()
     verifier = Webhook(webhook["secret"])
     messages = [verifier.verify(body, headers) for headers, body in root.receiver.got]
@@ -193,7 +192,7 @@ async def test_an_event_is_sent_signed_as_the_official_library_requires(
 
 
 @pytest.mark.usefixtures("real_time")
-async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(root: WebhookAdmin, clock: Clock) -> None:
+async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(root: WebhookAdmin) -> None:
     secrets = [(await root.add())["secret"]]
     for _ in range(2):
         secrets.append(await root.renew_secret())  # noqa: PERF401
@@ -208,7 +207,7 @@ async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(root:
         return True
 
     assert [is_accepted(secret) for secret in secrets] == [False, True, True], "there is one former secret at most"
-    clock.advance(hours=24)
+    root.clock.advance(hours=24)
     await root.happen(2)
     assert len(root.receiver.got[1][0]["webhook-signature"].split(" ")) == 1
 
@@ -225,10 +224,8 @@ async def test_a_webhook_gets_its_types_from_when_it_is_added(root: WebhookAdmin
 
 
 @pytest.mark.slow
-async def test_replicas_share_the_work_and_send_each_event_once(
-    root: WebhookAdmin, make_services: MakeServices
-) -> None:
-    others = [await make_services() for _ in range(3)]
+async def test_replicas_share_the_work_and_send_each_event_once(root: WebhookAdmin) -> None:
+    others = [await root.stage.make_services() for _ in range(3)]
     await root.add()
     await root.record(*range(60))
     await asyncio.gather(*(deliver(each) for each in (root.services, *others)))
@@ -237,28 +234,26 @@ async def test_replicas_share_the_work_and_send_each_event_once(
     assert {delivery["state"] for delivery in await root.deliveries(limit=200)} == {"delivered"}
 
 
-async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for_good(
-    root: WebhookAdmin, clock: Clock
-) -> None:
+async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for_good(root: WebhookAdmin) -> None:
     await root.add()
     root.receiver.usual = 500
     await root.happen(1)
     for number, pause in enumerate(RETRY_SCHEDULE, start=1):
         [delivery] = await root.deliveries()
         assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", number, 500)
-        waits = datetime.fromisoformat(delivery["next_at"]) - clock()
+        waits = datetime.fromisoformat(delivery["next_at"]) - root.clock()
         assert 0.9 * pause <= waits <= 1.1 * pause
-        clock.advance(seconds=waits.total_seconds() - 0.001)
+        root.clock.advance(seconds=waits.total_seconds() - 0.001)
         await root.deliver()
         assert len(root.receiver.got) == number, "not before its time"
-        clock.advance(seconds=0.002)
+        root.clock.advance(seconds=0.002)
         await root.deliver()
         assert len(root.receiver.got) == number + 1
     [delivery] = await root.deliveries(state="failed")
     assert (delivery["attempts"], delivery["next_at"]) == (10, None)
     assert len(set(root.receiver.ids)) == 1
     assert len({headers["webhook-timestamp"] for headers, _ in root.receiver.got}) == 10, "each try has its own time"
-    clock.advance(days=30)
+    root.clock.advance(days=30)
     await root.deliver()
     assert len(root.receiver.got) == 10
 
@@ -266,7 +261,7 @@ async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [[], [9]])
 async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
-    root: WebhookAdmin, clock: Clock, monkeypatch: pytest.MonkeyPatch, before: list[int]
+    root: WebhookAdmin, monkeypatch: pytest.MonkeyPatch, before: list[int]
 ) -> None:
     monkeypatch.setattr(webhook_deliveries, "RESUMED_AT_ONCE", 2)
     await root.add()
@@ -274,11 +269,11 @@ async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
     root.receiver.usual = 500
     await root.record(*range(5))
     for pause in (timedelta(), *RETRY_SCHEDULE[:6]):
-        clock.advance(seconds=1.2 * pause.total_seconds())
+        root.clock.advance(seconds=1.2 * pause.total_seconds())
         await root.deliver()
     assert {delivery["attempts"] for delivery in await root.deliveries(state="pending")} == {7}
     root.receiver.usual = 200
-    clock.advance(hours=1)
+    root.clock.advance(hours=1)
     await root.deliver()
     assert len(await root.deliveries(state="delivered")) == len(before), "their pause is 14 hours"
     await root.happen(5)
@@ -287,32 +282,32 @@ async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
 
 
 @pytest.mark.slow
-async def test_an_event_that_is_refused_among_others_keeps_its_tries(root: WebhookAdmin, clock: Clock) -> None:
+async def test_an_event_that_is_refused_among_others_keeps_its_tries(root: WebhookAdmin) -> None:
     async def refuse_the_first(request: web.Request) -> web.Response:
         return web.Response(status=500 if event_id(0) in await request.text() else 200)
 
     await root.add()
     root.receiver.usual = refuse_the_first
     await root.happen(0)
-    clock.advance(seconds=6)
+    root.clock.advance(seconds=6)
     await root.deliver()
     for number in range(1, 30):
-        clock.advance(minutes=6)
+        root.clock.advance(minutes=6)
         await root.happen(number)
         await root.deliver()
     [refused] = await root.deliveries(state="pending")
     assert refused["attempts"] <= 5
 
 
-async def test_a_success_between_others_leaves_retries_their_pauses(root: WebhookAdmin, clock: Clock) -> None:
+async def test_a_success_between_others_leaves_retries_their_pauses(root: WebhookAdmin) -> None:
     await root.add()
     await root.happen(0)
     root.receiver.usual = 500
     await root.happen(1)
-    clock.advance(seconds=6)
+    root.clock.advance(seconds=6)
     await root.deliver()  # the second try: only later ones are resumed
     [before] = await root.deliveries(state="pending")
-    clock.advance(seconds=90)  # a success is noted once a minute
+    root.clock.advance(seconds=90)  # a success is noted once a minute
     root.receiver.usual = 200
     await root.happen(2)
     assert await root.deliveries(state="pending") == [before]
@@ -352,18 +347,16 @@ async def test_any_2xx_is_taken_any_other_retried_and_no_redirect_is_followed(
     ],
     ids=lambda value: str(value)[:12],
 )
-async def test_retry_after_puts_a_try_off_and_never_forward(
-    root: WebhookAdmin, clock: Clock, form: str, seconds: int
-) -> None:
+async def test_retry_after_puts_a_try_off_and_never_forward(root: WebhookAdmin, form: str, seconds: int) -> None:
     async def later(_: web.Request) -> web.Response:
-        value = format_datetime(clock() + timedelta(seconds=seconds), usegmt=False) if form == "date" else form
+        value = format_datetime(root.clock() + timedelta(seconds=seconds), usegmt=False) if form == "date" else form
         return web.Response(status=429, headers={"Retry-After": value})
 
     await root.add()
     root.receiver.usual = later
     await root.happen(1)
     [delivery] = await root.deliveries()
-    waits = (datetime.fromisoformat(delivery["next_at"]) - clock()).total_seconds()
+    waits = (datetime.fromisoformat(delivery["next_at"]) - root.clock()).total_seconds()
     assert 0.9 * seconds - 1 <= waits <= 1.1 * seconds
 
 
@@ -396,9 +389,7 @@ async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_i
 
 
 @pytest.mark.slow
-async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
-    root: WebhookAdmin, make_services: MakeServices
-) -> None:
+async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(root: WebhookAdmin) -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=200)
         await response.prepare(request)
@@ -415,7 +406,7 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
         await root.receiver.released.wait()
         return response
 
-    hasty = await make_services(waits=Waits(webhooks=1.5))
+    hasty = await root.stage.make_services(waits=Waits(webhooks=1.5))
     await root.add()
     root.receiver.answers = [endless, stuck]
     await root.record(1, 2)
@@ -424,22 +415,20 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
     assert [delivery["attempts"] for delivery in await root.deliveries(state="delivered")] == [1, 1]
 
 
-async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(
-    root: WebhookAdmin, make_services: MakeServices, clock: Clock
-) -> None:
+async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(root: WebhookAdmin) -> None:
     await root.add()
     root.receiver.answers = ["hang"]
-    killed = await make_services(waits=Waits(webhooks=60))
+    killed = await root.stage.make_services(waits=Waits(webhooks=60))
     await root.record(1)
     await place_events(killed)
     await killed[Deliveries].begin_due()
     await until(lambda: root.receiver.got)
     for task in list(killed[Deliveries]._tasks):  # as when its process is killed: nothing is noted
         task.cancel()
-    clock.advance(seconds=LEASE.total_seconds() - 1)
+    root.clock.advance(seconds=LEASE.total_seconds() - 1)
     await root.deliver()
     assert len(root.receiver.got) == 1, "it may still be under way"
-    clock.advance(seconds=1)
+    root.clock.advance(seconds=1)
     await root.deliver()
     assert root.receiver.ids == [event_id(1)] * 2
     [delivery] = await root.deliveries(state="delivered")
@@ -448,7 +437,7 @@ async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within
 
 @pytest.mark.slow
 async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_second_delivery(
-    root: WebhookAdmin, make_services: MakeServices, database_url: str, clock: Clock
+    root: WebhookAdmin, database_url: str
 ) -> None:
     await root.add()
     async with Proxy(database_url) as proxy:
@@ -459,7 +448,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
             is_away.set()
             return web.Response(status=204)
 
-        replica = await make_services(database_url=proxy.url, waits=Waits(database=HURRIED))
+        replica = await root.stage.make_services(database_url=proxy.url, waits=Waits(database=HURRIED))
         root.receiver.answers = [204, lose_database]
         await root.record(*range(12))
         await place_events(replica)
@@ -467,23 +456,21 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
         await is_away.wait()
         await proxy.accept()
         await deliver(replica)
-        clock.advance(seconds=LEASE.total_seconds())  # some may have been taken whose taking was not answered
+        root.clock.advance(seconds=LEASE.total_seconds())  # some may have been taken whose taking was not answered
         await deliver(replica)
     assert sorted(root.receiver.ids) == [event_id(number) for number in range(12)]
     assert len(await root.deliveries(state="delivered")) == 12
 
 
-async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
-    root: WebhookAdmin, make_services: MakeServices, clock: Clock
-) -> None:
+async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(root: WebhookAdmin) -> None:
     await root.add()
-    slow = await make_services(waits=Waits(webhooks=60))
+    slow = await root.stage.make_services(waits=Waits(webhooks=60))
     root.receiver.answers, root.receiver.usual = ["hang"], 204
     await root.record(1)
     await place_events(slow)
     await slow[Deliveries].begin_due()
     await until(lambda: root.receiver.got)
-    clock.advance(seconds=LEASE.total_seconds())
+    root.clock.advance(seconds=LEASE.total_seconds())
     root.receiver.answers = [500]
     await root.deliver()
     root.receiver.released.set()
@@ -494,9 +481,9 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
 
 @pytest.mark.slow
 async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
-    root: WebhookAdmin, make_services: MakeServices, other_receiver: Receiver
+    root: WebhookAdmin, other_receiver: Receiver
 ) -> None:
-    patient = await make_services(waits=Waits(webhooks=2 * PATIENCE))
+    patient = await root.stage.make_services(waits=Waits(webhooks=2 * PATIENCE))
     await root.add(name="hanging", url=root.receiver.url)
     for number in range(MAX_CONCURRENT):  # with the first, more than there are places
         await root.add(name=f"hanging-{number}", url=f"{root.receiver.url}/{number}")
@@ -512,21 +499,19 @@ async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
 
 
 @pytest.mark.slow
-async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
-    root: WebhookAdmin, make_services: MakeServices, client: Client, login: LogIn
-) -> None:
+async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(root: WebhookAdmin) -> None:
     """Also if the receiver is slow, earlier deliveries use all its connections, and the person is banned too.
 
     What is to be sent before a ban, because it is about the same person, is not delayed either.
     """
-    patient = await make_services(waits=Waits(webhooks=2 * PATIENCE))
-    alice, bob, dora = [await login(person) for person in ("alice", "bob", "dora")]
-    await place_all_there_is(root.rows)
+    patient = await root.stage.make_services(waits=Waits(webhooks=2 * PATIENCE))
+    alice, bob, dora = [await root.login(person) for person in ("alice", "bob", "dora")]
+    await root.place_all_there_is()
     await root.add()
     for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # of one user: sent one after the other
-        await client.post("/v1/logout", headers=bearer(await login("alice")))
+        await root.client.post("/v1/logout", headers=bearer(await root.login("alice")))
     for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # each of another user
-        await leave(client, await login("carol"))
+        await leave(root.client, await root.login("carol"))
     root.receiver.usual = "hang"
     await place_events(patient)
     await patient[Deliveries].begin_due()
@@ -550,13 +535,13 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
 
 
 @pytest.mark.oldest_postgres
-async def test_410_disables_a_webhook_whose_deliveries_wait(root: WebhookAdmin, clock: Clock) -> None:
+async def test_410_disables_a_webhook_whose_deliveries_wait(root: WebhookAdmin) -> None:
     await root.add()
     root.receiver.usual = 410
     await root.happen(1)
     assert (await root("GET", "/orders")).json()["is_enabled"] is False
     await root.record(2)
-    clock.advance(hours=1)
+    root.clock.advance(hours=1)
     await root.deliver()
     assert root.receiver.ids == [event_id(1)], "what waits is not sent, and what happens meanwhile is not queued"
     root.receiver.usual = 204
@@ -579,15 +564,13 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(root: WebhookAdmin, 
 
 
 @pytest.mark.oldest_postgres
-async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
-    root: WebhookAdmin, login: LogIn
-) -> None:
+async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(root: WebhookAdmin) -> None:
     from wxauth.server.events.webhook_deliveries import keep_placing
 
     await root.add()
     keeping = asyncio.gather(keep_placing(root.services), root.services[Deliveries].keep_delivering())
     try:
-        await login("alice")
+        await root.login("alice")
         await until(lambda: root.receiver.got)
     finally:
         keeping.cancel()
@@ -712,7 +695,7 @@ async def test_a_test_message_returns_its_outcome(root: WebhookAdmin) -> None:
     root.receiver.answers = [503, "hang"]
     assert (await root("POST", "/orders/test")).json()["status"] == 503
     assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no answer in 1.5 s"}
-    assert await root.rows.fetchval("SELECT count(*) FROM deliveries") == 0
+    assert await root.number("deliveries") == 0
 
 
 async def test_deliveries_are_listed_page_by_page_and_by_state(root: WebhookAdmin) -> None:
@@ -774,14 +757,14 @@ async def test_replaying_since_a_time_finds_events_committed_late(root: WebhookA
 
 @pytest.mark.oldest_postgres
 @pytest.mark.usefixtures("real_time")
-async def test_a_secret_is_stored_sealed_and_can_be_resealed(root: WebhookAdmin, clock: Clock) -> None:
+async def test_a_secret_is_stored_sealed_and_can_be_resealed(root: WebhookAdmin) -> None:
     await root.add()
     secret = await root.renew_secret()
     assert secret.removeprefix("whsec_") not in json.dumps(
         [repr(row) for row in await root.rows.fetch("TABLE webhooks")]
     )
     former_key = root.services.settings.secret_keys[0]
-    done = await reseal(root.services.database, Sealer([bytes(32), former_key]), now=clock())
+    done = await reseal(root.services.database, Sealer([bytes(32), former_key]), now=root.clock())
     assert (done.webhook_secrets, done.not_opened) == (1, 0)
     sealed = await root.rows.fetchrow("SELECT secret, former_secret FROM webhooks")
     assert all(value.startswith(Sealer([bytes(32)]).prefix) for value in sealed)
@@ -797,19 +780,17 @@ async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_del
     assert (delivery["state"], delivery["error"], root.receiver.got) == ("pending", "the secret cannot be opened", [])
 
 
-async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_longer(
-    root: WebhookAdmin, clock: Clock
-) -> None:
+async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_longer(root: WebhookAdmin) -> None:
     await root.add()
     root.receiver.answers = [500]
     await root.happen(1)
     await root.happen(2)
-    clock.advance(days=30)
+    root.clock.advance(days=30)
     await sweep_other_rows(root.services, Pace(1, 0))
-    assert len(await admin_deliveries(root.rows)) == 2
-    clock.advance(seconds=1)
+    assert len(await root.states()) == 2
+    root.clock.advance(seconds=1)
     await sweep_other_rows(root.services, Pace(1, 0))
-    assert await admin_deliveries(root.rows) == ["pending"]
+    assert await root.states() == ["pending"]
 
 
 @pytest.mark.oldest_postgres
@@ -822,28 +803,22 @@ async def test_pending_deliveries_are_deleted_with_their_webhook(root: WebhookAd
     await root.deliver()
     assert (root.receiver.got, other_receiver.got) == ([], [])
     await sweep_other_rows(root.services, Pace(2, 0))
-    assert await admin_deliveries(root.rows) == []
+    assert await root.states() == []
 
 
-async def admin_deliveries(rows: Rows) -> list[str]:
-    return [row["state"] for row in await rows.fetch("SELECT state FROM deliveries ORDER BY id")]
-
-
-async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(
-    root: WebhookAdmin, client: Client, clock: Clock
-) -> None:
+async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(root: WebhookAdmin) -> None:
     await root.add()
     root.receiver.answers = [204, 500]
     await root.happen(1)
     await root.happen(2)
-    clock.advance(seconds=60)
-    text = (await client.get("/metrics")).text
+    root.clock.advance(seconds=60)
+    text = (await root.client.get("/metrics")).text
     assert 'wxauth_webhook_deliveries_total{outcome="delivered",webhook="orders"} 1.0' in text
     assert 'wxauth_webhook_deliveries_total{outcome="retried",webhook="orders"} 1.0' in text
     assert "wxauth_webhook_oldest_pending_seconds 60.0" in text
     await root("PATCH", "/orders", {"is_enabled": False})
-    clock.advance(seconds=60)
-    assert "wxauth_webhook_oldest_pending_seconds 0.0" in (await client.get("/metrics")).text
+    root.clock.advance(seconds=60)
+    assert "wxauth_webhook_oldest_pending_seconds 0.0" in (await root.client.get("/metrics")).text
 
 
 async def check_line(services: Services) -> tuple[str, str] | None:
@@ -853,7 +828,7 @@ async def check_line(services: Services) -> tuple[str, str] | None:
 
 
 @pytest.mark.slow
-async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(root: WebhookAdmin, clock: Clock) -> None:
+async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(root: WebhookAdmin) -> None:
     assert await check_line(root.services) is None
     await root.add()
     root.receiver.answers = [204]
@@ -861,9 +836,9 @@ async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(root: Webho
     await root.happen(1)
     assert await check_line(root.services) == ("ok", "1, none of which has failed for an hour")
     await root.happen(2)
-    clock.advance(hours=1)
+    root.clock.advance(hours=1)
     assert (await check_line(root.services) or ("",))[0] == "ok"
-    clock.advance(seconds=1)
+    root.clock.advance(seconds=1)
     level, message = await check_line(root.services) or ("", "")
     assert (level, "wxauth webhooks test orders" in message) == ("bad", True)
     await root("PATCH", "/orders", {"is_enabled": False})
@@ -871,12 +846,10 @@ async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(root: Webho
     assert (level, "wxauth webhooks set orders --enable" in message) == ("note", True)
 
 
-async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_priorities(
-    root: WebhookAdmin, login: LogIn
-) -> None:
+async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_priorities(root: WebhookAdmin) -> None:
     await root.add()
-    alice = await login("alice", nickname="A")
-    await login.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
+    alice = await root.login("alice", nickname="A")
+    await root.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
     await root.change(alice["user"]["id"], status="disabled")
     await root.change(alice["user"]["id"], status="active")
     await root.deliver()
@@ -888,21 +861,21 @@ async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_pri
 
 
 async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_users_events_for_a_lease(
-    root: WebhookAdmin, login: LogIn, clock: Clock
+    root: WebhookAdmin,
 ) -> None:
     await root.add("user.created", "user.banned")
-    alice = (await login("alice"))["user"]["id"]
+    alice = (await root.login("alice"))["user"]["id"]
     await place_events(root.services)
-    webhook_id, now = await root.rows.fetchval("SELECT id FROM webhooks"), clock()
+    webhook_id, now = await root.rows.fetchval("SELECT id FROM webhooks"), root.clock()
     assert await lease_delivery(root.services.database, webhook_id, Priority.ORDINARY, now=now, until=now + LEASE)
-    bob = (await login("bob"))["user"]["id"]
+    bob = (await root.login("bob"))["user"]["id"]
     root.receiver.answers = [500]
     for user_id in (alice, bob):
         await root.change(user_id, status="disabled")
     await root.deliver()
     told = [("user.created", bob), ("user.banned", bob)]
     assert [(event["type"], event["user_id"]) for event in events_in(root.receiver)] == told
-    clock.advance(seconds=1 + LEASE.total_seconds())
+    root.clock.advance(seconds=1 + LEASE.total_seconds())
     await root.deliver()
     events = [(event["type"], event["user_id"]) for event in events_in(root.receiver)][len(told) :]
     # The second try and the first of the next event go out together: only first tries are in order.

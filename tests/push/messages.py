@@ -12,7 +12,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Behind, Body, Client, Stage
+from tests.world import BESIDE_LOGINS, Body, Client, OnStage
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 from wxauth.server.service.build import Waits
 
@@ -75,12 +75,8 @@ def unread(body: bytes, app: Mapping[str, str] = PLAIN) -> SignedPush:
     return SignedPush(signed({}, app).query, body, "application/octet-stream")
 
 
-class Town(Behind):
+class Town(OnStage):
     """People with all that can be withdrawn, and WeChat, which pushes."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage, self.clock, self.rows, self.log_lines = stage, stage.clock, stage.rows, stage.log_lines
-        self.client, self.services = stage.client, stage.services
 
     async def receive_with(self, **settings: object) -> None:
         """Have WeChat push to a replica with these settings."""
@@ -97,7 +93,7 @@ class Town(Behind):
     ) -> Body:
         """Log in a person with nickname, picture and phone number."""
         given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
-        body = await self.stage.login(person, app=app, unionid=unionid, **given)
+        body = await self.login(person, app=app, unionid=unionid, **given)
         verified = "UPDATE users SET phone = $2, phone_verified_at = now() WHERE id::text = $1"
         await self.rows.execute(verified, body["user"]["id"], PROFILE["phone"])
         return body

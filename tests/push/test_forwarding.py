@@ -345,7 +345,7 @@ async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdraw
     loop = asyncio.get_running_loop()
     began = loop.time()
     answers = await asyncio.gather(
-        *(relay.stage.login.ask(f"newcomer{n}", at=relay.client) for n in range(200)),
+        *(relay.login.ask(f"newcomer{n}", at=relay.client) for n in range(200)),
         *(relay.push(message(openid, LEFT, app=SEALED), SEALED) for openid in people),
         *(relay.push(PAID, OTHER) for _ in range(20)),
     )
