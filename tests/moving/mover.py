@@ -3,24 +3,26 @@
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from tests.world import Rows
-from wxauth.server.core.services import Services
+from tests.world import OnStage, Stage
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import DEFAULT_FORM, CsvLines, Form, NumberedLine, export_users, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 
 
-class Mover:
+class Mover(OnStage):
     """The operator who runs the import, and the reports that they get."""
 
-    def __init__(self, services: Services, rows: Rows) -> None:
-        self._services = services
-        self._rows = rows
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
         self.refusals: list[tuple[int, str]] = []
         self.messages: list[str] = []
         self.others: list[Sequence[int]] = []
+
+    async def with_settings(self, **settings: object) -> Self:
+        """The operator of a service with these settings."""
+        return self.__class__(await self.stage.replica(**settings))
 
     async def import_text(self, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
         return await self.import_as(DEFAULT_FORM, text, is_csv=is_csv, **options)
@@ -40,7 +42,7 @@ class Mover:
             self.others.append(tuple(refusal.others))
 
         how = {"refuse": refuse, "progress": lambda _: None, **(how or {})}
-        return await import_users(self._services, lines, Options(**options), **how)
+        return await import_users(self.services, lines, Options(**options), **how)
 
     async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
         """How many were created, updated, unchanged and refused."""
@@ -50,7 +52,7 @@ class Mover:
 
     async def begin_anew(self) -> None:
         """Forget all people."""
-        await self._rows.execute("TRUNCATE users, former_users, former_external_ids, consents, events CASCADE")
+        await self.rows.execute("TRUNCATE users, former_users, former_external_ids, consents, events CASCADE")
 
     async def move_out_and_in(self, **options: Any) -> Counts:
         """Export all, forget it, and import it again, as it was."""
@@ -60,24 +62,21 @@ class Mover:
         assert (counts.refused, await self.export()) == (0, exported), self.messages
         return counts
 
-    async def count(self, table: str) -> int:
-        return await self._rows.fetchval(f"SELECT count(*) FROM {table}")
-
     async def verify_numbers(self) -> None:
         """As if everybody had just verified the number that they have."""
-        await self._rows.execute("UPDATE users SET phone_verified_at = now()")
+        await self.rows.execute("UPDATE users SET phone_verified_at = now()")
 
     async def users(self) -> list[dict[str, Any]]:
-        return [dict(row) for row in await self._rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
+        return [dict(row) for row in await self.rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
 
     async def user(self) -> dict[str, Any]:
         [user] = await self.users()
         return user
 
     async def events(self) -> list[tuple[str, str]]:
-        return [tuple(row) for row in await self._rows.fetch("SELECT type, actor FROM events ORDER BY id")]
+        return [tuple(row) for row in await self.rows.fetch("SELECT type, actor FROM events ORDER BY id")]
 
     async def export(self, *, is_csv: bool = False) -> bytes:
         written = io.BytesIO()
-        await export_users(self._services.database, written.write, is_csv=is_csv)
+        await export_users(self.services.database, written.write, is_csv=is_csv)
         return written.getvalue()

@@ -14,7 +14,7 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.clock import Clock
 from tests.database_proxy import Proxy
-from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
+from tests.fakes import APP, OTHER_APP, service_env
 from tests.moving.mover import Mover
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Command, Running, make_command, run
@@ -36,10 +35,10 @@ from tests.world import (
     NUMBER,
     AddSibling,
     Body,
-    Client,
-    LogIn,
     MakeServices,
     Rows,
+    Service,
+    Stage,
     add_client,
     bearer,
     leave,
@@ -52,14 +51,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
 from wxauth.server.moving.batch import GIVEN_BEFORE
-from wxauth.server.moving.files import (
-    MAX_LINE,
-    NO_HEADER,
-    WRONG_ATTRIBUTE,
-    BadHeader,
-    CsvLines,
-    Form,
-)
+from wxauth.server.moving.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE, BadHeader, CsvLines, Form
 from wxauth.server.moving.importing import Counts
 from wxauth.server.moving.lines import EXPECTED, Line
 from wxauth.server.moving.rows import all_identities
@@ -95,36 +87,36 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-def mover(services: Services, rows: Rows) -> Mover:
-    return Mover(services, rows)
+def mover(stage: Stage) -> Mover:
+    return Mover(stage)
 
 
 # One line.
 
 
 @pytest.mark.slow
-async def test_the_line_that_the_guide_shows_is_taken(make_services: MakeServices, rows: Rows) -> None:
+async def test_the_line_that_the_guide_shows_is_taken(mover: Mover) -> None:
     [line] = re.findall(r"^```json\n(.*?)\n```$", GUIDE.read_text(), re.MULTILINE)
     app = {**APP, "app_id": json.loads(line)["app_id"]}
-    mover = Mover(await make_services(apps=[app]), rows)
+    mover = await mover.with_settings(apps=[app])
     as_windows_begins_a_file = b"\xef\xbb\xbf" + line.encode() + b"\r\n"
     assert (await mover.import_text(as_windows_begins_a_file)).created == 1
 
 
-async def test_the_csv_that_the_guide_shows_is_taken(make_services: MakeServices, rows: Rows) -> None:
+async def test_the_csv_that_the_guide_shows_is_taken(mover: Mover) -> None:
     [text] = re.findall(r"^```csv\n(.*?)```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     assert f"```csv\n{text}```" in GUIDE.with_name("moving-in.zh-CN.md").read_text()
-    mover = Mover(await make_services(apps=[{**APP, "app_id": "wx1a2b3c4d5e6f7a8b"}]), rows)
+    mover = await mover.with_settings(apps=[{**APP, "app_id": "wx1a2b3c4d5e6f7a8b"}])
     assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
     user = await mover.user()
     assert (user["nickname"], user["roles"]) == ('小明, "the first"', ["editor", "reader"])
 
 
-async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LogIn, client: Client) -> None:
+async def test_a_line_is_a_user_who_then_logs_in(mover: Mover) -> None:
     assert await mover.import_lines(FULL) == (1, 0, 0, 0)
     user = await mover.user()
     assert user["id"].version == 7
-    answer = await login("alice")
+    answer = await mover.login("alice")
     assert answer["is_new_user"] is False
     assert answer["user"] == {
         "id": str(user["id"]),
@@ -143,12 +135,13 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LogIn, cli
     assert await mover.events() == [("user.created", "operator"), ("user.phone_bound", "operator")]
 
 
-async def test_a_line_needs_only_app_id_and_openid(mover: Mover, login: LogIn, clock: Clock) -> None:
+async def test_a_line_needs_only_app_id_and_openid(mover: Mover) -> None:
     assert await mover.import_lines(ALICE) == (1, 0, 0, 0)
     user = await mover.user()
-    assert (user["created_at"], user["last_login_at"], user["status"], user["roles"]) == (clock(), None, "active", [])
-    assert (await login("alice"))["is_new_user"] is False
-    assert (await mover.user())["last_login_at"] == clock()
+    assert (user["created_at"], user["last_login_at"]) == (mover.clock(), None)
+    assert (user["status"], user["roles"]) == ("active", [])
+    assert (await mover.login("alice"))["is_new_user"] is False
+    assert (await mover.user())["last_login_at"] == mover.clock()
 
 
 async def test_empty_text_is_as_good_as_null(mover: Mover) -> None:
@@ -166,11 +159,11 @@ async def test_blanks_are_as_good_as_no_name_and_no_picture(mover: Mover) -> Non
     assert names == [("", ""), (FULL["nickname"], FULL["avatar_url"])]
 
 
-async def test_a_user_who_is_leaving_moves_as_such_and_is_left_alone(mover: Mover, login: LogIn) -> None:
+async def test_a_user_who_is_leaving_moves_as_such_and_is_left_alone(mover: Mover) -> None:
     line = {**ALICE, "nickname": "Alice", "erase_at": "2026-11-27T08:00:00Z"}
     assert await mover.import_lines(line) == (1, 0, 0, 0)
     assert ("user.leaving", "operator") in await mover.events()
-    assert problem_of(await login.ask("alice"), "account_leaving", 403)["erase_at"] == line["erase_at"]
+    assert problem_of(await mover.login.ask("alice"), "account_leaving", 403)["erase_at"] == line["erase_at"]
     exported = json.loads(await mover.export())
     assert exported["erase_at"] == line["erase_at"]
     before = await mover.users()
@@ -306,12 +299,12 @@ async def test_all_faults_of_a_line_are_reported_at_once(mover: Mover) -> None:
     assert all(message.startswith("must be ") for message in mover.messages)
 
 
-async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover, clock: Clock) -> None:
+async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover) -> None:
     names = "created_at", "identity_created_at", "last_login_at"
     for zeros in ("0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00+08:00"):
         line = {**ALICE, "openid": f"o-{len(zeros)}", **dict.fromkeys(names, zeros)}
         assert await mover.import_lines(line) == (1, 0, 0, 0)
-    assert {(user["created_at"], user["last_login_at"]) for user in await mover.users()} == {(clock(), None)}
+    assert {(user["created_at"], user["last_login_at"]) for user in await mover.users()} == {(mover.clock(), None)}
 
 
 async def test_a_fault_is_reported_without_the_value(mover: Mover) -> None:
@@ -335,7 +328,7 @@ async def test_a_line_of_the_greatest_length_is_imported(mover: Mover) -> None:
 # Several lines that are one person.
 
 
-async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mover, rows: Rows) -> None:
+async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mover) -> None:
     lines = [
         {**ALICE, "unionid": UNION_ALICE, "nickname": "Alice"},
         {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "10023", "nickname": "A."},
@@ -344,8 +337,9 @@ async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mo
     assert await mover.import_lines(*lines, joins=True) == (1, 2, 0, 0)
     user = await mover.user()
     assert (user["unionid"], user["external_id"], user["nickname"]) == (UNION_ALICE, "10023", "Alice")
-    assert await mover.count("identities") == 3
-    assert await rows.fetch("SELECT unionid FROM unionids ORDER BY 1") == sorted([(UNION_ALICE,), (UNION_ELSEWHERE,)])
+    assert await mover.number("identities") == 3
+    unionids = await mover.rows.fetch("SELECT unionid FROM unionids ORDER BY 1")
+    assert unionids == sorted([(UNION_ALICE,), (UNION_ELSEWHERE,)])
     kinds = ("user.created", "identity.added", "identity.added")
     assert await mover.events() == [(kind, "operator") for kind in kinds]
     assert await mover.import_lines(*lines) == (0, 0, 3, 0)
@@ -405,10 +399,8 @@ async def test_a_line_that_contradicts_nothing_joins_the_user_of_its_external_id
     assert await mover.import_lines({**ALICE_THERE, "external_id": "7", "phone": NUMBER}) == (0, 1, 0, 0)
 
 
-async def test_an_imported_person_is_joined_with_their_stored_user(
-    mover: Mover, login: LogIn, wechat: WeChatByRespx
-) -> None:
-    alice = (await login("alice", nickname="Mine"))["user"]
+async def test_an_imported_person_is_joined_with_their_stored_user(mover: Mover) -> None:
+    alice = (await mover.login("alice", nickname="Mine"))["user"]
     assert await mover.import_lines({**FULL, "unionid": None}) == (0, 1, 0, 0)
     user = await mover.user()
     assert str(user["id"]) == alice["id"]
@@ -476,10 +468,10 @@ async def test_a_line_that_contradicts_stored_data_is_refused_and_never_guessed(
         assert await mover.users() == []
 
 
-async def test_an_erased_person_comes_back_only_if_that_is_wanted(mover: Mover, client: Client, login: LogIn) -> None:
+async def test_an_erased_person_comes_back_only_if_that_is_wanted(mover: Mover) -> None:
     line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
     await mover.import_lines(line)
-    await leave(client, await login("alice"))
+    await leave(mover.client, await mover.login("alice"))
     assert await mover.users() == []
     assert await mover.import_lines(line, {**BOB, "user_id": OTHER_ID}) == (0, 0, 0, 2)
     assert mover.refusals == [(1, "user_id"), (2, "user_id")]
@@ -489,11 +481,9 @@ async def test_an_erased_person_comes_back_only_if_that_is_wanted(mover: Mover, 
 
 
 @pytest.mark.parametrize("erased_id", [USER_ID, OTHER_ID])
-async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
-    mover: Mover, client: Client, login: LogIn, erased_id: str
-) -> None:
+async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(mover: Mover, erased_id: str) -> None:
     await mover.import_lines({**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]})
-    await leave(client, await login("alice"))
+    await leave(mover.client, await mover.login("alice"))
     line = {**BOB, "former_ids": [erased_id]}
     for dry_run in (True, False):
         assert await mover.import_lines(line, dry_run=dry_run) == (0, 0, 0, 1)
@@ -506,20 +496,20 @@ async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
 
 
 @pytest.mark.oldest_postgres
-async def test_the_same_file_again_changes_nothing(mover: Mover, rows: Rows) -> None:
+async def test_the_same_file_again_changes_nothing(mover: Mover) -> None:
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}
     lines = [{**FULL, "consents": [consent], "former_ids": [OTHER_ID]}, BOB]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
-    before = await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events()
+    before = await mover.users(), await mover.rows.fetch("SELECT * FROM identities"), await mover.events()
     for options in ({}, {"overwrite": True, "takes_roles": True, "takes_status": True}):
         assert await mover.import_lines(*lines, **options) == (0, 0, 2, 0)
-        assert before == (await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events())
+        assert before == (await mover.users(), await mover.rows.fetch("SELECT * FROM identities"), await mover.events())
 
 
-async def test_a_persons_own_later_changes_stay(mover: Mover, client: Client, login: LogIn) -> None:
+async def test_a_persons_own_later_changes_stay(mover: Mover) -> None:
     await mover.import_lines(FULL)
-    alice = await login("alice")
-    await client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
+    alice = await mover.login("alice")
+    await mover.client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
     assert await mover.import_lines(FULL) == (0, 0, 1, 0)
     user = await mover.user()
     assert (user["nickname"], user["last_login_at"].year) == ("New", 2026)
@@ -531,27 +521,25 @@ async def test_a_persons_own_later_changes_stay(mover: Mover, client: Client, lo
     assert (await mover.user())["last_login_at"].year == 2027
 
 
-async def test_a_verified_number_is_nobody_elses(mover: Mover, login: LogIn, rows: Rows) -> None:
-    await login("bob")
-    await rows.execute("UPDATE users SET phone = $1, phone_verified_at = now()", NUMBER)
+async def test_a_verified_number_is_nobody_elses(mover: Mover) -> None:
+    await mover.login("bob")
+    await mover.rows.execute("UPDATE users SET phone = $1, phone_verified_at = now()", NUMBER)
     await mover.import_lines(FULL)
     phones = {user["nickname"]: user["phone"] for user in await mover.users()}
     assert phones == {"小明": None, None: NUMBER}
 
 
-async def test_the_same_number_again_stays_verified(mover: Mover, rows: Rows) -> None:
+async def test_the_same_number_again_stays_verified(mover: Mover) -> None:
     await mover.import_lines(FULL)
-    await rows.execute("UPDATE users SET phone_verified_at = $1", VERIFIED_AT)
+    await mover.rows.execute("UPDATE users SET phone_verified_at = $1", VERIFIED_AT)
     await mover.import_lines(FULL, overwrite=True)
     assert (await mover.user())["phone_verified_at"] == VERIFIED_AT
     await mover.import_lines({**FULL, "phone": "+8613900139000"}, overwrite=True)
     assert (await mover.user())["phone_verified_at"] is None
 
 
-async def test_roles_and_status_of_stored_users_change_only_with_the_option(
-    mover: Mover, login: LogIn, rows: Rows
-) -> None:
-    await login("alice")
+async def test_roles_and_status_of_stored_users_change_only_with_the_option(mover: Mover) -> None:
+    await mover.login("alice")
     line = {**ALICE, "roles": ["editor"], "status": "disabled"}
     assert await mover.import_lines(line) == (0, 0, 1, 0)
     assert await mover.import_lines(line, takes_roles=True) == (0, 1, 0, 0)
@@ -559,15 +547,15 @@ async def test_roles_and_status_of_stored_users_change_only_with_the_option(
     assert (user["roles"], user["status"]) == (["editor"], "active")
     assert await mover.import_lines(line, takes_status=True) == (0, 1, 0, 0)
     assert (await mover.user())["status"] == "disabled"
-    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL") == 0
+    assert await mover.number("sessions WHERE revoked_at IS NULL") == 0
     by_operator = {kind for kind, actor in await mover.events() if actor == "operator"}
     assert len(by_operator) == len(("roles", "ban", "sessions"))
 
 
 @pytest.mark.oldest_postgres
-async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_ones(mover: Mover, rows: Rows) -> None:
+async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_ones(mover: Mover) -> None:
     async def stored() -> object:
-        return json.loads(await rows.fetchval("SELECT COALESCE(attributes, '{}')::text FROM users"))
+        return json.loads((await mover.user())["attributes"])
 
     line = {**ALICE, "attributes": {"tier": "gold", "shop": {"id": 7}, "none": None}}
     assert await mover.import_lines(line) == (1, 0, 0, 0)
@@ -577,7 +565,7 @@ async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_o
     assert await mover.import_lines(patch) == (0, 0, 1, 0)
     assert await mover.import_lines(patch, takes_attributes=True) == (0, 1, 0, 0)
     assert await stored() == {"shop": {"id": 7, "city": "上海"}}
-    told = await rows.fetch("SELECT data FROM events WHERE type = 'user.attributes_changed' ORDER BY id")
+    told = await mover.rows.fetch("SELECT data FROM events WHERE type = 'user.attributes_changed' ORDER BY id")
     assert [json.loads(each["data"]) for each in told] == [{"names": ["shop", "tier"]}] * 2
     large = [{**ALICE, "attributes": {name: "x" * 1500}} for name in ("shop", "more")]
     assert await mover.import_lines(*large, takes_attributes=True) == (0, 1, 0, 1)
@@ -586,31 +574,29 @@ async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_o
     assert json.loads(await mover.export())["attributes"] == {"shop": "x" * 1500}
 
 
-async def test_columns_of_csv_name_attributes(mover: Mover, rows: Rows) -> None:
+async def test_columns_of_csv_name_attributes(mover: Mover) -> None:
     header = "app_id,openid,attributes.tier,attributes.level,attributes.shop"
     table = f"{header}\n{','.join(ALICE.values())},gold,3,\n"
     assert (await mover.import_text(table.encode(), is_csv=True)).created == 1
     table = f'{header}\n{",".join(ALICE.values())},,null,"{{""id"": 7}}"\n'
     assert (await mover.import_text(table.encode(), is_csv=True, takes_attributes=True)).updated == 1
-    assert json.loads(await rows.fetchval("SELECT attributes::text FROM users")) == {"tier": "gold", "shop": {"id": 7}}
+    assert json.loads((await mover.user())["attributes"]) == {"tier": "gold", "shop": {"id": 7}}
 
 
-async def test_the_last_administrator_stays(mover: Mover, rows: Rows) -> None:
+async def test_the_last_administrator_stays(mover: Mover) -> None:
     admins = [{**person, "roles": ["admin"]} for person in (ALICE, BOB)]
     assert await mover.import_lines(*admins, allow_admin=True) == (2, 0, 0, 0)
     demoted = [{**person, "roles": []} for person in (ALICE, BOB)]
     assert await mover.import_lines(*demoted, takes_roles=True) == (0, 1, 0, 1)
     assert mover.refusals == [(2, "roles")]
     assert await mover.import_lines({**BOB, "status": "disabled"}, takes_status=True) == (0, 0, 0, 1)
-    assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{admin}'") == 1
+    assert await mover.number("users WHERE roles = '{admin}'") == 1
 
 
-async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(
-    mover: Mover, login: LogIn, rows: Rows
-) -> None:
-    await login("alice")
-    await login("bob")
-    await rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE nickname IS NULL")
+async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(mover: Mover) -> None:
+    await mover.login("alice")
+    await mover.login("bob")
+    await mover.rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE nickname IS NULL")
     wants: dict[str, Any] = {"takes_roles": True, "takes_status": True}
     for line, field in (
         ({**ALICE, "status": "active"}, "status"),
@@ -623,12 +609,12 @@ async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(
     assert await mover.import_lines({**BOB, "status": "active"}, allow_admin=True, **wants) == (0, 1, 0, 0)
 
 
-async def test_events_say_all_that_a_line_adds_once(mover: Mover, rows: Rows) -> None:
+async def test_events_say_all_that_a_line_adds_once(mover: Mover) -> None:
     def consent(document: str, version: str, given: str, withdrawn: str | None = None) -> Body:
         return {"document": document, "version": version, "given_at": given, "withdrawn_at": withdrawn}
 
     async def told() -> list[tuple[str, str, Any]]:
-        events = await rows.fetch("SELECT type, user_id::text, data FROM events ORDER BY id")
+        events = await mover.rows.fetch("SELECT type, user_id::text, data FROM events ORDER BY id")
         return [(event["type"], event["user_id"], json.loads(event["data"])) for event in events]
 
     line = {
@@ -644,7 +630,7 @@ async def test_events_say_all_that_a_line_adds_once(mover: Mover, rows: Rows) ->
         ],
     }
     assert await mover.import_lines(line, BOB) == (2, 0, 0, 0)
-    bob = await rows.fetchval("SELECT id::text FROM users WHERE id::text <> $1", USER_ID)
+    bob = await mover.rows.fetchval("SELECT id::text FROM users WHERE id::text <> $1", USER_ID)
     assert sorted(await told(), key=lambda event: event[1] == bob) == [
         ("user.created", USER_ID, {"roles": ["editor"]}),
         ("user.merged", USER_ID, {"former_id": OTHER_ID}),
@@ -669,25 +655,23 @@ async def test_events_may_be_left_out(mover: Mover) -> None:
 
 
 @pytest.mark.oldest_postgres
-async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
-    mover: Mover, client: Client, login: LogIn, add_sibling: AddSibling, rows: Rows
-) -> None:
+async def test_both_external_ids_are_kept_if_wechat_merges_their_users(mover: Mover, add_sibling: AddSibling) -> None:
     lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": UNION_ALICE}]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
-    alice = await login(unionid=UNION_ALICE)
+    alice = await mover.login(unionid=UNION_ALICE)
     assert alice["user"]["external_id"] == "2"
 
     orders, asked = await add_sibling("orders", Scope.USERS), {"external_ids": ["1", "2"]}
-    [user] = (await client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
+    [user] = (await mover.client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
     assert (user["id"], user["external_id"], user["former_external_ids"]) == (alice["user"]["id"], "2", ["1"])
-    mine = (await client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
+    mine = (await mover.client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
     assert (mine["external_id"], mine["former_external_ids"]) == ("2", ["1"])
-    await set_roles(rows, "admin")
-    found = (await client.get("/v1/admin/users", params={"q": "1"}, headers=bearer(alice))).json()["items"]
+    await set_roles(mover.rows, "admin")
+    found = (await mover.client.get("/v1/admin/users", params={"q": "1"}, headers=bearer(alice))).json()["items"]
     assert [user["external_id"] for user in found] == ["2"]
-    detail = (await client.get(f"/v1/admin/users/{found[0]['id']}", headers=bearer(alice))).json()
+    detail = (await mover.client.get(f"/v1/admin/users/{found[0]['id']}", headers=bearer(alice))).json()
     assert (detail["external_id"], detail["former_external_ids"]) == ("2", ["1"])
-    await set_roles(rows)
+    await set_roles(mover.rows)
 
     assert await mover.import_lines(*lines) == (0, 0, 2, 0)
     there = {"app_id": THIRD_APP["app_id"], "openid": "openid-c3-alice"}
@@ -699,31 +683,29 @@ async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
     # A further merge takes them along.
     other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
     await mover.import_lines({**other, "external_id": "3", "unionid": UNION_CAROL})
-    assert (await login(unionid=UNION_CAROL))["user"]["external_id"] == "3"
-    [user] = (await client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
+    assert (await mover.login(unionid=UNION_CAROL))["user"]["external_id"] == "3"
+    [user] = (await mover.client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
     assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
 
 
-async def test_a_former_unionid_joins_no_second_openid_of_the_app(mover: Mover, login: LogIn) -> None:
+async def test_a_former_unionid_joins_no_second_openid_of_the_app(mover: Mover) -> None:
     await mover.import_lines({**ALICE, "unionid": UNION_ELSEWHERE})
-    assert (await login("alice", unionid=UNION_ALICE))["is_new_user"] is False
+    assert (await mover.login("alice", unionid=UNION_ALICE))["is_new_user"] is False
     assert await mover.import_lines({**BOB, "unionid": UNION_ELSEWHERE}) == (0, 0, 0, 1)
     assert mover.refusals == [(1, "unionid")]
     assert await mover.import_lines({**ALICE_THERE, "unionid": UNION_ELSEWHERE}) == (0, 1, 0, 0)
-    assert await mover.count("users") == 1
+    assert await mover.number("users") == 1
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_account(
-    mover: Mover, login: LogIn, order: int
-) -> None:
+async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_account(mover: Mover, order: int) -> None:
     people = [("alice", UNION_BOB), ("bob", UNION_CAROL), ("carol", UNION_ELSEWHERE)]
     await mover.import_lines(
         *({**ALICE, "openid": f"openid-a1-{name}", "external_id": name, "unionid": unionid} for name, unionid in people)
     )
     for name, _ in 2 * people[::order]:
-        assert (await login(name, unionid=unionid_of(name)))["user"]["external_id"] == name
-    assert await mover.count("users") == len(people)
+        assert (await mover.login(name, unionid=unionid_of(name)))["user"]["external_id"] == name
+    assert await mover.number("users") == len(people)
 
 
 async def test_a_second_line_of_an_openid_is_refused_if_it_contradicts_the_first(
@@ -839,7 +821,6 @@ async def test_two_stray_quotation_marks_cost_no_line_between_them(mover: Mover,
     assert mover.refusals == [(2, "line")]
 
 
-@pytest.mark.no_database
 @pytest.mark.parametrize(
     "text",
     [
@@ -856,7 +837,6 @@ def test_csv_needs_a_header(text: str) -> None:
         CsvLines(io.BytesIO(text.encode()))
 
 
-@pytest.mark.no_database
 def test_a_quotation_mark_that_is_never_closed_does_not_hold_the_file_in_memory() -> None:
     line = b"x,one,," + b"x" * (MAX_LINE - 100) + b"\n"
     lines = CsvLines(io.BytesIO(HEADER.encode() + b'x,"runs away\n' + line * 500))
@@ -890,8 +870,8 @@ async def test_a_file_may_have_names_an_encoding_and_numbers_of_its_own(
     assert json.loads(await mover.export())["openid"] == ALICE["openid"]
 
 
-async def test_numbers_are_as_they_are_dialled_in_the_region(make_services: MakeServices, rows: Rows) -> None:
-    mover = Mover(await make_services(apps=[APP], phone_region="DE"), rows)
+async def test_numbers_are_as_they_are_dialled_in_the_region(mover: Mover) -> None:
+    mover = await mover.with_settings(apps=[APP], phone_region="DE")
     assert await mover.import_lines({**ALICE, "phone": "030 901820"}, {**BOB, "phone": "13800138000"}) == (1, 0, 0, 1)
     assert (await mover.user())["phone"] == "+4930901820"
 
@@ -909,10 +889,10 @@ async def test_a_line_in_another_encoding_costs_no_other_line(mover: Mover) -> N
 
 @pytest.mark.parametrize("is_dry", [True, False])
 async def test_an_import_goes_on_when_the_database_is_back(
-    proxy: Proxy, make_services: MakeServices, rows: Rows, monkeypatch: pytest.MonkeyPatch, is_dry: bool
+    mover: Mover, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, is_dry: bool
 ) -> None:
     monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
-    services = await make_services(apps=[APP], database_url=proxy.url)
+    mover = await mover.with_settings(apps=[APP], database_url=proxy.url)
     people = [json.dumps({**ALICE, "openid": f"person-{n}"}).encode() for n in range(4)]
     waited: list[float] = []
 
@@ -925,14 +905,13 @@ async def test_an_import_goes_on_when_the_database_is_back(
             proxy.shut(again=True)
 
     how = {"progress": progress, "waiting": lambda _, seconds: waited.append(seconds), "pause": pause}
-    mover = Mover(services, rows)
     counts = await mover.import_numbered(enumerate(people, 1), how, dry_run=is_dry)
     assert (counts.lines, counts.created, waited) == (4, 4, [1, 2, 4])
-    assert await mover.count("identities") == (0 if is_dry else 4)
+    assert await mover.number("identities") == (0 if is_dry else 4)
 
 
-async def test_an_import_gives_up_after_ten_minutes(proxy: Proxy, make_services: MakeServices, rows: Rows) -> None:
-    services = await make_services(apps=[APP], database_url=proxy.url)
+async def test_an_import_gives_up_after_ten_minutes(mover: Mover, proxy: Proxy) -> None:
+    mover = await mover.with_settings(apps=[APP], database_url=proxy.url)
     waited: list[float] = []
 
     def lines() -> Iterator[tuple[int, bytes]]:
@@ -944,7 +923,7 @@ async def test_an_import_gives_up_after_ten_minutes(proxy: Proxy, make_services:
 
     how = {"waiting": lambda _, seconds: waited.append(seconds), "pause": pause}
     with pytest.raises(StorageUnavailable):
-        await Mover(services, rows).import_numbered(lines(), how)
+        await mover.import_numbered(lines(), how)
     assert sum(waited) == 600
 
 
@@ -1000,24 +979,20 @@ async def test_a_dry_run_finds_in_later_batches_what_earlier_ones_made(
 
 
 @pytest.mark.slow
-async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
-    mover: Mover, login: LogIn, rows: Rows
-) -> None:
+async def test_logins_beside_an_import_join_nobody_who_has_another_openid(mover: Mover) -> None:
     people = [f"person-{n}" for n in range(100)]
     lines = [{**BOB, "openid": f"stranger-{n}", "unionid": unionid_of(person)} for n, person in enumerate(people)]
     await mover.import_lines(*(line | ALICE_THERE | {"openid": f"b-{n}"} for n, line in enumerate(lines)))
     importing = asyncio.create_task(mover.import_lines(*lines))
-    await asyncio.gather(*(login(person, unionid=unionid_of(person)) for person in people))
+    await asyncio.gather(*(mover.login(person, unionid=unionid_of(person)) for person in people))
     counts = await importing
     assert counts[0] == 0
-    assert await rows.fetchval("SELECT count(*) FROM identities GROUP BY user_id, app_id ORDER BY 1 DESC LIMIT 1") == 1
+    assert await mover.number("identities GROUP BY user_id, app_id ORDER BY 1 DESC LIMIT 1") == 1
     assert (await mover.import_lines(*lines))[2:] == (counts[1], counts[3])
 
 
 @pytest.mark.slow
-async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_time(
-    mover: Mover, login: LogIn, rows: Rows
-) -> None:
+async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_time(mover: Mover) -> None:
     people = range(1, 401)
     lines = [
         {**ALICE, "openid": f"openid-a1-person-{n}", "unionid": unionid_of(f"person-{n}"), "external_id": str(n)}
@@ -1025,10 +1000,10 @@ async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_
     ]
     importing = asyncio.create_task(mover.import_lines(*lines))
     for n in reversed(people):
-        await login(f"person-{n}", unionid=unionid_of(f"person-{n}") if n % 2 else None)
+        await mover.login(f"person-{n}", unionid=unionid_of(f"person-{n}") if n % 2 else None)
     created, updated, _, refused = await importing
     assert (created + updated, refused) == (len(people), 0)
-    users = await rows.fetchrow("SELECT count(*), count(external_id) FROM users")
+    users = await mover.rows.fetchrow("SELECT count(*), count(external_id) FROM users")
     assert tuple(users) == (len(people), len(people))
 
 
@@ -1036,7 +1011,7 @@ async def test_two_simultaneous_imports_of_one_file_end_like_one_import(mover: M
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(1, 201)]
     counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
     assert sum(count[0] for count in counts) == 200
-    assert await mover.count("users") == 200
+    assert await mover.number("users") == 200
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
@@ -1054,31 +1029,27 @@ async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: fl
 # Out again.
 
 
-async def add_all_kinds_of_people(mover: Mover, rows: Rows, login: LogIn, client: Client) -> None:
+async def add_all_kinds_of_people(mover: Mover) -> None:
     """All kinds of people."""
-    alice = await login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
-    await login("bob")
+    alice = await mover.login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
+    await mover.login("bob")
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00.5Z", "ip": "203.0.113.7"}
+    there = {**ALICE_THERE, "identity_created_at": "2024-01-01T00:00:00Z"}
     withdrawn = {**consent, "document": "terms", "withdrawn_at": "2025-01-02T00:00:00Z", "ip": "203.0.113.0/24"}
     await mover.import_lines(
         {**ALICE, "external_id": "10023", "former_ids": [OTHER_ID, USER_ID], "consents": [withdrawn, consent]},
-        {
-            **ALICE_THERE,
-            "external_id": "10023",
-            "unionid": UNION_ALICE,
-            "identity_created_at": "2024-01-01T00:00:00Z",
-        },
+        {**there, "external_id": "10023", "unionid": UNION_ALICE},
         {**BOB, "unionid": None, "phone": NUMBER},
         {**BOB, "openid": "never-came", "roles": ["editor", "admin"], "status": "disabled"},
         {**BOB, "openid": "imported", "created_at": "2020-02-29T23:59:59.999999+08:00"},
         allow_admin=True,
     )
-    await rows.execute("UPDATE users SET unionid = 'o6_bmMerely-made-up-by-hand0' WHERE phone = $1", NUMBER)
-    await client.post("/v1/me/sessions", headers=bearer(alice))
+    await mover.rows.execute("UPDATE users SET unionid = 'o6_bmMerely-made-up-by-hand0' WHERE phone = $1", NUMBER)
+    await mover.client.post("/v1/me/sessions", headers=bearer(alice))
 
 
-async def test_an_export_of_an_imported_export_is_the_same(mover: Mover, rows: Rows, login: LogIn) -> None:
-    await add_all_kinds_of_people(mover, rows, login, login.client)
+async def test_an_export_of_an_imported_export_is_the_same(mover: Mover) -> None:
+    await add_all_kinds_of_people(mover)
     first = await mover.export()
     lines = [json.loads(line) for line in first.splitlines()]
     assert len(lines) == 5
@@ -1087,18 +1058,18 @@ async def test_an_export_of_an_imported_export_is_the_same(mover: Mover, rows: R
     assert list(alice) == [*FULL, "user_id", "identity_created_at", "consents", "former_ids"]
     assert alice["former_ids"] == [OTHER_ID, USER_ID]
     assert [consent["document"] for consent in alice["consents"]] == ["privacy", "terms"]
-    before = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
+    stored = "SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id"
+    before = await mover.rows.fetch(stored)
 
     assert (await mover.move_out_and_in(allow_admin=True)).created == 4
-    after = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
-    assert after == before
+    assert await mover.rows.fetch(stored) == before
     assert (await mover.import_text(first, allow_admin=True)).unchanged == 5
     assert await mover.export() == first
 
 
-async def test_an_export_as_csv_of_an_imported_export_is_the_same(mover: Mover, rows: Rows, login: LogIn) -> None:
-    await add_all_kinds_of_people(mover, rows, login, login.client)
-    await rows.execute("INSERT INTO former_external_ids SELECT '7|8', id FROM users WHERE external_id = '10023'")
+async def test_an_export_as_csv_of_an_imported_export_is_the_same(mover: Mover) -> None:
+    await add_all_kinds_of_people(mover)
+    await mover.rows.execute("INSERT INTO former_external_ids SELECT '7|8', id FROM users WHERE external_id = '10023'")
     as_json, as_csv = await mover.export(), await mover.export(is_csv=True)
     header, *lines = csv.reader(as_csv.decode().splitlines())
     assert (header, len(lines)) == ([*Line.model_fields], 5)
@@ -1109,23 +1080,23 @@ async def test_an_export_as_csv_of_an_imported_export_is_the_same(mover: Mover, 
     assert await mover.export() == as_json
 
 
-async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(mover: Mover, rows: Rows) -> None:
+async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(mover: Mover) -> None:
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": "7", "user_id": USER_ID} for n in range(3)]
     assert await mover.import_lines(*lines, {**ALICE_THERE, "external_id": "7"}) == (1, 3, 0, 0)
-    await rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
+    await mover.rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
     exported = await mover.export()
     assert [json.loads(line)["unionid"] for line in exported.splitlines()] == [UNION_ALICE, None, None, None]
     await mover.move_out_and_in()
 
 
 @pytest.mark.slow
-async def test_an_export_is_a_consistent_snapshot(mover: Mover, rows: Rows, services: Services) -> None:
+async def test_an_export_is_a_consistent_snapshot(mover: Mover) -> None:
     await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
 
     seen = []
-    async for some in all_identities(services.database):
+    async for some in all_identities(mover.services.database):
         seen += [row["openid"] for row in some]
-        await rows.execute("DELETE FROM users")
+        await mover.rows.execute("DELETE FROM users")
     assert seen == [f"person-{n:04}" for n in range(2500)]
 
 
@@ -1221,31 +1192,26 @@ def query_in(name: str) -> str:
 
 
 @pytest.mark.slow
-async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
-    simulated_services: Services, simulated_client: Client, rows: Rows
-) -> None:
+async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(service: Service, stage: Stage) -> None:
     query = query_in("mysql.sql")
-    mover = Mover(simulated_services, rows)
+    mover = Mover(replace(stage, services=service.services))
     lines = Shop(APPS[0]["app_id"]).by_sql(query)
     assert len(lines) == 196
     assert await mover.import_lines(*lines) == (196, 0, 0, 0)
 
     for line in lines:
         number = line["external_id"]
-        answer = await simulated_client.post("/v1/login", json={"code": f"person-{number}"})
-        assert (answer.json()["user"]["external_id"], answer.json()["is_new_user"]) == (number, False)
-    sibling = await add_client(
-        simulated_services.database, "orders", scopes=[Scope.USERS], now=simulated_services.clock()
-    )
+        answer = await service.log_in(f"person-{number}")
+        assert (answer["user"]["external_id"], answer["is_new_user"]) == (number, False)
+    sibling = await add_client(service.services.database, "orders", scopes=[Scope.USERS], now=service.clock())
     asked = {"external_ids": [line["external_id"] for line in lines]}
-    found = (await simulated_client.post("/v1/users/lookup", json=asked, auth=sibling)).json()["items"]
+    found = (await service.client.post("/v1/users/lookup", json=asked, auth=sibling)).json()["items"]
     assert [user["external_id"] for user in found] == asked["external_ids"]
 
     assert (await mover.move_out_and_in()).created == 196
 
 
 @pytest.mark.node
-@pytest.mark.no_database
 def test_all_queries_of_the_example_return_the_same_people() -> None:
     shop = Shop("wxtest")
     people = shop.by_sql(query_in("mysql.sql"))
@@ -1381,7 +1347,7 @@ async def test_an_export_leaves_a_device_unchanged_and_reports_its_error(
 
 @pytest.mark.process
 async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have_ended(
-    mover: Mover, users: Command, env: dict[str, str], tmp_path: Path, rows: Rows
+    mover: Mover, users: Command, env: dict[str, str], tmp_path: Path
 ) -> None:
     # Some have two identities, a batch apart.
     people = [
@@ -1394,7 +1360,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
 
     async def ended() -> tuple[list[dict[str, Any]], Any]:
         lines = [json.loads(line) for line in (await mover.export()).splitlines()]
-        events = await rows.fetch("SELECT type, count(*) FROM events GROUP BY type ORDER BY type")
+        events = await mover.rows.fetch("SELECT type, count(*) FROM events GROUP BY type ORDER BY type")
         return [{name: value for name, value in line.items() if name != "user_id"} for line in lines], events
 
     assert (await mover.import_text(text.encode())).created == 3500
@@ -1405,9 +1371,9 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
     file.write_text(text)
     for stored in (0, 1000):  # the next batch is under way as soon as so many are
         with Running(WXAUTH, "users", "import", str(file), cwd=tmp_path, env=env) as command:
-            await until(partial(rows.fetchval, "SELECT count(*) > $1 FROM identities", stored))
+            await until(partial(mover.rows.fetchval, "SELECT count(*) > $1 FROM identities", stored))
             assert command.end(signal.SIGKILL) == -signal.SIGKILL
-        assert 0 < await mover.count("identities") < len(people)
+        assert 0 < await mover.number("identities") < len(people)
     done = await users("import", str(file))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("lines joined to a user by external_id alone: 500. ")

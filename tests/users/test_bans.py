@@ -199,7 +199,7 @@ async def test_a_merge_keeps_the_ban_that_lasts_longer(stage: Stage, root: Admin
 
 
 async def test_an_export_takes_a_ban_along_and_an_import_brings_it_back(stage: Stage, root: Admin, alice: str) -> None:
-    until, mover = in_utc(stage.clock() + SHORT), Mover(stage.services, stage.rows)
+    until, mover = in_utc(stage.clock() + SHORT), Mover(stage)
     await root.change(alice, status="disabled", reason=REASON, until=until)
     line = next(line for line in map(json.loads, (await mover.export()).splitlines()) if line["user_id"] == alice)
     assert (line["ban_reason"], line["banned_until"]) == (REASON, until)
