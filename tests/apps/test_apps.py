@@ -7,24 +7,22 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, SECRET_KEY, Clock, Secrets
+from tests.fakes import APP, SECRET_KEY, Secrets
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
-from tests.world import Admin, Client, LogLines, MakeClient, MakeServices, Rows, make_admin, until
-from tests.world import bearer as bearer_of
+from tests.world import Admin, Behind, Body, Rows, Service, set_roles, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
-from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import secret_key_bytes
-from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
+from wxauth.server.dev.wechat import APPS, LATER_APP, create_simulator
 from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
@@ -38,48 +36,54 @@ SECRET_OF_NOBODY = "a-secret-that-is-nobodys"
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
-@pytest.fixture
-def client(simulated_client: Client) -> httpx.AsyncClient:
-    return simulated_client
+class Office(Admin, Behind):
+    """An administrator of the apps."""
+
+    def __init__(self, service: Service, answer: Body) -> None:
+        super().__init__(service.client, answer)
+        self.service, self.services = service, service.services
+        self.rows, self.log_lines = service.rows, service.log_lines
+
+    async def beside(self, **settings: Any) -> Self:
+        """The same administrator at another replica, with these settings."""
+        return self.__class__(await self.service.make(**settings), self.answer)
+
+    async def add(self, **fields: Any) -> httpx.Response:
+        return await self.ask("POST", "/apps", json={**WANTED, **fields})
+
+    async def edit(self, **fields: Any) -> httpx.Response:
+        return await self.ask("PATCH", f"/apps/{LATER}", json=fields)
+
+    async def edited(self, **fields: Any) -> Body:
+        answer = await self.edit(**fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def log_in(self, app_id: str | None = LATER, code: str = "alice") -> httpx.Response:
+        """A login of somebody's, where the administrator is."""
+        return await self.client.post("/v1/login", json={"code": code} | ({"app_id": app_id} if app_id else {}))
 
 
 @pytest.fixture
-async def root(client: Client, rows: Rows) -> Admin:
-    answer = await client.post("/v1/login", json={"code": "root", "app_id": FIRST})
-    return await make_admin(client, rows, answer.json())
+async def root(service: Service) -> Office:
+    office = Office(service, await service.log_in("root"))
+    await set_roles(service.rows, "admin")
+    return office
 
 
-async def add(root: Admin, **fields: Any) -> httpx.Response:
-    return await root.ask("POST", "/apps", json={**WANTED, **fields})
-
-
-async def change(root: Admin, **fields: Any) -> httpx.Response:
-    return await root.ask("PATCH", f"/apps/{LATER}", json=fields)
-
-
-async def changed(root: Admin, **fields: Any) -> dict[str, Any]:
-    answer = await change(root, **fields)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def refused(answer: httpx.Response, *fields: str) -> dict[str, Any]:
+def refused(answer: httpx.Response, *fields: str) -> Body:
     """The problem, which names these fields."""
     problem = problem_of(answer, "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == [*fields]
     return problem
 
 
-async def log_in(client: Client, app_id: str | None = LATER, code: str = "alice") -> httpx.Response:
-    return await client.post("/v1/login", json={"code": code} | ({"app_id": app_id} if app_id else {}))
-
-
 # Adding.
 
 
-async def test_people_log_in_to_an_app_that_has_been_added(client: Client, root: Admin) -> None:
-    problem_of(await log_in(client), "unknown_app", 400)
-    added = await add(root, push_token=LATER_APP["push_token"], sign_up="open")
+async def test_people_log_in_to_an_app_that_has_been_added(root: Office) -> None:
+    problem_of(await root.log_in(), "unknown_app", 400)
+    added = await root.add(push_token=LATER_APP["push_token"], sign_up="open")
     assert added.status_code == 200, added.text
     shown = added.json()
     assert shown.pop("created_at").endswith("Z")
@@ -104,18 +108,18 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: Client, root:
         "wechat_token": {"expires_at": None, "error": None},
     }
     assert (await root.read(f"/apps/{LATER}")) == added.json()
-    assert (await log_in(client)).json()["user"]["app_id"] == LATER
+    assert (await root.log_in()).json()["user"]["app_id"] == LATER
 
 
-async def test_a_closed_app_admits_only_known_users(client: Client, root: Admin) -> None:
-    await add(root, sign_up="closed")
-    problem_of(await log_in(client), "sign_up_closed", 403)
-    assert (await log_in(client, FIRST)).status_code == 200  # by the unionid she is known now
-    assert (await log_in(client)).status_code == 200
+async def test_a_closed_app_admits_only_known_users(root: Office) -> None:
+    await root.add(sign_up="closed")
+    problem_of(await root.log_in(), "sign_up_closed", 403)
+    assert (await root.log_in(FIRST)).status_code == 200  # by the unionid she is known now
+    assert (await root.log_in()).status_code == 200
 
 
-async def test_the_list_has_the_settings_apps_first_and_no_secrets(root: Admin) -> None:
-    await add(root)
+async def test_the_list_has_the_settings_apps_first_and_no_secrets(root: Office) -> None:
+    await root.add()
     listed = await root.read("/apps")
     assert listed["next_cursor"] is None
     assert [(app["app_id"], app["source"], app["is_default"]) for app in listed["items"]] == [
@@ -126,67 +130,55 @@ async def test_the_list_has_the_settings_apps_first_and_no_secrets(root: Admin) 
     assert not any("secret" in name and name != "has_app_secret" for app in listed["items"] for name in app)
 
 
-async def test_every_process_has_a_change_at_its_next_look(
-    root: Admin, client: Client, make_simulated_services: MakeServices, make_client: MakeClient
-) -> None:
-    other = await make_simulated_services(waits=Waits(apps_refresh=0.01))
-    elsewhere = make_client(other)
-    problem_of(await log_in(elsewhere), "unknown_app", 400)
+async def test_every_process_has_a_change_at_its_next_look(root: Office) -> None:
+    other = await root.beside(waits=Waits(apps_refresh=0.01))
+    problem_of(await other.log_in(), "unknown_app", 400)
     assert Waits().apps_refresh < 15
-    looking = asyncio.create_task(other[Apps].keep_fresh())
+    looking = asyncio.create_task(other.services[Apps].keep_fresh())
 
     async def status_is(status: int) -> bool:
-        return (await log_in(elsewhere)).status_code == status
+        return (await other.log_in()).status_code == status
 
-    await add(root)
+    await root.add()
     await until(lambda: status_is(200))
-    await change(root, is_enabled=False)
+    await root.edit(is_enabled=False)
     await until(lambda: status_is(400))
     looking.cancel()
 
 
-async def test_a_wrong_secret_is_not_stored(root: Admin, rows: Rows, secrets: Secrets) -> None:
+async def test_a_wrong_secret_is_not_stored(root: Office, secrets: Secrets) -> None:
     secrets.add(SECRET_OF_NOBODY)
-    assert refused(await add(root, app_secret=SECRET_OF_NOBODY), "app_secret")["wechat_errcode"] == 40125
-    assert refused(await add(root, app_id="wxnobodys00000000"), "app_id")["wechat_errcode"] == 40013
-    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
-    assert (await add(root, app_secret=SECRET_OF_NOBODY, check=False)).status_code == 200
+    assert refused(await root.add(app_secret=SECRET_OF_NOBODY), "app_secret")["wechat_errcode"] == 40125
+    assert refused(await root.add(app_id="wxnobodys00000000"), "app_id")["wechat_errcode"] == 40013
+    assert await root.number("apps") == 0
+    assert (await root.add(app_secret=SECRET_OF_NOBODY, check=False)).status_code == 200
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"hang": True}, {"drop": True}, {"status": 503}, {"errcode": -1}], ids=str)
-async def test_no_app_is_stored_while_wechat_is_unavailable(
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    simulator: Simulator,
-    rows: Rows,
-    fault: dict[str, Any],
-) -> None:
-    client = make_client(await make_simulated_services(wechat_timeout=1, waits=Waits(wechat_busy=(0, 0))))
-    root = await make_admin(client, rows, (await log_in(client, FIRST, "root")).json())
-    simulator.fail("code2session", times=None, **fault)
-    refused = await add(root)
+async def test_no_app_is_stored_while_wechat_is_unavailable(root: Office, fault: dict[str, Any]) -> None:
+    root = await root.beside(wechat_timeout=1, waits=Waits(wechat_busy=(0, 0)))
+    root.service.simulator.fail("code2session", times=None, **fault)
+    refused = await root.add()
     problem_of(refused, "wechat_unavailable", 503)
     assert refused.headers["retry-after"]
-    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
-    assert (await add(root, check=False)).status_code == 200
+    assert await root.number("apps") == 0
+    assert (await root.add(check=False)).status_code == 200
 
 
-async def test_an_app_that_is_there_is_not_added_again(root: Admin) -> None:
-    problem_of(await add(root, app_id=FIRST), "app_taken", 409)
-    assert (await add(root)).status_code == 200
-    problem_of(await add(root), "app_taken", 409)
+async def test_an_app_that_is_there_is_not_added_again(root: Office) -> None:
+    problem_of(await root.add(app_id=FIRST), "app_taken", 409)
+    assert (await root.add()).status_code == 200
+    problem_of(await root.add(), "app_taken", 409)
 
 
-async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of_an_app(
-    root: Admin, rows: Rows, simulated_services: Services
-) -> None:
+async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of_an_app(root: Office) -> None:
     site = {"name": "shop", "device": True}
     assert (await root.ask("POST", "/clients", json=site)).status_code == 200
-    for taken in ("shop", simulated_services.settings.audience):
-        refused(await add(root, app_id=taken, check=False), "app_id")
-    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
-    assert (await add(root, app_id="kiosk", check=False)).status_code == 200
+    for taken in ("shop", root.services.settings.audience):
+        refused(await root.add(app_id=taken, check=False), "app_id")
+    assert await root.number("apps") == 0
+    assert (await root.add(app_id="kiosk", check=False)).status_code == 200
     assert (await root.ask("POST", "/clients", json={"name": "kiosk"})).status_code == 200
     refused(await root.ask("POST", "/clients", json={**site, "name": "kiosk"}), "name")
     refused(await root.ask("PATCH", "/clients/kiosk", json={"device": True}), "name")
@@ -212,124 +204,116 @@ async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of
         ("is_enabled", None),
     ],
 )
-async def test_an_invalid_field_of_an_app_is_refused_by_its_name(
-    root: Admin, rows: Rows, field: str, value: object
-) -> None:
-    refused(await add(root, check=False, **{field: value}), field)
-    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+async def test_an_invalid_field_of_an_app_is_refused_by_its_name(root: Office, field: str, value: object) -> None:
+    refused(await root.add(check=False, **{field: value}), field)
+    assert await root.number("apps") == 0
 
 
 # Changing and removing.
 
 
-async def test_only_the_given_fields_of_an_app_are_changed_and_a_secret_cannot_be_removed(root: Admin) -> None:
-    await add(root, push_token=LATER_APP["push_token"], sign_up="closed")
-    shown = await changed(root, title="大店")
+async def test_only_the_given_fields_of_an_app_are_changed_and_a_secret_cannot_be_removed(root: Office) -> None:
+    await root.add(push_token=LATER_APP["push_token"], sign_up="closed")
+    shown = await root.edited(title="大店")
     assert (shown["title"], shown["sign_up"], shown["has_push_token"]) == ("大店", "closed", True)
-    shown = await changed(root, title=None, sign_up="", push_token=None)
+    shown = await root.edited(title=None, sign_up="", push_token=None)
     assert (shown["title"], shown["sign_up"], shown["has_push_token"]) == (None, None, False)
-    refused(await change(root, app_secret=None), "app_secret")
+    refused(await root.edit(app_secret=None), "app_secret")
 
 
-async def test_newcomers_of_an_app_have_its_roles(root: Admin, client: Client) -> None:
-    await add(root, sign_up_roles=["member"])
-    assert (await log_in(client)).json()["user"]["roles"] == ["member"]
-    problem_of(await change(root, sign_up_roles=["support"]), "invalid_request", 422)
+async def test_newcomers_of_an_app_have_its_roles(root: Office) -> None:
+    await root.add(sign_up_roles=["member"])
+    assert (await root.log_in()).json()["user"]["roles"] == ["member"]
+    problem_of(await root.edit(sign_up_roles=["support"]), "invalid_request", 422)
     for roles in ([], ["reader", "member"], None):
-        assert (await changed(root, sign_up_roles=roles))["sign_up_roles"] == roles
+        assert (await root.edited(sign_up_roles=roles))["sign_up_roles"] == roles
 
 
-async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Admin) -> None:
-    await add(root)
-    problem_of(await change(root, push_aes_key="9" * 43), "invalid_request", 422)
-    assert (await changed(root, push_token=LATER_APP["push_token"], push_aes_key="9" * 43))["has_push_aes_key"]
-    problem_of(await change(root, push_token=None), "invalid_request", 422)
+async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Office) -> None:
+    await root.add()
+    problem_of(await root.edit(push_aes_key="9" * 43), "invalid_request", 422)
+    assert (await root.edited(push_token=LATER_APP["push_token"], push_aes_key="9" * 43))["has_push_aes_key"]
+    problem_of(await root.edit(push_token=None), "invalid_request", 422)
 
 
-async def test_messages_are_handed_on_only_where_a_token_is_and_never_to_wxauth_itself(root: Admin) -> None:
+async def test_messages_are_handed_on_only_where_a_token_is_and_never_to_wxauth_itself(root: Office) -> None:
     url = "https://shop.invalid/wechat?own=1"
-    await add(root)
-    problem_of(await change(root, push_forward=url), "invalid_request", 422)
-    assert (await changed(root, push_token=LATER_APP["push_token"], push_forward=url))["push_forward"] == url
+    await root.add()
+    problem_of(await root.edit(push_forward=url), "invalid_request", 422)
+    assert (await root.edited(push_token=LATER_APP["push_token"], push_forward=url))["push_forward"] == url
     assert (await root.events(type="app.changed"))[0]["data"] == {"fields": ["push_token", "push_forward"]}
-    problem_of(await change(root, push_token=None), "invalid_request", 422)
+    problem_of(await root.edit(push_token=None), "invalid_request", 422)
     for wrong in (
         *("https://auth.test/x", "https://169.254.169.254/", "http://shop.invalid/", "https://a:b@shop.invalid/"),
         *("https://shop.invalid/#a", "https://2852039166/", "https://[::ffff:169.254.169.254]/"),
     ):
-        assert wrong not in str(refused(await change(root, push_forward=wrong), "push_forward"))
+        assert wrong not in str(refused(await root.edit(push_forward=wrong), "push_forward"))
     own = {"push_token": "x" * 8, "push_forward": "https://auth.test/"}
-    refused(await add(root, app_id="wxother", check=False, **own), "push_forward")
-    shown = await changed(root, push_token=None, push_forward="")
+    refused(await root.add(app_id="wxother", check=False, **own), "push_forward")
+    shown = await root.edited(push_token=None, push_forward="")
     assert (shown["push_forward"], shown["has_push_token"]) == (None, False)
 
 
-async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(
-    root: Admin, client: Client, simulated_services: Services, secrets: Secrets
-) -> None:
+async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(root: Office, secrets: Secrets) -> None:
     secrets.add(SECRET_OF_NOBODY)
-    await add(root, app_secret=SECRET_OF_NOBODY, check=False)
-    problem_of(await log_in(client), "wechat_misconfigured", 502)
+    await root.add(app_secret=SECRET_OF_NOBODY, check=False)
+    problem_of(await root.log_in(), "wechat_misconfigured", 502)
     with pytest.raises(Exception, match="WeChat"):
-        await simulated_services[WeChatTokens].get(simulated_services[Apps].find(LATER))
+        await root.services[WeChatTokens].get(root.services[Apps].find(LATER))
     assert (await root.read(f"/apps/{LATER}"))["wechat_token"]["error"] == "wechat_misconfigured"
 
-    wrong = await change(root, app_secret=SECRET_OF_NOBODY + "-either")
+    wrong = await root.edit(app_secret=SECRET_OF_NOBODY + "-either")
     assert problem_of(wrong, "invalid_request", 422)["wechat_errcode"] == 40125
-    right = await change(root, app_secret=LATER_APP["app_secret"])
+    right = await root.edit(app_secret=LATER_APP["app_secret"])
     assert right.status_code == 200
-    assert (await log_in(client)).status_code == 200
-    await simulated_services[WeChatTokens].get(simulated_services[Apps].find(LATER))
+    assert (await root.log_in()).status_code == 200
+    await root.services[WeChatTokens].get(root.services[Apps].find(LATER))
     state = (await root.read(f"/apps/{LATER}"))["wechat_token"]
     assert (state["expires_at"] is not None, state["error"]) == (True, None)
 
 
-async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(
-    root: Admin, client: Client, simulator: Simulator
-) -> None:
-    await add(root)
-    alice = (await log_in(client)).json()
-    await change(root, is_enabled=False)
-    problem_of(await log_in(client), "unknown_app", 400)
-    refreshed = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(root: Office) -> None:
+    await root.add()
+    alice = (await root.log_in()).json()
+    await root.edit(is_enabled=False)
+    problem_of(await root.log_in(), "unknown_app", 400)
+    refreshed = await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
     assert refreshed.status_code == 200
-    bound = await client.post("/v1/me/phone", json={"code": "phone-13800138000"}, headers=bearer_of(refreshed.json()))
+    bound = await root.service.bind(refreshed.json(), "phone-13800138000")
     assert bound.json()["phone"] == "+8613800138000"
-    await change(root, is_enabled=True)
-    assert (await log_in(client)).status_code == 200
+    await root.edit(is_enabled=True)
+    assert (await root.log_in()).status_code == 200
 
 
-async def test_a_removed_app_lets_nobody_in_and_its_sessions_go_on(root: Admin, client: Client, rows: Rows) -> None:
-    await add(root)
-    alice = (await log_in(client)).json()
+async def test_a_removed_app_lets_nobody_in_and_its_sessions_go_on(root: Office) -> None:
+    await root.add()
+    alice = (await root.log_in()).json()
     assert (await root.ask("DELETE", f"/apps/{LATER}")).status_code == 204
-    problem_of(await log_in(client), "unknown_app", 400)
-    assert (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).status_code == 200
-    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+    problem_of(await root.log_in(), "unknown_app", 400)
+    assert (await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).status_code == 200
+    assert await root.number("apps") == 0
     for method in ("GET", "DELETE", "PATCH"):
         body = {"json": {"title": "x"}} if method == "PATCH" else {}
         problem_of(await root.ask(method, f"/apps/{LATER}", **body), "not_found", 404)
 
 
-async def test_an_app_of_the_settings_can_be_changed_only_in_the_settings(root: Admin) -> None:
+async def test_an_app_of_the_settings_can_be_changed_only_in_the_settings(root: Office) -> None:
     problem_of(await root.ask("PATCH", f"/apps/{FIRST}", json={"title": "x"}), "app_in_settings", 409)
     problem_of(await root.ask("DELETE", f"/apps/{FIRST}"), "app_in_settings", 409)
 
 
-async def test_an_app_that_the_settings_name_later_is_the_settings_own(
-    root: Admin, make_simulated_services: MakeServices, make_client: MakeClient
-) -> None:
-    await add(root, is_enabled=False)
-    with_it = make_client(await make_simulated_services(apps=[*APPS, LATER_APP]))
-    listed = (await with_it.get("/v1/admin/apps", headers=bearer_of(root.answer))).json()["items"]
+async def test_an_app_that_the_settings_name_later_is_the_settings_own(root: Office) -> None:
+    await root.add(is_enabled=False)
+    with_it = await root.beside(apps=[*APPS, LATER_APP])
+    listed = (await with_it.read("/apps"))["items"]
     assert [(app["source"], app["is_enabled"]) for app in listed if app["app_id"] == LATER] == [("settings", True)]
 
 
 @pytest.mark.oldest_postgres
-async def test_the_trail_names_actor_app_and_changed_fields(root: Admin) -> None:
-    await add(root)
-    await change(root, title="大店", app_secret=LATER_APP["app_secret"])
-    await change(root, title="大店")  # which it is already
+async def test_the_trail_names_actor_app_and_changed_fields(root: Office) -> None:
+    await root.add()
+    await root.edit(title="大店", app_secret=LATER_APP["app_secret"])
+    await root.edit(title="大店")  # which it is already
     await root.ask("DELETE", f"/apps/{LATER}")
     events = [event for event in await root.events() if event["type"].startswith("app.")]
     assert [(event["type"], event["actor"], event["app_id"], event["data"]) for event in reversed(events)] == [
@@ -342,87 +326,70 @@ async def test_the_trail_names_actor_app_and_changed_fields(root: Admin) -> None
 # Without any app in the settings.
 
 
-async def test_without_apps_in_the_settings_the_one_added_first_is_the_default(
-    make_simulated_services: MakeServices, make_client: MakeClient, root: Admin, clock: Clock
-) -> None:
-    bare = make_client(await make_simulated_services(apps=[]))
-    problem_of(await log_in(bare, None), "unknown_app", 400)
-    admin = Admin(bare, root.answer)
-    await add(admin)
-    clock.advance(seconds=60)
-    await add(admin, app_id=FIRST, app_secret=APPS[0]["app_secret"])
-    assert (await log_in(bare, None)).json()["user"]["app_id"] == LATER
-    await admin.ask("PATCH", f"/apps/{LATER}", json={"is_enabled": False})
-    problem_of(await log_in(bare, None), "unknown_app", 400)  # no code goes to an app that it is not meant for
-    await admin.ask("DELETE", f"/apps/{LATER}")
-    assert (await log_in(bare, None)).json()["user"]["app_id"] == FIRST
+async def test_without_apps_in_the_settings_the_one_added_first_is_the_default(root: Office) -> None:
+    bare = await root.beside(apps=[])
+    problem_of(await bare.log_in(None), "unknown_app", 400)
+    await bare.add()
+    root.service.clock.advance(seconds=60)
+    await bare.add(app_id=FIRST, app_secret=APPS[0]["app_secret"])
+    assert (await bare.log_in(None)).json()["user"]["app_id"] == LATER
+    await bare.edit(is_enabled=False)
+    problem_of(await bare.log_in(None), "unknown_app", 400)  # no code goes to an app that it is not meant for
+    await bare.ask("DELETE", f"/apps/{LATER}")
+    assert (await bare.log_in(None)).json()["user"]["app_id"] == FIRST
 
 
-async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(
-    database_url: str, make_simulated_services: MakeServices, make_client: MakeClient, root: Admin
-) -> None:
-    await add(root)
-    async with Proxy(database_url) as proxy:
-        services = await make_simulated_services(database_url=proxy.url)
-        unread = Apps(
-            database=services.database,
-            sealer=services.sealer,
-            settings=services.settings.model_copy(update={"apps": []}),
-        )
-        await proxy.refuse()
-        await unread.try_refresh()
-        with pytest.raises(Exception, match="have not been read"):
-            unread.for_login(LATER)
-        await proxy.accept()
-        await unread.try_refresh()
-        assert unread.for_login(LATER).app_id == LATER
-        await proxy.refuse()
-        await unread.try_refresh()
-        assert unread.for_login(LATER).app_id == LATER  # through an outage
+async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(root: Office, proxy: Proxy) -> None:
+    await root.add()
+    services = (await root.beside(database_url=proxy.url)).services
+    settings = services.settings.model_copy(update={"apps": []})
+    unread = Apps(database=services.database, sealer=services.sealer, settings=settings)
+    await proxy.refuse()
+    await unread.try_refresh()
+    with pytest.raises(Exception, match="have not been read"):
+        unread.for_login(LATER)
+    await proxy.accept()
+    await unread.try_refresh()
+    assert unread.for_login(LATER).app_id == LATER
+    await proxy.refuse()
+    await unread.try_refresh()
+    assert unread.for_login(LATER).app_id == LATER  # through an outage
 
 
 # Sealed values.
 
 
-async def test_the_secrets_are_sealed_for_their_own_app(root: Admin, rows: Rows) -> None:
-    await add(root, push_token=LATER_APP["push_token"], push_aes_key="9" * 43)
-    stored = str(await rows.fetchrow("SELECT * FROM apps"))
+async def test_the_secrets_are_sealed_for_their_own_app(root: Office) -> None:
+    await root.add(push_token=LATER_APP["push_token"], push_aes_key="9" * 43)
+    stored = str(await root.rows.fetchrow("SELECT * FROM apps"))
     for plain in (LATER_APP["app_secret"], LATER_APP["push_token"], "9" * 43):
         assert plain not in stored
-    await rows.execute("UPDATE apps SET app_id = 'wxanother000000001'")
+    await root.rows.execute("UPDATE apps SET app_id = 'wxanother000000001'")
     problem_of(await root.ask("GET", "/apps/wxanother000000001"), "not_found", 404)
 
 
-async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(
-    root: Admin, client: Client, rows: Rows, log_lines: LogLines, simulated_services: Services
-) -> None:
-    await add(root)
-    await rows.execute("UPDATE apps SET secrets = '\\x00'")
-    await simulated_services[Apps].try_refresh()
-    await simulated_services[Apps].try_refresh()
-    assert [line["app_ids"] for line in log_lines() if line["event"] == "apps_not_opened"] == [[LATER]]
-    problem_of(await log_in(client), "storage_unavailable", 503)
-    assert (await log_in(client, FIRST)).status_code == 200
+async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(root: Office) -> None:
+    await root.add()
+    await root.rows.execute("UPDATE apps SET secrets = '\\x00'")
+    await root.services[Apps].try_refresh()
+    await root.services[Apps].try_refresh()
+    assert [line["app_ids"] for line in root.logged("apps_not_opened")] == [[LATER]]
+    problem_of(await root.log_in(), "storage_unavailable", 503)
+    assert (await root.log_in(FIRST)).status_code == 200
 
 
 @pytest.mark.oldest_postgres
-async def test_a_reseal_covers_the_apps(
-    root: Admin,
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    simulated_services: Services,
-    rows: Rows,
-) -> None:
-    await add(root, push_token=LATER_APP["push_token"])
+async def test_a_reseal_covers_the_apps(root: Office) -> None:
+    await root.add(push_token=LATER_APP["push_token"])
     keys = [secret_key_bytes(SecretStr(it)) for it in (OTHER_SECRET_KEY, SECRET_KEY)]
-    done = await reseal(simulated_services.database, Sealer(keys), now=simulated_services.clock())
+    done = await reseal(root.services.database, Sealer(keys), now=root.services.clock())
     assert (done.apps, done.not_opened) == (1, 0)
-    services = await make_simulated_services(secret_key=OTHER_SECRET_KEY)
-    assert services[Apps].unopened == []
-    assert (await log_in(make_client(services))).status_code == 200
+    other = await root.beside(secret_key=OTHER_SECRET_KEY)
+    assert other.services[Apps].unopened == []
+    assert (await other.log_in()).status_code == 200
     with pytest.raises(CannotOpen):
-        simulated_services.sealer.open(await rows.fetchval("SELECT secrets FROM apps"), context=b"any")
-    assert (await reseal(simulated_services.database, Sealer(keys), now=simulated_services.clock())).apps == 0
+        root.services.sealer.open(await root.rows.fetchval("SELECT secrets FROM apps"), context=b"any")
+    assert (await reseal(root.services.database, Sealer(keys), now=root.services.clock())).apps == 0
 
 
 # By command.

@@ -5,17 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import run
 from tests.sweeps import swept
-from tests.world import Admin, Client, LogLines, MakeClient, MakeServices, Rows, bearer, make_admin
-from wxauth.server.core.services import Services
+from tests.world import Admin, LogIn, MakeService, Rows, Service, bearer, make_admin
 from wxauth.server.core.setting_types import OWN_NAMES
-from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, CodeRequest, Simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, Simulator
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
 
@@ -44,94 +42,76 @@ def simulator(clock: Clock) -> TellingSimulator:
 
 
 @pytest.fixture
-async def services(make_simulated_services: MakeServices) -> Services:
-    return await make_simulated_services(apps=ALL, waits=Waits(wechat_busy=(0, 0)))
+async def service(make_service: MakeService) -> Service:
+    return await make_service(apps=ALL, waits=Waits(wechat_busy=(0, 0)))
 
 
-async def log_in(client: Client, app_id: str | None, code: str = "alice", **fields: Any) -> httpx.Response:
-    return await client.post("/v1/login", json={"code": code, **({"app_id": app_id} if app_id else {}), **fields})
-
-
-async def logged_in(client: Client, app_id: str, code: str = "alice", **fields: Any) -> dict[str, Any]:
-    answer = await log_in(client, app_id, code, **fields)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def people(rows: Rows) -> int:
-    return await rows.fetchval("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM identities)")
+async def people(service: Service) -> int:
+    return await service.number("users") + await service.number("identities")
 
 
 # Mobile apps.
 
 
-async def test_a_person_is_the_same_user_in_the_mobile_app(client: Client, rows: Rows) -> None:
-    in_app = await logged_in(client, MOBILE)
+async def test_a_person_is_the_same_user_in_the_mobile_app(service: Service) -> None:
+    in_app = await service.log_in(app_id=MOBILE)
     assert (in_app["is_new_user"], in_app["user"]["app_id"]) == (True, MOBILE)
-    in_mini_program = await logged_in(client, MINI)
+    in_mini_program = await service.log_in(app_id=MINI)
     assert not in_mini_program["is_new_user"]
     assert in_mini_program["user"]["id"] == in_app["user"]["id"]
-    again = await logged_in(client, MOBILE)
+    again = await service.log_in(app_id=MOBILE)
     assert again["user"]["id"] == in_app["user"]["id"]
-    assert (await client.get("/v1/me", headers=bearer(again))).json()["openid"] == in_app["user"]["openid"]
-    keys = await rows.fetch("SELECT DISTINCT app_id FROM sessions WHERE session_key IS NOT NULL")
+    assert (await service.client.get("/v1/me", headers=bearer(again))).json()["openid"] == in_app["user"]["openid"]
+    keys = await service.rows.fetch("SELECT DISTINCT app_id FROM sessions WHERE session_key IS NOT NULL")
     assert [row["app_id"] for row in keys] == [MINI]
 
 
-async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(
-    client: Client, simulator: TellingSimulator, rows: Rows
-) -> None:
-    await logged_in(client, MOBILE, nickname="Alice")
+async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(service: Service, simulator: TellingSimulator) -> None:
+    await service.log_in(app_id=MOBILE, nickname="Alice")
     wechat_tokens = simulator.tokens
     assert len(wechat_tokens) == 2  # that no answer and no log line has them is seen to by the fixture `secrets`
-    tables = await rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    tables = await service.rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     for table in tables:
-        stored = "\n".join(map(str, await rows.fetch(f'SELECT * FROM "{table["tablename"]}"')))
+        stored = "\n".join(map(str, await service.rows.fetch(f'SELECT * FROM "{table["tablename"]}"')))
         assert not any(token in stored for token in wechat_tokens)
-    assert {call.api for call in simulator.calls} == {"access_token"}
+    assert {call.api for call in service.simulator.calls} == {"access_token"}
 
 
-async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(
-    client: Client, simulator: Simulator
-) -> None:
-    busy = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE, busy=2))
-    await logged_in(client, MOBILE, busy)
-    assert len(simulator.calls_of("access_token")) == 3
-    problem_of(await log_in(client, MOBILE, busy), "code_used", 400)
-    simulator.fail("access_token", errcode=42003)
-    problem = problem_of(await log_in(client, MOBILE), "invalid_code", 400)
+async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(service: Service) -> None:
+    busy = service.code(app_id=MOBILE, busy=2)
+    await service.log_in(busy, app_id=MOBILE)
+    assert len(service.simulator.calls_of("access_token")) == 3
+    problem_of(await service.log_in.ask(busy, app_id=MOBILE), "code_used", 400)
+    service.simulator.fail("access_token", errcode=42003)
+    problem = problem_of(await service.log_in.ask(app_id=MOBILE), "invalid_code", 400)
     assert problem["wechat_errcode"] == 42003
-    simulator.fail("access_token", drop=True)
-    problem_of(await log_in(client, MOBILE), "wechat_unavailable", 503)
-    assert len(simulator.calls_of("access_token")) == 6
+    service.simulator.fail("access_token", drop=True)
+    problem_of(await service.log_in.ask(app_id=MOBILE), "wechat_unavailable", 503)
+    assert len(service.simulator.calls_of("access_token")) == 6
 
 
 # Codes where they do not belong.
 
 
 @pytest.mark.parametrize("app_id", [PAGE, SITE])
-async def test_a_browsers_code_is_refused_at_login_before_wechat_is_asked(
-    client: Client, simulator: Simulator, rows: Rows, app_id: str
-) -> None:
-    code = simulator.make_code(CodeRequest(person="alice", app_id=app_id))
-    problem_of(await log_in(client, app_id, code), "wrong_app_kind", 422)
-    assert list(simulator.calls) == []
-    assert await people(rows) == 0
+async def test_a_browsers_code_is_refused_at_login_before_wechat_is_asked(service: Service, app_id: str) -> None:
+    code = service.code(app_id=app_id)
+    problem_of(await service.log_in.ask(code, app_id=app_id), "wrong_app_kind", 422)
+    assert list(service.simulator.calls) == []
+    assert await people(service) == 0
 
 
-async def test_a_login_that_names_no_app_means_the_first_mini_program(
-    make_simulated_services: MakeServices, make_client: MakeClient
-) -> None:
-    client = make_client(await make_simulated_services(apps=[MOBILE_APP, ACCOUNT, *APPS]))
-    assert (await log_in(client, None)).json()["user"]["app_id"] == MINI
-    without = make_client(await make_simulated_services(apps=[MOBILE_APP]))
-    problem_of(await log_in(without, None), "unknown_app", 400)
+async def test_a_login_that_names_no_app_means_the_first_mini_program(make_service: MakeService) -> None:
+    service = await make_service(apps=[MOBILE_APP, ACCOUNT, *APPS])
+    assert (await service.log_in.ask()).json()["user"]["app_id"] == MINI
+    service = await make_service(apps=[MOBILE_APP])
+    problem_of(await service.log_in.ask(), "unknown_app", 400)
 
 
-async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(client: Client) -> None:
-    named = problem_of(await log_in(client, "wx0123456789abcdef"), "unknown_app", 400)
+async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(service: Service) -> None:
+    named = problem_of(await service.log_in.ask(app_id="wx0123456789abcdef"), "unknown_app", 400)
     assert "wx0123456789abcdef" in named["detail"]
-    odd = problem_of(await log_in(client, "<script>wx"), "unknown_app", 400)
+    odd = problem_of(await service.log_in.ask(app_id="<script>wx"), "unknown_app", 400)
     assert "script" not in odd["detail"]
     assert "wx0123456789abcdef" in odd["detail"]  # what one is like
 
@@ -139,82 +119,72 @@ async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(client: Clie
 # Made-up people.
 
 
-async def test_a_made_up_person_is_refused_and_nothing_is_stored(
-    client: Client, simulator: Simulator, rows: Rows, log_lines: LogLines
-) -> None:
+async def test_a_made_up_person_is_refused_and_nothing_is_stored(service: Service) -> None:
     for snapshot in ("shown", "false_alarm"):
-        code = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE, snapshot=snapshot))
-        problem_of(await log_in(client, MOBILE, code), "snapshot_user", 403)
-    assert await people(rows) == 0
-    assert "snapshot_user" in [line.get("reason") for line in log_lines()]
-    await logged_in(client, MOBILE)
+        code = service.code(app_id=MOBILE, snapshot=snapshot)
+        problem_of(await service.log_in.ask(code, app_id=MOBILE), "snapshot_user", 403)
+    assert await people(service) == 0
+    assert "snapshot_user" in [line.get("reason") for line in service.log_lines()]
+    await service.log_in(app_id=MOBILE)
 
 
-async def test_a_snapshot_whose_flag_is_missing_is_known_by_its_unionid(
-    client: Client, simulator: Simulator, rows: Rows
-) -> None:
+async def test_a_snapshot_whose_flag_is_missing_is_known_by_its_unionid(service: Service) -> None:
     def hidden(person: str) -> str:
-        return simulator.make_code(CodeRequest(person=person, app_id=MOBILE, snapshot="hidden"))
+        return service.code(person, app_id=MOBILE, snapshot="hidden")
 
-    await logged_in(client, MOBILE, hidden("alice"))  # nobody can know yet
-    before = await people(rows)
-    problem_of(await log_in(client, MOBILE, hidden("bob")), "snapshot_user", 403)
-    assert await people(rows) == before
+    await service.log_in(hidden("alice"), app_id=MOBILE)  # nobody can know yet
+    before = await people(service)
+    problem_of(await service.log_in.ask(hidden("bob"), app_id=MOBILE), "snapshot_user", 403)
+    assert await people(service) == before
 
 
-async def test_at_the_same_time_two_openids_of_one_unionid_make_one_user(
-    client: Client, simulator: Simulator, rows: Rows
-) -> None:
-    codes = [simulator.make_code(CodeRequest(person=f"p{n}", app_id=MOBILE, snapshot="hidden")) for n in range(5)]
-    answers = await asyncio.gather(*(log_in(client, MOBILE, code) for code in codes))
+async def test_at_the_same_time_two_openids_of_one_unionid_make_one_user(service: Service) -> None:
+    codes = [service.code(f"p{n}", app_id=MOBILE, snapshot="hidden") for n in range(5)]
+    answers = await asyncio.gather(*(service.log_in.ask(code, app_id=MOBILE) for code in codes))
     assert sorted(answer.status_code for answer in answers) == [200, 403, 403, 403, 403]
-    assert await people(rows) == 2
+    assert await people(service) == 2
 
 
 # Apps that are not bound to the Open Platform account.
 
 
-async def test_a_mobile_app_without_unionids_makes_no_second_user(
-    client: Client, simulator: Simulator, rows: Rows, log_lines: LogLines
-) -> None:
-    await logged_in(client, MINI)
-    before = await people(rows)
-    simulator.account(MOBILE).has_unionids = False
-    problem_of(await log_in(client, MOBILE), "wechat_misconfigured", 502)
-    assert await people(rows) == before
-    lines = [line for line in log_lines() if line["event"] == "wechat_misconfigured"]
+async def test_a_mobile_app_without_unionids_makes_no_second_user(service: Service) -> None:
+    await service.log_in(app_id=MINI)
+    before = await people(service)
+    service.simulator.account(MOBILE).has_unionids = False
+    problem_of(await service.log_in.ask(app_id=MOBILE), "wechat_misconfigured", 502)
+    assert await people(service) == before
+    lines = service.logged("wechat_misconfigured")
     assert "Open Platform" in lines[0]["what_to_change"]
 
 
-async def test_a_known_person_logs_in_even_without_a_unionid(client: Client, simulator: Simulator) -> None:
-    known = await logged_in(client, MOBILE)
-    simulator.account(MOBILE).has_unionids = False
-    assert (await logged_in(client, MOBILE))["user"]["id"] == known["user"]["id"]
+async def test_a_known_person_logs_in_even_without_a_unionid(service: Service) -> None:
+    known = await service.log_in(app_id=MOBILE)
+    service.simulator.account(MOBILE).has_unionids = False
+    assert (await service.log_in(app_id=MOBILE))["user"]["id"] == known["user"]["id"]
 
 
-async def test_each_app_says_whether_a_unionid_is_required(
-    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, rows: Rows
-) -> None:
+async def test_each_app_says_whether_a_unionid_is_required(make_service: MakeService) -> None:
     apps = [{**APPS[0], "unionid": "required"}, {**MOBILE_APP, "unionid": "optional"}]
-    client = make_client(await make_simulated_services(apps=apps))
+    service = await make_service(apps=apps)
     for app in apps:
-        simulator.account(app["app_id"]).has_unionids = False
-    problem_of(await log_in(client, MINI), "wechat_misconfigured", 502)
-    assert await people(rows) == 0
-    alone = await logged_in(client, MOBILE)
+        service.simulator.account(app["app_id"]).has_unionids = False
+    problem_of(await service.log_in.ask(app_id=MINI), "wechat_misconfigured", 502)
+    assert await people(service) == 0
+    alone = await service.log_in(app_id=MOBILE)
     for app in apps:
-        simulator.account(app["app_id"]).has_unionids = True
-    await logged_in(client, MINI)
-    late = await logged_in(client, MOBILE)  # with a unionid that is another user's by now
+        service.simulator.account(app["app_id"]).has_unionids = True
+    await service.log_in(app_id=MINI)
+    late = await service.log_in(app_id=MOBILE)  # with a unionid that is another user's by now
     assert late["user"]["unionid"]
-    assert await rows.fetchval("SELECT count(*) FROM users") == 1, alone
+    assert await service.number("users") == 1, alone
 
 
 # What a mobile session is not.
 
 
-async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(client: Client) -> None:
-    headers = bearer(await logged_in(client, MOBILE))
+async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(service: Service) -> None:
+    headers = bearer(await service.log_in(app_id=MOBILE))
     scan = "/v1/me/scans/0199d0a8-0000-7000-8000-000000000000"
     for path, body in (
         ("/v1/me/scans", {"user_code": "ABCD-EFGH"}),
@@ -222,43 +192,42 @@ async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(client: Clien
         (f"{scan}/deny", None),
         ("/v1/me/authorizations", {"login_code": "alice", "client_id": "shop"}),
     ):
-        problem_of(await client.post(path, json=body, headers=headers), "insufficient_scope", 403)
-    in_mini_program = bearer(await logged_in(client, MINI))
+        problem_of(await service.client.post(path, json=body, headers=headers), "insufficient_scope", 403)
+    in_mini_program = bearer(await service.log_in(app_id=MINI))
     asked = {"login_code": "alice", "client_id": "shop"}
-    answer = await client.post("/v1/me/authorizations", json=asked, headers=in_mini_program)
+    answer = await service.client.post("/v1/me/authorizations", json=asked, headers=in_mini_program)
     problem_of(answer, "invalid_request", 422)  # there is no such client
-    problem_of(await client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
+    problem_of(await service.client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
 
 
 @pytest.mark.oldest_postgres
-async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(
-    client: Client, simulator: Simulator, rows: Rows
-) -> None:
-    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
+async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(service: Service) -> None:
+    root = await make_admin(service.client, service.rows, await service.log_in("root"))
     tv = {"name": "tv", "title": "TV", "device": True}
     secret = (await root.ask("POST", "/clients", json=tv)).json()["client_secret"]
-    await rows.execute("UPDATE clients SET app_id = $1", MOBILE)  # as an operator can no longer say
-    started = (await client.post("/v1/device_authorization", auth=("tv", secret))).json()
+    await service.rows.execute("UPDATE clients SET app_id = $1", MOBILE)  # as an operator can no longer say
+    started = (await service.client.post("/v1/device_authorization", auth=("tv", secret))).json()
     scene = started["verification_uri_complete"].rpartition("/")[2]
-    assert (await client.get(f"/v1/scans/{scene}/code")).headers["content-type"] == "image/png"  # an ordinary QR code
-    assert {call.api for call in simulator.calls} == {"code2session"}
+    code = await service.client.get(f"/v1/scans/{scene}/code")
+    assert code.headers["content-type"] == "image/png"  # an ordinary QR code
+    assert {call.api for call in service.simulator.calls} == {"code2session"}
 
 
-async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(client: Client, simulator: Simulator) -> None:
-    tokens = await logged_in(client, MOBILE, phone_code="phone-13800138000")
+async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(service: Service) -> None:
+    tokens = await service.log_in(app_id=MOBILE, phone_code="phone-13800138000")
     assert (tokens["phone_error"], tokens["user"]["phone"]) == ("wrong_app_kind", None)
     headers = bearer(tokens)
     sealed = {"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="}
-    problem_of(await client.post("/v1/me/decrypt", json=sealed, headers=headers), "wrong_app_kind", 422)
-    phone = await client.post("/v1/me/phone", json={"code": "phone-13800138000"}, headers=headers)
+    problem_of(await service.client.post("/v1/me/decrypt", json=sealed, headers=headers), "wrong_app_kind", 422)
+    phone = await service.client.post("/v1/me/phone", json={"code": "phone-13800138000"}, headers=headers)
     problem_of(phone, "wrong_app_kind", 422)
-    assert {call.api for call in simulator.calls} == {"access_token"}
+    assert {call.api for call in service.simulator.calls} == {"access_token"}
 
 
-async def test_a_users_session_keys_are_those_of_mini_programs(client: Client, rows: Rows) -> None:
-    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
-    alice = await logged_in(client, MOBILE)
-    await logged_in(client, MINI)
+async def test_a_users_session_keys_are_those_of_mini_programs(service: Service) -> None:
+    root = await make_admin(service.client, service.rows, await service.log_in("root"))
+    alice = await service.log_in(app_id=MOBILE)
+    await service.log_in(app_id=MINI)
     keys = f"/users/{alice['user']['id']}/session-keys"
     states = (await root.ask("POST", f"{keys}/check")).json()["items"]
     assert {state["app_id"]: (state["valid"], state["error"]) for state in states} == {
@@ -270,38 +239,38 @@ async def test_a_users_session_keys_are_those_of_mini_programs(client: Client, r
 
 @pytest.mark.oldest_postgres
 async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(
-    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator
+    make_service: MakeService,
 ) -> None:
-    client = make_client(await make_simulated_services(apps=ALL, risk_policy="block", nickname_check="block"))
-    named = await logged_in(client, MOBILE, "risky-4", nickname="risky")
+    service = await make_service(apps=ALL, risk_policy="block", nickname_check="block")
+    named = await service.log_in("risky-4", app_id=MOBILE, nickname="risky")
     assert named["user"]["nickname"] == "risky"  # WeChat judges names for mini-programs alone
-    await logged_in(client, MOBILE, "risky-4")
-    assert {call.api for call in simulator.calls} == {"access_token"}
-    problem_of(await log_in(client, MINI, "risky-4"), "wechat_user_blocked", 403)
+    await service.log_in("risky-4", app_id=MOBILE)
+    assert {call.api for call in service.simulator.calls} == {"access_token"}
+    problem_of(await service.log_in.ask("risky-4", app_id=MINI), "wechat_user_blocked", 403)
 
 
 # WeChat tokens and pushed messages.
 
 
 @pytest.mark.oldest_postgres
-async def test_a_mobile_app_and_a_website_have_no_wechat_token(client: Client, rows: Rows) -> None:
-    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
+async def test_a_mobile_app_and_a_website_have_no_wechat_token(service: Service) -> None:
+    root = await make_admin(service.client, service.rows, await service.log_in("root"))
     made = (await root.ask("POST", "/clients", json={"name": "orders", "scopes": ["access_token"]})).json()
     auth = ("orders", made["client_secret"])
     for app_id in (MOBILE, SITE):
-        problem_of(await client.get(f"/v1/apps/{app_id}/access-token", auth=auth), "wrong_app_kind", 422)
+        problem_of(await service.client.get(f"/v1/apps/{app_id}/access-token", auth=auth), "wrong_app_kind", 422)
     for app_id in (MINI, PAGE):
-        assert (await client.get(f"/v1/apps/{app_id}/access-token", auth=auth)).json()["access_token"]
+        assert (await service.client.get(f"/v1/apps/{app_id}/access-token", auth=auth)).json()["access_token"]
 
 
 # Adding and changing.
 
 
 @pytest.fixture
-async def root(simulated_client: Client, rows: Rows) -> Admin:
+async def root(make_service: MakeService) -> Admin:
     """An administrator of a service whose settings have two mini-programs."""
-    answer = await simulated_client.post("/v1/login", json={"code": "root"})
-    return await make_admin(simulated_client, rows, answer.json())
+    service = await make_service()
+    return await make_admin(service.client, service.rows, await service.log_in("root"))
 
 
 async def test_an_app_of_each_kind_is_added_and_shows_which_unionid_it_requires(root: Admin) -> None:
@@ -315,7 +284,7 @@ async def test_an_app_of_each_kind_is_added_and_shows_which_unionid_it_requires(
     assert changed["unionid"] == "optional"
     changed = (await root.ask("PATCH", f"/apps/{MOBILE}", json={"unionid": None})).json()
     assert changed["unionid"] == "required"
-    assert (await log_in(root.client, MOBILE)).status_code == 200
+    assert (await LogIn(root.client).ask(app_id=MOBILE)).status_code == 200
 
 
 async def test_the_kind_of_an_app_never_changes(root: Admin) -> None:
@@ -360,12 +329,9 @@ async def test_an_operator_adds_a_mobile_app_by_command(database_url: str, tmp_p
 
 
 @pytest.mark.parametrize("path", ["", "/auth"])
-async def test_check_files_are_at_the_root_of_the_issuer(
-    make_simulated_services: MakeServices, make_client: MakeClient, path: str
-) -> None:
+async def test_check_files_are_at_the_root_of_the_issuer(make_service: MakeService, path: str) -> None:
     files = "MP_verify_a1B2.txt:a1B2,b.txt:second"
-    services = await make_simulated_services(check_files=files, issuer=f"https://auth.test{path}")
-    client = make_client(services)
+    client = (await make_service(check_files=files, issuer=f"https://auth.test{path}")).client
     for name, content in (("MP_verify_a1B2.txt", "a1B2"), ("b.txt", "second")):
         answer = await client.get(f"{path}/{name}")
         assert (answer.text, answer.headers["content-type"]) == (content, "text/plain; charset=utf-8")
