@@ -2,13 +2,12 @@
 
 import pytest
 
-from tests.fakes import APP, Clock, Secrets
+from tests.fakes import APP, Secrets
 from tests.problems import problem_of
-from tests.world import AddSibling, Client, LogLines, MakeClient, MakeServices, Rows, add_client
+from tests.world import AddSibling, Client, Stage, add_client
 from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials, change_client, renew_secret
 from wxauth.server.clients.models import Scope
-from wxauth.server.core.services import Services
 
 READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
 
@@ -24,48 +23,38 @@ async def status_of(client: Client, credentials: Credentials) -> int:
     return answer.status_code
 
 
-async def test_without_the_scope_a_client_is_refused(
-    client: Client, services: Services, orders: Credentials, clock: Clock
-) -> None:
-    problem_of(await client.get(READ_TOKEN, auth=orders), "insufficient_scope", 403)
-    await change_client(services.database, "orders", {"scopes": ["users"]}, now=clock())
-    answer = await client.post("/v1/introspect", data={"token": "none"}, auth=orders)
+async def test_without_the_scope_a_client_is_refused(stage: Stage, orders: Credentials) -> None:
+    problem_of(await stage.client.get(READ_TOKEN, auth=orders), "insufficient_scope", 403)
+    await change_client(stage.services.database, "orders", {"scopes": ["users"]}, now=stage.clock())
+    answer = await stage.client.post("/v1/introspect", data={"token": "none"}, auth=orders)
     problem = problem_of(answer, "insufficient_scope", 403)
     whole = "wxauth clients set orders --scope introspect --scope users"
     assert problem["detail"] == f"this needs the scope introspect: {whole}"
 
 
-async def test_a_client_from_before_scopes_keeps_its_rights(client: Client, rows: Rows) -> None:
+async def test_a_client_from_before_scopes_keeps_its_rights(stage: Stage) -> None:
     """A client that was added by the previous version."""
-    await rows.execute("INSERT INTO clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
-    assert await status_of(client, Credentials("old", "s")) == 200
-    assert (await client.get("/v1/apps/wxnone/access-token", auth=("old", "s"))).json()["code"] == "unknown_app"
+    await stage.rows.execute("INSERT INTO clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
+    assert await status_of(stage.client, Credentials("old", "s")) == 200
+    assert (await stage.client.get("/v1/apps/wxnone/access-token", auth=("old", "s"))).json()["code"] == "unknown_app"
 
 
-async def test_a_client_has_at_most_one_former_secret(
-    client: Client, services: Services, orders: Credentials, secrets: Secrets, clock: Clock
-) -> None:
+async def test_a_client_has_at_most_one_former_secret(stage: Stage, orders: Credentials, secrets: Secrets) -> None:
     renewed = []
     for _ in range(2):
-        credentials, _ = await renew_secret(services.database, "orders", now=clock())
+        credentials, _ = await renew_secret(stage.services.database, "orders", now=stage.clock())
         secrets.add(credentials.client_secret)
         renewed.append(credentials)
-    assert [await status_of(client, each) for each in (orders, *renewed)] == [401, 200, 200]
+    assert [await status_of(stage.client, each) for each in (orders, *renewed)] == [401, 200, 200]
 
 
 async def test_an_empty_secret_is_refused_for_a_client_without_a_former_secret(
-    client: Client, orders: Credentials
+    stage: Stage, orders: Credentials
 ) -> None:
-    assert await status_of(client, Credentials("orders", "")) == 401
+    assert await status_of(stage.client, Credentials("orders", "")) == 401
 
 
 # `CLIENT_RATE_LIMIT`: one client's requests are limited and counted, and take nothing from the others.
-
-
-@pytest.fixture
-async def limited(make_services: MakeServices, make_client: MakeClient) -> Client:
-    """A client of a replica that answers each service twice a minute."""
-    return make_client(await make_services(client_rate_limit="2/minute"))
 
 
 async def look_up(client: Client, sibling: Credentials) -> int:
@@ -73,14 +62,15 @@ async def look_up(client: Client, sibling: Credentials) -> int:
 
 
 async def test_a_client_that_asks_too_often_takes_nothing_from_the_others(
-    limited: Client, add_sibling: AddSibling, clock: Clock, log_lines: LogLines
+    stage: Stage, add_sibling: AddSibling
 ) -> None:
+    limited = await stage.make(client_rate_limit="2/minute")
     orders, billing = [await add_sibling(name, Scope.USERS, Scope.INTROSPECT) for name in ("orders", "billing")]
     assert [await look_up(limited, orders) for _ in range(2)] == [200, 200]
     answer = await limited.post("/v1/users/lookup", auth=orders, json={"external_ids": ["1"]})
     problem_of(answer, "rate_limited", 429)
     assert answer.headers["retry-after"] == "60"
-    [line] = [line for line in log_lines() if line["event"] == "rate_limited"]
+    [line] = stage.logged("rate_limited")
     assert (line["client"], line["what"]) == ("orders", "client-users")
     assert await look_up(limited, billing) == 200
     assert await status_of(limited, orders) == 200, "each operation is counted for itself"
@@ -88,22 +78,24 @@ async def test_a_client_that_asks_too_often_takes_nothing_from_the_others(
     for name, outcome, number in (("orders", "ok", 2), ("orders", "rate_limited", 1), ("billing", "ok", 1)):
         labels = f'client="{name}",operation="users",outcome="{outcome}"'
         assert f"wxauth_client_requests_total{{{labels}}} {number}.0" in metrics
-    clock.advance(seconds=60)
+    stage.clock.advance(seconds=60)
     for _ in range(3):  # who does not know the secret uses up nothing
         assert await look_up(limited, orders._replace(client_secret="wrong")) == 401
     assert await look_up(limited, orders) == 200
 
 
-async def test_tokens_of_a_confidential_client_are_limited_and_those_of_a_public_one_not(
-    limited: Client, services: Services, clock: Clock
-) -> None:
+async def test_tokens_of_a_confidential_client_are_limited_and_those_of_a_public_one_not(stage: Stage) -> None:
+    limited = await stage.make(client_rate_limit="2/minute")
+
     async def exchange(**who: str) -> tuple[int, str]:
         answer = await limited.post("/v1/token", data={"grant_type": "refresh_token", "refresh_token": "x", **who})
         return answer.status_code, answer.json()["error"]
 
     site = {"title": "Shop", "redirect_uris": ["https://shop.example.com/callback"]}
-    confidential = await add_client(services.database, "shop", **site, now=clock())
-    await clients.add_client(services.database, clients.build_client("spa", {**site, "is_public": True}), now=clock())
+    confidential = await add_client(stage.services.database, "shop", **site, now=stage.clock())
+    await clients.add_client(
+        stage.services.database, clients.build_client("spa", {**site, "is_public": True}), now=stage.clock()
+    )
     known = {"client_id": "shop", "client_secret": confidential.client_secret}
     answers = [await exchange(**known) for _ in range(3)]
     assert answers == [(400, "invalid_grant")] * 2 + [(429, "temporarily_unavailable")]

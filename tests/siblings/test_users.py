@@ -3,25 +3,45 @@
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Client, LogIn, Rows, leave
+from tests.world import AddSibling, Body, LogIn, OnStage, Stage, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 
-LOOKUP = "/v1/users/lookup"
 TOLD = {
     *("id", "nickname", "avatar_url", "status", "roles", "created_at", "last_login_at", "former_ids", "identities"),
     *("external_id", "consents", "attributes", "erase_at"),
 }
 
 
+class Orders(OnStage):
+    """A sibling that may look users up."""
+
+    def __init__(self, stage: Stage, auth: Credentials) -> None:
+        super().__init__(stage)
+        self.auth = auth
+
+    async def get(self, user_id: object) -> httpx.Response:
+        return await self.client.get(f"/v1/users/{user_id}", auth=self.auth)
+
+    async def ask(self, body: object) -> httpx.Response:
+        return await self.client.post("/v1/users/lookup", json=body, auth=self.auth)
+
+    async def find(self, **asked: object) -> list[Body]:
+        """The users whom this lookup finds."""
+        answer = (await self.ask(asked)).json()
+        assert answer.keys() == {"items"}
+        return answer["items"]
+
+
 @pytest.fixture
-async def orders(add_sibling: AddSibling) -> Credentials:
-    return await add_sibling("orders", Scope.USERS)
+async def orders(stage: Stage, add_sibling: AddSibling) -> Orders:
+    return Orders(stage, await add_sibling("orders", Scope.USERS))
 
 
 async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
@@ -35,10 +55,10 @@ async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
     return former, holder, answer
 
 
-async def test_a_user_is_returned_without_number_and_unionid(login: LogIn, orders: Credentials, rows: Rows) -> None:
-    user = (await login("alice", nickname="小明"))["user"]
-    await rows.execute("UPDATE users SET phone = '+8613800138000'")
-    answer = await login.client.get(f"/v1/users/{user['id']}", auth=orders)
+async def test_a_user_is_returned_without_number_and_unionid(orders: Orders) -> None:
+    user = (await orders.login("alice", nickname="小明"))["user"]
+    await orders.rows.execute("UPDATE users SET phone = '+8613800138000'")
+    answer = await orders.get(user["id"])
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json().keys() == TOLD
     assert answer.json() == {
@@ -51,88 +71,72 @@ async def test_a_user_is_returned_without_number_and_unionid(login: LogIn, order
     }
 
 
-async def test_the_scope_phones_adds_the_number(login: LogIn, add_sibling: AddSibling, rows: Rows) -> None:
-    messages = await add_sibling("messages", Scope.USERS, Scope.PHONES)
-    user_id = (await login("alice"))["user"]["id"]
-    assert (await login.client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone"] is None
-    await rows.execute("UPDATE users SET phone = '+8613800138000', phone_verified_at = now()")
-    by_id = (await login.client.get(f"/v1/users/{user_id}", auth=messages)).json()
-    [found] = (await login.client.post(LOOKUP, json={"ids": [user_id]}, auth=messages)).json()["items"]
+async def test_the_scope_phones_adds_the_number(stage: Stage, add_sibling: AddSibling) -> None:
+    messages = Orders(stage, await add_sibling("messages", Scope.USERS, Scope.PHONES))
+    user_id = (await stage.login("alice"))["user"]["id"]
+    assert (await messages.get(user_id)).json()["phone"] is None
+    await stage.rows.execute("UPDATE users SET phone = '+8613800138000', phone_verified_at = now()")
+    by_id = (await messages.get(user_id)).json()
     assert (by_id["phone"], by_id["phone_verified"]) == ("+8613800138000", True)
-    assert (by_id.keys(), found) == (TOLD | {"phone", "phone_verified"}, by_id)
-    await rows.execute("UPDATE users SET phone_verified_at = NULL")
-    assert (await login.client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
+    assert by_id.keys() == TOLD | {"phone", "phone_verified"}
+    assert await messages.find(ids=[user_id]) == [by_id]
+    await stage.rows.execute("UPDATE users SET phone_verified_at = NULL")
+    assert (await messages.get(user_id)).json()["phone_verified"] is False
 
 
-async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(
-    login: LogIn, client: Client, orders: Credentials
-) -> None:
-    former, holder, _ = await merged(login)
-    user = (await client.get(f"/v1/users/{former}", auth=orders)).json()
+async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(orders: Orders) -> None:
+    former, holder, _ = await merged(orders.login)
+    user = (await orders.get(former)).json()
     assert (user["id"], user["former_ids"]) == (holder, [former])
     assert {each["app_id"] for each in user["identities"]} == {APP["app_id"], OTHER_APP["app_id"]}
-    assert (await client.get(f"/v1/users/{holder}", auth=orders)).json() == user
-    found = await client.post(LOOKUP, json={"ids": [former, holder, former]}, auth=orders)
-    assert found.json() == {"items": [user]}
+    assert (await orders.get(holder)).json() == user
+    assert await orders.find(ids=[former, holder, former]) == [user]
 
 
-async def test_an_erased_user_is_not_found_by_any_id(login: LogIn, client: Client, orders: Credentials) -> None:
-    former, holder, answer = await merged(login)
-    assert (await leave(client, answer)).status_code == 204
+async def test_an_erased_user_is_not_found_by_any_id(orders: Orders) -> None:
+    former, holder, answer = await merged(orders.login)
+    assert (await leave(orders.client, answer)).status_code == 204
     for user_id in (former, holder, uuid4()):
-        problem_of(await client.get(f"/v1/users/{user_id}", auth=orders), "not_found", 404)
-    assert (await client.post(LOOKUP, json={"ids": [former, holder]}, auth=orders)).json() == {"items": []}
+        problem_of(await orders.get(user_id), "not_found", 404)
+    assert await orders.find(ids=[former, holder]) == []
 
 
-async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
-    client: Client, login: LogIn, orders: Credentials
-) -> None:
-    people = {name: (await login(name))["user"] for name in ("alice", "bob", "carol", "dave", "erin")}
+async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(orders: Orders) -> None:
+    people = {name: (await orders.login(name))["user"] for name in ("alice", "bob", "carol", "dave", "erin")}
     openids = [
         {name: people[person][name] for name in ("app_id", "openid")} for person in ("dave", "alice", "carol", "dave")
     ]
     of_another_app = {"app_id": OTHER_APP["app_id"], "openid": people["erin"]["openid"]}
-    asked = {
-        "openids": [{"app_id": APP["app_id"], "openid": "nobody"}, *openids, of_another_app],
-        "ids": [people["bob"]["id"], str(uuid4()), people["alice"]["id"], people["bob"]["id"].upper()],
-    }
-    found = (await client.post(LOOKUP, json=asked, auth=orders)).json()
-    assert [user["id"] for user in found["items"]] == [
-        people[person]["id"] for person in ("bob", "alice", "dave", "carol")
-    ]
-    assert found.keys() == {"items"}
+    openids = [{"app_id": APP["app_id"], "openid": "nobody"}, *openids, of_another_app]
+    ids = [people["bob"]["id"], str(uuid4()), people["alice"]["id"], people["bob"]["id"].upper()]
+    found = await orders.find(openids=openids, ids=ids)
+    assert [user["id"] for user in found] == [people[person]["id"] for person in ("bob", "alice", "dave", "carol")]
 
 
-async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
-    client: Client, login: LogIn, orders: Credentials, rows: Rows
-) -> None:
-    alice, bob = [(await login(name))["user"] for name in ("alice", "bob")]
-    await rows.execute(
+async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(orders: Orders) -> None:
+    alice, bob = [(await orders.login(name))["user"] for name in ("alice", "bob")]
+    await orders.rows.execute(
         "UPDATE users SET external_id = '10023', consents = '{\"privacy\": \"2\"}' WHERE id = $1", alice["id"]
     )
-    asked = {"external_ids": ["nobody", "10023"], "ids": [bob["id"]]}
-    found = (await client.post(LOOKUP, json=asked, auth=orders)).json()["items"]
+    found = await orders.find(external_ids=["nobody", "10023"], ids=[bob["id"]])
     assert [user["id"] for user in found] == [bob["id"], alice["id"]]
     assert (found[1]["external_id"], found[1]["consents"]) == ("10023", [{"document": "privacy", "version": "2"}])
 
 
-async def test_two_hundred_at_once_are_answered(client: Client, login: LogIn, orders: Credentials) -> None:
-    user = (await login("alice"))["user"]
+async def test_two_hundred_at_once_are_answered(orders: Orders) -> None:
+    user = (await orders.login("alice"))["user"]
     openid = {"app_id": user["app_id"], "openid": user["openid"]}
-    asked = {"ids": [str(uuid4()) for _ in range(199)], "openids": [openid]}
-    assert [found["id"] for found in (await client.post(LOOKUP, json=asked, auth=orders)).json()["items"]] == [
-        user["id"]
-    ]
-    one_more = {**asked, "openids": [openid] * 2}
-    problem_of(await client.post(LOOKUP, json=one_more, auth=orders), "invalid_request", 422)
+    ids = [str(uuid4()) for _ in range(199)]
+    assert [found["id"] for found in await orders.find(ids=ids, openids=[openid])] == [user["id"]]
+    problem_of(await orders.ask({"ids": ids, "openids": [openid] * 2}), "invalid_request", 422)
 
 
-async def test_an_invalid_lookup_is_refused(client: Client, orders: Credentials) -> None:
+async def test_an_invalid_lookup_is_refused(orders: Orders) -> None:
     bodies: list[object] = [{}, {"id": [str(uuid4())]}, {"ids": None}, {"ids": ["alice"]}, {"ids": [None]}]
     bodies += [{"openids": [one]} for one in ("alice", {"openid": "alice"}, {"app_id": "wx1", "openid": ""})]
     with Sweep() as sweep:
         for body in bodies:
             with sweep.case(body):
-                problem_of(await client.post(LOOKUP, json=body, auth=orders), "invalid_request", 422)
+                problem_of(await orders.ask(body), "invalid_request", 422)
         with sweep.case("none at all"):
-            assert (await client.post(LOOKUP, json={"ids": []}, auth=orders)).json() == {"items": []}
+            assert await orders.find(ids=[]) == []

@@ -2,22 +2,21 @@
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote
 
+import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, decode
-from tests.world import AddSibling, Client, LogIn, MakeClient, MakeServices, Rows, bearer, set_roles
+from tests.world import AddSibling, Body, Client, MakeClient, MakeServices, OnStage, Rows, Stage, bearer, set_roles
 from wxauth.server.clients.clients import Credentials
-from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 
 VERIFY = "/v1/verify"
@@ -42,53 +41,56 @@ def claims_of(token: str) -> dict[str, Any]:
     return json.loads(decode(token.split(".")[1]))
 
 
-@pytest.fixture
-async def tokens(login: LogIn) -> dict[str, Any]:
-    """A login of alice's."""
-    return await login("alice")
+class Asker(OnStage):
+    """Who asks about Alice's token: a proxy by `/v1/verify`, the service client billing by `/v1/introspect`."""
 
+    def __init__(self, stage: Stage, billing: Credentials, tokens: Body) -> None:
+        super().__init__(stage)
+        self.billing, self.tokens = billing, tokens
+        self.token: str = tokens["access_token"]
 
-@pytest.fixture
-async def token(tokens: dict[str, Any]) -> str:
-    return tokens["access_token"]
+    @property
+    def forger(self) -> Forger:
+        return Forger(self.token, self.services[KeyRing].signing_key(self.clock()))
 
+    async def verify(self, query: str = "") -> httpx.Response:
+        return await self.client.get(VERIFY + query, headers=bearer(self.token))
 
-@pytest.fixture
-async def billing(add_sibling: AddSibling) -> Credentials:
-    """A service client."""
-    return await add_sibling("billing")
+    async def post(self, headers: Any = None) -> httpx.Response:
+        """Ask by `/v1/introspect`, with these headers instead of billing's."""
+        headers = basic(*self.billing) if headers is None else headers
+        return await self.client.post(INTROSPECT, data={"token": self.token}, headers=headers)
 
-
-@pytest.fixture
-def introspect(client: Client, billing: Credentials) -> Callable[[str], Awaitable[dict[str, Any]]]:
-    """Ask about a token as the service client, and get the answer's body."""
-
-    async def ask(token: str) -> dict[str, Any]:
-        answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*billing))
+    async def introspect(self, token: str | None = None) -> Body:
+        """What billing is told about a token."""
+        data = {"token": self.token if token is None else token}
+        answer = await self.client.post(INTROSPECT, data=data, headers=basic(*self.billing))
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["cache-control"] == "no-store"
         return answer.json()
 
-    return ask
+
+@pytest.fixture
+async def asker(stage: Stage, add_sibling: AddSibling) -> Asker:
+    return Asker(stage, await add_sibling("billing"), await stage.login("alice"))
 
 
-Introspect = Callable[[str], Awaitable[dict[str, Any]]]
 Passes = Callable[[], Coroutine[Any, Any, bool]]
 
 
 @pytest.fixture(params=["verify", "introspect"])
-def passes(request: pytest.FixtureRequest, client: Client, introspect: Introspect, token: str) -> Passes:
+def passes(request: pytest.FixtureRequest, asker: Asker) -> Passes:
     """Whether alice's token is good, asked in either way."""
 
     async def by_verify() -> bool:
-        answer = await client.get(VERIFY, headers=bearer(token))
+        answer = await asker.verify()
         if answer.status_code != 200:
             problem_of(answer, "invalid_token", 401)
         return answer.status_code == 200
 
     async def by_introspect() -> bool:
-        answer = await introspect(token)
+        answer = await asker.introspect()
         assert answer["active"] or answer == {"active": False}
         return answer["active"]
 
@@ -114,20 +116,17 @@ async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(passe
 
 
 @pytest.mark.slow
-async def test_the_tokens_that_the_guard_takes_and_refuses_are_taken_and_refused(
-    client: Client, introspect: Introspect, services: Services, token: str
-) -> None:
-    key = services[KeyRing].signing_key(services.clock())
+async def test_the_tokens_that_the_guard_takes_and_refuses_are_taken_and_refused(asker: Asker) -> None:
     with Sweep() as sweep:
         for name, forge in (HOSTILE | EXPIRED | GOOD).items():
             with sweep.case(name):
-                forged, is_good = forge(Forger(token, key)), name in GOOD
-                verified = await client.get(VERIFY, headers=bearer(forged))
+                forged, is_good = forge(asker.forger), name in GOOD
+                verified = await asker.client.get(VERIFY, headers=bearer(forged))
                 assert verified.status_code == (200 if is_good else 401)
                 challenge = None if is_good else 'Bearer error="invalid_token"'
                 assert verified.headers.get("www-authenticate") == challenge
                 if len(forged) < MAX_BODY:
-                    answer = await introspect(forged)
+                    answer = await asker.introspect(forged)
                     assert answer["active"] if is_good else answer == {"active": False}
 
 
@@ -149,60 +148,59 @@ HOSTILE_AUTHORIZATIONS = [
 ]
 
 
-async def test_a_hostile_authorization_header_is_refused(client: Client, billing: Credentials, token: str) -> None:
+async def test_a_hostile_authorization_header_is_refused(asker: Asker) -> None:
     with Sweep() as sweep:
         for authorization in HOSTILE_AUTHORIZATIONS:
             with sweep.case(authorization[:60]):
                 headers = {b"Authorization": authorization}
-                answer = await client.get(VERIFY, headers=headers)
+                answer = await asker.client.get(VERIFY, headers=headers)
                 problem_of(answer, answer.json()["code"], 401)
                 assert answer.headers["www-authenticate"] in ("Bearer", 'Bearer error="invalid_token"')
-                answer = await client.post(INTROSPECT, data={"token": token}, headers=headers)
+                answer = await asker.post(headers)
                 problem_of(answer, "invalid_client", 401)
                 assert answer.headers["www-authenticate"] == "Basic"
 
 
-async def test_two_authorization_headers_are_a_bad_request(client: Client, billing: Credentials, token: str) -> None:
-    bearers, basics = [*bearer(token).items()], [*basic(*billing).items()]
+async def test_two_authorization_headers_are_a_bad_request(asker: Asker) -> None:
+    bearers, basics = [*bearer(asker.token).items()], [*basic(*asker.billing).items()]
     by_proxy = {"Authorization": f"{basics[0][1]}, {basics[0][1]}"}  # which joins what came as two
     with Sweep() as sweep:
         for name, verifying, introspecting in (("two", bearers * 2, basics * 2), ("joined", by_proxy, by_proxy)):
             with sweep.case(name):
-                problem_of(await client.get(VERIFY, headers=verifying), "invalid_request", 400)
-                answer = await client.post(INTROSPECT, data={"token": token}, headers=introspecting)
+                problem_of(await asker.client.get(VERIFY, headers=verifying), "invalid_request", 400)
+                answer = await asker.post(introspecting)
                 problem_of(answer, "invalid_request", 400)
 
 
 async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_answered_with_503(
-    make_services: MakeServices, make_client: MakeClient, database_url: str, billing: Credentials, token: str
+    asker: Asker, proxy: Proxy
 ) -> None:
-    async with Proxy(database_url) as proxy:
-        client = make_client(await make_services(database_url=proxy.url))
-        await proxy.refuse()
-        problem_of(await client.get(VERIFY, headers=bearer("not.a.token")), "invalid_token", 401)
-        problem_of(await client.get(VERIFY), "missing_token", 401)
-        problem_of(await client.get(f"{VERIFY}?role=admin", headers=bearer(token)), "storage_unavailable", 503)
-        problem_of(await client.post(INTROSPECT, data={"token": token}), "invalid_client", 401)
-        answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*billing))
-        problem_of(answer, "storage_unavailable", 503)
-        assert int(answer.headers["retry-after"]) > 0
-        await proxy.accept()
-        assert (await client.get(VERIFY, headers=bearer(token))).status_code == 200
+    asker.client = client = await asker.stage.make(database_url=proxy.url)
+    await proxy.refuse()
+    problem_of(await client.get(VERIFY, headers=bearer("not.a.token")), "invalid_token", 401)
+    problem_of(await client.get(VERIFY), "missing_token", 401)
+    problem_of(await asker.verify("?role=admin"), "storage_unavailable", 503)
+    problem_of(await asker.post(headers={}), "invalid_client", 401)
+    answer = await asker.post()
+    problem_of(answer, "storage_unavailable", 503)
+    assert int(answer.headers["retry-after"]) > 0
+    await proxy.accept()
+    assert (await asker.verify()).status_code == 200
 
 
 # Verify.
 
 
-async def test_verify_says_in_the_header_whose_request_it_is(client: Client, tokens: dict[str, Any]) -> None:
+async def test_verify_says_in_the_header_whose_request_it_is(asker: Asker) -> None:
     for method in ("GET", "HEAD"):
-        answer = await client.request(method, VERIFY, headers=bearer(tokens["access_token"]))
+        answer = await asker.client.request(method, VERIFY, headers=bearer(asker.tokens["access_token"]))
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["cache-control"] == "no-store"
         assert {name: value for name, value in answer.headers.items() if name.startswith("x-auth-")} == {
-            "x-auth-user-id": tokens["user"]["id"],
-            "x-auth-app-id": tokens["user"]["app_id"],
-            "x-auth-openid": tokens["user"]["openid"],
-            "x-auth-session-id": tokens["session_id"],
+            "x-auth-user-id": asker.tokens["user"]["id"],
+            "x-auth-app-id": asker.tokens["user"]["app_id"],
+            "x-auth-openid": asker.tokens["user"]["openid"],
+            "x-auth-session-id": asker.tokens["session_id"],
             "x-auth-roles": "",
         }
 
@@ -226,11 +224,9 @@ async def test_verify_says_in_the_header_whose_request_it_is(client: Client, tok
         ("{admin}", "?role", 403),
     ],
 )
-async def test_verify_demands_every_role_that_is_asked_for(
-    client: Client, rows: Rows, token: str, roles: str, query: str, status: int
-) -> None:
-    await rows.execute(f"UPDATE users SET roles = '{roles}'")
-    answer = await client.get(VERIFY + query, headers=bearer(token))
+async def test_verify_demands_every_role_that_is_asked_for(asker: Asker, roles: str, query: str, status: int) -> None:
+    await asker.rows.execute(f"UPDATE users SET roles = '{roles}'")
+    answer = await asker.verify(query)
     if status == 200:
         assert (answer.status_code, answer.headers["x-auth-roles"]) == (200, roles.strip("{}"))
     else:
@@ -239,13 +235,11 @@ async def test_verify_demands_every_role_that_is_asked_for(
         assert not [name for name in answer.headers if name.startswith("x-auth-")]
 
 
-async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_says(
-    client: Client, introspect: Introspect, rows: Rows, token: str
-) -> None:
+async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_says(asker: Asker) -> None:
     for roles, status in ((["admin"], 200), ([], 403)):
-        await set_roles(rows, *roles)
-        assert (await client.get(f"{VERIFY}?role=admin", headers=bearer(token))).status_code == status
-        assert (await introspect(token)).get("roles", []) == (["admin"] if status == 200 else [])
+        await set_roles(asker.rows, *roles)
+        assert (await asker.verify("?role=admin")).status_code == status
+        assert (await asker.introspect()).get("roles", []) == (["admin"] if status == 200 else [])
 
 
 @swept(
@@ -261,9 +255,9 @@ async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_s
         "a=&b=",
     ],
 )
-async def test_any_other_parameter_is_refused_with_a_token_and_without(login: LogIn, query: str) -> None:
-    for headers in (bearer(await login()), {}):
-        answer = await login.client.get(f"/v1/verify?{query}", headers=headers)
+async def test_any_other_parameter_is_refused_with_a_token_and_without(asker: Asker, query: str) -> None:
+    for headers in (bearer(asker.token), {}):
+        answer = await asker.client.get(f"/v1/verify?{query}", headers=headers)
         problem = problem_of(answer, "invalid_request", 422)
         assert problem["errors"] == [
             {"field": "query", "message": "Takes no parameter but 'role', repeated for several"}
@@ -273,56 +267,53 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(login: Lo
 
 
 @swept("openid", ["小明", "a b", " a ", "a\r\nX-Auth-Roles: admin", "a\nb", "a%41", "\x7f", "é", "o'\"<>,;=\\"])
-async def test_verify_sends_any_openid_in_ascii(client: Client, rows: Rows, token: str, openid: str) -> None:
-    await rows.execute("UPDATE identities SET openid = $1", openid)
-    answer = await client.get(VERIFY, headers=bearer(token))
+async def test_verify_sends_any_openid_in_ascii(asker: Asker, openid: str) -> None:
+    await asker.rows.execute("UPDATE identities SET openid = $1", openid)
+    answer = await asker.verify()
     (value,) = [value for name, value in answer.headers.raw if name.lower() == b"x-auth-openid"]
     assert all(0x21 <= byte <= 0x7E for byte in value)
     assert unquote(value.decode()) == openid
     assert answer.headers["x-auth-roles"] == ""
 
 
-async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(client: Client, token: str) -> None:
+async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(asker: Asker) -> None:
     async def never() -> AsyncIterator[bytes]:
         pytest.fail("the body was read")
         yield b""
 
-    headers = {**bearer(token), "Content-Length": str(10**9), "Content-Type": "application/json"}
-    assert (await client.request("GET", VERIFY, content=never(), headers=headers)).status_code == 200
+    headers = {**bearer(asker.token), "Content-Length": str(10**9), "Content-Type": "application/json"}
+    assert (await asker.client.request("GET", VERIFY, content=never(), headers=headers)).status_code == 200
 
 
 # Introspect.
 
 
 @pytest.mark.parametrize("roles", [[], ["admin", "clerk"]])
-async def test_a_valid_token_is_active_and_its_claims_are_returned(
-    introspect: Introspect, login: LogIn, rows: Rows, roles: list[str]
-) -> None:
-    await login("alice")
-    await set_roles(rows, *roles)
-    token = (await login("alice"))["access_token"]
-    answer = await introspect(token)
+async def test_a_valid_token_is_active_and_its_claims_are_returned(asker: Asker, roles: list[str]) -> None:
+    await asker.login("alice")
+    await set_roles(asker.rows, *roles)
+    token = (await asker.login("alice"))["access_token"]
+    answer = await asker.introspect(token)
     assert answer == {"active": True, "token_type": "Bearer", **claims_of(token)}
     assert ("roles" in answer) is bool(roles)
 
 
-async def test_an_added_claim_is_returned_and_pretends_nothing(
-    introspect: Introspect, services: Services, token: str
-) -> None:
-    forged = Forger(token, services[KeyRing].signing_key(services.clock())).with_claims(active=False, tier="gold")
-    assert await introspect(forged) == {"active": True, "token_type": "Bearer", **claims_of(token), "tier": "gold"}
+async def test_an_added_claim_is_returned_and_pretends_nothing(asker: Asker) -> None:
+    forged = asker.forger.with_claims(active=False, tier="gold")
+    claims = claims_of(asker.token) | {"tier": "gold"}
+    assert await asker.introspect(forged) == {"active": True, "token_type": "Bearer", **claims}
 
 
-async def test_a_token_is_active_until_it_expires(introspect: Introspect, token: str, clock: Clock) -> None:
-    clock.advance(seconds=929)
-    assert (await introspect(token))["active"] is True
-    clock.advance(seconds=1)
-    assert await introspect(token) == {"active": False}
+async def test_a_token_is_active_until_it_expires(asker: Asker) -> None:
+    asker.clock.advance(seconds=929)
+    assert (await asker.introspect())["active"] is True
+    asker.clock.advance(seconds=1)
+    assert await asker.introspect() == {"active": False}
 
 
 @swept("text", ["{refresh_token}", "{session_id}", "null", " ", "\0", "é", "eyJ" * 1000])
-async def test_any_other_token_is_not_active(introspect: Introspect, tokens: dict[str, Any], text: str) -> None:
-    assert await introspect(text.format(**tokens)) == {"active": False}
+async def test_any_other_token_is_not_active(asker: Asker, text: str) -> None:
+    assert await asker.introspect(text.format(**asker.tokens)) == {"active": False}
 
 
 @swept(
@@ -335,11 +326,11 @@ async def test_any_other_token_is_not_active(introspect: Introspect, tokens: dic
         "token={escaped}",
     ],
 )
-async def test_a_form_may_say_more_than_the_token(client: Client, billing: Credentials, token: str, form: str) -> None:
-    content = form.format(token=token, escaped="".join(f"%{byte:02x}" for byte in token.encode()))
+async def test_a_form_may_say_more_than_the_token(asker: Asker, form: str) -> None:
+    content = form.format(token=asker.token, escaped="".join(f"%{byte:02x}" for byte in asker.token.encode()))
     for kind in ("application/x-www-form-urlencoded; charset=UTF-8", "text/plain"):
-        headers = {**basic(*billing), "Content-Type": kind}
-        assert (await client.post(INTROSPECT, content=content, headers=headers)).json()["active"] is True
+        headers = {**basic(*asker.billing), "Content-Type": kind}
+        assert (await asker.client.post(INTROSPECT, content=content, headers=headers)).json()["active"] is True
 
 
 @swept(
@@ -357,13 +348,11 @@ async def test_a_form_may_say_more_than_the_token(client: Client, billing: Crede
         ("token=\udcff{token}", "body"),
     ],
 )
-async def test_a_form_without_the_one_token_is_refused_and_not_echoed(
-    client: Client, billing: Credentials, token: str, form: str, field: str
-) -> None:
-    content = form.format(token=token).encode(errors="surrogateescape")
-    answer = await client.post(INTROSPECT, content=content, headers=basic(*billing))
+async def test_a_form_without_the_one_token_is_refused_and_not_echoed(asker: Asker, form: str, field: str) -> None:
+    content = form.format(token=asker.token).encode(errors="surrogateescape")
+    answer = await asker.client.post(INTROSPECT, content=content, headers=basic(*asker.billing))
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == [field]
-    assert token[:12] not in answer.text
+    assert asker.token[:12] not in answer.text
 
 
 @pytest.mark.no_database
@@ -382,34 +371,30 @@ def altered(text: str) -> str:
     return ("A" if text[0] != "A" else "B") + text[1:]
 
 
-async def test_credentials_that_are_not_right_are_refused(
-    client: Client, add_sibling: AddSibling, billing: Credentials, token: str
-) -> None:
+async def test_credentials_that_are_not_right_are_refused(asker: Asker, add_sibling: AddSibling) -> None:
     await add_sibling("ledger")
-    name, secret = billing
+    name, secret = asker.billing
     wrong = [(name, altered(secret)), (name, sha256(secret.encode()).hexdigest()), (name, "")]
     wrong += [("ledger", secret), ("Billing", secret), (secret, name)]
-    right = basic(*billing)["Authorization"].removeprefix("Basic ")
+    right = basic(*asker.billing)["Authorization"].removeprefix("Basic ")
     headers = [basic(*each)["Authorization"] for each in wrong]
     headers += [f"Basic {around.format(right, right)}" for around in ("!{}", "{}!", "{} {}")]
     with Sweep() as sweep:
         for header in headers:
             with sweep.case(header):
-                answer = await client.post(INTROSPECT, data={"token": token}, headers={"Authorization": header})
+                answer = await asker.post({"Authorization": header})
                 problem_of(answer, "invalid_client", 401)
                 assert answer.headers.get_list("www-authenticate") == ["Basic"]
         with sweep.case("in the form"):
-            answer = await client.post(INTROSPECT, data={"token": token, **billing._asdict()})
+            answer = await asker.client.post(INTROSPECT, data={"token": asker.token, **asker.billing._asdict()})
             problem_of(answer, "invalid_client", 401)
 
 
 @swept("scheme", ["Basic", "basic", "BASIC", "Basic  "])
-async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(
-    client: Client, billing: Credentials, token: str, scheme: str
-) -> None:
-    for given in (billing, ["".join(f"%{byte:02X}" for byte in text.encode()) for text in billing]):
+async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(asker: Asker, scheme: str) -> None:
+    for given in (asker.billing, ["".join(f"%{byte:02X}" for byte in text.encode()) for text in asker.billing]):
         headers = basic(*given, scheme=scheme)
-        answer = await client.post(INTROSPECT, data={"token": token}, headers=headers)
+        answer = await asker.post(headers)
         assert answer.json()["active"] is True
 
 
