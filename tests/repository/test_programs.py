@@ -94,3 +94,9 @@ def test_a_sum_above_its_limit_is_refused_with_what_it_is(tmp_path: Path) -> Non
     assert weighed.returncode == 1
     assert [line.split(":")[0] for line in weighed.stdout.splitlines()] == ["src", "words"]
     assert "at most 10:" in weighed.stdout
+
+
+def test_a_folder_of_compiled_modules_is_no_room() -> None:
+    rooms = subprocess.check_output([ROOT / "scripts/weigh", "--rooms"], text=True).splitlines()
+    assert rooms
+    assert not [room for room in rooms if room.startswith("0 ")]
