@@ -191,10 +191,19 @@ def test_the_texts_beside_addresses_are_in_one_column_at_any_port(simulated_url:
     assert len({len(each) for each in beside}) == 1, reported
 
 
+def test_by_a_tunnel_the_mini_program_gets_the_tunnels_address() -> None:
+    reported = printed_by_dev("en", simulated_url=None, issuer="https://tunnel.example.com")
+    assert "createAuth({ baseURL: 'https://tunnel.example.com' })" in reported
+
+
 def printed_by_dev(
-    language: Language, *, simulated_url: str | None = "http://127.0.0.1:8001", site_url: str = "http://127.0.0.1:8004"
+    language: Language,
+    *,
+    simulated_url: str | None = "http://127.0.0.1:8001",
+    site_url: str = "http://127.0.0.1:8004",
+    issuer: str = "http://127.0.0.1:8000",
 ) -> str:
-    settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
+    settings = settings_from(Settings, **{**SETTINGS, "issuer": issuer}, database_url=NOWHERE)
     return welcome(settings, simulated_url=simulated_url, site_url=site_url, findings=[], home=HOME, language=language)
 
 

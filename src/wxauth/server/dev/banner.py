@@ -51,6 +51,7 @@ def welcome(
     left_out |= set() if address else {"network"}
     return "".join(block for name, block in blocks.items() if name not in left_out).format(
         url=service_url(settings),
+        phone_url=settings.issuer if settings.issuer.startswith("https:") else service_url(settings),  # by a tunnel
         network_url=_url(address, settings.port),
         wechat_url=simulated_url or settings.wechat_base_url,
         desk_url=f"{simulated_url}/desk/",
