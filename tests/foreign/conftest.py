@@ -80,12 +80,13 @@ async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issu
 
 
 class Publisher(ThreadingHTTPServer):
-    """Publishes the key "known" and one for other tokens, or hangs."""
+    """Publishes the key "known" and one for other tokens, and where they are; or hangs."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _PublishedKeys)
+        self.url = f"http://127.0.0.1:{self.server_port}"
         self.kid = "known"
         self.readings = 0
         self.is_asked, self.answers = Event(), Event()
@@ -104,7 +105,7 @@ class _PublishedKeys(BaseHTTPRequestHandler):
         with suppress(OSError):  # the reader may have gone
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps({"keys": keys}).encode())
+            self.wfile.write(json.dumps({"keys": keys, "jwks_uri": self.server.url}).encode())
 
     def log_message(self, *_: object) -> None:
         pass

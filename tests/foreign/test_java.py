@@ -80,7 +80,7 @@ def test_a_flood_of_unknown_keys_causes_one_reading(classes: Path, publisher: Pu
         header = json.dumps({"alg": "ES256", "typ": "at+jwt", "kid": f"unknown-{kid}"}).encode()
         return f"{base64.urlsafe_b64encode(header).rstrip(b'=').decode()}.e30.AA"
 
-    for orders in served(classes, f"http://127.0.0.1:{publisher.server_port}"):
+    for orders in served(classes, publisher.url):
         with ThreadPoolExecutor(8) as pool:
             asking = [pool.submit(orders.get, "/orders", headers=bearer(token(kid))) for kid in range(8)]
             assert publisher.is_asked.wait(PATIENCE)

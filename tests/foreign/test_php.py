@@ -131,7 +131,7 @@ def service(site: Path, publisher: Publisher, kept: Path) -> Iterator[Callable[[
     (site / "service.php").write_text(SERVICE)
     address = f"127.0.0.1:{free_port()}"
     env = {
-        "WXAUTH_ISSUER": f"http://127.0.0.1:{publisher.server_port}",
+        "WXAUTH_ISSUER": publisher.url,
         "KEYS": str(kept),
         "PHP_CLI_SERVER_WORKERS": "4",
     }

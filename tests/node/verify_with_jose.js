@@ -2,10 +2,11 @@
 import { createServer } from 'node:http'
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
 
-const [issuer, audience] = process.argv.slice(2)
+const [issuer, audience, cooldown = '10000'] = process.argv.slice(2)
 const metadata = await (await fetch(`${issuer}/.well-known/oauth-authorization-server`)).json()
-// Half a minute between two readings of the keys, unless it is told otherwise: too long for a test.
-const keys = createRemoteJWKSet(new URL(metadata.jwks_uri), { cooldownDuration: 0 })
+// By default, jose accepts a withdrawn key for ten minutes. The cooldown is between two readings for unknown keys.
+const limits = { cacheMaxAge: 300_000, cooldownDuration: Number(cooldown) }
+const keys = createRemoteJWKSet(new URL(metadata.jwks_uri), limits)
 const demands = {
   issuer,
   audience,
