@@ -1,7 +1,6 @@
 """`examples/sibling/shop.py` and `examples/express/shop.js` sell a membership, beside a service that signs for them."""
 
 import json
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import httpx
 import pytest
 
 from tests.databases import TEMPLATE
-from tests.docs import code_blocks
 from tests.fakes import service_env
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import WXAUTH, Running, free_port, run, serving
@@ -99,20 +97,6 @@ def command_of(language: str, port: str) -> tuple[tuple[str, ...], str]:
     uvicorn, root = str(Path(WXAUTH).with_name("uvicorn")), str(EXAMPLE.parents[1])
     factory = "examples.sibling.shop:create_shop"
     return (uvicorn, "--factory", factory, "--app-dir", root, "--port", port), "Uvicorn running"
-
-
-@pytest.mark.parametrize("page", ["payments.md", "payments.zh-CN.md"])
-@pytest.mark.parametrize(("language", "shop"), [("python", "sibling/shop.py"), ("js", "express/shop.js")])
-def test_the_guide_shows_what_is_tested_here(page: str, language: str, shop: str) -> None:
-    """Without the comments, which are translated."""
-    root = EXAMPLE.parents[1]
-    blocks = [lines_of(block) for block in code_blocks(root / "docs" / page, language)]
-    example = lines_of((root / "examples" / shop).read_text())
-    assert [block for block in blocks if "number" in block[0] and "\n".join(block) in "\n".join(example)]
-
-
-def lines_of(code: str) -> list[str]:
-    return [re.split(r"  # | // ", line)[0].strip() for line in code.strip().splitlines()]
 
 
 @each_app
