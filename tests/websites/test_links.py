@@ -37,6 +37,18 @@ def browser(make_client: MakeClient, services: Services) -> Browser:
     return browser_of(make_client(services))
 
 
+@pytest.fixture
+async def tab(house: House) -> Tab:
+    """The shop's page in the phone's browser."""
+    return await house.browser.show()
+
+
+@pytest.fixture
+async def number(tab: Tab, house: House) -> str:
+    """The number that the phone shows after an approval of a link of that page."""
+    return await approved(tab, house.phone)
+
+
 def browser_of(client: Client, user_agent: str = SAFARI) -> Browser:
     client.headers["user-agent"] = user_agent
     return Browser(client)
@@ -74,10 +86,6 @@ async def approved(tab: Tab, phone: Phone) -> str:
     return answer.json()["number"]
 
 
-async def denied(tab: Tab, phone: Phone) -> None:
-    assert (await phone.decide((await claimed(tab, phone))["id"], "deny")).status_code == 204
-
-
 async def type_in(tab: Tab, number: str, browser: Browser | None = None) -> httpx.Response:
     client = (browser or tab.browser).client
     return await client.post(f"/v1/authorize/{tab.request_id}/number", data={"number": number})
@@ -95,8 +103,8 @@ def shown_again(answer: httpx.Response) -> None:
 # The way in.
 
 
-async def test_a_person_logs_in_on_one_phone(house: House) -> None:
-    tab, phone = await house.browser.show(), house.phone
+async def test_a_person_logs_in_on_one_phone(house: House, tab: Tab) -> None:
+    phone = house.phone
     shown = await claimed(tab, phone)
     assert (shown["link"], shown["typed"]) == (True, False)
     answer = await phone.decide(shown["id"])
@@ -136,8 +144,8 @@ async def test_other_browsers_and_sites_have_no_button_nor_any_while_the_setting
     assert (await press(await trial.show())).headers["location"].endswith("&env_version=trial")
 
 
-async def test_a_press_ends_the_link_before_and_two_people_cannot_hold_one(house: House) -> None:
-    tab, bob = await house.browser.show(), await house.get_phone("bob")
+async def test_a_press_ends_the_link_before_and_two_people_cannot_hold_one(house: House, tab: Tab) -> None:
+    bob = await house.get_phone("bob")
     first, second = await pressed(tab), await pressed(tab)
     problem_of(await house.phone.claim(scene=first, entry_scene=BY_SCHEME), "scan_over", 404)
     assert (await house.phone.claim(scene=second, entry_scene=BY_SCHEME)).status_code == 200
@@ -145,21 +153,21 @@ async def test_a_press_ends_the_link_before_and_two_people_cannot_hold_one(house
 
 
 @pytest.mark.parametrize("former", ["ended", "refused", "coded"])
-async def test_the_last_link_counts_where_the_clock_of_its_replica_is_behind(house: House, former: str) -> None:
-    tab, phone = await house.browser.show(), house.phone
+async def test_the_last_link_counts_where_its_replicas_clock_is_behind(house: House, tab: Tab, former: str) -> None:
+    phone = house.phone
     house.clock.advance(seconds=2)
     if former == "ended":
         await pressed(tab)
     elif former == "refused":
-        await denied(tab, phone)
+        assert (await phone.decide((await claimed(tab, phone))["id"], "deny")).status_code == 204
     else:
         assert sent(await type_in(tab, await approved(tab, phone)))["code"]
     house.clock.advance(seconds=-1)
     assert "code" in sent(await type_in(tab, await approved(tab, phone)))
 
 
-async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(house: House) -> None:
-    tab, bob = await house.browser.show(), await house.get_phone("bob")
+async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(house: House, tab: Tab) -> None:
+    bob = await house.get_phone("bob")
     by_link, by_code = await claimed(tab, house.phone), await tab.claimed_by(bob)
     assert (await house.phone.decide(by_link["id"], "deny")).status_code == 204
     assert await tab.state() == "claimed"
@@ -168,14 +176,12 @@ async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(house
     assert await approved(tab, house.phone)
 
 
-async def test_ten_presses_are_enough(house: House) -> None:
-    tab = await house.browser.show()
+async def test_ten_presses_are_enough(house: House, tab: Tab) -> None:
     answers = await asyncio.gather(*(press(tab) for _ in range(14)))
     assert sorted(answer.status_code for answer in answers) == [303] * 10 + [429] * 4
 
 
-async def test_a_link_lasts_three_minutes_and_its_request_ten(house: House) -> None:
-    tab = await house.browser.show()
+async def test_a_link_lasts_three_minutes_and_its_request_ten(house: House, tab: Tab) -> None:
     scene = await pressed(tab)
     house.clock.advance(seconds=180)
     problem_of(await house.phone.claim(scene=scene, entry_scene=BY_SCHEME), "scan_over", 404)
@@ -185,8 +191,7 @@ async def test_a_link_lasts_three_minutes_and_its_request_ten(house: House) -> N
     assert (await press(tab)).status_code == 404
 
 
-async def test_a_refusal_takes_the_browser_back(house: House) -> None:
-    tab = await house.browser.show()
+async def test_a_refusal_takes_the_browser_back(house: House, tab: Tab) -> None:
     scan_id = (await claimed(tab, house.phone))["id"]
     for _ in range(2):
         assert (await house.phone.decide(scan_id, "deny")).status_code == 204
@@ -240,24 +245,21 @@ async def test_the_same_code_reads_the_number_again_and_no_other_does(house: Hou
     problem_of(await phone.decide(scan_id, code=code), "scan_over", 404)
 
 
-async def test_two_approvals_at_once_show_one_number(house: House) -> None:
-    tab, code = await house.browser.show(), house.phone.wx_login()
+async def test_two_approvals_at_once_show_one_number(house: House, tab: Tab) -> None:
+    code = house.phone.wx_login()
     scan_id = (await claimed(tab, house.phone))["id"]
     answers = await asyncio.gather(*(house.phone.decide(scan_id, code=code) for _ in range(4)))
     [number] = {answer.json()["number"] for answer in answers if answer.status_code == 200}
     assert sent(await type_in(tab, number))["code"]
 
 
-async def test_a_number_is_good_for_two_minutes(house: House) -> None:
-    tab = await house.browser.show()
-    number = await approved(tab, house.phone)
+async def test_a_number_is_good_for_two_minutes(house: House, tab: Tab, number: str) -> None:
     house.clock.advance(seconds=120)
     for _ in range(4):
         shown_again(await type_in(tab, number))
 
 
-async def test_before_an_approval_and_without_six_digits_nothing_is_counted_nor_told(house: House) -> None:
-    tab = await house.browser.show()
+async def test_before_an_approval_and_without_six_digits_nothing_is_counted_nor_told(house: House, tab: Tab) -> None:
     for _ in range(4):
         shown_again(await type_in(tab, "123456"))
     number = await approved(tab, house.phone)
@@ -268,9 +270,7 @@ async def test_before_an_approval_and_without_six_digits_nothing_is_counted_nor_
     assert sent(await type_in(tab, number))["code"]
 
 
-async def test_the_third_wrong_number_ends_the_request(house: House) -> None:
-    tab = await house.browser.show()
-    number = await approved(tab, house.phone)
+async def test_the_third_wrong_number_ends_the_request(house: House, tab: Tab, number: str) -> None:
     for by in (1, 2):
         shown_again(await type_in(tab, other(number, by)))
     reported = sent(await type_in(tab, other(number, 3)))
@@ -279,25 +279,20 @@ async def test_the_third_wrong_number_ends_the_request(house: House) -> None:
     assert await tab.state() == "over"
 
 
-async def test_a_new_link_does_not_give_new_guesses(house: House) -> None:
-    tab = await house.browser.show()
+async def test_a_new_link_does_not_give_new_guesses(house: House, tab: Tab) -> None:
     for _ in range(2):
         shown_again(await type_in(tab, other(await approved(tab, house.phone))))
     assert sent(await type_in(tab, other(await approved(tab, house.phone))))["error"] == "access_denied"
 
 
-async def test_many_guesses_at_once_over_replicas_are_three(house: House) -> None:
-    tab = await house.browser.show()
-    number = await approved(tab, house.phone)
+async def test_many_guesses_at_once_over_replicas_are_three(house: House, tab: Tab, number: str) -> None:
     browsers = [house.browser, await house.replicas_browser(scan_link="scheme")]
     answers = await asyncio.gather(*(type_in(tab, other(number, by), browsers[by % 2]) for by in range(1, 13)))
     assert sorted(answer.status_code for answer in answers) == [200, 200, 303] + [404] * 9
     assert (await type_in(tab, number)).status_code == 404
 
 
-async def test_another_browser_gets_nothing(house: House) -> None:
-    tab = await house.browser.show()
-    number = await approved(tab, house.phone)
+async def test_another_browser_gets_nothing(house: House, tab: Tab, number: str) -> None:
     stranger, with_cookie = house.another_browser(), house.another_browser()
     await with_cookie.show()
     for browser in (stranger, with_cookie):
@@ -307,25 +302,19 @@ async def test_another_browser_gets_nothing(house: House) -> None:
 
 
 @pytest.mark.parametrize("end", [House.ban, House.erase, House.sign_out_phone])
-async def test_what_ends_the_phones_session_ends_the_login(house: House, end: Any) -> None:
-    tab = await house.browser.show()
-    number = await approved(tab, house.phone)
+async def test_what_ends_the_phones_session_ends_the_login(house: House, tab: Tab, number: str, end: Any) -> None:
     await end(house)
     assert sent(await type_in(tab, number))["error"] == "access_denied"
 
 
-async def test_a_number_is_stored_sealed_and_logged_nowhere(house: House) -> None:
-    tab = await house.browser.show()
-    number = await approved(tab, house.phone)
+async def test_a_number_is_stored_sealed_and_logged_nowhere(house: House, tab: Tab, number: str) -> None:
     shown_again(await type_in(tab, other(number)))
     sealed = await house.rows.fetchval("SELECT number FROM site_logins WHERE door = 'link'")
     assert number.encode() not in sealed
     assert number not in f"{house.log_lines()} {await house.rows.fetch('SELECT data FROM events')}"
 
 
-async def test_a_right_number_twice_gives_one_session(house: House) -> None:
-    tab = await house.browser.show()
-    number = await approved(tab, house.phone)
+async def test_a_right_number_twice_gives_one_session(house: House, tab: Tab, number: str) -> None:
     first, second = sent(await type_in(tab, number))["code"], sent(await type_in(tab, number))["code"]
     assert [(await house.redeem(code)).status_code for code in (first, second)] == [400, 200]
     assert sent(await type_in(tab, number))["error"] == "access_denied"
