@@ -2,12 +2,16 @@
 
 import re
 from html import unescape
+from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
 import pytest
 
+from tests.dev.running import running_dev
 from tests.fakes import OTHER_APP
+from tests.forked import stand_in
+from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
 from tests.websites import test_links
 from tests.websites.browsers import House, Tab, hidden_fields, sent
@@ -21,7 +25,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR
 
 LOGO = picture_url(b"\x89PNG\r\n\x1a\n of the shop")
-BACK = "Back to Example Shop"
+BACK = {"en": "Back to Example Shop", "zh": "返回 Example Shop"}
 
 
 @pytest.fixture
@@ -59,14 +63,14 @@ async def test_the_page_names_the_sites_origin_with_the_port_of_a_laptop(house: 
 
 
 @swept("user_agent", [None, test_links.SAFARI, IN_WECHAT])
-@swept(("locale", "text"), [("en", BACK), ("zh", "返回 Example Shop")])
+@swept("locale", BACK)
 async def test_a_person_goes_back_to_the_site_without_a_login(
-    house: House, user_agent: str | None, locale: str, text: str
+    house: House, user_agent: str | None, locale: str
 ) -> None:
     headers = {} if user_agent is None else {"User-Agent": user_agent}
     page = await house.browser.open(headers=headers, ui_locales=locale)
     assert page.status_code == 200
-    back = link(page, text)
+    back = link(page, BACK[locale])
     reported = sent(await house.browser.client.get(back))
     assert (reported["error"], reported["state"]) == ("access_denied", "s-1")
     assert (await house.another_browser().client.get(back)).status_code == 404
@@ -74,18 +78,18 @@ async def test_a_person_goes_back_to_the_site_without_a_login(
 
 async def test_every_other_page_leads_back_too(house: House) -> None:
     client = house.browser.client
-    by_form = await client.get(link(await house.browser.open(**BY_FORM), BACK))
+    by_form = await client.get(link(await house.browser.open(**BY_FORM), BACK["en"]))
     assert posted(by_form)["error"] == "access_denied"
     safari = test_links.browser_of((await house.replicas_browser(scan_link="scheme")).client)
     number = await test_links.type_in(await safari.show(), "123456")
-    assert sent(await safari.client.get(link(number, BACK)))["error"] == "access_denied"
+    assert sent(await safari.client.get(link(number, BACK["en"])))["error"] == "access_denied"
     del client.headers["User-Agent"]
     await house.change(sso=True)
     await house.add_site("admin", sso=True, redirect_uris=[TO_ADMIN["redirect_uri"]])
     await house.code()
     person = await house.browser.open(**TO_ADMIN)
     assert "/continue" in person.text
-    back = await client.get(link(person, BACK))
+    back = await client.get(link(person, BACK["en"]))
     assert sent(back, TO_ADMIN["redirect_uri"])["error"] == "access_denied"
 
 
@@ -130,3 +134,27 @@ async def test_chinese_titles_and_names_have_no_gaps_around_them(house: House) -
     }.items():
         assert (await house.phone.ask("PATCH", json={"nickname": name})).status_code == 200
         assert f"{button}</button>" in (await house.browser.open(ui_locales="zh")).text
+
+
+# In a real browser: every state, a mini-program's web-view, and WeChat.
+
+
+@pytest.mark.own_database
+@pytest.mark.no_signing_key
+@pytest.mark.process
+@pytest.mark.browser
+@pytest.mark.node
+def test_the_pages_of_a_login_in_a_browser(tmp_path: Path, database_url: str) -> None:
+    chromium = needs("chromium-headless-shell", "chromium")
+    with running_dev(tmp_path, WXAUTH_DATABASE_URL=database_url, WXAUTH_SCAN_RATE_LIMIT="200/minute") as dev:
+        env = {
+            "CHROMIUM": chromium,
+            "SERVICE_URL": dev.url,
+            "SITE_URL": dev.site_url,
+            "WECHAT_URL": dev.wechat_url,
+            "WXAUTH": str(stand_in(tmp_path)),
+            "WXAUTH_DATABASE_URL": database_url,
+            "WXAUTH_ISSUER": dev.url,
+        }
+        for file in ("oauth/web_view.test.js", "pages/pages.test.js"):
+            run_node_tests(file, env)
