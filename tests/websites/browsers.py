@@ -20,6 +20,7 @@ from tests.world import (
     CALLBACK,
     CAMERA,
     AddSite,
+    Behind,
     Body,
     Client,
     GetPhone,
@@ -170,22 +171,15 @@ def hidden_fields(page: httpx.Response | str) -> dict[str, str]:
     return {name: unescape(value) for name, value in found}
 
 
-async def exchanged(site: Site, code: str, **form: str) -> httpx.Response:
-    form = {"code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER, **form}
-    return await site.post("/v1/token", grant_type="authorization_code", **form)
-
-
-async def tokens_of(site: Site, browser: Browser, phone: Phone, **parameters: str | None) -> dict[str, Any]:
-    reported = await (await browser.show(**parameters)).approved_by(phone)
-    answer = await exchanged(site, reported["code"])
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+async def keys_at(client: Client) -> list[Body]:
+    """The published keys."""
+    return (await client.get("/.well-known/jwks.json")).json()["keys"]
 
 
 async def id_claims(client: Client, token: str, audience: str = "shop") -> dict[str, Any]:
     """The claims of an id_token, checked by the published key of its `kid`."""
-    keys = (await client.get("/.well-known/jwks.json")).json()["keys"]
-    (key,) = [key for key in keys if key["kid"] == jwt.get_unverified_header(token)["kid"]]
+    kid = jwt.get_unverified_header(token)["kid"]
+    (key,) = [key for key in await keys_at(client) if key["kid"] == kid]
     options = {"verify_exp": False, "verify_at_hash": False, "verify_iat": False}
     demands = {"algorithms": [key["alg"]], "audience": audience, "issuer": "https://auth.test"}
     return jwt.decode(token, key, **demands, options=options)
@@ -201,7 +195,7 @@ def made_of_fixtures(kind: type[Participant], request: pytest.FixtureRequest) ->
 
 
 @dataclass(slots=True, kw_only=True)
-class House:
+class House(Behind):
     """A shop, Alice's phone and her browser, and the service between them."""
 
     shop: Site
@@ -244,11 +238,14 @@ class House:
         return (await (await self.browser.show(**parameters)).approved_by(phone or self.phone))["code"]
 
     async def redeem(self, code: str, site: Site | None = None, **form: str) -> httpx.Response:
-        return await exchanged(site or self.shop, code, **form)
+        form = {"code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER, **form}
+        return await (site or self.shop).post("/v1/token", grant_type="authorization_code", **form)
 
     async def tokens(self, phone: Phone | None = None, site: Site | None = None, **parameters: str | None) -> Body:
         """The tokens that the shop gets after a scan."""
-        return await tokens_of(site or self.shop, self.browser, phone or self.phone, **parameters)
+        answer = await self.redeem(await self.code(phone, **parameters), site)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
     async def claimed(self, **form: str) -> tuple[Body, str]:
         """A scan as the shop knows it as a device, and its id for the phone, which has claimed it."""

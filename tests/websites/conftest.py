@@ -9,16 +9,7 @@ import pytest
 
 from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
 from tests.websites.browsers import BYE, Browser, House, made_of_fixtures
-from tests.world import (
-    CALLBACK,
-    AddSite,
-    Client,
-    GetPhone,
-    LogIn,
-    MakeClient,
-    Phone,
-    Site,
-)
+from tests.world import CALLBACK, AddSite, Client, GetPhone, LogIn, MakeClient, Phone, Site
 from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services

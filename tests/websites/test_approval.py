@@ -128,6 +128,7 @@ async def test_the_code_is_of_the_app_in_which_the_session_was_opened(house: Hou
 
 Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
 Act = Callable[[House], Awaitable[object]]
+Prepare = Callable[[House], Awaitable[Ask]]
 
 
 async def a_yes(house: House) -> Ask:
@@ -155,9 +156,7 @@ async def after_acts_while_wechat_is_asked(house: House, ask: Ask, *acts: Act) -
 
 @pytest.mark.parametrize("prepare", [a_yes, an_answer, an_id_token])
 @pytest.mark.parametrize("act", [House.ban, House.erase, House.sign_out_phone])
-async def test_who_is_shut_out_while_wechat_is_asked_gets_nothing(
-    house: House, act: Act, prepare: Callable[[House], Awaitable[Ask]]
-) -> None:
+async def test_who_is_shut_out_while_wechat_is_asked_gets_nothing(house: House, act: Act, prepare: Prepare) -> None:
     answer = await after_acts_while_wechat_is_asked(house, await prepare(house), act)
     problem_of(answer, *(("scan_over", 404) if prepare is a_yes else ("invalid_token", 401)))
     assert await house.count("site_logins WHERE stage NOT IN ('asked', 'claimed')") == 0

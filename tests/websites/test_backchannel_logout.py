@@ -97,9 +97,6 @@ class Informed(House):
         claims = [jwt.get_unverified_claims(token) for token in self.logout_tokens()]
         return [(each["sub"], each["sid"]) for each in claims]
 
-    def not_sent(self) -> list[Body]:
-        return [line for line in self.log_lines() if line["event"] == "backchannel_logout_not_sent"]
-
 
 @pytest.fixture
 async def tokens_of_alice(house: House) -> Body:
@@ -190,7 +187,7 @@ async def test_any_2xx_is_taken_and_some_answers_are_final(informed: Informed, s
         await informed.deliver()
     assert await informed.waiting() == 0
     assert informed.told() == [informed.alice]
-    lines = informed.not_sent()
+    lines = informed.logged("backchannel_logout_not_sent")
     assert [(line["client_id"], line["status"]) for line in lines] == [("shop", status)] * (status >= 300)
     assert informed.phone.user_id not in str(lines)
     failed = f'wxauth_backchannel_logouts_total{{outcome="failed"}} {float(status >= 300)}'
@@ -316,9 +313,7 @@ async def test_a_logout_is_in_the_transaction_that_ends_the_session(informed: In
 
 
 @pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "changed"])
-async def test_a_site_that_is_removed_or_has_given_up_its_uri_gets_no_token(
-    informed: Informed, is_removed: bool
-) -> None:
+async def test_a_site_that_is_removed_or_gives_up_its_uri_gets_no_token(informed: Informed, is_removed: bool) -> None:
     await informed.be_banned()
     if is_removed:
         await remove_client(informed.services.database, "shop", now=informed.clock())
@@ -335,7 +330,7 @@ async def test_an_address_that_is_not_allowed_is_never_asked(informed: Informed,
     await informed.rows.execute("UPDATE clients SET backchannel_logout_uri = $1", url)
     await informed.be_banned()
     await informed.deliver()
-    (line,) = informed.not_sent()
+    (line,) = informed.logged("backchannel_logout_not_sent")
     assert (line["status"], line["reason"]) in [(None, "address refused"), (None, "host not found")]
     assert await informed.waiting() == 1
 

@@ -12,7 +12,7 @@ import pytest
 from tests.websites import test_links
 from tests.websites.browsers import BYE, House, hidden_fields
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
-from tests.world import AddSite, LogIn, MakeServices, Site, bearer, until_locked
+from tests.world import AddSite, MakeServices, Site, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.limits.turns import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
@@ -105,17 +105,14 @@ ANSWERS: dict[Prepare, tuple[int, dict[int, int]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prepare", ANSWERS)
-async def test_forty_requests_of_one_person_leave_transactions_for_others(
-    house: House, login: LogIn, prepare: Prepare
-) -> None:
-    bob, ask, (at_once, statuses) = await login("bob"), await prepare(house), ANSWERS[prepare]
+async def test_forty_requests_of_one_person_leave_transactions_for_others(house: House, prepare: Prepare) -> None:
+    bob, ask, (at_once, statuses) = await house.get_phone("bob"), await prepare(house), ANSWERS[prepare]
     async with house.rows.transaction():
         await house.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
         waiting = [create_task(ask()) for _ in range(40)]
         await until_locked(house.rows, at_once)
         async with timeout(2):
-            answer = await house.client.patch("/v1/me", json={"nickname": "Bob"}, headers=bearer(bob))
-        assert answer.status_code == 200
+            assert (await bob.ask("PATCH", json={"nickname": "Bob"})).status_code == 200
         assert await house.count("pg_locks WHERE NOT granted") == at_once
     answers = await gather(*waiting)
     assert Counter(answer.status_code for answer in answers) == statuses

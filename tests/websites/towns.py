@@ -9,12 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 
 from tests.websites.browsers import ASKED, House, said
-from tests.world import (
-    EDGE,
-    Body,
-    Client,
-    Phone,
-)
+from tests.world import EDGE, Body, Client, Phone
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, Simulator, create_simulator
 

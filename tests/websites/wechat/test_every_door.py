@@ -22,6 +22,7 @@ from tests.websites.towns import (
 from tests.world import Admin, Phone, bearer, until_locked
 from wxauth.server.dev.wechat.controls import openid_of
 
+Act = Callable[[Town, Admin], Awaitable[None]]
 Door = Callable[..., Awaitable[httpx.Response]]
 Redeem = Callable[[], Coroutine[Any, Any, httpx.Response]]
 """Has the site, or the browser on its way there, redeem what was granted."""
@@ -133,9 +134,7 @@ async def be_banned_and_unbanned(town: Town, root: Admin) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("act", [sign_out_elsewhere, be_signed_out, be_banned_and_unbanned])
-async def test_no_door_is_left_open_when_all_sessions_of_a_user_end(
-    town: Town, root: Admin, act: Callable[[Town, Admin], Awaitable[None]]
-) -> None:
+async def test_no_door_is_left_open_when_all_sessions_of_a_user_end(town: Town, root: Admin, act: Act) -> None:
     with Sweep() as doors:
         for grant in GRANTS:
             with doors.case(grant.__name__):

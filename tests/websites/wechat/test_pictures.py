@@ -104,14 +104,12 @@ FAULTS = {
 
 @pytest.mark.slow
 @swept(("fault", "said"), FAULTS.values(), ids=FAULTS)
-async def test_if_wechat_makes_no_code_an_ordinary_one_is_shown_and_the_reason_is_logged(
-    town: Town, fault: Body, said: str
-) -> None:
+async def test_an_ordinary_code_replaces_wechats_and_the_log_says_why(town: Town, fault: Body, said: str) -> None:
     started = await town.shop.start()
     town.simulator.fail("getwxacodeunlimit", **fault, times=None)
     answer = await picture(town, started=started)
     assert answer.content == qr_of(started["verification_uri_complete"])
-    line = [line for line in town.log_lines() if line["event"] == "mini_program_code_not_made"][-1]
+    line = town.logged("mini_program_code_not_made")[-1]
     assert said in f"{line} errcode {line.get('errcode')}"
     assert scene_of(started) not in repr(town.log_lines())
     town.simulator.faults.clear()
@@ -181,12 +179,10 @@ async def test_a_link_is_not_given_after_30_days(linked: Town) -> None:
 
 
 @pytest.mark.parametrize(("errcode", "advice"), [(40002, "SCAN_LINK"), (40165, "SCAN_PAGE"), (85079, "release")])
-async def test_without_a_link_there_is_no_button_and_the_log_says_what_to_change(
-    linked: Town, errcode: int, advice: str
-) -> None:
+async def test_without_a_link_there_is_no_button_and_the_log_says_why(linked: Town, errcode: int, advice: str) -> None:
     linked.simulator.faults.append(FaultRequest(api="generate_urllink", errcode=errcode))
     assert [await has_button(linked) for _ in range(2)] == [False, False]
-    (line,) = [line for line in linked.log_lines() if line["event"] == "url_link_not_made"]
+    (line,) = linked.logged("url_link_not_made")
     assert (line["errcode"], line["level"], advice in line["what_to_change"]) == (errcode, "error", True)
     assert len(made(linked)) == 1
     linked.clock.advance(seconds=60)

@@ -12,17 +12,7 @@ from tests.fakes import Secrets
 from tests.sweeps import Sweep
 from tests.websites.browsers import refused, said
 from tests.websites.test_web_view import WEB_VIEW, opened_by
-from tests.websites.towns import (
-    APP_OF,
-    COMPUTER,
-    IN_WECHAT,
-    MINI,
-    PAGE,
-    Town,
-    Visitor,
-    by_the_mini_program,
-    found_in,
-)
+from tests.websites.towns import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Town, Visitor, by_the_mini_program, found_in
 from tests.world import EDGE, Admin, Phone, log_in, until
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
@@ -378,7 +368,7 @@ async def test_a_door_without_unionids_makes_no_second_user(town: Town, door: st
     account.has_unionids = False
     assert said(await town.visitor(door).log_in())["error"] == "access_denied"
     assert await town.people() == people
-    [line] = [line for line in town.log_lines() if line["event"] == "wechat_misconfigured"]
+    [line] = town.logged("wechat_misconfigured")
     assert "bind the app" in line["what_to_change"]
     for account.has_unionids in (True, False):
         assert await town.person_of(await town.visitor(door).log_in()) == town.phone.user_id
@@ -420,14 +410,12 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(town: Town) -> None:
                 assert where.endswith("/wechat/again")
                 assert (await visitor.get(where)).status_code == 200
     assert await town.people() == people
-    assert [line["event"] for line in town.log_lines()].count("wechat_misconfigured") == 3
+    assert len(town.logged("wechat_misconfigured")) == 3
 
 
 @pytest.mark.slow
 @DOORS
-async def test_who_is_banned_or_leaving_is_refused_at_the_door_and_between_code_and_token(
-    town: Town, door: str
-) -> None:
+async def test_who_is_banned_or_leaving_is_refused_at_the_door_and_before_the_token(town: Town, door: str) -> None:
     leaves = town.clock() + timedelta(days=7)
     for status, erase_at in (("disabled", None), ("active", leaves)):
         location = await town.visitor(door).log_in()
