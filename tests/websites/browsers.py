@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import MISSING, dataclass, fields
 from html import unescape
@@ -33,6 +33,7 @@ from tests.world import (
     bearer,
     leave,
     until,
+    until_locked,
 )
 from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services
@@ -318,6 +319,24 @@ class House(Behind):
 
     async def metrics(self) -> str:
         return (await self.client.get("/metrics")).text
+
+
+Acts = dict[str, Callable[[], Coroutine[Any, Any, Any]]]
+"""What is done, by name."""
+
+
+async def at_once(rows: Rows, held: str, acts: Acts, first: str = "") -> dict[str, Any]:
+    """Do all this in its order, but one thing first, each once those before it wait for a lock on these rows.
+
+    Returns the result of each.
+    """
+    tasks: dict[str, asyncio.Task[Any]] = {}
+    async with rows.transaction():
+        await rows.execute(f"SELECT FROM {held} FOR UPDATE")
+        for name in sorted(acts, key=lambda name: name != first):
+            tasks[name] = asyncio.create_task(acts[name]())
+            await until_locked(rows, len(tasks))
+    return {name: await task for name, task in tasks.items()}
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Sites added with `--sso` share the login of a browser: who has scanned for one goes on to the next by a button."""
 
 import re
-from asyncio import create_task, gather
+from asyncio import gather
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,15 +16,17 @@ from tests.websites.browsers import (
     ASKED,
     BYE,
     FORM,
+    Acts,
     Browser,
     House,
     Tab,
+    at_once,
     hidden_fields,
     made_of_fixtures,
     refused,
     sent,
 )
-from tests.world import AddSite, Admin, Body, GetPhone, Phone, Site, bearer, leave, until_locked
+from tests.world import AddSite, Admin, Body, GetPhone, Phone, Site, bearer, leave
 
 ADMIN_CALLBACK = "https://admin.example.com/callback"
 TO_ADMIN: dict[str, Any] = {"client_id": "admin", "redirect_uri": ADMIN_CALLBACK}
@@ -687,18 +689,8 @@ async def test_of_a_press_and_an_end_at_once_no_session_is_left(pair: Pair, name
     await pair.log_in_to_both()
     await pair.bob()
     page, other = await pair.page(), await pair.replicas_browser()
-    steps: dict[str, Callable[[], Any]] = {
-        "act": lambda: do(pair, name),
-        "press": lambda: page.press("continue", other),
-    }
-    tasks = {}
-    async with pair.rows.transaction():
-        await pair.rows.execute("SELECT FROM users FOR UPDATE")
-        for number, step in enumerate(sorted(steps, key=lambda step: step != first)):
-            tasks[step] = create_task(steps[step]())
-            await until_locked(pair.rows, number + 1)
-    answer = await tasks["press"]
-    await tasks["act"]
+    acts: Acts = {"act": lambda: do(pair, name), "press": lambda: page.press("continue", other)}
+    answer = (await at_once(pair.rows, "users", acts, first))["press"]
     if "code=" in answer.headers["location"]:
         refused(await pair.redeem_at_desk(code_in(answer)), "invalid_grant")
     else:

@@ -1,6 +1,6 @@
 """A site shows a code on its own page, a phone scans it, and the site gets a session (RFC 8628)."""
 
-from asyncio import create_task, gather
+from asyncio import gather
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from jose.jwt import get_unverified_claims
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import House, refused
+from tests.websites.browsers import Acts, House, at_once, refused
 from tests.world import (
     DEVICE_CODE,
     EDGE,
@@ -28,7 +28,6 @@ from tests.world import (
     leave,
     scene_of,
     set_roles,
-    until_locked,
 )
 from wxauth.server.clients.clients import ensure_own_client
 from wxauth.server.clients.models import Scope
@@ -560,12 +559,7 @@ async def test_our_own_client_is_renewed_without_waiting_for_scans_and_takes_nob
 @pytest.mark.own_database
 async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(house: House) -> None:
     _, scan_id = await house.claimed()
-    async with house.rows.transaction():
-        await house.rows.execute("SELECT FROM events FOR UPDATE")  # the erasure comes to them at its end
-        erasing = create_task(house.erase())
-        await until_locked(house.rows)
-        saying_yes = create_task(house.phone.decide(scan_id))
-        await until_locked(house.rows, 2)
-    await erasing
-    problem_of(await saying_yes, "scan_over", 404)
+    acts: Acts = {"erasure": house.erase, "yes": lambda: house.phone.decide(scan_id)}
+    done = await at_once(house.rows, "events", acts)  # to which the erasure comes at its end
+    problem_of(done["yes"], "scan_over", 404)
     assert await house.count("events WHERE ip IS NOT NULL") == 0

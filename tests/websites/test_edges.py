@@ -1,9 +1,8 @@
 """Sites together with guards, an issuer below a path, an unreachable database, and other keys."""
 
 import re
-from asyncio import create_task
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,8 +12,8 @@ from jose import jwt
 from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, keys_at, refused
-from tests.world import CAMERA, Admin, Body, Client, bearer, until_locked
+from tests.websites.browsers import ASKED, BYE, FORM, Acts, Browser, House, at_once, keys_at, refused
+from tests.world import CAMERA, Admin, Body, Client, bearer
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.sealing import Sealer
@@ -147,72 +146,59 @@ async def test_an_es256_sites_id_token_is_no_access_token(house: House) -> None:
 # A site is removed in the moment in which a person logs in to it.
 
 
-Act = Callable[[], Coroutine[Any, Any, Any]]
-
-
-async def both(house: House, held: str, *acts: Act) -> list[Any]:
-    """Do both at once, in this order, after both have come to wait behind a lock on this table."""
-    tasks = []
-    async with house.rows.transaction():
-        await house.rows.execute(f"SELECT FROM {held} FOR UPDATE")
-        for number, act in enumerate(acts):
-            tasks.append(create_task(act()))
-            await until_locked(house.rows, number + 1)
-    return [await task for task in tasks]
-
-
-def removal_from(house: House) -> Act:
-    return lambda: remove_client(house.services.database, "shop", now=house.clock())
+def with_removal(house: House, **acts: Any) -> Acts:
+    """The removal of the site, and what is done in its moment."""
+    return {"removal": lambda: remove_client(house.services.database, "shop", now=house.clock()), **acts}
 
 
 @pytest.mark.own_database
-@pytest.mark.parametrize("removed", ["first", "last"])
-async def test_a_removal_leaves_no_grant_of_an_approval_in_its_moment(house: House, removed: str) -> None:
+@pytest.mark.parametrize("first", ["removal", "approval"])
+async def test_a_removal_leaves_no_grant_of_an_approval_in_its_moment(house: House, first: str) -> None:
     _, scan_id = await house.claimed()
-    acts: list[Act] = [lambda: house.phone.decide(scan_id), removal_from(house)]
-    if removed == "first":
-        _, approved = await both(house, "clients", *reversed(acts))
+    acts = with_removal(house, approval=lambda: house.phone.decide(scan_id))
+    approved = (await at_once(house.rows, "clients", acts, first))["approval"]
+    if first == "removal":
         problem_of(approved, "scan_over", 404)
     else:
-        approved, _ = await both(house, "clients", *acts)
         assert approved.status_code == 204
     assert await house.count("site_logins") == 0
 
 
 @pytest.mark.own_database
-@pytest.mark.parametrize("removed", ["first", "last"])
-async def test_a_removal_leaves_no_session_open_that_is_opened_in_its_moment(house: House, removed: str) -> None:
+@pytest.mark.parametrize("first", ["removal", "poll"])
+async def test_a_removal_leaves_no_session_open_that_is_opened_in_its_moment(house: House, first: str) -> None:
     started = await house.approved()
-    acts: list[Act] = [lambda: house.shop.poll(started), removal_from(house)]
-    if removed == "first":
-        _, answer = await both(house, "site_logins", *reversed(acts))
+    acts = with_removal(house, poll=lambda: house.shop.poll(started))
+    answer = (await at_once(house.rows, "site_logins", acts, first))["poll"]
+    if first == "removal":
         refused(answer, "invalid_grant")
     else:
-        answer, _ = await both(house, "site_logins", *acts)
         assert answer.status_code == 200
     ended = "SELECT array_agg(revoked_reason) FROM sessions WHERE client_id IS NOT NULL"
-    assert await house.rows.fetchval(ended) == (None if removed == "first" else ["administrator"])
+    assert await house.rows.fetchval(ended) == (None if first == "removal" else ["administrator"])
 
 
 @pytest.mark.own_database
 async def test_a_request_that_was_checked_before_the_removal_is_refused_as_that_of_a_stranger(house: House) -> None:
-    acts: list[Act] = [house.browser.open, lambda: house.shop.post("/v1/device_authorization"), house.answer]
-    _, page, device, in_mini_program = await both(house, "clients", removal_from(house), *acts)
-    assert (page.status_code, "location" in page.headers) == (400, False)
-    refused(device, "invalid_client", 401)
-    problem_of(in_mini_program, "invalid_request", 422)
+    start = partial(house.shop.post, "/v1/device_authorization")
+    acts = with_removal(house, page=house.browser.open, device=start, in_mini_program=house.answer)
+    answers = await at_once(house.rows, "clients", acts)
+    assert (answers["page"].status_code, "location" in answers["page"].headers) == (400, False)
+    refused(answers["device"], "invalid_client", 401)
+    problem_of(answers["in_mini_program"], "invalid_request", 422)
 
 
 @pytest.mark.own_database
-@pytest.mark.parametrize("removed", ["first", "last"])
-async def test_a_ban_and_a_removal_at_once_wait_for_each_other(house: House, root: Admin, removed: str) -> None:
+@pytest.mark.parametrize("first", ["removal", "ban"])
+async def test_a_ban_and_a_removal_at_once_wait_for_each_other(house: House, root: Admin, first: str) -> None:
     """The ban changes the rows of what was approved in the order of their ids, the removal as it finds them."""
-    first, second = [await house.browser.show(), await house.browser.show()]
-    for tab in (second, first):
+    one, other = [await house.browser.show(), await house.browser.show()]
+    for tab in (other, one):
         assert "code" in await tab.approved_by(house.phone)
-    acts = [removal_from(house), lambda: root.change(house.phone.user_id, status="disabled")]
-    held = "site_logins WHERE id = (SELECT id FROM site_logins ORDER BY id DESC LIMIT 1)"
-    await both(house, held, *(acts if removed == "first" else reversed(acts)))
+    acts = with_removal(house, ban=lambda: root.change(house.phone.user_id, status="disabled"))
+    await at_once(
+        house.rows, "site_logins WHERE id = (SELECT id FROM site_logins ORDER BY id DESC LIMIT 1)", acts, first
+    )
     assert await house.count("site_logins") == 0
     assert await house.count("users WHERE status = 'disabled' AND id = $1::text::uuid", house.phone.user_id) == 1
 

@@ -1,6 +1,5 @@
 """What holds by whatever door a person enters a site: who is named, and that a grant ends with the sessions."""
 
-from asyncio import Task, create_task
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -8,7 +7,7 @@ import httpx
 import pytest
 
 from tests.sweeps import Sweep
-from tests.websites.browsers import hidden_fields, refused, said, sent
+from tests.websites.browsers import Acts, at_once, hidden_fields, refused, said, sent
 from tests.websites.towns import (
     PAGE,
     Town,
@@ -19,7 +18,7 @@ from tests.websites.towns import (
     by_the_mini_program,
     by_the_website_app,
 )
-from tests.world import Admin, Phone, bearer, until_locked
+from tests.world import Admin, Phone, bearer
 from wxauth.server.dev.wechat.controls import openid_of
 
 Act = Callable[[Town, Admin], Awaitable[None]]
@@ -173,18 +172,13 @@ async def test_what_a_split_off_identity_has_granted_ends_and_the_rest_stays(tow
 async def test_of_a_sign_out_and_an_exchange_at_once_no_session_is_left(town: Town, path: str, first: str) -> None:
     code, phone = said(await by_the_account(town, town.phone))["code"], town.phone
     proof = {"login_code": phone.wx_login()} if path == "/v1/me" else None
-    steps: dict[str, Redeem] = {
+    acts: Acts = {
         "sign-out": lambda: town.client.request("DELETE", path, json=proof, headers=bearer(phone.tokens)),
         "exchange": lambda: town.redeem(code),
     }
-    async with town.rows.transaction():
-        await town.rows.execute("SELECT FROM users FOR UPDATE")
-        tasks: dict[str, Task[httpx.Response]] = {}
-        for number, name in enumerate(sorted(steps, key=lambda name: name != first)):
-            tasks[name] = create_task(steps[name]())
-            await until_locked(town.rows, number + 1)
-    assert (await tasks["sign-out"]).status_code == 204
+    done = await at_once(town.rows, "users", acts, first)
+    assert done["sign-out"].status_code == 204
     # The proof of an erasure is read before the user is locked, so the exchange may overtake it.
     statuses = {200, 400} if path == "/v1/me" else {400 if first == "sign-out" else 200}
-    assert (await tasks["exchange"]).status_code in statuses
+    assert done["exchange"].status_code in statuses
     assert await town.count("sessions WHERE client_id IS NOT NULL AND revoked_at IS NULL") == 0
