@@ -53,6 +53,12 @@ OFFICE, HOME, FAR = "203.0.113.7", "203.0.113.99", "198.51.100.1"
 EDGE = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0"
 
 
+def body_of(answer: httpx.Response) -> Body:
+    """The body of an answer of success."""
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 @dataclass(frozen=True, slots=True)
 class LogIn:
     """Logs people in: `await login("alice")` returns the answer's body, `await login.ask("alice")` any answer."""
@@ -79,9 +85,7 @@ class LogIn:
         return await (at or self.client).post("/v1/login", json={"code": code, **named, **fields}, headers=headers)
 
     async def __call__(self, person: str = "alice", **how: Any) -> Body:
-        answer = await self.ask(person, **how)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.ask(person, **how))
 
 
 async def log_in(client: httpx.AsyncClient, person: str = "alice", **how: Any) -> Body:
@@ -132,9 +136,8 @@ class Phone:
 
     async def approve(self, started: Body) -> None:
         """Scan the code, and approve the login."""
-        claimed = await self.scan(started)
-        assert claimed.status_code == 200, claimed.text
-        assert (await self.decide(claimed.json()["id"])).status_code == 204
+        claimed = body_of(await self.scan(started))
+        assert (await self.decide(claimed["id"])).status_code == 204
 
 
 class Behind:
@@ -275,9 +278,7 @@ class Server:
         return self.client.get(path)
 
     def log_in(self, code: str, **headers: str) -> Body:
-        answer = self.client.post("/v1/login", json={"code": code}, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(self.client.post("/v1/login", json={"code": code}, headers=headers))
 
     @property
     def has_started(self) -> int:
@@ -309,17 +310,13 @@ class Admin:
         return await self.client.request(method, f"/v1/admin{path}", headers=bearer(self.answer), **options)
 
     async def read(self, path: str, **query: object) -> dict[str, Any]:
-        answer = await self.ask("GET", path, params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.ask("GET", path, params=query))
 
     async def names(self, **query: object) -> list[str | None]:
         return [user["nickname"] for user in (await self.read("/users", **query))["items"]]
 
     async def change(self, user_id: str, **change: object) -> dict[str, Any]:
-        answer = await self.ask("PATCH", f"/users/{user_id}", json=change)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.ask("PATCH", f"/users/{user_id}", json=change))
 
     async def merge(self, former: str, *, into: str) -> httpx.Response:
         return await self.ask("POST", f"/users/{former}/merge", json={"into": into})
@@ -365,9 +362,7 @@ class Site:
         return await self.client.post(path, data=form, auth=(self.name, self.secret))
 
     async def start(self, **form: str) -> dict[str, Any]:
-        answer = await self.post("/v1/device_authorization", **form)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.post("/v1/device_authorization", **form))
 
     async def poll(self, started: Body) -> httpx.Response:
         return await self.post("/v1/token", grant_type=DEVICE_CODE, device_code=started["device_code"])

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 
 from tests.histories.town import Asked, Login, Town
-from tests.world import Body, Rows, bearer, until
+from tests.world import Body, Rows, bearer, body_of, until
 
 Row = dict[str, Any]
 
@@ -106,9 +106,7 @@ async def _all_pages(town: Town, path: str, cursor: str, *, limit: int, **how: A
     items: list[Body] = []
     query: dict[str, Any] = {"limit": limit}
     while True:
-        answer = await town.clients[0].get(path, params=query, **how)
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
+        page = body_of(await town.clients[0].get(path, params=query, **how))
         items += page["items"]
         if not page["items"] or page["next_cursor"] is None:
             return items

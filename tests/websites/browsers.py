@@ -31,6 +31,7 @@ from tests.world import (
     Rows,
     Site,
     bearer,
+    body_of,
     leave,
     until,
     until_locked,
@@ -119,16 +120,13 @@ class Tab:
 
     async def claimed_by(self, phone: Phone) -> dict[str, Any]:
         """Scan the code, and return what the phone shows."""
-        claimed = await phone.claim(scene=self.scene, entry_scene=CAMERA)
-        assert claimed.status_code == 200, claimed.text
-        return claimed.json()
+        return body_of(await phone.claim(scene=self.scene, entry_scene=CAMERA))
 
     async def typed_by(self, phone: Phone) -> dict[str, Any]:
         """Type the code on the phone, approve, and return what the phone has shown."""
-        claimed = await phone.claim(user_code=self.found(r"([B-Z]{4}-[B-Z]{4})"))
-        assert claimed.status_code == 200, claimed.text
-        assert (await phone.decide(claimed.json()["id"])).status_code == 204
-        return claimed.json()
+        claimed = body_of(await phone.claim(user_code=self.found(r"([B-Z]{4}-[B-Z]{4})")))
+        assert (await phone.decide(claimed["id"])).status_code == 204
+        return claimed
 
     async def decided_by(self, phone: Phone, verdict: str = "approve") -> dict[str, Any]:
         """Scan the code, decide, and return what the phone has shown."""
@@ -244,9 +242,7 @@ class House(Behind):
 
     async def tokens(self, phone: Phone | None = None, site: Site | None = None, **parameters: str | None) -> Body:
         """The tokens that the shop gets after a scan."""
-        answer = await self.redeem(await self.code(phone, **parameters), site)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.redeem(await self.code(phone, **parameters), site))
 
     async def claimed(self, **form: str) -> tuple[Body, str]:
         """A scan as the shop knows it as a device, and its id for the phone, which has claimed it."""
@@ -261,9 +257,7 @@ class House(Behind):
 
     async def device_tokens(self, phone: Phone | None = None, site: Site | None = None, **form: str) -> Body:
         """The tokens that the shop gets as a device."""
-        answer = await (site or self.shop).poll(await self.approved(phone, site, **form))
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await (site or self.shop).poll(await self.approved(phone, site, **form)))
 
     async def claims(self, tokens: Body, audience: str = "shop") -> Body:
         """The claims of the id_token."""

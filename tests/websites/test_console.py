@@ -28,6 +28,7 @@ from tests.world import (
     Phone,
     Rows,
     bearer,
+    body_of,
     later,
     make_admin,
 )
@@ -68,9 +69,7 @@ class Office(House):
         return await (client or self.browser.client).post(SESSION, json=body, headers=ASKED_BY_THE_PAGE)
 
     async def opened(self) -> Body:
-        answer = await self.post(await self.console_code())
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.post(await self.console_code()))
 
     async def read_users(self, session: Body) -> httpx.Response:
         return await self.browser.client.get("/v1/admin/users", headers=bearer(session))

@@ -12,7 +12,7 @@ from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, Tab, sent
-from tests.world import CAMERA, AddSite, Body, Client, MakeClient, MakeServices, Phone, Site, set_roles
+from tests.world import CAMERA, AddSite, Body, Client, MakeClient, MakeServices, Phone, Site, body_of, set_roles
 from wxauth.server.core.services import Services
 
 SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile Safari/604.1"
@@ -74,16 +74,12 @@ async def pressed(tab: Tab) -> str:
 
 async def claimed(tab: Tab, phone: Phone) -> Body:
     """Press the button, and return what the phone shows."""
-    answer = await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    return body_of(await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME))
 
 
 async def approved(tab: Tab, phone: Phone) -> str:
     """Press the button, approve, and return the number that the phone shows."""
-    answer = await phone.decide((await claimed(tab, phone))["id"])
-    assert answer.status_code == 200, answer.text
-    return answer.json()["number"]
+    return body_of(await phone.decide((await claimed(tab, phone))["id"]))["number"]
 
 
 async def type_in(tab: Tab, number: str, browser: Browser | None = None) -> httpx.Response:

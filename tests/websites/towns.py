@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 
 from tests.websites.browsers import ASKED, House, said
-from tests.world import EDGE, Body, Client, Phone
+from tests.world import EDGE, Body, Client, Phone, body_of
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, Simulator, create_simulator
 
@@ -97,9 +97,7 @@ class Town(House):
         return Visitor(self.make_client(at or self.services), client, USER_AGENTS.get(door, door), person)
 
     async def tokens_for(self, onward: httpx.Response | str) -> Body:
-        answer = await self.redeem(said(onward)["code"])
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.redeem(said(onward)["code"]))
 
     async def person_of(self, onward: httpx.Response | str) -> str:
         """The id of the person whom the shop now has logged in."""
