@@ -34,11 +34,6 @@ Shown = dict[str, Any]
 """The names that an example defines."""
 
 
-@pytest.fixture(scope="module")
-def issuer() -> TestIssuer:
-    return TestIssuer(issuer="http://127.0.0.1:8000")
-
-
 def example(name: str) -> str:
     return (EXAMPLES / f"{name}.py").read_text()
 
@@ -49,7 +44,7 @@ def run(source: str, name: str) -> Shown:
     return module.__dict__
 
 
-def by_wsgi(app: Any) -> httpx.AsyncBaseTransport:
+def client_by_wsgi(app: Any) -> httpx.AsyncClient:
     transport = httpx.WSGITransport(app)
 
     class InThread(httpx.AsyncBaseTransport):
@@ -57,13 +52,13 @@ def by_wsgi(app: Any) -> httpx.AsyncBaseTransport:
             answer = await asyncio.to_thread(transport.handle_request, request)
             return httpx.Response(answer.status_code, headers=answer.headers, content=answer.read())
 
-    return InThread()
+    return httpx.AsyncClient(transport=InThread(), base_url="http://orders.test")
 
 
 @asynccontextmanager
 async def flask_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     shown = run(example("flask_app"), "flask_example")
-    async with httpx.AsyncClient(transport=by_wsgi(shown["app"]), base_url="http://orders.test") as client:
+    async with client_by_wsgi(shown["app"]) as client:
         yield shown, client
 
 
@@ -89,8 +84,7 @@ def set_up_django() -> None:
 async def django_served(routes: list[Any]) -> AsyncIterator[httpx.AsyncClient]:
     sys.modules["urls_of_example"] = SimpleNamespace(urlpatterns=routes)  # type: ignore[assignment]
     django.urls.clear_url_caches()
-    app = django.core.handlers.wsgi.WSGIHandler()
-    async with httpx.AsyncClient(transport=by_wsgi(app), base_url="http://orders.test") as client:
+    async with client_by_wsgi(django.core.handlers.wsgi.WSGIHandler()) as client:
         yield client
 
 
@@ -177,7 +171,8 @@ WITH_ROLES = {"Flask (WSGI)", "Django (WSGI)", "Sanic", "aiohttp"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_the_example_guards_its_routes(framework: str, issuer: TestIssuer) -> None:
+async def test_the_example_guards_its_routes(framework: str) -> None:
+    issuer = TestIssuer(issuer="http://127.0.0.1:8000")
     token = issuer.token(openid="o1")
     async with FRAMEWORKS[framework]() as (shown, client):
         with issuer.trusted_by(shown["guard"]), Sweep() as sweep:
@@ -191,12 +186,9 @@ async def test_the_example_guards_its_routes(framework: str, issuer: TestIssuer)
                 assert answer.headers["www-authenticate"] == "Bearer"
             with sweep.case("two tokens"):
                 # httpx's WSGI hands on the last alone, where servers join them.
-                two = (
-                    [("Authorization", "Bearer a, Bearer b")]
-                    if "WSGI" in framework
-                    else [("Authorization", "Bearer a")] * 2
-                )
-                problem_of(await client.get("/orders", headers=two), "invalid_request", 400)
+                two = ["Bearer a, Bearer b"] if "WSGI" in framework else ["Bearer a"] * 2
+                answer = await client.get("/orders", headers=[("Authorization", each) for each in two])
+                problem_of(answer, "invalid_request", 400)
             with sweep.case("a bad token"):
                 forged = bearer(HOSTILE["one bit off"](Forger(token, issuer._key)))
                 problem_of(await client.get("/orders", headers=forged), "invalid_token", 401)

@@ -160,10 +160,6 @@ def test_a_thread_needs_no_event_loop(sibling: Sibling) -> None:
     assert sibling.issuer.fetches == (2, 2)
 
 
-async def test_a_thread_with_a_running_event_loop_can_look_up_keys(sibling: Sibling) -> None:
-    assert sibling.find_sync()
-
-
 def test_threads_that_want_a_new_key_while_it_is_read_are_not_told_that_it_is_unknown(sibling: Sibling) -> None:
     sibling.find_sync()
     new = sibling.issuer.add_key()
