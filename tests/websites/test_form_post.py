@@ -11,7 +11,7 @@ import httpx
 from tests.sweeps import swept
 from tests.websites.browsers import House, hidden_fields, sent
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
-from tests.world import CALLBACK, Client
+from tests.world import CALLBACK, Client, body_of
 
 BY_FORM: dict[str, Any] = {"response_mode": "form_post"}
 
@@ -48,10 +48,8 @@ async def test_the_answer_to_a_scan_is_posted(house: House) -> None:
     ("parameters", "error"),
     [
         ({"scope": "phone unheard-of"}, "invalid_scope"),
-        ({"code_challenge": "short"}, "invalid_request"),
         ({"prompt": "none"}, "login_required"),
         ({"id_token_hint": "e30.e30.e30"}, "login_required"),
-        ({"request_uri": "https://shop.example.com/r"}, "request_uri_not_supported"),
     ],
 )
 async def test_an_error_is_posted_too(house: House, parameters: dict[str, Any], error: str) -> None:
@@ -75,8 +73,7 @@ async def test_the_login_of_a_browser_is_posted_after_its_button_and_without_a_p
     pressed = await (await person_page(house.browser, **BY_FORM)).press()
     silent = await house.browser.open(**TO_ADMIN, **BY_FORM, prompt="none")
     for page in (pressed, silent):
-        answer = await house.redeem(posted(page, uri)["code"], admin, redirect_uri=uri)
-        assert answer.status_code == 200, answer.text
+        assert body_of(await house.redeem(posted(page, uri)["code"], admin, redirect_uri=uri))
 
 
 async def test_a_web_view_opens_a_page_that_posts_the_answer_and_ends_with_the_code(house: House) -> None:

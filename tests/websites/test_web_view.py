@@ -101,10 +101,8 @@ async def test_a_wrong_request_in_a_web_view_ends_as_in_any_browser(house: House
 @swept(
     ("parameters", "error"),
     [
-        ({"response_type": "token"}, "unsupported_response_type"),
         ({"scope": "nonsense"}, "invalid_scope"),
         ({"code_challenge": ...}, "invalid_request"),
-        ({"request_uri": "https://x"}, "request_uri_not_supported"),
         ({"prompt": "none"}, "login_required"),
         ({"state": "s" * 4097}, "invalid_request"),
     ],

@@ -103,10 +103,3 @@ async def test_oidcc_rp_initiated_logout_no_params(house: House, tokens: Body, a
     answer = await house.browser.client.post(END, data=hidden_fields(await house.log_out(**asked)))
     assert (answer.status_code, "location" in answer.headers) == (200, False)
     assert not await is_logged_in(house.browser)
-
-
-async def test_a_form_from_another_site_is_redirected_so_that_the_cookie_is_sent(house: House, tokens: Body) -> None:
-    data, headers = {"id_token_hint": tokens["id_token"]}, {"Sec-Fetch-Site": "cross-site"}
-    answer = await house.browser.client.post(END, data=data, headers=headers)
-    assert (answer.status_code, answer.headers["location"]) == (303, f"{END}?id_token_hint={tokens['id_token']}")
-    assert await is_logged_in(house.browser)
