@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import MISSING, dataclass, fields
 from html import unescape
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import httpx
@@ -118,9 +118,12 @@ class Tab:
     async def go_on(self, browser: Browser | None = None) -> httpx.Response:
         return await (browser or self.browser).client.get(f"/v1/authorize/{self.request_id}/next")
 
+    async def scanned_by(self, phone: Phone) -> httpx.Response:
+        return await phone.claim(scene=self.scene, entry_scene=CAMERA)
+
     async def claimed_by(self, phone: Phone) -> dict[str, Any]:
         """Scan the code, and return what the phone shows."""
-        return body_of(await phone.claim(scene=self.scene, entry_scene=CAMERA))
+        return body_of(await self.scanned_by(phone))
 
     async def typed_by(self, phone: Phone) -> dict[str, Any]:
         """Type the code on the phone, approve, and return what the phone has shown."""
@@ -210,6 +213,10 @@ class House(Behind):
     make_services: MakeServices
     make_client: MakeClient
 
+    @classmethod
+    def made_of_fixtures(cls, request: pytest.FixtureRequest) -> Self:
+        return made_of_fixtures(cls, request)
+
     @property
     def client(self) -> Client:
         """Has no cookies of the browser."""
@@ -291,8 +298,9 @@ class House(Behind):
         headers = bearer((phone or self.phone).tokens)
         assert (await self.client.post("/v1/logout", headers=headers)).status_code == 204
 
-    async def erase(self, phone: Phone | None = None) -> None:
-        assert (await leave(self.client, (phone or self.phone).tokens)).status_code == 204
+    async def erase(self, phone: Phone | None = None, *, status: int = 204) -> None:
+        phone = phone or self.phone
+        assert (await leave(phone.client, phone.tokens)).status_code == status
 
     async def ban(self, phone: Phone | None = None) -> None:
         query = "UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid"
@@ -302,6 +310,19 @@ class House(Behind):
         """Delete what is over, after so many seconds."""
         self.clock.advance(seconds=after)
         await sweep(self.services, pause=0, **how)
+
+    async def at_once(self, held: str, first: str = "", **acts: Callable[[], Coroutine[Any, Any, Any]]) -> Body:
+        """Do all this in its order, but one thing first, each once those before it wait for a lock on these rows.
+
+        Returns the result of each.
+        """
+        tasks: dict[str, asyncio.Task[Any]] = {}
+        async with self.rows.transaction():
+            await self.rows.execute(f"SELECT FROM {held} FOR UPDATE")
+            for name in sorted(acts, key=lambda name: name != first):
+                tasks[name] = asyncio.create_task(acts[name]())
+                await until_locked(self.rows, len(tasks))
+        return {name: await task for name, task in tasks.items()}
 
     async def count(self, what: str, *values: object) -> int:
         """How many rows: `await house.count("sessions WHERE client_id = $1", "shop")`."""
@@ -313,24 +334,6 @@ class House(Behind):
 
     async def metrics(self) -> str:
         return (await self.client.get("/metrics")).text
-
-
-Acts = dict[str, Callable[[], Coroutine[Any, Any, Any]]]
-"""What is done, by name."""
-
-
-async def at_once(rows: Rows, held: str, acts: Acts, first: str = "") -> dict[str, Any]:
-    """Do all this in its order, but one thing first, each once those before it wait for a lock on these rows.
-
-    Returns the result of each.
-    """
-    tasks: dict[str, asyncio.Task[Any]] = {}
-    async with rows.transaction():
-        await rows.execute(f"SELECT FROM {held} FOR UPDATE")
-        for name in sorted(acts, key=lambda name: name != first):
-            tasks[name] = asyncio.create_task(acts[name]())
-            await until_locked(rows, len(tasks))
-    return {name: await task for name, task in tasks.items()}
 
 
 @asynccontextmanager

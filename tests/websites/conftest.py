@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
-from tests.websites.browsers import BYE, Browser, House, made_of_fixtures
+from tests.websites.browsers import BYE, Browser, House
 from tests.world import CALLBACK, AddSite, Client, GetPhone, LogIn, MakeClient, Phone, Site
 from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.core.sealing import Sealer, signing_key_context
@@ -81,7 +81,7 @@ async def shop(add_site: AddSite) -> Site:
 
 @pytest.fixture
 def house(request: pytest.FixtureRequest) -> House:
-    return made_of_fixtures(House, request)
+    return House.made_of_fixtures(request)
 
 
 @pytest.fixture

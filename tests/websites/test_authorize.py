@@ -17,19 +17,7 @@ from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
-from tests.websites.browsers import (
-    ASKED,
-    CHALLENGE,
-    FORM,
-    VERIFIER,
-    WITHOUT_PKCE,
-    Browser,
-    House,
-    Tab,
-    keys_at,
-    refused,
-    sent,
-)
+from tests.websites.browsers import ASKED, FORM, VERIFIER, WITHOUT_PKCE, Browser, House, Tab, keys_at, refused, sent
 from tests.world import CALLBACK, AddSite, Admin, Body, Stage, bearer, body_of
 from wxauth.server.clients.clients import renew_secret
 from wxauth.server.core.database import Database
@@ -389,7 +377,7 @@ async def test_a_wrong_verifier_or_redirect_uri_neither_spends_a_code_nor_ends_a
     async def try_all() -> None:
         for site in (other, page):
             refused(await house.redeem(code, site), "invalid_grant")
-        for verifier in ("x" * 43, CHALLENGE, "short", ""):
+        for verifier in ("x" * 43, ASKED["code_challenge"], "short", ""):
             refused(await house.redeem(code, code_verifier=verifier), "invalid_grant")
         for uri in (CALLBACK + "/", ""):
             refused(await house.redeem(code, redirect_uri=uri), "invalid_grant")

@@ -14,7 +14,7 @@ from jose import jwt
 
 from tests.fakes import Secrets
 from tests.receiver import Receiver, receiving
-from tests.websites.browsers import House, made_of_fixtures
+from tests.websites.browsers import House
 from tests.world import AddSite, Admin, Body, LogIn, MakeServices, Phone, Site, bearer, until, until_locked
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services
@@ -105,7 +105,7 @@ async def tokens_of_alice(house: House) -> Body:
 
 @pytest.fixture
 def informed(request: pytest.FixtureRequest) -> Informed:
-    return made_of_fixtures(Informed, request)
+    return Informed.made_of_fixtures(request)
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])

@@ -5,6 +5,7 @@ from asyncio import gather
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -12,20 +13,7 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.websites.browsers import (
-    ASKED,
-    BYE,
-    FORM,
-    Acts,
-    Browser,
-    House,
-    Tab,
-    at_once,
-    hidden_fields,
-    made_of_fixtures,
-    refused,
-    sent,
-)
+from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, Tab, hidden_fields, refused, sent
 from tests.world import AddSite, Admin, Body, GetPhone, Phone, Site, bearer, body_of, leave
 
 ADMIN_CALLBACK = "https://admin.example.com/callback"
@@ -137,7 +125,7 @@ async def phone(get_phone: GetPhone) -> Phone:
 
 @pytest.fixture
 def pair(request: pytest.FixtureRequest) -> Pair:
-    return made_of_fixtures(Pair, request)
+    return Pair.made_of_fixtures(request)
 
 
 @pytest.mark.slow
@@ -687,8 +675,8 @@ async def test_of_a_press_and_an_end_at_once_no_session_is_left(pair: Pair, name
     await pair.log_in_to_both()
     await pair.bob()
     page, other = await pair.page(), await pair.replicas_browser()
-    acts: Acts = {"act": lambda: do(pair, name), "press": lambda: page.press("continue", other)}
-    answer = (await at_once(pair.rows, "users", acts, first))["press"]
+    press = partial(page.press, "continue", other)
+    answer = (await pair.at_once("users", first, act=partial(do, pair, name), press=press))["press"]
     if "code=" in answer.headers["location"]:
         refused(await pair.redeem_at_desk(code_in(answer)), "invalid_grant")
     else:

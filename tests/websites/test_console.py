@@ -15,23 +15,9 @@ import pytest
 from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.websites.browsers import VERIFIER, Browser, House, made_of_fixtures, refused, sent
+from tests.websites.browsers import VERIFIER, Browser, House, refused, sent
 from tests.websites.test_web_view import CONSOLE
-from tests.world import (
-    CAMERA,
-    FAR,
-    Admin,
-    Body,
-    Client,
-    MakeClient,
-    MakeServices,
-    Phone,
-    Rows,
-    bearer,
-    body_of,
-    later,
-    make_admin,
-)
+from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, body_of, later, make_admin
 from wxauth.server.clients.rows import find_site
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.background import Promises
@@ -64,9 +50,9 @@ class Office(House):
         await tab.decided_by(self.phone)
         return sent(await tab.go_on(), to=asked.get("redirect_uri", PAGE))["code"]
 
-    async def post(self, code: str, verifier: str = VERIFIER, *, client: Client | None = None) -> httpx.Response:
+    async def post(self, code: str, verifier: str = VERIFIER, *, browser: Browser | None = None) -> httpx.Response:
         body = {"code": code, "code_verifier": verifier}
-        return await (client or self.browser.client).post(SESSION, json=body, headers=ASKED_BY_THE_PAGE)
+        return await (browser or self.browser).client.post(SESSION, json=body, headers=ASKED_BY_THE_PAGE)
 
     async def opened(self) -> Body:
         return body_of(await self.post(await self.console_code()))
@@ -88,7 +74,7 @@ async def root(phone: Phone, rows: Rows) -> Admin:
 
 @pytest.fixture
 def office(request: pytest.FixtureRequest) -> Office:
-    return made_of_fixtures(Office, request)
+    return Office.made_of_fixtures(request)
 
 
 async def test_an_administrators_scan_opens_the_console(office: Office) -> None:
@@ -108,20 +94,18 @@ async def test_an_administrators_scan_opens_the_console(office: Office) -> None:
 
 async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_the_console(office: Office) -> None:
     tab = await office.browser.show(**CONSOLE)
-    at = {**bearer(office.phone.tokens), "X-Forwarded-For": FAR}
-    body = {"scene": tab.scene, "entry_scene": CAMERA}
-    problem_of(await office.phone.client.post("/v1/me/scans", json=body, headers=at), "scan_too_far", 403)
+    office.phone.client.headers["X-Forwarded-For"] = FAR
+    problem_of(await tab.scanned_by(office.phone), "scan_too_far", 403)
 
 
 async def test_an_old_login_opens_no_console_although_its_token_is_good(office: Office) -> None:
     old = replace(office.phone, tokens=(await later(office.root, office.clock)).answer)
     tab = await office.browser.show(**CONSOLE)
-    at_camera = {"scene": tab.scene, "entry_scene": CAMERA}
-    for how in (at_camera, {"user_code": tab.found(r'class="typed">([A-Z-]{9})<')}):
-        problem_of(await old.claim(**how), "login_too_old", 403)
+    problem_of(await old.claim(user_code=tab.found(r'class="typed">([A-Z-]{9})<')), "login_too_old", 403)
+    problem_of(await tab.scanned_by(old), "login_too_old", 403)
     again = await office.get_phone("alice")
     claimed = await tab.claimed_by(again)
-    problem_of(await old.claim(**at_camera), "login_too_old", 403)  # it takes over no claim
+    problem_of(await tab.scanned_by(old), "login_too_old", 403)  # it takes over no claim
     assert (await again.decide(claimed["id"])).status_code == 204
     assert (await office.post(sent(await tab.go_on(), to=PAGE)["code"])).status_code == 200
 
@@ -156,7 +140,7 @@ async def test_a_code_without_its_verifier_or_from_another_site_opens_nothing_an
 async def test_a_code_that_is_used_again_ends_the_session_that_it_made(office: Office) -> None:
     code = await office.console_code()
     session = (await office.post(code)).json()
-    problem_of(await office.post(code, client=office.another_browser().client), "session_revoked", 400)
+    problem_of(await office.post(code, browser=office.another_browser()), "session_revoked", 400)
     problem_of(await office.read_users(session), "invalid_token", 401)
     problem_of(await office.extend(), "session_revoked", 400)
 

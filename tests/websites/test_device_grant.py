@@ -2,6 +2,7 @@
 
 from asyncio import gather
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -13,22 +14,8 @@ from jose.jwt import get_unverified_claims
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import Acts, House, at_once, refused
-from tests.world import (
-    DEVICE_CODE,
-    EDGE,
-    FAR,
-    HOME,
-    OFFICE,
-    LogIn,
-    Phone,
-    Site,
-    add_client,
-    bearer,
-    leave,
-    scene_of,
-    set_roles,
-)
+from tests.websites.browsers import House, refused
+from tests.world import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, LogIn, Phone, add_client, bearer, scene_of, set_roles
 from wxauth.server.clients.clients import ensure_own_client
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.rows import find_site
@@ -284,7 +271,7 @@ async def test_a_user_shut_out_between_approval_and_tokens_gets_none(house: Hous
 async def test_what_a_person_who_is_leaving_has_approved_or_claimed_is_worth_nothing(house: House) -> None:
     tokens, approved, (_, scan_id) = await house.device_tokens(), await house.approved(), await house.claimed()
     house.phone.client = await house.replica(erasure_grace_days=7)
-    assert (await leave(house.phone.client, house.phone.tokens)).status_code == 202
+    await house.erase(status=202)
     refused(await house.shop.refresh(tokens), "invalid_grant")
     problem_of(await house.phone.decide(scan_id), "invalid_token", 401)
     problem_of(await house.phone.scan(await house.shop.start()), "invalid_token", 401)
@@ -500,11 +487,12 @@ async def test_a_client_must_authenticate(house: House) -> None:
         (TOKEN, {"grant_type": "refresh_token", "refresh_token": "wxr_x"}, "invalid_grant"),
     ],
 )
-async def test_a_wrong_request_is_refused(shop: Site, path: str, form: dict[str, Any], error: str) -> None:
-    refused(await shop.post(path, **form), error)
+async def test_a_wrong_request_is_refused(house: House, path: str, form: dict[str, Any], error: str) -> None:
+    refused(await house.shop.post(path, **form), error)
 
 
-async def test_a_body_that_is_not_a_form_is_refused_and_not_read_as_an_empty_form(shop: Site) -> None:
+async def test_a_body_that_is_not_a_form_is_refused_and_not_read_as_an_empty_form(house: House) -> None:
+    shop = house.shop
     assert shop.auth is not None
     refused(await shop.client.post(START, json={"scope": "openid"}, auth=shop.auth), "invalid_request")
     form = {"Content-Type": "Application/X-WWW-Form-Urlencoded; charset=UTF-8"}
@@ -559,7 +547,7 @@ async def test_our_own_client_is_renewed_without_waiting_for_scans_and_takes_nob
 @pytest.mark.own_database
 async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(house: House) -> None:
     _, scan_id = await house.claimed()
-    acts: Acts = {"erasure": house.erase, "yes": lambda: house.phone.decide(scan_id)}
-    done = await at_once(house.rows, "events", acts)  # to which the erasure comes at its end
+    saying_yes = partial(house.phone.decide, scan_id)
+    done = await house.at_once("events", erasure=house.erase, yes=saying_yes)  # the erasure comes to them at its end
     problem_of(done["yes"], "scan_over", 404)
     assert await house.count("events WHERE ip IS NOT NULL") == 0

@@ -1,6 +1,7 @@
 """Sites together with guards, an issuer below a path, an unreachable database, and other keys."""
 
 import re
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,8 +13,8 @@ from jose import jwt
 from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import ASKED, BYE, FORM, Acts, Browser, House, at_once, keys_at, refused
-from tests.world import CAMERA, Admin, Body, Client, bearer
+from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, keys_at, refused
+from tests.world import Admin, Body, Client, bearer
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.sealing import Sealer
@@ -62,7 +63,7 @@ async def test_an_issuer_may_have_a_path(house: House, prefix: str) -> None:
     assert metadata["authorization_endpoint"] == "https://auth.test/auth/v1/authorize"
     # Another issuer's token opens nothing here.
     login = replace(house.phone, client=client)
-    problem_of(await login.claim(scene=tab.scene, entry_scene=CAMERA), "invalid_token", 401)
+    problem_of(await tab.scanned_by(login), "invalid_token", 401)
 
 
 async def test_an_id_token_of_a_former_issuer_logs_nobody_out(house: House) -> None:
@@ -146,17 +147,16 @@ async def test_an_es256_sites_id_token_is_no_access_token(house: House) -> None:
 # A site is removed in the moment in which a person logs in to it.
 
 
-def with_removal(house: House, **acts: Any) -> Acts:
-    """The removal of the site, and what is done in its moment."""
-    return {"removal": lambda: remove_client(house.services.database, "shop", now=house.clock()), **acts}
+def removal_from(house: House) -> Callable[[], Coroutine[Any, Any, object]]:
+    return lambda: remove_client(house.services.database, "shop", now=house.clock())
 
 
 @pytest.mark.own_database
 @pytest.mark.parametrize("first", ["removal", "approval"])
 async def test_a_removal_leaves_no_grant_of_an_approval_in_its_moment(house: House, first: str) -> None:
     _, scan_id = await house.claimed()
-    acts = with_removal(house, approval=lambda: house.phone.decide(scan_id))
-    approved = (await at_once(house.rows, "clients", acts, first))["approval"]
+    acts = {"removal": removal_from(house), "approval": lambda: house.phone.decide(scan_id)}
+    approved = (await house.at_once("clients", first, **acts))["approval"]
     if first == "removal":
         problem_of(approved, "scan_over", 404)
     else:
@@ -168,8 +168,8 @@ async def test_a_removal_leaves_no_grant_of_an_approval_in_its_moment(house: Hou
 @pytest.mark.parametrize("first", ["removal", "poll"])
 async def test_a_removal_leaves_no_session_open_that_is_opened_in_its_moment(house: House, first: str) -> None:
     started = await house.approved()
-    acts = with_removal(house, poll=lambda: house.shop.poll(started))
-    answer = (await at_once(house.rows, "site_logins", acts, first))["poll"]
+    acts = {"removal": removal_from(house), "poll": lambda: house.shop.poll(started)}
+    answer = (await house.at_once("site_logins", first, **acts))["poll"]
     if first == "removal":
         refused(answer, "invalid_grant")
     else:
@@ -181,8 +181,8 @@ async def test_a_removal_leaves_no_session_open_that_is_opened_in_its_moment(hou
 @pytest.mark.own_database
 async def test_a_request_that_was_checked_before_the_removal_is_refused_as_that_of_a_stranger(house: House) -> None:
     start = partial(house.shop.post, "/v1/device_authorization")
-    acts = with_removal(house, page=house.browser.open, device=start, in_mini_program=house.answer)
-    answers = await at_once(house.rows, "clients", acts)
+    acts: dict[str, Any] = {"page": house.browser.open, "device": start, "in_mini_program": house.answer}
+    answers = await house.at_once("clients", removal=removal_from(house), **acts)
     assert (answers["page"].status_code, "location" in answers["page"].headers) == (400, False)
     refused(answers["device"], "invalid_client", 401)
     problem_of(answers["in_mini_program"], "invalid_request", 422)
@@ -195,10 +195,9 @@ async def test_a_ban_and_a_removal_at_once_wait_for_each_other(house: House, roo
     one, other = [await house.browser.show(), await house.browser.show()]
     for tab in (other, one):
         assert "code" in await tab.approved_by(house.phone)
-    acts = with_removal(house, ban=lambda: root.change(house.phone.user_id, status="disabled"))
-    await at_once(
-        house.rows, "site_logins WHERE id = (SELECT id FROM site_logins ORDER BY id DESC LIMIT 1)", acts, first
-    )
+    ban = partial(root.change, house.phone.user_id, status="disabled")
+    held = "site_logins WHERE id = (SELECT id FROM site_logins ORDER BY id DESC LIMIT 1)"
+    await house.at_once(held, first, removal=removal_from(house), ban=ban)
     assert await house.count("site_logins") == 0
     assert await house.count("users WHERE status = 'disabled' AND id = $1::text::uuid", house.phone.user_id) == 1
 

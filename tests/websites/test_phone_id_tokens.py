@@ -10,7 +10,7 @@ from tests.fakes import START
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.websites.browsers import BYE, House, id_claims
-from tests.world import AddSite, MakeService, Phone, Site, add_client, leave, log_in
+from tests.world import AddSite, MakeService, Phone, Site, add_client, log_in
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
 
@@ -101,5 +101,5 @@ async def test_only_a_client_that_was_added_for_it_is_served_and_wechat_is_not_a
                 problem_of(await house.id_token(**wrong), "invalid_request", 422)
     assert len(house.wechat.calls) == asked
     house.phone.client = await house.replica(erasure_grace_days=7)
-    assert (await leave(house.phone.client, house.phone.tokens)).status_code == 202
+    await house.erase(status=202)
     problem_of(await house.id_token(), "invalid_token", 401)

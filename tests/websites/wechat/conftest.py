@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import Clock
-from tests.websites.browsers import BYE, made_of_fixtures
+from tests.websites.browsers import BYE
 from tests.websites.towns import COMPUTER, PAGE, Town
 from tests.world import AddSite, Client, GetPhone, LogIn, MakeServices, Phone, Site, log_in
 from wxauth.server.core.services import Services
@@ -55,4 +55,4 @@ async def shop(add_site: AddSite) -> Site:
 
 @pytest.fixture
 def town(request: pytest.FixtureRequest) -> Town:
-    return made_of_fixtures(Town, request)
+    return Town.made_of_fixtures(request)

@@ -1,13 +1,14 @@
 """What holds by whatever door a person enters a site: who is named, and that a grant ends with the sessions."""
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.sweeps import Sweep
-from tests.websites.browsers import Acts, at_once, hidden_fields, refused, said, sent
+from tests.websites.browsers import hidden_fields, refused, said, sent
 from tests.websites.towns import (
     PAGE,
     Town,
@@ -166,18 +167,15 @@ async def test_what_a_split_off_identity_has_granted_ends_and_the_rest_stays(tow
 
 @pytest.mark.slow
 @pytest.mark.own_database
-@pytest.mark.parametrize("first", ["sign-out", "exchange"])
+@pytest.mark.parametrize("first", ["sign_out", "exchange"])
 @pytest.mark.parametrize("path", ["/v1/me/sessions", "/v1/me"])
 async def test_of_a_sign_out_and_an_exchange_at_once_no_session_is_left(town: Town, path: str, first: str) -> None:
     code, phone = said(await by_the_account(town, town.phone))["code"], town.phone
     proof = {"login_code": phone.wx_login()} if path == "/v1/me" else None
-    acts: Acts = {
-        "sign-out": lambda: town.client.request("DELETE", path, json=proof, headers=bearer(phone.tokens)),
-        "exchange": lambda: town.redeem(code),
-    }
-    done = await at_once(town.rows, "users", acts, first)
-    assert done["sign-out"].status_code == 204
+    sign_out = partial(town.client.request, "DELETE", path, json=proof, headers=bearer(phone.tokens))
+    done = await town.at_once("users", first, sign_out=sign_out, exchange=partial(town.redeem, code))
+    assert done["sign_out"].status_code == 204
     # The proof of an erasure is read before the user is locked, so the exchange may overtake it.
-    statuses = {200, 400} if path == "/v1/me" else {400 if first == "sign-out" else 200}
+    statuses = {200, 400} if path == "/v1/me" else {400 if first == "sign_out" else 200}
     assert done["exchange"].status_code in statuses
     assert await town.count("sessions WHERE client_id IS NOT NULL AND revoked_at IS NULL") == 0
