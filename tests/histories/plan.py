@@ -106,52 +106,38 @@ def draw(seed: int) -> Plan:
 
 
 def _step_of_a_person(random: Random, person: str) -> Step:
-    who = {"person": person, "app": random.randrange(2), "replica": random.randrange(2)}
+    given: dict[str, object] = {"person": person, "app": random.randrange(2), "replica": random.randrange(2)}
     [what] = random.choices(list(LIKELY), list(LIKELY.values()))
     match what:
         case "log_in":
-            return Step(
-                what,
-                {
-                    **who,
-                    "has_unionid": random.random() < 0.6,
-                    "number": random.choice(NUMBERS) if random.random() < 0.3 else None,
-                    "consents": random.random() < 0.3,
-                    "is_named": random.random() < 0.2,
-                    "stays": random.random() < 0.3,
-                },
-            )
+            given["has_unionid"] = random.random() < 0.6
+            given["number"] = random.choice(NUMBERS) if random.random() < 0.3 else None
+            given["consents"] = random.random() < 0.3
+            given["is_named"] = random.random() < 0.2
+            given["stays"] = random.random() < 0.3
         case "refresh":
-            return Step(what, {**who, "how": random.choice(["once", "once", "twice at once", "again"])})
+            given["how"] = random.choice(["once", "once", "twice at once", "again"])
         case "bind_number":
-            return Step(what, {**who, "number": random.choice(NUMBERS)})
+            given["number"] = random.choice(NUMBERS)
         case "give_consent" | "withdraw_consent":
-            return Step(what, {**who, "document": random.choice(sorted(DOCUMENTS))})
-    return Step(what, who)
+            given["document"] = random.choice(sorted(DOCUMENTS))
+    return Step(what, given)
 
 
 def _step_of_an_administrator(random: Random) -> Step:
     one, other = random.sample(PEOPLE, 2)
     [what] = random.choices(list(LIKELY_BY_STAFF), list(LIKELY_BY_STAFF.values()))
-    who = {"person": one, "replica": random.randrange(2)}
-    match what:
-        case "merge":
-            return Step(what, {**who, "into": other})
-        case "split":
-            return Step(what, {**who, "app": random.randrange(2)})
-    return Step(what, who)
+    given: dict[str, object] = {"person": one, "replica": random.randrange(2)}
+    if what == "merge":
+        given["into"] = other
+    elif what == "split":
+        given["app"] = random.randrange(2)
+    return Step(what, given)
 
 
 def _step_of_wechat(random: Random) -> Step:
-    return Step(
-        "push",
-        {
-            "person": random.choice(PEOPLE),
-            "app": random.randrange(2),
-            "replica": random.randrange(2),
-            "withdrawn": random.choice(["nickname", "phone", "phone", "everything"]),
-        },
-    )
+    given = {"person": random.choice(PEOPLE), "app": random.randrange(2), "replica": random.randrange(2)}
+    return Step("push", {**given, "withdrawn": random.choice(["nickname", "phone", "phone", "everything"])})
 
 
 def _trouble(random: Random) -> Arguments:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ async def identities(rows: Rows, app: dict[str, str] = APP) -> list[tuple[str, s
     return [tuple(row) for row in found]
 
 
-async def join(stage: Stage, root: Admin) -> Body:
+async def join(stage: Stage, root: Admin, **of_work: Any) -> Body:
     """Merge the user of the account at home, known in the other app, into that of the account at work."""
-    work = await stage.login("work", unionid=WORK)
+    work = await stage.login("work", **{"unionid": WORK, **of_work})
     home = await stage.login("home", unionid=HOME, app=OTHER_APP)
     await root.merge(home["user"]["id"], into=work["user"]["id"])
     return work
@@ -68,8 +69,7 @@ async def test_the_second_account_enters_an_app_where_the_first_came_without_a_u
     """Under `PHONE_POLICY=link`, one number makes two such accounts one user, too."""
     if was_there_before:
         await stage.login("home")
-    work, home = await stage.login("work"), await stage.login("home", unionid=HOME, app=OTHER_APP)
-    await root.merge(home["user"]["id"], into=work["user"]["id"])
+    work = await join(stage, root, unionid=None)
     answers = [await stage.login("home", unionid=HOME) for _ in range(2)]
     assert [answer["is_new_user"] for answer in answers] == [False, False]
     assert ids(answers) == ids([work])
@@ -87,9 +87,7 @@ async def test_a_third_openid_with_either_unionid_is_another_person(stage: Stage
 
 
 async def test_first_logins_of_both_accounts_at_once_make_no_second_user(stage: Stage, root: Admin) -> None:
-    work = await stage.login("work", unionid=WORK, app=OTHER_APP)
-    home = await stage.login("home", unionid=HOME, app=OTHER_APP)
-    await root.merge(home["user"]["id"], into=work["user"]["id"])
+    work = await join(stage, root, app=OTHER_APP)
     both = [stage.login(name, unionid=unionid) for name, unionid in (("work", WORK), ("home", HOME)) for _ in range(5)]
     assert ids(await asyncio.gather(*both)) == ids([work])
     assert await identities(stage.rows) == [("openid-a1-home", HOME), ("openid-a1-work", WORK)]

@@ -183,14 +183,12 @@ async def test_a_scan_that_is_denied_taken_over_or_over_while_wechat_is_asked_is
 
 
 async def test_a_client_that_is_withdrawn_while_wechat_is_asked_gives_no_id_token(house: House) -> None:
-    async def withdraw(house: House) -> None:
-        await house.change(phone_id_token=False)
-
-    async def remove(house: House) -> None:
-        await remove_client(house.services.database, "shop", now=house.clock())
-
-    for act in (withdraw, remove):
-        answer = await after_acts_while_wechat_is_asked(house, await an_id_token(house), act)
+    withdrawals: list[Act] = [
+        lambda house: house.change(phone_id_token=False),
+        lambda house: remove_client(house.services.database, "shop", now=house.clock()),
+    ]
+    for withdraw in withdrawals:
+        answer = await after_acts_while_wechat_is_asked(house, await an_id_token(house), withdraw)
         problem_of(answer, "invalid_request", 422)
 
 
