@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
-from tests.pictures.test_picture_checks import push, trace_ids, upload
+from tests.pictures.test_picture_checks import push_verdict, trace_ids, upload
 from tests.problems import problem_of
 from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
@@ -327,9 +327,9 @@ async def test_a_verdict_about_their_picture_keeps_nobody(make_service: MakeServ
     service = await make_service(avatar_check="block", **GRACE)
     alice = await service.log_in("alice")
     await upload(service, alice)
-    [trace_id] = await trace_ids(service.rows)
+    [trace_id] = await trace_ids(service)
     assert (await leave(service.client, alice)).status_code == 202
-    await push(service, service.clock, trace_id, suggest="risky")
+    await push_verdict(service, trace_id)
     left = await stored(service.rows, alice)
     assert (left["avatar_url"], left["erase_at"] is None) == (None, False)
     is_refused = await service.log_in.ask("alice")

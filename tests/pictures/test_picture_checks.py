@@ -9,14 +9,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fakes import Clock
 from tests.pictures.test_avatars import encoded, plain
-from tests.push.messages import assert_taken, nonces
-from tests.world import Body, LogLines, MakeService, Rows, Service, bearer, until
+from tests.world import Body, MakeService, Service, bearer, extended, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
-from wxauth.server.dev.wechat.push import Format, Mode, make_verdict, sign_push
+from wxauth.server.dev.wechat.push import Format, make_verdict
 from wxauth.server.housekeeping.housekeeping import sweep_now
 from wxauth.server.pictures.avatars import ANSWERED_WITHIN
 from wxauth.server.service.app import create_api
@@ -42,36 +40,31 @@ async def upload(service: Service, login: Body, colour: int = 0) -> str:
     return answer.json()["avatar_url"]
 
 
-async def trace_ids(rows: Rows) -> list[str]:
+async def trace_ids(service: Service) -> list[str]:
     """The checks under way, the oldest first."""
-    return [row["trace_id"] for row in await rows.fetch("SELECT trace_id FROM picture_checks ORDER BY at, ctid")]
+    found = await service.rows.fetch("SELECT trace_id FROM picture_checks ORDER BY at, ctid")
+    return [row["trace_id"] for row in found]
 
 
-async def push(
+async def push_verdict(
     service: Service,
-    clock: Clock,
     trace_id: str,
     suggest: str = "risky",
     label: int = 20002,
     *,
-    app: Any = APP,
-    mode: Mode | None = None,
+    app: Body = APP,
     format: Format = "json",
     **fields: object,
 ) -> None:
-    now = int(clock().timestamp())
-    message = {**make_verdict(trace_id, suggest, label, app_id=app["app_id"], now=now), **fields}
-    mode = mode or ("aes" if "push_aes_key" in app else "plain")
-    signed = sign_push(app, message, mode=mode, format=format, timestamp=str(now), nonce=str(next(nonces)))
-    headers = {"Content-Type": signed.content_type}
-    url = f"/v1/wechat/push/{app['app_id']}"
-    assert_taken(await service.client.post(url, params=dict(signed.query), content=signed.body, headers=headers))
+    now = int(service.clock().timestamp())
+    verdict = make_verdict(trace_id, suggest, label, app_id=app["app_id"], now=now)
+    await service.push({**verdict, **fields}, app, format=format)
 
 
-async def events_of(rows: Rows) -> list[tuple[str, str, Body]]:
+async def events_of(service: Service) -> list[tuple[str, str, Body]]:
     """The events, without those of logins and of uploads."""
-    events = await rows.fetch("SELECT type, actor, data FROM events WHERE actor = 'system' ORDER BY id")
-    return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
+    told = await service.rows.fetch("SELECT type, actor, data FROM events WHERE actor = 'system' ORDER BY id")
+    return [(event["type"], event["actor"], json.loads(event["data"])) for event in told]
 
 
 async def checks_of(service: Service) -> dict[tuple[str, str], float]:
@@ -85,25 +78,28 @@ async def checks_of(service: Service) -> dict[tuple[str, str], float]:
 
 
 @dataclass(frozen=True)
-class Uploaded:
-    """Alice's picture, which WeChat has been asked about, with the policy `block`."""
+class Uploaded(Service):
+    """Alice's picture, which WeChat has been asked about."""
 
-    service: Service
     alice: Body
     url: str
     trace_id: str
 
     async def shown(self) -> str | None:
-        return (await self.service.me(self.alice))["avatar_url"]
+        return (await self.me(self.alice))["avatar_url"]
+
+
+async def uploaded_to(service: Service, *, app: Body = APP) -> Uploaded:
+    alice = await service.log_in("alice", app_id=app["app_id"])
+    url = await upload(service, alice)
+    [trace_id] = await trace_ids(service)
+    return extended(service, Uploaded, alice=alice, url=url, trace_id=trace_id)
 
 
 @pytest.fixture
-async def uploaded(make_service: MakeService, rows: Rows) -> Uploaded:
-    service = await make_service(avatar_check="block")
-    alice = await service.log_in("alice")
-    url = await upload(service, alice)
-    [trace_id] = await trace_ids(rows)
-    return Uploaded(service, alice, url, trace_id)
+async def uploaded(make_service: MakeService) -> Uploaded:
+    """With the policy `block`."""
+    return await uploaded_to(await make_service(avatar_check="block"))
 
 
 FLAGGED = ("avatar.flagged", "system", {"label": 20002})
@@ -113,9 +109,9 @@ REMOVED = ("user.profile_changed", "system", {"fields": ["avatar_url"]})
 async def test_without_the_setting_nothing_is_asked_or_kept(make_service: MakeService) -> None:
     service = await make_service()
     await upload(service, await service.log_in("alice"))
-    await push(service, service.clock, "a-trace")
+    await push_verdict(service, "a-trace")
     assert service.asked(CHECK) == []
-    assert await trace_ids(service.rows) == []
+    assert await trace_ids(service) == []
 
 
 @flag_or_block
@@ -131,19 +127,16 @@ async def test_an_upload_in_a_mini_program_is_given_to_wechat(make_service: Make
 @pytest.mark.parametrize("app", APPS, ids=["plain", "aes"])
 @pytest.mark.parametrize("format", ["json", "xml"])
 async def test_a_risky_picture_is_flagged_and_removed_once(make_service: MakeService, app: Any, format: Format) -> None:
-    service = await make_service(avatar_check="block")
-    alice = await service.log_in("alice", app_id=app["app_id"])
-    url = await upload(service, alice)
-    [trace_id] = await trace_ids(service.rows)
-    other = await make_service(avatar_check="block")  # any replica takes the verdict
+    uploaded = await uploaded_to(await make_service(avatar_check="block"), app=app)
+    other = await uploaded.make()  # any replica takes the verdict
     for _ in range(2):
-        await push(other, service.clock, trace_id, app=app, format=format)
-    assert await events_of(service.rows) == [FLAGGED, REMOVED]
-    assert (await service.me(alice))["avatar_url"] is None
-    assert (await service.client.get(url)).status_code == 404
-    assert await service.number("picture_checks WHERE openid IS NOT NULL") == 0
-    [line] = service.logged("avatar_flagged")
-    assert (line["user_id"], line["label"]) == (alice["user"]["id"], 20002)
+        await push_verdict(other, uploaded.trace_id, app=app, format=format)
+    assert await events_of(uploaded) == [FLAGGED, REMOVED]
+    assert await uploaded.shown() is None
+    assert (await uploaded.client.get(uploaded.url)).status_code == 404
+    assert await uploaded.number("picture_checks WHERE openid IS NOT NULL") == 0
+    [line] = uploaded.logged("avatar_flagged")
+    assert (line["user_id"], line["label"]) == (uploaded.alice["user"]["id"], 20002)
 
 
 @pytest.mark.slow
@@ -154,33 +147,30 @@ async def test_a_risky_picture_is_flagged_and_removed_once(make_service: MakeSer
 async def test_any_other_verdict_leaves_the_picture(
     make_service: MakeService, policy: str, suggest: str, label: int, outcome: str
 ) -> None:
-    service = await make_service(avatar_check=policy)
-    alice = await service.log_in("alice")
-    url = await upload(service, alice)
-    [trace_id] = await trace_ids(service.rows)
-    await push(service, service.clock, trace_id, suggest, label)
+    uploaded = await uploaded_to(await make_service(avatar_check=policy))
+    await push_verdict(uploaded, uploaded.trace_id, suggest, label)
     flags = [] if suggest == "pass" else [("avatar.flagged", "system", {"label": label})]
-    assert await events_of(service.rows) == flags
-    assert (await service.me(alice))["avatar_url"] == url
-    assert await checks_of(service) == {(outcome, ""): 1}
-    assert await trace_ids(service.rows) == []
+    assert await events_of(uploaded) == flags
+    assert await uploaded.shown() == uploaded.url
+    assert await checks_of(uploaded) == {(outcome, ""): 1}
+    assert await trace_ids(uploaded) == []
 
 
 async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(uploaded: Uploaded) -> None:
-    url = await upload(uploaded.service, uploaded.alice, 200)
-    await push(uploaded.service, uploaded.service.clock, uploaded.trace_id)
-    assert await events_of(uploaded.service.rows) == [FLAGGED]
+    url = await upload(uploaded, uploaded.alice, 200)
+    await push_verdict(uploaded, uploaded.trace_id)
+    assert await events_of(uploaded) == [FLAGGED]
     assert await uploaded.shown() == url
-    assert len(await trace_ids(uploaded.service.rows)) == 1  # the new picture's
+    assert len(await trace_ids(uploaded)) == 1  # the new picture's
 
 
 async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(uploaded: Uploaded) -> None:
-    await push(uploaded.service, uploaded.service.clock, uploaded.trace_id, app=OTHER_APP)
-    await push(uploaded.service, uploaded.service.clock, "unknown")
-    assert await events_of(uploaded.service.rows) == []
+    await push_verdict(uploaded, uploaded.trace_id, app=OTHER_APP)
+    await push_verdict(uploaded, "unknown")
+    assert await events_of(uploaded) == []
     assert await uploaded.shown() == uploaded.url
-    await push(uploaded.service, uploaded.service.clock, uploaded.trace_id)
-    assert await events_of(uploaded.service.rows) == [FLAGGED, REMOVED]
+    await push_verdict(uploaded, uploaded.trace_id)
+    assert await events_of(uploaded) == [FLAGGED, REMOVED]
 
 
 async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
@@ -189,40 +179,40 @@ async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
     service = await make_service(avatar_check="block")
     alice = await service.log_in("alice")
     monkeypatch.setattr("wxauth.server.dev.wechat.simulator.secrets.token_hex", lambda _: "the-trace")
-    await push(service, service.clock, "the-trace")
-    assert await events_of(service.rows) == []
+    await push_verdict(service, "the-trace")
+    assert await events_of(service) == []
     await upload(service, alice)
-    assert await events_of(service.rows) == [FLAGGED, REMOVED]
+    assert await events_of(service) == [FLAGGED, REMOVED]
     assert (await service.me(alice))["avatar_url"] is None
 
 
-async def test_a_check_that_wechat_could_not_make_is_counted(uploaded: Uploaded, rows: Rows, clock: Clock) -> None:
-    await push(uploaded.service, clock, uploaded.trace_id, errcode=-1008, result={})
+async def test_a_check_that_wechat_could_not_make_is_counted(uploaded: Uploaded) -> None:
+    await push_verdict(uploaded, uploaded.trace_id, errcode=-1008, result={})
     assert await uploaded.shown() == uploaded.url
-    assert await events_of(rows) == []
-    assert await trace_ids(rows) == []
-    assert await checks_of(uploaded.service) == {("wechat_bad_response", "other"): 1}
+    assert await events_of(uploaded) == []
+    assert await trace_ids(uploaded) == []
+    assert await checks_of(uploaded) == {("wechat_bad_response", "other"): 1}
 
 
 async def test_a_check_without_a_verdict_ends_after_half_an_hour(uploaded: Uploaded) -> None:
-    await push(uploaded.service, uploaded.service.clock, "unknown")
-    uploaded.service.clock.now += ANSWERED_WITHIN
-    await sweep_now(uploaded.service.services)
-    assert len(await trace_ids(uploaded.service.rows)) == 2
-    uploaded.service.clock.advance(seconds=1)
-    await sweep_now(uploaded.service.services)
-    assert await trace_ids(uploaded.service.rows) == []
-    lines = uploaded.service.logged("pictures_without_verdict")
+    await push_verdict(uploaded, "unknown")
+    uploaded.clock.now += ANSWERED_WITHIN
+    await sweep_now(uploaded.services)
+    assert len(await trace_ids(uploaded)) == 2
+    uploaded.clock.advance(seconds=1)
+    await sweep_now(uploaded.services)
+    assert await trace_ids(uploaded) == []
+    lines = uploaded.logged("pictures_without_verdict")
     assert [(line["app_id"], line["pictures"]) for line in lines] == [(APP_ID, 1)]
-    assert await checks_of(uploaded.service) == {("no_verdict", ""): 1}
-    assert await uploaded.service.rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
+    assert await checks_of(uploaded) == {("no_verdict", ""): 1}
+    assert await uploaded.rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
 
 
-async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded, rows: Rows, clock: Clock) -> None:
-    await rows.execute("DELETE FROM users")
-    assert await trace_ids(rows) == []
-    await push(uploaded.service, clock, uploaded.trace_id)
-    assert await events_of(rows) == []
+async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded) -> None:
+    await uploaded.rows.execute("DELETE FROM users")
+    assert await trace_ids(uploaded) == []
+    await push_verdict(uploaded, uploaded.trace_id)
+    assert await events_of(uploaded) == []
 
 
 @pytest.mark.parametrize(
@@ -237,7 +227,7 @@ async def test_an_upload_succeeds_whatever_wechat_says(
     alice = await service.log_in("alice")
     url = await upload(service, alice)
     assert (await service.me(alice))["avatar_url"] == url
-    assert await trace_ids(service.rows) == []
+    assert await trace_ids(service) == []
     assert await checks_of(service) == {outcome: 1}
 
 
@@ -254,12 +244,9 @@ async def test_the_simulator_pushes_the_verdict_that_its_account_has(make_servic
         await until(partial(service.rows.fetchval, kept, trace_id))
 
 
-async def test_a_service_that_starts_names_the_mini_programs_without_push(
-    make_service: MakeService, log_lines: LogLines
-) -> None:
-    apps = [APP, {"app_id": "wx0", "app_secret": "x"}]
-    app = create_api((await make_service(avatar_check="flag", apps=apps)).services)
+async def test_a_service_that_starts_names_the_mini_programs_without_push(make_service: MakeService) -> None:
+    service = await make_service(avatar_check="flag", apps=[APP, {"app_id": "wx0", "app_secret": "x"}])
+    app = create_api(service.services)
     async with app.router.lifespan_context(app):
         pass
-    lines = [line for line in log_lines() if line["event"] == "no_push"]
-    assert [(line["app_id"], line["level"]) for line in lines] == [("wx0", "warning")]
+    assert [(line["app_id"], line["level"]) for line in service.logged("no_push")] == [("wx0", "warning")]

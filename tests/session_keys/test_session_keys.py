@@ -2,7 +2,8 @@
 
 import json
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -11,16 +12,12 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from tests.fakes import Clock, Secrets, WeChatBySimulator, service_env
+from tests.fakes import WeChatBySimulator, service_env
 from tests.problems import problem_of
-from tests.processes import run, serving
-from tests.world import Admin, Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, make_admin
+from tests.processes import Command, run, serving
+from tests.world import Admin, Body, Service, bearer, extended, leave, make_admin
 from wxauth.server.core.sealing import session_key_context
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.build import build_services
 from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.web.bodies import Items
 
@@ -37,22 +34,14 @@ def log_in_elsewhere(simulator: Simulator) -> None:
     assert "session_key" in answer
 
 
-class KeyKeeper:
+@dataclass(frozen=True)
+class KeyKeeper(Service):
     """An administrator who checks and resets session keys, and the people and the WeChat that they are of."""
 
-    def __init__(self, client: Client, simulator: Simulator, rows: Rows) -> None:
-        self.client = client
-        self.log_in = LogIn(client)
-        self.simulator = simulator
-        self._rows = rows
-        self._root: Admin | None = None
-
-    async def root(self) -> Admin:
-        self._root = self._root or await make_admin(self.client, self._rows, await self.log_in("root"))
-        return self._root
+    root: Admin
 
     async def ask(self, user_id: str, action: str, **options: Any) -> httpx.Response:
-        return await (await self.root()).ask("POST", f"/users/{user_id}/session-keys/{action}", **options)
+        return await self.root.ask("POST", f"/users/{user_id}/session-keys/{action}", **options)
 
     async def states(self, user_id: str, action: str, **options: Any) -> list[tuple[str, bool | None, str | None]]:
         answer = await self.ask(user_id, action, **options)
@@ -63,7 +52,7 @@ class KeyKeeper:
         return [(item["app_id"], item["valid"], item["error"]) for item in answer.json()["items"]]
 
     async def events(self) -> list[Body]:
-        return await (await self.root()).events(type="session_key.reset")
+        return await self.root.events(type="session_key.reset")
 
     async def can_open(self, login: Body, tapped: dict[str, str]) -> bool:
         answer = await self.client.post("/v1/me/decrypt", json=tapped, headers=bearer(login))
@@ -73,10 +62,15 @@ class KeyKeeper:
     def tap(self, person: str = "alice", *, app_id: str = APP_ID) -> dict[str, str]:
         return self.simulator.seal(SealRequest(person=person, app_id=app_id, data={}))
 
+    async def stored(self, login: Body) -> bytes | None:
+        """The sealed key of a session."""
+        return await self.rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", login["session_id"])
+
 
 @pytest.fixture
-def keys(simulated_client: Client, simulator: Simulator, rows: Rows) -> KeyKeeper:
-    return KeyKeeper(simulated_client, simulator, rows)
+async def keys(service: Service) -> KeyKeeper:
+    root = await make_admin(service.client, service.rows, await service.log_in("root"))
+    return extended(service, KeyKeeper, root=root)
 
 
 # Check.
@@ -92,19 +86,19 @@ async def test_a_session_key_is_valid_until_wechat_issues_a_new_key(keys: KeyKee
     assert await keys.states(alice["user"]["id"], "check") == [(APP_ID, False, None)]
 
 
-async def test_each_identity_has_its_own_session_key_oldest_first(keys: KeyKeeper, clock: Clock) -> None:
+async def test_each_identity_has_its_own_session_key_oldest_first(keys: KeyKeeper) -> None:
     user_id = (await keys.log_in(app_id=OTHER_APP_ID))["user"]["id"]
-    clock.advance(minutes=1)
+    keys.clock.advance(minutes=1)
     assert (await keys.log_in())["user"]["id"] == user_id
     log_in_elsewhere(keys.simulator)
     assert await keys.states(user_id, "check") == [(OTHER_APP_ID, True, None), (APP_ID, False, None)]
 
 
-async def test_the_keys_of_a_merged_user_are_found_by_the_former_id(keys: KeyKeeper, clock: Clock) -> None:
+async def test_the_keys_of_a_merged_user_are_found_by_the_former_id(keys: KeyKeeper) -> None:
     former = (await keys.log_in("bob"))["user"]["id"]
-    clock.advance(minutes=1)
+    keys.clock.advance(minutes=1)
     into = (await keys.log_in())["user"]["id"]
-    assert (await (await keys.root()).merge(former, into=into)).status_code == 200
+    assert (await keys.root.merge(former, into=into)).status_code == 200
     assert await keys.states(former, "check") == [(APP_ID, True, None)] * 2
 
 
@@ -138,13 +132,11 @@ async def test_a_failure_of_one_app_is_reported_and_the_other_one_is_asked(
     assert await keys.states(user_id, action) == [(APP_ID, None, code), (OTHER_APP_ID, True, None)]
 
 
-async def test_an_app_that_is_no_longer_configured_is_reported(
-    keys: KeyKeeper, make_simulated_services: MakeServices, make_client: MakeClient
-) -> None:
+async def test_an_app_that_is_no_longer_configured_is_reported(keys: KeyKeeper) -> None:
     user_id = (await keys.log_in())["user"]["id"]
     await keys.log_in(app_id=OTHER_APP_ID)
     assert await keys.states(user_id, "check") == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
-    (await keys.root()).client = make_client(await make_simulated_services(apps=APPS[:1]))
+    keys.root.client = (await keys.make(apps=APPS[:1])).client
     for action in ("check", "reset"):
         assert await keys.states(user_id, action) == [(APP_ID, True, None), (OTHER_APP_ID, None, "unknown_app")]
 
@@ -153,10 +145,10 @@ async def test_an_app_that_is_no_longer_configured_is_reported(
 
 
 @pytest.mark.oldest_postgres
-async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper, clock: Clock) -> None:
+async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper) -> None:
     alice = await keys.log_in()
     before = keys.tap()
-    clock.advance(minutes=1)
+    keys.clock.advance(minutes=1)
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
     assert await keys.can_open(alice, keys.tap())
     assert not await keys.can_open(alice, before)
@@ -166,7 +158,7 @@ async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper, 
     assert event == {
         "type": "session_key.reset",
         "at": "2026-11-20T08:01:00Z",
-        "actor": (await keys.root()).id,
+        "actor": keys.root.id,
         "user_id": alice["user"]["id"],
         "app_id": APP_ID,
         "ip": "127.0.0.1",
@@ -205,53 +197,36 @@ async def test_an_app_in_which_the_user_is_not_has_no_key_to_reset(keys: KeyKeep
     problem_of(await keys.ask(user_id, "reset", json={"app_id": "wxnobody"}), "unknown_app", 400)
 
 
-async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(keys: KeyKeeper, rows: Rows) -> None:
+async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(keys: KeyKeeper) -> None:
     alice = await keys.log_in()
     log_in_elsewhere(keys.simulator)
-    stored = await rows.fetchval("SELECT session_key FROM sessions")
+    stored = await keys.stored(alice)
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
-    assert await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"]) == stored
+    assert await keys.stored(alice) == stored is not None
     assert await keys.events() == []
 
 
-class Meanwhile(httpx.AsyncBaseTransport):
-    """The way to WeChat, with something happening between a reset there and its answer here."""
+class Meanwhile:
+    """What happens between a reset at WeChat and its answer here."""
 
-    def __init__(self, way: httpx.AsyncBaseTransport) -> None:
-        self._way = way
-        self.happens: Callable[[], Awaitable[object]] | None = None
+    happens: Callable[[], Awaitable[object]] | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response = await self._way.handle_async_request(request)
-        if self.happens is not None and b"/wxa/resetusersessionkey" in request.extensions["target"]:
-            await self.happens()
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    made, ask = Meanwhile(), WeChatBySimulator.handle_async_request
+
+    async def ask_and_wait(wechat: WeChatBySimulator, request: httpx.Request) -> httpx.Response:
+        response = await ask(wechat, request)
+        if made.happens is not None and b"/wxa/resetusersessionkey" in request.extensions["target"]:
+            await made.happens()
         return response
 
-
-@pytest.fixture
-def meanwhile(simulator: Simulator, secrets: Secrets) -> Meanwhile:
-    return Meanwhile(WeChatBySimulator(simulator, secrets))
+    monkeypatch.setattr(WeChatBySimulator, "handle_async_request", ask_and_wait)
+    return made
 
 
-@pytest.fixture
-async def interrupted(
-    make_settings: Callable[..., Settings],
-    make_client: MakeClient,
-    simulator: Simulator,
-    meanwhile: Meanwhile,
-    clock: Clock,
-    rows: Rows,
-) -> AsyncIterator[tuple[KeyKeeper, Services]]:
-    services = build_services(make_settings(apps=APPS), clock=clock, wechat_transport=meanwhile)
-    await services[KeyRing].refresh()
-    yield KeyKeeper(make_client(services), simulator, rows), services
-    await services.aclose()
-
-
-async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(
-    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile
-) -> None:
-    keys, _ = interrupted
+async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(keys: KeyKeeper, meanwhile: Meanwhile) -> None:
     alice = await keys.log_in()
     meanwhile.happens = keys.log_in
     await keys.states(alice["user"]["id"], "reset")
@@ -261,16 +236,14 @@ async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(
 
 
 async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
-    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: Rows
+    keys: KeyKeeper, meanwhile: Meanwhile
 ) -> None:
-    keys, services = interrupted
     alice = await keys.log_in()
 
     async def reseal() -> None:
-        context = session_key_context(APP_ID, alice["user"]["openid"])
-        sealed = await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"])
-        anew = services.sealer.seal(services.sealer.open(sealed, context=context), context=context)
-        await rows.execute("UPDATE sessions SET session_key = $1 WHERE id = $2", anew, alice["session_id"])
+        context, sealer = session_key_context(APP_ID, alice["user"]["openid"]), keys.services.sealer
+        anew = sealer.seal(sealer.open(await keys.stored(alice) or b"", context=context), context=context)
+        await keys.rows.execute("UPDATE sessions SET session_key = $1 WHERE id = $2", anew, alice["session_id"])
 
     meanwhile.happens = reseal
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
@@ -279,9 +252,8 @@ async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
 
 @pytest.mark.parametrize("end", ["log out", "erase"])
 async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
-    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: Rows, end: str
+    keys: KeyKeeper, meanwhile: Meanwhile, end: str
 ) -> None:
-    keys, _ = interrupted
     alice = await keys.log_in()
     acts = {
         "log out": lambda: keys.client.post("/v1/logout", headers=bearer(alice)),
@@ -289,7 +261,7 @@ async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
     }
     meanwhile.happens = acts[end]
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
-    assert not await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"])
+    assert not await keys.stored(alice)
     assert await keys.events() == []
 
 
@@ -297,7 +269,7 @@ async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
 
 
 @pytest.fixture
-def show(simulator: Simulator, database_url: str, tmp_path: Path) -> Callable[..., Awaitable[CompletedProcess[str]]]:
+def show(simulator: Simulator, database_url: str, tmp_path: Path) -> Command:
     """Run `wxauth users show ...` with all settings, as an operator has them; any of them by name."""
 
     async def command(*arguments: str, **variables: str) -> CompletedProcess[str]:
@@ -310,11 +282,8 @@ def show(simulator: Simulator, database_url: str, tmp_path: Path) -> Callable[..
     return command
 
 
-Show = Callable[..., Awaitable[CompletedProcess[str]]]
-
-
 @pytest.mark.process
-async def test_users_show_reports_for_each_key_whether_wechat_accepts_it(keys: KeyKeeper, show: Show) -> None:
+async def test_users_show_reports_for_each_key_whether_wechat_accepts_it(keys: KeyKeeper, show: Command) -> None:
     alice = await keys.log_in()
     user_id, openid = alice["user"]["id"], alice["user"]["openid"]
     shown = await show(user_id)
@@ -330,7 +299,7 @@ async def test_users_show_reports_for_each_key_whether_wechat_accepts_it(keys: K
 
 
 @pytest.mark.process
-async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show: Show) -> None:
+async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show: Command) -> None:
     user_id = (await keys.log_in())["user"]["id"]
     items = (await keys.ask(user_id, "check")).json()["items"]
     plain, checked = await show(user_id, "--json"), await show(user_id, "--check", "--json")
@@ -339,7 +308,7 @@ async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show:
 
 @pytest.mark.process
 async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_same(
-    keys: KeyKeeper, show: Show
+    keys: KeyKeeper, show: Command
 ) -> None:
     user_id = (await keys.log_in())["user"]["id"]
     keys.simulator.fail("stable_token", errcode=40164)
@@ -351,7 +320,7 @@ async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_s
 
 
 @pytest.mark.process
-async def test_only_the_check_requires_all_settings(keys: KeyKeeper, show: Show) -> None:
+async def test_only_the_check_requires_all_settings(keys: KeyKeeper, show: Command) -> None:
     user_id = (await keys.log_in())["user"]["id"]
     assert (await show(user_id, WXAUTH_SECRET_KEY="")).returncode == 0
     failed = await show(user_id, "--check", WXAUTH_SECRET_KEY="")

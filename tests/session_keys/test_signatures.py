@@ -13,7 +13,6 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
@@ -33,7 +32,6 @@ from tests.world import (
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
-from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.service.build import build_services
@@ -301,15 +299,12 @@ async def test_no_log_line_has_the_data_or_the_signature(stage: Stage, sign: Sig
 
 
 @pytest.fixture
-async def simulated_shop(simulated_services: Services, clock: Clock) -> Credentials:
-    return await add_client(simulated_services.database, "shop", scopes=[Scope.SIGN], now=clock())
+async def checked(service: Service) -> Sign:
+    shop = await add_client(service.services.database, "shop", scopes=[Scope.SIGN], now=service.clock())
 
-
-@pytest.fixture
-def checked(service: Service, simulated_shop: Credentials) -> Sign:
     async def ask(openid: str, data: str = "", *, check: bool = True) -> httpx.Response:
         body = {"openid": openid, "data": data, "check": check}
-        return await service.client.post(f"/v1/apps/{APPS[0]['app_id']}/signatures", auth=simulated_shop, json=body)
+        return await service.client.post(f"/v1/apps/{APPS[0]['app_id']}/signatures", auth=shop, json=body)
 
     return ask
 
