@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from itertools import cycle
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Literal, Self
 
 import httpx
@@ -40,7 +40,6 @@ from tests.world import (
 )
 from wxauth.server.core.background import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, create_simulator, phone_number_of
-from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_sweeping, sweep
 from wxauth.server.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,
@@ -58,6 +57,9 @@ OTHER_NUMBER = "+85291234567"
 OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
 PENDING = "phone_answers WHERE sealed IS NOT NULL"
 """The answers that are kept and whose number is not bound."""
+HOLDERS = f"users WHERE phone = '{NUMBER}'"
+WITHDRAWN = "user_authorization_revoke", "8"
+"""What WeChat pushes about who has withdrawn their number."""
 A_SECOND = timedelta(seconds=1)
 HASTE = 10
 HURRIED = Waits(
@@ -75,15 +77,6 @@ def make_service(make_service: MakeService) -> MakeService:
     return partial(make_service, waits=HURRIED)
 
 
-async def withdraw(service: Service, login: Body) -> None:
-    """Push that a person has withdrawn their number."""
-    now, app = int(service.services.clock().timestamp()), APPS[0]
-    message = make_message(login["user"]["openid"], "user_authorization_revoke", "8", app_id=app["app_id"], now=now)
-    push = sign_push(app, message, mode="plain", format="json", timestamp=str(now), nonce=token_hex(8))
-    path = f"/v1/wechat/push/{app['app_id']}"
-    assert (await service.client.post(path, params=dict(push.query), content=push.body)).text == "success"
-
-
 async def asking(service: Service, login: Body, code: str, **fault: Any) -> asyncio.Task[httpx.Response]:
     """Begin to bind a number. WeChat has been asked, and answers late."""
     service.simulator.fail(API, **(fault or {"slow": 0.3}))
@@ -93,10 +86,12 @@ async def asking(service: Service, login: Body, code: str, **fault: Any) -> asyn
 
 
 async def until_pending(service: Service, number: int = 1) -> None:
-    async def is_pending() -> bool:
-        return await service.number(PENDING) >= number
+    await until(lambda: service.rows.fetchval(f"SELECT count(*) >= $1 FROM {PENDING}", number))
 
-    await until(is_pending)
+
+async def sweep_after(service: Service, time: timedelta) -> None:
+    service.clock.now += time
+    await sweep(service.services)
 
 
 async def events_of(service: Service, kinds: str = BESIDE_LOGINS) -> list[tuple[Any, ...]]:
@@ -114,7 +109,7 @@ async def test_the_number_behind_a_code_is_bound(service: Service) -> None:
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
-    assert (await service.client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
+    assert await service.me(alice) == answer.json()
     assert (await service.me(bob))["phone"] is None
     user_id = alice["user"]["id"]
     assert await events_of(service) == [("user.phone_bound", user_id, user_id, "{}")]
@@ -314,20 +309,16 @@ async def test_a_tap_from_before_the_holders_does_not_move_the_number(service: S
 
 
 async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_then(service: Service) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    carol = await service.log_in("carol")
+    alice, bob, carol = [await service.log_in(person) for person in ("alice", "bob", "carol")]
     await service.bind(alice, service.phone_code("alice"))
     async with service.rows.transaction():  # as a merge of Alice into Carol does
         await service.rows.execute("UPDATE users SET phone = NULL, phone_verified_at = NULL WHERE phone IS NOT NULL")
-        await service.rows.execute(
-            "UPDATE users SET phone = $1, phone_verified_at = '2020-01-01Z' WHERE id = $2",
-            NUMBER,
-            carol["user"]["id"],
-        )
+        give = "UPDATE users SET phone = $1, phone_verified_at = '2020-01-01Z' WHERE id = $2"
+        await service.rows.execute(give, NUMBER, carol["user"]["id"])
         binding = asyncio.create_task(service.bind(bob, service.phone_code("bob")))
         await until_locked(service.rows)
     assert (await binding).json()["phone"] == NUMBER
-    assert await service.rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == 1
+    assert await service.number(HOLDERS) == 1
 
 
 async def test_a_number_of_another_users_is_refused_until_they_are_gone(make_service: MakeService) -> None:
@@ -347,21 +338,18 @@ async def test_a_number_of_another_users_is_refused_until_they_are_gone(make_ser
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12), ("move", 12)])
 async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
-    make_service: MakeService, rows: Rows, policy: str, winners: int
+    make_service: MakeService, policy: str, winners: int
 ) -> None:
     replicas = [await make_service(phone_policy=policy) for _ in range(3)]
-    people = {f"person-{n}": await replicas[0].log_in(f"person-{n}") for n in range(12)}
-    answers = await asyncio.gather(
-        *(
-            replicas[n % 3].bind(login, replicas[0].phone_code(person))
-            for n, (person, login) in enumerate(people.items())
-        )
-    )
+    service = replicas[0]
+    people = [f"person-{n}" for n in range(12)]
+    taps = [(await service.log_in(person), service.phone_code(person)) for person in people]
+    answers = await asyncio.gather(*(replica.bind(*tap) for replica, tap in zip(cycle(replicas), taps, strict=False)))
     assert sorted(answer.status_code for answer in answers) == [200] * winners + [409] * (12 - winners)
     holders = 1 if policy == "move" else winners
-    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == holders
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.phone_bound'") == winners
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.phone_removed'") == winners - holders
+    assert await service.number(HOLDERS) == holders
+    assert await service.number("events WHERE type = 'user.phone_bound'") == winners
+    assert await service.number("events WHERE type = 'user.phone_removed'") == winners - holders
 
 
 # The same code again.
@@ -435,7 +423,7 @@ async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(serv
     alice, code = await service.log_in(), service.phone_code()
     binding = await asking(service, alice, code)
     service.clock.now += A_SECOND
-    await withdraw(service, alice)
+    await service.push_about(alice, *WITHDRAWN)
     problem_of(await binding, "invalid_code", 400)
     assert (await service.me(alice))["phone"] is None
     assert await service.number("phone_answers") == 0
@@ -460,8 +448,7 @@ async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(ser
     service.clock.now += A_SECOND
     await service.bind(alice, service.phone_code(phone=OTHER_NUMBER))
     await until_pending(service)
-    service.clock.now += UNTOUCHED_FOR + A_SECOND
-    await sweep(service.services)
+    await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
     assert (await service.me(await service.log_in()))["phone"] == OTHER_NUMBER
 
 
@@ -593,11 +580,10 @@ async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(
 ) -> None:
     replica = await make_service()
     replica.clock.now += A_SECOND
-    await withdraw(replica, outage.alice)
+    await replica.push_about(outage.alice, *WITHDRAWN)
     await outage.proxy.accept()
     await until_pending(replica)
-    replica.clock.now += UNTOUCHED_FOR
-    await sweep(replica.services)
+    await sweep_after(replica, UNTOUCHED_FOR)
     assert (await replica.me(outage.alice))["phone"] is None
     assert await replica.number("phone_answers") == 0
 
@@ -681,11 +667,9 @@ async def leave_half_way(service: Service, login: Body, code: str) -> None:
 async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(service: Service) -> None:
     alice = await service.log_in()
     await leave_half_way(service, alice, service.phone_code())
-    service.clock.now += UNTOUCHED_FOR
-    await sweep(service.services)
+    await sweep_after(service, UNTOUCHED_FOR)
     assert (await service.me(alice))["phone"] is None  # whoever asked may be about to
-    service.clock.now += A_SECOND
-    await sweep(service.services)
+    await sweep_after(service, A_SECOND)
     assert (await service.me(alice))["phone"] == NUMBER
     assert await service.number(PENDING) == 0
     assert len(service.asked(API)) == 1
@@ -720,8 +704,7 @@ async def test_a_refused_number_is_not_bound_later(service: Service) -> None:
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
     await service.rows.execute("UPDATE users SET phone = NULL")
-    service.clock.now += UNTOUCHED_FOR + A_SECOND
-    await sweep(service.services)
+    await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
     assert (await service.me(bob))["phone"] is None
 
 
@@ -729,8 +712,7 @@ async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(servi
     alice = await service.log_in()
     await leave_half_way(service, alice, service.phone_code())
     await service.rows.execute("UPDATE users SET status = 'disabled'")
-    service.clock.now += UNTOUCHED_FOR + A_SECOND
-    await sweep(service.services)
+    await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
     assert await service.rows.fetchval("SELECT phone FROM users") is None
     assert await service.number(PENDING) == 1
 
@@ -744,8 +726,7 @@ async def test_a_number_left_half_way_by_someone_who_leaves_is_not_taken_from_it
     service.clock.now += A_SECOND
     await leave_half_way(service, alice, left := service.phone_code("alice"))
     assert (await leave(service.client, alice)).status_code == 202
-    service.clock.now += UNTOUCHED_FOR + A_SECOND
-    await sweep(service.services)
+    await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
     assert (await service.me(bob))["phone"] == NUMBER
     assert await service.number(PENDING) == 1
     alice = await service.log_in("alice", stay=True)
@@ -868,8 +849,7 @@ async def test_a_removed_number_does_not_come_back_from_an_earlier_tap(service: 
     service.clock.advance(seconds=1)
     assert (await service.client.delete("/v1/me/phone", headers=bearer(alice))).status_code == 204
     problem_of(await binding, "invalid_code", 400)
-    service.clock.now += UNTOUCHED_FOR
-    await sweep(service.services)
+    await sweep_after(service, UNTOUCHED_FOR)
     assert (await service.me(await service.log_in("alice")))["phone"] is None
 
 
@@ -949,7 +929,7 @@ async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(servic
     await until(lambda: service.rows.fetchval("SELECT count(*) = 3 FROM sessions"))
     if comes == "meanwhile":
         await disconnect_half_way()
-    await until(lambda: service.number(f"users WHERE phone = '{NUMBER}'"))
+    await until(lambda: service.number(HOLDERS))
     assert await service.number("sessions") == 3
     house.cancel()
     await asyncio.gather(house, return_exceptions=True)
