@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from inspect import isawaitable
 from secrets import token_hex
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
 import asyncpg
@@ -234,7 +234,7 @@ class Stage(Behind):
         """A client of another replica, with any settings by name."""
         return self.make_client(await self.make_services(**settings))
 
-    async def replica(self, **settings: object) -> "Stage":
+    async def replica(self, **settings: object) -> Self:
         """The same stage at another replica, with any settings by name."""
         services = await self.make_services(**settings)
         client = self.make_client(services)

@@ -3,48 +3,28 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import needs
 from tests.receiver import Receiver, receiving
-from tests.world import Body, LogIn, MakeServices, Rows, Stage, until
+from tests.world import Body, Stage, extended, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.login.records import Refusals
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 ALICE = "openid-a1-alice"
 EXAMPLES = Path(__file__).parents[2] / "examples/sign-up-hook"
-Ask = Callable[..., Awaitable[LogIn]]
-
-
-@pytest.fixture
-async def hook() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        receiver.usual = saying(allow=True)
-        yield receiver
-
-
-@pytest.fixture
-def asking(stage: Stage, hook: Receiver) -> Ask:
-    """A service that asks the hook; more settings may be given."""
-
-    async def made(**settings: Any) -> LogIn:
-        settings = {"sign_up_hook_url": hook.url, "sign_up_hook_secret": SECRET, **settings}
-        services = await stage.make_services(**settings)
-        return LogIn(stage.make_client(services), stage.login.wechat)
-
-    return made
 
 
 def saying(status: int = 200, **answer: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -61,18 +41,34 @@ def text(body: bytes, status: int = 200) -> Callable[[web.Request], Awaitable[we
     return respond
 
 
-async def test_it_is_asked_once_about_a_newcomer_and_never_about_somebody_known(
-    stage: Stage, asking: Ask, hook: Receiver
-) -> None:
-    login = await asking()
-    answer = await login("alice", unionid="union-alice")
-    await login("alice", unionid="union-alice")
-    await login("alice", app=OTHER_APP, unionid="union-alice")
-    [(headers, body)] = hook.got
+@dataclass(frozen=True)
+class Door(Stage):
+    """Where people sign up, and the hook that is asked about them."""
+
+    hook: Receiver
+
+    async def asking(self, **settings: Any) -> Self:
+        """A replica that asks the hook; more settings may be given."""
+        return await self.replica(**{"sign_up_hook_url": self.hook.url, "sign_up_hook_secret": SECRET, **settings})
+
+
+@pytest.fixture
+async def door(stage: Stage) -> AsyncIterator[Door]:
+    async with receiving() as receiver:
+        receiver.usual = saying(allow=True)
+        yield extended(stage, Door, hook=receiver)
+
+
+async def test_it_is_asked_once_about_a_newcomer_and_never_about_somebody_known(door: Door) -> None:
+    door = await door.asking()
+    answer = await door.login("alice", unionid="union-alice")
+    await door.login("alice", unionid="union-alice")
+    await door.login("alice", app=OTHER_APP, unionid="union-alice")
+    [(headers, body)] = door.hook.got
     assert json.loads(body) == {
         "type": "sign_up",
         "id": headers["webhook-id"],
-        "at": stage.clock().isoformat().replace("+00:00", "Z"),
+        "at": door.clock().isoformat().replace("+00:00", "Z"),
         "data": {
             "app_id": APP["app_id"],
             "kind": "mini_program",
@@ -83,33 +79,33 @@ async def test_it_is_asked_once_about_a_newcomer_and_never_about_somebody_known(
     }
 
 
-async def test_its_requests_are_signed_as_webhooks_are(asking: Ask, hook: Receiver, clock: Clock) -> None:
-    clock.now = datetime.now(UTC)  # which the library compares
-    login = await asking()
-    await login("alice")
-    [(headers, body)] = hook.got
+async def test_its_requests_are_signed_as_webhooks_are(door: Door) -> None:
+    door.clock.now = datetime.now(UTC)  # which the library compares
+    door = await door.asking()
+    await door.login("alice")
+    [(headers, body)] = door.hook.got
     assert Webhook(SECRET).verify(body, headers)["type"] == "sign_up"
 
 
-async def test_what_it_says_counts_from_the_first_token(asking: Ask, hook: Receiver, rows: Rows) -> None:
-    login = await asking(sign_up_roles=["member"], claims={"tier": "$attributes.tier"})
-    hook.usual = saying(
+async def test_what_it_says_counts_from_the_first_token(door: Door) -> None:
+    door = await door.asking(sign_up_roles=["member"], claims={"tier": "$attributes.tier"})
+    door.hook.usual = saying(
         allow=True,
         external_id="10023",
         roles=["editor", "admin"],
         attributes={"tier": "gold", "no": None, "has": {"no": None}},
         nickname="小明",
     )
-    user = (await login("alice"))["user"]
+    user = (await door.login("alice"))["user"]
     told = {name: user[name] for name in ("external_id", "roles", "nickname")}
     assert told == {"external_id": "10023", "roles": ["member", "editor"], "nickname": "小明"}
-    assert json.loads(await rows.fetchval("SELECT attributes::text FROM users")) == {"tier": "gold", "has": {}}
-    created = await rows.fetchval("SELECT data FROM events WHERE type = 'user.created'")
+    assert json.loads(await door.rows.fetchval("SELECT attributes::text FROM users")) == {"tier": "gold", "has": {}}
+    created = await door.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'")
     assert json.loads(created) == {"roles": ["member", "editor"]}
-    assert (await login("bob", nickname="Bob"))["user"]["nickname"] == "Bob"
-    hook.usual = saying(allow=False)
-    await login.ask("carol")
-    metrics = (await login.client.get("/metrics")).text
+    assert (await door.login("bob", nickname="Bob"))["user"]["nickname"] == "Bob"
+    door.hook.usual = saying(allow=False)
+    await door.login.ask("carol")
+    metrics = (await door.login.client.get("/metrics")).text
     for outcome in ('"allowed"} 2.0', '"refused"} 1.0'):
         assert f"wxauth_sign_up_hook_seconds_count{{outcome={outcome}" in metrics
 
@@ -131,31 +127,26 @@ async def test_what_it_says_counts_from_the_first_token(asking: Ask, hook: Recei
         ("nickname", {"a": 1}),
     ],
 )
-async def test_a_misspelt_member_is_left_out_and_logged(
-    stage: Stage, asking: Ask, hook: Receiver, member: str, value: object
-) -> None:
-    login = await asking()
+async def test_a_misspelt_member_is_left_out_and_logged(door: Door, member: str, value: object) -> None:
+    door = await door.asking()
     answer: Body = {"allow": True, "nickname": "good", member: value}
-    hook.usual = saying(**answer)
-    user = (await login("alice"))["user"]
+    door.hook.usual = saying(**answer)
+    user = (await door.login("alice"))["user"]
     assert (user["external_id"], user["roles"]) == (None, [])
     assert user["nickname"] == (None if member == "nickname" else "good")
     if value != "":
-        [line] = stage.logged("sign_up_hook_member_left_out")
+        [line] = door.logged("sign_up_hook_member_left_out")
         assert (line["member"], str(value) in str(line)) == (member, False)
 
 
-async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(
-    stage: Stage, asking: Ask, hook: Receiver
-) -> None:
-    login = await asking()
-    hook.usual = saying(allow=True, external_id="10023")
-    people = await asyncio.gather(*(login(f"person-{n}") for n in range(8)))
+async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(door: Door) -> None:
+    door = await door.asking()
+    door.hook.usual = saying(allow=True, external_id="10023")
+    people = await asyncio.gather(*(door.login(f"person-{n}") for n in range(8)))
     assert sorted(str(person["user"]["external_id"]) for person in people) == ["10023"] + ["None"] * 7
-    assert await stage.number("users") == 8
-    assert (await login("late"))["user"]["external_id"] is None
-    left_out = [line["member"] for line in stage.log_lines() if line["event"] == "sign_up_hook_member_left_out"]
-    assert left_out[-1:] == ["external_id"]
+    assert await door.number("users") == 8
+    assert (await door.login("late"))["user"]["external_id"] is None
+    assert door.logged("sign_up_hook_member_left_out")[-1]["member"] == "external_id"
 
 
 @pytest.mark.parametrize(
@@ -168,18 +159,15 @@ async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(
         (7, "暂时无法为你注册。"),
     ],
 )
-async def test_who_is_refused_is_not_stored_but_for_support(
-    stage: Stage, login: LogIn, hook: Receiver, title: object, shown: str
-) -> None:
-    services = await stage.make_services(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET)
-    login = LogIn(stage.make_client(services), login.wechat)
-    hook.usual = saying(allow=False, title=title)
-    answer = await login.ask("alice", nickname="Alice", headers={"accept-language": "zh"})
+async def test_who_is_refused_is_not_stored_but_for_support(door: Door, title: object, shown: str) -> None:
+    door = await door.asking()
+    door.hook.usual = saying(allow=False, title=title)
+    answer = await door.login.ask("alice", nickname="Alice", headers={"accept-language": "zh"})
     assert problem_of(answer, "sign_up_refused", 403)["title"] == shown
     for table in ("users", "identities", "unionids", "sessions", "events"):
-        assert await stage.number(f"{table}") == 0, table
-    await services[Refusals].store()
-    assert await stage.rows.fetchval("SELECT code FROM refusals") == "sign_up_refused"
+        assert await door.number(table) == 0, table
+    await door.services[Refusals].store()
+    assert await door.rows.fetchval("SELECT code FROM refusals") == "sign_up_refused"
 
 
 @pytest.mark.slow
@@ -202,111 +190,103 @@ async def test_who_is_refused_is_not_stored_but_for_support(
     ],
     ids=lambda answer: getattr(answer, "__qualname__", str(answer))[:20],
 )
-async def test_an_answer_that_is_none_refuses_or_allows_as_the_settings_say(
-    stage: Stage, asking: Ask, hook: Receiver, answer: Any
-) -> None:
-    hook.usual = answer
-    login = await asking(sign_up_hook_timeout=0.3)
-    refused = await login.ask("alice")
+async def test_an_answer_that_is_none_refuses_or_allows_as_the_settings_say(door: Door, answer: Any) -> None:
+    door.hook.usual = answer
+    door = await door.asking(sign_up_hook_timeout=0.3)
+    refused = await door.login.ask("alice")
     assert "sign_up_hook_failed" in problem_of(refused, "sign_up_unavailable", 503)["detail"]
     assert int(refused.headers["retry-after"]) > 0
-    assert (await stage.number("users"), len(hook.got)) == (0, 1)
-    login = await asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
-    assert (await login("alice"))["is_new_user"] is True
-    assert await stage.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'") == '{"hook": "not_asked"}'
-    hook.released.set()
+    assert (await door.number("users"), len(door.hook.got)) == (0, 1)
+    door = await door.asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
+    assert (await door.login("alice"))["is_new_user"] is True
+    assert await door.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'") == '{"hook": "not_asked"}'
+    door.hook.released.set()
 
 
-async def test_after_five_failures_in_a_row_it_is_not_asked_for_ten_seconds(
-    stage: Stage, asking: Ask, hook: Receiver
-) -> None:
-    login = await asking()
-    hook.usual = 500
+async def test_after_five_failures_in_a_row_it_is_not_asked_for_ten_seconds(door: Door) -> None:
+    door = await door.asking()
+    door.hook.usual = 500
     for n in range(7):
-        problem_of(await login.ask(f"person-{n}"), "sign_up_unavailable", 503)
-    assert len(hook.got) == 5
-    stage.clock.advance(seconds=11)
-    hook.usual = saying(allow=True)
-    await login("alice")
-    hook.usual = 500
+        problem_of(await door.login.ask(f"person-{n}"), "sign_up_unavailable", 503)
+    assert len(door.hook.got) == 5
+    door.clock.advance(seconds=11)
+    door.hook.usual = saying(allow=True)
+    await door.login("alice")
+    door.hook.usual = 500
     for n in range(4):
-        problem_of(await login.ask(f"person-{n}"), "sign_up_unavailable", 503)
-    assert len(hook.got) == 10
+        problem_of(await door.login.ask(f"person-{n}"), "sign_up_unavailable", 503)
+    assert len(door.hook.got) == 10
 
 
-async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(
-    stage: Stage, asking: Ask, hook: Receiver
-) -> None:
-    login = await asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
-    hook.usual = 429
+async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(door: Door) -> None:
+    door = await door.asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
+    door.hook.usual = 429
     for n in range(6):
-        await login(f"person-{n}")
-    hook.usual = saying(allow=False)
-    problem_of(await login.ask("mallory"), "sign_up_refused", 403)
-    hook.usual = "hang"
+        await door.login(f"person-{n}")
+    door.hook.usual = saying(allow=False)
+    problem_of(await door.login.ask("mallory"), "sign_up_refused", 403)
+    door.hook.usual = "hang"
     for n in range(5):
-        await login(f"late-{n}")
-    hook.released.set()
-    hook.usual = saying(allow=False)
-    await login("mallory")
-    assert len(hook.got) == 6 + 1 + 5
-    created = await stage.rows.fetch("SELECT data FROM events WHERE type = 'user.created'")
-    assert [row["data"] for row in created] == 12 * ['{"hook": "not_asked"}']
+        await door.login(f"late-{n}")
+    door.hook.released.set()
+    door.hook.usual = saying(allow=False)
+    await door.login("mallory")
+    assert len(door.hook.got) == 6 + 1 + 5
+    created = await door.rows.fetch("SELECT data FROM events WHERE type = 'user.created'")
+    assert created == 12 * [('{"hook": "not_asked"}',)]
 
 
-async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(
-    stage: Stage, asking: Ask, hook: Receiver
-) -> None:
-    login = await asking(sign_up_hook_timeout=10)
-    await login("alice")
-    hook.usual = "hang"
-    waiting = [asyncio.create_task(login.ask(f"person-{n}")) for n in range(30)]
-    await until(lambda: hook.under_way == 30)
-    await login("alice")
+async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(door: Door) -> None:
+    door = await door.asking(sign_up_hook_timeout=10)
+    await door.login("alice")
+    door.hook.usual = "hang"
+    waiting = [asyncio.create_task(door.login.ask(f"person-{n}")) for n in range(30)]
+    await until(lambda: door.hook.under_way == 30)
+    await door.login("alice")
     active = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE '%transaction%'"
-    assert await stage.rows.fetchval(active) == 0
-    hook.released.set()
+    assert await door.rows.fetchval(active) == 0
+    door.hook.released.set()
     await asyncio.gather(*waiting)
 
 
-async def test_a_person_who_comes_ten_times_at_once_becomes_one_user(asking: Ask, hook: Receiver, rows: Rows) -> None:
-    login = await asking()
-    answers = [saying(allow=True, nickname=f"name {n}", external_id=str(n + 10)) for n in range(10)]
-    hook.answers = list(answers)
-    people = await asyncio.gather(*(login("alice", unionid="union-alice") for _ in range(10)))
+async def test_a_person_who_comes_ten_times_at_once_becomes_one_user(door: Door) -> None:
+    door = await door.asking()
+    door.hook.answers = [saying(allow=True, nickname=f"name {n}", external_id=str(n + 10)) for n in range(10)]
+    people = await asyncio.gather(*(door.login("alice", unionid="union-alice") for _ in range(10)))
     assert len({person["user"]["id"] for person in people}) == 1
-    [user] = await rows.fetch("SELECT nickname, external_id FROM users")
+    [user] = await door.rows.fetch("SELECT nickname, external_id FROM users")
     assert user["nickname"] == f"name {int(user['external_id']) - 10}"
     assert sum(person["is_new_user"] for person in people) == 1
 
 
-async def test_it_is_not_asked_about_somebody_who_is_refused_anyway(asking: Ask, hook: Receiver) -> None:
-    login = await asking(sign_up="closed")
-    problem_of(await login.ask("alice"), "sign_up_closed", 403)
-    login = await asking(apps=[{**APP, "unionid": "required"}])
-    problem_of(await login.ask("alice"), "wechat_misconfigured", 502)
-    assert hook.got == []
+async def test_it_is_not_asked_about_somebody_who_is_refused_anyway(door: Door) -> None:
+    door = await door.asking(sign_up="closed")
+    problem_of(await door.login.ask("alice"), "sign_up_closed", 403)
+    door = await door.asking(apps=[{**APP, "unionid": "required"}])
+    problem_of(await door.login.ask("alice"), "wechat_misconfigured", 502)
+    assert door.hook.got == []
 
 
-async def test_check_sends_a_test_about_nobody(hook: Receiver, make_services: MakeServices, database_url: str) -> None:
-    services = await make_services(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET)
+async def test_check_sends_a_test_about_nobody(door: Door) -> None:
+    door = await door.asking()
 
     async def result() -> Any:
-        [found] = [each for each in await examine(services.settings) if each.name == "sign_up_hook"]
+        [found] = [each for each in await examine(door.services.settings) if each.name == "sign_up_hook"]
         return found
 
     assert (await result()).ok
-    [(_, body)] = hook.got
+    [(_, body)] = door.hook.got
     message = json.loads(body)
     assert (message["type"], "data" in message) == ("test", False)
 
     async def stuck(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=500)
         await response.prepare(request)
-        await hook.released.wait()
+        await door.hook.released.wait()
         return response
 
-    for hook.usual in (500, text(b"x" * 2**15, status=500), stuck):  # a page of a framework's; a body that never ends
+    page = text(b"x" * 2**15, status=500)
+    for door.hook.usual in (500, page, stuck):  # a page of a framework's; a body that never ends
         failed = await result()
         assert (failed.ok, "its status was 500" in failed.message) == (False, True), failed.message
 
@@ -314,10 +294,8 @@ async def test_check_sends_a_test_about_nobody(hook: Receiver, make_services: Ma
 @pytest.mark.node
 @pytest.mark.process
 @pytest.mark.parametrize("language", ["python", "node"])
-async def test_the_examples_let_their_members_in_and_nobody_else(
-    stage: Stage, language: str, tmp_path: Path, asking: Ask
-) -> None:
-    stage.clock.now = datetime.now(UTC)
+async def test_the_examples_let_their_members_in_and_nobody_else(door: Door, language: str, tmp_path: Path) -> None:
+    door.clock.now = datetime.now(UTC)
     port = free_port()
     name = {"python": "app.py", "node": "app.mjs"}[language]
     (tmp_path / name).write_text((EXAMPLES / name).read_text().replace("openid-of-alice", ALICE))
@@ -326,10 +304,10 @@ async def test_the_examples_let_their_members_in_and_nobody_else(
     env = {"SIGN_UP_HOOK_SECRET": SECRET, "PORT": str(port)}
     with Running(*command, cwd=tmp_path, env=env) as running:
         await asyncio.to_thread(running.wait_for, sign)
-        login = await asking(sign_up_hook_url=f"http://127.0.0.1:{port}/sign-up")
-        alice = (await login("alice"))["user"]
+        door = await door.asking(sign_up_hook_url=f"http://127.0.0.1:{port}/sign-up")
+        alice = (await door.login("alice"))["user"]
         assert (alice["openid"], alice["external_id"], alice["roles"]) == (ALICE, "10023", ["member"])
-        refused = await login.ask("bob")
+        refused = await door.login.ask("bob")
         assert problem_of(refused, "sign_up_refused", 403)["title"] == "请先到门店办理会员卡"
         async with httpx.AsyncClient() as stranger:
             assert (await stranger.post(f"http://127.0.0.1:{port}/sign-up", json={"type": "test"})).status_code == 401
