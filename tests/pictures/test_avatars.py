@@ -6,7 +6,7 @@ import tempfile
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import count
 from typing import Any
@@ -20,7 +20,7 @@ from starlette.requests import Request
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, Stage, bearer, leave, until_locked
+from tests.world import Body, Stage, bearer, extended, leave, until_locked
 from wxauth.errors import InvalidRequest
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.server.pictures.routes import uploaded_file
@@ -136,8 +136,7 @@ class Album(Stage):
 
 @pytest.fixture
 async def album(stage: Stage) -> Album:
-    parts = {it.name: getattr(stage, it.name) for it in fields(stage)}
-    return Album(**parts, alice=await stage.login("alice"), shades=count())
+    return extended(stage, Album, alice=await stage.login("alice"), shades=count())
 
 
 # Conversion.
