@@ -1,11 +1,11 @@
 """The sweep: which rows are deleted, and which are kept."""
 
 import asyncio
-import re
 from datetime import timedelta
 
 import pytest
 
+from tests.metrics import scrape
 from tests.world import Body, Stage, until
 from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
 from wxauth.server.housekeeping.rows import ENDED_SESSIONS, LappedPage, lap_page
@@ -107,11 +107,9 @@ async def test_the_next_sweep_is_a_day_later_in_all_replicas(stage: Stage) -> No
 
 
 async def test_the_metrics_say_for_how_long_a_sweep_that_is_configured_has_been_due(stage: Stage) -> None:
-    async def overdue() -> float:
+    async def overdue() -> float | None:
         stage.clock.now += STATISTICS_MAX_AGE
-        text = (await stage.client.get("/metrics")).text
-        [reported] = re.findall(r"^wxauth_sweep_overdue_seconds (\S+)$", text, re.MULTILINE)
-        return float(reported)
+        return (await scrape(stage.client))("wxauth_sweep_overdue_seconds")
 
     await sweep_now(stage)
     assert await overdue() == 0

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.database_proxy import Proxy
 from tests.fakes import service_env
 from tests.loops import let_pass
+from tests.metrics import scrape
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.world import BESIDE_LOGINS, Body, MakeService, Service, bearer, make_admin, set_roles, until
@@ -72,16 +72,11 @@ async def kinds_of(service: Service) -> list[str]:
     return [kind for kind, _, _ in await events_of(service)]
 
 
-async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
+async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, ...], float]:
     """How often each came of asking WeChat: policy, outcome, errcode."""
     await service.services[Background].drain()
-    families = text_string_to_metric_families((await service.client.get("/metrics")).text)
-    samples = [sample for family in families for sample in family.samples]
-    return {
-        (sample.labels["policy"], sample.labels["outcome"], sample.labels["errcode"]): sample.value
-        for sample in samples
-        if sample.name == "wxauth_policy_checks_total" and sample.labels["app_id"] == app_id
-    }
+    scraped = await scrape(service.client)
+    return scraped.counted("wxauth_policy_checks_total", "policy", "outcome", "errcode", app_id=app_id)
 
 
 async def asking(service: Service) -> asyncio.Task[httpx.Response]:
@@ -231,13 +226,10 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(make_service
     assert [line["what"] for line in service.logged("promise_put_off")] == ["ban"]
 
 
-async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
-    make_service: MakeService, proxy: Proxy
-) -> None:
+async def test_a_ban_put_off_when_the_service_ends_is_told_as_lost(make_service: MakeService, proxy: Proxy) -> None:
     service = await make_service(risk_policy="block", database_url=proxy.url)
     service.simulator.fail(RISK, slow=0.4)
-    login = asyncio.create_task(service.log_in.ask("risky-4"))
-    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    login = await asking(service)
     await proxy.refuse()
     problem_of(await login, "storage_unavailable", 503)
     await service.services[Promises].aclose()
@@ -270,32 +262,25 @@ async def test_a_phone_code_of_who_is_blocked_is_not_spent(blocking: Service) ->
 
 
 @pytest.mark.slow
-async def test_simultaneous_first_logins_at_several_replicas_are_all_blocked(
-    make_service: MakeService, simulator: Simulator
-) -> None:
+async def test_first_logins_at_several_replicas_at_once_are_all_blocked(make_service: MakeService) -> None:
     replicas = [await make_service(risk_policy="block") for _ in range(3)]
-    simulator.fail(RISK, slow=0.5, times=None)
+    replicas[0].simulator.fail(RISK, slow=0.5, times=None)
     answers = await asyncio.gather(*(service.log_in.ask("risky-4") for service in replicas for _ in range(2)))
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) in [(403, "wechat_user_blocked"), (403, "account_disabled")]
 
 
 @pytest.mark.slow
-async def test_a_replica_without_a_verdict_checks_for_another_replicas(
-    make_service: MakeService, simulator: Simulator
-) -> None:
+async def test_a_replica_without_a_verdict_checks_for_another_replicas(make_service: MakeService) -> None:
     one, other = [await make_service(risk_policy="block", wechat_timeout=2) for _ in range(2)]
-    simulator.fail(RISK, hang=True)  # whoever asks first
-    waiting = asyncio.create_task(one.log_in.ask("risky-4"))
-    await until(lambda: len(simulator.calls_of(RISK)))
+    one.simulator.fail(RISK, hang=True)  # whoever asks first
+    waiting = await asking(one)
     problem_of(await other.log_in.ask("risky-4"), "wechat_user_blocked", 403)
     problem_of(await waiting, "account_disabled", 403)
 
 
 @pytest.mark.slow
-async def test_a_user_who_passed_because_wechat_was_slow_is_checked_at_the_next_login(
-    make_service: MakeService,
-) -> None:
+async def test_who_passed_because_wechat_was_slow_is_checked_at_the_next_login(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=SHORT)
     service.simulator.fail(RISK, hang=True)
     first = await service.log_in.ask("risky-4")
@@ -306,9 +291,7 @@ async def test_a_user_who_passed_because_wechat_was_slow_is_checked_at_the_next_
 
 
 @flag_or_block
-async def test_wechat_is_asked_until_it_has_given_a_verdict_and_never_again(
-    make_service: MakeService, policy: str
-) -> None:
+async def test_wechat_is_asked_until_it_gives_a_verdict_and_never_again(make_service: MakeService, policy: str) -> None:
     service = await make_service(risk_policy=policy)
     service.simulator.fail(RISK, errcode=48001, times=2)
     for number in (1, 2, 3, 3, 3):
@@ -327,13 +310,10 @@ async def test_several_logins_at_once_flag_a_user_once(make_service: MakeService
 
 
 @pytest.mark.slow
-async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(
-    make_service: MakeService, simulator: Simulator
-) -> None:
+async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(make_service: MakeService) -> None:
     killed, other = [await make_service(risk_policy="block") for _ in range(2)]
-    simulator.fail(RISK, hang=True)
-    login = asyncio.create_task(killed.log_in.ask("risky-4"))
-    await until(lambda: len(simulator.calls_of(RISK)))
+    killed.simulator.fail(RISK, hang=True)
+    login = await asking(killed)
     await killed.services[Background].aclose()
     await asyncio.gather(login, return_exceptions=True)
     problem_of(await other.log_in.ask("risky-4"), "wechat_user_blocked", 403)
@@ -436,7 +416,10 @@ async def test_a_doubtful_name_is_taken_and_noted(
     make_service: MakeService, policy: str, way: str, name: str, suggest: str, label: int
 ) -> None:
     service = await make_service(nickname_check=policy)
-    user = await rename_person(service, name, way=way)
+    if way == "login":
+        user = (await service.log_in(nickname=name))["user"]
+    else:
+        user = (await service.change(await service.log_in(), nickname=name)).json()
     assert user["nickname"] == name
     assert await events_of(service) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
     assert await checks_of(service) == {("nickname", "flagged", ""): 1}
@@ -619,10 +602,3 @@ async def test_a_service_that_is_stopped_leaves_what_hangs(
             assert time.monotonic() - started < SOON
             assert '"stopped"' in running.output
             assert '"background_work_left"' in running.output
-
-
-async def rename_person(service: Service, name: str, *, way: str) -> Body:
-    """The user in the answer after a person has set this name."""
-    if way == "login":
-        return (await service.log_in(nickname=name))["user"]
-    return (await service.change(await service.log_in(), nickname=name)).json()

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, Clock, WeChatByRespx
+from tests.fakes import APP
+from tests.metrics import scrape
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import Admin, Client, LogIn, Stage, bearer
+from tests.world import Admin, Client, Stage, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Numbers, Refusals
@@ -38,10 +39,8 @@ async def listed(root: Admin, **query: object) -> list[dict[str, Any]]:
     return (await root.read("/refusals", **query))["items"]
 
 
-async def dropped(client: Client, outcome: str) -> float:
-    lines = (await client.get("/metrics")).text.splitlines()
-    line = next(line for line in lines if line.startswith(f'wxauth_refusals_dropped_total{{outcome="{outcome}"}}'))
-    return float(line.split()[-1])
+async def dropped(client: Client, outcome: str) -> float | None:
+    return (await scrape(client))("wxauth_refusals_dropped_total", outcome=outcome)
 
 
 @pytest.mark.oldest_postgres
@@ -235,8 +234,8 @@ async def test_wrong_bodies_count_towards_the_limit_of_the_address(stage: Stage)
     bodies = (b"{}", b"nonsense", b"{}")
     answers = [await client.post("/v1/login", content=body, headers=ADDRESS) for body in bodies]
     assert [answer.json()["code"] for answer in answers] == ["invalid_request", "invalid_request", "rate_limited"]
-    metrics = (await client.get("/metrics")).text
-    assert 'wxauth_logins_total{app_id="unknown",errcode="",outcome="rate_limited"} 1.0' in metrics
+    logins = (await scrape(client)).counted("wxauth_logins_total", "app_id", "errcode", "outcome")
+    assert logins["unknown", "", "rate_limited"] == 1
 
 
 # Storage.
@@ -245,9 +244,9 @@ async def test_wrong_bodies_count_towards_the_limit_of_the_address(stage: Stage)
 async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(stage: Stage) -> None:
     services = await stage.make_services()
     await stage.make_client(services).post("/v1/login", json={})
-    assert await stage.rows.fetchval("SELECT count(*) FROM refusals") == 0
+    assert await stage.number("refusals") == 0
     await services.aclose()
-    assert await stage.rows.fetchval("SELECT count(*) FROM refusals") == 1
+    assert await stage.number("refusals") == 1
 
 
 @pytest.mark.proxy
@@ -283,13 +282,13 @@ async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_store
     assert await stage.number("refusals") == 0
 
 
-async def test_a_person_takes_their_own_along(client: Client, root: Admin, login: LogIn, wechat: WeChatByRespx) -> None:
-    user_id = (await login("alice"))["user"]["id"]
+async def test_a_person_takes_their_own_along(stage: Stage, root: Admin) -> None:
+    user_id = (await stage.login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
-    request_id = await refused(client, wechat.code_for("alice"))
+    request_id = await refused(stage.client, stage.wechat.code_for("alice"))
     await listed(root)
     await root.change(user_id, status="active")
-    document = (await client.get("/v1/me/export", headers=bearer(await login("alice")))).json()
+    document = (await stage.client.get("/v1/me/export", headers=bearer(await stage.login("alice")))).json()
     assert [(each["code"], each["request_id"]) for each in document["refusals"]] == [("account_disabled", request_id)]
 
 
@@ -359,11 +358,11 @@ async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:
         assert problem["errors"][0]["field"] == name
 
 
-async def test_days_begin_where_the_reader_is(root: Admin, client: Client, login: LogIn, clock: Clock) -> None:
-    clock.advance(hours=7, minutes=59)  # one minute to midnight in China
-    await login("alice")
-    clock.advance(minutes=1)
-    again = Admin(client, await login("root"))
+async def test_days_begin_where_the_reader_is(stage: Stage, root: Admin) -> None:
+    stage.clock.advance(hours=7, minutes=59)  # one minute to midnight in China
+    await stage.login("alice")
+    stage.clock.advance(minutes=1)
+    again = Admin(stage.client, await stage.login("root"))
     assert await days_of(again, days=2, utc_offset=480) == [("2026-11-20", 2, 2), ("2026-11-21", 0, 1)]
     assert await days_of(again, days=2, utc_offset=-720) == [("2026-11-19", 1, 1), ("2026-11-20", 1, 2)]
     assert await days_of(again, days=1) == [("2026-11-20", 2, 3)]
@@ -375,7 +374,7 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(stage: St
     async with stage.rows.transaction():
         await stage.rows.execute("LOCK TABLE hourly_numbers IN ACCESS EXCLUSIVE MODE")
         for client in clients * 2:
-            answer = await client.post("/v1/login", json={"code": stage.wechat.code_for("alice")})
+            answer = await stage.login.ask("alice", at=client)
             assert answer.status_code == 200
     for replica in replicas:
         await replica[Numbers].store()

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,59 +16,29 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.docs import DOCS, both_languages, table
-from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx, service_env
-from tests.processes import WXAUTH, Running, free_port, is_running, is_suspended, serving, until
-from tests.world import Client, LogIn, Rows, Server, bearer, set_roles
+from tests.fakes import APP, OTHER_APP, service_env
+from tests.metrics import Scraped, scrape
+from tests.processes import WXAUTH, Running, free_port, is_free, is_running, is_suspended, serving, until
+from tests.world import Client, Rows, Server, Stage, bearer, set_roles
 from wxauth import __version__
 from wxauth.server.dev.wechat import create_simulator
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
 
 
-class Scraped:
-    """An answer of /metrics; `scraped("wxauth_logins_total", outcome="ok")` adds up the samples that fit."""
-
-    def __init__(self, answer: httpx.Response) -> None:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-        assert answer.headers["cache-control"] == "no-store"
-        self.samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
-
-    def __call__(self, name: str, **labels: str) -> float | None:
-        fitting = [s.value for s in self.samples if s.name == name and labels.items() <= s.labels.items()]
-        return sum(fitting) if fitting else None
-
-    def counted(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
-        """What has been counted, by these labels."""
-        return {tuple(s.labels[it] for it in labels): s.value for s in self.samples if s.name == name and s.value}
-
-
-@pytest.fixture
-def scrape(client: Client) -> Callable[[], Awaitable[Scraped]]:
-    async def scraped() -> Scraped:
-        return Scraped(await client.get("/metrics"))
-
-    return scraped
-
-
-Scrape = Callable[[], Awaitable[Scraped]]
-
-
 LOGIN = {"method": "POST", "route": "/v1/login"}
 
 
-async def test_logins_are_counted_by_app_and_outcome_and_timed_with_wechat_and_database(
-    client: Client, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
-) -> None:
+async def test_logins_are_counted_by_app_and_outcome_and_timed_with_wechat_and_database(stage: Stage) -> None:
     for _ in range(3):
-        await login("alice")
-    await login("alice", app=OTHER_APP)
-    await client.post("/v1/login", json={"code": "nonsense", "app_id": "not-configured"})
-    wechat.answers(httpx.ReadTimeout("silence"))
-    await client.post("/v1/login", json={"code": "any"})
-    wechat.answers(ZeroDivisionError())
-    await client.post("/v1/login", json={"code": "any"})
-    scraped = await scrape()
+        await stage.login("alice")
+    await stage.login("alice", app=OTHER_APP)
+    await stage.client.post("/v1/login", json={"code": "nonsense", "app_id": "not-configured"})
+    stage.wechat.answers(httpx.ReadTimeout("silence"))
+    await stage.client.post("/v1/login", json={"code": "any"})
+    stage.wechat.answers(ZeroDivisionError())
+    await stage.client.post("/v1/login", json={"code": "any"})
+    scraped = await scrape(stage.client)
     assert scraped.counted("wxauth_logins_total", "app_id", "outcome", "errcode") == {
         (APP["app_id"], "new", ""): 1,
         (APP["app_id"], "ok", ""): 2,
@@ -87,42 +57,38 @@ async def test_logins_are_counted_by_app_and_outcome_and_timed_with_wechat_and_d
     assert 0 < (scraped("wxauth_database_seconds_sum") or 0) < 10
 
 
-async def test_a_refusal_of_wechat_is_counted_by_its_errcode(
-    client: Client, wechat: WeChatByRespx, scrape: Scrape
-) -> None:
+async def test_a_refusal_of_wechat_is_counted_by_its_errcode(stage: Stage) -> None:
     for errcode in (40029, 40164, 45011, 987654321):
-        wechat.answers_errcode(errcode)
-        await client.post("/v1/login", json={"code": "any"})
+        stage.wechat.answers_errcode(errcode)
+        await stage.client.post("/v1/login", json={"code": "any"})
     refused = ["invalid_code", "wechat_misconfigured", "wechat_rate_limited", "wechat_bad_response"]
-    scraped = await scrape()
+    scraped = await scrape(stage.client)
     assert scraped.counted("wxauth_logins_total", "outcome", "errcode") == dict.fromkeys(
         zip(refused, ("40029", "40164", "45011", "other"), strict=True), 1
     )
     assert scraped.counted("wxauth_requests_refused_total", "code") == {(code,): 1 for code in refused}
 
 
-async def test_refreshes_are_counted_by_outcome(client: Client, login: LogIn, scrape: Scrape) -> None:
-    token = (await login())["refresh_token"]
+async def test_refreshes_are_counted_by_outcome(stage: Stage) -> None:
+    alice = await stage.login()
     for _ in range(2):
-        await client.post("/v1/refresh", json={"refresh_token": token})
-    await client.post("/v1/refresh", json={"refresh_token": "forged"})
-    scraped = await scrape()
+        await stage.refresh(alice)
+    await stage.client.post("/v1/refresh", json={"refresh_token": "forged"})
+    scraped = await scrape(stage.client)
     assert scraped("wxauth_refreshes_total", outcome="ok") == 2
     assert scraped("wxauth_refreshes_total", outcome="invalid_refresh_token") == 1
 
 
-async def test_requests_are_counted_by_method_route_and_status_and_refused_ones_by_code(
-    client: Client, login: LogIn, scrape: Scrape
-) -> None:
-    tokens = await login()
+async def test_requests_are_counted_by_method_route_and_status_and_refused_ones_by_code(stage: Stage) -> None:
+    tokens = await stage.login()
     for session_id in (tokens["session_id"], "not-a-session"):
-        await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(tokens))
+        await stage.client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(tokens))
     for method, path in (("GET", "/v1/me/nothing"), ("GET", "/v1/login"), ("HEAD", "/livez"), ("GET", "/v1/me")):
-        await client.request(method, path)
+        await stage.client.request(method, path)
     for method in ("BREW", "PROPFIND"):
-        await client.request(method, "/v1/login")
-        await client.request(method, "/nothing")
-    scraped = await scrape()
+        await stage.client.request(method, "/v1/login")
+        await stage.client.request(method, "/nothing")
+    scraped = await scrape(stage.client)
     assert scraped.counted("wxauth_requests_total", "method", "route", "status") == {
         ("POST", "/v1/login", "200"): 1,
         ("DELETE", "/v1/me/sessions/{session_id}", "204"): 1,
@@ -143,8 +109,8 @@ async def test_requests_are_counted_by_method_route_and_status_and_refused_ones_
 
 
 @pytest.mark.no_database
-async def test_series_exist_before_the_first_count(scrape: Scrape) -> None:
-    scraped = await scrape()
+async def test_series_exist_before_the_first_count(client: Client) -> None:
+    scraped = await scrape(client)
     assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="ok") == 0
     assert scraped("wxauth_logins_total", app_id=OTHER_APP["app_id"], outcome="new") == 0
     for fault in ("internal_error", "storage_unavailable", "wechat_unavailable", "wechat_timeout"):
@@ -158,54 +124,52 @@ async def test_series_exist_before_the_first_count(scrape: Scrape) -> None:
     assert scraped("wxauth_build_info", version=__version__) == 1
 
 
-async def test_open_sessions_are_counted(client: Client, login: LogIn, scrape: Scrape, clock: Clock) -> None:
-    assert (await scrape())("wxauth_sessions") == 0
-    tokens = [(await login("alice"))["refresh_token"] for _ in range(3)]
-    await client.post("/v1/logout", json={"refresh_token": tokens[0]})
-    assert (await scrape())("wxauth_sessions") == 0, "what was read a moment ago is good enough"
-    clock.advance(seconds=15)
-    assert (await scrape())("wxauth_sessions") == 2
-    clock.advance(days=30)
-    assert (await scrape())("wxauth_sessions") == 0
+async def test_open_sessions_are_counted(stage: Stage) -> None:
+    assert (await scrape(stage.client))("wxauth_sessions") == 0
+    tokens = [(await stage.login("alice"))["refresh_token"] for _ in range(3)]
+    await stage.client.post("/v1/logout", json={"refresh_token": tokens[0]})
+    assert (await scrape(stage.client))("wxauth_sessions") == 0, "what was read a moment ago is good enough"
+    stage.clock.advance(seconds=15)
+    assert (await scrape(stage.client))("wxauth_sessions") == 2
+    stage.clock.advance(days=30)
+    assert (await scrape(stage.client))("wxauth_sessions") == 0
 
 
 @pytest.mark.slow
 @pytest.mark.own_database  # its size would turn the counts of later tests into estimates
-async def test_many_sessions_are_estimated(login: LogIn, scrape: Scrape, rows: Rows) -> None:
-    await login()
-    await rows.execute("""
+async def test_many_sessions_are_estimated(stage: Stage) -> None:
+    await stage.login()
+    await stage.rows.execute("""
         INSERT INTO sessions (id, user_id, app_id, openid, user_agent, created_at, last_used_at, expires_at)
         SELECT gen_random_uuid(), user_id, app_id, openid, repeat('x', 500), created_at, last_used_at, expires_at
           FROM sessions, generate_series(1, 100000)""")
-    reported = (await scrape())("wxauth_sessions")
+    reported = (await scrape(stage.client))("wxauth_sessions")
     assert reported != 100_001
     assert reported == pytest.approx(100_001, rel=0.1)
 
 
 @pytest.mark.no_signing_key
-async def test_the_age_of_the_signing_key_is_a_metric(scrape: Scrape, clock: Clock) -> None:
-    clock.advance(hours=1)
-    assert (await scrape())("wxauth_signing_key_age_seconds") == 3600
-    clock.advance(seconds=10)
-    assert (await scrape())("wxauth_signing_key_age_seconds") == 3610
+async def test_the_age_of_the_signing_key_is_a_metric(stage: Stage) -> None:
+    stage.clock.advance(hours=1)
+    assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3600
+    stage.clock.advance(seconds=10)
+    assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3610
 
 
 @pytest.mark.slow
 async def test_without_a_database_the_other_metrics_remain(offline_client: Client) -> None:
-    scraped = Scraped(await offline_client.get("/metrics"))
+    scraped = await scrape(offline_client)
     assert scraped("wxauth_logins_total") == 0
     assert scraped("wxauth_sessions") is None
     assert scraped("wxauth_signing_key_age_seconds") is None
 
 
-async def test_no_label_identifies_a_person(
-    client: Client, login: LogIn, scrape: Scrape, wechat: WeChatByRespx
-) -> None:
-    user = (await login("alice"))["user"]
+async def test_no_label_identifies_a_person(stage: Stage) -> None:
+    user = (await stage.login("alice"))["user"]
     for word in ("a", "b", "c"):
-        await client.post("/v1/login", json={"code": wechat.code_for(word), "app_id": word})
-        await client.get(f"/{word}")
-    scraped = await scrape()
+        await stage.client.post("/v1/login", json={"code": stage.wechat.code_for(word), "app_id": word})
+        await stage.client.get(f"/{word}")
+    scraped = await scrape(stage.client)
     assert {name for sample in scraped.samples for name in sample.labels} == {
         *("app_id", "outcome", "errcode", "code", "le", "version", "api", "method", "route", "status", "worker"),
         "by",
@@ -359,7 +323,7 @@ def test_every_worker_reports_the_usage_of_each_and_a_successor_counts_from_zero
     until(lambda: service.has_started == 3)
     (ended,) = (json.loads(line) for line in service.command.output.splitlines() if "worker_ended" in line)
     assert (ended["level"], ended["pid"], ended["status"]) == ("warning", dead, -signal.SIGSEGV)
-    assert other in service.workers()
+    assert service.workers() > {other}
     assert len({*usage("start_time_seconds").values()} - before) == 1
 
 
@@ -371,14 +335,15 @@ def test_the_workers_shared_counts_are_deleted_at_the_end(service: TwoWorkers, e
     assert folder.is_dir()
     service.command.end(ending)
     until(lambda: not any(is_running(worker) for worker in workers))
+    assert is_free(service.port)
     assert not folder.exists()
 
 
-async def test_the_routes_of_a_login_page_have_one_template(client: Client, scrape: Scrape) -> None:
+async def test_the_routes_of_a_login_page_have_one_template(client: Client) -> None:
     answers = {"state": 404, "next": 404, "cancel": 404, "wechat": 404, "wechat/again": 200}
     for path, status in answers.items():
         assert (await client.get(f"/v1/authorize/{'r' * 22}/{path}")).status_code == status
-    scraped = await scrape()
+    scraped = await scrape(client)
     for path, status in answers.items():
         route = "/v1/authorize/{request_id}/" + path.replace("again", "{name}")
         assert scraped("wxauth_requests_total", method="GET", route=route, status=str(status)) == 1, path

@@ -1,0 +1,27 @@
+"""What `/metrics` answers."""
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class Scraped:
+    """An answer of /metrics; `scraped("wxauth_logins_total", outcome="ok")` adds up the samples that fit."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-store"
+        self.samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        fitting = [s.value for s in self.samples if s.name == name and labels.items() <= s.labels.items()]
+        return sum(fitting) if fitting else None
+
+    def counted(self, name: str, *by: str, **labels: str) -> dict[tuple[str, ...], float]:
+        """What has been counted with these labels, by those."""
+        fitting = [s for s in self.samples if s.name == name and s.value and labels.items() <= s.labels.items()]
+        return {tuple(s.labels[it] for it in by): s.value for s in fitting}
+
+
+async def scrape(client: httpx.AsyncClient) -> Scraped:
+    return Scraped(await client.get("/metrics"))
