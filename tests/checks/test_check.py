@@ -4,15 +4,15 @@ import asyncio
 import json
 import platform
 import re
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from subprocess import CompletedProcess
+from types import ModuleType
 from typing import Any
 
 import asyncpg
@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.certificates import Authority
+from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported, check_chinese
 from tests.database_proxy import HURRIED, Proxy
 from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
@@ -36,15 +36,14 @@ from tests.processes import free_port, run, serving
 from tests.receiver import Receiver, receiving
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, hang
-from tests.world import Client, LogLines, MakeServices, Rows, with_part
+from tests.world import LogLines, MakeServices, Rows, Service, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
-from wxauth.server.checks.doctor import examine, judge_python
+from wxauth.server.checks.doctor import judge_python
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.checks.rows import PostgresServer, RoleRights, WalStatistics, read_wal
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, Simulator, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
 from wxauth.server.dev.wechat.push import push_signature
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
@@ -53,7 +52,6 @@ APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 pytestmark = pytest.mark.slow
 
 OTHER_SECRET_KEY = "/" * 42 + "8="
-OK, NOTE, BAD = CheckLevel.OK, CheckLevel.NOTE, CheckLevel.BAD
 GENERAL = [
     "settings",
     "python",
@@ -69,19 +67,6 @@ OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname
 APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
 
 Serve = Callable[..., Awaitable[str]]
-Check = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
-
-
-class StrictWeChat(Simulator):
-    """A simulator to which a plain name is no code, as it is none to WeChat."""
-
-    def call(self, api: Any, query: Mapping[str, str], body: bytes) -> Any:
-        code = {"js_code": f"no name: {query['js_code']}"} if "js_code" in query else {}
-        return super().call(api, {**query, **code}, body)
-
-    @property
-    def asked(self) -> Counter[str]:
-        return Counter(call.api for call in self.calls)
 
 
 class Front:
@@ -94,102 +79,33 @@ class Front:
         await self.app(scope, receive, send)
 
 
-@pytest.fixture
-def strict_wechat() -> StrictWeChat:
-    return StrictWeChat()
-
-
-@pytest.fixture
-def wechat_url(strict_wechat: StrictWeChat) -> Iterator[str]:
-    with serving(create_simulator(strict_wechat)) as url:
-        yield url
-
-
-@pytest.fixture
-def few_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trust one authority: each check reads the certificates, and those of a system take 17 ms."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path).file))
-
-
 @dataclass(frozen=True)
-class Doctor:
-    """Runs the checks, with any settings by name. No line contains a secret."""
+class Command:
+    """Runs `wxauth check --json`, or any other command, with any settings by name."""
 
-    make_settings: Callable[..., Settings]
-    wechat_url: str
-    wechat: StrictWeChat
+    folder: Path
+    env: dict[str, str]
     secrets: Secrets
 
-    async def __call__(
-        self, *, clock: Any = utc_now, waits: Any = MappingProxyType({}), **values: Any
-    ) -> dict[str, CheckResult]:
-        """The results by name."""
-        nobody = f"http://127.0.0.1:{free_port()}"
-        usual = {"apps": APPS, "wechat_base_url": self.wechat_url, "issuer": nobody}
-        settings = self.make_settings(**usual | values)
-        for app in APPS:
-            self.secrets.add(app["app_secret"])
-            self.secrets.add(self.wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
-        results = await examine(settings, clock=clock, **waits)
-        for result in results:
-            self.secrets.check_log(f"{result.message}\n{result.chinese}")
-            assert not re.search(r"hunter2|\n", result.message + result.chinese)
-            check_chinese(result)
-        by_name = {result.name: result for result in results}
-        assert len(by_name) == len(results)
-        return by_name
-
-    async def says(self, name: str, level: CheckLevel, *words: str, **how: Any) -> None:
-        """Check that this line has this level and these words."""
-        assert_reported(await self(**how), name, level, *words)
-
-
-@pytest.fixture
-def doctor(
-    make_settings: Callable[..., Settings],
-    wechat_url: str,
-    strict_wechat: StrictWeChat,
-    secrets: Secrets,
-    few_certificates: None,
-) -> Doctor:
-    return Doctor(make_settings, wechat_url, strict_wechat, secrets)
-
-
-@pytest.fixture
-def settings(database_url: str, wechat_url: str) -> dict[str, str]:
-    """The settings that the command requires."""
-    return service_env(database_url, wechat_base_url=wechat_url, issuer=f"http://127.0.0.1:{free_port()}")
-
-
-@pytest.fixture
-def check(settings: dict[str, str], tmp_path: Path, secrets: Secrets) -> Check:
-    """The exit status of `wxauth check` and its results by name; any setting by name."""
-
-    def run_check(**changed: str) -> tuple[int, dict[str, dict[str, Any]]]:
-        env = settings | {f"WXAUTH_{name}": value for name, value in changed.items()}
-        done = run("check", "--json", cwd=tmp_path, env=env)
-        secrets.check_log(done.stdout + done.stderr)
+    def __call__(self, **changed: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        """The exit status, and the results by name."""
+        done = self.run("check", "--json", **changed)
+        self.secrets.check_log(done.stdout + done.stderr)
         assert done.stderr == ""
         results = json.loads(done.stdout)
         assert all(result["ok"] is (result["level"] != "bad") for result in results)
         assert done.returncode == (0 if all(result["ok"] for result in results) else 1)
         return done.returncode, {result["name"]: result for result in results}
 
-    return run_check
+    def run(self, *arguments: str, **changed: str) -> CompletedProcess[str]:
+        env = self.env | {f"WXAUTH_{name}": value for name, value in changed.items()}
+        return run(*arguments, cwd=self.folder, env=env)
 
 
-def check_chinese(result: CheckResult) -> None:
-    """The Chinese text names the same settings, commands, addresses and numbers as the English text."""
-    assert re.search("[一-鿿]", result.chinese), result
-    exact = re.findall(r"WXAUTH_[A-Z_]+|'wxauth [a-z ]+'|https?://[\w.:/\[\]-]*\w|\b\d{4,}\b", result.message)
-    assert [part for part in exact if part not in result.chinese] == [], result
-
-
-def assert_reported(results: Mapping[str, CheckResult], name: str, level: CheckLevel, *words: str) -> None:
-    """This line has this level and these words."""
-    result = results[name]
-    assert result.level is level, result
-    assert all(word in result.message for word in words), result
+@pytest.fixture
+def check(database_url: str, wechat_url: str, tmp_path: Path, secrets: Secrets) -> Command:
+    env = service_env(database_url, wechat_base_url=wechat_url, issuer=f"http://127.0.0.1:{free_port()}")
+    return Command(tmp_path, env, secrets)
 
 
 def of_app(suffix: str = "", app_id: str = APP_ID) -> str:
@@ -209,7 +125,7 @@ async def all_rows(connection: asyncpg.Connection) -> dict[str, list[str]]:
 
 @pytest.mark.process
 @pytest.mark.no_signing_key
-async def test_all_checks_pass_even_before_the_service_has_started(check: Check) -> None:
+async def test_all_checks_pass_even_before_the_service_has_started(check: Command) -> None:
     status, results = await asyncio.to_thread(check)
     assert status == 0, results
     names = [f"wechat {app['app_id']}{suffix}" for app in APPS for suffix in OF_AN_APP]
@@ -221,11 +137,8 @@ async def test_all_checks_pass_even_before_the_service_has_started(check: Check)
 
 
 @pytest.mark.process
-def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(
-    settings: dict[str, str], tmp_path: Path
-) -> None:
-    apps = json.dumps([APPS[0], {"app_id": "wx0", "app_secret": "x"}])
-    done = run("check", cwd=tmp_path, env=settings | {"WXAUTH_APPS": apps})
+def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(check: Command) -> None:
+    done = check.run("check", APPS=json.dumps([APPS[0], {"app_id": "wx0", "app_secret": "x"}]))
     assert done.returncode == 1
     assert done.stderr == ""
     lines = done.stdout.splitlines()
@@ -248,24 +161,22 @@ async def test_a_service_or_a_console_that_nobody_can_enter_is_reported(doctor: 
     assert not {"sign-up", "console"} & (await doctor(**closed)).keys()
 
 
-async def test_the_check_changes_nothing_and_each_app_costs_six_calls(
-    doctor: Doctor, strict_wechat: StrictWeChat, simulated_client: Client, rows: Rows
-) -> None:
-    assert (await simulated_client.post("/v1/login", json={"code": "alice"})).status_code == 200
-    before = await all_rows(rows)
+async def test_the_check_changes_nothing_and_each_app_costs_six_calls(doctor: Doctor, service: Service) -> None:
+    await service.log_in()
+    before = await all_rows(service.rows)
     assert before["sessions"]
-    token = strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
+    token = doctor.wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
     await doctor()
-    assert strict_wechat.asked == dict.fromkeys(APIS, len(APPS))
-    strict_wechat.fail("checksession", errcode=40001, times=None)  # at which the service would have it renewed by force
+    assert doctor.wechat.asked == dict.fromkeys(APIS, len(APPS))
+    doctor.wechat.fail("checksession", errcode=40001, times=None)  # at which the service would have it renewed by force
     await doctor.says(of_app("session_keys"), BAD, "access token", "40001")
-    assert await all_rows(rows) == before
-    assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
-    assert strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
+    assert await all_rows(service.rows) == before
+    assert not any(call.json["force_refresh"] for call in doctor.wechat.calls_of("stable_token"))
+    assert doctor.wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
 
 
 @pytest.mark.process
-def test_the_check_creates_nothing_in_an_empty_database(check: Check, empty_database_url: str) -> None:
+def test_the_check_creates_nothing_in_an_empty_database(check: Command, empty_database_url: str) -> None:
     status, results = check(DATABASE_URL=empty_database_url)
     assert status == 1
     assert results["schema"]["message"] == "is not there yet: run 'wxauth migrate'"
@@ -277,7 +188,7 @@ def test_the_check_creates_nothing_in_an_empty_database(check: Check, empty_data
 
 @pytest.mark.process
 def test_nothing_is_contacted_while_a_setting_is_wrong_and_a_misspelt_one_is_named(
-    check: Check, strict_wechat: StrictWeChat
+    check: Command, strict_wechat: StrictWeChat
 ) -> None:
     status, results = check(PORT="http", PROT="8000")
     assert status == 1
@@ -302,13 +213,13 @@ async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doc
     ("url", "word"),
     [("{good}_not?{query}", "does not exist"), ("postgresql:///x?host=/nowhere", "No such file")],
 )
-async def test_the_databases_own_message_is_passed_on(doctor: Doctor, database_url: str, url: str, word: str) -> None:
-    good, query = database_url.split("?")
+async def test_the_databases_own_message_is_passed_on(doctor: Doctor, url: str, word: str) -> None:
+    good, query = doctor.database_url.split("?")
     await doctor.says("database", BAD, word, database_url=url.format(good=good, query=query))
 
 
-async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor, database_url: str) -> None:
-    async with Proxy(database_url) as proxy:
+async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor) -> None:
+    async with Proxy(doctor.database_url) as proxy:
         loop = asyncio.get_running_loop()
 
         def clock() -> datetime:  # asked for the first time when the database has answered once
@@ -325,18 +236,13 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor, data
 
 
 @pytest.mark.own_database
-async def test_a_default_that_allows_no_writes_or_isolates_more_is_reported(
-    doctor: Doctor, admin: asyncpg.Connection, database_url: str
-) -> None:
-    change = f"ALTER DATABASE {database_url.partition('?')[0].rpartition('/')[2]} SET"
-    await admin.execute(f"{change} default_transaction_isolation = serializable")
+async def test_a_default_that_allows_no_writes_or_isolates_more_is_reported(doctor: Doctor, rows: Rows) -> None:
+    change = f"ALTER DATABASE {await rows.fetchval('SELECT current_database()')} SET"
+    await rows.execute(f"{change} default_transaction_isolation = serializable")
     await doctor.says("database", OK)
-    pooled, words = (
-        f"{database_url}&pgbouncer=true",
-        ("serializable", "default_transaction_isolation", "read committed"),
-    )
-    await doctor.says("database", BAD, *words, database_url=pooled)
-    await admin.execute(f"{change} default_transaction_read_only = on")
+    words = ("serializable", "default_transaction_isolation", "read committed")
+    await doctor.says("database", BAD, *words, database_url=f"{doctor.database_url}&pgbouncer=true")
+    await rows.execute(f"{change} default_transaction_read_only = on")
     await doctor.says("database", BAD, "takes no writes", "default_transaction_read_only")
 
 
@@ -411,10 +317,8 @@ async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(do
 
 
 @pytest.mark.no_signing_key
-async def test_the_key_that_signs_and_the_next_rotation_are_shown(
-    doctor: Doctor, make_simulated_services: MakeServices
-) -> None:
-    services = await make_simulated_services(signing_key_max_age=7200)
+async def test_the_key_that_signs_and_the_next_rotation_are_shown(doctor: Doctor, service: Service) -> None:
+    services = (await service.make(signing_key_max_age=7200)).services
     now = services.clock()
     [first] = [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
     due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
@@ -428,9 +332,9 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(
     assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
 
 
-async def test_session_keys_that_do_not_open_are_counted(doctor: Doctor, simulated_client: Client) -> None:
+async def test_session_keys_that_do_not_open_are_counted(doctor: Doctor, service: Service) -> None:
     for person in ("alice", "bob"):
-        await simulated_client.post("/v1/login", json={"code": person, "phone_code": "phone-13800138000"})
+        await service.log_in(person, phone_code="phone-13800138000")
     results = await doctor(secret_key=OTHER_SECRET_KEY)
     assert_reported(
         results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget"
@@ -439,16 +343,14 @@ async def test_session_keys_that_do_not_open_are_counted(doctor: Doctor, simulat
     await doctor.says("sealed_data", OK, "can be decrypted; 3 values")
 
 
-async def test_other_sealed_values_that_do_not_open_are_counted(
-    doctor: Doctor, simulated_client: Client, rows: Rows
-) -> None:
-    await simulated_client.post("/v1/login", json={"code": "alice"})
-    await rows.execute(
+async def test_other_sealed_values_that_do_not_open_are_counted(doctor: Doctor, service: Service) -> None:
+    await service.log_in()
+    await service.rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
     )
     await doctor.says("sealed_data", BAD, "1 of 2 values")
-    await rows.execute(
+    await service.rows.execute(
         "INSERT INTO webhooks (id, name, url, types, secret, created_at)"
         " VALUES (gen_random_uuid(), 'orders', 'https://a.example', '{}', 'sealed by nobody', now())"
     )
@@ -457,25 +359,23 @@ async def test_other_sealed_values_that_do_not_open_are_counted(
 
 @pytest.mark.process
 async def test_values_that_need_the_former_secret_key_are_reported_for_resealing(
-    doctor: Doctor, simulated_client: Client, settings: dict[str, str], tmp_path: Path
+    doctor: Doctor, service: Service, check: Command
 ) -> None:
-    await simulated_client.post("/v1/login", json={"code": "alice"})
+    await service.log_in()
     rotated = {"secret_key": OTHER_SECRET_KEY, "secret_key_previous": SECRET_KEY}
     results = await doctor(**rotated)
     assert_reported(results, "signing_keys", OK)
     assert_reported(results, "sealed_data", NOTE, "2 of 2", "wxauth secret reseal")
-    env = settings | {f"WXAUTH_{name.upper()}": value for name, value in rotated.items()}
-    assert (await asyncio.to_thread(run, "secret", "reseal", cwd=tmp_path, env=env)).returncode == 0
+    changed = {name.upper(): value for name, value in rotated.items()}
+    assert (await asyncio.to_thread(check.run, "secret", "reseal", **changed)).returncode == 0
     await doctor.says("sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS", **rotated)
 
 
 @pytest.mark.no_signing_key
-async def test_one_signing_key_of_several_that_does_not_open_is_named(
-    doctor: Doctor, simulated_services: Services, rows: Rows
-) -> None:
-    key = await simulated_services[KeyRing].rotate()
-    await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
-    results = await doctor(clock=simulated_services.clock)
+async def test_one_signing_key_of_several_that_does_not_open_is_named(doctor: Doctor, service: Service) -> None:
+    key = await service.services[KeyRing].rotate()
+    await service.rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
+    results = await doctor(clock=service.services.clock)
     assert_reported(results, "signing_keys", BAD, f"1 of 2 cannot be decrypted ({key.kid})")
 
 
@@ -506,9 +406,7 @@ class KeysAsRead:
 
 
 @pytest.fixture
-def service(
-    make_simulated_services: MakeServices,
-) -> Iterator[Serve]:
+def serve(make_simulated_services: MakeServices) -> Iterator[Serve]:
     """A service that answers at the URL that its settings name."""
     with answering(PlainTextResponse()) as (url, front):
 
@@ -533,37 +431,37 @@ def certificate(tmp_path: Path) -> dict[str, str]:
     return {"ssl_certfile": str(tmp_path / "cert.pem"), "ssl_keyfile": str(tmp_path / "key.pem")}
 
 
-async def test_the_issuer_answers_with_the_stored_keys(doctor: Doctor, service: Serve) -> None:
-    url = await service()
+async def test_the_issuer_answers_with_the_stored_keys(doctor: Doctor, serve: Serve) -> None:
+    url = await serve()
     await doctor.says("issuer", NOTE, f"{url} answers with the stored keys", issuer=url)
 
 
-async def test_an_issuer_with_another_name_is_reported_with_both(doctor: Doctor, service: Serve) -> None:
-    url = await service()
+async def test_an_issuer_with_another_name_is_reported_with_both(doctor: Doctor, serve: Serve) -> None:
+    url = await serve()
     other = url.replace("127.0.0.1", "localhost")
     await doctor.says("issuer", BAD, repr(url), other, "WXAUTH_ISSUER", issuer=other)
 
 
-async def test_an_issuer_with_keys_of_another_database_is_reported(doctor: Doctor, service: Serve, rows: Rows) -> None:
-    url = await service()
+async def test_an_issuer_with_keys_of_another_database_is_reported(doctor: Doctor, serve: Serve, rows: Rows) -> None:
+    url = await serve()
     await rows.execute("UPDATE signing_keys SET kid = 'another'")
     await doctor.says("issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL", issuer=url)
 
 
 @pytest.mark.no_signing_key
 async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lacks_the_next_key(
-    doctor: Doctor, service: Serve, simulated_services: Services, rows: Rows
+    doctor: Doctor, serve: Serve, service: Service
 ) -> None:
-    url = await service()
-    await simulated_services[KeyRing].rotate()
-    clock = simulated_services.clock
+    url = await serve()
+    await service.services[KeyRing].rotate()
+    clock = service.services.clock
     await doctor.says("issuer", NOTE, "answers with the stored keys", issuer=url, clock=clock)
-    await rows.execute("UPDATE signing_keys SET activates_at = created_at")
+    await service.rows.execute("UPDATE signing_keys SET activates_at = created_at")
     await doctor.says("issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened", issuer=url, clock=clock)
 
 
-async def test_without_the_database_the_keys_are_not_compared(doctor: Doctor, service: Serve) -> None:
-    results = await doctor(issuer=await service(), database_url="postgresql:///x?host=/nowhere")
+async def test_without_the_database_the_keys_are_not_compared(doctor: Doctor, serve: Serve) -> None:
+    results = await doctor(issuer=await serve(), database_url="postgresql:///x?host=/nowhere")
     assert_reported(results, "issuer", NOTE, "cannot be told without the database")
 
 
@@ -578,26 +476,24 @@ def with_metadata(url: str, **more: str) -> Response:
 
 
 @swept(
-    ("answer", "level", "words"),
+    ("answer", "said"),
     [
-        (PlainTextResponse("", 502), NOTE, ("502", "no service behind it")),
-        (PlainTextResponse("", 404), BAD, ("404", "/.well-known/")),
-        (RedirectResponse("https://www.example.com/?x=hunter2"), BAD, ("redirects to https://www.example.com/,",)),
-        (PlainTextResponse("<html>"), BAD, ("no JSON object", "another service")),
-        (JSONResponse([]), BAD, ("no JSON object",)),
-        (JSONResponse({}), BAD, ("'none'",)),
-        (PlainTextResponse(" " * 300_000), BAD, ("too large",)),
-        (partial(with_metadata, jwks_uri="http://keys.example.com/"), BAD, ("no jwks_uri with https",)),
-        (with_metadata, BAD, ("no jwks_uri with https",)),
-        (partial(with_metadata, jwks_uri="{url}/jwks"), BAD, ("/jwks has no list of keys",)),
+        (PlainTextResponse("", 502), (NOTE, "502", "no service behind it")),
+        (PlainTextResponse("", 404), (BAD, "404", "/.well-known/")),
+        (RedirectResponse("https://www.example.com/?x=hunter2"), (BAD, "redirects to https://www.example.com/,")),
+        (PlainTextResponse("<html>"), (BAD, "no JSON object", "another service")),
+        (JSONResponse([]), (BAD, "no JSON object")),
+        (JSONResponse({}), (BAD, "'none'")),
+        (PlainTextResponse(" " * 300_000), (BAD, "too large")),
+        (partial(with_metadata, jwks_uri="http://keys.example.com/"), (BAD, "no jwks_uri with https")),
+        (with_metadata, (BAD, "no jwks_uri with https")),
+        (partial(with_metadata, jwks_uri="{url}/jwks"), (BAD, "/jwks has no list of keys")),
     ],
 )
-async def test_another_service_at_the_issuer_is_recognised(
-    doctor: Doctor, answer: Any, level: CheckLevel, words: tuple[str, ...]
-) -> None:
+async def test_another_service_at_the_issuer_is_recognised(doctor: Doctor, answer: Any, said: Said) -> None:
     with answering(PlainTextResponse()) as (url, front):
         front.app = answer if isinstance(answer, Response) else answer(url)
-        await doctor.says("issuer", level, url, *words, issuer=url)
+        await doctor.says("issuer", *said, url, issuer=url)
 
 
 async def test_an_invalid_certificate_is_reported(doctor: Doctor, certificate: dict[str, str]) -> None:
@@ -606,9 +502,7 @@ async def test_an_invalid_certificate_is_reported(doctor: Doctor, certificate: d
     assert_reported(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
 
 
-async def test_http_in_place_of_https_is_reported_and_the_other_way_round(
-    doctor: Doctor, certificate: dict[str, str]
-) -> None:
+async def test_http_in_place_of_https_is_reported_and_the_reverse(doctor: Doctor, certificate: dict[str, str]) -> None:
     with answering(PlainTextResponse()) as (url, _):
         await doctor.says("issuer", BAD, "does not speak TLS", "plain http", issuer=url.replace("http:", "https:"))
     with answering(PlainTextResponse(), **certificate) as (url, _):
@@ -644,18 +538,16 @@ async def test_a_wrong_clock_is_reported_by_comparison_with_database_and_wechat(
 
 
 @pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
-async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(
-    doctor: Doctor, strict_wechat: StrictWeChat, date: str | None
-) -> None:
-    with _with_date(strict_wechat, lambda: date) as url:
+async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(doctor: Doctor, date: str | None) -> None:
+    with _with_date(doctor.wechat, lambda: date) as url:
         results = await doctor(wechat_base_url=url)
     assert "clock wechat" not in results
     assert_reported(results, of_app(), OK)
 
 
-async def test_of_wechats_times_the_nearest_counts(doctor: Doctor, strict_wechat: StrictWeChat) -> None:
+async def test_of_wechats_times_the_nearest_counts(doctor: Doctor) -> None:
     times = iter([utc_now() - timedelta(hours=1)])  # an answer that was kept somewhere
-    with _with_date(strict_wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
+    with _with_date(doctor.wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
         await doctor.says("clock wechat", OK, wechat_base_url=url)
 
 
@@ -678,10 +570,8 @@ def _with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> Abstract
 # WeChat.
 
 
-async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(
-    doctor: Doctor, strict_wechat: StrictWeChat
-) -> None:
-    strict_wechat.account(APP_ID).is_whitelisted = False
+async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(doctor: Doctor) -> None:
+    doctor.wechat.account(APP_ID).is_whitelisted = False
     results = await doctor()
     assert_reported(results, of_app(), OK)
     message = results[of_app("access_token")].message
@@ -699,10 +589,9 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(
         ({"LC_ALL": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "answers, and takes the app's secret"),
     ],
 )
-def test_the_command_speaks_the_language_of_the_terminal(
-    settings: dict[str, str], tmp_path: Path, locale: dict[str, str], words: str
-) -> None:
-    reported = run("check", cwd=tmp_path, env=settings | {"LC_MESSAGES": "", **locale}).stdout
+def test_the_command_speaks_the_language_of_the_terminal(check: Command, locale: dict[str, str], words: str) -> None:
+    check.env.update({"LC_MESSAGES": "", **locale})
+    reported = check.run("check").stdout
     assert f"{of_app()}  " in reported
     assert words in reported
 
@@ -715,32 +604,30 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Doctor) 
 
 
 @pytest.mark.parametrize(
-    ("fault", "level", "words"),
+    ("fault", "said"),
     [
-        ({"errcode": 40243}, BAD, ("frozen",)),
-        ({"errcode": 89503}, BAD, ("administrator's confirmation",)),
-        ({"errcode": 40164}, BAD, ("WeChat saw this server as 127.0.0.1",)),
-        ({"errcode": 45009}, BAD, ("quota", "midnight in Beijing")),
-        ({"errcode": 45011}, NOTE, ("again in a minute",)),
-        ({"errcode": -1}, BAD, ("busy",)),
-        ({"errcode": 99999}, BAD, ("table of return codes",)),
-        ({"errcode": 89501}, BAD, ("administrator of the app has to confirm",)),
-        ({"errcode": 89506}, BAD, ("IP whitelist", "24 hours")),
-        ({"errcode": 89507}, BAD, ("IP whitelist", "an hour")),
-        ({"errcode": 40234}, BAD, ("API security",)),
-        ({"status": 503}, BAD, ("status 503", "reaches http://127.0.0.1:")),
-        ({"html": True}, BAD, ("not JSON", "WXAUTH_WECHAT_BASE_URL")),
-        ({"drop": True}, BAD, ("no answer from WeChat",)),
+        ({"errcode": 40243}, (BAD, "frozen")),
+        ({"errcode": 89503}, (BAD, "administrator's confirmation")),
+        ({"errcode": 40164}, (BAD, "WeChat saw this server as 127.0.0.1")),
+        ({"errcode": 45009}, (BAD, "quota", "midnight in Beijing")),
+        ({"errcode": 45011}, (NOTE, "again in a minute")),
+        ({"errcode": -1}, (BAD, "busy")),
+        ({"errcode": 99999}, (BAD, "table of return codes")),
+        ({"errcode": 89501}, (BAD, "administrator of the app has to confirm")),
+        ({"errcode": 89506}, (BAD, "IP whitelist", "24 hours")),
+        ({"errcode": 89507}, (BAD, "IP whitelist", "an hour")),
+        ({"errcode": 40234}, (BAD, "API security")),
+        ({"status": 503}, (BAD, "status 503", "reaches http://127.0.0.1:")),
+        ({"html": True}, (BAD, "not JSON", "WXAUTH_WECHAT_BASE_URL")),
+        ({"drop": True}, (BAD, "no answer from WeChat")),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
-async def test_the_reason_for_a_missing_access_token_is_reported(
-    doctor: Doctor, strict_wechat: StrictWeChat, fault: dict[str, Any], level: CheckLevel, words: tuple[str, ...]
-) -> None:
-    strict_wechat.fail("stable_token", app_id=APP_ID, times=None, **fault)
+async def test_the_reason_for_no_access_token_is_reported(doctor: Doctor, fault: dict[str, Any], said: Said) -> None:
+    doctor.wechat.fail("stable_token", app_id=APP_ID, times=None, **fault)
     results = await doctor()
     errcode = [f"(errcode {fault['errcode']})"] if "errcode" in fault else []
-    assert_reported(results, of_app("access_token"), level, *words, *errcode)
+    assert_reported(results, of_app("access_token"), *said, *errcode)
     assert_reported(results, of_app(), OK)
     assert of_app("phone") not in results
     assert_reported(results, of_app("access_token", OTHER_APP_ID), OK)
@@ -767,32 +654,28 @@ async def test_an_unreachable_wechat_is_reported(doctor: Doctor) -> None:
     await doctor.says(of_app(), BAD, "no answer from WeChat", url, wechat_base_url=url)
 
 
-async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: Doctor, wechat_url: str) -> None:
+async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: Doctor) -> None:
     nobody = f"http://localhost:{free_port()}"
-    results = await doctor(wechat_base_url=nobody, wechat_fallback_url=wechat_url)
+    results = await doctor(wechat_base_url=nobody, wechat_fallback_url=doctor.wechat_url)
     assert_reported(results, of_app(), NOTE, "answers at 127.0.0.1 alone: localhost cannot be connected to")
     assert_reported(results, of_app("access_token"), OK)
 
 
-async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Doctor, wechat_url: str, secrets: Secrets) -> None:
+async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Doctor, secrets: Secrets) -> None:
     secrets.add(PASSWORD)
     secrets.add(CREDENTIALS)
     nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
-    reported = await doctor(wechat_proxy=nobody)
-    assert_reported(
-        reported, of_app(), BAD, "no way through the proxy: ConnectionRefusedError: ", "WXAUTH_WECHAT_PROXY", wechat_url
-    )
+    refused = "no way through the proxy: ConnectionRefusedError: "
+    await doctor.says(of_app(), BAD, refused, "WXAUTH_WECHAT_PROXY", doctor.wechat_url, wechat_proxy=nobody)
     async with ForwardProxy() as proxy:
         await doctor.says(of_app(), OK, wechat_proxy=proxy.url)
         strange = proxy.url.replace(CREDENTIALS, "somebody:else")
         await doctor.says(of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY", wechat_proxy=strange)
 
 
-async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
-    doctor: Doctor, strict_wechat: StrictWeChat
-) -> None:
+async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: Doctor) -> None:
     for api in ("code2session", "checksession"):
-        strict_wechat.fail(api, hang=True, times=None)
+        doctor.wechat.fail(api, hang=True, times=None)
     began = asyncio.get_running_loop().time()
     results = await doctor(wechat_timeout=1.5)
     assert asyncio.get_running_loop().time() - began < 5  # all of them one after the other would be 6 s for each app
@@ -806,64 +689,50 @@ MAY_NOT = ("may not use this API", "(errcode 48001)")
 
 
 @pytest.mark.parametrize(
-    ("account", "settings", "name", "level", "words"),
+    ("account", "settings", "name", "said"),
     [
-        ({"denied": {"getuserriskrank"}}, {}, "risk", NOTE, (*MAY_NOT, "for WXAUTH_RISK_POLICY is off")),
-        ({"denied": {"getuserriskrank"}}, {"risk_policy": "flag"}, "risk", BAD, MAY_NOT),
-        ({"denied": {"msg_sec_check"}}, {}, "nickname", NOTE, (*MAY_NOT, "for WXAUTH_NICKNAME_CHECK is off")),
-        ({"denied": {"msg_sec_check"}}, {"nickname_check": "flag"}, "nickname", BAD, MAY_NOT),
-        ({"denied": {"checksession"}}, {}, "session_keys", BAD, MAY_NOT),
-        ({"denied": {"getuserphonenumber"}}, {}, "phone", NOTE, (*MAY_NOT, "nobody has given a phone number")),
-        ({"openid_check": "refused"}, {}, "phone", NOTE, ("WXAUTH_PHONE_CHECK_OPENID=false",)),
-        ({"openid_check": "refused"}, {"phone_check_openid": False}, "phone", OK, ("permitted",)),
-        ({"daily_quota": {"getuserriskrank": 0}}, {"risk_policy": "flag"}, "risk", BAD, ("quota", "9410009")),
+        ({"denied": {"getuserriskrank"}}, {}, "risk", (NOTE, *MAY_NOT, "for WXAUTH_RISK_POLICY is off")),
+        ({"denied": {"getuserriskrank"}}, {"risk_policy": "flag"}, "risk", (BAD, *MAY_NOT)),
+        ({"denied": {"msg_sec_check"}}, {}, "nickname", (NOTE, *MAY_NOT, "for WXAUTH_NICKNAME_CHECK is off")),
+        ({"denied": {"msg_sec_check"}}, {"nickname_check": "flag"}, "nickname", (BAD, *MAY_NOT)),
+        ({"denied": {"checksession"}}, {}, "session_keys", (BAD, *MAY_NOT)),
+        ({"denied": {"getuserphonenumber"}}, {}, "phone", (NOTE, *MAY_NOT, "nobody has given a phone number")),
+        ({"openid_check": "refused"}, {}, "phone", (NOTE, "WXAUTH_PHONE_CHECK_OPENID=false")),
+        ({"openid_check": "refused"}, {"phone_check_openid": False}, "phone", (OK, "permitted")),
+        ({"daily_quota": {"getuserriskrank": 0}}, {"risk_policy": "flag"}, "risk", (BAD, "quota", "9410009")),
     ],
 )
 async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
-    doctor: Doctor,
-    strict_wechat: StrictWeChat,
-    log_lines: LogLines,
-    account: dict[str, Any],
-    settings: dict[str, Any],
-    name: str,
-    level: CheckLevel,
-    words: tuple[str, ...],
+    doctor: Doctor, log_lines: LogLines, account: dict[str, Any], settings: dict[str, Any], name: str, said: Said
 ) -> None:
     for field, value in account.items():
-        setattr(strict_wechat.account(APP_ID), field, value)
+        setattr(doctor.wechat.account(APP_ID), field, value)
     results = await doctor(**settings)
-    assert_reported(results, of_app(name), level, *words)
-    assert ("not needed now" in results[of_app(name)].message) is (level is NOTE)
+    assert_reported(results, of_app(name), *said)
+    assert ("not needed now" in results[of_app(name)].message) is (said[0] is NOTE)
     assert_reported(results, of_app(name, OTHER_APP_ID), OK, "permitted")
-    asked = strict_wechat.calls_of("getuserphonenumber")
+    asked = doctor.wechat.calls_of("getuserphonenumber")
     assert {"openid" in call.json for call in asked} == {settings.get("phone_check_openid", True)}
     assert [line["event"] for line in log_lines() if line["event"].startswith("wechat_")] == []
 
 
 @pytest.mark.parametrize("errcode", [89501, 40230, 40240])
-async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
-    doctor: Doctor, strict_wechat: StrictWeChat, errcode: int
-) -> None:
-    strict_wechat.fail("checksession", app_id=APP_ID, times=None, errcode=errcode)
+async def test_a_general_refusal_of_wechat_does_not_count_as_permission(doctor: Doctor, errcode: int) -> None:
+    doctor.wechat.fail("checksession", app_id=APP_ID, times=None, errcode=errcode)
     await doctor.says(of_app("session_keys"), BAD, f"(errcode {errcode})")
 
 
-async def test_an_account_without_phone_numbers_is_reported_once_a_user_has_a_number(
-    doctor: Doctor, strict_wechat: StrictWeChat, simulated_client: Client
-) -> None:
-    strict_wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
-    answer = await simulated_client.post("/v1/login", json={"code": "alice", "phone_code": "phone-13800138000"})
-    assert answer.json()["user"]["phone"]
+async def test_an_account_without_numbers_is_reported_once_a_user_has_one(doctor: Doctor, service: Service) -> None:
+    doctor.wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
+    assert (await service.log_in(phone_code="phone-13800138000"))["user"]["phone"]
     await doctor.says(of_app("phone"), BAD, "may not use this API")
 
 
 @swept("errcode", [40003, 43104, 61010, 87009, 40097])
-async def test_any_answer_about_a_made_up_person_proves_the_permission(
-    doctor: Doctor, strict_wechat: StrictWeChat, errcode: int
-) -> None:
+async def test_any_answer_about_a_made_up_person_proves_the_permission(doctor: Doctor, errcode: int) -> None:
     apis: dict[str, Api] = {"phone": "getuserphonenumber", "session_keys": "checksession", "risk": "getuserriskrank"}
     for api in apis.values():
-        strict_wechat.fail(api, errcode=errcode, times=None)
+        doctor.wechat.fail(api, errcode=errcode, times=None)
     results = await doctor(risk_policy="flag")
     for name in apis:
         assert_reported(results, of_app(name), OK, "permitted")
@@ -872,13 +741,11 @@ async def test_any_answer_about_a_made_up_person_proves_the_permission(
 # Settings at WeChat that cannot be queried, and must be set by hand.
 
 
-async def test_users_show_whether_an_app_is_bound(
-    doctor: Doctor, simulator: Simulator, simulated_client: Client
-) -> None:
+async def test_users_show_whether_an_app_is_bound(doctor: Doctor, service: Service) -> None:
     await doctor.says(of_app("unionid"), OK, "before somebody has logged in")
-    simulator.account(OTHER_APP_ID).has_unionids = False
+    service.simulator.account(OTHER_APP_ID).has_unionids = False
     for app in APPS:
-        await simulated_client.post("/v1/login", json={"code": "alice", "app_id": app["app_id"]})
+        await service.log_in(app=app)
     results = await doctor()
     assert_reported(results, of_app("unionid"), OK, "1 of 1 users")
     assert_reported(results, of_app("unionid", OTHER_APP_ID), NOTE, "none of 1 users", "Open Platform account")
@@ -903,9 +770,9 @@ async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encr
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, "安全模式")
 
 
-async def test_a_check_of_pictures_without_push_is_a_note(doctor: Doctor, strict_wechat: StrictWeChat) -> None:
+async def test_a_check_of_pictures_without_push_is_a_note(doctor: Doctor) -> None:
     apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
-    strict_wechat.account(OTHER_APP_ID).denied = frozenset({"media_check_async"})
+    doctor.wechat.account(OTHER_APP_ID).denied = frozenset({"media_check_async"})
     results = await doctor(apps=apps, avatar_check="flag")
     assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_AVATAR_CHECK gets no verdict")
     assert_reported(results, of_app("avatar"), OK, "permitted")
@@ -926,13 +793,13 @@ def handed_on(url: str) -> dict[str, Any]:
 
 
 async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_before(
-    doctor: Doctor, handler: Receiver, rows: Rows, simulated_client: Client
+    doctor: Doctor, service: Service, handler: Receiver
 ) -> None:
     stored: list[int] = []
     queries: list[dict[str, str]] = []
 
     async def answer(request: web.Request) -> web.Response:
-        stored.append(await rows.fetchval("SELECT count(*) FROM push_messages WHERE content IS NULL"))
+        stored.append(await service.rows.fetchval("SELECT count(*) FROM push_messages WHERE content IS NULL"))
         query = dict(request.query)
         queries.append(query)
         token = APPS[0]["push_token"]
@@ -946,7 +813,7 @@ async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_be
     assert (stored, queries[0]["own"]) == ([1], "1")
     caught = {name: queries[0][name] for name in ("signature", "timestamp", "nonce")}
     left = json.dumps({"Event": "user_authorization_cancellation", "OpenID": "o", "MsgType": "event"})
-    refused = await simulated_client.post(f"/v1/wechat/push/{APP_ID}", params=caught, content=left)
+    refused = await service.client.post(f"/v1/wechat/push/{APP_ID}", params=caught, content=left)
     assert refused.json()["code"] == "invalid_signature"
 
 
@@ -976,9 +843,7 @@ async def test_without_the_database_no_signature_leaves_the_house(doctor: Doctor
 # Redis.
 
 
-async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
-    doctor: Doctor, strict_wechat: StrictWeChat
-) -> None:
+async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(doctor: Doctor) -> None:
     kinds = {
         MOBILE_APP["app_id"]: ["", " unionid"],
         WEBSITE["app_id"]: ["", " unionid", " callback domain"],
@@ -988,7 +853,7 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
     for app_id, suffixes in kinds.items():
         assert [name for name in results if app_id in name] == [f"wechat {app_id}{suffix}" for suffix in suffixes]
         assert_reported(results, of_app(app_id=app_id), OK, "takes the app's secret")
-    assert strict_wechat.asked["access_token"] == len(OTHER_KINDS)
+    assert doctor.wechat.asked["access_token"] == len(OTHER_KINDS)
     wrong = await doctor(apps=[*APPS, {**MOBILE_APP, "app_secret": "hunter2-of-nobody"}])
     assert_reported(wrong, of_app(app_id=MOBILE_APP["app_id"]), BAD, "40125")
     another = await doctor(apps=[*APPS, {**MOBILE_APP, "app_id": "wx00000000000000ff"}])
@@ -1024,8 +889,8 @@ async def test_redis_is_asked_if_there_is_one(doctor: Doctor) -> None:
     await doctor.says("redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty", redis_url=url, login_rate_limit="")
 
 
-async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: Doctor, database_url: str) -> None:
-    results = await doctor(database_url=f"{database_url}&pgbouncer=true")
+async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: Doctor) -> None:
+    results = await doctor(database_url=f"{doctor.database_url}&pgbouncer=true")
     assert_reported(
         results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'"
     )
@@ -1033,15 +898,15 @@ async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: D
 
 @pytest.mark.parametrize(("more", "is_said"), [("", False), ("&pgbouncer=prepared", False), ("&pgbouncer=true", True)])
 async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_prepared(
-    doctor: Doctor, database_url: str, more: str, is_said: bool
+    doctor: Doctor, more: str, is_said: bool
 ) -> None:
-    results = await doctor(database_url=database_url + more)
+    results = await doctor(database_url=doctor.database_url + more)
     assert ("database pooler" in results) is is_said
     if is_said:
         assert_reported(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
 
 
-async def test_with_sites_the_kind_of_code_is_shown(doctor: Doctor, rows: Rows, strict_wechat: StrictWeChat) -> None:
+async def test_with_sites_the_kind_of_code_is_shown(doctor: Doctor, rows: Rows) -> None:
     assert of_app("codes") not in await doctor()
     await rows.execute("""
         INSERT INTO clients (name, title, scopes, device, id_token_alg, created_at, secret_hash)
@@ -1050,9 +915,9 @@ async def test_with_sites_the_kind_of_code_is_shown(doctor: Doctor, rows: Rows, 
     results = await doctor()
     assert_reported(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")
     assert of_app("codes", APPS[1]["app_id"]) not in results
-    strict_wechat.account(APP_ID).pages = frozenset({"pages/index/index"})
+    doctor.wechat.account(APP_ID).pages = frozenset({"pages/index/index"})
     await doctor.says(of_app("codes"), BAD, "ordinary ones are shown", "WXAUTH_SCAN_PAGE", "errcode 41030")
-    strict_wechat.fail("getwxacodeunlimit", errcode=45009)
+    doctor.wechat.fail("getwxacodeunlimit", errcode=45009)
     await doctor.says(of_app("codes"), NOTE, "5,000 a minute")
 
     link = {"scan_code": "link", "issuer": "https://auth.invalid"}
