@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
@@ -14,15 +13,15 @@ import tempfile
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
-import click
 import httpx
 import pytest
-from click.testing import CliRunner
 from starlette.types import Receive, Scope, Send
 
 from tests.fakes import SECRET_KEY, service_env
@@ -34,19 +33,17 @@ from tests.processes import (
     environment,
     free_port,
     is_free,
-    is_running,
     run,
     serving,
     until,
     users_of,
 )
 from tests.programs import needs
-from tests.sweeps import Sweep
 from tests.world import LogIn, Rows, Server, bearer
-from wxauth.server.cli import main
-from wxauth.server.cli.users import users
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
+
+pytestmark = pytest.mark.process
 
 OTHER_SECRET_KEY = "/" * 42 + "8="
 
@@ -66,6 +63,27 @@ class WeChat:
             self.is_asked.set()
             await asyncio.to_thread(self.let_go.wait, PATIENCE)
         await self._app(scope, receive, send)
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Starts `wxauth serve` in this folder, with these settings and any others by name."""
+
+    folder: Path
+    settings: dict[str, str]
+    services: list[Server] = field(default_factory=list)
+
+    def __call__(self, **changed: str) -> Server:
+        port = free_port()
+        env = self.settings | {"WXAUTH_PORT": str(port)} | {f"WXAUTH_{name}": it for name, it in changed.items()}
+        service = Server(Running(WXAUTH, "serve", cwd=self.folder, env=env), port)
+        self.services.append(service)
+        until(lambda: service.has_started == int(changed.get("WORKERS", "1")))
+        return service
+
+    def write(self, **changed: str) -> None:
+        """Write settings by name to the file that it reads at its start and at a SIGHUP."""
+        (self.folder / ".env").write_text("".join(f"WXAUTH_{name}={value}\n" for name, value in changed.items()))
 
 
 @pytest.fixture(scope="module")
@@ -94,20 +112,10 @@ def settings(database_url: str, simulator_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def serve(folder: Path, settings: dict[str, str]) -> Iterator[Callable[..., Server]]:
-    """Start `wxauth serve`; any setting by name."""
-    services: list[Server] = []
-
-    def start(**changed: str) -> Server:
-        port = free_port()
-        env = settings | {"WXAUTH_PORT": str(port)} | {f"WXAUTH_{name}": value for name, value in changed.items()}
-        service = Server(Running(WXAUTH, "serve", cwd=folder, env=env), port)
-        services.append(service)
-        until(lambda: service.has_started == int(changed.get("WORKERS", "1")))
-        return service
-
-    yield start
-    for service in services:
+def serve(folder: Path, settings: dict[str, str]) -> Iterator[Serve]:
+    started = Serve(folder, settings)
+    yield started
+    for service in started.services:
         service.client.close()
         service.command.__exit__(None, None, None)
         for secret in (SECRET_KEY, *(app["app_secret"] for app in APPS), "eyJ", "wxr_"):
@@ -133,18 +141,21 @@ def dev_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("dev")
 
 
-def start_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Server:
+@contextmanager
+def running_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Iterator[Server]:
+    """A `wxauth dev` that is ready."""
     port, wechat_port = free_port(), free_port()
     command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
-    return Server(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
+    service = Server(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
+    with service.command, service.client:
+        service.command.wait_for("Ctrl-C ends it all")
+        yield service
 
 
 @pytest.fixture(scope="module")
 def dev(dev_folder: Path) -> Iterator[Server]:
-    """A `wxauth dev` that is ready, by the installed program."""
-    service = start_dev(dev_folder, is_installed=True)
-    with service.command as command, service.client:
-        command.wait_for("Ctrl-C ends it all")
+    """By the installed program."""
+    with running_dev(dev_folder, is_installed=True) as service:
         yield service
 
 
@@ -153,7 +164,6 @@ def printed(dev: Server, heading: str) -> str:
     return dev.command.output.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0] + "\n"
 
 
-@pytest.mark.process
 def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Server) -> None:
     needs("curl")
     done = subprocess.run(
@@ -168,7 +178,6 @@ def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Server) -> None
     assert (me["id"], me["openid"]) == (tokens["user"]["id"], tokens["user"]["openid"])
 
 
-@pytest.mark.process
 def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(dev: Server) -> None:
     needs("curl")
     tokens = dev.log_in("alice")
@@ -178,7 +187,6 @@ def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(de
     assert dev.client.get("/v1/admin/users", headers=bearer(tokens)).status_code == 200
 
 
-@pytest.mark.process
 def test_every_command_can_be_run_next_to_dev_but_only_by_its_owner(dev: Server, dev_folder: Path) -> None:
     command = dev_folder / ".wxauth" / "wxauth"
     assert stat.S_IMODE(command.stat().st_mode) == 0o700
@@ -191,7 +199,6 @@ def test_every_command_can_be_run_next_to_dev_but_only_by_its_owner(dev: Server,
     assert len({app["title"] for app in apps} - {None}) == len(apps) == 4
 
 
-@pytest.mark.process
 def test_the_pages_of_dev_are_those_that_it_prints(dev: Server) -> None:
     assert f"http://127.0.0.1:{dev.port}/docs\n" in dev.command.output
     assert dev.get("/docs").status_code == 200
@@ -206,7 +213,6 @@ def test_the_pages_of_dev_are_those_that_it_prints(dev: Server) -> None:
     assert dev.client.post("/v1/login", json=example).status_code == 200
 
 
-@pytest.mark.process
 def test_dev_says_of_an_unknown_code_and_app_that_its_wechat_is_simulated(dev: Server) -> None:
     headers = bearer(dev.log_in("alice"))
     for path in ("/v1/login", "/v1/me/phone"):
@@ -219,7 +225,6 @@ def test_dev_says_of_an_unknown_code_and_app_that_its_wechat_is_simulated(dev: S
     assert "by 'wxauth apps add', or start 'wxauth dev' with WXAUTH_APP_ID" in detail
 
 
-@pytest.mark.process
 def test_the_simulated_wechat_of_dev_knows_a_person_by_code_and_in_both_apps(dev: Server) -> None:
     wechat_url = re.search(r"  WeChat\s+(\S+)", dev.command.output)
     assert wechat_url is not None
@@ -229,14 +234,12 @@ def test_the_simulated_wechat_of_dev_knows_a_person_by_code_and_in_both_apps(dev
     assert (there["id"], there["openid"] != user["openid"]) == (user["id"], True)
 
 
-@pytest.mark.process
 def test_the_data_of_dev_is_for_its_owner_and_not_for_git(dev: Server, dev_folder: Path) -> None:
     path = dev_folder / ".wxauth" / "secret_key"
     assert (stat.S_IMODE(path.stat().st_mode), len(b64decode(path.read_text()))) == (0o600, 32)
     assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
 
 
-@pytest.mark.process
 def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Server, dev_folder: Path) -> None:
     assert "another 'wxauth dev' is using" in refusal("dev", *free_ports(), cwd=dev_folder)
 
@@ -244,7 +247,6 @@ def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Server, dev_fold
 @pytest.mark.parametrize(
     "revision", ["0031", "0100", "base"], ids=["of a preview", "with other tables", "not to migrate"]
 )
-@pytest.mark.process
 async def test_dev_says_what_to_do_about_a_database_of_before(tmp_path: Path, revision: str) -> None:
     with EmbeddedPostgres(tmp_path / ".wxauth" / "postgres", lasting=False) as postgres:
         connection = await asyncpg.connect(postgres.url())
@@ -256,7 +258,6 @@ async def test_dev_says_what_to_do_about_a_database_of_before(tmp_path: Path, re
     assert "delete the folder .wxauth/, which has the data of this laptop alone" in failed
 
 
-@pytest.mark.process
 def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: Path) -> None:
     for option, other in (("--port", "--wechat-port"), ("--wechat-port", "--port")):
         failed = refusal("dev", option, str(dev.port), other, str(free_port()), cwd=tmp_path)
@@ -269,44 +270,36 @@ def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: P
     ("ending", "status"),
     [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGKILL, -signal.SIGKILL)],
 )
-@pytest.mark.process
 def test_every_process_of_dev_ends_with_dev(tmp_path: Path, ending: int, status: int) -> None:
-    service = start_dev(tmp_path)
-    with service.command as command, service.client:
-        command.wait_for("Ctrl-C ends it all")
+    with running_dev(tmp_path) as service:
         assert service.log_in("alice")["is_new_user"] is True
-        assert command.end(ending) == status
+        assert service.command.end(ending) == status
         until(lambda: not users_of(tmp_path / ".wxauth"))
         assert is_free(service.port)
-        assert "Traceback" not in command.output
-        assert "rror" not in command.output
+        assert "Traceback" not in service.command.output
+        assert "rror" not in service.command.output
     beside = tmp_path / ".wxauth" / "wxauth"
     if status < 0:  # nothing of it was left to take the command away
         done = subprocess.run([beside, "users", "list"], capture_output=True, text=True, check=False)
         assert (done.returncode, "has ended" in done.stderr) == (1, True)
     assert not beside.exists()
     if ending == signal.SIGTERM:
-        with (again := start_dev(tmp_path)).command as command, again.client:
-            command.wait_for("Ctrl-C ends it all")
+        with running_dev(tmp_path) as again:
             assert again.log_in("alice")["is_new_user"] is False, "dev keeps its users"
 
 
-@pytest.mark.process
 async def test_dev_takes_a_database_of_yours_and_no_env_file(tmp_path: Path, empty_database_url: str) -> None:
     (tmp_path / ".env").write_text("WXAUTH_PORT=no\nWXAUTH_DATABASE_URL=no\nWXAUTH_ISSUER=no\n")
-    service = start_dev(tmp_path, WXAUTH_DATABASE_URL=empty_database_url)
-    with service.command as command, service.client:
-        await asyncio.to_thread(command.wait_for, "Ctrl-C ends it all")
-        await asyncio.to_thread(service.log_in, "alice")
+    with running_dev(tmp_path, WXAUTH_DATABASE_URL=empty_database_url) as service:
+        service.log_in("alice")
         connection = await asyncpg.connect(empty_database_url)
         assert await connection.fetchval("SELECT count(*) FROM users") == 1
         await connection.close()
-        assert await asyncio.to_thread(command.end, signal.SIGTERM) == 0
+        assert service.command.end(signal.SIGTERM) == 0
     assert not (tmp_path / ".wxauth" / "postgres").exists()
 
 
 @pytest.mark.no_signing_key
-@pytest.mark.process
 def test_dev_listens_on_WXAUTH_PORT_and_reports_unknown_settings(  # noqa: N802
     tmp_path: Path, database_url: str
 ) -> None:
@@ -329,7 +322,6 @@ def test_dev_listens_on_WXAUTH_PORT_and_reports_unknown_settings(  # noqa: N802
         ("WXAUTH_DATABASE_URL", "postgresql:///x?host=/nowhere"),
     ],
 )
-@pytest.mark.process
 def test_dev_names_a_wrong_setting_before_it_starts_anything(tmp_path: Path, variable: str, value: str) -> None:
     ports = free_ports() if variable == "WXAUTH_DATABASE_URL" else ()
     failed = refusal("dev", *ports, cwd=tmp_path, env={variable: value})
@@ -338,16 +330,12 @@ def test_dev_names_a_wrong_setting_before_it_starts_anything(tmp_path: Path, var
     assert not (tmp_path / ".wxauth" / "postgres").exists()
 
 
-@pytest.mark.process
 def test_dev_reports_that_its_folder_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / ".wxauth").write_text("")
     assert ".wxauth" in refusal("dev", cwd=tmp_path)
 
 
-@pytest.mark.process
-def test_dev_refuses_a_database_that_another_secret_key_sealed(
-    serve: Callable[..., Server], database_url: str, tmp_path: Path
-) -> None:
+def test_dev_refuses_a_database_that_another_secret_key_sealed(serve: Serve, database_url: str, tmp_path: Path) -> None:
     serve()
     failed = refusal("dev", *free_ports(), cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
     assert failed.startswith("WXAUTH_SECRET_KEY: ")
@@ -356,19 +344,9 @@ def test_dev_refuses_a_database_that_another_secret_key_sealed(
 # serve
 
 
-@pytest.mark.process
-def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Server]) -> None:
-    service = serve()
-    answer = service.log_in("alice")
-    me = service.client.get("/v1/me", headers=bearer(answer))
-    assert me.json() == answer["user"]
-    assert {"started", "logged_in"} <= {line["event"] for line in service.lines}
-
-
 @pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.process
 def test_sigterm_completes_a_running_login_and_admits_no_new_requests(
-    serve: Callable[..., Server], simulator: WeChat, workers: str
+    serve: Serve, simulator: WeChat, workers: str
 ) -> None:
     service = serve(WORKERS=workers, WECHAT_TIMEOUT="20")
     simulator.is_asked.clear()
@@ -386,49 +364,25 @@ def test_sigterm_completes_a_running_login_and_admits_no_new_requests(
 
 
 @pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("1", signal.SIGTERM), ("2", signal.SIGINT)])
-@pytest.mark.process
-def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Server], workers: str, ending: int) -> None:
+def test_serve_ends_quietly_when_asked_to(serve: Serve, workers: str, ending: int) -> None:
     service = serve(WORKERS=workers)
-    service.log_in("alice")
+    answer = service.log_in("alice")
+    assert service.client.get("/v1/me", headers=bearer(answer)).json() == answer["user"]
     assert service.command.end(ending) == 0
+    assert {"started", "logged_in"} <= {line["event"] for line in service.lines}
     assert {line["level"] for line in service.lines} == {"info"}
     assert is_free(service.port)
 
 
 @on_linux
-@pytest.mark.process
-def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Server]) -> None:
-    service = serve(WORKERS="2")
-    victim, other = service.workers()
-    os.kill(victim, signal.SIGKILL)
-    until(lambda: service.has_started == 3)
-    assert len(service.workers()) == 2
-    assert other in service.workers()
-    assert service.command.process.poll() is None
-
-
-@on_linux
-@pytest.mark.process
-def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Server]) -> None:
-    service = serve(WORKERS="2")
-    workers = service.workers()
-    service.command.process.kill()
-    until(lambda: not any(is_running(pid) for pid in workers))
-    assert is_free(service.port)
-
-
-@on_linux
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.process
-def test_sighup_replaces_workers_one_by_one_with_the_current_settings(
-    serve: Callable[..., Server], settings: dict[str, str], folder: Path, number: int
-) -> None:
-    del settings["WXAUTH_APPS"]
-    former, new = ("WXAUTH_APP_ID={app_id}\nWXAUTH_APP_SECRET={app_secret}\n".format_map(app) for app in APPS)
-    (folder / ".env").write_text(former)
+def test_sighup_replaces_workers_one_by_one_with_the_current_settings(serve: Serve, number: int) -> None:
+    del serve.settings["WXAUTH_APPS"]
+    former, new = ({name.upper(): app[name] for name in ("app_id", "app_secret")} for app in APPS)
+    serve.write(**former)
     service = serve(WORKERS=str(number))
     first = service.workers()
-    (folder / ".env").write_text(f"{new}WXAUTH_ACCESS_TOKEN_TTL=600\n")
+    serve.write(**new, ACCESS_TOKEN_TTL="600")
     reload_without_a_refused_request(service)
     assert (service.has_started, len(service.workers())) == (2 * number, number)
     assert not service.workers() & first
@@ -456,24 +410,21 @@ def reload_without_a_refused_request(service: Server) -> None:
 
 @on_linux
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.process
-def test_a_secret_key_in_a_file_is_rotated_by_sighup(
-    serve: Callable[..., Server], settings: dict[str, str], folder: Path, number: int
-) -> None:
-    (folder / "wxauth_secret_key").write_text(settings.pop("WXAUTH_SECRET_KEY"))
-    service = serve(WORKERS=str(number), SECRETS_DIR=str(folder))
+def test_a_secret_key_in_a_file_is_rotated_by_sighup(serve: Serve, number: int) -> None:
+    (serve.folder / "wxauth_secret_key").write_text(serve.settings.pop("WXAUTH_SECRET_KEY"))
+    service = serve(WORKERS=str(number), SECRETS_DIR=str(serve.folder))
     pid, before = service.pid, service.log_in("alice")
-    (folder / "wxauth_secret_key").rename(folder / "wxauth_secret_key_previous")
-    (folder / "wxauth_secret_key").write_text(OTHER_SECRET_KEY)
+    (serve.folder / "wxauth_secret_key").rename(serve.folder / "wxauth_secret_key_previous")
+    (serve.folder / "wxauth_secret_key").write_text(OTHER_SECRET_KEY)
     reload_without_a_refused_request(service)
     (line,) = [line for line in service.lines if line["event"] == "settings_read"]
     assert line["changed"] == ["WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS"]
     assert OTHER_SECRET_KEY not in service.command.output
     answer = service.client.post("/v1/refresh", json={"refresh_token": before["refresh_token"]})
     assert answer.status_code == 200
-    env = settings | {"WXAUTH_SECRETS_DIR": str(folder)}
-    assert run("secret", "reseal", cwd=folder, env=env).returncode == 0
-    (folder / "wxauth_secret_key_previous").unlink()
+    env = serve.settings | {"WXAUTH_SECRETS_DIR": str(serve.folder)}
+    assert run("secret", "reseal", cwd=serve.folder, env=env).returncode == 0
+    (serve.folder / "wxauth_secret_key_previous").unlink()
     reload_without_a_refused_request(service)  # would be refused if anything still needed the former key
     assert (service.command.process.poll(), service.pid) == (None, pid)
     assert service.command.end(signal.SIGTERM) == 0
@@ -481,7 +432,6 @@ def test_a_secret_key_in_a_file_is_rotated_by_sighup(
 
 
 @on_linux
-@pytest.mark.process
 def test_a_sighup_during_the_imports_takes_effect_after_them(folder: Path, settings: dict[str, str]) -> None:
     env = settings | {"WXAUTH_PORT": str(free_port())}
     with Running(WXAUTH, "serve", cwd=folder, env=env, is_installed=True) as command:
@@ -494,7 +444,6 @@ def test_a_sighup_during_the_imports_takes_effect_after_them(folder: Path, setti
 
 
 @on_linux
-@pytest.mark.process
 def test_a_sighup_during_a_query_takes_effect_after_the_query(folder: Path, settings: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as database:
         url = f"postgresql://wxauth@127.0.0.1:{database.getsockname()[1]}/wxauth"
@@ -511,41 +460,37 @@ def test_a_sighup_during_a_query_takes_effect_after_the_query(folder: Path, sett
 
 @on_linux
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.process
-def test_sighup_with_a_wrong_value_or_name_changes_nothing(
-    serve: Callable[..., Server], folder: Path, number: int
-) -> None:
-    (folder / ".env").write_text("WXAUTH_ACCESS_TOKEN_TTL=600\n")
+def test_sighup_with_a_wrong_value_or_name_changes_nothing(serve: Serve, number: int) -> None:
+    serve.write(ACCESS_TOKEN_TTL="600")
     service = serve(WORKERS=str(number), UNKNOWN="in the environment, which no reload changes")
     workers = service.workers()
-    for line, reason in (
-        ("WXAUTH_ACCESS_TOKEN_TTL=0", "WXAUTH_ACCESS_TOKEN_TTL: must be "),
-        ("WXAUTH_ACESS_TOKEN_TTL=60", "WXAUTH_ACESS_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
+    for wrong, reason in (
+        ({"ACCESS_TOKEN_TTL": "0"}, "WXAUTH_ACCESS_TOKEN_TTL: must be "),
+        ({"ACESS_TOKEN_TTL": "60"}, "WXAUTH_ACESS_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
     ):
-        (folder / ".env").write_text(f"{line}\n")
+        serve.write(**wrong)
         service.command.process.send_signal(signal.SIGHUP)
         service.command.wait_for(reason)
         [refused, *_] = [line for line in reversed(service.lines) if line["event"] == "reload_refused"]
         assert refused["reason"].startswith(reason)
         assert service.workers() == workers
         assert service.log_in("alice")["expires_in"] == 600
-    (folder / ".env").write_text("WXAUTH_ACCESS_TOKEN_TTL=60\n")
+    serve.write(ACCESS_TOKEN_TTL="60")
     reload_without_a_refused_request(service)
 
 
 @on_linux
 @pytest.mark.parametrize("wrong", ["does not answer", "has no schema"])
-@pytest.mark.process
 def test_sighup_changes_nothing_if_the_secret_key_cannot_be_checked(
-    serve: Callable[..., Server], settings: dict[str, str], folder: Path, empty_database_url: str, wrong: str
+    serve: Serve, empty_database_url: str, wrong: str
 ) -> None:
     url = empty_database_url
     if wrong == "does not answer":
         url = f"postgresql://wxauth@127.0.0.1:{free_port()}/wxauth"
-    (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={settings.pop('WXAUTH_DATABASE_URL')}\n")
+    serve.write(DATABASE_URL=serve.settings.pop("WXAUTH_DATABASE_URL"))
     service = serve()
     workers = service.workers()
-    (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={url}\nWXAUTH_SECRET_KEY={OTHER_SECRET_KEY}\n")
+    serve.write(DATABASE_URL=url, SECRET_KEY=OTHER_SECRET_KEY)
     service.command.process.send_signal(signal.SIGHUP)
     service.command.wait_for("reload_refused")
     (line,) = [line for line in service.lines if line["event"] == "reload_refused"]
@@ -558,7 +503,6 @@ def test_sighup_changes_nothing_if_the_secret_key_cannot_be_checked(
 
 
 @on_linux
-@pytest.mark.process
 def test_a_sighup_gives_a_waiting_service_another_database(settings: dict[str, str], folder: Path) -> None:
     nobody = f"postgresql://wxauth@127.0.0.1:{free_port()}/wxauth"
     url, port = settings.pop("WXAUTH_DATABASE_URL"), free_port()
@@ -576,25 +520,9 @@ def test_a_sighup_gives_a_waiting_service_another_database(settings: dict[str, s
         assert command.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.process
-def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Server]) -> None:
-    service = serve(WORKERS="2")
-    key_sets = set()
-    for _ in range(10):
-        with httpx.Client(
-            base_url=service.client.base_url, verify=False
-        ) as fresh:  # a connection of its own, so any worker
-            key_sets.add(fresh.get("/.well-known/jwks.json").content)
-    key_sets.add(serve().get("/.well-known/jwks.json").content)
-    assert len(key_sets) == 1
-
-
-@pytest.mark.process
-def test_serve_refuses_a_secret_key_that_cannot_open_stored_values(
-    serve: Callable[..., Server], settings: dict[str, str], folder: Path
-) -> None:
+def test_serve_refuses_a_secret_key_that_cannot_open_stored_values(serve: Serve) -> None:
     assert serve().command.end(signal.SIGTERM) == 0
-    refused = run("serve", cwd=folder, env=settings | {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY})
+    refused = run("serve", cwd=serve.folder, env=serve.settings | {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY})
     assert refused.returncode == 1
     assert refused.stderr.startswith("WXAUTH_SECRET_KEY: ")
     assert "wxauth secret forget" in refused.stderr
@@ -602,7 +530,6 @@ def test_serve_refuses_a_secret_key_that_cannot_open_stored_values(
 
 
 @pytest.mark.parametrize("asked_for", ["schema=public", "statement_timeout=abc", "sslmode=bogus"])
-@pytest.mark.process
 def test_a_database_url_with_unknown_parameters_stops_every_command(
     settings: dict[str, str], folder: Path, asked_for: str
 ) -> None:
@@ -612,15 +539,14 @@ def test_a_database_url_with_unknown_parameters_stops_every_command(
         assert refusal(command, cwd=folder, env=wrong).startswith("WXAUTH_DATABASE_URL: ")
 
 
-@pytest.mark.process
 def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> None:
     port = free_port()
     env = environment(**settings, WXAUTH_PORT=str(port), PYTHONUNBUFFERED="")
     with open("/dev/full", "wb") as full:
         process = subprocess.Popen([WXAUTH, "serve"], cwd=folder, env=env, stdout=full, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=False) as client:
-            until(lambda: _answers(client))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=False, timeout=PATIENCE) as client:
+            until(lambda: not is_free(port))  # where it waits for the service
             for _ in range(2):
                 assert client.post("/v1/login", json={"code": "alice"}).status_code == 200
     finally:
@@ -628,59 +554,30 @@ def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> No
         assert process.wait(PATIENCE) == 0
 
 
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@pytest.mark.process
-def test_serve_decrypts_stored_keys_with_the_former_secret_key(serve: Callable[..., Server]) -> None:
-    assert serve().command.end(signal.SIGTERM) == 0
-    assert serve(SECRET_KEY=OTHER_SECRET_KEY, SECRET_KEY_PREVIOUS=SECRET_KEY).is_ready()
-
-
-@pytest.mark.process
 def test_serve_waits_for_a_database_that_is_not_there_yet(
-    serve: Callable[..., Server], database_url: str, postgres: EmbeddedPostgres, folder: Path
+    serve: Serve, database_url: str, postgres: EmbeddedPostgres
 ) -> None:
     socket_folder = httpx.URL(postgres.url()).params["host"]
-    service = serve(DATABASE_URL=database_url.replace(socket_folder, f"{folder}/socket"))
+    service = serve(DATABASE_URL=database_url.replace(socket_folder, f"{serve.folder}/socket"))
     assert service.get("/livez").status_code == 200
     answer = service.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["checks"]["database"] != "ok"
     refused = service.client.post("/v1/login", json={"code": "alice"})
     assert (refused.status_code, refused.json()["code"]) == (503, "storage_unavailable")
-    (folder / "socket").symlink_to(socket_folder)
+    (serve.folder / "socket").symlink_to(socket_folder)
     until(service.is_ready)
     service.log_in("alice")
 
 
-@pytest.mark.process
-def test_serve_waits_for_migrate(serve: Callable[..., Server], empty_database_url: str, folder: Path) -> None:
-    service = serve(DATABASE_URL=empty_database_url)
-    assert service.get("/livez").status_code == 200
-    checks = service.get("/readyz").json()["checks"]
-    assert checks["database"] == "ok"
-    assert "wxauth migrate" in checks["schema"]
-    migrated = run("migrate", cwd=folder, env={"WXAUTH_DATABASE_URL": empty_database_url})
-    assert migrated.returncode == 0
-    until(service.is_ready)
-    service.log_in("alice")
-
-
-@pytest.mark.process
-def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Server]) -> None:
+def test_serve_warns_of_names_that_are_no_settings(serve: Serve) -> None:
     service = serve(ACCES_TOKEN_TTL="60")
     (line,) = [line for line in service.lines if line["event"] == "unknown_setting"]
     assert line["level"] == "warning"
     assert line["reason"] == "WXAUTH_ACCES_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"
 
 
-@pytest.mark.process
-async def test_only_a_trusted_proxy_says_whose_request_it_is(serve: Callable[..., Server], rows: Rows) -> None:
+async def test_only_a_trusted_proxy_says_whose_request_it_is(serve: Serve, rows: Rows) -> None:
     forwarded = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
     for trusted, ip in (("127.0.0.1/8, 203.0.113.0/24", "198.51.100.7"), ("10.0.0.0/8", "127.0.0.1")):
         service = await asyncio.to_thread(serve, TRUSTED_PROXIES=trusted)
@@ -688,21 +585,17 @@ async def test_only_a_trusted_proxy_says_whose_request_it_is(serve: Callable[...
         assert await rows.fetchval("SELECT host(ip) FROM sessions WHERE id = $1", answer["session_id"]) == ip
 
 
-@pytest.mark.process
-def test_serve_reports_that_its_port_is_taken(
-    serve: Callable[..., Server], settings: dict[str, str], folder: Path
-) -> None:
+def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
     service = serve()
     for workers in ("1", "2"):
-        env = settings | {"WXAUTH_PORT": str(service.port), "WXAUTH_WORKERS": workers}
-        failed = run("serve", cwd=folder, env=env)
+        env = serve.settings | {"WXAUTH_PORT": str(service.port), "WXAUTH_WORKERS": workers}
+        failed = run("serve", cwd=serve.folder, env=env)
         assert failed.returncode == 1
         assert failed.stderr.startswith("WXAUTH_HOST and WXAUTH_PORT: ")
 
 
 @on_linux
 @pytest.mark.parametrize(("command", "missing", "extra"), [("dev", "authlib", "dev"), ("serve", "fastapi", "server")])
-@pytest.mark.process
 def test_the_extra_that_is_missing_is_named(folder: Path, command: str, missing: str, extra: str) -> None:
     ports = ["--port", str(free_port()), "--wechat-port", str(free_port())] if command == "dev" else []
     arguments = ["wxauth", command, *ports]
@@ -717,7 +610,6 @@ def test_the_extra_that_is_missing_is_named(folder: Path, command: str, missing:
     assert failed.stderr.startswith(f'{missing} is not installed: pip install "wxauth[{extra}]". ')
 
 
-@pytest.mark.process
 def test_serving_loads_nothing_of_migrating_and_tracing_and_production_nothing_of_dev() -> None:
     program = (
         "import os, sys, wxauth.server.service.server; print(*sys.modules);"
@@ -735,14 +627,6 @@ def test_serving_loads_nothing_of_migrating_and_tracing_and_production_nothing_o
 # migrate
 
 
-@pytest.mark.process
-async def test_replicas_may_migrate_at_once(empty_database_url: str, tmp_path: Path) -> None:
-    env = {"WXAUTH_DATABASE_URL": empty_database_url}
-    done = await asyncio.gather(*(asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env) for _ in range(3)))
-    assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
-
-
-@pytest.mark.process
 async def test_a_migration_is_made_once_undone_and_made_again(empty_database_url: str, tmp_path: Path) -> None:
     env = {"WXAUTH_DATABASE_URL": empty_database_url}
     outputs = [
@@ -755,7 +639,6 @@ async def test_a_migration_is_made_once_undone_and_made_again(empty_database_url
     assert (again, undone, made_again) == (made, "schema at base\n", made)
 
 
-@pytest.mark.process
 async def test_migrate_leaves_a_newer_schema_unchanged(database_url: str, rows: Rows, tmp_path: Path) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = 'later'")
     env = {"WXAUTH_DATABASE_URL": database_url}
@@ -774,7 +657,6 @@ async def test_migrate_leaves_a_newer_schema_unchanged(database_url: str, rows: 
         ("{good}_not", []),
     ],
 )
-@pytest.mark.process
 def test_a_migration_that_is_not_possible_is_one_clear_line(
     database_url: str, tmp_path: Path, url: str, arguments: list[str]
 ) -> None:
@@ -783,24 +665,9 @@ def test_a_migration_that_is_not_possible_is_one_clear_line(
     assert "hunter2" not in refusal("migrate", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": wrong})
 
 
-@pytest.mark.process
-async def test_a_role_that_may_not_migrate_gets_an_explanation(
-    admin: asyncpg.Connection, empty_database_url: str, tmp_path: Path
-) -> None:
-    await admin.execute("CREATE ROLE reader LOGIN")
-    url = empty_database_url.replace("postgres@", "reader@")
-    try:
-        failed = await asyncio.to_thread(refusal, "migrate", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": url})
-    finally:
-        await admin.execute("DROP ROLE reader")
-    assert "permission denied for schema public" in failed
-    assert "GRANT CREATE ON SCHEMA public TO reader;" in failed
-
-
 # secret, openapi, and how they are called
 
 
-@pytest.mark.process
 def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
     first, second = (run("secret", "new", cwd=tmp_path).stdout for _ in range(2))
     assert first != second
@@ -808,35 +675,11 @@ def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
     assert first.endswith("\n")
 
 
-@pytest.mark.process
 async def test_openapi_prints_the_published_document(client: httpx.AsyncClient, tmp_path: Path) -> None:
     printed = await asyncio.to_thread(run, "openapi", cwd=tmp_path)
     assert printed.returncode == 0
     published = await client.get("/openapi.json")
     assert json.loads(printed.stdout) == published.json()
-
-
-def every_command(command: click.Command = main, *names: str) -> Iterator[tuple[str, ...]]:
-    """The names of a command and of all its subcommands."""
-    yield names
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            _, subcommand, _ = command.resolve_command(context, [name])
-            assert subcommand is not None
-            yield from every_command(subcommand, *names, name)
-
-
-@pytest.mark.no_database
-def test_help_explains_each_command() -> None:
-    with Sweep() as sweep:
-        for names in every_command():
-            with sweep.case("wxauth", *names):
-                done = CliRunner().invoke(main, [*names, "--help"])
-                assert done.exit_code == 0
-                usage, explanation, *_ = done.output.split("\n\n")
-                assert usage.startswith("Usage: ")
-                assert explanation.startswith("  ")
 
 
 IN_TURN = """
@@ -858,7 +701,6 @@ for arguments in json.load(sys.stdin):
 """Each command in a process that has imported the packages of others alone, which take most of the time."""
 
 
-@pytest.mark.process
 async def test_each_command_imports_its_modules(login: LogIn, settings: dict[str, str], tmp_path: Path) -> None:
     user_id = (await login("alice"))["user"]["id"]
     commands = {
@@ -892,7 +734,6 @@ WEB = ["fastapi", "limits", "opentelemetry", "uvicorn"]
 OF_THE_SERVICE = [*WEB, "httpx"]
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     ("modules", "left_out"),
     [
@@ -911,15 +752,6 @@ def test_a_command_loads_nothing_large_that_it_does_not_use(modules: str, left_o
     assert subprocess.check_output([sys.executable, "-c", program], text=True).endswith("\nset()\n")
 
 
-@pytest.mark.no_database
-@pytest.mark.parametrize("group", [main, users], ids=["wxauth", "users"])
-def test_the_list_of_commands_shows_each_commands_own_help_line(group: click.Group) -> None:
-    for name, shown in group.commands.items():
-        _, command, _ = group.resolve_command(click.Context(group), [name])
-        assert command
-        assert shown.get_short_help_str(limit=200) == command.get_short_help_str(limit=200)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -932,7 +764,6 @@ def test_the_list_of_commands_shows_each_commands_own_help_line(group: click.Gro
     ],
     ids=" ".join,
 )
-@pytest.mark.process
 def test_a_wrong_call_is_status_2(arguments: list[str], tmp_path: Path) -> None:
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2

@@ -4,11 +4,11 @@ import asyncio
 import json
 import signal
 import struct
+import time
 from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from tests.certificates import Authority
@@ -16,6 +16,7 @@ from tests.database_proxy import Proxy, with_tls
 from tests.fakes import service_env
 from tests.listening import Listening
 from tests.processes import WXAUTH, Running, free_port, run, until
+from tests.world import Server
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 
@@ -117,23 +118,21 @@ async def test_ssl_cert_file_counts_for_the_database(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_serve_before_migrate_names_the_command_and_serves_once_it_has_run(
+def test_serve_before_migrate_names_the_command_and_serves_once_it_has_run(
     empty_database_url: str, tmp_path: Path, workers: int
 ) -> None:
-    port = str(free_port())
-    env = service_env(empty_database_url, wechat_base_url=NOBODY, port=port, workers=str(workers))
-
-    def is_ready() -> bool:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-
-    with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as served:
-        await asyncio.to_thread(until, lambda: served.output.count('"started"') == workers)
-        await asyncio.sleep(3)  # in which each worker looks three times
-        assert not is_ready()
-        lines = [json.loads(line) for line in served.output.splitlines()]
-        logged = [line for line in lines if line["level"] != "info" and line["event"] != "request_refused"]
+    port = free_port()
+    env = service_env(empty_database_url, wechat_base_url=NOBODY, port=port, workers=workers)
+    with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command, (served := Server(command, port)).client:
+        until(lambda: served.has_started == workers)
+        time.sleep(3)  # in which each worker looks three times
+        assert served.get("/livez").status_code == 200
+        ready = served.get("/readyz")
+        checks = ready.json()["checks"]
+        assert (ready.status_code, checks["database"], "wxauth migrate" in checks["schema"]) == (503, "ok", True)
+        logged = [it for it in served.lines if it["level"] != "info" and it["event"] != "request_refused"]
         assert [line["event"] for line in logged] == ["schema_missing"]
         assert "wxauth migrate" in logged[0]["what_to_do"]
-        assert (await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)).returncode == 0
-        await asyncio.to_thread(until, is_ready)
-        assert served.end(signal.SIGTERM) == 0
+        assert run("migrate", cwd=tmp_path, env=env).returncode == 0
+        until(served.is_ready)
+        assert command.end(signal.SIGTERM) == 0
