@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,14 +11,13 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from tests.database_proxy import Proxy
-from tests.fakes import Clock, WeChatByRespx
+from tests.fakes import Clock
 from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import RETIRES_AFTER, SIGNS_AFTER, StoredSigningKey, key_state
@@ -28,14 +27,9 @@ from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
 JWKS = "/.well-known/jwks.json"
+MAX_AGE = 7776000
 
 pytestmark = pytest.mark.no_signing_key
-
-
-@pytest.fixture
-def unread(make_settings: Callable[..., Settings], clock: Clock, wechat: WeChatByRespx) -> Services:
-    """A replica that has not read the keys yet."""
-    return build_services(make_settings(), clock=clock, wechat_transport=wechat.transport)
 
 
 async def published_kids(client: Client) -> list[str]:
@@ -72,8 +66,10 @@ async def test_a_restart_keeps_the_key(stage: Stage) -> None:
     assert (await restarted.get("/v1/me", headers=bearer(token))).status_code == 200
 
 
-async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(stage: Stage) -> None:
+@pytest.mark.parametrize("age", [0, MAX_AGE])
+async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(stage: Stage, age: int) -> None:
     stored = await stage.rows.fetch("SELECT * FROM signing_keys")
+    stage.clock.advance(seconds=age)
     with pytest.raises(CannotOpen):
         await stage.make_services(secret_key=OTHER_SECRET_KEY)
     assert await stage.rows.fetch("SELECT * FROM signing_keys") == stored
@@ -85,21 +81,18 @@ async def test_a_former_secret_key_still_decrypts_its_signing_keys(stage: Stage)
     assert rotated[KeyRing].jwks == stage.services[KeyRing].jwks
 
 
-async def test_before_the_first_key_is_read_nothing_is_signed_or_published(stage: Stage, unread: Services) -> None:
+async def test_before_the_first_key_is_read_nothing_is_signed_or_published(stage: Stage) -> None:
     token = (await stage.login("alice"))["access_token"]
+    unread = build_services(stage.services.settings, clock=stage.clock, wechat_transport=stage.wechat.transport)
     client = stage.make_client(unread)
-
     refused = {
         "jwks": await client.get(JWKS),
         "me": await client.get("/v1/me", headers=bearer(token)),
-        "login": await client.post("/v1/login", json={"code": stage.wechat.code_for("alice")}),
+        "login": await stage.login.ask("alice", at=client),
     }
-    assert {name: (answer.status_code, answer.json()["code"]) for name, answer in refused.items()} == {
-        "jwks": (503, "keys_unavailable"),
-        "me": (503, "keys_unavailable"),
-        "login": (503, "storage_unavailable"),
-    }
-    assert all("Retry-After" in answer.headers for answer in refused.values())
+    for name, answer in refused.items():
+        problem_of(answer, "storage_unavailable" if name == "login" else "keys_unavailable", 503)
+        assert int(answer.headers["Retry-After"]) > 0
     assert len(stage.wechat.calls) == 1  # the second code was not spent
     assert (await client.get("/readyz")).json()["checks"]["signing_key"] != "ok"
 
@@ -132,8 +125,7 @@ async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refus
     stage.clock.advance(days=60)
     await stage.services[KeyRing].refresh()
     assert await published_kids(stage.client) == [added]
-    me = await stage.me(token)
-    assert (me.status_code, me.json()["code"]) == (401, "invalid_token")
+    problem_of(await stage.me(token), "invalid_token", 401)
 
 
 async def test_a_replica_whose_clock_is_behind_signs_with_the_only_key(clock: Clock, login: LogIn) -> None:
@@ -174,8 +166,6 @@ async def test_the_private_half_is_stored_sealed(services: Services, rows: Rows)
 
 
 ISSUER = "https://auth.test"
-
-MAX_AGE = 7776000
 A_SECOND = timedelta(seconds=1)
 
 
@@ -216,9 +206,9 @@ async def test_tokens_of_a_withdrawn_key_are_refused_and_sessions_live_on(stage:
     assert [kid_of(refreshed)] == await published_kids(stage.client)
 
 
-async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(stage: Stage, make_services: MakeServices) -> None:
+async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(stage: Stage) -> None:
     alice = await stage.login()
-    other = await make_services()
+    other = await stage.make_services()
     await other[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
     assert (await stage.me(alice)).status_code == 200  # seconds, until
     await stage.services[KeyRing].refresh()
@@ -228,14 +218,14 @@ async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(stage: Stage
     assert [(line["kid"], line["level"]) for line in lines] == [(kid_of(alice), "warning")] * 2
 
 
-async def test_a_waiting_key_replaces_a_withdrawn_one_at_once(services: Services, login: LogIn, clock: Clock) -> None:
-    signing = kid_of(await login())
-    waiting = await services[KeyRing].rotate()
-    await services[KeyRing].withdraw(signing, by=OPERATOR)
-    assert kid_of(await login()) == waiting.kid
-    assert await states(services) == {waiting.kid: "signing"}
-    clock.now += RETIRES_AFTER + SIGNS_AFTER
-    assert await states(services) == {waiting.kid: "signing"}, "it does not retire"
+async def test_a_waiting_key_replaces_a_withdrawn_one_at_once(stage: Stage) -> None:
+    signing = kid_of(await stage.login())
+    waiting = await stage.services[KeyRing].rotate()
+    await stage.services[KeyRing].withdraw(signing, by=OPERATOR)
+    assert kid_of(await stage.login()) == waiting.kid
+    assert await states(stage.services) == {waiting.kid: "signing"}
+    stage.clock.now += RETIRES_AFTER + SIGNS_AFTER
+    assert await states(stage.services) == {waiting.kid: "signing"}, "it does not retire"
 
 
 async def test_without_a_waiting_key_a_new_one_signs_at_once_and_a_former_one_does_not(stage: Stage) -> None:
@@ -248,19 +238,19 @@ async def test_without_a_waiting_key_a_new_one_signs_at_once_and_a_former_one_do
     assert await states(stage.services) == {former: "former", new: "signing"}
 
 
-async def test_a_withdrawn_waiting_key_is_replaced(services: Services, login: LogIn, clock: Clock, rows: Rows) -> None:
-    signing = kid_of(await login())
-    waiting = await services[KeyRing].rotate()
-    clock.now = waiting.activates_at - A_SECOND
-    await services[KeyRing].withdraw(waiting.kid, by=OPERATOR)
-    [(first, one), (other, two)] = (await states(services)).items()
+async def test_a_withdrawn_waiting_key_is_replaced(stage: Stage) -> None:
+    signing = kid_of(await stage.login())
+    waiting = await stage.services[KeyRing].rotate()
+    stage.clock.now = waiting.activates_at - A_SECOND
+    await stage.services[KeyRing].withdraw(waiting.kid, by=OPERATOR)
+    [(first, one), (other, two)] = (await states(stage.services)).items()
     assert ((first, one), two) == ((signing, "signing"), "next")
     assert other != waiting.kid
-    clock.now += SIGNS_AFTER
-    assert kid_of(await login()) == other
+    stage.clock.now += SIGNS_AFTER
+    assert kid_of(await stage.login()) == other
     # The tokens that were signed until now are good for as long as any token.
-    assert await rows.fetchval("SELECT retires_at FROM signing_keys WHERE kid = $1", signing) == (
-        clock.now + RETIRES_AFTER
+    assert await stage.rows.fetchval("SELECT retires_at FROM signing_keys WHERE kid = $1", signing) == (
+        stage.clock.now + RETIRES_AFTER
     )
 
 
@@ -384,7 +374,6 @@ async def test_the_command_fails_for_a_key_that_is_not_published_and_for_another
         assert (status, output) == (1, "")
         assert "wxauth keys list" in errors
         kid = (await answered(wxauth("keys", "rotate", "--json")))["kid"]
-    other = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
-    status, _, errors = await wxauth("keys", "withdraw", kid, WXAUTH_SECRET_KEY=other)
+    status, _, errors = await wxauth("keys", "withdraw", kid, WXAUTH_SECRET_KEY=OTHER_SECRET_KEY)
     assert (status, errors.partition(":")[0]) == (1, "WXAUTH_SECRET_KEY")
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2

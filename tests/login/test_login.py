@@ -94,15 +94,6 @@ async def test_an_unknown_app_is_refused_before_the_code_is_spent(
     assert wechat.calls == []
 
 
-async def test_a_login_while_there_is_no_signing_key_is_refused_before_the_code_is_spent(
-    offline_client: Client, wechat: WeChatByRespx
-) -> None:
-    answer = await offline_client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    problem_of(answer, "storage_unavailable", 503)
-    assert int(answer.headers["retry-after"]) > 0
-    assert wechat.calls == []
-
-
 @pytest.mark.parametrize("length", [1, 256])
 async def test_a_code_has_1_to_256_characters(client: Client, wechat: WeChatByRespx, length: int) -> None:
     code = "&#%+/=? é码"[:length].ljust(length, "x")

@@ -3,22 +3,19 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from starlette.types import Message
 
 from tests.docs import DOCS
-from tests.fakes import APP, SECRET_KEY, Clock, Secrets, WeChatByRespx
+from tests.fakes import APP, SECRET_KEY, Secrets
 from tests.problems import kinds_of, problem_of
-from tests.sweeps import swept
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer
+from tests.sweeps import Sweep, swept
+from tests.world import Client, LogLines, Stage
 from wxauth.errors import WxAuthError
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
 from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services
 
 MAX_BODY = 64 * 1024
 WECHAT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44(0x18002c2d)"
@@ -72,17 +69,6 @@ async def test_two_authorization_headers_are_a_bad_request(offline_client: Clien
     problem_of(await offline_client.get("/v1/me", headers=headers), "invalid_request", 400)
 
 
-async def test_before_the_keys_are_read_nothing_can_be_checked(
-    make_settings: Callable[..., Settings], make_client: MakeClient, login: LogIn, clock: Clock
-) -> None:
-    token = (await login("alice"))["access_token"]
-    services = build_services(make_settings(), clock=clock)
-    for path in ("/v1/me", "/.well-known/jwks.json"):
-        answer = await make_client(services).get(path, headers=bearer(token))
-        problem_of(answer, "keys_unavailable", 503)
-        assert int(answer.headers["retry-after"]) > 0
-
-
 # A fault of ours.
 
 
@@ -95,25 +81,19 @@ FAULTS_THAT_QUOTE = {
 """By what PostgreSQL's error quotes of a person."""
 
 
-@pytest.fixture
-async def broken(rows: Rows) -> None:
-    """A schema that no migration of ours makes."""
-    await rows.execute(FAULTS_THAT_QUOTE["a row"])
-
-
 @pytest.mark.parametrize(("quoted", "language"), [("a row", "en"), ("a value", "zh-CN")])
 @pytest.mark.own_database
 async def test_a_fault_is_logged_without_its_row_and_hidden_from_the_caller(
-    client: Client, wechat: WeChatByRespx, rows: Rows, log_lines: LogLines, quoted: str, language: str
+    stage: Stage, quoted: str, language: str
 ) -> None:
-    await rows.execute(FAULTS_THAT_QUOTE[quoted])
-    body = {"code": wechat.code_for("alice"), "nickname": "Alice-of-Beijing"}
-    answer = await client.post("/v1/login", json=body, headers={"Accept-Language": language})
+    await stage.rows.execute(FAULTS_THAT_QUOTE[quoted])
+    body = {"code": stage.wechat.code_for("alice"), "nickname": "Alice-of-Beijing"}
+    answer = await stage.client.post("/v1/login", json=body, headers={"Accept-Language": language})
     problem = problem_of(answer, "internal_error", 500)
     assert answer.headers["content-language"] == language
     for word in ("shoe_size", "asyncpg", "Traceback", ".py", "INSERT"):
         assert word not in answer.text
-    lines = log_lines()
+    lines = stage.log_lines()
     (line,) = (line for line in lines if line["level"] == "error")
     assert (line["event"], line["request_id"]) == ("request_failed", problem["request_id"])
     assert str(line["error"]).startswith("asyncpg.exceptions.")
@@ -124,18 +104,16 @@ async def test_a_fault_is_logged_without_its_row_and_hidden_from_the_caller(
 # Bodies.
 
 
-async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
-    services: Services, wechat: WeChatByRespx
-) -> None:
+async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(stage: Stage) -> None:
     asked = asyncio.Event()
 
     async def hang(_: httpx.Request) -> httpx.Response:
         asked.set()
         return await asyncio.Future()
 
-    wechat.route.mock(side_effect=hang)
+    stage.wechat.route.mock(side_effect=hang)
     sent: list[Message] = []
-    body = json.dumps({"code": wechat.code_for("alice")}).encode()
+    body = json.dumps({"code": stage.wechat.code_for("alice")}).encode()
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body}
@@ -144,7 +122,7 @@ async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/login", "query_string": b"", "headers": []}
-    login = asyncio.ensure_future(create_app(services)(scope, receive, send))
+    login = asyncio.ensure_future(create_app(stage.services)(scope, receive, send))
     await asked.wait()
     login.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -155,21 +133,21 @@ async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
 
 @pytest.mark.parametrize("size", [MAX_BODY, MAX_BODY + 1])
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_a_body_has_64_kib_at_most(client: Client, wechat: WeChatByRespx, size: int, is_chunked: bool) -> None:
-    body = b'{"code": "%s"}' % wechat.code_for("alice").encode()
+async def test_a_body_has_64_kib_at_most(stage: Stage, size: int, is_chunked: bool) -> None:
+    body = b'{"code": "%s"}' % stage.wechat.code_for("alice").encode()
     body = body.ljust(size)
 
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, size, 1000):
             yield body[start : start + 1000]
 
-    answer = await client.post("/v1/login", content=chunks() if is_chunked else body)
+    answer = await stage.client.post("/v1/login", content=chunks() if is_chunked else body)
     assert ("content-length" in answer.request.headers) is not is_chunked
     if size <= MAX_BODY:
         assert answer.status_code == 200
     else:
         problem_of(answer, "payload_too_large", 413)
-        assert wechat.calls == []
+        assert stage.wechat.calls == []
 
 
 async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: Client) -> None:
@@ -301,34 +279,30 @@ ORIGIN = "https://admin.example.com"
 
 
 @pytest.fixture
-async def cors_client(make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:
-    return make_client(await make_services(cors_origins=ORIGIN))
+async def cors_client(stage: Stage) -> Client:
+    return await stage.make(cors_origins=ORIGIN)
 
 
-@pytest.mark.usefixtures("broken")
-@pytest.mark.parametrize(
-    ("method", "path", "content", "status"),
-    [
-        ("GET", "/livez", None, 200),
-        ("GET", "/v1/me", None, 401),
-        ("GET", "/nothing", None, 404),
-        ("POST", "/v1/login", b"x" * (MAX_BODY + 1), 413),
-        ("POST", "/v1/login", b'{"code": "for-a-broken-database"}', 500),
-    ],
-)
 @pytest.mark.own_database
 @pytest.mark.slow
-async def test_a_configured_origin_may_read_every_answer(
-    cors_client: Client, wechat: WeChatByRespx, method: str, path: str, content: bytes | None, status: int
-) -> None:
-    wechat.sessions["for-a-broken-database"] = wechat.sessions.pop(wechat.code_for("alice"))
-    answer = await cors_client.request(method, path, content=content, headers={"Origin": ORIGIN})
-    assert answer.status_code == status
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
-    assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
+async def test_a_configured_origin_may_read_every_answer(stage: Stage, cors_client: Client) -> None:
+    await stage.rows.execute(FAULTS_THAT_QUOTE["a row"])
+    code = stage.wechat.code_for("alice")
+    with Sweep() as sweep:
+        for method, path, content, status in (
+            ("GET", "/livez", None, 200),
+            ("GET", "/v1/me", None, 401),
+            ("GET", "/nothing", None, 404),
+            ("POST", "/v1/login", "x" * (MAX_BODY + 1), 413),
+            ("POST", "/v1/login", f'{{"code": "{code}"}}', 500),
+        ):
+            with sweep.case(status):
+                answer = await cors_client.request(method, path, content=content, headers={"Origin": ORIGIN})
+                assert answer.status_code == status
+                assert answer.headers["access-control-allow-origin"] == ORIGIN
+                assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
-@pytest.mark.no_database
 async def test_a_configured_origin_may_ask_before_it_sends_and_no_other_may_read(
     client: Client, cors_client: Client
 ) -> None:
