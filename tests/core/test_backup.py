@@ -10,11 +10,10 @@ import asyncpg
 import pytest
 
 from tests.docs import DOCS, ROOT, both_languages, code_blocks
-from tests.fakes import WeChatByRespx
 from tests.forked import stand_in
 from tests.problems import problem_of
 from tests.programs import postgres_program
-from tests.world import Client, LogIn, MakeClient, MakeServices, bearer, leave
+from tests.world import LogIn, Stage, bearer, leave
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
@@ -22,23 +21,16 @@ WRAPPER = ROOT / "deploy/systemd/wxauth"
 
 
 async def test_a_restored_backup_has_who_was_in_it_and_nobody_since(
-    login: LogIn,
-    client: Client,
-    wechat: WeChatByRespx,
-    database_url: str,
-    empty_database_url: str,
-    tmp_path: Path,
-    make_services: MakeServices,
-    make_client: MakeClient,
+    stage: Stage, database_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
     dump = f"{tmp_path}/wxauth.dump"
-    alice, carol = await login("alice", nickname="小爱"), await login("carol")
+    alice, carol = await stage.login("alice", nickname="小爱"), await stage.login("carol")
     run_program("pg_dump", "--format=custom", f"--file={dump}", database_url)
-    rotated = (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
-    bob = await login("bob")
-    assert (await leave(client, carol)).status_code == 204
+    rotated = (await stage.refresh(alice)).json()
+    bob = await stage.login("bob")
+    assert (await leave(stage.client, carol)).status_code == 204
     run_program("pg_restore", "--no-owner", "--exit-on-error", f"--dbname={empty_database_url}", dump)
-    served = make_client(await make_services(database_url=empty_database_url))
+    served = await stage.make(database_url=empty_database_url)
 
     assert (await served.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
     # The rotation is unknown there, and the token ahead of what is stored: one of ours, so the session goes on.
@@ -47,9 +39,7 @@ async def test_a_restored_backup_has_who_was_in_it_and_nobody_since(
     problem_of(await served.get("/v1/me", headers=bearer(bob)), "invalid_token", 401)
     answer = await served.post("/v1/refresh", json={"refresh_token": bob["refresh_token"]})
     problem_of(answer, "invalid_refresh_token", 400)
-    again = {}
-    for person in ("bob", "carol"):
-        again[person] = (await served.post("/v1/login", json={"code": wechat.code_for(person)})).json()
+    again = {person: await stage.login(person, at=served) for person in ("bob", "carol")}
     assert again["bob"]["is_new_user"] is True
     assert again["bob"]["user"]["id"] != bob["user"]["id"]
     assert again["carol"]["user"]["id"] == carol["user"]["id"]

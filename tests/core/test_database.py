@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
@@ -35,13 +35,8 @@ SETTINGS = Statement[str]("""
 """)
 
 
-@asynccontextmanager
-async def opened(url: str, deadlines: Deadlines = DEADLINES) -> AsyncIterator[Database]:
-    database = Database(url, deadlines=deadlines)
-    try:
-        yield database
-    finally:
-        await database.aclose()
+def opened(url: str, deadlines: Deadlines = DEADLINES) -> aclosing[Database]:
+    return aclosing(Database(url, deadlines=deadlines))
 
 
 async def can_be_asked(url: str) -> bool:

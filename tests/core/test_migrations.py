@@ -1,8 +1,9 @@
 """The migrations create the schema of the models."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,33 +55,36 @@ def test_the_names_of_the_files_give_their_order() -> None:
     assert tuple(script.revision for script in ScriptDirectory(SCRIPTS).walk_revisions()) == KNOWN_REVISIONS
 
 
+@dataclass(frozen=True)
+class Empty:
+    """A database without tables, a connection to it, and the scripts of a next version."""
+
+    database: Database
+    rows: Rows
+    next_scripts: Path
+
+    async def schema(self) -> dict[str, list[str]]:
+        return await schema_of(self.rows)
+
+
 @pytest.fixture
-async def empty(empty_database_url: str) -> AsyncIterator[Database]:
-    async with opened(empty_database_url) as database:
-        yield database
+async def empty(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Empty]:
+    rows = await asyncpg.connect(empty_database_url)
+    async with aclosing(Database(empty_database_url)) as database:
+        yield Empty(database, rows, scripts_of_next_version(tmp_path))
+    await rows.close()
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
-    yield database
-    await database.aclose()
-
-
-async def schema_of(url: str) -> dict[str, list[str]]:
-    connection = await asyncpg.connect(url)
-    found = {kind: map(repr, await connection.fetch(query)) for kind, query in SCHEMA.items()}
-    await connection.close()
+async def schema_of(rows: Rows) -> dict[str, list[str]]:
+    found = {kind: map(repr, await rows.fetch(query)) for kind, query in SCHEMA.items()}
     return {kind: sorted(row for row in rows if "alembic_version" not in row) for kind, rows in found.items()}
 
 
 @pytest.mark.slow
-async def test_the_models_and_the_migrations_make_the_same_schema(
-    empty: Database, empty_database_url: str, database_url: str
-) -> None:
-    async with begin_migration(empty) as connection:
+async def test_the_models_and_the_migrations_make_the_same_schema(empty: Empty, rows: Rows) -> None:
+    async with begin_migration(empty.database) as connection:
         await connection.run_sync(SQLModel.metadata.create_all)
-    modelled, migrated = await schema_of(empty_database_url), await schema_of(database_url)
+    modelled, migrated = await empty.schema(), await schema_of(rows)
     assert modelled == migrated
     assert "users_pkey" in repr(migrated["constraints"])
 
@@ -95,7 +99,7 @@ COMPARED: dict[str, Any] = {
 
 @pytest.mark.slow
 async def test_alembic_finds_nothing_left_to_migrate(database_url: str) -> None:
-    async with opened(database_url) as database, begin_migration(database) as connection:
+    async with aclosing(Database(database_url)) as database, begin_migration(database) as connection:
         left = await connection.run_sync(
             lambda c: compare_metadata(MigrationContext.configure(c, opts=COMPARED), SQLModel.metadata)
         )
@@ -103,16 +107,16 @@ async def test_alembic_finds_nothing_left_to_migrate(database_url: str) -> None:
 
 
 @pytest.mark.slow
-async def test_each_revision_can_be_downgraded_and_upgraded_again(empty: Database, empty_database_url: str) -> None:
-    before = [await schema_of(empty_database_url)]
+async def test_each_revision_can_be_downgraded_and_upgraded_again(empty: Empty) -> None:
+    before = [await empty.schema()]
     for revision in REVISIONS:
-        assert await migrate(empty, revision=revision) == revision
-        before.append(await schema_of(empty_database_url))
+        assert await migrate(empty.database, revision=revision) == revision
+        before.append(await empty.schema())
     for revision, schema in zip([BASE, *REVISIONS][-2::-1], before[-2::-1], strict=True):
-        assert await migrate(empty, revision=revision) == (None if revision == BASE else revision)
-        assert await schema_of(empty_database_url) == schema
-    assert await migrate(empty) == REVISIONS[-1]
-    assert await schema_of(empty_database_url) == before[-1]
+        assert await migrate(empty.database, revision=revision) == (None if revision == BASE else revision)
+        assert await empty.schema() == schema
+    assert await migrate(empty.database) == REVISIONS[-1]
+    assert await empty.schema() == before[-1]
 
 
 @pytest.mark.slow
@@ -126,7 +130,7 @@ async def test_ten_replicas_may_migrate_an_empty_database_at_once(empty_database
 
 async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(database_url: str, rows: Rows) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '9999'")
-    async with opened(database_url) as database:
+    async with aclosing(Database(database_url)) as database:
         assert await is_schema_usable(database)
         assert await migrate(database) == "9999"
         with pytest.raises(UnknownRevision, match="the schema is at '9999'"):
@@ -135,110 +139,91 @@ async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(database_ur
 
 
 async def test_a_revision_that_is_unknown_stops_the_migration(database_url: str) -> None:
-    async with opened(database_url) as database:
+    async with aclosing(Database(database_url)) as database:
         for revision in ("0", "9999", "-1", "+1", "heads", ""):
             with pytest.raises(UnknownRevision, match="there is no revision"):
                 await migrate(database, revision=revision)
 
 
 @pytest.mark.slow
-async def test_a_migration_that_fails_leaves_nothing_behind(empty: Database, empty_database_url: str) -> None:
-    connection = await asyncpg.connect(empty_database_url)
-    await connection.execute("CREATE TABLE signing_keys ()")  # in the way
-    before = await schema_of(empty_database_url)
+async def test_a_migration_that_fails_leaves_nothing_behind(empty: Empty) -> None:
+    await empty.rows.execute("CREATE TABLE signing_keys ()")  # in the way
+    before = await empty.schema()
     with pytest.raises(Exception, match="already exists"):
-        await migrate(empty)
-    assert await schema_of(empty_database_url) == before
-    await connection.close()
+        await migrate(empty.database)
+    assert await empty.schema() == before
 
 
-async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty: Database) -> None:
-    async with begin_migration(empty) as connection:
+async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty: Empty) -> None:
+    async with begin_migration(empty.database) as connection:
         for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
             assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"
 
 
-@pytest.fixture
-def next_scripts(tmp_path: Path) -> Path:
-    return scripts_of_next_version(tmp_path)
-
-
 @pytest.mark.slow
-async def test_the_next_version_migrates_what_this_one_has_made(
-    empty: Database, empty_database_url: str, next_scripts: Path
-) -> None:
-    assert not await is_schema_usable(empty)
-    await migrate(empty)
-    assert await is_schema_usable(empty)
-    this = await schema_of(empty_database_url)
-    assert await migrate(empty, scripts=next_scripts) == "9002"
-    assert "users_shoe_size_idx" in repr((await schema_of(empty_database_url))["indexes"])
-    assert await is_schema_usable(empty), "by replicas of this version, which serve meanwhile"
-    assert await migrate(empty, revision=REVISIONS[-1], scripts=next_scripts) == REVISIONS[-1]
-    assert await schema_of(empty_database_url) == this
+async def test_the_next_version_migrates_what_this_one_has_made(empty: Empty) -> None:
+    assert not await is_schema_usable(empty.database)
+    await migrate(empty.database)
+    assert await is_schema_usable(empty.database)
+    this = await empty.schema()
+    assert await migrate(empty.database, scripts=empty.next_scripts) == "9002"
+    assert "users_shoe_size_idx" in repr((await empty.schema())["indexes"])
+    assert await is_schema_usable(empty.database), "by replicas of this version, which serve meanwhile"
+    assert await migrate(empty.database, revision=REVISIONS[-1], scripts=empty.next_scripts) == REVISIONS[-1]
+    assert await empty.schema() == this
 
 
-async def migrate_behind_a_writer(url: str, insert: str, migration: Coroutine[Any, Any, str | None]) -> None:
+async def migrate_behind_a_writer(empty: Empty, url: str, insert: str, **how: Any) -> None:
     """The migration to the last revision, during a transaction that it waits for, holds up nobody's `insert`."""
-    writing, logging_in = await asyncpg.connect(url), await asyncpg.connect(url)
+    logging_in = await asyncpg.connect(url)
     await logging_in.execute("SET lock_timeout = '2s'")
-    async with writing.transaction():
-        await writing.execute(insert)
-        migrating = asyncio.create_task(migration)
+    async with empty.rows.transaction():
+        await empty.rows.execute(insert)
+        migrating = asyncio.create_task(migrate(empty.database, scripts=empty.next_scripts, **how))
         for _ in range(20):
             await logging_in.execute(insert)
             await asyncio.sleep(0.05)
         assert not migrating.done()
     async with asyncio.timeout(PATIENCE):
         assert await migrating == "9002"
-    await writing.close()
     await logging_in.close()
 
 
 @pytest.mark.slow
 async def test_a_migration_behind_somebodys_transaction_holds_up_no_login(
-    empty: Database, empty_database_url: str, next_scripts: Path
+    empty: Empty, empty_database_url: str
 ) -> None:
     """A change of a table waits for its writers, and later writers wait for the change, unless it gives way to them."""
-    await migrate(empty)
+    await migrate(empty.database)
     insert = "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now())"
-    migration = migrate(empty, scripts=next_scripts, lock_patience=0.2, pause=0.1)
-    await migrate_behind_a_writer(empty_database_url, insert, migration)
+    await migrate_behind_a_writer(empty, empty_database_url, insert, lock_patience=0.2, pause=0.1)
 
 
 @pytest.mark.slow
-async def test_a_table_that_stays_locked_is_reported(
-    empty: Database, empty_database_url: str, next_scripts: Path
-) -> None:
-    await migrate(empty)
-    writing = await asyncpg.connect(empty_database_url)
-    async with writing.transaction():
-        await writing.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+async def test_a_table_that_stays_locked_is_reported(empty: Empty) -> None:
+    await migrate(empty.database)
+    async with empty.rows.transaction():
+        await empty.rows.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
         with pytest.raises(MigrationBlocked, match="pg_stat_activity"):
-            await migrate(empty, scripts=next_scripts, lock_patience=0.05, pause=0.05, patience=0.2)
-    await writing.close()
-    assert await migrate(empty, scripts=next_scripts) == "9002"
+            await migrate(empty.database, scripts=empty.next_scripts, lock_patience=0.05, pause=0.05, patience=0.2)
+    assert await migrate(empty.database, scripts=empty.next_scripts) == "9002"
 
 
 @pytest.mark.slow
-async def test_an_index_is_made_while_somebody_writes_to_its_table(
-    empty: Database, empty_database_url: str, next_scripts: Path
-) -> None:
-    await migrate(empty, revision="9001", scripts=next_scripts)
+async def test_an_index_is_made_while_somebody_writes_to_its_table(empty: Empty, empty_database_url: str) -> None:
+    await migrate(empty.database, revision="9001", scripts=empty.next_scripts)
     insert = "INSERT INTO users (id, created_at, shoe_size) VALUES (gen_random_uuid(), now(), 42)"
-    await migrate_behind_a_writer(empty_database_url, insert, migrate(empty, scripts=next_scripts))
+    await migrate_behind_a_writer(empty, empty_database_url, insert)
 
 
 @pytest.mark.slow
-async def test_the_schema_of_a_preview_is_left_unchanged(empty: Database, empty_database_url: str) -> None:
-    await migrate(empty)
-    connection = await asyncpg.connect(empty_database_url)
-    await connection.execute("UPDATE alembic_version SET version_num = '0031'")
-    before = await schema_of(empty_database_url)
-    assert not await is_schema_usable(empty)
+async def test_the_schema_of_a_preview_is_left_unchanged(empty: Empty) -> None:
+    await migrate(empty.database)
+    await empty.rows.execute("UPDATE alembic_version SET version_num = '0031'")
+    before = await empty.schema()
+    assert not await is_schema_usable(empty.database)
     for revision in (REVISIONS[-1], "head", BASE):
         with pytest.raises(UnknownRevision, match=r"of a version before 0\.1\.0.*users export.*users import"):
-            await migrate(empty, revision=revision)
-    assert await schema_of(empty_database_url) == before
-    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0031"
-    await connection.close()
+            await migrate(empty.database, revision=revision)
+    assert await empty.schema() == before
+    assert await empty.rows.fetchval("SELECT version_num FROM alembic_version") == "0031"

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from inspect import isawaitable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +18,19 @@ from PIL import Image
 from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Body, Client, LogIn, MakeClient, MakeServices, Rows, bearer, leave, set_roles, until_locked
+from tests.world import (
+    Body,
+    Client,
+    LogIn,
+    MakeClient,
+    MakeServices,
+    Rows,
+    bearer,
+    leave,
+    set_roles,
+    until,
+    until_locked,
+)
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
@@ -38,8 +50,9 @@ class FrontDoor:
     """The service, at its front door, while its database goes wrong."""
 
     client: Client
-    wechat: WeChatByRespx
     services: Services
+    wechat: WeChatByRespx
+    rows: Rows
 
     async def log_in(self, person: str = "alice") -> httpx.Response:
         return await LogIn(self.client, self.wechat).ask(person)
@@ -66,17 +79,22 @@ class FrontDoor:
         async def is_back() -> bool:
             return (await self.log_in()).status_code == 200
 
-        await until(is_back)
+        async with asyncio.timeout(RESUMING):
+            await until(is_back)
 
 
 MakeFrontDoor = Callable[..., Awaitable[FrontDoor]]
 
 
 @pytest.fixture
-async def make_service(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> MakeFrontDoor:
-    async def make(url: str, *, deadlines: Deadlines = HURRIED) -> FrontDoor:
-        services = await make_services(database_url=url, waits=Waits(database=deadlines))
-        return FrontDoor(make_client(services), wechat, services)
+async def make_service(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: Rows, database_url: str
+) -> MakeFrontDoor:
+    """The service on this database, or on the test's own, whose URL may have more parameters."""
+
+    async def make(url: str = database_url, *, more: str = "", deadlines: Deadlines = HURRIED) -> FrontDoor:
+        services = await make_services(database_url=url + more, waits=Waits(database=deadlines))
+        return FrontDoor(make_client(services), services, wechat, rows)
 
     return make
 
@@ -98,15 +116,6 @@ async def own_postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
         yield server
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool]) -> None:
-    async with asyncio.timeout(RESUMING):
-        while True:
-            holds = condition()
-            if await holds if isawaitable(holds) else holds:
-                return
-            await asyncio.sleep(0.01)
-
-
 def processes_of(data: Path) -> list[int]:
     """The postmaster and its children."""
     postmaster = (data / "postmaster.pid").read_text().split()[0]
@@ -114,15 +123,7 @@ def processes_of(data: Path) -> list[int]:
     return [int(process) for process in (postmaster, *children)]
 
 
-async def waits_for_lock(rows: Rows) -> bool:
-    return await rows.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
-
-
-async def connections(rows: Rows) -> int:
-    count: int = await rows.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    return count
+OTHER_BACKENDS = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
 def is_unavailable(answer: httpx.Response) -> bool:
@@ -193,16 +194,13 @@ async def test_connections_that_a_silent_network_forgot_are_replaced_within_five
 
 
 @pytest.mark.slow
-async def test_a_login_whose_connection_was_ended_succeeds_on_a_new_connection(service: FrontDoor, rows: Rows) -> None:
+async def test_a_login_whose_connection_was_ended_succeeds_on_a_new_connection(service: FrontDoor) -> None:
     for _ in range(5):
         await service.fill_pool()
-        await rows.fetch(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        await service.rows.fetch(f"SELECT pg_terminate_backend(pid) FROM {OTHER_BACKENDS}")
         answers = await asyncio.gather(service.log_in(), service.client.get("/readyz"))
         assert [answer.status_code for answer in answers] == [200, 200]
-    assert await connections(rows) <= CONNECTIONS
+    assert await service.rows.fetchval(f"SELECT count(*) FROM {OTHER_BACKENDS}") <= CONNECTIONS
 
 
 @pytest.mark.process
@@ -245,14 +243,12 @@ async def test_a_restart_under_load_costs_some_logins_and_no_fault(
     ],
 )
 async def test_a_standby_or_a_database_that_is_closed_is_unavailable_until_that_ends(
-    service: FrontDoor, rows: Rows, admin: asyncpg.Connection, begins: str, ends: str
+    service: FrontDoor, admin: asyncpg.Connection, begins: str, ends: str
 ) -> None:
     await service.fill_pool()
-    name = await rows.fetchval("SELECT current_database()")
+    name = await service.rows.fetchval("SELECT current_database()")
     await admin.execute(f"ALTER DATABASE {name} {begins}")
-    await rows.fetch(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = $1", name
-    )
+    await service.rows.fetch(f"SELECT pg_terminate_backend(pid) FROM {OTHER_BACKENDS}")
     assert is_unavailable(await service.log_in())
     await admin.execute(f"ALTER DATABASE {name} {ends}")
     assert (await service.log_in()).status_code == 200
@@ -276,38 +272,31 @@ async def test_a_database_without_room_for_connections_is_unavailable(
 
 
 @pytest.mark.slow
-async def test_slow_statements_are_given_up_and_leave_nothing_behind(service: FrontDoor, rows: Rows) -> None:
+async def test_slow_statements_are_given_up_and_leave_nothing_behind(service: FrontDoor) -> None:
     await service.log_in("alice")
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users FOR UPDATE")
+    async with service.rows.transaction():
+        await service.rows.execute("SELECT FROM users FOR UPDATE")
         async with asyncio.timeout(HANGING):
             answers = await asyncio.gather(
                 *(service.log_in("alice") for _ in range(CONNECTIONS)), service.log_in("bob")
             )
         assert all(map(is_unavailable, answers[:-1]))
         assert answers[-1].status_code == 200  # it had to wait for a connection, but not for ever
-        nobody_waits = (
-            "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        await until(lambda: rows.fetchval(nobody_waits))  # although the row is still locked
+        nobody_waits = "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+        await until(lambda: service.rows.fetchval(nobody_waits))  # although the row is still locked
     assert (await service.log_in("alice")).status_code == 200
-
-    async def within_the_limit() -> bool:
-        return await connections(rows) <= CONNECTIONS
-
-    await until(within_the_limit)  # a backend that is cut off takes a moment to end
+    within_the_limit = f"SELECT count(*) <= {CONNECTIONS} FROM {OTHER_BACKENDS}"
+    await until(lambda: service.rows.fetchval(within_the_limit))  # a backend that is cut off takes a moment to end
 
 
 @pytest.mark.slow
-async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_long(
-    service: FrontDoor, rows: Rows
-) -> None:
+async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_long(service: FrontDoor) -> None:
     alice = (await service.log_in("alice")).json()
     bob = (await service.log_in("bob")).json()
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", alice["user"]["id"])
+    async with service.rows.transaction():
+        await service.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", alice["user"]["id"])
         waiting = [asyncio.create_task(service.leave(alice)) for _ in range(TRANSACTIONS)]
-        await until(lambda: waits_for_lock(rows))
+        await until_locked(service.rows)
         async with asyncio.timeout(HURRIED.lock + 1.0):
             assert (await service.leave(bob)).status_code == 204
         assert is_unavailable(await next(asyncio.as_completed(waiting)))
@@ -315,16 +304,14 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
 
 
 @pytest.mark.slow
-async def test_requests_that_are_dropped_half_way_take_no_connection_along(
-    make_service: MakeFrontDoor, database_url: str, rows: Rows
-) -> None:
-    service = await make_service(database_url, deadlines=PATIENT)
+async def test_requests_that_are_dropped_half_way_take_no_connection_along(make_service: MakeFrontDoor) -> None:
+    service = await make_service(deadlines=PATIENT)
     await service.log_in("alice")
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users FOR UPDATE")
+    async with service.rows.transaction():
+        await service.rows.execute("SELECT FROM users FOR UPDATE")
         for _ in range(2):
             requests = [asyncio.create_task(service.log_in("alice")) for _ in range(CONNECTIONS)]
-            await until(lambda: waits_for_lock(rows))
+            await until_locked(service.rows)
             for request in requests:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
@@ -341,40 +328,36 @@ async def test_requests_that_are_dropped_half_way_take_no_connection_along(
         "ALTER TABLE sessions ALTER COLUMN openid TYPE varchar(64)",
     ],
 )
-async def test_a_migration_under_a_running_service_costs_no_request(
-    service: FrontDoor, rows: Rows, change: str
-) -> None:
+async def test_a_migration_under_a_running_service_costs_no_request(service: FrontDoor, change: str) -> None:
     await service.fill_pool()
     token = await service.token()
     await service.read_me(token)
-    await rows.execute(change)
+    await service.rows.execute(change)
     answers = await asyncio.gather(*(service.log_in() for _ in range(CONNECTIONS)), service.read_me(token))
     assert {answer.status_code for answer in answers} == {200}
 
 
 @pytest.mark.oldest_postgres
-async def test_a_change_whose_answer_is_lost_is_made_and_not_sent_again(
-    service: FrontDoor, proxy: Proxy, rows: Rows
-) -> None:
+async def test_a_change_whose_answer_is_lost_is_made_and_not_sent_again(service: FrontDoor, proxy: Proxy) -> None:
     token = bearer(await service.token())
     proxy.lose_next_answer(containing=b"COMMIT")
     answer = await service.client.patch("/v1/me", json={"nickname": "Eve"}, headers=token)
     problem_of(answer, "storage_unavailable", 503)
-    assert await rows.fetchval("SELECT nickname FROM users") == "Eve"
+    assert await service.rows.fetchval("SELECT nickname FROM users") == "Eve"
     picture = BytesIO()
     Image.new("RGB", (60, 40)).save(picture, "JPEG")
     proxy.lose_next_answer(containing=b"COMMIT")
     answer = await service.client.post("/v1/me/avatar", files={"file": picture.getvalue()}, headers=token)
     problem_of(answer, "storage_unavailable", 503)
-    assert await rows.fetchval("SELECT count(*) FROM avatars") == 1
+    assert await service.rows.fetchval("SELECT count(*) FROM avatars") == 1
     proxy.drop()  # while nobody uses it
     answer = await service.client.patch("/v1/me", json={"nickname": "Alice"}, headers=token)
     assert answer.json()["nickname"] == "Alice"
 
 
-async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoor, rows: Rows) -> None:
+async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoor) -> None:
     token = await service.token()
-    await rows.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await service.rows.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     assert is_unavailable(await service.log_in())
     assert is_unavailable(await service.read_me(token))
     ready = await service.client.get("/readyz")
@@ -383,23 +366,21 @@ async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoo
     assert ready.json()["checks"]["schema"] != "ok"
 
 
-async def test_a_request_in_a_deadlock_may_be_retried(
-    make_service: MakeFrontDoor, database_url: str, rows: Rows
-) -> None:
-    service = await make_service(f"{database_url}&deadlock_timeout=300ms", deadlines=PATIENT)
+async def test_a_request_in_a_deadlock_may_be_retried(make_service: MakeFrontDoor, database_url: str) -> None:
+    service = await make_service(more="&deadlock_timeout=300ms", deadlines=PATIENT)
     token = await service.token("root")
-    await set_roles(rows, "admin")
+    await set_roles(service.rows, "admin")
     first, second = [(await service.log_in(name)).json()["user"]["id"] for name in ("alice", "bob")]
     lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE"
     other = await asyncpg.connect(database_url, server_settings={"deadlock_timeout": "1min"})
     async with other.transaction():
         await other.execute(lock, second)
-        async with rows.transaction():
-            await rows.execute(lock, first)
+        async with service.rows.transaction():
+            await service.rows.execute(lock, first)
             merging = asyncio.create_task(service.merge(first, second, token=token))
-            await until_locked(rows)
+            await until_locked(service.rows)
             locking = asyncio.create_task(other.execute(lock, first))
-            await until_locked(rows, 2)
+            await until_locked(service.rows, 2)
         # Now the merge has the first user and waits for the second; the other transaction has the second.
         assert is_unavailable(await merging)
         await locking
@@ -411,43 +392,37 @@ async def test_a_request_in_a_deadlock_may_be_retried(
 
 
 @pytest.fixture
-async def isolated_url(rows: Rows, database_url: str) -> str:
-    """The URL of this test's database, whose default is another one than PostgreSQL's."""
+async def make_isolated(make_service: MakeFrontDoor, rows: Rows) -> MakeFrontDoor:
+    """The service on a database whose default is another one than PostgreSQL's."""
     name = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
-    return database_url
+    return partial(make_service, deadlines=PATIENT)
 
 
 @pytest.mark.slow
-async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level(
-    make_service: MakeFrontDoor, isolated_url: str, rows: Rows
-) -> None:
-    service = await make_service(isolated_url, deadlines=PATIENT)
+async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level(make_isolated: MakeFrontDoor) -> None:
+    service = await make_isolated()
     for _ in range(2):  # the first ones, and those of somebody who is known
         answers = await asyncio.gather(*(service.log_in() for _ in range(2 * CONNECTIONS)))
         assert {answer.status_code for answer in answers} == {200}
-    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+    assert await service.rows.fetchval("SELECT count(*) FROM users") == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
-async def test_the_last_administrator_stays_under_any_isolation_level(
-    make_service: MakeFrontDoor, isolated_url: str, rows: Rows, pooled: str
-) -> None:
-    service = await make_service(isolated_url + pooled, deadlines=PATIENT)
+@pytest.mark.parametrize("more", ["", "&pgbouncer=true"])
+async def test_the_last_administrator_stays_under_any_isolation_level(make_isolated: MakeFrontDoor, more: str) -> None:
+    service = await make_isolated(more=more)
     logins = [(await service.log_in(f"person-{n}")).json() for n in range(TRANSACTIONS)]
-    await set_roles(rows, "admin")
+    await set_roles(service.rows, "admin")
     answers = await asyncio.gather(*map(service.leave, logins))
     assert sorted(answer.status_code for answer in answers) == [204] * (len(logins) - 1) + [409]
 
 
-async def test_a_statement_that_cannot_be_serialized_is_tried_again(
-    make_service: MakeFrontDoor, isolated_url: str, rows: Rows
-) -> None:
-    service = await make_service(f"{isolated_url}&pgbouncer=true", deadlines=PATIENT)
+async def test_a_statement_that_cannot_be_serialized_is_tried_again(make_isolated: MakeFrontDoor) -> None:
+    service = await make_isolated(more="&pgbouncer=true")
     token = {"refresh_token": (await service.log_in()).json()["refresh_token"]}
-    async with rows.transaction():
-        await rows.execute("UPDATE sessions SET user_agent = 'another'")
+    async with service.rows.transaction():
+        await service.rows.execute("UPDATE sessions SET user_agent = 'another'")
         refreshing = asyncio.create_task(service.client.post("/v1/refresh", json=token))
-        await until_locked(rows)
+        await until_locked(service.rows)
     assert (await refreshing).status_code == 200

@@ -13,12 +13,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import WeChatByRespx, service_env
+from tests.fakes import service_env
 from tests.problems import problem_of
 from tests.processes import Running, free_port, run, until
 from tests.programs import needs
 from tests.proxies.running import answers
-from tests.world import Client, LogIn, LogLines, MakeClient, MakeServices, Rows, bearer, leave
+from tests.world import LogIn, MakeClient, MakeServices, Stage, bearer, leave
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings
 from wxauth.server.core.clock import utc_now
@@ -75,19 +75,17 @@ async def client(make_services: MakeServices, make_client: MakeClient, pooled_ur
     return make_client(await make_services(database_url=pooled_url))
 
 
-async def test_many_share_the_few_connections_and_log_in_refresh_and_log_out(client: Client, login: LogIn) -> None:
-    people = await gather(*(login(f"person-{number}") for number in range(20)))
+async def test_many_share_the_few_connections_and_log_in_refresh_and_log_out(stage: Stage) -> None:
+    people = await gather(*(stage.login(f"person-{number}") for number in range(20)))
     assert len({person["user"]["id"] for person in people}) == 20
-    erased = await gather(*(leave(client, person) for person in people))
+    erased = await gather(*(leave(stage.client, person) for person in people))
     assert {answer.status_code for answer in erased} == {204}
-    alice = await login("alice")
-    assert (await client.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
-    answer = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
-    assert answer.status_code == 200, answer.text
-    renewed = answer.json()
-    assert (await client.get("/v1/me", headers=bearer(renewed))).status_code == 200
-    assert (await client.post("/v1/logout", headers=bearer(renewed))).status_code == 204
-    problem_of(await client.get("/v1/me", headers=bearer(renewed)), "invalid_token", 401)
+    alice = await stage.login("alice")
+    assert (await stage.me(alice)).json() == alice["user"]
+    renewed = (await stage.refresh(alice)).json()
+    assert (await stage.me(renewed)).status_code == 200
+    assert (await stage.client.post("/v1/logout", headers=bearer(renewed))).status_code == 204
+    problem_of(await stage.me(renewed), "invalid_token", 401)
 
 
 @pytest.mark.process
@@ -114,19 +112,18 @@ async def test_exports_of_two_processes_share_a_connection(login: LogIn, databas
 @pytest.mark.process
 @pytest.mark.own_database
 async def test_only_the_statement_of_check_has_a_name(
-    client: Client, login: LogIn, pooled_url: str, postgres: EmbeddedPostgres, rows: Rows, tmp_path: Path
+    stage: Stage, pooled_url: str, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """A name is known on one of the pooler's connections, where others may use it, and not on the next."""
     before = postgres.log.stat().st_size
-    database = await rows.fetchval("SELECT current_database()")
-    await rows.execute(f"ALTER DATABASE {database} SET log_statement = 'all'")
-    alice = await login("alice")
-    renewed = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
-    assert renewed.status_code == 200, renewed.text
+    database = await stage.rows.fetchval("SELECT current_database()")
+    await stage.rows.execute(f"ALTER DATABASE {database} SET log_statement = 'all'")
+    alice = await stage.login("alice")
+    assert (await stage.refresh(alice)).status_code == 200
     for command in (["migrate"], ["keys", "rotate"], ["users", "export"], ["sweep"], ["check"]):
         done = await to_thread(run, *command, cwd=tmp_path, env=service_env(pooled_url))
         assert "Traceback" not in done.stderr, command
-    assert (await leave(client, alice)).status_code == 204
+    assert (await leave(stage.client, alice)).status_code == 204
     executed = re.findall(r"execute ([^:/]+)", postgres.log.read_bytes()[before:].decode())
     assert "<unnamed>" in executed
     assert set(executed) == {"<unnamed>", "wxauth_check"}
@@ -147,24 +144,16 @@ async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements_
 
 
 async def test_a_login_whose_statement_was_forgotten_succeeds_on_a_new_connection(
-    make_services: MakeServices,
-    make_client: MakeClient,
-    database_url: str,
-    wechat: WeChatByRespx,
-    log_lines: LogLines,
+    stage: Stage, database_url: str
 ) -> None:
     with pgbouncer(database_url, pool_size=2) as url:
-        client = make_client(await make_services(database_url=f"{url}?pgbouncer=prepared"))
-
-        async def log_in() -> httpx.Response:
-            return await client.post("/v1/login", json={"code": wechat.code_for("alice")})
-
-        assert (await log_in()).status_code == 200
+        client = await stage.make(database_url=f"{url}?pgbouncer=prepared")
+        await stage.login(at=client)
         other = await asyncpg.connect(url, statement_cache_size=0)
         async with other.transaction():  # has the pooler's connection on which the statement was prepared
             await other.execute("SELECT 1")
-            assert (await log_in()).status_code == 200
-        assert "prepared_statement_forgotten" in {line["event"] for line in log_lines()}
+            await stage.login(at=client)
+        assert stage.logged("prepared_statement_forgotten")
         await other.close()
 
 

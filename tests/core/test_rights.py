@@ -3,7 +3,8 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -12,133 +13,126 @@ import pytest
 
 from tests.databases import scripts_of_next_version
 from tests.processes import run
+from tests.world import Rows
 from wxauth.server.checks.database import judge_schema
 from wxauth.server.checks.doctor import examine
 from wxauth.server.checks.rows import read_rights
 from wxauth.server.core.database import Database
-from wxauth.server.core.migrations import MigrationForbidden
-from wxauth.server.core.migrations import migrate as migrate_to
+from wxauth.server.core.migrations import MigrationForbidden, migrate
 from wxauth.server.core.models import KNOWN_REVISIONS, revisions_in
 from wxauth.server.core.settings import Settings
 
 numbers = count(1)
 
 
-@pytest.fixture
-async def role(admin: asyncpg.Connection) -> AsyncIterator[str]:
-    """A role that owns nothing, and whose name must be quoted in SQL."""
+@dataclass(frozen=True)
+class Guest:
+    """A role that owns nothing, and whose name must be quoted in SQL; and the connection of the database's owner."""
+
+    name: str
+    owner: Rows
+    settings: Settings
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return self.settings.database_url.get_secret_value()
+
+    async def schema(self) -> tuple[str, str]:
+        """What `wxauth check` says of it."""
+        results = await examine(self.settings)
+        [found] = [(result.level, result.message) for result in results if result.name == "schema"]
+        return found
+
+    async def migrate(self) -> tuple[int, str]:
+        done = await asyncio.to_thread(run, "migrate", cwd=self.folder, env={"WXAUTH_DATABASE_URL": self.url})
+        return done.returncode, done.stdout + done.stderr
+
+    async def gets_the_suggested_grant(self, message: str) -> str:
+        """The owner runs the statement that a line names."""
+        found = re.search("GRANT [^;]+;", message)
+        assert found, message
+        await self.owner.execute(found[0])
+        return found[0]
+
+
+@asynccontextmanager
+async def guest_of(url: str, make_settings: Callable[..., Settings], folder: Path) -> AsyncIterator[Guest]:
     name = f"Web-{next(numbers)}"
-    await admin.execute(f'CREATE ROLE "{name}" LOGIN')
-    yield name
-    await admin.execute(f'DROP ROLE "{name}"')
+    owner = await asyncpg.connect(url)
+    await owner.execute(f'CREATE ROLE "{name}" LOGIN')
+    settings = make_settings(database_url=url.replace("postgres@", f"{name}@"))
+    yield Guest(name, owner, settings, folder)
+    await owner.execute(f'REASSIGN OWNED BY "{name}" TO postgres; DROP OWNED BY "{name}"; DROP ROLE "{name}"')
+    await owner.close()
 
 
-def as_role(url: str, role: str) -> str:
-    return url.replace("postgres@", f"{role}@")
+@pytest.fixture
+async def first_guest(
+    empty_database_url: str, make_settings: Callable[..., Settings], tmp_path: Path
+) -> AsyncIterator[Guest]:
+    """Of a database without tables."""
+    async with guest_of(empty_database_url, make_settings, tmp_path) as guest:
+        yield guest
 
 
-async def schema_result(make_settings: Callable[..., Settings], url: str) -> tuple[str, str]:
-    results = await examine(make_settings(database_url=url))
-    [(level, message)] = [(result.level, result.message) for result in results if result.name == "schema"]
-    return level, message
-
-
-async def migrate(url: str, folder: Path) -> tuple[int, str]:
-    done = await asyncio.to_thread(run, "migrate", cwd=folder, env={"WXAUTH_DATABASE_URL": url})
-    return done.returncode, done.stdout + done.stderr
-
-
-async def run_the_suggested_grant(url: str, message: str) -> str:
-    """Run, as the database's owner, the statement that a line names."""
-    found = re.search("GRANT [^;]+;", message)
-    assert found, message
-    connection = await asyncpg.connect(url)
-    await connection.execute(found[0])
-    await connection.close()
-    return found[0]
-
-
-async def drop_owned(url: str, role: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute(f'REASSIGN OWNED BY "{role}" TO postgres; DROP OWNED BY "{role}"')
-    await connection.close()
+@pytest.fixture
+async def guest(database_url: str, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Guest]:
+    async with guest_of(database_url, make_settings, tmp_path) as guest:
+        yield guest
 
 
 @pytest.mark.process
-async def test_a_role_that_may_not_create_tables_gets_the_grant_from_both_commands(
-    make_settings: Callable[..., Settings], empty_database_url: str, role: str, tmp_path: Path
-) -> None:
-    url = as_role(empty_database_url, role)
-    grant = f'GRANT CREATE ON SCHEMA public TO "{role}";'
-    level, message = await schema_result(make_settings, url)
+async def test_a_role_that_may_not_create_tables_gets_the_grant_from_both_commands(first_guest: Guest) -> None:
+    grant = f'GRANT CREATE ON SCHEMA public TO "{first_guest.name}";'
+    level, message = await first_guest.schema()
     assert (level, grant in message, "wxauth migrate" in message) == ("bad", True, True)
-    status, output = await migrate(url, tmp_path)
+    status, output = await first_guest.migrate()
     assert (status, grant in output, len(output.splitlines())) == (1, True, 1)
-    assert await run_the_suggested_grant(empty_database_url, output) == grant
-    assert (await migrate(url, tmp_path))[0] == 0
-    assert (await schema_result(make_settings, url))[0] == "ok"
-    await drop_owned(empty_database_url, role)
+    assert "permission denied for schema public" in output
+    assert await first_guest.gets_the_suggested_grant(output) == grant
+    assert (await first_guest.migrate())[0] == 0
+    assert (await first_guest.schema())[0] == "ok"
 
 
 @pytest.mark.process
-async def test_a_role_without_a_schema_gets_the_grant(
-    make_settings: Callable[..., Settings], empty_database_url: str, role: str, tmp_path: Path
-) -> None:
-    connection = await asyncpg.connect(empty_database_url)
-    await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-    await connection.close()
-    url = as_role(empty_database_url, role)
-    level, message = await schema_result(make_settings, url)
+async def test_a_role_without_a_schema_gets_the_grant(first_guest: Guest) -> None:
+    await first_guest.owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    level, message = await first_guest.schema()
     assert (level, "GRANT USAGE, CREATE" in message) == ("bad", True)
-    await run_the_suggested_grant(empty_database_url, (await migrate(url, tmp_path))[1])
-    assert (await migrate(url, tmp_path))[0] == 0
-    assert (await schema_result(make_settings, url))[0] == "ok"
-    await drop_owned(empty_database_url, role)
+    await first_guest.gets_the_suggested_grant((await first_guest.migrate())[1])
+    assert (await first_guest.migrate())[0] == 0
+    assert (await first_guest.schema())[0] == "ok"
 
 
 @pytest.mark.process
 @pytest.mark.own_database
-async def test_a_role_that_may_not_use_another_roles_tables_gets_the_grant(
-    make_settings: Callable[..., Settings], database_url: str, role: str
-) -> None:
-    url = as_role(database_url, role)
-    level, message = await schema_result(make_settings, url)
+async def test_a_role_that_may_not_use_another_roles_tables_gets_the_grant(guest: Guest) -> None:
+    level, message = await guest.schema()
     assert level == "bad"
-    granted = await run_the_suggested_grant(database_url, message)
-    assert granted == f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{role}";'
-    assert (await schema_result(make_settings, url))[0] == "ok"
-    await drop_owned(database_url, role)
+    granted = await guest.gets_the_suggested_grant(message)
+    assert granted == f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{guest.name}";'
+    assert (await guest.schema())[0] == "ok"
 
 
 @pytest.mark.slow
 @pytest.mark.own_database
-async def test_a_role_that_may_use_but_not_alter_the_tables_gets_their_owner(
-    make_settings: Callable[..., Settings], database_url: str, role: str, admin: asyncpg.Connection, tmp_path: Path
-) -> None:
-    owner = f"{role}-owner"
-    await admin.execute(f'CREATE ROLE "{owner}"')
-    connection = await asyncpg.connect(database_url)
-    tables = [
-        row["tablename"]
-        for row in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    ]
-    await connection.execute("".join(f'ALTER TABLE {table} OWNER TO "{owner}";' for table in tables))
-    await connection.execute(
-        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{role}";'
-        f'GRANT CREATE ON SCHEMA public TO "{role}", "{owner}"'
+async def test_a_role_that_may_use_but_not_alter_the_tables_gets_their_owner(guest: Guest) -> None:
+    owner = f"{guest.name}-owner"
+    tables = await guest.owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    await guest.owner.execute(f'CREATE ROLE "{owner}"')
+    await guest.owner.execute("".join(f'ALTER TABLE {table} OWNER TO "{owner}";' for (table,) in tables))
+    await guest.owner.execute(
+        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{guest.name}";'
+        f'GRANT CREATE ON SCHEMA public TO "{guest.name}", "{owner}"'
     )
-    url = as_role(database_url, role)
-    assert (await schema_result(make_settings, url))[0] == "ok"
-    scripts = scripts_of_next_version(tmp_path)
-    grant = f'GRANT "{owner}" TO "{role}";'
-    async with aclosing(Database(url)) as database:
+    assert (await guest.schema())[0] == "ok"
+    scripts = scripts_of_next_version(guest.folder)
+    async with aclosing(Database(guest.url)) as database:
         message = judge_schema(KNOWN_REVISIONS[0], await read_rights(database), revisions_in(scripts)).message
-        assert grant in message
+        assert f'GRANT "{owner}" TO "{guest.name}";' in message
         with pytest.raises(MigrationForbidden, match="must be owner of table users"):
-            await migrate_to(database, scripts=scripts)
-        await run_the_suggested_grant(database_url, message)
-        assert await migrate_to(database, scripts=scripts) == "9002"
-    await connection.close()
-    for name in (role, owner):
-        await drop_owned(database_url, name)
-    await admin.execute(f'DROP ROLE "{owner}"')
+            await migrate(database, scripts=scripts)
+        await guest.gets_the_suggested_grant(message)
+        assert await migrate(database, scripts=scripts) == "9002"
+    await guest.owner.execute(f'REASSIGN OWNED BY "{owner}" TO postgres; DROP OWNED BY "{owner}"; DROP ROLE "{owner}"')

@@ -47,6 +47,7 @@ OWN_RULES = {
         '[{"app_id": "wx1", "app_secret": "hunter2", "push_token": "hunter2", "push_aes_key": "hunter2"}]',
         f'[{{"app_id": "wx1", "app_secret": "hunter2", "push_aes_key": "{"hunter2" * 6}h"}}]',
         '[{"app_id": "wx1", "app_secret": "hunter2", "sign_up": "hunter3"}]',
+        '[{"app_id": "wx1", "app_secret": "hunter2", "sign_up_roles": ["admin"]}]',
     ],
     "LINK_PHONE_DAYS": ["0"],
     "CONSENTS": ["hunter2", "hunter2:", "Hunter2:1", "privacy:1,privacy:2"],
