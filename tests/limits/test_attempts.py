@@ -49,15 +49,15 @@ def refused(answer: httpx.Response, *, retry_after: int = 3600) -> None:
 # Phone codes.
 
 
-async def test_after_twenty_refused_codes_wechat_is_not_asked_again_for_an_hour(service: Service, clock: Clock) -> None:
+async def test_after_twenty_refused_codes_wechat_is_not_asked_again_for_an_hour(service: Service) -> None:
     alice = await service.log_in()
     await send_wrong_codes(service, alice)
     refused(await service.bind(alice, "nonsense"))
-    clock.advance(minutes=59, seconds=59)
+    service.clock.advance(minutes=59, seconds=59)
     alice = await service.log_in()
     refused(await service.bind(alice, service.phone_code()), retry_after=1)
     assert len(service.asked(PHONE)) == MAX_ATTEMPTS
-    clock.advance(seconds=1)
+    service.clock.advance(seconds=1)
     assert (await service.bind(alice, service.phone_code())).status_code == 200
 
 
@@ -93,12 +93,12 @@ async def test_the_limit_is_per_user_and_app(service: Service) -> None:
     ids=str,
 )
 async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(
-    service: Service, fault: dict[str, Any], status: int, rows: Rows
+    service: Service, fault: dict[str, Any], status: int
 ) -> None:
     alice = await service.log_in()
     service.simulator.fail(PHONE, times=None, **fault)
     assert (await service.bind(alice, service.phone_code())).status_code == status
-    assert await rows.fetchval("SELECT number FROM attempts") == 0
+    assert await service.rows.fetchval("SELECT number FROM attempts") == 0
 
 
 async def test_an_erasure_does_not_reset_the_limit(service: Service) -> None:
@@ -155,15 +155,15 @@ async def test_a_login_with_a_name_beyond_the_limit_keeps_the_former_name(
 # Kept no longer than needed.
 
 
-async def test_attempts_are_swept_when_their_hour_is_over(service: Service, clock: Clock, rows: Rows) -> None:
+async def test_attempts_are_swept_when_their_hour_is_over(service: Service) -> None:
     for person in ("alice", "bob", "carol"):
         await send_wrong_codes(service, await service.log_in(person), 1)
-    clock.now += WINDOW
+    service.clock.now += WINDOW
     await sweep(service.services, page_size=1, pause=0)
-    assert await rows.fetchval("SELECT count(*) FROM attempts") == 3
-    clock.now += A_SECOND
+    assert await service.rows.fetchval("SELECT count(*) FROM attempts") == 3
+    service.clock.now += A_SECOND
     await sweep(service.services, page_size=1, pause=0)
-    assert await rows.fetchval("SELECT count(*) FROM attempts") == 0
+    assert await service.rows.fetchval("SELECT count(*) FROM attempts") == 0
 
 
 # Of a user in an hour.

@@ -1,57 +1,57 @@
 """`LOGIN_RATE_LIMIT`: how often one address may log in; `RATE_LIMIT_EXEMPT`: which addresses are not counted."""
 
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import httpx
 import pytest
 
-from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import free_port
-from tests.world import LogIn, LogLines, MakeServices, Stage
+from tests.world import LogIn, Stage
 from wxauth.server.core.services import Services
 from wxauth.server.service.app import create_app
 
-LogInFrom = Callable[..., Awaitable[httpx.Response]]
 
+@dataclass(frozen=True)
+class Limited:
+    """A replica, and what it answers to logins from any address."""
 
-@pytest.fixture
-async def limited(make_services: MakeServices) -> Services:
-    return await make_services(login_rate_limit="2/minute")
+    stage: Stage
+    services: Services
 
-
-@pytest.fixture
-def log_in(wechat: WeChatByRespx) -> LogInFrom:
-    """Log in from an address: `await log_in(services, "192.0.2.1")`."""
-
-    async def post(services: Services, address: str = "192.0.2.1", *, code: str | None = None) -> httpx.Response:
-        transport = httpx.ASGITransport(create_app(services), client=(address, 50000))
+    async def log_in(self, address: str = "192.0.2.1", *, code: str | None = None) -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(self.services), client=(address, 50000))
         async with httpx.AsyncClient(transport=transport, base_url="https://auth.test") as client:
-            return await client.post("/v1/login", json={"code": code or wechat.code_for("alice")})
+            body = {"code": code or self.stage.wechat.code_for("alice")}
+            return await client.post("/v1/login", json=body)
 
-    return post
-
-
-async def statuses(log_in: LogInFrom, services: Services, *addresses: str) -> list[int]:
-    return [(await log_in(services, address)).status_code for address in addresses]
+    async def statuses(self, *addresses: str) -> list[int]:
+        return [(await self.log_in(address)).status_code for address in addresses]
 
 
-async def test_a_login_over_the_limit_is_refused_before_wechat_is_asked(
-    stage: Stage, log_in: LogInFrom, limited: Services
-) -> None:
-    assert await statuses(log_in, limited, *["192.0.2.1"] * 2) == [200, 200]
+async def limit(stage: Stage, **settings: str) -> Limited:
+    return Limited(stage, await stage.make_services(**settings))
+
+
+@pytest.fixture
+async def limited(stage: Stage) -> Limited:
+    return await limit(stage, login_rate_limit="2/minute")
+
+
+async def test_a_login_over_the_limit_is_refused_before_wechat_is_asked(stage: Stage, limited: Limited) -> None:
+    assert await limited.statuses(*["192.0.2.1"] * 2) == [200, 200]
     stage.clock.advance(seconds=20.5)
     code = stage.wechat.code_for("alice")
-    refused = await log_in(limited, code=code)
+    refused = await limited.log_in(code=code)
     problem_of(refused, "rate_limited", 429)
     assert refused.headers["retry-after"] == "40"
     assert len(stage.wechat.calls) == 2
     stage.clock.advance(seconds=40)
-    assert (await log_in(limited, code=code)).status_code == 200
+    assert (await limited.log_in(code=code)).status_code == 200
 
 
-async def test_failed_logins_are_counted_by_the_rate_limit(log_in: LogInFrom, limited: Services) -> None:
-    answers = [await log_in(limited, code="wrong") for _ in range(3)]
+async def test_failed_logins_are_counted_by_the_rate_limit(limited: Limited) -> None:
+    answers = [await limited.log_in(code="wrong") for _ in range(3)]
     assert [answer.json()["code"] for answer in answers] == ["invalid_code", "invalid_code", "rate_limited"]
 
 
@@ -64,39 +64,37 @@ async def test_failed_logins_are_counted_by_the_rate_limit(log_in: LogInFrom, li
     ],
     ids=["each address", "each /64 of IPv6", "nobody, where there is no address"],
 )
-async def test_the_limit_is_for(log_in: LogInFrom, limited: Services, addresses: list[str], answers: list[int]) -> None:
-    assert await statuses(log_in, limited, *addresses) == answers
+async def test_the_limit_is_for(limited: Limited, addresses: list[str], answers: list[int]) -> None:
+    assert await limited.statuses(*addresses) == answers
 
 
-async def test_the_48_around_an_ipv6_address_has_ten_times_the_limit(log_in: LogInFrom, limited: Services) -> None:
+async def test_the_48_around_an_ipv6_address_has_ten_times_the_limit(limited: Limited) -> None:
     of_one_site = [f"2001:db8:1:{n // 2}::1" for n in range(21)]
-    assert await statuses(log_in, limited, *of_one_site) == [200] * 20 + [429]
-    assert await statuses(log_in, limited, "2001:db8:2:10::1") == [200]
+    assert await limited.statuses(*of_one_site) == [200] * 20 + [429]
+    assert await limited.statuses("2001:db8:2:10::1") == [200]
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7", "::ffff:203.0.113.7", "2001:db8:5:6::7", "198.51.100.1"])
-async def test_an_exempt_network_is_not_counted(log_in: LogInFrom, make_services: MakeServices, address: str) -> None:
+async def test_an_exempt_network_is_not_counted(stage: Stage, address: str) -> None:
     networks = "203.0.113.0/24, 2001:db8:5::/48, 198.51.100.1"
-    services = await make_services(login_rate_limit="1/minute", rate_limit_exempt=networks)
-    assert await statuses(log_in, services, *[address] * 3) == [200] * 3
-    assert await statuses(log_in, services, *["192.0.2.1"] * 2) == [200, 429]
+    limited = await limit(stage, login_rate_limit="1/minute", rate_limit_exempt=networks)
+    assert await limited.statuses(*[address] * 3) == [200] * 3
+    assert await limited.statuses(*["192.0.2.1"] * 2) == [200, 429]
 
 
 @pytest.mark.parametrize(
     ("address", "network"), [("203.0.113.7", "203.0.113.0/24"), ("2001:db8:5:6::7", "2001:db8:5::/48")]
 )
-async def test_the_log_names_the_network_that_was_refused(
-    log_in: LogInFrom, limited: Services, log_lines: LogLines, address: str, network: str
-) -> None:
-    await statuses(log_in, limited, *[address] * 3)
-    (line,) = [line for line in log_lines() if line["event"] == "rate_limited"]
+async def test_the_log_names_the_network_that_was_refused(limited: Limited, address: str, network: str) -> None:
+    await limited.statuses(*[address] * 3)
+    (line,) = limited.stage.logged("rate_limited")
     assert (line["what"], line["network"]) == ("login", network)
-    assert address not in str(log_lines())
+    assert address not in str(limited.stage.log_lines())
 
 
-async def test_an_empty_limit_is_none(log_in: LogInFrom, make_services: MakeServices) -> None:
-    unlimited = await make_services(login_rate_limit="")
-    assert await statuses(log_in, unlimited, *["192.0.2.1"] * 10) == [200] * 10
+async def test_an_empty_limit_is_none(stage: Stage) -> None:
+    unlimited = await limit(stage, login_rate_limit="")
+    assert await unlimited.statuses(*["192.0.2.1"] * 10) == [200] * 10
 
 
 async def test_by_default_a_carriers_address_has_room_for_many(login: LogIn) -> None:
@@ -106,14 +104,15 @@ async def test_by_default_a_carriers_address_has_room_for_many(login: LogIn) -> 
 
 async def test_nothing_but_logins_is_limited(stage: Stage) -> None:
     client = await stage.make(login_rate_limit="1/day")
-    tokens = (await client.post("/v1/login", json={"code": stage.wechat.code_for("alice")})).json()
+    tokens = await stage.login("alice", at=client)
     for _ in range(3):
         answer = await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
         assert answer.status_code == 200
         tokens = answer.json()
 
 
-async def test_without_redis_each_process_counts_separately(log_in: LogInFrom, make_services: MakeServices) -> None:
+async def test_without_redis_each_process_counts_separately(stage: Stage) -> None:
     settings = {"login_rate_limit": "2/minute", "redis_url": f"redis://127.0.0.1:{free_port()}"}
-    for services in (await make_services(**settings), await make_services(**settings)):
-        assert await statuses(log_in, services, *["192.0.2.1"] * 5) == [200] * 2 + [429] * 3
+    for process in (await limit(stage, **settings), await limit(stage, **settings)):
+        assert await process.statuses(*["192.0.2.1"] * 5) == [200] * 2 + [429] * 3
+    assert len(stage.logged("redis_failed")) == 2

@@ -3,29 +3,19 @@
 import asyncio
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
 from tests import world
-from tests.fakes import Clock
+from tests.limits.conftest import Limiters, seconds_refused
 from tests.listening import Listening
 from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
-from tests.world import LogLines
-from wxauth.errors import RateLimited
-from wxauth.server.limits.rate_limits import (
-    REDIS_RETRY_SECONDS,
-    REDIS_TIMEOUT_SECONDS,
-    RateLimiter,
-    WindowStorage,
-    counted_as,
-)
-
-MakeLimiter = Callable[..., RateLimiter]
+from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, WindowStorage, counted_as
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +37,6 @@ def redis_url(redis_server: str) -> str:
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
     return redis_server
-
-
-@pytest.fixture
-async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
-    made: list[RateLimiter] = []
-
-    def make(rate: str, redis_url: str | None = None, *, patience: float = REDIS_TIMEOUT_SECONDS) -> RateLimiter:
-        made.append(RateLimiter(rate, what="login", redis_url=redis_url, clock=clock, patience=patience))
-        return made[-1]
-
-    yield make
-    for limiter in made:
-        await limiter.aclose()
-
-
-async def seconds_refused(limiter: RateLimiter, ip: str = "192.0.2.1") -> int:
-    """The seconds to wait that a refusal names; 0 without a refusal."""
-    try:
-        await limiter.admit_address(ip)
-    except RateLimited as refusal:
-        return refusal.retry_after or -1
-    return 0
 
 
 def test_an_ipv4_address_in_an_ipv6_one_is_counted_as_itself() -> None:
@@ -94,17 +62,17 @@ async def test_no_more_windows_are_kept_than_there_may_be() -> None:
 
 
 @pytest.mark.redis
-async def test_processes_that_share_a_redis_count_together(make_limiter: MakeLimiter, redis_url: str) -> None:
-    limiters = [make_limiter("100/hour", redis_url, patience=10) for _ in range(2)]
-    refusals = await asyncio.gather(*(seconds_refused(limiters[n % 2]) for n in range(300)))
+async def test_processes_that_share_a_redis_count_together(limiters: Limiters, redis_url: str) -> None:
+    replicas = [limiters("100/hour", redis_url, patience=10) for _ in range(2)]
+    refusals = await asyncio.gather(*(seconds_refused(replicas[n % 2]) for n in range(300)))
     assert refusals.count(0) == 100
     assert {seconds for seconds in refusals if seconds} <= {3599, 3600}
-    assert await seconds_refused(limiters[0], "192.0.2.2") == 0
+    assert await seconds_refused(replicas[0], "192.0.2.2") == 0
 
 
 @pytest.mark.redis
-async def test_every_key_in_redis_expires(make_limiter: MakeLimiter, redis_url: str) -> None:
-    assert await seconds_refused(make_limiter("5/hour", redis_url)) == 0
+async def test_every_key_in_redis_expires(limiters: Limiters, redis_url: str) -> None:
+    assert await seconds_refused(limiters("5/hour", redis_url)) == 0
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         (key,) = client.keys()
         assert key.startswith("wxauth:login:fixed-window:")
@@ -112,8 +80,8 @@ async def test_every_key_in_redis_expires(make_limiter: MakeLimiter, redis_url: 
 
 
 @pytest.mark.redis
-async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str) -> None:
-    limiter = make_limiter("1/second", redis_url)
+async def test_in_redis_a_window_ends(limiters: Limiters, redis_url: str) -> None:
+    limiter = limiters("1/second", redis_url)
     assert await seconds_refused(limiter) == 0
 
     async def is_open() -> bool:
@@ -135,57 +103,49 @@ async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str)
     ],
 )
 async def test_while_redis_fails_each_process_counts_alone_and_does_not_ask_redis(
-    make_limiter: MakeLimiter, log_lines: world.LogLines, clock: Clock, answer: bytes | None
+    limiters: Limiters, answer: bytes | None
 ) -> None:
     async with FakeRedis(answer) as fake:
-        limiter = make_limiter("20/minute", fake.url)
+        limiter = limiters("20/minute", fake.url)
         async with asyncio.timeout(2 * REDIS_TIMEOUT_SECONDS):
             refusals = [await seconds_refused(limiter) for _ in range(50)]
         assert refusals == [0] * 20 + [60] * 30
         assert fake.commands == 1
-        clock.advance(seconds=REDIS_RETRY_SECONDS)
+        limiters.clock.advance(seconds=REDIS_RETRY_SECONDS)
         assert all(await asyncio.gather(*(seconds_refused(limiter) for _ in range(50))))
         assert fake.commands == 2
         await limiter.aclose()
-    assert [line["event"] for line in log_lines() if line["event"] != "rate_limited"] == ["redis_failed"]
+    assert limiters.events == ["redis_failed"]
 
 
 @pytest.mark.slow
-async def test_of_many_who_wait_for_a_silent_redis_no_more_pass_than_may_and_none_queues(
-    make_limiter: MakeLimiter,
-) -> None:
+async def test_of_many_who_wait_for_a_silent_redis_no_more_pass_than_may_and_none_queues(limiters: Limiters) -> None:
     async with FakeRedis() as fake:
-        limiter = make_limiter("20/minute", fake.url)
+        limiter = limiters("20/minute", fake.url)
         async with asyncio.timeout(5 * REDIS_TIMEOUT_SECONDS):  # in a queue: 31 times
             refusals = await asyncio.gather(*(seconds_refused(limiter) for _ in range(500)))
         assert refusals.count(0) == 20
         await limiter.aclose()
 
 
-async def test_the_password_of_an_unreachable_redis_is_not_logged(
-    make_limiter: MakeLimiter, log_lines: world.LogLines
-) -> None:
-    limiter = make_limiter("5/minute", f"redis://:hunter2@127.0.0.1:{free_port()}")
+async def test_the_password_of_an_unreachable_redis_is_not_logged(limiters: Limiters) -> None:
+    limiter = limiters("5/minute", f"redis://:hunter2@127.0.0.1:{free_port()}")
     assert [await seconds_refused(limiter) for _ in range(5)] == [0] * 5
-    (line,) = log_lines()
-    assert line["event"] == "redis_failed"
-    assert "hunter2" not in str(line)
+    assert limiters.events == ["redis_failed"]
+    assert "hunter2" not in str(limiters.log_lines())
 
 
-async def test_a_redis_that_comes_back_counts_again(
-    make_limiter: MakeLimiter, log_lines: world.LogLines, clock: Clock
-) -> None:
+async def test_a_redis_that_comes_back_counts_again(limiters: Limiters) -> None:
     async with FakeRedis(b"-LOADING Redis is loading the dataset in memory\r\n") as fake:
-        limiter = make_limiter("2/minute", fake.url)
+        limiter = limiters("2/minute", fake.url)
         assert await seconds_refused(limiter) == 0
         fake.answer = b":3\r\n"
         assert await seconds_refused(limiter) == 0
-        clock.advance(seconds=REDIS_RETRY_SECONDS)
+        limiters.clock.advance(seconds=REDIS_RETRY_SECONDS)
         assert await seconds_refused(limiter) > 0
         assert await seconds_refused(limiter) > 0
         await limiter.aclose()
-    events = [line["event"] for line in log_lines()]
-    assert events == ["redis_failed", "redis_answers_again", "rate_limited", "rate_limited"]
+    assert limiters.events == ["redis_failed", "redis_answers_again"]
 
 
 # A Redis that is too slow.
@@ -216,10 +176,8 @@ async def slow_redis() -> AsyncIterator[str]:
 
 
 @pytest.mark.slow
-async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(
-    slow_redis: str, clock: Clock, log_lines: LogLines
-) -> None:
-    limiter = RateLimiter("1000000/minute", what="login", redis_url=slow_redis, clock=clock)
+async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(limiters: Limiters, slow_redis: str) -> None:
+    limiter = limiters("1000000/minute", slow_redis)
     waited: list[float] = []
     loop = asyncio.get_running_loop()
 
@@ -231,4 +189,4 @@ async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(
     await asyncio.gather(*(log_in() for _ in range(LOGINS)))
     await limiter.aclose()
     assert max(waited) < 30 * REDIS_TIMEOUT_SECONDS  # in a queue: 75 times
-    assert [line["event"] for line in log_lines()] == ["redis_failed"]
+    assert limiters.events == ["redis_failed"]

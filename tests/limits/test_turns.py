@@ -11,7 +11,7 @@ from fastapi.dependencies.models import Dependant
 
 from tests.clock import PATIENCE
 from tests.problems import problem_of
-from tests.world import Body, Client, LogIn, Rows, Service, Stage, bearer, until_locked
+from tests.world import Body, Client, Rows, Service, Stage, bearer, until_locked
 from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
@@ -50,43 +50,41 @@ async def test_forty_connections_of_one_person_leave_transactions_for_others(sta
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
 
-async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_for_others(
-    service: Service, rows: Rows
-) -> None:
+async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_for_others(service: Service) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     other_device = await service.log_in("alice")
     codes = [service.phone_code() for _ in range(3)]
-    async with row_locked(rows, alice):
+    async with row_locked(service.rows, alice):
         waiting = [
             *change_name(service.client, alice, 3),
             *change_name(service.client, other_device, 3),
             *sign_out_elsewhere(service.client, other_device, 1),
             *(asyncio.create_task(service.bind(alice, code)) for code in codes),
         ]
-        await until_locked(rows, 4)
+        await until_locked(service.rows, 4)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await until_locked(rows, 5)
+                await until_locked(service.rows, 5)
         assert (await service.change(bob, nickname="Bob")).status_code == 200
-        assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 4
+        assert await service.number("pg_locks WHERE NOT granted") == 4
     await asyncio.gather(*waiting)
 
 
-async def test_a_request_beyond_those_that_wait_is_refused(client: Client, login: LogIn, rows: Rows) -> None:
-    alice = await login("alice")
-    async with row_locked(rows, alice):
-        waiting = change_name(client, alice, MAX_PRESENT)
-        await until_locked(rows, AT_ONCE)
-        refused = await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
+async def test_a_request_beyond_those_that_wait_is_refused(stage: Stage) -> None:
+    alice = await stage.login("alice")
+    async with row_locked(stage.rows, alice):
+        waiting = change_name(stage.client, alice, MAX_PRESENT)
+        await until_locked(stage.rows, AT_ONCE)
+        refused = await stage.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
         problem_of(refused, "rate_limited", 429)
         assert refused.headers["retry-after"] == "3"
-        assert (await client.get("/v1/me", headers=bearer(alice))).status_code == 200  # takes no transaction
+        assert (await stage.me(alice)).status_code == 200  # takes no transaction
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
-    answer = await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
+    answer = await stage.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
     assert answer.status_code == 200
 
 
-async def test_whoever_has_a_sessions_token_and_fills_its_lines_does_not_keep_its_owner_from_ending_it(
+async def test_who_has_a_sessions_token_and_fills_its_lines_keeps_its_owner_from_no_end_of_it(
     stage: Stage,
 ) -> None:
     alice = await stage.login("alice")
