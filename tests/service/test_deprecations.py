@@ -8,10 +8,8 @@ import pytest
 from fastapi import Depends
 from starlette.requests import Request
 
-from tests.clock import Clock
-from tests.world import LogLines
+from tests.world import Stage
 from wxauth.errors import Title
-from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import Deprecation, OrNone
 from wxauth.server.core.settings import Settings
 from wxauth.server.service.app import create_api, surround
@@ -40,20 +38,17 @@ async def new(request: Request, services: ServicesDep) -> dict[str, str]:
 
 
 @pytest.mark.slow
-async def test_whoever_uses_an_operation_or_a_field_that_goes_is_told(
-    services: Services, clock: Clock, log_lines: LogLines
-) -> None:
-    api = create_api(services)
+async def test_whoever_uses_an_operation_or_a_field_that_goes_is_told(stage: Stage) -> None:
+    api = create_api(stage.services)
     api.router.routes[:0] = router.routes
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(surround(api, services)), base_url="https://x"
-    ) as client:
+    transport = httpx.ASGITransport(surround(api, stage.services))
+    async with httpx.AsyncClient(transport=transport, base_url="https://x") as client:
         for path in ("/v1/old", "/v1/old", "/v1/new?old=1"):
             assert HEADERS.items() <= dict((await client.get(path)).headers).items()
         assert HEADERS.keys().isdisjoint((await client.get("/v1/new")).headers)
-        clock.advance(days=1)
+        stage.clock.advance(days=1)
         await client.get("/v1/old")
-    told = [line["used"] for line in log_lines() if line["event"] == "deprecated"]
+    told = [line["used"] for line in stage.logged("deprecated")]
     assert told == ["GET /v1/old", "old in GET /v1/new", "GET /v1/old"], "each once a day"
     documented: dict[str, Any] = api.openapi()["paths"]
     assert documented["/v1/old"]["get"]["deprecated"]

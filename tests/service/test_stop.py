@@ -225,17 +225,15 @@ class Replicas:
 
 @pytest.fixture
 def replicas(tmp_path: Path, database_url: str) -> Replicas:
-    return Replicas(
-        tmp_path,
-        service_env(database_url, wechat_base_url="http://127.0.0.1:1"),
-    )
+    return Replicas(tmp_path, service_env(database_url, wechat_base_url="http://127.0.0.1:1"))
 
 
 @pytest.mark.process
 def test_on_sigterm_a_replica_is_not_ready_at_once_and_answers_to_the_last_request(replicas: Replicas) -> None:
     port = free_port()
     with replicas.start(port) as command, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        until(lambda: is_ready(client))
+        command.wait_for('"started"')
+        assert client.get("/readyz").status_code == 200
         slow = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         slow.sendall(LOGOUT[:-1])
         asked_at = time.monotonic()
@@ -252,13 +250,6 @@ def test_on_sigterm_a_replica_is_not_ready_at_once_and_answers_to_the_last_reque
         last = read_all(slow)
         assert (last.startswith(b"HTTP/1.1 204"), b"connection: close" in last) == (True, True)
         assert command.process.wait(PATIENCE) == 0
-
-
-def is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 LEFT_ALONE_FOR = 4.0

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -16,10 +17,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes import Clock, Secrets, WeChatByRespx, service_env
+from tests.fakes import Secrets, service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.sweeps import swept
-from tests.world import Client, LogLines, MakeClient, bearer, leave
+from tests.world import Client, LogLines, Stage, bearer, leave
 from wxauth import __version__
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.dev.wechat import create_simulator
@@ -31,14 +32,12 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 
 
-async def test_the_trace_of_a_caller_is_in_each_log_line(
-    client: Client, wechat: WeChatByRespx, log_lines: LogLines
-) -> None:
+async def test_the_trace_of_a_caller_is_in_each_log_line(stage: Stage) -> None:
     given = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-    await client.post("/v1/login", json={"code": wechat.code_for("alice")}, headers=given)
-    await client.get("/v1/me", headers=given)
-    await client.get("/v1/me")
-    traces = [(line["event"], line.get("trace_id")) for line in log_lines() if "request_id" in line]
+    await stage.login(headers=given)
+    await stage.client.get("/v1/me", headers=given)
+    await stage.client.get("/v1/me")
+    traces = [(line["event"], line.get("trace_id")) for line in stage.log_lines() if "request_id" in line]
     assert traces == [("logged_in", TRACE), ("request_refused", TRACE), ("request_refused", None)]
 
 
@@ -56,28 +55,30 @@ async def test_a_malformed_trace_header_is_ignored(client: Client, log_lines: Lo
     assert "trace_id" not in line
 
 
-@pytest.fixture
-def exporter() -> InMemorySpanExporter:
-    return InMemorySpanExporter()
-
-
-@pytest.fixture
-async def traced_client(
-    exporter: InMemorySpanExporter,
-    make_settings: Callable[..., Settings],
-    make_client: MakeClient,
-    wechat: WeChatByRespx,
-    clock: Clock,
-) -> AsyncIterator[httpx.AsyncClient]:
+class Traced(NamedTuple):
     """The service with traces, at its front door."""
+
+    client: Client
+    stage: Stage
+    exporter: InMemorySpanExporter
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        """Those that have ended so far."""
+        return self.exporter.get_finished_spans()
+
+
+@pytest.fixture
+async def traced(stage: Stage) -> AsyncIterator[Traced]:
+    exporter = InMemorySpanExporter()
     services = build_services(
-        make_settings(),
-        clock=clock,
-        wechat_transport=wechat.transport,
+        stage.services.settings,
+        clock=stage.clock,
+        wechat_transport=stage.wechat.transport,
         tracing=Spans(SimpleSpanProcessor(exporter)),
     )
     await services[KeyRing].refresh()
-    yield make_client(services)
+    yield Traced(stage.make_client(services), stage, exporter)
     await services.aclose()
 
 
@@ -87,21 +88,14 @@ def as_tree(spans: tuple[ReadableSpan, ...]) -> dict[str, str | None]:
     return {span.name: names.get(span.parent.span_id) if span.parent else None for span in spans}
 
 
-def everything_in(spans: tuple[ReadableSpan, ...]) -> str:
-    return "\n".join(json.dumps(json.loads(span.to_json()), ensure_ascii=False) for span in spans)
-
-
-async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(
-    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx, log_lines: LogLines
-) -> None:
-    answer = await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")})
-    spans = exporter.get_finished_spans()
-    assert as_tree(spans) == {
+async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(traced: Traced) -> None:
+    answer = await traced.stage.login.ask(at=traced.client)
+    assert as_tree(traced.spans) == {
         "WeChat code2session": "POST /v1/login",
         "record_login": "POST /v1/login",
         "POST /v1/login": None,
     }
-    request = spans[-1]
+    request = traced.spans[-1]
     assert request.kind is SpanKind.SERVER
     assert request.attributes == {
         "http.request.method": "POST",
@@ -111,69 +105,61 @@ async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(
     }
     assert request.resource.attributes["service.name"] == "wxauth"
     assert request.resource.attributes["service.version"] == __version__
-    (line,) = (line for line in log_lines() if line["event"] == "logged_in")
+    (line,) = traced.stage.logged("logged_in")
     assert line["trace_id"] == f"{request.context.trace_id:032x}"
 
 
-async def test_a_request_goes_on_with_its_callers_trace(traced_client: Client, exporter: InMemorySpanExporter) -> None:
-    await traced_client.get("/.well-known/jwks.json", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
-    *_, span = exporter.get_finished_spans()
+async def test_a_request_goes_on_with_its_callers_trace(traced: Traced) -> None:
+    await traced.client.get("/.well-known/jwks.json", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
+    *_, span = traced.spans
     assert f"{span.context.trace_id:032x}" == TRACE
     assert span.parent is not None
     assert f"{span.parent.span_id:016x}" == PARENT
 
 
-async def test_probes_and_what_its_caller_does_not_sample_are_not_traced(
-    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx
-) -> None:
-    unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
-    await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")}, headers=unsampled)
+async def test_probes_and_what_its_caller_does_not_sample_are_not_traced(traced: Traced) -> None:
+    await traced.stage.login(at=traced.client, headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
     for path in ("/livez", "/readyz", "/metrics"):
-        await traced_client.get(path)
-    assert exporter.get_finished_spans() == ()
+        await traced.client.get(path)
+    assert traced.spans == ()
 
 
-async def test_a_failed_span_has_the_code_of_the_failure_and_is_an_error_if_it_is_no_callers(
-    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx
-) -> None:
-    wechat.answers(httpx.ReadTimeout("silence"))
-    await traced_client.post("/v1/login", json={"code": "any"})
-    call, request = exporter.get_finished_spans()
+async def test_a_failed_span_has_the_code_of_the_failure_and_is_an_error_if_it_is_no_callers(traced: Traced) -> None:
+    traced.stage.wechat.answers(httpx.ReadTimeout("silence"))
+    await traced.client.post("/v1/login", json={"code": "any"})
+    call, request = traced.spans
     for span in (call, request):
         assert span.attributes is not None
         assert span.attributes["error.type"] == "wechat_timeout"
         assert span.status.status_code is StatusCode.ERROR
         assert not span.events
-    exporter.clear()
-    await traced_client.get("/v1/me")
-    (request,) = exporter.get_finished_spans()
+    traced.exporter.clear()
+    await traced.client.get("/v1/me")
+    (request,) = traced.spans
     assert request.attributes is not None
     assert request.attributes["error.type"] == "missing_token"
     assert request.status.status_code is StatusCode.UNSET, "a caller's mistake is no error"
 
 
-async def test_the_span_of_a_transaction_names_the_function_that_begins_the_transaction(
-    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx
-) -> None:
-    tokens = (await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
-    exporter.clear()
-    await leave(traced_client, tokens)
-    spans = exporter.get_finished_spans()
-    transactions = [s.name for s in spans if s.attributes and s.attributes.get("db.operation.name") == "transaction"]
+async def test_the_span_of_a_transaction_names_the_function_that_begins_the_transaction(traced: Traced) -> None:
+    tokens = await traced.stage.login(at=traced.client)
+    traced.exporter.clear()
+    await leave(traced.client, tokens)
+    transactions = [
+        s.name for s in traced.spans if s.attributes and s.attributes.get("db.operation.name") == "transaction"
+    ]
     assert transactions == ["locked_user"] * 2  # before WeChat is asked, and after
 
 
-async def test_no_span_has_a_secret_a_path_or_a_query(
-    traced_client: Client, exporter: InMemorySpanExporter, wechat: WeChatByRespx, secrets: Secrets
-) -> None:
-    code = wechat.code_for("alice")
-    tokens = (await traced_client.post("/v1/login?debug=yes", json={"code": code, "nickname": "小明的名字"})).json()
-    await traced_client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
-    await traced_client.delete(f"/v1/me/sessions/{tokens['session_id']}", headers=bearer(tokens))
-    await traced_client.get("/nothing/of/ours?token=abc")
-    wechat.answers(ZeroDivisionError("what was said"))
-    await traced_client.post("/v1/login", json={"code": code})
-    exported = everything_in(exporter.get_finished_spans())
+async def test_no_span_has_a_secret_a_path_or_a_query(traced: Traced, secrets: Secrets) -> None:
+    code = traced.stage.wechat.code_for("alice")
+    tokens = (await traced.client.post("/v1/login?debug=yes", json={"code": code, "nickname": "小明的名字"})).json()
+    await traced.client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+    await traced.client.delete(f"/v1/me/sessions/{tokens['session_id']}", headers=bearer(tokens))
+    await traced.client.get("/nothing/of/ours?token=abc")
+    traced.stage.wechat.answers(ZeroDivisionError("what was said"))
+    await traced.client.post("/v1/login", json={"code": code})
+    exported = "\n".join(json.dumps(json.loads(span.to_json()), ensure_ascii=False) for span in traced.spans)
     secrets.check_log(exported)
     of_user = (tokens["session_id"], tokens["user"]["openid"], "小明")
     for text in ("/nothing", "debug=yes", "token=abc", "SELECT", *of_user):

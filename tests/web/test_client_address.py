@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import tracemalloc
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -13,18 +12,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes import WeChatByRespx, service_env
+from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.sweeps import swept
-from tests.world import LogLines, MakeClient, MakeServices, bearer
+from tests.world import Stage, bearer
 from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.web.edge import BehindProxies
 
 PEER = "127.0.0.1"
 TRUSTED = (PEER, "10.0.0.0/8", "2001:db8:1::/48")
-
-Seen = Callable[..., Awaitable[dict[str, str]]]
 
 
 async def answer_with_client(scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,18 +31,13 @@ async def answer_with_client(scope: Scope, receive: Receive, send: Send) -> None
     await JSONResponse({"client": request.client.host, "scheme": request.url.scheme})(scope, receive, send)
 
 
-@pytest.fixture
-def client_seen() -> Seen:
-    """What the app sees of a request that came by way of `PEER`: `await seen("203.0.113.7", trusted=["*"])`."""
-
-    async def ask(*forwarded_for: str, trusted: tuple[str, ...] = TRUSTED, **others: str) -> dict[str, str]:
-        headers = [("X-Forwarded-For", value) for value in forwarded_for]
-        headers += [(name.replace("_", "-"), value) for name, value in others.items()]
-        transport = httpx.ASGITransport(BehindProxies(answer_with_client, trusted), client=(PEER, 50000))
-        async with httpx.AsyncClient(transport=transport, base_url="http://auth.test") as client:
-            return (await client.get("/", headers=headers)).json()
-
-    return ask
+async def client_seen(*forwarded_for: str, trusted: tuple[str, ...] = TRUSTED, **others: str) -> dict[str, str]:
+    """What the app sees of a request that came by way of `PEER`."""
+    headers = [("X-Forwarded-For", value) for value in forwarded_for]
+    headers += [(name.replace("_", "-"), value) for name, value in others.items()]
+    transport = httpx.ASGITransport(BehindProxies(answer_with_client, trusted), client=(PEER, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://auth.test") as client:
+        return (await client.get("/", headers=headers)).json()
 
 
 @swept(
@@ -62,14 +54,12 @@ def client_seen() -> Seen:
         (["203.0.113.7" + ", 10.1.2.3" * 5000], PEER),  # more proxies than anybody has
     ],
 )
-async def test_the_last_entry_that_is_no_trusted_proxys_is_the_client(
-    client_seen: Seen, forwarded_for: list[str], client: str
-) -> None:
+async def test_the_last_entry_that_is_no_trusted_proxys_is_the_client(forwarded_for: list[str], client: str) -> None:
     assert (await client_seen(*forwarded_for))["client"] == client
 
 
 @pytest.mark.parametrize("forwarded_for", [("198.51.100.1, 203.0.113.7",), ("198.51.100.1", "203.0.113.7")])
-async def test_trusting_any_proxy_covers_one_hop(client_seen: Seen, forwarded_for: tuple[str, ...]) -> None:
+async def test_trusting_any_proxy_covers_one_hop(forwarded_for: tuple[str, ...]) -> None:
     assert (await client_seen(*forwarded_for, trusted=("*",)))["client"] == "203.0.113.7"
 
 
@@ -86,9 +76,7 @@ async def test_trusting_any_proxy_covers_one_hop(client_seen: Seen, forwarded_fo
     ],
 )
 @swept("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
-async def test_an_entry_may_have_brackets_and_a_port(
-    client_seen: Seen, entry: str, client: str, trusted: tuple[str, ...]
-) -> None:
+async def test_an_entry_may_have_brackets_and_a_port(entry: str, client: str, trusted: tuple[str, ...]) -> None:
     assert (await client_seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == client
 
 
@@ -97,42 +85,36 @@ async def test_an_entry_may_have_brackets_and_a_port(
     ["unknown", "_hidden", "", "-", "unix:", "[", "[]:80", "203.0.113", "203.0.113.7:http", "203.0.113.7;", "7" * 9000],
 )
 @swept("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
-async def test_an_invalid_address_counts_as_the_proxys_own(
-    client_seen: Seen, entry: str, trusted: tuple[str, ...]
-) -> None:
+async def test_an_invalid_address_counts_as_the_proxys_own(entry: str, trusted: tuple[str, ...]) -> None:
     assert (await client_seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == PEER
 
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
-async def test_only_a_trusted_proxy_names_the_client(client_seen: Seen, trusted: tuple[str, ...]) -> None:
+async def test_only_a_trusted_proxy_names_the_client(trusted: tuple[str, ...]) -> None:
     reported = await client_seen("203.0.113.7", trusted=trusted, X_Forwarded_Proto="https")
     assert reported == {"client": PEER, "scheme": "http"}
 
 
 @pytest.mark.parametrize(("said", "scheme"), [("https", "https"), ("http", "http"), ("javascript", "http")])
-async def test_the_scheme_is_a_trusted_proxys_to_say(client_seen: Seen, said: str, scheme: str) -> None:
+async def test_the_scheme_is_a_trusted_proxys_to_say(said: str, scheme: str) -> None:
     assert (await client_seen(X_Forwarded_Proto=said))["scheme"] == scheme
 
 
-async def test_the_log_says_once_that_a_proxy_may_be_missing(
-    make_services: MakeServices, make_client: MakeClient, log_lines: LogLines
-) -> None:
-    client = make_client(await make_services(trusted_proxies="10.0.0.0/8"))
+async def test_the_log_says_once_that_a_proxy_may_be_missing(stage: Stage) -> None:
+    client = await stage.make(trusted_proxies="10.0.0.0/8")
     for _ in range(3):
         await client.get("/livez", headers={"X-Forwarded-For": "203.0.113.7"})
-    (line,) = [line for line in log_lines() if line["event"] == "forwarded_for_not_trusted"]
+    (line,) = stage.logged("forwarded_for_not_trusted")
     assert (line["level"], line["peer"]) == ("warning", PEER)
     assert "WXAUTH_TRUSTED_PROXIES" in line["what_to_change"]
     assert "203.0.113.7" not in json.dumps(line)
 
 
-async def test_a_session_and_its_limit_are_the_clients_own(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
-) -> None:
-    client = make_client(await make_services(login_rate_limit="1/minute"))
+async def test_a_session_and_its_limit_are_the_clients_own(stage: Stage) -> None:
+    client = await stage.make(login_rate_limit="1/minute")
 
     async def log_in(forwarded_for: str) -> httpx.Response:
-        body = {"code": wechat.code_for("alice")}
+        body = {"code": stage.wechat.code_for("alice")}
         return await client.post("/v1/login", json=body, headers={"X-Forwarded-For": forwarded_for})
 
     answers = [await log_in(f"198.51.100.1, {client}") for client in ("2001:DB8::7", "203.0.113.7", "unknown")]
@@ -144,19 +126,17 @@ async def test_a_session_and_its_limit_are_the_clients_own(
 
 
 @pytest.mark.parametrize(("peer", "shown"), [("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1")])
-async def test_an_address_without_a_proxy_has_the_same_form(
-    make_services: MakeServices, wechat: WeChatByRespx, peer: str, shown: str
-) -> None:
-    transport = httpx.ASGITransport(create_app(await make_services()), client=(peer, 50000))
+async def test_an_address_without_a_proxy_has_the_same_form(stage: Stage, peer: str, shown: str) -> None:
+    transport = httpx.ASGITransport(create_app(await stage.make_services()), client=(peer, 50000))
     async with httpx.AsyncClient(transport=transport, base_url="https://auth.test") as client:
-        tokens = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+        tokens = await stage.login("alice", at=client)
         listed = (await client.get("/v1/me/sessions", headers=bearer(tokens))).json()
     assert [item["ip"] for item in listed["items"]] == [shown]
 
 
 @pytest.mark.slow
-async def test_entries_written_by_clients_are_not_kept(make_services: MakeServices, make_client: MakeClient) -> None:
-    client = make_client(await make_services(trusted_proxies="*"))
+async def test_entries_written_by_clients_are_not_kept(stage: Stage) -> None:
+    client = await stage.make(trusted_proxies="*")
     await client.get("/livez")
     tracemalloc.start()
     try:
