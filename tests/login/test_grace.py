@@ -4,13 +4,11 @@ import asyncio
 import json
 from asyncio import gather
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
 from pydantic_core import to_json
 
-from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
 from tests.pictures.test_picture_checks import push_verdict, trace_ids, upload
 from tests.problems import problem_of
@@ -27,7 +25,6 @@ from tests.world import (
     Service,
     Stage,
     add_client,
-    bearer,
     leave,
     make_admin,
     make_support,
@@ -64,26 +61,22 @@ async def types(rows: Rows, user: Body) -> list[str]:
     return [row["type"] for row in found]
 
 
-async def number(rows: Rows, table: str) -> int:
-    return await rows.fetchval(f"SELECT count(*) FROM {table}")
-
-
-async def erase_at(rows: Rows, user: Body) -> Any:
-    return await rows.fetchval("SELECT erase_at FROM users WHERE id = $1", user["user"]["id"])
+async def stored(rows: Rows, login: Body) -> Any:
+    return await rows.fetchrow("SELECT * FROM users WHERE id::text = $1", login["user"]["id"])
 
 
 def is_leaving(answer: httpx.Response) -> None:
     assert problem_of(answer, "account_leaving", 403)["erase_at"] == LATER
 
 
-async def test_who_leaves_is_signed_out_everywhere_at_once(login: LogIn, client: Client, rows: Rows) -> None:
-    alice, other = await login("alice"), await login("alice")
-    assert (await leave(client, alice)).status_code == 202
+async def test_who_leaves_is_signed_out_everywhere_at_once(stage: Stage) -> None:
+    alice, other = await stage.login("alice"), await stage.login("alice")
+    assert (await leave(stage.client, alice)).status_code == 202
     for session in (alice, other):
-        problem_of(await client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
-        refreshed = await client.post("/v1/refresh", json={"refresh_token": session["refresh_token"]})
+        problem_of(await stage.me(session), "invalid_token", 401)
+        refreshed = await stage.refresh(session)
         problem_of(refreshed, "session_revoked", 400)
-    events = await rows.fetch(
+    events = await stage.rows.fetch(
         "SELECT type, actor, data FROM events WHERE type IN ('session.ended', 'user.leaving') ORDER BY id"
     )
     assert [event["actor"] for event in events] == [alice["user"]["id"]] * 2
@@ -103,13 +96,13 @@ async def test_a_login_meanwhile_is_refused_and_changes_nothing(stage: Stage, al
     assert await stage.number("sessions WHERE revoked_at IS NULL") == 0
 
 
-async def test_a_login_with_stay_cancels_it(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
-    again = await login("alice", unionid="union-alice", stay=True)
+async def test_a_login_with_stay_cancels_it(stage: Stage, alice: Body) -> None:
+    again = await stage.login("alice", unionid="union-alice", stay=True)
     assert (again["user"]["id"], again["is_new_user"]) == (alice["user"]["id"], False)
-    assert (await client.get("/v1/me", headers=bearer(again))).status_code == 200
-    assert await erase_at(rows, alice) is None
-    assert (await types(rows, alice))[-1] == "user.stayed"
-    assert (await login("alice"))["user"]["id"] == alice["user"]["id"]
+    assert (await stage.me(again)).status_code == 200
+    assert (await stored(stage.rows, alice))["erase_at"] is None
+    assert (await types(stage.rows, alice))[-1] == "user.stayed"
+    assert (await stage.login("alice"))["user"]["id"] == alice["user"]["id"]
 
 
 async def test_stay_changes_nothing_of_who_is_not_leaving(login: LogIn, rows: Rows) -> None:
@@ -143,13 +136,13 @@ async def test_a_login_with_stay_and_housekeeping_at_once_end_in_one_of_both(sta
     assert await stage.number("users WHERE erase_at IS NULL") == 1
 
 
-async def test_a_ban_counts_first_and_a_stay_lifts_none(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
-    root = await make_admin(client, rows, await login("root"))
+async def test_a_ban_counts_first_and_a_stay_lifts_none(stage: Stage, alice: Body) -> None:
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
     await root.change(alice["user"]["id"], status="disabled")
-    problem_of(await login.ask("alice", stay=True), "account_disabled", 403)
+    problem_of(await stage.login.ask("alice", stay=True), "account_disabled", 403)
     user = await root.change(alice["user"]["id"], status="active")
     assert user["erase_at"] == LATER, "a ban that is lifted leaves it"
-    is_leaving(await login.ask("alice"))
+    is_leaving(await stage.login.ask("alice"))
 
 
 @pytest.mark.oldest_postgres
@@ -170,22 +163,22 @@ async def test_a_later_ban_outlasts_the_erasure(stage: Stage, alice: Body) -> No
 
 
 @pytest.mark.parametrize("who", ["the identity's user", "the unionid's user"])
-async def test_a_late_unionid_merges_nobody_who_is_leaving(login: LogIn, client: Client, rows: Rows, who: str) -> None:
-    named = await login("alice", app=OTHER_APP, unionid="union-alice")
-    nameless = await login("alice")
+async def test_a_late_unionid_merges_nobody_who_is_leaving(stage: Stage, who: str) -> None:
+    named = await stage.login("alice", app=OTHER_APP, unionid="union-alice")
+    nameless = await stage.login("alice")
     leaving = nameless if who == "the identity's user" else named
-    assert (await leave(client, leaving)).status_code == 202
-    is_leaving(await login.ask("alice", unionid="union-alice"))
-    assert await number(rows, "users") == 2
-    together = await login("alice", unionid="union-alice", stay=True)
+    assert (await leave(stage.client, leaving)).status_code == 202
+    is_leaving(await stage.login.ask("alice", unionid="union-alice"))
+    assert await stage.number("users") == 2
+    together = await stage.login("alice", unionid="union-alice", stay=True)
     assert together["user"]["id"] == named["user"]["id"]
-    assert await number(rows, "users") == 1
-    assert await number(rows, "users WHERE erase_at IS NOT NULL") == 0
-    assert await number(rows, "events WHERE type = 'user.stayed'") == 1
+    assert await stage.number("users") == 1
+    assert await stage.number("users WHERE erase_at IS NOT NULL") == 0
+    assert await stage.number("events WHERE type = 'user.stayed'") == 1
 
 
-async def test_administrators_see_it_and_cancel_it(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
-    root = await make_admin(client, rows, await login("root"))
+async def test_administrators_see_it_and_cancel_it(stage: Stage, alice: Body) -> None:
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
     path = f"/users/{alice['user']['id']}"
     assert (await root.read(path))["erase_at"] == LATER
     assert [user["erase_at"] for user in (await root.read("/users"))["items"]] == [None, LATER]
@@ -193,61 +186,61 @@ async def test_administrators_see_it_and_cancel_it(alice: Body, login: LogIn, cl
         problem_of(await root.ask("PATCH", path, json={"erase_at": value}), "invalid_request", 422)
     assert (await root.change(alice["user"]["id"], erase_at=None))["erase_at"] is None
     assert (await root.change(alice["user"]["id"], erase_at=None))["erase_at"] is None, "and again changes nothing"
-    stayed = await rows.fetch("SELECT actor FROM events WHERE type = 'user.stayed'")
+    stayed = await stage.rows.fetch("SELECT actor FROM events WHERE type = 'user.stayed'")
     assert [event["actor"] for event in stayed] == [root.id]
-    assert (await login("alice"))["user"]["id"] == alice["user"]["id"]
+    assert (await stage.login("alice"))["user"]["id"] == alice["user"]["id"]
 
 
-async def test_support_does_not_cancel_it(alice: Body, login: LogIn, client: Client, rows: Rows) -> None:
-    support = await make_support(client, rows, await login("bob"))
+async def test_support_does_not_cancel_it(stage: Stage, alice: Body) -> None:
+    support = await make_support(stage.client, stage.rows, await stage.login("bob"))
     refused = await support.ask("PATCH", f"/users/{alice['user']['id']}", json={"erase_at": None})
     problem_of(refused, "insufficient_role", 403)
-    assert await erase_at(rows, alice) is not None
+    assert (await stored(stage.rows, alice))["erase_at"] is not None
 
 
-async def test_nobody_who_is_leaving_is_merged_or_split(login: LogIn, client: Client, rows: Rows) -> None:
-    root = await make_admin(client, rows, await login("root"))
-    alice, bob = await login("alice", unionid="union-alice"), await login("bob")
-    await login("alice", app=OTHER_APP, unionid="union-alice")
-    assert (await leave(client, alice)).status_code == 202
+async def test_nobody_who_is_leaving_is_merged_or_split(stage: Stage) -> None:
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+    alice, bob = await stage.login("alice", unionid="union-alice"), await stage.login("bob")
+    await stage.login("alice", app=OTHER_APP, unionid="union-alice")
+    assert (await leave(stage.client, alice)).status_code == 202
     for former, into in ((alice, bob), (bob, alice)):
         refused = await root.merge(former["user"]["id"], into=into["user"]["id"])
         problem_of(refused, "merge_refused", 409)
     identity = {"app_id": APP["app_id"], "openid": alice["user"]["openid"]}
     refused = await root.ask("POST", f"/users/{alice['user']['id']}/split", json=identity)
     problem_of(refused, "split_refused", 409)
-    assert await number(rows, "users") == 3
+    assert await stage.number("users") == 3
     assert (await root.ask("DELETE", f"/users/{alice['user']['id']}")).status_code == 204, "and at once"
-    assert await number(rows, "users") == 2
+    assert await stage.number("users") == 2
 
 
-async def test_who_is_leaving_counts_for_no_last_administrator(login: LogIn, client: Client, rows: Rows) -> None:
-    alice, bob = await login("alice"), await login("bob")
-    await set_roles(rows, "admin")
-    left = await asyncio.gather(leave(client, alice), leave(client, bob))
+async def test_who_is_leaving_counts_for_no_last_administrator(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    await set_roles(stage.rows, "admin")
+    left = await asyncio.gather(leave(stage.client, alice), leave(stage.client, bob))
     assert sorted(answer.status_code for answer in left) == [202, 409]
     stays = alice if left[0].status_code == 409 else bob
-    problem_of(await leave(client, stays), "last_admin", 409)
+    problem_of(await leave(stage.client, stays), "last_admin", 409)
 
 
-async def test_siblings_see_it(alice: Body, login: LogIn, client: Client, services: Services, clock: Clock) -> None:
-    bob = await login("bob")
-    auth = await add_client(services.database, "ledger", scopes=["users", "events"], now=clock())
+async def test_siblings_see_it(stage: Stage, alice: Body) -> None:
+    bob = await stage.login("bob")
+    auth = await add_client(stage.services.database, "ledger", scopes=["users", "events"], now=stage.clock())
     basic = httpx.BasicAuth(*auth)
     for user, expected in ((alice, LATER), (bob, None)):
-        assert (await client.get(f"/v1/users/{user['user']['id']}", auth=basic)).json()["erase_at"] == expected
+        assert (await stage.client.get(f"/v1/users/{user['user']['id']}", auth=basic)).json()["erase_at"] == expected
     ids = {"ids": [alice["user"]["id"]]}
-    assert (await client.post("/v1/users/lookup", json=ids, auth=basic)).json()["items"][0]["erase_at"] == LATER
-    await place_events(services)
-    events = (await client.get("/v1/events", params={"type": "user.leaving"}, auth=basic)).json()["items"]
+    assert (await stage.client.post("/v1/users/lookup", json=ids, auth=basic)).json()["items"][0]["erase_at"] == LATER
+    await place_events(stage.services)
+    events = (await stage.client.get("/v1/events", params={"type": "user.leaving"}, auth=basic)).json()["items"]
     assert [(event["user_id"], event["data"]) for event in events] == [(alice["user"]["id"], {"erase_at": LATER})]
 
 
-async def test_leaving_and_a_login_at_once_leave_no_open_session(login: LogIn, client: Client, rows: Rows) -> None:
-    alice = await login("alice")
-    answers = await asyncio.gather(leave(client, alice), *(login.ask("alice") for _ in range(10)))
+async def test_leaving_and_a_login_at_once_leave_no_open_session(stage: Stage) -> None:
+    alice = await stage.login("alice")
+    answers = await asyncio.gather(leave(stage.client, alice), *(stage.login.ask("alice") for _ in range(10)))
     assert answers[0].status_code == 202
-    assert await number(rows, "sessions WHERE revoked_at IS NULL") == 0
+    assert await stage.number("sessions WHERE revoked_at IS NULL") == 0
 
 
 # What comes by another way meanwhile.
@@ -263,10 +256,6 @@ async def gone(service: Service, person: str = "alice", **fields: Any) -> Body:
         assert login["user"]["phone"] == NUMBER, login
     assert (await leave(service.client, login)).status_code == 202
     return login
-
-
-async def stored(rows: Rows, login: Body) -> Any:
-    return await rows.fetchrow("SELECT * FROM users WHERE id = $1", UUID(login["user"]["id"]))
 
 
 async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(make_service: MakeService) -> None:

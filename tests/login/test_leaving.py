@@ -5,26 +5,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import (
-    Client,
-    LogIn,
-    MakeClient,
-    MakeServices,
-    Stage,
-    bearer,
-    leave,
-    log_in,
-    set_roles,
-)
-from wxauth.server.dev.wechat import APPS, MOBILE_APP, CodeRequest, Simulator
+from tests.world import MakeService, Stage, leave, set_roles
+from wxauth.server.dev.wechat import APPS, MOBILE_APP, CodeRequest
 
 BOTH_WAYS = pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/erasure")])
-
-
-async def is_there(client: Client, login: Any) -> bool:
-    return (await client.get("/v1/me", headers=bearer(login))).status_code == 200
 
 
 @BOTH_WAYS
@@ -33,7 +19,7 @@ async def test_a_thief_with_a_bearer_and_the_own_code_erases_nobody(stage: Stage
     key = await stage.rows.fetchval("SELECT session_key FROM sessions")
     code = stage.wechat.code_for("mallory")
     problem_of(await leave(stage.client, alice, method=method, path=path, person=code), "wrong_person", 403)
-    assert await is_there(stage.client, alice)
+    assert (await stage.me(alice)).status_code == 200
     assert await stage.rows.fetchval("SELECT session_key FROM sessions") == key
 
 
@@ -45,24 +31,24 @@ async def test_a_person_who_is_present_leaves(stage: Stage, method: str, path: s
     assert await stage.number("users") == 0
 
 
-async def test_the_code_must_be_of_the_sessions_own_app(client: Client, login: LogIn, wechat: WeChatByRespx) -> None:
-    alice = await login("alice", app=OTHER_APP, unionid="union-alice")
-    code = wechat.code_for("alice", app_id=APP["app_id"], unionid="union-alice")
-    problem_of(await leave(client, alice, person=code), "wrong_person", 403)
-    assert wechat.calls[-1]["appid"] == OTHER_APP["app_id"]
-    code = wechat.code_for("alice", app_id=OTHER_APP["app_id"], unionid="union-alice")
-    assert (await leave(client, alice, person=code)).status_code == 204
+async def test_the_code_must_be_of_the_sessions_own_app(stage: Stage) -> None:
+    alice = await stage.login("alice", app=OTHER_APP, unionid="union-alice")
+    code = stage.wechat.code_for("alice", app_id=APP["app_id"], unionid="union-alice")
+    problem_of(await leave(stage.client, alice, person=code), "wrong_person", 403)
+    assert stage.wechat.calls[-1]["appid"] == OTHER_APP["app_id"]
+    code = stage.wechat.code_for("alice", app_id=OTHER_APP["app_id"], unionid="union-alice")
+    assert (await leave(stage.client, alice, person=code)).status_code == 204
 
 
-async def test_in_a_mobile_app_the_sdks_code_proves_the_person(
-    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator
-) -> None:
-    client = make_client(await make_simulated_services(apps=[*APPS, MOBILE_APP]))
-    alice = await log_in(client, "alice", app=MOBILE_APP)
-    mallory = simulator.make_code(CodeRequest(person="mallory", app_id=MOBILE_APP["app_id"]))
-    problem_of(await leave(client, alice, person=mallory), "wrong_person", 403)
-    code = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE_APP["app_id"]))
-    assert (await leave(client, alice, person=code)).status_code == 204
+async def test_in_a_mobile_app_the_sdks_code_proves_the_person(make_service: MakeService) -> None:
+    service = await make_service(apps=[*APPS, MOBILE_APP])
+    alice = await service.log_in("alice", app=MOBILE_APP)
+    mallory, code = [
+        service.simulator.make_code(CodeRequest(person=person, app_id=MOBILE_APP["app_id"]))
+        for person in ("mallory", "alice")
+    ]
+    problem_of(await leave(service.client, alice, person=mallory), "wrong_person", 403)
+    assert (await leave(service.client, alice, person=code)).status_code == 204
 
 
 async def test_the_only_administrator_is_refused_before_wechat_is_asked(stage: Stage) -> None:
@@ -90,4 +76,4 @@ async def test_nobody_is_erased_where_wechat_does_not_say_who_it_is(
     alice = await stage.login("alice")
     stage.wechat.answers(wechats)
     problem_of(await leave(stage.client, alice), code, status)
-    assert await is_there(stage.client, alice)
+    assert (await stage.me(alice)).status_code == 200

@@ -8,9 +8,8 @@ import asyncpg
 import pytest
 
 from tests.database_proxy import PATIENT, Proxy
-from tests.fakes import APP, OTHER_APP, Clock
+from tests.fakes import APP, OTHER_APP
 from tests.world import LogIn, Rows, Stage, until, until_locked
-from wxauth.server.core.services import Services
 from wxauth.server.login import login_rows
 from wxauth.server.service.build import Waits
 
@@ -112,14 +111,16 @@ async def test_a_unionid_that_comes_later_is_kept(login: LogIn, rows: Rows) -> N
     assert await rows.fetchval("SELECT unionid FROM identities") == UNION
 
 
-async def test_a_unionid_that_comes_later_makes_one_user_of_two(login: LogIn, rows: Rows, clock: Clock) -> None:
-    former = await login(nickname="Alice", avatar_url="https://example.com/a.png")
-    await rows.execute("UPDATE users SET roles = '{admin,editor}', phone = '+8613800138000', phone_verified_at = now()")
-    clock.advance(hours=1)
-    holder = await login(unionid=UNION, app=OTHER_APP, nickname="Alice the second")
-    await rows.execute("UPDATE users SET roles = '{editor,reader}' WHERE unionid IS NOT NULL")
+async def test_a_unionid_that_comes_later_makes_one_user_of_two(stage: Stage) -> None:
+    former = await stage.login(nickname="Alice", avatar_url="https://example.com/a.png")
+    await stage.rows.execute(
+        "UPDATE users SET roles = '{admin,editor}', phone = '+8613800138000', phone_verified_at = now()"
+    )
+    stage.clock.advance(hours=1)
+    holder = await stage.login(unionid=UNION, app=OTHER_APP, nickname="Alice the second")
+    await stage.rows.execute("UPDATE users SET roles = '{editor,reader}' WHERE unionid IS NOT NULL")
 
-    linked = await login(unionid=UNION)
+    linked = await stage.login(unionid=UNION)
 
     assert linked["is_new_user"] is False
     assert linked["user"] == {
@@ -132,8 +133,8 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(login: LogIn, ro
         "roles": ["admin", "editor", "reader"],
         "created_at": former["user"]["created_at"],
     }
-    assert await people(rows) == (1, 2, 3)
-    moved = await rows.fetchval("SELECT user_id::text FROM sessions WHERE id::text = $1", former["session_id"])
+    assert await people(stage.rows) == (1, 2, 3)
+    moved = await stage.rows.fetchval("SELECT user_id::text FROM sessions WHERE id::text = $1", former["session_id"])
     assert moved == holder["user"]["id"]
 
 
@@ -191,18 +192,18 @@ async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.merged'") == 1
 
 
-async def test_a_user_with_two_unionids_returns_in_one_statement(login: LogIn, rows: Rows, services: Services) -> None:
-    await login(unionid=UNION)
-    await login(unionid="union-2", app=OTHER_APP)
-    await login(unionid="union-2")  # one user now, with a unionid for each account
-    await login(unionid=UNION, app=APP)
-    before = await rows.fetchval("SELECT count(*) FROM users, unionids WHERE users.id = unionids.user_id")
+async def test_a_user_with_two_unionids_returns_in_one_statement(stage: Stage) -> None:
+    await stage.login(unionid=UNION)
+    await stage.login(unionid="union-2", app=OTHER_APP)
+    await stage.login(unionid="union-2")  # one user now, with a unionid for each account
+    await stage.login(unionid=UNION, app=APP)
+    before = await stage.number("users, unionids WHERE users.id = unionids.user_id")
     version = "SELECT xmin FROM identities ORDER BY app_id"
-    written = await rows.fetch(version)
+    written = await stage.rows.fetch(version)
     for _ in range(3):
-        await login(unionid=UNION)
-        await login(unionid="union-2", app=OTHER_APP)
-    assert await rows.fetch(version) == written  # the slow way would have written the identity
+        await stage.login(unionid=UNION)
+        await stage.login(unionid="union-2", app=OTHER_APP)
+    assert await stage.rows.fetch(version) == written  # the slow way would have written the identity
     assert before == 2
 
 
@@ -299,18 +300,13 @@ async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_known_elsewhere", [False, True])
-async def test_only_one_of_many_simultaneous_strangers_gets_their_common_unionid(
-    stage: Stage, is_known_elsewhere: bool
-) -> None:
-    if is_known_elsewhere:
+@pytest.mark.parametrize("is_known", [False, True], ids=["new", "known in another app"])
+async def test_only_one_of_many_strangers_at_once_gets_their_common_unionid(stage: Stage, is_known: bool) -> None:
+    if is_known:
         await stage.login(unionid=UNION, app=OTHER_APP)
     answers = await asyncio.gather(*(stage.login(f"person-{n}", unionid=UNION) for n in range(20)))
     assert len(user_ids(answers)) == 20
-    assert (
-        await stage.rows.fetchval("SELECT count(*) FROM identities WHERE app_id = $1 AND unionid IS NOT NULL", APP_ID)
-        == 1
-    )
+    assert await stage.number(f"identities WHERE app_id = '{APP_ID}' AND unionid IS NOT NULL") == 1
 
 
 @pytest.mark.slow
@@ -328,32 +324,27 @@ async def test_a_ban_on_either_side_of_a_link_remains(login: LogIn, rows: Rows, 
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL OR session_key IS NOT NULL") == 0
 
 
-async def test_a_banned_user_comes_back_unchanged(login: LogIn, rows: Rows, clock: Clock) -> None:
-    await login(unionid=UNION, nickname="Alice")
-    await rows.execute("UPDATE users SET status = 'disabled'")
-    before = await rows.fetch("SELECT * FROM users")
-    clock.advance(hours=1)
+async def test_a_banned_user_comes_back_unchanged(stage: Stage) -> None:
+    await stage.login(unionid=UNION, nickname="Alice")
+    await stage.rows.execute("UPDATE users SET status = 'disabled'")
+    before = await stage.rows.fetch("SELECT * FROM users")
+    stage.clock.advance(hours=1)
     for app in (APP, OTHER_APP):
-        assert (await login.ask(unionid=UNION, nickname="Eve", app=app)).status_code == 403
-    assert await rows.fetch("SELECT * FROM users") == before
-    assert await people(rows) == (1, 2, 1)
+        assert (await stage.login.ask(unionid=UNION, nickname="Eve", app=app)).status_code == 403
+    assert await stage.rows.fetch("SELECT * FROM users") == before
+    assert await people(stage.rows) == (1, 2, 1)
 
 
 @pytest.mark.parametrize("unionid", [None, UNION])
-async def test_a_login_whose_answer_is_lost_is_written_once(
-    stage: Stage, database_url: str, unionid: str | None
-) -> None:
-    async with Proxy(database_url) as proxy:
-        client = await stage.make(database_url=proxy.url, waits=Waits(database=PATIENT))
-        await client.post("/v1/login", json={"code": stage.wechat.code_for("bob")})  # the statement is prepared now
-        proxy.lose_next_answer()
-        answer = await client.post("/v1/login", json={"code": stage.wechat.code_for("alice", unionid=unionid)})
+async def test_a_login_whose_answer_is_lost_is_written_once(stage: Stage, proxy: Proxy, unionid: str | None) -> None:
+    client = await stage.make(database_url=proxy.url, waits=Waits(database=PATIENT))
+    await stage.login.ask("bob", at=client)  # the statement is prepared now
+    proxy.lose_next_answer()
+    answer = await stage.login.ask("alice", unionid=unionid, at=client)
     assert answer.status_code == 200
     assert answer.json()["is_new_user"] is True
     assert await people(stage.rows) == (2, 2, 2)
-    assert (
-        await stage.rows.fetchval("SELECT count(*) FROM sessions WHERE id::text = $1", answer.json()["session_id"]) == 1
-    )
+    assert await stage.number(f"sessions WHERE id = '{answer.json()['session_id']}'") == 1
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 from jose import jwt
 
 from tests.fakes import APP, OTHER_APP, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, MakeClient, MakeService, MakeServices, Rows, Stage, set_roles
+from tests.world import Body, Client, MakeService, Rows, Stage, set_roles
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest
 
@@ -81,8 +80,8 @@ FIRST, SECOND = (app["app_id"] for app in APPS)
 
 
 @pytest.fixture
-async def club(make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:
-    return make_client(await make_services(sign_up_roles="member,reader", apps=[APP, OTHER_APP], login_rate_limit=""))
+async def club(stage: Stage) -> Client:
+    return await stage.make(sign_up_roles="member,reader", apps=[APP, OTHER_APP], login_rate_limit="")
 
 
 async def recorded(rows: Rows) -> list[tuple[str, Any]]:
@@ -97,31 +96,22 @@ async def test_an_apps_own_roles_take_precedence(stage: Stage) -> None:
     assert (await stage.login("bob", at=client, app=OTHER_APP))["user"]["roles"] == ["guest"]
 
 
-@pytest.mark.no_database
-def test_no_app_makes_its_new_users_staff() -> None:
-    apps = [APP | {"sign_up_roles": ["admin"]}]
-    with pytest.raises(InvalidSettings, match=r"WXAUTH_APPS.*sign_up_roles"):
-        settings_from(Settings, secret_key="A" * 43 + "=", database_url="postgresql://", apps=apps)
-
-
 @pytest.mark.parametrize("unionid", [None, "union-alice"])
-async def test_a_new_user_has_the_roles_in_the_first_token(
-    stage: Stage, club: httpx.AsyncClient, unionid: str | None
-) -> None:
+async def test_a_new_user_has_the_roles_in_the_first_token(stage: Stage, club: Client, unionid: str | None) -> None:
     alice = await stage.login(at=club, unionid=unionid)
     assert alice["user"]["roles"] == ["member", "reader"]
     assert jwt.get_unverified_claims(alice["access_token"])["roles"] == ["member", "reader"]
     assert await recorded(stage.rows) == [("user.created", {"roles": ["member", "reader"]})]
 
 
-async def test_a_user_who_has_lost_a_role_does_not_get_it_again(stage: Stage, club: httpx.AsyncClient) -> None:
+async def test_a_user_who_has_lost_a_role_does_not_get_it_again(stage: Stage, club: Client) -> None:
     await stage.login(at=club)
     await set_roles(stage.rows, "reader")
     assert (await stage.login(at=club))["user"]["roles"] == ["reader"]
     assert (await stage.login(at=club, unionid="union-alice"))["user"]["roles"] == ["reader"]
 
 
-async def test_an_identity_that_is_added_to_a_user_brings_no_roles(stage: Stage, club: httpx.AsyncClient) -> None:
+async def test_an_identity_that_is_added_to_a_user_brings_no_roles(stage: Stage, club: Client) -> None:
     await stage.login(unionid="union-alice")
     there = await stage.login(at=club, app=OTHER_APP, unionid="union-alice")
     assert there["user"]["roles"] == []
