@@ -23,6 +23,7 @@ from uuid import UUID
 
 import aiohttp
 import asyncpg
+import click
 from aiohttp import web
 
 from benchmarks.faults import DETECTION, Replicated, private_folder
@@ -335,19 +336,40 @@ FAULTS = {
 }
 
 
-if __name__ == "__main__":
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Deliver ten thousand events a minute to three webhooks of which one hangs."""
     configure_logging(level="error", log_format="json", stream=sys.stderr.buffer)
-    match sys.argv[1:]:
-        case ["receive", port]:
-            asyncio.run(receive(int(port)))
-        case ["work", url]:
-            asyncio.run(work(url))
-        case ["faults"]:
-            sys.exit(0 if asyncio.run(break_things()) else 1)
-        case _:
-            with (
-                tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-") as folder,
-                EmbeddedPostgres(Path(folder) / "postgres", lasting=False) as postgres,
-            ):
-                pid = int((Path(folder) / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-                asyncio.run(measure(postgres.url(), pid))
+    if context.invoked_subcommand is not None:
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-") as folder,
+        EmbeddedPostgres(Path(folder) / "postgres", lasting=False) as postgres,
+    ):
+        pid = int((Path(folder) / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        asyncio.run(measure(postgres.url(), pid))
+
+
+@main.command("faults")
+def lose_the_database() -> None:
+    """Let the database fail halfway instead. The exit status is 1 if an event is lost."""
+    sys.exit(0 if asyncio.run(break_things()) else 1)
+
+
+@main.command("receive", hidden=True)
+@click.argument("port", type=int)
+def start_receiver(port: int) -> None:
+    """Receive events at this port, in a process of its own."""
+    asyncio.run(receive(port))
+
+
+@main.command("work", hidden=True)
+@click.argument("url")
+def start_worker(url: str) -> None:
+    """Deliver what this database has, in a process of its own."""
+    asyncio.run(work(url))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
-"""Each benchmark can be started: all its imports exist."""
+"""Each benchmark can be started: all its imports exist, and `--help` measures nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,13 @@ MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if not
 
 @pytest.mark.skipif(not forked.is_possible, reason="imports in a forked process")
 @pytest.mark.process
-def test_every_benchmark_finds_all_that_it_imports() -> None:
-    lines = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", *(f"import benchmarks.{name}" for name in MODULES)]
+def test_every_benchmark_finds_all_that_it_imports_and_has_help() -> None:
+    lines = [
+        f"import click, sys; sys.path.insert(0, {str(ROOT)!r})",
+        *(f"import benchmarks.{name}" for name in MODULES),
+    ]
+    shown = re.findall(r"`(benchmarks\.\w+)`", (ROOT / "benchmarks/README.md").read_text())
+    lines += [f"assert isinstance({name}.main, click.Command), {name!r}" for name in shown]
     done = run("-c", "\n".join(lines), cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
 
