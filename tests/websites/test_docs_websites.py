@@ -73,6 +73,8 @@ async def test_the_site_shown_can_be_run() -> None:
     transport = httpx.ASGITransport(namespace["app"])
     async with httpx.AsyncClient(transport=transport, base_url="https://shop.example.com") as client:
         assert (await client.get("/")).json() is None
+        refused = await client.get("/callback", params={"error": "access_denied"})
+        assert (refused.status_code, refused.json()) == (403, {"error": "access_denied"})
         answer = await client.get("/logout")
     assert answer.headers["location"].startswith("https://auth.example.com/v1/end_session?id_token_hint=")
     assert {route.path for route in namespace["app"].routes} == {"/", "/login", "/callback", "/logout"}
