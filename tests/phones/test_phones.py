@@ -31,6 +31,7 @@ from tests.world import (
     Rows,
     Service,
     bearer,
+    extended,
     leave,
     make_admin,
     set_roles,
@@ -517,14 +518,14 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
     assert len(service.asked(API)) == 1
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
+@dataclass(frozen=True)
+class Outage(Service):
     """The database was cut off when WeChat had answered Alice's code."""
 
-    service: Service
     proxy: Proxy
     alice: Body
-    code: str
+    tapped: str
+    """The code."""
 
     @classmethod
     async def of(cls, service: Service, proxy: Proxy) -> Self:
@@ -532,7 +533,7 @@ class Outage:
         binding = await asking(service, alice, code)
         await proxy.refuse()
         problem_of(await binding, "storage_unavailable", 503)
-        return cls(service, proxy, alice, code)
+        return extended(service, cls, proxy=proxy, alice=alice, tapped=code)
 
 
 @pytest.fixture
@@ -541,28 +542,26 @@ async def outage(make_service: MakeService, proxy: Proxy) -> Outage:
 
 
 async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage) -> None:
-    problem_of(await outage.service.bind(outage.alice, outage.code), "storage_unavailable", 503)
+    problem_of(await outage.bind(outage.alice, outage.tapped), "storage_unavailable", 503)
     await outage.proxy.accept()
-    assert (await outage.service.bind(outage.alice, outage.code)).json()["phone"] == NUMBER
-    assert len(outage.service.asked(API)) == 1
+    assert (await outage.bind(outage.alice, outage.tapped)).json()["phone"] == NUMBER
+    assert len(outage.asked(API)) == 1
 
 
-async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(
-    outage: Outage, make_service: MakeService
-) -> None:
-    outage.service.clock.advance(days=1)  # which loses no answer
+async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(outage: Outage) -> None:
+    outage.clock.advance(days=1)  # which loses no answer
     await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
     await outage.proxy.accept()
-    await until_pending(outage.service)
-    replica = await make_service()
-    assert (await replica.bind(await replica.log_in(), outage.code)).json()["phone"] == NUMBER
-    assert len(outage.service.asked(API)) == 1
+    await until_pending(outage)
+    replica = await outage.make()
+    assert (await replica.bind(await replica.log_in(), outage.tapped)).json()["phone"] == NUMBER
+    assert len(outage.asked(API)) == 1
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_service_ends(outage: Outage) -> None:
     await outage.proxy.accept()
-    await outage.service.services.aclose()
-    assert await outage.service.number(PENDING) == 1
+    await outage.services.aclose()
+    assert await outage.number(PENDING) == 1
 
 
 async def test_an_answer_does_not_wait_for_the_database_for_ever(
@@ -606,11 +605,11 @@ async def test_an_answer_still_missing_at_shutdown_is_logged(make_service: MakeS
 
 
 async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(outage: Outage) -> None:
-    await outage.service.rows.execute("DELETE FROM users")
+    await outage.rows.execute("DELETE FROM users")
     await outage.proxy.accept()
-    problem_of(await outage.service.bind(outage.alice, "x"), "invalid_token", 401)
-    await outage.service.services.aclose()
-    assert await outage.service.number("phone_answers") == 0
+    problem_of(await outage.bind(outage.alice, "x"), "invalid_token", 401)
+    await outage.services.aclose()
+    assert await outage.number("phone_answers") == 0
 
 
 async def test_a_login_in_such_an_outage_is_a_login_all_the_same(make_service: MakeService, proxy: Proxy) -> None:

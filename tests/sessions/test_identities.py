@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.world import Rows, Stage, until_locked
+from tests.world import Stage, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -22,6 +22,11 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+HOMELESS = """sessions s WHERE NOT EXISTS (
+    SELECT FROM identities i WHERE (i.app_id, i.openid, i.user_id) = (s.app_id, s.openid, s.user_id))"""
+"""Sessions of another user than their identity."""
+
+
 @pytest.fixture
 async def alice(stage: Stage) -> str:
     """Her id. She has an identity in each of two apps, which an operator has joined."""
@@ -29,21 +34,6 @@ async def alice(stage: Stage) -> str:
     other = (await stage.login(app=OTHER_APP))["user"]["id"]
     await stage.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", user_id, OTHER_APP_ID)
     await stage.rows.execute("DELETE FROM users WHERE id::text = $1", other)
-    return user_id
-
-
-async def homeless(rows: Rows) -> int:
-    """How many sessions are of another user than their identity."""
-    number: int = await rows.fetchval("""
-        SELECT count(*) FROM sessions s WHERE NOT EXISTS (SELECT FROM identities i
-         WHERE (i.app_id, i.openid, i.user_id) = (s.app_id, s.openid, s.user_id))""")
-    return number
-
-
-async def add_user(rows: Rows) -> str:
-    user_id: str = await rows.fetchval(
-        "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now()) RETURNING id::text"
-    )
     return user_id
 
 
@@ -56,7 +46,8 @@ async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
         await stage.rows.execute("SELECT FROM users FOR UPDATE")
         entering = asyncio.create_task(stage.login(**KINDS[kind]))
         await until_locked(stage.rows)
-        bob = await add_user(stage.rows)
+        add = "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now())"
+        bob = await stage.rows.fetchval(f"{add} RETURNING id::text")
         await stage.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", bob, APP_ID)
         await stage.rows.execute("UPDATE unionids SET user_id = $1::text::uuid", bob)
         await stage.rows.execute("UPDATE users SET unionid = NULL")
@@ -64,7 +55,7 @@ async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
     assert [answer["user"]["id"] for answer in answers] == [bob, bob]
     assert (await stage.login(app=OTHER_APP, nickname="Eve"))["user"]["nickname"] == "Eve"
     assert (await stage.login(app=OTHER_APP))["user"]["id"] == alice
-    assert await homeless(stage.rows) == 0
+    assert await stage.number(HOMELESS) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,8 +69,8 @@ async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
         await stage.rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)
     joins = KINDS[kind].get("unionid") == UNION  # which was not erased
     assert ((await entering)["user"]["id"] == alice) is joins
-    assert await homeless(stage.rows) == 0
-    assert await stage.rows.fetchval("SELECT count(*) FROM sessions WHERE app_id = $1", APP_ID) == 1
+    assert await stage.number(HOMELESS) == 0
+    assert await stage.number(f"sessions WHERE app_id = '{APP_ID}'") == 1
 
 
 @pytest.mark.slow

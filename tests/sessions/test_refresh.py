@@ -102,12 +102,6 @@ async def test_a_banned_user_is_refused(stage: Stage) -> None:
     problem_of(await stage.refresh(token), "account_disabled", 403)
 
 
-async def test_an_erased_user_has_no_refresh_token(stage: Stage) -> None:
-    token = (await stage.login())["refresh_token"]
-    await stage.rows.execute("DELETE FROM users")
-    problem_of(await stage.refresh(token), "invalid_refresh_token", 400)
-
-
 async def test_a_token_survives_the_rotation_of_the_secret_key(stage: Stage) -> None:
     token = (await stage.login())["refresh_token"]
     former = base64.b64encode(bytes(range(32))).decode()

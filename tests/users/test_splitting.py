@@ -152,16 +152,11 @@ async def test_an_identity_that_came_after_the_merge_gets_a_new_id(town: Town) -
 # Chains of merges.
 
 
-async def chain(town: Town) -> list[Body]:
-    """Three people of three apps, each merged into the next."""
-    people = [await town.log_in(person, app) for person, app in (("al", APP), ("bob", OTHER_APP), ("carol", THIRD_APP))]
-    for former, into in ((people[0], people[1]), (people[1], people[2])):
-        assert (await town.merge(former, into)).status_code == 200
-    return people
-
-
 async def test_a_part_of_a_chain_of_merges_that_is_split_off_gets_a_new_id(town: Town) -> None:
-    al, bob, carol = await chain(town)
+    apps = {"al": APP, "bob": OTHER_APP, "carol": THIRD_APP}
+    al, bob, carol = [await town.log_in(person, app) for person, app in apps.items()]
+    for former, into in ((al, bob), (bob, carol)):
+        assert (await town.merge(former, into)).status_code == 200
     first = await town.split(carol, bob)
     assert first["new_user"]["id"] not in {id_of(each) for each in (al, bob, carol)}
     assert first["user"]["former_ids"] == [id_of(al), id_of(bob)]
