@@ -5,7 +5,7 @@ import struct
 import tempfile
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import count
@@ -30,7 +30,7 @@ MAX_FILE = 2 * 1024 * 1024
 RED, BLUE, GREEN = (200, 20, 30), (20, 40, 220), (30, 160, 60)
 ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
 BOUNDARY = b"-" * 8
-A_PUSH = {"push_token": "5gh6iPushTokenForAvatars"}
+A_FILE = 'Content-Disposition: form-data; name="file"; filename="a"'
 
 every_format = pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 
@@ -149,7 +149,7 @@ async def test_avatar_url_points_to_the_uploaded_picture(album: Album, kind: str
     assert url.startswith("https://auth.test/v1/avatars/")
     assert answer.json() == {**album.alice["user"], "avatar_url": url}
     assert answer.headers["cache-control"] == "no-store"
-    assert (await album.client.get("/v1/me", headers=bearer(album.alice))).json() == answer.json()
+    assert (await album.me(album.alice)).json() == answer.json()
     picture = await album.client.get(url)
     assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
     assert is_close(Image.open(BytesIO(picture.content)).getpixel((30, 20)), RED)
@@ -360,7 +360,7 @@ async def test_exif_that_says_the_same_bytes_again_and_again_takes_no_memory(alb
         tracemalloc.stop()
 
 
-WHOLE = multipart(('Content-Disposition: form-data; name="file"; filename="a"', encoded(plain())))
+WHOLE = multipart((A_FILE, encoded(plain())))
 DATA = chunk(b"IDAT", zlib.compress(bytes((60 * 3 + 1) * 40)))
 COMMENT = b"\xff\xfe\0\2"
 WEBP_HEADER, WEBP_DATA = (b"VP8X", struct.pack("<IIH", 0, 59 | 39 << 24, 0)), (b"VP8 ", encoded(plain(), "WEBP")[20:])
@@ -451,10 +451,8 @@ async def test_a_file_has_2_mib_at_most(
     album: Album, monkeypatch: pytest.MonkeyPatch, size: int, is_taken: bool, is_chunked: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nothing/can/be/written/here")
-    whole = multipart(
-        ('Content-Disposition: form-data; name="file"; filename="a"', padded(encoded(plain()), size)),
-        ('Content-Disposition: form-data; name="note"', b"x" * 4000),
-    )
+    note = 'Content-Disposition: form-data; name="note"', b"x" * 4000
+    whole = multipart((A_FILE, padded(encoded(plain()), size)), note)
     read = 0
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -514,9 +512,7 @@ async def test_a_body_that_comes_at_once_is_parsed_in_pieces() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    whole = multipart(
-        ('Content-Disposition: form-data; name="file"; filename="a"', (b"\r\n--" + BOUNDARY + b"x") * 70_000)
-    )
+    whole = multipart((A_FILE, (b"\r\n--" + BOUNDARY + b"x") * 70_000))
 
     async def receive() -> Any:
         return {"type": "http.request", "body": whole["content"]}
@@ -642,15 +638,15 @@ async def test_an_unknown_file_name_is_not_found(album: Album, name: str, status
 async def test_pictures_work_under_an_issuer_with_a_path(album: Album, arrives_at: str) -> None:
     client = await album.make(issuer="https://auth.test/auth")
     alice = (await client.post(f"{arrives_at}/v1/login", json={"code": album.wechat.code_for("alice")})).json()
-    parts = {"file": ("a", padded(encoded(plain()), MAX_FILE))}
-    answer = await client.post(f"{arrives_at}/v1/me/avatar", files=parts, headers=bearer(alice))
-    url = answer.json()["avatar_url"]
+
+    async def upload(size: int) -> httpx.Response:
+        parts = {"file": ("a", padded(encoded(plain()), size))}
+        return await client.post(f"{arrives_at}/v1/me/avatar", files=parts, headers=bearer(alice))
+
+    url = (await upload(MAX_FILE)).json()["avatar_url"]
     assert url.startswith("https://auth.test/auth/v1/avatars/")
     assert (await client.get(url.replace("/auth/", f"{arrives_at}/", 1))).status_code == 200
-    parts = {"file": ("a", padded(encoded(plain()), MAX_FILE + 1))}
-    problem_of(
-        await client.post(f"{arrives_at}/v1/me/avatar", files=parts, headers=bearer(alice)), "payload_too_large", 413
-    )
+    problem_of(await upload(MAX_FILE + 1), "payload_too_large", 413)
 
 
 # How it goes.
@@ -702,12 +698,10 @@ async def test_a_picture_stays_when_anything_else_changes(album: Album) -> None:
 
 @pytest.mark.parametrize("change", ["DELETE FROM users", "UPDATE users SET status = 'disabled'"])
 async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(album: Album, change: str) -> None:
-    transaction = album.rows.transaction()
-    await transaction.start()
-    await album.rows.execute(change)
-    waiting = asyncio.create_task(album.upload(encoded(plain())))
-    await until_locked(album.rows)
-    await transaction.commit()
+    async with album.rows.transaction():
+        await album.rows.execute(change)
+        waiting = asyncio.create_task(album.upload(encoded(plain())))
+        await until_locked(album.rows)
     problem_of(await waiting, "invalid_token", 401)
     assert await album.number("avatars") == 0
 
@@ -719,23 +713,18 @@ async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(alb
 @pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
 @pytest.mark.parametrize("issuer", ["https://auth.test", "http://127.0.0.1:8000", "https://auth.test/auth"])
 async def test_the_url_of_an_uploaded_picture_changes_nothing(album: Album, issuer: str, how: str) -> None:
-    client = await album.make(issuer=issuer)
-
-    async def upload(by: Mapping[str, Any]) -> str:
-        parts = {"file": ("a", encoded(plain()))}
-        return (await client.post("/v1/me/avatar", files=parts, headers=bearer(by))).json()["avatar_url"]
-
-    alice = await album.login("alice", at=client)
-    former, current, other = await upload(alice), await upload(alice), await upload(await album.login("bob", at=client))
+    album = await album.replica(issuer=issuer)
+    alice, bob = await album.login("alice"), await album.login("bob")
+    former, current, other = [await album.uploaded(by=by) for by in (alice, alice, bob)]
     for url in (current, former, other, f"{current}?v=2"):
         fields = {"avatar_url": url, "nickname": "Alice"}
         if how == "LOGIN":
-            user = (await album.login("alice", at=client, **fields))["user"]
+            user = (await album.login("alice", **fields))["user"]
         else:
-            user = (await client.request(how, "/v1/me", json=fields, headers=bearer(alice))).json()
+            user = (await album.client.request(how, "/v1/me", json=fields, headers=bearer(alice))).json()
         assert (user["avatar_url"], user["nickname"]) == (current, "Alice")
     for url in (current, other):
-        assert (await client.get(url.removeprefix(issuer))).status_code == 200
+        assert (await album.client.get(url.removeprefix(issuer))).status_code == 200
 
 
 async def test_a_new_user_gets_no_picture_by_its_url(album: Album) -> None:
@@ -759,7 +748,7 @@ async def test_a_new_user_gets_no_picture_by_its_url(album: Album) -> None:
 @swept("how", ["PATCH", "POST", "LOGIN"])
 async def test_a_picture_on_the_phone_has_to_be_uploaded(album: Album, how: str, path: str) -> None:
     if how == "LOGIN":
-        answer = await album.client.post("/v1/login", json={"code": album.wechat.code_for("alice"), "avatar_url": path})
+        answer = await album.login.ask("alice", avatar_url=path)
     else:
         answer = await album.client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(album.alice))
     (error,) = problem_of(answer, "invalid_request", 422)["errors"]
@@ -779,16 +768,16 @@ async def test_a_picture_follows_the_person_when_two_users_become_one(album: Alb
     holder = await album.login("alice", app=OTHER_APP, unionid="union-alice", **fields)
     expected = {None: former_url, "a URL": "https://a.example/1.png"}.get(holder_has) or await album.uploaded(by=holder)
 
-    linked = await album.client.post("/v1/login", json={"code": album.wechat.code_for("alice", unionid="union-alice")})
+    linked = await album.login("alice", unionid="union-alice")
 
-    user = linked.json()["user"]
+    user = linked["user"]
     assert (user["id"], user["avatar_url"]) == (holder["user"]["id"], expected)
     assert (await album.client.get(former_url)).status_code == (200 if expected == former_url else 404)
     if holder_has == "a picture":
         assert (await album.client.get(expected)).status_code == 200
     owners = await album.rows.fetch("SELECT user_id::text FROM avatars")
     assert [row[0] for row in owners] == ([] if holder_has == "a URL" else [user["id"]])
-    await leave(album.client, linked.json())
+    await leave(album.client, linked)
     assert await album.number("avatars") == 0
 
 
