@@ -16,19 +16,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import (
-    NOBODY,
-    AddSibling,
-    Admin,
-    Body,
-    Client,
-    LogIn,
-    Service,
-    Stage,
-    add_client,
-    bearer,
-    leave,
-)
+from tests.world import NOBODY, AddSibling, Admin, Body, Client, LogIn, Service, Stage, add_client, bearer, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database

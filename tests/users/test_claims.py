@@ -10,15 +10,7 @@ from pydantic import ValidationError
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import (
-    AddSibling,
-    Admin,
-    Body,
-    LogIn,
-    Stage,
-    bearer,
-    set_roles,
-)
+from tests.world import AddSibling, Admin, Body, LogIn, Stage, bearer, set_roles
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.settings import App

@@ -5,17 +5,7 @@ import asyncio
 import pytest
 
 from tests.fakes import OTHER_APP
-from tests.world import (
-    BESIDE_LOGINS,
-    Admin,
-    Body,
-    LogIn,
-    Stage,
-    leave,
-    make_admin,
-    set_roles,
-    until_locked,
-)
+from tests.world import BESIDE_LOGINS, Admin, Body, LogIn, Stage, leave, make_admin, set_roles, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 

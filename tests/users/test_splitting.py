@@ -13,18 +13,7 @@ from tests.fakes import APP, OTHER_APP, service_env
 from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
-from tests.world import (
-    NUMBER,
-    Admin,
-    Body,
-    Client,
-    Rows,
-    Stage,
-    bearer,
-    extended,
-    make_admin,
-    until_locked,
-)
+from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, extended, make_admin, until_locked
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 
