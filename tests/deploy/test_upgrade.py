@@ -47,7 +47,7 @@ def test_the_upgrade_shown_fails_no_request(tmp_path: Path, database_url: str) -
     assert re.sub("#.*", "", shown) == re.sub("#.*", "", in_chinese)
     ports = [str(free_port()), str(free_port())]
     install, link, *upgrade = shown.replace("8001 8002", " ".join(ports)).splitlines()
-    assert (install, link.split()[0], link.split()[-1]) == ("sudo deploy/systemd/install", "ln", "/opt/wxauth")
+    assert (install, link.split()[0], link.split()[-1]) == ("deploy/systemd/install", "ln", "/opt/wxauth")
     programs = tmp_path / "programs"
     programs.mkdir()
     machine = environment(
