@@ -276,7 +276,7 @@ async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(root: Office
     await root.add()
     alice = (await root.log_in()).json()
     await root.edit(is_enabled=False)
-    problem_of(await root.log_in(), "unknown_app", 400)
+    assert problem_of(await root.log_in(), "unknown_app", 400)["detail"] == f"the app {LATER} is disabled"
     refreshed = await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
     assert refreshed.status_code == 200
     bound = await root.service.bind(refreshed.json(), "phone-13800138000")

@@ -222,6 +222,8 @@ class Apps:
             return StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
             return StorageUnavailable("this app's secret cannot be decrypted: see 'wxauth check'")
+        if app_id in self._known:
+            return UnknownApp(f"the app {app_id} is disabled")
         if app_id is None:
             missing = "no app_id was given, and there is no enabled default app"
         elif _APP_ID.fullmatch(app_id):
