@@ -3,10 +3,11 @@
 import json
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Event, Thread
 
 import asyncpg
@@ -77,6 +78,15 @@ async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issu
     await keys.refresh()
     yield Issuer(issuer_url, login.json()["access_token"], keys, sealer)
     await database.aclose()
+
+
+@contextmanager
+def listening(*command: str, says: str, cwd: Path, url: str = "", **env: str) -> Iterator[httpx.Client]:
+    """A client of a program which says that it listens: at this URL, or else at the one that it names at last."""
+    with Running(*command, cwd=cwd, env=env) as process:
+        said = process.wait_for(says)
+        with httpx.Client(base_url=url or said.split()[-1], trust_env=False, verify=False, timeout=PATIENCE) as client:
+            yield client
 
 
 class Publisher(ThreadingHTTPServer):

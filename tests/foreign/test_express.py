@@ -1,15 +1,15 @@
 """`examples/express`, started as its README says: a service in Node, guarded by `clients/node`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.foreign.conftest import Issuer
+from tests.foreign.conftest import Issuer, listening
 from tests.problems import problem_of
-from tests.processes import Running, free_port
+from tests.processes import free_port
 from tests.programs import needs, needs_node
 from tests.world import bearer
 
@@ -18,16 +18,12 @@ pytestmark = [pytest.mark.process, pytest.mark.node]
 EXAMPLE = Path(__file__).parents[2] / "examples/express"
 
 
-@contextmanager
-def served(issuer_url: str, folder: Path) -> Iterator[httpx.Client]:
+def served(issuer_url: str, folder: Path) -> AbstractContextManager[httpx.Client]:
     """The service, started as its README says."""
     needs_node(EXAMPLE)
-    port = free_port()
-    command = (needs("npm"), "start", "--prefix", str(EXAMPLE))
-    with Running(*command, cwd=folder, env={"WXAUTH_ISSUER": issuer_url, "PORT": str(port)}) as process:
-        process.wait_for("Orders: ")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
-            yield client
+    port = str(free_port())
+    command, url = (needs("npm"), "start", "--prefix", str(EXAMPLE)), f"http://127.0.0.1:{port}"
+    return listening(*command, says="Orders: ", cwd=folder, url=url, WXAUTH_ISSUER=issuer_url, PORT=port)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -12,9 +13,9 @@ import pytest
 
 from tests.clock import PATIENCE
 from tests.docs import ROOT
-from tests.foreign.conftest import Issuer, Publisher
+from tests.foreign.conftest import Issuer, Publisher, listening
 from tests.foreign.corpus import GuardsOrders
-from tests.processes import Running, free_port
+from tests.processes import free_port
 from tests.programs import NODE_PATIENCE, needs
 from tests.world import bearer
 
@@ -29,20 +30,16 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def served(classes: Path, issuer_url: str) -> Iterator[httpx.Client]:
-    port = free_port()
-    with Running(
-        needs("java"), "-XX:TieredStopAtLevel=1", "-cp", str(classes), "com.example.orders.Orders", issuer_url,
-        str(port), cwd=classes, env={},
-    ) as process:  # fmt: skip
-        process.wait_for("listening on ")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE) as client:
-            yield client
+def served(classes: Path, issuer_url: str) -> AbstractContextManager[httpx.Client]:
+    port = str(free_port())
+    command = (needs("java"), "-XX:TieredStopAtLevel=1", "-cp", str(classes), "com.example.orders.Orders")
+    return listening(*command, issuer_url, port, says="listening on ", cwd=classes, url=f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture(scope="module")
 def orders(classes: Path, issuer: Issuer) -> Iterator[httpx.Client]:
-    yield from served(classes, issuer.url)
+    with served(classes, issuer.url) as client:
+        yield client
 
 
 class TestJava(GuardsOrders):
@@ -68,7 +65,7 @@ def test_java_demands_the_role(orders: httpx.Client, issuer: Issuer) -> None:
 
 
 def test_java_admits_nobody_if_wxauth_is_unavailable(classes: Path, issuer: Issuer) -> None:
-    for orders in served(classes, f"http://127.0.0.1:{free_port()}"):
+    with served(classes, f"http://127.0.0.1:{free_port()}") as orders:
         answer = orders.get("/orders", headers=bearer(issuer.token))
         assert (answer.status_code, answer.text, answer.headers["retry-after"]) == (503, "keys_unavailable", "5")
 
@@ -80,7 +77,7 @@ def test_a_flood_of_unknown_keys_causes_one_reading(classes: Path, publisher: Pu
         header = json.dumps({"alg": "ES256", "typ": "at+jwt", "kid": f"unknown-{kid}"}).encode()
         return f"{base64.urlsafe_b64encode(header).rstrip(b'=').decode()}.e30.AA"
 
-    for orders in served(classes, publisher.url):
+    with served(classes, publisher.url) as orders:
         with ThreadPoolExecutor(8) as pool:
             asking = [pool.submit(orders.get, "/orders", headers=bearer(token(kid))) for kid in range(8)]
             assert publisher.is_asked.wait(PATIENCE)

@@ -15,12 +15,11 @@ from starlette.routing import Route
 from tests.docs import DOCS, code_blocks
 from tests.foreign.conftest import Issuer
 from tests.processes import Running, free_port
-from tests.programs import needs_node
+from tests.programs import NODE_TESTS, needs_node
 from tests.tokens.hostile import Forger
 
 pytestmark = pytest.mark.process
 
-NODE_TESTS = Path(__file__).parents[1] / "node"
 EVENTS: dict[str, dict[str, str]] = {"http://schemas.openid.net/event/backchannel-logout": {}}
 WRONG: dict[str, dict[str, Any]] = {
     "another site's": {"aud": "bank"},

@@ -30,7 +30,7 @@ from wxauth.problems import problem_document
 from wxauth.testing import USER_ID, TestIssuer
 from wxauth.tokens.keys import SigningKey
 
-pytestmark = [pytest.mark.node, pytest.mark.no_database]
+pytestmark = pytest.mark.node
 
 PACKAGE = Path(__file__).parents[2] / "clients/node"
 NOW = 1795161600

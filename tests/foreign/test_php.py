@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from tests.clock import PATIENCE
 from tests.docs import ROOT, code_blocks
 from tests.fakes import SECRET_KEY
-from tests.foreign.conftest import Issuer, Publisher
+from tests.foreign.conftest import Issuer, Publisher, listening
 from tests.foreign.corpus import GuardsOrders
 from tests.processes import Running, free_port, run
 from tests.programs import needs
@@ -45,18 +46,16 @@ def credentials(settings: dict[str, str], tmp_path_factory: pytest.TempPathFacto
     return f"{client['client_id']}:{client['client_secret']}"
 
 
-def served(site: Path, issuer_url: str, credentials: str) -> Iterator[httpx.Client]:
-    url = f"127.0.0.1:{free_port()}"
+def served(site: Path, issuer_url: str, credentials: str) -> AbstractContextManager[httpx.Client]:
+    address = f"127.0.0.1:{free_port()}"
     env = {"WXAUTH_ISSUER": issuer_url, "WXAUTH_CLIENT": credentials}
-    with Running(needs("php"), "-S", url, "index.php", cwd=site, env=env) as process:
-        process.wait_for("started")
-        with httpx.Client(base_url=f"http://{url}", trust_env=False, verify=False) as client:
-            yield client
+    return listening(needs("php"), "-S", address, "index.php", says="started", cwd=site, url=f"http://{address}", **env)
 
 
 @pytest.fixture(scope="module")
 def orders(site: Path, issuer: Issuer, credentials: str) -> Iterator[httpx.Client]:
-    yield from served(site, issuer.url, credentials)
+    with served(site, issuer.url, credentials) as client:
+        yield client
 
 
 def code_of(answer: httpx.Response) -> tuple[int, str]:
@@ -86,12 +85,12 @@ def test_php_demands_the_role_that_the_user_has_by_now(
 
 @pytest.mark.parametrize("wrong", ["nobody:secret", "orders:secret"])
 def test_php_admits_nobody_if_wxauth_does_not_know_the_client(site: Path, issuer: Issuer, wrong: str) -> None:
-    for orders in served(site, issuer.url, wrong):
+    with served(site, issuer.url, wrong) as orders:
         assert code_of(orders.get("/orders", headers=bearer(issuer.token))) == (503, "keys_unavailable")
 
 
 def test_php_admits_nobody_if_wxauth_is_unavailable(site: Path, issuer: Issuer) -> None:
-    for orders in served(site, f"http://127.0.0.1:{free_port()}", "orders:secret"):
+    with served(site, f"http://127.0.0.1:{free_port()}", "orders:secret") as orders:
         answer = orders.get("/orders", headers=bearer(issuer.token))
         assert code_of(answer) == (503, "keys_unavailable")
         assert answer.headers["retry-after"] == "5"
@@ -101,7 +100,7 @@ def test_php_is_tested_without_wxauth(site: Path) -> None:
     url = f"127.0.0.1:{free_port()}"
     with Running(needs("php"), "-S", url, "fake_wxauth.php", cwd=site) as fake:
         fake.wait_for("started")
-        for orders in served(site, f"http://{url}", "orders:secret"):
+        with served(site, f"http://{url}", "orders:secret") as orders:
             assert orders.get("/orders", headers=bearer("alice")).text == "openid-alice"
             assert code_of(orders.delete("/orders/7", headers=bearer("alice"))) == (403, "insufficient_role")
             assert orders.delete("/orders/7", headers=bearer("carol")).status_code == 200

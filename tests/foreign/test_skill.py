@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.docs import code_blocks
+from tests.docs import ROOT, code_blocks
 from tests.foreign.conftest import Issuer
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import WXAUTH, Running, free_port, until
@@ -15,7 +15,6 @@ from tests.world import bearer
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 
-ROOT = Path(__file__).parents[2]
 SKILL = ROOT / "clients/SKILL.md"
 PHONE = """
 const fetched = async ({ url, method, data, header, success }) => {

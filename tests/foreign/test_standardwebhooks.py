@@ -3,20 +3,18 @@
 import json
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from tests.programs import NODE_PATIENCE, needs_node
+from tests.programs import NODE_PATIENCE, NODE_TESTS, needs_node
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.receivers import signed_headers
 from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
 
-pytestmark = [pytest.mark.node, pytest.mark.no_database]
+pytestmark = pytest.mark.node
 
-NODE_TESTS = Path(__file__).parents[1] / "node"
 MESSAGE = {"type": "user.erased", "timestamp": "2026-11-20T08:00:00Z", "data": {"actor": "运营"}}
 
 
