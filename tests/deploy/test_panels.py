@@ -23,8 +23,6 @@ OF_PANEL = {"CONTAINER_NAME": "wxauth", "PANEL_DB_HOST": "postgresql", "PANEL_DB
 OF_SEALOS = {"SEALOS_CLOUD_DOMAIN": "example.com", "SEALOS_CERT_SECRET_NAME": "wildcard"}
 OF_POSTGRES = {"username": "postgres", "password": "secret", "host": "wxauth-pg-postgresql.ns.svc", "port": "5432"}
 
-pytestmark = pytest.mark.no_database
-
 
 def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str]) -> Settings:
     for name, value in environment.items():

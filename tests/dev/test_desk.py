@@ -11,12 +11,11 @@ import pytest
 from aiohttp import web
 
 from tests.dev.running import Dev, running_dev
-from tests.fakes import Clock
 from tests.processes import run, serving, until
 from tests.receiver import receiving
 from tests.sweeps import swept
-from tests.world import MakeClient, MakeServices, bearer
-from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, PhoneCodeRequest, Simulator, create_simulator
+from tests.world import MakeService
+from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
 from wxauth.server.service.build import Waits
 
@@ -158,28 +157,19 @@ def test_the_page_takes_nothing_from_elsewhere_and_only_its_own_files(dev: Dev) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("api", known_faults())
-async def test_each_failure_is_the_one_that_the_page_announces(
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    simulator: Simulator,
-    clock: Clock,
-    api: Api,
-) -> None:
+async def test_each_failure_is_the_one_that_the_page_announces(make_service: MakeService, api: Api) -> None:
     said, got = {}, {}
     for known in known_faults()[api]:
-        clock.advance(days=1)  # an access token may not be forced to change too often
-        # One that holds no access token.
-        client = make_client(await make_simulated_services(wechat_timeout=1, waits=HURRIED))
-        tokens = (await client.post("/v1/login", json={"code": "alice"})).json()
+        service = await make_service(wechat_timeout=1, waits=HURRIED)  # one that holds no access token
+        service.clock.advance(days=1)  # an access token may not be forced to change too often
+        login = await service.log_in()
         fault = {**known["fault"], "slow": 0.05} if "slow" in known["fault"] else known["fault"]
-        times = 1 if known["failure"] is None else None
-        simulator.fail(api, times=times, **fault)
+        service.simulator.fail(api, times=1 if known["failure"] is None else None, **fault)
         if api == "code2session":
-            answer = await client.post("/v1/login", json={"code": "alice"})
+            answer = await service.log_in.ask()
         else:
-            code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
-            answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer(tokens))
-        simulator.faults.clear()
+            answer = await service.bind(login, service.phone_code())
+        service.simulator.faults.clear()
         failure, name = known["failure"], str(known["fault"])
         said[name] = failure and (failure["status"], failure["code"], failure["title"]["en"])
         body = answer.json()
@@ -221,7 +211,6 @@ def test_a_missing_answer_is_not_shown_as_an_answer(code: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 0.3])
-@pytest.mark.no_database
 @pytest.mark.process
 async def test_a_browser_on_the_desk_sends_a_callback_twice_if_configured(seconds: float) -> None:
     came = []
@@ -249,7 +238,6 @@ async def test_a_browser_on_the_desk_sends_a_callback_twice_if_configured(second
     assert came[0].startswith(b"/v1/authorize/wechat?code=")
 
 
-@pytest.mark.no_database
 @swept("url", ["http://example.com/", "https://127.0.0.1/", "file:///etc/hostname", "no URL", ""])
 async def test_the_web_view_opens_pages_of_this_machine_alone(url: str) -> None:
     transport = httpx.ASGITransport(create_simulator())

@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -11,12 +10,12 @@ import pytest
 
 from tests.fakes import Clock
 from tests.sweeps import swept
+from tests.world import Body
 from wxauth.server.core.settings import App
 from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.push import OF_PAYMENTS
 from wxauth.server.wechat.received import read_message
 
-pytestmark = pytest.mark.no_database
 FIRST, SECOND = (app["app_id"] for app in APPS)
 ORDER = {
     "offerId": "1450000000",
@@ -29,8 +28,6 @@ ORDER = {
     "attach": "u1",
 }
 TAKEN = httpx.Response(200, json={"ErrCode": 0, "ErrMsg": "success"})
-
-Pay = Callable[..., Awaitable[dict[str, Any]]]
 
 
 class Shop:
@@ -73,61 +70,47 @@ class Pauses:
         (await self._begun.get()).set()
 
 
-@pytest.fixture
-def shop() -> Shop:
-    return Shop()
+class Phone:
+    """Alice's, on which she pays in the simulated WeChat, and the shop that is told."""
+
+    def __init__(self, simulator: Simulator, clock: Clock) -> None:
+        self.simulator, self.clock = simulator, clock
+        self.shop, self.pauses = Shop(), Pauses(clock)
+        app = create_simulator(simulator, push_transport=httpx.MockTransport(self.shop.receive), pause=self.pauses)
+        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wechat.test")
+        self.key = self.log_in()
+
+    def log_in(self, app_id: str = FIRST) -> str:
+        """Her new session_key."""
+        secret = next(app["app_secret"] for app in APPS if app["app_id"] == app_id)
+        code = self.simulator.make_code(CodeRequest(person="alice", app_id=app_id))
+        query = {"appid": app_id, "secret": secret, "js_code": code, "grant_type": "authorization_code"}
+        answer = self.simulator.answer(self.simulator.call("code2session", query, b"")[0])
+        assert isinstance(answer, dict)
+        return answer["session_key"]
+
+    async def pay(self, order: Any = ORDER, *, key: str = "", paid_with: str = APP_KEYS[0], **given: Any) -> Body:
+        """Pay what was signed as right back ends do, with her first session_key, unless said otherwise."""
+        data = order if isinstance(order, str) else json.dumps(order)
+        pay_sig = signed(paid_with, f"requestVirtualPayment&{data}")
+        right = {"signData": data, "signature": signed(key or self.key, data), "paySig": pay_sig}
+        answer = await self._client.post("/pay", json={"person": "alice", **right, **given})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
 
 @pytest.fixture
-def pauses(clock: Clock) -> Pauses:
-    return Pauses(clock)
-
-
-@pytest.fixture
-def simulator(clock: Clock) -> Simulator:
-    return Simulator(lambda: clock().timestamp())
-
-
-@pytest.fixture
-async def pay(simulator: Simulator, shop: Shop, pauses: Pauses) -> AsyncIterator[Pay]:
-    """`await pay(key)`: by alice, signed as right back ends do unless said otherwise."""
-    app = create_simulator(simulator, push_transport=httpx.MockTransport(shop.receive), pause=pauses)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wechat.test") as phone:
-
-        async def post(key: str, order: Any = ORDER, *, paid_with: str = APP_KEYS[0], **given: Any) -> dict[str, Any]:
-            data = order if isinstance(order, str) else json.dumps(order)
-            pay_sig = signed(paid_with, f"requestVirtualPayment&{data}")
-            right = {"signData": data, "signature": signed(key, data), "paySig": pay_sig}
-            answer = await phone.post("/pay", json={"person": "alice", **right, **given})
-            assert answer.status_code == 200, answer.text
-            return answer.json()
-
-        yield post
+def phone(simulator: Simulator, clock: Clock) -> Phone:
+    return Phone(simulator, clock)
 
 
 def signed(key: str, data: str) -> str:
     return hmac.digest(key.encode(), data.encode(), "sha256").hex()
 
 
-def log_in(simulator: Simulator, app_id: str = FIRST) -> str:
-    """Alice's new session_key."""
-    secret = next(app["app_secret"] for app in APPS if app["app_id"] == app_id)
-    code = simulator.make_code(CodeRequest(person="alice", app_id=app_id))
-    query = {"appid": app_id, "secret": secret, "js_code": code, "grant_type": "authorization_code"}
-    answer = simulator.answer(simulator.call("code2session", query, b"")[0])
-    assert isinstance(answer, dict)
-    key: str = answer["session_key"]
-    return key
-
-
-@pytest.fixture
-def key(simulator: Simulator) -> str:
-    return log_in(simulator)
-
-
-async def test_a_payment_is_taken_and_its_notice_has_what_the_shop_needs(pay: Pay, shop: Shop, key: str) -> None:
-    assert await pay(key) == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": True}
-    [notice] = shop.notices
+async def test_a_payment_is_taken_and_its_notice_has_what_the_shop_needs(phone: Phone) -> None:
+    assert await phone.pay() == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": True}
+    [notice] = phone.shop.notices
     assert notice.url.path == f"/v1/wechat/push/{FIRST}"
     body = json.loads(notice.content)
     assert (body["MsgType"], body["Event"]) == ("event", "xpay_goods_deliver_notify")
@@ -137,11 +120,11 @@ async def test_a_payment_is_taken_and_its_notice_has_what_the_shop_needs(pay: Pa
     assert body["WeChatPayInfo"]["TransactionId"]
 
 
-async def test_a_wrong_signature_is_refused_and_nothing_is_delivered(pay: Pay, shop: Shop, key: str) -> None:
+async def test_a_wrong_signature_is_refused_and_nothing_is_delivered(phone: Phone) -> None:
     data, (own, of_sandbox) = json.dumps(ORDER), APP_KEYS
     good = f"requestVirtualPayment&{data}"
     wrong = {
-        -15005: [signed(key, data).upper(), signed(key, f"{data} "), signed(key[:-2], data)],
+        -15005: [signed(phone.key, data).upper(), signed(phone.key, f"{data} "), signed(phone.key[:-2], data)],
         -15006: [
             *(signed(own, data), signed(own, f"/xpay/query_order&{data}")),
             *(signed(of_sandbox, good), signed(own, good).upper()),
@@ -149,25 +132,23 @@ async def test_a_wrong_signature_is_refused_and_nothing_is_delivered(pay: Pay, s
     }
     for errcode, name in ((-15005, "signature"), (-15006, "paySig")):
         for signature in wrong[errcode]:
-            answer = await pay(key, **{name: signature})
-            assert (answer["errCode"], answer["is_taken"], shop.notices) == (errcode, False, [])
+            answer = await phone.pay(**{name: signature})
+            assert (answer["errCode"], answer["is_taken"], phone.shop.notices) == (errcode, False, [])
 
 
-async def test_the_sandbox_has_an_app_key_of_its_own(pay: Pay, key: str) -> None:
+async def test_the_sandbox_has_an_app_key_of_its_own(phone: Phone) -> None:
     in_sandbox = {**ORDER, "env": 1}
-    assert (await pay(key, in_sandbox))["errCode"] == -15006
-    assert (await pay(key, in_sandbox, paid_with=APP_KEYS[1]))["errCode"] == 0
+    assert (await phone.pay(in_sandbox))["errCode"] == -15006
+    assert (await phone.pay(in_sandbox, paid_with=APP_KEYS[1]))["errCode"] == 0
 
 
-async def test_only_the_newest_session_key_of_this_app_counts(
-    pay: Pay, simulator: Simulator, clock: Clock, key: str
-) -> None:
-    assert (await pay(key, app_id=SECOND))["errCode"] == -15005
-    newer = log_in(simulator)
-    assert (await pay(key))["errCode"] == -15005
-    assert (await pay(newer))["errCode"] == 0
-    clock.advance(days=4)
-    assert (await pay(newer))["errCode"] == -15005
+async def test_only_the_newest_session_key_of_this_app_counts(phone: Phone) -> None:
+    assert (await phone.pay(app_id=SECOND))["errCode"] == -15005
+    newer = phone.log_in()
+    assert (await phone.pay())["errCode"] == -15005
+    assert (await phone.pay(key=newer))["errCode"] == 0
+    phone.clock.advance(days=4)
+    assert (await phone.pay(key=newer))["errCode"] == -15005
 
 
 WRONG: dict[str, list[Any]] = {
@@ -189,17 +170,15 @@ WRONG: dict[str, list[Any]] = {
     ],
     ids=str,
 )
-async def test_sign_data_of_another_form_is_refused(pay: Pay, key: str, order: Any) -> None:
-    assert (await pay(key, order))["errCode"] == -15016
+async def test_sign_data_of_another_form_is_refused(phone: Phone, order: Any) -> None:
+    assert (await phone.pay(order))["errCode"] == -15016
 
 
-async def test_a_notice_is_encrypted_for_an_app_with_a_key(
-    pay: Pay, shop: Shop, simulator: Simulator, clock: Clock
-) -> None:
-    assert (await pay(log_in(simulator, SECOND), app_id=SECOND))["is_taken"]
-    [notice] = shop.notices
+async def test_a_notice_is_encrypted_for_an_app_with_a_key(phone: Phone) -> None:
+    assert (await phone.pay(key=phone.log_in(SECOND), app_id=SECOND))["is_taken"]
+    [notice] = phone.shop.notices
     assert b"xpay_goods" not in notice.content
-    message = read_message(App.model_validate(APPS[1]), notice.url.params, notice.content, now=clock())
+    message = read_message(App.model_validate(APPS[1]), notice.url.params, notice.content, now=phone.clock())
     assert message.event == "xpay_goods_deliver_notify"
 
 
@@ -214,27 +193,25 @@ async def test_a_notice_is_encrypted_for_an_app_with_a_key(
     ids=["503", "success", "ErrCode 1", "down"],
 )
 async def test_a_notice_that_is_not_taken_is_repeated_signed_anew(
-    pay: Pay, shop: Shop, pauses: Pauses, key: str, refusal: httpx.Response | Exception
+    phone: Phone, refusal: httpx.Response | Exception
 ) -> None:
-    shop.answers += [refusal, refusal, httpx.Response(200, text="<xml><ErrCode>0</ErrCode></xml>")]
-    assert await pay(key) == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": False}
+    phone.shop.answers += [refusal, refusal, httpx.Response(200, text="<xml><ErrCode>0</ErrCode></xml>")]
+    assert await phone.pay() == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": False}
     for _ in range(2):
-        await pauses.end_next()
-    await shop.wait_for(3)
+        await phone.pauses.end_next()
+    await phone.shop.wait_for(3)
     await asyncio.sleep(0)
-    assert pauses.seconds == [15, 15]
-    assert len({notice.content for notice in shop.notices}) == 1
-    times = [int(notice.url.params["timestamp"]) for notice in shop.notices]
+    assert phone.pauses.seconds == [15, 15]
+    assert len({notice.content for notice in phone.shop.notices}) == 1
+    times = [int(notice.url.params["timestamp"]) for notice in phone.shop.notices]
     assert [time - times[0] for time in times] == [0, 15, 30]
 
 
-async def test_a_notice_is_given_up_after_a_day_of_fifteen_repetitions(
-    pay: Pay, shop: Shop, pauses: Pauses, key: str
-) -> None:
-    shop.answers += [httpx.Response(503)] * 99
-    await pay(key)
+async def test_a_notice_is_given_up_after_a_day_of_fifteen_repetitions(phone: Phone) -> None:
+    phone.shop.answers += [httpx.Response(503)] * 99
+    await phone.pay()
     for _ in OF_PAYMENTS:
-        await pauses.end_next()
-    await shop.wait_for(16)
-    assert pauses.seconds[:5] == [15, 15, 30, 180, 600]
-    assert (len(pauses.seconds), sum(pauses.seconds)) == (15, 86640)
+        await phone.pauses.end_next()
+    await phone.shop.wait_for(16)
+    assert phone.pauses.seconds[:5] == [15, 15, 30, 180, 600]
+    assert (len(phone.pauses.seconds), sum(phone.pauses.seconds)) == (15, 86640)

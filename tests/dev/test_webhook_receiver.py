@@ -39,7 +39,6 @@ def desk() -> Desk:
     return Desk()
 
 
-@pytest.mark.no_database
 async def test_the_receiver_shows_whether_a_signature_holds(desk: Desk) -> None:
     key, other = new_webhook_secret(), new_webhook_secret()
     body = b'{"type":"user.erased"}'
@@ -56,7 +55,6 @@ async def test_the_receiver_shows_whether_a_signature_holds(desk: Desk) -> None:
     assert (await desk.messages())[0]["message"] == {"type": "user.erased"}
 
 
-@pytest.mark.no_database
 async def test_the_receiver_answers_as_configured(desk: Desk) -> None:
     for answer in (204, 410, 429, 500):
         assert await desk.behave(answer=answer) == 200
@@ -66,7 +64,6 @@ async def test_the_receiver_answers_as_configured(desk: Desk) -> None:
         assert await desk.behave(**wrong) == 422
 
 
-@pytest.mark.no_database
 async def test_the_receiver_hangs_if_configured(desk: Desk) -> None:
     await desk.behave(answer="hang")
     asking = asyncio.create_task(desk.client.post("/webhook", content=b"{}"))

@@ -171,7 +171,6 @@ def documented(guide: str) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     return sent, trail
 
 
-@pytest.mark.no_database
 @pytest.mark.parametrize("guide", ["events.md", "events.zh-CN.md"])
 def test_the_guide_has_the_data_of_every_type(guide: str) -> None:
     sent, trail = documented(guide)
