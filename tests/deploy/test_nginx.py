@@ -13,14 +13,13 @@ import pytest
 
 from tests.certificates import Authority
 from tests.deploy.conftest import Replicas, restart_in_turn
-from tests.docs import code_blocks
+from tests.docs import ROOT, code_blocks
 from tests.processes import PATIENCE, free_port, until
 from tests.proxies.running import answers, nginx_with
 from tests.world import bearer
 
 pytestmark = pytest.mark.proxy
 
-ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "deploy/nginx/wxauth.conf").read_text()
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import code_blocks
+from tests.docs import ROOT, code_blocks
 from tests.processes import PATIENCE, dev_with_sibling
 from tests.programs import needs, run_node_tests
 
-ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples/miniprogram"
 PACKING = ROOT / "tests/packing"
 CLIENT = ROOT / "clients/miniprogram/wxauth.js"

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import code_blocks, failures
+from tests.docs import ROOT, code_blocks, failures
 from tests.world import Client
 from wxauth.errors import WxAuthError
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("mini-program.*md"))
 TRIED_ONCE_MORE = {"code_used", "invalid_code", "wechat_unavailable", "wechat_timeout"}
 """Of the service's answers to a login; by the client, with a fresh code."""

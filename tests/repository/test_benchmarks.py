@@ -1,19 +1,18 @@
 """Each benchmark can be started: all its imports exist, and `--help` measures nothing."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from benchmarks import growth
 from tests import forked
+from tests.docs import ROOT
 from tests.processes import run
 from tests.world import Rows
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.login.login_rows import record_login
 
-ROOT = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("__"))
 
 

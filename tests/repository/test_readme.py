@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI
 from scripts.write_docs import INDEX, WHOLE, index, whole
 from scripts.write_settings import EXAMPLE, GUIDES, differences, example
 from tests.conftest import NOWHERE, SETTINGS
-from tests.docs import DOCS, both_languages, code_blocks, failures, openapi, table
+from tests.docs import DOCS, ROOT, both_languages, code_blocks, failures, openapi, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited, WxAuthError
@@ -33,7 +33,6 @@ from wxauth.server.wechat.errcodes import (
     errcode_of,
 )
 
-ROOT = Path(__file__).parents[2]
 FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
 
