@@ -5,7 +5,6 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from errno import ECONNRESET, ENOTCONN
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -16,13 +15,13 @@ from tests.world import until
 
 
 @asynccontextmanager
-async def plain_server(_folder: Path) -> AsyncIterator[int]:
+async def plain_server() -> AsyncIterator[int]:
     async with Upstream(hang) as upstream:
         yield upstream.port
 
 
 @asynccontextmanager
-async def apps_server(_folder: Path) -> AsyncIterator[int]:
+async def apps_server() -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = server_of(FastAPI(), lifespan="off")
         task = asyncio.create_task(server.serve([listener]))
@@ -37,11 +36,11 @@ async def apps_server(_folder: Path) -> AsyncIterator[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("serve", [plain_server, apps_server])
 def test_a_connection_that_comes_as_its_server_ends_is_closed(
-    serve: Callable[[Path], AbstractAsyncContextManager[int]], tmp_path: Path
+    serve: Callable[[], AbstractAsyncContextManager[int]],
 ) -> None:
     async def connect_as_it_ends(steps: int) -> socket.socket:
         """Connect so many steps of the event loop before the server begins to end, or behind that."""
-        async with serve(tmp_path) as port:
+        async with serve() as port:
             client = asyncio.create_task(connect(port, later=-steps))
             for _ in range(steps):
                 await asyncio.sleep(0)

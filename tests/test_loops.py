@@ -7,8 +7,6 @@ import pytest
 
 from tests.loops import LOOK
 
-pytestmark = pytest.mark.no_database
-
 
 async def test_while_the_process_is_held_up_no_time_passes() -> None:
     async with asyncio.timeout(0.1):

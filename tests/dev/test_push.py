@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.sweeps import swept
-from tests.world import Client, bearer
+from tests.world import Service
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
@@ -43,17 +43,14 @@ def push(simulator: Simulator, simulated_services: Services) -> Pusher:
 @pytest.mark.slow
 @pytest.mark.parametrize("app_id", [FIRST, SECOND])
 @pytest.mark.parametrize("format", ["json", "xml"])
-async def test_the_service_accepts_the_simulators_messages(
-    simulated_client: Client, push: Pusher, app_id: str, format: str
-) -> None:
-    body = {"code": "alice", "app_id": app_id, "nickname": "Alice"}
-    login = (await simulated_client.post("/v1/login", json=body)).json()
+async def test_the_service_accepts_the_simulators_messages(service: Service, app_id: str, format: str) -> None:
+    push = Pusher(service.simulator, service.services)
+    alice = await service.log_in(app_id=app_id, nickname="Alice")
     pushed = (await push(app_id=app_id, format=format)).json()
     assert pushed == {"is_taken": True, "attempts": [{"status": 200, "answer": "success"}]}
-    alice = bearer(login)
-    assert (await simulated_client.get("/v1/me", headers=alice)).json()["nickname"] is None
+    assert (await service.me(alice))["nickname"] is None
     assert (await push(app_id=app_id, event="user_authorization_cancellation")).json()["is_taken"]
-    assert (await simulated_client.get("/v1/me", headers=alice)).status_code == 401
+    assert (await service.me(alice))["code"] == "invalid_token"
 
 
 @pytest.mark.no_database

@@ -10,17 +10,16 @@ import pytest
 
 from tests.docs import DOCS
 from tests.fakes import APP, OTHER_APP
-from tests.world import Client, LogIn, LogLines, Rows, bearer, leave, set_roles, until_locked
-from wxauth.server.core.services import Services
+from tests.world import Stage, bearer, leave, set_roles, until_locked
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 WORD: Final = re.compile(r"`([a-z_.]+)`")
 
 
-async def recorded(rows: Rows, *kinds: str) -> list[tuple[Any, ...]]:
+async def recorded(stage: Stage, *kinds: str) -> list[tuple[Any, ...]]:
     """Type, actor, user, app and data of the events, in order; of these types, where any is given."""
-    found = await rows.fetch(
+    found = await stage.rows.fetch(
         "SELECT type, actor, user_id::text, app_id, data FROM events"
         " WHERE cardinality($1::text[]) = 0 OR type = ANY ($1) ORDER BY at, id",
         kinds,
@@ -28,30 +27,30 @@ async def recorded(rows: Rows, *kinds: str) -> list[tuple[Any, ...]]:
     return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]
 
 
-async def ends(rows: Rows) -> list[tuple[str, list[str]]]:
-    return [(event[4]["reason"], event[4]["session_ids"]) for event in await recorded(rows, "session.ended")]
+async def ends(stage: Stage) -> list[tuple[str, list[str]]]:
+    return [(event[4]["reason"], event[4]["session_ids"]) for event in await recorded(stage, "session.ended")]
 
 
 # Coming in.
 
 
-async def test_a_new_user_and_each_further_app_are_recorded_once(login: LogIn, rows: Rows) -> None:
-    user_id = (await login(unionid="union-alice", nickname="Al"))["user"]["id"]
-    await login(unionid="union-alice")
+async def test_a_new_user_and_each_further_app_are_recorded_once(stage: Stage) -> None:
+    user_id = (await stage.login(unionid="union-alice", nickname="Al"))["user"]["id"]
+    await stage.login(unionid="union-alice")
     for _ in range(2):
-        await login(unionid="union-alice", nickname="Alice", app=OTHER_APP)
-    assert await recorded(rows) == [
+        await stage.login(unionid="union-alice", nickname="Alice", app=OTHER_APP)
+    assert await recorded(stage) == [
         ("user.created", user_id, user_id, APP["app_id"], {}),
         ("identity.added", user_id, user_id, OTHER_APP["app_id"], {}),
         ("user.profile_changed", user_id, user_id, OTHER_APP["app_id"], {"fields": ["nickname"]}),
     ]
 
 
-async def test_a_merge_records_each_identity_and_the_changed_profile(login: LogIn, rows: Rows) -> None:
-    former = (await login(nickname="Al"))["user"]["id"]
-    holder = (await login(unionid="union-alice", app=OTHER_APP))["user"]["id"]
-    await login(unionid="union-alice")
-    assert (await recorded(rows))[2:] == [
+async def test_a_merge_records_each_identity_and_the_changed_profile(stage: Stage) -> None:
+    former = (await stage.login(nickname="Al"))["user"]["id"]
+    holder = (await stage.login(unionid="union-alice", app=OTHER_APP))["user"]["id"]
+    await stage.login(unionid="union-alice")
+    assert (await recorded(stage))[2:] == [
         ("user.merged", "system", holder, None, {"former_id": former}),
         ("identity.added", "system", holder, APP["app_id"], {}),
         ("user.profile_changed", "system", holder, None, {"fields": ["nickname"]}),
@@ -61,42 +60,42 @@ async def test_a_merge_records_each_identity_and_the_changed_profile(login: LogI
 # Names and pictures.
 
 
-async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(login: LogIn, rows: Rows) -> None:
-    await login(nickname="Al", avatar_url="https://example.com/1.png")
+async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(stage: Stage) -> None:
+    await stage.login(nickname="Al", avatar_url="https://example.com/1.png")
     for fields in ({"nickname": "Al"}, {"nickname": "Al", "avatar_url": "https://example.com/1.png"}):
-        await login(**fields)
-    assert await recorded(rows, "user.profile_changed") == []
-    await login(nickname="Alice", avatar_url="https://example.com/1.png")
-    await login(nickname="Alice", avatar_url="https://example.com/2.png")
-    user_id = (await login(nickname="Al", avatar_url="https://example.com/1.png"))["user"]["id"]
-    assert await recorded(rows, "user.profile_changed") == [
+        await stage.login(**fields)
+    assert await recorded(stage, "user.profile_changed") == []
+    await stage.login(nickname="Alice", avatar_url="https://example.com/1.png")
+    await stage.login(nickname="Alice", avatar_url="https://example.com/2.png")
+    user_id = (await stage.login(nickname="Al", avatar_url="https://example.com/1.png"))["user"]["id"]
+    assert await recorded(stage, "user.profile_changed") == [
         ("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": fields})
         for fields in (["nickname"], ["avatar_url"], ["nickname", "avatar_url"])
     ]
 
 
 async def test_two_simultaneous_logins_each_record_their_own_change_of_the_name(
-    login: LogIn, rows: Rows, database_url: str
+    stage: Stage, database_url: str
 ) -> None:
     """The waiting login reads the row as the other has left it, not as it was at the beginning."""
-    await login(nickname="Al")
+    await stage.login(nickname="Al")
     other = await asyncpg.connect(database_url)
     async with other.transaction():
         await other.execute("UPDATE users SET nickname = 'Alice'")
-        waiting = asyncio.create_task(login(nickname="Al"))
-        await until_locked(rows)
+        waiting = asyncio.create_task(stage.login(nickname="Al"))
+        await until_locked(stage.rows)
     assert (await waiting)["user"]["nickname"] == "Al"
     await other.close()
-    assert [event[4] for event in await recorded(rows, "user.profile_changed")] == [{"fields": ["nickname"]}]
+    assert [event[4] for event in await recorded(stage, "user.profile_changed")] == [{"fields": ["nickname"]}]
 
 
-async def test_each_change_by_a_person_is_recorded(client: Client, login: LogIn, rows: Rows) -> None:
-    answer = await login(nickname="Al")
+async def test_each_change_by_a_person_is_recorded(stage: Stage) -> None:
+    answer = await stage.login(nickname="Al")
     for change in ({"nickname": "Al"}, {}, {"nickname": "Alice", "avatar_url": None}, {"nickname": None}):
-        assert (await client.patch("/v1/me", json=change, headers=bearer(answer))).status_code == 200
+        assert (await stage.client.patch("/v1/me", json=change, headers=bearer(answer))).status_code == 200
     user_id = answer["user"]["id"]
     assert (
-        await recorded(rows, "user.profile_changed")
+        await recorded(stage, "user.profile_changed")
         == [("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": ["nickname"]})] * 2
     )
 
@@ -104,36 +103,36 @@ async def test_each_change_by_a_person_is_recorded(client: Client, login: LogIn,
 # Sessions.
 
 
-async def test_each_end_of_a_session_is_recorded_with_its_reason(client: Client, login: LogIn, rows: Rows) -> None:
-    by_token, by_bearer, own, other, left = [await login() for _ in range(5)]
+async def test_each_end_of_a_session_is_recorded_with_its_reason(stage: Stage) -> None:
+    by_token, by_bearer, own, other, left = [await stage.login() for _ in range(5)]
     for _ in range(2):
-        await client.post("/v1/logout", json={"refresh_token": by_token["refresh_token"]})
-    await client.post("/v1/logout", headers=bearer(by_bearer))
+        await stage.client.post("/v1/logout", json={"refresh_token": by_token["refresh_token"]})
+    await stage.client.post("/v1/logout", headers=bearer(by_bearer))
     for session in (other, own, own):
-        await client.delete(f"/v1/me/sessions/{session['session_id']}", headers=bearer(own))
-    assert await ends(rows) == [
+        await stage.client.delete(f"/v1/me/sessions/{session['session_id']}", headers=bearer(own))
+    assert await ends(stage) == [
         ("signed_out", [by_token["session_id"]]),
         ("signed_out", [by_bearer["session_id"]]),
         ("signed_out_elsewhere", [other["session_id"]]),
         ("signed_out", [own["session_id"]]),
     ]
     user_id = left["user"]["id"]
-    assert {event[:4] for event in await recorded(rows, "session.ended")} == {
+    assert {event[:4] for event in await recorded(stage, "session.ended")} == {
         ("session.ended", user_id, user_id, APP["app_id"])
     }
 
 
-async def test_an_expired_session_is_not_recorded(client: Client, login: LogIn, rows: Rows) -> None:
-    old, new = await login(), await login()
-    await rows.execute("UPDATE sessions SET expires_at = created_at WHERE id = $1::text::uuid", old["session_id"])
-    await client.post("/v1/logout", json={"refresh_token": old["refresh_token"]})
-    await leave(client, new)
-    assert await ends(rows) == [("erased", [new["session_id"]])]
+async def test_an_expired_session_is_not_recorded(stage: Stage) -> None:
+    old, new = await stage.login(), await stage.login()
+    await stage.rows.execute("UPDATE sessions SET expires_at = created_at WHERE id = $1::text::uuid", old["session_id"])
+    await stage.client.post("/v1/logout", json={"refresh_token": old["refresh_token"]})
+    await leave(stage.client, new)
+    assert await ends(stage) == [("erased", [new["session_id"]])]
 
 
-async def test_a_thousand_sessions_fit_in_one_event(services: Services, login: LogIn, rows: Rows) -> None:
-    answer = await login()
-    await rows.execute(
+async def test_a_thousand_sessions_fit_in_one_event(stage: Stage) -> None:
+    answer = await stage.login()
+    await stage.rows.execute(
         """
         INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
         SELECT gen_random_uuid(), user_id, app_id, openid, created_at, last_used_at, expires_at
@@ -141,12 +140,12 @@ async def test_a_thousand_sessions_fit_in_one_event(services: Services, login: L
         """,
         2 * SESSIONS_IN_AN_EVENT,
     )
-    ids = [row["id"] for row in await rows.fetch("SELECT id::text FROM sessions")]
-    async with services.database.begin() as transaction:
+    ids = [row["id"] for row in await stage.rows.fetch("SELECT id::text FROM sessions")]
+    async with stage.services.database.begin() as transaction:
         await end_sessions(
-            transaction, answer["user"]["id"], reason=EndReason.ADMINISTRATOR, by=SYSTEM, now=services.clock()
+            transaction, answer["user"]["id"], reason=EndReason.ADMINISTRATOR, by=SYSTEM, now=stage.services.clock()
         )
-    events = [session_ids for _, session_ids in await ends(rows)]
+    events = [session_ids for _, session_ids in await ends(stage)]
     assert sorted(map(len, events)) == [1, SESSIONS_IN_AN_EVENT, SESSIONS_IN_AN_EVENT]
     assert sorted(session_id for session_ids in events for session_id in session_ids) == sorted(ids)
 
@@ -179,13 +178,11 @@ def test_the_guide_has_the_data_of_every_type(guide: str) -> None:
     assert trail == {kind: names for kind, names in further.items() if names or kind not in SENT_TO_SIBLINGS}
 
 
-async def test_an_event_is_logged_under_its_type_with_underscores(
-    client: Client, login: LogIn, rows: Rows, log_lines: LogLines
-) -> None:
-    root, alice = await login("root"), await login("alice")
-    await set_roles(rows, "admin", user_id=root["user"]["id"])
+async def test_an_event_is_logged_under_its_type_with_underscores(stage: Stage) -> None:
+    root, alice = await stage.login("root"), await stage.login("alice")
+    await set_roles(stage.rows, "admin", user_id=root["user"]["id"])
     path = f"/v1/admin/users/{alice['user']['id']}"
-    await client.patch(path, json={"status": "disabled", "roles": ["a"]}, headers=bearer(root))
-    lines = [line["event"] for line in log_lines()]
+    await stage.client.patch(path, json={"status": "disabled", "roles": ["a"]}, headers=bearer(root))
+    lines = [line["event"] for line in stage.log_lines()]
     assert {"user_banned", "user_roles_changed"} <= set(lines)
     assert set(SENT_TO_SIBLINGS) <= set(EventType)

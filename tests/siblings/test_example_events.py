@@ -12,11 +12,10 @@ import pytest
 
 from examples.sibling import feed
 from examples.sibling.orders import Orders
-from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
+from tests.fakes import OTHER_APP, Secrets
 from tests.serving import serving
-from tests.world import Body, LogIn, Rows, add_client, leave
+from tests.world import AddSibling, Body, Stage, leave
 from wxauth.server.clients.models import Scope
-from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.events.webhook_deliveries import Deliveries, place_events
 from wxauth.server.events.webhooks import Webhooks
@@ -96,67 +95,51 @@ def test_an_erasure_received_before_its_merge_deletes_the_former_users_orders(or
 
 @pytest.mark.process
 async def test_the_receiver_forgets_an_erased_users_orders(
-    services: Services,
-    login: LogIn,
-    orders: Orders,
-    receiver: str,
-    secrets: Secrets,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
+    stage: Stage, orders: Orders, receiver: str, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
-    added = await services[Webhooks].add("orders", url=receiver, types=(), by=OPERATOR)
+    stage.clock.advance(seconds=(datetime.now().astimezone() - stage.clock()).total_seconds())
+    added = await stage.services[Webhooks].add("orders", url=receiver, types=(), by=OPERATOR)
     monkeypatch.setenv("WEBHOOK_SECRET", secrets.add(added.secret))
-    alice = await login("alice")
+    alice = await stage.login("alice")
     orders.add(alice["user"]["id"], "oolong")
-    assert (await leave(login.client, alice)).status_code == 204
-    await place_events(services)
-    await services[Deliveries].begin_due()
-    await services[Deliveries].drain()
+    assert (await leave(stage.client, alice)).status_code == 204
+    await place_events(stage.services)
+    await stage.services[Deliveries].begin_due()
+    await stage.services[Deliveries].drain()
     assert orders.of(alice["user"]["id"]) == []
     async with aiohttp.ClientSession() as stranger, stranger.post(receiver, data=b"{}") as refused:
         assert refused.status == 401
 
 
 @pytest.fixture
-async def reader(services: Services, secrets: Secrets, clock: Clock) -> httpx.BasicAuth:
-    credentials = await add_client(services.database, "orders", scopes=[Scope.EVENTS, Scope.USERS], now=clock())
-    return httpx.BasicAuth("orders", secrets.add(credentials.client_secret))
+async def reader(add_sibling: AddSibling) -> httpx.BasicAuth:
+    return httpx.BasicAuth(*await add_sibling("orders", Scope.EVENTS, Scope.USERS))
 
 
 @pytest.mark.process
 async def test_the_reader_follows_a_merge_and_starts_over_if_events_are_missing(
-    services: Services,
-    client: httpx.AsyncClient,
-    wechat: WeChatByRespx,
-    rows: Rows,
-    orders: Orders,
-    reader: httpx.BasicAuth,
+    stage: Stage, orders: Orders, reader: httpx.BasicAuth
 ) -> None:
-    async def log_in(app: Body, unionid: str | None = None, person: str = "alice") -> Body:
-        code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
-        return (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
-
-    transport = Through(create_app(services))
+    transport = Through(create_app(stage.services))
     with httpx.Client(base_url="https://auth.test", auth=reader, transport=transport) as wxauth:
 
         async def read_on(read: Callable[[httpx.Client, Orders], None] = feed.read_on) -> None:
-            await place_events(services)
+            await place_events(stage.services)
             await asyncio.to_thread(read, wxauth, orders)
 
         await read_on()
-        former = (await log_in(APP))["user"]["id"]
-        holder = (await log_in(OTHER_APP, "union-alice"))["user"]["id"]
+        former = (await stage.login())["user"]["id"]
+        holder = (await stage.login(app=OTHER_APP, unionid="union-alice"))["user"]["id"]
         orders.add(former, "oolong")
-        last = await log_in(APP, "union-alice")
+        last = await stage.login(unionid="union-alice")
         await read_on()
         assert (orders.of(former), orders.of(holder)) == ([], ["oolong"])
 
-        bob = (await log_in(APP, person="bob"))["user"]["id"]
+        bob = (await stage.login("bob"))["user"]["id"]
         orders.add(bob, "jasmine")
-        await leave(client, last)
-        await place_events(services)
-        await rows.execute("DELETE FROM feed WHERE position > 1")  # as a restored backup has none of them
+        await leave(stage.client, last)
+        await place_events(stage.services)
+        await stage.rows.execute("DELETE FROM feed WHERE position > 1")  # as a restored backup has none of them
         await read_on()
         assert (orders.of(holder), orders.of(bob)) == ([], ["jasmine"])
         cursor = orders.cursor

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.upstream import answer
-from tests.world import Client, MakeClient, MakeServices
+from tests.world import Behind, Client, LogLines, MakeClient, MakeServices
 from wxauth.server.core.services import Services
 from wxauth.server.core.transport import HttpTransport
 
@@ -20,14 +20,14 @@ OK = answer(IDENTITY)
 CODE = "code-of-alice-0123456789"
 
 
-class ServiceAsking:
+class ServiceAsking(Behind):
     """The service with its real transport to WeChat at a URL: `client = await service_asking(url)`."""
 
     services: Services
     """Those of the last client."""
 
-    def __init__(self, make_services: MakeServices, make_client: MakeClient) -> None:
-        self._make_services, self._make_client = make_services, make_client
+    def __init__(self, make_services: MakeServices, make_client: MakeClient, log_lines: LogLines) -> None:
+        self._make_services, self._make_client, self.log_lines = make_services, make_client, log_lines
 
     async def __call__(self, url: str, **settings: object) -> Client:
         self.services = await self._make_services(wechat_base_url=url, **settings)

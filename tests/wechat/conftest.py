@@ -11,7 +11,7 @@ from tests.databases import SharedDatabase
 from tests.fakes import Clock, Secrets
 from tests.forward_proxy import CREDENTIALS, PASSWORD
 from tests.wechat.asking import CODE, IDENTITY, ServiceAsking
-from tests.world import MakeClient
+from tests.world import LogLines, MakeClient
 from wxauth.server.core.settings import Settings
 
 
@@ -26,12 +26,13 @@ async def service_asking(
     make_client: MakeClient,
     clock: Clock,
     secrets: Secrets,
+    log_lines: LogLines,
     shared_database: SharedDatabase,
 ) -> AsyncIterator[ServiceAsking]:
     for secret in (CODE, IDENTITY["session_key"], PASSWORD, CREDENTIALS):
         secrets.add(secret)
     async with making(make_settings, None, clock, shared_database) as make_services:
-        yield ServiceAsking(make_services, make_client)
+        yield ServiceAsking(make_services, make_client, log_lines)
 
 
 @pytest.fixture

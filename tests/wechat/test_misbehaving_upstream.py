@@ -11,7 +11,7 @@ from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
 from tests.upstream import Upstream, abort, answer, endless, hang
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
-from tests.world import LogLines, until
+from tests.world import until
 from wxauth.server.core.transport import MAX_CONNECTIONS
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
@@ -56,17 +56,13 @@ async def test_a_slow_wechat_ends_at_the_deadline_be_it_busy_at_first(service_as
 # No connection.
 
 
-async def test_a_refused_connect_is_tried_on_the_fallback_host(
-    service_asking: ServiceAsking, nobody: str, log_lines: LogLines
-) -> None:
+async def test_a_refused_connect_is_tried_on_the_fallback_host(service_asking: ServiceAsking, nobody: str) -> None:
     async with Upstream(OK) as fallback:
         answered = await log_in(await service_asking(nobody, wechat_fallback_url=f"{fallback.url}/other"))
         assert answered.status_code == 200
         assert fallback.codes == [CODE]
         assert fallback.requests[0].startswith("/other/sns/")
-    assert [line["reason"] for line in log_lines() if line["event"] == "wechat_not_connected"] == [
-        "ConnectionRefusedError"
-    ]
+    assert [line["reason"] for line in service_asking.logged("wechat_not_connected")] == ["ConnectionRefusedError"]
 
 
 @pytest.mark.slow
@@ -83,7 +79,7 @@ async def test_a_tls_handshake_that_hangs_leaves_the_fallback_host_its_time(serv
 
 @pytest.mark.slow
 async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(
-    service_asking: ServiceAsking, log_lines: LogLines
+    service_asking: ServiceAsking,
 ) -> None:
     gate = asyncio.Event()
 
@@ -106,7 +102,7 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
         gate.set()
         await asyncio.gather(*others)
         assert (await log_in(client)).status_code == 200
-        assert not [line for line in log_lines() if line["event"] == "wechat_not_connected"]
+        assert not service_asking.logged("wechat_not_connected")
 
 
 async def test_a_login_goes_by_the_proxy(
@@ -129,7 +125,7 @@ async def test_no_other_proxy_is_used(service_asking: ServiceAsking, monkeypatch
 
 
 async def test_a_proxy_that_does_not_let_us_through_is_asked_for_the_fallback_host_too(
-    service_asking: ServiceAsking, log_lines: LogLines
+    service_asking: ServiceAsking,
 ) -> None:
     async with Upstream(OK) as upstream, ForwardProxy(instead=abort) as proxy:
         url = f"https://127.0.0.1:{upstream.port}"
@@ -137,6 +133,6 @@ async def test_a_proxy_that_does_not_let_us_through_is_asked_for_the_fallback_ho
         problem_of(await log_in(client), "wechat_unavailable", 503)
         assert [head.split()[1] for head in proxy.heads] == [f"127.0.0.1:{upstream.port}", "localhost:1"]
         assert upstream.connections == 0
-    (line,) = [line for line in log_lines() if line["event"] == "wechat_not_connected"]
+    (line,) = service_asking.logged("wechat_not_connected")
     assert line["reason"] == "no way through the proxy: the connection was closed without an answer"
     assert (line["host"], line["next_host"]) == (f"127.0.0.1:{upstream.port}", "localhost:1")
