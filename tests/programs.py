@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -140,6 +140,13 @@ def run_node_tests(file: str, env: Mapping[str, str]) -> None:
     if done.returncode != 0 or not re.search(r"^ℹ pass [1-9]", done.stdout, re.MULTILINE):
         passed, _, failed = done.stdout.rpartition("failing tests:\n")
         pytest.fail(failed if passed else done.stdout, pytrace=False)
+
+
+def output_of(*command: str | Path, **options: Any) -> str:
+    """What a program prints, which must succeed."""
+    done = subprocess.run(command, **{"timeout": NODE_PATIENCE, **options}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def lacks(reason: str) -> NoReturn:

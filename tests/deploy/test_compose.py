@@ -28,7 +28,7 @@ from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
 from tests.processes import PATIENCE, Running, free_port, run, serving
-from tests.programs import needs, needs_node, postgres_program
+from tests.programs import needs, needs_node, output_of, postgres_program
 from tests.world import add_client, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
@@ -57,11 +57,7 @@ def test_the_file_is_valid_by_the_compose_specification() -> None:
     here = Path(__file__).parent
     needs_node(here)
     linter = here / "node_modules/.bin/dclint"
-    done = subprocess.run(
-        [linter, "--config", here / "dclint.json", FOLDER / "compose.yaml"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "problems" not in done.stdout
+    assert "problems" not in output_of(linter, "--config", here / "dclint.json", FOLDER / "compose.yaml")
 
 
 def test_each_service_waits_for_its_dependencies() -> None:

@@ -1,6 +1,5 @@
 """The output of kustomize for `deploy/kubernetes` fits the schemas of Kubernetes and the needs of the service."""
 
-import subprocess
 from collections.abc import Mapping
 from functools import cache
 from ipaddress import ip_address, ip_network
@@ -14,7 +13,7 @@ from kubernetes_validate.utils import validate
 
 import wxauth
 from tests.docs import openapi
-from tests.programs import needs
+from tests.programs import needs, output_of
 from wxauth.server.core.settings import PREFIX, DatabaseSettings, Settings, load_settings
 
 pytestmark = pytest.mark.operations
@@ -35,9 +34,7 @@ Manifest = dict[str, Any]
 @cache
 def built() -> list[Manifest]:
     """The manifests that `kubectl apply -k` would send."""
-    done = subprocess.run([needs("kubectl"), "kustomize", FOLDER], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.safe_load_all(output_of(needs("kubectl"), "kustomize", FOLDER)))
 
 
 def one(kind: str, name: str = "wxauth") -> Manifest:

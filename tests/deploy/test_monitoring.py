@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 
 from tests.fakes import service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
-from tests.programs import needs
+from tests.programs import needs, output_of
 from wxauth.server.dev.wechat import create_simulator
 
 pytestmark = pytest.mark.operations
@@ -46,9 +45,7 @@ def panels() -> dict[str, list[str]]:
 
 
 def promtool(*arguments: str | Path) -> str:
-    done = subprocess.run([needs("promtool"), *arguments], cwd=RULES.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return output_of(needs("promtool"), *arguments, cwd=RULES.parent)
 
 
 def test_the_configuration_and_the_rules_are_valid_for_prometheus() -> None:

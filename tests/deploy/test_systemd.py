@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.processes import WXAUTH, Running, free_port, run
-from tests.programs import needs
+from tests.programs import needs, output_of
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings
 
 FOLDER = Path(__file__).parents[2] / "deploy/systemd"
@@ -64,16 +64,9 @@ def test_systemd_finds_no_fault(installed: list[Path]) -> None:
 @pytest.mark.operations
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 def test_a_unit_has_no_access_beyond_its_needs(installed: list[Path]) -> None:
-    command = [
-        needs("systemd-analyze"),
-        "security",
-        "--offline=yes",
-        f"--threshold={MOST_EXPOSED}",
-        *map(str, installed),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("Overall exposure level") == len(installed)
+    options = ("--offline=yes", f"--threshold={MOST_EXPOSED}")
+    printed = output_of(needs("systemd-analyze"), "security", *options, *installed)
+    assert printed.count("Overall exposure level") == len(installed)
 
 
 @pytest.mark.parametrize(("unit", "kind"), [("wxauth@", Settings), ("wxauth-migrate", DatabaseSettings)])

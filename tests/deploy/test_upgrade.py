@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.deploy.test_systemd import FOLDER, SERVICE, SHIPPED, installed_settin
 from tests.docs import ROOT, code_blocks
 from tests.forked import stand_in
 from tests.processes import environment, free_port, serving, until
+from tests.programs import output_of
 from wxauth.server.dev.wechat import APPS, create_simulator
 
 SYSTEMCTL = """\
@@ -57,8 +57,7 @@ def test_the_upgrade_shown_fails_no_request(tmp_path: Path, database_url: str) -
     )
 
     def run(command: str) -> None:
-        done = subprocess.run(["sh", "-euc", command], cwd=tmp_path, env=machine, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        output_of("sh", "-euc", command, cwd=tmp_path, env=machine)
 
     with serving(create_simulator()) as wechat_url:
         lines = ["WXAUTH_TRUSTED_PROXIES=127.0.0.1", f"WXAUTH_WECHAT_BASE_URL={wechat_url}"]

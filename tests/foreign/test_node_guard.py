@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from tests.processes import Running
-from tests.programs import NODE_PATIENCE, needs_node
+from tests.programs import needs_node, output_of
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.errors import (
@@ -60,16 +59,15 @@ def key_of(issuer: TestIssuer) -> SigningKey:
 @pytest.mark.parametrize("file", sorted(path.name for path in PACKAGE.glob("test/*.test.js")))
 def test_the_package_passes_its_own_tests(node: str, file: str) -> None:
     command = [node, "--test", "--test-reporter=spec", str(PACKAGE / "test" / file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=NODE_PATIENCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^ℹ pass [1-9]", done.stdout, re.MULTILINE), done.stdout
+    printed = output_of(*command)
+    assert re.search(r"^ℹ pass [1-9]", printed, re.MULTILINE), printed
 
 
 @pytest.fixture(scope="module")
 def outcomes(node: str, issuer: TestIssuer, tokens: dict[str, str]) -> dict[str, Any]:
     """The verdict of the Node guard on each token."""
     given = {"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW, "tokens": [*tokens.values()]}
-    decided = subprocess.check_output([node, PACKAGE / "test/decide.js"], input=json.dumps(given), text=True)
+    decided = output_of(node, PACKAGE / "test/decide.js", input=json.dumps(given))
     return dict(zip(tokens, json.loads(decided), strict=True))
 
 
@@ -106,7 +104,7 @@ def result_of_script(node: str, script: str, **values: Any) -> Any:
     """The output, as JSON, of a module with these values."""
     constants = "".join(f"const {name} = {json.dumps(value)}\n" for name, value in values.items())
     source = f"{script}\n{constants}console.log(JSON.stringify(answer()))"
-    return json.loads(subprocess.check_output([node, "--input-type=module", "-e", source], cwd=PACKAGE, text=True))
+    return json.loads(output_of(node, "--input-type=module", "-e", source, cwd=PACKAGE))
 
 
 def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:

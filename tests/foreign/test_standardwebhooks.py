@@ -19,13 +19,9 @@ MESSAGE = {"type": "user.erased", "timestamp": "2026-11-20T08:00:00Z", "data": {
 
 
 def is_accepted(secret: bytes, headers: Mapping[str, str], body: bytes) -> bool:
-    done = subprocess.run(
-        [needs_node(NODE_TESTS), str(NODE_TESTS / "verify_webhook.js")],
-        input=json.dumps({"secret": shown_secret(secret), "headers": dict(headers), "body": body.decode()}),
-        capture_output=True,
-        text=True,
-        timeout=NODE_PATIENCE,
-    )
+    command = [needs_node(NODE_TESTS), str(NODE_TESTS / "verify_webhook.js")]
+    given = json.dumps({"secret": shown_secret(secret), "headers": dict(headers), "body": body.decode()})
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=NODE_PATIENCE)
     return done.returncode == 0 and json.loads(done.stdout) == MESSAGE
 
 

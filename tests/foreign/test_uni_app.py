@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.processes import dev_with_sibling, environment
-from tests.programs import NODE_PATIENCE, needs, needs_node, run_node_tests
+from tests.programs import needs, needs_node, output_of, run_node_tests
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/uni-app"
@@ -21,14 +20,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of `npm run build`."""
     needs_node(EXAMPLE)
     folder = tmp_path_factory.mktemp("uni-app")
-    done = subprocess.run(
-        [needs("npm"), "run", "build", "--prefix", str(EXAMPLE)],
-        env=environment(UNI_OUTPUT_DIR=str(folder)),
-        capture_output=True,
-        text=True,
-        timeout=NODE_PATIENCE,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    env = environment(UNI_OUTPUT_DIR=str(folder))
+    output_of(needs("npm"), "run", "build", "--prefix", EXAMPLE, env=env)
     return folder
 
 
@@ -83,7 +76,6 @@ def test_the_recipe_for_apps_stores_tokens_and_shows_a_refusal() -> None:
         {"statusCode": 200, "data": tokens},
     ]
     recipe = (ROOT / "examples/mobile/uni_login.js").read_text()
-    command = [needs("node"), "--eval", RECIPE % recipe, json.dumps(answers)]
-    done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    done = json.loads(output_of(needs("node"), "--eval", RECIPE % recipe, json.dumps(answers)))
     assert done["stored"] == [["tokens", tokens]]
     assert [len(done["shown"]), done["shown"][0]] == [2, "Banned"]

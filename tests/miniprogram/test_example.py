@@ -3,15 +3,14 @@
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docs import ROOT, code_blocks
-from tests.processes import PATIENCE, dev_with_sibling
-from tests.programs import needs, run_node_tests
+from tests.processes import dev_with_sibling
+from tests.programs import needs, output_of, run_node_tests
 
 DEMO = ROOT / "examples/miniprogram"
 PACKING = ROOT / "tests/packing"
@@ -70,21 +69,16 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
 def test_the_client_is_packed_for_npm_and_built_for_wechat_and_logs_in(world: dict[str, str], tmp_path: Path) -> None:
     node, npm, demo = needs("node"), needs("npm"), tmp_path / "demo"
 
-    def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=demo, capture_output=True, text=True, timeout=PATIENCE)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
     shutil.copytree(DEMO, demo, ignore=shutil.ignore_patterns("wxauth*.js"))
     for file in demo.rglob("*.js"):
         file.write_text(re.sub(r"'[./]+/wxauth(?:-(scan|site))?\.js'", package_for, file.read_text()))
-    package = run(npm, "pack", "--silent", "--pack-destination", str(tmp_path), str(CLIENT.parent)).strip()
+    package = output_of(npm, "pack", "--silent", "--pack-destination", tmp_path, CLIENT.parent, cwd=demo).strip()
     (demo / "package.json").write_text('{"private": true, "type": "module"}')
-    run(npm, "install", "--offline", "--silent", str(tmp_path / package))
+    output_of(npm, "install", "--offline", "--silent", tmp_path / package, cwd=demo)
     if (PACKING / "node_modules").exists():
         pack = "packNpmManually({packageJsonPath: 'package.json', miniprogramNpmDistDir: '.'})"
         script = f"require('{PACKING}/node_modules/miniprogram-ci').{pack}.then(JSON.stringify).then(console.log)"
-        assert '"miniProgramPackNum":1' in run(node, "--input-type=commonjs", "-e", script)
+        assert '"miniProgramPackNum":1' in output_of(node, "--input-type=commonjs", "-e", script, cwd=demo)
     else:  # WeChat's tools, which `.ci/run` installs for a release, copy the folder that the package names
         installed = demo / "node_modules/wxauth-miniprogram"
         dist = json.loads((installed / "package.json").read_text())["miniprogram"]

@@ -9,7 +9,6 @@ import re
 import signal
 import sqlite3
 import stat
-import subprocess
 import sys
 import tracemalloc
 from collections import Counter
@@ -30,7 +29,7 @@ from tests.fakes import APP, OTHER_APP, service_env
 from tests.moving.mover import Mover
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Command, Running, make_command, run
-from tests.programs import needs
+from tests.programs import needs, output_of
 from tests.world import (
     NUMBER,
     AddSibling,
@@ -1180,10 +1179,8 @@ class Shop:
         ]
 
     def _lines_by_node(self, code: str, *, stdin: str) -> list[dict[str, Any]]:
-        command = [needs("node"), "-e", code.replace("wx1a2b3c4d5e6f7a8b", self.app_id)]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        printed = output_of(needs("node"), "-e", code.replace("wx1a2b3c4d5e6f7a8b", self.app_id), input=stdin)
+        return [json.loads(line) for line in printed.splitlines()]
 
 
 def query_in(name: str) -> str:

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import wxauth
-from tests.programs import NODE_PATIENCE, demand_mark, lacks
+from tests.programs import demand_mark, lacks, output_of
 from tests.repository.project import PROJECT, metadata, pins
 
 ROOT = Path(__file__).parents[2]
@@ -49,9 +49,7 @@ each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """The output of a command that sees only the given environment variables."""
     demand_mark("wheel")
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=NODE_PATIENCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return output_of(*command, cwd=cwd, env=environment)
 
 
 @pytest.fixture(scope="session")

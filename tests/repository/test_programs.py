@@ -84,13 +84,8 @@ def test_if_ci_is_set_a_missing_program_is_a_failure(
 def test_a_sum_above_its_limit_is_refused_with_what_it_is(tmp_path: Path) -> None:
     limits = tmp_path / "weights"
     limits.write_text("src 10\ntests 9999999\nwords 20\n")
-    weighed = subprocess.run(
-        [ROOT / "scripts/weigh"],
-        env={**os.environ, "WEIGHTS": str(limits)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = {**os.environ, "WEIGHTS": str(limits)}
+    weighed = subprocess.run([ROOT / "scripts/weigh"], env=env, capture_output=True, text=True, check=False)
     assert weighed.returncode == 1
     assert [line.split(":")[0] for line in weighed.stdout.splitlines()] == ["src", "words"]
     assert "at most 10:" in weighed.stdout

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from websockets.asyncio.client import connect
 
 from examples.sibling.app import app, guard
 from tests.processes import PATIENCE, dev_with_sibling, serving
-from tests.programs import needs
+from tests.programs import needs, output_of
 from tests.world import bearer
 from wxauth.testing import TestIssuer
 
@@ -81,9 +80,8 @@ def test_the_commands_of_the_readme_can_be_typed(urls: tuple[str, str], readme: 
     typed = "".join(trying).replace(".venv/bin/python", sys.executable)
     for written, url in zip(("127.0.0.1:8000", "127.0.0.1:8002"), urls, strict=True):
         typed = typed.replace(written, url.removeprefix("http://"))
-    done = subprocess.run(["sh", "-eu", "-c", typed], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stderr
-    assert re.findall(r"HTTP/1.1 (\d+)|\"item\":\"(\w+)", done.stdout) == [
+    printed = output_of("sh", "-eu", "-c", typed, cwd=tmp_path)
+    assert re.findall(r"HTTP/1.1 (\d+)|\"item\":\"(\w+)", printed) == [
         ("200", ""),
         ("", "oolong"),
         ("401", ""),
