@@ -37,6 +37,10 @@ SITE = {
 }
 CLAIMS = {"role": "authenticated"}
 """As Supabase wants them, in docs/other-back-ends.md."""
+CHANGES = {
+    "/controls/bans": UserChange(status=UserStatus.DISABLED),
+    "/controls/administrators": UserChange(granted=ADMIN),
+}
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 
 
@@ -67,15 +71,9 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
         clock.advance(seconds=(await request.json())["seconds"])
         return JSONResponse({"now": clock().timestamp()})
 
-    async def ban(request: Request) -> Response:
+    async def change(request: Request) -> Response:
         user_id = UUID((await request.json())["user_id"])
-        change = UserChange(status=UserStatus.DISABLED)
-        await change_user(services.database, user_id, change, by=OPERATOR, now=clock())
-        return Response(status_code=204)
-
-    async def promote(request: Request) -> Response:
-        user_id = UUID((await request.json())["user_id"])
-        await change_user(services.database, user_id, UserChange(granted=ADMIN), by=OPERATOR, now=clock())
+        await change_user(services.database, user_id, CHANGES[request.url.path], by=OPERATOR, now=clock())
         return Response(status_code=204)
 
     async def add_site(request: Request) -> Response:
@@ -87,8 +85,7 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
     controls = Starlette(
         routes=[
             Route("/controls/clock", advance, methods=["POST"]),
-            Route("/controls/bans", ban, methods=["POST"]),
-            Route("/controls/administrators", promote, methods=["POST"]),
+            *(Route(path, change, methods=["POST"]) for path in CHANGES),
             Route("/controls/sites", add_site, methods=["POST"]),
         ]
     )

@@ -116,18 +116,15 @@ async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(passe
 
 
 @pytest.mark.slow
-async def test_the_tokens_that_the_guard_takes_and_refuses_are_taken_and_refused(asker: Asker) -> None:
-    with Sweep() as sweep:
-        for name, forge in (HOSTILE | EXPIRED | GOOD).items():
-            with sweep.case(name):
-                forged, is_good = forge(asker.forger), name in GOOD
-                verified = await asker.client.get(VERIFY, headers=bearer(forged))
-                assert verified.status_code == (200 if is_good else 401)
-                challenge = None if is_good else 'Bearer error="invalid_token"'
-                assert verified.headers.get("www-authenticate") == challenge
-                if len(forged) < MAX_BODY:
-                    answer = await asker.introspect(forged)
-                    assert answer["active"] if is_good else answer == {"active": False}
+@swept("name", HOSTILE | EXPIRED | GOOD)
+async def test_the_tokens_that_the_guard_takes_and_refuses_are_taken_and_refused(asker: Asker, name: str) -> None:
+    forged, is_good = (HOSTILE | EXPIRED | GOOD)[name](asker.forger), name in GOOD
+    verified = await asker.client.get(VERIFY, headers=bearer(forged))
+    assert verified.status_code == (200 if is_good else 401)
+    assert verified.headers.get("www-authenticate") == (None if is_good else 'Bearer error="invalid_token"')
+    if len(forged) < MAX_BODY:
+        answer = await asker.introspect(forged)
+        assert answer["active"] if is_good else answer == {"active": False}
 
 
 HOSTILE_AUTHORIZATIONS = [
@@ -148,17 +145,15 @@ HOSTILE_AUTHORIZATIONS = [
 ]
 
 
-async def test_a_hostile_authorization_header_is_refused(asker: Asker) -> None:
-    with Sweep() as sweep:
-        for authorization in HOSTILE_AUTHORIZATIONS:
-            with sweep.case(authorization[:60]):
-                headers = {b"Authorization": authorization}
-                answer = await asker.client.get(VERIFY, headers=headers)
-                problem_of(answer, answer.json()["code"], 401)
-                assert answer.headers["www-authenticate"] in ("Bearer", 'Bearer error="invalid_token"')
-                answer = await asker.post(headers)
-                problem_of(answer, "invalid_client", 401)
-                assert answer.headers["www-authenticate"] == "Basic"
+@swept("authorization", HOSTILE_AUTHORIZATIONS)
+async def test_a_hostile_authorization_header_is_refused(asker: Asker, authorization: bytes) -> None:
+    headers = {b"Authorization": authorization}
+    answer = await asker.client.get(VERIFY, headers=headers)
+    problem_of(answer, answer.json()["code"], 401)
+    assert answer.headers["www-authenticate"] in ("Bearer", 'Bearer error="invalid_token"')
+    answer = await asker.post(headers)
+    problem_of(answer, "invalid_client", 401)
+    assert answer.headers["www-authenticate"] == "Basic"
 
 
 async def test_two_authorization_headers_are_a_bad_request(asker: Asker) -> None:
