@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.docs import DOCS, ROOT, both_languages, code_blocks
 from tests.processes import WXAUTH, Running, free_port, run
 from tests.programs import needs, output_of
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings
@@ -83,6 +84,25 @@ def test_with_the_files_named_the_settings_are_whole(
     monkeypatch.setenv(name, value.replace("%d", str(tmp_path)))
     settings = load_settings(kind, env_file=tmp_path / "none")
     assert settings.database_url.get_secret_value() == CREDENTIALS["database_url"]
+
+
+@both_languages
+def test_the_installation_shown_gives_whole_settings(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [shown] = [block for block in code_blocks(DOCS / f"operations{language}.md", "sh") if "settings.env" in block]
+    commands = "\n".join(line for line in shown.splitlines() if "/etc/wxauth" in line)
+    made = f"echo {CREDENTIALS['secret_key']}"
+    commands = commands.replace("/etc/wxauth", str(tmp_path)).replace(f"{SHIPPED} secret new", made)
+    subprocess.run(["sh", "-euc", commands], cwd=ROOT, check=True)
+    lines = (tmp_path / "settings.env").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#") and line] == ["WXAUTH_ISSUER=https://auth.example.com"]
+    for path in list((tmp_path / "secrets").iterdir()):
+        path.rename(path.with_name(f"wxauth_{path.name}"))
+    monkeypatch.setenv("WXAUTH_SECRETS_DIR", str(tmp_path / "secrets"))
+    settings = load_settings(Settings, env_file=tmp_path / "settings.env")
+    assert settings.issuer == "https://auth.example.com"
+    assert [app.app_id for app in settings.apps] == [CREDENTIALS["app_id"]]
 
 
 def test_both_units_have_the_same_sandbox() -> None:
