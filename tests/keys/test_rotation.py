@@ -324,9 +324,7 @@ async def test_a_value_that_has_changed_since_it_was_read_is_left_unchanged(stag
     assert await stage.rows.fetchval("SELECT session_key FROM sessions") == b"changed"
 
 
-async def test_a_reseal_that_is_killed_leaves_no_service_to_start_without_the_former_secret_key(
-    stage: Stage,
-) -> None:
+async def test_after_a_reseal_that_is_killed_no_service_starts_without_the_former_secret_key(stage: Stage) -> None:
     for person in ("alice", "bob"):
         await stage.login(person)
     sealed_anew = "SELECT count(*) FROM sessions WHERE session_key IS NOT NULL AND substring(session_key FOR 5) = $1"

@@ -84,9 +84,7 @@ async def test_a_request_beyond_those_that_wait_is_refused(stage: Stage) -> None
     assert answer.status_code == 200
 
 
-async def test_who_has_a_sessions_token_and_fills_its_lines_keeps_its_owner_from_no_end_of_it(
-    stage: Stage,
-) -> None:
+async def test_a_stolen_token_that_fills_its_lines_does_not_keep_its_owner_from_ending_it(stage: Stage) -> None:
     alice = await stage.login("alice")
     async with row_locked(stage.rows, alice):
         waiting = [

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
@@ -65,6 +66,14 @@ class App:
                 text = path.encode() + b" " + body
                 await start(content_length=str(len(text)))
                 await end(text)
+
+
+def connected(url: str) -> socket.socket:
+    """A connection to a server on which each part is sent at once."""
+    address = urlsplit(url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def read_all(connection: socket.socket) -> bytes:

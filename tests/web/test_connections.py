@@ -6,12 +6,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.processes import PATIENCE, serving, until
-from tests.web.misbehaving import GET, LARGE, App, read_all
+from tests.web.misbehaving import GET, LARGE, App, connected, read_all
 from wxauth.server.service.server import uvicorn_options
 from wxauth.server.web.exchange import Exchange
 from wxauth.server.web.http_protocol import MAX_QUEUED, HttpProtocol, Patience
@@ -37,14 +36,7 @@ def connect(app: App) -> Iterator[Connect]:
     patience = Patience(request=SOON, idle=SOON, longer_requests={"/slow": PATIENCE})
     options = uvicorn_options() | {"http": partial(HttpProtocol, patience=patience), "lifespan": "off"}
     with serving(app, kind=Server, **options) as url:
-        address = urlsplit(url)
-
-        def connected() -> socket.socket:
-            connection = socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection
-
-        yield connected
+        yield partial(connected, url)
 
 
 def exchanges() -> int:

@@ -1,18 +1,16 @@
 """Valid and invalid HTTP over a socket."""
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tests.clock import PATIENCE
 from tests.processes import serving
+from tests.web.misbehaving import connected, read_all
 from tests.world import until
 from wxauth.server.service.server import uvicorn_options
 from wxauth.server.web.http_protocol import MAX_HEAD, MAX_PIECES, MAX_TARGET, MAX_UNREAD
@@ -37,23 +35,15 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[Exchange]:
-    """Send these parts over one connection, half close it, and return the whole answer."""
+    """Send these parts over one connection, and return all that is answered."""
     with serving(echo, kind=Server, **uvicorn_options(), lifespan="off") as url:
 
         def send(*parts: bytes) -> bytes:
-            address = urlsplit(url)
-            with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                answer = b""
-                with suppress(ConnectionError):  # the server need not take all before it refuses
-                    for part in parts:
-                        connection.sendall(part)
-                while b"connection: close" not in answer or not answer:
-                    received = connection.recv(65536)
-                    if not received:
-                        break
-                    answer += received
-                return answer
+            connection = connected(url)
+            with suppress(ConnectionError):  # the server need not take all before it refuses
+                for part in parts:
+                    connection.sendall(part)
+            return read_all(connection)
 
         yield send
 
