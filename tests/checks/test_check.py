@@ -332,14 +332,15 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(doctor: Doctor
     assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
 
 
-async def test_session_keys_that_do_not_open_are_counted(doctor: Doctor, service: Service) -> None:
+async def test_keys_and_session_keys_that_do_not_open_are_counted(doctor: Doctor, service: Service) -> None:
+    await doctor.says("sealed_data", BAD, "1 of 1 values", secret_key=OTHER_SECRET_KEY)
     for person in ("alice", "bob"):
         await service.log_in(person, phone_code="phone-13800138000")
     results = await doctor(secret_key=OTHER_SECRET_KEY)
     assert_reported(
         results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget"
     )
-    assert_reported(results, "sealed_data", BAD, "2 of 2 values", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
+    assert_reported(results, "sealed_data", BAD, "3 of 3 values", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
     await doctor.says("sealed_data", OK, "can be decrypted; 3 values")
 
 
@@ -349,12 +350,12 @@ async def test_other_sealed_values_that_do_not_open_are_counted(doctor: Doctor, 
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
     )
-    await doctor.says("sealed_data", BAD, "1 of 2 values")
+    await doctor.says("sealed_data", BAD, "1 of 3 values")
     await service.rows.execute(
         "INSERT INTO webhooks (id, name, url, types, secret, created_at)"
         " VALUES (gen_random_uuid(), 'orders', 'https://a.example', '{}', 'sealed by nobody', now())"
     )
-    await doctor.says("sealed_data", BAD, "2 of 3 values")
+    await doctor.says("sealed_data", BAD, "2 of 4 values")
 
 
 @pytest.mark.process

@@ -147,14 +147,14 @@ def judge_sealed(
 ) -> CheckResult:
     """Whether these values open, and whether one still needs a former secret key."""
     name = "sealed_data"
-    unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in values)
+    every = [*((key.private_key, signing_key_context(key.kid)) for key in keys), *values]
+    total, unopened = len(every), sum(not sealer.opens(sealed, context=context) for sealed, context in every)
     if unopened:
-        message = f"{unopened} of {len(values)} values looked at cannot be decrypted; {WRONG_SECRET_KEY.en}"
-        return bad(name, message, f"抽查的 {len(values)} 项中有 {unopened} 项无法解密；{WRONG_SECRET_KEY.zh}")
-    if not keys and not values:
+        message = f"{unopened} of {total} values looked at cannot be decrypted; {WRONG_SECRET_KEY.en}"
+        return bad(name, message, f"抽查的 {total} 项中有 {unopened} 项无法解密；{WRONG_SECRET_KEY.zh}")
+    if not every:
         return good(name, "nothing stored yet", "尚无数据")
-    every = [*(key.private_key for key in keys), *(sealed for sealed, _ in values)]
-    total, stale = len(every), sum(not sealed.startswith(sealer.prefix) for sealed in every)
+    stale = sum(not sealed.startswith(sealer.prefix) for sealed, _ in every)
     if stale:
         message = f"{stale} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal'"
         chinese = (
