@@ -20,7 +20,9 @@ class Scraped:
     def counted(self, name: str, *by: str, **labels: str) -> dict[tuple[str, ...], float]:
         """What has been counted with these labels, by those."""
         fitting = [s for s in self.samples if s.name == name and s.value and labels.items() <= s.labels.items()]
-        return {tuple(s.labels[it] for it in by): s.value for s in fitting}
+        counts = {tuple(s.labels[it] for it in by): s.value for s in fitting}
+        assert len(counts) == len(fitting), "these labels do not tell all samples apart"
+        return counts
 
 
 async def scrape(client: httpx.AsyncClient) -> Scraped:
