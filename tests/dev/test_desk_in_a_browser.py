@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,19 +9,11 @@ from tests.dev.running import Dev, running_dev
 from tests.programs import needs, run_node_tests
 
 
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Dev]:
-    with running_dev(tmp_path, WXAUTH_WECHAT_TIMEOUT="4") as dev:  # the page, which asks each second, sees WeChat hang
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    folder = tmp_path_factory.mktemp("dev")
+    with running_dev(folder, WXAUTH_WECHAT_TIMEOUT="4") as dev:  # the page, which asks each second, sees WeChat hang
         yield dev
-
-
-@pytest.mark.process
-@pytest.mark.browser
-@pytest.mark.node
-def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
-    chromium = needs("chromium-headless-shell", "chromium")
-    env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
-    run_node_tests("desk/desk.test.js", env)
 
 
 @pytest.mark.process
@@ -37,3 +28,12 @@ def test_the_example_site_is_logged_in_to_by_the_phone_on_the_desk(dev: Dev) -> 
         "SCREENSHOTS": os.environ.get("SCREENSHOTS", ""),
     }
     run_node_tests("desk/scan.test.js", env)
+
+
+@pytest.mark.process
+@pytest.mark.browser
+@pytest.mark.node
+def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
+    chromium = needs("chromium-headless-shell", "chromium")
+    env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
+    run_node_tests("desk/desk.test.js", env)
