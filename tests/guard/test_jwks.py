@@ -201,7 +201,8 @@ async def test_threads_wait_again_for_a_fetch_that_the_server_has_not_run(issuer
     await gate.reached()
     timer.seconds += 20.1
     waiting.append(sibling.finding_in_a_thread(new.kid))
-    await asyncio.sleep(0)
+    done, _ = await asyncio.wait(waiting, timeout=0.1)
+    assert not done  # both wait
     gate.opened.set()
     assert all(await asyncio.gather(*waiting))
     assert issuer.fetches == (2, 2)
