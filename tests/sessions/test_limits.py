@@ -59,6 +59,10 @@ async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_d
     await asyncio.gather(*map(replace_sessions, replicas))
     assert await stage.number(OPEN) == 121
     stage.clock.advance(seconds=REPLACED_EVERY.total_seconds())
+    async with stage.rows.transaction():  # as another one that is looking
+        await stage.rows.execute("SELECT pg_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))")
+        await asyncio.gather(*map(replace_sessions, replicas))
+        assert await stage.number(OPEN) == 121
     await asyncio.gather(*map(replace_sessions, replicas))
     assert await stage.number(OPEN) == OPEN_SESSIONS
 
