@@ -438,14 +438,16 @@ async def test_linking_leaves_an_administrator(stage: Stage, banned: str) -> Non
     assert await stage.rows.fetch("SELECT id::text, roles, status FROM users") == [(holder, ["admin"], "active")]
 
 
-async def test_a_ban_follows_a_person_and_leaves_an_event(stage: Stage) -> None:
+async def test_a_ban_follows_a_person_and_leaves_an_event(stage: Stage, root: Admin) -> None:
     holder, former = await two_users_of_alice(stage.login)
+    await set_roles(stage.rows, "admin", user_id=holder)  # beside another administrator
     await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", former)
     problem_of(await stage.login.ask("alice", app=OTHER_APP, unionid="union-alice"), "account_disabled", 403)
     told = f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
     assert await stage.rows.fetch(told) == [
         ("user.merged", "system", holder),
         ("user.banned", "system", holder),
+        ("user.roles_changed", "system", holder),
         ("session.ended", "system", holder),
     ]
 

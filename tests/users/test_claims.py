@@ -110,7 +110,7 @@ async def test_an_apps_claims_are_changed_while_the_service_runs(root: Admin, lo
     assert added(await login("alice", app=app)) == {}
 
 
-@pytest.mark.parametrize("value", ["x" * 1200, "[" * 1200, [[]] * 650], ids=["long", "brackets", "lists"])
+@pytest.mark.parametrize("value", ["x" * 1200, "[" * 1200, [[]] * 100], ids=["long", "brackets", "lists"])
 async def test_claims_that_a_guard_would_refuse_are_left_out_and_the_log_says_whose(
     stage: Stage, value: object
 ) -> None:

@@ -19,7 +19,8 @@ async def two_users(login: LogIn) -> Ids:
     return (await login())["user"]["id"], (await login(unionid=UNION, app=OTHER_APP))["user"]["id"]
 
 
-async def test_a_merge_notices_an_earlier_merge_of_the_same_user(stage: Stage, two_users: Ids) -> None:
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_merge_notices_an_earlier_merge_of_the_same_user(stage: Stage, two_users: Ids, is_gone: bool) -> None:
     former, holder = two_users
     async with stage.rows.transaction():
         await stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", former)
@@ -28,7 +29,8 @@ async def test_a_merge_notices_an_earlier_merge_of_the_same_user(stage: Stage, t
         await stage.rows.execute(
             "UPDATE identities SET user_id = $2::text::uuid WHERE user_id = $1::text::uuid", former, holder
         )
-        await stage.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", former)
+        if is_gone:
+            await stage.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", former)
     assert (await linking)["user"]["id"] == holder
     assert await stage.number("former_users") == 0
 
