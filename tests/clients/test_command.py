@@ -269,7 +269,8 @@ async def test_a_site_shares_logins_leaves_out_pkce_and_gets_claims_until_that_i
     await clients.do("set", "shop", "--title", "Shop")
     claims = {"tier": "$attributes.tier", "team": {"id": 7}, "n": 1, "a": "b=c"}
     assert await clients.only("sso", "pkce", "claims") == [True, "optional", claims]
-    await clients.do("set", "shop", "--no-sso", "--near", "--pkce", "--claim", "tier=1")
+    done = await clients.do("set", "shop", "--no-sso", "--near", "--pkce", "--claim", "tier=1")
+    assert 'claims     {"tier":1}' in done.stdout
     assert await clients.only("sso", "pkce", "claims") == [False, "required", {"tier": 1}]
     await clients.do("set", "shop", "--claim", "")
     assert await clients.only("claims") == [None]

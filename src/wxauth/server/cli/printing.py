@@ -83,6 +83,8 @@ def _cell(value: object) -> str:
         return to_the_minute(value)
     if isinstance(value, list | tuple):
         value = ",".join(value)
+    if isinstance(value, dict):
+        value = to_json(value).decode()
     return printable(None if value is None else str(value))
 
 
