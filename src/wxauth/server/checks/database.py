@@ -107,8 +107,8 @@ async def check_database(
 async def _judge_pooler(database: Database) -> CheckResult | None:
     are_kept = await keeps_prepared(database)
     if database.prepares and are_kept is False:
-        message = f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT}"
-        return bad("database pooler", message, f"不保留预编译语句，请求会失败：{WHERE_NOTHING_IS_KEPT}")
+        message = f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT.en}"
+        return bad("database pooler", message, f"不保留预编译语句，请求会失败：{WHERE_NOTHING_IS_KEPT.zh}")
     if are_kept and not database.prepares:
         message = f"keeps prepared statements: {_WHAT_THEY_SPARE.en}"
         return note("database pooler", message, f"保留预编译语句：{_WHAT_THEY_SPARE.zh}")

@@ -400,7 +400,7 @@ class Database(_Reader):
             # The other connections are affected, too: their server is silent, gone, or a standby now.
             self._connections.expire()
         if isinstance(exc, STATEMENT_LOST):
-            log.warning("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
+            log.warning("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT.en)
         if is_lost or isinstance(exc, (asyncio.CancelledError, *STATEMENT_LOST)):
             # Aborted, because an orderly close would wait for a server that does not answer.
             connection.terminate()

@@ -14,8 +14,12 @@ import asyncpg
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.logs import LogInterval, get_logger, message_of
 
-WHERE_NOTHING_IS_KEPT: Final = "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared \
-statements with max_prepared_statements = 100, and then takes ?pgbouncer=prepared"
+WHERE_NOTHING_IS_KEPT: Final = Title(
+    "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "
+    "max_prepared_statements = 100, and then takes ?pgbouncer=prepared",
+    "请在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=true；PgBouncer 1.21 起，设 max_prepared_statements = 100 即可保留"
+    "预编译语句，此时改用 ?pgbouncer=prepared",
+)
 
 # The database is unreachable, starting, stopping, full, closed or now a standby; or a lock was not released in time.
 _AWAY = (
@@ -195,8 +199,8 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
         case asyncpg.InvalidCatalogNameError():
             en, zh = f"has no such database: {message}", f"没有这个数据库：{message}"
         case asyncpg.PostgresError() if message.startswith(_POOLER_REFUSES):
-            en = f"is a pooler ({message}): {WHERE_NOTHING_IS_KEPT}"
-            zh = f"是连接池（{message}）：{WHERE_NOTHING_IS_KEPT}"
+            en = f"is a pooler ({message}): {WHERE_NOTHING_IS_KEPT.en}"
+            zh = f"是连接池（{message}）：{WHERE_NOTHING_IS_KEPT.zh}"
         case asyncpg.PostgresError() if exc.sqlstate:
             en, zh = f"takes no connection: {message}", f"不接受连接：{message}"
         case socket.gaierror():
