@@ -11,13 +11,15 @@ const SIZES = [
   { width: 1280, height: 720 },
   { width: 375, height: 667 },
 ]
+/** The rules of axe about languages, and that nothing lacks a name. */
+const OF_TEXTS = ['html-has-lang', 'html-lang-valid', 'valid-lang', 'button-name', 'document-title', 'label', 'link-name', 'summary-name']
 /** How each state is looked at: in which colours and size, by which of axe's rules. Undefined: by all. */
 const LOOKS = {
   en: [
     ['light', SIZES[1]],
     ['dark', SIZES[0], ['color-contrast']], // all but the colours is the same
   ],
-  'zh-CN': SIZES.map((size) => ['light', size, ['html-has-lang', 'html-lang-valid', 'valid-lang']]), // all but the texts is
+  'zh-CN': SIZES.map((size) => ['light', size, OF_TEXTS]), // all but the texts is
 }
 const complaints = new Complaints(SERVICE_URL)
 let browser
