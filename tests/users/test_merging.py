@@ -508,6 +508,16 @@ async def test_a_number_that_two_have_proved_goes_with_who_has_proved_it_last(
     assert verified_at == phone.clock()
 
 
+async def test_a_number_does_not_go_with_who_has_proved_another_one_last(phone: MiniPrograms) -> None:
+    alice, bob = await phone.enter_with_number(), await phone.enter("bob", SECOND)
+    phone.clock.advance(minutes=1)
+    assert (await phone.bind(bob, phone.phone_code("bob", app_id=SECOND, phone="+85291234567"))).status_code == 200
+    root = await phone.root()
+    await root.merge(bob["user"]["id"], into=alice["user"]["id"])
+    answer = await split(root, alice, bob)
+    assert [answer[name]["phone"] for name in ("user", "new_user")] == [NUMBER, None]
+
+
 async def test_a_number_does_not_merge_split_users_again(phone: MiniPrograms) -> None:
     alice = await phone.enter_with_number()
     phone.clock.advance(minutes=1)  # alice is as new as anybody who is merged by a number
