@@ -699,9 +699,11 @@ async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_wi
     assert (await service.me(alice))["phone"] == NUMBER
 
 
-async def test_a_refused_number_is_not_bound_later(service: Service) -> None:
+async def test_a_refused_number_is_not_bound_later(make_service: MakeService) -> None:
+    service = await make_service(phone_policy="refuse")
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+    assert bob["phone_error"] == "phone_taken"
     await service.rows.execute("UPDATE users SET phone = NULL")
     await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
     assert (await service.me(bob))["phone"] is None
