@@ -169,6 +169,10 @@ async def test_a_late_unionid_merges_nobody_who_is_leaving(stage: Stage, who: st
     leaving = nameless if who == "the identity's user" else named
     assert (await leave(stage.client, leaving)).status_code == 202
     is_leaving(await stage.login.ask("alice", unionid="union-alice"))
+    # A ban counts first, also one of the other user.
+    await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE erase_at IS NULL")
+    problem_of(await stage.login.ask("alice", unionid="union-alice"), "account_disabled", 403)
+    await stage.rows.execute("UPDATE users SET status = 'active'")
     assert await stage.number("users") == 2
     together = await stage.login("alice", unionid="union-alice", stay=True)
     assert together["user"]["id"] == named["user"]["id"]
