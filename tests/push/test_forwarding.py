@@ -10,6 +10,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+from tests.clock import PATIENCE
 from tests.database_proxy import Proxy
 from tests.listening import stop_listening
 from tests.loops import let_pass
@@ -381,7 +382,7 @@ async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(rela
     sent = [
         asyncio.create_task(relay.client.post(path, params=dict(caught.query), content=slowly())) for _ in range(65)
     ]
-    done, _ = await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait(sent, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
     assert ([problem_of(await it, "push_not_forwarded", 503)["status"] for it in done], reading) == ([503], 64)
     assert (await relay.push(message(openid, LEFT))).content == DELIVERED, "short ones are received"
     assert await relay.number("users") == 0
