@@ -154,6 +154,18 @@ async def after_acts_while_wechat_is_asked(house: House, ask: Ask, *acts: Act) -
     return await asking
 
 
+async def test_a_login_while_wechat_is_asked_keeps_its_own_session_key(house: House) -> None:
+    newest, kept = "SELECT session_key FROM sessions ORDER BY id DESC LIMIT 1", []
+
+    async def log_in(house: House) -> None:
+        house.clock.advance(seconds=1)
+        await LogIn(house.client)(house.phone.tokens["user"]["openid"])
+        kept.append(await house.rows.fetchval(newest))
+
+    assert (await after_acts_while_wechat_is_asked(house, await a_yes(house), log_in)).status_code == 204
+    assert kept == [await house.rows.fetchval(newest)]
+
+
 @pytest.mark.parametrize("prepare", [a_yes, an_answer, an_id_token])
 @pytest.mark.parametrize("act", [House.ban, House.erase, House.sign_out_phone])
 async def test_who_is_shut_out_while_wechat_is_asked_gets_nothing(house: House, act: Act, prepare: Prepare) -> None:
