@@ -58,6 +58,15 @@ async def test_each_identity_has_its_own_number_and_sessions_of_websites_do_not_
     assert [await is_open(stage, session) for session in there] == [True, False, True, True]
 
 
+async def test_an_expired_session_does_not_count(stage: Stage) -> None:
+    used, _ = [await stage.login("alice", app=OTHER_APP) for _ in range(2)]
+    stage.clock.advance(days=20)
+    used = (await stage.refresh(used)).json()
+    stage.clock.advance(days=11)
+    await stage.login("alice", app=OTHER_APP)
+    assert (await stage.refresh(used)).status_code == 200
+
+
 async def test_a_smaller_number_counts_from_the_next_login(stage: Stage) -> None:
     unlimited = await stage.replica(apps=[APP, OTHER_APP], login_rate_limit="")
     before = []
