@@ -11,13 +11,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import world
 from tests.certificates import Authority
-from tests.database_proxy import Proxy, with_tls
+from tests.database_proxy import Proxy, socket_of, with_tls
 from tests.fakes import service_env
-from tests.listening import Listening
+from tests.listening import Listening, join
 from tests.processes import WXAUTH, Running, free_port, run, until
-from tests.world import Server
+from tests.world import LogLines, Server
+from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
+from wxauth.server.core.outages import NotConnected, troubles
 from wxauth.server.core.statements import Statement
 
 pytestmark = [pytest.mark.process, pytest.mark.own_database]
@@ -104,6 +107,30 @@ async def test_an_outage_is_one_line_in_ten_seconds_and_one_at_its_end(
     assert [line["event"] for line in lines if line["level"] != "info"] == ["database_does_not_answer"]
     [lasted] = [line["seconds"] for line in lines if line["event"] == "database_answers_again"]
     assert 2 < lasted < 20
+
+
+async def test_a_connection_that_was_begun_before_an_outage_does_not_end_it(
+    database_url: str, log_lines: LogLines
+) -> None:
+    troubles.share()
+    held = asyncio.Event()
+
+    async def serve_late(reader: StreamReader, writer: StreamWriter) -> None:
+        await held.wait()
+        await join(reader, writer, *await asyncio.open_unix_connection(socket_of(database_url)))
+
+    async with Listening(serve_late) as late:
+        database = Database(f"postgresql://postgres@{late.address}{urlsplit(database_url).path}")
+        opening = asyncio.create_task(database.connect())
+        await world.until(lambda: late.open_connections == 1)
+        with pytest.raises(NotConnected):
+            await Database(f"postgresql://postgres@127.0.0.1:{free_port()}/wxauth").connect()
+        troubles.note(StorageUnavailable("down"))
+        held.set()
+        await (await opening).close()
+        assert [line["event"] for line in log_lines()] == ["database_does_not_answer"]
+        await (await database.connect()).close()
+        assert [line["event"] for line in log_lines()] == ["database_does_not_answer", "database_answers_again"]
 
 
 async def test_ssl_cert_file_counts_for_the_database(

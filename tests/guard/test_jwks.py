@@ -713,8 +713,8 @@ DOCUMENT = OK + b"Content-Type: application/json\r\n\r\n"
 )
 async def test_a_slow_server_is_not_waited_for(behaviour: Behaviour) -> None:
     async with Upstream(behaviour) as server, asyncio.timeout(PATIENCE):
-        keys = RemoteKeys(server.url, timeout=0.3, ssl_context=BELIEVES_NOBODY)
-        assert "no answer within 0.3 s" in await refused(keys)
+        keys = RemoteKeys(server.url, timeout=1, ssl_context=BELIEVES_NOBODY)  # enough to connect on a busy machine
+        assert "no answer within 1 s" in await refused(keys)
 
 
 @pytest.mark.parametrize(

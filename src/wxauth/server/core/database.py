@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -328,13 +329,14 @@ class Database(_Reader):
         """
         # Each host gets a timeout of its own. asyncpg has one for all hosts, and a silent host would use it up.
         failures: list[NotConnected] = []
+        begun = monotonic()
         for dsn in list(self._dsns):
             try:
                 connection = await self._connect_to(dsn, options)
             except NotConnected as exc:
                 failures.append(exc)
             else:
-                troubles.end()
+                troubles.end(begun)
                 return connection
         troubles.begin()
         if len(failures) == 1:

@@ -80,10 +80,10 @@ class Troubles(LogInterval):
         if not unpack_from("d", self._outage)[0]:
             pack_into("d", self._outage, 0, monotonic())
 
-    def end(self) -> None:
-        """A connection has been made."""
+    def end(self, begun: float) -> None:
+        """A connection is made that was begun at this monotonic second. One begun before an outage does not end it."""
         since, is_logged = unpack_from("dd", self._outage)
-        if since:
+        if since and begun > since:
             pack_into("dd", self._outage, 0, 0.0, 0.0)
             if is_logged:
                 log.info("database_answers_again", seconds=round(monotonic() - since, 1))
