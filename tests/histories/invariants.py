@@ -404,6 +404,9 @@ def nobody_is_in_who_may_not_be(found: Found) -> Iterator[Fault]:
     for refreshed in found.refreshed:
         session = sessions.get(refreshed.session_id)
         is_open = session is not None and session["revoked_at"] is None
+        asked = [each for each in found.asked if each.what == "refresh" and each.value == refreshed.session_id]
+        if refreshed.code == "refresh_token_reused" and asked and asked[-1].is_in_doubt:
+            continue  # the phone has never had its successor, and asks after the time of grace
         if is_open != (refreshed.status == 200):
             about = None if session is None else str(session["user_id"])
             state = "open" if is_open else "over"

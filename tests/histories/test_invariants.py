@@ -213,6 +213,14 @@ def test_a_browser_that_has_logged_in_again_is_not_reported(found: Found) -> Non
     assert not any("goes on" in fault.text for fault in check(found))
 
 
+def test_a_token_that_was_used_is_reported_unless_the_answer_with_its_successor_was_lost(found: Found) -> None:
+    found.refreshed = [Refreshed(str(OPEN), 400, "refresh_token_reused")]
+    add(found, asked(20, "refresh", ALICE, str(OPEN)))
+    assert any("is open, its token" in fault.text for fault in check(found))
+    add(found, asked(22, "refresh", ALICE, str(OPEN), status=503))
+    assert check(found) == []
+
+
 def test_a_users_history_is_what_was_asked_and_recorded_about_them_and_those_merged_with_them(found: Found) -> None:
     add(found, asked(20, "ban", BOB, status=403), asked(22, "unban", BOB))
     told = history_of(found, str(ALICE))
