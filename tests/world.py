@@ -151,9 +151,9 @@ class Behind:
         """The lines of this event."""
         return [line for line in self.log_lines() if line["event"] == event]
 
-    async def number(self, rows: str) -> int:
-        """How many rows there are: of a table, and what may follow its name."""
-        return await self.rows.fetchval(f"SELECT count(*) FROM {rows}")
+    async def number(self, rows: str, *values: object) -> int:
+        """How many rows: `await stage.number("sessions WHERE client_id = $1", "shop")`."""
+        return await self.rows.fetchval(f"SELECT count(*) FROM {rows}", *values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,10 +324,6 @@ class House(Behind):
                 await until_locked(self.rows, len(tasks))
         return {name: await task for name, task in tasks.items()}
 
-    async def count(self, what: str, *values: object) -> int:
-        """How many rows: `await house.count("sessions WHERE client_id = $1", "shop")`."""
-        return await self.rows.fetchval(f"SELECT count(*) FROM {what}", *values)
-
     def warnings(self) -> list[Body]:
         """The warnings in the log."""
         return [line for line in self.log_lines() if line["level"] == "warning"]

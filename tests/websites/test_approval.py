@@ -171,9 +171,9 @@ async def test_a_login_while_wechat_is_asked_keeps_its_own_session_key(house: Ho
 async def test_who_is_shut_out_while_wechat_is_asked_gets_nothing(house: House, act: Act, prepare: Prepare) -> None:
     answer = await after_acts_while_wechat_is_asked(house, await prepare(house), act)
     problem_of(answer, *(("scan_over", 404) if prepare is a_yes else ("invalid_token", 401)))
-    assert await house.count("site_logins WHERE stage NOT IN ('asked', 'claimed')") == 0
-    assert await house.count("events WHERE type IN ('scan.approved', 'site.authorized')") == 0
-    assert await house.count("sessions WHERE revoked_at IS NOT NULL AND session_key IS NOT NULL") == 0
+    assert await house.number("site_logins WHERE stage NOT IN ('asked', 'claimed')") == 0
+    assert await house.number("events WHERE type IN ('scan.approved', 'site.authorized')") == 0
+    assert await house.number("sessions WHERE revoked_at IS NOT NULL AND session_key IS NOT NULL") == 0
 
 
 async def test_a_scan_that_is_denied_taken_over_or_over_while_wechat_is_asked_is_not_approved(house: House) -> None:
@@ -191,7 +191,7 @@ async def test_a_scan_that_is_denied_taken_over_or_over_while_wechat_is_asked_is
                 assert (await done).is_success
         problem_of(await approving, "scan_over", 404)
         refused(await house.shop.poll(started), error)
-    assert await house.count("events WHERE type = 'scan.approved'") == 0
+    assert await house.number("events WHERE type = 'scan.approved'") == 0
 
 
 async def test_a_client_that_is_withdrawn_while_wechat_is_asked_gives_no_id_token(house: House) -> None:

@@ -155,7 +155,7 @@ async def test_a_wrong_request_goes_back_with_the_error(house: House, parameters
         echoed = {} if "state" in parameters else {"state": "s-1"}
         named = "invalid_request" if "must have" in error else error
         assert (description != "", reported) == (True, {"error": named, "iss": "https://auth.test", **echoed})
-    assert await house.count("site_logins") == 0
+    assert await house.number("site_logins") == 0
 
 
 async def test_a_state_that_is_absent_is_not_made_up_and_the_longest_comes_back(house: House) -> None:
@@ -395,8 +395,8 @@ async def test_of_many_exchanges_at_two_replicas_one_gets_tokens_and_no_session_
     code = await house.code()
     answers = await gather(*(house.redeem(code, site) for site in sites * 3))
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 5
-    assert await house.count("sessions WHERE client_id = 'shop'") == 1
-    assert await house.count("sessions WHERE client_id = 'shop' AND revoked_at IS NULL") == 0
+    assert await house.number("sessions WHERE client_id = 'shop'") == 1
+    assert await house.number("sessions WHERE client_id = 'shop' AND revoked_at IS NULL") == 0
 
 
 async def test_a_token_of_its_own_is_revoked_by_its_client(house: House) -> None:
@@ -617,12 +617,12 @@ async def test_logins_are_swept_when_nothing_can_come_of_them(house: House) -> N
     await house.sweep(after=2, page_size=1)
     assert (await unscanned.ask()).status_code == 404  # the page takes that for its end
     assert await scanned.state() == "over"
-    assert await house.count("site_logins") == 3  # so long the reuse of a code is noticed
+    assert await house.number("site_logins") == 3  # so long the reuse of a code is noticed
     await house.sweep(after=3598)
     refused(await house.shop.poll(device), "expired_token")
     await house.sweep(after=2)
     refused(await house.shop.poll(device), "invalid_grant")
-    assert await house.count("site_logins") == 0
+    assert await house.number("site_logins") == 0
 
 
 async def test_the_page_is_limited_by_the_browsers_address(house: House) -> None:

@@ -80,7 +80,7 @@ class Informed(House):
 
     async def waiting(self) -> int:
         """How many logout tokens are to be sent."""
-        return await self.count("backchannel_logouts")
+        return await self.number("backchannel_logouts")
 
     def logout_tokens(self) -> list[str]:
         """Those that the shop got, in order."""
@@ -307,7 +307,7 @@ async def test_a_logout_is_in_the_transaction_that_ends_the_session(informed: In
         await informed.rows.execute("LOCK TABLE backchannel_logouts IN EXCLUSIVE MODE")
         ban = asyncio.create_task(informed.be_banned())
         await until_locked(informed.rows)
-        assert await informed.count("users WHERE status = 'disabled'") == 0
+        assert await informed.number("users WHERE status = 'disabled'") == 0
     await ban
     assert await informed.waiting() == 1
 

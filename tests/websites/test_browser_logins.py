@@ -93,7 +93,7 @@ class Pair(House):
         """Whether the browser still has one, which a banned person's is as little as one that has been deleted."""
         is_shown = shows(await self.browser.open())
         value, age = self.browser.client.cookies[COOKIE].encode(), self.clock() - timedelta(seconds=28800)
-        found = await self.count("browser_logins WHERE cookie_hash = sha256($1) AND authenticated_at > $2", value, age)
+        found = await self.number("browser_logins WHERE cookie_hash = sha256($1) AND authenticated_at > $2", value, age)
         assert is_shown == (found > 0)
         return is_shown
 
@@ -171,9 +171,9 @@ async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(house: House
     await house.tokens(prompt="login")
     second = house.browser.client.cookies[COOKIE]
     assert first != second
-    assert await house.count("browser_logins") == 1
+    assert await house.number("browser_logins") == 1
     for value, count in ((first, 0), (second, 1)):
-        assert await house.count("browser_logins WHERE cookie_hash = sha256($1)", value.encode()) == count
+        assert await house.number("browser_logins WHERE cookie_hash = sha256($1)", value.encode()) == count
     assert second not in str(await house.rows.fetch("SELECT * FROM browser_logins"))
 
 
@@ -190,7 +190,7 @@ async def test_two_tabs_that_go_on_at_once_have_one_login(pair: Pair, has_login:
     paths = [f"/v1/authorize/{tab.request_id}/next" for tab in tabs]
     first, second = await gather(*(client.get(path, headers=before) for path in paths))
     assert first.headers["set-cookie"] == second.headers["set-cookie"], "whichever comes last is the browser's"
-    assert await pair.count("browser_logins") == 1
+    assert await pair.number("browser_logins") == 1
     tokens = await pair.redeem(sent(first)["code"]), await pair.redeem_at_desk(code_in(second))
     assert (await pair.log_out_by_page()).status_code == 200
     for site, each in zip((pair.shop, pair.desk), tokens, strict=True):
@@ -225,7 +225,7 @@ async def test_only_doors_that_prove_who_uses_this_browser_make_a_login(house: H
     assert COOKIE not in client.cookies
     del client.headers["User-Agent"]
     assert (await (await house.browser.show()).decided_by(house.phone))["sso_ttl"] == 28800
-    assert await house.count("browser_logins") == 0, "not yet: the browser has not come back"
+    assert await house.number("browser_logins") == 0, "not yet: the browser has not come back"
 
 
 async def test_a_site_without_sso_and_a_web_view_use_no_login(house: House) -> None:
@@ -406,11 +406,11 @@ async def test_what_has_ended_is_swept_in_batches(house: House) -> None:
         house.clock(),
     )
     await house.sweep()
-    assert await house.count("browser_logins") == 2501
+    assert await house.number("browser_logins") == 2501
     house.clock.advance(seconds=28800)
     await house.tokens(await house.get_phone())
     await house.sweep(after=61)
-    assert await house.count("browser_logins") == 1
+    assert await house.number("browser_logins") == 1
     assert shows(await house.browser.open())
 
 
@@ -608,7 +608,7 @@ async def test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites(pa
     if name in ERASURES:
         for site in (pair.shop, pair.desk):
             refused(await site.refresh(pair.logged_in[site.name]), "invalid_grant")
-        assert await pair.count("sessions WHERE client_id IS NOT NULL") == 0
+        assert await pair.number("sessions WHERE client_id IS NOT NULL") == 0
     answer = await pair.redeem(code)
     if has_login and name != "a reuse of a refresh token":
         assert answer.status_code == 200, answer.text
@@ -682,7 +682,7 @@ async def test_of_a_press_and_an_end_at_once_no_session_is_left(pair: Pair, name
     else:
         assert is_asked_anew(answer)
     ids = [pair.session_id(site) for site in ("shop", "admin")]
-    assert await pair.count("sessions WHERE id::text = ANY ($1) AND revoked_at IS NULL", ids) == 0
+    assert await pair.number("sessions WHERE id::text = ANY ($1) AND revoked_at IS NULL", ids) == 0
 
 
 async def test_a_removed_site_that_is_added_anew_has_to_show_its_name_again(pair: Pair) -> None:

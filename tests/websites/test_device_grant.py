@@ -169,8 +169,8 @@ async def test_any_number_of_phones_make_one_claim_and_any_number_of_polls_one_s
     sessions = 1 if verdicts[0].status_code == 204 else 0
     polls = await gather(*(house.shop.poll(started) for _ in range(8)))
     assert [answer.status_code for answer in polls].count(200) == sessions
-    assert await house.count("sessions WHERE client_id = 'shop'") == sessions
-    assert await house.count("events WHERE type = 'scan.approved'") == sessions
+    assert await house.number("sessions WHERE client_id = 'shop'") == sessions
+    assert await house.number("events WHERE type = 'scan.approved'") == sessions
 
 
 @pytest.mark.slow
@@ -264,7 +264,7 @@ async def test_a_user_shut_out_between_approval_and_tokens_gets_none(house: Hous
         started = await house.approved(phone)
         await happens(phone)
         refused(await house.shop.poll(started), "access_denied")
-    assert await house.count("sessions WHERE client_id = 'shop'") == 0
+    assert await house.number("sessions WHERE client_id = 'shop'") == 0
 
 
 @pytest.mark.slow
@@ -409,9 +409,9 @@ async def test_a_websites_session_ends_unused_and_in_any_case(house: House) -> N
     assert left["expires_in"] == 60  # of the thirty days
     house.clock.advance(seconds=60)
     refused(await house.shop.refresh(left), "invalid_grant")
-    assert await house.count("website_sessions") == 2
+    assert await house.number("website_sessions") == 2
     await house.sweep(after=400 * 86400)
-    assert await house.count("website_sessions") == 0
+    assert await house.number("website_sessions") == 0
 
 
 async def test_no_secret_is_stored_in_clear(house: House) -> None:
@@ -550,4 +550,4 @@ async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(house: House)
     saying_yes = partial(house.phone.decide, scan_id)
     done = await house.at_once("events", erasure=house.erase, yes=saying_yes)  # the erasure comes to them at its end
     problem_of(done["yes"], "scan_over", 404)
-    assert await house.count("events WHERE ip IS NOT NULL") == 0
+    assert await house.number("events WHERE ip IS NOT NULL") == 0

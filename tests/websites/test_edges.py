@@ -161,7 +161,7 @@ async def test_a_removal_leaves_no_grant_of_an_approval_in_its_moment(house: Hou
         problem_of(approved, "scan_over", 404)
     else:
         assert approved.status_code == 204
-    assert await house.count("site_logins") == 0
+    assert await house.number("site_logins") == 0
 
 
 @pytest.mark.own_database
@@ -198,8 +198,8 @@ async def test_a_ban_and_a_removal_at_once_wait_for_each_other(house: House, roo
     ban = partial(root.change, house.phone.user_id, status="disabled")
     held = "site_logins WHERE id = (SELECT id FROM site_logins ORDER BY id DESC LIMIT 1)"
     await house.at_once(held, first, removal=removal_from(house), ban=ban)
-    assert await house.count("site_logins") == 0
-    assert await house.count("users WHERE status = 'disabled' AND id = $1::text::uuid", house.phone.user_id) == 1
+    assert await house.number("site_logins") == 0
+    assert await house.number("users WHERE status = 'disabled' AND id = $1::text::uuid", house.phone.user_id) == 1
 
 
 # Claims of a site of its own: in its access tokens, its id_tokens, and at `/v1/userinfo`.

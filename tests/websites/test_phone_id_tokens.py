@@ -43,7 +43,7 @@ async def test_a_mini_program_gets_an_id_token_that_lives_five_minutes_and_names
         **{"name": "小明", "updated_at": int(START.timestamp())},
     }
     assert "nonce" not in await id_claims(house.client, await token_of(house))
-    assert (await house.count("sessions"), await house.count("site_logins")) == (1, 0)
+    assert (await house.number("sessions"), await house.number("site_logins")) == (1, 0)
 
 
 async def test_it_has_the_clients_scopes_claims_and_algorithm(house: House) -> None:

@@ -113,7 +113,7 @@ async def test_forty_requests_of_one_person_leave_transactions_for_others(house:
         await until_locked(house.rows, at_once)
         async with timeout(2):
             assert (await bob.ask("PATCH", json={"nickname": "Bob"})).status_code == 200
-        assert await house.count("pg_locks WHERE NOT granted") == at_once
+        assert await house.number("pg_locks WHERE NOT granted") == at_once
     answers = await gather(*waiting)
     assert Counter(answer.status_code for answer in answers) == statuses
     assert not any("error=" in answer.headers.get("location", "") for answer in answers)

@@ -56,7 +56,7 @@ async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(house: Hous
     assert (await house.userinfo(tokens)).json()["sub"] == me
     listed = (await house.phone.ask("GET", "/sessions")).json()["items"]
     assert sorted(session["client_id"] or "" for session in listed) == ["", "shop"]
-    assert await house.count("site_logins WHERE scene_hash IS NOT NULL") == 0
+    assert await house.number("site_logins WHERE scene_hash IS NOT NULL") == 0
 
 
 async def test_the_page_hands_on_every_parameter_as_the_mini_program_can_read_it(house: House) -> None:
@@ -77,7 +77,7 @@ async def test_a_page_in_a_web_view_starts_no_scan_and_counts_against_no_address
     browser = Browser(await house.replica(scan_rate_limit="1/minute"))
     pages = [await browser.open(headers=IN_WEB_VIEW) for _ in range(3)]
     assert [page.status_code for page in pages] == [200] * 3
-    assert await house.count("site_logins") == 0
+    assert await house.number("site_logins") == 0
     found = re.search(r'<noscript><a class="button" href="([^"]+)"', pages[0].text)
     assert found
     code_url = unescape(found[1])
@@ -140,7 +140,7 @@ async def test_an_error_that_must_not_reach_the_site_has_no_url(house: House) ->
             with sweep.case(str(parameters)[:60]):
                 problem_of(await house.answer(**parameters), "invalid_request", 422)
     assert len(house.wechat.calls) == asked
-    assert await house.count("site_logins") == 0
+    assert await house.number("site_logins") == 0
 
 
 async def test_however_many_mistakes_a_request_has_answer_and_log_stay_short(house: House) -> None:
@@ -189,8 +189,8 @@ async def test_a_bearer_alone_opens_no_session_of_a_site_and_gets_no_id_token(ho
     assert (await ask(house, login_code=spent)).status_code == 200
     problem_of(await ask(house, login_code=spent), "invalid_code", 400)
     problem_of(await ask(house, login_code=None), "invalid_request", 422)
-    assert await house.count("site_logins") == (1 if ask is House.answer else 0)
-    assert await house.count("events WHERE type = 'site.authorized'") == 1
+    assert await house.number("site_logins") == (1 if ask is House.answer else 0)
+    assert await house.number("events WHERE type = 'site.authorized'") == 1
 
 
 async def test_a_code_ends_with_the_phones_session_and_after_a_minute(house: House) -> None:
@@ -200,7 +200,7 @@ async def test_a_code_ends_with_the_phones_session_and_after_a_minute(house: Hou
     code = said(await house.answer())["code"]
     await house.sign_out_phone()
     refused(await house.redeem(code), "invalid_grant")
-    assert await house.count("sessions WHERE client_id = 'shop'") == 0
+    assert await house.number("sessions WHERE client_id = 'shop'") == 0
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
     for each in limited:
         problem_of(each, "rate_limited", 429)
         assert 1 <= int(each.headers["retry-after"]) <= 60
-    assert await house.count("site_logins") == 22
+    assert await house.number("site_logins") == 22
     for ask in (house.answer, house.id_token):
         assert (await ask(await house.get_phone("bob"))).status_code == 200
     house.clock.advance(seconds=60)

@@ -104,7 +104,7 @@ class Town(House):
         return (await self.claims(await self.tokens_for(onward)))["sub"]
 
     async def people(self) -> tuple[int, int]:
-        return await self.count("users"), await self.count("identities")
+        return await self.number("users"), await self.number("identities")
 
     def asked(self) -> int:
         """How often WeChat was asked who has come from its page."""

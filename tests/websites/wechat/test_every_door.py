@@ -59,7 +59,7 @@ async def test_the_person_of_the_hint_is_logged_in_and_nobody_else(town: Town, d
     bob = await town.get_phone("bob")
     reported = said(await door(town, bob, id_token_hint=hint))
     assert (reported["error"], "code" in reported) == ("login_required", False)
-    assert await town.count("sessions WHERE client_id = 'shop' AND user_id = $1::text::uuid", bob.user_id) == 0
+    assert await town.number("sessions WHERE client_id = 'shop' AND user_id = $1::text::uuid", bob.user_id) == 0
 
 
 async def test_a_hint_of_a_former_id_names_who_remains(town: Town, root: Admin) -> None:
@@ -146,7 +146,7 @@ async def test_no_door_is_left_open_when_all_sessions_of_a_user_end(town: Town, 
                     assert sent(answer)["error"] == "access_denied"
                 else:
                     refused(answer, "access_denied" if grant is by_a_device else "invalid_grant")
-                assert await town.count("sessions WHERE client_id IS NOT NULL") == 0
+                assert await town.number("sessions WHERE client_id IS NOT NULL") == 0
         again = await town.get_phone("alice")
         for grant in GRANTS:
             with doors.case(f"{grant.__name__}, again"):
@@ -178,4 +178,4 @@ async def test_of_a_sign_out_and_an_exchange_at_once_no_session_is_left(town: To
     # The proof of an erasure is read before the user is locked, so the exchange may overtake it.
     statuses = {200, 400} if path == "/v1/me" else {400 if first == "sign_out" else 200}
     assert done["exchange"].status_code in statuses
-    assert await town.count("sessions WHERE client_id IS NOT NULL AND revoked_at IS NULL") == 0
+    assert await town.number("sessions WHERE client_id IS NOT NULL AND revoked_at IS NULL") == 0

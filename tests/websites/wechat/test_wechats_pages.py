@@ -91,7 +91,7 @@ async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(town: T
                     (app_id, kind, openid_of(person, app_id)) for _, app_id, kind in order
                 ]
     assert (await town.people())[0] == users_before + len(orders)
-    assert await town.count("unionids") == users_before + len(orders)
+    assert await town.number("unionids") == users_before + len(orders)
 
 
 async def test_wechats_page_is_asked_with_its_parameters_in_its_order(town: Town) -> None:
@@ -142,7 +142,7 @@ async def test_each_kind_of_browser_gets_its_own_page(town: Town) -> None:
                 assert ("/v1/scans/" in text) == has_code
     console = await town.visitor(EDGE).show(client_id="wxauth-admin", redirect_uri="https://auth.test/admin/")
     assert "/wechat" not in console.text
-    assert await town.count("site_logins WHERE scene_hash IS NULL") == 2
+    assert await town.number("site_logins WHERE scene_hash IS NULL") == 2
 
 
 # The press.
@@ -224,7 +224,7 @@ async def test_pages_that_nobody_used_are_swept_away(town: Town) -> None:
     await town.sweep(after=599)
     assert await town.rows.fetchrow("SELECT count(page_hash), count(state_hash) FROM site_logins") == (2, 1)
     await town.sweep(after=2)
-    assert await town.count("site_logins") == 0
+    assert await town.number("site_logins") == 0
     assert 'wxauth_scans_total{outcome="expired"} 0.0' in await town.metrics()
 
 
@@ -422,7 +422,7 @@ async def test_who_is_banned_or_leaving_is_refused_at_the_door_and_before_the_to
         await town.rows.execute("UPDATE users SET status = $1, erase_at = $2", status, erase_at)
         refused(await town.redeem(said(location)["code"]), "invalid_grant")
         assert said(await town.visitor(door).log_in())["error"] == "access_denied"
-        assert await town.count("users WHERE (erase_at IS NULL) = $1", erase_at is None) == 1
+        assert await town.number("users WHERE (erase_at IS NULL) = $1", erase_at is None) == 1
         await town.rows.execute("UPDATE users SET status = 'active', erase_at = NULL")
     await town.tokens_for(await town.visitor(door).log_in())
 
@@ -432,8 +432,8 @@ async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(tow
     await town.erase()
     refused(await town.redeem(said(location)["code"]), "invalid_grant")
     assert await town.people() == (0, 0)
-    assert await town.count("site_logins WHERE openid IS NOT NULL") == 0
-    assert await town.count("site_logins WHERE state_hash IS NOT NULL AND browser_ip IS NOT NULL") == 0
+    assert await town.number("site_logins WHERE openid IS NOT NULL") == 0
+    assert await town.number("site_logins WHERE state_hash IS NOT NULL AND browser_ip IS NOT NULL") == 0
 
 
 async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_relayed(town: Town) -> None:
