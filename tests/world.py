@@ -23,7 +23,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.services import Parts, Services
 from wxauth.server.dev.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.controls import openid_of
-from wxauth.server.dev.wechat.push import Format, Mode, make_message, sign_push
+from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 
 Client = httpx.AsyncClient
 Rows = asyncpg.Connection
@@ -204,8 +204,7 @@ class Service(Behind):
         mode: Mode = "aes" if "push_aes_key" in app else "plain"
         now = str(int(self.clock().timestamp()))
         push = sign_push(app, message, mode=mode, format=format, timestamp=now, nonce=token_hex(8))
-        path, headers = f"/v1/wechat/push/{app['app_id']}", {"Content-Type": push.content_type}
-        answer = await self.client.post(path, params=dict(push.query), content=push.body, headers=headers)
+        answer = await send_push(self.client, push, app)
         assert (answer.status_code, answer.text) == (200, "success")
 
     async def push_about(self, login: Body, event: str, revoke_info: str = "") -> None:
@@ -213,6 +212,12 @@ class Service(Behind):
         app = next(app for app in APPS if app["app_id"] == login["user"]["app_id"])
         now = int(self.clock().timestamp())
         await self.push(make_message(login["user"]["openid"], event, revoke_info, app_id=app["app_id"], now=now), app)
+
+
+async def send_push(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, Any]) -> httpx.Response:
+    """Send what WeChat has signed to an app."""
+    path, headers = f"/v1/wechat/push/{app['app_id']}", {"Content-Type": push.content_type}
+    return await client.post(path, params=dict(push.query), content=push.body, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)

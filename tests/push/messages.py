@@ -12,7 +12,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, Client, OnStage
+from tests.world import BESIDE_LOGINS, Body, OnStage, send_push
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 from wxauth.server.service.build import Waits
 
@@ -59,12 +59,6 @@ def signed(
     return sign_push(app, content, mode=mode, format=format, **values)
 
 
-async def post(client: Client, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
-    headers = {"Content-Type": push.content_type}
-    url = f"/v1/wechat/push/{app['app_id']}"
-    return await client.post(url, params=dict(push.query), content=push.body, headers=headers)
-
-
 def assert_taken(answer: httpx.Response) -> None:
     assert (answer.status_code, answer.text) == (200, "success")
     assert answer.headers["content-type"].startswith("text/plain")
@@ -103,7 +97,7 @@ class Town(OnStage):
         return (await self.log_in(app, person))["user"]["openid"]
 
     async def post(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
-        return await post(self.client, push, app)
+        return await send_push(self.client, push, app)
 
     async def send(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN, **how: Any) -> None:
         """Push a message that must be accepted."""

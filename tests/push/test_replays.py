@@ -19,11 +19,10 @@ from tests.push.messages import (
     assert_taken,
     every_way,
     message,
-    post,
     signed,
 )
 from tests.sweeps import swept
-from tests.world import MakeClient, MakeServices
+from tests.world import MakeClient, MakeServices, send_push
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
@@ -81,7 +80,9 @@ async def test_two_simultaneous_messages_with_one_signature_are_processed_once(
     clients = [town.client, make_client(await make_services(apps=[PLAIN]))]
     caught = signed(TEXT)
     pushes = [forged(caught, openids[number % 2]) for number in range(10)]
-    answers = await asyncio.gather(*(post(clients[number // 5], push) for number, push in enumerate(pushes)))
+    answers = await asyncio.gather(
+        *(send_push(clients[number // 5], push, PLAIN) for number, push in enumerate(pushes))
+    )
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [403] * 5
     assert await town.number("users") == 1
 
@@ -158,7 +159,7 @@ async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(town: To
     await town.cut_off(proxy, apps=[PLAIN])
     alice, bob = [await town.openid(person=person) for person in ("alice", "bob")]
     caught, genuine = signed(TEXT), signed(message(bob, LEFT))
-    assert_taken(await post(town.stage.client, caught))
+    assert_taken(await send_push(town.stage.client, caught, PLAIN))
     # The second is what WeChat is about to say of bob, behind a signature that is not for it.
     for push in (forged(caught, alice), forged(caught, bob), genuine, forged(genuine, alice)):
         await town.postpone(push)
