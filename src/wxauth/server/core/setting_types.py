@@ -5,9 +5,6 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from email.utils import format_datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
@@ -49,30 +46,6 @@ _REDIS_FORMS: Final = (
     rf"rediss?\+cluster://{_REDIS_USER}{_REDIS_HOST}(,{_REDIS_HOST})*/?",
     r"unix://[^/?#]*/[^?]+",
 )
-
-_SHORTEST_FAREWELL: Final = timedelta(days=180)
-"""What docs/upgrading.md promises."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deprecation:
-    """Something that goes: `WXAUTH_OLD`, `POST /v1/old`, `old in POST /v1/login`. Raises: ValueError, if too soon."""
-
-    name: str
-    instead: str
-    since: date
-    until: date
-
-    def __post_init__(self) -> None:
-        if self.until - self.since < _SHORTEST_FAREWELL:
-            raise ValueError(f"{self.name}: must stay for {_SHORTEST_FAREWELL.days} days")
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """Those of an answer to a request that uses it."""
-        since, until = (datetime.combine(day, time(), UTC) for day in (self.since, self.until))
-        sunset = format_datetime(until, usegmt=True)
-        return [(b"deprecation", f"@{since.timestamp():.0f}".encode()), (b"sunset", sunset.encode())]
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:

@@ -43,7 +43,6 @@ from wxauth.server.core.setting_types import (
     ContactUri,
     DatabaseUrl,
     Days,
-    Deprecation,
     Documents,
     DomainFile,
     ExemptNetworks,
@@ -405,12 +404,6 @@ class Settings(DatabaseSettings):
     def claims_template(self) -> ClaimsTemplate | None:
         """The claims of logins to apps without claims of their own, compiled; None if there are none."""
         return compile_claims(self.claims) if self.claims else None
-
-    @property
-    def deprecated(self) -> list[Deprecation]:
-        """Of the settings that are set."""
-        declared = (it for name in self.model_fields_set for it in type(self).model_fields[name].metadata)
-        return [it for it in declared if isinstance(it, Deprecation)]
 
     def is_logged(self, session_id: UUID) -> bool:
         """Whether the log has the logins and refreshes of this session: all of it, or nothing."""

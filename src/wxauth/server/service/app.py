@@ -64,7 +64,6 @@ from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.bodies import invalid_request
-from wxauth.server.web.dependencies import Deprecations
 from wxauth.server.web.direct import Shortcut, direct_routes
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, BehindProxies, Edge, UnderPath
@@ -79,7 +78,6 @@ Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
 """Seconds between two checks whether the database is there."""
-_TELLING_PAUSE_SECONDS: Final = 3600.0
 _CONTACT_LASTS: Final = timedelta(days=360)
 """RFC 9116, section 2.5.5: less than a year."""
 
@@ -259,18 +257,9 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
         keep_placing(services),
         services[Deliveries].keep_delivering(),
     ]
-    if services.settings.deprecated:
-        tasks.append(_keep_telling_of_deprecated(services))
     if isinstance(services.clock, DatabaseClock):
         tasks.append(keep_time(services.clock, services.database))
     await asyncio.gather(*tasks)
-
-
-async def _keep_telling_of_deprecated(services: Services) -> None:
-    while True:
-        for it in services.settings.deprecated:
-            services[Deprecations].tell(it)
-        await asyncio.sleep(_TELLING_PAUSE_SECONDS)
 
 
 async def _is_migrated(services: Services) -> bool:

@@ -19,14 +19,10 @@ from starlette.requests import HTTPConnection, Request
 
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.logs import OncePerDay, get_logger
-from wxauth.server.core.services import Services, part
-from wxauth.server.core.setting_types import Deprecation
+from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.web.answers import Entails
 from wxauth.tokens.verifier import Verifier
-
-log = get_logger()
 
 Part = TypeVar("Part")
 
@@ -74,40 +70,6 @@ SettingsDep = Annotated[Settings, Depends(settings)]
 ClockDep = Annotated[Clock, Depends(clock)]
 DatabaseDep = Annotated[Database, Depends(database)]
 VerifierDep = Annotated[Verifier, Depends(verifier)]
-
-
-@part
-class Deprecations:
-    """Tells the operator what is used and goes."""
-
-    clock: Clock
-
-    def __post_init__(self) -> None:
-        self._told = OncePerDay()
-
-    def tell(self, used: Deprecation) -> None:
-        """Log that it was used, once a UTC day in this process."""
-        if self._told.is_due(used.name, self.clock().date()):
-            log.warning("deprecated", used=used.name, what_to_do=f"use {used.instead}", until=used.until.isoformat())
-
-
-DEPRECATED_KEY: Final = "wxauth.deprecated"
-"""The key in the ASGI scope of the headers that tell about what a request used."""
-
-
-def note_deprecated(connection: HTTPConnection, services: Services, used: Deprecation) -> None:
-    """Tell the operator, and by headers of the answer the client, that this request uses something that goes."""
-    services[Deprecations].tell(used)
-    connection.scope.setdefault(DEPRECATED_KEY, []).extend(used.headers)
-
-
-def deprecated(it: Deprecation) -> Callable[[HTTPConnection, Services], Awaitable[None]]:
-    """The dependency of an operation that goes. Declare `deprecated=True` beside it, for the documentation."""
-
-    async def note(connection: HTTPConnection, services: ServicesDep) -> None:
-        note_deprecated(connection, services, it)
-
-    return note
 
 
 Overrides = Mapping[Callable[..., Any], Callable[..., Any]]

@@ -145,7 +145,6 @@ class Declared(TypedDict, total=False):
     summary: Required[Title]
     failures: Sequence[Failure]
     tag: str
-    deprecated: bool
     operation_id: str
     """By default, the endpoint's name."""
     response_model: Any

@@ -22,7 +22,6 @@ from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_respons
 from wxauth.server.core.addresses import IpAddress, plain_address
 from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.server.core.metrics import Counter, Histogram
-from wxauth.server.web.dependencies import DEPRECATED_KEY
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body, except for the paths in `larger_bodies`."""
@@ -136,7 +135,6 @@ class Edge:
                     *message.get("headers", ()),
                     (b"x-request-id", current_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
-                    *scope.get(DEPRECATED_KEY, ()),
                 ]
             await send(message)
 
