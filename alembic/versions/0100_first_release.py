@@ -474,16 +474,6 @@ def upgrade() -> None:
         )
     """)
     op.execute("""
-        CREATE TABLE url_links (
-            app_id TEXT NOT NULL,
-            opens TEXT NOT NULL,
-            sealed BYTEA NOT NULL,
-            made_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            renew_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT url_links_pkey PRIMARY KEY (app_id)
-        )
-    """)
-    op.execute("""
         CREATE TABLE admin_links (
             digest BYTEA NOT NULL,
             user_id UUID NOT NULL,
@@ -899,7 +889,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove them."""
-    op.execute("DROP TABLE url_links")
     op.execute("DROP TABLE browser_login_sites")
     op.execute("DROP TABLE browser_logins")
     op.execute("DROP TABLE scan_pictures")

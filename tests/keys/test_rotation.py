@@ -281,14 +281,14 @@ async def test_after_a_reseal_the_former_secret_key_can_go(stage: Stage, wxauth:
     rotated = {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY, "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY}
     assert await wxauth("secret", "reseal", **rotated) == (
         0,
-        "encrypted again: 1 signing keys, 3 session keys, 0 phone answers, 0 webhook secrets, 0 apps, 0 URL Links\n",
+        "encrypted again: 1 signing keys, 3 session keys, 0 phone answers, 0 webhook secrets, 0 apps\n",
         "",
     )
     services = await stage.make_services(secret_key=OTHER_SECRET_KEY)
     assert await services[KeyRing].find(kid_of(alice))
     assert await session_keys(stage.rows, services.sealer) == stored
     again = json.loads((await wxauth("secret", "reseal", "--json", **rotated))[1])
-    kinds = ("signing_keys", "session_keys", "phone_answers", "webhook_secrets", "apps", "url_links", "not_opened")
+    kinds = ("signing_keys", "session_keys", "phone_answers", "webhook_secrets", "apps", "not_opened")
     assert again == dict.fromkeys(kinds, 0)
 
 
@@ -302,7 +302,7 @@ async def test_a_reseal_reports_values_that_do_not_open_and_seals_the_rest(stage
     )
     assert (status, output) == (
         1,
-        "encrypted again: 1 signing keys, 1 session keys, 0 phone answers, 0 webhook secrets, 0 apps, 0 URL Links\n",
+        "encrypted again: 1 signing keys, 1 session keys, 0 phone answers, 0 webhook secrets, 0 apps\n",
     )
     assert errors.startswith("WXAUTH_SECRET_KEY_PREVIOUS: 1 stored value")
 

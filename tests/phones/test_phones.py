@@ -792,7 +792,6 @@ async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
         "phone_answers": 1,
         "webhook_secrets": 0,
         "apps": 0,
-        "url_links": 0,
         "not_opened": 1,
     }
     assert done.returncode == 1

@@ -16,11 +16,9 @@ from tests.sweeps import swept
 from tests.websites.test_links import browser_of, press
 from tests.websites.towns import Town
 from tests.world import Body, Client, scene_of
-from wxauth.server.core.sealing import Sealer
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import FaultRequest
 from wxauth.server.dev.wechat.simulator import DrawnCode, draw
-from wxauth.server.service.resealing import forget, reseal
 
 EMBEDDED = "cross-origin-resource-policy"
 
@@ -159,23 +157,19 @@ async def test_one_link_serves_all_logins_of_an_app(linked: Town) -> None:
     assert (urls[0][0], urls[0][1] == urls[1][1]) == (urls[1][0], False)
     asked = {"path": "pages/scan/scan", "expire_type": 1, "expire_interval": 30, "env_version": "release"}
     assert made(linked) == [asked]
-    assert urls[0][0].encode() not in await linked.rows.fetchval("SELECT sealed FROM url_links")
     policy = (await linked.browser.open()).headers["content-security-policy"]
     assert "form-action 'self' https://wxaurl.cn https://shop.example.com" in policy
 
 
-async def test_housekeeping_renews_a_link_after_25_days(linked: Town) -> None:
-    await has_button(linked)
-    for after, number in ((25 * DAY - 1, 1), (1, 2), (0, 2)):
-        await linked.sweep(after=after)
-        assert len(made(linked)) == number
-
-
-async def test_a_link_is_not_given_after_30_days(linked: Town) -> None:
-    for after, number in ((0, 1), (30 * DAY - 1, 1), (1, 2)):
+async def test_a_link_is_renewed_after_25_days_and_given_for_30_if_wechat_makes_no_other(linked: Town) -> None:
+    for after, number in ((0, 1), (25 * DAY - 1, 1), (1, 2), (25 * DAY - 1, 2)):
         linked.clock.advance(seconds=after)
         assert await has_button(linked)
         assert len(made(linked)) == number
+    linked.simulator.fail("generate_urllink", errcode=-1, times=None)
+    for after, is_given in ((5 * DAY, True), (1, False)):
+        linked.clock.advance(seconds=after)
+        assert await has_button(linked) is is_given
 
 
 @pytest.mark.parametrize(("errcode", "advice"), [(40002, "SCAN_LINK"), (40165, "SCAN_PAGE"), (85079, "release")])
@@ -187,17 +181,6 @@ async def test_without_a_link_there_is_no_button_and_the_log_says_why(linked: To
     assert len(made(linked)) == 1
     linked.clock.advance(seconds=60)
     assert await has_button(linked)
-
-
-async def test_a_link_is_resealed_with_a_new_secret_key_and_made_anew_if_only_a_lost_one_opens_it(linked: Town) -> None:
-    await has_button(linked)
-    database, now = linked.services.database, linked.clock()
-    done = await reseal(database, Sealer([b"n" * 32, linked.services.settings.secret_keys[0]]), now=now)
-    assert (done.url_links, done.not_opened) == (1, 0)
-    await linked.rows.execute("UPDATE url_links SET sealed = 'sealed by the lost one'")
-    assert (await forget(database, linked.services.sealer, now=now)).url_links == 1
-    assert await has_button(linked)
-    assert len(made(linked)) == 2
 
 
 # The simulator's codes.

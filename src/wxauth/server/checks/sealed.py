@@ -18,7 +18,6 @@ from wxauth.server.core.sealing import (
     phone_answer_context,
     session_key_context,
     signing_key_context,
-    url_link_context,
     webhook_secret_context,
 )
 from wxauth.server.events.models import Webhook
@@ -26,8 +25,6 @@ from wxauth.server.events.webhook_rows import all_webhooks
 from wxauth.server.keys.models import StoredSigningKey, has_next, signing_key_of
 from wxauth.server.phones.rows import StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
-from wxauth.server.websites.models import SealedUrlLink
-from wxauth.server.websites.rows import url_links
 
 Row = TypeVar("Row")
 
@@ -74,9 +71,6 @@ SEALED_WEBHOOKS: Final[SealedKind[Webhook]] = SealedKind(
     ]
 )
 SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(lambda app: [SealedValue(app.secrets, app_context(app.app_id))])
-SEALED_URL_LINKS: Final[SealedKind[SealedUrlLink]] = SealedKind(
-    lambda link: [SealedValue(link.sealed, url_link_context(link.app_id))]
-)
 SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
     lambda key: [SealedValue(key.private_key, signing_key_context(key.kid))]
 )
@@ -93,8 +87,6 @@ class SealedCounts:
     """If erased, their webhooks are disabled until an administrator renews the secret."""
     apps: int = 0
     """If erased, they must be added again."""
-    url_links: int = 0
-    """If erased, WeChat is asked for new ones."""
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
@@ -108,7 +100,6 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
         ),
         *(value for webhook in await all_webhooks(database) for value in SEALED_WEBHOOKS.values(webhook)),
         *(value for app in await stored_apps(database) for value in SEALED_APPS.values(app)),
-        *(value for link in await url_links(database) for value in SEALED_URL_LINKS.values(link)),
     ]
     return [(sealed, context) for sealed, context in values if sealed is not None]
 

@@ -145,6 +145,5 @@ def forget_command(yes: bool, as_json: bool) -> None:
 def _counts(done: "SealedCounts") -> str:
     return (
         f"{done.signing_keys} signing keys, {done.session_keys} session keys, "
-        f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps, "
-        f"{done.url_links} URL Links"
+        f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps"
     )

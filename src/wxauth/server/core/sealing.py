@@ -66,11 +66,6 @@ def webhook_secret_context(webhook_id: UUID) -> bytes:
     return b"webhooks\0" + webhook_id.bytes
 
 
-def url_link_context(app_id: str) -> bytes:
-    """The context of an app's URL Link."""
-    return b"url_links\0" + app_id.encode()
-
-
 def link_number_context(link_id: UUID) -> bytes:
     """The context of the number that confirms a link to WeChat. It lives for two minutes, so it is never resealed."""
     return b"links\0" + link_id.bytes

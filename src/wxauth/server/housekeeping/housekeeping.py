@@ -37,7 +37,6 @@ from wxauth.server.users.erasure_rows import are_waiting, erase_next_due, erase_
 from wxauth.server.users.standing_rows import lift_bans
 from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.granting import proved_after
-from wxauth.server.websites.links import UrlLinks
 from wxauth.server.websites.rows import sweep_browser_logins, sweep_site_logins
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
@@ -278,12 +277,6 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
     )
 
 
-async def renew_url_links(services: Services, pace: Pace) -> None:
-    """Renew WeChat's URL Links before they end."""
-    if _clocks_agree(services):
-        await services[UrlLinks].renew(size=pace.page_size)
-
-
 async def lift_ended_bans(services: Services, pace: Pace) -> None:
     """Lift the bans that have ended."""
     of_bans = Pace(min(pace.page_size, BANS_PER_TRANSACTION), pace.pause)
@@ -314,7 +307,6 @@ def _clocks_agree(services: Services) -> bool:
 _CHORES: Final = (
     (sweep_other_rows, CHECK_PAUSE_SECONDS),
     (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS),
-    (renew_url_links, CHECK_PAUSE_SECONDS),
     (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
     (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS),
     (sweep_sessions, CHECK_PAUSE_SECONDS),

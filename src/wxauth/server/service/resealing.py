@@ -16,7 +16,6 @@ from wxauth.server.checks.sealed import (
     SEALED_PHONE_ANSWERS,
     SEALED_SESSION_KEYS,
     SEALED_SIGNING_KEYS,
-    SEALED_URL_LINKS,
     SEALED_WEBHOOKS,
     SealedCounts,
     SealedKind,
@@ -29,7 +28,6 @@ from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_k
 from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, replace_answer
 from wxauth.server.session_keys.rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
-from wxauth.server.websites.rows import delete_url_link, replace_url_link, url_links
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE_SECONDS: Final = 0.2
@@ -76,8 +74,6 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     done.session_keys = await _write_session_keys(database, sealer, keys_anew, page_size)
     for app in await stored_apps(database):
         done.apps += await anew(SEALED_APPS, app, replace_app_secrets)
-    for link in await url_links(database):
-        done.url_links += await anew(SEALED_URL_LINKS, link, replace_url_link)
     for key in await published_keys(database, now=now):
         done.signing_keys += await anew(SEALED_SIGNING_KEYS, key, replace_private_key)
     return done
@@ -112,9 +108,6 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
                 if await delete_app(transaction, app.app_id):
                     await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
                     done.apps += 1
-    for link in await url_links(database):
-        if not SEALED_URL_LINKS.opens(sealer, link):
-            done.url_links += await delete_url_link(database, link)
     async with database.begin() as transaction:
         stored = await lock_keys(transaction, now=now)
         kept = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]

@@ -8,7 +8,7 @@ import asyncio
 import hmac
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from wxauth.errors import NotFound, WeChatError, WxAuthError
@@ -16,7 +16,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import CannotOpen, Sealer, link_number_context, url_link_context
+from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.sessions.devices import Device
@@ -32,7 +32,7 @@ from wxauth.server.websites.doors import (
     DoorOutcome,
 )
 from wxauth.server.websites.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
-from wxauth.server.websites.models import OPEN, SealedUrlLink, Stage
+from wxauth.server.websites.models import OPEN, Stage
 from wxauth.server.websites.rows import LockedLogin, SiteLogin
 from wxauth.server.websites.scans import DIGITS, note_not_made, once
 from wxauth.server.websites.secrets import NO_SUCH_PAGE, new_scene
@@ -45,53 +45,37 @@ _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
 log = get_logger()
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
 """How long pages have no button, and WeChat is not asked again, after it has made no link."""
-_RENEWED_AGAIN_AFTER: Final = timedelta(hours=1)
+
+
+class _UrlLink(NamedTuple):
+    url: str
+    at: datetime
+    """When WeChat has made it."""
 
 
 @part
 class UrlLinks:
-    """Has WeChat make an app's link when a page first needs one, and renews it before it ends."""
+    """WeChat's URL Link of each app, which all its logins share. A process asks for one when a page first needs it."""
 
     settings: Settings
-    database: Database
     clock: Clock
-    apps: Apps
-    sealer: Sealer
     wechat_api: WeChatApi
+    _made: dict[str, _UrlLink] = field(default_factory=dict, init=False)
     _being_made: dict[str, asyncio.Task[str | None]] = field(default_factory=dict, init=False)
     _not_before: dict[str, datetime] = field(default_factory=dict, init=False)
     """When WeChat may be asked again for an app's link."""
 
-    @property
-    def _opens(self) -> str:
-        return f"{self.settings.scan_env} {self.settings.scan_page}"
-
     async def of(self, app: App) -> str | None:
         """The link of an app; None if WeChat makes none."""
-        link = await rows.url_link(self.database, app.app_id)
-        if link is not None and link.opens == self._opens and self.clock() < link.made_at + URL_LINK_LASTS:
-            try:
-                return self.sealer.open(link.sealed, context=url_link_context(app.app_id)).decode()
-            except CannotOpen:
-                log.warning("url_link_not_opened", app_id=app.app_id)
-        not_before = self._not_before.get(app.app_id)
-        if not_before is not None and self.clock() < not_before:
-            return None
-        return await once(self._being_made, app.app_id, lambda: self._make(app))
-
-    async def renew(self, *, size: int) -> None:
-        """Renew the links that are due, and delete those that no longer work."""
-        now = self.clock()
-        await rows.sweep_url_links(self.database, before=now - URL_LINK_LASTS, size=size)
-        if self.settings.scan_link != "url":
-            return
-        due = await rows.take_due_url_links(self.database, size=size, now=now, retry_at=now + _RENEWED_AGAIN_AFTER)
-        for link in due:
-            try:
-                app = self.apps.for_login(link.app_id)
-            except WxAuthError:  # removed, disabled, or not read yet
-                continue
-            await self._make(app)
+        now, made = self.clock(), self._made.get(app.app_id)
+        if made is not None and now < made.at + URL_LINK_RENEWED_AFTER:
+            return made.url
+        new = None
+        if now >= self._not_before.get(app.app_id, now):
+            new = await once(self._being_made, app.app_id, lambda: self._make(app))
+        if new is None and made is not None and now < made.at + URL_LINK_LASTS:
+            return made.url
+        return new
 
     async def _make(self, app: App) -> str | None:
         now = self.clock()
@@ -101,10 +85,7 @@ class UrlLinks:
             self._not_before[app.app_id] = now + _PAUSE_AFTER_FAILURE
             note_not_made("url_link_not_made", app, exc, api=URL_LINK)
             return None
-        sealed = self.sealer.seal(url.encode(), context=url_link_context(app.app_id))
-        renew_at = now + URL_LINK_RENEWED_AFTER
-        link = SealedUrlLink(app_id=app.app_id, opens=self._opens, sealed=sealed, made_at=now, renew_at=renew_at)
-        await rows.put_url_link(self.database, link)
+        self._made[app.app_id] = _UrlLink(url, now)
         log.info("url_link_made", app_id=app.app_id)
         return url
 

@@ -11,7 +11,7 @@ Apart are the picture of a code (`scan_pictures`), up to 2 MiB, which few reads 
 who uses a browser, the other sites get a code at the press of a button. `browser_login_sites` has the sites that have
 got one.
 
-All secrets are stored as hashes, except a number to type, and an app's URL Link (`url_links`), which are sealed.
+All secrets are stored as hashes, except a number to type, which is sealed.
 """
 
 from collections.abc import Iterable
@@ -304,21 +304,3 @@ class BrowserLoginSite(SQLModel, table=True):
 
     browser_login_id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text, primary_key=True)
-
-
-class SealedUrlLink(SQLModel):
-    """WeChat's URL Link that opens an app's page for scans. All logins share it."""
-
-    app_id: str = Field(sa_type=Text, primary_key=True)
-    opens: str = Field(sa_type=Text)
-    """The version and the page that it opens."""
-    sealed: bytes = Field(sa_type=BYTEA, repr=False)
-    made_at: datetime = Field(sa_type=TIME)
-    renew_at: datetime = Field(sa_type=TIME)
-    """When housekeeping asks for a new one."""
-
-
-class UrlLink(SealedUrlLink, table=True):
-    """WeChat's URL Link of an app."""
-
-    __tablename__ = "url_links"

@@ -23,7 +23,7 @@ from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
-from wxauth.server.websites.models import OPEN, RequestFields, SealedUrlLink, SiteLoginFields
+from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields
 from wxauth.server.wechat.received import CodePicture
 
 if TYPE_CHECKING:  # imports FastAPI, which commands do without
@@ -423,32 +423,6 @@ ON CONFLICT (login_id) DO UPDATE SET login_id = excluded.login_id
 RETURNING content_type, content
 """)
 
-_URL_LINK_COLUMNS: Final = ", ".join(SealedUrlLink.model_fields)
-_URL_LINKS: Final = Statement[SealedUrlLink](f"SELECT {_URL_LINK_COLUMNS} FROM url_links ORDER BY app_id")  # noqa: S608 - constants
-_URL_LINK: Final = Statement[SealedUrlLink](f"SELECT {_URL_LINK_COLUMNS} FROM url_links WHERE app_id = :app_id")  # noqa: S608 - constants
-# Of two that replicas have made at once, the later one stays. Both open the page.
-_PUT_URL_LINK: Final = Statement[Nothing](f"""
-INSERT INTO url_links ({_URL_LINK_COLUMNS}) VALUES ({", ".join(f":{name}" for name in SealedUrlLink.model_fields)})
-ON CONFLICT (app_id) DO UPDATE
-   SET opens = excluded.opens, sealed = excluded.sealed, made_at = excluded.made_at, renew_at = excluded.renew_at
- WHERE url_links.made_at <= excluded.made_at
-""")  # noqa: S608 - constants
-_TAKE_DUE_URL_LINKS: Final = Statement[SealedUrlLink](f"""
-UPDATE url_links SET renew_at = :retry_at
- WHERE app_id = ANY (ARRAY(
-    SELECT app_id FROM url_links WHERE renew_at <= :now ORDER BY app_id LIMIT :size FOR UPDATE SKIP LOCKED
- ))
-RETURNING {_URL_LINK_COLUMNS}
-""")  # noqa: S608 - constants
-sweep_url_links: Final = Sweep.of("url_links", key="app_id", by="made_at")
-# Only if it is still what was read: one made meanwhile is sealed with the current key already.
-_RESEAL_URL_LINK: Final = Statement[str]("""
-UPDATE url_links SET sealed = :anew WHERE app_id = :app_id AND sealed = :former RETURNING app_id
-""")
-_DELETE_URL_LINK: Final = Statement[str]("""
-DELETE FROM url_links WHERE app_id = :app_id AND sealed = :sealed RETURNING app_id
-""")
-
 
 async def shown_code(database: Database, scene_hash: bytes, *, now: datetime) -> ShownCode | None:
     """The code to scan of this scene, until it is decided."""
@@ -464,35 +438,3 @@ async def keep_picture(database: Database, login_id: UUID, picture: CodePicture)
     except asyncpg.ForeignKeyViolationError:  # the login has just been deleted
         return picture
     return stored or picture
-
-
-async def url_links(database: Database) -> Sequence[SealedUrlLink]:
-    """Every app's link."""
-    return await database.rows(_URL_LINKS)
-
-
-async def url_link(database: Database, app_id: str) -> SealedUrlLink | None:
-    """The link of an app."""
-    return await database.row(_URL_LINK, app_id=app_id)
-
-
-async def put_url_link(database: Database, link: SealedUrlLink) -> None:
-    """Store a new link in place of the one before."""
-    await database.run(_PUT_URL_LINK, **link.model_dump())
-
-
-async def take_due_url_links(
-    database: Database, *, size: int, now: datetime, retry_at: datetime
-) -> Sequence[SealedUrlLink]:
-    """The links that are due to be renewed: no other replica gets them until `retry_at`."""
-    return await database.rows(_TAKE_DUE_URL_LINKS, size=size, now=now, retry_at=retry_at)
-
-
-async def replace_url_link(database: Database, link: SealedUrlLink, anew: bytes) -> bool:
-    """Replace a sealed link. Returns False if it has changed since it was read."""
-    return await database.value(_RESEAL_URL_LINK, app_id=link.app_id, former=link.sealed, anew=anew) is not None
-
-
-async def delete_url_link(database: Database, link: SealedUrlLink) -> bool:
-    """Delete a link. Returns False if it has changed since it was read."""
-    return await database.value(_DELETE_URL_LINK, app_id=link.app_id, sealed=link.sealed) is not None
