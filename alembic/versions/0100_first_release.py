@@ -193,12 +193,6 @@ def upgrade() -> None:
     op.execute("CREATE INDEX consents_present_idx ON consents (user_id, document) WHERE withdrawn_at IS NULL")
     op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
     op.execute("""
-        CREATE TABLE console_sessions (
-            session_id UUID NOT NULL,
-            CONSTRAINT console_sessions_pkey PRIMARY KEY (session_id)
-        )
-    """)
-    op.execute("""
         CREATE TABLE events_unplaced (
             number BIGINT GENERATED ALWAYS AS IDENTITY,
             event_id UUID NOT NULL,
@@ -918,7 +912,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE erasures")
     op.execute("DROP TABLE backchannel_logouts")
     op.execute("DROP TABLE deliveries")
-    op.execute("DROP TABLE console_sessions")
     op.execute("DROP TABLE consents")
     op.execute("DROP TABLE clients")
     op.execute("DROP TABLE attempts")

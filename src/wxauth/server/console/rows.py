@@ -42,12 +42,9 @@ WITH person AS (
     SELECT :session_id, user_id, app_id, openid, :ip::text::inet, :user_agent, :now, :now, :expires_at,
            :client_id, :scope
       FROM identity
-), marked AS (
-    INSERT INTO console_sessions (session_id) SELECT :session_id FROM identity
 )
 SELECT person.*, identity.app_id, identity.openid FROM person JOIN identity ON identity.user_id = person.id
 """)  # noqa: S608 - put together from constants
-_MARK: Final = Statement[Nothing]("INSERT INTO console_sessions (session_id) VALUES (:session_id)")
 
 
 async def some_administrators(database: Database) -> Sequence[UUID]:
@@ -98,8 +95,3 @@ async def open_console_session(
         scope=scope,
         staff=list(STAFF_ROLES),
     )
-
-
-async def mark_console_session(transaction: Transaction, session_id: UUID) -> None:
-    """Mark a session as the console's, so that it ends when the user loses the role."""
-    await transaction.run(_MARK, session_id=session_id)

@@ -14,7 +14,6 @@ from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
 from wxauth.server.clients.clients import ensure_own_client
 from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.console.rows import (
-    mark_console_session,
     open_console_session,
     spend_link,
 )
@@ -35,7 +34,7 @@ from wxauth.server.sessions.refresh_rows import (
     RefreshTokens,
     rotate_refresh_token_of_website,
 )
-from wxauth.server.sessions.rows import EndReason, end_session
+from wxauth.server.sessions.rows import CONSOLE, EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.granting import Granting
 from wxauth.server.websites.site_tokens import (
@@ -48,8 +47,6 @@ from wxauth.server.websites.site_tokens import (
 )
 from wxauth.texts import hash_of
 
-CLIENT: Final = "wxauth-admin"
-"""The client_id of the console, a website of our own."""
 CONSOLE_TITLE: Final = "管理后台 Console"
 """The title that the scanning phone shows."""
 MAX_UNUSED: Final = 3600
@@ -102,7 +99,7 @@ class ConsoleSessions:
         async def add() -> None:
             await ensure_own_client(
                 self.database,
-                CLIENT,
+                CONSOLE,
                 title=CONSOLE_TITLE,
                 redirect_uris=[self._redirect_uri()],
                 scopes=[ADMIN_SCOPE],
@@ -112,7 +109,7 @@ class ConsoleSessions:
         try:
             await add()
         except StorageUnavailable as exc:
-            self.promises.put_off("console", CLIENT, add, failure=exc, patience=inf)
+            self.promises.put_off("console", CONSOLE, add, failure=exc, patience=inf)
 
     async def open_by_link(self, secret: str, *, device: Device) -> OpenedConsole:
         """Open a session with a link, which works once.
@@ -128,7 +125,7 @@ class ConsoleSessions:
                     transaction,
                     user_id,
                     session_id,
-                    client_id=CLIENT,
+                    client_id=CONSOLE,
                     scope=ADMIN_SCOPE,
                     ip=device.ip,
                     user_agent=device.user_agent,
@@ -155,7 +152,7 @@ class ConsoleSessions:
         if challenge is not None:
             uri = self._redirect_uri()
             found = await login_of_code(
-                self.database, code, client_id=CLIENT, redirect_uri=uri, code_challenge=challenge
+                self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge
             )
         if found is not None:
             async with self.granting.turn(found), self.database.begin() as transaction:
@@ -164,11 +161,10 @@ class ConsoleSessions:
                     if STAFF_ROLES.isdisjoint(granted.user.roles):
                         log.warning("console_refused", user_id=granted.user.id, reason="no staff")
                         raise InsufficientRole("this needs the role admin or support")  # rolls the new session back
-                    await mark_console_session(transaction, session_id)
                     await _note_opened(transaction, granted.user.id, session_id, by="scan", device=device, now=now)
         if not isinstance(granted, Granted):
             if granted is NotGranted.SPENT:
-                log.warning("code_reused", client_id=CLIENT, consequence="the session has been ended")
+                log.warning("code_reused", client_id=CONSOLE, consequence="the session has been ended")
             raise SessionRevoked(
                 "there is no such code of this page, or it has been used, or is over: log in once more"
             )
@@ -188,7 +184,7 @@ class ConsoleSessions:
         outcome = await rotate_refresh_token_of_website(
             self.database,
             token,
-            client_id=CLIENT,
+            client_id=CONSOLE,
             scopes=[ADMIN_SCOPE],
             ip=device.ip,
             lifetimes=Lifetimes(unused=MAX_UNUSED, at_most=MAX_LIFETIME, reuse_grace=self.settings.refresh_reuse_grace),
@@ -217,7 +213,7 @@ class ConsoleSessions:
     def _opened(
         self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
     ) -> OpenedConsole:
-        session = TokenSession(id=session_id, left=left, client_id=CLIENT, scope=ADMIN_SCOPE)
+        session = TokenSession(id=session_id, left=left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
         return OpenedConsole(
             issued.value, issued.expires_in, self.console_tokens.issue(session_id, generation), max(1, left), user

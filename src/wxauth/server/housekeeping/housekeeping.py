@@ -32,7 +32,6 @@ from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.rows import sweep_messages
-from wxauth.server.sessions.rows import delete_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_due, erase_next_page, erase_rest
 from wxauth.server.users.standing_rows import lift_bans
 from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS
@@ -251,7 +250,6 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     for kid in await delete_retired_keys(database, now=now, longest_session=longest_session):
         log.info("signing_key_retired", kid=kid)
     await services[Numbers].merge_hours()
-    await delete_console_sessions(database)
     await _page_by_page(
         pace,
         services[PictureChecks].sweep,

@@ -155,12 +155,3 @@ class AdminLink(SQLModel, table=True):
     """SHA-256 of the link's secret. The secret itself is not stored."""
     user_id: UUID
     expires_at: datetime = Field(sa_type=TIME)
-
-
-class ConsoleSession(SQLModel, table=True):
-    """The console's sessions. They end when their user loses the role that opened them."""
-
-    __tablename__ = "console_sessions"
-
-    session_id: UUID = Field(primary_key=True)
-    """Not a foreign key: with one, PostgreSQL would look here for each of millions of sessions that are deleted."""

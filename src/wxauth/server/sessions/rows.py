@@ -24,6 +24,8 @@ START: Final = UUID(int=0)
 END: Final = UUID(int=2**128 - 1)
 """A session id after the last one."""
 SESSIONS_IN_AN_EVENT: Final = 1000
+CONSOLE: Final = "wxauth-admin"
+"""The client_id of the console, a website of our own. No other client can have this name."""
 _ATTEMPTS: Final = 5
 
 
@@ -171,9 +173,6 @@ _END_BROWSER_LOGIN_OF_SESSION: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING website_sessions w
  WHERE w.session_id = :session_id AND browser_logins.id = w.browser_login_id
 """)
-_DELETE_CONSOLES: Final = Statement[Nothing]("""
-DELETE FROM console_sessions WHERE NOT EXISTS (SELECT FROM sessions WHERE sessions.id = console_sessions.session_id)
-""")
 
 
 def _ending(which: str) -> Statement[EndedSession]:
@@ -191,12 +190,11 @@ _END_OF_USER: Final = _ending("""
      WHERE user_id = :user_id AND id IS DISTINCT FROM :kept_id
        AND (:app_ids::text[] IS NULL OR (app_id, openid) IN (SELECT * FROM unnest(:app_ids, :openids::text[])))""")
 _END_CONSOLES: Final = _ending(
-    "SELECT s.id FROM console_sessions c JOIN sessions s ON s.id = c.session_id WHERE s.user_id = :user_id"
+    f"SELECT id FROM sessions WHERE user_id = :user_id AND client_id = '{CONSOLE}'"  # noqa: S608 - a constant
 )
-_END_OF_WEBSITES: Final = _ending("""
+_END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
-     WHERE user_id = :user_id AND client_id IS NOT NULL
-       AND (NOT :spares_console OR NOT EXISTS (SELECT FROM console_sessions WHERE session_id = sessions.id))""")
+     WHERE user_id = :user_id AND client_id IS NOT NULL AND NOT (:spares_console AND client_id = '{CONSOLE}')""")  # noqa: S608 - a constant
 # Merges and splits end such sessions, and do not move them.
 _END_OF_CLIENT: Final = _ending("SELECT session_id FROM website_sessions WHERE client_id = :client_id")
 _END_OF_BROWSER_LOGIN: Final = _ending("""
@@ -409,11 +407,6 @@ async def end_sessions(
 async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """End a user's console sessions, because the user has lost a role that gives access to the console."""
     await _end(transaction, _END_CONSOLES, user_id=user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
-
-
-async def delete_console_sessions(database: Database) -> None:
-    """Delete the console's rows of sessions that have been deleted."""
-    await database.run(_DELETE_CONSOLES)
 
 
 async def end_session_of(
