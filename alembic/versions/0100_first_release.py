@@ -210,17 +210,6 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX feed_type_position_idx ON feed (type, position)")
     op.execute("""
-        CREATE TABLE profile_changes (
-            user_id UUID NOT NULL,
-            sent_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            event_id UUID,
-            fields TEXT[] NOT NULL,
-            CONSTRAINT profile_changes_pkey PRIMARY KEY (user_id),
-            CONSTRAINT profile_changes_fields_check CHECK ((event_id IS NULL) = (fields = '{}'))
-        )
-    """)
-    op.execute("CREATE INDEX profile_changes_sent_at_idx ON profile_changes (sent_at)")
-    op.execute("""
         CREATE TABLE feed_swept (
             is_only BOOLEAN DEFAULT true NOT NULL,
             position BIGINT NOT NULL,
@@ -903,7 +892,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE signing_keys")
     op.execute("DROP TABLE refusals")
     op.execute("DROP TABLE push_messages")
-    op.execute("DROP TABLE profile_changes")
     op.execute("DROP TABLE hourly_numbers")
     op.execute("DROP TABLE feed_swept")
     op.execute("DROP TABLE feed")

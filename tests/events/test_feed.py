@@ -8,14 +8,14 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP
+from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import AddSibling, Body, OnStage, Stage, bearer, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.events.feed_routes import cursor_of
-from wxauth.server.events.feed_rows import Place, place_some, record_folded_changes
+from wxauth.server.events.feed_rows import Place
 from wxauth.server.events.webhook_deliveries import place_events
 
 INSERT = (
@@ -90,92 +90,12 @@ async def test_the_feed_contains_only_ids(feed: Feed) -> None:
     assert page.keys() == {"items", "next_cursor"}
 
 
-async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(feed: Feed) -> None:
+async def test_each_profile_change_is_sent(feed: Feed) -> None:
     alice = await feed.login("alice", nickname="A")
-    cursor = (await feed.read())["next_cursor"]
-
-    async def new_changes() -> list[tuple[str, list[str]]]:
-        nonlocal cursor
-        page = await feed.read(after=cursor)
-        cursor = page["next_cursor"]
-        user_id = alice["user"]["id"]
-        for event in page["items"]:
-            assert (event["type"], event["user_id"], event["actor"]) == ("user.profile_changed", user_id, user_id)
-            assert event["app_id"] == APP["app_id"]
-        return [(event["at"], event["data"]["fields"]) for event in page["items"]]
-
     await feed.rename(alice, "Al", "Ali")
-    assert await new_changes() == [("2026-11-20T08:00:00Z", ["nickname"])]
-    feed.clock.advance(seconds=30)
-    await feed.rename(alice, "Alic")
-    assert await new_changes() == []
-    feed.clock.advance(seconds=29)
     await feed.login("alice", avatar_url="https://example.com/a.png")
-    assert await new_changes() == []
-    feed.clock.advance(seconds=1)
-    assert await new_changes() == [("2026-11-20T08:01:00Z", ["nickname", "avatar_url"])]
-    feed.clock.advance(seconds=59)
-    await feed.rename(alice, "Alice")
-    assert await new_changes() == [], "the second event begins another minute"
-    feed.clock.advance(seconds=1)
-    assert await new_changes() == [("2026-11-20T08:02:00Z", ["nickname"])]
-    feed.clock.advance(minutes=1)
-    assert await new_changes() == []
-    await feed.rename(alice, "A")
-    assert await new_changes() == [("2026-11-20T08:03:00Z", ["nickname"])]
-
-
-async def test_changes_are_folded_per_person(feed: Feed) -> None:
-    people = [await feed.login(name, nickname=name) for name in ("alice", "bob")]
-    for name in ("a", "b", "c"):
-        for person in people:
-            await feed.rename(person, name)
     events = (await feed.read(type="user.profile_changed"))["items"]
-    assert [event["user_id"] for event in events] == [person["user"]["id"] for person in people]
-
-
-@pytest.mark.oldest_postgres
-async def test_a_folded_change_outlives_the_process_that_was_recording_it(feed: Feed) -> None:
-    alice = await feed.login("alice", nickname="A")
-    await feed.rename(alice, "Al", "Alice")
-    await feed.read()
-    feed.clock.advance(minutes=1)
-
-    async def undone() -> None:
-        async with feed.services.database.begin() as transaction:
-            assert await record_folded_changes(transaction, now=feed.clock(), limit=10) == 1
-            assert len(await place_some(transaction, limit=10)) == 1
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await undone()
-    assert len((await feed.read(type="user.profile_changed"))["items"]) == 2
-
-
-async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(feed: Feed) -> None:
-    full = {"nickname": "A", "avatar_url": "https://example.com/a.png"}
-    former = await feed.login("alice", **full)
-    holder_id = (await feed.login("alice", app=OTHER_APP, unionid="union-alice", **full))["user"]["id"]
-    await feed.rename(former, "Al", "Alice")
-    cursor = (await feed.read())["next_cursor"]
-    assert (await feed.login("alice", unionid="union-alice"))["user"]["id"] == holder_id
-    feed.clock.advance(minutes=1)
-    events = (await feed.read(after=cursor))["items"]
-    assert [(event["type"], event["user_id"]) for event in events if event["type"] != "identity.added"] == [
-        ("user.merged", holder_id),
-        ("user.profile_changed", holder_id),
-    ]
-    assert events[-1]["actor"] == holder_id
-
-
-async def test_no_profile_change_is_sent_after_the_persons_erasure(feed: Feed) -> None:
-    alice = await feed.login("alice", nickname="A")
-    await feed.rename(alice, "Al", "Alice")
-    await feed.read()
-    await leave(feed.client, alice)
-    feed.clock.advance(minutes=1)
-    events = [event["type"] for event in (await feed.read())["items"]]
-    assert events == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
+    assert [event["data"]["fields"] for event in events] == [["nickname"], ["nickname"], ["avatar_url"]]
 
 
 async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_contract_lists(feed: Feed) -> None:

@@ -127,20 +127,6 @@ async def test_a_logout_during_a_merge_ends_the_session_of_the_user_that_remains
     assert await history.types(user_id) == ["user.created", "user.merged", "identity.added", "session.ended"]
 
 
-async def test_a_folded_change_of_a_locked_user_delays_nobody(history: History) -> None:
-    alice, bob = await history.login("alice"), await history.login("bob")
-    for person in (alice, bob):
-        for nickname in ("A", "B"):
-            await history.client.patch("/v1/me", json={"nickname": nickname}, headers=bearer(person))
-    await place_events(history.services)
-    history.clock.advance(minutes=1)
-    both = [person["user"]["id"] for person in (alice, bob)]
-    async with history.locked(both[0]):
-        once, twice = [(await history.types(user_id)).count("user.profile_changed") for user_id in both]
-    assert (once, twice) == (1, 2)
-    assert (await history.types(both[0])).count("user.profile_changed") == 2
-
-
 async def test_a_session_that_is_replaced_waits_for_the_user(history: History) -> None:
     kept: dict[str, Any] = {"open_kept": 2, "ended_kept": 100, "size": 10, "pause": timedelta(minutes=10)}
     [alice, *_] = [await history.login("alice") for _ in range(3)]

@@ -17,7 +17,6 @@ Row = dict[str, Any]
 _AT_REST: Final = """
 SELECT NOT EXISTS (SELECT FROM events_unplaced) AND NOT EXISTS (SELECT FROM erasures)
    AND NOT EXISTS (SELECT FROM users WHERE erase_at <= now() AND status = 'active')
-   AND NOT EXISTS (SELECT FROM profile_changes WHERE event_id IS NOT NULL AND sent_at < now() - interval '1 minute')
 """
 _OWNED: Final = """
 SELECT table_name, array_agg(column_name::text ORDER BY column_name) AS columns

@@ -179,7 +179,7 @@ def in_order(found: Found) -> Iterator[Fault]:
     for event in found.feed:
         if event["id"] not in places:
             yield Fault(event["user_id"], f"{event['type']} of the feed is not in the trail")
-        elif event["type"] != "user.profile_changed":  # folded ones come later
+        else:
             before = newest.get(event["user_id"], event)
             if places[before["id"]] > places[event["id"]]:
                 yield Fault(
@@ -434,7 +434,6 @@ def no_browser_outlives_its_login(found: Found) -> Iterator[Fault]:
 OWNERLESS: Final = {
     "events": "the trail remembers who is gone",
     "erasures": "what is left of who is gone, until it is erased",
-    "profile_changes": "kept for a minute, and of nobody then",
 }
 """Tables whose rows may name users who are gone."""
 

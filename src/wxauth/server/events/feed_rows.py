@@ -17,28 +17,19 @@ numbers. A trigger in `core/models.py` puts id and time of an event after those 
 trail, which is read in the order of ids, has the same order.
 
 A place is stored with the event's type, so that reading one type does not scan all the others.
-
-A person may change their profile any number of times. The first change gets its place at once. Changes within the next
-minute get none: `profile_changes` accumulates their fields, and after that minute one more event lists them all. The
-audit trail has every single change, and that event too.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlmodel import SQLModel
 
 from wxauth.errors import CursorExpired
-from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import EventType, data_for_siblings
-from wxauth.server.core.users import PROFILE
-
-PROFILE_PAUSE: Final = timedelta(minutes=1)
-"""After siblings got a profile change, further changes by the same person in this time are folded into one event."""
+from wxauth.server.core.statements import Statement
+from wxauth.server.core.trail import data_for_siblings
 
 
 class EventToSend(SQLModel):
@@ -74,11 +65,6 @@ class PlacedEvent(SQLModel):
     """The stored name of the type."""
 
 
-class _FoldedChanges(SQLModel):
-    event_id: UUID | None
-    fields: list[str]
-
-
 class _PageRow(FeedRow):
     """An event, if any, and the columns that are the same in each row of a page."""
 
@@ -88,65 +74,16 @@ class _PageRow(FeedRow):
 
 
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
-_ARE_UNPLACED: Final = Statement[bool]("""
-SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_changes
-    WHERE sent_at <= :sent_before) AS are_some
-""")
-# The first profile change gets a place, unless siblings got another one within the last minute. The others are noted.
-_PLACE: Final = Statement[PlacedEvent](f"""
+_ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
+_PLACE: Final = Statement[PlacedEvent]("""
 WITH taken AS (
     DELETE FROM events_unplaced
      WHERE number = ANY (ARRAY(SELECT number FROM events_unplaced ORDER BY number LIMIT :limit))
     RETURNING number, event_id
-), new AS (
-    SELECT number, id, type, at, user_id, data FROM taken JOIN events ON events.id = taken.event_id
-), changes AS (
-    SELECT id, at, user_id, data,
-           row_number() OVER (PARTITION BY user_id ORDER BY number) > 1
-           OR EXISTS (SELECT FROM profile_changes p WHERE p.user_id = new.user_id) AS is_folded
-      FROM new WHERE type = '{EventType.PROFILE_CHANGED.value}'
-), noted AS (
-    INSERT INTO profile_changes AS before (user_id, sent_at, event_id, fields)
-    SELECT user_id, min(at), (array_agg(id ORDER BY id DESC) FILTER (WHERE is_folded))[1],
-           COALESCE(array_agg(DISTINCT field) FILTER (WHERE is_folded), '{{}}')
-      FROM changes CROSS JOIN jsonb_array_elements_text(data -> 'fields') AS field
-     GROUP BY user_id
-    ON CONFLICT (user_id) DO UPDATE
-       SET event_id = excluded.event_id,
-           fields = ARRAY (SELECT DISTINCT unnest(before.fields || excluded.fields))
 )
 INSERT INTO feed (event_id, type)
-SELECT id, type FROM new WHERE id NOT IN (SELECT id FROM changes WHERE is_folded) ORDER BY number
+SELECT id, type FROM taken JOIN events ON events.id = taken.event_id ORDER BY number
 RETURNING event_id, type
-""")  # noqa: S608 - put together from constants
-# Locks the users about whom an event is recorded. Changes of a user who is locked by another transaction are left for
-# the next time, so that no event waits for that transaction. If the person has been merged since, the event is about
-# the remaining user; if they have been erased, there is no event.
-_TAKE_CHANGES: Final = Statement[_FoldedChanges]("""
-WITH due AS MATERIALIZED (
-    SELECT noted.user_id, noted.event_id, COALESCE(former.user_id, noted.user_id) AS current_id
-      FROM profile_changes noted LEFT JOIN former_users former ON former.id = noted.user_id
-     WHERE sent_at <= :sent_before ORDER BY sent_at LIMIT :limit
-), known AS MATERIALIZED (
-    SELECT id FROM users WHERE id IN (SELECT current_id FROM due WHERE event_id IS NOT NULL)
-), locked AS MATERIALIZED (
-    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT id FROM known)) FOR NO KEY UPDATE SKIP LOCKED
-)
-DELETE FROM profile_changes USING due
- WHERE profile_changes.user_id = due.user_id
-   AND (due.event_id IS NULL OR due.current_id IN (SELECT id FROM locked)
-        OR due.current_id NOT IN (SELECT id FROM known))
-RETURNING profile_changes.event_id, fields
-""")
-# Actor and app are those of the newest change.
-_RECORD_CHANGES: Final = Statement[Nothing]("""
-INSERT INTO events (id, type, at, actor, user_id, app_id, data)
-SELECT recorded.id, newest.type, :now, CASE newest.actor WHEN newest.user_id::text THEN users.id::text
-    ELSE newest.actor END,
-       users.id, newest.app_id, recorded.data
-  FROM unnest(:ids::uuid[], :event_ids::uuid[], :data::jsonb[]) AS recorded (id, event_id, data)
-  JOIN events newest ON newest.id = recorded.event_id
-  JOIN users ON users.id = COALESCE((SELECT user_id FROM former_users WHERE id = newest.user_id), newest.user_id)
 """)
 
 
@@ -209,30 +146,14 @@ class FeedSlice(NamedTuple):
     last: Place
 
 
-async def are_unplaced(database: Database, *, now: datetime) -> bool:
-    """Whether there are events without a place, or folded profile changes to send."""
-    return bool(await database.value(_ARE_UNPLACED, sent_before=now - PROFILE_PAUSE))
+async def are_unplaced(database: Database) -> bool:
+    """Whether there are events without a place."""
+    return bool(await database.value(_ARE_UNPLACED))
 
 
 async def may_place(transaction: Transaction) -> bool:
     """Take the lock for assigning places, until the transaction ends. False if another process has it."""
     return bool(await transaction.value(_TRY_LOCK))
-
-
-async def record_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
-    """Record an event for each person whose folded changes are due, and return for how many people this is settled."""
-    noted = await transaction.rows(_TAKE_CHANGES, sent_before=now - PROFILE_PAUSE, limit=limit)
-    folded = [row for row in noted if row.event_id is not None]
-    if folded:
-        data = [{"fields": [name for name in PROFILE if name in row.fields]} for row in folded]
-        await transaction.run(
-            _RECORD_CHANGES,
-            ids=[new_id(now) for _ in folded],
-            event_ids=[row.event_id for row in folded],
-            data=data,
-            now=now,
-        )
-    return len(noted)
 
 
 async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:

@@ -43,26 +43,6 @@ class FeedPlace(SQLModel, table=True):
     type: str = Field(sa_type=Text)
 
 
-class FoldedProfileChange(SQLModel, table=True):
-    """When siblings last got a person's profile change, and what has changed since.
-
-    Only the transaction that assigns places writes here, so that no login or profile change waits.
-    """
-
-    __tablename__ = "profile_changes"
-    __table_args__ = (
-        CheckConstraint("(event_id IS NULL) = (fields = '{}')", name="fields"),
-        Index(None, "sent_at"),
-    )
-
-    user_id: UUID = Field(primary_key=True)
-    sent_at: datetime = Field(sa_type=TIME)
-    event_id: UUID | None
-    """The newest event that siblings have not got yet."""
-    fields: list[str] = Field(sa_type=ARRAY(Text))
-    """The fields changed since `sent_at`."""
-
-
 class SweptPlace(SQLModel, table=True):
     """The last place whose event has been swept. Before the first sweep there is no row."""
 

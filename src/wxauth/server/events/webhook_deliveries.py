@@ -31,7 +31,7 @@ from wxauth.server.core.receivers import signed_headers
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
+from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import LEASE, Answer, BackchannelLogouts, send
 from wxauth.server.events.webhook_rows import (
@@ -311,7 +311,7 @@ async def keep_placing(services: Services) -> None:
     """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
 
     async def place() -> None:
-        if await are_unplaced(services.database, now=services.clock()):
+        if await are_unplaced(services.database):
             await place_events(services)
 
     await asyncio.sleep(PLACE_PAUSE_SECONDS)
@@ -326,11 +326,10 @@ async def place_events(services: Services) -> int:
         async with services.database.begin() as transaction:
             if not await may_place(transaction):
                 return placed
-            folded = await record_folded_changes(transaction, now=now, limit=EVENTS_PLACED_PER_TRANSACTION)
             events = await place_some(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
             queued = await queue_deliveries(transaction, events, now=now)
         placed += len(events)
         if queued:
             services[Deliveries].wake()
-        if max(folded, len(events)) < EVENTS_PLACED_PER_TRANSACTION:
+        if len(events) < EVENTS_PLACED_PER_TRANSACTION:
             return placed
