@@ -68,7 +68,7 @@ async def test_the_page_hands_on_every_parameter_as_the_mini_program_can_read_it
         page = await browser.open(method, headers=IN_WEB_VIEW, **changed)
         opened, query = opened_by(page)
         assert (opened, list(query.items())) == ("/sub/pages/in/in", list({**ASKED, **changed}.items()))
-        assert "登录 &lt;b&gt;&quot;Shop&quot;&lt;/b&gt;" in page.text
+        assert "登录 &lt;b&gt;&#34;Shop&#34;&lt;/b&gt;" in page.text
         assert page.text.count("<button") == 1
         assert "unsafe" not in page.headers["content-security-policy"]
 

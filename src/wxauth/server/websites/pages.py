@@ -1,16 +1,16 @@
-"""The pages for browsers: plain HTML, a style sheet and a small script, all served by this service."""
+"""The pages for browsers: templates, a style sheet and a small script, in `page/`, all served by this service."""
 
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
-from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from fastapi import Depends
+from jinja2 import Environment, FileSystemLoader
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -77,10 +77,6 @@ VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": Fal
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 _WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
-_NOBODYS_PORTRAIT: Final = (
-    '<svg viewBox="0 0 72 72" width="72" height="72" fill="currentColor">'
-    '<circle cx="36" cy="28" r="12"/><path d="M12 64a24 18 0 0 1 48 0z"/></svg>'
-)
 _TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}
 _BROWSER: Final = "wxauth-browser"
 """The cookie that identifies a browser."""
@@ -95,6 +91,17 @@ class Asset(NamedTuple):
     content: bytes
     media_type: str
     etag: str
+
+
+class _Link(NamedTuple):
+    url: str
+    text: str
+    lang: str | None = None
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 @cache
@@ -138,7 +145,7 @@ class Pages:
     device: DeviceDep
     language: Language = field(init=False)
     root: str = field(init=False)
-    """The path under which the service is reached, escaped."""
+    """The path under which the service is reached."""
     is_in_wechat: bool = field(init=False)
     """Whether WeChat's own browser shows the page, on a phone or a computer, and no mini-program or WeCom."""
     is_on_a_phone: bool = field(init=False)
@@ -154,7 +161,7 @@ class Pages:
         self.is_on_a_phone = (is_of_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_of_wechat and not is_of_wecom
         self.language = language_of(self.request)
-        self.root = escape(self.request.scope.get("root_path", "").rstrip("/"))
+        self.root = self.request.scope.get("root_path", "").rstrip("/")
 
     @property
     def browser(self) -> Browser:
@@ -218,17 +225,15 @@ class Pages:
         if form is None:
             response = redirect_to(f"{self.request.scope.get('root_path', '')}{url}" if url.startswith("/") else url)
         else:
-            body = f"""
-<h1>{self._text("going_back")}</h1>
-<p class="origin">{escape(origin_of(url) or "")}</p>
-<form method="post" action="{escape(url)}">{_hidden(form)}
-<button class="button">{self._text("go_on")}</button></form>"""
             response = self._page(
+                "form-post",
                 self._text("going_back"),
-                body,
                 script="post.js",
                 form_action=_redirect_source(url),
                 frame_ancestors=_site_source(url),  # a site may ask in a frame of its own, by prompt=none
+                origin=origin_of(url),
+                url=url,
+                form=form,
             )
         if onward.login is not None:
             self.set_cookie(response, onward.login, _LOGIN)
@@ -254,144 +259,104 @@ class Pages:
         app: App | None,
         link_target: str | None,
     ) -> Response:
-        """The page that shows the code and its state. A phone, which cannot scan its own screen, unfolds the code.
+        """The page that shows the code and its state.
 
-        With `link_target`, a button that opens WeChat is first, and after it the field for the number. `app` is the
-        mini-program that opens; None if it is unknown.
+        With `link_target`, a phone's page has first a button that opens WeChat, and the field for the number. `app` is
+        the mini-program that opens; None if it is unknown.
         """
-        text, root, seconds = self._text, self.root, int(SCAN_LASTS.total_seconds())
-        is_phone, own_url = self.is_on_a_phone, self._own_url(started.secret)
-        on_a_phone = "_on_a_phone" if is_phone else ""
-        texts = TEXTS[self.language]
+        seconds, own_url, texts = int(SCAN_LASTS.total_seconds()), self._own_url(started.secret), TEXTS[self.language]
+        on_a_phone = "_on_a_phone" if self.is_on_a_phone else ""
         states = {state: texts.get(f"{state}{on_a_phone}", texts[state]) for state in PageState}
-        picture = f"""<div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{text("picture")}"
-{' loading="lazy"' if is_phone else ""}></div>"""
-        typed = f"""<span class="typing"><span class="typed">{started.user_code}</span>\
-<button class="copy" type="button" data-copied="{text("copied")}" hidden>{text("copy")}</button></span>"""
-        state = f"""<p class="status" role="status">{escape(states[PageState.WAITING].format(seconds=seconds))}</p>
-<a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{text("renew")}</a>
-<noscript>
-<p>{text("no_script")}</p><a class="button second" href="{own_url}/next">{text("go_on")}</a>
-</noscript>"""
-        by_code = f'<p class="type-first">{typed}</p>\n{state}'
-        other = f'<p class="quiet">{text("with_another_device")}</p>\n{picture}'
-        if not is_phone:
-            by_computer = ""
-            if is_open_on_computers(asked.client):
-                by_computer = f'<a class="button second" href="{own_url}/wechat">{text("by_computer")}</a>\n'
-            what, ways = (
-                "how",
-                f"""{picture}
-{state}
-{by_computer}<p class="quiet">{text("typed")} {typed}</p>""",
-            )
-        elif link_target:
-            what, ways = (
-                "opens",
-                f"""{self._link_forms(own_url)}
-<details><summary>{text("another_way")}</summary>
-<p class="quiet">{text("typed")}</p>{by_code}<hr>{other}
-</details>""",
-            )
-        else:
-            what, ways = (
-                "type",
-                f"""{by_code}
-<details><summary>{text("another_device")}</summary>
-{other}
-</details>""",
-            )
-        logo = f'<img class="logo" src="{app.logo}" width="56" height="56" alt="">\n' if app and app.logo else ""
-        what_to_do = text(f"{what}_by_app", app=app.title) if app and app.title else text(what)
-        content = f"""{logo}<p>{what_to_do}</p>
-{ways}
-<p class="warning">{text(f"warning{on_a_phone}")}</p>
-{self._footer(own_url, asked, parameters)}"""
-        data = {"stateUrl": f"{own_url}/state", "nextUrl": f"{own_url}/next", "texts": states}
-        attributes = f' data-state="waiting" data-expires-in="{seconds}"{_data(data)}'
-        form_action = _form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'"
         return self._of_site(
-            asked.client, asked.redirect_uri, content, attributes, script="page.js", form_action=form_action
+            "code",
+            asked.client,
+            asked.redirect_uri,
+            own_url,
+            parameters,
+            script="page.js",
+            data={"stateUrl": f"{own_url}/state", "nextUrl": f"{own_url}/next", "texts": states},
+            form_action=_form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'",
+            way="how" if not on_a_phone else "opens" if link_target else "type",
+            is_phone=self.is_on_a_phone,
+            by_computer=is_open_on_computers(asked.client),
+            started=started,
+            seconds=seconds,
+            waiting=states[PageState.WAITING].format(seconds=seconds),
+            renew_url=_url(parameters),
+            app=app,
         )
 
     def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
         """The page after a number that is wrong, or that cannot be right yet: to type it, or to open WeChat again."""
-        page, own_url = again.page, self._own_url(escape(page_id))
-        status = "number_wrong" if again.is_wrong else "number_missing"
-        content = f"""<p class="status" role="alert">{self._text(status)}</p>
-{self._link_forms(own_url, has_button=target is not None, is_number_first=again.is_wrong)}
-{_links(self._way_back(own_url, page.title))}"""
-        form_action = _form_action_of_link(page.redirect_uri, target)
-        return self._of_site(page, page.redirect_uri, content, form_action=form_action)
+        page = again.page
+        return self._of_site(
+            "number",
+            page,
+            page.redirect_uri,
+            self._own_url(page_id),
+            None,
+            form_action=_form_action_of_link(page.redirect_uri, target),
+            is_wrong=again.is_wrong,
+            has_button=target is not None,
+        )
 
     def account(self, asked: SiteRequest, page_id: str, parameters: Parameters) -> Response:
-        """The page with one button. Without a tap on a button first, WeChat would only show a snapshot of the site."""
-        own_url = self._own_url(page_id)
-        content = f"""<a class="button" href="{own_url}/wechat">{self._text("log_in_with_wechat")}</a>
-{self._footer(own_url, asked, parameters)}"""
-        return self._of_site(asked.client, asked.redirect_uri, content)
+        """The page with one button, which leads to WeChat's."""
+        return self._of_site("account", asked.client, asked.redirect_uri, self._own_url(page_id), parameters)
 
     def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
         """The page of a browser with a login: a button to go on to the site as the person it shows."""
-        own_url, text = self._own_url(page_id), self._text
-        name, issuer = (person.nickname or "").strip(), self.settings.issuer
-        go_on = self._named("go_on_as", name=name) if name else text("go_on")
-        picture = f'<span class="portrait" aria-hidden="true">{escape(name[:1]) or _NOBODYS_PORTRAIT}</span>'
-        if is_own_picture(person.avatar_url, issuer):
-            url = f"{self.root}{escape(person.avatar_url.removeprefix(issuer))}"
-            picture = f'<img class="portrait" src="{url}" width="72" height="72" alt="">'
-        hint = _hidden({HINT: parameters[HINT]} if HINT in parameters else {})
-        content = f"""{picture}
-<p class="name">{escape(name) or text("no_name")}</p>
-<form method="post" action="{own_url}/continue">{hint}<button class="button">{go_on}</button></form>
-<form method="post" action="{own_url}/another">{hint}<button class="link">{text("another")}</button></form>
-<p class="warning">{text("not_you")}</p>
-{self._footer(own_url, asked, parameters)}"""
-        form_action = f"'self' {_redirect_source(asked.redirect_uri)}"
-        return self._of_site(asked.client, asked.redirect_uri, content, form_action=form_action)
+        picture, issuer = person.avatar_url, self.settings.issuer
+        return self._of_site(
+            "person",
+            asked.client,
+            asked.redirect_uri,
+            self._own_url(page_id),
+            parameters,
+            form_action=f"'self' {_redirect_source(asked.redirect_uri)}",
+            name=(person.nickname or "").strip(),
+            picture=f"{self.root}{picture.removeprefix(issuer)}" if is_own_picture(picture, issuer) else None,
+            hint={HINT: parameters[HINT]} if HINT in parameters else {},
+        )
 
     def log_out(self, person: UserFields, client: Client | None, parameters: Parameters, field: str) -> Response:
         """The page that asks whether to end the browser's login. `field` proves that the answer is the page's."""
-        title, name = self._text("log_out_title"), (person.nickname or "").strip() or TEXTS[self.language]["no_name"]
         kept = {each: parameters[each] for each in _KEPT_AT_LOG_OUT if each in parameters}
-        body = f"""
-<h1>{title}</h1>
-<p>{self._named("log_out", name=name)}</p>
-<form method="post" action="{self.root}/v1/end_session">{_hidden({**kept, CONFIRMED: field})}
-<button class="button">{self._text("log_out_button")}</button></form>
-{_links(self._in_other_language("", kept))}"""
         url = kept.get("post_logout_redirect_uri")
         leads_back = client is not None and url is not None and is_registered(url, client.logout_uris)
-        allowed = f"'self' {_redirect_source(url)}" if leads_back and url is not None else "'self'"
-        return self._page(title, body, form_action=allowed)
+        return self._page(
+            "log-out",
+            self._text("log_out_title"),
+            form_action=f"'self' {_redirect_source(url)}" if leads_back and url is not None else "'self'",
+            name=(person.nickname or "").strip() or self._text("no_name"),
+            fields={**kept, CONFIRMED: field},
+            other_language=self._in_other_language("", kept),
+        )
 
     def visit(self, name: str, *, page_id: str) -> Response:
         """The page shown after a visit to WeChat's page, one of `VISIT_PAGES`."""
-        button = f'<a class="button" href="{self._own_url(page_id)}/wechat">{self._text("try_again")}</a>'
-        return self.message(f"visit_{name}", more=button if VISIT_PAGES[name] else "")
+        again_url = f"{self._own_url(page_id)}/wechat" if VISIT_PAGES[name] else None
+        return self.message(f"visit_{name}", again_url=again_url)
 
     def web_view(self, asked: SiteRequest, parameters: Parameters) -> Response:
         """The page that makes the surrounding mini-program open its own page, with the site's request."""
         # Encoded as encodeURIComponent does, because that is all a mini-program can decode.
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         query = urlencode(sent, quote_via=quote, safe="!~*'()")
-        code_url, text = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}", self._text
-        content = f"""<p>{text("in_mini_program")}</p>
-<button class="button open" type="button">{text("log_in")}</button>
-<noscript><a class="button" href="{escape(code_url)}">{text("log_in_by_code")}</a></noscript>"""
+        code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
-        return self._of_site(asked.client, asked.redirect_uri, content, _data(data), script="web-view.js")
+        return self._of_site(
+            "web-view", asked.client, asked.redirect_uri, None, None, script="web-view.js", data=data, code_url=code_url
+        )
 
-    def message(self, name: str, *, about: Sequence[str] = (), more: str = "", status: int = 200) -> Response:
-        """A page with a message, optionally with lines of HTML `about` whom or what it is, and with `more` HTML."""
-        title = self._text(f"{name}_title")
-        lines = "".join(f'<p class="quiet">{line}</p>' for line in about)
-        return self._page(title, f"<h1>{title}</h1><p>{self._text(name)}</p>{lines}{more}", status=status)
+    def message(self, name: str, *, status: int = 200, **more: Any) -> Response:
+        """A page with a message, and with lines `about` whom or what it is, if there are any."""
+        return self._page("message", self._text(f"{name}_title"), status=status, name=name, **more)
 
     def instructions(self, name: str) -> Response:
         """A page that says what to do, for whoever opens its URL: `device` or `link`."""
         self.language = language_of(self.request, ui_locales=self.request.query_params.get("ui_locales"))
-        return self.message(name, more=_links(self._in_other_language("", {})))
+        return self.message(name, other_language=self._in_other_language("", {}))
 
     def _unanswerable(self, refusal: Unanswerable) -> Response:
         """The page for a request whose redirect URI cannot be trusted: it names the site, and the URI received."""
@@ -407,45 +372,45 @@ class Pages:
         return self.message("mistake", about=[self._text(mistake), *about], status=400)
 
     def _of_site(
-        self, site: Client | SiteLogin, redirect_uri: str, content: str, attributes: str = "", **options: Any
+        self,
+        template: str,
+        site: Client | SiteLogin,
+        redirect_uri: str,
+        own_url: str | None,
+        parameters: Parameters | None,
+        **more: Any,
     ) -> Response:
         """A page on which a person logs in to a site. It names the site, and its origin.
 
-        On a loopback address, where any port is good, the origin has the port that was asked for.
+        On a loopback address, where any port is good, the origin has the port that was asked for. With `own_url`, there
+        is a way back to the site; with `parameters`, the same page in the other language.
         """
-        title, uris = self._named("log_in_to", title=site.title), site.redirect_uris
-        shown = redirect_uri if not uris or is_loopback(urlsplit(redirect_uri).hostname) else uris[0]
-        body = f'\n<h1>{title}</h1>\n<p class="origin">{escape(origin_of(shown))}</p>\n{content}'
-        return self._page(title, body, attributes, **options)
+        uris = site.redirect_uris
+        return self._page(
+            template,
+            self._text("log_in_to", title=site.title),
+            origin=origin_of(redirect_uri if not uris or is_loopback(urlsplit(redirect_uri).hostname) else uris[0]),
+            own_url=own_url,
+            way_back=own_url and _Link(f"{own_url}/cancel", self._text("back_to", title=site.title)),
+            other_language=parameters and self._in_other_language(f"{self.root}{AUTHORIZE_PATH}", parameters),
+            **more,
+        )
 
     def _page(
         self,
+        template: str,
         title: str,
-        body: str,
-        attributes: str = "",
         *,
         status: int = 200,
-        script: str = "",
         form_action: str = "'none'",
         frame_ancestors: str = "'none'",
+        data: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> Response:
-        tag, assets = _TAGS[self.language], f"{self.root}{ASSETS_PATH}"
-        module = script and f'<script type="module" src="{assets}/{script}"></script>'
-        html = f"""<!doctype html>
-<html lang="{tag}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<meta name="robots" content="noindex">
-<title>{title}</title>
-<link rel="icon" href="{assets}/icon.svg">
-<link rel="stylesheet" href="{assets}/page.css">
-{module}
-</head>
-<body><main{attributes}>{body}</main></body>
-</html>
-"""
+        """A page made of one of the templates. `data` is what its script reads."""
+        tag, read = _TAGS[self.language], None if data is None else to_json(data).decode()
+        context = {"title": title, "tag": tag, "root": self.root, "text": self._text, "data": read, **more}
+        html = _templates().get_template(f"{template}.html").render(context)
         headers = {
             "Cache-Control": "no-store",
             "Content-Language": tag,
@@ -458,45 +423,18 @@ class Pages:
         return Response(html, status_code=status, headers=headers, media_type="text/html")
 
     def _text(self, name: str, /, **values: object) -> str:
-        """A text as HTML, with these values in it."""
-        return escape(TEXTS[self.language][name].format(**values))
-
-    def _named(self, name: str, /, **values: object) -> str:
-        """A text with a name in it, without the spaces around the name, where Chinese has none."""
-        return _GAP_IN_CHINESE.sub("", self._text(name, **values))
+        """A text with these values in it. Where Chinese has no space, there is none around a name."""
+        text = TEXTS[self.language][name].format(**values)
+        return _GAP_IN_CHINESE.sub("", text) if values.keys() & {"name", "title"} else text
 
     def _own_url(self, page_id: str) -> str:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
 
-    def _link_forms(self, own_url: str, *, has_button: bool = True, is_number_first: bool = False) -> str:
-        """The button that opens WeChat, and the field for the number that the phone shows then."""
-        first, second = '"button"', '"button second"'
-        button, send = (second, first) if is_number_first else (first, second)
-        press = f"<button class={button}>{self._text('log_in_with_wechat')}</button>"
-        opening = f'<form method="post" action="{own_url}/link">{press}</form>'
-        typing = f"""<form class="number" method="post" action="{own_url}/number">
-<label for="number">{self._text("type_number")}</label>
-<input id="number" name="number" inputmode="numeric" autocomplete="off" pattern="[0-9 ]*" maxlength="12" required>
-<button class={send}>{self._text("go_on")}</button>
-</form>"""
-        forms = [opening, typing] if has_button else [typing]
-        return "\n".join(reversed(forms) if is_number_first else forms)
-
-    def _footer(self, own_url: str, asked: SiteRequest, parameters: Parameters) -> str:
-        """The way back to the site without a login, and the same page in the other language."""
-        other = self._in_other_language(f"{self.root}{AUTHORIZE_PATH}", parameters)
-        return _links(self._way_back(own_url, asked.client.title), other)
-
-    def _way_back(self, own_url: str, title: str | None) -> str:
-        return f'<a href="{own_url}/cancel">{self._named("back_to", title=title)}</a>'
-
-    def _in_other_language(self, path: str, parameters: Mapping[str, str]) -> str:
-        """The link to this page in the other language; "" if its URL would be too long. No path: the page's own."""
+    def _in_other_language(self, path: str, parameters: Mapping[str, str]) -> "_Link | None":
+        """The link to this page in the other language; None if its URL would be too long. No path: the page's own."""
         tag = _TAGS["en" if self.language == "zh" else "zh"]
         query = urlencode({**parameters, "ui_locales": tag})
-        if len(query) > LONGEST_REDIRECT:
-            return ""
-        return f'<a href="{path}?{escape(query)}" lang="{tag}">{self._text("other_language")}</a>'
+        return None if len(query) > LONGEST_REDIRECT else _Link(f"{path}?{query}", self._text("other_language"), tag)
 
 
 PagesDep = Annotated[Pages, Depends(Pages)]
@@ -531,16 +469,3 @@ def _site_source(redirect_uri: str) -> str:
 
 def _url(parameters: Mapping[str, str]) -> str:
     return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
-
-
-def _links(*links: str) -> str:
-    return f'<p class="links">{" ".join(filter(None, links))}</p>' if any(links) else ""
-
-
-def _hidden(fields: Mapping[str, str]) -> str:
-    return "".join(f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in fields.items())
-
-
-def _data(data: Mapping[str, Any]) -> str:
-    """The attribute with what a page's script reads."""
-    return f' data-page="{escape(to_json(data).decode())}"'

@@ -1,6 +1,6 @@
 """The texts of the pages, in English and Chinese.
 
-`message_page` with "away" shows `away_title` and `away`; `visit_page` with "over", `visit_over_title` and `visit_over`.
+The message "away" has the texts `away_title` and `away`; the visit "over" has `visit_over_title` and `visit_over`.
 """
 
 from collections.abc import Mapping
