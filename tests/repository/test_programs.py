@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -81,14 +82,41 @@ def test_if_ci_is_set_a_missing_program_is_a_failure(
         needs("node")
 
 
-def test_a_sum_above_its_limit_is_refused_with_what_it_is(tmp_path: Path) -> None:
+def test_a_sum_above_its_limit_and_a_large_file_without_a_reason_are_refused(tmp_path: Path) -> None:
     limits = tmp_path / "weights"
-    limits.write_text("src 10\ntests 9999999\nwords 20\n")
+    limits.write_text("src 10\npages 10\ntests 9999999\nwords 20\nlarge deploy/grafana/wxauth.json is imported\n")
     env = {**os.environ, "WEIGHTS": str(limits)}
     weighed = subprocess.run([ROOT / "scripts/weigh"], env=env, capture_output=True, text=True, check=False)
     assert weighed.returncode == 1
-    assert [line.split(":")[0] for line in weighed.stdout.splitlines()] == ["src", "words"]
+    named = [line.split(":")[0] for line in weighed.stdout.splitlines()]
+    assert named[:3] == ["src", "pages", "words"]
+    assert "requirements/dev.lock" in named
+    assert "deploy/grafana/wxauth.json" not in named
     assert "at most 10:" in weighed.stdout
+
+
+def test_a_long_subject_is_refused_until_it_has_landed(tmp_path: Path) -> None:
+    def git(*command: str) -> None:
+        subprocess.run(
+            ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *command], cwd=work, check=True, capture_output=True
+        )
+
+    def refused() -> list[str]:
+        done = subprocess.run([work / "scripts/subjects"], capture_output=True, text=True, check=False)
+        assert done.returncode == bool(done.stdout)
+        return [line.partition(" ")[2] for line in done.stdout.splitlines()[1:]]
+
+    work = tmp_path / "work"
+    (work / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/subjects", work / "scripts")
+    git("init", "--quiet", "--initial-branch=main", ".")
+    for subject in ("first", "x" * 61, "登" * 60):
+        git("commit", "--quiet", "--allow-empty", f"--message={subject}")
+    git("branch", "landed", "HEAD~2")
+    git("branch", "--set-upstream-to=landed")
+    assert refused() == ["x" * 61]
+    git("branch", "--force", "landed")
+    assert refused() == []
 
 
 def test_a_folder_of_compiled_modules_is_no_room() -> None:
