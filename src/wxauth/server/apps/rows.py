@@ -14,7 +14,7 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, columns_of
 
 
 class SealedApp(SQLModel):
@@ -42,15 +42,15 @@ class StoredApp(SealedApp, table=True):
     )
 
 
-_COLUMNS: Final = ", ".join(SealedApp.model_fields)
-_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")  # noqa: S608 - constants
-_LOCK: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")  # noqa: S608 - constants
+_COLUMNS: Final = ", ".join(columns_of(SealedApp))
+_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")
+_LOCK: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")
 # Of several concurrent requests for one id, one wins.
 _ADD: Final = Statement[str](f"""
-INSERT INTO apps ({_COLUMNS}) VALUES ({", ".join(f":{name}" for name in SealedApp.model_fields)})
+INSERT INTO apps ({_COLUMNS}) VALUES ({", ".join(f":{name}" for name in columns_of(SealedApp))})
 ON CONFLICT DO NOTHING
 RETURNING app_id
-""")  # noqa: S608 - constants
+""")
 _CHANGE: Final = Statement[Nothing]("""
 UPDATE apps SET title = :title, is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)

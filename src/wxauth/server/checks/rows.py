@@ -193,7 +193,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
 _HAS_USERS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM users) AS has_users")
 _HAS_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE {IS_ADMINISTRATOR}) AS has_administrators
-""")  # noqa: S608 - put together from constants
+""")
 # Reads identities in the order of their primary key. Openids are random, so that is a sample of old and new users.
 _USERS: Final = Statement[UserSample]("""
 SELECT count(*) AS users, count(unionid) AS with_unionid,

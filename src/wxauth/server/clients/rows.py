@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Final
+from typing import Final, LiteralString
 
 from wxauth.server.clients.models import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement, model_of
+from wxauth.server.core.statements import Nothing, Statement, columns_of, model_of, part
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import end_sessions_of_client, lock_users_of_client
 
@@ -31,34 +31,34 @@ class _WithSecrets(AddedClient):
     former_secret_hash: bytes | None
 
 
-def _select(*columns: str) -> str:
-    return f"SELECT {', '.join(columns)} FROM clients"  # noqa: S608 - constants
+def _select(*columns: LiteralString) -> LiteralString:
+    return f"SELECT {', '.join(columns)} FROM clients"
 
 
-SECRETS: Final = ", ".join(f"clients.{each.name}" for each in fields(Secrets))
+SECRETS: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Secrets))
 """The columns of `Secrets`, for a statement's SELECT."""
 _FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} WHERE name = :name")
-_FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*_WithSecrets.model_fields)} WHERE name = :name")
-_FIND_SITE: Final = Statement[Client](f"{_select(*Client.model_fields)} WHERE name = :name AND title IS NOT NULL")
-_ALL: Final = Statement[AddedClient](f"{_select(*AddedClient.model_fields)} ORDER BY name")
+_FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*columns_of(_WithSecrets))} WHERE name = :name")
+_FIND_SITE: Final = Statement[Client](f"{_select(*columns_of(Client))} WHERE name = :name AND title IS NOT NULL")
+_ALL: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
 # Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
 # that open sessions meanwhile do not wait.
-_LOCK: Final = Statement[AddedClient](f"{_select(*AddedClient.model_fields)} WHERE name = :name FOR NO KEY UPDATE")
+_LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} WHERE name = :name FOR NO KEY UPDATE")
 _SITES_NAMED: Final = Statement[str](
     f"{_select('name')} WHERE name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
 )
 _DELETE: Final = Statement[str]("DELETE FROM clients WHERE name = :name RETURNING name")
 _DELETE_LOGOUTS: Final = Statement[Nothing]("DELETE FROM backchannel_logouts WHERE client_id = :name")
 _PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} WHERE is_public")
-_COLUMNS: Final = ", ".join(Client.model_fields)
+_COLUMNS: Final = ", ".join(columns_of(Client))
 _ADDED_PART: Final = f"""
 INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
-SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, :client)"""  # noqa: S608 - constants
+SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, :client)"""
 
 
-def _all_but_the_name(given: str) -> str:
+def _all_but_the_name(given: LiteralString) -> LiteralString:
     # Setting the key, even to the same value, would lock it against new requests and grants, which refer to it.
-    return ", ".join(f"{column} = {given}.{column}" for column in Client.model_fields if column != "name")
+    return ", ".join(f"{column} = {given}.{column}" for column in columns_of(Client) if column != "name")
 
 
 # Of several concurrent requests for one name, one wins.
@@ -69,7 +69,7 @@ _ADD_OR_REPLACE: Final = Statement[Nothing](
 _CHANGE: Final = Statement[Nothing](f"""
 UPDATE clients SET {_all_but_the_name("given")}
   FROM jsonb_populate_record(NULL::clients, :client) AS given WHERE clients.name = given.name
-""")  # noqa: S608 - constants
+""")
 # The present secret replaces the former one, of which there is at most one. A public client gets no secret.
 _RENEW: Final = Statement[list[str]]("""
 UPDATE clients

@@ -11,9 +11,9 @@ from wxauth.server.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, STAFF_ROLES, 
 
 _ADMINISTRATORS: Final = Statement[UUID](f"""
 SELECT id FROM users WHERE {IS_ADMINISTRATOR} ORDER BY id LIMIT 2
-""")  # noqa: S608 - put together from constants
+""")
 _IS_STAFF: Final = Statement[int](
-    f"SELECT 1 FROM users WHERE id = :user_id AND roles && :staff::text[] AND {MAY_LOG_IN}"  # noqa: S608 - put together from constants
+    f"SELECT 1 FROM users WHERE id = :user_id AND roles && :staff::text[] AND {MAY_LOG_IN}"
 )
 # Storing a link also deletes the expired ones.
 _STORE_LINK: Final = Statement[Nothing]("""
@@ -44,7 +44,7 @@ WITH person AS (
       FROM identity
 )
 SELECT person.*, identity.app_id, identity.openid FROM person JOIN identity ON identity.user_id = person.id
-""")  # noqa: S608 - put together from constants
+""")
 
 
 async def some_administrators(database: Database) -> Sequence[UUID]:

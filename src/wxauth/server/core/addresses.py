@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from threading import Thread
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, LiteralString, NamedTuple
 from urllib.parse import urlsplit
+
+from wxauth.server.core.statements import part
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
@@ -35,13 +37,13 @@ class PrefixLengths(NamedTuple):
         """The network of this length that contains a longer one; any other as it is."""
         return network.supernet(new_prefix=min(network.prefixlen, self.length_of(network)))
 
-    def network_in_sql(self, address: str) -> str:
+    def network_in_sql(self, address: LiteralString) -> LiteralString:
         """`network_of` as an expression of SQL. `address` is one, too."""
         return f"network(set_masklen({address}, {self.length_in_sql(address)}))"
 
-    def length_in_sql(self, address: str) -> str:
+    def length_in_sql(self, address: LiteralString) -> LiteralString:
         """The length for the version of an address, as an expression of SQL. `address` is one, too."""
-        return f"CASE family({address}) WHEN 4 THEN {self.v4} ELSE {self.v6} END"
+        return f"CASE family({address}) WHEN 4 THEN {part(str(self.v4))} ELSE {part(str(self.v6))} END"
 
 
 TRUNCATED: Final = PrefixLengths(24, 48)

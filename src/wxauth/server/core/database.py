@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, LiteralString, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 from zlib import crc32
 
@@ -502,13 +502,13 @@ class Sweep:
     statement: Statement[Nothing]
 
     @classmethod
-    def of(cls, table: str, *, key: str, by: str) -> Self:
+    def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
         """The sweep of a table by an indexed column."""
         return cls(
             Statement[Nothing](f"""
 DELETE FROM {table} WHERE {key} = ANY (ARRAY(
     SELECT {key} FROM {table} WHERE {by} < :before ORDER BY {by} LIMIT :size FOR UPDATE SKIP LOCKED))
-""")  # noqa: S608 - put together from constants
+""")
         )
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:

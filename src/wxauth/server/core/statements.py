@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cached_property, partial
 from operator import itemgetter
-from typing import Any, Final, Generic, TypeVar, get_args
-from uuid import UUID
+from typing import Any, Final, Generic, LiteralString, TypeVar, get_args
 
 from pydantic import BaseModel
 from typing_extensions import TypedDict
@@ -30,12 +29,18 @@ _PIECES: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_NAME: Final = re.compile("[a-z0-9_.]+(-[a-z0-9]+)*")
+
 _set: Final = object.__setattr__
 
 
 def one_and_id(
-    column: str, value: str, *, after: str = f"'{UUID(int=0)}'", before: str = f"'{UUID(int=2**128 - 1)}'"
-) -> str:
+    column: LiteralString,
+    value: LiteralString,
+    *,
+    after: LiteralString = "'00000000-0000-0000-0000-000000000000'",
+    before: LiteralString = "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+) -> LiteralString:
     """SQL: whether a column has a value, and the row's id is at least `after`, and less than `before`.
 
     For the index on both columns; `ORDER BY` must name both. With `column = value … ORDER BY id LIMIT`, a planner whose
@@ -44,6 +49,21 @@ def one_and_id(
     """
     pair = f"({column}, {column.rpartition('.')[0]}.id)"
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
+
+
+def part(name: str) -> LiteralString:
+    """A name or a number of ours as a part of a statement: of a column, a type. Raises: ValueError if it is neither.
+
+    A statement is made of literals and of such parts alone. pyright refuses any other string.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"not a name: {name!r}")
+    return name  # pyright: ignore[reportReturnType] - checked
+
+
+def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:
+    """The names of a model's fields, as parts of a statement."""
+    return tuple(part(name) for name in model.model_fields)
 
 
 class Nothing(TypedDict):
@@ -79,7 +99,7 @@ class Statement(Generic[T_co]):
     array slice with a parameter needs spaces: `[1 : size]`.)
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: LiteralString) -> None:
         names: dict[str, int] = {}
 
         def numbered(piece: re.Match[str]) -> str:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final, Self
+from typing import Any, Final, LiteralString, Self
 from uuid import UUID
 
 from wxauth.server.core.clock import id_range, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.models import BY_ANOTHER, EventFields
-from wxauth.server.core.statements import Nothing, Statement, one_and_id
+from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :
 ON CONFLICT (id) DO NOTHING
 """)
 ERASED_DATA: Final = f"""
-CASE WHEN events.type IN ({", ".join(f"'{name}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
+CASE WHEN events.type IN ({", ".join(f"'{part(name)}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
 """SQL for the data that remains of an event when its user is erased: that of the types in SENT_TO_SIBLINGS."""
 REPORTS_ERASURE: Final = """
 (events.type = 'user.erased'
@@ -145,7 +145,7 @@ _EVENTS: Final = f"""
 SELECT events.id, events.type, events.at, events.actor, events.user_id, events.app_id,
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
        CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
-  FROM events"""  # noqa: S608 - put together from constants
+  FROM events"""
 # Compares ids instead of times: an id begins with the event's time, and is in the index.
 _NEWEST: Final = "events.id >= :since AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
 _OF_ALL: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
@@ -153,13 +153,13 @@ _OF_TYPES: Final = Statement[EventFields](f"""
 SELECT found.* FROM unnest(:types::text[]) AS kind
  CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
  ORDER BY found.id DESC LIMIT :limit
-""")  # noqa: S608 - put together from constants
+""")
 """Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
 _IS_BY: Final = "(:actor::text IS NULL OR events.actor = :actor)"
 _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 
 
-def _of_user(user_id: str) -> str:
+def _of_user(user_id: LiteralString) -> LiteralString:
     return f"{_EVENTS} WHERE {one_and_id('events.user_id', user_id, after=':since', before=':before')}"
 
 
@@ -177,7 +177,7 @@ _OF_ACTOR: Final = Statement[EventFields](f"""
  UNION ALL
 ({_of_user(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_NEWEST_OF_USER})
  ORDER BY id DESC LIMIT :limit
-""")  # noqa: S608 - put together from constants
+""")
 
 
 async def record_event(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, LiteralString, Self
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -19,7 +19,7 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import model_of
+from wxauth.server.core.statements import columns_of, model_of, part
 from wxauth.texts import has_too_many_containers
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
@@ -84,7 +84,7 @@ class Origins(SQLModel):
     external_id_from: UUID | None
 
 
-MERGED: Final = tuple(name.removesuffix("_from") for name in Origins.model_fields)
+MERGED: Final[tuple[LiteralString, ...]] = tuple(part(name.removesuffix("_from")) for name in Origins.model_fields)
 """The fields of a user that a merge may have filled."""
 
 
@@ -107,7 +107,7 @@ MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
 """SQL: whether a user is neither banned nor leaving."""
 IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
 """SQL: whether a user is an administrator who can log in. A literal, so that the partial index is used."""
-_COLUMNS: Final = tuple(UserFields.model_fields)
+_COLUMNS: Final = columns_of(UserFields)
 USER: Final = ", ".join(f"users.{name}" for name in _COLUMNS)
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""
 ORIGIN: Final = """COALESCE(

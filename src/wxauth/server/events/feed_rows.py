@@ -21,7 +21,7 @@ A place is stored with the event's type, so that reading one type does not scan 
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from sqlmodel import SQLModel
@@ -87,7 +87,7 @@ RETURNING event_id, type
 """)
 
 
-def _page_part(places: str) -> str:
+def _page_part(places: LiteralString) -> LiteralString:
     # A place has a gap behind it if it no longer exists, or if events behind it have been swept. There is no gap if the
     # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
     return f"""
@@ -111,7 +111,7 @@ SELECT known.is_known, last.position AS last_position, last.event_id AS last_id,
             ORDER BY place.position LIMIT :limit
        ) page ON known.is_known
  ORDER BY page.position
-"""  # noqa: S608 - put together from constants
+"""
 
 
 _PAGE: Final = Statement[_PageRow](

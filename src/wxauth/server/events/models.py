@@ -69,7 +69,7 @@ after_create(
             RETURN NULL;
         END
         $$
-    """,  # noqa: S608 - put together from constants
+    """,
     """
         CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events
             FOR EACH ROW EXECUTE FUNCTION mark_unplaced()

@@ -13,12 +13,12 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.events.feed_rows import EventToSend, PlacedEvent
 from wxauth.server.events.models import Webhook
 
-_COLUMNS: Final = ", ".join(Webhook.model_fields)
+_COLUMNS: Final = ", ".join(columns_of(Webhook))
 
 
 class DeliveryRow(SQLModel):
@@ -74,30 +74,30 @@ class _DueReceiver(SQLModel):
     priority: int
 
 
-_ALL: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")  # noqa: S608 - a constant
-_FIND: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")  # noqa: S608 - a constant
+_ALL: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
+_FIND: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")
 _ADD: Final = Statement[Webhook](f"""
 INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
 ON CONFLICT DO NOTHING
 RETURNING {_COLUMNS}
-""")  # noqa: S608 - a constant
+""")
 _CHANGE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET url = COALESCE(:url, url), types = COALESCE(:types, types),
                     is_enabled = COALESCE(:is_enabled, is_enabled)
  WHERE name = :name
 RETURNING {_COLUMNS}
-""")  # noqa: S608 - a constant
+""")
 # There is at most one former secret: the current one replaces it.
 _RENEW: Final = Statement[Webhook](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
 RETURNING {_COLUMNS}
-""")  # noqa: S608 - a constant
-_DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")  # noqa: S608 - a constant
+""")
+_DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")
 # If several deliveries are answered with 410 at once, only the first disables the webhook and is recorded.
 _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS}
-""")  # noqa: S608 - a constant
+""")
 _WRITTEN: Final = {
     EventType.WEBHOOK_ADDED: _ADD,
     EventType.WEBHOOK_CHANGED: _CHANGE,
@@ -127,7 +127,7 @@ ON CONFLICT (webhook_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, priority = excluded.priority, is_leased = false
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
-""")  # noqa: S608 - put together from constants
+""")
 # An event must not wait for earlier ones of its user in the queue of a lower priority, so they get its priority. Each
 # user's earlier events are read once for each priority, however many new events the user has.
 _HASTEN: Final = Statement[Nothing]("""
@@ -262,7 +262,7 @@ _SEALED_OTHERWISE: Final = Statement[Webhook](f"""
 SELECT {_COLUMNS} FROM webhooks
  WHERE substring(secret FOR octet_length(:prefix::bytea)) <> :prefix
     OR substring(former_secret FOR octet_length(:prefix::bytea)) <> :prefix
-""")  # noqa: S608 - a constant
+""")
 # Changes nothing if somebody has renewed the secrets since they were read.
 _RESEAL: Final = Statement[UUID]("""
 UPDATE webhooks SET secret = :secret_anew, former_secret = :former_secret_anew

@@ -47,7 +47,7 @@ SELECT ({OPEN_SESSIONS_PART}) AS sessions,
            ::float AS sweep_overdue_seconds,
        extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
                                    WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
-""")  # noqa: S608 - put together from constants
+""")
 
 
 async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
@@ -122,7 +122,7 @@ UPDATE events
                    THEN data || jsonb_build_object('browser_ip', {TRUNCATED.network_in_sql(_BROWSER_IP)}::text)
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_NOT_TRUNCATED} OR {_IS_BROWSER_NOT_TRUNCATED})
-""")  # noqa: S608 - put together from constants
+""")
 # Locked rows are skipped and left to the next lap, because a sweep that waits for locks could deadlock.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions SET ip = CASE WHEN last_used_at < :older_than AND {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
@@ -132,11 +132,11 @@ UPDATE sessions SET ip = CASE WHEN last_used_at < :older_than AND {_IS_NOT_TRUNC
       WHERE id > :after AND id <= :until AND created_at < :older_than
         AND (last_used_at < :older_than AND {_IS_NOT_TRUNCATED} OR {_IS_OPENED_NOT_TRUNCATED})
         FOR UPDATE SKIP LOCKED))
-""")  # noqa: S608 - put together from constants
+""")
 _TRUNCATE_IN_CONSENTS: Final = Statement[Nothing](f"""
 UPDATE consents SET ip = {_TRUNCATED}
  WHERE id > :after AND id <= :until AND given_at < :older_than AND {_IS_NOT_TRUNCATED}
-""")  # noqa: S608 - put together from constants
+""")
 
 
 @dataclass(frozen=True, slots=True)

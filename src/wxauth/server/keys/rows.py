@@ -6,19 +6,19 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.keys.models import StoredSigningKey
 
-_COLUMNS: Final = tuple(StoredSigningKey.model_fields)
+_COLUMNS: Final = columns_of(StoredSigningKey)
 
 # Decides the race of replicas that start or rotate at once: the second waits, and then sees the first one's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
 _PUBLISHED: Final = Statement[StoredSigningKey](f"""
 SELECT {", ".join(_COLUMNS)} FROM signing_keys WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
-""")  # noqa: S608 - constants
+""")
 _ADD: Final = Statement[Nothing](f"""
 INSERT INTO signing_keys ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
-""")  # noqa: S608 - constants
+""")
 _DATE: Final = Statement[Nothing]("""
 UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at WHERE id = :id
 """)

@@ -18,7 +18,7 @@ from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS, is_refusal, reason_of
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserFields, UserInSession
 from wxauth.server.sessions.rows import replace_oldest_sessions
@@ -77,7 +77,7 @@ WITH person AS (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM person
-""")  # noqa: S608 - put together from constants
+""")
 # For an unknown identity with an unknown unionid, or none: makes a new user. The row of the unionid, which is written
 # first, decides the race of two such logins: the second one waits for the first one's row, and makes no user. Without a
 # unionid, the second one violates the identity's primary key. An external id that another user has, or had, is left
@@ -108,18 +108,17 @@ WITH holder AS (
     SELECT :app_id, :openid, id, :now, :unionid FROM person
 ), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT :event_id, '{EventType.USER_CREATED.value}', :now, id::text, id, :app_id, :ip::text::inet, :created_data
+    SELECT :event_id, '{part(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
+           :created_data
       FROM person
 ), opened AS ({_OPEN_PART}
       FROM person WHERE :session_id::uuid IS NOT NULL
 )
 SELECT * FROM person
-""")  # noqa: S608 - put together from constants
+""")
 
 # The user is locked before the unionid and the identity, as in a merge and an erasure, to avoid deadlocks.
-_LOCK: Final = Statement[EnteredUser](
-    f"SELECT {_ENTERED} FROM users WHERE id = :user_id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
-)
+_LOCK: Final = Statement[EnteredUser](f"SELECT {_ENTERED} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 # Decides to which user a unionid belongs: the second of two logins waits for the first one's row, and is a conflict.
 _HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
 _ADD_IDENTITY: Final = Statement[Nothing]("""
@@ -134,7 +133,7 @@ UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid)
  WHERE id = :user_id
 RETURNING {_ENTERED}
-""")  # noqa: S608 - put together from constants
+""")
 _OPEN: Final = Statement[Nothing](f"{_OPEN_PART} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 
 
@@ -162,12 +161,12 @@ SELECT 1 FROM unionids JOIN identities other USING (user_id)
    AND NOT EXISTS (SELECT FROM identities own
                     WHERE own.app_id = :app_id AND own.openid = :openid AND own.user_id = other.user_id)
  LIMIT 1
-""")  # noqa: S608 - put together from constants
+""")
 _BANNED_HOLDER: Final = Statement[EnteredUser](f"""
 SELECT {_ENTERED}
   FROM unionids JOIN users ON users.id = unionids.user_id
  WHERE unionids.unionid = :unionid AND users.status = 'disabled'
-""")  # noqa: S608 - put together from constants
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Statements for logins counted by hour, and for refused logins."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
 import pydantic
@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 from wxauth.server.core.addresses import TRUNCATED, IpNetwork
 from wxauth.server.core.clock import id_range
 from wxauth.server.core.database import Database, Sweep
-from wxauth.server.core.statements import Nothing, Statement, one_and_id
+from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
 from wxauth.server.login.models import Refusal
 from wxauth.server.web.bodies import TEXT, Network, OrEmpty, Page, PageQuery, Time
 
@@ -55,32 +55,32 @@ class Overview(TotalsRow):
     days: list[DayRow] = Field(description="Every day, today being the last one.")
 
 
-def estimate_of(table: str, condition: str) -> str:
+def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
     """A scalar query that counts, or estimates, the rows of a table that meet a condition.
 
     It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
     a few percent.
     """
-    share = _share_of(table, mebibytes=16)
-    return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"  # noqa: S608 - of constants
+    share = _share_of(table, mebibytes="16")
+    return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
 
 
-def _share_of(table: str, *, mebibytes: int) -> str:
+def _share_of(table: LiteralString, *, mebibytes: LiteralString) -> LiteralString:
     return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
 
 
-def _sample(table: str, share: str) -> str:
+def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
     return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
 
 
 OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
 """A scalar query for the number of open sessions."""
 
-_USERS_SHARE: Final = _share_of("users", mebibytes=4)  # less, because it also reads the sessions of each
+_USERS_SHARE: Final = _share_of("users", mebibytes="4")  # less, because it also reads the sessions of each
 # A share of the users read, because the number of pages in a sample varies by more than the shares do.
 _ACTIVE_PART: Final = ", ".join(
-    f"users * count(*) FILTER (WHERE seen_at > :now - interval '{days} days') / GREATEST(count(*), 1) AS {name}"
-    for name, days in (("active_day", 1), ("active_week", 7), ("active_month", 30))
+    f"users * count(*) FILTER (WHERE seen_at > :now - interval '{part(age)}') / GREATEST(count(*), 1) AS {part(name)}"
+    for name, age in (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
 )
 _TOTALS: Final = Statement[TotalsRow](f"""
 SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
@@ -89,7 +89,7 @@ SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
        SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
          FROM {_sample("users", _USERS_SHARE)}) AS person ON true
  GROUP BY users
-""")  # noqa: S608 - put together from constants
+""")
 # Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
 _STORE_NUMBERS: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
@@ -181,7 +181,12 @@ SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
  WHERE noted.user_id IS NULL OR there.id IS NOT NULL
 ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
-_TYPES: Final = {"request_id": "text", "user_id": "uuid", "app_id": "text", "code": "text"}
+_TYPES: Final[Mapping[LiteralString, LiteralString]] = {
+    "request_id": "text",
+    "user_id": "uuid",
+    "app_id": "text",
+    "code": "text",
+}
 _NETWORKS: Final = "networks"
 _WITH_IDS: Final = ("user_id", "app_id", "code", "network")
 """The columns that an index has together with the id."""
@@ -190,7 +195,7 @@ _SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
 """Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
 
 
-def _finding(by: str | None) -> Statement[Refusal]:
+def _finding(by: LiteralString | None) -> Statement[Refusal]:
     """The search that uses the index on this column. The other columns are filtered.
 
     The entries of `networks`, which are several, are found through the index and then sorted.
@@ -200,7 +205,7 @@ def _finding(by: str | None) -> Statement[Refusal]:
         for name, kind in _TYPES.items()
         if name != by or name == "request_id"
     )
-    value, bounds, order = f":{by}", "id >= :first AND id < :before", "id DESC"
+    value, bounds, order = f":{by or ''}", "id >= :first AND id < :before", "id DESC"
     if by == "network":  # one, so that its index also sorts
         value = ":first_network::inet"
         fits += " AND :last_network::inet IS NOT NULL"
@@ -215,7 +220,7 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
  WHERE {fits} AND {bounds}
    AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
  ORDER BY {order} LIMIT :limit
-""")  # noqa: S608 - put together from constants
+""")
 
 
 _BY_REQUEST: Final = _finding("request_id")

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, LiteralString, NamedTuple, Self
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement, row_of
+from wxauth.server.core.statements import Nothing, Statement, columns_of, row_of
 from wxauth.server.core.users import IS_ADMINISTRATOR, MERGED, UserFields
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.standing_rows import LockedUser
@@ -31,21 +31,21 @@ ConsentsNoted = tuple[UUID, dict[str, str] | None, dict[str, str] | None]
 """A user with their present consents, document → version, before and after the batch."""
 
 
-def _adding(table: str, *columns: str) -> Statement[Nothing]:
+def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
     # The columns are named, so that one added by a newer version keeps its default.
     named = ", ".join(columns)
     return Statement[Nothing](f"""
 INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
-""")  # noqa: S608 - put together from constants
+""")
 
 
-def _origin_part(name: str) -> str:
+def _origin_part(name: LiteralString) -> LiteralString:
     # If the user was merged, it is not known to whom a value of the file belongs.
     return f"""
        {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
 
 
-_USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in UserToImport.model_fields)
+_USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in columns_of(UserToImport))
 # App_ids and openids are parallel arrays.
 _IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
 SELECT app_id, openid, user_id, i.unionid, created_at
@@ -81,12 +81,12 @@ SELECT wanted.id
 """)
 # In the order of ids, as everywhere, because transactions that lock users in different orders would deadlock.
 _LOCK: Final = Statement[UserToImport](
-    f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
+    f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"
 )
 _LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
 SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR NO KEY UPDATE
-""")  # noqa: S608 - put together from constants
+""")
 # Includes those given under an id that was merged away.
 _CONSENTS: Final = Statement[tuple[UUID, str, str, datetime]]("""
 SELECT known.user_id, document, version, given_at
@@ -97,9 +97,9 @@ SELECT known.user_id, document, version, given_at
 """)
 # In each of the statements below, the keys of `rows` are the names of the table's columns.
 # `_NOTE_CONSENTS` sets users.consents; `settle` sets the standing of stored users.
-_USER_COLUMNS: Final = [name for name in UserToImport.model_fields if name != "consents"]
+_USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
-_CHANGED_COLUMNS: Final = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
+_CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
 _ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
 _CHANGE_USERS: Final = Statement[Nothing](f"""
 UPDATE users
@@ -107,7 +107,7 @@ UPDATE users
        {", ".join(_origin_part(name) for name in MERGED)}
   FROM jsonb_populate_recordset(NULL::users, :rows) AS given
  WHERE users.id = given.id
-""")  # noqa: S608 - put together from constants
+""")
 _ADD_IDENTITIES: Final = _adding("identities", "app_id", "openid", "unionid", "user_id", "created_at")
 _ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
 _ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
@@ -131,7 +131,7 @@ WITH noted AS (
     UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
 )
 SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
-""")  # noqa: S608 - put together from constants
+""")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -193,7 +193,7 @@ class Found(NamedTuple):
 _PAGE_SIZE: Final = 1000
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
 """The columns that `_ALL` names itself, and one that is not exported."""
-_COPIED: Final = ", ".join(f"u.{name}" for name in UserFields.model_fields if name not in _NOT_COPIED)
+_COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
 # A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
 # because an import refuses two openids of an app with one unionid.
 # Names are sorted by their bytes (COLLATE "C"), so that the order is the same in every database.
@@ -225,7 +225,7 @@ SELECT i.app_id, i.openid,
           FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
   FROM identities i JOIN users u ON u.id = i.user_id
  ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
-""")  # noqa: S608 - put together from constants
+""")
 
 
 @dataclass(slots=True)

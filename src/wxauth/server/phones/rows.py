@@ -77,7 +77,7 @@ _FIND: Final = Statement[_AnswerAndUser](f"""
 SELECT app_id, openid, sealed, asked_at, {USER}
   FROM phone_answers JOIN identities USING (app_id, openid) JOIN users ON users.id = user_id
  WHERE code_hash = :code_hash
-""")  # noqa: S608 - put together from constants
+""")
 _ADD: Final = Statement[Nothing]("""
 INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)
 VALUES (:code_hash, :app_id, :openid, :sealed, :asked_at)
@@ -103,7 +103,7 @@ SELECT i.created_at AS identity_created_at, {MAY_LOG_IN} AS may_log_in,
            AS held_since
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
-""")  # noqa: S608 - put together from constants
+""")
 _DELETE_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_hash = :code_hash")
 _NOTE_REFUSAL: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
@@ -116,8 +116,8 @@ RETURNING code_hash
 # It counts as verified at the time when WeChat was asked.
 _BIND: Final = Statement[Nothing](f"""
 UPDATE users SET phone = :phone, phone_verified_at = :verified_at, phone_from = {ORIGIN} WHERE id = :user_id
-""")  # noqa: S608 - put together from constants
-_USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - of constants
+""")
+_USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
 # Which identity has proved its user's number, for a split: see `users/origin_rows.py`.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)

@@ -37,7 +37,7 @@ WITH person AS (
            created_at = excluded.created_at
 )
 SELECT * FROM person
-""")  # noqa: S608 - put together from constants
+""")
 _READ: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
 
 

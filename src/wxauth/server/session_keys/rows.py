@@ -6,7 +6,7 @@ For each identity, WeChat accepts only the one that it gave last: that of the ne
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, LiteralString
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
@@ -49,13 +49,13 @@ class SealedSessionKey:
     sealed: bytes | None = field(repr=False)
 
 
-def _newest_part(columns: str, login: str) -> str:
+def _newest_part(columns: LiteralString, login: LiteralString) -> LiteralString:
     """SQL for these columns of the newest session with a key of an identity, or of another session's."""
     return f"""
        (SELECT {columns} FROM sessions newest
          WHERE {one_and_id("newest.user_id", f"{login}.user_id")}
            AND newest.app_id = {login}.app_id AND newest.openid = {login}.openid AND newest.session_key IS NOT NULL
-         ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)"""  # noqa: S608 - put together from constants
+         ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)"""
 
 
 # Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
@@ -65,14 +65,14 @@ SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s")} AS newest,
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
-""")  # noqa: S608 - put together from constants
+""")
 _OF_USER: Final = Statement[SealedSessionKey](f"""
 SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
   FROM identities i
   LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i")} newest ON true
  WHERE i.user_id = :user_id
  ORDER BY i.created_at, i.app_id, i.openid
-""")  # noqa: S608 - put together from constants
+""")
 # A website's session has no key. The user comes first in the order, so that the planner takes the index on both.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
@@ -84,7 +84,7 @@ SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.er
 KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 """SQL for the `KeyOfLogin` of an identity."""
 KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
-       i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""  # noqa: S608 - put together from constants
+       i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
 """SQL for those of a user's identities in an app, at most two. A former id means the user that remains."""
 # Concurrent changes: a login has a session of its own, which stays the newest; the end of this session removes its key;
 # and the former key may have been sealed anew, so it is not compared.

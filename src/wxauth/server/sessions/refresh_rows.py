@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar, Final, NamedTuple, TypeVar
+from typing import ClassVar, Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlmodel import SQLModel
@@ -179,7 +179,7 @@ _NEW_PLACE_PART: Final = f""",
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
 
 
-def _rotating_part(place_part: str, of_part: str, returned_part: str) -> str:
+def _rotating_part(place_part: LiteralString, of_part: LiteralString, returned_part: LiteralString) -> LiteralString:
     return f"""
 UPDATE sessions s
    SET generation = CASE WHEN {_IS_NEWEST} THEN :generation + 1 ELSE s.generation END,
@@ -194,7 +194,7 @@ UPDATE sessions s
    AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
    AND users.status = 'active' AND s.client_id {of_part}
 RETURNING s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{returned_part}, {USER}
-"""  # noqa: S608 - put together from constants
+"""
 
 
 _ROTATE: Final = Statement[RotatedSession](_rotating_part(_NEW_PLACE_PART, "IS NULL", ""))
@@ -212,7 +212,7 @@ SELECT users.id AS user_id, status, banned_until, revoked_at, revoked_reason, s.
        s.client_id IS NULL OR ({_IS_IN_SCOPE}) AS is_in_scope
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.client_id IS NOT DISTINCT FROM :client_id
-""")  # noqa: S608 - put together from constants
+""")
 
 
 async def rotate_refresh_token(

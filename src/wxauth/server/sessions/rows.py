@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel
@@ -14,7 +14,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.models import Address
-from wxauth.server.core.statements import Nothing, Statement, one_and_id
+from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.sessions.devices import DescribedDevice
@@ -111,7 +111,7 @@ SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
-""")  # noqa: S608 - put together from constants
+""")
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
 """SQL: stands in `opened_ip` for none, and an empty `opened_user_agent` for none."""
 OPENED: Final = f"""
@@ -127,12 +127,12 @@ SELECT {_LISTED} FROM sessions
  WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
    AND (:after_used_at::timestamptz IS NULL OR (last_used_at, id) < (:after_used_at, :after_id::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
-""")  # noqa: S608 - put together from constants
+""")
 _PAST_SESSIONS: Final = Statement[PastSession](f"""
 SELECT {_LISTED}, COALESCE(revoked_at, expires_at) AS ended_at, COALESCE(revoked_reason, 'expired') AS ended_reason
   FROM sessions WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now)
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
-""")  # noqa: S608 - put together from constants
+""")
 _ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
@@ -159,29 +159,29 @@ WITH open AS (
     RETURNING sessions.id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, COALESCE(:actor, user_id::text), user_id, app_id,
+    SELECT :event_id, '{part(EventType.SESSION_ENDED.value)}', :now, COALESCE(:actor, user_id::text), user_id, app_id,
            :ip::text::inet, jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
       FROM ended WHERE was_open
 ), browser AS (
     DELETE FROM browser_logins USING website_sessions w, ended
-     WHERE was_open AND :reason = '{EndReason.SIGNED_OUT_ELSEWHERE}'
+     WHERE was_open AND :reason = '{part(EndReason.SIGNED_OUT_ELSEWHERE)}'
        AND w.session_id = ended.id AND browser_logins.id = w.browser_login_id
 )
 SELECT ended.user_id FROM open LEFT JOIN ended ON true
-""")  # noqa: S608 - put together from constants
+""")
 _END_BROWSER_LOGIN_OF_SESSION: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING website_sessions w
  WHERE w.session_id = :session_id AND browser_logins.id = w.browser_login_id
 """)
 
 
-def _ending(which: str) -> Statement[EndedSession]:
+def _ending(which: LiteralString) -> Statement[EndedSession]:
     """Ends those of the sessions with these ids that have not ended. Their users are locked."""
     return Statement[EndedSession](f"""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
  WHERE id = ANY (ARRAY({which})) AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
-""")  # noqa: S608 - put together from constants
+""")
 
 
 _END_ONE: Final = _ending("SELECT :session_id::uuid")
@@ -189,12 +189,10 @@ _END_OF_USER: Final = _ending("""
     SELECT id FROM sessions
      WHERE user_id = :user_id AND id IS DISTINCT FROM :kept_id
        AND (:app_ids::text[] IS NULL OR (app_id, openid) IN (SELECT * FROM unnest(:app_ids, :openids::text[])))""")
-_END_CONSOLES: Final = _ending(
-    f"SELECT id FROM sessions WHERE user_id = :user_id AND client_id = '{CONSOLE}'"  # noqa: S608 - a constant
-)
+_END_CONSOLES: Final = _ending(f"SELECT id FROM sessions WHERE user_id = :user_id AND client_id = '{CONSOLE}'")
 _END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
-     WHERE user_id = :user_id AND client_id IS NOT NULL AND NOT (:spares_console AND client_id = '{CONSOLE}')""")  # noqa: S608 - a constant
+     WHERE user_id = :user_id AND client_id IS NOT NULL AND NOT (:spares_console AND client_id = '{CONSOLE}')""")
 # Merges and splits end such sessions, and do not move them.
 _END_OF_CLIENT: Final = _ending("SELECT session_id FROM website_sessions WHERE client_id = :client_id")
 _END_OF_BROWSER_LOGIN: Final = _ending("""
@@ -217,7 +215,7 @@ _END_THESE: Final = _ending("""
 
 # For each identity that has logged in lately and whose user has many sessions, the sessions beyond its newest ones, up
 # to a page in all. Almost no user has so many, and checking that reads only a few index entries.
-def _beyond_part(which: str, newest: str) -> str:
+def _beyond_part(which: LiteralString, newest: LiteralString) -> LiteralString:
     return f"""
     SELECT beyond.id
       FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
@@ -228,7 +226,7 @@ def _beyond_part(which: str, newest: str) -> str:
              WHERE revoked_at {which}) AS beyond
      WHERE EXISTS (SELECT FROM sessions s WHERE {one_and_id("s.user_id", "lately.user_id")}
                     ORDER BY s.user_id, s.id OFFSET :at_most)
-     LIMIT :size"""  # noqa: S608 - put together from constants
+     LIMIT :size"""
 
 
 _BEYOND: Final = Statement[UUID](_beyond_part("IS NULL", "AND s.revoked_at IS NULL"))
@@ -245,7 +243,7 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
      WHERE id = ANY (ARRAY({_beyond_part("IS NOT NULL", "")}))
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
-""")  # noqa: S608 - put together from constants
+""")
 # Merges and splits end such sessions, and do not move them. Whatever ends a user's logins to sites and in browsers
 # locks the user, too, and changes their rows in another order than a removal finds them.
 _LOCK_USERS_OF_CLIENT: Final = Statement[UUID]("""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, LiteralString
 from uuid import UUID
 
 from wxauth.server.clients.rows import SECRETS, Secrets
@@ -59,12 +59,12 @@ SELECT {USER},
                    FROM identities i WHERE i.user_id = users.id), '[]') AS identities
   FROM wanted JOIN users ON users.id = wanted.user_id
  ORDER BY wanted.place
-""")  # noqa: S608 - put together from constants
+""")
 
 
-def _signer_part(keys: str) -> str:
+def _signer_part(keys: LiteralString) -> LiteralString:
     return f"""
-SELECT {SECRETS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true WHERE clients.name = :client_id"""  # noqa: S608 - constants
+SELECT {SECRETS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true WHERE clients.name = :client_id"""
 
 
 # Who asks and what they ask for in one query, because a query is half of what a signature costs.

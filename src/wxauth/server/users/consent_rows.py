@@ -5,7 +5,7 @@ The history of consents, and the present ones in the user's row, are written tog
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, LiteralString
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel
@@ -15,17 +15,17 @@ from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import Address
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ORIGIN, UserInSession
 from wxauth.server.limits.rows import CONSENTS_GIVEN
 from wxauth.server.sessions.rows import END
 
 
-def ids_of(user_id: str) -> str:
+def ids_of(user_id: LiteralString) -> LiteralString:
     """SQL for all ids of a user, present and former."""
     return (
-        f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"  # noqa: S608 - put together from constants
+        f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"
     )
 
 
@@ -36,7 +36,7 @@ PRESENT_CONSENTS: Final = f"""
        (SELECT jsonb_object_agg(document, version)
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
                  WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
-                 ORDER BY document, given_at DESC, id DESC) AS newest)"""  # noqa: S608 - put together from constants
+                 ORDER BY document, given_at DESC, id DESC) AS newest)"""
 """SQL for `users.consents`: for each document, the latest version that was agreed to and not withdrawn."""
 
 
@@ -64,14 +64,14 @@ SELECT :id, COALESCE({ORIGIN}, :user_id), :document, :version, :now, :app_id, :i
                     WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND version = :version
                       AND withdrawn_at IS NULL)
 RETURNING id
-""")  # noqa: S608 - put together from constants
+""")
 _NOTE_GIVEN: Final = Statement[Nothing](
     "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
 )
 _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
  WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND withdrawn_at IS NULL
-""")  # noqa: S608 - put together from constants
+""")
 _NOTE_WITHDRAWN: Final = Statement[Nothing](
     "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
 )
@@ -82,17 +82,17 @@ SELECT page.*
        SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
         WHERE user_id = known.id
           AND (given_at, id) < (COALESCE(:before_given_at::timestamptz, 'infinity'),
-                                COALESCE(:before_id::uuid, '{END}'))
+                                COALESCE(:before_id::uuid, '{part(str(END))}'))
         ORDER BY given_at DESC, id DESC LIMIT :limit) page
  ORDER BY given_at DESC, id DESC LIMIT :limit
-""")  # noqa: S608 - put together from constants
+""")
 _HOLDING: Final = Statement[ConsentRow](f"""
 SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
   FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)
        USING (document, version)
  WHERE user_id = ANY ({_ITS_IDS_PART}) AND withdrawn_at IS NULL
  ORDER BY document, given_at DESC, id DESC
-""")  # noqa: S608 - put together from constants
+""")
 log = get_logger()
 
 

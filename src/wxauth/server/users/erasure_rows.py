@@ -56,7 +56,7 @@ WITH page AS MATERIALIZED (
      WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {ERASED_DATA}) AND {REPORTS_ERASURE} IS NOT TRUE
 )
 SELECT id FROM page ORDER BY id
-""")  # noqa: S608 - put together from constants
+""")
 # Removes the person's address from events about others.
 _ERASE_ACTED: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
@@ -67,7 +67,7 @@ WITH page AS MATERIALIZED (
     UPDATE events SET ip = NULL FROM page WHERE events.id = page.id
 )
 SELECT id FROM page ORDER BY id
-""")  # noqa: S608 - put together from constants
+""")
 _ERASE_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents WHERE id = ANY (ARRAY(
     SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size))
@@ -76,7 +76,7 @@ _ERASE_REFUSALS: Final = Statement[Nothing](f"""
 DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
-""")  # noqa: S608 - put together from constants
+""")
 # A login to a site that only this person could have approved: there are a few, and only of the last hour.
 _DELETE_HINTED: Final = Statement[Nothing]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(

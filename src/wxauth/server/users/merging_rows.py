@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
@@ -88,7 +88,7 @@ SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
                   AND (user_id = ANY ({_ONE_PART}) AND data ->> 'new_user_id' = ANY ({_OTHER_PART}::text[])
                        OR user_id = ANY ({_OTHER_PART}) AND data ->> 'new_user_id' = ANY ({_ONE_PART}::text[])))
-""")  # noqa: S608 - put together from constants
+""")
 # Whether the user was merged because of a phone number or by an operator, so that WeChat does not know about it. These
 # events are never deleted. An import joins without such an event: then two unionids tell two WeChat accounts apart.
 _IS_JOINED: Final = Statement[bool]("""
@@ -173,19 +173,19 @@ DELETE FROM unionids
 # Those under an id that leaves, and of an id of which that is not known, those in the apps of who leaves.
 _LEAVING_PART: Final = """(user_id = ANY (:leaving::uuid[])
         OR user_id = ANY (:unknown::uuid[]) AND app_id = ANY (:app_ids::text[]))"""
-_MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_PART}")  # noqa: S608 - put together from constants
+_MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_PART}")
 _DELETE_UNKNOWN_CONSENTS: Final = Statement[Nothing](
     "DELETE FROM consents WHERE user_id = ANY (:ids::uuid[]) AND (app_id = ANY (:app_ids::text[])) IS NOT TRUE"
 )
-_DELETE_CONSENTS: Final = Statement[Nothing](f"DELETE FROM consents WHERE {_LEAVING_PART}")  # noqa: S608 - put together from constants
+_DELETE_CONSENTS: Final = Statement[Nothing](f"DELETE FROM consents WHERE {_LEAVING_PART}")
 _NOTE_CONSENTS: Final = Statement[Nothing](
-    f"UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id IN (:user_id, :new_user_id)"  # noqa: S608 - put together from constants
+    f"UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id IN (:user_id, :new_user_id)"
 )
 _Names = Sequence[tuple[str, UUID | None]]
 """External ids with their origins. The first is the present one."""
 
 
-def _origin_part(name: str) -> str:
+def _origin_part(name: LiteralString) -> LiteralString:
     return f"""{name}_from = CASE WHEN users.{name} IS NULL
                                 THEN COALESCE(former.{name}_from, former.id) ELSE users.{name}_from END"""
 
@@ -221,7 +221,7 @@ UPDATE users
        last_login_at = GREATEST(users.last_login_at, former.last_login_at)
   FROM former
  WHERE users.id = :into
-""")  # noqa: S608 - put together from constants
+""")
 
 
 async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, unionid: str | None) -> People:
@@ -322,7 +322,7 @@ async def former_external_ids(asked: Database | Transaction, user_id: UUID) -> S
     return await asked.values(_FORMER_EXTERNAL_IDS, user_id=user_id)
 
 
-def _field_part(name: str) -> str:
+def _field_part(name: LiteralString) -> LiteralString:
     return f"""CASE WHEN '{name}' = ANY (:fields::text[]) THEN {name} END,
        CASE WHEN '{name}' = ANY (:fields::text[]) AND {name}_from = ANY (:former_ids::uuid[]) THEN {name}_from END"""
 
@@ -337,7 +337,7 @@ SELECT :new_user_id, :unionid, :created_at, last_login_at, unjudged_since,
                           phone_verified_at) END,
        {", ".join(_field_part(name) for name in FIELDS)}
   FROM users WHERE id = :user_id
-""")  # noqa: S608 - put together from constants
+""")
 
 
 async def split_user(

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
-from typing import Final
+from typing import Final, LiteralString
 from uuid import UUID
 
 from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Transaction
-from wxauth.server.core.statements import Statement
+from wxauth.server.core.statements import Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED, PROFILE, Origins, UserFields
 
@@ -56,7 +56,7 @@ SELECT app_id, openid, i.unionid, created_at, i.came_from, COALESCE(i.came_from,
  WHERE i.user_id = :user_id
  ORDER BY created_at, app_id, openid
 """)
-_FACTS: Final = Statement[Facts](f"SELECT {', '.join(Facts.model_fields)} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
+_FACTS: Final = Statement[Facts](f"SELECT {', '.join(columns_of(Facts))} FROM users WHERE id = :user_id")
 _EXTERNAL_IDS: Final = Statement[KnownExternalId]("""
 SELECT external_id, external_id_from AS origin, true AS is_present
   FROM users WHERE id = :user_id AND external_id IS NOT NULL
@@ -70,7 +70,7 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID | None]](
 
 
 AppAndOpenid = tuple[str, str]
-FIELDS: Final = tuple(name for name in MERGED if name != "external_id")
+FIELDS: Final[tuple[LiteralString, ...]] = tuple(name for name in MERGED if name != "external_id")
 """The fields of which a user has one value at a time; an external id may also be a former one."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 

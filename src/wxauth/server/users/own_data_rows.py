@@ -28,7 +28,7 @@ class Picture(SQLModel):
     created_at: datetime
 
 
-_USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
+_USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
 _UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
 _IDENTITIES: Final = Statement[Told]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
@@ -38,7 +38,7 @@ SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, {OPENED}, created_at, l
        revoked_at AS ended_at, revoked_reason AS ended_reason,
        client_id, scope, authenticated_at, authenticated_by
   FROM sessions WHERE user_id = :user_id ORDER BY id
-""")  # noqa: S608 - put together from constants
+""")
 _BROWSERS: Final = Statement[Told]("""
 SELECT app_id, openid, authenticated_at, authenticated_by,
        ARRAY(SELECT client_id FROM browser_login_sites WHERE browser_login_id = browser_logins.id ORDER BY client_id)

@@ -1,14 +1,14 @@
 """The search for users: what is typed, by its form; the statements; phone numbers as people type and staff see them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from itertools import chain, repeat
 from time import monotonic
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, LiteralString, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -69,11 +69,11 @@ SELECT {USER}, ban_reason, banned_until, (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
       FROM identities i WHERE i.user_id = users.id
-) AS identities FROM users"""  # noqa: S608 - put together from constants
+) AS identities FROM users"""
 _USER_BY_ID: Final = Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE users.id = :user_id")
 # The conditions of a search. Only those whose parameter is given are used. The users with a rare part are read by their
 # ids, not joined: PostgreSQL expects one in a thousand to have it, and would walk through ten million to find fifty.
-_CONDITIONS: Final = {
+_CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "named": "users.id = ANY (:named)",
     "part": "strpos(lower(users.nickname), lower(:part)) > 0",
     "rare_part": """users.id = ANY (ARRAY(WITH fitting AS MATERIALIZED (

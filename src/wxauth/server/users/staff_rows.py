@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain, repeat
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel
@@ -81,7 +81,7 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
      WHERE {one_and_id("sessions.user_id", "users.id")} ORDER BY user_id DESC, id DESC LIMIT 1
   ) AS newest ON true
  WHERE users.id = ANY (:ids::uuid[])
-""")  # noqa: S608 - put together from constants
+""")
 # The address of a member of staff who has just been erased is not stored: an erasure under way holds a lock on the
 # user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be
 # there already: a store whose answer was lost is repeated.
@@ -120,7 +120,7 @@ class Read(StrEnum):
 _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 
 
-def _finding(condition: str, order: str) -> Statement[ListedLogin]:
+def _finding(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
     return Statement[ListedLogin](f"""
 SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, app_id, client_id,
        opened_user_agent AS device, opened_ip AS ip, revoked_at AS ended_at
@@ -129,7 +129,7 @@ SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, 
  WHERE {condition}
    AND (:app_id::text IS NULL OR app_id = :app_id) AND (:network::inet IS NULL OR opened_ip && :network::inet)
  ORDER BY {order} LIMIT :limit
-""")  # noqa: S608 - put together from constants
+""")
 
 
 _OF_USER: Final = _finding(

@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, Person, UserStatus
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
@@ -33,28 +33,26 @@ class LockedUser(SQLModel):
     erase_at: datetime | None
 
 
-_COLUMNS: Final = ", ".join(LockedUser.model_fields)
+_COLUMNS: Final = ", ".join(columns_of(LockedUser))
 # In the order of ids, to avoid deadlocks.
-_LOCK: Final = Statement[LockedUser](
-    f"SELECT {_COLUMNS} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE"  # noqa: S608 - put together from constants
-)
+_LOCK: Final = Statement[LockedUser](f"SELECT {_COLUMNS} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE")
 # Also locks all administrators, in the same order. Decides the race of two administrators who demote each other: the
 # second one waits, and then sees that no other is left.
 _LOCK_WITH_ADMINISTRATORS: Final = Statement[LockedUser](f"""
 SELECT {_COLUMNS}
   FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
-""")  # noqa: S608 - put together from constants
+""")
 _ARE_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
-""")  # noqa: S608 - put together from constants
+""")
 # A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
 # just been changed is checked again.
 _LOCK_ENDED_BANS: Final = Statement[LockedUser](f"""
 SELECT {_COLUMNS}
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
    FOR UPDATE SKIP LOCKED
-""")  # noqa: S608 - put together from constants
+""")
 _SET: Final = Statement[Nothing]("""
 UPDATE users SET status = :status, roles = :roles, ban_reason = :ban_reason, banned_until = :banned_until,
                  ban_from = CASE WHEN ban_reason IS NOT DISTINCT FROM :ban_reason THEN ban_from END

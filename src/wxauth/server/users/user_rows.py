@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from sqlmodel import SQLModel
@@ -31,7 +31,7 @@ _USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id =
 _LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 
 
-def _cleared_part(name: str, column: str) -> str:
+def _cleared_part(name: LiteralString, column: LiteralString) -> LiteralString:
     return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
 
 
@@ -45,7 +45,7 @@ UPDATE users SET {", ".join(_cleared_part(name, name) for name in MERGED)},
  WHERE users.id = before.id
 RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGED)}], NULL)
-""")  # noqa: S608 - put together from constants
+""")
 _DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
@@ -56,10 +56,10 @@ _READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WH
 # Null means the same as empty: most users have none, and a null costs a login nothing.
 _WRITE: Final = Statement[Nothing]("UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id")
 # Read and locked first, so that the event names only the fields that really change.
-_LOCK_PROFILE: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id FOR NO KEY UPDATE")  # noqa: S608 - put together from constants
+_LOCK_PROFILE: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 
 
-def _changed_part(name: str) -> str:
+def _changed_part(name: LiteralString) -> LiteralString:
     given, has_changed = f":changes::jsonb ->> '{name}'", f"'{name}' = ANY (:changed::text[])"
     return f"""{name} = CASE WHEN {has_changed} THEN {given} ELSE {name} END,
        {name}_from = CASE WHEN {has_changed} THEN {ORIGIN} ELSE {name}_from END"""
@@ -67,7 +67,7 @@ def _changed_part(name: str) -> str:
 
 _CHANGE: Final = Statement[UserFields](f"""
 UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RETURNING {USER}
-""")  # noqa: S608 - put together from constants
+""")
 
 
 async def identities_of(database: Database, user_id: UUID) -> Sequence[OwnIdentity]:

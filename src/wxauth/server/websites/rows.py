@@ -14,13 +14,13 @@ A new row waits for its client alone.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, LiteralString, TypeVar
 from uuid import UUID
 
 import asyncpg
 
 from wxauth.server.core.database import Database, Sweep, Transaction
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, columns_of, part
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
 from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields
@@ -64,17 +64,19 @@ class LockedLogin(SiteLogin):
     """Whether the phone's session that has claimed it is still open; false if none has."""
 
 
-_COLUMNS: Final = tuple(SiteLoginFields.model_fields)
+_COLUMNS: Final = columns_of(SiteLoginFields)
 _FOR_GOOD: Final = {
     *RequestFields.model_fields,
     *("id", "client_id", "created_at", "page_hash", "browser_hash", "query", "pressed_on", "device_code_hash"),
     *("poll_interval", "polled_at", "scene_hash", "user_code_hash", "state_hash"),
 }
 """The columns that no decision changes."""
-_CHANGED: Final = tuple(name for name in _COLUMNS if name not in _FOR_GOOD)
+_CHANGED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _FOR_GOOD)
 
 
-def _listed(names: Collection[str], before: str = "", ip: str = "browser_ip") -> str:
+def _listed(
+    names: Collection[LiteralString], before: LiteralString = "", ip: LiteralString = "browser_ip"
+) -> LiteralString:
     return ", ".join(ip if name == "browser_ip" else f"{before}{name}" for name in names)
 
 
@@ -84,17 +86,19 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        c.title, c.redirect_uris, c.scopes, c.near, c.user_code, c.sso, c.link, c.app_id AS site_app_id,
        c.account_app_id, c.website_app_id,
        (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id,
-       (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""  # noqa: S608 - put together from constants
+       (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""
 _LOGIN: Final = f"{_LOGIN_COLUMNS} FROM site_logins l JOIN clients c ON c.name = l.client_id"
-_OPEN_STAGES: Final = ", ".join(repr(stage.value) for stage in OPEN)
+_OPEN_STAGES: Final = ", ".join(f"'{part(stage.value)}'" for stage in OPEN)
 
 # The user code may be taken: then nothing is stored.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO site_logins ({_listed(_COLUMNS)}) VALUES ({_listed(_COLUMNS, ":", _GIVEN_IP)})
 ON CONFLICT DO NOTHING RETURNING id
-""")  # noqa: S608 - put together from constants
+""")
 _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
-    columns: Statement[SiteLogin](f"{_LOGIN} WHERE {' AND '.join(f'l.{name} = :{name}' for name in columns)}")
+    columns: Statement[SiteLogin](
+        f"{_LOGIN} WHERE {' AND '.join(f'l.{part(name)} = :{part(name)}' for name in columns)}"
+    )
     for columns in (
         ("id",),
         ("page_hash", "browser_hash"),
@@ -105,7 +109,7 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
 }
 # Ids do not show which one is the last, because clocks differ: links are counted while their page is locked.
 _LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
- WHERE l.pressed_on = :page_id AND l.door = '{Door.LINK}'
+ WHERE l.pressed_on = :page_id AND l.door = '{part(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
 # Settles the race of two that decide: the second waits here, and then sees what the first has stored.
@@ -115,7 +119,7 @@ _LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
   FROM site_logins l JOIN clients c ON c.name = l.client_id
  WHERE l.id = :id
    FOR KEY SHARE OF c FOR UPDATE OF l
-""")  # noqa: S608 - put together from constants
+""")
 # Settles the race of two phones.
 _LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN}
  WHERE l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[])
@@ -124,7 +128,7 @@ _LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN}
 _SAVE: Final = Statement[Nothing](f"""
 UPDATE site_logins SET ({_listed(_CHANGED)}) = ROW ({_listed(_CHANGED, ":", _GIVEN_IP)})
  WHERE id = :id
-""")  # noqa: S608 - put together from constants
+""")
 # Settles the race of two polls: the second waits here, and then sees when the first one came.
 _POLL: Final = Statement[bool]("""
 WITH before AS (
@@ -154,7 +158,7 @@ DELETE FROM site_logins WHERE id = ANY (ARRAY(
        AND COALESCE((SELECT kept_until FROM site_logins page WHERE page.id = l.pressed_on), l.kept_until) < :now
      LIMIT :size FOR UPDATE SKIP LOCKED))
 RETURNING user_code_hash IS NOT NULL AND stage IN ({_OPEN_STAGES}) AS has_expired
-""")  # noqa: S608 - put together from constants
+""")
 
 _LOCK_USER: Final = Statement[UUID]("""
 SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
@@ -165,12 +169,12 @@ SELECT {USER}, i.app_id, i.openid
   FROM identities i JOIN users ON users.id = i.user_id
  WHERE i.app_id = :app_id AND i.openid = :openid
    AND {MAY_LOG_IN}
-""")  # noqa: S608 - put together from constants
+""")
 _PERSON_IN_SESSION: Final = Statement[UserInSession](f"""
 SELECT {USER}, s.app_id, s.openid
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
-""")  # noqa: S608 - put together from constants
+""")
 _HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users
@@ -298,7 +302,7 @@ _BROWSER_PERSON_PART: Final = f"""
 SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
        EXISTS (SELECT FROM browser_login_sites b
                 WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_BROWSER}
- WHERE {_PRESENT} AND {MAY_LOG_IN}"""  # noqa: S608 - put together from constants
+ WHERE {_PRESENT} AND {MAY_LOG_IN}"""
 _BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_PART)
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
 SELECT users.id{_WHOSE_BROWSER} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
@@ -414,7 +418,7 @@ SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l JOIN clients c ON c.name = l.client_id LEFT JOIN scan_pictures p ON p.login_id = l.id
  WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_OPEN_STAGES})
    AND l.created_at > :scanned_since AND l.expires_at > :now
-""")  # noqa: S608 - put together from constants
+""")
 # Settles the race of two processes that make the same picture: both get the one that was stored first.
 _KEEP_PICTURE: Final = Statement[CodePicture]("""
 INSERT INTO scan_pictures (login_id, content_type, content)
