@@ -55,8 +55,8 @@ from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
 from wxauth.server.service import routes as service_routes
-from wxauth.server.service.build import Tracing
 from wxauth.server.service.routes import PrometheusMetrics, is_migrated
+from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import wechat_routes

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import httpx
-from starlette.types import ASGIApp
 
 from wxauth.server.apps import registry
 from wxauth.server.apps.registry import Apps
@@ -42,6 +41,7 @@ from wxauth.server.push import receiving
 from wxauth.server.push.forwarding import PushForwarding
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.routes import PrometheusMetrics, Readiness
+from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.users import staff_rows
 from wxauth.server.users.staff_rows import StaffReads
@@ -52,25 +52,6 @@ from wxauth.server.wechat.api import Opinions, WeChatApi
 from wxauth.server.wechat.client import WeChat, WeChatHttp, transport_for
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
-
-
-class Tracing:
-    """Makes the parts of the service without traces."""
-
-    def app(self, app: ASGIApp) -> ASGIApp:
-        """The app as it is to be served."""
-        return app
-
-    def database(self, url: str, *, deadlines: Deadlines) -> Database:
-        """The database at this URL."""
-        return Database(url, deadlines=deadlines)
-
-    def wechat(self, http: httpx.AsyncClient, **options: Any) -> WeChat:
-        """A WeChat client. `options` are those of `WeChat`."""
-        return WeChat(http, **options)
-
-    async def aclose(self) -> None:
-        """Send the spans that have not been sent yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

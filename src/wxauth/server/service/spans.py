@@ -32,7 +32,7 @@ from wxauth.problems import REQUEST_ID_KEY
 from wxauth.server.core.database import Database, Deadlines, Transaction
 from wxauth.server.core.logs import trace_id
 from wxauth.server.core.settings import App
-from wxauth.server.service.build import Tracing
+from wxauth.server.service.tracing import Tracing
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.wechat.client import WeChat
 

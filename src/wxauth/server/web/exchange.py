@@ -3,15 +3,12 @@
 import asyncio
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Message, Scope
 
-from wxauth.errors import InternalError, InvalidRequest
+from wxauth.errors import InternalError, InvalidRequest, WxAuthError
 from wxauth.server.core.logs import get_logger
-
-if TYPE_CHECKING:
-    from wxauth.server.web.http_protocol import HttpProtocol
 
 STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -19,6 +16,33 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WITHOUT_BODY: Final = (204, 304)
 
 log = get_logger()
+
+
+class Connection(Protocol):
+    """What an exchange requires of its connection."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client reads its answers too slowly."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it ends after the answer that begins now."""
+
+    def write(self, data: bytes) -> None:
+        """Send this."""
+
+    async def drain(self) -> None:
+        """Wait until it is no longer full."""
+
+    def resume_or_pause_reading(self) -> None:
+        """Read on, or pause, by what the app has received."""
+
+    def answered(self, exchange: "Exchange") -> None:
+        """The answer is complete."""
+
+    def fail_answer(self, error: WxAuthError | None) -> None:
+        """The app gave no answer, or half of one: send this error, or close."""
 
 
 class Exchange:
@@ -49,7 +73,7 @@ class Exchange:
         "unread",
     )
 
-    def __init__(self, connection: "HttpProtocol", scope: Scope, *, keeps_alive: bool, expects_continue: bool) -> None:
+    def __init__(self, connection: Connection, scope: Scope, *, keeps_alive: bool, expects_continue: bool) -> None:
         self._connection = connection
         self.scope = scope
         self.keeps_alive = keeps_alive

@@ -1,0 +1,28 @@
+"""The parts of the service that traces wrap."""
+
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp
+
+from wxauth.server.core.database import Database, Deadlines
+from wxauth.server.wechat.client import WeChat
+
+
+class Tracing:
+    """Makes the parts of the service without traces."""
+
+    def app(self, app: ASGIApp) -> ASGIApp:
+        """The app as it is to be served."""
+        return app
+
+    def database(self, url: str, *, deadlines: Deadlines) -> Database:
+        """The database at this URL."""
+        return Database(url, deadlines=deadlines)
+
+    def wechat(self, http: httpx.AsyncClient, **options: Any) -> WeChat:
+        """A WeChat client. `options` are those of `WeChat`."""
+        return WeChat(http, **options)
+
+    async def aclose(self) -> None:
+        """Send the spans that have not been sent yet."""
