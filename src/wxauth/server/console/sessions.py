@@ -36,12 +36,12 @@ from wxauth.server.sessions.refresh_rows import (
 )
 from wxauth.server.sessions.rows import CONSOLE, EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
+from wxauth.server.websites.doors import count_redeemed
 from wxauth.server.websites.granting import Granting
 from wxauth.server.websites.site_tokens import (
     Granted,
     NotGranted,
     challenge_of,
-    count_redeemed,
     login_of_code,
     redeem,
 )

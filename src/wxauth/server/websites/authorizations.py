@@ -42,12 +42,11 @@ from wxauth.server.websites.authorize import (
     refusal,
     sent_back,
 )
-from wxauth.server.websites.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
+from wxauth.server.websites.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome, count_redeemed
 from wxauth.server.websites.granting import add_with_code, record_authorized
 from wxauth.server.websites.id_tokens import IdTokens
 from wxauth.server.websites.oauth_requests import Parameters
 from wxauth.server.websites.rows import lock_caller
-from wxauth.server.websites.site_tokens import count_redeemed
 from wxauth.texts import new_secret
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"

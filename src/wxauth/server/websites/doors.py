@@ -1,11 +1,12 @@
 """The ways to log in to a site, called doors, their outcomes, and how long each part of a login lasts."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from wxauth.server.core.metrics import Counter
+from wxauth.server.login.records import Numbers
 
 
 class Door(StrEnum):
@@ -113,3 +114,12 @@ OUTCOME_KEPT: Final = timedelta(hours=1)
 """How long requests and grants are kept after their end. Until then a late poll gets `expired_token`, and reuse of a
 code is detected. A request on our own page that nobody answers is deleted when it expires, because anybody can open any
 number."""
+
+
+def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
+    """Count a login to a site, and the scan that led to it."""
+    if door in (Door.SCAN, Door.TYPED):
+        SCANS.count(ScanOutcome.REDEEMED)
+    DOORS.count(door, DoorOutcome.LOGGED_IN)
+    if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
+        numbers.count_login(is_new=False, at=now)

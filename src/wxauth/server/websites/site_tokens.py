@@ -31,7 +31,11 @@ from wxauth.server.sessions.refresh_rows import (
 from wxauth.server.sessions.rows import EndReason, end_session, end_session_of, end_sessions_beyond, session_opened_at
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites import rows
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, DOORS, REPEATED_WITHIN, SCANS, Door, DoorOutcome, ScanOutcome
+from wxauth.server.websites.doors import (
+    BY_WECHATS_PAGE,
+    REPEATED_WITHIN,
+    count_redeemed,
+)
 from wxauth.server.websites.granting import Granting, is_good, lock_with_person
 from wxauth.server.websites.id_tokens import IdTokens
 from wxauth.server.websites.models import Stage
@@ -169,15 +173,6 @@ async def _spent(transaction: Transaction, login: LockedLogin, *, now: datetime)
     # It is of the login's identity, so its user is locked.
     await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
     return NotGranted.SPENT
-
-
-def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
-    """Count a login to a site, and the scan that led to it."""
-    if door in (Door.SCAN, Door.TYPED):
-        SCANS.count(ScanOutcome.REDEEMED)
-    DOORS.count(door, DoorOutcome.LOGGED_IN)
-    if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
-        numbers.count_login(is_new=False, at=now)
 
 
 @part
