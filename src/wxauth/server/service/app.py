@@ -60,7 +60,7 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import wechat_routes
-from wxauth.server.users import account_routes, admin_routes, own_data
+from wxauth.server.users import account_routes, admin_routes, merging_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.bodies import invalid_request
@@ -88,6 +88,7 @@ _ROUTERS: Final = (
     phone_routes.router,
     picture_routes.router,
     admin_routes.router,
+    merging_routes.router,
     login_routes.admin_router,
     session_key_routes.router,
     app_routes.router,

@@ -39,7 +39,7 @@ from wxauth.server.session_keys.rows import (
     replace_key,
 )
 from wxauth.server.sessions.rows import lock_user_of_session
-from wxauth.server.users.merging_rows import current_user
+from wxauth.server.users.former_id_rows import current_user
 from wxauth.server.web.bodies import ShownAppId, ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import WrongWatermark, check_watermark, open_encrypted_data

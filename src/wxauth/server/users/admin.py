@@ -24,7 +24,7 @@ from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_at
 from wxauth.server.users.bodies import UserDetailAnswer, listed_user_answer
 from wxauth.server.users.consent_rows import newest_consents
 from wxauth.server.users.erasure_rows import cancel_leaving
-from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
+from wxauth.server.users.former_id_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.search_rows import ListedUser
 from wxauth.server.users.standing_rows import (
     ADMIN,

@@ -10,10 +10,8 @@ from pydantic import BaseModel, Field, StringConstraints
 from wxauth.errors import (
     InsufficientRole,
     LastAdmin,
-    MergeRefused,
     NotFound,
     RateLimited,
-    SplitRefused,
     Title,
 )
 from wxauth.server.core.models import EventFields
@@ -23,9 +21,6 @@ from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
 from wxauth.server.users.bodies import (
     EventsQuery,
-    MergeRequest,
-    SplitAnswer,
-    SplitRequest,
     UserChangeRequest,
     UserDetailAnswer,
     UsersAnswer,
@@ -33,7 +28,6 @@ from wxauth.server.users.bodies import (
     users_answer,
 )
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
-from wxauth.server.users.merging import merge_by_operator, split
 from wxauth.server.users.search_rows import (
     UserSearch,
     find_users,
@@ -160,47 +154,6 @@ async def change_user(
     if not changes:  # otherwise, the change itself is in the trail
         reads.note_read(staff.actor, Read.USER, user["id"])
     return _answer_for(staff, user)
-
-
-@router.post(
-    "/v1/admin/users/{user_id}/merge",
-    summary=Title("Merge two users", "将用户合并到另一用户"),
-    failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are one user already")],
-)
-async def merge_users(
-    administrator: FreshAdministratorDep,
-    database: DatabaseDep,
-    clock: ClockDep,
-    user_id: UUID,
-    body: MergeRequest,
-) -> UserDetailAnswer:
-    """Merge a user into another one; the answer is the user that remains.
-
-    It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it.
-    """
-    now = clock()
-    remaining_id = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
-    return await admin.read_user(database, remaining_id, now=now)
-
-
-@router.post(
-    "/v1/admin/users/{user_id}/split",
-    summary=Title("Split a user", "拆分用户"),
-    failures=[NO_SUCH_USER, SplitRefused("the user has no such identity")],
-)
-async def split_user(
-    administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest
-) -> SplitAnswer:
-    """Undo a wrong merge: this identity, and the user's other identities with its unionid, become a new user.
-
-    If exactly these came from one merge, the new user gets the former id back. Name, picture, phone number, consents
-    and `external_id` go with who has brought them; a name, picture, number or consent of which that is not known is
-    removed from both. The sessions of these identities are ended. The two users are never merged automatically again.
-    """
-    identity, now = {"app_id": body.app_id, "openid": body.openid}, clock()
-    ids = await split(database, user_id, **identity, external_ids=body.external_ids, by=administrator, now=now)
-    user, new_user = [await admin.read_user(database, each, now=now) for each in ids]
-    return SplitAnswer.model_construct(user=user, new_user=new_user)
 
 
 @router.delete(

@@ -28,8 +28,6 @@ from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.server.users.consent_rows import ConsentRow, missing_from
 from wxauth.server.users.search_rows import IdentityJson, ListedUser
 from wxauth.server.web.bodies import (
-    EXAMPLE_APP_ID,
-    EXAMPLE_OPENID,
     MAX_PAGE_SIZE,
     TEXT,
     NextCursor,
@@ -120,42 +118,6 @@ class UserChangeRequest(BaseModel):
     nickname: OnlyNull = Field(default=None, description="null clears a name that must not stay.")
     avatar_url: OnlyNull = Field(default=None, description="null clears a picture that must not stay.")
     erase_at: OnlyNull = Field(default=None, description="null keeps a user who has asked to be erased.")
-
-
-class MergeRequest(BaseModel):
-    """Which user remains."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}]}, hide_input_in_errors=True
-    )
-
-    into: UUID = Field(description="The user that remains, with its id, name, phone number and external_id.")
-
-
-class SplitRequest(BaseModel):
-    """The identity that becomes a new user."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID}]},
-        hide_input_in_errors=True,
-    )
-
-    app_id: Annotated[str, StringConstraints(pattern=TEXT)]
-    openid: Annotated[str, StringConstraints(pattern=TEXT)] = Field(
-        description="The user's other identities with its unionid move too."
-    )
-    external_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None,
-        description="A current or former external_id of the user that moves too; null: none moves. Default: those that"
-        " came with these identities. Required if whose they are is not known.",
-    )
-
-    @property
-    def external_ids(self) -> list[str] | None:
-        """The external ids that move; None for the default."""
-        if "external_id" not in self.model_fields_set:
-            return None
-        return [] if self.external_id is None else [self.external_id]
 
 
 class UsersQuery(PageQuery):
@@ -321,13 +283,6 @@ class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
         Field(description="Of those that have ended or expired and are still stored, the hundred used most recently."),
     ]
     consents: Annotated[list[ConsentRow], Field(description="The newest hundred, including withdrawn ones.")]
-
-
-class SplitAnswer(BaseModel):
-    """A user and the new user split from it."""
-
-    user: UserDetailAnswer
-    new_user: UserDetailAnswer
 
 
 class UsersAnswer(TypedDict):

@@ -1,4 +1,4 @@
-"""Erasing a user, or one of the WeChat accounts of a user who was merged from several, with all that came with it.
+"""Erasing a user, at once or after some days.
 
 Who has asked to be erased is shut out for some days, and may change their mind (`ERASURE_GRACE_DAYS`). A user who is
 leaving has no open session: all are ended when the person asks, and no door opens another one before the person stays.
@@ -18,8 +18,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
 from wxauth.server.sessions.rows import START, EndReason, end_erased_sessions, end_sessions, record_ended
-from wxauth.server.users.merging_rows import erase_leaving, former_ids
-from wxauth.server.users.origin_rows import Parting, Side, record_moved
+from wxauth.server.users.former_id_rows import former_ids
 from wxauth.server.users.standing_rows import Standing, lock_standing
 from wxauth.server.users.user_rows import delete_user
 
@@ -179,31 +178,6 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
     data = {"former_ids": former}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
-    return True
-
-
-async def erase_identities(
-    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
-) -> bool:
-    """Erase an identity of a locked user and all others with its unionid, with what is known to have come with them.
-
-    That is name, picture, number, external ids and consents, the reason for a ban, and events and refusals of the
-    former ids. The identities' sessions are deleted, and recorded as ended. What the user has lost is recorded, so that
-    who knows users by events alone loses it too.
-
-    Returns False, and does nothing, if the user has no other identity.
-    """
-    parting = await Parting.of(transaction, user_id, (app_id, openid))
-    if parting is None or parting.is_whole:
-        return False
-    lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
-    session_ids = await erase_leaving(transaction, parting, lost=lost, now=now)
-    await erase_person_data(transaction, parting.leaving_ids)
-    await record_ended(transaction, user_id, session_ids, reason=EndReason.ERASED, by=by, now=now)
-    removed = EventType.IDENTITY_REMOVED
-    for left_app_id in sorted(parting.apps_of_leaving):
-        await record_event(transaction, removed, by=by, at=now, user_id=user_id, app_id=left_app_id)
-    await record_moved(transaction, user_id, parting.facts, by=by, now=now)
     return True
 
 

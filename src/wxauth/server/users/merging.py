@@ -25,9 +25,9 @@ from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions_of_identities
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
+from wxauth.server.users.former_id_rows import current_user
 from wxauth.server.users.merging_rows import (
     are_split,
-    current_user,
     have_both_external_ids,
     may_link_by_phone,
     merge_users,

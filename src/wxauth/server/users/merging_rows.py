@@ -1,4 +1,4 @@
-"""The statements that merge two users or split one in two, and those about former ids."""
+"""The statements that merge two users, or split one in two."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -56,13 +56,6 @@ _REMEMBER_FORMER_USER: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at, merged_into) VALUES (:former_id, :into, :now, :into)"
 )
 _NOTE_BAN: Final = Statement[Nothing]("UPDATE users SET ban_from = :origin WHERE id = :user_id")
-# The user of a present or former id.
-_CURRENT: Final = Statement[UUID]("""
-SELECT id FROM users WHERE id = :user_id
- UNION ALL
-SELECT user_id FROM former_users WHERE id = :user_id
- LIMIT 1
-""")
 _EXTERNAL_IDS: Final = Statement[int]("SELECT count(external_id) FROM users WHERE id IN (:one_id, :other_id)")
 # The caller has locked both users and the number.
 _MAY_LINK: Final = Statement[bool]("""
@@ -98,11 +91,6 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
-_REMAINING: Final = Statement[UUID]("SELECT user_id FROM former_users WHERE id = :former_id")
-_FORMER_EXTERNAL_IDS: Final = Statement[str](
-    "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
-)
-_FORMER: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
 # The caller has locked the user. The statements below run in this order, so that unique values are removed before they
 # are set elsewhere.
 _FREE_EXTERNAL_IDS: Final = Statement[Nothing]("DELETE FROM former_external_ids WHERE user_id = :user_id")
@@ -260,11 +248,6 @@ async def note_ban(transaction: Transaction, user_id: UUID, *, origin: UUID) -> 
     await transaction.run(_NOTE_BAN, user_id=user_id, origin=origin)
 
 
-async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID | None:
-    """The user of a present or former id; None if there is none."""
-    return await asked.value(_CURRENT, user_id=user_id)
-
-
 async def have_both_external_ids(transaction: Transaction, one_id: UUID, other_id: UUID) -> bool:
     """Whether both users have an external id."""
     number = await transaction.value(_EXTERNAL_IDS, one_id=one_id, other_id=other_id)
@@ -305,21 +288,6 @@ async def are_split(asked: Database | Transaction, one_id: UUID, other_id: UUID)
 async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
     """Whether the user was joined from several WeChat accounts: by a phone number, an operator, or an import."""
     return bool(await transaction.value(_IS_JOINED, user_id=user_id))
-
-
-async def remaining_user(asked: Database | Transaction, former_id: UUID) -> UUID | None:
-    """The user into whom this one was merged; None if this id was never merged."""
-    return await asked.value(_REMAINING, former_id=former_id)
-
-
-async def former_ids(asked: Database | Transaction, user_id: UUID) -> Sequence[UUID]:
-    """The ids that were merged into this user, the first merge first."""
-    return await asked.values(_FORMER, user_id=user_id)
-
-
-async def former_external_ids(asked: Database | Transaction, user_id: UUID) -> Sequence[str]:
-    """The external ids of users who were merged into this one because of WeChat's unionid."""
-    return await asked.values(_FORMER_EXTERNAL_IDS, user_id=user_id)
 
 
 def _field_part(name: LiteralString) -> LiteralString:

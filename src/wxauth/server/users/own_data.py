@@ -30,7 +30,7 @@ from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.bodies import ListedUserAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
 from wxauth.server.users.consent_rows import ConsentRow
-from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
+from wxauth.server.users.former_id_rows import former_external_ids, former_ids, remaining_user
 from wxauth.server.users.staff_rows import Read
 from wxauth.server.users.standing_rows import lock_standing
 from wxauth.server.web.answers import example_of

@@ -21,7 +21,7 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import end_sessions_of_browser_login
-from wxauth.server.users.merging_rows import remaining_user
+from wxauth.server.users.former_id_rows import remaining_user
 from wxauth.server.websites import rows
 from wxauth.server.websites.authorize import Browser, Onward, PressesUsedUp, SentBack, SiteRequest, new_login, sent_back
 from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, MAX_PRESSES, OUTCOME_KEPT, Door

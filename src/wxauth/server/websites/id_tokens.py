@@ -18,7 +18,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.users.merging_rows import current_user
+from wxauth.server.users.former_id_rows import current_user
 from wxauth.server.websites.oauth_requests import MAX_TOKEN_LENGTH
 from wxauth.tokens.keys import base64url, sign
 

@@ -14,7 +14,7 @@ from wxauth.server.clients.clients import is_client_name, is_registered
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
 from wxauth.server.users.callers import TurnsDep
-from wxauth.server.users.merging_rows import current_user
+from wxauth.server.users.former_id_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.id_tokens import IdTokens

@@ -1,0 +1,102 @@
+"""Routes for administrators who merge users, and split them."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, Title
+from wxauth.server.users import admin
+from wxauth.server.users.admin_routes import NO_SUCH_USER
+from wxauth.server.users.bodies import UserDetailAnswer
+from wxauth.server.users.callers import FreshAdministratorDep
+from wxauth.server.users.merging import merge_by_operator, split
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, TEXT
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
+from wxauth.server.web.direct import Router
+
+router = Router("admin")
+
+
+class MergeRequest(BaseModel):
+    """Which user remains."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}]}, hide_input_in_errors=True
+    )
+
+    into: UUID = Field(description="The user that remains, with its id, name, phone number and external_id.")
+
+
+class SplitRequest(BaseModel):
+    """The identity that becomes a new user."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID}]},
+        hide_input_in_errors=True,
+    )
+
+    app_id: Annotated[str, StringConstraints(pattern=TEXT)]
+    openid: Annotated[str, StringConstraints(pattern=TEXT)] = Field(
+        description="The user's other identities with its unionid move too."
+    )
+    external_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None,
+        description="A current or former external_id of the user that moves too; null: none moves. Default: those that"
+        " came with these identities. Required if whose they are is not known.",
+    )
+
+    @property
+    def external_ids(self) -> list[str] | None:
+        """The external ids that move; None for the default."""
+        if "external_id" not in self.model_fields_set:
+            return None
+        return [] if self.external_id is None else [self.external_id]
+
+
+class SplitAnswer(BaseModel):
+    """A user and the new user split from it."""
+
+    user: UserDetailAnswer
+    new_user: UserDetailAnswer
+
+
+@router.post(
+    "/v1/admin/users/{user_id}/merge",
+    summary=Title("Merge two users", "将用户合并到另一用户"),
+    failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are one user already")],
+)
+async def merge_users(
+    administrator: FreshAdministratorDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    user_id: UUID,
+    body: MergeRequest,
+) -> UserDetailAnswer:
+    """Merge a user into another one; the answer is the user that remains.
+
+    It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it.
+    """
+    now = clock()
+    remaining_id = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
+    return await admin.read_user(database, remaining_id, now=now)
+
+
+@router.post(
+    "/v1/admin/users/{user_id}/split",
+    summary=Title("Split a user", "拆分用户"),
+    failures=[NO_SUCH_USER, SplitRefused("the user has no such identity")],
+)
+async def split_user(
+    administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest
+) -> SplitAnswer:
+    """Undo a wrong merge: this identity, and the user's other identities with its unionid, become a new user.
+
+    If exactly these came from one merge, the new user gets the former id back. Name, picture, phone number, consents
+    and `external_id` go with who has brought them; a name, picture, number or consent of which that is not known is
+    removed from both. The sessions of these identities are ended. The two users are never merged automatically again.
+    """
+    identity, now = {"app_id": body.app_id, "openid": body.openid}, clock()
+    ids = await split(database, user_id, **identity, external_ids=body.external_ids, by=administrator, now=now)
+    user, new_user = [await admin.read_user(database, each, now=now) for each in ids]
+    return SplitAnswer.model_construct(user=user, new_user=new_user)
