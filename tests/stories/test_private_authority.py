@@ -20,8 +20,8 @@ from wxauth.server.checks.doctor import check_issuer
 from wxauth.server.checks.result import Findings
 from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import utc_now
-from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.limits.rate_limits import redis_storage
+from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.service.spans import spans_to
 
 pytestmark = pytest.mark.no_database

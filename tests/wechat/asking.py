@@ -12,7 +12,7 @@ import pytest
 from tests.upstream import answer
 from tests.world import Behind, Client, LogLines, MakeClient, MakeServices
 from wxauth.server.core.services import Services
-from wxauth.server.core.transport import HttpTransport
+from wxauth.server.outbound.transport import HttpTransport
 
 SECRET = "s3cr3t-of-the-app"
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}

@@ -15,7 +15,7 @@ from tests.clock import PATIENCE
 from tests.listening import stop_listening
 from tests.loops import on_both_loops
 from tests.wechat.asking import transport
-from wxauth.server.core.transport import HttpTransport
+from wxauth.server.outbound.transport import HttpTransport
 
 SEED = 20261120
 

@@ -12,7 +12,7 @@ from tests.problems import problem_of
 from tests.upstream import Upstream, abort, answer, endless, hang
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import until
-from wxauth.server.core.transport import MAX_CONNECTIONS
+from wxauth.server.outbound.transport import MAX_CONNECTIONS
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 

@@ -21,8 +21,8 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import IDENTITY, ask, ask_and_fail, deadline_in, transport
 from tests.world import until
-from wxauth.server.core.connection import MAX_OVERHEAD
-from wxauth.server.core.transport import ANSWER, MAX_ANSWER, MAX_IDLE
+from wxauth.server.outbound.connection import MAX_OVERHEAD
+from wxauth.server.outbound.transport import ANSWER, MAX_ANSWER, MAX_IDLE
 from wxauth.server.wechat.client import WeChatHttp, body_of
 
 BODY = b'{"openid": "openid-alice"}'

@@ -27,12 +27,12 @@ from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
-from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.transport import HttpTransport
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.limits.rate_limits import redis_reason, redis_storage
 from wxauth.server.login.newcomers import HookFailed, SignUpHook
+from wxauth.server.outbound.receivers import ReceiverTransport
+from wxauth.server.outbound.transport import HttpTransport
 from wxauth.server.push.forwarding import PushRequest, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature

@@ -31,8 +31,8 @@ from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.connection import ProxyFailed
 from wxauth.server.core.settings import App, Settings
+from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, WeChatHttp, exchange_api
 from wxauth.server.wechat.errcodes import (

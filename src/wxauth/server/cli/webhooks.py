@@ -27,7 +27,6 @@ from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
@@ -36,6 +35,7 @@ from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
+from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.web.bodies import items_of
 
 _RULE: Final = "must be a-z, 0-9, _ and -, the first a letter or digit, at most 64."

@@ -22,12 +22,12 @@ from wxauth.server.core import metrics
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.receivers import USER_AGENT
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.transport import ANSWER
 from wxauth.server.events.webhook_rows import LeasedLogout, lease_logout
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.outbound.receivers import USER_AGENT
+from wxauth.server.outbound.transport import ANSWER
 from wxauth.tokens.keys import PrivateKey, base64url, sign
 
 LEASE: Final = timedelta(seconds=30)

@@ -27,7 +27,6 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import troubles
-from wxauth.server.core.receivers import signed_headers
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
@@ -49,6 +48,7 @@ from wxauth.server.events.webhook_rows import (
     settle_logout,
     write_webhook,
 )
+from wxauth.server.outbound.receivers import signed_headers
 
 CHECK_PAUSE_SECONDS: Final = 0.5
 """Seconds between two checks for due deliveries."""

@@ -27,14 +27,14 @@ from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.receivers import USER_AGENT, signed_headers
 from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.core.transport import ANSWER
 from wxauth.server.core.users import STAFF_ROLES, Person, UserStatus
 from wxauth.server.login.login_rows import Welcome
+from wxauth.server.outbound.receivers import USER_AGENT, signed_headers
+from wxauth.server.outbound.transport import ANSWER
 from wxauth.server.users.attributes import AttributesPatch, patched
 from wxauth.server.users.bodies import TITLE, ExternalId, Nickname, Role
 from wxauth.server.users.standing_rows import (

@@ -9,12 +9,12 @@ from typing import Final
 import httpx
 
 from wxauth.errors import PushNotForwarded
-from wxauth.server.core.connection import HttpAnswer
 from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.receivers import USER_AGENT
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
-from wxauth.server.core.transport import ANSWER
+from wxauth.server.outbound.connection import HttpAnswer
+from wxauth.server.outbound.receivers import USER_AGENT
+from wxauth.server.outbound.transport import ANSWER
 
 AT_ONCE: Final = 64
 """How many messages of one app a process hands on at once."""

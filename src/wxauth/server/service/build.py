@@ -17,7 +17,6 @@ from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
-from wxauth.server.core.receivers import ReceiverTransport
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Parts, Services
 from wxauth.server.core.settings import InvalidSettings, Settings
@@ -34,6 +33,7 @@ from wxauth.server.login import records
 from wxauth.server.login.login import LoginLimiter
 from wxauth.server.login.newcomers import SignUpHook
 from wxauth.server.login.records import Numbers, Refusals
+from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars

@@ -27,7 +27,7 @@ from wxauth.errors import (
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import App
-from wxauth.server.core.transport import ANSWER, HttpTransport
+from wxauth.server.outbound.transport import ANSWER, HttpTransport
 from wxauth.server.wechat.errcodes import (
     CLEAR_QUOTA,
     CODE2SESSION,

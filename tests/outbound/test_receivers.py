@@ -16,8 +16,8 @@ from tests.sweeps import swept
 from tests.upstream import Upstream, hang, in_pieces
 from tests.world import until
 from wxauth.server.core.addresses import MAX_CONCURRENT_NAMES, NameResolver, is_refused
-from wxauth.server.core.receivers import ReceiverTransport, Resolve
 from wxauth.server.events.sending import BODY_SECONDS, send
+from wxauth.server.outbound.receivers import ReceiverTransport, Resolve
 
 pytestmark = pytest.mark.no_database
 

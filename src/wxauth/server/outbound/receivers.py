@@ -13,8 +13,8 @@ import httpx
 
 from wxauth import __version__
 from wxauth.server.core.addresses import Scheme, is_refused
-from wxauth.server.core.connection import Origin, Proxy, Refused, SocketAddress
-from wxauth.server.core.transport import HttpTransport
+from wxauth.server.outbound.connection import Origin, Proxy, Refused, SocketAddress
+from wxauth.server.outbound.transport import HttpTransport
 
 CONNECT_TIMEOUT_SECONDS: Final = 8.0
 KEEPALIVE_SECONDS: Final = 4.0
