@@ -19,8 +19,8 @@ from tests.world import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, LogIn, Phone, add_
 from wxauth.server.clients.clients import ensure_own_client
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.rows import find_site
+from wxauth.server.merging.merging import link_unionid
 from wxauth.server.service.app import create_app
-from wxauth.server.users.merging import link_unionid
 
 START, TOKEN = "/v1/device_authorization", "/v1/token"
 

@@ -35,6 +35,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, UserStatus
+from wxauth.server.merging.merging import merge_by_operator, split
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import (
@@ -46,7 +47,6 @@ from wxauth.server.users.admin import (
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, Role, UserDetailAnswer, users_answer
-from wxauth.server.users.merging import merge_by_operator, split
 from wxauth.server.users.search_rows import UserSearch, find_users, possible_numbers, term_of
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ class UserFields(SQLModel):
 
 
 class Origins(SQLModel):
-    """From whom each fact of a user came that a merge may have filled: see `users/origin_rows.py`.
+    """From whom each fact of a user came that a merge may have filled: see `merging/origin_rows.py`.
 
     Null for the user's own part; the user's own id if it is not known which of the merged users it belongs to.
     """
@@ -114,8 +114,8 @@ ORIGIN: Final = """COALESCE(
            (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
            (SELECT unionids.came_from FROM identities JOIN unionids USING (unionid)
              WHERE app_id = :app_id AND openid = :openid))"""
-"""SQL for the origin of what an identity does now, for `users/origin_rows.py`: the former id with which it, or else its
-unionid, came to the user by a merge. Null if it is the user's own."""
+"""SQL for the origin of what an identity does now, for `merging/origin_rows.py`: the former id with which it, or else
+its unionid, came to the user by a merge. Null if it is the user's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from wxauth.server.core.outages import CONFLICTS, is_refusal, reason_of
 from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserFields, UserInSession
+from wxauth.server.merging.merging import link_unionid
+from wxauth.server.merging.merging_rows import PEOPLE, People, are_split, people_of
 from wxauth.server.sessions.rows import replace_oldest_sessions
 from wxauth.server.users.erasure_rows import stay
-from wxauth.server.users.merging import link_unionid
-from wxauth.server.users.merging_rows import PEOPLE, People, are_split, people_of
 from wxauth.server.users.user_rows import change_profile_of
 
 _ATTEMPTS: Final = 5

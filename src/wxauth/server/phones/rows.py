@@ -16,7 +16,7 @@ from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
-from wxauth.server.users.merging import Merged, link_by_phone
+from wxauth.server.merging.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_standings
 from wxauth.server.users.user_rows import lock_user_of, user_of
 
@@ -118,7 +118,7 @@ _BIND: Final = Statement[Nothing](f"""
 UPDATE users SET phone = :phone, phone_verified_at = :verified_at, phone_from = {ORIGIN} WHERE id = :user_id
 """)
 _USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
-# Which identity has proved its user's number, for a split: see `users/origin_rows.py`.
+# Which identity has proved its user's number, for a split: see `merging/origin_rows.py`.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid

@@ -17,12 +17,12 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
+from wxauth.server.merging.merging_rows import is_joined
+from wxauth.server.merging.parting_rows import erase_identities
 from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.rows import claim_signature, remember_message
 from wxauth.server.users.erasure_rows import erase_user
-from wxauth.server.users.merging_rows import is_joined
-from wxauth.server.users.parting_rows import erase_identities
 from wxauth.server.users.user_rows import clear_fields, delete_phone_answers, lock_user_of
 from wxauth.server.wechat.received import (
     MessageKind,

@@ -51,6 +51,7 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login import routes as login_routes
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.login.routes import LoginRequest
+from wxauth.server.merging import routes as merging_routes
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
@@ -60,7 +61,7 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import wechat_routes
-from wxauth.server.users import account_routes, admin_routes, merging_routes, own_data
+from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.bodies import invalid_request

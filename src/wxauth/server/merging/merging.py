@@ -22,11 +22,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
-from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions_of_identities
-from wxauth.server.users.attributes import add_missing_attributes
-from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
-from wxauth.server.users.former_id_rows import current_user
-from wxauth.server.users.merging_rows import (
+from wxauth.server.merging.merging_rows import (
     are_split,
     have_both_external_ids,
     may_link_by_phone,
@@ -37,7 +33,11 @@ from wxauth.server.users.merging_rows import (
     split_consents,
     split_user,
 )
-from wxauth.server.users.origin_rows import Parting, Side, facts_of, record_moved
+from wxauth.server.merging.origin_rows import Parting, Side, facts_of, record_moved
+from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions_of_identities
+from wxauth.server.users.attributes import add_missing_attributes
+from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
+from wxauth.server.users.former_id_rows import current_user
 from wxauth.server.users.standing_rows import (
     ADMIN,
     Standing,

@@ -6,11 +6,11 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, Title
+from wxauth.server.merging.merging import merge_by_operator, split
 from wxauth.server.users import admin
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.bodies import UserDetailAnswer
 from wxauth.server.users.callers import FreshAdministratorDep
-from wxauth.server.users.merging import merge_by_operator, split
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, TEXT
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router

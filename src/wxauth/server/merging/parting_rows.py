@@ -5,10 +5,10 @@ from uuid import UUID
 
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.merging.merging_rows import erase_leaving
+from wxauth.server.merging.origin_rows import Parting, Side, record_moved
 from wxauth.server.sessions.rows import EndReason, record_ended
 from wxauth.server.users.erasure_rows import erase_person_data
-from wxauth.server.users.merging_rows import erase_leaving
-from wxauth.server.users.origin_rows import Parting, Side, record_moved
 
 
 async def erase_identities(

@@ -9,9 +9,9 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import MERGED
+from wxauth.server.merging.origin_rows import FIELDS, Parting, Side
 from wxauth.server.sessions.rows import end_erased_sessions
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
-from wxauth.server.users.origin_rows import FIELDS, Parting, Side
 from wxauth.server.users.user_rows import clear_fields
 
 

@@ -1,0 +1,1 @@
+"""Users who are one person: merged, or split again."""
