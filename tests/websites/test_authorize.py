@@ -22,7 +22,7 @@ from tests.world import CALLBACK, AddSite, Admin, Body, Stage, bearer, body_of
 from wxauth.server.clients.clients import renew_secret
 from wxauth.server.core.database import Database
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.websites.authorize import SiteRequests
+from wxauth.server.site_logins.authorize import SiteRequests
 
 UNASKED_VERIFIERS = [{"code_verifier": VERIFIER}, {"code_verifier": "short"}]
 

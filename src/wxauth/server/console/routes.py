@@ -16,11 +16,11 @@ from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.console.sessions import ConsoleSessions, OpenedConsole
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.login_pages.pages import host_cookie, is_https
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing_rows import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of
 from wxauth.server.web.edge import cookie_in
-from wxauth.server.websites.pages import host_cookie, is_https
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 

@@ -27,6 +27,13 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.keyring import Issuer, TokenSession
 from wxauth.server.login.records import Numbers
+from wxauth.server.oauth.site_tokens import (
+    Granted,
+    NotGranted,
+    challenge_of,
+    login_of_code,
+    redeem,
+)
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_rows import (
     Lifetimes,
@@ -35,16 +42,9 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token_of_website,
 )
 from wxauth.server.sessions.rows import CONSOLE, EndReason, end_session
+from wxauth.server.site_logins.doors import count_redeemed
+from wxauth.server.site_logins.granting import Granting
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.websites.doors import count_redeemed
-from wxauth.server.websites.granting import Granting
-from wxauth.server.websites.site_tokens import (
-    Granted,
-    NotGranted,
-    challenge_of,
-    login_of_code,
-    redeem,
-)
 from wxauth.texts import hash_of
 
 CONSOLE_TITLE: Final = "管理后台 Console"

@@ -34,7 +34,7 @@ from wxauth.server.clients.clients import Credentials, add_client, build_client,
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
 from wxauth.server.dev.wechat import APP_KEYS, APPS
-from wxauth.server.websites.pages import language_of
+from wxauth.server.login_pages.pages import language_of
 
 TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}
 _HERE: Final = Path(__file__).parent

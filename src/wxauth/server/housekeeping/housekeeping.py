@@ -32,11 +32,11 @@ from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.rows import sweep_messages
+from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS
+from wxauth.server.site_logins.granting import proved_after
+from wxauth.server.site_logins.rows import sweep_browser_logins, sweep_site_logins
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_due, erase_next_page, erase_rest
 from wxauth.server.users.standing_rows import lift_bans
-from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS
-from wxauth.server.websites.granting import proved_after
-from wxauth.server.websites.rows import sweep_browser_logins, sweep_site_logins
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""

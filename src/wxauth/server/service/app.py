@@ -51,7 +51,11 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login import routes as login_routes
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.login.routes import LoginRequest
+from wxauth.server.login_pages import logout_routes
+from wxauth.server.login_pages import routes as page_routes
 from wxauth.server.merging import routes as merging_routes
+from wxauth.server.oauth import routes as oauth_routes
+from wxauth.server.oauth.routes import SiteCors
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
@@ -61,6 +65,7 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import wechat_routes
+from wxauth.server.site_logins import scan_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
@@ -68,8 +73,6 @@ from wxauth.server.web.bodies import invalid_request
 from wxauth.server.web.direct import Shortcut, direct_routes
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, BehindProxies, Edge, UnderPath
-from wxauth.server.websites import logout_routes, oauth_routes, page_routes, scan_routes
-from wxauth.server.websites.oauth_routes import SiteCors
 
 _DESCRIPTION = """
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.

@@ -43,10 +43,10 @@ from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.routes import PrometheusMetrics, Readiness
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_rows import RefreshTokens
+from wxauth.server.site_logins.authorize import ScanLimits
+from wxauth.server.site_logins.secrets import UserCodes
 from wxauth.server.users import staff_rows
 from wxauth.server.users.staff_rows import StaffReads
-from wxauth.server.websites.authorize import ScanLimits
-from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.wechat import api, client
 from wxauth.server.wechat.api import Opinions, WeChatApi
 from wxauth.server.wechat.client import WeChat, WeChatHttp, transport_for

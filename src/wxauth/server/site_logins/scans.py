@@ -44,11 +44,9 @@ from wxauth.server.limits.rows import USER_CODES
 from wxauth.server.login.login import Proofs
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import user_of_session
-from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
-from wxauth.server.web.bodies import ShownIp
-from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import ScanLimits, is_web_view
-from wxauth.server.websites.doors import (
+from wxauth.server.site_logins import rows
+from wxauth.server.site_logins.authorize import ScanLimits, is_web_view
+from wxauth.server.site_logins.doors import (
     AMR,
     CLAIM_LASTS,
     DOORS,
@@ -61,10 +59,12 @@ from wxauth.server.websites.doors import (
     DoorOutcome,
     ScanOutcome,
 )
-from wxauth.server.websites.granting import approve
-from wxauth.server.websites.models import OPEN, Stage
-from wxauth.server.websites.rows import ShownCode, SiteLogin
-from wxauth.server.websites.secrets import SCENE, UserCodes
+from wxauth.server.site_logins.granting import approve
+from wxauth.server.site_logins.models import OPEN, Stage
+from wxauth.server.site_logins.rows import ShownCode, SiteLogin
+from wxauth.server.site_logins.secrets import SCENE, UserCodes
+from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
+from wxauth.server.web.bodies import ShownIp
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, errcode_of
 from wxauth.server.wechat.received import CodePicture

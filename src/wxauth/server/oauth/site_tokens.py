@@ -11,7 +11,15 @@ from uuid import UUID
 
 from wxauth.errors import InvalidToken
 from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered
+from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import OPENID_SCOPE, Client
+from wxauth.server.clients.oauth_requests import (
+    AUTHORIZATION_PENDING,
+    SLOW_DOWN,
+    OAuthError,
+    invalid_grant,
+    invalid_oauth_request,
+)
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -29,24 +37,16 @@ from wxauth.server.sessions.refresh_rows import (
     website_session_lifetimes,
 )
 from wxauth.server.sessions.rows import EndReason, end_session, end_session_of, end_sessions_beyond, session_opened_at
-from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.websites import rows
-from wxauth.server.websites.doors import (
+from wxauth.server.site_logins import rows
+from wxauth.server.site_logins.doors import (
     BY_WECHATS_PAGE,
     REPEATED_WITHIN,
     count_redeemed,
 )
-from wxauth.server.websites.granting import Granting, is_good, lock_with_person
-from wxauth.server.websites.id_tokens import IdTokens
-from wxauth.server.websites.models import Stage
-from wxauth.server.websites.oauth_requests import (
-    AUTHORIZATION_PENDING,
-    SLOW_DOWN,
-    OAuthError,
-    invalid_grant,
-    invalid_oauth_request,
-)
-from wxauth.server.websites.rows import LockedLogin, SiteLogin
+from wxauth.server.site_logins.granting import Granting, is_good, lock_with_person
+from wxauth.server.site_logins.models import Stage
+from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
+from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.texts import hash_of
 from wxauth.tokens.verifier import Verifier
 

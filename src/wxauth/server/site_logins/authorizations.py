@@ -16,7 +16,9 @@ from pydantic_core import from_json, to_json
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, WrongAppKind, WxAuthError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import is_client_name
+from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
+from wxauth.server.clients.oauth_requests import Parameters
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
@@ -32,8 +34,7 @@ from wxauth.server.login.login import Proofs
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
-from wxauth.server.users.callers import ADMIN_SCOPE, Caller
-from wxauth.server.websites.authorize import (
+from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     Onward,
     SentBack,
@@ -42,11 +43,10 @@ from wxauth.server.websites.authorize import (
     refusal,
     sent_back,
 )
-from wxauth.server.websites.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome, count_redeemed
-from wxauth.server.websites.granting import add_with_code, record_authorized
-from wxauth.server.websites.id_tokens import IdTokens
-from wxauth.server.websites.oauth_requests import Parameters
-from wxauth.server.websites.rows import lock_caller
+from wxauth.server.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome, count_redeemed
+from wxauth.server.site_logins.granting import add_with_code, record_authorized
+from wxauth.server.site_logins.rows import lock_caller
+from wxauth.server.users.callers import ADMIN_SCOPE, Caller
 from wxauth.texts import new_secret
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"

@@ -11,18 +11,18 @@ from starlette.responses import Response
 
 from wxauth.errors import PayloadTooLarge, Title
 from wxauth.server.clients.clients import is_client_name, is_registered
+from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
+from wxauth.server.clients.oauth_requests import OAuthError, Parameters, form_parameters, text_parameters
 from wxauth.server.clients.rows import find_site
+from wxauth.server.login_pages.pages import CONFIRMED, PagesDep, redirect_to
+from wxauth.server.login_pages.routes import HTML, MISTAKE, TRY_LATER, ContinuingDep, GrantingDep
+from wxauth.server.oauth.site_tokens import end_web_session
+from wxauth.server.site_logins.secrets import log_out_field
 from wxauth.server.users.callers import TurnsDep
 from wxauth.server.users.former_id_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.id_tokens import IdTokens
-from wxauth.server.websites.oauth_requests import OAuthError, Parameters, form_parameters, text_parameters
-from wxauth.server.websites.page_routes import HTML, MISTAKE, TRY_LATER, ContinuingDep, GrantingDep
-from wxauth.server.websites.pages import CONFIRMED, PagesDep, redirect_to
-from wxauth.server.websites.secrets import log_out_field
-from wxauth.server.websites.site_tokens import end_web_session
 
 _PARAMETERS: Final = (
     *("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint"),

@@ -9,13 +9,14 @@ from typing import Final
 from urllib.parse import urlencode
 
 from wxauth.errors import NotFound, RateLimited
+from wxauth.server.clients.oauth_requests import Parameters, parse_parameters
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.turns import Turns
-from wxauth.server.websites.authorize import (
+from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     Browser,
     Onward,
@@ -25,17 +26,16 @@ from wxauth.server.websites.authorize import (
     refusal,
     sent_back,
 )
-from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
-from wxauth.server.websites.granting import Granting, add_with_code, proved_after
-from wxauth.server.websites.oauth_requests import Parameters, parse_parameters
-from wxauth.server.websites.rows import (
+from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
+from wxauth.server.site_logins.granting import Granting, add_with_code, proved_after
+from wxauth.server.site_logins.rows import (
     BrowserPerson,
     SiteLogin,
     find_browser_person,
     lock_browser_person,
     store_code_times,
 )
-from wxauth.server.websites.secrets import NO_SUCH_PAGE
+from wxauth.server.site_logins.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
 log = get_logger()

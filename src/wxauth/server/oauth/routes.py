@@ -13,31 +13,9 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, StorageUnavailable, Title
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, is_registered, origin_of
+from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
-from wxauth.server.clients.rows import find_site, public_redirect_uris
-from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
-from wxauth.server.core.addresses import plain_address
-from wxauth.server.core.database import Database
-from wxauth.server.core.settings import Settings
-from wxauth.server.keys.models import JWKS_MAX_AGE
-from wxauth.server.login.login import EXAMPLE_JWT
-from wxauth.server.users.callers import DeviceDep, read_caller, verified
-from wxauth.server.web.answers import BEARER, GUARDED, Entails
-from wxauth.server.web.bodies import EXAMPLE_USER_ID
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.websites.authorize import (
-    AUTHORIZE_PATH,
-    CHALLENGE_METHOD,
-    INTERVAL,
-    RESPONSE_MODES,
-    RESPONSE_TYPE,
-    SiteRequests,
-    granted_scope,
-)
-from wxauth.server.websites.doors import SCAN_LASTS
-from wxauth.server.websites.id_tokens import PROTOCOL_CLAIMS
-from wxauth.server.websites.oauth_requests import (
+from wxauth.server.clients.oauth_requests import (
     BROWSER,
     OAuthError,
     answering_clients,
@@ -48,8 +26,30 @@ from wxauth.server.websites.oauth_requests import (
     invalid_oauth_request,
     is_form,
 )
-from wxauth.server.websites.rows import ClientRemoved
-from wxauth.server.websites.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
+from wxauth.server.clients.rows import find_site, public_redirect_uris
+from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
+from wxauth.server.core.addresses import plain_address
+from wxauth.server.core.database import Database
+from wxauth.server.core.settings import Settings
+from wxauth.server.keys.models import JWKS_MAX_AGE
+from wxauth.server.login.login import EXAMPLE_JWT
+from wxauth.server.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
+from wxauth.server.site_logins.authorize import (
+    AUTHORIZE_PATH,
+    CHALLENGE_METHOD,
+    INTERVAL,
+    RESPONSE_MODES,
+    RESPONSE_TYPE,
+    SiteRequests,
+    granted_scope,
+)
+from wxauth.server.site_logins.doors import SCAN_LASTS
+from wxauth.server.site_logins.rows import ClientRemoved
+from wxauth.server.users.callers import DeviceDep, read_caller, verified
+from wxauth.server.web.answers import BEARER, GUARDED, Entails
+from wxauth.server.web.bodies import EXAMPLE_USER_ID
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
+from wxauth.server.web.direct import Router
 from wxauth.tokens.claims import Principal
 
 CORS_PATHS: Final = frozenset(

@@ -21,13 +21,27 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import end_sessions_of_browser_login
+from wxauth.server.site_logins import rows
+from wxauth.server.site_logins.authorize import (
+    Browser,
+    Onward,
+    PressesUsedUp,
+    SentBack,
+    SiteRequest,
+    new_login,
+    sent_back,
+)
+from wxauth.server.site_logins.doors import (
+    AUTHORIZATION_CODE_LASTS,
+    MAKES_BROWSER_LOGIN,
+    MAX_PRESSES,
+    OUTCOME_KEPT,
+    Door,
+)
+from wxauth.server.site_logins.models import RequestFields, SiteLoginFields, Stage
+from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
+from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, login_of, page_hashes
 from wxauth.server.users.former_id_rows import remaining_user
-from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import Browser, Onward, PressesUsedUp, SentBack, SiteRequest, new_login, sent_back
-from wxauth.server.websites.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, MAX_PRESSES, OUTCOME_KEPT, Door
-from wxauth.server.websites.models import RequestFields, SiteLoginFields, Stage
-from wxauth.server.websites.rows import LockedLogin, SiteLogin
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, login_of, page_hashes
 from wxauth.texts import hash_of, new_secret
 
 log = get_logger()

@@ -10,28 +10,28 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.apps.routes import AppsDep
-from wxauth.server.web.dependencies import SettingsDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import PROBLEM_KEY, cacheable_response
-from wxauth.server.websites.authorizations import FORM_POST_PATH, may_answer
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, Onward
-from wxauth.server.websites.browser_logins import Continuing
-from wxauth.server.websites.doors import Door
-from wxauth.server.websites.granting import Granting
-from wxauth.server.websites.links import Links
-from wxauth.server.websites.oauth_requests import (
+from wxauth.server.clients.oauth_requests import (
     OAuthError,
     Parameters,
     form_parameters,
     parse_parameters,
     text_parameters,
 )
-from wxauth.server.websites.oauth_routes import SiteRequestsDep
-from wxauth.server.websites.pages import ASSETS_PATH, DOOR, HINT, VISIT_PAGES, PagesDep, find_asset
-from wxauth.server.websites.scan_routes import AuthorizationsDep
-from wxauth.server.websites.scans import ScanPictures
-from wxauth.server.websites.secrets import SCENE
-from wxauth.server.websites.visits import CALLBACK, Visits, WeChatCallback
+from wxauth.server.login_pages.pages import ASSETS_PATH, DOOR, HINT, VISIT_PAGES, PagesDep, find_asset
+from wxauth.server.oauth.routes import SiteRequestsDep
+from wxauth.server.site_logins.authorizations import FORM_POST_PATH, may_answer
+from wxauth.server.site_logins.authorize import AUTHORIZE_PATH, Onward
+from wxauth.server.site_logins.browser_logins import Continuing
+from wxauth.server.site_logins.doors import Door
+from wxauth.server.site_logins.granting import Granting
+from wxauth.server.site_logins.links import Links
+from wxauth.server.site_logins.scan_routes import AuthorizationsDep
+from wxauth.server.site_logins.scans import ScanPictures
+from wxauth.server.site_logins.secrets import SCENE
+from wxauth.server.site_logins.visits import CALLBACK, Visits, WeChatCallback
+from wxauth.server.web.dependencies import SettingsDep, provide
+from wxauth.server.web.direct import Router
+from wxauth.server.web.edge import PROBLEM_KEY, cacheable_response
 from wxauth.texts import new_secret
 
 HTML: Final[dict[int | str, dict[str, Any]]] = {

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, MAX_WRONG_NUMBERS, SCAN_LASTS, WITH_GRANT, Door
+from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, MAX_WRONG_NUMBERS, SCAN_LASTS, WITH_GRANT, Door
 
 _WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
 """The doors at which no session of a phone approves."""

@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic_core import from_json, to_json
 
 from wxauth.server.clients.models import Client, claims_of
+from wxauth.server.clients.oauth_requests import MAX_TOKEN_LENGTH
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
@@ -19,7 +20,6 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.users.former_id_rows import current_user
-from wxauth.server.websites.oauth_requests import MAX_TOKEN_LENGTH
 from wxauth.tokens.keys import base64url, sign
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")

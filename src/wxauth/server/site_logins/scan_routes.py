@@ -20,16 +20,16 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.routes import AppsDep
+from wxauth.server.clients.oauth_requests import OAuthError, check_parameters
 from wxauth.server.login.login import EXAMPLE_JWT, PROOF_FAILURES
 from wxauth.server.login.routes import LoginCode, ProofRequest
+from wxauth.server.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
+from wxauth.server.site_logins.authorize import Mistake, Unanswerable
+from wxauth.server.site_logins.rows import ClientRemoved
+from wxauth.server.site_logins.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
 from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
-from wxauth.server.websites.authorize import Mistake, Unanswerable
-from wxauth.server.websites.oauth_requests import OAuthError, check_parameters
-from wxauth.server.websites.rows import ClientRemoved
-from wxauth.server.websites.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
 
 AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
 PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]

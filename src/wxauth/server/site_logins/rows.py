@@ -22,8 +22,8 @@ import asyncpg
 from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of, part
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
-from wxauth.server.websites.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
-from wxauth.server.websites.models import OPEN, RequestFields, SiteLoginFields
+from wxauth.server.site_logins.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
+from wxauth.server.site_logins.models import OPEN, RequestFields, SiteLoginFields
 from wxauth.server.wechat.received import CodePicture
 
 if TYPE_CHECKING:  # imports FastAPI, which commands do without

@@ -8,8 +8,8 @@ from typing import Final
 
 from wxauth.errors import Title
 from wxauth.problems import Language
-from wxauth.server.websites.authorize import Mistake
-from wxauth.server.websites.granting import PageState
+from wxauth.server.site_logins.authorize import Mistake
+from wxauth.server.site_logins.granting import PageState
 
 Texts = Mapping[str, str]
 

@@ -42,13 +42,21 @@ from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import Asked, Entering, LacksUnionid
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, Browser, Onward, ScanLimits, SentBack, new_press, sent_back
-from wxauth.server.websites.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
-from wxauth.server.websites.granting import ANOTHER_PERSON, Granting, approve, lock_open_page, next_press
-from wxauth.server.websites.models import Stage
-from wxauth.server.websites.rows import SiteLogin
-from wxauth.server.websites.secrets import code_of, page_id_of
+from wxauth.server.site_logins import rows
+from wxauth.server.site_logins.authorize import (
+    AUTHORIZE_PATH,
+    Browser,
+    Onward,
+    ScanLimits,
+    SentBack,
+    new_press,
+    sent_back,
+)
+from wxauth.server.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
+from wxauth.server.site_logins.granting import ANOTHER_PERSON, Granting, approve, lock_open_page, next_press
+from wxauth.server.site_logins.models import Stage
+from wxauth.server.site_logins.rows import SiteLogin
+from wxauth.server.site_logins.secrets import code_of, page_id_of
 from wxauth.texts import hash_of
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"

@@ -19,13 +19,11 @@ from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
 from wxauth.server.clients.models import Client
+from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT, OAuthError, Parameters, parse_parameters
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserFields
-from wxauth.server.users.bodies import is_own_picture
-from wxauth.server.users.callers import DeviceDep
-from wxauth.server.web.dependencies import SettingsDep
-from wxauth.server.web.edge import PROBLEM_KEY, cookie_in
-from wxauth.server.websites.authorize import (
+from wxauth.server.login_pages.texts import TEXTS
+from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     Browser,
     Mistake,
@@ -37,13 +35,15 @@ from wxauth.server.websites.authorize import (
     Unanswerable,
     is_web_view,
 )
-from wxauth.server.websites.doors import SCAN_LASTS, Door
-from wxauth.server.websites.granting import PageState
-from wxauth.server.websites.links import TryAgain
-from wxauth.server.websites.oauth_requests import LONGEST_REDIRECT, OAuthError, Parameters, parse_parameters
-from wxauth.server.websites.rows import ClientRemoved, SiteLogin
-from wxauth.server.websites.texts import TEXTS
-from wxauth.server.websites.visits import is_open_on_computers
+from wxauth.server.site_logins.doors import SCAN_LASTS, Door
+from wxauth.server.site_logins.granting import PageState
+from wxauth.server.site_logins.links import TryAgain
+from wxauth.server.site_logins.rows import ClientRemoved, SiteLogin
+from wxauth.server.site_logins.visits import is_open_on_computers
+from wxauth.server.users.bodies import is_own_picture
+from wxauth.server.users.callers import DeviceDep
+from wxauth.server.web.dependencies import SettingsDep
+from wxauth.server.web.edge import PROBLEM_KEY, cookie_in
 from wxauth.texts import is_loopback
 
 ASSETS_PATH: Final = "/v1/pages"

@@ -20,9 +20,9 @@ from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import rows
-from wxauth.server.websites.authorize import Browser, Onward, ScanLimits, SentBack, new_press
-from wxauth.server.websites.doors import (
+from wxauth.server.site_logins import rows
+from wxauth.server.site_logins.authorize import Browser, Onward, ScanLimits, SentBack, new_press
+from wxauth.server.site_logins.doors import (
     DOORS,
     MAX_WRONG_NUMBERS,
     SCAN_LASTS,
@@ -31,11 +31,11 @@ from wxauth.server.websites.doors import (
     Door,
     DoorOutcome,
 )
-from wxauth.server.websites.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
-from wxauth.server.websites.models import OPEN, Stage
-from wxauth.server.websites.rows import LockedLogin, SiteLogin
-from wxauth.server.websites.scans import DIGITS, note_not_made, once
-from wxauth.server.websites.secrets import NO_SUCH_PAGE, new_scene
+from wxauth.server.site_logins.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
+from wxauth.server.site_logins.models import OPEN, Stage
+from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
+from wxauth.server.site_logins.scans import DIGITS, note_not_made, once
+from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import URL_LINK
 from wxauth.texts import hash_of, new_secret

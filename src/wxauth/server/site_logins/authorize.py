@@ -14,7 +14,9 @@ from uuid import UUID
 
 from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri
+from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
+from wxauth.server.clients.oauth_requests import OAuthError, Parameters, invalid_oauth_request
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
@@ -23,8 +25,8 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import rows
-from wxauth.server.websites.doors import (
+from wxauth.server.site_logins import rows
+from wxauth.server.site_logins.doors import (
     LINK_REQUEST_LASTS,
     OUTCOME_KEPT,
     SCAN_LASTS,
@@ -33,10 +35,8 @@ from wxauth.server.websites.doors import (
     Door,
     ScanOutcome,
 )
-from wxauth.server.websites.id_tokens import IdTokens
-from wxauth.server.websites.models import RequestFields, SiteLoginFields
-from wxauth.server.websites.oauth_requests import OAuthError, Parameters, invalid_oauth_request
-from wxauth.server.websites.secrets import UserCodes, login_of, new_scene, page_id_of
+from wxauth.server.site_logins.models import RequestFields, SiteLoginFields
+from wxauth.server.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
 from wxauth.texts import hash_of, new_secret
 
 INTERVAL: Final = 2

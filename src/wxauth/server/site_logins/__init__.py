@@ -1,0 +1,1 @@
+"""The login to a site, by whichever door."""
