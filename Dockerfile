@@ -16,10 +16,8 @@ RUN python -m venv tools \
 RUN python -m venv --without-pip /opt/wxauth \
     && tools/bin/pip --python /opt/wxauth/bin/python install \
         --require-hashes --no-deps --only-binary :all: -r requirements/server.lock --no-compile
-COPY LICENSE README.md pyproject.toml ./
-COPY alembic alembic
-COPY clients clients
-COPY src src
+# Only what .dockerignore admits.
+COPY . .
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel . \
     && tools/bin/pip --python /opt/wxauth/bin/python install --no-index --no-deps --no-compile wheel/*.whl \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/wxauth/lib \
