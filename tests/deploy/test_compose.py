@@ -40,7 +40,11 @@ from wxauth.server.service.build import build_services
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
-APP = {"APP_ID": "wx1a2b3c4d5e6f7a8b", "APP_SECRET": "0123456789abcdef0123456789abcdef"}
+ANSWERS = {
+    "SITE": "auth.example.com",
+    "APP_ID": "wx1a2b3c4d5e6f7a8b",
+    "APP_SECRET": "0123456789abcdef0123456789abcdef",
+}
 REPLICAS = ("wxauth-1", "wxauth-2")
 POLICY = "lb_policy random"
 SITE = {
@@ -106,7 +110,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]
 def test_with_the_secrets_made_the_settings_of_each_service_are_whole(
     make_secrets: Callable[..., Path], environ: Callable[[dict[str, str]], None], tmp_path: Path
 ) -> None:
-    secrets = make_secrets(**APP)
+    secrets = make_secrets(**ANSWERS)
     mounted = {name: FOLDER / entry["file"] for name, entry in COMPOSE["secrets"].items()}
     assert {path.name for path in secrets.iterdir()} == {path.name for path in mounted.values()} == set(mounted)
     for service, kind in (("migrate", DatabaseSettings), *((name, Settings) for name in REPLICAS)):
@@ -120,7 +124,7 @@ def test_with_the_secrets_made_the_settings_of_each_service_are_whole(
         url = settings.database_url.get_secret_value()
         assert url == f"postgresql://wxauth:{password}@postgres:5432/wxauth"
         if isinstance(settings, Settings):
-            assert settings.apps[0].app_secret.get_secret_value() == APP["APP_SECRET"]
+            assert settings.apps[0].app_secret.get_secret_value() == ANSWERS["APP_SECRET"]
             assert settings.trusted_proxies == (COMPOSE["services"]["caddy"]["networks"]["front"]["ipv4_address"],)
 
 
@@ -135,7 +139,7 @@ async def test_the_role_of_the_service_migrates_its_database_and_is_no_superuser
         for volume in postgres_service["volumes"]
         if ":/docker-entrypoint-initdb.d/" in volume
     )
-    secrets = make_secrets(**APP)
+    secrets = make_secrets(**ANSWERS)
     made = tmp_path / script.name
     made.write_text(script.read_text().replace("/run/secrets", str(secrets)))
     # As the image's own entry point runs it.
@@ -167,15 +171,16 @@ def fits(password: str, stored: str) -> bool:
 
 
 def test_existing_secrets_stay(make_secrets: Callable[..., Path]) -> None:
-    secrets = make_secrets(**APP)
+    secrets = make_secrets(**ANSWERS)
     before = {path.name: path.read_text() for path in secrets.iterdir()}
-    make_secrets(APP_ID="another", APP_SECRET="another")
+    make_secrets(**dict.fromkeys(ANSWERS, "another"))
+    assert secrets.with_name(".env").read_text() == "SITE=auth.example.com\n"
     assert {path.name: path.read_text() for path in secrets.iterdir()} == before
     assert len(set(before.values())) == len(before)
 
 
 def test_only_the_owner_of_the_secrets_reads_them(make_secrets: Callable[..., Path]) -> None:
-    secrets = make_secrets(**APP)
+    secrets = make_secrets(**ANSWERS)
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
     # The container runs as another user, and is given the files, not the folder.
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o444}
@@ -183,9 +188,9 @@ def test_only_the_owner_of_the_secrets_reads_them(make_secrets: Callable[..., Pa
 
 def test_without_an_answer_no_empty_secret_is_made(make_secrets: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        make_secrets(APP_ID=APP["APP_ID"])
+        make_secrets(**{**ANSWERS, "APP_SECRET": ""})
     assert not (tmp_path / "secrets/wxauth_app_secret").exists()
-    assert (make_secrets(**APP) / "wxauth_app_secret").read_text() == APP["APP_SECRET"]
+    assert (make_secrets(**ANSWERS) / "wxauth_app_secret").read_text() == ANSWERS["APP_SECRET"]
 
 
 # Caddy, in front of two replicas
