@@ -8,6 +8,7 @@ down_revision = None
 
 def upgrade() -> None:
     """Make all tables, with their indexes, functions and triggers."""
+    op.execute("ALTER TABLE alembic_version ADD COLUMN digest TEXT")
     op.execute("""
         CREATE TABLE events (
             id UUID NOT NULL,
@@ -872,6 +873,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove them."""
+    op.execute("ALTER TABLE alembic_version DROP COLUMN digest")
     op.execute("DROP TABLE browser_login_sites")
     op.execute("DROP TABLE browser_logins")
     op.execute("DROP TABLE scan_pictures")

@@ -1,6 +1,7 @@
 """The migrations create the schema of the models."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tests.databases import scripts_of_next_version
 from tests.world import Rows
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
-from wxauth.server.core.models import KNOWN_REVISIONS, SCRIPTS, is_schema_usable
+from wxauth.server.core.models import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
@@ -131,7 +132,7 @@ async def test_ten_replicas_may_migrate_an_empty_database_at_once(empty_database
 async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(database_url: str, rows: Rows) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '9999'")
     async with aclosing(Database(database_url)) as database:
-        assert await is_schema_usable(database)
+        assert is_usable(await current_revision(database))
         assert await migrate(database) == "9999"
         with pytest.raises(UnknownRevision, match="the schema is at '9999'"):
             await migrate(database, revision=REVISIONS[0])
@@ -162,13 +163,13 @@ async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty
 
 @pytest.mark.slow
 async def test_the_next_version_migrates_what_this_one_has_made(empty: Empty) -> None:
-    assert not await is_schema_usable(empty.database)
+    assert not is_usable(await current_revision(empty.database))
     await migrate(empty.database)
-    assert await is_schema_usable(empty.database)
+    assert is_usable(await current_revision(empty.database))
     this = await empty.schema()
     assert await migrate(empty.database, scripts=empty.next_scripts) == "9002"
     assert "users_shoe_size_idx" in repr((await empty.schema())["indexes"])
-    assert await is_schema_usable(empty.database), "by replicas of this version, which serve meanwhile"
+    assert is_usable(await current_revision(empty.database)), "by replicas of this version, which serve meanwhile"
     assert await migrate(empty.database, revision=REVISIONS[-1], scripts=empty.next_scripts) == REVISIONS[-1]
     assert await empty.schema() == this
 
@@ -216,14 +217,38 @@ async def test_an_index_is_made_while_somebody_writes_to_its_table(empty: Empty,
     await migrate_behind_a_writer(empty, empty_database_url, insert)
 
 
+OF_PREVIEWS = {
+    "another revision": "UPDATE alembic_version SET version_num = '0031'",
+    "another digest": "UPDATE alembic_version SET digest = md5('')",
+    "no digest": "ALTER TABLE alembic_version DROP COLUMN digest",
+}
+
+
 @pytest.mark.slow
-async def test_the_schema_of_a_preview_is_left_unchanged(empty: Empty) -> None:
+@pytest.mark.parametrize("made", OF_PREVIEWS.values(), ids=OF_PREVIEWS)
+async def test_the_schema_of_a_preview_is_left_unchanged(empty: Empty, made: str) -> None:
     await migrate(empty.database)
-    await empty.rows.execute("UPDATE alembic_version SET version_num = '0031'")
+    await empty.rows.execute(made)
     before = await empty.schema()
-    assert not await is_schema_usable(empty.database)
+    assert not is_usable(await current_revision(empty.database))
     for revision in (REVISIONS[-1], "head", BASE):
         with pytest.raises(UnknownRevision, match=r"of a version before 0\.1\.0.*users export.*users import"):
             await migrate(empty.database, revision=revision)
     assert await empty.schema() == before
-    assert await empty.rows.fetchval("SELECT version_num FROM alembic_version") == "0031"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reached", ["9001", "9002"])
+async def test_a_revision_may_be_laid_out_anew_but_not_rewritten(empty: Empty, tmp_path: Path, reached: str) -> None:
+    await migrate(empty.database, revision=reached, scripts=empty.next_scripts)
+    laid_out = shutil.copytree(empty.next_scripts, tmp_path / "laid out")
+    rewritten = shutil.copytree(empty.next_scripts, tmp_path / "rewritten")
+    for scripts, old, new in ((laid_out, "COLUMN shoe", 'COLUMN  " # as before\n "shoe'), (rewritten, "int", "text")):
+        path = scripts / "versions" / "9001_next.py"
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new).replace('("', '(\n"'), encoding="utf-8")
+    assert await migrate(empty.database, revision=reached, scripts=laid_out) == reached
+    with pytest.raises(UnknownRevision, match="of a version before"):
+        await migrate(empty.database, scripts=rewritten)
+    assert is_usable(await current_revision(empty.database)), "by replicas that do not know the revision"
+    assert await migrate(empty.database, revision=REVISIONS[-1], scripts=laid_out) == REVISIONS[-1]
+    assert await migrate(empty.database, scripts=rewritten) == "9002"

@@ -6,6 +6,8 @@ import pytest
 
 from tests.database_proxy import Proxy
 from tests.world import Stage, leave, until, until_locked
+from wxauth.server.core.outages import troubles
+from wxauth.server.service.routes import is_migrated
 
 MANY = 400
 
@@ -90,3 +92,13 @@ async def test_a_rehearsed_login_leaves_nothing_behind_and_a_lock_does_not_count
         stage.clock.advance(seconds=31)
         assert (await client.get("/readyz")).status_code == 200
         await until_locked(stage.rows)  # a later rehearsal keeps no probe waiting
+
+
+@pytest.mark.own_database
+async def test_the_database_of_a_preview_is_reported_with_what_to_do(stage: Stage) -> None:
+    await stage.rows.execute("UPDATE alembic_version SET digest = md5('')")
+    troubles.share()
+    assert not await is_migrated(stage.services.database)
+    assert "users export users.jsonl" in (await stage.client.get("/readyz")).json()["checks"]["schema"]
+    (logged,) = stage.logged("schema_of_preview")
+    assert "users export users.jsonl" in logged["what_to_do"]

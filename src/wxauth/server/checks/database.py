@@ -31,7 +31,7 @@ from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_v
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
-from wxauth.server.core.models import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
+from wxauth.server.core.models import KNOWN_REVISIONS, OF_PREVIEW, current_revision, is_of_preview, is_usable
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
@@ -279,8 +279,7 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
         return bad("schema", f"is not there yet: {to_do.en}", f"尚未创建：{to_do.zh}")
     newest = known[0]
     if is_of_preview(revision, known):
-        message = "is of a version before 0.1.0, and cannot be migrated: 'wxauth migrate' says what to do"
-        return bad("schema", message, "属于 0.1.0 之前的版本，无法迁移；请运行 'wxauth migrate' 查看处理办法")
+        return bad("schema", OF_PREVIEW.en, OF_PREVIEW.zh)
     if not is_usable(revision, known):
         message = f"is at {revision}, behind {newest}: {to_do.en}"
         return bad("schema", message, f"当前为 {revision}，落后于 {newest}：{to_do.zh}")

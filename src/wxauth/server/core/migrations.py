@@ -26,7 +26,15 @@ from sqlalchemy.pool import NullPool
 from alembic import command
 from wxauth.server.core.database import ISOLATION, Database
 from wxauth.server.core.logs import get_logger, message_of
-from wxauth.server.core.models import SCRIPTS, current_revision, is_newer, is_of_preview, revisions_in
+from wxauth.server.core.models import (
+    OF_PREVIEW,
+    SCRIPTS,
+    current_revision,
+    digests_in,
+    is_newer,
+    is_of_preview,
+    revisions_in,
+)
 from wxauth.server.core.outages import raise_if_unavailable
 
 HEAD: Final = "head"
@@ -38,10 +46,6 @@ RETRY_PAUSE_SECONDS: Final = 2.0
 """Between two tries, varied at random. Meanwhile others can use the table."""
 GIVE_UP_SECONDS: Final = 900.0
 """When a migration gives up on a table that is never free."""
-OF_PREVIEW: Final = (
-    "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
-    "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database"
-)
 
 # Replicas that migrate at the same time take turns, and later ones find nothing to do. They poll for the lock instead
 # of waiting in the database: CREATE INDEX CONCURRENTLY would wait for their transactions.
@@ -51,6 +55,7 @@ _DEADLINES: Final = text("""
     SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
+_NOTE_DIGEST: Final = text("UPDATE alembic_version SET digest = :digest")
 _TURN_PAUSE_SECONDS: Final = 0.1
 # PostgreSQL raises the latter if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
@@ -92,10 +97,10 @@ async def migrate(
     target = order[-1] if revision == HEAD else revision
     async with _turn(database):
         while True:
-            stored = await current_revision(database)
+            stored = await current_revision(database, scripts)
             here = stored or BASE
             if is_of_preview(stored, known):
-                raise UnknownRevision(OF_PREVIEW)
+                raise UnknownRevision(OF_PREVIEW.en)
             if is_newer(stored, known) and revision == HEAD:
                 return stored
             if here not in order:
@@ -162,7 +167,14 @@ async def _take(database: Database, step: _Step, lock_patience: float) -> None:
         config = _config(step.scripts)
         config.attributes["connection"] = connection
         move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
-        move(config, step.revision)
+        digest = {"digest": digests_in(step.scripts).get(step.revision)}
+        # Outside of a transaction, others may look in between: the older revision's digest is known to both versions.
+        if step.is_upgrade:
+            move(config, step.revision)
+            connection.execute(_NOTE_DIGEST, digest)
+        else:
+            connection.execute(_NOTE_DIGEST, digest)
+            move(config, step.revision)
 
     # Outside of a transaction nobody waits behind the revision, so it may wait for a lock without a limit.
     patience = lock_patience if step.is_transactional else 0.0

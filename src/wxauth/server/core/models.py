@@ -3,8 +3,11 @@
 Also the schema's revision, compared with those that this version knows, without Alembic, to start faster.
 """
 
-from collections.abc import Sequence
+import ast
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -24,6 +27,7 @@ from sqlalchemy.dialects.postgresql import BYTEA, INET, JSONB
 from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
 
+from wxauth.errors import Title
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 
@@ -179,18 +183,44 @@ def revisions_in(scripts: Path) -> tuple[str, ...]:
 KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
 """All revisions that this version knows, the newest first."""
 
+OF_PREVIEW: Final = Title(
+    "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
+    "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database",
+    "数据库结构属于 0.1.0 之前的版本，无法迁移：请用那个版本运行 'wxauth users export users.jsonl'，"
+    "再用本版本在空数据库上运行 'wxauth migrate' 和 'wxauth users import users.jsonl'",
+)
+_BEFORE_ALL: Final = "0000"
+"""The revision of a schema that other SQL has made than ours of that number, as a preview did."""
 _IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
-_CURRENT: Final = Statement[str]("SELECT version_num FROM alembic_version")
+# The column is missing in a preview's table.
+_CURRENT: Final = Statement[tuple[str, str | None]](
+    "SELECT version_num, to_jsonb(v) ->> 'digest' AS digest FROM alembic_version v"
+)
 
 
-async def is_schema_usable(database: Database) -> bool:
-    """Whether the schema has the revision that this version needs, or a newer one from a newer replica."""
-    return is_usable(await current_revision(database))
+@cache
+def digests_in(scripts: Path) -> Mapping[str, str]:
+    """For each revision in an Alembic folder, the digest of its SQL and of all SQL before, whatever their layout."""
+    digests, digest = {}, ""
+    for revision in reversed(revisions_in(scripts)):
+        (path,) = scripts.glob(f"versions/{revision}_*.py")
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        upgrade = next(it for it in module.body if isinstance(it, ast.FunctionDef) and it.name == "upgrade")
+        docstring = ast.get_docstring(upgrade, clean=False)
+        texts = [it.value for it in ast.walk(upgrade) if isinstance(it, ast.Constant) and isinstance(it.value, str)]
+        words = " ".join(text for text in texts if text != docstring).split()
+        digest = digests[revision] = sha256(" ".join([digest, *words]).encode()).hexdigest()
+    return digests
 
 
-async def current_revision(database: Database) -> str | None:
-    """The schema's revision; None if there is no schema."""
-    return await database.value(_CURRENT) if await database.value(_IS_MIGRATED) else None
+async def current_revision(database: Database, scripts: Path = SCRIPTS) -> str | None:
+    """The schema's revision, of a preview if its SQL was not that of `scripts`; None if there is no schema."""
+    stored = await database.row(_CURRENT) if await database.value(_IS_MIGRATED) else None
+    if stored is None:
+        return None
+    digests, (revision, digest) = digests_in(scripts), stored
+    # Not that of the same revision: outside of a transaction, the two are stored one after the other.
+    return _BEFORE_ALL if revision in digests and digest not in digests.values() else revision
 
 
 def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:

@@ -33,7 +33,7 @@ from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
-from wxauth.server.core.models import current_revision, is_schema_usable
+from wxauth.server.core.models import OF_PREVIEW, current_revision, is_of_preview, is_usable
 from wxauth.server.core.outages import DatabaseUrlRefused, troubles
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import InvalidSettings
@@ -226,7 +226,8 @@ async def is_migrated(database: Database) -> bool:
     Raises: DatabaseUrlRefused.
     """
     try:
-        if await current_revision(database) is not None:
+        revision = await current_revision(database)
+        if revision is not None and not is_of_preview(revision):
             return True
     except DatabaseUrlRefused:
         raise
@@ -235,8 +236,8 @@ async def is_migrated(database: Database) -> bool:
         return False
     if troubles.is_due(monotonic()):
         log.warning(
-            "schema_missing",
-            what_to_do="run 'wxauth migrate'",
+            "schema_missing" if revision is None else "schema_of_preview",
+            what_to_do="run 'wxauth migrate'" if revision is None else OF_PREVIEW.en,
             consequence="not ready until it is there",
         )
     return False
@@ -288,11 +289,12 @@ class Readiness:
 
     async def _check_database(self) -> Mapping[str, str]:
         try:
-            is_usable = await is_schema_usable(self.database)
+            revision = await current_revision(self.database)
         except StorageUnavailable:
             return {"database": "does not answer", "schema": "unknown"}
-        if not is_usable:
-            return {"database": OK, "schema": "behind: run 'wxauth migrate'"}
+        if not is_usable(revision):
+            what = OF_PREVIEW.en if is_of_preview(revision) else "behind: run 'wxauth migrate'"
+            return {"database": OK, "schema": what}
         return {"database": OK, "schema": OK, "login": await self._of_login()}
 
     async def _of_login(self) -> str:
