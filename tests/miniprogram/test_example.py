@@ -13,6 +13,7 @@ from tests.processes import dev_with_sibling
 from tests.programs import needs, output_of, run_node_tests
 
 DEMO = ROOT / "examples/miniprogram"
+AI_DEMO = ROOT / "examples/miniprogram-ai"
 PACKING = ROOT / "tests/packing"
 CLIENT = ROOT / "clients/miniprogram/wxauth.js"
 APP = json.loads((DEMO / "app.json").read_text())
@@ -33,6 +34,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @pytest.mark.process
 def test_the_demo_can_be_tapped_through(world: dict[str, str]) -> None:
     run_node_tests("demo/demo.test.js", world)
+
+
+@pytest.mark.node
+@pytest.mark.process
+def test_wechats_ai_and_the_pages_share_one_session(world: dict[str, str]) -> None:
+    run_node_tests("demo/ai.test.js", world)
 
 
 @pytest.mark.node
@@ -93,10 +100,13 @@ def package_for(match: re.Match[str]) -> str:
     return f"'wxauth-miniprogram/{match[1]}'" if match[1] else "'wxauth-miniprogram'"
 
 
-def test_the_demo_has_the_client_as_it_is() -> None:
-    for name in ("wxauth.js", "wxauth-scan.js", "wxauth-site.js"):
-        is_equal = (DEMO / name).read_bytes() == CLIENT.with_name(name).read_bytes()
-        assert is_equal, f"cp clients/miniprogram/{name} examples/miniprogram/"
+def test_the_demos_have_the_client_as_it_is() -> None:
+    skill = AI_DEMO / "skills/orders-skill"
+    copies = [*DEMO.glob("wxauth*.js"), *AI_DEMO.rglob("wxauth.js"), skill / "auth.js"]
+    assert len(copies) == 6
+    for copy in copies:
+        original = AI_DEMO / "auth.js" if copy.name == "auth.js" else CLIENT.with_name(copy.name)
+        assert copy.read_bytes() == original.read_bytes(), f"cp {original} {copy}"
 
 
 def test_every_page_of_the_demo_is_listed_in_app_json() -> None:

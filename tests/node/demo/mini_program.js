@@ -28,9 +28,10 @@ export class MiniProgram {
    * @param {string} about.folder its folder
    * @param {string} about.person the owner of the phone
    * @param {() => Record<string, string>} about.changes replacements in its files, such as the services' URLs
+   * @param {string[]} [about.codeIn] the folders of these files
    */
-  constructor({ folder, person, changes }) {
-    Object.assign(this, { source: folder, person, changes })
+  constructor({ folder, person, changes, codeIn = ['.'] }) {
+    Object.assign(this, { source: folder, person, changes, codeIn })
     this.phone = new Phone({ wechat: WECHAT_URL, person, appId: APP_ID })
     /** The toasts shown. */
     this.toasts = []
@@ -77,7 +78,9 @@ export class MiniProgram {
   }
 
   rewrite(written, meant) {
-    const files = readdirSync(this.folder).filter((name) => name.endsWith('.js')).map((name) => join(this.folder, name))
+    const folders = this.codeIn.map((name) => join(this.folder, name))
+    const names = folders.flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
+    const files = names.filter((name) => name.endsWith('.js'))
     const found = files.filter((file) => readFileSync(file, 'utf8').includes(written))
     assert.ok(found.length, `no file has ${written}`)
     for (const file of found) writeFileSync(file, readFileSync(file, 'utf8').replaceAll(written, meant))
