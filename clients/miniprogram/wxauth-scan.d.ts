@@ -63,6 +63,7 @@ export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan 
 
 /**
  * Approves the login, proved by a new `wx.login`, which this function makes. Rejects with an `AuthError`: `scan_over`,
+ * `scan_too_far` or `login_too_old` (of somebody who has become staff since the claim, or of another network),
  * `wrong_person` (another person's WeChat), `wx_login_failed`, or one of WeChat's failures as at a login.
  *
  * If a link in this phone's browser opened the page, it resolves to a number: show it, and ask the person to go back

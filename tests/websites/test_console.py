@@ -17,7 +17,20 @@ from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.websites.browsers import VERIFIER, Browser, House, refused, sent
 from tests.websites.test_web_view import CONSOLE
-from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, body_of, later, make_admin
+from tests.world import (
+    FAR,
+    Admin,
+    Body,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Rows,
+    bearer,
+    body_of,
+    later,
+    make_admin,
+    set_roles,
+)
 from wxauth.server.clients.rows import find_site
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.background import Promises
@@ -108,6 +121,26 @@ async def test_an_old_login_opens_no_console_although_its_token_is_good(office: 
     problem_of(await tab.scanned_by(old), "login_too_old", 403)  # it takes over no claim
     assert (await again.decide(claimed["id"])).status_code == 204
     assert (await office.post(sent(await tab.go_on(), to=PAGE)["code"])).status_code == 200
+
+
+@pytest.mark.parametrize("role", ["admin", "support"])
+async def test_who_becomes_staff_after_the_claim_must_be_near_and_have_logged_in_lately(
+    office: Office, role: str
+) -> None:
+    bob, tab = await office.get_phone("bob"), await office.browser.show(**CONSOLE)
+    bob.client.headers["X-Forwarded-For"] = FAR
+    claimed = await tab.claimed_by(bob)
+    await office.root.change(bob.user_id, roles=[role])
+    problem_of(await bob.decide(claimed["id"]), "scan_too_far", 403)
+    assert await tab.state() == "claimed"
+    del bob.client.headers["X-Forwarded-For"]
+    assert (await bob.decide(claimed["id"])).status_code == 204
+
+    await office.root.change(bob.user_id, roles=[])
+    old = replace(bob, tokens=(await later(Admin(bob.client, bob.tokens), office.clock)).answer)
+    claimed = await (await office.browser.show(**CONSOLE)).claimed_by(old)
+    await set_roles(office.rows, role, user_id=bob.user_id)
+    problem_of(await old.decide(claimed["id"]), "login_too_old", 403)
 
 
 async def test_the_token_of_the_console_is_for_administration_only(office: Office) -> None:

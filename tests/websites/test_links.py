@@ -12,7 +12,19 @@ from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, Tab, sent
-from tests.world import CAMERA, AddSite, Body, Client, MakeClient, MakeServices, Phone, Site, body_of, set_roles
+from tests.world import (
+    CAMERA,
+    AddSite,
+    Body,
+    Client,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Site,
+    body_of,
+    make_admin,
+    set_roles,
+)
 from wxauth.server.core.services import Services
 
 SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile Safari/604.1"
@@ -225,6 +237,20 @@ async def test_links_are_closed_to_staff(house: House, role: str) -> None:
     await set_roles(house.rows, role)
     scene = await pressed(await house.browser.show())
     problem_of(await house.phone.claim(scene=scene, entry_scene=BY_SCHEME), "scan_too_far", 403)
+    await set_roles(house.rows)
+    link = await claimed(await house.browser.show(), house.phone)
+    await set_roles(house.rows, role)
+    problem_of(await house.phone.decide(link["id"]), "scan_too_far", 403)
+
+
+async def test_what_was_approved_before_a_merge_into_staff_opens_nothing(house: House) -> None:
+    root = await make_admin(house.client, house.rows, (await house.get_phone("root")).tokens)
+    link, scan = await house.browser.show(), await house.another_browser().show()
+    number = await approved(link, house.phone)
+    await scan.decided_by(house.phone)
+    assert (await root.merge(house.phone.user_id, into=root.id)).status_code == 200
+    assert sent(await type_in(link, number))["error"] == "access_denied"
+    assert sent(await scan.go_on())["error"] == "access_denied"
 
 
 # The number.

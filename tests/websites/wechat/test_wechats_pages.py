@@ -1,5 +1,6 @@
 """Login by WeChat's own page: in WeChat's browser by a service account, on a computer by a website app."""
 
+import asyncio
 import re
 from asyncio import create_task, gather, sleep
 from dataclasses import replace
@@ -13,7 +14,7 @@ from tests.sweeps import Sweep
 from tests.websites.browsers import refused, said
 from tests.websites.test_web_view import WEB_VIEW, opened_by
 from tests.websites.towns import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Town, Visitor, by_the_mini_program, found_in
-from tests.world import EDGE, Admin, Phone, log_in, until
+from tests.world import EDGE, Admin, Phone, log_in, set_roles, until, until_locked
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
 from wxauth.server.dev.wechat.controls import CodeRequest, openid_of, unionid_of
@@ -457,6 +458,16 @@ async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(to
     await town.tokens_for(await town.visitor("account", "root").log_in())
     anywhere = await town.make_services(scan_admin_anywhere=True)
     await town.tokens_for(await town.visitor("website", "root", at=anywhere).log_in())
+
+
+async def test_who_becomes_staff_during_a_visit_by_a_website_app_is_refused(town: Town) -> None:
+    await town.visitor("website").log_in()
+    async with town.rows.transaction():
+        await town.rows.execute("SELECT FROM users FOR UPDATE")
+        visit = asyncio.create_task(town.visitor("website").log_in())
+        await until_locked(town.rows)
+        await set_roles(town.rows, "support")
+    assert said(await visit)["error"] == "access_denied"
 
 
 async def test_no_log_line_has_a_state_or_a_code(town: Town, secrets: Secrets) -> None:

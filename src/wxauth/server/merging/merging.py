@@ -157,7 +157,10 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
             after = (
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
             )
-    await end_logins_in_browsers(transaction, pair.former_id, reason=EndReason.MERGED, by=by, now=now)
+    becomes_staff = not STAFF_ROLES.intersection(after.roles) <= set(former.roles)
+    await end_logins_in_browsers(
+        transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
+    )
     belongings = await facts_of(transaction, pair.into)
     formers_attributes = await read_attributes(transaction, pair.former_id)
     is_by_phone = source is MergeSource.PHONE

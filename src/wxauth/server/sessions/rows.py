@@ -491,16 +491,16 @@ async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Act
 
 
 async def end_logins_in_browsers(
-    transaction: Transaction, user_id: UUID, *, reason: EndReason, by: Actor, now: datetime
+    transaction: Transaction, user_id: UUID, *, becomes_staff: bool, reason: EndReason, by: Actor, now: datetime
 ) -> None:
     """End a locked user's browsers' logins and website sessions.
 
-    Of somebody who is about to be `MERGED`, because a website must see the same user id as long as a session lasts.
-    Otherwise, approvals too, because the user gets a role of staff: browsers in which others log in must be near the
-    phone of staff. So were those of the console.
+    Of somebody who is about to be `MERGED`, because a website must see the same user id as long as a session lasts. Of
+    somebody who becomes staff, approvals too: browsers in which others log in must be near the phone of staff. So were
+    those of the console.
     """
     is_merged = reason is EndReason.MERGED
-    if not is_merged:
+    if becomes_staff:
         await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **_ANY)
     await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
     which = {"user_id": user_id, "spares_console": not is_merged}

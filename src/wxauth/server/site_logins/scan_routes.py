@@ -135,7 +135,7 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, scans: ScansDep, devi
     summary=Title("Approve a login", "登录该网站"),
     response_model=NumberAnswer,
     responses={204: {"description": "Approved: there is no number to show"}},
-    failures=[*PROOF_FAILURES, ScanOver],
+    failures=[*PROOF_FAILURES, ScanOver, ScanTooFar, LoginTooOld],
 )
 async def approve_scan(
     caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, device: DeviceDep
@@ -146,7 +146,7 @@ async def approve_scan(
     session. The same `login_code` gets the same number again.
 
     `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
-    the session's identity. The session also gets the new `session_key`.
+    the session's identity. The session also gets the new `session_key`. The rules for staff and networks apply again.
     """
     return await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
 

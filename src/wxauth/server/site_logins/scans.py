@@ -39,7 +39,7 @@ from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.limits.rows import USER_CODES
 from wxauth.server.login.login import Proofs
 from wxauth.server.sessions.devices import describe_device
@@ -229,11 +229,11 @@ class Scans:
             login = await rows.lock_shown(transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
             if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
                 raise ScanOver("there is no such scan that could be decided upon")
-            same_network = None
-            if ip is not None and login.browser_ip is not None:
-                same_network = NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
-            refusal = await self._refusal(transaction, login, caller, opening, same_network=same_network, now=now)
-            refusal = refusal or await _taken(transaction, login, caller.user.id, now=now)
+            refusal = (
+                self._forwarded(login, opening, now=now)
+                or await self._unfit(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
+                or await _taken(transaction, login, caller.user.id, now=now)
+            )
             if refusal is None:
                 if login.door != Door.LINK:
                     login.door = Door.TYPED if is_typed else Door.SCAN
@@ -247,41 +247,48 @@ class Scans:
         if refusal is not None:
             log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
             raise refusal
-        door = login.taken_door
+        door, same_network = login.taken_door, _same_network(login, ip)
         if door is not Door.LINK:
             SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=same_network, door=door, **fields)
         return ClaimedAnswer.of(login, door, same_network=same_network, sso_ttl=self._sso_ttl(login, door))
 
-    async def _refusal(
-        self,
-        transaction: Transaction,
-        login: SiteLogin,
-        caller: Caller,
-        opening: ClaimRequest,
-        *,
-        same_network: bool | None,
-        now: datetime,
-    ) -> WxAuthError | None:
-        """Why this session may not claim a login, whoever has claimed it; None if it may."""
-        is_staff, is_by_link = not STAFF_ROLES.isdisjoint(caller.user.roles), opening.entry_scene in BY_LINK
+    def _forwarded(self, login: SiteLogin, opening: ClaimRequest, *, now: datetime) -> ScanForwarded | None:
+        """Why a login may not be claimed in this way; None if it may."""
+        is_by_link = opening.entry_scene in BY_LINK
         if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
-            if not is_by_link or opening.by_camera:
-                return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
-            return ScanTooFar("administrators and support staff scan a code with the camera") if is_staff else None
+            if is_by_link and not opening.by_camera:
+                return None
+            return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
         is_typed = opening.user_code is not None
         by_camera = self.settings.scan_entry == "any" or _is_from_camera(opening, now)
         if not (login.user_code or login.is_page) if is_typed else not by_camera:
             return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
         if is_by_link and not is_typed:
             return ScanForwarded("a link has opened the page, and this scene is of a picture")
+        return None
+
+    async def _unfit(
+        self,
+        transaction: Transaction,
+        login: SiteLogin,
+        session_id: UUID,
+        user: UserInSession,
+        *,
+        ip: str | None,
+        now: datetime,
+    ) -> WxAuthError | None:
+        """Why a user may not claim or approve a login; None if they may. Roles may be given between the two."""
+        is_staff = not STAFF_ROLES.isdisjoint(user.roles)
+        if login.door == Door.LINK:
+            return ScanTooFar("administrators and support staff scan a code with the camera") if is_staff else None
         must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
-        if must_be_near and not same_network:
+        if must_be_near and not _same_network(login, ip):
             return ScanTooFar("phone and browser are not known to be in one network")
         if not is_staff or ADMIN_SCOPE not in login.scopes:
             return None
         longest = self.settings.admin_fresh_login
-        return None if await is_fresh(transaction, caller.session_id, longest=longest, now=now) else LoginTooOld()
+        return None if await is_fresh(transaction, session_id, longest=longest, now=now) else LoginTooOld()
 
     def _sso_ttl(self, login: SiteLogin, door: Door) -> int | None:
         is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
@@ -296,7 +303,7 @@ class Scans:
         WeChat is asked only while the login can still be approved. Changes in the meantime are detected when the
         verdict is stored.
 
-        Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson.
+        Raises: ScanOver, ScanTooFar, LoginTooOld, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         login = await self._held(caller, login_id)
         if login.stage == Stage.CLAIMED:
@@ -333,7 +340,7 @@ class Scans:
     ) -> SiteLogin:
         """Store the verdict on a login that this session has claimed. Idempotent.
 
-        Raises: ScanOver.
+        Raises: ScanOver; for an approval, also ScanTooFar, LoginTooOld.
         """
         now = self.clock()
         async with self.database.begin() as transaction:
@@ -348,6 +355,8 @@ class Scans:
             door = login.taken_door
             login.stage = verdict
             if verdict is Stage.APPROVED:
+                if refusal := await self._unfit(transaction, login, caller.session_id, person, ip=ip, now=now):
+                    raise refusal
                 until = login.scan_ends_at
                 if door is Door.LINK:
                     until, number = now + NUMBER_LASTS, f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
@@ -378,6 +387,13 @@ def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
     """Whether the session has claimed the login, and may still decide, or repeat what it has decided."""
     until = login.granted_until or login.scan_ends_at
     return login.door in _BY_PHONE and login.claimed_session_id == caller.session_id and until > now
+
+
+def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
+    """Whether phone and browser are in one network; None if an address is unknown."""
+    if ip is None or login.browser_ip is None:
+        return None
+    return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
 
 
 async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:

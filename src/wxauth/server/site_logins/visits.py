@@ -93,6 +93,7 @@ _COUNTED: Final = {
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
 }
 """How what is not `FAILED` is counted."""
+_CLOSED_TO_STAFF: Final = "administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE"
 _DESCRIPTIONS: Final = {
     VisitOutcome.ACCESS_DENIED: "the person has refused, or may not log in",
     VisitOutcome.LOGIN_REQUIRED: ANOTHER_PERSON,
@@ -255,9 +256,7 @@ class Visits:
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
         if is_closed_to_staff and await rows.has_any_role(self.database, STAFF_ROLES, **ids, unionid=identity.unionid):
-            raise VisitRefused(
-                "administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE"
-            )
+            raise VisitRefused(_CLOSED_TO_STAFF)
         now = self.clock()
         login, database_ms = await self.entering.record_identity(app, identity, asked, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
@@ -266,6 +265,8 @@ class Visits:
             pending = None if person is None else await rows.lock(transaction, visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the person may not log in any more, or the site has been removed")
+            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # given meanwhile
+                raise VisitRefused(_CLOSED_TO_STAFF)
             # The press was the login.
             pressed_at, until = pending.created_at, pending.expires_at
             approve(pending, person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=until)

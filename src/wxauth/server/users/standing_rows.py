@@ -247,7 +247,8 @@ async def change_standing(
     elif was - will_be:
         await end_console_sessions(transaction, user_id, by=by, now=now)
     if will_be - was and not after.is_banned:
-        await end_logins_in_browsers(transaction, user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+        reason = EndReason.ADMINISTRATOR
+        await end_logins_in_browsers(transaction, user_id, becomes_staff=True, reason=reason, by=by, now=now)
     return StandingChange(user_id, by, list(changes))
 
 
