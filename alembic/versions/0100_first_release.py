@@ -381,7 +381,7 @@ def upgrade() -> None:
             avatar_url_from UUID,
             phone_from UUID,
             external_id_from UUID,
-            ban_from UUID,
+            earlier_bans JSONB,
             CONSTRAINT users_pkey PRIMARY KEY (id),
             CONSTRAINT users_unionid_key UNIQUE (unionid)
         )

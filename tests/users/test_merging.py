@@ -334,11 +334,22 @@ async def test_fifty_merges_crosswise_at_once_end_in_one_user(stage: Stage, root
 @pytest.mark.process
 async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> None:
     alice, bob = [(await stage.login(name))["user"]["id"] for name in ("alice", "bob")]
-    assert (await users("merge", alice, bob)).stdout == f"{alice} is {bob}, roles: -\n"
+    refused = await users("merge", alice, bob)
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    assert (await users("merge", alice, bob, "--yes")).stdout == f"{alice} is {bob}, roles: -\n"
     assert await stage.rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == "operator"
     for former, said in ((alice, "they are one user already"), (str(NOBODY), "not there")):
-        done = await users("merge", former, bob)
+        done = await users("merge", former, bob, "--yes")
         assert (done.returncode, said in done.stderr) == (1, True)
+    carol = (await stage.login("carol", nickname="Carol"))["user"]["id"]
+    await set_roles(stage.rows, "editor", user_id=bob)
+    await users("ban", carol, "--reason", "cheats", "--until", "2099-01-02T00:00:00Z")
+    done = await users("merge", carol, bob, "--yes")
+    assert done.stdout.splitlines() == [
+        f"{carol} is {bob}, roles: editor",
+        f"{carol}: Carol, roles: -, banned until 2099-01-02T00:00:00+00:00: cheats",
+        f"{bob}: -, roles: editor",
+    ]
 
 
 # Who leaves WeChat with one of the accounts.

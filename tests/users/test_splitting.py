@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.fakes import APP, OTHER_APP, service_env
 from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
-from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, extended, make_admin, until_locked
+from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, extended, make_admin, until_locked
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 
@@ -24,6 +25,15 @@ def id_of(answer: Body) -> str:
 
 def openids(user: Body) -> list[str]:
     return sorted(identity["openid"] for identity in user["identities"])
+
+
+def ban_of(user: Body) -> tuple[str, str | None, str | None]:
+    return user["status"], user.get("reason"), user.get("until")
+
+
+FREE = ("active", None, None)
+BANNED = ("disabled", "cheats", None)
+SINCE = ("disabled", "spams", "2099-01-02T00:00:00Z")
 
 
 @dataclass(frozen=True)
@@ -309,8 +319,7 @@ async def test_who_is_erased_after_a_split_leaves_nothing_with_the_other_one(tow
     await town.root.change(id_of(bob), status="disabled", reason="Bob has cheated")
     await town.merge(bob, alice)
     answer = await town.split(alice, bob)
-    assert [answer[name]["status"] for name in ("user", "new_user")] == ["disabled", "active"]
-    assert "reason" not in answer["user"]
+    assert (ban_of(answer["user"]), answer["new_user"]["reason"]) == (FREE, "Bob has cheated")
     assert (await town.root.ask("DELETE", f"/users/{id_of(bob)}")).status_code == 204
     stored = await town.rows.fetchval("""
         SELECT (SELECT jsonb_agg(to_jsonb(u)) FROM users u)::text || (SELECT jsonb_agg(to_jsonb(i)) FROM identities i)
@@ -370,6 +379,57 @@ async def test_a_former_external_id_goes_to_whose_it_was_unless_an_operator_says
 
 
 # Refusals.
+
+
+@pytest.mark.parametrize("who", ["the one merged", "the one who remained"])
+@pytest.mark.parametrize("leaves", ["the one merged", "the one who remained"])
+async def test_a_ban_goes_back_to_whom_it_was_given(town: Town, who: str, leaves: str) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    banned = bob if who == "the one merged" else alice
+    await town.root.change(id_of(banned), status="disabled", reason="cheats")
+    answer = body_of(await town.merge(bob, alice))
+    assert [(each["id"], ban_of(each)) for each in answer["before"]] == [
+        (id_of(each), BANNED if each is banned else FREE) for each in (bob, alice)
+    ]
+    assert answer["earlier_bans"] == {id_of(banned): {"reason": "cheats", "until": None}}
+    await town.root.change(id_of(alice), roles=["editor"])
+    gone, left = (bob, alice) if leaves == "the one merged" else (alice, bob)
+    both = await town.split(alice, gone)
+    assert ban_of(both["new_user"]) == (BANNED if gone is banned else FREE)
+    assert ban_of(both["user"]) == (BANNED if left is banned else FREE)
+    assert (both["user"]["roles"], both["new_user"]["roles"]) == (["editor"], [])
+
+
+async def test_a_ban_that_was_given_or_lifted_since_the_merge_is_of_the_user(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    status, reason, until = SINCE
+    for change, of_alice, of_bob in (
+        ({"status": "active"}, FREE, FREE),
+        ({"status": status, "reason": reason, "until": until}, SINCE, BANNED),
+    ):
+        await town.root.change(id_of(bob), status="disabled", reason="cheats")
+        await town.merge(bob, alice)
+        await town.root.change(id_of(alice), **change)
+        both = await town.split(alice, bob)
+        assert (ban_of(both["user"]), ban_of(both["new_user"])) == (of_alice, of_bob)
+
+
+async def test_each_of_several_merged_users_gets_back_their_own_ban_unless_it_has_ended(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    carol = await town.log_in("carol", THIRD_APP)
+    soon = (town.clock() + timedelta(minutes=5)).isoformat()
+    for person, reason, until in ((alice, "spams", soon), (bob, "cheats", None), (carol, "begs", SINCE[2])):
+        await town.root.change(id_of(person), status="disabled", reason=reason, until=until)
+    await town.merge(carol, bob)
+    await town.merge(bob, alice)
+    assert ban_of(await town.read(alice)) == BANNED
+    town.clock.advance(minutes=5)
+    both = await town.split(alice, carol)
+    assert (ban_of(both["user"]), ban_of(both["new_user"])) == (BANNED, ("disabled", "begs", SINCE[2]))
+    both = await town.split(alice, bob)
+    assert (ban_of(both["user"]), ban_of(both["new_user"])) == (FREE, BANNED)
+    told = [(kind, user_id) for kind, user_id, *_ in await town.recorded("user.banned", "user.unbanned")]
+    assert told[-3:] == [("user.banned", id_of(carol)), ("user.unbanned", id_of(alice)), ("user.banned", id_of(bob))]
 
 
 async def test_something_of_the_user_must_be_left(town: Town) -> None:
@@ -499,7 +559,8 @@ async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
     await town.merge(bob, alice)
     users = make_command("users", cwd=tmp_path, env=service_env(database_url, apps=[APP, OTHER_APP]))
     identity = f"--identity={OTHER_APP['app_id']}:{bob['user']['openid']}"
-    done = await users("split", id_of(alice), identity)
+    assert (await users("split", id_of(alice), identity)).returncode == 2
+    done = await users("split", id_of(alice), identity, "--yes")
     assert (done.returncode, [line.split() for line in done.stdout.splitlines()]) == (
         0,
         [
@@ -509,7 +570,7 @@ async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
         ],
     )
     assert [actor for *_, actor, _ in await town.recorded("user.split")] == ["operator"]
-    done = await users("split", id_of(alice), identity)
+    done = await users("split", id_of(alice), identity, "--yes")
     assert (done.returncode, "no such identity" in done.stderr) == (1, True)
     assert (await users("split", id_of(alice), "--identity=nonsense")).returncode == 2
 

@@ -1,6 +1,5 @@
 """`wxauth users`: find, ban, merge, split and erase users, and manage roles."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -34,8 +33,8 @@ from wxauth.server.cli.resources import read_settings, with_database, with_parts
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.merging.merging import merge_by_operator, split
+from wxauth.server.core.users import MAX_ROLES, EarlierBan, UserStatus
+from wxauth.server.merging.merging import Merged, merge_by_operator, split
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import (
@@ -303,16 +302,18 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
         names = [_name_of(user_id) for user_id in (from_id, into_id)]
         return f"Merge {from_id} ({names[0]}) into {into_id} ({names[1]})? 确定合并？"
 
-    async def merge(database: Database, now: datetime) -> UserDetailAnswer:
+    async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
         try:
-            user_id = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
-            return await read_user(database, user_id, now=now)
+            merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
+            return merged, await read_user(database, merged.before[1].id, now=now)
         except NotFound:
             raise Failed("one of these users is not there. 其中一个用户不存在。") from None
 
-    confirm(question, yes=yes or not sys.stdin.isatty())
-    user = with_database(merge)
+    confirm(question, yes=yes)
+    merged, user = with_database(merge)
     click.echo(f"{from_id} is {user['id']}, roles: {_names(user['roles'])}")
+    for each in merged.before:
+        _echo_standing(each.id, each.nickname, each.roles, each.standing.ban)
 
 
 @users.command()
@@ -338,8 +339,9 @@ def split_command(
 ) -> None:
     """Undo a wrong merge: make an identity of USER_ID a user of its own.
 
-    If a former id brought exactly what leaves, the new user has that id again. Name, picture, number and consents go
-    with who has brought them. JSON is that of POST /v1/admin/users/{id}/split.
+    If a former id brought exactly what leaves, the new user has that id again. A ban from before a merge goes back to
+    whom it was given, name, picture, number and consents go with who has brought them; roles stay. JSON is that of
+    POST /v1/admin/users/{id}/split.
     """
     if external_id and no_external_id:
         raise click.UsageError("--external-id and --no-external-id contradict each other.")
@@ -352,13 +354,18 @@ def split_command(
         return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
-    confirm(lambda: f"Split {name} from {user_id}? 确定拆分？", yes=yes or not sys.stdin.isatty())
+    confirm(lambda: f"Split {name} from {user_id}? 确定拆分？", yes=yes)
     user, new_user = with_database(split_it)
     rows = [
         (name, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
         for name, each in (("user", user), ("new_user", new_user))
     ]
     show({"user": user, "new_user": new_user}, [(" ", "ID", "EXTERNAL_ID", "IDENTITIES"), *rows], as_json=as_json)
+    for each in () if as_json else (user, new_user):
+        ban: EarlierBan | None = None
+        if each["status"] == "disabled":
+            ban = {"reason": each.get("reason"), "until": to_the_minute(each["until"]) if "until" in each else None}
+        _echo_standing(each["id"], each["nickname"], each["roles"], ban)
 
 
 @users.command()
@@ -369,6 +376,14 @@ def erase_command(user_id: UUID, yes: bool) -> None:
     confirm(lambda: f"Erase {user_id} ({_name_of(user_id)}) for good? 确定彻底删除？", yes=yes)
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
     click.echo(f"erased {user_id}")
+
+
+def _echo_standing(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: EarlierBan | None) -> None:
+    """Print whose a name, roles and a ban are, if there are any."""
+    if nickname or roles or ban:
+        until = f" until {ban['until']}" if ban and ban["until"] else ""
+        banned = f", banned{until}: {printable(ban['reason'])}" if ban else ""
+        click.echo(f"{user_id}: {printable(nickname)}, roles: {_names(roles)}{banned}")
 
 
 def _read_user(user_id: UUID) -> UserDetailAnswer:

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from sqlalchemy import Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
+from typing_extensions import TypedDict
 
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import TIME
@@ -70,6 +71,14 @@ class UserFields(SQLModel):
     def phone_verified(self) -> bool | None:
         """Whether the number was verified with the phone button; None without a number."""
         return None if self.phone is None else self.phone_verified_at is not None
+
+
+class EarlierBan(TypedDict):
+    """A ban that somebody had before a merge."""
+
+    reason: str | None
+    until: str | None
+    """In ISO 8601."""
 
 
 class Origins(SQLModel):

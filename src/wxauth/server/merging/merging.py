@@ -28,12 +28,12 @@ from wxauth.server.merging.merging_rows import (
     may_link_by_phone,
     merge_users,
     name_identity,
-    note_ban,
+    note_bans,
     people_of,
     split_consents,
     split_user,
 )
-from wxauth.server.merging.origin_rows import Parting, Side, facts_of, record_moved
+from wxauth.server.merging.origin_rows import Facts, Parting, Side, facts_of, record_moved
 from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions_of_identities
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
@@ -75,7 +75,8 @@ MERGES: Final = Counter("wxauth_merges", "Merges of two users, by cause.", "by",
 class Merged:
     """The result of a merge."""
 
-    former_id: UUID
+    before: tuple[Facts, Facts]
+    """What the former user and the remaining one had."""
     source: MergeSource
     settled: StandingChange
 
@@ -85,7 +86,7 @@ class Merged:
         log.info(
             "user_merged",
             user_id=self.settled.user_id,
-            former_id=self.former_id,
+            former_id=self.before[0].id,
             source=self.source,
             actor=self.settled.by.name,
         )
@@ -161,7 +162,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
     )
-    belongings = await facts_of(transaction, pair.into)
+    belongings, formers = await facts_of(transaction, pair.into), await facts_of(transaction, pair.former_id)
     formers_attributes = await read_attributes(transaction, pair.former_id)
     is_by_phone = source is MergeSource.PHONE
     app_ids = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
@@ -180,9 +181,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     settled = await change_standing(
         transaction, pair.into, before=before, after=after, by=by, now=now, notes_reason=not is_formers_ban
     )
-    if is_formers_ban:
-        await note_ban(transaction, pair.into, origin=pair.former_id)
-    return Merged(pair.former_id, source, settled)
+    await note_bans(transaction, pair.into, {**formers.bans, **belongings.bans})
+    return Merged((formers, belongings), source, settled)
 
 
 async def link_unionid(
@@ -271,8 +271,8 @@ async def merge_by_operator(
     into: UUID,
     by: Actor,
     now: datetime,
-) -> UUID:
-    """Merge a user into another one by an operator's decision. Returns the id of the user that remains.
+) -> Merged:
+    """Merge a user into another one by an operator's decision.
 
     A former id means the user that remained after its merge.
 
@@ -296,7 +296,7 @@ async def merge_by_operator(
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
             merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
         merged.report()
-        return remaining_id
+        return merged
     raise StorageUnavailable("too many changes to this user at once")
 
 
@@ -349,8 +349,9 @@ async def split(
 ) -> tuple[UUID, UUID]:
     """Split an identity off, with the user's other identities that have its unionid. They become a new user.
 
-    The new user is active, without roles. Nickname, picture, number and consents go with who has brought them; if that
-    is not known, neither keeps them. The sessions of these identities end. The two users are never merged automatically
+    The new user has no roles. Bans from before a merge go back to whom they were given; one that was given since stays
+    with the user. Nickname, picture, number and consents go with who has brought them; if that is not known, neither
+    keeps them. The sessions of these identities end. The two users are never merged automatically
     again: see `are_split`.
 
     For a former id, the user that remained after its merge is split. `external_ids` are those present or former
@@ -376,16 +377,18 @@ async def split(
             if parting.is_whole:
                 raise SplitRefused("nothing would be left of the user")
             moving = _external_ids_to_move(parting, external_ids)
-            new_user_id = await _split(transaction, parting, moving, by=by, now=now)
+            new_user_id, settled = await _split(transaction, parting, moving, by=by, now=now)
         log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
+        for change in settled:
+            change.report()
         return remaining_id, new_user_id
     raise StorageUnavailable("too many changes to this user at once")
 
 
 async def _split(
     transaction: Transaction, parting: Parting, external_ids: Sequence[str], *, by: Actor, now: datetime
-) -> UUID:
-    """Carry out a split, and return the id of the new user."""
+) -> tuple[UUID, Sequence[StandingChange]]:
+    """Carry out a split. Returns the id of the new user, and what has become of bans."""
     user_id = parting.user_id
     new_user_id = parting.id_of_merge or new_id(now)
     lost = parting.fields_on(Side.LEAVES, Side.UNKNOWN)
@@ -399,6 +402,10 @@ async def _split(
         external_ids=external_ids,
     )
     await split_consents(transaction, parting, new_user_id=new_user_id)
+    leaving, before = parting.bans_on(Side.LEAVES), parting.facts.standing
+    new, after = Standing(UserStatus.ACTIVE, ()), before
+    if parting.facts.has_earlier_ban:
+        after = before.under(parting.bans_on(Side.STAYS, Side.UNKNOWN).values(), now=now)
     await record_event(
         transaction,
         EventType.USER_SPLIT,
@@ -412,11 +419,21 @@ async def _split(
             "kept_app_ids": sorted({each.app_id for each in parting.identities} - parting.apps_of_leaving),
         },
     )
+    settled = [
+        await change_standing(transaction, user_id, before=before, after=after, by=by, now=now),
+        await change_standing(
+            transaction, new_user_id, before=new, after=new.under(leaving.values(), now=now), by=by, now=now
+        ),
+    ]
+    kept = {str(former_id) for former_id in parting.leaving_ids}
+    await note_bans(
+        transaction, new_user_id, {key if key in kept else str(new_user_id): ban for key, ban in leaving.items()}
+    )
     await record_moved(transaction, user_id, parting.facts, by=by, now=now)
     # The name and picture of the new user are nobody's change.
-    new = (await facts_of(transaction, new_user_id)).model_copy(update={"phone": None, "consents": None})
-    await record_moved(transaction, new_user_id, new, by=by, now=now)
-    return new_user_id
+    facts = (await facts_of(transaction, new_user_id)).model_copy(update={"phone": None, "consents": None})
+    await record_moved(transaction, new_user_id, facts, by=by, now=now)
+    return new_user_id, settled
 
 
 def _external_ids_to_move(parting: Parting, given: Sequence[str] | None) -> Sequence[str]:

@@ -1,6 +1,6 @@
 """The statements that merge two users, or split one in two."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import MERGED
+from wxauth.server.core.users import MERGED, EarlierBan
 from wxauth.server.merging.origin_rows import FIELDS, Parting, Side
 from wxauth.server.sessions.rows import end_erased_sessions
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
@@ -55,7 +55,7 @@ UPDATE former_external_ids SET user_id = :into, came_from = COALESCE(came_from, 
 _REMEMBER_FORMER_USER: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at, merged_into) VALUES (:former_id, :into, :now, :into)"
 )
-_NOTE_BAN: Final = Statement[Nothing]("UPDATE users SET ban_from = :origin WHERE id = :user_id")
+_NOTE_BANS: Final = Statement[Nothing]("UPDATE users SET earlier_bans = :bans::jsonb WHERE id = :user_id")
 _EXTERNAL_IDS: Final = Statement[int]("SELECT count(external_id) FROM users WHERE id IN (:one_id, :other_id)")
 # The caller has locked both users and the number.
 _MAY_LINK: Final = Statement[bool]("""
@@ -126,14 +126,15 @@ UPDATE identities
   FROM unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (i.app_id, i.openid)
 """)
-# The reason for a ban is about the person who leaves, if it came with them; the ban stays until staff lifts it.
+# The reason for a ban is about the person who leaves, if it came with them. A split then lifts the ban; an erasure does
+# not, because somebody could lift a ban by closing an account.
 _GIVE_UP_PROOF_AND_REASON: Final = Statement[Nothing]("""
 UPDATE users
    SET phone_verified_at = CASE WHEN phone_verified_at IS NOT NULL
                                 THEN COALESCE((SELECT max(phone_proved_at) FROM identities
                                                 WHERE identities.user_id = users.id), phone_verified_at) END,
        ban_reason = CASE WHEN :is_reason_lost THEN NULL ELSE ban_reason END,
-       ban_from = CASE WHEN :is_reason_lost THEN NULL ELSE ban_from END
+       earlier_bans = NULLIF(:bans::jsonb, '{}')
  WHERE id = :user_id
 """)
 # The unionid of these identities, and those that came with the former ids that leave, except unionids of identities
@@ -243,9 +244,10 @@ async def merge_users(
     return app_ids
 
 
-async def note_ban(transaction: Transaction, user_id: UUID, *, origin: UUID) -> None:
-    """Note from whom the ban of a merged user came, as the reason is about that person."""
-    await transaction.run(_NOTE_BAN, user_id=user_id, origin=origin)
+async def note_bans(transaction: Transaction, user_id: UUID, bans: Mapping[str, EarlierBan]) -> None:
+    """Note whose bans those of a merged user were, by ids."""
+    if bans:
+        await transaction.run(_NOTE_BANS, user_id=user_id, bans=bans)
 
 
 async def have_both_external_ids(transaction: Transaction, one_id: UUID, other_id: UUID) -> bool:
@@ -397,9 +399,11 @@ def _leaving_consents(parting: Parting, former_ids: Iterable[UUID]) -> dict[str,
 async def _give_up_fields(transaction: Transaction, parting: Parting, lost: Collection[str]) -> None:
     """After the identities have left: a trigger ends the proofs of a number that the user loses."""
     await clear_fields(transaction, parting.user_id, lost)
-    origin = parting.facts.ban_from
-    is_reason_lost = origin is not None and parting.side_of(origin) is Side.LEAVES
-    await transaction.run(_GIVE_UP_PROOF_AND_REASON, user_id=parting.user_id, is_reason_lost=is_reason_lost)
+    staying, ban = parting.bans_on(Side.STAYS, Side.UNKNOWN), parting.facts.standing.ban
+    is_reason_lost = parting.facts.has_earlier_ban and ban not in staying.values()
+    await transaction.run(
+        _GIVE_UP_PROOF_AND_REASON, user_id=parting.user_id, is_reason_lost=is_reason_lost, bans=staying
+    )
 
 
 def _divided(parting: Parting, external_ids: Collection[str]) -> tuple[_Names, _Names]:

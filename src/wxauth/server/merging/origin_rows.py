@@ -18,7 +18,8 @@ from sqlmodel import SQLModel
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGED, PROFILE, Origins, UserFields
+from wxauth.server.core.users import MERGED, PROFILE, EarlierBan, Origins, UserFields, UserStatus
+from wxauth.server.users.standing_rows import Standing
 
 
 class OwnedIdentity(SQLModel):
@@ -38,7 +39,26 @@ class Facts(UserFields, Origins):
     """What can move to another user besides identities, with the origin of what a merge may have filled."""
 
     ban_reason: str | None
-    ban_from: UUID | None
+    banned_until: datetime | None
+    earlier_bans: dict[str, EarlierBan] | None
+
+    @property
+    def standing(self) -> Standing:
+        """The standing."""
+        return Standing(UserStatus(self.status), tuple(self.roles), self.ban_reason, self.banned_until)
+
+    @property
+    def has_earlier_ban(self) -> bool:
+        """Whether the present ban was given before the last merge."""
+        return self.standing.ban in (self.earlier_bans or {}).values()
+
+    @property
+    def bans(self) -> dict[str, EarlierBan]:
+        """The bans that a merge records: those from before earlier ones, and the present one, if it was given since."""
+        bans, ban = dict(self.earlier_bans or {}), self.standing.ban
+        if ban is not None and not self.has_earlier_ban:
+            bans[str(self.id)] = ban
+        return bans
 
 
 class KnownExternalId(SQLModel):
@@ -161,6 +181,11 @@ class Parting:
     def is_number_of_staying(self) -> bool:
         """Whether one of the staying identities has proved the user's present number."""
         return bool(self._proofs(is_leaving=False))
+
+    def bans_on(self, *sides: Side) -> dict[str, EarlierBan]:
+        """The bans from before merges that belong to one of these sides, by ids."""
+        origins = {key: None if key == str(self.user_id) else UUID(key) for key in self.facts.earlier_bans or {}}
+        return {key: ban for key, ban in (self.facts.earlier_bans or {}).items() if self.side_of(origins[key]) in sides}
 
     def fields_on(self, *sides: Side) -> Sequence[str]:
         """The fields of the user, except empty ones, that belong to one of these sides."""

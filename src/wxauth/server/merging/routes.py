@@ -1,9 +1,11 @@
 """Routes for administrators who merge users, and split them."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from typing_extensions import TypedDict
 
 from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, Title
 from wxauth.server.merging.merging import merge_by_operator, split
@@ -11,7 +13,7 @@ from wxauth.server.users import admin
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.bodies import UserDetailAnswer
 from wxauth.server.users.callers import FreshAdministratorDep
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, TEXT
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, TEXT, ShownNickname, ShownUserId
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
@@ -26,6 +28,23 @@ class MergeRequest(BaseModel):
     )
 
     into: UUID = Field(description="The user that remains, with its id, name, phone number and external_id.")
+
+
+class BeforeMerge(TypedDict):
+    """A user before a merge."""
+
+    id: ShownUserId
+    nickname: ShownNickname
+    status: Literal["active", "disabled"]
+    roles: Annotated[list[str], Field(examples=[[]])]
+    reason: str | None
+    until: datetime | None
+
+
+class MergeAnswer(UserDetailAnswer):
+    """The user that remains."""
+
+    before: Annotated[list[BeforeMerge], Field(description="The merged user, and this one, as they were.")]
 
 
 class SplitRequest(BaseModel):
@@ -72,14 +91,26 @@ async def merge_users(
     clock: ClockDep,
     user_id: UUID,
     body: MergeRequest,
-) -> UserDetailAnswer:
+) -> MergeAnswer:
     """Merge a user into another one; the answer is the user that remains.
 
     It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it.
     """
     now = clock()
-    remaining_id = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
-    return await admin.read_user(database, remaining_id, now=now)
+    merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
+    user = await admin.read_user(database, merged.before[1].id, now=now)
+    before: list[BeforeMerge] = [
+        {
+            "id": each.id,
+            "nickname": each.nickname,
+            "status": each.status,
+            "roles": each.roles,
+            "reason": each.ban_reason,
+            "until": each.banned_until,
+        }
+        for each in merged.before
+    ]
+    return {**user, "before": before}
 
 
 @router.post(
@@ -92,9 +123,10 @@ async def split_user(
 ) -> SplitAnswer:
     """Undo a wrong merge: this identity, and the user's other identities with its unionid, become a new user.
 
-    If exactly these came from one merge, the new user gets the former id back. Name, picture, phone number, consents
-    and `external_id` go with who has brought them; a name, picture, number or consent of which that is not known is
-    removed from both. The sessions of these identities are ended. The two users are never merged automatically again.
+    If exactly these came from one merge, the new user gets the former id back. Roles stay; a ban from before the merge
+    goes back to whom it was given, one given since stays. Name, picture, phone number, consents and `external_id` go
+    with who has brought them; a name, picture, number or consent of which that is not known is removed from both. The
+    sessions of these identities are ended. The two users are never merged automatically again.
     """
     identity, now = {"app_id": body.app_id, "openid": body.openid}, clock()
     ids = await split(database, user_id, **identity, external_ids=body.external_ids, by=administrator, now=now)

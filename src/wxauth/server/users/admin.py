@@ -104,6 +104,8 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
         "ended_sessions": list(await past_sessions(database, user.id, now=now, limit=LISTED)),
         "consents": list(await newest_consents(database, user.id, limit=LISTED)),
     }
+    if user.earlier_bans:
+        answer["earlier_bans"] = user.earlier_bans
     if former := await former_ids(database, user.id):
         answer["former_ids"] = list(former)
     if external := await former_external_ids(database, user.id):

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import MAX_ROLES, ROLE, UserFields, UserInSession, UserStatus
+from wxauth.server.core.users import MAX_ROLES, ROLE, EarlierBan, UserFields, UserInSession, UserStatus
 from wxauth.server.sessions.rows import OpenSession, PastSession
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.server.users.consent_rows import ConsentRow, missing_from
@@ -275,6 +275,12 @@ class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
         Annotated[
             list[UUID],
             Field(description="The ids merged into this user, the first merge first. Absent if none."),
+        ]
+    ]
+    earlier_bans: NotRequired[
+        Annotated[
+            dict[str, EarlierBan],
+            Field(description="Bans from before merges, by the ids of whose they were: a split gives them back."),
         ]
     ]
     sessions: Annotated[list[OpenSession], Field(description="The hundred used most recently.")]

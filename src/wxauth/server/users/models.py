@@ -11,11 +11,11 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
-from wxauth.server.core.users import Origins, UserFields
+from wxauth.server.core.users import EarlierBan, Origins, UserFields
 
 
 class User(UserFields, Origins, table=True):
@@ -41,8 +41,8 @@ class User(UserFields, Origins, table=True):
     """When housekeeping lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_rows.py`."""
-    ban_from: UUID | None
-    """The origin of the reason for the ban, as those of `Origins`."""
+    earlier_bans: dict[str, EarlierBan] | None = Field(sa_type=JSONB)
+    """The bans before the merges, by the id of whose each was, which a split gives back; null once a ban is lifted."""
 
 
 after_create(

@@ -6,7 +6,7 @@ events, and the end of a banned user's sessions are one transaction.
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal, Self
 from uuid import UUID
@@ -18,7 +18,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, Person, UserStatus
+from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan, Person, UserStatus
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
 
 
@@ -55,7 +55,7 @@ SELECT {_COLUMNS}
 """)
 _SET: Final = Statement[Nothing]("""
 UPDATE users SET status = :status, roles = :roles, ban_reason = :ban_reason, banned_until = :banned_until,
-                 ban_from = CASE WHEN ban_reason IS NOT DISTINCT FROM :ban_reason THEN ban_from END
+                 earlier_bans = CASE WHEN status = 'active' OR :status = 'disabled' THEN earlier_bans END
  WHERE id = :user_id
 """)
 _NOTE_JUDGED: Final = Statement[Nothing](
@@ -108,6 +108,22 @@ class Standing:
     def of(cls, row: LockedUser) -> Self:
         """The standing of a locked user."""
         return cls(UserStatus(row.status), tuple(row.roles), row.ban_reason, row.banned_until, row.erase_at)
+
+    @property
+    def ban(self) -> EarlierBan | None:
+        """The ban, as a merge records it."""
+        if not self.is_banned:
+            return None
+        return {"reason": self.ban_reason, "until": self.banned_until.isoformat() if self.banned_until else None}
+
+    def under(self, bans: Iterable[EarlierBan], *, now: datetime) -> "Standing":
+        """This standing with that of these bans that ends last, of those that have not ended; active without one."""
+        ends = [(ban["reason"], datetime.fromisoformat(ban["until"]) if ban["until"] else None) for ban in bans]
+        lasting = [ban for ban in ends if ban[1] is None or ban[1] > now]
+        if not lasting:
+            return replace(self, status=UserStatus.ACTIVE, ban_reason=None, banned_until=None)
+        reason, until = max(lasting, key=lambda ban: (ban[1] is None, ban[1]))
+        return replace(self, status=UserStatus.DISABLED, ban_reason=reason, banned_until=until)
 
     @property
     def is_banned(self) -> bool:
