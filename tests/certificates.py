@@ -11,6 +11,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class Authority:
     """A certificate authority."""
@@ -21,6 +33,7 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
         constraints = x509.BasicConstraints(ca=True, path_length=None)
         own = self._builder(self._name, self._key).add_extension(constraints, critical=True)
+        own = own.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.file = folder / "authority.pem"
         self.file.write_bytes(own.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
 
@@ -28,11 +41,15 @@ class Authority:
         """The TLS context of a client that trusts this authority."""
         return ssl.create_default_context(cafile=self.file)
 
-    def server(self, *hosts: str, days: int = 2) -> ssl.SSLContext:
-        """The TLS context of a server at these hosts. With a negative number of days, its certificate has expired."""
+    def server(self, *hosts: str, days: int = 2, has_key_ids: bool = True) -> ssl.SSLContext:
+        """The TLS context of a server at these hosts. With a negative number of days, its certificate has expired.
+
+        Without `has_key_ids` its certificate is one that Python 3.13 and newer refuse, as they do many a company's own.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName(_general_names(hosts))
-        builder = self._builder(x509.Name([]), key, days=days).add_extension(names, critical=True)
+        builder = self._builder(x509.Name([]), key, days=days, has_key_ids=has_key_ids)
+        builder = builder.add_extension(names, critical=True)
         path = self._folder / "server.pem"
         path.write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -42,9 +59,11 @@ class Authority:
         context.load_cert_chain(path)
         return context
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int = 2) -> x509.CertificateBuilder:
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int = 2, has_key_ids: bool = True
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
-        return (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(self._name)
@@ -52,6 +71,12 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=10))
             .not_valid_after(now + timedelta(days=days))
+        )
+        if not has_key_ids:
+            return builder
+        own, signer = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier
+        return builder.add_extension(own.from_public_key(key.public_key()), critical=False).add_extension(
+            signer.from_issuer_public_key(self._key.public_key()), critical=False
         )
 
 
