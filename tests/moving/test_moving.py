@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -1132,15 +1133,15 @@ class Shop:
 
     def by_sql(self, query: str) -> list[dict[str, Any]]:
         """Runs the query in SQLite, with the functions of MySQL that it lacks."""
-        database = sqlite3.connect(":memory:")
-        database.create_function("IF", 3, lambda condition, one, other: one if condition else other)
-        database.create_function("CONCAT", 2, lambda *texts: None if None in texts else "".join(texts))
-        database.create_function("DATE_FORMAT", 2, self._date_format)
-        database.create_function("REGEXP", 2, self._regexp)
-        database.execute(f"CREATE TABLE user ({', '.join(self.rows[0])})")
-        places = ", ".join("?" * len(self.rows[0]))
-        database.executemany(f"INSERT INTO user VALUES ({places})", [tuple(row.values()) for row in self.rows])
-        return [json.loads(line) for (line,) in database.execute(query.replace("wx1a2b3c4d5e6f7a8b", self.app_id))]
+        with closing(sqlite3.connect(":memory:")) as database:
+            database.create_function("IF", 3, lambda condition, one, other: one if condition else other)
+            database.create_function("CONCAT", 2, lambda *texts: None if None in texts else "".join(texts))
+            database.create_function("DATE_FORMAT", 2, self._date_format)
+            database.create_function("REGEXP", 2, self._regexp)
+            database.execute(f"CREATE TABLE user ({', '.join(self.rows[0])})")
+            places = ", ".join("?" * len(self.rows[0]))
+            database.executemany(f"INSERT INTO user VALUES ({places})", [tuple(row.values()) for row in self.rows])
+            return [json.loads(line) for (line,) in database.execute(query.replace("wx1a2b3c4d5e6f7a8b", self.app_id))]
 
     @staticmethod
     def _date_format(time: str | None, form: str) -> str | None:

@@ -5,6 +5,7 @@ A batch is one transaction. An import that was killed can be run again, with the
 
 import asyncio
 import sqlite3
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,6 +95,7 @@ class MadeOnDisk:
         else:
             name = ""
         self._file = sqlite3.connect(name, isolation_level=None)
+        weakref.finalize(self, self._file.close)
         self._file.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._file.execute("PRAGMA journal_mode = OFF")
         self._file.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
