@@ -19,6 +19,8 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """The order `n` of P-256's group."""
 FIELD = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 """The prime `p` of P-256's coordinates."""
+ABSENT = "absent"
+"""The value of a claim that is left out."""
 
 
 def encode(part: bytes | str | dict[str, Any] | list[Any]) -> str:
@@ -62,6 +64,13 @@ class Forger:
 
     def with_claims(self, **claims: Any) -> str:
         return self.sign(self.header, self.claims | claims)
+
+    def by_document(self, **claims: Any) -> str:
+        """The token of a client by its metadata document; or what is no such token, for these claims."""
+        document = {"client_id": "https://agent.test/client.json", "scope": "orders:read"}
+        own = {name: value for name, value in self.claims.items() if name not in ("openid", "roles")}
+        all_of = own | document | claims
+        return self.sign(self.header, {name: value for name, value in all_of.items() if value != ABSENT})
 
     def with_raw_header(self, name: str, literal: str) -> str:
         """A member whose value can be written only as JSON, or is not even JSON."""
@@ -239,6 +248,17 @@ RFC_7515_ES256 = (
     ".eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
     ".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
 )
+NOT_BY_DOCUMENT: dict[str, dict[str, Any]] = {
+    "without scope": {"scope": ABSENT},
+    "with a scope that is a list": {"scope": ["orders:read"]},
+    "with an app_id": {"app_id": "wxother"},
+    "with an openid of null": {"openid": None},
+    "by plain http": {"client_id": "http://agent.test/client.json"},
+    "by a URL in capitals": {"client_id": "HTTPS://agent.test/client.json"},
+    "by a name": {"client_id": "shop"},
+    "by a list": {"client_id": ["https://agent.test/client.json"]},
+    "without client_id": {"client_id": ABSENT},
+}
 NOT_UUIDS: dict[str, object] = {
     "a number": 7,
     "null": None,
@@ -366,6 +386,10 @@ HOSTILE: dict[str, Forgery] = {
         f"{name} {kind}": methodcaller("with_claims", **{name: value})
         for name in ("app_id", "external_id", "scope")
         for kind, value in {"null": None, "a number": 1, "a list": ["a"], "false": False}.items()
+    },
+    **{
+        f"a document's client, {kind}": methodcaller("by_document", **claims)
+        for kind, claims in NOT_BY_DOCUMENT.items()
     },
     "app_id without scope": lambda forger: forger.with_claims(app_id="wxother"),
     "iat 31 seconds ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 31),
@@ -506,7 +530,7 @@ GOOD: dict[str, Forgery] = {
     "typ in capitals": lambda forger: forger.with_header(typ="AT+JWT"),
     "typ in mixed case": lambda forger: forger.with_header(typ="Application/At+JWT"),
     "a header member that is not ours": lambda forger: forger.with_header(cty="x"),
-    "a claim that is not ours": lambda forger: forger.with_claims(scope="orders"),
+    "a claim that is not ours": lambda forger: forger.with_claims(shop="orders"),
     "a number that is rounded to zero": lambda forger: forger.with_raw_claim("x", "1e-400"),
     "aud a list with ours": lambda forger: forger.with_claims(aud=["other", forger.claims["aud"]]),
     "no roles": lambda forger: forger.with_claims(roles=[]),
@@ -536,3 +560,10 @@ GOOD: dict[str, Forgery] = {
     ),
 }
 """By name. Each is accepted at the time when the valid token was issued."""
+
+FOR_GUARDS: dict[str, Forgery] = {
+    "a document's client": methodcaller("by_document"),
+    "a document's client of several scopes": methodcaller("by_document", scope="orders:read  orders:write"),
+    "a scope without app_id": lambda forger: forger.with_claims(scope="orders"),
+}
+"""By name. Each is accepted by a guard; wxauth issues none for its own audience."""

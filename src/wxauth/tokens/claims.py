@@ -51,6 +51,7 @@ class Principal:
     app_id: str
     """The app of the login. In a website's token it is the mini-program, not the site."""
     openid: str
+    """The user's openid in that app. Both are empty in the token of a client by its metadata document."""
     session_id: UUID
     roles: frozenset[str]
     claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)
@@ -58,7 +59,7 @@ class Principal:
     external_id: str | None = None
     """The person's id in the system from which they were imported."""
     scope: frozenset[str] = frozenset()
-    """The scopes granted to a website's login; empty for a login in the mini-program."""
+    """The scopes granted to a website or another client; empty for a login in the mini-program."""
 
     @property
     def is_authenticated(self) -> bool:

@@ -103,11 +103,13 @@ class Verifier:
         if audience != self._audience and not (_is_text_list(audience) and self._audience in audience):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
-        if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
-            raise InvalidToken("client_id, openid or jti is missing or not a string")
         # The token of a login in a mini-program has no claim app_id: its client_id is the mini-program. A website's
         # token has both, and a scope.
         app_id = claims.get("app_id", client_id)
+        if openid is None and _is_by_document(claims):
+            openid = app_id = ""
+        if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
+            raise InvalidToken("client_id, openid or jti is missing or not a string")
         external_id, scope = claims.get("external_id", ""), claims.get("scope", None if "app_id" in claims else "")
         if not (isinstance(app_id, str) and isinstance(external_id, str) and isinstance(scope, str)):
             raise InvalidToken("app_id, external_id or scope is missing or not a string")
@@ -156,6 +158,13 @@ def _compact_form(token: str) -> re.Match[str]:
     if jws is None:
         raise InvalidToken("the token is not a JWS in compact form with an ES256 signature")
     return jws
+
+
+def _is_by_document(claims: dict[str, Any]) -> bool:
+    """Whether this is the token of a client by its metadata document, which is given no openid in any app."""
+    client_id = claims.get("client_id")
+    is_by_url = isinstance(client_id, str) and client_id.startswith("https://")
+    return is_by_url and "scope" in claims and "openid" not in claims and "app_id" not in claims
 
 
 def _uuid(claims: dict[str, Any], name: str) -> UUID:

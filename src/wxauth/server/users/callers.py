@@ -76,7 +76,7 @@ async def locked_caller(
 
 def is_of_website(principal: Principal) -> bool:
     """Whether this is a website's token, which is limited to its scope. A mini-program's token has no such limit."""
-    return "app_id" in principal.claims  # only a website's token has this claim
+    return "scope" in principal.claims  # only a website's token has this claim
 
 
 def sees_roles(principal: Principal) -> bool:
