@@ -1,6 +1,6 @@
 from aiohttp import web
 
-from wxauth.guard import BearerGuard, WxAuthError, bearer_token, problem, require_roles
+from wxauth.guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
@@ -8,7 +8,7 @@ guard = BearerGuard(issuer="http://127.0.0.1:8000")
 def guarded(handler, *roles):
     async def guarded_handler(request):
         try:
-            user = await guard.verify(bearer_token(*request.headers.getall("Authorization", ())))
+            user = await guard.verify(guard.bearer_token(*request.headers.getall("Authorization", ())))
             require_roles(user, *roles)
         except WxAuthError as refusal:
             return web.Response(**problem(refusal, request.headers)._asdict())

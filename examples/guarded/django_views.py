@@ -1,7 +1,7 @@
 from django.http import HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from wxauth.guard import BearerGuard, WxAuthError, bearer_token, problem, require_roles
+from wxauth.guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
@@ -9,7 +9,7 @@ guard = BearerGuard(issuer="http://127.0.0.1:8000")
 def guarded(view, *roles):
     def guarded_view(request, **captured):
         try:
-            request.wxauth = guard.verify_sync(bearer_token(request.headers.get("Authorization")))
+            request.wxauth = guard.verify_sync(guard.bearer_token(request.headers.get("Authorization")))
             require_roles(request.wxauth, *roles)
         except WxAuthError as refusal:
             body, status, headers = problem(refusal, request.headers)

@@ -1,14 +1,14 @@
 from django.http import HttpResponse
 from rest_framework import authentication, response, views
 
-from wxauth.guard import BearerGuard, WxAuthError, bearer_token, problem
+from wxauth.guard import BearerGuard, WxAuthError, problem
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
 
 class WxAuth(authentication.BaseAuthentication):
     def authenticate(self, request):
-        return guard.verify_sync(bearer_token(request.headers.get("Authorization"))), None
+        return guard.verify_sync(guard.bearer_token(request.headers.get("Authorization"))), None
 
 
 def refuse(error, context):

@@ -1,6 +1,6 @@
 from sanic import Sanic, empty, json, raw
 
-from wxauth.guard import BearerGuard, WxAuthError, bearer_token, problem, require_roles
+from wxauth.guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 app = Sanic("orders")
@@ -9,7 +9,7 @@ app.error_handler.add(WxAuthError, lambda request, refusal: raw(*problem(refusal
 
 @app.on_request
 async def authenticate(request):
-    request.ctx.user = await guard.verify(bearer_token(*request.headers.getall("Authorization", ())))
+    request.ctx.user = await guard.verify(guard.bearer_token(*request.headers.getall("Authorization", ())))
 
 
 @app.get("/orders")

@@ -1,6 +1,6 @@
 from tornado.web import Application, RequestHandler
 
-from wxauth.guard import BearerGuard, WxAuthError, bearer_token, problem
+from wxauth.guard import BearerGuard, WxAuthError, problem
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
@@ -8,7 +8,7 @@ guard = BearerGuard(issuer="http://127.0.0.1:8000")
 class Guarded(RequestHandler):
     async def prepare(self):
         try:
-            self.user = await guard.verify(bearer_token(*self.request.headers.get_list("Authorization")))
+            self.user = await guard.verify(guard.bearer_token(*self.request.headers.get_list("Authorization")))
         except WxAuthError as refusal:
             body, status, headers = problem(refusal, self.request.headers)
             self.set_status(status)

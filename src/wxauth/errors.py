@@ -216,10 +216,17 @@ class BearerError(WxAuthError):
     """The access token is missing, invalid or insufficient (RFC 6750, section 3)."""
 
     challenge: ClassVar[str]
+    scope: str = ""
+    """The scopes that are needed, separated by spaces."""
+    resource_metadata: str | None = None
+    """Where the guard's resource has its metadata (RFC 9728, section 5.1)."""
 
     def headers(self) -> dict[str, str]:
         """`WWW-Authenticate` (RFC 6750, section 3)."""
-        return {"WWW-Authenticate": self.challenge}
+        parameters = {"scope": self.scope, "resource_metadata": self.resource_metadata}
+        scheme, _, error = self.challenge.partition(" ")
+        given = [error, *(f'{name}="{value}"' for name, value in parameters.items() if value)]
+        return {"WWW-Authenticate": f"{scheme} {', '.join(filter(None, given))}".rstrip()}
 
 
 class MissingToken(BearerError, code="missing_token", status=401):
@@ -259,6 +266,10 @@ class InsufficientScope(BearerError, code="insufficient_scope", status=403):
 
     title = Title("These credentials do not allow that.", "当前凭据无权进行此操作。")
     challenge = 'Bearer error="insufficient_scope"'
+
+    def __init__(self, detail: str = "", *, scope: str = "") -> None:
+        super().__init__(detail)
+        self.scope = scope
 
 
 # Refresh tokens.

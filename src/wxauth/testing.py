@@ -6,7 +6,7 @@ answer = await client.get("/orders", headers=issuer.headers(roles=["clerk"]))
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -57,6 +57,8 @@ class TestIssuer:
         openid: str | None = None,
         session_id: UUID | str | None = None,
         expires_in: int = 900,
+        scope: str | Iterable[str] | None = None,
+        client_id: str | None = None,
         claims: Mapping[str, Any] | None = None,
     ) -> str:
         """An access token. Openid and session are derived from user and app unless given.
@@ -68,9 +70,15 @@ class TestIssuer:
             openid: The user's openid in the app.
             session_id: A UUID: the login that the token comes from.
             expires_in: Seconds. Guards allow 30 s of clock skew: -31 has expired, -29 has not.
+            scope: The scopes granted to a website or an agent, each or all of them separated by spaces.
+            client_id: The website, or the URL of a client's metadata document, whose tokens have neither app nor
+                openid. By default, that of a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
         """
         user_id, app_id = UUID(str(user_id)), app_id or self.app_id
+        now, is_by_document = int(self._clock()), (client_id or "").startswith("https://")
+        if client_id is None and scope is not None:
+            client_id = app_id
         token = self._tokens.issue(
             self._key,
             user_id=user_id,
@@ -78,12 +86,15 @@ class TestIssuer:
             app_id=app_id,
             openid=openid or f"openid-{uuid5(user_id, app_id).hex[:21]}",
             roles=roles,
-            now=int(self._clock()),
+            now=now,
             expires_in=expires_in,
+            client_id=client_id,
+            scope=scope if isinstance(scope, str) else " ".join(scope or ()),
         )
-        if not claims:
+        of_document = {"openid": None, "app_id": None, "auth_time": now} if is_by_document else {}
+        if not (claims or of_document):
             return token
-        altered = {**get_unverified_claims(token), **claims}
+        altered = {**get_unverified_claims(token), **of_document, **(claims or {})}
         claims = {name: value for name, value in altered.items() if value is not None}
         return sign(self._key.signer, self._key.header, to_json(claims))
 
@@ -91,26 +102,28 @@ class TestIssuer:
         """The `Authorization` header with a token. It takes the arguments of `token`."""
         return {"Authorization": f"Bearer {self.token(**fields)}"}
 
-    def guard(self) -> BearerGuard:
+    def guard(self, *, scopes: Iterable[str] = ()) -> BearerGuard:
         """A guard that accepts these tokens, for `app.dependency_overrides[...]` or an app made by the test.
 
-        As an override of another guard, it also replaces that guard in its `require_role`.
+        As an override of another guard, it also replaces that guard in its `require_role` and `requires`.
         """
         keys = _OneKey(self._key.verification_key)
-        return BearerGuard(self.issuer, self.audience, keys=keys, clock=self._clock)
+        return BearerGuard(self.issuer, self.audience, scopes=scopes, keys=keys, clock=self._clock)
 
     @contextmanager
     def trusted_by(self, guard: BearerGuard) -> Iterator[None]:
         """Make an existing guard accept these tokens, and no others, within the block.
 
-        For guards that `dependency_overrides` cannot replace: in ASGI middleware, or called by code directly.
+        For guards that `dependency_overrides` cannot replace: in ASGI middleware, or called by code directly. It counts
+        for those made by `requires`, too.
         """
-        own, trusting = (guard._verifier, guard._clock), self.guard()
-        guard._verifier, guard._clock = trusting._verifier, trusting._clock
+        base, trusting = guard._trusting, self.guard()
+        own = base._verifier, base._clock
+        base._verifier, base._clock = trusting._verifier, trusting._clock
         try:
             yield
         finally:
-            guard._verifier, guard._clock = own
+            base._verifier, base._clock = own
 
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:

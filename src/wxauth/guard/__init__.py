@@ -8,14 +8,18 @@ async def orders(user: Annotated[Principal, Depends(guard)]): ...
 app = BearerMiddleware(app, guard, public=["/healthz"])  # or, for any ASGI app, as middleware
 app = BearerWSGIMiddleware(app, guard, public=["/healthz"])  # for any WSGI app
 
-user = await guard.verify(bearer_token(request.headers.get("Authorization")))  # in any other framework
+user = await guard.verify(guard.bearer_token(request.headers.get("Authorization")))  # in any other framework
 require_roles(user, "clerk")
+
+guard = BearerGuard(issuer="https://auth.example.com", audience="https://mcp.example.com/mcp", scopes=["orders:read"])
+guard.requires("orders:write")  # a guard that needs this scope too, for wherever a guard is used
+app.routes.append(guard.metadata_route(resource_name="Orders"))  # where clients learn whom to ask for a token
 """
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from wxauth.errors import WxAuthError
+from wxauth.errors import InsufficientScope, WxAuthError
 from wxauth.guard.asgi import BearerMiddleware
 from wxauth.guard.bearer import bearer_token, require_roles
 from wxauth.guard.wsgi import BearerWSGIMiddleware
@@ -31,6 +35,7 @@ __all__ = [
     "BearerGuard",
     "BearerMiddleware",
     "BearerWSGIMiddleware",
+    "InsufficientScope",
     "Principal",
     "WxAuthError",
     "bearer_token",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import Guard, all_of, authorizations_of, bearer_token, public_paths, require_roles
+from wxauth.guard.bearer import Guard, all_of, authorizations_of, require_roles
 from wxauth.problems import POLICY_VIOLATION, asgi_problem
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class BearerMiddleware:
         guard: Checks the tokens.
         roles: The user must have every one of these.
         public: Paths that need no token, each as written in the routes of `app`, and compared exactly. There are no
-            patterns. If the server does not pass on the path as it was sent (ASGI's `raw_path`), no path is public.
+            patterns. That of the guard's resource metadata is always one of them. If the server does not pass on the
+            path as it was sent (ASGI's `raw_path`), no path is public.
 
     Raises: ValueError, for a public path that does not begin with a slash.
     """
@@ -35,13 +36,13 @@ class BearerMiddleware:
         self._app = app
         self._guard = guard
         self._roles = all_of(roles)
-        self._public = public_paths(public)
+        self._public = guard.public_paths(public)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve one request, one WebSocket, or the app's lifespan."""
         if scope["type"] != "lifespan" and not self._is_public(scope):
             try:
-                principal = await self._guard.verify(bearer_token(*authorizations_of(scope)))
+                principal = await self._guard.verify(self._guard.bearer_token(*authorizations_of(scope)))
                 require_roles(principal, *self._roles)
             except WxAuthError as refusal:
                 await _refuse(refusal, scope, send)

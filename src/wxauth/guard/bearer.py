@@ -1,24 +1,35 @@
 """The guard: turns a bearer token into a `Principal` (RFC 6750), in any framework."""
 
+import copy
 import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from urllib.parse import unquote, urlsplit
 
-from wxauth.errors import InsufficientRole, InvalidRequest, InvalidToken, MissingToken
+from wxauth.errors import BearerError, InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken, MissingToken
 from wxauth.problems import values_of
+from wxauth.texts import is_http_url, is_secure, to_json
 from wxauth.tokens.claims import Principal
 from wxauth.tokens.keys import KeySource
 from wxauth.tokens.verifier import Verifier
 
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
 PAUSE: Final = 60.0
 """Seconds between two lines about the same cause."""
 
+METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
+"""Where a resource has its metadata (RFC 9728, section 3.1): between its host and its path."""
+
 _log = logging.getLogger("wxauth.guard")
 
-
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
@@ -31,14 +42,16 @@ class Guard:
 
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
-        audience: The audience that `aud` must name.
+        audience: The audience that `aud` must name. If it is the URL of a resource (`RESOURCES`), a 401 and a refusal
+            for a missing scope name the resource's metadata.
+        scopes: The token must have been granted every one of these.
         internal_url: URL inside your own network from which the issuer's keys are read, such as `http://wxauth:8000`.
             Plain http is allowed. The metadata there must still name the public issuer.
         keys: Source of verification keys, in place of the issuer's metadata.
         clock: The time, in epoch seconds.
 
     Raises: ValueError, if issuer or audience is not a non-empty string, if a URL has more than host and path, if the
-        issuer is neither https nor on loopback, or if both internal_url and keys are given.
+        issuer is neither https nor on loopback, if a scope is malformed, or if both internal_url and keys are given.
     """
 
     def __init__(
@@ -46,6 +59,7 @@ class Guard:
         issuer: str,
         audience: str = "wxauth",
         *,
+        scopes: Iterable[str] = (),
         internal_url: str | None = None,
         keys: KeySource | None = None,
         clock: Callable[[], float] = time.time,
@@ -58,6 +72,11 @@ class Guard:
             raise ValueError("internal_url is where keys are read: with keys it must be left out")
         self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys)
         self._clock = clock
+        self._issuer, self._audience = issuer, audience
+        self._metadata_path = _metadata_path(audience)
+        self._scopes = frozenset(_checked_scopes(scopes))
+        self._trusting = self
+        """The guard whose keys and clock count: of one made by `requires`, the one that it was made from."""
         self._logged_at: dict[str, float] = {}
         """By cause of a refusal: the few fixed details of the verifier."""
 
@@ -67,10 +86,13 @@ class Guard:
         The guard does not turn these errors into an answer, not even in a route: catch them, or register
         `wxauth.problems.answer_problem` for `WxAuthError`.
 
-        Raises: InvalidToken, TokenExpired, KeysUnavailable.
+        Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
-        with self._logging_refusals() as now:
-            return await self._verifier.verify(token, now=now)
+        with self._refusing() as now:
+            principal = await self._trusting._verifier.verify(token, now=now)
+            if not self._scopes <= principal.scope:
+                self._refuse_scope(self._scopes)
+            return principal
 
     def verify_sync(self, token: str) -> Principal:
         """As `verify`, for threads and WSGI: it needs no event loop, and shares its keys with `verify`.
@@ -78,23 +100,114 @@ class Guard:
         It may block while the issuer answers: in a coroutine, call `verify`. If the guard was given `keys`, they must
         have `find_sync`.
 
-        Raises: InvalidToken, TokenExpired, KeysUnavailable.
+        Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
-        with self._logging_refusals() as now:
-            return self._verifier.verify_sync(token, now=now)
+        with self._refusing() as now:
+            principal = self._trusting._verifier.verify_sync(token, now=now)
+            if not self._scopes <= principal.scope:
+                self._refuse_scope(self._scopes)
+            return principal
+
+    def bearer_token(self, *authorizations: str | None) -> str:
+        """As the function `bearer_token`; a missing token's refusal also names the resource's metadata."""
+        with self._refusing():
+            return bearer_token(*authorizations)
+
+    def requires(self, scope: str, *others: str) -> Self:
+        """A guard that needs these scopes too. It shares everything else with this one.
+
+        Raises: ValueError, for a malformed scope.
+        """
+        guard = copy.copy(self)
+        guard._scopes = self._scopes.union(_checked_scopes((scope, *others)))
+        return guard
+
+    def check_scopes(self, principal: Principal, *scopes: str) -> None:
+        """Require these scopes too, for what is no route of its own, such as a tool of MCP.
+
+        As of `verify`, the error is the caller's to answer.
+
+        Raises: InsufficientScope; ValueError, for a malformed scope.
+        """
+        needed = self._scopes.union(_checked_scopes(scopes))
+        if not needed <= principal.scope:
+            with self._refusing():
+                self._refuse_scope(needed)
+
+    @property
+    def resource_metadata_path(self) -> str:
+        """The path of the resource's metadata, on the host of the audience. Raises: ValueError, if that is no URL."""
+        if self._metadata_path is None:
+            raise ValueError("a resource's metadata needs an audience that is an https URL, or http on loopback")
+        return self._metadata_path
+
+    def resource_metadata(
+        self, *, scopes_supported: Iterable[str] | None = None, resource_name: str | None = None
+    ) -> dict[str, Any]:
+        """The resource's metadata (RFC 9728, section 2): where clients get tokens, and which scopes they can ask for.
+
+        Raises: ValueError, if the audience is no URL, or a scope is malformed.
+        """
+        assert self.resource_metadata_path
+        document = {
+            "resource": self._audience,
+            "authorization_servers": [self._issuer],
+            "scopes_supported": None if scopes_supported is None else _checked_scopes(scopes_supported),
+            "bearer_methods_supported": ["header"],
+            "resource_name": resource_name,
+        }
+        return {name: value for name, value in document.items() if value is not None}
+
+    def metadata_route(
+        self, *, scopes_supported: Iterable[str] | None = None, resource_name: str | None = None
+    ) -> "Route":
+        """A route with the resource's metadata, for FastAPI and Starlette. A page of any origin may read it."""
+        from starlette.responses import Response
+        from starlette.routing import Route
+
+        document = to_json(self.resource_metadata(scopes_supported=scopes_supported, resource_name=resource_name))
+        # Also the answer to a preflight, which browsers send where a client adds headers of its own.
+        headers = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
+
+        async def answer(_: "Request") -> "Response":
+            return Response(document, media_type="application/json", headers=headers)
+
+        return Route(unquote(self.resource_metadata_path), answer, methods=["GET", "OPTIONS"])
+
+    def public_paths(self, paths: Iterable[str]) -> frozenset[str]:
+        """These paths and that of the resource's metadata, which clients read before they have a token.
+
+        Raises: ValueError, for one that does not begin with a slash.
+        """
+        public = all_of(paths)
+        if not all(path.startswith("/") for path in public):
+            raise ValueError("a public path begins with a slash")
+        return public if self._metadata_path is None else public | {unquote(self._metadata_path)}
 
     @contextmanager
-    def _logging_refusals(self) -> Iterator[float]:
-        """Log what the answer does not show, except for a malformed token, or twice in a minute. Yields the time."""
-        now = self._clock()
+    def _refusing(self) -> Iterator[float]:
+        """Add to refusals what only the guard knows, and log them. Yields the time."""
+        now = self._trusting._clock()
         try:
             yield now
-        except InvalidToken as refusal:
-            logged_at = self._logged_at.get(refusal.detail)
-            if refusal.for_log and (logged_at is None or abs(now - logged_at) >= PAUSE):  # the clock may be set back
-                self._logged_at[refusal.detail] = now
-                _log.warning("A token was refused: %s", refusal.for_log)
+        except BearerError as refusal:
+            if self._metadata_path is not None:
+                parts = urlsplit(self._audience)
+                refusal.resource_metadata = f"{parts.scheme}://{parts.netloc}{self._metadata_path}"
+            if isinstance(refusal, InvalidToken):
+                self._log_cause(refusal, now)
             raise
+
+    def _log_cause(self, refusal: InvalidToken, now: float) -> None:
+        """Log what the answer does not show, except for a malformed token, or twice in a minute."""
+        logged_at = self._logged_at.get(refusal.detail)
+        if refusal.for_log and (logged_at is None or abs(now - logged_at) >= PAUSE):  # the clock may be set back
+            self._logged_at[refusal.detail] = now
+            _log.warning("A token was refused: %s", refusal.for_log)
+
+    def _refuse_scope(self, needed: frozenset[str]) -> NoReturn:
+        scope = " ".join(sorted(needed))  # in any order, but each time the same one
+        raise InsufficientScope(f"this needs the scope {scope}", scope=scope)
 
 
 def bearer_token(*authorizations: str | None) -> str:
@@ -139,9 +252,17 @@ def all_of(names: Iterable[str]) -> frozenset[str]:
     return frozenset([names] if isinstance(names, str) else names)
 
 
-def public_paths(paths: Iterable[str]) -> frozenset[str]:
-    """The paths that need no token. Raises: ValueError, for one that does not begin with a slash."""
-    public = all_of(paths)
-    if not all(path.startswith("/") for path in public):
-        raise ValueError("a public path begins with a slash")
-    return public
+def _checked_scopes(scopes: Iterable[str]) -> list[str]:
+    """Raises: ValueError, for what is no scope (RFC 6749, section 3.3), and could end a header's quotes."""
+    checked = [scopes] if isinstance(scopes, str) else list(scopes)
+    if not all(isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in checked):
+        raise ValueError("a scope must be printable ASCII, without space, quote and backslash, and not empty")
+    return checked
+
+
+def _metadata_path(audience: str) -> str | None:
+    """Where the metadata of this audience is, if it is the URL of a resource."""
+    if not is_http_url(audience) or not is_secure(audience) or re.search(r'[\s"\\?#@]', audience):
+        return None
+    path = urlsplit(audience).path
+    return METADATA_PATH + ("" if path == "/" else path)

@@ -12,14 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any, Final
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
-
-import httpx
 
 from wxauth.errors import KeysUnavailable
 from wxauth.texts import is_http_url, is_loopback, is_secure
 from wxauth.tokens.keys import VerificationKey, verification_keys
+
+if TYPE_CHECKING or find_spec("httpx") is not None:
+    import httpx
+else:  # its successor, which has the same names: beside MCP's SDK it may be the only one
+    import httpx2 as httpx
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 UNKNOWN_KEY_PAUSE: Final = 10.0

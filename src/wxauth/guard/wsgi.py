@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import Guard, all_of, bearer_token, public_paths, require_roles
+from wxauth.guard.bearer import Guard, all_of, require_roles
 from wxauth.problems import ProblemAnswer, problem
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class BearerWSGIMiddleware:
         guard: Checks the tokens.
         roles: The user must have every one of these.
         public: Paths that need no token, each as written in the routes of `app` (`PATH_INFO`), and compared exactly.
+            That of the guard's resource metadata is always one of them.
 
     Raises: ValueError, for a public path that does not begin with a slash.
     """
@@ -35,14 +36,14 @@ class BearerWSGIMiddleware:
         self._app = app
         self._guard = guard
         self._roles = all_of(roles)
-        self._public = public_paths(public)
+        self._public = guard.public_paths(public)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Serve one request."""
         environ.pop(USER_KEY, None)
         if _path(environ) not in self._public:
             try:
-                principal = self._guard.verify_sync(bearer_token(environ.get("HTTP_AUTHORIZATION")))
+                principal = self._guard.verify_sync(self._guard.bearer_token(environ.get("HTTP_AUTHORIZATION")))
                 require_roles(principal, *self._roles)
             except WxAuthError as refusal:
                 return _send(problem(refusal, _Headers(environ)), environ, start_response)

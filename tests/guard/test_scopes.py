@@ -1,0 +1,306 @@
+"""Guards that need scopes, and what they say of the service that they guard (RFC 6750, 9728)."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from tests.guard.fakes import client_of
+from tests.headers import bearer
+from tests.problems import problem_of
+from tests.serving import serving
+from tests.sweeps import Sweep
+from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, InsufficientScope, Principal
+from wxauth.testing import TestIssuer
+
+ISSUER = "https://auth.example.com"
+AUDIENCE = "https://mcp.example.com/mcp"
+METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
+METADATA = f'resource_metadata="https://mcp.example.com{METADATA_PATH}"'
+AGENT = "https://agent.test/client.json"
+
+
+@pytest.fixture
+def issuer() -> TestIssuer:
+    return TestIssuer(ISSUER, AUDIENCE)
+
+
+@pytest.fixture
+def guard(issuer: TestIssuer) -> BearerGuard:
+    return issuer.guard(scopes=["orders:read"])
+
+
+async def said(request: Request) -> Response:
+    return PlainTextResponse(str(request.user.id))
+
+
+def said_by_wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    start_response("200 OK", [])
+    return [str(environ["wxauth.user"].id).encode()]
+
+
+Ask = Callable[[httpx.Headers], Awaitable[httpx.Response]]
+
+
+def by_fastapi(guard: BearerGuard) -> Ask:
+    app = FastAPI()
+
+    @app.get("/")
+    async def orders(user: Annotated[Principal, Depends(guard)]) -> str:
+        return str(user.id)
+
+    return lambda headers: client_of(app).get("/", headers=headers)
+
+
+def by_asgi(guard: BearerGuard) -> Ask:
+    app = BearerMiddleware(Starlette(routes=[Route("/", said)]), guard)
+    return lambda headers: client_of(app).get("/", headers=headers)
+
+
+def by_wsgi(guard: BearerGuard) -> Ask:
+    client = httpx.Client(transport=httpx.WSGITransport(BearerWSGIMiddleware(said_by_wsgi, guard)))
+    return lambda headers: asyncio.to_thread(client.get, "https://orders.test", headers=headers)
+
+
+@pytest.mark.parametrize("served", [by_fastapi, by_asgi, by_wsgi])
+async def test_a_guard_needs_every_scope_wherever_it_is_used(
+    served: Callable[[BearerGuard], Ask], guard: BearerGuard, issuer: TestIssuer
+) -> None:
+    both = served(guard.requires("orders:write"))
+    needs_both = f'Bearer error="insufficient_scope", scope="orders:read orders:write", {METADATA}'
+    with Sweep() as sweep:
+        for scope, status in {
+            "orders:read orders:write": 200,
+            "orders:write orders:read profile": 200,
+            "orders:read": 403,
+            "orders:write": 403,
+            "orders:readorders:write": 403,
+            "ORDERS:READ orders:write": 403,
+            "": 403,
+        }.items():
+            with sweep.case(scope):
+                answer = await both(httpx.Headers(issuer.headers(scope=scope, client_id=AGENT)))
+                assert answer.status_code == status
+                if status == 403:
+                    problem = problem_of(answer, "insufficient_scope", 403)
+                    assert answer.headers["www-authenticate"] == needs_both
+                    assert problem["detail"] == "this needs the scope orders:read orders:write"
+    read = await served(guard)(httpx.Headers(issuer.headers(scope="orders:read", client_id=AGENT)))
+    assert read.status_code == 200
+
+
+@pytest.mark.parametrize("served", [by_fastapi, by_asgi, by_wsgi])
+async def test_a_401_names_the_metadata_and_no_scope(
+    served: Callable[[BearerGuard], Ask], guard: BearerGuard, issuer: TestIssuer
+) -> None:
+    ask = served(guard.requires("orders:write"))
+    for headers, challenge in (
+        ({}, f"Bearer {METADATA}"),
+        (bearer("nonsense"), f'Bearer error="invalid_token", {METADATA}'),
+        (issuer.headers(expires_in=-31), f'Bearer error="invalid_token", {METADATA}'),
+    ):
+        answer = await ask(httpx.Headers(headers))
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, challenge)
+
+
+@pytest.mark.parametrize(
+    ("audience", "path"),
+    [
+        ("https://mcp.example.com", "/.well-known/oauth-protected-resource"),
+        ("https://mcp.example.com/", "/.well-known/oauth-protected-resource"),
+        ("https://mcp.example.com:8443/a/b/", "/.well-known/oauth-protected-resource/a/b/"),
+        ("http://127.0.0.1:8003/mcp", METADATA_PATH),
+        ("http://mcp.example.com/mcp", None),
+        ("https://mcp.example.com/mcp?x=1", None),
+        ("https://alice@mcp.example.com/mcp", None),
+        ('https://mcp.example.com/"', None),
+        ("https://[", None),
+        ("wxauth", None),
+    ],
+)
+def test_metadata_is_between_the_host_and_the_path_of_an_audience_that_is_a_url(
+    audience: str, path: str | None
+) -> None:
+    guard = BearerGuard(ISSUER, audience)
+    with pytest.raises(InsufficientScope) as refusal:
+        guard.check_scopes(principal_of(scope=""), "a")
+    challenge = refusal.value.headers()["WWW-Authenticate"]
+    if path is None:
+        assert challenge == 'Bearer error="insufficient_scope", scope="a"'
+        with pytest.raises(ValueError, match="https"):
+            guard.resource_metadata()
+        with pytest.raises(ValueError, match="https"):
+            _ = guard.resource_metadata_path
+    else:
+        assert guard.resource_metadata_path == path
+        assert challenge.endswith(f'resource_metadata="{"/".join(audience.split("/")[:3])}{path}"')
+
+
+def principal_of(**fields: Any) -> Principal:
+    issuer = TestIssuer()
+    return issuer.guard().verify_sync(issuer.token(**fields))
+
+
+def test_a_tool_checks_the_scopes_of_its_caller(guard: BearerGuard, issuer: TestIssuer) -> None:
+    user = guard.verify_sync(issuer.token(scope="orders:read", client_id=AGENT))
+    guard.check_scopes(user)
+    guard.check_scopes(user, "orders:read")
+    with pytest.raises(InsufficientScope) as refusal:
+        guard.check_scopes(user, "orders:write")
+    assert (refusal.value.status, refusal.value.scope) == (403, "orders:read orders:write")
+    with pytest.raises(InsufficientScope):
+        guard.check_scopes(principal_of())
+
+
+@pytest.mark.parametrize("scope", ["", "orders:read orders:write", 'a"', "a\\", "订单", "a\n", None, 7])
+def test_what_is_no_scope_is_a_mistake_at_once(guard: BearerGuard, scope: Any) -> None:
+    for use in (
+        lambda: BearerGuard(ISSUER, scopes=[scope]),
+        lambda: guard.requires(scope),
+        lambda: guard.check_scopes(principal_of(), scope),
+        lambda: guard.resource_metadata(scopes_supported=[scope]),
+    ):
+        with pytest.raises(ValueError, match="scope must be"):
+            use()
+    with pytest.raises(TypeError):
+        guard.requires()  # type: ignore[call-arg]
+
+
+def test_one_scope_may_be_given_by_itself(issuer: TestIssuer) -> None:
+    guard = issuer.guard(scopes="orders:read")
+    assert guard.verify_sync(issuer.token(scope="orders:read")).openid
+    assert guard.resource_metadata(scopes_supported="orders:read")["scopes_supported"] == ["orders:read"]
+
+
+# The document.
+
+
+@pytest.mark.parametrize("app", [FastAPI(), Starlette()])
+async def test_every_origin_may_read_the_metadata(app: FastAPI | Starlette, guard: BearerGuard) -> None:
+    document = {
+        "resource": AUDIENCE,
+        "authorization_servers": [ISSUER],
+        "scopes_supported": ["orders:write", "orders:read"],
+        "bearer_methods_supported": ["header"],
+        "resource_name": "小店助手",
+    }
+    told = {"scopes_supported": ["orders:write", "orders:read"], "resource_name": "小店助手"}
+    assert guard.resource_metadata(**told) == document  # type: ignore[arg-type]
+    assert guard.resource_metadata() == {
+        name: document[name] for name in ("resource", "authorization_servers", "bearer_methods_supported")
+    }
+    app.routes.append(guard.metadata_route(**told))  # type: ignore[arg-type]
+    async with client_of(BearerMiddleware(app, guard)) as client:
+        answer = await client.get(METADATA_PATH, headers={"Origin": "https://inspector.test"})
+        assert answer.json() == document
+        assert answer.headers["content-type"] == "application/json"
+        preflight = await client.options(
+            METADATA_PATH,
+            headers={
+                "Origin": "https://inspector.test",
+                "Access-Control-Request-Method": "GET",
+                "Access-Control-Request-Headers": "mcp-protocol-version",
+            },
+        )
+        assert preflight.is_success
+        for each in (answer, preflight):
+            assert each.headers["access-control-allow-origin"] == "*"
+            assert each.headers["access-control-allow-headers"] == "*"
+        assert (await client.get(f"{METADATA_PATH}/")).status_code == 401
+
+
+async def test_a_path_that_needs_escapes_is_served_and_public() -> None:
+    guard = BearerGuard(ISSUER, "https://mcp.example.com/%E5%BA%97")
+    app = Starlette(routes=[guard.metadata_route()])
+    async with client_of(BearerMiddleware(app, guard)) as client:
+        assert (await client.get(guard.resource_metadata_path)).json()[
+            "resource"
+        ] == "https://mcp.example.com/%E5%BA%97"
+
+
+# In tests.
+
+
+async def test_guards_by_requires_follow_the_one_that_they_were_made_from(issuer: TestIssuer) -> None:
+    guard = BearerGuard(ISSUER, AUDIENCE, scopes=["orders:read"])
+    writing = guard.requires("orders:write").requires("orders:delete")
+    router = APIRouter()
+
+    @router.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(writing)]) -> str:
+        return user.openid
+
+    app = FastAPI()
+    app.include_router(router)
+    all_three = issuer.headers(scope=["orders:read", "orders:write", "orders:delete"], openid="o-1")
+    async with client_of(app) as client:
+        with issuer.trusted_by(writing):
+            assert (await client.get("/orders", headers=all_three)).json() == "o-1"
+            assert (await guard.verify(issuer.token(scope="orders:read"))).scope == frozenset({"orders:read"})
+        app.dependency_overrides[guard] = issuer.guard()
+        assert (await client.get("/orders", headers=all_three)).json() == "o-1"
+        refused = await client.get("/orders", headers=issuer.headers(scope="orders:write"))
+        problem_of(refused, "insufficient_scope", 403)
+        assert 'scope="orders:delete orders:read orders:write"' in refused.headers["www-authenticate"]
+        security = (await client.get("/openapi.json")).json()["paths"]["/orders"]["get"]["security"]
+        assert security == [{"wxauth": []}]
+
+
+async def test_a_role_may_be_required_beside_a_scope(guard: BearerGuard, issuer: TestIssuer) -> None:
+    app = FastAPI()
+
+    @app.get("/", dependencies=[Depends(guard.requires("orders:write").require_role("clerk"))])
+    async def orders() -> None: ...
+
+    async with client_of(app) as client:
+        for scope, roles, code in (
+            ("orders:read", ["clerk"], "insufficient_scope"),
+            ("orders:read orders:write", [], "insufficient_role"),
+        ):
+            problem_of(await client.get("/", headers=issuer.headers(scope=scope, roles=roles)), code, 403)
+
+
+def test_the_issuers_tokens_are_a_websites_or_a_documents_clients(issuer: TestIssuer) -> None:
+    guard = issuer.guard()
+    by_document = guard.verify_sync(issuer.token(scope="orders:read", client_id=AGENT))
+    assert (by_document.openid, by_document.app_id, by_document.scope) == ("", "", frozenset({"orders:read"}))
+    assert by_document.claims["client_id"] == AGENT
+    assert by_document.claims["auth_time"] == by_document.claims["iat"]
+    website = guard.verify_sync(issuer.token(scope=["openid", "profile"], client_id="shop", app_id="wxother"))
+    assert (website.app_id, website.claims["client_id"]) == ("wxother", "shop")
+    assert website.openid
+    assert website.scope == frozenset({"openid", "profile"})
+    assert "auth_time" not in website.claims
+    assert "scope" not in guard.verify_sync(issuer.token()).claims
+
+
+BESIDE_HTTPX2_ALONE = """
+import sys
+sys.modules["httpx"] = None  # as where it is not installed
+from wxauth.guard import BearerGuard
+BearerGuard(sys.argv[1]).verify_sync(sys.argv[2])
+assert "httpx2" in sys.modules
+"""
+
+
+@pytest.mark.process
+def test_keys_are_read_by_httpx2_where_httpx_is_missing() -> None:
+    documents: dict[str, Any] = {}
+
+    async def published(request: Request) -> Response:
+        return JSONResponse(documents[request.url.path])
+
+    with serving(Starlette(routes=[Route("/{path:path}", published)])) as url:
+        issuer = TestIssuer(url)
+        documents |= {"/.well-known/oauth-authorization-server": issuer.metadata, "/.well-known/jwks.json": issuer.jwks}
+        subprocess.run([sys.executable, "-c", BESIDE_HTTPX2_ALONE, url, issuer.token()], check=True)
