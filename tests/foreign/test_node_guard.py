@@ -10,13 +10,16 @@ from uuid import UUID
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
+from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from tests.processes import Running
 from tests.programs import needs_node, output_of
 from tests.sweeps import Sweep
-from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
+from tests.tokens.hostile import EXPIRED, FOR_GUARDS, GOOD, HOSTILE, Forger
 from wxauth.errors import (
     InsufficientRole,
+    InsufficientScope,
     InvalidRequest,
     InvalidToken,
     KeysUnavailable,
@@ -49,7 +52,8 @@ def issuer() -> TestIssuer:
 def tokens(issuer: TestIssuer) -> dict[str, str]:
     """The corpus, by name."""
     token = issuer.token(roles=["clerk"])
-    return {name: forge(Forger(token, key_of(issuer))) for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items()}
+    forgeries = HOSTILE | EXPIRED | GOOD | FOR_GUARDS
+    return {name: forge(Forger(token, key_of(issuer))) for name, forge in forgeries.items()}
 
 
 def key_of(issuer: TestIssuer) -> SigningKey:
@@ -103,12 +107,20 @@ async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
 def result_of_script(node: str, script: str, **values: Any) -> Any:
     """The output, as JSON, of a module with these values."""
     constants = "".join(f"const {name} = {json.dumps(value)}\n" for name, value in values.items())
-    source = f"{script}\n{constants}console.log(JSON.stringify(answer()))"
+    source = f"{constants}{script}\nconsole.log(JSON.stringify(answer()))"
     return json.loads(output_of(node, "--input-type=module", "-e", source, cwd=PACKAGE))
 
 
 def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:
-    kinds = (InvalidRequest, MissingToken, InvalidToken, TokenExpired, InsufficientRole, KeysUnavailable)
+    kinds = (
+        InvalidRequest,
+        MissingToken,
+        InvalidToken,
+        TokenExpired,
+        InsufficientRole,
+        InsufficientScope,
+        KeysUnavailable,
+    )
     script = """
         import { AuthError, problem } from 'wxauth-guard'
         const request = { headers: { 'x-request-id': '7' } }
@@ -122,6 +134,58 @@ def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:
         assert answer["status"] == refusal.status
         assert json.loads(answer["body"]) == problem_document(refusal, language="en", request_id="7")
         assert refusal.headers().items() <= answer["headers"].items()
+
+
+@pytest.mark.parametrize(
+    "audience",
+    [
+        "https://mcp.example.com/mcp",
+        "https://mcp.example.com",
+        "https://mcp.example.com/",
+        "https://mcp.example.com:8443/%E5%BA%97/",
+        "http://127.0.0.1:8003/mcp",
+        "http://[::1]:8003/mcp",
+        "http://mcp.example.com/mcp",
+        "https://mcp.example.com/mcp?x=1",
+        "https://alice@mcp.example.com/mcp",
+        'https://mcp.example.com/"',
+        "https://[",
+        "wxauth",
+    ],
+)
+async def test_the_node_guard_names_scopes_and_metadata_as_our_own_does(node: str, audience: str) -> None:
+    script = """
+        import { BearerGuard, problem } from 'wxauth-guard'
+        import { TestIssuer } from 'wxauth-guard/testing'
+        const issuer = new TestIssuer({ audience })
+        const guard = issuer.guard({ scopes: ['b'] })
+        const refusals = []
+        for (const headers of [{}, { authorization: 'Bearer x' }, issuer.headers({ scope: 'a' })]) {
+            const refusal = await guard.requires('c', 'a').user({ headers }).catch((refusal) => refusal)
+            refusals.push([refusal.message, problem(refusal, { headers }).headers['WWW-Authenticate']])
+        }
+        const tried = (give) => { try { return give() } catch ({ message }) { return message } }
+        const told = { scopesSupported: ['b', 'a'], resourceName: '小店助手' }
+        const gives = [() => guard.resourceMetadataPath, () => guard.resourceMetadata(told)]
+        const answer = () => [refusals, ...gives.map(tried)]
+        """
+    issuer = TestIssuer(audience=audience)
+    guard = issuer.guard(scopes=["b"])
+    refusals = []
+    for headers in ({}, {"Authorization": "Bearer x"}, issuer.headers(scope="a")):
+        with pytest.raises(WxAuthError) as refusal:
+            await guard.requires("c", "a")(Request({"type": "http", "headers": Headers(headers).raw}))
+        refusals.append([refusal.value.detail, refusal.value.headers()["WWW-Authenticate"]])
+    told: list[Any] = []
+    for give in (
+        lambda: guard.resource_metadata_path,
+        lambda: guard.resource_metadata(scopes_supported=["b", "a"], resource_name="小店助手"),
+    ):
+        try:
+            told.append(give())
+        except ValueError as mistake:
+            told.append(str(mistake))
+    assert result_of_script(node, script, audience=audience) == [refusals, *told]
 
 
 @pytest.fixture(scope="module")
@@ -223,21 +287,30 @@ def test_a_refusal_has_an_id_of_its_own_if_the_callers_is_malformed(urls: dict[s
             assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-def test_the_node_test_issuer_makes_the_same_user_as_ours(node: str) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"scope": "a b", "client_id": "shop"},
+        {"scope": ["a"], "client_id": "https://agent.test/a.json"},
+        {"scope": "a"},
+    ],
+)
+def test_the_node_test_issuer_makes_the_same_user_as_ours(node: str, fields: dict[str, Any]) -> None:
     ids = ["01900000-0000-7000-8000-000000000001", "0192f0c1-2b3c-7d4e-8f50-123456789abc"]
     script = """
         import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
         function answer() {
             const issuer = new TestIssuer({ now: () => now * 1000 })
-            const tokens = ids.map((userId) => issuer.token({ userId, appId: '小店', roles: ['clerk'] }))
+            const tokens = ids.map((userId) => issuer.token({ userId, appId: '小店', roles: ['clerk'], ...fields }))
             return { tokens, user: USER_ID, metadata: issuer.metadata, jwk: issuer.jwks.keys[0] }
         }"""
-    answer = result_of_script(node, script, ids=ids, now=NOW)
+    answer = result_of_script(node, script, ids=ids, now=NOW, fields=fields)
     ours = TestIssuer(clock=lambda: NOW)
     assert (answer["user"], answer["metadata"]) == (str(USER_ID), ours.metadata)
     assert {**answer["jwk"], "x": "", "y": "", "kid": ""} == {**ours.jwks["keys"][0], "x": "", "y": "", "kid": ""}
     for user_id, token in zip(ids, answer["tokens"], strict=True):
-        expected = Forger(ours.token(user_id=UUID(user_id), app_id="小店", roles=["clerk"]), key_of(ours))
+        expected = Forger(ours.token(user_id=UUID(user_id), app_id="小店", roles=["clerk"], **fields), key_of(ours))
         theirs = Forger(token, key_of(ours))
         assert theirs.claims == expected.claims | {"jti": theirs.claims["jti"]}
         assert {**theirs.header, "kid": ""} == {**expected.header, "kid": ""}

@@ -1,6 +1,6 @@
 // The guard: finds the user behind a bearer token (RFC 6750).
-import { RemoteKeys } from './keys.js'
-import { AuthError, forLog } from './refusals.js'
+import { RemoteKeys, isPlain, isSecure } from './keys.js'
+import { AuthError, challengeWith, forLog } from './refusals.js'
 import { authorizations } from './problems.js'
 import { Verifier } from './verifier.js'
 
@@ -8,28 +8,40 @@ import { Verifier } from './verifier.js'
 export const trust = Symbol('trust')
 
 const PAUSE = 60 // seconds between two lines of the log about the same cause
+const METADATA_PATH = '/.well-known/oauth-protected-resource' // between host and path (RFC 9728, section 3.1)
+const SCOPE = /^[!#-[\]-~]+$/ // RFC 6749, section 3.3: what could end a header's quotes is none
 
 export class BearerGuard {
-  #verifier
-  #now
+  #options
+  #scopes
+  #metadata // where the resource's is, or null
+  #trusted // verifier and clock, shared with the guards that `requires` makes
   #warn
   #toldAt = new Map() // by cause: the few fixed messages of the verifier
 
-  constructor({ issuer, audience = 'wxauth', keys, now = () => Date.now(), ...remote } = {}) {
+  constructor(options = {}) {
+    const { issuer, audience = 'wxauth', scopes = [], keys, now = () => Date.now(), ...remote } = options
     if (keys && remote.internalUrl) throw new TypeError('internalUrl is where keys are read: with keys it must be left out')
-    this.#verifier = new Verifier({ issuer, audience, keys: keys ?? new RemoteKeys(issuer, remote) })
-    this.#now = now
+    const verifier = new Verifier({ issuer, audience, keys: keys ?? new RemoteKeys(issuer, remote) })
+    this.#options = { ...options, audience }
+    this.#scopes = checkedScopes(scopes)
+    this.#metadata = metadataOf(audience)
+    this.#trusted = { verifier, now }
     this.#warn = remote.warn ?? ((message) => console.warn(message))
   }
 
   async verify(token) {
-    const now = this.#now() / 1000
+    const { verifier, now } = this.#trusted
+    const seconds = now() / 1000
+    let user
     try {
-      return await this.#verifier.verify(token, now)
+      user = await verifier.verify(token, seconds)
     } catch (refusal) {
-      this.#tell(refusal, now)
-      throw refusal
+      this.#tell(refusal, seconds)
+      throw this.#challenging(refusal)
     }
+    if (this.#scopes.length > 0) this.checkScopes(user)
+    return user
   }
 
   /** Tells the log what the answer does not: the token's value, and the one that is expected. Not of malformed tokens. */
@@ -42,22 +54,80 @@ export class BearerGuard {
 
   async user(request, ...roles) {
     const demanded = rolesOf(roles)
-    const user = await this.verify(bearerToken(request))
+    const user = await this.verify(this.#tokenOf(request))
     if (!demanded.every((role) => user.roles.includes(role))) {
       throw new AuthError('insufficient_role', `this needs the role ${demanded.sort().join(', ')}`)
     }
     return user
   }
 
-  [trust](other) {
-    const [verifier, now] = [this.#verifier, this.#now]
-    this.#verifier = other.#verifier
-    this.#now = other.#now
-    return () => {
-      this.#verifier = verifier
-      this.#now = now
+  requires(...scopes) {
+    if (scopes.length === 0) throw new TypeError('requires needs a scope')
+    const guard = new BearerGuard({ ...this.#options, scopes: [...this.#scopes, ...checkedScopes(scopes)] })
+    guard.#trusted = this.#trusted
+    guard.#toldAt = this.#toldAt
+    return guard
+  }
+
+  checkScopes(user, ...scopes) {
+    const needed = [...new Set([...this.#scopes, ...checkedScopes(scopes)])].sort()
+    if (needed.every((scope) => user.scope.includes(scope))) return
+    const scope = needed.join(' ')
+    const refusal = new AuthError('insufficient_scope', `this needs the scope ${scope}`)
+    throw this.#challenging(challengeWith(refusal, { scope }))
+  }
+
+  resourceMetadata({ scopesSupported, resourceName } = {}) {
+    if (this.#metadata === null) throw new TypeError(NO_RESOURCE)
+    return {
+      resource: this.#options.audience,
+      authorization_servers: [this.#options.issuer],
+      ...(scopesSupported ? { scopes_supported: checkedScopes(scopesSupported) } : {}),
+      bearer_methods_supported: ['header'],
+      ...(resourceName ? { resource_name: resourceName } : {}),
     }
   }
+
+  get resourceMetadataPath() {
+    if (this.#metadata === null) throw new TypeError(NO_RESOURCE)
+    return this.#metadata.path
+  }
+
+  #tokenOf(request) {
+    try {
+      return bearerToken(request)
+    } catch (refusal) {
+      throw this.#challenging(refusal)
+    }
+  }
+
+  /** A 401 and a missing scope name the resource's metadata. */
+  #challenging(refusal) {
+    return challengeWith(refusal, { resource_metadata: this.#metadata?.url })
+  }
+
+  [trust](other) {
+    const own = { ...this.#trusted }
+    Object.assign(this.#trusted, other.#trusted)
+    return () => Object.assign(this.#trusted, own)
+  }
+}
+
+const NO_RESOURCE = "a resource's metadata needs an audience that is an https URL, or http on loopback"
+
+/** Where the metadata of this audience is, or null if it is not the URL of a resource. */
+function metadataOf(audience) {
+  if (!isPlain(audience.replace(/\/$/, '')) || !isSecure(audience) || /"/.test(audience)) return null
+  const [, host, below] = /^(https?:\/\/[^/]+)(.*)$/i.exec(audience)
+  const path = METADATA_PATH + (below === '/' ? '' : below)
+  return { url: host + path, path }
+}
+
+/** Throws for anything but scopes, because such a mistake must not admit everybody. */
+function checkedScopes(scopes) {
+  const names = [scopes].flat()
+  if (names.every((scope) => typeof scope === 'string' && SCOPE.test(scope))) return names
+  throw new TypeError('a scope must be printable ASCII, without space, quote and backslash, and not empty')
 }
 
 /** The roles given to middleware. Anything but names throws, because such a mistake must not admit everybody. */

@@ -4,13 +4,13 @@ export interface Principal {
   readonly id: string
   /** The mini-program of the login. */
   readonly appId: string
-  /** The user's openid in that mini-program. */
+  /** The user's openid in that mini-program. Both are empty in the token of a client by its metadata document. */
   readonly openid: string
   readonly sessionId: string
   readonly roles: readonly string[]
   /** The user's id in the system from which they were imported, or null. */
   readonly externalId: string | null
-  /** The scopes granted to a website's login; empty for a login in the mini-program. */
+  /** The scopes granted to a website or another client; empty for a login in the mini-program. */
   readonly scope: readonly string[]
   /** All claims of the token. */
   readonly claims: Readonly<Record<string, unknown>>
@@ -22,6 +22,7 @@ export type RefusalCode =
   | 'invalid_token'
   | 'token_expired'
   | 'insufficient_role'
+  | 'insufficient_scope'
   | 'keys_unavailable'
 
 /** The reason for refusing a request. `message` is for the developer. */
@@ -61,8 +62,10 @@ export interface GuardOptions {
    * allowed. The metadata there must still name the public issuer.
    */
   internalUrl?: string
-  /** The required `aud`. By default `wxauth`. */
+  /** The required `aud`. By default `wxauth`. If it is a resource's URL, a 401 names the resource's metadata. */
   audience?: string
+  /** The token must have been granted every one of these. */
+  scopes?: string | readonly string[] | undefined
   /** The source of keys. By default the issuer's metadata. */
   keys?: KeySource
   /** Returns milliseconds since 1970. By default `Date.now`. */
@@ -77,17 +80,34 @@ export interface GuardOptions {
   warn?: (message: string) => void
 }
 
+/** A resource's metadata (RFC 9728): where clients get tokens, and which scopes they can ask for. */
+export interface ResourceMetadata {
+  resource: string
+  authorization_servers: string[]
+  scopes_supported?: string[]
+  bearer_methods_supported: ['header']
+  resource_name?: string
+}
+
 /**
  * Verifies access tokens offline: only the issuer's public keys are fetched, now and then. One guard serves a whole
  * process.
  */
 export class BearerGuard {
-  /** Throws a TypeError for a malformed issuer or audience. */
+  /** Throws a TypeError for a malformed issuer, audience or scope. */
   constructor(options: GuardOptions)
   /** The user behind a token. Rejects with an `AuthError`. */
   verify(token: string): Promise<Principal>
   /** The user behind a request, who must have all of these roles. Rejects with an `AuthError`. */
   user(request: AnyRequest, ...roles: string[]): Promise<Principal>
+  /** A guard that needs these scopes too. It shares everything else with this one. */
+  requires(scope: string, ...others: string[]): BearerGuard
+  /** Throws an `AuthError` if a scope is missing, for what is no route of its own, such as a tool of MCP. */
+  checkScopes(user: Principal, ...scopes: string[]): void
+  /** Throws a TypeError if the audience is no URL. */
+  resourceMetadata(told?: { scopesSupported?: readonly string[]; resourceName?: string }): ResourceMetadata
+  /** Where the metadata is, on the audience's host. Throws a TypeError if that is no URL. */
+  readonly resourceMetadataPath: string
 }
 
 /** The answer to a refused request: application/problem+json, in the language that the request prefers. */

@@ -265,7 +265,7 @@ function faultOf(url) {
 }
 
 /** Whether it has only a host and perhaps a path. */
-function isPlain(url) {
+export function isPlain(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return !/[\s?#@\\]|\/$/.test(url) && new URL(url).port !== '0'
 }
@@ -274,7 +274,7 @@ const isHttps = (url) => new URL(url).protocol === 'https:'
 const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new URL(url).hostname)
 
 /** Whether it cannot have been altered on the way: https, or loopback. */
-function isSecure(url) {
+export function isSecure(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return isHttps(url) || isOnLoopback(url)
 }

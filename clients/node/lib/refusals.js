@@ -21,6 +21,12 @@ const REFUSALS = {
     zh: '没有权限进行此操作。',
     challenge: 'Bearer error="insufficient_scope"',
   },
+  insufficient_scope: {
+    status: 403,
+    en: 'These credentials do not allow that.',
+    zh: '当前凭据无权进行此操作。',
+    challenge: 'Bearer error="insufficient_scope"',
+  },
   keys_unavailable: {
     status: 503,
     en: 'The login service is not reachable, please try again.',
@@ -44,6 +50,15 @@ export class AuthError extends Error {
     this.challenge = challenge ?? null
     this.retryAfter = retryAfter
   }
+}
+
+/** Adds these parameters, as far as there are any, to a refusal's challenge, if it has one. */
+export function challengeWith(refusal, parameters) {
+  for (const [name, value] of Object.entries(parameters)) {
+    if (!value || !refusal.challenge) continue
+    refusal.challenge += `${refusal.challenge.includes(' ') ? ',' : ''} ${name}="${value}"`
+  }
+  return refusal
 }
 
 export const invalidToken = (message, logged) => refused('invalid_token', message, logged)

@@ -14,6 +14,10 @@ export interface TokenFields {
   sessionId?: string
   /** Seconds. Guards allow 30 s of clock skew: -31 has expired, -29 has not. */
   expiresIn?: number
+  /** The scopes granted to a website or an agent, each or all of them separated by spaces. */
+  scope?: string | readonly string[]
+  /** The website, or the URL of a client's metadata document, whose tokens have neither app nor openid. By default the app. */
+  client_id?: string
   /** Additional or replaced claims. A claim that is null is omitted. */
   claims?: Readonly<Record<string, unknown>>
 }
@@ -29,8 +33,8 @@ export class TestIssuer {
   /** The header with a token. */
   headers(fields?: TokenFields): { authorization: string }
   /** A guard that accepts these tokens. */
-  guard(): BearerGuard
-  /** Makes a guard accept these tokens and no others. Returns a function that undoes this. */
+  guard(options?: { scopes?: string | readonly string[] }): BearerGuard
+  /** Makes a guard, and those made by its `requires`, accept these tokens and no others. Returns a function that undoes this. */
   trustedBy(guard: BearerGuard): () => void
   /** The public key as a JWK set, for other verifiers. */
   readonly jwks: { keys: Record<string, string>[] }

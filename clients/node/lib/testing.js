@@ -36,9 +36,13 @@ export class TestIssuer {
     sessionId = uuid5(userId, appId),
     openid = `openid-${uuid5(userId, appId).replaceAll('-', '').slice(0, 21)}`,
     expiresIn = 900,
+    scope,
+    client_id,
     claims = {},
   } = {}) {
     const now = Math.floor(this.#now() / 1000)
+    const isByDocument = client_id?.startsWith('https://')
+    const isOfSite = scope !== undefined || client_id !== undefined
     const all = {
       iss: this.issuer,
       sub: asUuid(userId),
@@ -46,9 +50,11 @@ export class TestIssuer {
       exp: now + expiresIn,
       iat: now,
       jti: randomUUID().replaceAll('-', ''),
-      client_id: appId,
+      client_id: client_id ?? appId,
       sid: asUuid(sessionId),
-      openid,
+      ...(isByDocument ? { auth_time: now } : { openid }),
+      ...(isOfSite && !isByDocument ? { app_id: appId } : {}),
+      ...(isOfSite ? { scope: [scope ?? []].flat().join(' ') } : {}),
       ...(roles.length > 0 ? { roles } : {}),
       ...claims,
     }
@@ -62,10 +68,10 @@ export class TestIssuer {
     return { authorization: `Bearer ${this.token(fields)}` }
   }
 
-  guard() {
+  guard({ scopes } = {}) {
     const keys = verificationKeys([this.#publicJwk])
     const find = async (kid) => (await keys).get(kid) ?? null
-    return new BearerGuard({ issuer: this.issuer, audience: this.audience, keys: { find }, now: this.#now })
+    return new BearerGuard({ issuer: this.issuer, audience: this.audience, scopes, keys: { find }, now: this.#now })
   }
 
   trustedBy(guard) {

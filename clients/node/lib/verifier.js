@@ -83,8 +83,9 @@ export class Verifier {
   }
 
   #principal(claims, now) {
-    const { iss, aud, client_id: clientId, app_id: appId = clientId, openid, jti } = claims
+    const { iss, aud, client_id: clientId, jti } = claims
     // A login in a mini-program has no claim app_id. A website's token has one, and a scope.
+    const { app_id: appId = clientId, openid } = isByDocument(claims) ? { app_id: '', openid: '' } : claims
     const { roles = [], external_id: externalId, scope = Object.hasOwn(claims, 'app_id') ? null : '' } = claims
     if (iss !== this.#issuer) throw invalidToken('iss is another issuer', differing('iss', claims, this.#issuer))
     if (aud !== this.#audience && !(isTextList(aud) && aud.includes(this.#audience))) {
@@ -114,6 +115,13 @@ export class Verifier {
       claims,
     })
   }
+}
+
+/** Whether this is the token of a client by its metadata document, which is given no openid in any app. */
+function isByDocument(claims) {
+  const isByUrl = isText(claims.client_id) && claims.client_id.startsWith('https://')
+  const has = (name) => Object.hasOwn(claims, name)
+  return isByUrl && has('scope') && !has('openid') && !has('app_id')
 }
 
 function keyId(header) {

@@ -42,6 +42,47 @@ test('a website’s token names the mini-program, the client, and what was grant
   assert.deepEqual([user.scope, user.externalId], [['openid', 'profile'], 'old-7'])
 })
 
+test('a token with a scope is a website’s, or a document’s client’s, which has no openid', async () => {
+  const issuer = new TestIssuer()
+  const verified = (fields) => issuer.guard().verify(issuer.token(fields))
+  const website = await verified({ scope: ['openid', 'profile'], client_id: 'shop', appId: 'wxother' })
+  assert.deepEqual([website.appId, website.claims.client_id, website.scope], ['wxother', 'shop', ['openid', 'profile']])
+  assert.ok(website.openid && !('auth_time' in website.claims))
+  const agent = await verified({ scope: 'orders:read', client_id: 'https://agent.test/client.json' })
+  assert.deepEqual([agent.appId, agent.openid, agent.scope], ['', '', ['orders:read']])
+  assert.equal(agent.claims.auth_time, agent.claims.iat)
+  assert.ok(!('scope' in (await verified()).claims))
+})
+
+test('a guard by requires needs these scopes too, and follows the one that it was made from', async (t) => {
+  const issuer = new TestIssuer({ audience: 'https://mcp.example.com/mcp' })
+  const guard = new BearerGuard({ issuer: 'https://auth.example.com', audience: issuer.audience, scopes: ['orders:read'] })
+  const writing = guard.requires('orders:write')
+  t.after(issuer.trustedBy(writing))
+  const asked = async (scope) => {
+    const answer = {}
+    const response = { writeHead: (status, headers) => Object.assign(answer, { status, headers }) && { end() {} } }
+    await bearer(writing)({ headers: issuer.headers({ scope }) }, response, () => (answer.status = 200))
+    return answer
+  }
+  assert.equal((await asked('orders:read orders:write')).status, 200)
+  assert.ok(await guard.verify(issuer.token({ scope: 'orders:read' })))
+  for (const scope of ['orders:read', 'orders:write', 'profile']) {
+    const { status, headers } = await asked(scope)
+    assert.equal(status, 403)
+    assert.match(headers['WWW-Authenticate'], /^Bearer error="insufficient_scope", scope="orders:read orders:write", res/)
+  }
+  const user = await guard.verify(issuer.token({ scope: 'orders:read' }))
+  guard.checkScopes(user)
+  assert.throws(() => guard.checkScopes(user, 'orders:write'), { code: 'insufficient_scope', status: 403 })
+  for (const mistake of ['', 'a b', 'a"', '订单', undefined, 7]) {
+    assert.throws(() => guard.requires(mistake), TypeError)
+    assert.throws(() => guard.checkScopes(user, mistake), TypeError)
+    assert.throws(() => issuer.guard({ scopes: [mistake] }), TypeError)
+  }
+  assert.throws(() => guard.requires(), TypeError)
+})
+
 for (const claims of [
   { app_id: 7 },
   { scope: ['openid'] },

@@ -39,9 +39,18 @@ export async function handle(request: Request): Promise<Response> {
   }
 }
 
+const resource = new BearerGuard({ issuer: 'https://auth.example.com', audience: 'https://mcp.example.com/mcp', scopes: ['a'] })
+express().get(resource.resourceMetadataPath, onExpress(resource.requires('b', 'c')), (request, response) => {
+  if (request.user) resource.checkScopes(request.user, 'd')
+  response.json(resource.resourceMetadata({ scopesSupported: ['a', 'b'], resourceName: '小店助手' }))
+})
+// @ts-expect-error a guard needs at least one scope more
+resource.requires()
+
 const issuer = new TestIssuer({ audience: 'orders' })
 export const end: () => void = issuer.trustedBy(guard)
 export const headers: { authorization: string } = issuer.headers({ roles: ['clerk'], claims: { openid: null } })
+export const ofAgent: string = issuer.token({ scope: ['a'], client_id: 'https://agent.test/client.json' })
 
 // @ts-expect-error a role is a name
 onExpress(guard, { roles: ['clerk'] })
