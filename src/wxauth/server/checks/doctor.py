@@ -29,7 +29,7 @@ from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.limits.rate_limits import redis_reason, redis_storage
+from wxauth.server.limits.redis import redis_reason, redis_storage
 from wxauth.server.login.newcomers import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.transport import HttpTransport
