@@ -18,7 +18,7 @@ from tests.sweeps import swept
 from tests.world import Stage, bearer
 from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.service.app import create_app
-from wxauth.server.web.edge import BehindProxies
+from wxauth.server.web.proxies import BehindProxies
 
 PEER = "127.0.0.1"
 TRUSTED = (PEER, "10.0.0.0/8", "2001:db8:1::/48")

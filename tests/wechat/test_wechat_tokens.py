@@ -23,7 +23,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.service.build import build_services
-from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
+from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.wechat_tokens import (

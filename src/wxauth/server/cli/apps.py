@@ -173,7 +173,7 @@ def force_token_command(app_id: str) -> None:
     the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty times a day, at least 30 s
     apart.
     """
-    from wxauth.server.siblings.wechat_routes import SharedWeChatTokens
+    from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 
     _with_parts(lambda parts: parts[SharedWeChatTokens].force(app_id))
     click.echo(f"{app_id} has a new token")

@@ -25,7 +25,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
-from wxauth.server.keys.keyring import Issuer, TokenSession
+from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.login.records import Numbers
 from wxauth.server.oauth.site_tokens import (
     Granted,

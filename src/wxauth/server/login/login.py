@@ -35,7 +35,7 @@ from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import Person, UserFields, UserInSession
-from wxauth.server.keys.keyring import Issuer, TokenSession
+from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import Asked, Entering
 from wxauth.server.login.login_rows import LoggedIn

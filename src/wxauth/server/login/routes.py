@@ -1,10 +1,10 @@
-"""Login, refresh, logout, and leaving for good; and what administrators read of logins: numbers, and refusals."""
+"""Routes for login, refresh, logout, and leaving for good."""
 
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Query
+from fastapi import Depends
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -37,20 +37,13 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.login import record_rows
 from wxauth.server.login.entering import Asked
 from wxauth.server.login.login import PROOF_FAILURES, LoginLimiter, Logins, Proofs, TokenAnswer
-from wxauth.server.login.models import Refusal
-from wxauth.server.login.record_rows import Overview, RefusalSearch
-from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.sessions.refresh_rows import RefreshTokens
-from wxauth.server.users.admin_routes import StaffReadsDep
 from wxauth.server.users.bodies import AvatarUrl, Nickname
-from wxauth.server.users.callers import CallerDep, DeviceDep, StaffDep, TurnsDep, locked_caller, verified
+from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
 from wxauth.server.users.erasure_rows import erase_user, leave_later
-from wxauth.server.users.staff_rows import Read
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES, example_of
-from wxauth.server.web.bodies import Items, items_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router, ValidatedWith
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
@@ -351,52 +344,3 @@ async def erase_me(
         return None
     leaving = LeavingAnswer(erase_at=erase_at).model_dump_json()
     return Response(leaving, 202, headers={"Cache-Control": "no-store"}, media_type="application/json")
-
-
-admin_router = Router("admin")
-NumbersDep = Annotated[Numbers, Depends(provide(Numbers))]
-
-MOST_DAYS: Final = 366
-
-
-class NumbersQuery(BaseModel):
-    """Which days to read."""
-
-    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
-    utc_offset: Annotated[int, Field(ge=-12 * 60, le=14 * 60)] = Field(
-        default=0,
-        description="The time zone in which days begin: minutes east of UTC, such as 480 for China; whole hours.",
-    )
-
-
-@admin_router.get("/v1/admin/numbers", summary=Title("Read daily statistics", "查看每日统计"))
-async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> Overview:
-    """The totals, and the counts of each day.
-
-    Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
-    """
-    return await numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
-
-
-RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
-
-
-@admin_router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))
-async def list_refusals(
-    staff: StaffDep,
-    recorded: RefusalsDep,
-    reads: StaffReadsDep,
-    database: DatabaseDep,
-    query: Annotated[RefusalSearch, Query()],
-) -> Items[Refusal]:
-    """The newest first, of the last 14 days. All given filters must match; an empty parameter counts as absent.
-
-    Refused logins, and refreshes refused because the user is banned. In each minute, the first ten of a network have an
-    entry each, and so do the first ten of a user; one entry for each `code` has the `count` of the others. If too many
-    networks send them at once, one entry without a network counts them.
-    """
-    await recorded.store()
-    page = await record_rows.list_refusals(database, query)
-    if query.user_id is not None and page.items:
-        reads.note_read(staff.actor, Read.REFUSALS, query.user_id)
-    return items_of(page)

@@ -48,6 +48,7 @@ from wxauth.server.events.webhook_deliveries import Deliveries, keep_placing
 from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing_sessions, keep_sweeping
 from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.login import record_routes
 from wxauth.server.login import routes as login_routes
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.login.routes import LoginRequest
@@ -72,7 +73,8 @@ from wxauth.server.web.answers import Problem
 from wxauth.server.web.bodies import invalid_request
 from wxauth.server.web.direct import Shortcut, direct_routes
 from wxauth.server.web.docs import add_docs
-from wxauth.server.web.edge import PROBLEM_KEY, BehindProxies, Edge, UnderPath
+from wxauth.server.web.edge import PROBLEM_KEY, Edge
+from wxauth.server.web.proxies import BehindProxies, UnderPath
 
 _DESCRIPTION = """
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
@@ -93,7 +95,7 @@ _ROUTERS: Final = (
     picture_routes.router,
     admin_routes.router,
     merging_routes.router,
-    login_routes.admin_router,
+    record_routes.router,
     session_key_routes.router,
     app_routes.router,
     key_routes.admin_router,

@@ -1,7 +1,6 @@
-"""Routes for services that call WeChat themselves: WeChat tokens, and signatures with a session_key."""
+"""Routes for services that call WeChat themselves."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Annotated, Final, NamedTuple, Self
 from uuid import UUID
 
@@ -19,7 +18,6 @@ from wxauth.errors import (
     WrongAppKind,
     WxAuthError,
 )
-from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Scope
@@ -32,78 +30,22 @@ from wxauth.server.clients.service_clients import (
     basic_credentials,
     check_client,
 )
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import App
-from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_daily, record_event
+from wxauth.server.core.trail import Actor
 from wxauth.server.session_keys.routes import SessionKeysDep
 from wxauth.server.session_keys.rows import KeyOfLogin
 from wxauth.server.siblings.routes import ShortText
 from wxauth.server.siblings.rows import client_and_keys
+from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, errors_of, invalid_request
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import VALIDATED_KEY, Router
-from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
-
-LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""How long, at most, clients are still given a WeChat token that WeChat has replaced."""
 
 log = get_logger()
-
-READS: Final = Counter(
-    "wxauth_access_token_reads",
-    "Requests of service clients for WeChat access tokens, by app and outcome: ok or the code of the error.",
-    "app_id",
-    "outcome",
-)
-
-
-@part
-class SharedWeChatTokens:
-    """Hands out the apps' WeChat tokens, and replaces them."""
-
-    apps: Apps
-    wechat_tokens: WeChatTokens
-    database: Database
-    clock: Clock
-
-    async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
-        """The app's WeChat token, for a service client. The audit trail records this once a day per client.
-
-        Raises: UnknownApp, WrongAppKind, WeChatError.
-        """
-        app = self._app_with_token(app_id)
-        with READS.outcome_of(app.app_id):
-            token = await self.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
-        read, by = EventType.WECHAT_TOKEN_READ, Actor(client_id, ip)
-        await record_daily(self.database, read, by=by, app_id=app.app_id, now=self.clock())
-        return token
-
-    async def force(self, app_id: str) -> None:
-        """Make WeChat replace an app's token: the way out if WeChat refuses the token that it hands out.
-
-        The former token stops working for everybody.
-
-        Raises: UnknownApp, WrongAppKind, WeChatError.
-        """
-        app = self._app_with_token(app_id)
-        forced, now = EventType.WECHAT_TOKEN_FORCED, self.clock()
-        async with self.database.begin() as transaction:
-            await record_event(transaction, forced, by=OPERATOR, at=now, app_id=app.app_id)
-        await self.wechat_tokens.force(app)
-        log.info("access_token_forced", app_id=app.app_id)
-
-    def _app_with_token(self, app_id: str) -> App:
-        app = self.apps.find(app_id)
-        if not app.has_wechat_token:
-            raise WrongAppKind(f"WeChat gives a {app.kind} no access token of its own")
-        return app
 
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"

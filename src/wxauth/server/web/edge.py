@@ -1,4 +1,4 @@
-"""The outermost ASGI layers: the client's address, request id, trace, checks of all requests, cookies, a failure's log.
+"""The outermost ASGI layer: request id, trace, checks of all requests, cookies, a failure's log.
 
 Cookies are read here, because `http.cookies` takes seconds for some kilobytes of backslashes (CVE-2024-7592, in Python
 before 3.11.10 and 3.12.6), and FastAPI has it parse those of each request, whether or not a route reads them.
@@ -6,9 +6,7 @@ before 3.11.10 and 3.12.6), and FastAPI has it parse those of each request, whet
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
-from ipaddress import ip_network
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Final, NamedTuple
 
@@ -19,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
-from wxauth.server.core.addresses import IpAddress, plain_address
 from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.server.core.metrics import Counter, Histogram
 
@@ -175,20 +172,6 @@ class Edge:
             raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
-class UnderPath:
-    """Serves an app under the issuer's path, whether or not a reverse proxy has removed that path."""
-
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self._app = app
-        self._root_path = root_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "lifespan":
-            scope = {**scope, "root_path": self._root_path}
-        await self._app(scope, receive, send)
-
-
 def _take_head(scope: Scope) -> _Head:
     """Read the header fields that concern every request. Cookies are put aside, for the routes that read them."""
     given_id = declared_size = trace_given = None
@@ -287,104 +270,3 @@ def cacheable_response(
     if etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=media_type)
-
-
-ANYBODY: Final = "*"
-"""In place of a list of proxies: whoever connects is the only proxy, and is trusted."""
-
-_MOST_HOPS: Final = 32
-"""How many entries are examined, from the last one backwards."""
-_LONGEST: Final = 64
-"""Bytes of an entry. An IPv6 address with zone, brackets and port has fewer. Longer entries are invalid."""
-_REMEMBERED: Final = 4096
-_ENTRY: Final = re.compile(r"\[(?P<bracketed>[^]]+)\](:\d{1,5})?|(?P<v4>[^:]+)(:\d{1,5})?|(?P<v6>.+)")
-_ZONE: Final = re.compile(r"%[^/]*")  # a zone is meaningful only on the machine that wrote it
-_SCHEMES: Final = {b"http": "http", b"https": "https"}
-
-
-class BehindProxies:
-    """Puts the client's address and scheme into the scope, if the peer is a trusted proxy.
-
-    Each proxy appends the address of its own peer to `X-Forwarded-For`. So the client is the last entry that is not a
-    trusted proxy. The client itself may have written the entries before it.
-
-    `trusted` are addresses and networks of the proxies, or `ANYBODY` alone.
-    """
-
-    def __init__(self, app: ASGIApp, trusted: Iterable[str]) -> None:
-        self._app = app
-        trusted = tuple(trusted)
-        self._trusts_anybody = trusted == (ANYBODY,)
-        self._trusted = [] if self._trusts_anybody else [ip_network(_ZONE.sub("", item)) for item in trusted]
-        self._remembered = lru_cache(_REMEMBERED)(self._parse_entry)
-        self._has_warned = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] == "http":
-            self._apply_forwarded_headers(scope)
-        await self._app(scope, receive, send)
-
-    def _apply_forwarded_headers(self, scope: Scope) -> None:
-        forwarded_for: list[bytes] = []  # several such header fields count as one list
-        scheme = None
-        for name, value in scope["headers"]:
-            if name == b"x-forwarded-for":
-                forwarded_for.append(value)
-            elif name == b"x-forwarded-proto":
-                scheme = _SCHEMES.get(value)
-        if not forwarded_for and scheme is None:
-            return
-        peer = scope.get("client")
-        if not (self._trusts_anybody or (peer is not None and self._address_and_trust(peer[0].encode())[1])):
-            if forwarded_for:
-                self._warn_once(peer)
-            return
-        if scheme is not None:
-            scope["scheme"] = scheme
-        if forwarded_for and (address := self._client_of(forwarded_for)) is not None:
-            scope["client"] = (address, 0)
-
-    def _client_of(self, forwarded_for: list[bytes]) -> str | None:
-        """The client's address, or None if a proxy did not know it. Then the peer's address stays."""
-        entries = b",".join(forwarded_for).rsplit(b",", _MOST_HOPS)
-        if self._trusts_anybody:
-            return self._address_and_trust(entries[-1])[0]
-        address = None
-        for entry in reversed(entries):
-            address, is_trusted = self._address_and_trust(entry)
-            if not is_trusted:
-                break
-        return address  # if all entries are trusted proxies, it is the first one
-
-    def _address_and_trust(self, entry: bytes) -> tuple[str | None, bool]:
-        """The address in an entry, if there is one, and whether it belongs to a trusted proxy."""
-        entry = entry.strip()
-        return (None, False) if len(entry) > _LONGEST else self._remembered(entry)
-
-    def _parse_entry(self, entry: bytes) -> tuple[str | None, bool]:
-        address = _address_in(entry.decode("latin-1"))
-        if address is None:
-            return None, False
-        return str(address), any(address in network for network in self._trusted)
-
-    def _warn_once(self, peer: tuple[str, int] | None) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning(
-                "forwarded_for_not_trusted",
-                peer=None if peer is None else peer[0],
-                consequence="its clients all count as one",
-                what_to_change="if it is your reverse proxy, put its address into WXAUTH_TRUSTED_PROXIES",
-            )
-
-
-def _address_in(entry: str) -> IpAddress | None:
-    match = _ENTRY.fullmatch(entry)
-    if match is None:
-        return None
-    host = match["bracketed"] or match["v4"] or match["v6"]
-    try:
-        return plain_address(host)
-    except ValueError:
-        return None  # "unknown", a name, a unix socket

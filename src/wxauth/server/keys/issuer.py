@@ -1,0 +1,72 @@
+"""Access tokens, signed with the key in use."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.users import ROLES_SCOPE, ClaimsTemplate, UserInSession
+from wxauth.server.keys.keyring import KeyRing
+from wxauth.tokens.keys import TokenIssuer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSession:
+    """The session that an access token belongs to."""
+
+    id: UUID
+    left: int
+    """Seconds until it ends."""
+    client_id: str | None = None
+    """The website; None for a session in an app."""
+    scope: str = ""
+    """The scopes of a website's token, separated by spaces."""
+    claims: ClaimsTemplate | None = None
+    """What is added to the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A signed access token."""
+
+    value: str = field(repr=False)
+    expires_in: int
+    """Seconds."""
+
+
+class Issuer:
+    """Issues access tokens: signed by the key in use, valid no longer than their session."""
+
+    def __init__(self, settings: Settings, keys: KeyRing) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
+
+    def ensure_ready(self, now: datetime) -> None:
+        """Check that there is a key, before a code or a refresh token is used up."""
+        self._keys.signing_key(now)
+
+    def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
+        """Sign an access token. A website's contains the roles only with the scope `roles`.
+
+        Raises: StorageUnavailable, if no key has been read yet.
+        """
+        expires_in = self._settings.access_token_lifetime(session_lifetime=session.left)
+        sees_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
+        value = self._tokens.issue(
+            self._keys.signing_key(now),
+            user_id=user.id,
+            session_id=session.id,
+            app_id=user.app_id,
+            openid=user.openid,
+            roles=user.roles if sees_roles else (),
+            now=int(now.timestamp()),
+            expires_in=expires_in,
+            external_id=user.external_id,
+            client_id=session.client_id,
+            scope=session.scope,
+            added=None if session.claims is None else session.claims.filled(user, sees_roles=sees_roles),
+        )
+        return AccessToken(value, expires_in)
