@@ -1,120 +1,17 @@
-"""OAuth requests: parameters, credentials (RFC 6749, sections 2.3, 3.1, 3.2), and the errors that answer them."""
+"""OAuth requests: parameters and credentials (RFC 6749, sections 2.3, 3.1, 3.2)."""
 
-from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response
 
-from wxauth.errors import (
-    InvalidClient,
-    KeysUnavailable,
-    PayloadTooLarge,
-    RateLimited,
-    RequestRefused,
-    StorageUnavailable,
-    WxAuthError,
-)
 from wxauth.server.clients.clients import Credentials, is_client_name
 from wxauth.server.clients.models import Client
+from wxauth.server.clients.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import authenticate_and_read, basic_credentials
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.web.edge import EXPECTED_KEY, PROBLEM_KEY
-
-AUTHORIZATION_PENDING: Final = "authorization_pending"
-SLOW_DOWN: Final = "slow_down"
-
-
-log = get_logger()
-
-
-class OAuthError(Exception):
-    """An error response for an OAuth client.
-
-    Args:
-        error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
-        description: For the developer. It never contains a secret, or text that the caller sent.
-    """
-
-    def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
-        super().__init__(error, description)
-        self.error = error
-        self.description = description
-        self.status = status
-        self.retry_after = retry_after
-
-    def response(self) -> Response:
-        """The answer (RFC 6749, section 5.2)."""
-        headers = {"Cache-Control": "no-store"}
-        if self.status == 401:
-            headers["WWW-Authenticate"] = "Basic"
-        if self.retry_after is not None:
-            headers["Retry-After"] = str(self.retry_after)
-        body = to_json({"error": self.error, "error_description": self.description})
-        return Response(body, status_code=self.status, headers=headers, media_type="application/json")
-
-
-def invalid_oauth_request(description: str) -> OAuthError:
-    """The request lacks a part, repeats one, or is malformed."""
-    return OAuthError("invalid_request", description)
-
-
-def invalid_client(description: str) -> OAuthError:
-    """There is no client with these credentials."""
-    return OAuthError("invalid_client", description, status=401)
-
-
-def invalid_grant(description: str) -> OAuthError:
-    """The code or refresh token is not valid for this client, or no longer."""
-    return OAuthError("invalid_grant", description)
-
-
-def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
-    """The RFC 6749 error for one of our own failures; None if the failure is a fault of ours."""
-    match error:
-        case InvalidClient():
-            return invalid_client(error.detail)
-        case RateLimited() | StorageUnavailable() | KeysUnavailable():
-            status, retry_after = error.status, error.retry_after
-            return OAuthError("temporarily_unavailable", error.detail, status=status, retry_after=retry_after)
-        case PayloadTooLarge():
-            return OAuthError("invalid_request", error.detail, status=error.status)
-        case RequestRefused():
-            return invalid_oauth_request(error.detail)
-    return None
-
-
-def answering_clients(
-    endpoint: Callable[..., Awaitable[dict[str, Any]]],
-) -> Callable[..., Awaitable[dict[str, Any] | Response]]:
-    """Convert an endpoint's failures into RFC 6749 errors. Its first parameter is the `request`."""
-
-    @wraps(endpoint)
-    async def answer(request: Request, *args: Any, **kwargs: Any) -> dict[str, Any] | Response:
-        try:
-            return await endpoint(request, *args, **kwargs)
-        except OAuthError as exc:
-            refusal = exc
-        except WxAuthError as exc:
-            request.scope[PROBLEM_KEY] = exc  # for the log: which failure of ours it was, and its cause
-            found = in_terms_of_oauth(exc)
-            if found is None:
-                raise
-            refusal = found
-        if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: sent every two seconds until the decision
-            request.scope[EXPECTED_KEY] = True
-        else:
-            log.info("oauth_refused", error=refusal.error, detail=refusal.description, status=refusal.status)
-        return refusal.response()
-
-    return answer
-
 
 MAX_PARAMETER_LENGTH: Final = 4096
 """Maximum characters of most parameters."""

@@ -13,7 +13,8 @@ from wxauth.errors import PayloadTooLarge, Title
 from wxauth.server.clients.clients import is_client_name, is_registered
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_requests import OAuthError, Parameters, form_parameters, text_parameters
+from wxauth.server.clients.oauth_errors import OAuthError
+from wxauth.server.clients.oauth_requests import Parameters, form_parameters, text_parameters
 from wxauth.server.clients.rows import find_site
 from wxauth.server.login_pages.pages import CONFIRMED, PagesDep, redirect_to
 from wxauth.server.login_pages.routes import HTML, MISTAKE, TRY_LATER, ContinuingDep, GrantingDep

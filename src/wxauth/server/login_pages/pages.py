@@ -19,7 +19,8 @@ from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
 from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT, OAuthError, Parameters, parse_parameters
+from wxauth.server.clients.oauth_errors import OAuthError
+from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT, Parameters, parse_parameters
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserFields
 from wxauth.server.login_pages.texts import TEXTS

@@ -10,13 +10,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.apps.routes import AppsDep
-from wxauth.server.clients.oauth_requests import (
-    OAuthError,
-    Parameters,
-    form_parameters,
-    parse_parameters,
-    text_parameters,
-)
+from wxauth.server.clients.oauth_errors import OAuthError
+from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
 from wxauth.server.login_pages.pages import ASSETS_PATH, DOOR, HINT, VISIT_PAGES, PagesDep, find_asset
 from wxauth.server.oauth.routes import SiteRequestsDep
 from wxauth.server.site_logins.authorizations import FORM_POST_PATH, may_answer

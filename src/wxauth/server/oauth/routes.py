@@ -15,17 +15,8 @@ from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Stora
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, is_registered, origin_of
 from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
-from wxauth.server.clients.oauth_requests import (
-    BROWSER,
-    OAuthError,
-    answering_clients,
-    client_of,
-    form_of,
-    form_parameters,
-    invalid_client,
-    invalid_oauth_request,
-    is_form,
-)
+from wxauth.server.clients.oauth_errors import OAuthError, answering_clients, invalid_client, invalid_oauth_request
+from wxauth.server.clients.oauth_requests import BROWSER, client_of, form_of, form_parameters, is_form
 from wxauth.server.clients.rows import find_site, public_redirect_uris
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
 from wxauth.server.core.addresses import plain_address

@@ -16,7 +16,8 @@ from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_requests import OAuthError, Parameters, invalid_oauth_request
+from wxauth.server.clients.oauth_errors import OAuthError, invalid_oauth_request
+from wxauth.server.clients.oauth_requests import Parameters
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database

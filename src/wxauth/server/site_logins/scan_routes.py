@@ -20,7 +20,8 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.routes import AppsDep
-from wxauth.server.clients.oauth_requests import OAuthError, check_parameters
+from wxauth.server.clients.oauth_errors import OAuthError
+from wxauth.server.clients.oauth_requests import check_parameters
 from wxauth.server.login.login import EXAMPLE_JWT, PROOF_FAILURES
 from wxauth.server.login.routes import LoginCode, ProofRequest
 from wxauth.server.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
