@@ -45,6 +45,7 @@ from wxauth.server.users.attributes import typed_attribute
 
 _CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
 _NO_PKCE: Final = "Let it leave PKCE out: you vouch that it checks the nonce. Needs a secret."
+_REPEATED: Final = {"multiple": True, "callback": None}
 
 
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
@@ -63,7 +64,6 @@ _SCOPE: Final = (
     f"{' and '.join(DEFAULT_SITE_SCOPES)} (by default), "
     f"{', '.join(name for name in SITE_SCOPE_NAMES if name not in DEFAULT_SITE_SCOPES)}. Repeatable."
 )
-_REPEATED: Final = {"multiple": True, "callback": None}
 _OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "redirect_uris": _REPEATED,
     "logout_uris": _REPEATED,

@@ -51,6 +51,14 @@ from wxauth.server.users.search_rows import UserSearch, find_users, possible_num
 if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
 
+_MOVING: Final = {
+    "moving": {
+        "export": "Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.",
+        "import": "Import users from FILE (-: standard input), one identity a line, as JSON or CSV.",
+    }
+}
+"""The commands that are imported when they are called. A test compares the lines."""
+
 
 _role = checked(TypeAdapter(Role).validate_python, "must be a-z, 0-9, _ and -, the first a letter, at most 32.")
 _reason = checked(
@@ -83,13 +91,6 @@ def _identity(value: str) -> tuple[str, str]:
 
 
 _NAMELESS: Final = Title("Nameless …{}", "未命名 …{}")
-_MOVING: Final = {
-    "moving": {
-        "export": "Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.",
-        "import": "Import users from FILE (-: standard input), one identity a line, as JSON or CSV.",
-    }
-}
-"""The commands that are imported when they are called. A test compares the lines."""
 
 _user_argument = click.argument("user_id", type=click.UUID)
 _role_argument = click.argument("role", callback=_role)

@@ -14,7 +14,6 @@ from pydantic_core import from_json, to_json
 from wxauth.server.clients.models import Client, claims_of
 from wxauth.server.clients.oauth_requests import MAX_TOKEN_LENGTH
 from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
@@ -25,8 +24,6 @@ from wxauth.tokens.keys import base64url, sign
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
-
-log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

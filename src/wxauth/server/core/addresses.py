@@ -14,6 +14,13 @@ from urllib.parse import urlsplit
 
 from wxauth.server.core.statements import part
 
+RESOLVE_TIMEOUT_SECONDS: Final = 5.0
+"""Seconds that a caller waits for a name."""
+MAX_CONCURRENT_NAMES: Final = 32
+"""How many names are resolved at once. Others wait until the system has resolved or given up one of these."""
+MAX_URL: Final = 2048
+_LAST_PORT: Final = 65535
+
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
 
@@ -62,11 +69,6 @@ def plain_address(text: str) -> IpAddress:
     address = ip_address(text.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
-
-RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-"""Seconds that a caller waits for a name."""
-MAX_CONCURRENT_NAMES: Final = 32
-"""How many names are resolved at once. Others wait until the system has resolved or given up one of these."""
 
 LookUp = Callable[[str], Sequence[str]]
 """Returns the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
@@ -195,11 +197,6 @@ def _held_in(address: IpAddress) -> IpAddress:
 def _end_of(address: IpAddress) -> IPv4Address:
     """The last 32 bits."""
     return IPv4Address(int(address) & 0xFFFF_FFFF)
-
-
-MAX_URL: Final = 2048
-
-_LAST_PORT: Final = 65535
 
 
 class RefusedUrl(ValueError):

@@ -31,6 +31,7 @@ REPORTED_FROM: Final = timedelta(seconds=5)
 """The difference of the clocks from which a warning is logged."""
 
 _REPORTED_EVERY: Final = timedelta(minutes=10)
+_STEP_BYTES: Final = 4
 
 
 def utc_now() -> datetime:
@@ -116,8 +117,6 @@ async def correct_clock(clock: DatabaseClock, database: Database) -> None:
 
 LAST_ID: Final = UUID(int=2**128 - 1)
 """An id after every other one."""
-
-_STEP_BYTES: Final = 4
 _last = 0
 """The newest id of this process. It only orders ids within a millisecond."""
 

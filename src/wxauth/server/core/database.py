@@ -45,6 +45,19 @@ if TYPE_CHECKING:
 MAX_IDLE_SECONDS: Final = 240.0
 """Firewalls and proxies forget a silent connection, often after five minutes."""
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
+CONNECTIONS: Final = 15
+TRANSACTIONS: Final = 5
+"""How many connections transactions may hold at once. Without this limit, transactions that wait for a lock would take
+the connections that logins need."""
+SNAPSHOTS: Final = 4
+"""How many snapshots may be open at once. Each has a connection of its own, outside of the pool."""
+_PGBOUNCER: Final = "pgbouncer"
+STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own default
+_ENOUGH: Final = 100
+ISOLATION: Final = "READ COMMITTED"
+"""Always set, because the database's default may differ: a statement that has waited for a lock must see what the
+lock's holder committed."""
+_PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
 
 class Connections:
@@ -110,14 +123,6 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-CONNECTIONS: Final = 15
-TRANSACTIONS: Final = 5
-"""How many connections transactions may hold at once. Without this limit, transactions that wait for a lock would take
-the connections that logins need."""
-SNAPSHOTS: Final = 4
-"""How many snapshots may be open at once. Each has a connection of its own, outside of the pool."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
     """Time limits of database access, in seconds."""
@@ -146,16 +151,8 @@ class Deadlines:
 
 
 DEADLINES: Final = Deadlines()
-
-_PGBOUNCER: Final = "pgbouncer"
-STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own default
-_ENOUGH: Final = 100
-ISOLATION: Final = "READ COMMITTED"
-"""Always set, because the database's default may differ: a statement that has waited for a lock must see what the
-lock's holder committed."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
 
 log = get_logger()

@@ -27,6 +27,8 @@ WRONG_SECRET_KEY: Final = Title(
     "旧密钥若已丢失，'wxauth secret forget' 会删除无法解密的内容",
 )
 """What to change if stored values cannot be decrypted."""
+FORM_POST_CONTEXT: Final = b"form_post"
+"""The context of a site's answer in the URL of the page that posts it. It is not stored, so it is never resealed."""
 
 
 class CannotOpen(Exception):
@@ -69,10 +71,6 @@ def webhook_secret_context(webhook_id: UUID) -> bytes:
 def link_number_context(link_id: UUID) -> bytes:
     """The context of the number that confirms a link to WeChat. It lives for two minutes, so it is never resealed."""
     return b"links\0" + link_id.bytes
-
-
-FORM_POST_CONTEXT: Final = b"form_post"
-"""The context of a site's answer in the URL of the page that posts it. It is not stored, so it is never resealed."""
 
 
 class Sealer:

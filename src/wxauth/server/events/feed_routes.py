@@ -23,6 +23,8 @@ from wxauth.server.web.direct import Router
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
 _POSITION_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
+NOW: Final = "now"
+_MAX_LIMIT: Final = 1000
 
 
 def cursor_of(place: Place) -> str:
@@ -43,10 +45,6 @@ def place_in(cursor: str) -> Place:
         if cursor_of(place) == cursor and place.position <= LAST_POSITION:
             return place
     raise ValueError("Not a next_cursor of this feed")
-
-
-NOW: Final = "now"
-_MAX_LIMIT: Final = 1000
 
 
 def _known_type(value: Any) -> Any:

@@ -31,6 +31,9 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import data_for_siblings
 
+LAST_POSITION: Final = 2**63 - 1
+"""The highest possible position."""
+
 
 class EventToSend(SQLModel):
     """An event, as siblings get it: without the address."""
@@ -135,8 +138,6 @@ class Place(NamedTuple):
 
 BEGINNING: Final = Place(0, UUID(int=0))
 """Before the first event."""
-LAST_POSITION: Final = 2**63 - 1
-"""The highest possible position."""
 
 
 class FeedSlice(NamedTuple):

@@ -21,6 +21,9 @@ from wxauth.server.core.trail import SYSTEM
 from wxauth.server.login.record_rows import OPEN_SESSIONS_PART
 from wxauth.server.sessions.rows import END, START, delete_ended_sessions, end_replaced_sessions
 
+_REPLACING: Final = "replaced_sessions"
+_OVERLAP: Final = timedelta(seconds=60)
+
 
 class Statistics(SQLModel):
     """The metrics, by their names without `wxauth_`, and what operators read about them."""
@@ -55,10 +58,6 @@ async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime
     row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
     assert row is not None
     return row
-
-
-_REPLACING: Final = "replaced_sessions"
-_OVERLAP: Final = timedelta(seconds=60)
 
 
 class _Progress(SQLModel):

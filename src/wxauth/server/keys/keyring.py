@@ -43,6 +43,10 @@ RSA_ALGORITHM: Final = "RS256"
 
 _BITS: Final = 2048
 _EXPONENT: Final = 65537
+REFRESH_PAUSE_SECONDS: Final = 5.0
+"""Seconds between two reads of the stored keys."""
+RETRY_PAUSE_SECONDS: Final = 1.0
+"""Seconds between two reads while there is no key."""
 
 
 class RsaKey(PrivateKey):
@@ -78,11 +82,6 @@ def _integer(number: int) -> str:
     """An integer as in RFC 7518, section 6.3.1."""
     return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big")).decode()
 
-
-REFRESH_PAUSE_SECONDS: Final = 5.0
-"""Seconds between two reads of the stored keys."""
-RETRY_PAUSE_SECONDS: Final = 1.0
-"""Seconds between two reads while there is no key."""
 
 log = get_logger()
 

@@ -15,6 +15,10 @@ from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import UserInSession
 
+MAX_ATTEMPTS: Final = 20
+"""How many calls of WeChat one person may cause in an hour, in one app. Honest use stays below; without the limit, one
+person could use up the app's quota and money."""
+
 
 class _Attempt(SQLModel):
     is_granted: bool
@@ -89,10 +93,6 @@ class Rate:
 def _names(user: UserInSession) -> Sequence[str]:
     return (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
 
-
-MAX_ATTEMPTS: Final = 20
-"""How many calls of WeChat one person may cause in an hour, in one app. Honest use stays below; without the limit, one
-person could use up the app's quota and money."""
 
 PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this person has sent too many phone codes")
 """Successful ones count, too, because each number costs money."""

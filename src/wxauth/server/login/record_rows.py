@@ -21,6 +21,17 @@ MAX_REQUEST_ID: Final = 64
 """Characters of a request id that are stored and compared. The client may choose up to 128; ours have 32."""
 SUMS: Final = UUID(int=0)
 """The process id in the merged row of an old hour."""
+_TYPES: Final[Mapping[LiteralString, LiteralString]] = {
+    "request_id": "text",
+    "user_id": "uuid",
+    "app_id": "text",
+    "code": "text",
+}
+_NETWORKS: Final = "networks"
+_WITH_IDS: Final = ("user_id", "app_id", "code", "network")
+"""The columns that an index has together with the id."""
+_SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
+"""Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
 
 
 class DayRow(SQLModel):
@@ -181,18 +192,7 @@ SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
  WHERE noted.user_id IS NULL OR there.id IS NOT NULL
 ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
-_TYPES: Final[Mapping[LiteralString, LiteralString]] = {
-    "request_id": "text",
-    "user_id": "uuid",
-    "app_id": "text",
-    "code": "text",
-}
-_NETWORKS: Final = "networks"
-_WITH_IDS: Final = ("user_id", "app_id", "code", "network")
-"""The columns that an index has together with the id."""
 _BOUNDED: Final = "refusals.network BETWEEN :first_network::inet AND :last_network::inet"
-_SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
-"""Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
 
 
 def _finding(by: LiteralString | None) -> Statement[Refusal]:

@@ -48,6 +48,11 @@ from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, V
 from wxauth.server.web.direct import Router, ValidatedWith
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
 
+LOGIN: Final = "/v1/login"
+REFRESH: Final = "/v1/refresh"
+_UNREAD: Final = ""
+"""In place of the app id of a login whose body was not read."""
+
 
 def _readable(value: object) -> dict[str, str]:
     # A login is never refused because of a consent. A malformed one is left out, and consents_due names it.
@@ -154,9 +159,6 @@ LoginsDep = Annotated[Logins, Depends(provide(Logins))]
 ProofsDep = Annotated[Proofs, Depends(provide(Proofs))]
 RefreshTokensDep = Annotated[RefreshTokens, Depends(provide(RefreshTokens))]
 
-LOGIN: Final = "/v1/login"
-REFRESH: Final = "/v1/refresh"
-
 LOGINS: Final = Counter(
     "wxauth_logins",
     "Logins, by app and outcome: ok, new (a new user) or the code of the error; errcode is WeChat's.",
@@ -172,9 +174,6 @@ REFRESHES: Final = Counter(
     "outcome",
     first=("ok", *(fault.code for fault in OUR_FAULTS)),
 )
-
-_UNREAD: Final = ""
-"""In place of the app id of a login whose body was not read."""
 
 
 def _counted(apps: Apps, app_id: str | None) -> CountedBlock:

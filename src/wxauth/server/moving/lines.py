@@ -30,6 +30,9 @@ from wxauth.server.users.bodies import AvatarUrl, ExternalId, Nickname, Reason, 
 from wxauth.server.users.search_rows import number_in
 from wxauth.server.web import bodies
 
+SKIPPABLE: Final = frozenset({"nickname", "avatar_url", "phone", "created_at", "identity_created_at", "last_login_at"})
+"""The fields without which a line says nothing else. The others say who somebody is, or what they may do."""
+
 
 class Fault(NamedTuple):
     """A fault of a line."""
@@ -250,10 +253,6 @@ class Line(_Strict):
             return [NOT_JSON]
         fields = [".".join(part for part in error["loc"] if isinstance(part, str)) for error in errors]
         return [Fault(field, EXPECTED[field]) for field in dict.fromkeys(fields)]
-
-
-SKIPPABLE: Final = frozenset({"nickname", "avatar_url", "phone", "created_at", "identity_created_at", "last_login_at"})
-"""The fields without which a line says nothing else. The others say who somebody is, or what they may do."""
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:

@@ -17,6 +17,11 @@ from wxauth.server.core.users import IS_ADMINISTRATOR, MERGED, UserFields
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.standing_rows import LockedUser
 
+_STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
+_PAGE_SIZE: Final = 1000
+_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
+"""The columns that `_ALL` names itself, and one that is not exported."""
+
 
 class UserToImport(UserFields, LockedUser):
     """A stored user affected by a batch."""
@@ -98,7 +103,6 @@ SELECT known.user_id, document, version, given_at
 # In each of the statements below, the keys of `rows` are the names of the table's columns.
 # `_NOTE_CONSENTS` sets users.consents; `settle` sets the standing of stored users.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
-_STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
 _ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
 _CHANGE_USERS: Final = Statement[Nothing](f"""
@@ -190,9 +194,6 @@ class Found(NamedTuple):
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
 
 
-_PAGE_SIZE: Final = 1000
-_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
-"""The columns that `_ALL` names itself, and one that is not exported."""
 _COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
 # A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
 # because an import refuses two openids of an app with one unionid.

@@ -31,6 +31,17 @@ _PIECE: Final = 8 * 1024
 """Bytes that are parsed without a break, in 2 ms at worst. Other requests run in between."""
 # Parts are kept in memory, because there may be no writable directory. The edge limits the whole body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
+UPLOAD_PATH: Final = "/v1/me/avatar"
+MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
+"""Maximum bytes of an upload's body: the picture and the multipart form around it."""
+_FIELD: Final = "file"
+_BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
+_HEADERS: Final = {
+    # A picture never changes, but is deleted with its user. So a cache may keep it for a day, and must then revalidate.
+    "Cache-Control": "public, max-age=86400, must-revalidate",
+    "Content-Disposition": "inline",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
 
 
 async def uploaded_file(
@@ -88,20 +99,7 @@ def _only_file(parts: list[Field | File], field: str) -> bytes:
 router = Router("me")
 
 AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
-
-UPLOAD_PATH: Final = "/v1/me/avatar"
-MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
-"""Maximum bytes of an upload's body: the picture and the multipart form around it."""
-
-_FIELD: Final = "file"
 _WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
-_BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
-_HEADERS: Final = {
-    # A picture never changes, but is deleted with its user. So a cache may keep it for a day, and must then revalidate.
-    "Cache-Control": "public, max-age=86400, must-revalidate",
-    "Content-Disposition": "inline",
-    "Content-Security-Policy": "default-src 'none'; sandbox",
-}
 
 
 @router.post(

@@ -26,6 +26,7 @@ _GENERATION_BYTES = 4
 _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
 # 52 bytes make 70 characters. The last one carries two bits, and has only four spellings: so each token has just one.
 _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
+_ATTEMPTS: Final = 3
 
 
 class RefreshToken(NamedTuple):
@@ -101,8 +102,6 @@ def website_session_lifetimes(settings: Settings) -> Lifetimes:
 
 
 Rotated = TypeVar("Rotated", bound="RotatedSession")
-
-_ATTEMPTS: Final = 3
 
 
 class RefreshRefusal(StrEnum):

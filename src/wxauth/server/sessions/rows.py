@@ -27,6 +27,8 @@ SESSIONS_IN_AN_EVENT: Final = 1000
 CONSOLE: Final = "wxauth-admin"
 """The client_id of the console, a website of our own. No other client can have this name."""
 _ATTEMPTS: Final = 5
+_ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
+"""In place of the keys of some identities: those of all."""
 
 
 class EndReason(StrEnum):
@@ -289,8 +291,6 @@ _END_BROWSER_LOGINS_OF_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
 """)
-_ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
-"""In place of the keys of some identities: those of all."""
 _LAST_OF_PAGE: Final = Statement[_LastSession](
     "SELECT id, created_at FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )

@@ -30,7 +30,6 @@ from wxauth.server.clients.service_clients import (
     basic_credentials,
     check_client,
 )
-from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
 from wxauth.server.session_keys.routes import SessionKeysDep
@@ -44,9 +43,6 @@ from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, errors_of, invalid_request
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import VALIDATED_KEY, Router
-
-log = get_logger()
-
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024

@@ -50,6 +50,18 @@ from wxauth.server.wechat.received import is_placeholder
 TITLE: Final = re.compile(
     r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
 )
+_ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
+# An absolute https URL without user information, or the empty string. The hosts tmp, usr and store are refused:
+# WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
+_HTTPS_URL: Final = re.compile(
+    r"(https://(?!(tmp|usr|store)(/|$))"
+    r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
+    r"""([/?#][^\s<>"`^{|}\\\x00-\x20\x7f]*)?)?""",
+    re.IGNORECASE,
+)
+AVATARS_PATH: Final = "/v1/avatars/"
+MAX_CONSENTS: Final = 100
+"""The largest page of consents, and the default."""
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 
 
@@ -133,9 +145,6 @@ class UsersQuery(PageQuery):
     app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
         default=None, description="Users with an identity in this app."
     )
-
-
-_ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
 
 
 class EventsQuery(PageQuery):
@@ -348,19 +357,6 @@ def _profile_and_standing(user: UserFields) -> ProfileAndStanding:
     return answer
 
 
-# An absolute https URL without user information, or the empty string. The hosts tmp, usr and store are refused:
-# WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
-_HTTPS_URL: Final = re.compile(
-    r"(https://(?!(tmp|usr|store)(/|$))"
-    r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
-    r"""([/?#][^\s<>"`^{|}\\\x00-\x20\x7f]*)?)?""",
-    re.IGNORECASE,
-)
-
-
-AVATARS_PATH: Final = "/v1/avatars/"
-
-
 def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
     """Whether a URL is that of one of our pictures, even a deleted one. Only an upload can set such a URL."""
     return url is not None and url.startswith(issuer + AVATARS_PATH)
@@ -399,10 +395,6 @@ class ProfileChange(BaseModel):
     def changes(self) -> dict[str, str | None]:
         """The fields that the request contains, with None for those to clear."""
         return {name: getattr(self, name) or None for name in self.model_fields_set}
-
-
-MAX_CONSENTS: Final = 100
-"""The largest page of consents, and the default."""
 
 
 def _texts(value: object) -> object:

@@ -34,6 +34,14 @@ TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
+EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
+EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
+EXAMPLE_SESSION_ID: Final = "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"
+PAGE_SIZE: Final = 50
+MAX_PAGE_SIZE: Final = 200
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
+_TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
 
 
 def _written_out(value: object) -> object:
@@ -76,11 +84,6 @@ def _null(value: object) -> None:
 
 OnlyNull = Annotated[None, BeforeValidator(_null)]
 """A field that can only be cleared."""
-
-EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
-EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
-EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
-EXAMPLE_SESSION_ID: Final = "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"
 ShownAppId = Annotated[str, Field(examples=[EXAMPLE_APP_ID])]
 ShownUserId = Annotated[UUID, Field(examples=[EXAMPLE_USER_ID])]
 ShownOpenid = Annotated[str, Field(examples=[EXAMPLE_OPENID])]
@@ -90,13 +93,6 @@ ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
 ShownEventId = Annotated[UUID, Field(examples=["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"])]
 """The fields of answers, with examples that always show the same people, apps and sessions."""
-
-
-PAGE_SIZE: Final = 50
-MAX_PAGE_SIZE: Final = 200
-
-_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
-_TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
 NextCursor = Annotated[

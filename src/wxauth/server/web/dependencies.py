@@ -24,6 +24,21 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.web.answers import Entails
 from wxauth.tokens.verifier import Verifier
 
+_REQUEST: Final = 0
+_STACK: Final = 1
+_IGNORED: Final = (
+    "path_params",
+    "query_params",
+    "header_params",
+    "cookie_params",
+    "body_params",
+    "websocket_param_name",
+    "response_param_name",
+    "background_tasks_param_name",
+    "security_scopes_param_name",
+)
+"""What FastAPI would give a dependency, and a plan does not: `Dependant`'s names."""
+
 Part = TypeVar("Part")
 
 
@@ -74,21 +89,6 @@ VerifierDep = Annotated[Verifier, Depends(verifier)]
 
 Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
 """An app's `dependency_overrides`."""
-
-_REQUEST: Final = 0
-_STACK: Final = 1
-_IGNORED: Final = (
-    "path_params",
-    "query_params",
-    "header_params",
-    "cookie_params",
-    "body_params",
-    "websocket_param_name",
-    "response_param_name",
-    "background_tasks_param_name",
-    "security_scopes_param_name",
-)
-"""What FastAPI would give a dependency, and a plan does not: `Dependant`'s names."""
 
 
 class Argument(NamedTuple):

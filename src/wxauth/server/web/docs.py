@@ -25,6 +25,13 @@ DESCRIPTION: Final = """
 
 失败时返回 `application/problem+json`（RFC 9457）：程序看 `code`，提示用户用 `title`。
 """
+_ASSETS = "/docs/assets"
+# All but `script-src`. The policy is strict because the page shares its origin with the console.
+_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict[str, Any]:
@@ -36,15 +43,6 @@ def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict
             for method in route.methods or ():
                 translated["paths"][route.path_format][method.lower()]["summary"] = route.title.zh
     return translated
-
-
-_ASSETS = "/docs/assets"
-# All but `script-src`. The policy is strict because the page shares its origin with the console.
-_POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def add_docs(app: FastAPI) -> None:

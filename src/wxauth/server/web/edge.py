@@ -32,6 +32,21 @@ CONTROL_CHARACTERS: Final = "a path must be without control characters"
 """Why a path is refused."""
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that keeps an expected refusal out of the log, such as a poll's that must wait."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent"))
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_MAX_LOGGED_PATH = 200
+_MAX_LOGGED_CAUSE = 300
+_FIRST_FAILURE = 400
+_FIRST_FAULT = 500
+COOKIES_KEY: Final = "wxauth.cookies"
+"""The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
+MAX_COOKIES: Final = 4096
+"""Bytes of all `Cookie` headers of a request. If there are more, they are ignored."""
+_SPACE: Final = " \t"
+"""What browsers may send around a name. Any other space is part of it: a no-break space before `__Host-` makes a name
+that a neighbour domain may set."""
 
 
 def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
@@ -60,15 +75,6 @@ REFUSED: Final = Counter(
     "code",
     first=sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}),
 )
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent"))
-_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-_MAX_LOGGED_PATH = 200
-_MAX_LOGGED_CAUSE = 300
-_FIRST_FAILURE = 400
-_FIRST_FAULT = 500
 
 log = get_logger()
 
@@ -233,16 +239,6 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
         log.warning("request_refused", **fields)
     else:
         log.info("request_refused", **fields)
-
-
-COOKIES_KEY: Final = "wxauth.cookies"
-"""The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
-MAX_COOKIES: Final = 4096
-"""Bytes of all `Cookie` headers of a request. If there are more, they are ignored."""
-
-_SPACE: Final = " \t"
-"""What browsers may send around a name. Any other space is part of it: a no-break space before `__Host-` makes a name
-that a neighbour domain may set."""
 
 
 def cookie_in(request: Request, name: str) -> str | None:
