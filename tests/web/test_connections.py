@@ -12,8 +12,7 @@ import pytest
 from tests.processes import PATIENCE, serving, until
 from tests.web.misbehaving import GET, LARGE, App, connected, read_all
 from wxauth.server.service.server import uvicorn_options
-from wxauth.server.web.exchange import Exchange
-from wxauth.server.web.http_protocol import MAX_QUEUED, HttpProtocol, Patience
+from wxauth.server.web.http_protocol import MAX_QUEUED, Exchange, HttpProtocol, Patience
 from wxauth.server.web.http_server import Server
 
 SOON = 0.3

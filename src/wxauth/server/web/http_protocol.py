@@ -16,8 +16,9 @@ With all that in uvicorn, `"http": "httptools"` in `uvicorn_options` would repla
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import chain
 from math import inf
 from typing import Any, Final, cast
@@ -25,15 +26,14 @@ from urllib.parse import unquote
 
 import httptools
 from pydantic_core import to_json
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Scope
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from wxauth.errors import InvalidRequest, WxAuthError
+from wxauth.errors import InternalError, InvalidRequest, WxAuthError
 from wxauth.problems import accepted_request_id, problem_document
 from wxauth.server.core.logs import get_logger
-from wxauth.server.web.exchange import STATUS_LINES, Exchange
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a request line and its header fields, and of everything between or after the chunks of a body."""
@@ -58,6 +58,9 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _VERSIONS: Final = ("1.1", "1.0")
 """httptools also parses 0.9, whose requests and answers have no header fields, and 2.0."""
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_WITHOUT_BODY: Final = (204, 304)
 
 log = get_logger()
 
@@ -85,6 +88,191 @@ class ServerConnections(ServerState):
         super().__init__()
         self.is_leaving = False
         """Whether each connection is to be closed after its next answer."""
+
+
+class Exchange:
+    """Passes a request to the app in parts, and writes the app's answer.
+
+    Args:
+        keeps_alive: Whether the client may send another request on the connection.
+        expects_continue: Whether the client waits for `100 Continue` before it sends the body.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_connection",
+        "_expects_continue",
+        "_failure",
+        "_has_sent_all",
+        "_head",
+        "_is_chunked",
+        "_is_gone",
+        "_is_whole",
+        "_is_written",
+        "_parts",
+        "_sends_body",
+        "_waiter",
+        "is_answered",
+        "keeps_alive",
+        "scope",
+        "unread",
+    )
+
+    def __init__(self, connection: "HttpProtocol", scope: Scope, *, keeps_alive: bool, expects_continue: bool) -> None:
+        self._connection = connection
+        self.scope = scope
+        self.keeps_alive = keeps_alive
+        self._expects_continue = expects_continue
+
+        self._parts: list[bytes] = []
+        self.unread = 0
+        """Bytes of the body that the app has not received yet."""
+        self._is_whole = self._has_sent_all = False
+        self._failure: InvalidRequest | None = None
+        self._is_gone = False
+        self._waiter: asyncio.Future[None] | None = None
+
+        self._head: bytes | None = None
+        """The head of the answer, which is written together with the first part of its body."""
+        self._is_written = self.is_answered = False
+        self._sends_body = self._is_chunked = False
+        self._body_left: int | None = None
+        """Bytes of the answer's body still to come, according to its content-length."""
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the app on this request."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            pass  # the server is stopping; the edge has answered, if it still could
+        except Exception:
+            log.exception("request_failed")
+        if not (self.is_answered or self._is_gone):
+            self._connection.fail_answer(
+                None if self._is_written else self._failure or InternalError("the log has more")
+            )
+        self._failure = None  # its traceback refers to us: this cycle would have to wait for the garbage collector
+
+    # What the app calls
+
+    async def receive(self) -> Message:
+        """The next part of the body, or `http.disconnect` if the client is gone or the answer is complete.
+
+        Raises: InvalidRequest, if the rest of the body is invalid or does not arrive in time.
+        """
+        if self._expects_continue and not self._parts and not self._is_whole:
+            self._expects_continue = False
+            self._connection.write(_CONTINUE)
+        while not (self._parts or self._failure or self.is_answered or self._is_gone):
+            if self._is_whole and not self._has_sent_all:
+                break
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._failure is not None:
+            raise self._failure
+        if self.is_answered or self._is_gone:
+            return {"type": "http.disconnect"}
+        body, self._parts, self.unread = b"".join(self._parts), [], 0
+        self._connection.resume_or_pause_reading()
+        self._has_sent_all = self._is_whole
+        return {"type": "http.request", "body": body, "more_body": not self._is_whole}
+
+    async def send(self, message: Message) -> None:
+        """Write a part of the answer."""
+        if self._connection.is_full:
+            await self._connection.drain()
+        if self._is_gone:
+            return
+        if self._head is None:
+            if message["type"] != "http.response.start":
+                raise RuntimeError(f"{message['type']} before http.response.start")
+            self._head = self._head_of(message["status"], message.get("headers", ()))
+        elif not self.is_answered:
+            if message["type"] != "http.response.body":
+                raise RuntimeError(f"{message['type']} within an answer")
+            self._write_body(message.get("body", b""), is_last=not message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{message['type']} after the answer")
+
+    # What the connection calls
+
+    def take(self, body: bytes) -> None:
+        """A part of the body has arrived."""
+        if not self.is_answered:
+            self._parts.append(body)
+            self.unread += len(body)
+            self._wake()
+
+    def end_body(self) -> None:
+        """The body is complete."""
+        self._is_whole = True
+        self._wake()
+
+    def fail(self, error: InvalidRequest) -> None:
+        """The rest of the body will not arrive, and nothing more can be read from this connection."""
+        self._failure = error
+        self.keeps_alive = False
+        self._wake()
+
+    def disconnect(self) -> None:
+        """The client is gone."""
+        self._is_gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        if self._expects_continue and not self._is_whole:
+            self.keeps_alive = False  # without `100 Continue`, the client may next send the body or another request
+        if self._connection.is_leaving:
+            self.keeps_alive = False
+        lines = [_STATUS_LINES[status]]
+        length = None
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        self._sends_body = self.scope["method"] != "HEAD" and status not in _WITHOUT_BODY
+        if self._sends_body:
+            self._body_left = length
+            if length is None and self.scope["http_version"] == "1.0":
+                self.keeps_alive = False  # the end of the connection marks the end of the body
+            elif length is None:
+                self._is_chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        if not self.keeps_alive:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            raise RuntimeError("a header field with a line break")
+        return head + b"\r\n"
+
+    def _write_body(self, body: bytes, *, is_last: bool) -> None:
+        if not self._sends_body:
+            body = b""
+        else:
+            if self._body_left is not None:
+                self._body_left -= len(body)
+                if self._body_left < 0 or (is_last and self._body_left):
+                    raise RuntimeError("a body of another length than its head has promised")
+            elif self._is_chunked:
+                body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+                if is_last:
+                    body += b"0\r\n\r\n"
+        if not self._is_written:
+            assert self._head is not None
+            self._is_written = True
+            body = self._head + body
+        if body:
+            self._connection.write(body)
+        if is_last:
+            self.is_answered = True
+            self._parts.clear()
+            self.unread = 0  # the rest of the body is read and dropped
+            self._wake()
+            self._connection.answered(self)
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -434,7 +622,7 @@ class HttpProtocol(asyncio.Protocol):
             b"content-type: application/problem+json\r\ncache-control: no-store\r\nconnection: close\r\n"
             b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (len(body), request_id.encode())
         )
-        self._transport.write(STATUS_LINES[error.status] + head + body)
+        self._transport.write(_STATUS_LINES[error.status] + head + body)
         self._close()
 
     def _close(self) -> None:
