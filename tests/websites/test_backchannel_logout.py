@@ -28,7 +28,7 @@ from wxauth.server.events.sending import (
 )
 from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, Deliveries, place_events
 from wxauth.server.events.webhook_rows import Priority, due_receivers
-from wxauth.server.merging.parting_rows import erase_identities
+from wxauth.server.merging.merging_rows import erase_identities
 from wxauth.server.service.build import Waits
 from wxauth.server.users.standing_rows import lock_standing
 

@@ -27,13 +27,7 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.login.records import Numbers
-from wxauth.server.oauth.site_tokens import (
-    Granted,
-    NotGranted,
-    challenge_of,
-    login_of_code,
-    redeem,
-)
+from wxauth.server.oauth.site_tokens import Granted, NotGranted, challenge_of, login_of_code, redeem
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_rows import (
     Lifetimes,

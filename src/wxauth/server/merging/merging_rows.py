@@ -1,4 +1,4 @@
-"""The statements that merge two users, or split one in two."""
+"""The statements that merge two users, or take identities away from one: to a new user, or to be erased."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,12 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED, EarlierBan
-from wxauth.server.merging.origin_rows import FIELDS, Parting, Side
-from wxauth.server.sessions.rows import end_erased_sessions
+from wxauth.server.merging.origin_rows import FIELDS, Parting, Side, record_moved
+from wxauth.server.sessions.rows import EndReason, end_erased_sessions, record_ended
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
+from wxauth.server.users.erasure_rows import erase_person_data
 from wxauth.server.users.user_rows import clear_fields
 
 
@@ -382,6 +384,31 @@ async def erase_leaving(
     await transaction.run(_DELETE_CONSENTS, **_leaving_consents(parting, parting.merges))
     await transaction.run(_NOTE_CONSENTS, user_id=user_id, new_user_id=user_id)
     return session_ids
+
+
+async def erase_identities(
+    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
+) -> bool:
+    """Erase an identity of a locked user and all others with its unionid, with what is known to have come with them.
+
+    That is name, picture, number, external ids and consents, the reason for a ban, and events and refusals of the
+    former ids. The identities' sessions are deleted, and recorded as ended. What the user has lost is recorded, so that
+    who knows users by events alone loses it too.
+
+    Returns False, and does nothing, if the user has no other identity.
+    """
+    parting = await Parting.of(transaction, user_id, (app_id, openid))
+    if parting is None or parting.is_whole:
+        return False
+    lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
+    session_ids = await erase_leaving(transaction, parting, lost=lost, now=now)
+    await erase_person_data(transaction, parting.leaving_ids)
+    await record_ended(transaction, user_id, session_ids, reason=EndReason.ERASED, by=by, now=now)
+    removed = EventType.IDENTITY_REMOVED
+    for left_app_id in sorted(parting.apps_of_leaving):
+        await record_event(transaction, removed, by=by, at=now, user_id=user_id, app_id=left_app_id)
+    await record_moved(transaction, user_id, parting.facts, by=by, now=now)
+    return True
 
 
 def _leaving_consents(parting: Parting, former_ids: Iterable[UUID]) -> dict[str, list[Any]]:

@@ -39,11 +39,7 @@ from wxauth.server.sessions.refresh_rows import (
 )
 from wxauth.server.sessions.rows import EndReason, end_session, end_session_of, end_sessions_beyond, session_opened_at
 from wxauth.server.site_logins import rows
-from wxauth.server.site_logins.doors import (
-    BY_WECHATS_PAGE,
-    REPEATED_WITHIN,
-    count_redeemed,
-)
+from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
 from wxauth.server.site_logins.granting import Granting, is_good, lock_with_person
 from wxauth.server.site_logins.models import Stage
 from wxauth.server.site_logins.rows import LockedLogin, SiteLogin

@@ -17,8 +17,7 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.merging.merging_rows import is_joined
-from wxauth.server.merging.parting_rows import erase_identities
+from wxauth.server.merging.merging_rows import erase_identities, is_joined
 from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.rows import claim_signature, remember_message

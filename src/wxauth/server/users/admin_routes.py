@@ -7,13 +7,7 @@ from uuid import UUID
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field, StringConstraints
 
-from wxauth.errors import (
-    InsufficientRole,
-    LastAdmin,
-    NotFound,
-    RateLimited,
-    Title,
-)
+from wxauth.errors import InsufficientRole, LastAdmin, NotFound, RateLimited, Title
 from wxauth.server.core.models import EventFields
 from wxauth.server.core.trail import find_events
 from wxauth.server.core.users import PROFILE
