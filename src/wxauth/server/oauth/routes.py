@@ -1,27 +1,22 @@
-"""Routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user; CORS for them."""
+"""Routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user."""
 
-from contextlib import suppress
 from typing import Annotated, Any, Final, Literal, NotRequired
 
 from fastapi import Depends
 from pydantic import Field
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, StorageUnavailable, Title
-from wxauth.server.clients.clients import ID_TOKEN_ALGS, is_registered, origin_of
+from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
+from wxauth.server.clients.clients import ID_TOKEN_ALGS
 from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.server.clients.oauth_errors import OAuthError, answering_clients, invalid_client, invalid_oauth_request
 from wxauth.server.clients.oauth_requests import BROWSER, client_of, form_of, form_parameters, is_form
-from wxauth.server.clients.rows import find_site, public_redirect_uris
+from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
 from wxauth.server.core.addresses import plain_address
-from wxauth.server.core.database import Database
-from wxauth.server.core.settings import Settings
 from wxauth.server.keys.models import JWKS_MAX_AGE
 from wxauth.server.login.login import EXAMPLE_JWT
 from wxauth.server.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
@@ -43,71 +38,12 @@ from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, V
 from wxauth.server.web.direct import Router
 from wxauth.tokens.claims import Principal
 
-CORS_PATHS: Final = frozenset(
-    {
-        "/v1/token",
-        "/v1/revoke",
-        "/v1/userinfo",
-        "/.well-known/openid-configuration",
-        "/.well-known/oauth-authorization-server",
-        "/.well-known/jwks.json",
-    }
-)
-"""The endpoints that a public client calls from its own page."""
-_METHODS: Final = "GET, POST"
-_HEADERS: Final = "Authorization, Content-Type, X-Request-ID"
-_EXPOSED: Final = "X-Request-ID, Retry-After, WWW-Authenticate"
-_PREFLIGHT_MAX_AGE: Final = 600
 SiteRequestsDep = Annotated[SiteRequests, Depends(provide(SiteRequests))]
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
 metadata_router = Router("keys")
 MAX_USER_AGENT: Final = 512
 router = Router("websites")
-
-
-class SiteCors:
-    """Allows pages of public clients. The middleware for `CORS_ORIGINS` runs inside this one.
-
-    A change of the clients takes effect at once: every origin outside `CORS_ORIGINS` is looked up in the database.
-    """
-
-    def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
-        self._app = app
-        self._database = database
-        self._origins = frozenset(settings.cors_origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) not in CORS_PATHS:
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        is_admitted = False
-        if origin is not None and self._origins.isdisjoint(("*", origin)):
-            with suppress(StorageUnavailable):  # during an outage no page is allowed
-                uris = await public_redirect_uris(self._database)
-                is_admitted = is_registered(origin, [origin_of(uri) for uri in uris])
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                answer = MutableHeaders(scope=message)
-                answer.add_vary_header("Origin")
-                if is_admitted and origin is not None:
-                    answer["Access-Control-Allow-Origin"] = origin
-                    answer["Access-Control-Expose-Headers"] = _EXPOSED
-            await send(message)
-
-        if is_admitted and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            preflight = {
-                "Access-Control-Allow-Methods": _METHODS,
-                "Access-Control-Allow-Headers": _HEADERS,
-                "Access-Control-Max-Age": str(_PREFLIGHT_MAX_AGE),
-            }
-            await PlainTextResponse("OK", headers=preflight)(scope, receive, send_with_headers)
-            return
-        await self._app(scope, receive, send_with_headers)
 
 
 class DeviceAuthorizationAnswer(TypedDict):

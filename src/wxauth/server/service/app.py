@@ -56,7 +56,7 @@ from wxauth.server.login_pages import logout_routes
 from wxauth.server.login_pages import routes as page_routes
 from wxauth.server.merging import routes as merging_routes
 from wxauth.server.oauth import routes as oauth_routes
-from wxauth.server.oauth.routes import SiteCors
+from wxauth.server.oauth.cors import SiteCors
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
