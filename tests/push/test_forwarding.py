@@ -20,13 +20,13 @@ from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Town, Way, as
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, until
 from wxauth.errors import PushNotForwarded
-from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, InvalidSettings, Settings
 from wxauth.server.dev.wechat.push import Mode, SignedPush, make_verdict
 from wxauth.server.outbound.connection import NAME_SECONDS
 from wxauth.server.outbound.receivers import ReceiverTransport
+from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest
 from wxauth.server.push.receiving import ANSWER_SECONDS
 

@@ -18,10 +18,10 @@ from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import RemoteKeys
 from wxauth.server.checks.doctor import check_issuer
 from wxauth.server.checks.result import Findings
-from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import utc_now
 from wxauth.server.limits.redis import redis_storage
 from wxauth.server.outbound.receivers import ReceiverTransport
+from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.service.spans import spans_to
 
 pytestmark = pytest.mark.no_database

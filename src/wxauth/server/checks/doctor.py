@@ -23,7 +23,6 @@ from wxauth.server.checks.database import check_database
 from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good, note
 from wxauth.server.checks.rows import some_users
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
-from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
@@ -33,6 +32,7 @@ from wxauth.server.limits.redis import redis_reason, redis_storage
 from wxauth.server.login.newcomers import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.transport import HttpTransport
+from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.push.forwarding import PushRequest, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature

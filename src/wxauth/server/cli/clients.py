@@ -38,9 +38,9 @@ from wxauth.server.clients.clients import (
 )
 from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, OPTIONS, SITE_SCOPE_NAMES, Client, Scope
 from wxauth.server.clients.rows import all_clients
-from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
+from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
 
 _CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."

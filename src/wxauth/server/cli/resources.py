@@ -22,13 +22,13 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.cli.printing import Failed, terminal_language
-from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import Clock, DatabaseClock, correct_clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, InvalidSettings, Settings, load_settings
+from wxauth.server.outbound.urls import NameResolver
 
 if TYPE_CHECKING:
     from wxauth.server.core.services import Parts, Services

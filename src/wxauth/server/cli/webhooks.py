@@ -24,7 +24,6 @@ from wxauth.server.cli.printing import (
 )
 from wxauth.server.cli.resources import T, with_parts
 from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Parts
@@ -36,6 +35,7 @@ from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.outbound.receivers import ReceiverTransport
+from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.web.bodies import items_of
 
 _RULE: Final = "must be a-z, 0-9, _ and -, the first a letter or digit, at most 64."

@@ -18,13 +18,13 @@ from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Client, Scope
 from wxauth.server.clients.rows import Secrets, find_secrets, find_with_secrets
-from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
+from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.texts import hash_of

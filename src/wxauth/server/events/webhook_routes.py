@@ -9,12 +9,12 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.core.addresses import MAX_URL
 from wxauth.server.events.feed_routes import KnownType
 from wxauth.server.events.models import WebhookAnswer
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
 from wxauth.server.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
+from wxauth.server.outbound.urls import MAX_URL
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.bodies import Items, OrEmpty, PageQuery, Time, all_of, items_of
 from wxauth.server.web.dependencies import provide

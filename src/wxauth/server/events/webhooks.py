@@ -8,7 +8,6 @@ from uuid import UUID
 from pydantic import Field
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
-from wxauth.server.core.addresses import NameResolver, RefusedUrl, check_url
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -21,6 +20,7 @@ from wxauth.server.events.models import Webhook, WebhookAnswer
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, new_webhook_secret, shown_secret
+from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
 from wxauth.server.web.bodies import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)

@@ -13,7 +13,6 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.service_clients import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core import background
-from wxauth.server.core.addresses import NameResolver
 from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
@@ -35,6 +34,7 @@ from wxauth.server.login.login import LoginLimiter
 from wxauth.server.login.newcomers import SignUpHook
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.outbound.receivers import ReceiverTransport
+from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars

@@ -1,0 +1,126 @@
+"""URLs of receivers, such as of webhooks: what they may be, and which addresses their names have."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from threading import Thread
+from typing import Final
+from urllib.parse import urlsplit
+
+from wxauth.server.core.addresses import Scheme, is_refused
+
+RESOLVE_TIMEOUT_SECONDS: Final = 5.0
+"""Seconds that a caller waits for a name."""
+MAX_CONCURRENT_NAMES: Final = 32
+"""How many names are resolved at once. Others wait until the system has resolved or given up one of these."""
+MAX_URL: Final = 2048
+_LAST_PORT: Final = 65535
+
+
+LookUp = Callable[[str], Sequence[str]]
+"""Returns the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
+
+
+def addresses_of(host: str) -> Sequence[str]:
+    """The addresses of a name, or of an address in any spelling. Raises: OSError, UnicodeError."""
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+
+
+class NameResolver:
+    """Resolves names, each in a thread of its own.
+
+    uvloop's own resolver looks up only two names at once in the whole process, so two webhooks with dead name servers
+    would delay every webhook, and calls to WeChat. Here, such a name occupies one thread until the system gives up, no
+    matter how many callers ask for it. The threads do not delay the end of the process.
+
+    Args:
+        look_up: Asks the system.
+        patience: Seconds that a caller waits for a name.
+    """
+
+    def __init__(self, look_up: LookUp = addresses_of, *, patience: float = RESOLVE_TIMEOUT_SECONDS) -> None:
+        self._look_up = look_up
+        self._patience = patience
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_NAMES)
+        self._under_way: dict[str, asyncio.Task[Sequence[str]]] = {}
+
+    async def resolve(self, host: str) -> Sequence[str]:
+        """The addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
+        lookup = self._under_way.get(host)
+        if lookup is None:
+            lookup = self._under_way[host] = asyncio.create_task(self._resolve_in_thread(host), name=f"name {host}")
+            lookup.add_done_callback(lambda done: self._drop(host, done))
+        async with asyncio.timeout(self._patience):
+            return await asyncio.shield(lookup)
+
+    async def _resolve_in_thread(self, host: str) -> Sequence[str]:
+        async with self._slots:
+            found: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
+            Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
+            return await found
+
+    def _ask(self, host: str, found: asyncio.Future[Sequence[str]]) -> None:
+        addresses: Sequence[str] = ()
+        failure: Exception | None = None
+        try:
+            addresses = self._look_up(host)
+        except Exception as exc:
+            failure = exc
+
+        def settle() -> None:
+            if found.done():  # cancelled, because the service has ended
+                return
+            if failure is None:
+                found.set_result(addresses)
+            else:
+                found.set_exception(failure)
+
+        with suppress(RuntimeError):  # the loop has ended
+            found.get_loop().call_soon_threadsafe(settle)
+
+    def _drop(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
+        del self._under_way[host]
+        if not done.cancelled():
+            done.exception()  # or asyncio logs an exception that was never retrieved
+
+
+class RefusedUrl(ValueError):
+    """This URL is not allowed for a receiver."""
+
+
+async def check_url(text: str, *, resolver: NameResolver) -> None:
+    """Check a receiver's URL: https, or http if every address of its host is private or loopback.
+
+    An https URL is accepted even if its name does not resolve now. The address is checked again on each connection.
+
+    Raises: RefusedUrl.
+    """
+    import httpx  # a tenth of a second, and most commands check no URL
+
+    if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
+        raise RefusedUrl(f"Must be a URL of at most {MAX_URL} characters")
+    try:
+        url = httpx.URL(text)
+        host = url.host  # decodes an xn-- label, which may be malformed
+    except (httpx.InvalidURL, ValueError):
+        raise RefusedUrl("Must be a URL") from None
+    if url.scheme not in ("http", "https") or not host:
+        raise RefusedUrl("Must begin with https://, or with http:// in a private network")
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        raise RefusedUrl(f"Must have a port from 1 to {_LAST_PORT}, or none")
+    if "%" in host:
+        raise RefusedUrl("Must be without the zone of an address")
+    if "@" in urlsplit(text).netloc:
+        raise RefusedUrl("Must be without a user and a password")
+    scheme: Scheme = "https" if url.scheme == "https" else "http"
+    try:
+        # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
+        addresses = await resolver.resolve(url.raw_host.decode().removesuffix("."))
+    except (OSError, UnicodeError):  # a TimeoutError is an OSError
+        addresses = ()
+    if not addresses and scheme == "http":
+        raise RefusedUrl("Must begin with https://, for its host has no address here")
+    if any(is_refused(address, scheme) for address in addresses):
+        allowed = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
+        raise RefusedUrl(f"Must lead to {allowed}")
