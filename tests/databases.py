@@ -11,7 +11,7 @@ from tests.database_proxy import PATIENT
 from tests.fakes import SECRET_KEY, START
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
-from wxauth.server.core.models import KNOWN_REVISIONS, SCRIPTS
+from wxauth.server.core.revisions import KNOWN_REVISIONS, SCRIPTS
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.trail import EventType
 from wxauth.server.dev.postgres import EmbeddedPostgres

@@ -20,7 +20,7 @@ from tests.databases import scripts_of_next_version
 from tests.world import Rows
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
-from wxauth.server.core.models import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
+from wxauth.server.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 

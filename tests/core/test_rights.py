@@ -19,7 +19,7 @@ from wxauth.server.checks.doctor import examine
 from wxauth.server.checks.rows import read_rights
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import MigrationForbidden, migrate
-from wxauth.server.core.models import KNOWN_REVISIONS, revisions_in
+from wxauth.server.core.revisions import KNOWN_REVISIONS, revisions_in
 from wxauth.server.core.settings import Settings
 
 numbers = count(1)

@@ -43,7 +43,7 @@ PYTHON = {
 BESIDE_ROWS = (
     "wxauth.server.core.database",
     "wxauth.server.core.trail",
-    "wxauth.server.core.models",
+    "wxauth.server.core.revisions",
 )
 
 

@@ -31,8 +31,8 @@ from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_v
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
-from wxauth.server.core.models import KNOWN_REVISIONS, OF_PREVIEW, current_revision, is_of_preview, is_usable
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
+from wxauth.server.core.revisions import KNOWN_REVISIONS, OF_PREVIEW, current_revision, is_of_preview, is_usable
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.models import keys_for

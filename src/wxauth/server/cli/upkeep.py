@@ -21,7 +21,7 @@ def migrate(revision: str) -> None:
     Replicas serve meanwhile. Several replicas may run it at once. It may be stopped and run again: each revision is
     applied as a whole or not at all.
     """
-    from wxauth.server.core.models import is_newer
+    from wxauth.server.core.revisions import is_newer
 
     with failures_printed():
         configure_logging(

@@ -26,7 +26,8 @@ from sqlalchemy.pool import NullPool
 from alembic import command
 from wxauth.server.core.database import ISOLATION, Database
 from wxauth.server.core.logs import get_logger, message_of
-from wxauth.server.core.models import (
+from wxauth.server.core.outages import raise_if_unavailable
+from wxauth.server.core.revisions import (
     OF_PREVIEW,
     SCRIPTS,
     current_revision,
@@ -35,7 +36,6 @@ from wxauth.server.core.models import (
     is_of_preview,
     revisions_in,
 )
-from wxauth.server.core.outages import raise_if_unavailable
 
 HEAD: Final = "head"
 BASE: Final = "base"

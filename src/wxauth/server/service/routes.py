@@ -33,8 +33,8 @@ from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
-from wxauth.server.core.models import OF_PREVIEW, current_revision, is_of_preview, is_usable
 from wxauth.server.core.outages import DatabaseUrlRefused, troubles
+from wxauth.server.core.revisions import OF_PREVIEW, current_revision, is_of_preview, is_usable
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.housekeeping.rows import Statistics, statistics
