@@ -1,4 +1,4 @@
-"""Routes for browsers: the page of `/v1/authorize`, its buttons, WeChat's page and back; scanned links and pictures."""
+"""Routes for the browsers in which people log in to a site."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final

@@ -1,1 +1,1 @@
-"""Users and their identities: account, search, bans and roles, merging, erasure, export; callers."""
+"""Users and their identities: account, search, bans and roles, erasure, export; callers."""
