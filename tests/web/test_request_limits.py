@@ -5,12 +5,14 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.world import Client, LogIn, LogLines, bearer
 
 PATHS = (
     "/v1/login",
+    f"/v1/wechat/push/{APP['app_id']}",
     "/v1/me",
     "/v1/me/sessions",
     "/v1/authorize",
@@ -61,6 +63,18 @@ async def test_a_refused_path_is_logged_on_one_line(offline_client: Client, log_
     await offline_client.get("/metrics%0a", headers={"X-Request-ID": "r-1"})
     [line] = [line for line in log_lines() if line["event"] == "request_refused"]
     assert (line["path"], line["code"], line["request_id"]) == ("/metrics\n", "invalid_request", "r-1")
+
+
+@pytest.mark.slow
+async def test_a_content_length_has_at_most_256_digits_whatever_the_route(
+    offline_client: Client, log_lines: LogLines
+) -> None:
+    for digits in ("0" * 257, "0" * 5000):
+        await refused_anywhere(offline_client, headers={"Content-Length": digits})
+    assert not [line for line in log_lines() if line["level"] == "error"]
+    counted = (await offline_client.get("/metrics")).text
+    assert f'wxauth_requests_refused_total{{code="invalid_request"}} {4 * len(PATHS)}' in counted
+    assert (await offline_client.get("/livez", headers={"Content-Length": "0" * 256})).status_code == 200
 
 
 @pytest.mark.slow

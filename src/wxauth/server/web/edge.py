@@ -24,6 +24,8 @@ MAX_BODY: Final = 64 * 1024
 """Bytes of a body, except for the paths in `larger_bodies`."""
 MAX_CONTENT_TYPE: Final = 256
 """Characters of a `Content-Type`. Libraries parse its parameters in quadratic time."""
+MAX_CONTENT_LENGTH: Final = 256
+"""Digits of a `Content-Length`, most of them zeros. Python refuses to read more than 4,300."""
 MAX_PARAMETERS: Final = 128
 """Parameters of a query string. Libraries parse all of them, even those that a route does not read."""
 PROBLEM_KEY: Final = "wxauth.problem"
@@ -85,8 +87,8 @@ class _Head(NamedTuple):
     given_id: str | None
     declared_size: int | None
     trace: str | None
-    is_typed: bool
-    """Whether each Content-Type is short enough to be parsed."""
+    too_long: str | None
+    """What is wrong with a field that is too long to be parsed."""
 
 
 class Edge:
@@ -114,7 +116,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        given_id, declared_size, trace, is_typed = _take_head(scope)
+        given_id, declared_size, trace, too_long = _take_head(scope)
         scope[REQUEST_ID_KEY] = current_id = accepted_request_id(given_id)
         id_token = request_id.set(current_id)
         trace_token = None if trace is None else trace_id.set(trace)
@@ -144,7 +146,7 @@ class Edge:
         # The server never passes on more than the declared size.
         is_small = declared_size is not None and declared_size <= MAX_BODY
         try:
-            if (refusal := _refusal_of(scope, is_typed=is_typed)) is not None:
+            if (refusal := _refusal_of(scope, too_long)) is not None:
                 scope[PROBLEM_KEY] = refusal
                 await problem_response(refusal, scope)(scope, receive, send_with_id)
             else:
@@ -180,18 +182,21 @@ class Edge:
 
 def _take_head(scope: Scope) -> _Head:
     """Read the header fields that concern every request. Cookies are put aside, for the routes that read them."""
-    given_id = declared_size = trace_given = None
+    given_id = declared_size = trace_given = too_long = None
     cookies: list[bytes] = []
-    is_typed = True
     for name, value in scope["headers"]:
         if name not in _NOTED:  # one lookup is cheaper than five comparisons
             continue
         if name == b"x-request-id":
             given_id = value.decode("latin-1")
         elif name == b"content-length":
-            declared_size = int(value)  # the server has checked that this is a number
+            if len(value) <= MAX_CONTENT_LENGTH:
+                declared_size = int(value)  # the server has checked that this is a number
+            else:
+                too_long = f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits"
         elif name == b"content-type":
-            is_typed &= len(value) <= MAX_CONTENT_TYPE
+            if len(value) > MAX_CONTENT_TYPE:
+                too_long = f"Content-Type must have at most {MAX_CONTENT_TYPE} characters"
         elif name == b"cookie":
             cookies.append(value)
         elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
@@ -199,7 +204,7 @@ def _take_head(scope: Scope) -> _Head:
     if cookies:
         scope[COOKIES_KEY] = b";".join(cookies)
         scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
-    return _Head(given_id, declared_size, trace_given, is_typed)
+    return _Head(given_id, declared_size, trace_given, too_long)
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
@@ -210,7 +215,7 @@ def _count(scope: Scope, status: int, seconds: float) -> None:
     REQUEST_SECONDS.observe(seconds, *labels)
 
 
-def _refusal_of(scope: Scope, *, is_typed: bool) -> InvalidRequest | None:
+def _refusal_of(scope: Scope, too_long: str | None) -> InvalidRequest | None:
     """Why this request is refused before it reaches a route, or None."""
     path = scope["path"]
     # A route's pattern ends with `$`, which also matches before a final newline.
@@ -218,9 +223,7 @@ def _refusal_of(scope: Scope, *, is_typed: bool) -> InvalidRequest | None:
         return InvalidRequest(CONTROL_CHARACTERS, status=400)
     if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
         return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=400)
-    if not is_typed:
-        return InvalidRequest(f"Content-Type must have at most {MAX_CONTENT_TYPE} characters", status=400)
-    return None
+    return None if too_long is None else InvalidRequest(too_long, status=400)
 
 
 def _log_failure(scope: Scope, status: int, seconds: float) -> None:
