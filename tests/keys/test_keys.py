@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -14,7 +15,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import Clock
 from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
-from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer
+from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer, until_locked
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
@@ -216,6 +217,38 @@ async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(stage: Stage
     assert stage.services[KeyRing].jwks == other[KeyRing].jwks
     lines = stage.logged("signing_key_withdrawn")
     assert [(line["kid"], line["level"]) for line in lines] == [(kid_of(alice), "warning")] * 2
+
+
+async def test_a_replica_takes_at_once_what_the_key_signs_that_has_replaced_a_withdrawn_one(stage: Stage) -> None:
+    alice = await stage.login()
+    other = await stage.replica()
+    await other.services[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
+    refreshed = (await other.refresh(alice)).json()
+    answers = await asyncio.gather(*(stage.me(refreshed) for _ in range(20)))
+    assert [answer.status_code for answer in answers] == [200] * 20
+    problem_of(await stage.me(alice), "invalid_token", 401)
+
+
+async def test_keys_that_are_made_up_cost_one_read_a_second(stage: Stage) -> None:
+    alice = await stage.login()
+
+    def made_up() -> list[asyncio.Task[httpx.Response]]:
+        tokens = [forged(SigningKey.generate(), alice["user"], alice["session_id"], stage.clock) for _ in range(50)]
+        return [asyncio.create_task(stage.me(token)) for token in tokens]
+
+    for _ in range(2):
+        async with stage.rows.transaction():
+            await stage.rows.execute("LOCK TABLE signing_keys")
+            asking = made_up()
+            await until_locked(stage.rows)
+            assert (await stage.me(alice)).status_code == 200, "nobody else waits"
+            assert await stage.number("pg_locks WHERE NOT granted") == 1
+        for answer in await asyncio.gather(*asking):
+            problem_of(answer, "invalid_token", 401)
+        async with stage.rows.transaction():
+            await stage.rows.execute("LOCK TABLE signing_keys")
+            assert {answer.status_code for answer in await asyncio.gather(*made_up())} == {401}, "without a read"
+        stage.clock.advance(seconds=1)
 
 
 async def test_a_waiting_key_replaces_a_withdrawn_one_at_once(stage: Stage) -> None:

@@ -45,6 +45,8 @@ _BITS: Final = 2048
 _EXPONENT: Final = 65537
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored keys."""
+LOOK_PAUSE: Final = timedelta(seconds=1)
+"""The shortest time between two reads because of unknown keys."""
 RETRY_PAUSE_SECONDS: Final = 1.0
 """Seconds between two reads while there is no key."""
 
@@ -147,6 +149,8 @@ class KeyRing:
     max_age: timedelta
     refresh_pause: float = REFRESH_PAUSE_SECONDS
     _looked_for_sites_at: datetime | None = field(init=False, default=None)
+    _looked_at: datetime | None = field(init=False, default=None)
+    _look: asyncio.Task[None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._of_access_tokens = _Kind(ALGORITHM, SigningKey)
@@ -184,9 +188,20 @@ class KeyRing:
         return self._of_id_tokens.signing_key(now)
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The published key of access tokens with this id, or None. Raises: KeysUnavailable, if none was read yet."""
+        """The published key of access tokens with this id, or None. Raises: KeysUnavailable, if none was read yet.
+
+        An unknown key may have replaced one that was withdrawn a moment ago. The stored keys are then read at once, but
+        not more often than every `LOOK_PAUSE`, because anybody can make ids up.
+        """
         if not self.is_ready:
             raise KeysUnavailable("the signing keys have not been read yet")
+        if kid not in self._of_access_tokens.keys:
+            now = self.clock()
+            if self._looked_at is None or abs(now - self._looked_at) >= LOOK_PAUSE:
+                self._looked_at = now
+                self._look = asyncio.create_task(self.try_refresh(), name="unknown_key")
+            if self._look is not None and not self._look.done():
+                await asyncio.shield(self._look)  # others wait for it too
         key = self._of_access_tokens.keys.get(kid)
         return None if key is None else key.verification_key
 
