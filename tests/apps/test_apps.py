@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -236,7 +237,15 @@ async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Office)
     problem_of(await root.edit(push_token=None), "invalid_request", 422)
 
 
-async def test_messages_are_handed_on_only_where_a_token_is_and_never_to_wxauth_itself(root: Office) -> None:
+def lead_to_metadata(host: str, *_: object, flags: int = 0, **__: object) -> list[tuple[object, ...]]:
+    if flags & socket.AI_NUMERICHOST:
+        raise socket.gaierror
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 0))]
+
+
+async def test_messages_are_handed_on_only_where_a_token_is_and_never_to_wxauth_itself(
+    root: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = "https://shop.invalid/wechat?own=1"
     await root.add()
     problem_of(await root.edit(push_forward=url), "invalid_request", 422)
@@ -248,6 +257,10 @@ async def test_messages_are_handed_on_only_where_a_token_is_and_never_to_wxauth_
         *("https://shop.invalid/#a", "https://2852039166/", "https://[::ffff:169.254.169.254]/"),
     ):
         assert wrong not in str(refused(await root.edit(push_forward=wrong), "push_forward"))
+    # As with the made-up addresses of a proxy on a laptop: where a name leads is judged when a message is handed on.
+    monkeypatch.setattr(socket, "getaddrinfo", lead_to_metadata)
+    assert (await root.edited(push_forward="https://shop.test/"))["push_forward"] == "https://shop.test/"
+    refused(await root.edit(push_forward="http://shop.test/"), "push_forward")
     own = {"push_token": "x" * 8, "push_forward": "https://auth.test/"}
     refused(await root.add(app_id="wxother", check=False, **own), "push_forward")
     shown = await root.edited(push_token=None, push_forward="")

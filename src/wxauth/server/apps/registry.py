@@ -354,7 +354,7 @@ class ManagedApps:
         if url is None:
             return
         try:
-            await check_url(url, resolver=self.name_resolver)
+            await check_url(url, resolver=self.name_resolver, by_form=True)  # `check` judges where a name leads
         except RefusedUrl as exc:
             raise InvalidRequest.of("push_forward", str(exc)) from None
         if is_below(url, self.settings.issuer):

@@ -3,7 +3,10 @@
 No receiver's URL may reach services that only this machine can reach.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from socket import AI_NUMERICHOST, getaddrinfo
 from typing import Final, Literal, LiteralString, NamedTuple
 
 from wxauth.server.core.statements import part
@@ -86,6 +89,13 @@ _NEVER: Final = _METADATA + tuple(
     )
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+
+
+def numeric_addresses_of(host: str) -> Sequence[str]:
+    """The address that a host is, in any form, such as 0x7f.1; none of a name."""
+    with suppress(OSError, UnicodeError):
+        return [str(entry[4][0]) for entry in getaddrinfo(host, None, flags=AI_NUMERICHOST)]
+    return ()
 
 
 def is_refused(address: str, scheme: Scheme) -> bool:

@@ -4,18 +4,16 @@ import base64
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
-from socket import AI_NUMERICHOST, getaddrinfo
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_core import PydanticUseDefault, from_json
 
-from wxauth.server.core.addresses import is_refused
+from wxauth.server.core.addresses import is_refused, numeric_addresses_of
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES, check_claims
 from wxauth.texts import is_http_url, is_secure
@@ -167,11 +165,8 @@ def _check_hook_url(value: str) -> str:
     if not is_http_url(value) or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(urlsplit(value).netloc):
         raise ValueError("must be a URL like https://host/path, without user and fragment; http in a private network")
     parts = urlsplit(value)
-    # An address in any form, such as 0x7f.1. Those of a name are checked at each connection.
-    addresses: list[str] = []
-    with suppress(OSError, UnicodeError):
-        host = (parts.hostname or "").removesuffix(".")
-        addresses = [str(found[4][0]) for found in getaddrinfo(host, None, flags=AI_NUMERICHOST)]
+    # Those of a name are checked at each connection.
+    addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
         raise ValueError("must lead to a public or private address; with http to a private one alone")
     return value

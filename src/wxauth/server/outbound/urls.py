@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Final
 from urllib.parse import urlsplit
 
-from wxauth.server.core.addresses import Scheme, is_refused
+from wxauth.server.core.addresses import Scheme, is_refused, numeric_addresses_of
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 """Seconds that a caller waits for a name."""
@@ -89,10 +89,11 @@ class RefusedUrl(ValueError):
     """This URL is not allowed for a receiver."""
 
 
-async def check_url(text: str, *, resolver: NameResolver) -> None:
+async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False) -> None:
     """Check a receiver's URL: https, or http if every address of its host is private or loopback.
 
-    An https URL is accepted even if its name does not resolve now. The address is checked again on each connection.
+    An https URL is accepted even if its name does not resolve now; `by_form`, wherever the name leads. The address is
+    checked again on each connection.
 
     Raises: RefusedUrl.
     """
@@ -114,9 +115,10 @@ async def check_url(text: str, *, resolver: NameResolver) -> None:
     if "@" in urlsplit(text).netloc:
         raise RefusedUrl("Must be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
+    # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
+    name = url.raw_host.decode().removesuffix(".")
     try:
-        # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
-        addresses = await resolver.resolve(url.raw_host.decode().removesuffix("."))
+        addresses = numeric_addresses_of(name) if by_form and scheme == "https" else await resolver.resolve(name)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         addresses = ()
     if not addresses and scheme == "http":
