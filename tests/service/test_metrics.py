@@ -237,10 +237,16 @@ class TwoWorkers(Server):
 
 @pytest.fixture
 def service(tmp_path: Path, database_url: str) -> Iterator[TwoWorkers]:
+    with two_workers(tmp_path, database_url) as running:
+        yield running
+
+
+@contextmanager
+def two_workers(folder: Path, database_url: str) -> Iterator[TwoWorkers]:
     port = free_port()
     with serving(create_simulator()) as wechat_url:
         env = service_env(database_url, wechat_base_url=wechat_url, port=port, workers=2)
-        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
+        with Running(WXAUTH, "serve", cwd=folder, env=env) as command:
             running = TwoWorkers(command, port)
             until(lambda: running.has_started == 2)
             with running.client:
@@ -337,6 +343,34 @@ def test_the_workers_shared_counts_are_deleted_at_the_end(service: TwoWorkers, e
     until(lambda: not any(is_running(worker) for worker in workers))
     assert is_free(service.port)
     assert not folder.exists()
+
+
+@on_linux
+@pytest.mark.process
+def test_the_next_start_deletes_the_counts_of_a_service_that_was_killed_and_nothing_else(
+    service: TwoWorkers, tmp_path: Path, database_url: str
+) -> None:
+    folder, workers = service.folder(), service.workers()
+    with two_workers(tmp_path, database_url) as other:
+        (link := folder.with_name(f"{folder.name}-link")).symlink_to(tmp_path)
+        (being_made := folder.with_name(f"{folder.name}-made")).mkdir()
+        (own := tmp_path / "0.lock").touch()
+        try:
+            for worker in workers:
+                os.kill(worker, signal.SIGSTOP)
+            service.command.end(signal.SIGKILL)
+            with two_workers(tmp_path, database_url):
+                assert folder.exists(), "the workers still live"
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+            until(lambda: not any(is_running(worker) for worker in workers))
+            with two_workers(tmp_path, database_url) as third:
+                assert [folder.exists(), other.folder().exists(), third.folder().exists()] == [False, True, True]
+            assert own.exists()
+            assert being_made.exists()
+        finally:
+            link.unlink()
+            being_made.rmdir()
 
 
 async def test_the_routes_of_a_login_page_have_one_template(client: Client) -> None:

@@ -6,6 +6,7 @@ The database is asked at most once a second, regardless of the number of probes.
 import asyncio
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,6 +58,7 @@ _name = "supervisor"
 """Of this process in the names of its files. The supervisor counts nothing."""
 _LABELS: Final = ("worker",)
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
+_PREFIX: Final = "wxauth-metrics-"
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
 
@@ -149,9 +151,13 @@ def shared_by_workers() -> Iterator[None]:
 
     Raises: InvalidSettings, if no folder can be created for that.
     """
-    parent = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     try:
-        os.environ[_FOLDER] = tempfile.mkdtemp(prefix="wxauth-metrics-", dir=parent)
+        parent = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+        _clear_leftovers(parent)
+        lock = None
+        while lock is None or not (_is_free(lock) and lock.exists()):  # else another start has just cleared it
+            os.environ[_FOLDER] = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+            lock = Path(os.environ[_FOLDER], "supervisor.lock")
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_WORKERS: must be 1 without a temporary folder: {exc.strerror}"]) from None
     if sys.platform != "win32":
@@ -160,6 +166,28 @@ def shared_by_workers() -> Iterator[None]:
         yield
     finally:
         delete_shared_folder()
+
+
+def _clear_leftovers(parent: Path) -> None:
+    """Remove the folders of our user's services whose processes were killed: nobody holds the locks there.
+
+    A lock, unlike a process id, means the same in every container, and is given to nobody else.
+    """
+    for folder in parent.glob(f"{_PREFIX}*") if sys.platform != "win32" else ():
+        held: list[int] = []
+        try:
+            status = folder.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():  # anybody may make links here
+                for lock in folder.glob("*.lock"):
+                    held.append(os.open(lock, os.O_RDWR))
+                    fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if held:  # else it is just being made
+                shutil.rmtree(folder)
+        except OSError:  # in use, or cleared by another start
+            continue
+        finally:
+            for one in held:
+                os.close(one)
 
 
 def delete_shared_folder() -> None:
@@ -189,6 +217,8 @@ def _registry_of_all_workers() -> CollectorRegistry:
 
 
 def _is_free(path: Path) -> bool:
+    if sys.platform == "win32":
+        return True
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as this process lives
