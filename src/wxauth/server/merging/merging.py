@@ -155,9 +155,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
             roles = _roles_of_both(before, former)
             if is_banned and source is MergeSource.UNIONID:  # no administrator has given this user these roles
                 roles = tuple(role for role in roles if role not in STAFF_ROLES)
-            after = (
-                replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
-            )
+            bans = [standing.ban for standing in (before, former) if standing.ban is not None] if is_banned else []
+            after = replace(before.under(bans, now=now), roles=roles)
     becomes_staff = not STAFF_ROLES.intersection(after.roles) <= set(former.roles)
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
@@ -324,12 +323,6 @@ async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: 
             check_may_enter(user_id, standing)
         await cancel_leaving(transaction, user_id, standing, by=Actor(str(user_id)), now=now)
     return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))
-
-
-def _longer_ban(one: Standing, other: Standing) -> Standing:
-    """The one of these standings whose ban ends last, or never."""
-    bans = [standing for standing in (one, other) if standing.is_banned]
-    return max(bans, key=lambda ban: (ban.banned_until is None, ban.banned_until))
 
 
 def _roles_of_both(one: Standing, other: Standing) -> tuple[str, ...]:
