@@ -16,7 +16,20 @@ both_languages = pytest.mark.parametrize("language", ["", ".zh-CN"], ids=["Engli
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"(?m)^{indent}", "", block) for indent, block in found]
+
+
+def block(page: str, words: str) -> str:
+    """The only block of this page with these words, or both if two languages share the page and it is the same."""
+    text, *again = [text for text in code_blocks(ROOT / page, r"\w+") if words in text]
+    assert {*map(uncommented, again)} <= {uncommented(text)}
+    return text
+
+
+def uncommented(text: str) -> str:
+    """What both languages have in common."""
+    return re.sub(r"(?m)(?:^| +)(?:#|//) .*| +$", "", text)
 
 
 def table(page: Path, header: str) -> list[list[str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import ROOT, code_blocks
+from tests.docs import ROOT, block, code_blocks
 from tests.processes import dev_with_sibling
 from tests.programs import needs, output_of, run_node_tests
 
@@ -48,12 +48,14 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
     guide = ROOT / "docs/mini-program.md"
     auth, app, orders, page, steps, site, connect = code_blocks(guide, "js")
     [markup], [web_view] = code_blocks(guide, "html"), code_blocks(guide, "xml")
+    uni_app = block("docs/mini-program-frameworks.md", "claim(auth, scan)")
     files = {
         "auth.js": auth,
         "app.js": app,
         "orders.js": orders,
         "steps.js": steps,
         "connect.js": connect,
+        "scan.js": uni_app.partition("<script>")[2].partition("</script>")[0].replace("'@/", "'./"),
         "pages/profile/profile.json": "{}",
         "pages/profile/profile.js": page,
         "pages/profile/profile.wxml": markup,
@@ -65,7 +67,7 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
         (tmp_path / "pages" / name).mkdir(parents=True)
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    for name in ("wxauth.js", "wxauth-site.js"):
+    for name in ("wxauth.js", "wxauth-scan.js", "wxauth-site.js"):
         shutil.copy(CLIENT.with_name(name), tmp_path)
     run_node_tests("demo/guide.test.js", {**world, "GUIDE": str(tmp_path)})
 

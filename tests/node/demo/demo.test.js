@@ -5,7 +5,7 @@ import { createServer } from 'node:http'
 import { afterEach, beforeEach, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'
-import { MiniProgram, ORDERS_URL, SERVICE_URL, WECHAT_URL, askedInWebView, until } from './mini_program.js'
+import { MiniProgram, ORDERS_URL, SERVICE_URL, WECHAT_URL, askedInWebView, browserAtSite, until } from './mini_program.js'
 
 // A picture of one pixel.
 const PNG = Buffer.from(
@@ -251,26 +251,6 @@ test('a page that is closed hears no more', async () => {
   await until(() => demo.phone.count('POST /v1/logout'))
   assert.match(page.text, /用户 ID/)
 })
-
-/** A browser on the page of the example site: the scene it shows, and what it is told. */
-async function browserAtSite() {
-  const challenge = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM'
-  const asked = new URLSearchParams({
-    client_id: 'wxauth-example',
-    redirect_uri: 'http://127.0.0.1/callback',
-    response_type: 'code',
-    code_challenge: challenge,
-    code_challenge_method: 'S256',
-  })
-  const answer = await fetch(`${SERVICE_URL}/v1/authorize?${asked}`)
-  const cookie = answer.headers.get('set-cookie').split(';')[0]
-  const html = await answer.text()
-  const [, scene] = /\/v1\/scans\/([\w-]{22})\/code/.exec(html)
-  const [, typed] = /"typed">([^<]+)</.exec(html)
-  const [, next] = /href="(\/v1\/authorize\/[\w-]{22}\/next)"/.exec(html)
-  const goOn = async () => (await fetch(SERVICE_URL + next, { headers: { cookie }, redirect: 'manual' })).headers
-  return { scene, typed, goOn }
-}
 
 test('a code that the camera saw is asked about, and approved', async () => {
   const { scene, goOn } = await browserAtSite()

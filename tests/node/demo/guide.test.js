@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'
-import { MiniProgram, ORDERS_URL, SERVICE_URL, askedInWebView, until } from './mini_program.js'
+import { MiniProgram, ORDERS_URL, SERVICE_URL, askedInWebView, browserAtSite, until } from './mini_program.js'
 
 let guide
 beforeEach(() => {
@@ -67,4 +67,26 @@ test('a socket is opened with a good token', async () => {
   guide.wx.connectSocket = (options) => (opened = options)
   await guide.launch().module('connect.js').connect('wss://api.example.com')
   assert.ok(await isGood(opened.header.Authorization.replace('Bearer ', '')))
+})
+
+test("uni-app's page shows who asks for a login, and nothing for a code that is over", async () => {
+  async function opened(scene) {
+    guide.wx = { getEnterOptionsSync: () => ({ scene: 1047, query: { scene } }) }
+    delete globalThis.uni // of the phone before
+    guide.launch()
+    const showToast = async ({ title }) => guide.toasts.push(title) && { errMsg: 'showToast:ok' }
+    globalThis.uni = { ...globalThis.wx, showToast }
+    await guide.module('auth.js').auth.login()
+    const { default: shown } = guide.module('scan.js')
+    const page = { ...shown.data(), ...shown.methods }
+    await shown.onLoad.call(page, { scene })
+    return page
+  }
+  assert.ok(!(await opened('a'.repeat(22))).claimed) // or the template would read claimed.client.title
+  assert.equal(guide.toasts.length, 1)
+  const page = await opened((await browserAtSite()).scene)
+  assert.equal(page.claimed.client.title, '示例商城 Example Shop')
+  await page.refuse()
+  await page.logIn()
+  assert.equal(guide.toasts.length, 2)
 })

@@ -177,3 +177,23 @@ export async function askedInWebView() {
   assert.equal(path, '/pages/authorize/authorize')
   return Object.fromEntries(query.split('&').map((pair) => pair.split('=')))
 }
+
+/** A browser on the page of the example site: the scene it shows, and what it is told. */
+export async function browserAtSite() {
+  const challenge = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM'
+  const asked = new URLSearchParams({
+    client_id: 'wxauth-example',
+    redirect_uri: 'http://127.0.0.1/callback',
+    response_type: 'code',
+    code_challenge: challenge,
+    code_challenge_method: 'S256',
+  })
+  const answer = await fetch(`${SERVICE_URL}/v1/authorize?${asked}`)
+  const cookie = answer.headers.get('set-cookie').split(';')[0]
+  const html = await answer.text()
+  const [, scene] = /\/v1\/scans\/([\w-]{22})\/code/.exec(html)
+  const [, typed] = /"typed">([^<]+)</.exec(html)
+  const [, next] = /href="(\/v1\/authorize\/[\w-]{22}\/next)"/.exec(html)
+  const goOn = async () => (await fetch(SERVICE_URL + next, { headers: { cookie }, redirect: 'manual' })).headers
+  return { scene, typed, goOn }
+}
