@@ -21,10 +21,12 @@ PROGRAMS = {
     "chromium": ("chromium", "browser"),
     "chromium-headless-shell": ("chromium-headless-shell", "browser"),
     "curl": ("curl", "process"),
+    "debootstrap": ("debootstrap", "operations"),
     "go": ("golang-go", "process"),
     "haproxy": ("haproxy", "proxy"),
     "java": ("openjdk-17-jdk-headless", "process"),
     "javac": ("openjdk-17-jdk-headless", "process"),
+    "jq": ("jq", "process"),
     "kubectl": ("kubernetes-client", "operations"),
     "nginx": ("nginx-light", "proxy"),
     "node": ("nodejs", "node"),
@@ -34,7 +36,7 @@ PROGRAMS = {
     "prometheus": ("prometheus", "operations"),
     "promtool": ("prometheus", "operations"),
     "redis-server": ("redis-server", "redis"),
-    "systemd-analyze": ("systemd", "operations"),
+    "systemd-nspawn": ("systemd-container", "operations"),
 }
 """The Debian package of each program, and the mark of tests that need it."""
 OLDEST_NODE = (20, 19)

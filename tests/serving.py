@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
@@ -15,9 +15,15 @@ from tests.listening import stop_listening
 
 
 @contextmanager
-def serving(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> Iterator[str]:
+def serving(
+    app: ASGIApp,
+    *,
+    kind: type[uvicorn.Server] = uvicorn.Server,
+    listen: Callable[[], socket.socket] = lambda: socket.create_server(("127.0.0.1", 0), backlog=2048),
+    **options: Any,
+) -> Iterator[str]:
     """Serve an app while the block runs, and yield its URL."""
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+    with listen() as listener:
         server = server_of(app, kind=kind, **options)
         thread = Thread(target=server.run, args=([listener],))
         thread.start()

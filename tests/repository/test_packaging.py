@@ -85,39 +85,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.wheel
-def test_without_containers_exactly_the_lock_is_installed_and_nothing_over_a_version_that_runs(tmp_path: Path) -> None:
-    folder, clone = tmp_path / "wxauth-of-today", tmp_path / "clone"
-    for name in ("src", "alembic", "clients", "examples", "deploy/systemd"):
-        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements/build.lock"):
-        (clone / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, clone / name)
-    # The part of the lock that the command needs for its version: scripts/setup installs the same pins as a whole.
-    lock, needed = clone / "requirements/server.lock", ("click", "cryptography", "cffi", "pycparser")
-    pinned = re.findall(r"^\S.*(?:\n .*)*\n", (ROOT / "requirements/server.lock").read_text(), re.MULTILINE)
-    lock.write_text("".join(pin for pin in pinned if pin.partition("==")[0] in needed))
-    install = clone / "deploy/systemd/install"
-    # Compiling what nobody runs would take four seconds.
-    environment = {**os.environ, "PYTHON": sys.executable, "PIP_COMPILE": "0"}
-    said = run(install, "wxauth-of-today", cwd=tmp_path, **environment)
-    assert ("One machine with systemd" in said) != Path("/opt/wxauth").exists(), "what a first installation needs next"
-    own = run(folder / "bin/wxauth", "--version", cwd=tmp_path)
-    assert own == f"wxauth, version {wxauth.__version__}\n"
-    listed = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.version}' for d in m.distributions()))"
-    found = {
-        canonicalize_name(line.split("==")[0]): line.split("==")[1]
-        for line in run(folder / "bin/python", "-c", listed, cwd=tmp_path).split()
-    }
-    locked = pins(lock).items()
-    assert len(locked) == len(needed)
-    assert found.items() - locked == {("wxauth", wxauth.__version__)}
-    before = (folder / "pyvenv.cfg").stat().st_mtime_ns
-    again = subprocess.run([install, folder], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (again.returncode, "is there already" in again.stderr) == (1, True)
-    assert (folder / "pyvenv.cfg").stat().st_mtime_ns == before
-
-
-@pytest.mark.wheel
 def test_the_wheel_alone_migrates_an_empty_database(installed: Path, tmp_path: Path, empty_database_url: str) -> None:
     home = run(installed / "python", "-c", "import wxauth; print(wxauth.__file__)", cwd=tmp_path)
     assert Path(home).is_relative_to(installed.parent)

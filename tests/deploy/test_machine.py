@@ -1,0 +1,216 @@
+"""One machine with systemd, PostgreSQL and nginx, as the guides install, upgrade, break, restore and move it."""
+
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.certificates import Authority
+from tests.deploy.conftest import people_at_work
+from tests.deploy.machine import NEWER, Machine, booted
+from tests.docs import ROOT, block
+from tests.processes import PATIENCE, serving, until
+from tests.world import bearer
+from wxauth.server.dev.wechat import APPS, create_simulator
+
+pytestmark = [pytest.mark.operations, pytest.mark.process]
+
+MOST_EXPOSED = 2.0
+"""Of 10, in systemd's own count: what is not closed, a service of the network needs."""
+POSTGRES = "/var/lib/postgresql"
+MINE = {
+    "echo wx1a2b3c4d5e6f7a8b": f"echo {APPS[0]['app_id']}",
+    "echo 0123456789abcdef0123456789abcdef": f"echo {APPS[0]['app_secret']}",
+}
+"""What the guide's reader replaces."""
+ISSUER = "echo WXAUTH_ISSUER=https://auth.example.com"
+SETTINGS = (
+    r"WXAUTH_ISSUER=https://auth.example.com\nSSL_CERT_FILE=/etc/nginx/certificates/authority.pem\n"
+    r"WXAUTH_LOGIN_RATE_LIMIT=1000000/minute\nWXAUTH_WECHAT_BASE_URL=%s\n"
+)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """wxauth on its machine."""
+
+    machine: Machine
+    authority: Authority
+
+    def client(self) -> httpx.Client:
+        """A client of nginx, in a thread of its own."""
+        self.machine.enter_network()
+        return httpx.Client(base_url="https://127.0.0.1", verify=self.authority.trusted(), trust_env=False)
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        def request() -> Any:
+            with self.client() as client:
+                return client.request(method, path, timeout=PATIENCE, **options).raise_for_status().json()
+
+        return self.machine.within(request)
+
+    def log_in(self, person: str) -> Any:
+        return self.ask("POST", "/v1/login", json={"code": person})
+
+    def logged(self, event: str) -> int:
+        return self.machine.run("journalctl --namespace=wxauth --output=cat").count(f'"event":"{event}"')
+
+    def restart(self) -> None:
+        """Restart both instances, and wait until they serve."""
+        self.machine.run(
+            "for port in 8001 8002; do systemctl restart wxauth@$port\n"
+            "until WXAUTH_PORT=$port wxauth alive --ready; do sleep 0.1; done; done"
+        )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    folder = tmp_path_factory.mktemp("machine")
+    authority = Authority(folder)
+    authority.server("auth.example.com", "127.0.0.1")
+    with booted(folder) as machine:
+        listen = partial(machine.within, lambda: socket.create_server(("127.0.0.1", 0), backlog=2048))
+        with serving(create_simulator(), listen=listen) as wechat_url:
+            certificates = machine.root / "etc/nginx/certificates"
+            certificates.mkdir()
+            for kind in ("pem", "key"):
+                (certificates / f"auth.example.com.{kind}").write_bytes((folder / "server.pem").read_bytes())
+            (certificates / "authority.pem").write_bytes(authority.file.read_bytes())
+            machine.run("echo 127.0.0.1 auth.example.com db.example.com $(hostname) >>/etc/hosts")
+            machine.run(block("docs/operations.md", "sudo deploy/systemd/install"))
+            path = "/opt/wxauth-0.1.0/bin:/usr/bin:/bin"
+            of_a_role = block("docs/database.md", "createuser --pwprompt")
+            machine.run(of_a_role, user="postgres", folder=POSTGRES, given="password\n" * 2, PATH=path)
+            shown = block("docs/operations.md", "ln -sfn /opt/wxauth-0.1.0 /opt/wxauth")
+            for theirs, ours in {**MINE, ISSUER: f"printf '{SETTINGS}' {wechat_url}"}.items():
+                assert theirs in shown
+                shown = shown.replace(theirs, ours)
+            machine.run(shown)
+            yield Installed(machine, authority)
+
+
+def test_exactly_the_lock_is_installed_and_nothing_over_a_version_that_runs(installed: Installed) -> None:
+    listed = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+    found = installed.machine.run(f'/opt/wxauth/bin/python -c "{listed}"').lower().replace("_", "-").split()
+    locked = re.findall(r"(?m)^\w[\w.-]*==[^ ;]+", (ROOT / "requirements/server.lock").read_text())
+    assert {*found} - {*locked} == {"wxauth==0.1.0"}
+    refused = installed.machine.run("deploy/systemd/install 2>&1 || true")
+    assert "is there already" in refused
+
+
+def test_a_unit_has_no_access_beyond_its_needs(installed: Installed) -> None:
+    for unit in ("wxauth@8001", "wxauth-migrate"):
+        printed = installed.machine.run(f"systemd-analyze security --no-pager {unit}")
+        [exposure] = re.findall(r"Overall exposure level for \S+: (\S+)", printed)
+        assert float(exposure) <= MOST_EXPOSED
+
+
+def test_the_log_is_kept_apart_by_a_configuration_that_journald_knows(installed: Installed) -> None:
+    installed.log_in("alice")
+    until(lambda: installed.logged("logged_in"))
+    machines_own = installed.machine.run("journalctl --output=cat")
+    assert "logged_in" not in machines_own
+    assert "Unknown key" not in machines_own
+    assert "Storage=persistent" in installed.machine.run("systemd-analyze cat-config systemd/journald@wxauth.conf")
+    assert installed.machine.run("ls --directory /var/log/journal/*.wxauth")
+
+
+def test_an_instance_that_was_killed_is_started_again_and_a_reload_reads_the_settings(installed: Installed) -> None:
+    started = installed.logged("started")
+    installed.machine.run("kill -9 $(systemctl show --value --property=MainPID wxauth@8001)")
+    until(lambda: installed.logged("started") > started)
+    installed.machine.run("systemctl reload wxauth@8001")
+    until(lambda: installed.logged("settings_read"))
+    assert installed.log_in("alice")["user"]
+
+
+def test_the_upgrade_shown_and_the_way_back_fail_no_request(installed: Installed) -> None:
+    machine = installed.machine
+    # `install` has been run once: a copy of what it made takes a tenth of its time.
+    machine.run("cp --recursive --preserve /opt/wxauth-0.1.0 /opt/wxauth-0.2.0")
+    machine.run("sed -i s/0.1.0/0.2.0/ /opt/wxauth-0.2.0/bin/*")
+    shown = block("deploy/README.md", "systemctl restart").replace("deploy/systemd/install\n", "")
+    back = re.sub(".*wxauth-migrate\n| *sleep 3 .*\n", "", shown).replace("0.2.0", "0.1.0")
+    with people_at_work(installed.client) as seen:
+        for commands, version in ((shown, "0.2.0"), (back, "0.1.0")):
+            until(lambda: seen["200"] > 20)
+            machine.run(commands)
+            pid = machine.run("systemctl show --value --property=MainPID wxauth@8002").strip()
+            assert version in machine.run(f"tr '\\0' ' ' </proc/{pid}/cmdline"), version
+            so_far = seen.total()
+            until(lambda: seen.total() > so_far + 50)  # noqa: B023 - done within the turn
+    assert set(seen) == {"200"}, seen
+
+
+def test_nginx_writes_to_a_new_log_after_it_was_rotated(installed: Installed) -> None:
+    installed.log_in("alice")
+    installed.machine.run("logrotate --force /etc/logrotate.d/wxauth")
+    log = "/var/log/wxauth/access.log"
+    assert "/v1/login" in installed.machine.run(f"cat {log}-*")
+    until(lambda: installed.log_in("alice") and "/v1/login" in installed.machine.run(f"cat {log}"))
+
+
+def test_the_moment_before_a_mistake_is_restored_and_is_what_the_next_boot_starts(installed: Installed) -> None:
+    machine, page = installed.machine, "docs/backups.md"
+    alice = installed.log_in("alice")
+    machine.run("install --directory --owner=postgres /backup /backup/wal")
+    settings = block(page, "archive_command") + block("docs/database.md", "wal_compression")
+    (machine.root / "etc/postgresql/15/main/conf.d/wal.conf").write_text(settings)
+    machine.run("systemctl restart postgresql")
+    as_postgres = partial(machine.run, user="postgres", folder=POSTGRES)
+    as_postgres(block(page, "pg_basebackup"))
+    carol = installed.log_in("carol")
+    moment = as_postgres("psql --tuples-only --no-align --command='SELECT now()'").strip()
+    as_postgres("psql wxauth --command='TRUNCATE users CASCADE'")
+    machine.run("systemctl stop 'wxauth@*' postgresql")
+
+    unpack, start = block(page, "tar -xzf").split("cat >>")
+    today = re.sub(r"base-\d+-\d+-\d+", f"base-{moment[:10]}", unpack)
+    then = re.sub(r"(recovery_target_time = ').*'", rf"\g<1>{moment}'", "cat >>" + start)
+    debian = block(page, "/etc/postgresql/15/main/*.conf")
+    until_promoted = 'until [ "$(psql -Atc "SELECT pg_is_in_recovery()")" = f ]; do sleep 0.1; done\n'
+    as_postgres(f"{today}{debian}{then}{until_promoted}{block(page, 'mistaken')}")
+    machine.run("systemctl start postgresql && wxauth migrate && wxauth check")
+    installed.restart()
+
+    assert [installed.ask("GET", "/v1/me", headers=bearer(each))["id"] for each in (alice, carol)] == [
+        each["user"]["id"] for each in (alice, carol)
+    ]
+    settings = as_postgres("psql -At --command='SHOW archive_mode' --command='SHOW data_directory'")
+    assert settings == f"on\n{POSTGRES}/15/main\n", "the cluster that Debian starts"
+    machine.run("cd /backup && touch --date='32 days ago' base-old wxauth-old.dump wal/old && touch wxauth-new.dump")
+    machine.run(block(page, "-mtime"))
+    assert machine.run("ls /backup /backup/wal | grep -E 'old|new|base'") == f"base-{moment[:10]}\nwxauth-new.dump\n"
+
+
+def test_logical_replication_takes_users_and_events_to_the_next_major_version(installed: Installed) -> None:
+    machine, page = installed.machine, "docs/database.md"
+    as_postgres = partial(machine.run, user="postgres", folder=POSTGRES)
+    alice = installed.log_in("alice")
+    machine.run("echo wal_level = logical >/etc/postgresql/15/main/conf.d/logical.conf && systemctl restart postgresql")
+    as_postgres("psql --command=\"ALTER ROLE postgres PASSWORD 'password'\"")
+    as_postgres(f"{NEWER}/initdb --auth=trust --pgdata=18")
+    as_postgres(f"{NEWER}/pg_ctl --pgdata=18 --options='-p 5433 -k /tmp' --log=log start")
+    newer = {"PGPORT": "5433", "PGHOST": "127.0.0.1"}
+    roles = re.sub("export .*\n|wxauth migrate\n", "", block(page, "createuser --pwprompt"))
+    as_postgres(roles, given="password\n" * 2, **newer)
+    by_port = "postgresql://postgres:password@127.0.0.1:{}/wxauth".format
+    urls = {"OLD": by_port(5432), "NEW": by_port(5433)}
+    begin, *_, question = block(page, "CREATE SUBSCRIPTION").partition('psql "$NEW" -Atc')
+    begin = begin.replace("host=db-1", "host=127.0.0.1").replace("password=…", "password=password")
+    as_postgres(begin, **urls)
+    until(lambda: as_postgres(f'psql "$NEW" -Atc{question}', **urls) == "0\n")
+    machine.run("systemctl stop 'wxauth@*'")
+    lag, rest = block(page, "confirmed_flush_lsn").split("\n", 1)
+    until(lambda: as_postgres(lag, **urls) == "0\n")
+    as_postgres(rest, **urls)
+    machine.run("sed -i s/5432/5433/ /etc/wxauth/secrets/database_url && systemctl stop postgresql")
+    installed.restart()
+
+    assert installed.log_in("alice")["user"]["id"] == alice["user"]["id"]
+    assert installed.log_in("dave")["is_new_user"] is True
