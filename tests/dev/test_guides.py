@@ -1,0 +1,219 @@
+"""The commands that the guides show, beside a running `wxauth dev`, in the order of a reader's week."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import NOWHERE, SETTINGS
+from tests.dev.running import Dev, running_dev
+from tests.docs import block
+from tests.forked import stand_in
+from tests.processes import environment, until
+from tests.programs import needs, output_of
+from wxauth.server.core.settings import Settings, settings_from
+from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat.controls import LATER_APP, MOBILE_APP, openid_of
+
+pytestmark = pytest.mark.process
+
+APP = APPS[0]["app_id"]
+SHOWN_USER = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
+PRELUDE = """\
+curl() { command curl --fail-with-body --silent --show-error "$@"; }
+wxauth() {
+    "$COMMAND" "$@" >said || return
+    cat said
+    secret="$(sed -n 's/^client_secret *//p' said)"
+    [ -z "$secret" ] || SECRET="$secret" CLIENT_SECRET="$secret" CLIENT_ID="$3"
+    [ -z "$secret" ] || echo "$secret" >secret
+}
+[ ! -e secret ] || CLIENT_SECRET="$(cat secret)"
+"""
+"""What a reader does: notices failures, and notes the secret that a command has printed."""
+
+
+@dataclass
+class Reader:
+    """Somebody who types what the guides show."""
+
+    dev: Dev
+    folder: Path
+    known: dict[str, str] = field(default_factory=dict)
+    """Shell variables that the guides leave to their readers."""
+
+    def types(self, page: str, words: str, **instead: str) -> str:
+        """What the block of this page prints, with these texts instead of those shown."""
+        return self.types_text(block(page, words), **instead)
+
+    def types_text(self, text: str, *, typed: str = "", **instead: str) -> str:
+        shown = {
+            "http://127.0.0.1:8000": self.dev.url,
+            "https://auth.example.com": self.dev.url,
+            ".wxauth/wxauth": "wxauth",
+            "wx1a2b3c4d5e6f7a8b": APP,
+            SHOWN_USER: self.known["USER_ID"],
+            '"openid": "…"': f'"openid": "{openid_of("alice", APP)}"',
+        }
+        for theirs, own in {**shown, **instead}.items():
+            text = text.replace(theirs, own)
+        return output_of("sh", "-eu", "-c", PRELUDE + text, cwd=self.folder, input=typed, env=environment(**self.known))
+
+    def post(self, url: str, **body: Any) -> httpx.Response:
+        return httpx.post(url, json=body, trust_env=False, verify=False)
+
+    def log_in(self, person: str, **body: Any) -> Any:
+        return self.post(f"{self.dev.url}/v1/login", code=person, **body).raise_for_status().json()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    needs("curl")
+    folder = tmp_path_factory.mktemp("reader")
+    with running_dev(folder) as dev:
+        forked = re.sub(
+            "(?m)^exec .*", f'exec {shlex.quote(str(stand_in(folder)))} "$@"', (folder / ".wxauth/wxauth").read_text()
+        )
+        (folder / "command").write_text(forked)
+        (folder / "command").chmod(0o700)
+        reader = Reader(dev, folder, {"COMMAND": str(folder / "command"), "ISSUER": dev.url})
+        reader = Reader(dev, folder, {"COMMAND": str(folder / "command"), "ISSUER": dev.url})
+        whose = {"person": "alice", "phone": "13800138000"}
+        phone_code = reader.post(f"{dev.wechat_url}/phone-codes", **whose).json()["code"]
+        root, alice = reader.log_in("root", nickname="Root"), reader.log_in("alice", phone_code=phone_code)
+        (folder / "ids.txt").write_text(reader.log_in("bob")["user"]["id"] + "\n")
+        reader.known |= {"USER_ID": root["user"]["id"], "TOKEN": root["access_token"], "USER_AGENT": "Mozilla/5.0"}
+        asked = {
+            "appid": APP,
+            "secret": APPS[0]["app_secret"],
+            "js_code": "0-nobody",
+            "grant_type": "authorization_code",
+        }
+        refused = httpx.get(f"{dev.wechat_url}/sns/jscode2session", params=asked, trust_env=False, verify=False)
+        reader.known |= {"WECHAT_URL": dev.wechat_url, "RID": refused.text.partition("rid: ")[2].rstrip('"}')}
+        reader.known["REQUEST"] = reader.post(f"{dev.url}/v1/login", code="0-nobody").headers["x-request-id"]
+        assert "roles: admin" in reader.types("docs/console.md", "users grant", 小明="Root")
+        reader.known["USER_ID"] = alice["user"]["id"]
+        yield reader
+
+
+CONSOLE, EVENTS, WECHAT = (f"docs/{name}.md" for name in ("console", "events", "wechat"))
+UNCHECKED = {"wxauth apps add": "echo secret | wxauth apps add --no-check", "add shop": "add bookshop"}
+REFUSED = {
+    "0f8fad5bd9cb469fa16570867728950e": "$REQUEST",
+    "203.0.113.0/24": "127.0.0.0/24",
+    "2026-11-27T10:00": "2020-01-01T00:00",
+    "2026-11-27T10:05": "2099-01-01T00:00",
+}
+WHERE = {"https://orders.example.com/webhooks/wxauth": "$WECHAT_URL/webhook"}
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "instead", "printed"),
+    [
+        ("docs/http.md", "TOKEN=$(curl", {}, f'"openid":"{openid_of("alice", APP)}"'),
+        ("docs/clients.md", "clients add ledger", {}, "client_id +ledger"),
+        ("docs/attributes.md", "clients add crm", {}, '"attributes":{"tier":"gold"}'),
+        (WECHAT, "/signatures", {"curl": "wxauth clients add pays --scope sign; curl"}, '"signature"'),
+        (CONSOLE, "wxauth admin link", {}, "/admin/#link="),
+        (CONSOLE, "q=138 0013", {}, '"phone":"[+]8613800138000"'),
+        (CONSOLE, "ids.txt", {"2026-11-27": "2099-11-27"}, "disabled"),
+        (EVENTS, "clients add ledger", {}, '"type":"user.created"'),
+        (EVENTS, "clients add orders", {}, '"items":.{"id":"{alice}"'),
+        (EVENTS, "clients add risk", {"2026-12": "2099-12"}, "risk"),
+        (EVENTS, "webhooks add", WHERE, "204"),
+        (WECHAT, "a1/access-token", {"curl": "wxauth clients add calls --scope access_token; curl"}, '"access_token"'),
+        (WECHAT, "apps quota", {"clear-quota": "clear-quota --yes", " RID": " $RID"}, "getuserphonenumber"),
+        ("docs/websites.md", "clients add shop", {"add shop": "add store"}, "client_id +store"),
+        ("docs/websites.md", "clients set shop", {"set shop": "set store"}, "store"),
+        ("docs/websites.md", "clients add tv", {"CLIENT_SECRET=...": "x=1"}, '"user_code"'),
+        ("docs/other-back-ends.md", "clients add supabase", {}, "supabase"),
+        ("docs/siblings.md", "clients add gateway", {}, "gateway"),
+        ("docs/siblings.md", "/v1/introspect", {"CLIENT_SECRET=what-was-shown": ""}, '"active":true'),
+        ("docs/doors.md", "--kind official_account", UNCHECKED, "bookshop"),
+        (CONSOLE, "v1/admin/refusals", REFUSED, "(?s)invalid_code.*invalid_code.*invalid_code"),
+        ("docs/keys.md", "secret new", {"forget": "forget --yes"}, ""),
+    ],
+)
+def test_the_commands_shown_can_be_typed(
+    reader: Reader, page: str, words: str, instead: dict[str, str], printed: str
+) -> None:
+    printed = printed.replace("{alice}", reader.known["USER_ID"])
+    output = reader.types(page, words, **instead)
+    assert re.search(printed, output.replace(", ", ",").replace('": ', '":')), output
+
+
+def test_the_app_that_doors_adds_lets_people_in(reader: Reader) -> None:
+    theirs = {"wx2b3c4d5e6f7a8b9c": MOBILE_APP["app_id"]}
+    add, *change = block("docs/doors.md", "apps add wx2b").splitlines(keepends=True)
+    reader.types_text(add, typed=MOBILE_APP["app_secret"], **theirs)
+    until(
+        lambda: reader.post(f"{reader.dev.url}/v1/login", code="carol", app_id=MOBILE_APP["app_id"]).status_code == 200
+    )
+    assert "removed" in reader.types_text("".join(change), **theirs)
+
+
+def test_a_wrong_merge_is_undone_and_a_stolen_key_withdrawn(reader: Reader) -> None:
+    dave, eve = reader.log_in("dave")["user"], reader.log_in("eve")["user"]
+    reader.types_text(f"wxauth users merge --yes {dave['id']} {eve['id']}")
+    theirs = {"USER_ID": eve["id"], "oGZUI0egBJY1zhBYw2KhdUfwVJJE": dave["openid"], "split": "split --yes"}
+    assert dave["id"] in reader.types("docs/merging.md", "users split", **theirs)
+    kid = reader.types_text("wxauth keys list").splitlines()[1].split()[0]
+    reader.types("docs/keys.md", "keys withdraw", KID=kid)
+    keys = f"{reader.dev.url}/.well-known/jwks.json"
+    until(lambda: kid not in httpx.get(keys, trust_env=False, verify=False).text)
+
+
+def test_people_move_in_from_a_file_and_to_another_company(reader: Reader) -> None:
+    page, line = "docs/moving-in.md", json.loads(block("docs/moving-in.md", '"external_id": "10023"'))
+    openid, new = openid_of("frank", APP), openid_of("frank", APPS[1]["app_id"])
+    (reader.folder / "users.jsonl").write_text(json.dumps({**line, "app_id": APP, "openid": openid}))
+    assert "created: 1" in reader.types(page, "import users.jsonl --dry-run").splitlines()[1]
+    assert "unchanged: 1" in reader.types(page, ".wxauth/wxauth users import")
+    reader.types_text("wxauth clients add shop-db --scope users")
+    assert '"external_id":"10023"' in reader.types(page, "users/lookup", **{'"$CLIENT_ID': '"shop-db'})
+    (reader.folder / "openids.json").write_text(json.dumps({openid: new}))
+    move = {"wxformer": APP, "wxnew": APPS[1]["app_id"], "users.jsonl": "all.jsonl"}
+    assert "created: 0, updated: 1" in reader.types(page, "openids.json", **move)
+    there = reader.log_in("frank", app_id=APPS[1]["app_id"])
+    assert (there["user"]["external_id"], there["is_new_user"]) == ("10023", False)
+
+
+def test_the_addresses_of_a_user_are_found_in_the_log(reader: Reader) -> None:
+    needs("jq")
+    line = block("docs/monitoring.md", '"logged_in"').replace('"event"', '"ip":"203.0.113.9","event"')
+    (reader.folder / "wxauth.log").write_text(line)
+    assert "203.0.113.9\tlogged_in\t" in reader.types(
+        "docs/privacy.md", "jq -r", **{reader.known["USER_ID"]: SHOWN_USER}
+    )
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("docs/privacy.md", "WXAUTH_CONSENTS"),
+        ("docs/privacy.md", "WXAUTH_EVENTS_KEPT_DAYS"),
+        ("docs/sign-up-hook.md", "WXAUTH_SIGN_UP_HOOK_URL"),
+    ],
+)
+def test_the_settings_shown_are_valid(page: str, words: str) -> None:
+    printed = output_of("sh", "-euac", f"{block(page, words)}\nenv")
+    given = dict(re.findall(r"(?m)^WXAUTH_(\w+)=(.*)$", printed))
+    settings = settings_from(
+        Settings, **{**SETTINGS, "database_url": NOWHERE, **{k.lower(): v for k, v in given.items()}}
+    )
+    assert given
+    assert {name.lower() for name in given} <= settings.model_fields_set
+
+
+def test_a_shops_push_settings_are_asked_for(reader: Reader) -> None:
+    reader.types_text(f"wxauth apps add {LATER_APP['app_id']}", typed=LATER_APP["app_secret"])
+    typed = "{push_token}\n{push_aes_key}\n".format(**APPS[1])
+    theirs = {"wx…": LATER_APP["app_id"], "https://shop.example.com/wechat": f"{reader.dev.wechat_url}/webhook"}
+    assert "changed" in reader.types("docs/payments.md", "apps set wx…", typed=typed, **theirs)
