@@ -16,7 +16,7 @@ from tests.certificates import Authority
 from tests.upstream import Upstream, answer
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import RemoteKeys
-from wxauth.server.checks.doctor import check_issuer
+from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.checks.result import Findings
 from wxauth.server.core.clock import utc_now
 from wxauth.server.limits.redis import redis_storage
