@@ -163,7 +163,7 @@ def one_of(expected: Any) -> Sequence[Any]:
 
 def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff_alone_need() -> None:
     columns = [column.name for column in User.__table__.columns]  # type: ignore[attr-defined]  # SQLModel adds the table
-    of_logins_and_staff = ("unjudged_since", "ban_reason", "banned_until", "identity_lost_at")
+    of_logins_and_staff = ("unjudged_since", "ban_reason", "banned_until", "earlier_bans", "identity_lost_at")
     columns = [name for name in columns if name not in of_logins_and_staff and not name.endswith("_from")]
     assert list(UserFields.model_fields) == columns
     assert ", ".join(f"users.{name}" for name in columns) == USER
