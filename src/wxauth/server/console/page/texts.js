@@ -240,8 +240,8 @@ const TEXTS = {
     '消失一方的身份、会话和同意记录并入保留一方；保留一方的 ID、昵称、头像、手机号和外部 ID 不变；角色取并集；任一方被封禁则合并后仍为封禁。',
   ],
   undoMerge: [
-    'If it was wrong, Split on the page of the user that remains undoes it: the identities, and the former id with them, become a user of their own again. Name, picture, number, consents and external id go with who brought them. Roles and bans stay behind, so look twice.',
-    '若合并有误，可在保留用户的页面点“拆分”：相应身份连同原 ID 恢复为独立用户。昵称、头像、手机号、同意记录和外部 ID 归还给带来它们的一方。角色与封禁仍留在保留一方，请仔细核对。',
+    'If it was wrong, Split on the page of the user that remains undoes it: the identities, and the former id with them, become a user of their own again. Name, picture, number, consents and external id go with who brought them. A ban from before the merge goes back to whom it was given. Roles and later bans stay behind, so look twice.',
+    '若合并有误，可在保留用户的页面点“拆分”：相应身份连同原 ID 恢复为独立用户。昵称、头像、手机号、同意记录和外部 ID 归还给带来它们的一方。合并之前的封禁归还当初被封的一方。角色与之后的封禁仍留在保留一方，请仔细核对。',
   ],
   split: ['Split', '拆分'],
   splitTitle: ['Split {name} into two users', '将 {name} 拆分为两个用户'],
