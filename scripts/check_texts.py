@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ def main() -> None:
     code = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
     named = set(re.findall(r"docs/[\w/-]+\.md", code))
     wrong += [f"src names {name}, which is not there" for name in sorted(named) if not (ROOT / name).is_file()]
+    [shown] = re.findall(r"tests: ([\d,]+)\+", (DOCS / "badges/tests.svg").read_text())
+    if int(shown.replace(",", "")) > len(tests):
+        wrong.append(f"docs/badges/tests.svg: there are {len(tests)} tests")
+    [address] = [*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {"": None}).values()][:1]
+    for page in (ROOT / "README.md", ROOT / "README.zh-CN.md"):
+        if address and f"git clone {address} wxauth" not in page.read_text():
+            wrong.append(f"{page.name}: must clone {address}, the first of the URLs in pyproject.toml")
     if not pages or not tests or not named:
         wrong.append("no page, test or named page was found")
     sys.exit("\n".join(wrong) or None)
