@@ -144,6 +144,7 @@ def upgrade() -> None:
             phone_id_token BOOLEAN DEFAULT false NOT NULL,
             pkce TEXT DEFAULT 'required' NOT NULL,
             id_token_alg TEXT,
+            resources TEXT[] DEFAULT '{}' NOT NULL,
             claims JSONB,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             former_secret_until TIMESTAMP WITH TIME ZONE,
@@ -521,6 +522,8 @@ def upgrade() -> None:
             authenticated_at TIMESTAMP WITH TIME ZONE,
             authenticated_by TEXT,
             site_knows BOOLEAN,
+            resource TEXT,
+            client_name TEXT,
             CONSTRAINT sessions_pkey PRIMARY KEY (id),
             CONSTRAINT sessions_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
         )
@@ -734,6 +737,8 @@ def upgrade() -> None:
             nonce TEXT,
             code_challenge TEXT,
             hinted_user_id UUID,
+            resource TEXT,
+            client_name TEXT,
             id UUID NOT NULL,
             client_id TEXT NOT NULL,
             stage TEXT NOT NULL,
@@ -770,10 +775,12 @@ def upgrade() -> None:
             code_hash BYTEA,
             code_expires_at TIMESTAMP WITH TIME ZONE,
             session_id UUID,
+            site TEXT GENERATED ALWAYS AS (CASE WHEN client_name IS NULL THEN client_id ELSE NULL::text END) STORED,
             CONSTRAINT site_logins_pkey PRIMARY KEY (id),
-            CONSTRAINT site_logins_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
+            CONSTRAINT site_logins_site_fkey FOREIGN KEY(site) REFERENCES clients (name) ON DELETE CASCADE,
             CONSTRAINT site_logins_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
                 (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT site_logins_client_name_check CHECK (client_name IS NULL OR resource IS NOT NULL),
             CONSTRAINT site_logins_stage_check CHECK (stage IN ('asked', 'claimed', 'approved', 'refused', 'coded',
                 'redeemed')),
             CONSTRAINT site_logins_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website',
@@ -798,7 +805,7 @@ def upgrade() -> None:
     op.execute("""
         CREATE INDEX site_logins_app_id_openid_idx ON site_logins (app_id, openid) WHERE openid IS NOT NULL
     """)
-    op.execute("CREATE INDEX site_logins_client_id_idx ON site_logins (client_id)")
+    op.execute("CREATE INDEX site_logins_site_idx ON site_logins (site)")
     op.execute("""
         CREATE INDEX site_logins_claimed_session_id_idx ON site_logins (claimed_session_id) WHERE openid IS NULL AND
             claimed_session_id IS NOT NULL

@@ -1,14 +1,17 @@
-"""Texts, with the standard library alone: URLs safe from tampering; secrets; JSON as pydantic-core writes it."""
+"""Texts, with the standard library alone: URLs and names safe to use; secrets; JSON as pydantic-core writes it."""
 
 import json
 import re
 import secrets
+import unicodedata
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
 from urllib.parse import urlsplit
 
 _SECRET_BYTES: Final = 32
+_UNPRINTED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""The Unicode categories of controls, formats (bidirectional ones, too), surrogates, and ends of lines."""
 
 
 def is_loopback(host: str | None) -> bool:
@@ -31,6 +34,11 @@ def is_secure(url: str) -> bool:
     return (parts.scheme == "https" and bool(parts.hostname)) or (
         parts.scheme == "http" and is_loopback(parts.hostname)
     )
+
+
+def plain(text: str) -> str:
+    """The text without characters that hide, reorder or break what surrounds it: controls, formats, other lines."""
+    return "".join(each for each in text if unicodedata.category(each) not in _UNPRINTED)
 
 
 def new_secret() -> str:

@@ -16,6 +16,7 @@ NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
     **{"account_app_id": None, "website_app_id": None, "link": False, "phone_id_token": False},
     **{"near": False, "user_code": False, "email_domain": None, "sso": False, "pkce": "required", "id_token_alg": None},
+    "resources": [],
     "claims": None,
     "backchannel_logout_uri": None,
 }

@@ -218,6 +218,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Clients) -> N
         "phone_id_token": False,
         "pkce": "required",
         "id_token_alg": "ES256",
+        "resources": [],
         "claims": None,
     }
 

@@ -91,6 +91,8 @@ OWN_RULES = {
     "CLIENT_RATE_LIMIT": ["100"],
     "SCAN_PICTURE_LIMIT": ["5000"],
     "WEB_SESSION_TTL": ["0"],
+    "RESOURCES": ["[{hunter2", '{"resource": "https://hunter2.test"}'],
+    "CLIENT_DOCUMENTS": ["https://hunter2.test", "hunter2.test/path", "Hunter2.test", "hunter2.test", "hunter2.test:0"],
     "CHECK_FILES": ["nothing", "docs:hunter2", "v1/me:hunter2", "a.txt:hunter2,a.txt:hunter3"],
     "SECURITY_CONTACT": ["hunter2@example.com", "mailto:a@b\nPolicy: hunter2"],
     "LINK_CHECK_FILE": ["nothing", "../name.txt:content", "name.txt:"],

@@ -31,7 +31,7 @@ async def stored(rows: Rows) -> Rows:
 @swept(
     ("constraint", "change"),
     [
-        ("client_id_fkey", "client_id = 'nobody'"),
+        ("site_fkey", "client_id = 'nobody'"),
         ("app_id_openid_fkey", "openid = 'o2'"),
         ("stage_check", "stage = 'perhaps'"),
         ("door_check", "door = 'window', claimed_session_id = id"),
@@ -49,6 +49,7 @@ async def stored(rows: Rows) -> Rows:
         ("code_check", "code_hash = sha256('a')"),
         ("session_id_check", "stage = 'redeemed'"),
         ("session_id_check", "session_id = id"),
+        ("client_name_check", "client_name = 'Agent'"),
     ],
 )
 async def test_a_login_that_violates_a_constraint_is_refused(stored: Rows, constraint: str, change: str) -> None:

@@ -9,6 +9,11 @@ ALGORITHM: Final = "ES256"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section 2.1
 
 
+def is_document(client_id: str) -> bool:
+    """Whether a client is one that nobody has registered: its id is the URL of a document about it."""
+    return client_id.startswith("https://")
+
+
 class Claims(Mapping[str, Any]):
     """The claims of a token, read-only. A `MappingProxyType` could be neither copied nor serialized as JSON."""
 
@@ -49,7 +54,8 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The app of the login. In a website's token it is the mini-program, not the site."""
+    """The app of the login. In a website's token it is the mini-program, not the site. Empty in the token of a client
+    that nobody has registered, as is `openid`."""
     openid: str
     """The user's openid in that app. Both are empty in the token of a client by its metadata document."""
     session_id: UUID

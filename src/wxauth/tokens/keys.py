@@ -20,7 +20,7 @@ from jose import jwk
 from jose.exceptions import JOSEError
 
 from wxauth.texts import to_json
-from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE
+from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, is_document
 
 _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
 _MAX_KID_LENGTH = 256
@@ -193,16 +193,20 @@ class TokenIssuer:
         client_id: str | None = None,
         scope: str = "",
         added: Mapping[str, Any] | None = None,
+        audience: str | None = None,
+        auth_time: int | None = None,
     ) -> str:
         """Sign an access token. `now` is in epoch seconds, `expires_in` in seconds.
 
         In a website's token, `client_id` is the site, `app_id` the mini-program, and `scope` the scopes granted,
         separated by spaces. Without it, the claim `client_id` is `app_id`. `added` are more claims of other names.
+        `audience` is that of a token for one resource, `auth_time` when its person has approved. If its client is one
+        by document, `sub` alone names the person.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,
             "sub": str(user_id),
-            "aud": self.audience,
+            "aud": audience or self.audience,
             "exp": now + expires_in,
             "iat": now,
             "jti": os.urandom(16).hex(),
@@ -212,6 +216,11 @@ class TokenIssuer:
         }
         if client_id is not None:
             claims |= {"client_id": client_id, "app_id": app_id, "scope": scope}
+        if auth_time is not None:
+            claims["auth_time"] = auth_time
+        if client_id is not None and is_document(client_id):
+            del claims["openid"], claims["app_id"]
+            return sign(key.signer, key.header, self._encode(claims))
         if roles:
             claims["roles"] = list(roles)
         if external_id is not None:

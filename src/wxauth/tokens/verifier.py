@@ -96,11 +96,13 @@ class Verifier:
             if len(self._signed_by) > REMEMBERED_TOKENS:
                 self._signed_by.popitem(last=False)  # the oldest token usually expires first
 
+    def _is_meant(self, audience: object) -> bool:
+        return audience == self._audience or (_is_text_list(audience) and self._audience in audience)
+
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
         if claims.get("iss") != self._issuer:
             raise InvalidToken("iss is another issuer", for_log=_differing("iss", claims, self._issuer))
-        audience = claims.get("aud")
-        if audience != self._audience and not (_is_text_list(audience) and self._audience in audience):
+        if not self._is_meant(claims.get("aud")):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         # The token of a login in a mini-program has no claim app_id: its client_id is the mini-program. A website's

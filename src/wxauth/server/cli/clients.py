@@ -35,6 +35,7 @@ from wxauth.server.clients.clients import (
     remove_client,
     renew_secret,
     reserved_names,
+    with_known_resources,
 )
 from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, OPTIONS, SITE_SCOPE_NAMES, Client, Scope
 from wxauth.server.clients.rows import all_clients
@@ -67,6 +68,7 @@ _SCOPE: Final = (
 _OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "redirect_uris": _REPEATED,
     "logout_uris": _REPEATED,
+    "resources": _REPEATED,
     "pkce": {"type": None, "callback": None, "flag_value": "optional", "help": _NO_PKCE},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
 }
@@ -144,6 +146,7 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
     with _refused_as_wrong_call():
+        options = _with_known_resources(options)
         client = build_client(client_name, options)  # a wrong call is refused without the database
         _check_apps(options)
         refuse_reserved(client, _reserved())
@@ -168,6 +171,7 @@ def set_command(client_name: str, **options: Any) -> None:
     """
     changes, reserved = _changes_in(options), _reserved()
     with _refused_as_wrong_call():
+        changes = _with_known_resources(changes)
         _check_apps(changes)
 
     async def change(database: Database, now: datetime) -> Client:
@@ -222,6 +226,12 @@ def _reserved() -> Sequence[str]:
     """The names that a site must not have, because its tokens could be mistaken for others: `serve` would not start."""
     audience = read_settings(ClientCommandSettings).audience
     return with_database(lambda database, _: reserved_names(database, audience))
+
+
+def _with_known_resources(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields, with each resource as the settings spell it. Raises: WrongClient, for another one."""
+    known = read_settings(ClientCommandSettings).resources if values.get("resources") else ()
+    return dict(with_known_resources(values, known))
 
 
 def _check_apps(values: Mapping[str, Any]) -> None:

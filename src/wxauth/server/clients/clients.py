@@ -24,6 +24,7 @@ from wxauth.server.clients.models import (
     Scope,
 )
 from wxauth.server.core.database import Database
+from wxauth.server.core.resources import Resource, find_resource
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
@@ -77,7 +78,7 @@ _FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\
 # A program on the person's own machine may use another port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]))(?::[0-9]{1,5})?((?:[/?].*)?)")
 _URIS: Final = ("redirect_uris", "logout_uris")
-_OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device"})
+_OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
 
 
 class WrongClient(InvalidRequest):
@@ -260,6 +261,16 @@ def refuse_wrong_apps(values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -
         app_id = values.get(field)
         if app_id and kinds.get(app_id, "mini_program") != kind:
             raise WrongClient(field, rule)
+
+
+def with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -> Mapping[str, Any]:
+    """These fields of a client, with each resource as the settings spell it. Raises: WrongClient, for another one."""
+    if not values.get("resources"):
+        return values
+    found = [find_resource(known, url) for url in values["resources"]]
+    if None in found:
+        raise WrongClient("resources", "must be resources of WXAUTH_RESOURCES")
+    return {**values, "resources": list(dict.fromkeys(each.resource for each in found if each is not None))}
 
 
 async def refuse_wrong_receiver(values: Mapping[str, Any], resolver: NameResolver) -> None:

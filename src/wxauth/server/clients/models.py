@@ -114,6 +114,10 @@ class Client(SQLModel):
         description="The algorithm that signs a site's id_tokens; null: `RS256`.",
         schema_extra={"examples": ["RS256"]},
     )
+    resources: list[str] = _uris(
+        "Resources of `WXAUTH_RESOURCES`: those for which a site may ask, or whose tokens alone a service sees.",
+        "https://mcp.example.com/mcp",
+    )
     claims: dict[str, Any] | None = Field(
         default=None,
         sa_type=JSONB,

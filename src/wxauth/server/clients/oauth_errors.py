@@ -67,6 +67,11 @@ def invalid_grant(description: str) -> OAuthError:
     return OAuthError("invalid_grant", description)
 
 
+def invalid_target(description: str) -> OAuthError:
+    """The resource is none that the client may ask for, or not the one that was granted (RFC 8707, section 2)."""
+    return OAuthError("invalid_target", description)
+
+
 def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
     """The RFC 6749 error for one of our own failures; None if the failure is a fault of ours."""
     match error:

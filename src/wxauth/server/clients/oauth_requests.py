@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from wxauth.server.clients.clients import Credentials, is_client_name
 from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
+from wxauth.server.clients.oauth_errors import OAuthError, invalid_client, invalid_oauth_request, invalid_target
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import authenticate_and_read, basic_credentials
 from wxauth.server.core.clock import Clock
@@ -96,6 +96,14 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
 
 
+def refuse_repeated(parameters: Parameters) -> None:
+    """Raises: OAuthError, if a parameter occurs more than once."""
+    if "resource" in parameters.repeated:
+        raise invalid_target("resource occurs twice: a token is for one")
+    if parameters.repeated:
+        raise invalid_oauth_request("a parameter occurs twice")
+
+
 async def form_of(request: Request) -> Parameters:
     """The parameters of a form. Raises: OAuthError, PayloadTooLarge."""
     body = await request.body()
@@ -107,8 +115,7 @@ async def form_of(request: Request) -> Parameters:
         form = parse_parameters(body.decode())
     except UnicodeDecodeError:
         raise invalid_oauth_request("the body is not UTF-8") from None
-    if form.repeated:
-        raise invalid_oauth_request("a parameter occurs twice")
+    refuse_repeated(form)
     return form
 
 

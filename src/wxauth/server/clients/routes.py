@@ -134,7 +134,8 @@ async def add_client(
     hash is stored. A public client has no secret.
     """
     now = clock()
-    client = clients.build_client(body.name, body.model_dump(exclude={"name"}))
+    given = clients.with_known_resources(body.model_dump(exclude={"name"}), settings.resources)
+    client = clients.build_client(body.name, given)
     await _check_apps(apps, client.model_dump())
     await clients.refuse_wrong_receiver(client.model_dump(), name_resolver)
     clients.refuse_reserved(client, await clients.reserved_names(database, settings.audience, settings.apps))
@@ -163,7 +164,8 @@ async def change_client(
     A given list replaces the former list. `redirect_uris` or `device` turn a service into a site; a site remains a
     site. A site's sessions continue, but their next tokens lack the scopes that the site has lost.
     """
-    now, changes = clock(), body.model_dump(exclude_unset=True)
+    now = clock()
+    changes = clients.with_known_resources(body.model_dump(exclude_unset=True), settings.resources)
     await _check_apps(apps, changes)
     await clients.refuse_wrong_receiver(changes, name_resolver)
     changed = await clients.change_client(

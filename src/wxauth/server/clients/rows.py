@@ -14,12 +14,13 @@ from wxauth.server.sessions.rows import end_sessions_of_client, lock_users_of_cl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """The hashes of a client's secrets, and its scopes."""
+    """The hashes of a client's secrets, its scopes, and its resources."""
 
     secret_hash: bytes | None = field(repr=False)
     former_secret_hash: bytes | None = field(repr=False)
     former_secret_until: datetime | None
     scopes: list[str]
+    resources: list[str]
 
     def is_former_good(self, now: datetime) -> bool:
         """Whether the former secret still works."""

@@ -1,7 +1,7 @@
 """Service clients as dependencies of routes: who they are, what they may do, and how much of it."""
 
 from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -71,6 +71,7 @@ class ProvedClient:
 
     name: str
     scopes: frozenset[Scope]
+    resources: Sequence[str]
 
 
 class ClientOperation(StrEnum):
@@ -192,7 +193,7 @@ async def authenticate(
     name = credentials.client_id
     found = await find_secrets(database, name) if is_client_name(name) else None
     stored = check_client(credentials, found, needed, now=now)
-    return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)))
+    return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)), stored.resources)
 
 
 def check_client(

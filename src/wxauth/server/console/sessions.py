@@ -179,6 +179,7 @@ class ConsoleSessions:
             self.database,
             token,
             client_id=CONSOLE,
+            resource=None,
             scopes=[ADMIN_SCOPE],
             ip=device.ip,
             lifetimes=Lifetimes(unused=MAX_UNUSED, at_most=MAX_LIFETIME, reuse_grace=self.settings.refresh_reuse_grace),

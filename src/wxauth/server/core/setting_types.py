@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.server.core.addresses import is_refused, numeric_addresses_of
+from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES, check_claims
 from wxauth.texts import is_http_url, is_secure
@@ -30,6 +31,9 @@ OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "ready
 _SHORTEST_TRAIL: Final = 180
 """Days."""
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
+_EXAMPLE_OF_RESOURCES: Final = (
+    '[{"resource": "https://mcp.example.com/mcp", "title": "…", "scopes": {"orders:read": "…"}}]'
+)
 _HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
 _PICTURE: Final = re.compile(rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL)
 _MAX_LOGO_BYTES: Final = 32 * 1024
@@ -85,16 +89,21 @@ def _read_documents(value: object) -> object:
     return {name: version for name, _, version in documents}
 
 
-def _read_apps(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        apps = from_json(value) if value else []
-    except ValueError:
-        apps = None
-    if not isinstance(apps, list):
-        raise ValueError(f"must be JSON like {_EXAMPLE_OF_APPS}")
-    return apps
+def _json_list(example: str) -> BeforeValidator:
+    """A list that is read from JSON like the example."""
+
+    def read(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            items = from_json(value) if value else []
+        except ValueError:
+            items = None
+        if not isinstance(items, list):
+            raise ValueError(f"must be JSON like {example}")
+        return items
+
+    return BeforeValidator(read)
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
@@ -300,7 +309,7 @@ def _lower(value: object) -> object:
 # Parsing from text.
 CommaList = BeforeValidator(_split_at_commas)
 Documents = BeforeValidator(_read_documents)
-AppList = BeforeValidator(_read_apps)
+AppList = _json_list(_EXAMPLE_OF_APPS)
 Lower = BeforeValidator(_lower)
 OrNone = Annotated[T | None, BeforeValidator(_empty_is_none)]
 """A value, or none where the text is empty."""
@@ -386,6 +395,14 @@ ContactUri = Annotated[
     _form(
         r"mailto:[^\s@]+@[^\s@]+|tel:\+[\d-]+|https://[^\s]+",
         "must be a URI like mailto:security@example.com or https://example.com/security",
+    ),
+]
+Resources = Annotated[tuple[Resource, ...], _json_list(_EXAMPLE_OF_RESOURCES), AfterValidator(check_distinct)]
+HostName = Annotated[
+    str,
+    _form(
+        r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[1-9][0-9]{0,4})?",
+        "must be hosts like claude.ai in lower case, with a port if there is one, separated by commas",
     ),
 ]
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, AfterValidator(_check_root_files)]

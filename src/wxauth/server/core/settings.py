@@ -28,6 +28,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.setting_types import (
     SECRETS_DIR,
     SERVICE_LINK,
@@ -47,6 +48,7 @@ from wxauth.server.core.setting_types import (
     DomainFile,
     ExemptNetworks,
     HookUrl,
+    HostName,
     Issuer,
     JsonClaims,
     Logo,
@@ -64,6 +66,7 @@ from wxauth.server.core.setting_types import (
     RateText,
     RedisUrl,
     Region,
+    Resources,
     RootFiles,
     Seconds,
     SecretKey,
@@ -275,6 +278,7 @@ class ClientCommandSettings(DatabaseSettings):
 
     audience: Audience = _DEFAULT_AUDIENCE
     apps: Annotated[tuple[App, ...], AppList] = ()
+    resources: Resources = ()
 
 
 class Settings(DatabaseSettings):
@@ -335,6 +339,8 @@ class Settings(DatabaseSettings):
     web_session_ttl: Seconds = 43200
     web_session_max_age: Seconds = 2592000
     sso_ttl: AnySeconds = 28800
+    resources: Resources = ()
+    client_documents: Annotated[tuple[HostName, ...], CommaList] = ()
     link_check_file: OrNone[DomainFile] = None
     check_files: RootFiles = ()
 
@@ -385,6 +391,18 @@ class Settings(DatabaseSettings):
         if secret is None and info.data.get("sign_up_hook_url") is not None:
             raise ValueError("must be set together with WXAUTH_SIGN_UP_HOOK_URL")
         return secret
+
+    @field_validator("resources")
+    @classmethod
+    def _none_is_the_audience(cls, resources: tuple[Resource, ...], info: ValidationInfo) -> tuple[Resource, ...]:
+        return check_distinct(resources, [info.data.get("audience", "")])
+
+    @field_validator("client_documents")
+    @classmethod
+    def _no_documents_without_resources(cls, hosts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if hosts and info.data.get("resources") == ():
+            raise ValueError("must be set together with WXAUTH_RESOURCES")
+        return hosts
 
     @field_validator("wechat_fallback_url", mode="before")
     @classmethod
@@ -506,7 +524,8 @@ def _problem(error: Mapping[str, Any]) -> str:
     if message.startswith(PREFIX):
         return message
     if error["type"] == "extra_forbidden":
-        location, message = location[:-1], f"must have only {', '.join(App.model_fields)}"
+        kind = Resource if location[0] == "resources" else App
+        location, message = location[:-1], f"must have only {', '.join(kind.model_fields)}"
     elif error["type"] == "missing":
         message = "is required"
     elif error["type"] == "string_pattern_mismatch" and location[-1] == "app_id":

@@ -25,6 +25,10 @@ class TokenSession:
     """The scopes of a website's token, separated by spaces."""
     claims: ClaimsTemplate | None = None
     """What is added to the token."""
+    resource: str | None = None
+    """The audience, if it is not the usual one."""
+    authenticated_at: datetime | None = None
+    """When the person has approved a login for a resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +72,7 @@ class Issuer:
             client_id=session.client_id,
             scope=session.scope,
             added=None if session.claims is None else session.claims.filled(user, sees_roles=sees_roles),
+            audience=session.resource,
+            auth_time=None if session.authenticated_at is None else int(session.authenticated_at.timestamp()),
         )
         return AccessToken(value, expires_in)

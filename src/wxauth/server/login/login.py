@@ -323,7 +323,7 @@ class Logins:
 
 def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
     match refused.why:
-        case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE:
+        case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE | RefreshRefusal.OTHER_RESOURCE:
             return InvalidRefreshToken("there is no such session")
         case RefreshRefusal.DISABLED:
             return AccountDisabled(until=refused.banned_until, user_id=refused.user_id)

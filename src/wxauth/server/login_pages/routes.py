@@ -52,7 +52,7 @@ _PRESSED: Final[dict[int | str, dict[str, Any]]] = {**HTML, **_REDIRECT, **MISTA
 _WITH_HINT: Final = form_parameters(**{HINT: "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."})
 _PARAMETERS: Final = (
     *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
-    *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales"),
+    *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales", "resource"),
 )
 router = Router("websites")
 

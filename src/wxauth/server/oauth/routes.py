@@ -1,5 +1,6 @@
 """Routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, NotRequired
 
 from fastapi import Depends
@@ -17,6 +18,7 @@ from wxauth.server.clients.oauth_requests import BROWSER, client_of, form_of, fo
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
 from wxauth.server.core.addresses import plain_address
+from wxauth.server.core.resources import Resource
 from wxauth.server.keys.models import JWKS_MAX_AGE
 from wxauth.server.login.login import EXAMPLE_JWT
 from wxauth.server.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
@@ -27,10 +29,11 @@ from wxauth.server.site_logins.authorize import (
     RESPONSE_MODES,
     RESPONSE_TYPE,
     SiteRequests,
-    granted_scope,
 )
 from wxauth.server.site_logins.doors import SCAN_LASTS
+from wxauth.server.site_logins.models import RequestFields
 from wxauth.server.site_logins.rows import ClientRemoved
+from wxauth.server.site_logins.targets import asked_resource, granted_scope
 from wxauth.server.users.callers import DeviceDep, read_caller, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.bodies import EXAMPLE_USER_ID
@@ -89,7 +92,8 @@ class UserinfoAnswer(TypedDict):
     roles: NotRequired[list[str]]
 
 
-def _document(issuer: str) -> dict[str, Any]:
+def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents: bool = False) -> dict[str, Any]:
+    scopes = dict.fromkeys((*SITE_SCOPE_NAMES, *(name for each in resources for name in each.scopes)))
     return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
@@ -109,7 +113,7 @@ def _document(issuer: str) -> dict[str, Any]:
         "response_modes_supported": list(RESPONSE_MODES),
         "grant_types_supported": list(GRANT_TYPES),
         "code_challenge_methods_supported": [CHALLENGE_METHOD],
-        "scopes_supported": list(SITE_SCOPE_NAMES),
+        "scopes_supported": list(scopes),
         "claims_supported": [*PROTOCOL_CLAIMS, *CLAIMS],
         "claim_types_supported": ["normal"],
         "claims_parameter_supported": False,
@@ -119,6 +123,7 @@ def _document(issuer: str) -> dict[str, Any]:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
         "ui_locales_supported": ["zh-CN", "en"],
+        **({"client_id_metadata_document_supported": True} if has_documents else {}),
     }
 
 
@@ -143,7 +148,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 )
 async def metadata(settings: SettingsDep) -> JSONResponse:
     """The URLs of the keys and endpoints, and the supported features. The document is the same at both paths."""
-    return JSONResponse(_document(settings.issuer), headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
+    document = _document(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
+    return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
@@ -173,9 +179,9 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
     "/v1/device_authorization",
     summary=Title("Start a scan (RFC 8628)", "发起扫码（RFC 8628）"),
     response_model=DeviceAuthorizationAnswer,
-    responses=_refusals("invalid_request", "invalid_scope", "unauthorized_client"),
+    responses=_refusals("invalid_request", "invalid_scope", "invalid_target", "unauthorized_client"),
     openapi_extra=_form(
-        {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}
+        {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}, "resource"
     ),
 )
 @answering_clients
@@ -191,9 +197,11 @@ async def authorize_device(
     if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
     ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
-    scope = granted_scope(client, form.get("scope"))
+    resource = asked_resource(settings, client, form)
+    scope = granted_scope(client, resource, form.get("scope"))
+    asked = RequestFields(scope=scope, resource=None if resource is None else resource.resource)
     try:
-        started = await site_requests.start_for_device(client, scope=scope, ip=ip, user_agent=user_agent)
+        started = await site_requests.start_for_device(client, asked, ip=ip, user_agent=user_agent)
     except ClientRemoved:
         raise invalid_client("the client has just been removed") from None
     issuer = settings.issuer
@@ -218,6 +226,7 @@ async def authorize_device(
         "unauthorized_client",
         "unsupported_grant_type",
         "invalid_scope",
+        "invalid_target",
         "authorization_pending",
         "slow_down",
         "access_denied",
@@ -225,7 +234,7 @@ async def authorize_device(
     ),
     openapi_extra=_form(
         {"grant_type": DEVICE_CODE, "device_code": "8Yk3..."},
-        *("code", "redirect_uri", "code_verifier", "refresh_token", "scope"),
+        *("code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource"),
     ),
 )
 @answering_clients

@@ -3,6 +3,7 @@
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -23,17 +24,21 @@ from wxauth.server.clients.oauth_errors import (
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.resources import Resource
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.resource_verifier import ResourceVerifier
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.refresh_rows import (
     RefreshRefusal,
     RefreshRefused,
+    RefreshToken,
     RefreshTokens,
+    RotatedSessionOfWebsite,
     rotate_refresh_token_of_website,
     website_session_lifetimes,
 )
@@ -43,6 +48,7 @@ from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, co
 from wxauth.server.site_logins.granting import Granting, is_good, lock_with_person
 from wxauth.server.site_logins.models import Stage
 from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
+from wxauth.server.site_logins.targets import asked_resource, granted_resource, scopes_for
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.texts import hash_of
 from wxauth.tokens.verifier import Verifier
@@ -66,6 +72,7 @@ _WHY: Final = {
     RefreshRefusal.EXPIRED: "the session has not been used for too long",
     RefreshRefusal.REUSED: "the refresh token had been used before: the session has been ended",
     RefreshRefusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
+    RefreshRefusal.OTHER_RESOURCE: "the session is for another resource",
 }
 
 
@@ -184,6 +191,7 @@ class SiteTokens:
     refresh_tokens: RefreshTokens
     keys: KeyRing
     verifier: Verifier
+    resource_verifier: ResourceVerifier
     granting: Granting
     id_tokens: IdTokens
 
@@ -210,7 +218,7 @@ class SiteTokens:
             raise invalid_oauth_request("device_code is missing")
         device = await rows.find(self.database, device_code_hash=hash_of(device_code))
         is_clients = device is not None and device.client_id == client.name
-        outcome = await self._redeem(client, device if is_clients else None)
+        outcome = await self._redeem(client, device if is_clients else None, form)
         if isinstance(outcome, NotGranted):
             raise OAuthError(*_OF_DEVICE[outcome])
         return outcome
@@ -236,21 +244,25 @@ class SiteTokens:
             redirect_uri=form["redirect_uri"],
             code_challenge=challenge,
         )
-        outcome = await self._redeem(client, found)
+        outcome = await self._redeem(client, found, form)
         if isinstance(outcome, NotGranted):
             if outcome is NotGranted.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
             raise invalid_grant("there is no such code of this client, redirect_uri and code_verifier, or it is over")
         return outcome
 
-    async def _redeem(self, client: Client, found: SiteLogin | None) -> dict[str, Any] | NotGranted:
+    async def _redeem(
+        self, client: Client, found: SiteLogin | None, form: Mapping[str, str]
+    ) -> dict[str, Any] | NotGranted:
         """The tokens for the login of a code, or why there are none."""
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
             return NotGranted.UNKNOWN
+        resource = granted_resource(self.settings, client, found.resource, form)
         session_id = new_id(now)
-        ends_at = now + timedelta(seconds=website_session_lifetimes(self.settings).unrefreshed)
+        lifetimes = website_session_lifetimes(self.settings, is_for_resource=resource is not None)
+        ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
         async with self.granting.turn(found), self.database.begin() as transaction:
             granted = await redeem(transaction, found, session_id=session_id, expires_at=ends_at, now=now)
         if isinstance(granted, NotGranted):
@@ -266,6 +278,7 @@ class SiteTokens:
             user,
             session_id,
             generation=0,
+            resource=resource,
             scope=login.scope,
             nonce=login.nonce,
             authenticated_at=login.authenticated_at,
@@ -281,22 +294,12 @@ class SiteTokens:
         token = self.refresh_tokens.parse(form["refresh_token"])
         if token is None:
             raise invalid_grant("the refresh token is not one of ours")
-        allowed = client.site_scopes
-        requested = form["scope"].split() if "scope" in form else allowed
-        if not set(requested) <= set(allowed):
-            raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
-        now = self.clock()
-        await _ensure_keys(self.keys, self.issuer, now)
-        outcome = await rotate_refresh_token_of_website(
-            self.database,
-            token,
-            client_id=client.name,
-            scopes=requested,
-            demanded=requested if "scope" in form else (),
-            ip=ip,
-            lifetimes=website_session_lifetimes(self.settings),
-            now=now,
-        )
+        await _ensure_keys(self.keys, self.issuer, self.clock())
+        resource = asked_resource(self.settings, client, form) if "resource" in form else None
+        outcome = await self._rotate(client, token, form, resource, ip=ip)
+        if isinstance(outcome, RefreshRefused) and outcome.why is RefreshRefusal.OTHER_RESOURCE:
+            resource = granted_resource(self.settings, client, outcome.resource, form)
+            outcome = await self._rotate(client, token, form, resource, ip=ip)
         if isinstance(outcome, RefreshRefused):
             if outcome.why is RefreshRefusal.REUSED:
                 log.warning(
@@ -305,7 +308,7 @@ class SiteTokens:
             if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise invalid_grant(_WHY[outcome.why])
-        now = self.clock()
+        now, requested = self.clock(), form.get("scope", outcome.scope).split()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in requested)
         if self.settings.is_logged(token.session_id):
@@ -316,11 +319,38 @@ class SiteTokens:
             outcome,
             token.session_id,
             generation=outcome.generation,
+            resource=resource,
             scope=scope,
             authenticated_at=outcome.authenticated_at,
             authenticated_by=outcome.authenticated_by,
             expires_at=outcome.expires_at,
             now=now,
+        )
+
+    async def _rotate(
+        self,
+        client: Client,
+        token: RefreshToken,
+        form: Mapping[str, str],
+        resource: Resource | None,
+        *,
+        ip: str | None,
+    ) -> RotatedSessionOfWebsite | RefreshRefused:
+        """Rotate a refresh token of a session for this resource, or for none."""
+        allowed = scopes_for(client, resource)
+        requested = form["scope"].split() if "scope" in form else allowed
+        if not set(requested) <= set(allowed):
+            requested = []  # which no session is granted
+        return await rotate_refresh_token_of_website(
+            self.database,
+            token,
+            client_id=client.name,
+            resource=None if resource is None else resource.resource,
+            scopes=requested,
+            demanded=requested if "scope" in form else (),
+            ip=ip,
+            lifetimes=website_session_lifetimes(self.settings, is_for_resource=resource is not None),
+            now=self.clock(),
         )
 
     async def _tokens(
@@ -330,6 +360,7 @@ class SiteTokens:
         session_id: UUID,
         *,
         generation: int,
+        resource: Resource | None,
         scope: str,
         nonce: str | None = None,
         authenticated_at: datetime,
@@ -341,13 +372,19 @@ class SiteTokens:
 
         Raises: OAuthError.
         """
-        allowed = client.site_scopes
+        allowed = scopes_for(client, resource)
         names = [name for name in scope.split() if name in allowed]
         if not names:
             raise invalid_grant("the client may not have any of these scopes any more")
         left = int((expires_at - now).total_seconds())
         of_session = TokenSession(
-            id=session_id, left=left, client_id=client.name, scope=" ".join(names), claims=client.claims_template
+            id=session_id,
+            left=left,
+            client_id=client.name,
+            scope=" ".join(names),
+            claims=client.claims_template,
+            resource=None if resource is None else resource.resource,
+            authenticated_at=None if resource is None else authenticated_at,
         )
         issued = self.issuer.issue(user, of_session, now=now)
         answer = {
@@ -378,11 +415,18 @@ class SiteTokens:
         if refresh_token is not None:
             session_id = refresh_token.session_id
         else:
-            try:
-                session_id = (await self.verifier.verify(token, now=self.clock().timestamp())).session_id
-            except InvalidToken:
+            found = await self._session_in(token)
+            if found is None:
                 return
+            session_id = found
         await end_web_session(self.database, self.clock, client.name, session_id, site_knows=True)
+
+    async def _session_in(self, token: str) -> UUID | None:
+        """The session of an access token for us or a resource; None if it is neither."""
+        for verifier in (self.verifier, self.resource_verifier):
+            with suppress(InvalidToken):
+                return (await verifier.verify(token, now=self.clock().timestamp())).session_id
+        return None
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:

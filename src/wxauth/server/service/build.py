@@ -26,6 +26,7 @@ from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys import keyring
 from wxauth.server.keys.issuer import Issuer
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
+from wxauth.server.keys.resource_verifier import ResourceVerifier
 from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
@@ -147,6 +148,7 @@ def build_services(
     name_resolver = make(NameResolver)
     make(Issuer)
     verifier = make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=keys)
+    make(ResourceVerifier)
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):
         make(kind, secret_keys=settings.secret_keys)
     login_limiter = parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")

@@ -64,6 +64,10 @@ class Session(SQLModel, table=True):
     """How the person logged in, as a value of `amr` (RFC 8176)."""
     site_knows: bool | None
     """Whether the site asked for the end itself. Then it gets no logout token."""
+    resource: str | None = Field(sa_type=Text)
+    """The resource that its tokens are for; null if they are for all services of the operator."""
+    client_name: str | None = Field(sa_type=Text)
+    """The title of the client, as the person has seen it when asked for a resource."""
 
 
 after_create(

@@ -92,8 +92,10 @@ def app_session_lifetimes(settings: Settings) -> Lifetimes:
     )
 
 
-def website_session_lifetimes(settings: Settings) -> Lifetimes:
-    """The lifetimes of a website's session."""
+def website_session_lifetimes(settings: Settings, *, is_for_resource: bool = False) -> Lifetimes:
+    """The lifetimes of a website's session; of one for a resource, those of an app's."""
+    if is_for_resource:
+        return app_session_lifetimes(settings)
     return Lifetimes(
         unused=settings.web_session_ttl,
         at_most=settings.web_session_max_age,
@@ -117,6 +119,8 @@ class RefreshRefusal(StrEnum):
     """A newer login of the identity took the session's place."""
     OUT_OF_SCOPE = "out_of_scope"
     """The website's session was granted none of the scopes, or not all that are demanded."""
+    OTHER_RESOURCE = "other_resource"
+    """The website's session is for another resource than this one, or for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ class RefreshRefused:
     banned_until: datetime | None = None
     app_id: str | None = None
     """The session's app, for `REPLACED`."""
+    resource: str | None = None
+    """The session's resource, for `OTHER_RESOURCE`."""
 
 
 # The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The
@@ -167,6 +173,8 @@ class _SessionNotRotated(SQLModel):
     app_id: str
     is_expired: bool
     is_in_scope: bool
+    resource: str | None
+    is_for_it: bool
 
 
 _NEW_PLACE_PART: Final = f""",
@@ -200,15 +208,18 @@ _ROTATE: Final = Statement[RotatedSession](_rotating_part(_NEW_PLACE_PART, "IS N
 # The refresh comes from the website's server, whose address is not the person's. So the browser's address stays. If
 # the session was granted too little for the request, no row is found, and the token is not used up.
 _GRANTED = "string_to_array(s.scope, ' ')"
+_IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
-    _rotating_part("", f"= :client_id AND {_IS_IN_SCOPE}", ", s.scope, s.authenticated_at, s.authenticated_by")
+    _rotating_part(
+        "", f"= :client_id AND {_IS_FOR_IT} AND {_IS_IN_SCOPE}", ", s.scope, s.authenticated_at, s.authenticated_by"
+    )
 )
 
 _WHY_NOT: Final = Statement[_SessionNotRotated](f"""
 SELECT users.id AS user_id, status, banned_until, revoked_at, revoked_reason, s.app_id,
        LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now AS is_expired,
-       s.client_id IS NULL OR ({_IS_IN_SCOPE}) AS is_in_scope
+       s.client_id IS NULL OR ({_IS_IN_SCOPE}) AS is_in_scope, s.resource, {_IS_FOR_IT} AS is_for_it
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.client_id IS NOT DISTINCT FROM :client_id
 """)
@@ -233,14 +244,18 @@ async def rotate_refresh_token_of_website(
     token: RefreshToken,
     *,
     client_id: str,
+    resource: str | None,
     scopes: Sequence[str],
     demanded: Sequence[str] = (),
     ip: str | None,
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSessionOfWebsite | RefreshRefused:
-    """Rotate the refresh token of a website. The session must have one of the scopes, and all that are demanded."""
-    website = {"client_id": client_id, "scopes": scopes, "demanded": demanded}
+    """Rotate the refresh token of a website.
+
+    The session must be for this resource, or for none, and have one of the scopes, and all that are demanded.
+    """
+    website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
 
 
@@ -276,6 +291,7 @@ async def _rotate(
             database,
             session_id=token.session_id,
             client_id=own_values.get("client_id"),
+            resource=own_values.get("resource"),
             scopes=own_values.get("scopes", ()),
             demanded=own_values.get("demanded", ()),
             lasts_at_most=lifetimes.at_most,
@@ -297,6 +313,8 @@ async def _why_not(database: Database, **values: object) -> RefreshRefused | Non
         return RefreshRefused(RefreshRefusal.REPLACED, row.user_id, app_id=row.app_id)
     if row.revoked_at is not None:
         return RefreshRefused(RefreshRefusal.REVOKED, row.user_id)
+    if not row.is_for_it:  # first: sessions for a resource live longer
+        return RefreshRefused(RefreshRefusal.OTHER_RESOURCE, row.user_id, resource=row.resource)
     if row.is_expired:
         return RefreshRefused(RefreshRefusal.EXPIRED, row.user_id)
     return None if row.is_in_scope else RefreshRefused(RefreshRefusal.OUT_OF_SCOPE, row.user_id)

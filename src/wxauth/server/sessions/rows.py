@@ -254,7 +254,7 @@ SELECT id FROM users
                         WHERE w.client_id = :client_id AND s.revoked_at IS NULL
                         UNION ALL
                        SELECT i.user_id FROM site_logins l JOIN identities i USING (app_id, openid)
-                        WHERE l.client_id = :client_id
+                        WHERE l.site = :client_id
                         UNION ALL
                        SELECT i.user_id FROM browser_login_sites b JOIN browser_logins l ON l.id = b.browser_login_id
                          JOIN identities i USING (app_id, openid)

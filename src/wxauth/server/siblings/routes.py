@@ -1,6 +1,7 @@
 """Routes for reverse proxies, for services that cannot use the guard, and for services that look users up."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final, Literal, NotRequired, Self
@@ -31,17 +32,19 @@ from wxauth.server.clients.service_clients import (
     UsersClientDep,
 )
 from wxauth.server.core.database import Database
+from wxauth.server.core.resources import find_resource
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import RESERVED_CLAIMS, UserStatus
+from wxauth.server.keys.resource_verifier import ResourceVerifier
 from wxauth.server.sessions.rows import user_in_session
 from wxauth.server.siblings.rows import UserForSiblings, look_up
 from wxauth.server.users.admin import UserChange, change_user, end_all_sessions
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest
 from wxauth.server.users.bodies import DocumentVersion, FormerExternalIds, OperatorsFields, Reason, SharedFields
-from wxauth.server.users.callers import AnyCallerDep, DeviceDep, sees_roles
+from wxauth.server.users.callers import Caller, DeviceDep, any_caller_of, sees_roles, verified
 from wxauth.server.users.search_rows import IdentityJson
-from wxauth.server.web.answers import Entails
+from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.bodies import (
     EXAMPLE_APP_ID,
     EXAMPLE_OPENID,
@@ -53,18 +56,23 @@ from wxauth.server.web.bodies import (
     ShownUserId,
     Time,
 )
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, VerifierDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.tokens.claims import Principal
 from wxauth.tokens.verifier import Verifier
 
-_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid", "app_id", "scope")
-"""The last two are in a website's tokens only."""
+_CLAIMS: Final = (
+    *("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid", "app_id", "scope", "auth_time"),
+)
+"""The last three are in a website's tokens only."""
 
+ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]
 router = Router("siblings")
 
 # Printable ASCII without the space, and without the percent sign, which marks an encoded character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _ROLE: Final = "role"
+_RESOURCE: Final = "resource"
 _MAX_PARAMETERS: Final = 32
 _MAX_FORM_FIELDS: Final = 128
 _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
@@ -90,6 +98,9 @@ class IntrospectionAnswer(TypedDict):
         Annotated[str, Field(description="The mini-program's app_id, or a website's name.", examples=[EXAMPLE_APP_ID])]
     ]
     app_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id, in a website's token only.")]]
+    auth_time: NotRequired[
+        Annotated[int, Field(description="When the login was approved, in a resource's token only.")]
+    ]
     scope: NotRequired[Annotated[str, Field(description="The granted scopes, in a website's token only.")]]
     sid: NotRequired[Annotated[ShownSessionId, Field(description="The session's id.")]]
     openid: NotRequired[ShownOpenid]
@@ -103,7 +114,7 @@ class IntrospectionAnswer(TypedDict):
 
 def _wrong_parameter() -> InvalidRequest:
     """A new exception each time, because a raised exception keeps its stack frames alive."""
-    message = "Takes no parameter but 'role', repeated for several"
+    message = "Takes no parameter but 'role', repeated for several, and 'resource'"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
 
@@ -115,14 +126,69 @@ async def required_roles(request: Request) -> frozenset[str]:
     """
     if request.scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
         raise InvalidRequest.of("query", f"Must have at most {_MAX_PARAMETERS} parameters")
-    if request.query_params.keys() - {_ROLE}:
+    if request.query_params.keys() - {_ROLE, _RESOURCE}:
         raise _wrong_parameter()
     return frozenset(request.query_params.getlist(_ROLE))
+
+
+_NO_SUCH_RESOURCE: Final = InvalidRequest.of(_RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
+
+
+async def required_resource(request: Request, settings: SettingsDep) -> str | None:
+    """The resource whose tokens a proxy requires, as the settings spell it; None for tokens of wxauth's own audience.
+
+    Raises: InvalidRequest.
+    """
+    given = request.query_params.getlist(_RESOURCE)
+    if not given:
+        return None
+    found = find_resource(settings.resources, given[0])
+    if found is None or len(given) > 1:
+        raise InvalidRequest.of(*_NO_SUCH_RESOURCE.errors[0])
+    return found.resource
 
 
 RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
 """The roles that a proxy requires. Checked before the token, because administrators try a new configuration without
 one."""
+RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_NO_SUCH_RESOURCE,))]
+
+
+async def forwarded_principal(
+    request: Request,
+    resource: RequiredResourceDep,
+    verifier: VerifierDep,
+    resource_verifier: ResourceVerifierDep,
+    clock: ClockDep,
+) -> Principal:
+    """The user of the token that a proxy has forwarded: one of the resource that it requires.
+
+    Raises: as `verified`.
+    """
+    if resource is None:
+        return await verified(request, verifier, clock)
+    principal = await verified(request, resource_verifier, clock)
+    if principal.claims["aud"] != resource:
+        raise InvalidToken("aud does not name this resource")
+    return principal
+
+
+async def forwarded_caller(
+    principal: Annotated[Principal, Depends(forwarded_principal), Entails(failures=GUARDED, security=BEARER)],
+    database: DatabaseDep,
+    clock: ClockDep,
+) -> Caller:
+    """The user of the token that a proxy has forwarded, as stored now; without openid and app where the token has none.
+
+    Raises: as `read_caller`.
+    """
+    caller = await any_caller_of(principal, database, clock)
+    if principal.openid:
+        return caller
+    return replace(caller, user=caller.user.model_copy(update={"openid": "", "app_id": ""}))
+
+
+ForwardedCallerDep = Annotated[Caller, Depends(forwarded_caller)]
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
@@ -153,16 +219,22 @@ def _header(description: str, example: str) -> dict[str, Any]:
                 "in": "query",
                 "description": "A required role. If repeated, all of them are required.",
                 "schema": {"type": "array", "items": {"type": "string"}},
-            }
+            },
+            {
+                "name": _RESOURCE,
+                "in": "query",
+                "description": "The resource whose tokens alone may pass. Absent: only tokens of wxauth's audience.",
+                "schema": {"type": "string"},
+            },
         ],
     },
 )
-async def verify(roles: RequiredRolesDep, caller: AnyCallerDep) -> Response:
+async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Response:
     """Authenticate a request for a reverse proxy: nginx `auth_request`, Caddy and Traefik `forward_auth`.
 
     The user is in the answer's header fields. A revoked session or a banned user is refused at once. The roles are the
-    user's current ones, not those in the token. A body is ignored. Any parameter other than `role` is refused, because
-    a misspelt one would admit everybody.
+    user's current ones, not those in the token. A body is ignored. Any parameter other than `role` and `resource` is
+    refused, because a misspelt one would admit everybody.
     """
     user = caller.user
     if not roles <= set(user.roles):
@@ -201,14 +273,23 @@ async def verify(roles: RequiredRolesDep, caller: AnyCallerDep) -> Response:
     failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],
 )
 async def introspect(
-    _: IntrospectingClientDep, request: Request, verifier: VerifierDep, database: DatabaseDep, clock: ClockDep
+    client: IntrospectingClientDep,
+    request: Request,
+    verifier: VerifierDep,
+    resource_verifier: ResourceVerifierDep,
+    database: DatabaseDep,
+    clock: ClockDep,
 ) -> dict[str, Any]:
     """The claims of an access token, for a client with the scope `introspect`.
 
     The answer is only `{"active": false}` for anything else: an expired or forged token, one of a revoked session or a
-    banned user, or a refresh token. The roles are the user's current ones.
+    banned user, or a refresh token. The roles are the user's current ones. A client that was added with resources sees
+    the tokens of these alone, any other client those of no resource.
     """
-    claims = await _current_claims(verifier, database, _token_in(await request.body()), now=clock())
+    chosen, token = resource_verifier if client.resources else verifier, _token_in(await request.body())
+    claims = await _current_claims(chosen, database, token, now=clock())
+    if client.resources and claims is not None and claims["aud"] not in client.resources:
+        claims = None
     return {"active": False} if claims is None else {**claims, "active": True, "token_type": "Bearer"}
 
 
@@ -236,7 +317,7 @@ async def _current_claims(
     claims = {name: principal.claims[name] for name in _CLAIMS if name in principal.claims}
     if user.roles and sees_roles(principal):
         claims["roles"] = user.roles
-    if user.external_id is not None:
+    if user.external_id is not None and principal.openid:
         claims["external_id"] = user.external_id
     return claims | {name: value for name, value in principal.claims.items() if name not in RESERVED_CLAIMS}
 

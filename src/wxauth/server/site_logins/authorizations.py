@@ -36,6 +36,7 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
+    CONSENT_REQUIRED,
     Onward,
     SentBack,
     SiteRequest,
@@ -82,6 +83,8 @@ class Authorizations:
         """
         try:
             asked = await self.site_requests.check(parameters, admits=may_answer)
+            if asked.resource is not None:
+                raise refusal(asked, *CONSENT_REQUIRED)
             if asked.is_silent:
                 raise refusal(asked, "login_required", "a web-view has no login of a browser")
             logged_in_at = await self._login_for(asked, caller.session_id)

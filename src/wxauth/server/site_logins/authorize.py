@@ -4,7 +4,7 @@ By OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207. A device's request (RFC 862
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,11 +17,12 @@ from wxauth.server.clients.clients import is_client_name, is_registered, loggabl
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_oauth_request
-from wxauth.server.clients.oauth_requests import Parameters
+from wxauth.server.clients.oauth_requests import Parameters, refuse_repeated
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.resources import Resource
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
@@ -38,7 +39,9 @@ from wxauth.server.site_logins.doors import (
 )
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields
 from wxauth.server.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
+from wxauth.server.site_logins.targets import asked_resource, for_resource, granted_scope
 from wxauth.texts import hash_of, new_secret
+from wxauth.tokens.claims import is_document
 
 INTERVAL: Final = 2
 """Seconds between two polls."""
@@ -52,6 +55,7 @@ MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
 """Characters of what is stored for anybody who opens a page, and sent back. Some products put a whole path into it."""
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+CONSENT_REQUIRED: Final = ("consent_required", "a resource is granted on the phone alone, which shows what it is")
 _NOT_SUPPORTED: Final = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
@@ -157,20 +161,11 @@ class StartedScan:
     """The device code; for a page, the id in its URLs."""
 
 
-def granted_scope(client: Client, asked_for: str | None) -> str:
-    """The requested scopes that the client may have; all its scopes without a request. Raises: OAuthError."""
-    allowed = client.site_scopes
-    requested = allowed if asked_for is None else asked_for.split()
-    scope = [name for name in allowed if name in requested]
-    if not scope:
-        raise OAuthError("invalid_scope", "the client was added with none of these scopes")
-    return " ".join(scope)
-
-
 @part
 class SiteRequests:
     """Starts the logins that sites request."""
 
+    settings: Settings
     user_codes: UserCodes
     clock: Clock
     database: Database
@@ -182,7 +177,9 @@ class SiteRequests:
         client, redirect_uri = await _requesting_site(self.database, parameters)
         if not admits(client):
             raise Unanswerable(Mistake.CLIENT)
-        asked = _checked(client, redirect_uri, parameters)
+        asked = _checked(self.settings, client, redirect_uri, parameters)
+        if asked.resource is not None and asked.is_silent:
+            raise refusal(asked, *CONSENT_REQUIRED)
         if "id_token_hint" in parameters:
             asked.hinted_user_id = await self.id_tokens.person_in(parameters["id_token_hint"], client_id=client.name)
             if asked.hinted_user_id is None:
@@ -190,7 +187,7 @@ class SiteRequests:
         return asked
 
     async def start_for_device(
-        self, client: Client, *, scope: str, ip: str | None, user_agent: str | None
+        self, client: Client, asked: RequestFields, *, ip: str | None, user_agent: str | None
     ) -> StartedScan:
         """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
 
@@ -203,7 +200,7 @@ class SiteRequests:
         await self.scan_limits.clients.admit(client.name)
         browser, now, device_code = Device(ip, None if ip is None else user_agent), self.clock(), new_secret()
         login = new_login(
-            RequestFields(scope=scope),
+            asked,
             client.name,
             browser,
             lasts=SCAN_LASTS,
@@ -360,22 +357,24 @@ async def _requesting_site(database: Database, parameters: Parameters) -> tuple[
     return client, redirect_uri
 
 
-def _checked(client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
+def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
     """Check the rest of a request, of which a mistake may be reported to the site. Raises: SentBack."""
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED["state"]:
         state = None
-    response_mode = parameters.get("response_mode")
-    if "response_mode" in parameters.repeated or response_mode not in RESPONSE_MODES:
+    response_mode = parameters.get("response_mode", RESPONSE_MODES[0])
+    if "response_mode" in parameters.repeated or response_mode not in _response_modes(client):
         response_mode = RESPONSE_MODES[0]
     try:
-        scope, challenge = _check(client, parameters)
+        scope, resource, challenge = _check(settings, client, parameters)
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
         asking = RequestFields.model_construct(redirect_uri=redirect_uri, state=state, response_mode=response_mode)
         raise SentBack(asking, exc.description, exc.error) from None
     return SiteRequest(
-        client=client,
+        client=client if resource is None else for_resource(client),
+        client_name=client.title if is_document(client.name) else None,
+        resource=None if resource is None else resource.resource,
         scope=scope,
         redirect_uri=redirect_uri,
         state=state,
@@ -387,10 +386,13 @@ def _checked(client: Client, redirect_uri: str, parameters: Parameters) -> SiteR
     )
 
 
-def _check(client: Client, parameters: Parameters) -> tuple[str, str | None]:
-    """The scopes to grant, and the code challenge, if there is one. Raises: OAuthError."""
-    if parameters.repeated:
-        raise OAuthError("invalid_request", "a parameter occurs twice")
+def _response_modes(client: Client) -> Sequence[str]:
+    return RESPONSE_MODES[:1] if is_document(client.name) else RESPONSE_MODES
+
+
+def _check(settings: Settings, client: Client, parameters: Parameters) -> tuple[str, Resource | None, str | None]:
+    """The scopes to grant, the resource and the code challenge, if there are any. Raises: OAuthError."""
+    refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
             raise OAuthError(error, f"{name} is not supported")
@@ -402,16 +404,17 @@ def _check(client: Client, parameters: Parameters) -> tuple[str, str | None]:
         raise OAuthError("invalid_request", "response_type is missing")
     if response_type != RESPONSE_TYPE:
         raise OAuthError("unsupported_response_type", "response_type is code")
-    if parameters.get("response_mode", RESPONSE_MODES[0]) not in RESPONSE_MODES:
-        raise OAuthError("invalid_request", "response_mode is query or form_post")
-    scope = granted_scope(client, parameters.get("scope"))
+    if parameters.get("response_mode", RESPONSE_MODES[0]) not in _response_modes(client):
+        raise OAuthError("invalid_request", f"response_mode is {' or '.join(_response_modes(client))}")
+    resource = asked_resource(settings, client, parameters)
+    scope = granted_scope(client, resource, parameters.get("scope"))
     challenge = _challenge(client, parameters)
     if not parameters.get("max_age", "0").isdecimal():
         raise OAuthError("invalid_request", "max_age is a number of seconds")
     prompts = set(parameters.get("prompt", "").split())
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise OAuthError("invalid_request", "prompt is none, or some of login, consent, select_account")
-    return scope, challenge
+    return scope, resource, challenge
 
 
 def _challenge(client: Client, parameters: Parameters) -> str | None:

@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Column, Computed, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
@@ -73,6 +73,10 @@ class RequestFields(SQLModel):
     """Null if the site uses no PKCE (RFC 7636)."""
     hinted_user_id: UUID | None = Field(default=None)
     """The person whom the site's `id_token_hint` names: nobody else gets a code. Null without a hint."""
+    resource: str | None = Field(default=None, sa_type=Text)
+    """The resource that the token is for, as the settings spell it; null if it is for all services of the operator."""
+    client_name: str | None = Field(default=None, sa_type=Text)
+    """What a client that nobody has registered calls itself; null for a registered one."""
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -190,15 +194,23 @@ def _unique(column: str) -> Index:
 class StoredSiteLogin(SiteLoginFields, table=True):
     """A login to a site, by any door."""
 
+    site: str | None = Field(
+        sa_column=Column(
+            Text, Computed("CASE WHEN client_name IS NULL THEN client_id ELSE NULL::text END", persisted=True)
+        )
+    )
+    """The client, if it is registered: its removal deletes the row."""
+
     __tablename__ = "site_logins"
     __table_args__ = (
-        ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
+        ForeignKeyConstraint(["site"], ["clients.name"], ondelete="CASCADE"),
         ForeignKeyConstraint(
             ["app_id", "openid"],
             ["identities.app_id", "identities.openid"],
             ondelete="CASCADE",
             onupdate="CASCADE",
         ),
+        CheckConstraint("client_name IS NULL OR resource IS NOT NULL", name="client_name"),
         CheckConstraint(_one_of("stage", Stage), name="stage"),
         CheckConstraint(_one_of("door", WITH_GRANT), name="door"),
         CheckConstraint("response_mode IN ('query', 'form_post')", name="response_mode"),
@@ -220,7 +232,7 @@ class StoredSiteLogin(SiteLoginFields, table=True):
         CheckConstraint(f"door <> '{Door.SSO}' OR browser_login_id IS NOT NULL", name="browser_login_id"),
         CheckConstraint("num_nulls(code_hash, code_expires_at) IN (0, 2)", name="code"),
         CheckConstraint("(stage = 'redeemed') = (session_id IS NOT NULL)", name="session_id"),
-        Index(None, "client_id"),
+        Index(None, "site"),
         Index(None, "kept_until"),
         Index(None, "app_id", "openid", postgresql_where=text("openid IS NOT NULL")),
         Index(None, "pressed_on", postgresql_where=text("pressed_on IS NOT NULL")),

@@ -39,7 +39,7 @@ class ClientRemoved(Exception):
 
 
 class SiteLogin(SiteLoginFields):
-    """A stored login, with what its site was added with."""
+    """A stored login, with what its site was added with, and may use for this request."""
 
     title: str
     redirect_uris: list[str]
@@ -83,11 +83,16 @@ def _listed(
 _GIVEN_IP: Final = ":browser_ip::text::inet"
 _LOGIN_COLUMNS: Final = f"""
 SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
-       c.title, c.redirect_uris, c.scopes, c.near, c.user_code, c.sso, c.link, c.app_id AS site_app_id,
-       c.account_app_id, c.website_app_id,
+       COALESCE(l.client_name, c.title) AS title, COALESCE(c.redirect_uris, ARRAY[l.redirect_uri]) AS redirect_uris,
+       COALESCE(c.scopes, '{{}}') AS scopes, c.near IS TRUE AS near, c.user_code IS TRUE AS user_code,
+       c.link IS NOT FALSE AS link, (c.sso AND l.resource IS NULL) IS TRUE AS sso, c.app_id AS site_app_id,
+       CASE WHEN l.resource IS NULL THEN c.account_app_id END AS account_app_id,
+       CASE WHEN l.resource IS NULL THEN c.website_app_id END AS website_app_id,
        (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id,
        (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""
-_LOGIN: Final = f"{_LOGIN_COLUMNS} FROM site_logins l JOIN clients c ON c.name = l.client_id"
+_LOGIN: Final = f"{_LOGIN_COLUMNS} FROM site_logins l LEFT JOIN clients c ON c.name = l.site"
+_WITH_LOCKED_CLIENT: Final = """
+  FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true"""
 _OPEN_STAGES: Final = ", ".join(f"'{part(stage.value)}'" for stage in OPEN)
 
 # The user code may be taken: then nothing is stored.
@@ -115,15 +120,15 @@ _LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
 # Settles the race of two that decide: the second waits here, and then sees what the first has stored.
 _LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
-                WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now) AS is_phone_in
-  FROM site_logins l JOIN clients c ON c.name = l.client_id
+                WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now)
+           AS is_phone_in{_WITH_LOCKED_CLIENT}
  WHERE l.id = :id
-   FOR KEY SHARE OF c FOR UPDATE OF l
+   FOR UPDATE OF l
 """)
 # Settles the race of two phones.
-_LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN}
+_LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIENT}
  WHERE l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[])
-   FOR KEY SHARE OF c FOR UPDATE OF l
+   FOR UPDATE OF l
 """)
 _SAVE: Final = Statement[Nothing](f"""
 UPDATE site_logins SET ({_listed(_CHANGED)}) = ROW ({_listed(_CHANGED, ":", _GIVEN_IP)})
@@ -143,9 +148,9 @@ RETURNING COALESCE(before.is_too_early, false)
 _OPEN_SESSION: Final = Statement[Nothing]("""
 WITH opened AS (
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
-                          client_id, scope, authenticated_at, authenticated_by)
+                          client_id, scope, authenticated_at, authenticated_by, resource, client_name)
     SELECT :session_id, :user_id, app_id, openid, browser_ip, browser_user_agent, :now, :now, :expires_at, client_id,
-           scope, authenticated_at, authenticated_by
+           scope, authenticated_at, authenticated_by, resource, CASE WHEN resource IS NOT NULL THEN :title END
       FROM site_logins WHERE id = :id
 )
 INSERT INTO website_sessions (client_id, session_id, browser_login_id)
@@ -263,9 +268,8 @@ async def open_session(
     transaction: Transaction, login: LockedLogin, session_id: UUID, *, expires_at: datetime, now: datetime
 ) -> None:
     """Open the site's session for a locked login whose user is locked."""
-    await transaction.run(
-        _OPEN_SESSION, id=login.id, session_id=session_id, user_id=login.user_id, expires_at=expires_at, now=now
-    )
+    whose = {"session_id": session_id, "user_id": login.user_id, "title": login.title}
+    await transaction.run(_OPEN_SESSION, id=login.id, **whose, expires_at=expires_at, now=now)
 
 
 async def has_any_role(
@@ -415,7 +419,7 @@ class ShownCode:
 
 _SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
-  FROM site_logins l JOIN clients c ON c.name = l.client_id LEFT JOIN scan_pictures p ON p.login_id = l.id
+  FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
  WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_OPEN_STAGES})
    AND l.created_at > :scanned_since AND l.expires_at > :now
 """)

@@ -161,10 +161,6 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
     return replace(caller, user=caller.user.model_copy(update={"roles": []}))
 
 
-AnyCallerDep = Annotated[Caller, Depends(any_caller_of)]
-"""As `CallerDep`, but also for a website's token."""
-
-
 async def device_of(connection: HTTPConnection) -> Device:
     """The device from which the request comes. Its address is the one that `BehindProxies` has found."""
     client = connection.scope.get("client")

@@ -124,6 +124,7 @@ function ask(client, reload) {
       SCOPES.map((scope) => [scope]),
       ' ',
     ),
+    field({ name: 'resources', label: text('resources'), type: 'textarea', value: (known.resources ?? []).join('\n'), hint: text('resourcesHint') }),
     group(text('ofSites'), ofSites),
   ].filter(Boolean)
   dialog({
@@ -140,7 +141,7 @@ function ask(client, reload) {
   })
 }
 
-const LISTS = ['scopes', 'redirect_uris', 'logout_uris']
+const LISTS = ['scopes', 'resources', 'redirect_uris', 'logout_uris']
 
 /** The request's body: the form's values, except empty ones that were empty before. */
 function bodyOf(values, known, isChange) {

@@ -329,6 +329,11 @@ const TEXTS = {
     'with spaces between, such as introspect users; by default introspect, and for a site openid profile',
     '以空格分隔，如 introspect users；默认为 introspect，网站默认为 openid profile',
   ],
+  resources: ['Resources', '专用令牌的服务'],
+  resourcesHint: [
+    'one a line, of WXAUTH_RESOURCES: a site may ask for their tokens, a service sees these alone',
+    '每行一个，须在 WXAUTH_RESOURCES 中：网站可申请其令牌，服务只能看到其令牌',
+  ],
   redirectUris: ['Redirect URIs', '回调地址'],
   logoutUris: ['Logout URIs', '登出回调地址'],
   backchannelLogoutUri: ['Back-channel logout URI', '后端通道登出地址'],

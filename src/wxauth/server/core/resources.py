@@ -1,0 +1,104 @@
+"""Resources: services for each of which there are access tokens of its own (RFC 8707)."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from wxauth.texts import is_http_url, is_secure, plain
+
+OWN_SCOPES: Final = frozenset(
+    {
+        *("openid", "profile", "phone", "email", "roles", "offline_access", "wxauth:admin"),
+        *("introspect", "access_token", "users", "phones", "events", "attributes", "sign", "moderate"),
+    }
+)
+"""Scopes of sites and services, which no resource may have. A test compares them with those that there are."""
+BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
+"""The scopes of ours that a client which nobody registered may have beside those of a resource."""
+MAX_RESOURCE: Final = 512
+_URL: Final = re.compile(
+    r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~:/!$&'()*+,;=@%-]*)?", re.ASCII
+)
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")
+_PARTS: Final = re.compile(r"(https?)://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def _check_url(value: str) -> str:
+    if len(value) > MAX_RESOURCE or not _URL.fullmatch(value) or not is_http_url(value) or not is_secure(value):
+        raise ValueError(
+            f"must be a URL like https://host/path of at most {MAX_RESOURCE} characters, with the host in lower case, "
+            "without user, query or fragment; http on loopback alone"
+        )
+    return value
+
+
+def _check_scope(name: str) -> str:
+    if not _SCOPE.fullmatch(name):
+        raise ValueError("must be 1 to 64 printable ASCII characters without spaces, quotes and backslashes")
+    if name in OWN_SCOPES:
+        raise ValueError("must not be a scope of wxauth's own")
+    return name
+
+
+def _check_title(title: str) -> str:
+    if not 1 <= len(title) <= 64 or plain(title) != title or not title.strip():
+        raise ValueError("must be 1 to 64 characters, not only spaces, none of them a control")
+    return title
+
+
+_Title = Annotated[str, AfterValidator(_check_title)]
+
+
+class Resource(BaseModel):
+    """A service whose tokens are good there alone, and what they may do, in words that the phone shows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    resource: Annotated[str, AfterValidator(_check_url)]
+    """Its URL, which is the audience of its tokens."""
+    title: _Title
+    scopes: Annotated[dict[Annotated[str, AfterValidator(_check_scope)], _Title], Field(min_length=1, max_length=50)]
+    """The title of each scope."""
+
+
+def host_of(url: str) -> str:
+    """The host in a URL, with its port, for people to see."""
+    return url.split("/")[2]
+
+
+def as_compared(url: str) -> str:
+    """The form in which URLs of resources are compared, as clients may spell them differently.
+
+    Scheme and host are in lower case, without a default port, and an empty path is `/`. The rest counts exactly.
+    """
+    parts = _PARTS.fullmatch(url)
+    if parts is None:
+        return url
+    scheme, host, rest = parts[1].lower(), parts[2].lower(), parts[3]
+    return f"{scheme}://{host.removesuffix(_DEFAULT_PORTS[scheme])}{rest or '/'}"
+
+
+def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:
+    """The resource with this URL, as it may be spelt; None if there is none."""
+    wanted = as_compared(url)
+    return next((each for each in resources if as_compared(each.resource) == wanted), None)
+
+
+def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()) -> tuple[Resource, ...]:
+    """Check that no URL occurs twice, or among the `others`. Raises: ValueError, which names the entry."""
+    known = {as_compared(other) for other in others}
+    for number, each in enumerate(resources):
+        if as_compared(each.resource) in known:
+            raise ValueError(
+                f"WXAUTH_RESOURCES[{number}].resource: must differ from the others and from WXAUTH_AUDIENCE"
+            )
+        known.add(as_compared(each.resource))
+    return resources
+
+
+def titles_of(resources: Iterable[Resource]) -> Mapping[str, str]:
+    """The title of each resource."""
+    return {each.resource: each.title for each in resources}

@@ -1,0 +1,68 @@
+"""The resource of a site's request, and the scopes that may be granted for it (RFC 8707)."""
+
+from collections.abc import Mapping
+
+from wxauth.server.clients.models import Client
+from wxauth.server.clients.oauth_errors import OAuthError, invalid_target
+from wxauth.server.core.resources import Resource, as_compared, find_resource
+from wxauth.server.core.settings import Settings
+from wxauth.tokens.claims import is_document
+
+
+def asked_resource(settings: Settings, client: Client, parameters: Mapping[str, str]) -> Resource | None:
+    """The resource for which a client asks; None if it asks for none. Raises: OAuthError."""
+    url = parameters.get("resource")
+    if url is None:
+        if is_document(client.name):
+            raise invalid_target("resource is missing")
+        return None
+    found = find_resource(settings.resources, url)
+    if found is None or not _may_ask(client, found.resource):
+        raise invalid_target("resource is unknown, or not one of this client's")
+    return found
+
+
+def granted_resource(
+    settings: Settings, client: Client, granted: str | None, parameters: Mapping[str, str]
+) -> Resource | None:
+    """The resource of what was granted, if the request names no other, and the client may still have it.
+
+    Raises: OAuthError.
+    """
+    asked = parameters.get("resource")
+    if asked is not None and as_compared(asked) != as_compared(granted or ""):
+        raise invalid_target("resource is not the one that was granted")
+    if granted is None:
+        return None
+    found = next((each for each in settings.resources if each.resource == granted), None)
+    if found is None or not _may_ask(client, granted):
+        raise invalid_target("there is no such resource for this client any more")
+    return found
+
+
+def scopes_for(client: Client, resource: Resource | None) -> list[str]:
+    """The scopes that a client may have: its own, then those of the resource."""
+    return [*client.site_scopes, *(() if resource is None else resource.scopes)]
+
+
+def granted_scope(client: Client, resource: Resource | None, asked_for: str | None) -> str:
+    """The requested scopes that the client may have; without a request all, or those of the resource.
+
+    Raises: OAuthError.
+    """
+    allowed = scopes_for(client, resource)
+    unasked = client.site_scopes if resource is None else resource.scopes
+    requested = unasked if asked_for is None else asked_for.split()
+    scope = [name for name in allowed if name in requested]
+    if not scope:
+        raise OAuthError("invalid_scope", "the client may have none of these scopes")
+    return " ".join(scope)
+
+
+def for_resource(client: Client) -> Client:
+    """A client as it asks for a resource: always on the phone, so by no door at which nobody is asked there."""
+    return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
+
+
+def _may_ask(client: Client, url: str) -> bool:
+    return is_document(client.name) or url in client.resources
