@@ -524,6 +524,7 @@ def upgrade() -> None:
             site_knows BOOLEAN,
             resource TEXT,
             client_name TEXT,
+            resource_title TEXT,
             CONSTRAINT sessions_pkey PRIMARY KEY (id),
             CONSTRAINT sessions_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
         )

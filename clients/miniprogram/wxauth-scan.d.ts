@@ -20,8 +20,18 @@ export interface Scan {
 /** What to show before the person decides. Unknown values are null. */
 export interface Claimed {
   id: string
-  /** The site that the person is about to log in to. Show its title and, if there is one, its origin. */
-  client: { id: string; title: string; origin: string | null }
+  /**
+   * The site that the person is about to log in to. Show its title and, if there is one, its origin.
+   *
+   * `host`: of a client that nobody has registered. Show it larger than the title, because that is only what the client
+   * calls itself. `local`: the client is "a program on this computer, which calls itself" by the title: say so.
+   */
+  client: { id: string; title: string; origin: string | null; host: string | null; local: boolean }
+  /**
+   * What the client asks to do for the person, and where, instead of a login: show the title, the host, and the title
+   * of each scope on a line of its own. Null: it only asks to log in.
+   */
+  resource: { title: string; host: string; scopes: { name: string; title: string }[] } | null
   /** The browser that shows the code. Show both values, so that a person can tell their own login from somebody else's. */
   browser: { device: string | null; ip: string | null } | null
   /** Whether phone and browser are in one network. Most phones use mobile data: do not warn if this is false. */

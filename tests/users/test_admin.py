@@ -172,6 +172,7 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(stage: Stag
         assert UUID(session.pop("id")).version == 7
         assert session == {
             "client_id": None,
+            **dict.fromkeys(("client", "resource", "scopes")),
             "device": None,
             "ip": "127.0.0.1",
             "opened": {"ip": "127.0.0.1", "device": None},

@@ -31,7 +31,8 @@ async def test_a_user_logs_in_to_a_site_by_scanning(house: House) -> None:
     tab, clock = await house.browser.show(), house.clock
     assert await tab.state() == "waiting"
     body = await tab.claimed_by(house.phone)
-    assert body["client"] == {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"}
+    site = {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"}
+    assert body["client"] == {**site, "host": None, "local": False}
     assert body["browser"] == {"device": None, "ip": "127.0.0.1"}
     assert body["same_network"] is True
     assert await tab.state() == "claimed"

@@ -92,7 +92,13 @@ def office(request: pytest.FixtureRequest) -> Office:
 
 async def test_an_administrators_scan_opens_the_console(office: Office) -> None:
     claimed = await (await office.browser.show(**CONSOLE)).claimed_by(office.phone)
-    site = {"id": "wxauth-admin", "title": "管理后台 Console", "origin": "https://auth.test"}
+    site = {
+        "id": "wxauth-admin",
+        "title": "管理后台 Console",
+        "origin": "https://auth.test",
+        "host": None,
+        "local": False,
+    }
     assert claimed["client"] == site
     answer = await office.post(await office.console_code())
     assert answer.status_code == 200

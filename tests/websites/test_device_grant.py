@@ -61,7 +61,14 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(house: House) -
         body = answer.json()
         assert UUID(body.pop("id")).version == 7
         assert body == {
-            "client": {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"},
+            "client": {
+                "id": "shop",
+                "title": "Example Shop",
+                "origin": "https://shop.example.com",
+                "host": None,
+                "local": False,
+            },
+            "resource": None,
             "browser": {"device": "Windows, Edge 141", "ip": OFFICE},
             "same_network": False,
             "typed": False,

@@ -85,6 +85,10 @@ export interface Session {
   created_at: string
   last_used_at: string
   expires_at: string
+  /** The client that may use a resource, the resource, and its scopes; null for any other login. */
+  client: { title: string; host: string | null } | null
+  resource: { resource: string; title: string } | null
+  scopes: string[] | null
   /** Whether it is the session of the request. */
   current: boolean
 }

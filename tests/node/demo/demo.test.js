@@ -264,6 +264,16 @@ test('a code that the camera saw is asked about, and approved', async () => {
   assert.match((await goOn()).get('location'), /[?&]code=/)
 })
 
+test('what a program on a computer may do is asked in words', async () => {
+  const page = await opened('scan')
+  const resource = { title: '小店助手', host: 'mcp.test', scopes: [{ name: 'a', title: '查看您的订单' }, { name: 'b', title: '替您下单' }] }
+  for (const local of [true, false]) {
+    page.call('setData', { claimed: { id: '1', client: { title: 'Claude', host: 'claude.ai', local }, resource } })
+    for (const shown of ['小店助手', 'mcp.test', '查看您的订单', '替您下单', '自称“Claude”', 'claude.ai']) await page.shows(shown)
+    await page.shows(local ? '这台电脑上的一个程序' : '允许 claude.ai？')
+  }
+})
+
 test('a code that was sent by chat is refused, and one that the page reads itself can be refused', async () => {
   const { scene, goOn } = await browserAtSite()
   demo.wx = {

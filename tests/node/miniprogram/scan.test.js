@@ -51,7 +51,7 @@ test('a code that was scanned is claimed and approved, and the site has a sessio
   const { auth } = start()
   const code = await shown()
   const claimed = await claim(auth, scanOf({ scene: encodeURIComponent(code.scene) }))
-  assert.deepEqual(claimed.client, { id: 'shop', title: '示例商店', origin: 'https://shop.example.com' })
+  assert.deepEqual(claimed.client, { id: 'shop', title: '示例商店', origin: 'https://shop.example.com', host: null, local: false })
   assert.deepEqual(claimed.browser, { device: null, ip: '203.0.113.7' })
   assert.equal(claimed.typed, false)
   assert.equal(await approve(auth, claimed), undefined)

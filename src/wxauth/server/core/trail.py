@@ -76,7 +76,7 @@ class EventType(StrEnum):
     STAFF_SEARCHED = "staff.searched", None, "term found count"
     STAFF_READ = "staff.read", None, "what user_ids"
     SCAN_APPROVED = "scan.approved", None, "scan_id client_id browser_ip"
-    SITE_AUTHORIZED = "site.authorized", None, "client_id door"
+    SITE_AUTHORIZED = "site.authorized", None, "client_id door resource scope"
     RISK_FLAGGED = "risk.flagged", None, "risk_rank"
     NICKNAME_FLAGGED = "nickname.flagged", None, "suggest label"
     AVATAR_FLAGGED = "avatar.flagged", None, "label"

@@ -21,6 +21,7 @@ from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT, Parameters, parse_parameters
+from wxauth.server.core.resources import host_of
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserFields
 from wxauth.server.login_pages.texts import TEXTS
@@ -39,7 +40,9 @@ from wxauth.server.site_logins.authorize import (
 from wxauth.server.site_logins.doors import SCAN_LASTS, Door
 from wxauth.server.site_logins.granting import PageState
 from wxauth.server.site_logins.links import TryAgain
+from wxauth.server.site_logins.models import RequestFields
 from wxauth.server.site_logins.rows import ClientRemoved, SiteLogin
+from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.site_logins.visits import is_open_on_computers
 from wxauth.server.users.bodies import is_own_picture
 from wxauth.server.users.callers import DeviceDep
@@ -54,6 +57,7 @@ _FOLDER: Final = Path(__file__).parent / "page"
 _ASSETS: Final = {
     "page.css": "text/css",
     "page.js": "text/javascript",
+    "copy.js": "text/javascript",
     "post.js": "text/javascript",
     "web-view.js": "text/javascript",
     "icon.svg": "image/svg+xml",
@@ -271,7 +275,7 @@ class Pages:
         return self._of_site(
             "code",
             asked.client,
-            asked.redirect_uri,
+            asked,
             own_url,
             parameters,
             script="page.js",
@@ -293,7 +297,7 @@ class Pages:
         return self._of_site(
             "number",
             page,
-            page.redirect_uri,
+            page,
             self._own_url(page_id),
             None,
             form_action=_form_action_of_link(page.redirect_uri, target),
@@ -303,7 +307,7 @@ class Pages:
 
     def account(self, asked: SiteRequest, page_id: str, parameters: Parameters) -> Response:
         """The page with one button, which leads to WeChat's."""
-        return self._of_site("account", asked.client, asked.redirect_uri, self._own_url(page_id), parameters)
+        return self._of_site("account", asked.client, asked, self._own_url(page_id), parameters)
 
     def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
         """The page of a browser with a login: a button to go on to the site as the person it shows."""
@@ -311,7 +315,7 @@ class Pages:
         return self._of_site(
             "person",
             asked.client,
-            asked.redirect_uri,
+            asked,
             self._own_url(page_id),
             parameters,
             form_action=f"'self' {_redirect_source(asked.redirect_uri)}",
@@ -347,8 +351,14 @@ class Pages:
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
         return self._of_site(
-            "web-view", asked.client, asked.redirect_uri, None, None, script="web-view.js", data=data, code_url=code_url
+            "web-view", asked.client, asked, None, None, script="web-view.js", data=data, code_url=code_url
         )
+
+    def elsewhere(self, asked: SiteRequest, parameters: Parameters) -> Response:
+        """The page of a browser whose phone cannot scan it: it shows the address, to be opened elsewhere."""
+        sent = {name: parameters[name] for name in parameters if name != DOOR}
+        address = f"{self.settings.issuer}{_url(sent)}"
+        return self._of_site("elsewhere", asked.client, asked, None, sent, script="copy.js", address=address)
 
     def message(self, name: str, *, status: int = 200, **more: Any) -> Response:
         """A page with a message, and with lines `about` whom or what it is, if there are any."""
@@ -376,9 +386,9 @@ class Pages:
         self,
         template: str,
         site: Client | SiteLogin,
-        redirect_uri: str,
+        asked: RequestFields,
         own_url: str | None,
-        parameters: Parameters | None,
+        parameters: Mapping[str, str] | None,
         **more: Any,
     ) -> Response:
         """A page on which a person logs in to a site. It names the site, and its origin.
@@ -386,10 +396,21 @@ class Pages:
         On a loopback address, where any port is good, the origin has the port that was asked for. With `own_url`, there
         is a way back to the site; with `parameters`, the same page in the other language.
         """
-        uris = site.redirect_uris
+        uris, redirect_uri, resource = (
+            site.redirect_uris,
+            asked.redirect_uri,
+            resource_at(self.settings, asked.resource),
+        )
+        host = None if asked.client_name is None else host_of(site.name if isinstance(site, Client) else site.client_id)
+        is_local = is_loopback(urlsplit(redirect_uri).hostname)
+        title = "log_in_to" if resource is None else "allow_local" if is_local else "allow"
         return self._page(
             template,
-            self._text("log_in_to", title=site.title),
+            self._text(title, title=host or site.title),
+            client_title=site.title,
+            host=host,
+            is_local=is_local,
+            resource=resource and ResourceAnswer.of(resource, asked.scope, self.language),
             origin=origin_of(redirect_uri if not uris or is_loopback(urlsplit(redirect_uri).hostname) else uris[0]),
             own_url=own_url,
             way_back=own_url and _Link(f"{own_url}/cancel", self._text("back_to", title=site.title)),

@@ -75,6 +75,8 @@ class LoginPages:
         asked = await self.site_requests.check(parameters)
         if asked.is_silent:
             return await self.continuing.answer_silently(asked, browser)
+        if asked.resource is not None and (browser.is_web_view or (pages.is_in_wechat and pages.is_on_a_phone)):
+            return pages.elsewhere(asked, parameters)
         if browser.is_web_view and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
             return pages.web_view(asked, parameters)
         person = await self.continuing.person_for(asked, browser)
@@ -119,6 +121,9 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
     button to WeChat's page. On a computer, the page of a site with a website app has a link to WeChat's page.
 
     In a browser with a login, the page of a site added with `--sso` has a button to go on as the person it shows.
+
+    With `resource`, a phone is always asked: every page shows the code, but in a web-view or WeChat's browser on a
+    phone, the address to open elsewhere.
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """

@@ -15,6 +15,16 @@ Texts = Mapping[str, str]
 
 _TEXTS: Final[Mapping[str, Title]] = {
     "log_in_to": Title("Log in to {title}", "登录 {title}"),
+    "allow": Title("Allow {title}?", "允许 {title}？"),
+    "allow_local": Title("Allow a program on this computer?", "允许本机上的程序？"),
+    "calls_itself": Title("It calls itself “{title}”.", "自称“{title}”。"),
+    "local_program": Title(
+        "A program on this computer, which calls itself “{title}”.", "本机上的一个程序，自称“{title}”。"
+    ),
+    "may_do": Title("It could do this for you at {title}:", "它将可以在“{title}”为您："),
+    "elsewhere": Title(
+        "Open this address on a computer, or in the phone's browser:", "请在电脑上，或在手机浏览器中打开此地址："
+    ),
     "how": Title("Scan this code with WeChat.", "请用微信扫描二维码。"),
     "how_by_app": Title(
         "Scan this code with WeChat. It opens the mini-program “{app}”.", "请用微信扫描二维码，将打开小程序“{app}”。"

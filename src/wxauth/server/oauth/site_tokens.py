@@ -123,7 +123,13 @@ async def login_of_code(
 
 
 async def redeem(
-    transaction: Transaction, found: SiteLogin, *, session_id: UUID, expires_at: datetime, now: datetime
+    transaction: Transaction,
+    found: SiteLogin,
+    *,
+    session_id: UUID,
+    resource: Resource | None = None,
+    expires_at: datetime,
+    now: datetime,
 ) -> Granted | NotGranted:
     """Open the session of a login that was found by its authorization code, or by the device code that polls.
 
@@ -141,7 +147,8 @@ async def redeem(
         return NotGranted.DENIED
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await rows.save(transaction, login)
-    await rows.open_session(transaction, login, session_id, expires_at=expires_at, now=now)
+    title = None if resource is None else resource.title
+    await rows.open_session(transaction, login, session_id, resource_title=title, expires_at=expires_at, now=now)
     if login.browser_login_id is not None:
         await end_sessions_beyond(
             transaction,
@@ -264,7 +271,9 @@ class SiteTokens:
         lifetimes = website_session_lifetimes(self.settings, is_for_resource=resource is not None)
         ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
         async with self.granting.turn(found), self.database.begin() as transaction:
-            granted = await redeem(transaction, found, session_id=session_id, expires_at=ends_at, now=now)
+            granted = await redeem(
+                transaction, found, session_id=session_id, resource=resource, expires_at=ends_at, now=now
+            )
         if isinstance(granted, NotGranted):
             return granted
         login, user = granted

@@ -67,7 +67,8 @@ class Session(SQLModel, table=True):
     resource: str | None = Field(sa_type=Text)
     """The resource that its tokens are for; null if they are for all services of the operator."""
     client_name: str | None = Field(sa_type=Text)
-    """The title of the client, as the person has seen it when asked for a resource."""
+    """The titles of the client and of the resource, as the person has approved them."""
+    resource_title: str | None = Field(sa_type=Text)
 
 
 after_create(

@@ -60,12 +60,31 @@ class OpenedFrom(TypedDict):
     device: Annotated[DescribedDevice, Field(schema_extra=_DEVICE)]
 
 
+class ClientOfSession(TypedDict):
+    """A client that a person has allowed to use a resource."""
+
+    title: Annotated[str, Field(schema_extra={"examples": ["Claude"]})]
+    host: Annotated[str | None, Field(description="Of a client that nobody has registered; else null.")]
+
+
+class ResourceOfSession(TypedDict):
+    """A resource that a client may use."""
+
+    resource: Annotated[str, Field(schema_extra={"examples": ["https://mcp.example.com/mcp"]})]
+    title: Annotated[str, Field(schema_extra={"examples": ["小店助手"]})]
+
+
 class OpenSession(SQLModel):
     """A login on one device."""
 
     id: UUID = Field(schema_extra={"examples": ["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"]})
     app_id: str = Field(schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
     client_id: str | None = Field(description="The website; null for a login in the mini-program.")
+    client: ClientOfSession | None = Field(description="Who may use a resource; null for any other login.")
+    resource: ResourceOfSession | None = Field(description="The resource that may be used; null if there is none.")
+    scopes: list[str] | None = Field(
+        description="What may be done there; null for any other login.", schema_extra={"examples": [["orders:read"]]}
+    )
     device: DescribedDevice = Field(
         description="Operating system, and WeChat or browser, from the User-Agent.", schema_extra=_DEVICE
     )
@@ -121,9 +140,16 @@ NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS}) AS opened_ip,
 NULLIF(COALESCE(opened_user_agent, user_agent), '') AS opened_user_agent"""
 """SQL for the place from which a session was opened. It is stored by the first refresh from another place, so that it
 costs a login nothing, and a session that never moves no space."""
+FOR_RESOURCE: Final = """
+CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
+    'title', client_name, 'host', CASE WHEN client_id LIKE 'https://%' THEN split_part(client_id, '/', 3) END
+) END AS client,
+CASE WHEN resource IS NOT NULL THEN jsonb_build_object('resource', resource, 'title', resource_title) END AS resource,
+CASE WHEN resource IS NOT NULL THEN string_to_array(scope, ' ') END AS scopes"""
+"""SQL for what a session for a resource has in lists; null for any other."""
 _LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
        jsonb_build_object('ip', abbrev(NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})),
-                          'device', NULLIF(COALESCE(opened_user_agent, user_agent), '')) AS opened"""
+                          'device', NULLIF(COALESCE(opened_user_agent, user_agent), '')) AS opened, {FOR_RESOURCE}"""
 _OPEN_SESSIONS: Final = Statement[OpenSession](f"""
 SELECT {_LISTED} FROM sessions
  WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now

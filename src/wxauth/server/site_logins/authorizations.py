@@ -184,7 +184,7 @@ class PhoneIdTokens:
             async with self.database.begin() as transaction:
                 person = await _locked_and_counted(transaction, caller, now=now)
                 client = await _client(transaction, client_id)  # as it is now
-                await record_authorized(transaction, person, client_id=client.name, door=Door.PHONE, ip=ip, now=now)
+                await record_authorized(transaction, person, client.name, door=Door.PHONE, ip=ip, now=now)
             id_token = await self.id_tokens.issue(
                 client,
                 person,

@@ -154,7 +154,7 @@ class Granting:
         login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
         await rows.save(transaction, login)
         if is_first:
-            await record_authorized(transaction, person, client_id=login.client_id, door=door, ip=browser.ip, now=now)
+            await record_authorized(transaction, person, login.client_id, login, door=door, ip=browser.ip, now=now)
 
     async def gone_on(
         self, login: LockedLogin, person: UserInSession, code: str, browser: Browser, *, now: datetime
@@ -268,13 +268,23 @@ async def add_with_code(
     approve(login, person, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
     login.stage = Stage.CODED
     await rows.add(transaction, login)
-    await record_authorized(transaction, person, client_id=login.client_id, door=door, ip=device.ip, now=now)
+    await record_authorized(transaction, person, login.client_id, login, door=door, ip=device.ip, now=now)
 
 
 async def record_authorized(
-    transaction: Transaction, person: UserInSession, *, client_id: str, door: Door, ip: str | None, now: datetime
+    transaction: Transaction,
+    person: UserInSession,
+    client_id: str,
+    asked: RequestFields | None = None,
+    *,
+    door: Door,
+    ip: str | None,
+    now: datetime,
 ) -> None:
-    """Record that a site may log in a person: a code has been made."""
+    """Record that a site may log in a person: a code has been made for its request."""
+    granted = {}
+    if asked is not None and asked.resource is not None:
+        granted = {"resource": asked.resource, "scope": asked.scope}
     await record_event(
         transaction,
         EventType.SITE_AUTHORIZED,
@@ -282,7 +292,7 @@ async def record_authorized(
         at=now,
         user_id=person.id,
         app_id=person.app_id,
-        data={"client_id": client_id, "door": door},
+        data={"client_id": client_id, "door": door, **granted},
     )
 
 

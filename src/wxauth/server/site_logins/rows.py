@@ -148,9 +148,11 @@ RETURNING COALESCE(before.is_too_early, false)
 _OPEN_SESSION: Final = Statement[Nothing]("""
 WITH opened AS (
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
-                          client_id, scope, authenticated_at, authenticated_by, resource, client_name)
+                          client_id, scope, authenticated_at, authenticated_by, resource, client_name,
+                          resource_title)
     SELECT :session_id, :user_id, app_id, openid, browser_ip, browser_user_agent, :now, :now, :expires_at, client_id,
-           scope, authenticated_at, authenticated_by, resource, CASE WHEN resource IS NOT NULL THEN :title END
+           scope, authenticated_at, authenticated_by, resource, CASE WHEN resource IS NOT NULL THEN :client_name END,
+           :resource_title
       FROM site_logins WHERE id = :id
 )
 INSERT INTO website_sessions (client_id, session_id, browser_login_id)
@@ -265,10 +267,17 @@ async def poll_is_too_early(transaction: Transaction, login_id: UUID, *, more: i
 
 
 async def open_session(
-    transaction: Transaction, login: LockedLogin, session_id: UUID, *, expires_at: datetime, now: datetime
+    transaction: Transaction,
+    login: LockedLogin,
+    session_id: UUID,
+    *,
+    resource_title: str | None,
+    expires_at: datetime,
+    now: datetime,
 ) -> None:
     """Open the site's session for a locked login whose user is locked."""
-    whose = {"session_id": session_id, "user_id": login.user_id, "title": login.title}
+    titles = {"client_name": login.title, "resource_title": resource_title}
+    whose = {"session_id": session_id, "user_id": login.user_id, **titles}
     await transaction.run(_OPEN_SESSION, id=login.id, **whose, expires_at=expires_at, now=now)
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
 
 from wxauth.errors import (
     InsufficientScope,
@@ -19,6 +20,7 @@ from wxauth.errors import (
     Title,
     WrongAppKind,
 )
+from wxauth.problems import preferred_language
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import check_parameters
@@ -121,14 +123,16 @@ PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
     summary=Title("Claim a scanned code", "认领扫到的码"),
     failures=[ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited],
 )
-async def claim_scan(caller: PhoneDep, body: ClaimRequest, scans: ScansDep, device: DeviceDep) -> ClaimedAnswer:
-    """Claim a code. The answer names the site to which the person would log in.
+async def claim_scan(
+    request: Request, caller: PhoneDep, body: ClaimRequest, scans: ScansDep, device: DeviceDep
+) -> ClaimedAnswer:
+    """Claim a code. The answer names the site to which the person would log in, or what it may do for the person.
 
     Show all of the answer, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
     a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
     takes over the claim. The console's code requires an administrator who has logged in within `ADMIN_FRESH_LOGIN`.
     """
-    return await scans.claim(caller, body, ip=device.ip)
+    return await scans.claim(caller, body, language=preferred_language(request.headers), ip=device.ip)
 
 
 @router.post(

@@ -10,6 +10,7 @@ from functools import lru_cache
 from io import BytesIO
 from math import ceil
 from typing import Annotated, Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt, model_validator
@@ -29,12 +30,14 @@ from wxauth.errors import (
     WeChatMisconfigured,
     WxAuthError,
 )
+from wxauth.problems import Language
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import origin_of
 from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.resources import host_of
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
@@ -63,12 +66,13 @@ from wxauth.server.site_logins.granting import approve
 from wxauth.server.site_logins.models import OPEN, Stage
 from wxauth.server.site_logins.rows import ShownCode, SiteLogin
 from wxauth.server.site_logins.secrets import SCENE, UserCodes
+from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth.server.web.bodies import ShownIp
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, errcode_of
 from wxauth.server.wechat.received import CodePicture
-from wxauth.texts import hash_of
+from wxauth.texts import hash_of, is_loopback
 
 DIGITS: Final = 6
 """How many digits the number has that a person types after a link."""
@@ -136,6 +140,15 @@ class SiteAnswer(BaseModel):
     origin: str | None = Field(
         description="The origin of its first redirect URI.", examples=["https://shop.example.com"]
     )
+    host: str | None = Field(
+        description="Of a client that nobody has registered: show it larger than the title, which the client has given "
+        "itself. Null for a registered site."
+    )
+    local: bool = Field(
+        description="Whether a program on this computer gets the code. If so, say that it only calls itself by the "
+        "title.",
+        examples=[False],
+    )
 
 
 class BrowserAnswer(BaseModel):
@@ -152,6 +165,10 @@ class ClaimedAnswer(BaseModel):
 
     id: UUID = Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])
     client: SiteAnswer
+    resource: ResourceAnswer | None = Field(
+        description="What the client may do after the approval, and where: show all of it, each scope on a line. Null: "
+        "log in."
+    )
     browser: BrowserAnswer | None
     same_network: bool | None = Field(
         description="Whether phone and browser are in the same /24 or /56.", examples=[True]
@@ -174,7 +191,15 @@ class ClaimedAnswer(BaseModel):
     expires_at: datetime = Field(examples=["2026-11-20T08:03:00Z"])
 
     @classmethod
-    def of(cls, login: SiteLogin, door: Door, *, same_network: bool | None, sso_ttl: int | None) -> Self:
+    def of(
+        cls,
+        login: SiteLogin,
+        door: Door,
+        resource: ResourceAnswer | None,
+        *,
+        same_network: bool | None,
+        sso_ttl: int | None,
+    ) -> Self:
         """The answer for the phone that has claimed a login by this door."""
         browser = None
         if login.is_page or login.browser_ip is not None:
@@ -182,7 +207,14 @@ class ClaimedAnswer(BaseModel):
         origin = origin_of(login.redirect_uris[0]) if login.redirect_uris else None
         return cls(
             id=login.id,
-            client=SiteAnswer(id=login.client_id, title=login.title, origin=origin),
+            client=SiteAnswer(
+                id=login.client_id,
+                title=login.title,
+                origin=origin,
+                host=None if login.client_name is None else host_of(login.client_id),
+                local=is_loopback(urlsplit(login.redirect_uri).hostname),
+            ),
+            resource=resource,
             browser=browser,
             same_network=same_network,
             typed=door is Door.TYPED,
@@ -211,7 +243,9 @@ class Scans:
     proofs: Proofs
     sealer: Sealer
 
-    async def claim(self, caller: Caller, opening: ClaimRequest, *, ip: str | None) -> ClaimedAnswer:
+    async def claim(
+        self, caller: Caller, opening: ClaimRequest, *, language: Language, ip: str | None
+    ) -> ClaimedAnswer:
         """Claim a scan for this session, which may then decide.
 
         A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve
@@ -229,6 +263,9 @@ class Scans:
             login = await rows.lock_shown(transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
             if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
                 raise ScanOver("there is no such scan that could be decided upon")
+            resource = resource_at(self.settings, login.resource)
+            if resource is None and login.resource is not None:
+                raise ScanOver("the resource of this scan is no longer in WXAUTH_RESOURCES")
             refusal = (
                 self._forwarded(login, opening, now=now)
                 or await self._unfit(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
@@ -251,7 +288,8 @@ class Scans:
         if door is not Door.LINK:
             SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=same_network, door=door, **fields)
-        return ClaimedAnswer.of(login, door, same_network=same_network, sso_ttl=self._sso_ttl(login, door))
+        shown = None if resource is None else ResourceAnswer.of(resource, login.scope, language)
+        return ClaimedAnswer.of(login, door, shown, same_network=same_network, sso_ttl=self._sso_ttl(login, door))
 
     def _forwarded(self, login: SiteLogin, opening: ClaimRequest, *, now: datetime) -> ScanForwarded | None:
         """Why a login may not be claimed in this way; None if it may."""

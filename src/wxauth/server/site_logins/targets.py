@@ -1,12 +1,53 @@
 """The resource of a site's request, and the scopes that may be granted for it (RFC 8707)."""
 
 from collections.abc import Mapping
+from typing import Final, Self
 
+from pydantic import BaseModel, Field
+
+from wxauth.errors import Title
+from wxauth.problems import Language
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_target
-from wxauth.server.core.resources import Resource, as_compared, find_resource
+from wxauth.server.core.resources import Resource, as_compared, find_resource, host_of
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.claims import is_document
+
+_OF_OURS: Final[Mapping[str, Title]] = {
+    "profile": Title("your name and picture", "昵称和头像"),
+    "phone": Title("your phone number", "手机号"),
+    "email": Title("your e-mail address", "邮箱地址"),
+    "roles": Title("your roles", "角色"),
+}
+"""The scopes of ours that are shown, with their titles."""
+
+
+class ScopeAnswer(BaseModel):
+    """What a client may do, in words."""
+
+    name: str = Field(examples=["orders:read"])
+    title: str = Field(examples=["查看您的订单"])
+
+
+class ResourceAnswer(BaseModel):
+    """What a client asks for, to be shown to the person."""
+
+    title: str = Field(examples=["小店助手"])
+    host: str = Field(examples=["mcp.example.com"])
+    scopes: list[ScopeAnswer]
+
+    @classmethod
+    def of(cls, resource: Resource, scope: str, language: Language) -> Self:
+        """The resource, with the titles of these scopes in the order in which they are granted."""
+        ours = {name: title.en if language == "en" else title.zh for name, title in _OF_OURS.items()}
+        titles = {**ours, **resource.scopes}
+        shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]
+        return cls(title=resource.title, host=host_of(resource.resource), scopes=shown)
+
+
+def resource_at(settings: Settings, url: str | None) -> Resource | None:
+    """The resource of exactly this URL; None if there is none, or none any more."""
+    return next((each for each in settings.resources if each.resource == url), None)
 
 
 def asked_resource(settings: Settings, client: Client, parameters: Mapping[str, str]) -> Resource | None:
@@ -34,7 +75,7 @@ def granted_resource(
         raise invalid_target("resource is not the one that was granted")
     if granted is None:
         return None
-    found = next((each for each in settings.resources if each.resource == granted), None)
+    found = resource_at(settings, granted)
     if found is None or not _may_ask(client, granted):
         raise invalid_target("there is no such resource for this client any more")
     return found

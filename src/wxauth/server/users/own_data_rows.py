@@ -11,7 +11,7 @@ from wxauth.server.core.database import Snapshot
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserFields
 from wxauth.server.sessions.devices import describe_device
-from wxauth.server.sessions.rows import OPENED
+from wxauth.server.sessions.rows import FOR_RESOURCE, OPENED
 
 PAGE: Final = 250
 """Rows read and serialized at once. That takes some milliseconds, during which the event loop answers nobody else."""
@@ -36,7 +36,7 @@ SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user
 _SESSIONS: Final = Statement[Told](f"""
 SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, {OPENED}, created_at, last_used_at, expires_at,
        revoked_at AS ended_at, revoked_reason AS ended_reason,
-       client_id, scope, authenticated_at, authenticated_by
+       client_id, scope, authenticated_at, authenticated_by, {FOR_RESOURCE}
   FROM sessions WHERE user_id = :user_id ORDER BY id
 """)
 _BROWSERS: Final = Statement[Told]("""

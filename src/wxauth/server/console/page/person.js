@@ -156,9 +156,17 @@ const SESSION_COLUMNS = ['device', 'app', 'opened', 'lastUsed']
 
 const cellsOf = (session) => [
   session.device ?? text('unknownDevice'),
-  session.client_id ? code(session.client_id) : appOf(session.app_id),
+  session.resource ? usesOf(session) : session.client_id ? code(session.client_id) : appOf(session.app_id),
   [time(session.created_at), ...openedFrom(session)],
   [time(session.last_used_at), below(loginsFrom(session.ip))],
+]
+
+/** Who may do what at which resource. A client that nobody has registered is known by its host. */
+const usesOf = ({ client, resource, scopes }) => [
+  h('strong', {}, client.host ?? client.title),
+  ...(client.host ? [below(client.title)] : []),
+  below(`${resource.title} · ${resource.resource}`),
+  ...scopes.map((scope) => tag(scope)),
 ]
 
 /** The address from which a session was opened, and the device if that was another one. */

@@ -1,4 +1,6 @@
 // Polls the scan's state, shows it, and continues to the site after the decision.
+import './copy.js'
+
 const main = document.querySelector('main')
 const status = document.querySelector('.status')
 const renew = document.querySelector('.renew')
@@ -46,20 +48,6 @@ function tick() {
 function stop() {
   clearInterval(asking)
   clearInterval(ticking)
-}
-
-const typed = document.querySelector('.typed')
-const copy = document.querySelector('.copy')
-if (navigator.clipboard) {
-  copy.hidden = false
-  copy.addEventListener('click', async () => {
-    try {
-      await navigator.clipboard.writeText(typed.textContent)
-      copy.textContent = copy.dataset.copied
-    } catch {
-      getSelection().selectAllChildren(typed) // not allowed here: the person copies what is selected
-    }
-  })
 }
 
 // The field for the number is for whoever comes back from WeChat.

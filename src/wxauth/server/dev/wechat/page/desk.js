@@ -386,14 +386,14 @@ function showSheet(...content) {
 
 function showDevices(sessions) {
   const revoke = (id) => tap('signOut', async () => (await auth.revokeSession(id), showDevices(await auth.sessions())))
-  const items = sessions.map(({ id, device, ip, last_used_at, current, client_id }) =>
+  const items = sessions.map(({ id, device, ip, last_used_at, current, client_id, client, resource }) =>
     h(
       'li',
       {},
       h(
         'span',
         {},
-        [client_id && `${text('website')} ${client_id}`, device || text('unknownDevice')].filter(Boolean).join(' · '),
+        [resource ? `${client.host ?? client.title} → ${resource.title}` : client_id && `${text('website')} ${client_id}`, device || text('unknownDevice')].filter(Boolean).join(' · '),
         h('small', {}, `${ip ?? ''} · ${clockTime(Date.parse(last_used_at))}`),
       ),
       current
@@ -411,7 +411,16 @@ function showDevices(sessions) {
 
 /** The question to the person, with "refuse" as easy to reach as "log in", and the number to type, if there is one. */
 function showClaimed(claimed) {
-  const { client, browser } = claimed
+  const { client, browser, resource } = claimed
+  const who = client.local ? text('localProgram') : client.host ? text('callsItself') : null
+  const asks = resource
+    ? [
+        h('p', {}, `${text('allow')} `, h('strong', {}, client.host ?? client.title)),
+        ...(who ? [h('p', {}, h('small', {}, `${who} ${client.title}`))] : []),
+        h('p', {}, h('strong', {}, resource.title), ' ', h('small', {}, resource.host)),
+        h('ul', {}, resource.scopes.map(({ title }) => h('li', {}, title))),
+      ]
+    : [h('p', {}, `${text('logInTo')} `, h('strong', {}, client.title))]
   const say = (name, decide, said) => {
     const onclick = () =>
       tap(name, async () => {
@@ -423,11 +432,11 @@ function showClaimed(claimed) {
     return h('button', { type: 'button', class: 'small', onclick }, text(name))
   }
   showSheet(
-    h('p', {}, `${text('logInTo')} `, h('strong', {}, client.title)),
+    ...asks,
     h('p', {}, h('small', {}, [client.origin, browser?.device, browser?.ip].filter(Boolean).join(' · '))),
     ...(claimed.typed ? [h('p', {}, text('typedCode'))] : []),
     ...(claimed.link ? [h('p', {}, text('didYouPress'))] : []),
-    h('div', { class: 'buttons' }, say('denyIt', deny, 'refusedThere'), say('approveIt', approve, 'loggedInThere')),
+    h('div', { class: 'buttons' }, say('denyIt', deny, 'refusedThere'), resource ? say('allowIt', approve, 'allowedThere') : say('approveIt', approve, 'loggedInThere')),
   )
   document.querySelector('.screen').classList.add('asking')
 }
