@@ -438,6 +438,24 @@ async def test_the_issuer_answers_with_the_stored_keys(doctor: Doctor, serve: Se
     await doctor.says("issuer", NOTE, f"{url} answers with the stored keys", issuer=url)
 
 
+async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
+    ours = "https://auth.test"
+    with answering(PlainTextResponse()) as (url, front):
+        resource = f"{url}/mcp"
+        entry: dict[str, Any] = {"resource": resource, "title": "小店助手", "scopes": {"orders:read": "查看订单"}}
+        for document, level, said in (
+            ({"resource": resource, "authorization_servers": ["https://a.test", ours]}, OK, "this issuer"),
+            ({"resource": f"{resource}/", "authorization_servers": [ours]}, BAD, "another resource"),
+            ({"resource": resource, "authorization_servers": [f"{ours}/"]}, BAD, ours),
+            ({"resource": resource}, BAD, ours),
+            (None, BAD, "is missing"),
+        ):
+            page = PlainTextResponse(status_code=404) if document is None else JSONResponse(document)
+            well_known = Route("/.well-known/oauth-protected-resource/mcp", lambda _, page=page: page)
+            front.app = Starlette(routes=[well_known])
+            await doctor.says(f"resource {resource}", level, said, issuer=ours, resources=[entry])
+
+
 async def test_an_issuer_with_another_name_is_reported_with_both(doctor: Doctor, serve: Serve) -> None:
     url = await serve()
     other = url.replace("127.0.0.1", "localhost")

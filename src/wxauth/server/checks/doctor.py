@@ -13,13 +13,14 @@ from urllib.parse import urlencode
 from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable, Title
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.server.checks.database import check_database
-from wxauth.server.checks.issuer import check_issuer
+from wxauth.server.checks.issuer import check_issuer, check_resource
 from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good, note
 from wxauth.server.checks.rows import some_users
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
+from wxauth.server.core.resources import titles_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.limits.redis import redis_reason, redis_storage
 from wxauth.server.login.newcomers import HookFailed, SignUpHook
@@ -186,6 +187,10 @@ async def examine(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
+            *(
+                _results_of(f"resource {url}", check_resource(url, settings.issuer, patience=issuer_patience))
+                for url in titles_of(settings.resources)
+            ),
             *_apps(settings, found, transport, clock),
             *(_forward(app, settings, clock) for app in found.apps),
         )

@@ -20,6 +20,7 @@ from wxauth.texts import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
 
 _NAME: Final = "issuer"
+_RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _LONGEST_NAME: Final = 200
 # Statuses with which a proxy answers if the service behind it is down.
@@ -117,6 +118,39 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
     if not isinstance(documents, list):
         raise _other_service(f"{jwks_uri} has no list of keys", f"{jwks_uri} 没有密钥列表")
     return set(verification_keys(documents))
+
+
+async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGenerator[CheckResult, None]:
+    """Check whether clients find the metadata of a resource, and by it this issuer (RFC 9728)."""
+    name, parts = f"resource {url}", urlsplit(url)
+    metadata_url = f"{parts.scheme}://{parts.netloc}{_RESOURCE_METADATA}{parts.path.removesuffix('/')}"
+    limits, tls = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS), httpx.create_ssl_context()
+    try:
+        async with (
+            asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS),
+            httpx.AsyncClient(verify=tls, timeout=limits, trust_env=not is_loopback(parts.hostname)) as client,
+        ):
+            metadata = await _get(client, metadata_url)
+    except (_Found, TimeoutError) as exc:
+        reason, chinese = (str(exc), exc.chinese) if isinstance(exc, _Found) else ("no answer in time", "响应超时")
+        yield bad(
+            name,
+            f"{metadata_url} is missing, so clients do not find wxauth: {reason}",
+            f"缺少 {metadata_url}，客户端因此找不到 wxauth：{chinese}",
+        )
+        return
+    servers = metadata.get("authorization_servers")
+    if metadata.get("resource") != url:
+        yield bad(
+            name,
+            f"{metadata_url} names another resource: it must be spelt there as in WXAUTH_RESOURCES",
+            f"{metadata_url} 中的 resource 不同：须与 WXAUTH_RESOURCES 中的写法完全一致",
+        )
+    elif not isinstance(servers, list) or issuer not in servers:
+        message = f"{metadata_url} does not name {issuer} among its authorization_servers"
+        yield bad(name, message, f"{metadata_url} 的 authorization_servers 中没有 {issuer}")
+    else:
+        yield good(name, "names itself and this issuer", "元数据与 issuer 均正确")
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:

@@ -76,7 +76,9 @@ URI_RULE: Final = "must be https://host/path, or http on a loopback address; no 
 # A URI (RFC 3986) without fragment, user information or `*`, which might be meant as a pattern.
 _FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*)?", re.ASCII)
 # A program on the person's own machine may use another port each time (RFC 8252, section 7.3).
-_ON_LOOPBACK: Final = re.compile(r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]))(?::[0-9]{1,5})?((?:[/?].*)?)")
+_ON_LOOPBACK: Final = re.compile(
+    r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<name>localhost)))(?::[0-9]{1,5})?((?:[/?].*)?)"
+)
 _URIS: Final = ("redirect_uris", "logout_uris")
 _OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
 
@@ -358,11 +360,16 @@ def check_uri(uri: str) -> str:
     return uri
 
 
-def is_registered(uri: str, registered: Iterable[str]) -> bool:
-    """Whether this URI is registered. It must be identical, except for the port of a loopback address."""
-    without_port = _without_port(uri)
+def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
+    """Whether this URI is registered. It must be identical, except for the port of a loopback address.
+
+    With `allows_localhost`, that name is such an address.
+    """
+    without_port = _without_port(uri, allows_localhost=allows_localhost)
     return any(
-        uri == other or (without_port is not None and without_port == _without_port(other)) for other in registered
+        uri == other
+        or (without_port is not None and without_port == _without_port(other, allows_localhost=allows_localhost))
+        for other in registered
     )
 
 
@@ -381,14 +388,14 @@ def origin_of(uri: str) -> str:
     return f"{parts.scheme}://{host}" if is_default else f"{parts.scheme}://{host}:{parts.port}"
 
 
-def _without_port(uri: str) -> tuple[str, ...] | None:
+def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
     """The parts before and after the port; None if the host is no loopback address."""
     found = _ON_LOOPBACK.fullmatch(uri)
-    if found is None:
+    if found is None or (found["name"] and not allows_localhost):
         return None
     try:
         if urlsplit(uri).port == 0:
             return None
     except ValueError:  # the port is above 65535
         return None
-    return found.groups()
+    return found[1], found[3]

@@ -6,12 +6,14 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from wxauth.server.clients.clients import Credentials, is_client_name
+from wxauth.server.clients.documents import known_client
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_client, invalid_oauth_request, invalid_target
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import authenticate_and_read, basic_credentials
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.settings import Settings
 
 MAX_PARAMETER_LENGTH: Final = 4096
 """Maximum characters of most parameters."""
@@ -119,10 +121,12 @@ async def form_of(request: Request) -> Parameters:
     return form
 
 
-async def client_of(request: Request, database: Database, clock: Clock) -> tuple[Client, Parameters]:
+async def client_of(
+    request: Request, settings: Settings, database: Database, clock: Clock
+) -> tuple[Client, Parameters]:
     """The client, and its form. It authenticates by HTTP Basic or by `client_id` and `client_secret`.
 
-    A public client sends no secret.
+    A public client sends no secret, nor does one that nobody has registered, whose host must be allowed.
 
     Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge.
     """
@@ -132,7 +136,7 @@ async def client_of(request: Request, database: Database, clock: Clock) -> tuple
     if name is None:
         raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
     if credentials is None:
-        site = await find_site(database, name) if is_client_name(name) else None
+        site = await find_site(database, name) if is_client_name(name) else known_client(settings, name)
         if site is None or not site.is_public:
             raise invalid_client("there is no public client of this name")
         return site, form

@@ -281,3 +281,18 @@ class Promises:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+Key = TypeVar("Key")
+Made = TypeVar("Made")
+
+
+async def once(
+    under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
+) -> Made:
+    """What `make` makes. Of many who ask for it at once, one makes it."""
+    making = under_way.get(key)
+    if making is None:
+        making = under_way[key] = asyncio.create_task(make())
+        making.add_done_callback(lambda _: under_way.pop(key, None))
+    return await asyncio.shield(making)  # others may wait for it after this request is cancelled

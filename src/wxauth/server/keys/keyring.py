@@ -148,6 +148,8 @@ class KeyRing:
     clock: Clock
     max_age: timedelta
     refresh_pause: float = REFRESH_PAUSE_SECONDS
+    needs_id_tokens: bool = False
+    """Whether there are keys of id_tokens even without a site that was added."""
     _looked_for_sites_at: datetime | None = field(init=False, default=None)
     _looked_at: datetime | None = field(init=False, default=None)
     _look: asyncio.Task[None] | None = field(init=False, default=None)
@@ -301,7 +303,7 @@ class KeyRing:
             stored = keys_for(kind.alg, published)
             if stored:
                 kind.take(stored, self.sealer, now)  # first: a wrong secret key raises here, before it seals a new key
-            elif kind is self._of_id_tokens and not await has_sites(self.database):
+            elif kind is self._of_id_tokens and not (self.needs_id_tokens or await has_sites(self.database)):
                 continue
             if wants_another(stored, now):
                 await self._add(kind, wants_another, by=by if kind is self._of_access_tokens else None, now=now)
@@ -380,4 +382,11 @@ def key_ring_of(
 ) -> KeyRing:
     """The keys that sign access tokens and id_tokens."""
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
-    return KeyRing(database=database, sealer=sealer, clock=clock, max_age=max_age, refresh_pause=refresh_pause)
+    return KeyRing(
+        database=database,
+        sealer=sealer,
+        clock=clock,
+        max_age=max_age,
+        refresh_pause=refresh_pause,
+        needs_id_tokens=bool(settings.client_documents),
+    )

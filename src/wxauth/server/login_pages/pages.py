@@ -411,7 +411,7 @@ class Pages:
             host=host,
             is_local=is_local,
             resource=resource and ResourceAnswer.of(resource, asked.scope, self.language),
-            origin=origin_of(redirect_uri if not uris or is_loopback(urlsplit(redirect_uri).hostname) else uris[0]),
+            origin=origin_of(redirect_uri if host or is_local or not uris else uris[0]),
             own_url=own_url,
             way_back=own_url and _Link(f"{own_url}/cancel", self._text("back_to", title=site.title)),
             other_language=parameters and self._in_other_language(f"{self.root}{AUTHORIZE_PATH}", parameters),

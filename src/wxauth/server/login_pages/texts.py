@@ -135,6 +135,10 @@ _TEXTS: Final[Mapping[str, Title]] = {
     Mistake.REDIRECT_URI: Title(
         "The redirect_uri is not registered for this site.", "redirect_uri 不是该网站登记的地址。"
     ),
+    Mistake.DOCUMENT: Title(
+        "The description of this program, which its host publishes, cannot be read or breaks a rule.",
+        "该程序的说明文件由其主机发布，现在无法读取，或不合规则。",
+    ),
     "mistake_title": Title("This login does not work", "无法登录"),
     "mistake": Title(
         "The fault is in the site, and nothing was sent to it. Please tell its operator:",

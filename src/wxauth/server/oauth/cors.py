@@ -24,8 +24,10 @@ CORS_PATHS: Final = frozenset(
     }
 )
 """The endpoints that a public client calls from its own page."""
+_FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
+"""Those that a client calls which nobody has registered, so that its origin is unknown."""
 _METHODS: Final = "GET, POST"
-_HEADERS: Final = "Authorization, Content-Type, X-Request-ID"
+_HEADERS: Final = "Authorization, Content-Type, MCP-Protocol-Version, X-Request-ID"
 _EXPOSED: Final = "X-Request-ID, Retry-After, WWW-Authenticate"
 _PREFLIGHT_MAX_AGE: Final = 600
 
@@ -40,16 +42,18 @@ class SiteCors:
         self._app = app
         self._database = database
         self._origins = frozenset(settings.cors_origins)
+        self._for_any_origin = _FOR_ANY_ORIGIN if settings.client_documents else frozenset[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) not in CORS_PATHS:
+        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
+        if path not in CORS_PATHS:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        is_admitted = False
-        if origin is not None and self._origins.isdisjoint(("*", origin)):
+        is_admitted = origin is not None and path in self._for_any_origin
+        if origin is not None and not is_admitted and self._origins.isdisjoint(("*", origin)):
             with suppress(StorageUnavailable):  # during an outage no page is allowed
                 uris = await public_redirect_uris(self._database)
                 is_admitted = is_registered(origin, [origin_of(uri) for uri in uris])

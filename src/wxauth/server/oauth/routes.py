@@ -193,7 +193,7 @@ async def authorize_device(
     If the person uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
     can distinguish their own login from somebody else's.
     """
-    client, form = await client_of(request, database, clock)
+    client, form = await client_of(request, settings, database, clock)
     if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
     ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
@@ -240,6 +240,7 @@ async def authorize_device(
 @answering_clients
 async def exchange(
     request: Request,
+    settings: SettingsDep,
     site_tokens: SiteTokensDep,
     database: DatabaseDep,
     clock: ClockDep,
@@ -247,7 +248,7 @@ async def exchange(
     limits: ClientLimitsDep,
 ) -> dict[str, Any]:
     """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
-    client, form = await client_of(request, database, clock)
+    client, form = await client_of(request, settings, database, clock)
     if not client.is_public:
         await limits.admit(client.name, ClientOperation.TOKEN)
     return await site_tokens.issue(client, form, ip=device.ip)
@@ -268,10 +269,10 @@ async def exchange(
 )
 @answering_clients
 async def revoke(
-    request: Request, site_tokens: SiteTokensDep, database: DatabaseDep, clock: ClockDep
+    request: Request, settings: SettingsDep, site_tokens: SiteTokensDep, database: DatabaseDep, clock: ClockDep
 ) -> dict[str, Any]:
     """End the session of one of the client's own access or refresh tokens. The answer is 200 for any token."""
-    client, form = await client_of(request, database, clock)
+    client, form = await client_of(request, settings, database, clock)
     if "token" not in form:
         raise invalid_oauth_request("token is missing")
     await site_tokens.revoke(client, form["token"])

@@ -51,6 +51,7 @@ from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
 from wxauth.server.site_logins.targets import asked_resource, granted_resource, scopes_for
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.texts import hash_of
+from wxauth.tokens.claims import is_document
 from wxauth.tokens.verifier import Verifier
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
@@ -235,20 +236,22 @@ class SiteTokens:
 
         If a spent code comes with the right redirect_uri and verifier, its session ends.
         """
-        if not client.redirect_uris:
+        by_document = is_document(client.name)
+        if not (client.redirect_uris or by_document):
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         if "code" not in form:
             raise invalid_oauth_request("code is missing")
         verifier = form.get("code_verifier")
         challenge = None if verifier is None else challenge_of(verifier)
         is_proved = challenge is not None or (verifier is None and client.pkce == "optional")
-        if not is_proved or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
+        redirect_uri = form.get("redirect_uri", "")  # which may be registered no longer, unless a document had it
+        if not is_proved or not (by_document or is_registered(redirect_uri, client.redirect_uris)):
             raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
         found = await login_of_code(
             self.database,
             form["code"],
             client_id=client.name,
-            redirect_uri=form["redirect_uri"],
+            redirect_uri=redirect_uri,
             code_challenge=challenge,
         )
         outcome = await self._redeem(client, found, form)

@@ -33,6 +33,8 @@ NAME_SECONDS: Final = 10.0
 """How long a resolved name is kept, so that connections opened at the same time resolve it only once."""
 
 _MAX_REFUSAL: Final = 64 * 1024
+_TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control")
+"""The header fields of an answer that are kept."""
 
 OnStatus = Callable[[int], float | None]
 """Gets an answer's status. Returns for how many seconds to wait for its body, if the status is enough."""
@@ -51,6 +53,7 @@ class HttpAnswer(NamedTuple):
     is_encoded: bool
     """Whether it has a Content-Encoding."""
     retry_after: str | None = None
+    cache_control: str | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -160,7 +163,7 @@ class Connection(asyncio.Protocol):
         if self._status:
             return
         match name.lower():
-            case b"date" | b"content-type" | b"retry-after" as known:
+            case known if known in _TEXTS:
                 self._texts[known] = value.decode("latin-1")
             case b"content-encoding":
                 self._is_encoded = value.lower() != b"identity"
@@ -219,9 +222,9 @@ class Connection(asyncio.Protocol):
             self._body_timer = None
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            date, content_type, retry_after = map(self._texts.get, (b"date", b"content-type", b"retry-after"))
-            body = b"".join(self._body)
-            answer.set_result(HttpAnswer(self._status, body, date, content_type, self._is_encoded, retry_after))
+            date, content_type, retry_after, cache_control = map(self._texts.get, _TEXTS)
+            body, packed = b"".join(self._body), self._is_encoded
+            answer.set_result(HttpAnswer(self._status, body, date, content_type, packed, retry_after, cache_control))
 
     def _fail(self, failure: httpx.RequestError) -> None:
         if self._body_timer is not None:

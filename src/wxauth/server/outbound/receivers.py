@@ -21,7 +21,7 @@ KEEPALIVE_SECONDS: Final = 4.0
 """Many servers close an idle connection after five, and a request on a closed one would count as failed."""
 USER_AGENT: Final = f"wxauth/{__version__}"
 
-_NO_NAME, _NO_HOST, _NOT_ALLOWED = "no answer for the host's name", "host not found", "address refused"
+_NO_NAME, _NO_HOST, NOT_ALLOWED = "no answer for the host's name", "host not found", "address refused"
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Returns the addresses of a name. Raises: OSError, UnicodeError."""
@@ -76,7 +76,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
             raise Refused(_NO_HOST) from None
         allowed = [address for address in dict.fromkeys(found) if not is_refused(address, scheme)]
         if not allowed:
-            raise Refused(_NOT_ALLOWED)
+            raise Refused(NOT_ALLOWED)
         return [
             (AF_INET6 if ":" in address else AF_INET, SOCK_STREAM, IPPROTO_TCP, "", (address, end.port))
             for address in allowed
@@ -88,7 +88,7 @@ def _named(exc: httpx.TransportError) -> httpx.TransportError:
     match exc:
         case httpx.ConnectTimeout():
             return httpx.ConnectTimeout("timed out while connecting")
-        case httpx.ConnectError() if reason in (_NO_NAME, _NO_HOST, _NOT_ALLOWED):
+        case httpx.ConnectError() if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
             return httpx.ConnectError(reason)
         case httpx.ConnectError() if reason.startswith(ssl.SSLCertVerificationError.__name__):
             return httpx.ConnectError("certificate not valid")

@@ -10,6 +10,7 @@ import httpx
 
 from wxauth.server.apps import registry
 from wxauth.server.apps.registry import Apps
+from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.clients.service_clients import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core import background
@@ -168,6 +169,7 @@ def build_services(
         patience=waits.webhooks,
         pause=waits.deliveries,
     )
+    documents = make(ClientDocuments, transport=ReceiverTransport(resolve=name_resolver.resolve))
     avatars = make(Avatars)
     numbers = make(Numbers, store_pause=waits.numbers_store)
     refusals = make(Refusals, store_pause=waits.refusals_store)
@@ -186,7 +188,7 @@ def build_services(
         closing=[
             [avatars],  # first: no request is left that waits for its picture
             # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
-            [background, phones, deliveries, forwarding, sign_up_hook],
+            [background, phones, deliveries, forwarding, sign_up_hook, documents],
             [promises],  # after those, which may have put off more
             [wechat_tokens],  # before the connections of its requests
             [wechat, wechat_api],  # after all that call WeChat

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri
+from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_oauth_request
@@ -22,7 +23,7 @@ from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.resources import Resource
+from wxauth.server.core.resources import Resource, host_of
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
@@ -171,10 +172,11 @@ class SiteRequests:
     database: Database
     scan_limits: ScanLimits
     id_tokens: IdTokens
+    documents: ClientDocuments
 
     async def check(self, parameters: Parameters, *, admits: Callable[[Client], bool] = lambda _: True) -> SiteRequest:
-        """Check the request of a client that `admits` it. Raises: Unanswerable, SentBack."""
-        client, redirect_uri = await _requesting_site(self.database, parameters)
+        """Check the request of a client that `admits` it. Raises: Unanswerable, SentBack, RateLimited."""
+        client, redirect_uri = await self._requesting_site(parameters)
         if not admits(client):
             raise Unanswerable(Mistake.CLIENT)
         asked = _checked(self.settings, client, redirect_uri, parameters)
@@ -185,6 +187,35 @@ class SiteRequests:
             if asked.hinted_user_id is None:
                 raise refusal(asked, "login_required", "id_token_hint is no id_token of this client")
         return asked
+
+    async def _requesting_site(self, parameters: Parameters) -> tuple[Client, str]:
+        """The client and redirect URI of a request. Raises: Unanswerable, RateLimited."""
+        name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
+        by_document = bool(self.settings.client_documents) and is_document(name)
+        if "client_id" in parameters.repeated:
+            client = None
+        elif by_document:
+            client = await self.documents.client(name)
+            if client is None:
+                raise Unanswerable(Mistake.DOCUMENT, received=loggable_uri(f"https://{host_of(name)}"))
+        else:
+            client = await find_site(self.database, name) if is_client_name(name) else None
+        if client is None:
+            known_form = name if is_client_name(name) else None
+            log.warning("client_unknown", client_id=known_form, what_to_change="see 'wxauth clients list'")
+            raise Unanswerable(Mistake.CLIENT)
+        is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=by_document)
+        if "redirect_uri" in parameters.repeated or not is_known:
+            received = loggable_uri(redirect_uri)
+            log.warning(
+                "redirect_uri_not_registered",
+                client_id=client.name,
+                received=received,
+                registered=client.redirect_uris,
+                what_to_change="the site's own setting, or 'wxauth clients set NAME --redirect-uri URI'",
+            )
+            raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
+        return client, redirect_uri
 
     async def start_for_device(
         self, client: Client, asked: RequestFields, *, ip: str | None, user_agent: str | None
@@ -305,6 +336,7 @@ class Mistake(StrEnum):
     REQUEST = "request"
     CLIENT = "client_id"
     REDIRECT_URI = "redirect_uri"
+    DOCUMENT = "client_document"
 
 
 class Unanswerable(Exception):
@@ -313,7 +345,7 @@ class Unanswerable(Exception):
     Args:
         mistake: The mistake.
         site: The site that made the request, if there is one of this name.
-        received: The redirect URI of the request, in a form that may be shown.
+        received: The redirect URI of the request, or the host of a client's document, in a form that may be shown.
     """
 
     def __init__(self, mistake: Mistake, *, site: Client | None = None, received: str | None = None) -> None:
@@ -334,27 +366,6 @@ class SentBack(Exception):
     def onward(self, settings: Settings) -> Onward:
         """The way back."""
         return sent_back(settings, self._asking, **self._answer)
-
-
-async def _requesting_site(database: Database, parameters: Parameters) -> tuple[Client, str]:
-    """The client and redirect URI of a request. Raises: Unanswerable."""
-    name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
-    client = await find_site(database, name) if is_client_name(name) else None
-    if client is None or "client_id" in parameters.repeated:
-        known_form = name if is_client_name(name) else None
-        log.warning("client_unknown", client_id=known_form, what_to_change="see 'wxauth clients list'")
-        raise Unanswerable(Mistake.CLIENT)
-    if "redirect_uri" in parameters.repeated or not is_registered(redirect_uri, client.redirect_uris):
-        received = loggable_uri(redirect_uri)
-        log.warning(
-            "redirect_uri_not_registered",
-            client_id=client.name,
-            received=received,
-            registered=client.redirect_uris,
-            what_to_change="the site's own setting, or 'wxauth clients set NAME --redirect-uri URI'",
-        )
-        raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
-    return client, redirect_uri
 
 
 def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:

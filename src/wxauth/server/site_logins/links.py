@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from wxauth.errors import NotFound, WeChatError, WxAuthError
 from wxauth.server.apps.registry import Apps
+from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -34,7 +35,7 @@ from wxauth.server.site_logins.doors import (
 from wxauth.server.site_logins.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
 from wxauth.server.site_logins.models import OPEN, Stage
 from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
-from wxauth.server.site_logins.scans import DIGITS, note_not_made, once
+from wxauth.server.site_logins.scans import DIGITS, note_not_made
 from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import URL_LINK

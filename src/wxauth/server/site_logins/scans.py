@@ -3,13 +3,12 @@
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Coroutine
 from dataclasses import field
 from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
 from math import ceil
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -34,6 +33,7 @@ from wxauth.problems import Language
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import origin_of
 from wxauth.server.core.addresses import NEARBY
+from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -87,9 +87,6 @@ _NOT_HELD: Final = "this session has no such scan to decide upon"
 log = get_logger()
 _SCALE: Final = 8
 """Pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
-
-Key = TypeVar("Key")
-Made = TypeVar("Made")
 
 
 def _seconds_in(given: object) -> object:
@@ -454,17 +451,6 @@ def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
     is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > SCAN_LASTS.total_seconds()
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
-
-
-async def once(
-    under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
-) -> Made:
-    """What `make` makes. Of many who ask for it at once, one makes it."""
-    making = under_way.get(key)
-    if making is None:
-        making = under_way[key] = asyncio.create_task(make())
-        making.add_done_callback(lambda _: under_way.pop(key, None))
-    return await asyncio.shield(making)  # others may wait for it after this request is cancelled
 
 
 def note_not_made(event: str, app: App, failure: WeChatError, *, api: str) -> None:

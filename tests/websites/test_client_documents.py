@@ -1,0 +1,417 @@
+"""Clients that nobody has registered ask for a resource: their ids are the URLs of documents at allowed hosts."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jose.jwt import get_unverified_claims
+
+from tests.certificates import Authority
+from tests.sweeps import swept
+from tests.upstream import Behaviour, Upstream, answer, endless, hang, raw
+from tests.websites.browsers import House, refused, sent
+from tests.websites.test_asking import ORDERS
+from tests.websites.test_resources import MCP, RESOURCES
+from tests.world import AddSite, Body, MakeServices, Site, add_client, bearer, body_of, until
+from wxauth.server.clients.documents import ClientDocuments
+from wxauth.server.core.services import Services
+from wxauth.server.outbound.connection import HttpAnswer
+from wxauth.server.outbound.receivers import ReceiverTransport
+from wxauth.server.outbound.transport import ANSWER
+from wxauth.server.outbound.urls import NameResolver
+
+HOST = "claude.test"
+AGENT, BACK = f"https://{HOST}/oauth/agent", f"https://{HOST}/callback"
+DOCUMENT: Body = {
+    "client_id": AGENT,
+    "client_name": "Claude",
+    "redirect_uris": [BACK, "http://localhost/cb", "http://127.0.0.1:1/cb"],
+    "token_endpoint_auth_method": "none",
+    "grant_types": ["authorization_code", "refresh_token"],
+    "response_types": ["code"],
+}
+ASKING: dict[str, Any] = {"client_id": AGENT, "redirect_uri": BACK, "resource": MCP, "scope": None, "nonce": None}
+
+
+@dataclass
+class Host(httpx.AsyncBaseTransport):
+    """Answers with documents by their URLs: a body, a whole answer, or a failure."""
+
+    documents: dict[str, Any] = field(default_factory=lambda: {AGENT: DOCUMENT})
+    cache_control: str | None = None
+    asked: list[str] = field(default_factory=list)
+    may_answer: asyncio.Event | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(str(request.url))
+        assert (request.method, request.headers["accept"]) == ("GET", "application/json")
+        if self.may_answer is not None:
+            await self.may_answer.wait()
+        found = self.documents.get(self.asked[-1], 404)
+        if isinstance(found, Exception):
+            raise found
+        status, body = (found, b"") if isinstance(found, int) else (200, json.dumps(found).encode())
+        answered = HttpAnswer(status, body, None, "application/json", False, None, self.cache_control)
+        return httpx.Response(status, extensions={ANSWER: answered})
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(resources=RESOURCES, client_documents=HOST, scan_link="scheme", claims={"tier": "x"})
+
+
+@pytest.fixture
+def host(services: Services) -> Host:
+    host = Host()
+    services[ClientDocuments].transport = host
+    return host
+
+
+@pytest.fixture
+def agent(house: House, host: Host) -> Site:
+    return Site(house.client, AGENT, None)
+
+
+async def asked(house: House, agent: Site, **parameters: Any) -> Body:
+    """The tokens that the agent gets."""
+    tab = await house.browser.show(**{**ASKING, **parameters})
+    await tab.decided_by(house.phone)
+    code = sent(await tab.go_on(), to=BACK)["code"]
+    return body_of(await house.redeem(code, agent, redirect_uri=BACK))
+
+
+async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_nobody(house: House, agent: Site) -> None:
+    await house.rows.execute("UPDATE users SET external_id = '10023', roles = '{editor}'")
+    tab = await house.browser.show(**{**ASKING, "scope": "openid profile phone roles offline_access orders:read"})
+    for shown in ("Allow claude.test?", "It calls itself “Claude”.", "<li>查看您的订单</li>", "your name and picture"):
+        assert shown in tab.html, shown
+    claimed = await tab.decided_by(house.phone)
+    origin = f"https://{HOST}"
+    assert claimed["client"] == {"id": AGENT, "title": "Claude", "origin": origin, "host": HOST, "local": False}
+    assert claimed["resource"]["scopes"][1:] == ORDERS[:1]
+    code = sent(await tab.go_on(), to=BACK)["code"]
+    tokens = body_of(await house.redeem(code, agent, redirect_uri=BACK, resource=MCP))
+    claims = get_unverified_claims(tokens["access_token"])
+    assert claims.keys() == {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "scope", "auth_time"}
+    assert (claims["client_id"], claims["aud"]) == (AGENT, MCP)
+    assert claims["scope"] == "openid profile offline_access orders:read"
+    assert (await house.claims(tokens, AGENT))["sub"] == house.phone.user_id
+
+    passed = await house.client.get(f"/v1/verify?resource={MCP}", headers=bearer(tokens))
+    headers = [passed.headers[f"x-auth-{name}"] for name in ("user-id", "openid", "app-id", "roles")]
+    assert headers == [house.phone.user_id, "", "", ""]
+    service = await add_client(house.services.database, "mcp", resources=[MCP], now=house.clock())
+    told = await house.client.post("/v1/introspect", data={"token": tokens["access_token"]}, auth=service)
+    assert body_of(told).keys() - claims.keys() == {"active", "token_type"}
+    session = body_of(await house.phone.ask("GET", "/sessions"))["items"][0]
+    assert session["client"] == {"title": "Claude", "host": HOST}
+    tokens = body_of(await agent.refresh(tokens))
+    assert (await agent.post("/v1/revoke", token=tokens["access_token"])).status_code == 200
+    refused(await agent.refresh(tokens), "invalid_grant")
+
+
+@swept(
+    ("parameters", "error"),
+    [
+        ({"resource": None}, "invalid_target"),
+        ({"response_mode": "form_post"}, "invalid_request"),
+        ({"code_challenge": None, "code_challenge_method": None}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"scope": "phone roles"}, "invalid_scope"),
+        ({"prompt": "none"}, "consent_required"),
+    ],
+)
+async def test_such_a_client_is_public(house: House, agent: Site, parameters: Body, error: str) -> None:
+    assert sent(await house.browser.open(**{**ASKING, **parameters}), to=BACK)["error"] == error
+    refused(await agent.post("/v1/device_authorization", resource=MCP), "unauthorized_client")
+
+
+async def test_a_program_on_loopback_is_said_to_be_local_at_any_port(house: House, agent: Site) -> None:
+    for uri in ("http://localhost:5173/cb", "http://127.0.0.1:8080/cb"):
+        tab = await house.browser.show(**{**ASKING, "redirect_uri": uri})
+        assert "A program on this computer, which calls itself “Claude”." in tab.html
+        assert (await tab.claimed_by(house.phone))["client"]["local"] is True
+    for wrong in (
+        "http://localhost:5173/other",
+        "https://localhost/cb",
+        "http://[::1]/cb",
+        f"{BACK}/",
+        "http://a.test",
+    ):
+        page = await house.browser.open(**{**ASKING, "redirect_uri": wrong})
+        assert page.status_code == 400, wrong
+
+
+async def test_a_link_of_the_phones_browser_leads_to_the_mini_program(house: House, agent: Site) -> None:
+    phones = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Version/18.5 Mobile Safari/604.1"
+    page = await house.browser.open(**ASKING, headers={"User-Agent": phones})
+    assert "/link" in page.text
+
+
+async def refused_page(house: House, client_id: str = AGENT, *, shows: str = HOST) -> str:
+    page = await house.browser.open(**{**ASKING, "client_id": client_id})
+    assert (page.status_code, page.headers["content-type"]) == (400, "text/html; charset=utf-8")
+    assert shows in page.text
+    assert "Claude" not in page.text
+    assert "location" not in page.headers
+    line = house.logged("client_document_refused")[-1]
+    assert line["host"] == shows
+    return str(line["reason"])
+
+
+GOOD = {**DOCUMENT, "client_name": "\u202eC\nl\u2066aude\u0007", "redirect_uris": [BACK] * 20}
+
+
+@swept(
+    ("change", "reason"),
+    [
+        ({"client_id": f"{AGENT}/"}, "client_id"),
+        ({"client_name": None}, "client_name"),
+        ({"client_name": "\u202e\n"}, "client_name"),
+        ({"client_name": "x" * 65}, "client_name"),
+        ({"redirect_uris": []}, "redirect_uris"),
+        ({"redirect_uris": [BACK] * 21}, "redirect_uris"),
+        ({"redirect_uris": ["http://claude.test/"]}, "redirect_uris"),
+        ({"redirect_uris": ["cursor://callback"]}, "redirect_uris"),
+        ({"redirect_uris": BACK}, "redirect_uris"),
+        ({"token_endpoint_auth_method": "client_secret_post"}, "token_endpoint_auth_method"),
+        ({"grant_types": ["implicit"]}, "grant_types"),
+        ({"response_types": ["token"]}, "response_types"),
+        ({"client_secret": "x"}, "client_secret"),
+    ],
+)
+async def test_a_document_that_breaks_a_rule_is_refused_in_words(house: House, change: Body, reason: str) -> None:
+    host = house.services[ClientDocuments].transport = Host()
+    house.clock.advance(minutes=6)  # beyond the time of the case before
+    host.documents[AGENT] = {**DOCUMENT, **change}
+    assert reason in await refused_page(house)
+    assert await refused_page(house)  # kept for a minute
+    assert len(host.asked) == 1
+    house.clock.advance(minutes=2)
+    host.documents[AGENT] = GOOD
+    assert "It calls itself “Claude”." in (await house.browser.show(**ASKING)).html
+
+
+async def test_a_page_of_refusal_is_in_chinese_too(house: House, host: Host) -> None:
+    host.documents[AGENT] = []
+    page = await house.browser.open(**ASKING, ui_locales="zh-CN")
+    assert "<h1>无法登录</h1>" in page.text
+    assert "refused" in await house.metrics()
+    assert 'wxauth_client_documents_total{outcome="refused"} 1.0' in await house.metrics()
+
+
+@swept(
+    "client_id",
+    [
+        *(
+            f"https://{HOST}{path}"
+            for path in ("", "/", "/a?b", "/a#b", "/a/../b", "/a/%2E%2e/b", "/./a", "/" + "a" * 600)
+        ),
+        *(
+            f"https://{other}/a"
+            for other in (f"{HOST}:443", f"u@{HOST}", "Claude.test", f"a.{HOST}", "xn--cludE-r3a.test")
+        ),
+    ],
+)
+async def test_other_urls_are_no_clients_and_nobody_is_asked(house: House, client_id: str) -> None:
+    host = house.services[ClientDocuments].transport = Host()
+    page = await house.browser.open(**{**ASKING, "client_id": client_id})
+    assert page.status_code == 400
+    assert host.asked == []
+    refused(await house.client.post("/v1/token", data={"client_id": client_id}), "invalid_client", 401)
+
+
+@pytest.mark.parametrize(
+    ("behave", "outcome"),
+    [
+        (hang, "failed"),
+        (endless(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", b" " * 4096), "refused"),
+        (answer(b"", status="302 Found", headers="Location: https://127.0.0.1/\r\n"), "failed"),
+        (answer(DOCUMENT, headers="Content-Type: text/html\r\n"), "refused"),
+        (answer(DOCUMENT, headers="Content-Type: application/json\r\nContent-Encoding: gzip\r\n"), "refused"),
+        (raw(b"SSH-2.0-OpenSSH\r\n"), "refused"),
+        (None, "refused"),
+    ],
+    ids=["hangs", "grows", "redirects", "lies", "is packed", "is no HTTP", "leads inside"],
+)
+async def test_a_host_that_misbehaves_is_refused_in_time(
+    house: House, tmp_path: Path, behave: Behaviour | None, outcome: str
+) -> None:
+    authority = Authority(tmp_path)
+    async with Upstream(behave or hang, tls=authority.server("127.0.0.1")) as upstream:
+        place = f"127.0.0.1:{upstream.port}" if behave else "169.254.169.254"
+        services = await house.make_services(resources=RESOURCES, client_documents=place)
+        documents = services[ClientDocuments]
+        documents.patience = 0.5
+        documents.transport = ReceiverTransport(resolve=NameResolver().resolve, tls=authority.trusted())
+        client = house.make_client(services)
+        page = await client.get("/v1/authorize", params={**ASKING, "client_id": f"https://{place}/a", "scope": ""})
+        assert page.status_code == 400
+        assert upstream.requests == (["/a"] if behave else [])
+        lines = (await client.get("/metrics")).text
+        assert f'wxauth_client_documents_total{{outcome="{outcome}"}} 1.0' in lines
+
+
+async def test_a_real_document_is_read_over_tls(house: House, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    document = {**DOCUMENT}
+    headers = "Content-Type: application/cimd+json; charset=utf-8\r\nCache-Control: max-age=1000\r\n"
+    async with Upstream(
+        lambda writer: answer(document, headers=headers)(writer), tls=authority.server("127.0.0.1")
+    ) as it:
+        place = f"127.0.0.1:{it.port}"
+        document["client_id"] = f"https://{place}/a"
+        services = await house.make_services(resources=RESOURCES, client_documents=place)
+        services[ClientDocuments].transport = ReceiverTransport(resolve=NameResolver().resolve, tls=authority.trusted())
+        client = house.make_client(services)
+        asking = {**ASKING, "client_id": document["client_id"], "scope": "", "response_type": "code"}
+        for _ in range(2):
+            page = await client.get("/v1/authorize", params=asking)
+            assert sent(page, to=BACK)["error"] == "invalid_request"  # without PKCE
+        house.clock.advance(seconds=1001)
+        await client.get("/v1/authorize", params=asking)
+        assert it.requests == ["/a", "/a"]
+
+
+@swept(
+    ("cache_control", "seconds"),
+    [
+        (None, 300),
+        ("no-store", 300),
+        ("no-store, max-age=7200", 300),
+        ("max-age=5", 300),
+        ("public, max-age=7200", 7200),
+        ("s-maxage=9, max-age=999999", 86400),
+    ],
+)
+async def test_a_document_is_kept_as_its_host_says(house: House, cache_control: str | None, seconds: int) -> None:
+    host = house.services[ClientDocuments].transport = Host(cache_control=cache_control)
+    house.clock.advance(days=3)
+    await house.browser.show(**ASKING)
+    house.clock.advance(seconds=seconds - 1)
+    await house.browser.show(**ASKING)
+    assert len(host.asked) == 1
+    house.clock.advance(seconds=1)
+    await house.browser.show(**ASKING)
+    assert len(host.asked) == 2
+
+
+async def test_one_that_was_good_is_used_for_a_day_while_its_host_is_away(house: House, host: Host) -> None:
+    await house.browser.show(**ASKING)
+    for away in (503, httpx.ConnectError("could not connect")):
+        host.documents[AGENT] = away
+        house.clock.advance(minutes=5)
+        before = len(host.asked)
+        for _ in range(3):
+            await house.browser.show(**ASKING)
+        assert len(host.asked) == before + 1
+        house.clock.advance(minutes=1)
+        await house.browser.show(**ASKING)
+        assert len(host.asked) == before + 2
+    house.clock.advance(days=1)
+    assert "could not connect" in await refused_page(house)
+
+
+async def test_one_that_was_good_and_breaks_a_rule_is_refused(house: House, host: Host) -> None:
+    await house.browser.show(**ASKING)
+    host.documents[AGENT] = {**DOCUMENT, "client_secret": "x"}
+    house.clock.advance(minutes=5)
+    assert "client_secret" in await refused_page(house)
+
+
+async def test_a_document_is_fetched_by_one_request_at_a_time_and_keeps_nobody_else(house: House, host: Host) -> None:
+    host.may_answer = asyncio.Event()
+    waiting = [asyncio.create_task(house.another_browser().show(**ASKING)) for _ in range(3)]
+    await until(lambda: host.asked)
+    await house.browser.show()  # the shop, whose login does not wait
+    host.may_answer.set()
+    await asyncio.gather(*waiting)
+    assert host.asked == [AGENT]
+
+
+async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Host) -> None:
+    await asked(house, agent)
+    for number in range(29):
+        assert (await house.browser.open(**{**ASKING, "client_id": f"{AGENT}/{number}"})).status_code == 400
+    house.clock.advance(seconds=10)
+    late = await house.browser.open(**{**ASKING, "client_id": f"{AGENT}/late"})
+    assert (late.status_code, late.headers["retry-after"]) == (429, "50")
+    assert "Too many attempts" in late.text
+    await house.browser.show(**ASKING)
+    replica = await house.make_services(resources=RESOURCES, client_documents=HOST)  # which has not seen it yet
+    replica[ClientDocuments].transport = host
+    client = house.make_client(replica)
+    for number in range(31):
+        page = await client.get("/v1/authorize", params={**ASKING, "client_id": f"{AGENT}/{number}", "scope": ""})
+        assert page.status_code == (400 if number < 30 else 429)
+    answered = await client.get("/v1/authorize", params={**ASKING, "scope": ""})
+    assert answered.status_code == 303
+
+
+async def test_the_code_is_for_what_was_asked_whatever_the_document_says_by_then(house: House, agent: Site) -> None:
+    host = house.services[ClientDocuments].transport
+    assert isinstance(host, Host)
+    tab = await house.browser.show(**ASKING)
+    host.documents[AGENT] = {**DOCUMENT, "client_name": "Another", "redirect_uris": ["https://evil.test/"]}
+    house.clock.advance(minutes=2)
+    assert (await tab.decided_by(house.phone))["client"]["title"] == "Claude"
+    code = sent(await tab.go_on(), to=BACK)["code"]
+    refused(await house.redeem(code, agent, redirect_uri="https://evil.test/"), "invalid_grant")
+    other = Site(house.client, f"{AGENT}/other", None)
+    refused(await house.redeem(code, other, redirect_uri=BACK), "invalid_grant")
+    assert (await house.redeem(code, agent, redirect_uri=BACK)).status_code == 200
+
+
+async def test_a_host_that_leaves_the_list_has_no_clients_any_more(house: House, agent: Site) -> None:
+    tokens, tab = await asked(house, agent), await house.browser.show(**ASKING)
+    await tab.decided_by(house.phone)
+    code = sent(await tab.go_on(), to=BACK)["code"]
+    for more in ({"client_documents": "chatgpt.test"}, {"client_documents": ()}):
+        at = Site(await house.replica(resources=RESOURCES, **more), AGENT, None)
+        refused(await at.refresh(tokens), "invalid_client", 401)
+        refused(await house.redeem(code, at, redirect_uri=BACK), "invalid_client", 401)
+        refused(await at.post("/v1/revoke", token=tokens["access_token"]), "invalid_client", 401)
+    assert (await agent.refresh(tokens)).status_code == 200
+
+
+ORIGIN = "https://inspector.test"
+PATHS = ("/v1/token", "/v1/revoke", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
+
+
+async def test_every_origin_may_ask_where_documents_are_allowed(house: House, host: Host) -> None:
+    without = await house.replica(resources=RESOURCES)
+    preflight = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    for path in PATHS:
+        for client, is_admitted in ((house.client, True), (without, False)):
+            answered = await client.options(path, headers=preflight)
+            assert (answered.headers.get("access-control-allow-origin") == ORIGIN) is is_admitted, path
+            assert "access-control-allow-credentials" not in answered.headers
+        assert (
+            "MCP-Protocol-Version"
+            in (await house.client.options(path, headers=preflight)).headers["access-control-allow-headers"]
+        )
+    for path in ("/v1/userinfo", "/v1/me"):
+        answered = await house.client.get(path, headers={"Origin": ORIGIN})
+        assert "access-control-allow-origin" not in answered.headers
+    document = body_of(await house.client.get(PATHS[2], headers={"Origin": ORIGIN}))
+    assert document["client_id_metadata_document_supported"] is True
+
+
+@pytest.mark.no_signing_key
+async def test_there_are_keys_of_id_tokens_without_any_site(make_services: MakeServices) -> None:
+    services = await make_services(resources=RESOURCES, client_documents=HOST)
+    keys: Callable[..., Any] = services.parts[type(services.verifier._keys)].id_token_key
+    assert (await keys("RS256", services.clock())).kid
+
+
+async def test_the_sessions_of_an_agent_end_with_a_merge_and_a_ban(
+    house: House, agent: Site, add_site: AddSite
+) -> None:
+    tokens = await asked(house, agent)
+    await house.ban()
+    refused(await agent.refresh(tokens), "invalid_grant")
