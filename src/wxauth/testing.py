@@ -15,6 +15,7 @@ from jose.jwt import get_unverified_claims
 
 from wxauth.guard import BearerGuard
 from wxauth.texts import to_json
+from wxauth.tokens.claims import is_document
 from wxauth.tokens.keys import SigningKey, TokenIssuer, VerificationKey, sign
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
@@ -76,7 +77,7 @@ class TestIssuer:
             claims: Claims to replace or add. A claim that is None is removed.
         """
         user_id, app_id = UUID(str(user_id)), app_id or self.app_id
-        now, is_by_document = int(self._clock()), (client_id or "").startswith("https://")
+        now = int(self._clock())
         if client_id is None and scope is not None:
             client_id = app_id
         token = self._tokens.issue(
@@ -90,11 +91,11 @@ class TestIssuer:
             expires_in=expires_in,
             client_id=client_id,
             scope=scope if isinstance(scope, str) else " ".join(scope or ()),
+            auth_time=now if client_id is not None and is_document(client_id) else None,
         )
-        of_document = {"openid": None, "app_id": None, "auth_time": now} if is_by_document else {}
-        if not (claims or of_document):
+        if not claims:
             return token
-        altered = {**get_unverified_claims(token), **of_document, **(claims or {})}
+        altered = {**get_unverified_claims(token), **claims}
         claims = {name: value for name, value in altered.items() if value is not None}
         return sign(self._key.signer, self._key.header, to_json(claims))
 

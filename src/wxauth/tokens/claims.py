@@ -57,7 +57,6 @@ class Principal:
     """The app of the login. In a website's token it is the mini-program, not the site. Empty in the token of a client
     that nobody has registered, as is `openid`."""
     openid: str
-    """The user's openid in that app. Both are empty in the token of a client by its metadata document."""
     session_id: UUID
     roles: frozenset[str]
     claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from wxauth.errors import InvalidToken, TokenExpired
 from wxauth.texts import has_too_many_containers
-from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal
+from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document
 from wxauth.tokens.keys import KeySource, SyncKeySource, VerificationKey
 
 MAX_TOKEN_LENGTH: Final = 8192
@@ -106,9 +106,9 @@ class Verifier:
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         # The token of a login in a mini-program has no claim app_id: its client_id is the mini-program. A website's
-        # token has both, and a scope.
+        # token has both, and a scope. That of a client which nobody has registered has a scope alone.
         app_id = claims.get("app_id", client_id)
-        if openid is None and _is_by_document(claims):
+        if openid is None and _has_scope_alone(claims):
             openid = app_id = ""
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
@@ -162,11 +162,11 @@ def _compact_form(token: str) -> re.Match[str]:
     return jws
 
 
-def _is_by_document(claims: dict[str, Any]) -> bool:
-    """Whether this is the token of a client by its metadata document, which is given no openid in any app."""
+def _has_scope_alone(claims: dict[str, Any]) -> bool:
+    """Whether this is the token of a client by its document, which is given no openid of any app."""
     client_id = claims.get("client_id")
-    is_by_url = isinstance(client_id, str) and client_id.startswith("https://")
-    return is_by_url and "scope" in claims and "openid" not in claims and "app_id" not in claims
+    is_by_document = isinstance(client_id, str) and is_document(client_id)
+    return is_by_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
 
 
 def _uuid(claims: dict[str, Any], name: str) -> UUID:
