@@ -34,6 +34,7 @@ from tests.programs import needs, output_of
 from tests.world import (
     NUMBER,
     AddSibling,
+    Admin,
     Body,
     MakeServices,
     Rows,
@@ -47,6 +48,7 @@ from tests.world import (
 )
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.models import Scope
+from wxauth.server.core.database import DEADLINES
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
@@ -55,6 +57,7 @@ from wxauth.server.moving.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE, Bad
 from wxauth.server.moving.importing import Counts
 from wxauth.server.moving.lines import EXPECTED, Line
 from wxauth.server.moving.rows import all_identities
+from wxauth.server.service.build import Waits
 
 ALICE: Body = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE: Body = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
@@ -550,6 +553,61 @@ async def test_roles_and_status_of_stored_users_change_only_with_the_option(move
     assert await mover.number("sessions WHERE revoked_at IS NULL") == 0
     by_operator = {kind for kind, actor in await mover.events() if actor == "operator"}
     assert len(by_operator) == len(("roles", "ban", "sessions"))
+
+
+@pytest.mark.slow
+async def test_a_change_of_many_stored_users_takes_no_more_round_trips_than_one_of_a_few(
+    mover: Mover, proxy: Proxy
+) -> None:
+    away = await mover.with_settings(apps=[APP], database_url=proxy.url)
+    people = [{**ALICE, "openid": f"person-{n}"} for n in range(404)]
+    await mover.import_lines(*people)
+    await mover.rows.execute(
+        "INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at) "
+        "SELECT gen_random_uuid(), user_id, app_id, openid, created_at, now(), '2100-01-01' FROM identities"
+    )
+    changes = {"roles": ["support"], "status": "disabled", "ban_reason": "spam"}
+    trips = []
+    for some in (people[:2], people[2:4], people[4:]):
+        proxy.round_trips = 0
+        lines = [{**line, **changes} for line in some]
+        counts = await away.import_lines(*lines, takes_roles=True, takes_status=True, allow_admin=True)
+        assert counts == (0, len(some), 0, 0)
+        trips.append(proxy.round_trips)
+    assert trips[1] == trips[2] < 30
+    kinds = "user.banned", "user.roles_changed", "session.ended"
+    in_order = "SELECT array_agg(type ORDER BY id) FROM events WHERE type = ANY ($1) GROUP BY user_id"
+    assert [tuple(row[0]) for row in await mover.rows.fetch(in_order, kinds)] == [kinds] * len(people)
+
+
+async def test_a_batch_that_runs_out_of_time_is_halved(mover: Mover) -> None:
+    people = [{**ALICE, "openid": f"person-{n}"} for n in range(8)]
+    await mover.import_lines(*people)
+    mover = await mover.with_settings(apps=[APP], waits=Waits(database=replace(DEADLINES, lock=0.1)))
+    lines = [json.dumps({**line, "status": "disabled"}).encode() for line in people]
+    stored: list[int] = []
+    held = mover.rows.transaction()
+    await held.start()
+    last = "SELECT FROM users WHERE id = (SELECT user_id FROM identities WHERE openid = 'person-7') FOR UPDATE"
+    await mover.rows.execute(last)
+
+    async def pause(_: float) -> None:
+        stored.append(await mover.number("users WHERE status = 'disabled'"))
+        if stored[-1] == len(people) - 1:
+            await held.rollback()
+
+    counts = await mover.import_numbered(enumerate(lines, 1), {"pause": pause}, takes_status=True)
+    assert (counts.updated, stored) == (8, [0, 4, 6, 7])
+
+
+async def test_administrators_are_locked_only_where_one_ends(mover: Mover, root: Admin) -> None:
+    await mover.import_lines(ALICE, BOB)
+    async with mover.rows.transaction():
+        await mover.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", root.id)
+        assert await mover.import_lines({**ALICE, "status": "disabled"}, takes_status=True) == (0, 1, 0, 0)
+    line = {**ALICE, "openid": "openid-a1-root", "roles": []}
+    assert await mover.import_lines(line, BOB, takes_roles=True) == (0, 0, 1, 1)
+    assert mover.refusals == [(1, "roles")]
 
 
 @pytest.mark.oldest_postgres

@@ -125,6 +125,10 @@ _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
 """)
+_RECORD_ALL: Final = Statement[Nothing]("""
+INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+SELECT id, type, at, actor, user_id, app_id, ip, data FROM jsonb_populate_recordset(NULL::events, :events)
+""")
 # The id is derived from type, actor, app and day, so that a second event on the same day conflicts and is not stored.
 _RECORD_DAILY: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :actor, :app_id, :ip::text::inet)
@@ -180,6 +184,20 @@ _OF_ACTOR: Final = Statement[EventFields](f"""
 """)
 
 
+def event(
+    kind: EventType,
+    *,
+    by: Actor,
+    at: datetime,
+    user_id: UUID | None = None,
+    app_id: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """An event as a row of the trail, not recorded yet."""
+    row = {"id": new_id(at), "type": kind.value, "at": at, "actor": by.name, "user_id": user_id, "app_id": app_id}
+    return {**row, "ip": by.ip, "data": data or {}}
+
+
 async def record_event(
     transaction: Transaction,
     kind: EventType,
@@ -195,17 +213,13 @@ async def record_event(
     If the user's newest event has a later time, for example because two replicas' clocks differ, this one gets a time
     and an id just after it: for each user, the trail has the order of the commits.
     """
-    await transaction.run(
-        _RECORD,
-        id=new_id(at),
-        type=kind.value,
-        at=at,
-        actor=by.name,
-        user_id=user_id,
-        app_id=app_id,
-        ip=by.ip,
-        data=data or {},
-    )
+    await transaction.run(_RECORD, **event(kind, by=by, at=at, user_id=user_id, app_id=app_id, data=data))
+
+
+async def record_events(transaction: Transaction, events: Sequence[Mapping[str, Any]]) -> None:
+    """Record any number of events at once, in this order for each user. Otherwise as `record_event`."""
+    if events:
+        await transaction.run(_RECORD_ALL, events=events)
 
 
 async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id: str, now: datetime) -> None:

@@ -39,7 +39,7 @@ from wxauth.server.users.attributes import AttributesPatch, patched
 from wxauth.server.users.bodies import TITLE, ExternalId, Nickname, Role
 from wxauth.server.users.standing_rows import (
     Standing,
-    change_standing,
+    change_standings,
     is_banned,
     lock_standing,
     note_judged,
@@ -337,11 +337,9 @@ class Risk:
                 return True
             if not self.apps.roles_at_sign_up() >= set(before.roles):
                 return False
-            settled = await change_standing(
+            (settled,) = await change_standings(
                 transaction,
-                user_id,
-                before=before,
-                after=Standing(UserStatus.DISABLED, before.roles),
+                [(user_id, before, Standing(UserStatus.DISABLED, before.roles))],
                 by=SYSTEM,
                 now=now,
                 app_id=person.app_id,

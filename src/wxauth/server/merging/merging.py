@@ -43,7 +43,7 @@ from wxauth.server.users.standing_rows import (
     Standing,
     StandingChange,
     administrators_among,
-    change_standing,
+    change_standings,
     lock_standing,
     lock_standings,
     some_are_administrators,
@@ -177,8 +177,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
         await add_missing_attributes(transaction, pair.into, formers_attributes, by=by, now=now)
     # The reason is about the former user, whose own event has it: it must not remain with the other one after a split.
     is_formers_ban = after.is_banned and after.ban_reason == former.ban_reason != before.ban_reason
-    settled = await change_standing(
-        transaction, pair.into, before=before, after=after, by=by, now=now, notes_reason=not is_formers_ban
+    (settled,) = await change_standings(
+        transaction, [(pair.into, before, after)], by=by, now=now, notes_reason=not is_formers_ban
     )
     await note_bans(transaction, pair.into, {**formers.bans, **belongings.bans})
     return Merged((formers, belongings), source, settled)
@@ -412,12 +412,8 @@ async def _split(
             "kept_app_ids": sorted({each.app_id for each in parting.identities} - parting.apps_of_leaving),
         },
     )
-    settled = [
-        await change_standing(transaction, user_id, before=before, after=after, by=by, now=now),
-        await change_standing(
-            transaction, new_user_id, before=new, after=new.under(leaving.values(), now=now), by=by, now=now
-        ),
-    ]
+    changes = [(user_id, before, after), (new_user_id, new, new.under(leaving.values(), now=now))]
+    settled = await change_standings(transaction, changes, by=by, now=now)
     kept = {str(former_id) for former_id in parting.leaving_ids}
     await note_bans(
         transaction, new_user_id, {key if key in kept else str(new_user_id): ban for key, ban in leaving.items()}

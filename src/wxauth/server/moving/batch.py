@@ -2,10 +2,11 @@
 
 import json
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -13,7 +14,7 @@ from zoneinfo import ZoneInfo
 from wxauth.errors import Title
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
-from wxauth.server.core.trail import OPERATOR, EventType
+from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
 from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserStatus
 from wxauth.server.moving.lines import ATTRIBUTES, Fault, Line
 from wxauth.server.moving.rows import (
@@ -24,11 +25,10 @@ from wxauth.server.moving.rows import (
     IdentityKey,
     Made,
     UserToImport,
-    add_events,
     store,
 )
 from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
-from wxauth.server.users.standing_rows import ADMIN, Standing, StandingChange, change_standing
+from wxauth.server.users.standing_rows import ADMIN, Standing, StandingChange, change_standings
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _GIVEN_ONCE: Final = (*PROFILE, "phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
@@ -171,19 +171,24 @@ class LineRefused(Exception):
         """The earlier lines that it contradicts."""
 
 
+class AdministratorEnds(Exception):
+    """A line would end an administrator, but not all of them are locked: it is not known whether one would be left."""
+
+
 class Batch:
     """Applies lines one by one to the stored data and the changes of the lines before.
 
     Args:
-        found: What is stored under the names and ids in the lines, and of the users affected, who are locked. Also all
-            administrators, if the file may change roles or status.
+        found: What is stored under the names and ids in the lines, and of the users affected, who are locked.
+        has_administrators: Whether all administrators are among them.
         made: Collects the changes made by the lines. It may have those of earlier lines that were not stored.
         options: The options of the import.
         now: The time.
     """
 
-    def __init__(self, found: Found, *, made: Made, options: Options, now: datetime) -> None:
+    def __init__(self, found: Found, *, has_administrators: bool, made: Made, options: Options, now: datetime) -> None:
         self._found = found
+        self._has_administrators = has_administrators
         self._options = options
         self._now = now
         self.made = made
@@ -195,7 +200,7 @@ class Batch:
         self._openids = ChainMap(made.openids, found.openids)
         self._external_ids = ChainMap(made.external_ids, made.former_external_ids, found.external_ids)
         self._former_ids = ChainMap(made.former_ids, found.former_ids)
-        # Complete, if the file may change roles or status.
+        # Complete, if all administrators are locked.
         self._administrators = {
             user_id for user_id in self._users_before if Standing.of(self._users[user_id]).is_administrator
         }
@@ -205,7 +210,7 @@ class Batch:
     def take(self, number: int, line: Line) -> LineOutcome:
         """Apply a line. A line that contradicts stored data, or an earlier line, changes nothing.
 
-        Raises: LineRefused.
+        Raises: LineRefused; AdministratorEnds.
         """
         owner_id = self._owner(line)
         given = self._given(number, line)
@@ -259,13 +264,10 @@ class Batch:
             consents=self._new_consents,
         )
         if not self._options.quiet_events:
-            await add_events(transaction, list(self._events(new, changed, noted)))
+            await record_events(transaction, list(self._events(new, changed, noted)))
         standings = [(user.id, Standing.of(former), Standing.of(user)) for former, user in changed]
-        return [
-            await change_standing(transaction, user_id, before=former, after=standing, by=OPERATOR, now=self._now)
-            for user_id, former, standing in standings
-            if former != standing
-        ]
+        moved = [(user_id, former, standing) for user_id, former, standing in standings if former != standing]
+        return await change_standings(transaction, moved, by=OPERATOR, now=self._now)
 
     def _owner(self, line: Line) -> UUID | None:
         """The user to whom the line belongs; None if the line creates one. Raises: LineRefused."""
@@ -412,8 +414,11 @@ class Batch:
         former, standing = Standing.of(before), Standing.of(after)
         if not self._options.allow_admin and former.is_banned and standing.is_staff and not standing.is_banned:
             yield UNBANNED_ADMIN
-        if former.is_administrator and not standing.is_administrator and self._administrators <= {after.id}:
-            yield Fault("status" if ADMIN in after.roles else "roles", LAST_ADMIN)
+        if former.is_administrator and not standing.is_administrator:
+            if not self._has_administrators:
+                raise AdministratorEnds
+            if self._administrators <= {after.id}:
+                yield Fault("status" if ADMIN in after.roles else "roles", LAST_ADMIN)
 
     def _take_names(self, line: Line, user: UserToImport) -> bool:
         """Keep the unionid, external id and former ids by which the user is found.
@@ -470,41 +475,36 @@ class Batch:
         changed: Iterable[tuple[UserToImport, UserToImport]],
         noted: Iterable[ConsentsNoted],
     ) -> Iterator[dict[str, Any]]:
-        def event(
-            kind: EventType, user_id: UUID, app_id: str | None = None, data: Mapping[str, Any] | None = None
-        ) -> dict[str, Any]:
-            told = {"id": new_id(self._now), "type": kind.value, "at": self._now, "actor": OPERATOR.name}
-            return {**told, "user_id": user_id, "app_id": app_id, "data": data or {}}
-
+        row = partial(event, by=OPERATOR, at=self._now)
         for user_id, app_id, kind in self._added:
             roles = self.made.users[user_id].roles if kind is EventType.USER_CREATED else ()
-            yield event(kind, user_id, app_id, {"roles": roles} if roles else {})
+            yield row(kind, user_id=user_id, app_id=app_id, data={"roles": roles} if roles else {})
         for former_id, user_id in self.made.former_ids.items():
-            yield event(EventType.USER_MERGED, user_id, data={"former_id": former_id})  # by whom is not known
+            yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # by whom is not known
         for user in new:
             if Standing.of(user).is_banned:
                 ban = {"reason": user.ban_reason, "until": user.banned_until}
                 data = {name: value for name, value in ban.items() if value is not None}
-                yield event(EventType.USER_BANNED, user.id, data=data)
+                yield row(EventType.USER_BANNED, user_id=user.id, data=data)
             if user.phone is not None:
-                yield event(EventType.PHONE_BOUND, user.id)
+                yield row(EventType.PHONE_BOUND, user_id=user.id)
             if user.erase_at is not None:
-                yield event(EventType.USER_LEAVING, user.id, data={"erase_at": user.erase_at})
+                yield row(EventType.USER_LEAVING, user_id=user.id, data={"erase_at": user.erase_at})
             if user.attributes:
-                yield event(EventType.ATTRIBUTES_CHANGED, user.id, data={"names": sorted(user.attributes)})
+                yield row(EventType.ATTRIBUTES_CHANGED, user_id=user.id, data={"names": sorted(user.attributes)})
         for before, after in changed:
             fields = [name for name in PROFILE if getattr(before, name) != getattr(after, name)]
             if fields:
-                yield event(EventType.PROFILE_CHANGED, after.id, data={"fields": fields})
+                yield row(EventType.PROFILE_CHANGED, user_id=after.id, data={"fields": fields})
             if before.phone != after.phone:
-                yield event(EventType.PHONE_BOUND, after.id)
+                yield row(EventType.PHONE_BOUND, user_id=after.id)
             if names := changed_names(before.attributes or {}, after.attributes or {}):
-                yield event(EventType.ATTRIBUTES_CHANGED, after.id, data={"names": names})
+                yield row(EventType.ATTRIBUTES_CHANGED, user_id=after.id, data={"names": names})
         for user_id, held, holding in noted:
             for document, version in sorted((holding or {}).items()):
                 if (held or {}).get(document) != version:
                     consent = {"document": document, "version": version}
-                    yield event(EventType.CONSENT_GIVEN, user_id, data=consent)
+                    yield row(EventType.CONSENT_GIVEN, user_id=user_id, data=consent)
 
 
 def _hash(value: object) -> int | None:

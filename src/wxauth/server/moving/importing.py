@@ -24,7 +24,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.outages import CONFLICTS, is_refusal
 from wxauth.server.core.services import Services
-from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Options
+from wxauth.server.moving.batch import AdministratorEnds, Batch, LineOutcome, LineRefused, Options
 from wxauth.server.moving.files import NumberedLine
 from wxauth.server.moving.lines import SKIPPABLE, Fault, Line, without
 from wxauth.server.moving.rows import (
@@ -178,16 +178,18 @@ async def import_users(
                 readable.append((number, line))
             else:
                 refusals.append(ImportRefusal(number, line))
-        outcomes: Sequence[LineOutcome | ImportRefusal] = ()
-        for seconds in (*_PAUSES, None):
+        outcomes: list[LineOutcome | ImportRefusal] = []
+        size, pauses = BATCH, iter(_PAUSES)
+        while left := readable[len(outcomes) :]:
             try:
-                outcomes = await _import_batch(services, readable, kept, options) if readable else ()
-                break
+                outcomes += await _import_batch(services, left[:size], kept, options)
             except StorageUnavailable as exc:
+                seconds = next(pauses, None)
                 if seconds is None or is_refusal(exc):
                     raise
                 waiting(exc, seconds)
-            await pause(seconds)
+                await pause(seconds)
+                size = max(min(size, len(left)) // 2, 1)  # it may have run out of time
         for outcome in outcomes:
             if isinstance(outcome, ImportRefusal):
                 refusals.append(outcome)
@@ -207,26 +209,27 @@ async def _import_batch(
     """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
     wanted = _wanted(line for _, line in lines)
     conflict: BaseException | None = None
+    with_administrators = False
     for _ in range(_ATTEMPTS):
         if not options.dry_run:  # the remains of erased ids must not become a new user's
             await erase_rest(services.database, wanted.ids)
         try:
             async with services.database.begin() as transaction:
-                batch = await _find(transaction, wanted, kept, options, now=services.clock())
+                batch = await _find(
+                    transaction, wanted, kept, options, with_administrators=with_administrators, now=services.clock()
+                )
                 if batch is None:
                     continue
-                if not options.dry_run:
-                    outcomes = [_outcome(batch, number, line) for number, line in lines]
-                    settled = await batch.store(transaction)
+                outcomes = [_outcome(batch, number, line) for number, line in lines]
+                settled = [] if options.dry_run else await batch.store(transaction)
+        except AdministratorEnds:
+            with_administrators = True
+            continue
         except CONFLICTS as exc:
             conflict = exc
             continue
         # Nothing can be lost any more: what is kept is kept once.
-        if options.dry_run:
-            outcomes, settled = [_outcome(batch, number, line) for number, line in lines], []
-            kept.keep(batch.made)
-        else:
-            kept.keep(Made(given=batch.made.given))
+        kept.keep(batch.made if options.dry_run else Made(given=batch.made.given))
         for one in settled:
             one.report()
         return outcomes
@@ -238,15 +241,20 @@ async def _import_batch(
 
 
 async def _find(
-    transaction: Transaction, wanted: Wanted, kept: MadeOnDisk, options: Options, *, now: datetime
+    transaction: Transaction,
+    wanted: Wanted,
+    kept: MadeOnDisk,
+    options: Options,
+    *,
+    with_administrators: bool,
+    now: datetime,
 ) -> Batch | None:
     """Find and lock the users of the lines; None if they have changed in between: then try again."""
     # Everybody locks in one order: users by their ids, administrators among them.
-    may_change_standing = options.takes_roles or options.takes_status
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []
-    if found.user_ids or may_change_standing:
-        users = await lock(transaction, list(found.user_ids), with_administrators=may_change_standing)
+    if found.user_ids:
+        users = await lock(transaction, list(found.user_ids), with_administrators=with_administrators)
         found = await find(transaction, wanted)
         if not found.user_ids <= {user.id for user in users}:
             return None
@@ -255,7 +263,7 @@ async def _find(
     made = kept.made(wanted, users, is_dry=options.dry_run)
     app_ids = list({app_id for app_id, _ in wanted.identities})
     found = await with_users(transaction, found, users, app_ids=app_ids)
-    return Batch(found, made=made, options=options, now=now)
+    return Batch(found, has_administrators=with_administrators, made=made, options=options, now=now)
 
 
 def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | ImportRefusal:

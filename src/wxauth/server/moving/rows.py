@@ -118,7 +118,6 @@ _ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", 
 _ADD_CONSENTS: Final = _adding(
     "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
 )
-_ADD_EVENTS: Final = _adding("events", "id", "type", "at", "actor", "user_id", "app_id", "data")
 # A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
 _ADD_UNIONIDS: Final = Statement[Nothing]("""
 INSERT INTO unionids (unionid, user_id)
@@ -337,12 +336,6 @@ async def store(
             await transaction.run(statement, rows=rows)
     givers = list({consent["user_id"] for consent in consents})
     return await transaction.rows(_NOTE_CONSENTS, user_ids=givers) if givers else ()
-
-
-async def add_events(transaction: Transaction, events: Rows) -> None:
-    """Record the events of a batch, in this order for each user."""
-    if events:
-        await transaction.run(_ADD_EVENTS, rows=events)
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:

@@ -1,10 +1,11 @@
 """The stored sessions: the user of a session, a user's sessions, and how sessions end."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, LiteralString
+from itertools import chain
+from typing import Annotated, Any, Final, LiteralString
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel
@@ -15,7 +16,7 @@ from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.models import Address
 from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
-from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.sessions.devices import DescribedDevice
 
@@ -216,14 +217,17 @@ RETURNING id, user_id, expires_at > :now AS was_open
 
 
 _END_ONE: Final = _ending("SELECT :session_id::uuid")
-_END_OF_USER: Final = _ending("""
+_END_OF_USERS: Final = _ending("""
     SELECT id FROM sessions
-     WHERE user_id = :user_id AND id IS DISTINCT FROM :kept_id
+     WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :kept_id
        AND (:app_ids::text[] IS NULL OR (app_id, openid) IN (SELECT * FROM unnest(:app_ids, :openids::text[])))""")
-_END_CONSOLES: Final = _ending(f"SELECT id FROM sessions WHERE user_id = :user_id AND client_id = '{CONSOLE}'")
+_END_CONSOLES: Final = _ending(
+    f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
+)
 _END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
-     WHERE user_id = :user_id AND client_id IS NOT NULL AND NOT (:spares_console AND client_id = '{CONSOLE}')""")
+     WHERE user_id = ANY (:user_ids::uuid[]) AND client_id IS NOT NULL
+       AND NOT (:spares_console AND client_id = '{CONSOLE}')""")
 # Merges and splits end such sessions, and do not move them.
 _END_OF_CLIENT: Final = _ending("SELECT session_id FROM website_sessions WHERE client_id = :client_id")
 _END_OF_BROWSER_LOGIN: Final = _ending("""
@@ -290,14 +294,14 @@ SELECT id FROM users
                         WHERE b.client_id = :client_id))
  ORDER BY id FOR NO KEY UPDATE
 """)
-# Takes the identity from the logins to sites of a user, or of these identities of the user, that no session has been
-# opened for: nobody redeems them any more. The user is locked, as whenever a login is approved or redeemed. The rows
+# Takes the identity from the logins to sites of users, or of these identities of theirs, that no session has been
+# opened for: nobody redeems them any more. The users are locked, as whenever a login is approved or redeemed. The rows
 # are locked in the order of their ids, so that a page comes before the presses on it.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing]("""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
     SELECT l.id FROM identities i JOIN site_logins l ON (l.app_id, l.openid) = (i.app_id, i.openid)
-     WHERE i.user_id = :user_id AND l.session_id IS NULL
+     WHERE i.user_id = ANY (:user_ids::uuid[]) AND l.session_id IS NULL
        AND (:app_ids::text[] IS NULL
             OR (i.app_id, i.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
      ORDER BY l.id FOR UPDATE OF l))
@@ -314,7 +318,7 @@ UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
 """)
 _END_BROWSER_LOGINS: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING identities i
- WHERE i.user_id = :user_id AND browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
+ WHERE i.user_id = ANY (:user_ids::uuid[]) AND browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
 """)
 _END_BROWSER_LOGINS_OF_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
@@ -419,26 +423,25 @@ async def end_session(
 
 async def end_sessions(
     transaction: Transaction,
-    user_id: UUID,
-    *,
+    *user_ids: UUID,
     reason: EndReason,
     by: Actor,
     now: datetime,
     kept: UUID | None = None,
 ) -> None:
-    """End all sessions of a locked user except `kept`, and record those that were open.
+    """End all sessions of locked users except `kept`, and record those that were open.
 
-    What the user has granted to sites ends, too, unless a session has been opened for it, whichever session approved.
-    So do the logins of the user's browsers.
+    What the users have granted to sites ends, too, unless a session has been opened for it, whichever session approved.
+    So do the logins of their browsers.
     """
-    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **_ANY)
-    await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
-    await _end(transaction, _END_OF_USER, user_id=user_id, kept_id=kept, **_ANY, reason=reason, by=by, now=now)
+    await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ANY)
+    await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids)
+    await _end(transaction, _END_OF_USERS, user_ids=user_ids, kept_id=kept, **_ANY, reason=reason, by=by, now=now)
 
 
-async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a user's console sessions, because the user has lost a role that gives access to the console."""
-    await _end(transaction, _END_CONSOLES, user_id=user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+async def end_console_sessions(transaction: Transaction, *user_ids: UUID, by: Actor, now: datetime) -> None:
+    """End users' console sessions, because they have lost a role that gives access to the console."""
+    await _end(transaction, _END_CONSOLES, user_ids=user_ids, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
 
 async def end_session_of(
@@ -525,9 +528,9 @@ async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Act
 
 
 async def end_logins_in_browsers(
-    transaction: Transaction, user_id: UUID, *, becomes_staff: bool, reason: EndReason, by: Actor, now: datetime
+    transaction: Transaction, *user_ids: UUID, becomes_staff: bool, reason: EndReason, by: Actor, now: datetime
 ) -> None:
-    """End a locked user's browsers' logins and website sessions.
+    """End locked users' browsers' logins and website sessions.
 
     Of somebody who is about to be `MERGED`, because a website must see the same user id as long as a session lasts. Of
     somebody who becomes staff, approvals too: browsers in which others log in must be near the phone of staff. So were
@@ -535,9 +538,9 @@ async def end_logins_in_browsers(
     """
     is_merged = reason is EndReason.MERGED
     if becomes_staff:
-        await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **_ANY)
-    await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
-    which = {"user_id": user_id, "spares_console": not is_merged}
+        await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ANY)
+    await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids)
+    which = {"user_ids": user_ids, "spares_console": not is_merged}
     await _end(transaction, _END_OF_WEBSITES, **which, reason=reason, by=by, now=now)
 
 
@@ -549,9 +552,9 @@ async def end_sessions_of_identities(
     These are their sessions, what they have approved for sites, and the logins of browsers.
     """
     keys, reason = _keys_of(identities), EndReason.ADMINISTRATOR
-    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **keys)
+    await transaction.run(_END_LOGINS_TO_SITES, user_ids=[user_id], **keys)
     await transaction.run(_END_BROWSER_LOGINS_OF_IDENTITIES, **keys)
-    await _end(transaction, _END_OF_USER, user_id=user_id, kept_id=None, **keys, reason=reason, by=by, now=now)
+    await _end(transaction, _END_OF_USERS, user_ids=[user_id], kept_id=None, **keys, reason=reason, by=by, now=now)
 
 
 async def end_erased_sessions(
@@ -562,10 +565,10 @@ async def end_erased_sessions(
     Returns their ids. They end first, so that their sites learn of it as of every other end.
     """
     keys = _ANY if identities is None else _keys_of(identities)
-    await transaction.run(_END_LOGINS_TO_SITES, user_id=user_id, **keys)
+    await transaction.run(_END_LOGINS_TO_SITES, user_ids=[user_id], **keys)
     await transaction.run(_CLEAR_CLAIMED_LOGINS, user_id=user_id, **keys)
     ended = await transaction.rows(
-        _END_OF_USER, user_id=user_id, kept_id=None, **keys, reason=EndReason.ERASED, now=now
+        _END_OF_USERS, user_ids=[user_id], kept_id=None, **keys, reason=EndReason.ERASED, now=now
     )
     return [session.id for session in ended if session.was_open]
 
@@ -589,8 +592,8 @@ async def _end(
     for row in ended:
         if row.was_open:
             ids[row.user_id].append(row.id)
-    for user_id, session_ids in ids.items():
-        await record_ended(transaction, user_id, session_ids, reason=reason, by=by, now=now)
+    ends = (_ends(user_id, session_ids, reason=reason, by=by, at=now) for user_id, session_ids in ids.items())
+    await record_events(transaction, list(chain.from_iterable(ends)))
     return ended
 
 
@@ -605,12 +608,15 @@ async def record_ended(
     now: datetime,
 ) -> None:
     """Record that these sessions of a user have ended, the oldest first, with up to a thousand sessions per event."""
-    session_ids = sorted(session_ids)  # PostgreSQL returns updated rows in any order
-    for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
-        data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
-        await record_event(
-            transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, app_id=app_id, data=data
-        )
+    ends = _ends(user_id, session_ids, reason=reason, by=by, at=now, app_id=app_id)
+    await record_events(transaction, list(ends))
+
+
+def _ends(user_id: UUID, session_ids: Iterable[UUID], *, reason: EndReason, **fields: Any) -> Iterator[dict[str, Any]]:
+    ids = sorted(session_ids)  # PostgreSQL returns updated rows in any order
+    for start in range(0, len(ids), SESSIONS_IN_AN_EVENT):
+        data = {"session_ids": ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
+        yield event(EventType.SESSION_ENDED, user_id=user_id, data=data, **fields)
 
 
 async def last_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:

@@ -30,7 +30,7 @@ from wxauth.server.users.standing_rows import (
     ADMIN,
     Standing,
     UserIsGone,
-    change_standing,
+    change_standings,
     locked_user,
 )
 from wxauth.server.users.user_rows import clear_fields
@@ -156,7 +156,7 @@ async def change_user(
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
-        settled = await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
+        (settled,) = await change_standings(transaction, [(remaining_id, before, after)], by=by, now=now)
         changes = bool(settled.changes)
         if change.attributes is not None:
             try:

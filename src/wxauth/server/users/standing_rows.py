@@ -1,12 +1,12 @@
 """The standing of users: their status (active or banned) and their roles. The last administrator cannot be removed.
 
-All changes (by administrators, commands, the risk policy, merges) go through `change_standing`: the change, its
+All changes (by administrators, commands, the risk policy, merges, files) go through `change_standings`: the change, its
 events, and the end of a banned user's sessions are one transaction.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal, Self
 from uuid import UUID
@@ -17,7 +17,7 @@ from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, columns_of
-from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan, Person, UserStatus
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
 
@@ -54,9 +54,12 @@ SELECT {_COLUMNS}
    FOR UPDATE SKIP LOCKED
 """)
 _SET: Final = Statement[Nothing]("""
-UPDATE users SET status = :status, roles = :roles, ban_reason = :ban_reason, banned_until = :banned_until,
-                 earlier_bans = CASE WHEN status = 'active' OR :status = 'disabled' THEN earlier_bans END
- WHERE id = :user_id
+UPDATE users SET status = given.status, roles = given.roles, ban_reason = given.ban_reason,
+                 banned_until = given.banned_until,
+                 earlier_bans = CASE WHEN users.status = 'active' OR given.status = 'disabled' THEN users.earlier_bans
+                                END
+  FROM jsonb_populate_recordset(NULL::users, :standings) AS given
+ WHERE users.id = given.id
 """)
 _NOTE_JUDGED: Final = Statement[Nothing](
     "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
@@ -156,7 +159,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class StandingChange:
-    """The result of `change_standing`."""
+    """What `change_standings` has changed of a user."""
 
     user_id: UUID
     by: Actor
@@ -218,70 +221,71 @@ async def locked_user(
     raise StorageUnavailable("too many changes to this user at once")
 
 
-async def change_standing(
+async def change_standings(
     transaction: Transaction,
-    user_id: UUID,
+    changes: Sequence[tuple[UUID, Standing, Standing]],
     *,
-    before: Standing,
-    after: Standing,
     by: Actor,
     now: datetime,
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
     notes_reason: bool = True,
-) -> StandingChange:
-    """Change the standing of a locked user, and record the change.
+) -> list[StandingChange]:
+    """Change the standings of locked users, each from one to another, and record the changes. All in a few statements.
 
     A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
     staff ends the console sessions; such a role ends what was logged in to in browsers, perhaps far from the phone.
     `why` is additional data of the event for a ban, or for the end of one. Without `notes_reason`, the event does not
     contain the reason.
     """
-    changes: dict[EventType, Mapping[str, Any] | None] = {}
-    if after.is_banned and _ban_of(after) != _ban_of(before):
-        noted = {"reason": after.ban_reason if notes_reason else None, "until": after.banned_until}
-        noted = {name: value for name, value in noted.items() if value is not None}
-        changes[EventType.USER_BANNED] = {**noted, **(why or {})}
-    elif after.status is not before.status:
-        changes[EventType.USER_UNBANNED] = why
-    if set(after.roles) != set(before.roles):
-        changes[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
-    if changes:
-        await transaction.run(
-            _SET,
-            user_id=user_id,
-            status=after.status,
-            roles=after.roles,
-            ban_reason=after.ban_reason,
-            banned_until=after.banned_until,
-        )
-    for kind, data in changes.items():
-        await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
-    was, will_be = STAFF_ROLES.intersection(before.roles), STAFF_ROLES.intersection(after.roles)
-    if after.is_banned:
-        await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
-    elif was - will_be:
-        await end_console_sessions(transaction, user_id, by=by, now=now)
-    if will_be - was and not after.is_banned:
+    settled: list[StandingChange] = []
+    standings: list[Mapping[str, Any]] = []
+    events: list[Mapping[str, Any]] = []
+    banned: list[UUID] = []
+    demoted: list[UUID] = []
+    promoted: list[UUID] = []
+    for user_id, before, after in changes:
+        kinds: dict[EventType, Mapping[str, Any] | None] = {}
+        if after.is_banned and _ban_of(after) != _ban_of(before):
+            noted = {"reason": after.ban_reason if notes_reason else None, "until": after.banned_until}
+            noted = {name: value for name, value in noted.items() if value is not None}
+            kinds[EventType.USER_BANNED] = {**noted, **(why or {})}
+        elif after.status is not before.status:
+            kinds[EventType.USER_UNBANNED] = why
+        if set(after.roles) != set(before.roles):
+            kinds[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
+        if kinds:
+            standings.append({"id": user_id, **asdict(after)})
+        events += [
+            event(kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data) for kind, data in kinds.items()
+        ]
+        was, will_be = STAFF_ROLES.intersection(before.roles), STAFF_ROLES.intersection(after.roles)
+        if after.is_banned:
+            banned.append(user_id)
+        elif was - will_be:
+            demoted.append(user_id)
+        if will_be - was and not after.is_banned:
+            promoted.append(user_id)
+        settled.append(StandingChange(user_id, by, list(kinds)))
+    if standings:
+        await transaction.run(_SET, standings=standings)
+    await record_events(transaction, events)
+    if banned:
+        await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
+    if demoted:
+        await end_console_sessions(transaction, *demoted, by=by, now=now)
+    if promoted:
         reason = EndReason.ADMINISTRATOR
-        await end_logins_in_browsers(transaction, user_id, becomes_staff=True, reason=reason, by=by, now=now)
-    return StandingChange(user_id, by, list(changes))
+        await end_logins_in_browsers(transaction, *promoted, becomes_staff=True, reason=reason, by=by, now=now)
+    return settled
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has come. Returns how many."""
     async with database.begin() as transaction:
-        settled = [
-            await change_standing(
-                transaction,
-                row.id,
-                before=(before := Standing.of(row)),
-                after=Standing(UserStatus.ACTIVE, before.roles),
-                by=SYSTEM,
-                now=now,
-            )
-            for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
-        ]
+        standings = [(row.id, Standing.of(row)) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)]
+        lifted = [(user_id, before, Standing(UserStatus.ACTIVE, before.roles)) for user_id, before in standings]
+        settled = await change_standings(transaction, lifted, by=SYSTEM, now=now)
     for one in settled:
         one.report()
     return len(settled)
