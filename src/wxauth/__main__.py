@@ -19,8 +19,9 @@ def main() -> None:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":
             raise
-        extra = "dev" if sys.argv[1:2] == ["dev"] else "server"
-        sys.exit(f'{package} is not installed: pip install "wxauth[{extra}]". 未安装 {package}，请运行上述命令。')
+        if sys.argv[1:2] == ["dev"]:
+            sys.exit(f"{package} is not installed: run scripts/dev in a clone. 请在仓库中运行 scripts/dev。")
+        sys.exit(f'{package} is not installed: pip install "wxauth[server]". 未安装 {package}，请运行上述命令。')
     except Exception as exc:
         from wxauth.server.core.logs import lines_of
 
