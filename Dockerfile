@@ -40,7 +40,7 @@ COPY --from=builder /opt/wxauth /opt/wxauth
 ENV PATH=/opt/wxauth/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    WXAUTH_HOST=0.0.0.0
+    WXAUTH_HOST=::
 USER 10001:10001
 WORKDIR /
 EXPOSE 8000

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
@@ -16,14 +16,10 @@ from tests.listening import stop_listening
 
 @contextmanager
 def serving(
-    app: ASGIApp,
-    *,
-    kind: type[uvicorn.Server] = uvicorn.Server,
-    listen: Callable[[], socket.socket] = lambda: socket.create_server(("127.0.0.1", 0), backlog=2048),
-    **options: Any,
+    app: ASGIApp, *, at: socket.socket | None = None, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any
 ) -> Iterator[str]:
-    """Serve an app while the block runs, and yield its URL."""
-    with listen() as listener:
+    """Serve an app while the block runs, on loopback or at this socket, and yield its URL on loopback."""
+    with at or socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         server = server_of(app, kind=kind, **options)
         thread = Thread(target=server.run, args=([listener],))
         thread.start()

@@ -22,7 +22,7 @@ def port() -> Iterator[str]:
         yield url.rpartition(":")[2]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "localhost"])
 def test_a_service_that_answers_is_alive(port: str, tmp_path: Path, host: str) -> None:
     done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": host, "WXAUTH_PORT": port})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -75,7 +75,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     authority.server("auth.example.com", "127.0.0.1")
     with booted(folder) as machine:
         listen = partial(machine.within, lambda: socket.create_server(("127.0.0.1", 0), backlog=2048))
-        with serving(create_simulator(), listen=listen) as wechat_url:
+        with serving(create_simulator(), at=listen()) as wechat_url:
             certificates = machine.root / "etc/nginx/certificates"
             certificates.mkdir()
             for kind in ("pem", "key"):

@@ -3,13 +3,14 @@
 import asyncio
 import gc
 import json
+import socket
 import tracemalloc
 from pathlib import Path
 
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.fakes import service_env
@@ -18,6 +19,8 @@ from tests.sweeps import swept
 from tests.world import Stage, bearer
 from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.service.app import create_app
+from wxauth.server.service.server import listen, uvicorn_options
+from wxauth.server.web.http_server import Server
 from wxauth.server.web.proxies import BehindProxies
 
 PEER = "127.0.0.1"
@@ -132,6 +135,23 @@ async def test_an_address_without_a_proxy_has_the_same_form(stage: Stage, peer: 
         tokens = await stage.login("alice", at=client)
         listed = (await client.get("/v1/me/sessions", headers=bearer(tokens))).json()
     assert [item["ip"] for item in listed["items"]] == [shown]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_where_both_ipv6_and_ipv4_are_served_a_client_has_its_own_address() -> None:
+    async def show(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["client"][0])(scope, receive, send)
+
+    with serving(show, at=listen("::", 0), kind=Server, **uvicorn_options(), lifespan="off") as url:
+        for host in ("127.0.0.1", "[::1]"):
+            shown = httpx.get(url.replace("127.0.0.1", host), trust_env=False).text
+            assert shown == host.strip("[]")
+
+
+def test_without_ipv6_ipv4_alone_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    with listen("::", 0) as listener:
+        assert listener.family == socket.AF_INET
 
 
 @pytest.mark.slow

@@ -92,4 +92,5 @@ def _address() -> tuple[str, int]:
     host = os.environ.get("WXAUTH_HOST") or given.get("WXAUTH_HOST") or "127.0.0.1"
     port = os.environ.get("WXAUTH_PORT") or given.get("WXAUTH_PORT") or ""
     # For a Service named wxauth, Kubernetes sets this variable to a URL instead of a port.
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port) if port.isdigit() else 8000  # noqa: S104
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared only
+    return host, int(port) if port.isdigit() else 8000

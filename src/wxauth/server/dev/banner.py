@@ -20,8 +20,7 @@ _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db
 
 def service_url(settings: Settings) -> str:
     """The service's URL for this machine."""
-    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - asked for
-    return _url("::1" if host == "::" else host, settings.port)
+    return _url("127.0.0.1" if settings.host in _EVERYWHERE else settings.host, settings.port)
 
 
 def welcome(

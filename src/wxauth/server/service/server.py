@@ -88,12 +88,16 @@ def serve(settings: Settings) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve on. Clients may connect before the service has started, and wait. Raises: OSError."""
+    """A socket to serve on; at `::`, for IPv4 too. Clients may connect before the service has started, and wait.
+
+    Raises: OSError.
+    """
+    if host == "::" and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0"  # noqa: S104 - asked for
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         if listener.family == socket.AF_INET6:
-            # Otherwise IPv4 clients appear as IPv6 addresses (::ffff:...), which match no trusted IPv4 proxy.
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

@@ -53,6 +53,7 @@ answer."""
 
 MAX_UNREAD: Final = 64 * 1024
 """Bytes of a body that the app has not received yet. Beyond that, reading from the client pauses."""
+_MAPPED: Final = "::ffff:"
 _BLANK_LINE: Final = b"\n\r\n"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _VERSIONS: Final = ("1.1", "1.0")
@@ -321,6 +322,8 @@ class HttpProtocol(asyncio.Protocol):
         """A client has connected."""
         self._transport = cast(asyncio.Transport, transport)
         self._local, self._remote = get_local_addr(self._transport), get_remote_addr(self._transport)
+        if self._remote is not None and self._remote[0].startswith(_MAPPED):  # to a socket of both IPv6 and IPv4
+            self._remote = (self._remote[0].removeprefix(_MAPPED), self._remote[1])
         self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn's type has only its own protocols
         self._quiet_since = self._loop.time()
         self._late_at = self._quiet_since + self._patience.request
