@@ -15,12 +15,13 @@ RUN python -m venv tools \
     && tools/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.lock
 RUN python -m venv --without-pip /opt/wxauth \
     && tools/bin/pip --python /opt/wxauth/bin/python install \
-        --require-hashes --no-deps --only-binary :all: -r requirements/server.lock --no-compile
+        --require-hashes --no-deps --only-binary :all: -r requirements/server.lock --no-compile \
+    && python -m compileall -q --invalidation-mode unchecked-hash /opt/wxauth/lib
 # Only what .dockerignore admits.
 COPY . .
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel . \
     && tools/bin/pip --python /opt/wxauth/bin/python install --no-index --no-deps --no-compile wheel/*.whl \
-    && python -m compileall -q --invalidation-mode unchecked-hash /opt/wxauth/lib \
+    && python -m compileall -q --invalidation-mode unchecked-hash /opt/wxauth/lib/python3*/site-packages/wxauth \
     && /opt/wxauth/bin/wxauth --version
 
 
