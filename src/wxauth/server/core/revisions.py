@@ -14,6 +14,8 @@ from wxauth.server.core.statements import Statement
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
+_BEFORE_ALL: Final = "0000"
+"""The revision of a schema that other SQL has made than ours of that number, as a preview did."""
 
 
 def revisions_in(scripts: Path) -> tuple[str, ...]:
@@ -31,8 +33,6 @@ OF_PREVIEW: Final = Title(
     "数据库结构属于 0.1.0 之前的版本，无法迁移：请用那个版本运行 'wxauth users export users.jsonl'，"
     "再用本版本在空数据库上运行 'wxauth migrate' 和 'wxauth users import users.jsonl'",
 )
-_BEFORE_ALL: Final = "0000"
-"""The revision of a schema that other SQL has made than ours of that number, as a preview did."""
 _IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
 # The column is missing in a preview's table.
 _CURRENT: Final = Statement[tuple[str, str | None]](
