@@ -38,9 +38,9 @@ from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, hang
 from tests.world import LogLines, MakeServices, Rows, Service, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
-from wxauth.server.checks.doctor import judge_python
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.checks.rows import PostgresServer, RoleRights, WalStatistics, read_wal
+from wxauth.server.checks.surroundings import judge_python
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator

@@ -1,151 +1,34 @@
-"""Runs all checks, and checks what is neither PostgreSQL nor WeChat: Python, Redis, hooks, the public URL."""
+"""Runs all checks."""
 
 import asyncio
-import http.cookies
-import secrets
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
-from platform import python_version
-from types import ModuleType
+from contextlib import aclosing, suppress
 from typing import Any, Final
-from urllib.parse import urlencode
 
-from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable, Title
+from wxauth.errors import StorageUnavailable, Title
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.issuer import check_issuer, check_resource
-from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good, note
+from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good
 from wxauth.server.checks.rows import some_users
+from wxauth.server.checks.surroundings import (
+    REDIS_PATIENCE_SECONDS,
+    check_push_forward,
+    check_redis,
+    check_sign_up_hook,
+    judge_python,
+)
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
 from wxauth.server.core.resources import titles_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.limits.redis import redis_reason, redis_storage
-from wxauth.server.login.newcomers import HookFailed, SignUpHook
-from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.transport import HttpTransport
-from wxauth.server.outbound.urls import NameResolver
-from wxauth.server.push.forwarding import PushRequest, send_on
-from wxauth.server.push.receiving import ANSWER_SECONDS
-from wxauth.server.push.rows import claim_signature
 from wxauth.server.wechat.client import transport_for
-from wxauth.server.wechat.received import make_handshake
-
-REDIS_PATIENCE_SECONDS: Final = 3.0
-"""Seconds to wait for an answer."""
-
-_WHAT_TO_CHANGE: Final = "see WXAUTH_SIGN_UP_HOOK_URL"
-
-
-async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """Check an app's handler, if it has one, as WeChat checks a URL before it saves it.
-
-    The signature is marked as used first, because the handler's logs have it: nobody can make a withdrawal of it.
-    """
-    if app.push_forward is None:
-        return
-    name, now = f"wechat {app.app_id} push_forward", clock()
-    echostr = str(secrets.randbelow(10**19))
-    query, signature = make_handshake(app, nonce=str(secrets.randbelow(10**10)), echostr=echostr, now=now)
-    request = PushRequest(urlencode(query).encode(), None, is_forwarded=False, body=b"")
-    async with (
-        aclosing(Database(settings.database_url.get_secret_value())) as database,
-        aclosing(ReceiverTransport(resolve=NameResolver().resolve)) as transport,
-    ):
-        try:
-            await claim_signature(database, signature, now=now)
-        except (StorageUnavailable, InvalidSignature):
-            yield bad(name, "not asked, because the database does not answer", "未检查：数据库没有响应")
-            return
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await send_on(transport, app, request, method="GET")
-        except (PushNotForwarded, TimeoutError) as exc:
-            reason = exc.detail if isinstance(exc, PushNotForwarded) else "push_forward: no answer in time"
-            yield bad(
-                name,
-                f"{reason}, so that messages are not handed on: correct the URL, or let it answer WeChat's check",
-                f"{reason}，消息无法转发：请改正地址，或让它回答微信的校验",
-            )
-            return
-    if answer.content == echostr.encode():
-        yield good(name, "answers WeChat's check of its URL", "能回答微信对地址的校验")
-    else:
-        yield bad(
-            name,
-            "gave no echostr back: its Token must be this app's push_token, and a GET be answered with echostr alone",
-            "没有返回 echostr：它的 Token 须与本应用的 push_token 一致，并以 echostr 本身回答 GET 请求",
-        )
-
-
-async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """If the settings have a hook, send it a message of the type `test`, which is about nobody."""
-    hook = SignUpHook(settings=settings, transport=ReceiverTransport(resolve=NameResolver().resolve), clock=clock)
-    if not hook.is_on:
-        return
-    async with aclosing(hook):
-        try:
-            await hook.ask({"type": "test"}, now=clock())
-            yield good("sign_up_hook", "answers", "响应正常")
-        except HookFailed as exc:
-            refuses = settings.sign_up_hook_failure == "refuse"
-            consequence = "newcomers are refused" if refuses else "everybody may sign up"
-            result = "新用户会被拒绝" if refuses else "任何人都能注册"
-            yield bad(
-                "sign_up_hook",
-                f"fails ({exc}), so {consequence}: {_WHAT_TO_CHANGE}",
-                f"无法使用（{exc}），{result}：请检查 WXAUTH_SIGN_UP_HOOK_URL",
-            )
-
-
-async def check_redis(
-    settings: Settings, *, patience: float = REDIS_PATIENCE_SECONDS
-) -> AsyncGenerator[CheckResult, None]:
-    """If Redis is configured, check whether it counts a login within `patience` seconds."""
-    if settings.redis_url is None:
-        return
-    if not settings.login_rate_limit:
-        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty", "未检查：WXAUTH_LOGIN_RATE_LIMIT 为空")
-        return
-    url = settings.redis_url.get_secret_value()
-    try:
-        async with asyncio.timeout(patience), AsyncExitStack() as closing:
-            # Counts, as a login does, because even a replica, or a cluster that is down, would answer a PING.
-            storage = redis_storage(url, what="check", patience=patience, closing=closing)
-            await storage.incr("check", expiry=1)
-        yield good("redis", "answers", "响应正常")
-    except Exception as exc:
-        reason = redis_reason(exc) or type(exc).__name__
-        consequence = "until it does, each process counts for itself; see WXAUTH_REDIS_URL"
-        chinese = f"没有响应（{reason}）：恢复之前各进程各自计数；请检查 WXAUTH_REDIS_URL"
-        yield bad("redis", f"does not answer ({reason}): {consequence}", chinese)
-
-
-def judge_python(cookies: ModuleType = http.cookies) -> CheckResult:
-    """Whether this Python parses cookies in linear time.
-
-    Its version does not show that, because distributions patch older versions, too. The patched module has no
-    `_OctalPatt`.
-
-    Args:
-        cookies: The standard library's `http.cookies`.
-    """
-    if not hasattr(cookies, "_OctalPatt"):
-        return good("python", python_version())
-    return note(
-        "python",
-        f"{python_version()} takes seconds to parse a hostile Cookie header (CVE-2024-7592): wxauth parses cookies "
-        "itself, but other services on this Python may stop; 3.11.10, 3.12.6 and newer are mended",
-        f"{python_version()} 解析恶意 Cookie 请求头需要数秒（CVE-2024-7592）：wxauth 自行解析 Cookie，不受影响，"
-        "但使用此 Python 的其他服务可能停顿；3.11.10、3.12.6 及更高版本已修复",
-    )
-
 
 LONGEST_CHECK_SECONDS: Final = 25.0
 """Seconds for one check as a whole. Each of its requests has a shorter limit."""
-
 _LONGEST_REASON: Final = 300
 
 

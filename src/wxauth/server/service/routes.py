@@ -42,7 +42,29 @@ STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
 """How long values read from the database are served again, so that scrapes add few queries."""
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
 """Seconds that the database gets for these values. After that, a scrape omits them."""
+MAX_AGE: Final = timedelta(seconds=1)
+"""How long the database's last answer is reused."""
+REHEARSED_FOR: Final = timedelta(seconds=30)
+"""How long a rehearsed login counts. One that failed is repeated with the next look at the database."""
+OK: Final = "ok"
+_REFUSED: Final = "refused by the database: see 'wxauth check'"
 _LABELS: Final = ("worker",)
+_EXAMPLE_READY: dict[str, Any] = {
+    "status": "ready",
+    "checks": {"database": "ok", "schema": "ok", "login": "ok", "signing_key": "ok"},
+}
+_EXAMPLE_NOT_READY: dict[str, Any] = {
+    "status": "unavailable",
+    "checks": {"database": "ok", "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
+}
+_EXAMPLE_METRICS = """\
+# HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
+# TYPE wxauth_logins_total counter
+wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="",outcome="ok"} 1927.0
+wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid_code"} 3.0
+"""
+
+log = get_logger()
 
 
 class Processes(Collector):
@@ -126,18 +148,6 @@ class PrometheusMetrics(Collector):
                 self._statistics = await statistics(self.database, sweeps=self.sweeps, now=now)
         except (StorageUnavailable, TimeoutError):
             self._statistics = None
-
-
-MAX_AGE: Final = timedelta(seconds=1)
-"""How long the database's last answer is reused."""
-
-REHEARSED_FOR: Final = timedelta(seconds=30)
-"""How long a rehearsed login counts. One that failed is repeated with the next look at the database."""
-
-OK: Final = "ok"
-_REFUSED: Final = "refused by the database: see 'wxauth check'"
-
-log = get_logger()
 
 
 async def is_migrated(database: Database) -> bool:
@@ -243,21 +253,6 @@ router = Router("operations")
 
 ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
 PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMetrics))]
-
-_EXAMPLE_READY: dict[str, Any] = {
-    "status": "ready",
-    "checks": {"database": "ok", "schema": "ok", "login": "ok", "signing_key": "ok"},
-}
-_EXAMPLE_NOT_READY: dict[str, Any] = {
-    "status": "unavailable",
-    "checks": {"database": "ok", "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
-}
-_EXAMPLE_METRICS = """\
-# HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
-# TYPE wxauth_logins_total counter
-wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="",outcome="ok"} 1927.0
-wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid_code"} 3.0
-"""
 
 
 @router.get(
