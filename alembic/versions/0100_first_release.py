@@ -150,6 +150,7 @@ def upgrade() -> None:
             former_secret_until TIMESTAMP WITH TIME ZONE,
             secret_hash BYTEA,
             former_secret_hash BYTEA,
+            removed_by TEXT,
             CONSTRAINT clients_pkey PRIMARY KEY (name),
             CONSTRAINT clients_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
             CONSTRAINT clients_secret_hash_check CHECK ((secret_hash IS NULL) = is_public AND
@@ -558,7 +559,8 @@ def upgrade() -> None:
                 INSERT INTO backchannel_logouts (session_id, client_id, priority, user_id, next_at)
                 SELECT NEW.id, name, CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
                        NEW.user_id, NEW.revoked_at
-                  FROM clients WHERE name = NEW.client_id AND backchannel_logout_uri IS NOT NULL;
+                  FROM clients
+                 WHERE name = NEW.client_id AND removed_by IS NULL AND backchannel_logout_uri IS NOT NULL;
             END IF;
             RETURN NULL;
         END

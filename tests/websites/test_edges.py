@@ -1,5 +1,6 @@
 """Sites together with guards, an issuer below a path, an unreachable database, and other keys."""
 
+import asyncio
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -14,10 +15,11 @@ from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, keys_at, refused
-from tests.world import Admin, Body, Client, bearer
+from tests.world import Admin, Body, Client, bearer, until_locked
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.sealing import Sealer
+from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.resealing import reseal
 
@@ -169,7 +171,7 @@ async def test_a_removal_leaves_no_grant_of_an_approval_in_its_moment(house: Hou
 async def test_a_removal_leaves_no_session_open_that_is_opened_in_its_moment(house: House, first: str) -> None:
     started = await house.approved()
     acts = {"removal": removal_from(house), "poll": lambda: house.shop.poll(started)}
-    answer = (await house.at_once("site_logins", first, **acts))["poll"]
+    answer = (await house.at_once("clients", first, **acts))["poll"]
     if first == "removal":
         refused(answer, "invalid_grant")
     else:
@@ -189,16 +191,21 @@ async def test_a_request_that_was_checked_before_the_removal_is_refused_as_that_
 
 
 @pytest.mark.own_database
-@pytest.mark.parametrize("first", ["removal", "ban"])
-async def test_a_ban_and_a_removal_at_once_wait_for_each_other(house: House, root: Admin, first: str) -> None:
-    """The ban changes the rows of what was approved in the order of their ids, the removal as it finds them."""
+async def test_a_removal_waits_for_no_ban_and_takes_what_the_ban_has_locked_afterwards(
+    house: House, root: Admin
+) -> None:
     one, other = [await house.browser.show(), await house.browser.show()]
     for tab in (other, one):
         assert "code" in await tab.approved_by(house.phone)
-    ban = partial(root.change, house.phone.user_id, status="disabled")
-    held = "site_logins WHERE id = (SELECT id FROM site_logins ORDER BY id DESC LIMIT 1)"
-    await house.at_once(held, first, removal=removal_from(house), ban=ban)
-    assert await house.number("site_logins") == 0
+    async with house.rows.transaction():
+        await house.rows.execute("SELECT FROM site_logins ORDER BY id DESC LIMIT 1 FOR UPDATE")
+        banning = asyncio.create_task(root.change(house.phone.user_id, status="disabled"))
+        await until_locked(house.rows)
+        await removal_from(house)()
+    await banning
+    assert await house.number("site_logins") > 0
+    await sweep(house.services, pause=0)
+    assert await house.number("site_logins") == await house.number("clients WHERE name = 'shop'") == 0
     assert await house.number("users WHERE status = 'disabled' AND id = $1::text::uuid", house.phone.user_id) == 1
 
 

@@ -28,6 +28,7 @@ from wxauth.server.clients.clients import (
     build_client,
     change_client,
     check_name,
+    end_sessions_left,
     refers_to_apps,
     refuse_reserved,
     refuse_wrong_apps,
@@ -154,6 +155,8 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
     async def add(database: Database, now: datetime) -> Credentials | None:
         with _refused_as_wrong_call():
             await refuse_wrong_receiver(options, NameResolver())
+        async for _ in end_sessions_left(database, client_name):
+            pass  # a removed client's, which keep the name until then
         return await add_client(database, client, now=now)
 
     credentials = with_database(add)
@@ -217,9 +220,18 @@ def list_command(as_json: bool) -> None:
 @clients.command()
 @_name_argument
 def remove_command(client_name: str) -> None:
-    """Remove a client, service or site, which is refused from now on."""
-    with_database(lambda database, now: remove_client(database, client_name, now=now))
-    click.echo(f"removed {client_name}")
+    """Remove a client, service or site, which is refused from now on.
+
+    Then end a site's sessions, and print how many are left. If this is interrupted, the service ends them.
+    """
+
+    async def remove(database: Database, now: datetime) -> None:
+        await remove_client(database, client_name, now=now)
+        click.echo(f"removed {client_name}")
+        async for left in end_sessions_left(database, client_name):
+            click.echo(f"{left} sessions left")
+
+    with_database(remove)
 
 
 def _reserved() -> Sequence[str]:

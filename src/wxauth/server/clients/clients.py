@@ -4,13 +4,15 @@ Sites must be the operator's own. They all share one audience, so every service 
 every site. Sites of third parties must never be added.
 """
 
+import asyncio
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound
+from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
 from wxauth.server.clients.models import (
@@ -40,9 +42,13 @@ ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
 """The algorithm of a site, by default."""
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """How long the former secret still works after a rotation, because the client's replicas get the new one one by one."""
+ENDED_AT_ONCE: Final = 1000
+"""How many sessions of a removed site one transaction ends. Logins of their users wait until it ends."""
+_WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 
 NO_SUCH_CLIENT: Final = "there is no such service client"
 NAME_TAKEN: Final = "there is a service client of this name already"
+NAME_REMOVED: Final = "the sessions of the removed client of this name are being ended, for some seconds or minutes"
 HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
 
 # As an actor in the audit trail, a client must not look like a user or like one of these.
@@ -160,7 +166,8 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
     """
     secret, secret_hash = (None, None) if client.is_public else _new_secret()
     if not await rows.store_client(database, client, secret_hash=secret_hash, by=by, now=now):
-        raise NameTaken(NAME_TAKEN)
+        left = await rows.sessions_left(database, client.name)
+        raise NameTaken(NAME_TAKEN if left is None else f"{NAME_REMOVED}: {left} are left")
     return None if secret is None else Credentials(client.name, secret)
 
 
@@ -213,9 +220,29 @@ async def renew_secret(
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
-    """Remove a client, and end its sessions. Raises: NotFound."""
-    if not await rows.delete_client(database, name, by=by, now=now):
+    """Remove a client, which is refused from now on, and end a page of its sessions. Housekeeping ends the others.
+
+    Raises: NotFound.
+    """
+    if (
+        not await rows.remove_client(database, name, by=by, now=now)
+        and await rows.sessions_left(database, name) is None
+    ):
         raise NotFound(NO_SUCH_CLIENT)
+    with suppress(StorageUnavailable):  # it is removed, whatever becomes of the page
+        await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=now)
+
+
+async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
+    """End the sessions of a removed client, if any are left. Yields how many are, before every ten pages."""
+    while (left := await rows.sessions_left(database, name)) is not None:
+        yield left
+        for _ in range(10):
+            page = await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
+            if page is None or not page.rows:  # it is gone, another worker is doing so, or others lock the users
+                await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
+            elif page.is_last:
+                break
 
 
 async def ensure_own_client(database: Database, name: str, *, now: datetime, **fields: Any) -> None:

@@ -183,7 +183,7 @@ async def change_client(
 async def remove_client(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, name: ClientName
 ) -> None:
-    """The client is refused from now on. A site's sessions and open scans end."""
+    """The client is refused from now on, and so are a site's tokens and open scans. Its sessions end within minutes."""
     await clients.remove_client(database, name, by=administrator, now=clock())
 
 

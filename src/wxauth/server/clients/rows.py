@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Final, LiteralString
+from typing import Final, LiteralString, NamedTuple
 
 from wxauth.server.clients.models import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of, model_of, part
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.sessions.rows import end_sessions_of_client, lock_users_of_client
+from wxauth.server.sessions.rows import end_page_of_client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,24 +33,53 @@ class _WithSecrets(AddedClient):
 
 
 def _select(*columns: LiteralString) -> LiteralString:
-    return f"SELECT {', '.join(columns)} FROM clients"
+    return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
 
 
 SECRETS: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Secrets))
 """The columns of `Secrets`, for a statement's SELECT."""
-_FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} WHERE name = :name")
-_FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*columns_of(_WithSecrets))} WHERE name = :name")
-_FIND_SITE: Final = Statement[Client](f"{_select(*columns_of(Client))} WHERE name = :name AND title IS NOT NULL")
+_FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} AND name = :name")
+_FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*columns_of(_WithSecrets))} AND name = :name")
+_FIND_SITE: Final = Statement[Client](f"{_select(*columns_of(Client))} AND name = :name AND title IS NOT NULL")
 _ALL: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
 # Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
 # that open sessions meanwhile do not wait.
-_LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} WHERE name = :name FOR NO KEY UPDATE")
+_LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
 _SITES_NAMED: Final = Statement[str](
-    f"{_select('name')} WHERE name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
+    f"{_select('name')} AND name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
 )
-_DELETE: Final = Statement[str]("DELETE FROM clients WHERE name = :name RETURNING name")
-_DELETE_LOGOUTS: Final = Statement[Nothing]("DELETE FROM backchannel_logouts WHERE client_id = :name")
-_PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} WHERE is_public")
+# The lock waits for logins that are opening a session of this client, and later ones find no client.
+_REMOVE: Final = Statement[str]("""
+WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
+UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
+""")
+# One worker at a time, as for erasures.
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
+_NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
+SELECT name, removed_by FROM clients WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name)
+ ORDER BY name LIMIT 1
+""")
+_OWN: Final = ("backchannel_logouts", "site_logins", "browser_login_sites")
+"""The tables of what is a client's own, besides its sessions."""
+# Locked rows are skipped until a later page, so that nobody waits for more than a page.
+_DELETE_PAGES: Final = tuple(
+    Statement[Nothing](f"""
+DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM {table} WHERE client_id = :name LIMIT :size FOR UPDATE SKIP LOCKED))
+""")
+    for table in _OWN
+)
+_FINISH: Final = Statement[str](f"""
+DELETE FROM clients
+ WHERE name = :name
+   AND {" AND ".join(f"NOT EXISTS (SELECT FROM {own} WHERE client_id = :name)" for own in ("website_sessions", *_OWN))}
+RETURNING name
+""")
+_SESSIONS_LEFT: Final = Statement[int]("""
+SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
+  FROM clients WHERE name = :name AND removed_by IS NOT NULL
+""")
+_PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} AND is_public")
 _COLUMNS: Final = ", ".join(columns_of(Client))
 _ADDED_PART: Final = f"""
 INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
@@ -77,7 +106,7 @@ UPDATE clients
    SET secret_hash = :secret_hash,
        former_secret_hash = CASE WHEN :former_until::timestamptz IS NOT NULL THEN secret_hash END,
        former_secret_until = :former_until
- WHERE name = :name AND NOT is_public
+ WHERE name = :name AND NOT is_public AND removed_by IS NULL
 RETURNING scopes
 """)
 
@@ -156,15 +185,44 @@ async def renew_secret(
     return scopes
 
 
-async def delete_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Delete a client, and end its sessions. Returns False if there is none."""
+async def remove_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
+    """Remove a client. Returns False if there is none. What was its own ends in pages: see `end_removed_page`."""
     async with database.begin() as transaction:
-        # Before the client's own row, as when a login opens a session of this client.
-        await lock_users_of_client(transaction, name)
-        if await transaction.value(_DELETE, name=name) is None:
+        if await transaction.value(_REMOVE, name=name, by=by.name) is None:
             return False
-        # After the DELETE, which waits for logins that are opening a session of this client.
-        await end_sessions_of_client(transaction, name, by=by, now=now)
-        await transaction.run(_DELETE_LOGOUTS, name=name)
         await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
         return True
+
+
+class RemovedPage(NamedTuple):
+    """The result of a page of what was a removed client's own."""
+
+    name: str
+    rows: int
+    is_last: bool
+    """Whether nothing is left, so that the name may be given again."""
+
+
+async def end_removed_page(
+    database: Database, *, size: int, name: str | None = None, now: datetime
+) -> RemovedPage | None:
+    """End up to `size` sessions of a removed client, of this name if one is given, and as many of its other rows.
+
+    Returns None if there is none, or another worker is doing so.
+    """
+    async with database.begin() as transaction:
+        if not await transaction.value(_TRY_LOCK):
+            return None
+        removed = await transaction.row(_NEXT_REMOVED, name=name)
+        if removed is None:
+            return None
+        name, by = removed
+        rows = [await end_page_of_client(transaction, name, size=size, by=Actor(by), now=now)]
+        rows += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
+        is_last = max(rows) < size and await transaction.value(_FINISH, name=name) is not None
+        return RemovedPage(name, sum(rows), is_last)
+
+
+async def sessions_left(database: Database, name: str) -> int | None:
+    """How many sessions of a removed client have not been ended yet; None if nothing is left of it."""
+    return await database.value(_SESSIONS_LEFT, name=name)

@@ -476,7 +476,8 @@ WITH due AS (
       FROM due WHERE l.session_id = due.session_id
     RETURNING l.session_id, l.client_id, l.user_id, l.attempts, l.next_at AS leased_until
 )
-SELECT leased.*, backchannel_logout_uri AS uri, id_token_alg FROM leased LEFT JOIN clients ON name = client_id
+SELECT leased.*, backchannel_logout_uri AS uri, id_token_alg
+  FROM leased LEFT JOIN clients ON name = client_id AND removed_by IS NULL
 """)
 # `next_at` differs if the lease has expired and another process has leased the logout: then nothing is stored.
 _FINISH_LOGOUT: Final = Statement[Nothing](

@@ -9,6 +9,7 @@ from functools import partial
 from time import perf_counter
 from typing import Final
 
+from wxauth.server.clients.rows import end_removed_page
 from wxauth.server.core.background import keep_doing
 from wxauth.server.core.clock import DatabaseClock, first_id_at
 from wxauth.server.core.logs import get_logger
@@ -116,9 +117,10 @@ async def keep_sweeping(
 
 
 async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE_SECONDS) -> None:
-    """Erase what remains of erased users, forever, through outages."""
+    """Erase what remains of erased users, and end what remains of removed clients, forever, through outages."""
 
     async def erase() -> None:
+        await end_removed_clients(services, USUAL_PACE)
         if await are_waiting(services.database):
             await erase_remains(services, USUAL_PACE)
 
@@ -159,6 +161,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     """Do every chore that is due, once."""
     pace = Pace(page_size, pause)
     await erase_remains(services, pace)
+    await end_removed_clients(services, pace)
     for chore, _ in _CHORES:
         await chore(services, pace)
     return await sweep_aged(services, pace)
@@ -177,6 +180,14 @@ async def erase_remains(services: Services, pace: Pace) -> None:
     while page := await erase_next_page(services.database, size=pace.page_size):
         if page.is_last:
             log.info("erasure_completed", user_id=page.user_id)
+        await asyncio.sleep(pace.pause)
+
+
+async def end_removed_clients(services: Services, pace: Pace) -> None:
+    """End the sessions of removed clients, unless another worker is doing so."""
+    while page := await end_removed_page(services.database, size=pace.page_size, now=services.clock()):
+        if page.is_last:
+            log.info("client_sessions_ended", client_id=page.name)
         await asyncio.sleep(pace.pause)
 
 

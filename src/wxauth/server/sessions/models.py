@@ -104,7 +104,8 @@ after_create(
                 INSERT INTO backchannel_logouts (session_id, client_id, priority, user_id, next_at)
                 SELECT NEW.id, name, CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
                        NEW.user_id, NEW.revoked_at
-                  FROM clients WHERE name = NEW.client_id AND backchannel_logout_uri IS NOT NULL;
+                  FROM clients
+                 WHERE name = NEW.client_id AND removed_by IS NULL AND backchannel_logout_uri IS NOT NULL;
             END IF;
             RETURN NULL;
         END

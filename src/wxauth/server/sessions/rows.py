@@ -126,13 +126,14 @@ class _LastSession(SQLModel):
     created_at: datetime
 
 
-# Read for each request, because since the token was signed the user may have been banned, erased or merged, or the
-# session may have ended.
+# Read for each request, because since the token was signed the user may have been banned, erased or merged, the session
+# may have ended, or its website been removed: the sessions of a website end later, page by page.
 _USER_IN_SESSION: Final = Statement[UserInSession](f"""
 SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
+   AND (s.client_id IS NULL OR NOT EXISTS (SELECT FROM clients WHERE name = s.client_id AND removed_by IS NOT NULL))
 """)
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
 """SQL: stands in `opened_ip` for none, and an empty `opened_user_agent` for none."""
@@ -228,8 +229,6 @@ _END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND client_id IS NOT NULL
        AND NOT (:spares_console AND client_id = '{CONSOLE}')""")
-# Merges and splits end such sessions, and do not move them.
-_END_OF_CLIENT: Final = _ending("SELECT session_id FROM website_sessions WHERE client_id = :client_id")
 _END_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
@@ -279,20 +278,23 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)
-# Merges and splits end such sessions, and do not move them. Whatever ends a user's logins to sites and in browsers
-# locks the user, too, and changes their rows in another order than a removal finds them.
-_LOCK_USERS_OF_CLIENT: Final = Statement[UUID]("""
+# The users whom nobody else has locked: a page of a removed website's sessions waits for nobody, so that nobody waits
+# for more than a page. Merges and splits end such sessions, and do not move them.
+_LOCK_FREE_USERS: Final = Statement[UUID]("""
 SELECT id FROM users
- WHERE id = ANY (ARRAY(SELECT s.user_id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
-                        WHERE w.client_id = :client_id AND s.revoked_at IS NULL
-                        UNION ALL
-                       SELECT i.user_id FROM site_logins l JOIN identities i USING (app_id, openid)
-                        WHERE l.site = :client_id
-                        UNION ALL
-                       SELECT i.user_id FROM browser_login_sites b JOIN browser_logins l ON l.id = b.browser_login_id
-                         JOIN identities i USING (app_id, openid)
-                        WHERE b.client_id = :client_id))
- ORDER BY id FOR NO KEY UPDATE
+ WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
+   FOR NO KEY UPDATE SKIP LOCKED
+""")
+_PAGE_OF_CLIENT: Final = Statement[UUID](
+    "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
+)
+_FORGET_ENDED: Final = Statement[Nothing]("""
+DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (ARRAY(
+    SELECT session_id FROM website_sessions
+     WHERE client_id = :client_id AND session_id = ANY (:session_ids::uuid[])
+       AND session_id <> ALL (ARRAY(
+           SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND revoked_at IS NULL))
+       FOR UPDATE SKIP LOCKED))
 """)
 # Takes the identity from the logins to sites of users, or of these identities of theirs, that no session has been
 # opened for: nobody redeems them any more. The users are locked, as whenever a login is approved or redeemed. The rows
@@ -516,15 +518,16 @@ async def delete_ended_sessions(transaction: Transaction, *, since: UUID, at_mos
     return await transaction.run(_DELETE_BEYOND, since=since, at_most=at_most, size=size)
 
 
-async def lock_users_of_client(transaction: Transaction, name: str) -> None:
-    """Lock the users who have open sessions of a website, or logins to it, in the order of ids."""
-    await transaction.values(_LOCK_USERS_OF_CLIENT, client_id=name)
+async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
+    """End up to `size` sessions of a website that was removed. Returns how many no longer count as its sessions.
 
-
-async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
-    """End all sessions of a website that is being removed."""
-    await lock_users_of_client(transaction, name)
-    await _end(transaction, _END_OF_CLIENT, client_id=name, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    Those of users whom somebody else has locked are left to a later page.
+    """
+    page = await transaction.values(_PAGE_OF_CLIENT, client_id=name, size=size)
+    locked = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
+    which = {"session_ids": page, "user_ids": locked}
+    await _end(transaction, _END_THESE, **which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    return await transaction.run(_FORGET_ENDED, client_id=name, session_ids=page)
 
 
 async def end_logins_in_browsers(

@@ -64,7 +64,8 @@ SELECT {USER},
 
 def _signer_part(keys: LiteralString) -> LiteralString:
     return f"""
-SELECT {SECRETS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true WHERE clients.name = :client_id"""
+SELECT {SECRETS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
+ WHERE clients.name = :client_id AND removed_by IS NULL"""
 
 
 # Who asks and what they ask for in one query, because a query is half of what a signature costs.

@@ -90,20 +90,28 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        CASE WHEN l.resource IS NULL THEN c.website_app_id END AS website_app_id,
        (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id,
        (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""
-_LOGIN: Final = f"{_LOGIN_COLUMNS} FROM site_logins l LEFT JOIN clients c ON c.name = l.site"
+# A removed site's are hidden. A client by its document has no row.
+_LOGIN: Final = f"""{_LOGIN_COLUMNS}
+  FROM site_logins l LEFT JOIN clients c ON c.name = l.site WHERE c.removed_by IS NULL"""
 _WITH_LOCKED_CLIENT: Final = """
-  FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true"""
+  FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
+ WHERE c.removed_by IS NULL"""
 _OPEN_STAGES: Final = ", ".join(f"'{part(stage.value)}'" for stage in OPEN)
 
-# The user code may be taken: then nothing is stored.
+# The user code may be taken, or the client removed: then nothing is stored.
 _ADD: Final = Statement[UUID](f"""
-INSERT INTO site_logins ({_listed(_COLUMNS)}) VALUES ({_listed(_COLUMNS, ":", _GIVEN_IP)})
+INSERT INTO site_logins ({_listed(_COLUMNS)})
+SELECT {_listed(_COLUMNS, ":", _GIVEN_IP)}
+  FROM (VALUES (true)) AS one
+  LEFT JOIN LATERAL (SELECT name FROM clients WHERE name = :client_id AND removed_by IS NULL FOR KEY SHARE) c ON true
+ WHERE :client_name::text IS NOT NULL OR c.name IS NOT NULL
 ON CONFLICT DO NOTHING RETURNING id
 """)
+_HAS_CLIENT: Final = Statement[bool](
+    "SELECT EXISTS (SELECT FROM clients WHERE name = :client_id AND removed_by IS NULL)"
+)
 _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
-    columns: Statement[SiteLogin](
-        f"{_LOGIN} WHERE {' AND '.join(f'l.{part(name)} = :{part(name)}' for name in columns)}"
-    )
+    columns: Statement[SiteLogin](f"{_LOGIN} AND {' AND '.join(f'l.{part(name)} = :{part(name)}' for name in columns)}")
     for columns in (
         ("id",),
         ("page_hash", "browser_hash"),
@@ -114,20 +122,19 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
 }
 # Ids do not show which one is the last, because clocks differ: links are counted while their page is locked.
 _LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
- WHERE l.pressed_on = :page_id AND l.door = '{part(Door.LINK)}'
+   AND l.pressed_on = :page_id AND l.door = '{part(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
 # Settles the race of two that decide: the second waits here, and then sees what the first has stored.
 _LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
                 WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now)
-           AS is_phone_in{_WITH_LOCKED_CLIENT}
- WHERE l.id = :id
+           AS is_phone_in{_WITH_LOCKED_CLIENT} AND l.id = :id
    FOR UPDATE OF l
 """)
 # Settles the race of two phones.
 _LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIENT}
- WHERE l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[])
+   AND (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[]))
    FOR UPDATE OF l
 """)
 _SAVE: Final = Statement[Nothing](f"""
@@ -193,10 +200,11 @@ SELECT EXISTS (
 
 async def add(asked: Database | Transaction, login: SiteLoginFields) -> bool:
     """Store a new login. Returns False if another one has its user code. Raises: ClientRemoved."""
-    try:
-        return await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None
-    except asyncpg.ForeignKeyViolationError:
-        raise ClientRemoved from None
+    if await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None:
+        return True
+    if login.client_name is None and not await asked.value(_HAS_CLIENT, client_id=login.client_id):
+        raise ClientRemoved
+    return False
 
 
 async def save(transaction: Transaction, login: SiteLogin) -> None:
@@ -429,7 +437,7 @@ class ShownCode:
 _SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
- WHERE l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_OPEN_STAGES})
+ WHERE c.removed_by IS NULL AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_OPEN_STAGES})
    AND l.created_at > :scanned_since AND l.expires_at > :now
 """)
 # Settles the race of two processes that make the same picture: both get the one that was stored first.

@@ -1,0 +1,127 @@
+"""The removal of a site with many open sessions: it is refused at once, and its sessions end page by page."""
+
+import asyncio
+import signal
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.database_proxy import Proxy
+from tests.problems import problem_of
+from tests.processes import WXAUTH, Running
+from tests.websites.browsers import House, refused
+from tests.world import Admin, bearer, until, until_locked
+from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, keep_erasing, sweep
+
+PAGES = 20
+# $1 how many people with a session of the shop's each  $2 now
+CROWD = """
+WITH made AS MATERIALIZED (
+    SELECT n, gen_random_uuid() AS user_id, gen_random_uuid() AS session_id FROM generate_series(1, $1) AS n
+), people AS (
+    INSERT INTO users (id, created_at) SELECT user_id, $2 FROM made
+), opened AS (
+    INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at, client_id, scope)
+    SELECT session_id, user_id, 'wx', n, $2, $2, '2100-01-01', 'shop', 'openid' FROM made
+)
+INSERT INTO website_sessions (client_id, session_id) SELECT 'shop', session_id FROM made
+"""
+OPEN = "sessions WHERE client_id = 'shop' AND revoked_at IS NULL"
+pytestmark = [pytest.mark.slow, pytest.mark.own_database]
+
+
+async def add_crowd(house: House, pages: int) -> None:
+    await house.rows.execute(CROWD, pages * PAGE_SIZE, house.clock())
+
+
+async def assert_all_have_ended_once(house: House) -> None:
+    assert await house.number(OPEN) == await house.number("clients WHERE name = 'shop'") == 0
+    ids = "SELECT jsonb_array_elements_text(data -> 'session_ids') FROM events WHERE type = 'session.ended'"
+    told = [row[0] for row in await house.rows.fetch(f"{ids} AND data ->> 'reason' = 'administrator'")]
+    ended = await house.rows.fetch("SELECT id::text FROM sessions WHERE revoked_reason = 'administrator'")
+    assert sorted(told) == sorted(row["id"] for row in ended)
+    assert len(told) >= PAGE_SIZE
+
+
+async def test_a_removed_site_is_refused_at_once_and_its_sessions_end_in_pages(
+    house: House, root: Admin, proxy: Proxy
+) -> None:
+    await add_crowd(house, PAGES)
+    await house.change(backchannel_logout_uri="https://shop.example.com/logout")
+    tokens, code, tab = await house.tokens(), await house.code(), await house.browser.show()
+    assert (await root.ask("DELETE", "/clients/shop")).status_code == 204
+    assert await house.number(OPEN) >= (PAGES - 1) * PAGE_SIZE, "the rest is not the request's work"
+    assert (await root.read("/clients"))["items"] == []
+    for path in ("/v1/userinfo", "/v1/verify"):
+        problem_of(await house.client.get(path, headers=bearer(tokens)), "invalid_token", 401)
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    refused(await house.shop.post("/v1/token", **refresh), "invalid_client", 401)
+    refused(await house.redeem(code), "invalid_client", 401)
+    assert (await tab.ask()).status_code == 404
+    assert (await house.browser.open()).status_code == 400
+    # A new client of this name would have the sessions that are left.
+    site = {"name": "shop", "redirect_uris": ["https://shop.example.com/callback"]}
+    add = partial(root.ask, "POST", "/clients", json=site)
+    problem_of(await add(), "name_taken", 409)
+
+    services = await house.make_services(database_url=proxy.url)
+    proxy.round_trips = 0
+    await sweep(services, pause=0)
+    assert proxy.round_trips < 15 * PAGES + 100
+    await assert_all_have_ended_once(house)
+    assert await house.number("backchannel_logouts") == await house.number("site_logins") == 0
+    house.shop = replace(house.shop, secret=(await add()).json()["client_secret"])
+    refused(await house.shop.post("/v1/token", **refresh), "invalid_grant")
+    refused(await house.redeem(code), "invalid_grant")
+    problem_of(await house.userinfo(tokens), "invalid_token", 401)
+    assert await house.is_in(await house.tokens())
+
+
+async def test_a_removal_waits_for_nobody_and_locks_no_more_than_a_page_of_people(house: House, root: Admin) -> None:
+    await add_crowd(house, 2)
+    tokens = await house.tokens()
+    async with house.rows.transaction():  # as by an import
+        await house.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", house.phone.user_id)
+        assert (await root.ask("DELETE", "/clients/shop")).status_code == 204
+        sweeping = asyncio.create_task(sweep(house.services, pause=0.01))
+        await until(partial(house.rows.fetchval, f"SELECT count(*) = 1 FROM {OPEN}"))
+        assert not await house.is_in(tokens)
+    await sweeping
+    await assert_all_have_ended_once(house)
+
+
+async def test_while_a_page_hangs_all_but_its_people_are_free(house: House, root: Admin) -> None:
+    await add_crowd(house, 2)
+    async with house.rows.transaction():
+        await house.rows.execute("LOCK TABLE site_logins IN EXCLUSIVE MODE")
+        removing = asyncio.create_task(root.ask("DELETE", "/clients/shop"))
+        await until_locked(house.rows)
+        free = await house.rows.fetch("SELECT FROM users FOR UPDATE SKIP LOCKED")
+        assert len(free) == await house.number("users") - PAGE_SIZE
+        assert (await house.phone.ask("GET")).status_code == 200
+    assert (await removing).status_code == 204
+
+
+@pytest.mark.process
+async def test_a_removal_that_is_killed_is_continued_by_any_number_of_replicas(
+    house: House, database_url: str, tmp_path: Path
+) -> None:
+    await add_crowd(house, 5)
+    env = {"WXAUTH_DATABASE_URL": database_url}
+    with Running(WXAUTH, "clients", "remove", "shop", cwd=tmp_path, env=env) as command:
+        command.wait_for(f"removed shop\n{4 * PAGE_SIZE} sessions left\n")
+        async with house.rows.transaction():
+            await house.rows.execute("LOCK TABLE site_logins IN EXCLUSIVE MODE")
+            await until_locked(house.rows)
+            assert command.end(signal.SIGKILL) == -signal.SIGKILL
+    assert await house.number(OPEN) > 0
+    keeping = [
+        asyncio.create_task(keep_erasing(services, check_pause=0.01))
+        for services in (house.services, await house.make_services())
+    ]
+    await until(partial(house.rows.fetchval, "SELECT count(*) = 0 FROM clients WHERE name = 'shop'"))
+    for task in keeping:
+        task.cancel()
+    await assert_all_have_ended_once(house)
