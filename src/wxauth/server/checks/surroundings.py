@@ -27,8 +27,6 @@ from wxauth.server.wechat.received import make_handshake
 REDIS_PATIENCE_SECONDS: Final = 3.0
 """Seconds to wait for an answer."""
 
-_WHAT_TO_CHANGE: Final = "see WXAUTH_SIGN_UP_HOOK_URL"
-
 
 async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
     """Check an app's handler, if it has one, as WeChat checks a URL before it saves it.
@@ -86,7 +84,7 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
             result = "新用户会被拒绝" if refuses else "任何人都能注册"
             yield bad(
                 "sign_up_hook",
-                f"fails ({exc}), so {consequence}: {_WHAT_TO_CHANGE}",
+                f"fails ({exc}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL",
                 f"无法使用（{exc}），{result}：请检查 WXAUTH_SIGN_UP_HOOK_URL",
             )
 

@@ -4,7 +4,7 @@ The database is asked at most once a second, regardless of the number of probes.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
 from itertools import product
@@ -68,19 +68,12 @@ log = get_logger()
 
 
 class Processes(Collector):
-    """prometheus_client's `process_` metrics, with a series for each process. A restarted process counts from zero.
-
-    Args:
-        processes: Returns the ids of the current processes, by name.
-    """
-
-    def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:
-        self._processes = processes
+    """prometheus_client's `process_` metrics, with a series for each process. A restarted process counts from zero."""
 
     def collect(self) -> Iterator[Metric]:
         """What each process has used so far, or uses now. A process that has just ended is left out."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for name, pid in self._processes().items():
+        for name, pid in processes().items():
             for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 kind = CounterMetricFamily if one.type == "counter" else GaugeMetricFamily
                 family = families.setdefault(one.name, kind(one.name, one.documentation, labels=_LABELS))
@@ -122,7 +115,7 @@ class PrometheusMetrics(Collector):
             statuses = (getattr(route, "status_code", None) or 200, *(fault.status for fault in OUR_FAULTS))
             REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
         yield from counts().collect()
-        yield from Processes(processes).collect()
+        yield from Processes().collect()
         yield InfoMetricFamily("wxauth_build", "The running version.", {"version": __version__})
         ahead = self.clock.ahead if isinstance(self.clock, DatabaseClock) else timedelta()
         yield GaugeMetricFamily(
