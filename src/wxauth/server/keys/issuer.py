@@ -1,4 +1,4 @@
-"""Access tokens, signed with the key in use."""
+"""Access tokens as the service itself makes and verifies them."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +10,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import ROLES_SCOPE, ClaimsTemplate, UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.tokens.keys import TokenIssuer
+from wxauth.tokens.verifier import Verifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +77,14 @@ class Issuer:
             auth_time=None if session.authenticated_at is None else int(session.authenticated_at.timestamp()),
         )
         return AccessToken(value, expires_in)
+
+
+class ResourceVerifier(Verifier):
+    """Verifies the tokens of all resources of the settings, which are good at none of our own routes."""
+
+    def __init__(self, settings: Settings, keys: KeyRing) -> None:
+        super().__init__(issuer=settings.issuer, audience=settings.audience, keys=keys)
+        self._resources = frozenset(each.resource for each in settings.resources)
+
+    def _is_meant(self, audience: object) -> bool:
+        return isinstance(audience, str) and audience in self._resources

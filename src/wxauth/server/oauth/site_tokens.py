@@ -29,9 +29,8 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.issuer import Issuer, TokenSession
+from wxauth.server.keys.issuer import Issuer, ResourceVerifier, TokenSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.resource_verifier import ResourceVerifier
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.refresh_rows import (
     RefreshRefusal,

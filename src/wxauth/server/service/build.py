@@ -25,9 +25,8 @@ from wxauth.server.events.sending import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys import keyring
-from wxauth.server.keys.issuer import Issuer
+from wxauth.server.keys.issuer import Issuer, ResourceVerifier
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
-from wxauth.server.keys.resource_verifier import ResourceVerifier
 from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns

@@ -35,7 +35,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.resources import find_resource
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import RESERVED_CLAIMS, UserStatus
-from wxauth.server.keys.resource_verifier import ResourceVerifier
+from wxauth.server.keys.issuer import ResourceVerifier
 from wxauth.server.sessions.rows import user_in_session
 from wxauth.server.siblings.rows import UserForSiblings, look_up
 from wxauth.server.users.admin import UserChange, change_user, end_all_sessions
