@@ -86,6 +86,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_foreign = marks & {"foreign", "operations", "wheel"}
         is_long = 20 if marks & STARTS_PROGRAMS else 5 if "slow" in marks else 1
         seconds[item.path] += 1000 if "browser" in marks else 60 if is_foreign else is_long
+        if "container" in marks:
+            seconds[item.path] = 100_000  # next to each other, for they share an engine
     items.sort(key=lambda item: (-seconds[item.path], item.path))  # the same order in each process
 
 

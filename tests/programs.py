@@ -21,9 +21,10 @@ PROGRAMS = {
     "chromium": ("chromium", "browser"),
     "chromium-headless-shell": ("chromium-headless-shell", "browser"),
     "curl": ("curl", "process"),
-    "debootstrap": ("debootstrap", "operations"),
+    "debootstrap": ("debootstrap", "container operations"),
     "go": ("golang-go", "process"),
     "haproxy": ("haproxy", "proxy"),
+    "ip": ("iproute2", "container"),
     "java": ("openjdk-17-jdk-headless", "process"),
     "javac": ("openjdk-17-jdk-headless", "process"),
     "jq": ("jq", "process"),
@@ -36,9 +37,11 @@ PROGRAMS = {
     "prometheus": ("prometheus", "operations"),
     "promtool": ("prometheus", "operations"),
     "redis-server": ("redis-server", "redis"),
+    "slirp4netns": ("slirp4netns", "container"),
     "systemd-nspawn": ("systemd-container", "operations"),
+    "unshare": ("util-linux", "container"),
 }
-"""The Debian package of each program, and the mark of tests that need it."""
+"""The Debian package of each program, and the marks of tests that need it."""
 OLDEST_NODE = (20, 19)
 ROOT = Path(__file__).parents[1]
 NODE_TESTS = Path(__file__).parent / "node"
@@ -63,8 +66,8 @@ def needs(program: str, *substitutes: str) -> str:
 
     If there is none, the test is skipped; if `CI` is set, it fails.
     """
-    package, mark = PROGRAMS[program]
-    demand_mark(mark)
+    package, marks = PROGRAMS[program]
+    demand_mark(*marks.split())
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin"
     found = next(filter(None, (shutil.which(name, path=path) for name in (program, *substitutes))), None)
     if found is None:

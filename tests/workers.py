@@ -66,6 +66,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 
 def _taken_together(item: pytest.Item) -> str:
+    if item.get_closest_marker("container"):
+        return "container"  # with one engine
     return item.nodeid if any(mark in item.nodeid for mark in SPLIT) else str(item.path)
 
 

@@ -445,16 +445,6 @@ def test_the_image_is_built_only_from_hashed_packages() -> None:
     assert "://" not in (ROOT / "Dockerfile").read_text()
 
 
-def test_the_image_serves_as_an_unprivileged_user() -> None:
-    *_, final = dockerfile()
-    user = next(line for line in final if line.startswith("USER "))
-    assert re.fullmatch(r"USER [1-9]\d*:[1-9]\d*", user)
-    assert final.index(user) > max(number for number, line in enumerate(final) if line.startswith(("RUN ", "COPY ")))
-    assert {'ENTRYPOINT ["wxauth"]', 'CMD ["serve"]', "STOPSIGNAL SIGTERM"} <= set(final)
-    assert any("WXAUTH_HOST=0.0.0.0" in line and "PYTHONDONTWRITEBYTECODE=1" in line for line in final)
-    assert f"ARG VERSION={wxauth.__version__}" in final
-
-
 def test_the_base_image_and_the_package_index_are_configurable() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert re.search(r"^ARG PYTHON=python:3\.\d+-slim\nFROM \$\{PYTHON\} AS python$", text, re.MULTILINE)
@@ -462,11 +452,6 @@ def test_the_base_image_and_the_package_index_are_configurable() -> None:
     assert bases == ["${PYTHON}", "python", "python"]
     builder = dockerfile()[2]
     assert builder.index("ARG PIP_INDEX_URL") < next(n for n, line in enumerate(builder) if line.startswith("RUN"))
-
-
-def test_the_health_check_of_the_image_runs_wxauth_alive() -> None:
-    (check,) = (line for line in dockerfile()[-1] if line.startswith("HEALTHCHECK "))
-    assert check.endswith('CMD ["wxauth", "alive"]')
 
 
 @pytest.mark.process

@@ -1,0 +1,109 @@
+"""The image: built by the README's own line, and run as guides say."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import wxauth
+from tests.containers.conftest import SERVER
+from tests.containers.engine import ROOT, WECHAT, Engine
+from tests.deploy.conftest import people_at_work
+from tests.fakes import SECRET_KEY
+from tests.processes import until
+from tests.repository.project import pins
+from wxauth.server.dev.wechat import APPS
+
+pytestmark = pytest.mark.container
+
+CONFINED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1234567:0", "--memory=256m")
+"""More than any guide asks for."""
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def run(engine: Engine, image: str, network: str, authority: Path) -> Run:
+    """Runs `wxauth …` in a container with the settings of `.env.example`, filled in: `run("migrate", "--rm")`."""
+    given = {
+        "DATABASE_URL": f"{SERVER}/postgres",
+        "SECRET_KEY": SECRET_KEY,
+        "APP_ID": APPS[0]["app_id"],
+        "APP_SECRET": APPS[0]["app_secret"],
+    }
+    text = (ROOT / ".env.example").read_text()
+    for name, value in given.items():
+        text, found = re.subn(rf"^WXAUTH_{name}=.*$", f"WXAUTH_{name}={value}", text, flags=re.MULTILINE)
+        assert found == 1, name
+    own = [f"WXAUTH_WECHAT_BASE_URL={WECHAT}", "WXAUTH_LOGIN_RATE_LIMIT=100000/minute", "SSL_CERT_FILE=/authority.pem"]
+    (engine.shared / ".env").write_text("\n".join([text, *own]))
+
+    def run(command: str, *options: str) -> str:
+        mounted = f"--volume={authority}:/authority.pem:ro"
+        settings = (f"--network={network}", "--env-file=.env", mounted)
+        return engine.docker("run", *settings, *options, image, *command.split(), folder=engine.shared)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def migrated(run: Run) -> str:
+    return run("migrate", "--rm", *CONFINED)
+
+
+@pytest.fixture
+def serve(engine: Engine, run: Run, migrated: str) -> Iterator[Run]:
+    def serve(*options: str) -> str:
+        run("serve", "--detach", "--name=serving", "--publish=8000:8000", "--stop-timeout=30", *options)
+        until(lambda: engine.inspect("serving", "{{.State.Health.Status}}") == "healthy")
+        return "serving"
+
+    yield serve
+    engine.docker("rm", "--force", "serving")
+
+
+def test_it_migrates(migrated: str) -> None:
+    newest = max(path.name for path in (ROOT / "alembic/versions").glob("*.py")).partition("_")[0]
+    assert migrated == f"schema at {newest}"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_serves_without_any_right_and_under_load_ends_by_itself(engine: Engine, serve: Run, workers: int) -> None:
+    serve(*CONFINED, f"--env=WXAUTH_WORKERS={workers}", "--health-interval=1s")
+    assert engine.docker("exec", "serving", "wxauth", "alive") == ""
+    with people_at_work(lambda: engine.phone("http://wxauth.test:8000")) as seen:
+        until(lambda: seen["200"] > 50)
+        engine.docker("stop", "serving")
+        gone = seen.total()
+        until(lambda: seen.total() > gone)
+    assert engine.inspect("serving", "{{.State.ExitCode}}") == "0"
+    assert {status for status in seen if status.isdigit()} == {"200"}, seen  # the others found nobody there
+
+
+def test_a_check_finds_all_that_the_image_has(engine: Engine, serve: Run) -> None:
+    serve("--health-interval=1s")
+    said = engine.docker("exec", "serving", "wxauth", "check")
+    assert "BAD" not in said
+
+
+def test_it_is_what_its_locks_name_and_nothing_that_could_install_more(engine: Engine, image: str) -> None:
+    listed = "import importlib.metadata as m; print(*sorted({f'{d.name}=={d.version}' for d in m.distributions()}))"
+    shown = engine.docker("run", "--rm", "--entrypoint=python", image, "-c", listed).split()
+    locked = {f"{name}=={version}" for name, version in pins(ROOT / "requirements/server.lock").items()}
+    own = f"wxauth=={wxauth.__version__}"
+    assert own in shown
+    assert {it.lower().replace("_", "-") for it in shown} <= locked | {own}
+    search = """
+        exec 2>/dev/null
+        command -v pip
+        find / -xdev -name ensurepip -o -xdev -name .env -o -xdev -name .wxauth
+        find / -xdev -writable ! -type l ! -path '/tmp*' ! -path '/var/tmp*' ! -path '/run/lock*' ! -path '/dev*'
+        true
+    """
+    assert engine.docker("run", "--rm", "--entrypoint=sh", image, "-c", search) == ""
+
+
+def test_its_own_description_names_its_version_its_user_and_its_end(engine: Engine, image: str) -> None:
+    form = '{{index .Config.Labels "org.opencontainers.image.version"}} {{.Config.User}} {{.Config.StopSignal}}'
+    described = engine.docker("image", "inspect", f"--format={form}", image)
+    assert described == f"{wxauth.__version__} 10001:10001 SIGTERM"
