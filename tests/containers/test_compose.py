@@ -1,0 +1,144 @@
+"""`deploy/compose`, by the letter of its page, with the image of this checkout."""
+
+import re
+import shutil
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import wxauth
+from tests.containers.engine import NEIGHBOUR, ROOT, WECHAT, Engine
+from tests.deploy.conftest import people_at_work
+from tests.processes import until
+from tests.world import bearer
+from wxauth.server.dev.wechat import APPS
+
+pytestmark = pytest.mark.container
+
+FOLDER = ROOT / "deploy/compose"
+SHOWN = re.findall(r"^#     (docker compose .*?)(?:  +.*)?$", (FOLDER / "compose.yaml").read_text(), re.MULTILINE)
+"""The commands in the head of the file."""
+REPLICAS = ("wxauth-1", "wxauth-2")
+SERVICES = ("postgres", *REPLICAS, "caddy")
+FOR_TESTS = f"""\
+services:
+  wxauth-1: &replica
+    environment:
+      WXAUTH_WECHAT_BASE_URL: {WECHAT}
+      WXAUTH_LOGIN_RATE_LIMIT: 100000/minute
+      SSL_CERT_FILE: /authority.pem
+    volumes:
+      - AUTHORITY:/authority.pem:ro
+  wxauth-2: *replica
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A host with this folder, whose name is localhost."""
+
+    engine: Engine
+    folder: Path
+    trusted: ssl.SSLContext
+
+    def run(self, command: str) -> str:
+        return self.engine.run("sh", "-euc", command, folder=self.folder)
+
+    def phone(self, version: str = "IPv4") -> httpx.Client:
+        return self.engine.phone("https://localhost", version, verify=self.trusted)
+
+    def log_in(self) -> dict[str, Any]:
+        with self.phone() as phone:
+            return phone.post("/v1/login", json={"code": "alice"}).raise_for_status().json()
+
+    def ids(self) -> dict[str, str]:
+        return {service: self.run(f"docker compose ps --all --quiet {service}") for service in SERVICES}
+
+
+@pytest.fixture(scope="module")
+def site(engine: Engine, checkout: Path, image: str, authority: Path) -> Iterator[Site]:
+    folder = checkout / "deploy/compose"
+    (folder / "tests.yaml").write_text(FOR_TESTS.replace("AUTHORITY", str(authority)))
+    answers = {"SITE": "localhost", "APP_ID": APPS[0]["app_id"], "APP_SECRET": APPS[0]["app_secret"]}
+    engine.run("./make-secrets", folder=folder, **answers)
+    with (folder / ".env").open("a") as settings:
+        settings.write("COMPOSE_FILE=compose.yaml:tests.yaml\n")
+    try:
+        engine.run("sh", "-euc", SHOWN[0], folder=folder)
+        wait_until_healthy(engine)
+        root = engine.docker("exec", "wxauth-caddy-1", "cat", "/data/caddy/pki/authorities/local/root.crt")
+        yield Site(engine, folder, ssl.create_default_context(cadata=root))
+    finally:
+        engine.run("docker", "compose", "down", "--volumes", "--timeout=1", folder=folder)
+        shutil.rmtree(folder / "secrets")
+
+
+def wait_until_healthy(engine: Engine) -> None:
+    for replica in REPLICAS:
+        until(lambda: engine.inspect(f"wxauth-{replica}-1", "{{.State.Health.Status}}") == "healthy")  # noqa: B023
+
+
+def test_a_login_through_caddy_is_of_the_phones_own_address(site: Site) -> None:
+    for version, (_, own) in NEIGHBOUR.items():
+        with site.phone(version) as phone:
+            login = phone.post("/v1/login", json={"code": version}).raise_for_status().json()
+            sessions = phone.get("/v1/me/sessions", headers=bearer(login)).raise_for_status().json()["items"]
+        assert [session["ip"] for session in sessions] == [own]
+
+
+def test_the_upgrade_shown_fails_no_request(site: Site) -> None:
+    pull, *upgrade = SHOWN[1:5]
+    assert pull.startswith("docker compose pull")  # for which there is no registry here: another image gets the tag
+    site.run(f"docker build --tag ghcr.io/wxauth/wxauth:{wxauth.__version__} --label tests=newer ../..")
+    before = site.ids()
+    with people_at_work(site.phone) as seen:
+        until(lambda: seen["200"] > 50)
+        for command in upgrade:
+            site.run(command)
+        so_far = seen.total()
+        until(lambda: seen.total() > so_far + 50)
+    assert set(seen) == {"200"}, seen
+    after = site.ids()
+    assert {service for service in SERVICES if before[service] != after[service]} == set(REPLICAS)
+
+
+def test_while_postgresql_restarts_requests_wait_or_are_to_be_sent_again(site: Site) -> None:
+    with people_at_work(site.phone) as seen:
+        until(lambda: seen["200"] > 50)
+        site.run("docker compose restart postgres")
+        so_far = seen["200"]
+        until(lambda: seen["200"] > so_far + 50)
+    assert set(seen) <= {"200", "503"}, seen
+
+
+def test_a_dump_and_a_check_of_another_shell_find_the_site(site: Site) -> None:
+    [dump] = re.findall(r"`(docker compose exec [^`]* pg_dump [^`]*)`", (ROOT / "docs/backups.md").read_text())
+    site.run(dump)
+    assert (site.folder / "wxauth.dump").read_bytes().startswith(b"PGDMP")
+    [check] = re.findall(r"`(docker compose exec [^`]* wxauth check)`", (ROOT / "docs/operations.md").read_text())
+    assert "BAD" not in site.run(check.replace("exec", "exec -T"))
+
+
+def test_after_down_and_up_all_is_there_again(site: Site) -> None:
+    login = site.log_in()
+    site.run("docker compose down")
+    site.run(f"{SHOWN[0]} --wait")
+    with site.phone() as phone:
+        again = phone.post("/v1/refresh", json={"refresh_token": login["refresh_token"]}).raise_for_status().json()
+    assert again["user"]["id"] == login["user"]["id"] == site.log_in()["user"]["id"]
+
+
+def test_after_each_of_three_power_cuts_all_comes_back(site: Site) -> None:
+    token = site.log_in()["refresh_token"]
+    for _ in range(3):
+        site.engine.cut_power()
+        site.engine.start()
+        wait_until_healthy(site.engine)
+        with site.phone() as phone:
+            token = phone.post("/v1/refresh", json={"refresh_token": token}).raise_for_status().json()["refresh_token"]
+        assert {site.engine.inspect(f"wxauth-{it}-1", "{{.State.Status}}") for it in SERVICES} == {"running"}
