@@ -70,13 +70,17 @@ public final class Wxauth {
     private long nextAt = System.nanoTime(); // no reading begins before
     private int failures; // in a row
 
-    public Wxauth(String issuer, String audience) throws GeneralSecurityException {
+    public Wxauth(String issuer, String audience) {
         this.issuer = issuer;
         this.audience = audience;
         this.keysUri = URI.create(issuer + "/.well-known/jwks.json");
-        var parameters = AlgorithmParameters.getInstance("EC");
-        parameters.init(new ECGenParameterSpec("secp256r1"));
-        this.curve = parameters.getParameterSpec(ECParameterSpec.class);
+        try {
+            var parameters = AlgorithmParameters.getInstance("EC");
+            parameters.init(new ECGenParameterSpec("secp256r1"));
+            this.curve = parameters.getParameterSpec(ECParameterSpec.class);
+        } catch (GeneralSecurityException e) {
+            throw new IllegalStateException("every JDK has this curve", e);
+        }
     }
 
     /** Whose token it is. `token` is what follows "Bearer " in the header Authorization. */

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.clock import PATIENCE
-from tests.docs import ROOT
+from tests.docs import ROOT, block
 from tests.foreign.conftest import Issuer, Publisher, listening
 from tests.foreign.corpus import GuardsOrders
 from tests.processes import free_port
@@ -26,7 +26,12 @@ pytestmark = pytest.mark.process
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     javac, folder = needs("javac"), tmp_path_factory.mktemp("java")
     sources = sorted(str(path) for path in (ROOT / "examples/java").glob("*.java"))
-    subprocess.run([javac, "-Xlint:all", "-Werror", "-d", str(folder), *sources], check=True, timeout=NODE_PATIENCE)
+    field, *calls = block("docs/languages.md", "static final Wxauth").splitlines(keepends=True)
+    method = f"static Wxauth.User of(String token) throws Exception {{\n{''.join(calls)} return user; }}"
+    shown = folder / "Shown.java"
+    shown.write_text(f"package com.example.orders; class Shown {{ {field} {method} }}")
+    command = [javac, "-Xlint:all", "-Werror", "-d", str(folder), *sources, str(shown)]
+    subprocess.run(command, check=True, timeout=NODE_PATIENCE)
     return folder
 
 
