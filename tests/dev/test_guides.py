@@ -2,24 +2,33 @@
 
 import json
 import re
+import secrets
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import httpx
 import pytest
+from fastapi import Depends, FastAPI
 
 from tests.conftest import NOWHERE, SETTINGS
 from tests.dev.running import Dev, running_dev
-from tests.docs import block
+from tests.docs import ROOT, block
 from tests.forked import stand_in
-from tests.processes import environment, until
-from tests.programs import needs, output_of
+from tests.processes import Running, environment, free_port, until
+from tests.programs import needs, needs_node, output_of
+from tests.proxies.running import answers
+from tests.world import bearer
+from wxauth.guard import Principal
 from wxauth.server.core.settings import Settings, settings_from
-from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat import APP_KEYS, APPS
 from wxauth.server.dev.wechat.controls import LATER_APP, MOBILE_APP, openid_of
+from wxauth.testing import TestIssuer
 
 pytestmark = pytest.mark.process
 
@@ -47,6 +56,11 @@ class Reader:
     folder: Path
     known: dict[str, str] = field(default_factory=dict)
     """Shell variables that the guides leave to their readers."""
+
+    @property
+    def issuer(self) -> tuple[str, str]:
+        """What the guides show, and its own."""
+        return "http://127.0.0.1:8000", self.dev.url
 
     def types(self, page: str, words: str, **instead: str) -> str:
         """What the block of this page prints, with these texts instead of those shown."""
@@ -76,7 +90,12 @@ class Reader:
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     needs("curl")
     folder = tmp_path_factory.mktemp("reader")
-    with running_dev(folder) as dev:
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/dev", folder / "scripts")
+    (folder / "scripts/setup").write_text('cd "$(dirname "$(readlink -f "$0")")/.."\n')
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "examples").symlink_to(ROOT / "examples")
+    with running_dev(folder, program=(str(folder / "scripts/dev"),)) as dev:
         forked = re.sub(
             "(?m)^exec .*", f'exec {shlex.quote(str(stand_in(folder)))} "$@"', (folder / ".wxauth/wxauth").read_text()
         )
@@ -104,7 +123,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 CONSOLE, EVENTS, WECHAT = (f"docs/{name}.md" for name in ("console", "events", "wechat"))
+SHOP = {
+    '{"tier": "gold", "trial": null}': block("docs/attributes.md", '"city"').strip(),
+    "add crm": "add map",
+    "crm:": "map:",
+}
 UNCHECKED = {"wxauth apps add": "echo secret | wxauth apps add --no-check", "add shop": "add bookshop"}
+COPIED = {"~/my": "my", "cp cl": f"mkdir $MINIPROGRAM; cp {ROOT}/cl", " clients/": f" {ROOT}/clients/"}
+UNKNOWN = {"curl": "wxauth clients add radio --device; ! curl", "$DEVICE_CODE": "of-nobody"}
 REFUSED = {
     "0f8fad5bd9cb469fa16570867728950e": "$REQUEST",
     "203.0.113.0/24": "127.0.0.0/24",
@@ -120,6 +146,7 @@ WHERE = {"https://orders.example.com/webhooks/wxauth": "$WECHAT_URL/webhook"}
         ("docs/http.md", "TOKEN=$(curl", {}, f'"openid":"{openid_of("alice", APP)}"'),
         ("docs/clients.md", "clients add ledger", {}, "client_id +ledger"),
         ("docs/attributes.md", "clients add crm", {}, '"attributes":{"tier":"gold"}'),
+        ("docs/attributes.md", "clients add crm", SHOP, '"vip":true'),
         (WECHAT, "/signatures", {"curl": "wxauth clients add pays --scope sign; curl"}, '"signature"'),
         (CONSOLE, "wxauth admin link", {}, "/admin/#link="),
         (CONSOLE, "q=138 0013", {}, '"phone":"[+]8613800138000"'),
@@ -134,6 +161,8 @@ WHERE = {"https://orders.example.com/webhooks/wxauth": "$WECHAT_URL/webhook"}
         ("docs/websites.md", "clients set shop", {"set shop": "set store"}, "store"),
         ("docs/websites.md", "clients add tv", {"CLIENT_SECRET=...": "x=1"}, '"user_code"'),
         ("docs/other-back-ends.md", "clients add supabase", {}, "supabase"),
+        ("docs/mini-program.md", "cp clients", COPIED, ""),
+        ("docs/websites.md", "device_code", UNKNOWN, "invalid_grant"),
         ("docs/siblings.md", "clients add gateway", {}, "gateway"),
         ("docs/siblings.md", "/v1/introspect", {"CLIENT_SECRET=what-was-shown": ""}, '"active":true'),
         ("docs/doors.md", "--kind official_account", UNCHECKED, "bookshop"),
@@ -217,3 +246,121 @@ def test_a_shops_push_settings_are_asked_for(reader: Reader) -> None:
     typed = "{push_token}\n{push_aes_key}\n".format(**APPS[1])
     theirs = {"wx…": LATER_APP["app_id"], "https://shop.example.com/wechat": f"{reader.dev.wechat_url}/webhook"}
     assert "changed" in reader.types("docs/payments.md", "apps set wx…", typed=typed, **theirs)
+
+
+OF_EXPRESS = [("examples/express/README.md", words) for words in ("TOKEN=$(curl", "AAAAA")]
+
+
+@pytest.mark.node
+@pytest.mark.parametrize(
+    ("page", "start", "tries", "statuses"),
+    [
+        ("docs/siblings.md", "uvicorn app:app", [("docs/siblings.md", "curl -i -X DELETE")], "200 401 403"),
+        ("examples/express/README.md", "npm start", OF_EXPRESS, "200 401 401 403"),
+        ("clients/node/README.md", "8003, '127.0.0.1'", OF_EXPRESS, "200 401 401 403"),
+    ],
+)
+def test_a_service_that_is_started_as_shown_is_guarded(
+    reader: Reader, page: str, start: str, tries: list[tuple[str, str]], statuses: str
+) -> None:
+    needs_node(ROOT / "examples/express")
+    port, folder = str(free_port()), reader.folder
+    (folder / "app.py").write_text(block("docs/siblings.md", "async def erase").replace(*reader.issuer))
+    (folder / "app.js").write_text(block("clients/node/README.md", "import express").replace(*reader.issuer))
+    (folder / "package.json").write_text('{"type": "module"}')
+    if not (folder / "node_modules").exists():
+        (folder / "node_modules").symlink_to(ROOT / "examples/express/node_modules")
+    command = re.sub("800[23]", port, block(page, start))
+    with Running("sh", "-c", command, cwd=folder, env={"WXAUTH_ISSUER": reader.dev.url, "PORT": port}) as service:
+        until(lambda: answers(int(port)) or service.process.poll() is not None)
+        text = "".join(block(*each) for each in tries).replace("curl -i", "command curl -si")
+        printed = reader.types_text(re.sub("127.0.0.1:800[23]", f"127.0.0.1:{port}", text))
+    assert re.findall(r"HTTP/1.1 (\d+) ", printed) == statuses.split(), printed + service.output
+
+
+def test_a_payment_that_php_signs_is_taken(reader: Reader) -> None:
+    needs("php")
+    reader.log_in("grace")
+    reader.types_text("wxauth clients add php-shop --scope sign")
+    given = {
+        "order": json.loads(block("docs/payments.md", '"offerId"')),
+        "clientId": "php-shop",
+        "clientSecret": (reader.folder / "secret").read_text().strip(),
+        "openid": openid_of("grace", APP),
+        "issuer": reader.dev.url,
+        "appId": APP,
+        "appKey": APP_KEYS[0],
+    }
+    code = f"extract(json_decode($argv[1], true)); {block('docs/payments.md', 'stream_context_create')}"
+    code += "echo json_encode(['signData' => $data, 'paySig' => $paySig, 'signature' => $signature]);"
+    signed = json.loads(output_of(needs("php"), "-r", code, json.dumps(given)))
+    paid = reader.post(f"{reader.dev.wechat_url}/pay", person="grace", app_id=APP, **signed).json()
+    assert paid["errCode"] == 0, paid
+
+
+def test_a_service_bans_a_cheat_and_a_phone_gets_an_id_token(reader: Reader) -> None:
+    heidi = reader.log_in("heidi")
+    head, body = block("docs/other-back-ends.md", "/v1/me/id-token").split("\n\n")
+    method, path = head.splitlines()[0].split()
+    reader.types_text("wxauth clients add phones --public --phone-id-token")
+    code = reader.post(f"{reader.dev.wechat_url}/codes", person="heidi").json()["code"]
+    asked = {**json.loads(body), "client_id": "phones", "login_code": code}
+    answer = httpx.request(method, f"{reader.dev.url}{path}", json=asked, headers=bearer(heidi), trust_env=False)
+    assert answer.status_code == 200, answer.text
+
+    reader.types_text("wxauth clients add fraud --scope moderate")
+    around: dict[str, Any] = {
+        "CLIENT_SECRET": (reader.folder / "secret").read_text().strip(),
+        "user_id": heidi["user"]["id"],
+    }
+    exec(
+        block("docs/sign-up-hook.md", "/ban"),
+        {"httpx": httpx, "ISSUER": reader.dev.url, "CLIENT_ID": "fraud", **around},
+    )
+    assert reader.post(f"{reader.dev.url}/v1/login", code="heidi").json()["code"] == "account_disabled"
+
+
+def chat_server(request: httpx.Request) -> httpx.Response:
+    """OpenIM's, which has this user already."""
+    answers: dict[str, Any] = {
+        "/auth/get_admin_token": {"data": {"token": "an administrator's"}},
+        "/user/user_register": {"errCode": 1102},
+        "/auth/get_user_token": {"data": {"token": "the user's"}},
+    }
+    is_first = request.url.path == "/auth/get_admin_token"
+    assert request.headers["token"] == ("" if is_first else "an administrator's")
+    return httpx.Response(200, json=answers[request.url.path])
+
+
+async def orders_of(customers: set[str]) -> list[str]:
+    return sorted(customers)
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "asked", "answer"),
+    [
+        ("docs/other-back-ends.md", "TLSSigAPIv2", "POST /chat-token", {"userID": "{hex}", "userSig": "{hex} 86400"}),
+        ("docs/other-back-ends.md", "user_register", "POST /chat-token", {"userID": "{hex}", "token": "the user's"}),
+        ("docs/moving-in.md", "user.external_id", "GET /orders", ["{id}", "10023"]),
+    ],
+)
+async def test_a_route_shown_for_a_back_end_answers(page: str, words: str, asked: str, answer: Any) -> None:
+    issuer = TestIssuer()
+    token = issuer.token(claims={"external_id": "10023"})
+    user = issuer.guard().verify_sync(token)
+    openim = httpx.AsyncClient(transport=httpx.MockTransport(chat_server), base_url="http://openim")
+    signer = SimpleNamespace(gen_sig=lambda name, seconds: f"{name} {seconds}")
+    around: dict[str, Any] = {
+        "app": FastAPI(),
+        "guard": issuer.guard(),
+        "openim": openim,
+        "orders_of": orders_of,
+        "secrets": secrets,
+    }
+    around |= {"Annotated": Annotated, "Any": Any, "Depends": Depends, "Principal": Principal}
+    around |= {"TLSSigAPIv2": lambda *_: signer, "SDK_APP_ID": 1, "SECRET_KEY": "key", "SECRET": "secret"}
+    exec(block(page, words), around)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(around["app"]), base_url="http://shop.test") as client:
+        given = await client.request(*asked.split(), headers=bearer(token))
+    expected = json.dumps(answer).replace("{hex}", user.id.hex).replace("{id}", str(user.id))
+    assert given.json() == json.loads(expected)

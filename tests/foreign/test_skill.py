@@ -1,4 +1,7 @@
-"""`clients/SKILL.md`: with this page alone, a mini-program logs in, and services in Python and Node are guarded."""
+"""`clients/SKILL.md`: with this page alone, a mini-program logs in, and services in Python and Node are guarded.
+
+So with the few lines of the READMEs.
+"""
 
 import re
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.docs import ROOT, code_blocks
+from tests.docs import ROOT, block, code_blocks
 from tests.foreign.conftest import Issuer
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import WXAUTH, Running, free_port, until
@@ -29,8 +32,7 @@ globalThis.wx = {
   setStorageSync() {},
   removeStorageSync() {},
 }
-const { auth } = await import('./auth.js')
-const { statusCode, data } = await auth.request({ url: '/v1/me' })
+%s
 console.log({ statusCode, openid: data.openid })
 """
 
@@ -41,7 +43,7 @@ def block_of(language: str, word: str, issuer: Issuer) -> str:
     return block.replace("http://127.0.0.1:8000", issuer.url)
 
 
-@pytest.mark.parametrize("language", ["Python", "Node"])
+@pytest.mark.parametrize("language", ["Python", "Node", "README"])
 def test_a_back_end_is_guarded(issuer: Issuer, tmp_path: Path, language: str) -> None:
     node, port = needs_node(EXAMPLE), free_port()
     if language == "Python":
@@ -50,7 +52,11 @@ def test_a_back_end_is_guarded(issuer: Issuer, tmp_path: Path, language: str) ->
     else:
         (tmp_path / "package.json").write_text('{"type": "module"}')
         (tmp_path / "node_modules").symlink_to(EXAMPLE / "node_modules")
-        (tmp_path / "server.js").write_text(block_of("js", "express()", issuer))
+        server = block_of("js", "express()", issuer)
+        if language == "README":
+            shown = block("README.md", "const guard").replace("http://127.0.0.1:8000", issuer.url)
+            server = re.sub(r"(?s)const guard = .*(?=app.listen)", f"const app = express()\n{shown}", server)
+        (tmp_path / "server.js").write_text(server)
         command = (node, "server.js")
     with (
         Running(*command, cwd=tmp_path, env={"PORT": str(port)}),
@@ -68,11 +74,26 @@ def is_up(client: httpx.Client) -> bool:
         return False
 
 
-def test_a_mini_program_logs_in(issuer: Issuer, tmp_path: Path) -> None:
+OF_A_MODULE = """\
+const { auth } = await import('./auth.js')
+const { statusCode, data } = await auth.request({ url: '/v1/me' })
+"""
+
+
+@pytest.mark.parametrize("page", ["clients/SKILL.md", "README.md", "clients/miniprogram/README.md"])
+def test_a_mini_program_logs_in(issuer: Issuer, tmp_path: Path, page: str) -> None:
     (tmp_path / "package.json").write_text('{"type": "module"}')
     (tmp_path / "wxauth.js").write_text((ROOT / "clients/miniprogram/wxauth.js").read_text())
-    (tmp_path / "auth.js").write_text(block_of("js", "createAuth", issuer))
-    (tmp_path / "run.js").write_text(PHONE)
+    own = {"https://auth.example.com": issuer.url, ", appId: 'wx…'": "", "https://api.example.com/orders": "/v1/me"}
+    own["import { createAuth } from './wxauth.js'"] = "const { createAuth } = await import('./wxauth.js')"
+    if page == "clients/SKILL.md":
+        (tmp_path / "auth.js").write_text(block_of("js", "createAuth", issuer))
+        run = OF_A_MODULE
+    else:  # imports of a module would come before the phone is there
+        run = "".join(each for each in code_blocks(ROOT / page, "js") if "createAuth" in each or "auth.login()" in each)
+    for theirs, ours in own.items():
+        run = run.replace(theirs, ours)
+    (tmp_path / "run.js").write_text(PHONE % run)
     with Running(needs_node(EXAMPLE), "run.js", cwd=tmp_path) as phone:
         phone.wait_for("{ statusCode: 200, openid: 'o")
 

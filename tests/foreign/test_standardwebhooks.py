@@ -1,13 +1,16 @@
-"""`standardwebhooks` in Node, the official verifier; Python's is in tests/events/test_webhooks.py."""
+"""`standardwebhooks`, the official verifiers in Node and Python, as docs/events.md calls them."""
 
 import json
 import subprocess
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from pydantic_core import to_json
+from standardwebhooks.webhooks import WebhookVerificationError
 from uuid_utils.compat import uuid7
 
+from tests.docs import block
 from tests.programs import NODE_PATIENCE, NODE_TESTS, needs_node
 from wxauth.server.core.clock import utc_now
 from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
@@ -15,14 +18,24 @@ from wxauth.server.outbound.receivers import signed_headers
 
 pytestmark = pytest.mark.node
 
-MESSAGE = {"type": "user.erased", "timestamp": "2026-11-20T08:00:00Z", "data": {"actor": "运营"}}
+PAGE = "docs/events.md"
+MESSAGE = json.loads(block(PAGE, '"actor": "operator"'))
 
 
 def is_accepted(secret: bytes, headers: Mapping[str, str], body: bytes) -> bool:
-    command = [needs_node(NODE_TESTS), str(NODE_TESTS / "verify_webhook.js")]
-    given = json.dumps({"secret": shown_secret(secret), "headers": dict(headers), "body": body.decode()})
-    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=NODE_PATIENCE)
-    return done.returncode == 0 and json.loads(done.stdout) == MESSAGE
+    node = needs_node(NODE_TESTS)
+    given: dict[str, Any] = {"secret": shown_secret(secret), "headers": dict(headers), "body": body.decode()}
+    code = f"const {{ secret, headers, body }} = {json.dumps(given)}\n{block(PAGE, 'new Webhook')}"
+    command = [node, "--input-type=module", "-e", f"{code}console.log(JSON.stringify(message))"]
+    done = subprocess.run(command, cwd=NODE_TESTS, capture_output=True, text=True, timeout=NODE_PATIENCE)
+    in_node = done.returncode == 0 and json.loads(done.stdout) == MESSAGE
+    try:
+        exec(block(PAGE, "pip install standardwebhooks"), given)
+    except WebhookVerificationError:
+        assert not in_node
+    else:
+        assert in_node == (given["message"] == MESSAGE)
+    return in_node
 
 
 def test_a_signed_message_is_accepted_and_an_altered_one_is_not() -> None:

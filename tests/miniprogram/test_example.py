@@ -49,6 +49,9 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
     auth, app, orders, page, steps, site, connect = code_blocks(guide, "js")
     [markup], [web_view] = code_blocks(guide, "html"), code_blocks(guide, "xml")
     uni_app = block("docs/mini-program-frameworks.md", "claim(auth, scan)")
+    consents = "".join(
+        block("docs/privacy.md", words) for words in ("consents_due.length", "requirePrivacyAuthorize({")
+    )
     files = {
         "auth.js": auth,
         "app.js": app,
@@ -56,6 +59,10 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
         "steps.js": steps,
         "connect.js": connect,
         "scan.js": uni_app.partition("<script>")[2].partition("</script>")[0].replace("'@/", "'./"),
+        "guarded.js": block("docs/mini-program-frameworks.md", "onShow()").replace("../../", "./"),
+        "login.js": block("docs/mini-program-frameworks.md", "navigateBack").replace("../../", "./"),
+        "buy.js": block("docs/payments.md", "requestVirtualPayment({"),
+        "consents.js": f"export async function asked(auth) {{\n{consents}}}",
         "pages/profile/profile.json": "{}",
         "pages/profile/profile.js": page,
         "pages/profile/profile.wxml": markup,

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from tests.docs import block
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
@@ -65,6 +66,8 @@ async def test_it_is_asked_once_about_a_newcomer_and_never_about_somebody_known(
     await door.login("alice", unionid="union-alice")
     await door.login("alice", app=OTHER_APP, unionid="union-alice")
     [(headers, body)] = door.hook.got
+    shown = json.loads(block("docs/sign-up-hook.md", '"sign_up"'))
+    assert (shown.keys(), shown["data"].keys()) == (json.loads(body).keys(), json.loads(body)["data"].keys())
     assert json.loads(body) == {
         "type": "sign_up",
         "id": headers["webhook-id"],

@@ -90,3 +90,42 @@ test("uni-app's page shows who asks for a login, and nothing for a code that is 
   await page.logIn()
   assert.equal(guide.toasts.length, 2)
 })
+
+test('a page that requires the login leads to it, and the login page back', async () => {
+  guide.wx = { navigateTo: ({ url }) => went.push(url), navigateBack: () => went.push('back') }
+  const went = [], made = []
+  guide.launch()
+  globalThis.Page = (page) => made.push(page)
+  for (const name of ['guarded.js', 'login.js']) guide.module(name)
+  const [guarded, login] = made
+  const { auth } = guide.module('auth.js')
+  await auth.login()
+  await auth.logout()
+  await guarded.onShow()
+  await login.logIn()
+  await guarded.onShow.call({ load: () => went.push('loaded') })
+  assert.deepEqual(went, ['/pages/login/login', 'back', 'loaded'])
+})
+
+test('a purchase is paid with what the back end has signed, after one more login where WeChat demands it', async () => {
+  const order = { number: 7, mode: 'short_series_goods', signData: 'd', paySig: 'p', signature: 's' }
+  const answers = [[409, { code: 'session_key_expired' }], [200, order]]
+  const paid = []
+  guide.wx = { requestVirtualPayment: ({ success, ...asked }) => paid.push(asked) && success() }
+  guide.launch()
+  const { auth } = guide.module('auth.js')
+  auth.request = async () => ([statusCode, data] = answers.shift()) && { statusCode, data }
+  let statusCode, data
+  assert.equal(await guide.module('buy.js').buy(), 7)
+  assert.deepEqual([paid[0].signData, paid[0].paySig, paid[0].signature], ['d', 'p', 's'])
+})
+
+test('a consent is given at the login, or with the permission that WeChat asks for', async () => {
+  const went = [], given = []
+  guide.wx = { navigateTo: ({ url }) => went.push(url), requirePrivacyAuthorize: ({ success }) => success() }
+  guide.launch()
+  const auth = { login: async ({ consents }) => given.push(consents) && { consents_due: ['terms'] }, consent: (one) => given.push(one) }
+  await guide.module('consents.js').asked(auth)
+  assert.deepEqual(went, ['/pages/agree/agree'])
+  assert.deepEqual(given, [{ privacy: '2026-05', terms: '3' }, { privacy: '2026-05' }])
+})

@@ -172,7 +172,7 @@ export async function askedInWebView() {
   })
   const headers = { 'user-agent': 'Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN miniProgram/wx0' }
   const html = await (await fetch(`${SERVICE_URL}/v1/authorize?${asked}`, { headers })).text()
-  const { url } = JSON.parse(/data-page="([^"]+)"/.exec(html)[1].replaceAll('&quot;', '"').replaceAll('&amp;', '&'))
+  const { url } = JSON.parse(/data-page="([^"]+)"/.exec(html)[1].replace(/&quot;|&#34;/g, '"').replaceAll('&amp;', '&'))
   const [path, query] = url.split('?')
   assert.equal(path, '/pages/authorize/authorize')
   return Object.fromEntries(query.split('&').map((pair) => pair.split('=')))
