@@ -52,18 +52,15 @@ def matches(row: str, artefact: str | tuple[str, str]) -> bool:
     page, _, words = row.partition(": ")
     if isinstance(artefact, str):
         return not words and fnmatchcase(artefact, page)
-    return bool(words) and fnmatchcase(artefact[0], page) and words in artefact[1]
+    return bool(words) and fnmatchcase(artefact[0], page) and words in " ".join(artefact[1].split())
 
 
 def test_whatever_is_given_away_is_run_or_says_why_it_cannot_be() -> None:
     listed = [row for _, row in rows()]
     given: list[str | tuple[str, str]] = [*ALONE, *files(), *blocks()]
-    wrong = []
-    for artefact in given:
-        count = sum(matches(row, artefact) for row in listed)
-        if count != 1:
-            wrong.append(f"{count} rows for {artefact if isinstance(artefact, str) else ': '.join(artefact)}")
-    assert not wrong, f"in {LIST.name}, under the test that runs it: " + "\n\n".join(wrong)
+    found = {artefact: [row for row in listed if matches(row, artefact)] for artefact in given}
+    wrong = [(f"{len(rows)} rows", artefact, *rows) for artefact, rows in found.items() if len(rows) != 1]
+    assert wrong == [], f"in {LIST.name}, under the test that runs it"
     assert [row for row in listed if not any(matches(row, artefact) for artefact in given)] == []
 
 
