@@ -1,14 +1,16 @@
 """Whatever users copy, open or run has a row in `tests/artefacts.txt`: the test that runs it, or why none can."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from tests.docs import ROOT, uncommented
 
 LIST = ROOT / "tests/artefacts.txt"
-FOLDERS = ("deploy", "examples", "clients", "scripts", ".github/workflows")
+FOLDERS = ("deploy/", "examples/", "clients/", "scripts/", ".github/workflows/")
 ALONE = ("Dockerfile", ".ci/run", ".env.example", "the wheel", "the sdist")
 NOT_OURS = {"node_modules", "__pycache__", "miniprogram_dist"}
 """Made by what is run there."""
@@ -24,25 +26,27 @@ def rows() -> Iterator[tuple[str, str]]:
             runs = line
 
 
-def pages() -> list[Path]:
-    found = [path for path in ROOT.glob("*/**/*.md") if not NOT_OURS & {*path.parts}]
-    return sorted(
-        [*ROOT.glob("*.md"), *(path for path in found if not path.relative_to(ROOT).parts[0].startswith("."))]
-    )
+@cache
+def repository() -> list[Path]:
+    """Its files; of a source distribution, all that are there."""
+    command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    names = done.stdout.split("\0") if done.stdout else [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")]
+    found = [Path(name) for name in sorted(names) if not NOT_OURS & {*Path(name).parts}]
+    return [path for path in found if (ROOT / path).is_file()]
 
 
 def files() -> list[str]:
-    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
-    ours = [path for path in found if not NOT_OURS & {*path.parts} and path.suffix not in (".md", ".pyc")]
-    return [str(path.relative_to(ROOT)) for path in ours if path.name != "LICENSE"]
+    ours = (path for path in repository() if str(path).startswith(FOLDERS) and path.name != "LICENSE")
+    return [str(path) for path in ours if path.suffix not in (".md", ".pyc")]
 
 
 def blocks() -> dict[tuple[str, str], str]:
     """Each fenced block: its page and its text without comments, by which languages share one; then its whole text."""
     found: dict[tuple[str, str], str] = {}
-    for page in pages():
-        english = str(page.relative_to(ROOT)).replace(".zh-CN", "")
-        for indent, block in re.findall(r"(?ms)^( *)(```.*?^ *```)$", page.read_text()):
+    for page in (path for path in repository() if path.suffix == ".md" and not path.parts[0].startswith(".")):
+        english = str(page).replace(".zh-CN", "")
+        for indent, block in re.findall(r"(?ms)^( *)(```.*?^ *```)$", (ROOT / page).read_text()):
             whole = block.replace(f"\n{indent}", "\n")
             found.setdefault((english, uncommented(whole)), whole)
     return found
