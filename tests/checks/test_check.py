@@ -4,6 +4,7 @@ import asyncio
 import json
 import platform
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tests.certificates import Authority
 from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported, check_chinese
 from tests.database_proxy import HURRIED, Proxy
 from tests.fakes import SECRET_KEY, Secrets, service_env
@@ -35,7 +37,7 @@ from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.receiver import Receiver, receiving
 from tests.sweeps import swept
-from tests.upstream import FakeRedis, Upstream, abort, hang
+from tests.upstream import FakeRedis, Upstream, abort, answer, hang
 from tests.world import LogLines, MakeServices, Rows, Service, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.result import CheckLevel, CheckResult
@@ -520,6 +522,26 @@ async def test_an_invalid_certificate_is_reported(doctor: Doctor, certificate: d
     with answering(PlainTextResponse(), **certificate) as (url, _):
         results = await doctor(issuer=url.replace("http:", "https:"))
     assert_reported(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
+
+
+async def test_a_certificate_not_of_the_form_that_newer_pythons_require_is_reported_in_words(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = ssl.create_default_context
+
+    def as_python_3_13(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        context = usual(*arguments, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", as_python_3_13)
+    authority = Authority(tmp_path)
+    tls = authority.server("127.0.0.1", has_key_ids=False)
+    async with Upstream(answer({}), tls=tls) as upstream:
+        results = await doctor(issuer=upstream.url, wechat_base_url=upstream.url)
+    for name in ("issuer", of_app()):
+        assert_reported(results, name, BAD, "Missing Authority Key Identifier", "3.13", "form of RFC 5280")
+    assert upstream.requests == []
 
 
 async def test_http_in_place_of_https_is_reported_and_the_reverse(doctor: Doctor, certificate: dict[str, str]) -> None:

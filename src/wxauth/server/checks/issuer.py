@@ -16,6 +16,7 @@ from wxauth.errors import Title
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth.server.checks.result import CheckResult, Findings, bad, good, note
 from wxauth.server.keys.models import StoredSigningKey
+from wxauth.server.outbound.certificates import refusal_of
 from wxauth.texts import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
 
@@ -211,11 +212,11 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
     for cause in _causes(exc):
         match cause:
             case ssl.SSLCertVerificationError():
-                what_to_do = "have the proxy there send a certificate for this name, with its whole chain"
-                return _Wrong(
-                    f"{where} has a certificate that does not hold: {cause.verify_message}; {what_to_do}",
-                    f"{where} 的证书无效：{cause.verify_message}；请让那里的代理提供该域名的证书及完整证书链",
-                )
+                en, zh = refusal_of(cause)
+                if en == cause.verify_message:
+                    en = f"{en}; have the proxy there send a certificate for this name, with its whole chain"
+                    zh = f"{zh}；请让那里的代理提供该域名的证书及完整证书链"
+                return _Wrong(f"{where} has a certificate that does not hold: {en}", f"{where} 的证书无效：{zh}")
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
                 return _Wrong(
                     f"{where} does not speak TLS ({cause.reason}): is it plain http? Siblings require https",

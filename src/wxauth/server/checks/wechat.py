@@ -81,6 +81,8 @@ class Observed:
     """Hosts to which no connection could be made."""
     at_proxy: str = ""
     """The reason for that, if the proxy has failed."""
+    reason: str = ""
+    """The reason for that, in any case."""
 
 
 class _Witness(httpx.AsyncBaseTransport):
@@ -97,6 +99,7 @@ class _Witness(httpx.AsyncBaseTransport):
             response = await self._inner.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             self._observed.unreachable.add(request.url.host)
+            self._observed.reason = str(exc)
             self._observed.at_proxy = str(exc) if isinstance(exc, ProxyFailed) else ""
             raise
         answered_at = self._clock()
@@ -322,8 +325,9 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             message = f"{observed.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
             return bad(name, message, f"{observed.at_proxy}：请检查 WXAUTH_WECHAT_PROXY，以及它能否连接 {base}")
         case WeChatUnavailable() | WeChatTimeout():
-            message = f"{failure.detail}: see that this machine reaches {base} (name, firewall, TLS)"
-            return bad(name, message, f"{failure.detail}：请确认本机能访问 {base}（域名解析、防火墙、TLS）")
+            why = f"{failure.detail} ({observed.reason})" if observed.reason else failure.detail
+            message = f"{why}: see that this machine reaches {base} (name, firewall, TLS)"
+            return bad(name, message, f"{why}：请确认本机能访问 {base}（域名解析、防火墙、TLS）")
         case WeChatBadResponse() if errcode is None:
             message = f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
             return bad(name, message, f"{failure.detail}：WXAUTH_WECHAT_BASE_URL 是微信，还是中间的代理？")

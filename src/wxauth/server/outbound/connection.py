@@ -21,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from wxauth.server.outbound.certificates import refusal_of
+
 MAX_OVERHEAD: Final = 64 * 1024
 """Bytes of an answer besides its body: head, earlier 1xx answers, chunk sizes and extensions, trailers."""
 
@@ -370,7 +372,7 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
         case TimeoutError():
             reason = "no answer in time"
         case ssl.SSLCertVerificationError():
-            reason = f"{type(exc).__name__}: {exc.verify_message}"
+            reason = f"{type(exc).__name__}: {refusal_of(exc).en}"
         case Refused() | httpx.RequestError():
             reason = str(exc)
         case _:
