@@ -18,7 +18,9 @@ from tests.programs import NODE_PATIENCE, needs, needs_node, output_of
 from tests.repository.project import PROJECT, metadata, pins
 
 ROOT = Path(__file__).parents[2]
-WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+WORKFLOW, CHECKS = (
+    yaml.safe_load((ROOT / ".github/workflows" / name).read_text()) for name in ("release.yml", "checks.yml")
+)
 NPM_FILES = [f"{name}/{file}" for name in ("node", "miniprogram") for file in ("README.md", "package.json")]
 PACKAGE_FILES = ("package.json", "package-lock.json")
 ON_MAIN = "git merge-base --is-ancestor HEAD origin/main"
@@ -206,7 +208,7 @@ def test_the_changelog_begins_with_this_version() -> None:
 def test_a_tag_is_published_once_it_is_built_and_tested_and_by_no_token() -> None:
     assert WORKFLOW[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 takes the word "on" for a truth value
     test, build, publish = (WORKFLOW["jobs"][name] for name in ("test", "build", "publish"))
-    assert _commands(test) == [".ci/run"]
+    assert test["uses"] == "./.github/workflows/checks.yml"
     assert _commands(build) == [
         ON_MAIN,
         'scripts/release "$GITHUB_REF_NAME"',
@@ -231,13 +233,26 @@ def test_each_job_of_the_release_may_do_only_what_it_needs() -> None:
     }
     named = {name for name, job in WORKFLOW["jobs"].items() if job.get("environment") == "release"}
     assert named == {"publish-image", "publish-npm", "publish"}, "a person agrees to what gets a name"
-    assert [name for name, job in WORKFLOW["jobs"].items() if "container" in job] == ["test"], "published from an image"
+    assert [name for name, job in WORKFLOW["jobs"].items() if "container" in job] == [], "published from an image"
+
+
+def test_each_python_that_is_named_is_tested_the_oldest_and_the_images_among_them() -> None:
+    job = CHECKS["jobs"]["checks"]
+    assert _commands(job)[-1] == ".ci/run"
+    assert job["container"] == "python:${{ matrix.python }}-bookworm"
+    pythons = job["strategy"]["matrix"]["python"]
+    named = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d", line)]
+    assert pythons == named
+    assert PROJECT["requires-python"] == f">={pythons[0]}"
+    image = re.search(r"PYTHON=python:([\d.]+)", (ROOT / "Dockerfile").read_text())
+    assert image is not None
+    assert image[1] in pythons
 
 
 def test_actions_are_pinned_by_commit_with_a_comment_that_names_the_version() -> None:
     for path in (ROOT / ".github").rglob("*.y*ml"):
         for line in path.read_text().splitlines():
-            if re.match(r" *(- )?uses:", line):
+            if re.match(r" *(- )?uses: (?!\./)", line):
                 assert re.fullmatch(r" *(- )?uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), (
                     f"{path.name}: {line}"
                 )
