@@ -19,6 +19,7 @@ PACKAGES = (
 )
 FOLDERS = [ROOT / name for name in PACKAGES]
 
+in_a_clone = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source distribution has no git")
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -82,6 +83,7 @@ def test_if_ci_is_set_a_missing_program_is_a_failure(
         needs("node")
 
 
+@in_a_clone
 def test_a_sum_above_its_limit_and_a_large_file_without_a_reason_are_refused(tmp_path: Path) -> None:
     limits = tmp_path / "weights"
     limits.write_text("src 10\npages 10\ntests 9999999\nwords 20\nlarge deploy/grafana/wxauth.json is imported\n")
@@ -119,6 +121,7 @@ def test_a_long_subject_is_refused_until_it_has_landed(tmp_path: Path) -> None:
     assert refused() == []
 
 
+@in_a_clone
 def test_a_folder_of_compiled_modules_is_no_room() -> None:
     rooms = subprocess.check_output([ROOT / "scripts/weigh", "--rooms"], text=True).splitlines()
     assert rooms
