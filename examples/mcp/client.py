@@ -68,18 +68,17 @@ class Browser:
             self._query.set_result(parse_qs(url.query))
 
 
-async def call(tool: str, arguments: dict[str, object]) -> None:
-    url, client_id = os.environ.get("RESOURCE", "http://127.0.0.1:8005/mcp"), os.environ["CLIENT_ID"]
-    browser = Browser(int(os.environ.get("CALLBACK_PORT", "8006")))
+def provider(url: str, client_id: str, client_secret: str | None, browser: Browser) -> OAuthClientProvider:
+    """Registered, or by the document at the URL that is its id."""
     metadata = OAuthClientMetadata(redirect_uris=[AnyUrl(browser.redirect_uri)], client_name="An agent")
     by_document = client_id.startswith("https://")
     registered = OAuthClientInformationFull(
         client_id=client_id,
-        client_secret=os.environ.get("CLIENT_SECRET"),
+        client_secret=client_secret,
         token_endpoint_auth_method="client_secret_basic",
         redirect_uris=metadata.redirect_uris,
     )
-    auth = OAuthClientProvider(
+    return OAuthClientProvider(
         url,
         metadata,
         Memory(None if by_document else registered),
@@ -87,6 +86,12 @@ async def call(tool: str, arguments: dict[str, object]) -> None:
         callback_handler=browser.code,
         client_metadata_url=client_id if by_document else None,
     )
+
+
+async def call(tool: str, arguments: dict[str, object]) -> None:
+    url = os.environ.get("RESOURCE", "http://127.0.0.1:8005/mcp")
+    browser = Browser(int(os.environ.get("CALLBACK_PORT", "8006")))
+    auth = provider(url, os.environ["CLIENT_ID"], os.environ.get("CLIENT_SECRET"), browser)
     async with (
         httpx2.AsyncClient(auth=auth, timeout=30) as http,
         Client(streamable_http_client(url, http_client=http)) as client,

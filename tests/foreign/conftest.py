@@ -9,6 +9,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import asyncpg
 import httpx
@@ -59,11 +60,21 @@ async def database_of_issuer(postgres: EmbeddedPostgres, admin: asyncpg.Connecti
 
 
 @pytest.fixture(scope="package")
-def issuer_url(database_of_issuer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def resources() -> list[dict[str, Any]]:
+    """The one resource of the service, at which nobody listens yet."""
+    scopes = {"orders:read": "查看您的订单", "orders:write": "替您下单、退单"}
+    return [{"resource": f"http://127.0.0.1:{free_port()}/mcp", "title": "小店助手", "scopes": scopes}]
+
+
+@pytest.fixture(scope="package")
+def issuer_url(
+    database_of_issuer: str, resources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with serving(create_simulator()) as wechat_url:
-        env = service_env(database_of_issuer, apps=[APPS[0]], wechat_base_url=wechat_url, issuer=url, port=port)
+        settings = {"wechat_base_url": wechat_url, "issuer": url, "port": port, "resources": json.dumps(resources)}
+        env = service_env(database_of_issuer, apps=[APPS[0]], **settings)
         with Running(WXAUTH, "serve", cwd=tmp_path_factory.mktemp("issuer"), env=env) as service:
             service.wait_for('"started"')
             yield url

@@ -1,22 +1,33 @@
 """`examples/mcp`: servers and agents with the official SDKs of MCP, each with each, and an authority that approves."""
 
+import asyncio
+import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
+from runpy import run_path
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
+import httpx2
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import AuthorizationCodeResult
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from tests.docs import ROOT
-from tests.processes import Running, free_port, until
+from tests.fakes import service_env
+from tests.foreign.conftest import Issuer
+from tests.processes import Running, free_port, run, until
 from tests.programs import needs_node
 from tests.serving import serving
+from tests.world import bearer
 from wxauth.testing import TestIssuer
 
 pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
@@ -76,6 +87,21 @@ class Authority:
         return JSONResponse({**answer, "expires_in": expires_in, "scope": " ".join(granted)})
 
 
+def follow(url: str) -> None:
+    """As a browser, to the agent's own page."""
+    httpx.get(url, follow_redirects=True, trust_env=False, verify=False).raise_for_status()
+
+
+def said_by(agent: tuple[str, ...], *call: str, cwd: Path, approve: Callable[[str], None] = follow, **env: str) -> str:
+    """What an agent prints of a tool, once the page that it opens is approved."""
+    env |= {"CALLBACK_PORT": str(free_port()), "BROWSER": "true"}
+    with Running(*agent, *call, cwd=cwd, env=env) as process:
+        url = process.wait_for("on your phone: ").split("on your phone: ")[1].split()[0]
+        approve(url)
+        until(lambda: process.process.poll() is not None)
+        return process.output.partition(url)[2].strip()
+
+
 class Town:
     """An authority, a server of MCP, and agents that call its tools."""
 
@@ -83,15 +109,9 @@ class Town:
         self.authority, self.resource, self.folder = authority, resource, folder
 
     def call(self, agent: tuple[str, ...], *call: str, client_id: str = DOCUMENT, **env: str) -> str:
-        """What an agent prints of a tool, once the browser has followed the authority to it."""
         self.authority.asked.clear()
-        port = str(free_port())
-        env |= {"RESOURCE": self.resource, "CLIENT_ID": client_id, "CALLBACK_PORT": port, "BROWSER": "true"}
-        with Running(*agent, *call, cwd=self.folder, env=env) as process:
-            said = process.wait_for("on your phone: ").split("on your phone: ")[1].split()[0]
-            httpx.get(said, follow_redirects=True, trust_env=False, verify=False).raise_for_status()
-            until(lambda: process.process.poll() is not None)
-            return process.output.partition(said)[2].strip()
+        env |= {"RESOURCE": self.resource, "CLIENT_ID": client_id}
+        return said_by(agent, *call, cwd=self.folder, approve=follow, **env)
 
 
 SERVERS = {"python": (sys.executable, str(EXAMPLE / "server.py")), "node": ("node", str(EXAMPLE / "node/server.js"))}
@@ -143,3 +163,110 @@ def test_a_server_refuses_another_audience_and_says_whom_to_ask(town: Town) -> N
         assert refused.headers["www-authenticate"] == f'Bearer {error}resource_metadata="{metadata}"'
     preflight = httpx.options(metadata, headers={"Origin": "https://a.test"}, trust_env=False, verify=False)
     assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, "*")
+
+
+# With wxauth itself.
+
+
+class Phone:
+    """Alice's, and the browser whose code it scans."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        options: dict[str, Any] = {"trust_env": False, "verify": False, "headers": bearer(issuer.token)}
+        self.client = httpx.Client(base_url=issuer.url, **options)
+        self.shown: dict[str, Any] = {}
+
+    def approve(self, url: str) -> str:
+        """Scan the code of this page, and approve. Returns where the browser goes."""
+        page = self.client.get(url).text
+        [scene] = set(re.findall(r"/v1/scans/([\w-]{22})/code", page))
+        self.shown = self.client.post("/v1/me/scans", json={"scene": scene, "entry_scene": 1047}).json()
+        self.client.post(f"/v1/me/scans/{self.shown['id']}/approve", json={"login_code": "alice"}).raise_for_status()
+        [link] = set(re.findall(r'href="(/v1/authorize/[\w-]{22}/next)"', page))
+        return self.client.get(link).headers["location"]
+
+    @property
+    def agents(self) -> list[dict[str, Any]]:
+        """Their sessions, as the phone lists them."""
+        return [each for each in self.client.get("/v1/me/sessions").json()["items"] if each["resource"]]
+
+
+@pytest.fixture
+def phone(issuer: Issuer) -> Iterator[Phone]:
+    phone = Phone(issuer)
+    yield phone
+    phone.client.close()
+
+
+@pytest.fixture(scope="module")
+def registered(
+    issuer: Issuer,
+    database_of_issuer: str,
+    resources: list[dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, str]]:
+    """What an agent must know, beside a server that is up."""
+    [resource] = [each["resource"] for each in resources]
+    folder = tmp_path_factory.mktemp("registered")
+    settings = service_env(database_of_issuer, issuer=issuer.url, resources=json.dumps(resources))
+    added = ("clients", "add", "agent", "--redirect-uri", "http://127.0.0.1/callback", "--resource", resource, "--json")
+    client = json.loads(run(*added, cwd=folder, env=settings).stdout)
+    env = {"RESOURCE": resource, "WXAUTH_ISSUER": issuer.url, "PORT": str(urlsplit(resource).port)}
+    with Running(*SERVERS["python"], cwd=folder, env=env) as server:
+        server.wait_for("running on")
+        yield {"CLIENT_ID": "agent", "CLIENT_SECRET": client["client_secret"], "RESOURCE": resource}
+
+
+def test_an_agent_is_approved_on_the_phone(
+    registered: dict[str, str], phone: Phone, agent: tuple[str, ...], tmp_path: Path
+) -> None:
+    needs_node(EXAMPLE / "node")
+    call = ("place_order", '{"item": "tea"}')
+    said = said_by(agent, *call, cwd=tmp_path, approve=lambda url: follow(phone.approve(url)), **registered)
+    assert said == "ordered: tea"
+    assert [scope["title"] for scope in phone.shown["resource"]["scopes"]] == ["查看您的订单", "替您下单、退单"]
+    assert phone.shown["client"]["local"] is True
+
+
+async def test_an_agent_renews_its_token_until_it_is_ended_on_the_phone(
+    registered: dict[str, str], phone: Phone
+) -> None:
+    class Page:
+        """Approved once. The agent's own page is not served."""
+
+        redirect_uri = "http://127.0.0.1:1/callback"
+        urls: ClassVar[list[str]] = []
+
+        async def open(self, url: str) -> None:
+            self.urls.append(url)
+            if len(self.urls) > 1:
+                raise ConnectionRefusedError("asked again")  # what a person would see who is not there
+            self.at = await asyncio.to_thread(phone.approve, url)
+
+        async def code(self) -> AuthorizationCodeResult:
+            return AuthorizationCodeResult(**dict(parse_qsl(urlsplit(self.at).query)))
+
+    before = {each["id"] for each in phone.agents}
+    resource, make = registered["RESOURCE"], run_path(str(EXAMPLE / "client.py"))["provider"]
+    auth = make(resource, registered["CLIENT_ID"], registered["CLIENT_SECRET"], Page())
+
+    async def use() -> None:
+        async with (
+            httpx2.AsyncClient(auth=auth, trust_env=False, verify=False) as http,
+            Client(streamable_http_client(resource, http_client=http)) as client,
+        ):
+            await client.call_tool("place_order", {"item": "oolong"})
+            first = auth.context.current_tokens.access_token
+            auth.context.token_expiry_time = 1.0
+            assert "oolong" in str((await client.call_tool("list_orders", {})).content)
+            assert auth.context.current_tokens.access_token != first
+            [session] = [each for each in phone.agents if each["id"] not in before]
+            assert session["resource"] == {"resource": resource, "title": "小店助手"}
+            assert session["scopes"] == ["orders:read", "orders:write"]
+            phone.client.delete(f"/v1/me/sessions/{session['id']}").raise_for_status()
+            auth.context.token_expiry_time = 1.0
+            await client.call_tool("list_orders", {})
+
+    with pytest.raises(ExceptionGroup) as refused:
+        await use()
+    assert refused.group_contains(ConnectionRefusedError, match="asked again")
