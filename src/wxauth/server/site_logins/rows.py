@@ -437,7 +437,8 @@ class ShownCode:
 _SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
- WHERE c.removed_by IS NULL AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_OPEN_STAGES})
+ WHERE c.removed_by IS NULL
+   AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_OPEN_STAGES})
    AND l.created_at > :scanned_since AND l.expires_at > :now
 """)
 # Settles the race of two processes that make the same picture: both get the one that was stored first.
