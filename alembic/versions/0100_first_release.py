@@ -161,7 +161,7 @@ def upgrade() -> None:
             CONSTRAINT clients_grant_check CHECK ((title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0
                 OR phone_id_token)),
             CONSTRAINT clients_scopes_check CHECK ((scopes <@
-                '{introspect,access_token,users,phones,events,attributes,sign,moderate}') = (title IS NULL)),
+                '{introspect,access_token,users,phones,events,attributes,sign,moderate,js_sign}') = (title IS NULL)),
             CONSTRAINT clients_is_public_check CHECK (NOT (is_public AND device)),
             CONSTRAINT clients_id_token_alg_check CHECK ((id_token_alg IS NULL) = (title IS NULL) AND
                 id_token_alg IN ('RS256', 'ES256')),
@@ -174,6 +174,16 @@ def upgrade() -> None:
                 near)),
             CONSTRAINT clients_pkce_check CHECK (pkce = 'required' OR (pkce = 'optional' AND title IS NOT NULL AND
                 NOT is_public))
+        )
+    """)
+    op.execute("""
+        CREATE TABLE js_tickets (
+            app_id TEXT NOT NULL,
+            ticket BYTEA,
+            ends_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            renews_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            leased_until TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT js_tickets_pkey PRIMARY KEY (app_id)
         )
     """)
     op.execute("""
@@ -912,6 +922,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE erasures")
     op.execute("DROP TABLE backchannel_logouts")
     op.execute("DROP TABLE deliveries")
+    op.execute("DROP TABLE js_tickets")
     op.execute("DROP TABLE consents")
     op.execute("DROP TABLE clients")
     op.execute("DROP TABLE attempts")

@@ -101,6 +101,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(root: Office) -> None
         "sign_up_roles": None,
         "claims": None,
         "max_sessions": None,
+        "js_hosts": None,
         "has_app_secret": True,
         "has_push_token": True,
         "has_push_aes_key": False,
@@ -447,6 +448,10 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     shown = json.loads((await apps("set", LATER, *given, "--json")).stdout)
     assert (shown["sign_up_roles"], shown["max_sessions"]) == (["a", "b"], 2)
     assert (shown["is_enabled"], shown["has_push_token"], shown["sign_up"]) == (False, False, "closed")
+    for hosts in (["a.test", "b.test:8443"], None):
+        options = [f"--js-host={host}" for host in hosts or [""]]
+        assert json.loads((await apps("set", LATER, *options, "--json")).stdout)["js_hosts"] == hosts
+    assert (await apps("set", LATER, "--js-host=https://a.test")).returncode == 2
     assert (await apps("set", LATER, "--secret", given=f"{secret}\n")).returncode == 0
     (tmp_path / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for file, logo in ((tmp_path / "logo.png", "data:image/png;base64,iVBORw0KGgo="), ("default", None)):
@@ -472,7 +477,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert (await apps("remove", LATER)).stdout == f"removed {LATER}\n"
     events = await rows.fetch("SELECT type, actor, app_id FROM events ORDER BY id")
     assert [tuple(event) for event in events] == [
-        (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 7, "app.removed")
+        (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 9, "app.removed")
     ]
 
 

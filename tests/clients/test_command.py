@@ -277,6 +277,18 @@ async def test_a_site_shares_logins_leaves_out_pkce_and_gets_claims_until_that_i
     assert await clients.only("claims") == [None]
 
 
+async def test_a_client_names_resources_of_the_settings(clients: Clients) -> None:
+    entry = {"resource": "https://mcp.test/mcp", "title": "小店助手", "scopes": {"orders:read": "查看您的订单"}}
+    known = {"WXAUTH_RESOURCES": json.dumps([entry])}
+    for words in (SHOP, ("set", "shop")):
+        await clients.refuse("--resource", *words, "--resource", "https://mcp.test/", **known)
+        await clients.do(*words, "--resource", "HTTPS://mcp.test:443/mcp", **known)
+        assert await clients.only("resources") == [["https://mcp.test/mcp"]]
+    await clients.do("set", "shop", "--title", "Shop")  # without the setting, which only a new resource needs
+    await clients.do("set", "shop", "--resource", "")
+    assert await clients.only("resources") == [[]]
+
+
 async def test_a_client_may_be_for_phones_alone(clients: Clients) -> None:
     names = ("phone_id_token", "scopes", "claims")
     await clients.do("add", "supabase", "--public", "--phone-id-token", "--claim", "role=authenticated")

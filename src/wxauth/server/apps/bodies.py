@@ -79,6 +79,7 @@ class AppAnswer(BaseModel):
     sign_up: SignUp | None
     sign_up_roles: list[str] | None = Field(examples=[None])
     claims: dict[str, Any] | None = Field(examples=[None])
+    js_hosts: list[str] | None = Field(examples=[None])
     max_sessions: int | None = Field(examples=[None])
     has_app_secret: bool
     has_push_token: bool

@@ -62,7 +62,15 @@ def _app_options(command: Command) -> Command:
         *(
             field_option(name, shapes[name], option=f"--{name.replace('_', '-')}", clear="default")
             for name in reversed(shapes)
-            if name not in {"kind", "logo", *_LABELS}
+            if name not in {"kind", "logo", "js_hosts", *_LABELS}
+        ),
+        click.option(
+            "--js-host",
+            "js_hosts",
+            multiple=True,
+            metavar="HOST",
+            callback=lambda _context, _parameter, hosts: ([host for host in hosts if host] or "") if hosts else None,
+            help=f"{shapes['js_hosts']['description'].removesuffix(' Null: none.')} Repeatable; an empty text: none.",
         ),
         click.option(
             "--logo", metavar="FILE", callback=checked(_picture), help=f"{shapes['logo']['description']} default: none."

@@ -45,6 +45,8 @@ class Scope(StrEnum):
     """Have data signed with the session_keys."""
     MODERATE = "moderate"
     """Ban, unban and sign out users who are not staff."""
+    JS_SIGN = "js_sign"
+    """Have pages signed for WeChat's JS-SDK."""
 
 
 def _flag(description: str) -> Any:

@@ -36,8 +36,8 @@ _SECRET_CHARACTERS: Final = 43
 
 REQUESTS: Final = Counter(
     "wxauth_client_requests",
-    "Requests of clients, by client, operation (introspect, users, token, sign, sign_check, moderate) and outcome: ok "
-    "or rate_limited.",
+    "Requests of clients, by client, operation (introspect, users, token, sign, sign_check, moderate, js_sign) and "
+    "outcome: ok or rate_limited.",
     "client",
     "operation",
     "outcome",
@@ -88,9 +88,16 @@ class ClientOperation(StrEnum):
     """Has WeChat asked first whether that session_key is valid."""
     MODERATE = "moderate"
     """Bans, unbans or signs a user out."""
+    JS_SIGN = "js_sign"
+    """Has a page signed."""
 
 
-IN_A_SECOND: Final = {ClientOperation.SIGN: 100, ClientOperation.SIGN_CHECK: 10, ClientOperation.MODERATE: 100}
+IN_A_SECOND: Final = {
+    ClientOperation.SIGN: 100,
+    ClientOperation.SIGN_CHECK: 10,
+    ClientOperation.MODERATE: 100,
+    ClientOperation.JS_SIGN: 100,
+}
 """The operations that `CLIENT_RATE_LIMIT` does not limit, with the limits of each process."""
 
 
@@ -162,6 +169,9 @@ UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS, Client
 AttributesClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ATTRIBUTES)), FOR_CLIENT]
 ModeratingClientDep = Annotated[
     ProvedClient, Depends(_asking_for(Scope.MODERATE, ClientOperation.MODERATE)), FOR_COUNTED_CLIENT
+]
+JsSigningClientDep = Annotated[
+    ProvedClient, Depends(_asking_for(Scope.JS_SIGN, ClientOperation.JS_SIGN)), FOR_COUNTED_CLIENT
 ]
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 

@@ -11,7 +11,7 @@ from wxauth.texts import is_http_url, is_secure, plain
 OWN_SCOPES: Final = frozenset(
     {
         *("openid", "profile", "phone", "email", "roles", "offline_access", "wxauth:admin"),
-        *("introspect", "access_token", "users", "phones", "events", "attributes", "sign", "moderate"),
+        *("introspect", "access_token", "users", "phones", "events", "attributes", "sign", "moderate", "js_sign"),
     }
 )
 """Scopes of sites and services, which no resource may have. A test compares them with those that there are."""

@@ -63,6 +63,11 @@ def app_context(app_id: str) -> bytes:
     return b"apps\0" + app_id.encode()
 
 
+def js_ticket_context(app_id: str) -> bytes:
+    """The context of an app's ticket of the JS-SDK. It lives for two hours, so it is never resealed."""
+    return b"js_tickets\0" + app_id.encode()
+
+
 def webhook_secret_context(webhook_id: UUID) -> bytes:
     """The context of a webhook's secret."""
     return b"webhooks\0" + webhook_id.bytes

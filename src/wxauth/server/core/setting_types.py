@@ -405,4 +405,5 @@ HostName = Annotated[
         "must be hosts like claude.ai in lower case, with a port if there is one, separated by commas",
     ),
 ]
+JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, AfterValidator(_check_root_files)]

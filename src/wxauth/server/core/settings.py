@@ -50,6 +50,7 @@ from wxauth.server.core.setting_types import (
     HookUrl,
     HostName,
     Issuer,
+    JsHosts,
     JsonClaims,
     Logo,
     Lower,
@@ -153,6 +154,12 @@ class AppFields(BaseModel):
         description="What is added to the access tokens of its logins, in place of `WXAUTH_CLAIMS`; `{}` adds nothing. "
         "Null: as in `WXAUTH_CLAIMS`.",
         examples=[{"role": "authenticated"}],
+    )
+    js_hosts: OrNone[JsHosts] = Field(
+        default=None,
+        description="The hosts whose pages are signed for the JS-SDK, as in WeChat's console; of an "
+        "`official_account`. Null: none.",
+        examples=[["shop.example.com"]],
     )
     max_sessions: OrNone[MaxSessions] = Field(
         default=None,

@@ -24,6 +24,7 @@ from wxauth.server.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,
     CLEAR_QUOTA,
+    JS_TICKET,
     MINI_PROGRAM_CODE,
     PHONE_NUMBER,
     QUOTA,
@@ -37,7 +38,7 @@ from wxauth.server.wechat.errcodes import (
     errcode_of,
 )
 from wxauth.server.wechat.received import CodePicture, is_id
-from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
+from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
 _PATHS: Final = {
     PHONE_NUMBER: "/wxa/business/getuserphonenumber",
@@ -48,6 +49,7 @@ _PATHS: Final = {
     CHECK_PICTURE: "/wxa/media_check_async",
     MINI_PROGRAM_CODE: "/wxa/getwxacodeunlimit",
     URL_LINK: "/wxa/generate_urllink",
+    JS_TICKET: "/cgi-bin/ticket/getticket",
     QUOTA: "/cgi-bin/openapi/quota/get",
     RID: "/cgi-bin/openapi/rid/get",
 }
@@ -190,6 +192,10 @@ class WeChatApi:
         """
         body = {"path": page, "expire_type": 1, "expire_interval": 30, "env_version": env}
         return await self._call(URL_LINK, app, body, read=_url_link)
+
+    async def js_ticket(self, app: App) -> tuple[str, int]:
+        """The ticket of the JS-SDK, and the seconds until it ends. Raises: WeChatError."""
+        return await self._call(JS_TICKET, app, None, "&type=jsapi", read=lambda answer: secret_in(answer, "ticket"))
 
     async def quota(self, app: App, cgi_path: str) -> Mapping[str, int]:
         """How often the app may call an API in a day, by its path, with `QUOTA_NUMBERS`. Raises: WeChatError."""

@@ -37,6 +37,7 @@ URL_LINK: Final = "generate_urllink"
 QUOTA: Final = "quota_get"
 RID: Final = "rid_get"
 CLEAR_QUOTA: Final = "clear_quota"
+JS_TICKET: Final = "getticket"
 
 SYSTEM_BUSY: Final = -1
 """The only errcode after which WeChat asks to retry."""

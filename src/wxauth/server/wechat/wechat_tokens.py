@@ -107,10 +107,10 @@ class WeChatTokens:
         may_ask = now >= kept.paused_until
         if not kept.is_good(now):
             if kept.flight is None and kept.failure is not None and not may_ask:
-                raise _again(kept.failure, kept.paused_until - now)
+                raise again(kept.failure, kept.paused_until - now)
             failure = await asyncio.shield(self._flight(app, kept))  # others may still wait if this caller gives up
             if failure is not None and not kept.is_good(self.clock()):
-                raise _again(failure, kept.paused_until - self.clock())
+                raise again(failure, kept.paused_until - self.clock())
         elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
@@ -201,7 +201,11 @@ class WeChatTokens:
             "force_refresh": force,
         }
         value, expires_in = await self.wechat.call(
-            STABLE_TOKEN, app, "/cgi-bin/stable_token", body=to_json(body), read=_token
+            STABLE_TOKEN,
+            app,
+            "/cgi-bin/stable_token",
+            body=to_json(body),
+            read=lambda answer: secret_in(answer, "access_token"),
         )
         if value != kept.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
@@ -212,10 +216,11 @@ class WeChatTokens:
         kept.renews_at = max(renewal, now + RENEWAL_PAUSE)
 
 
-def _token(answer: dict[str, Any]) -> tuple[str, int]:
-    value, expires_in = answer.get("access_token"), answer.get("expires_in")
+def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
+    """A token or a ticket in WeChat's answer, and the seconds until it ends. Raises: WeChatBadResponse."""
+    value, expires_in = answer.get(name), answer.get("expires_in")
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN or not value.isascii():
-        raise WeChatBadResponse("WeChat's answer has no usable access_token")
+        raise WeChatBadResponse(f"WeChat's answer has no usable {name}")
     if type(expires_in) is not int or expires_in <= 0:
         raise WeChatBadResponse("WeChat's answer has no usable expires_in")
     return value, min(expires_in, _LONGEST_LIFE)
@@ -229,7 +234,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
     return min(pause, tomorrow - now)
 
 
-def _again(failure: WeChatError, pause: timedelta) -> WeChatError:
+def again(failure: WeChatError, pause: timedelta) -> WeChatError:
     """A copy of a failure for another caller. One object raised repeatedly would collect all the tracebacks."""
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)

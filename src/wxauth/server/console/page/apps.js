@@ -135,6 +135,7 @@ function ask(app, reload) {
       field({ name: 'sign_up_roles', label: text('signUpRoles'), value: (known.sign_up_roles ?? []).join(', '), hint: text('signUpRolesHint') }),
       knownRoles().then((roles) => roles.filter((role) => !STAFF.includes(role)).map((role) => [role])),
     ),
+    field({ name: 'js_hosts', label: text('jsHosts'), value: (known.js_hosts ?? []).join(', '), hint: text('jsHostsHint') }),
     field({ name: 'max_sessions', label: text('maxSessions'), type: 'number', value: known.max_sessions ?? '', hint: text('maxSessionsHint') }),
     field({ name: 'claims', label: text('claims'), type: 'textarea', value: known.claims ? JSON.stringify(known.claims) : '', hint: text('appClaimsHint') }),
     field({ name: 'is_enabled', label: text('enabled'), type: 'checkbox', value: known.is_enabled ?? true }),
@@ -153,6 +154,7 @@ function ask(app, reload) {
         unionid: values.unionid || null,
         push_forward: values.push_forward || null,
         sign_up_roles: roles.length ? roles : null,
+        js_hosts: values.js_hosts ? words(values.js_hosts) : null,
         max_sessions: values.max_sessions ? Number(values.max_sessions) : null,
         claims: values.claims ? typedJson(values.claims) : null,
       }

@@ -8,7 +8,7 @@ import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
 const path = ({ name }) => `/clients/${encodeURIComponent(name)}`
-const SCOPES = ['introspect', 'users', 'phones', 'events', 'attributes', 'access_token', 'sign', 'moderate', 'openid', 'profile', 'phone', 'email', 'roles', 'offline_access']
+const SCOPES = ['introspect', 'users', 'phones', 'events', 'attributes', 'access_token', 'sign', 'moderate', 'js_sign', 'openid', 'profile', 'phone', 'email', 'roles', 'offline_access']
 const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to change the clients of its own pages
 
 export function showServices(main, { query }) {
@@ -74,6 +74,7 @@ const FIRST_CALLS = {
   sign: `/v1/apps/APP_ID/signatures --json '{"openid": "OPENID", "data": "TEXT"}'`,
   attributes: `/v1/users/USER_ID/attributes --request PATCH --json '{"tier": "gold"}'`,
   moderate: '/v1/users/USER_ID/sessions --request DELETE',
+  js_sign: `/v1/apps/APP_ID/js-signatures --json '{"url": "https://PAGE"}'`,
   phones: '/v1/users/USER_ID # with the scope users, too',
 }
 

@@ -403,6 +403,8 @@ const TEXTS = {
   signUpDefault: ['as the service says', '按服务设置'],
   signUpOpen: ['open', '允许'],
   signUpClosed: ['closed', '不允许'],
+  jsHosts: ['Hosts for the JS-SDK', 'JS-SDK 域名'],
+  jsHostsHint: ['of a service account, with commas between, such as shop.example.com', '服务号的网页域名，以逗号分隔，如 shop.example.com'],
   maxSessions: ['Sessions of a person', '每人的会话数'],
   maxSessionsHint: ['1 to 100: a login ends the oldest beyond that; empty: the newest hundred are kept', '1 至 100：登录后超出的最早会话随即结束；留空则保留最新的一百个'],
   claims: ['Claims', '声明（claims）'],

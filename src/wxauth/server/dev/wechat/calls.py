@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from wxauth.server.dev.wechat.controls import Api, FaultRequest
 
 _MASK: Final = "•••"
-_MASKED: Final = frozenset({"secret", "session_key", "access_token", "refresh_token"})
+_MASKED: Final = frozenset({"secret", "session_key", "access_token", "refresh_token", "ticket"})
 _REMEMBERED: Final = 100
 
 Handler = Callable[[Request], Awaitable[Response]]

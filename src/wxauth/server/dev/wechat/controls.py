@@ -54,6 +54,7 @@ Api = Literal[
     "media_check_async",
     "getwxacodeunlimit",
     "generate_urllink",
+    "getticket",
     "quota_get",
     "rid_get",
     "clear_quota",

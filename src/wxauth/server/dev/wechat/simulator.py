@@ -71,6 +71,9 @@ _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
 _USUAL_QUOTA: Final = 1_000_000
 _CLEARED_A_MONTH: Final = 10
 _LONGEST_URL_LINK: Final = 30
+_TICKET_LASTS: Final = 7200
+_TICKET_RENEWED: Final = 300
+"""Seconds before its end when a ticket is replaced."""
 """Days."""
 _LONGEST_QUERY: Final = 512
 LOGINS_A_MINUTE: Final = 100
@@ -182,6 +185,8 @@ class Simulator:
         self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
         self._today: Counter[tuple[int, str, Api]] = Counter()
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
+        self.js_tickets: dict[str, tuple[str, int]] = {}
+        """The ticket of each app, and when it ends."""
         self.visitors: dict[tuple[str, str], Visitor] = {}
         """By person and app, the person's state at WeChat's own pages of the app."""
         self.faults = Faults()
@@ -505,6 +510,19 @@ class Simulator:
         if len(text_in(values, "query")) > _LONGEST_QUERY:
             raise CallRefused(40212)
         return _ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
+
+    @_api("getticket", "GET", "/cgi-bin/ticket/getticket")
+    def _js_ticket(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call)
+        if call.query.get("type") != "jsapi":
+            raise CallRefused(40097)
+        if APP_KINDS[account.app_id] != "official_account":
+            raise CallRefused(48001)
+        ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))
+        if ends_at - self.now() <= _TICKET_RENEWED:
+            ticket, ends_at = secrets.token_urlsafe(48), self.now() + _TICKET_LASTS
+            self.js_tickets[account.app_id] = ticket, ends_at
+        return _ok(ticket=ticket, expires_in=ends_at - self.now())
 
     @_api("quota_get", "POST", "/cgi-bin/openapi/quota/get")
     def _quota(self, call: Call) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""The tickets of WeChat's JS-SDK, and the signatures that they make for pages.
+
+WeChat gives the same ticket until near its end, and counts who fetches it. So one process fetches for all replicas, and
+each keeps a copy in memory.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha1
+from typing import Final
+
+from wxauth.errors import WeChatError, WeChatTimeout
+from wxauth.server.apps.js_ticket_rows import SealedTicket, find_ticket, lease_ticket, release_ticket, store_ticket
+from wxauth.server.core.background import once
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.sealing import CannotOpen, Sealer, js_ticket_context
+from wxauth.server.core.services import part
+from wxauth.server.core.settings import App, Settings
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.wechat_tokens import FAILURE_PAUSE, RENEWAL_LEAD, RENEWAL_PAUSE, RENEWAL_SPREAD, again
+
+_LOOK_AGAIN_SECONDS: Final = 0.1
+"""How often a process looks for the ticket that another one fetches."""
+_NONCE_BYTES: Final = 12
+"""Of 16 characters."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    value: str = field(repr=False)
+    ends_at: datetime
+    renews_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JsSignature:
+    """What `wx.config` takes besides the app's id."""
+
+    timestamp: int
+    nonce: str
+    signature: str
+
+
+@part
+class JsTickets:
+    """The tickets of all apps. `jitter` returns random numbers from 0 to 1."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    sealer: Sealer
+    wechat_api: WeChatApi
+    jitter: Callable[[], float] = random.random
+    _kept: dict[str, _Ticket] = field(init=False, default_factory=dict)
+    _under_way: dict[str, asyncio.Task[_Ticket]] = field(init=False, default_factory=dict)
+    _failed: dict[str, tuple[WeChatError, datetime]] = field(init=False, default_factory=dict)
+    """The last failure of each app, and until when WeChat is not asked again."""
+
+    async def sign(self, app: App, url: str) -> JsSignature:
+        """The signature of a page. Raises: WeChatError."""
+        now, nonce = self.clock(), secrets.token_urlsafe(_NONCE_BYTES)
+        ticket, timestamp = await self._ticket(app, now), int(now.timestamp())
+        signed = f"jsapi_ticket={ticket}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
+        return JsSignature(timestamp, nonce, sha1(signed.encode(), usedforsecurity=False).hexdigest())
+
+    async def _ticket(self, app: App, now: datetime) -> str:
+        kept = self._kept.get(app.app_id)
+        if kept is not None and now < kept.renews_at:
+            return kept.value
+        failure, paused_until = self._failed.get(app.app_id, (None, now))
+        if failure is not None and now < paused_until:
+            if kept is not None and now < kept.ends_at:
+                return kept.value
+            raise again(failure, paused_until - now)
+        return (await once(self._under_way, app.app_id, lambda: self._renew(app))).value
+
+    async def _renew(self, app: App) -> _Ticket:
+        """The ticket as stored, or fetched anew. Raises: WeChatError."""
+        patience = timedelta(seconds=2 * self.settings.wechat_timeout)  # for a token, and for the ticket
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience.total_seconds()
+        while True:
+            now, found = self.clock(), await find_ticket(self.database, app.app_id)
+            stored = self._opened(app.app_id, found)
+            if stored is not None and now < stored.renews_at:
+                self._kept[app.app_id] = stored
+                return stored
+            unusable = found.ticket if found is not None and stored is None else None
+            if await lease_ticket(self.database, app.app_id, unusable=unusable, until=now + patience, now=now):
+                return await self._fetch(app, stored, now)
+            if stored is not None and now < stored.ends_at:
+                return stored
+            if loop.time() > deadline:
+                raise WeChatTimeout("no other process has fetched the ticket in time")
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    def _opened(self, app_id: str, found: SealedTicket | None) -> _Ticket | None:
+        if found is None or found.ticket is None:
+            return None
+        try:
+            value = self.sealer.open(found.ticket, context=js_ticket_context(app_id)).decode()
+        except CannotOpen:  # the secret key has changed
+            return None
+        return _Ticket(value, found.ends_at, found.renews_at)
+
+    async def _fetch(self, app: App, former: _Ticket | None, now: datetime) -> _Ticket:
+        app_id = app.app_id
+        try:
+            value, expires_in = await self.wechat_api.js_ticket(app)
+        except WeChatError as exc:
+            await release_ticket(self.database, app_id, now=now)
+            self._failed[app_id] = exc, now + FAILURE_PAUSE
+            log.warning("js_ticket_not_renewed", app_id=app_id, reason=exc.code)
+            if former is not None and now < former.ends_at:
+                return former
+            raise
+        ends_at = now + timedelta(seconds=expires_in)
+        renews_at = max(ends_at - RENEWAL_LEAD + self.jitter() * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
+        sealed = self.sealer.seal(value.encode(), context=js_ticket_context(app_id))
+        await store_ticket(self.database, app_id, sealed, ends_at=ends_at, renews_at=renews_at, now=now)
+        log.info("js_ticket_renewed", app_id=app_id, expires_in=expires_in)
+        self._failed.pop(app_id, None)
+        made = self._kept[app_id] = _Ticket(value, ends_at, renews_at)
+        return made
