@@ -122,6 +122,7 @@ def _system(nspawn: str) -> Path:
 
 
 def _make(*command: str) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    env = {**os.environ, "LC_ALL": "C.UTF-8"}  # PostgreSQL's cluster gets its encoding
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         lacks(f"needs what {Path(command[0]).name} installs: {done.stdout[-500:]} 未能安装所需的系统")

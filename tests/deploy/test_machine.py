@@ -214,3 +214,19 @@ def test_logical_replication_takes_users_and_events_to_the_next_major_version(in
 
     assert installed.log_in("alice")["user"]["id"] == alice["user"]["id"]
     assert installed.log_in("dave")["is_new_user"] is True
+
+
+def test_pg_upgrade_takes_users_and_events_to_the_next_major_version(installed: Installed) -> None:
+    machine = installed.machine
+    as_postgres = partial(machine.run, user="postgres", folder=POSTGRES)
+    alice = installed.log_in("alice")
+    machine.run("systemctl stop 'wxauth@*' postgresql && sed -i s/5433/5432/ /etc/wxauth/secrets/database_url")
+    as_postgres(f"{NEWER}/initdb --auth=trust --no-data-checksums --pgdata=upgraded")
+    old = "--old-datadir=15/main --old-bindir=/usr/lib/postgresql/15/bin"
+    settings = "--old-options='-c config_file=/etc/postgresql/15/main/postgresql.conf'"
+    upgrade = f"{NEWER}/pg_upgrade --link {old} {settings} --new-datadir=upgraded --new-bindir={NEWER}"
+    as_postgres(f"{upgrade} --check && {upgrade}")
+    as_postgres(f"{NEWER}/pg_ctl --pgdata=upgraded --options='-k /tmp' --log=log start")
+    installed.restart()
+    assert installed.log_in("alice")["user"]["id"] == alice["user"]["id"]
+    assert "PostgreSQL 18" in machine.run("wxauth check")
