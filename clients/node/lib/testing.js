@@ -55,7 +55,7 @@ export class TestIssuer {
       ...(isByDocument ? { auth_time: now } : { openid }),
       ...(isOfSite && !isByDocument ? { app_id: appId } : {}),
       ...(isOfSite ? { scope: [scope ?? []].flat().join(' ') } : {}),
-      ...(roles.length > 0 ? { roles } : {}),
+      ...(roles.length > 0 && !isByDocument ? { roles } : {}),
       ...claims,
     }
     const told = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
