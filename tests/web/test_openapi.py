@@ -61,7 +61,7 @@ def test_every_operation_has_a_description_and_an_example(operation: dict[str, A
 
 def bodies(kind: type[BaseModel] = BaseModel) -> Iterator[type[BaseModel]]:
     for each in kind.__subclasses__():
-        yield from (each, *bodies(each))
+        yield from (each, *bodies(each)) if each.__module__.startswith("wxauth.") else bodies(each)
 
 
 @each_operation
