@@ -61,7 +61,7 @@ for (const [kind, discover] of Object.entries(KINDS)) {
 async function browseInWebView(url, person) {
   const headers = { 'user-agent': 'Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN miniProgram/wx0' }
   const html = await (await fetch(url, { headers })).text()
-  const asked = JSON.parse(/data-page="([^"]+)"/.exec(html)[1].replaceAll('&quot;', '"').replaceAll('&amp;', '&')).url
+  const asked = JSON.parse(/data-page="([^"]+)"/.exec(html)[1].replaceAll('&#34;', '"').replaceAll('&amp;', '&')).url
   const { access_token } = await json('/v1/login', { code: person })
   const body = { ...Object.fromEntries(new URLSearchParams(asked.split('?')[1])), login_code: person }
   const { redirect_to } = await json('/v1/me/authorizations', body, { authorization: `Bearer ${access_token}` })
