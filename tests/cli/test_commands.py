@@ -671,6 +671,7 @@ def test_a_migration_that_is_not_possible_is_one_clear_line(
 # secret, openapi, and how they are called
 
 
+@pytest.mark.requirement("asvs-6.5.3")
 def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
     first, second = (run("secret", "new", cwd=tmp_path).stdout for _ in range(2))
     assert first != second

@@ -182,6 +182,7 @@ async def test_a_clients_scopes_are_replaced(desk: Desk) -> None:
         problem_of(await desk.ask("PATCH", "billing", **body), "invalid_request", 422)
 
 
+@pytest.mark.requirement("asvs-13.2.1")
 async def test_a_renewed_secret_leaves_the_former_one_a_day(desk: Desk, clock: Clock, login: LogIn) -> None:
     former, renewed = (await desk.add())["client_secret"], (await desk.renew())["client_secret"]
     assert (await desk.listed())[0]["former_secret_until"] == "2026-11-21T08:00:00Z"

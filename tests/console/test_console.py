@@ -106,6 +106,7 @@ async def test_without_admin_page_the_console_has_no_paths(
     problem_of(await client.request(method, path, headers=ASKED_BY_THE_PAGE), "not_found", 404)
 
 
+@pytest.mark.requirement("asvs-14.2.3")
 async def test_the_page_loads_nothing_from_elsewhere_and_cannot_be_framed(client: Client) -> None:
     page = await client.get("/admin/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -136,6 +137,7 @@ async def test_the_console_below_a_path_stays_below_the_path(
 # A link.
 
 
+@pytest.mark.requirement("asvs-6.4.1")
 async def test_a_link_opens_a_session_once(console: Console) -> None:
     secret, root = await console.link(), console.root
     await console.rows.execute("UPDATE users SET external_id = '10023'")
@@ -231,6 +233,7 @@ async def test_a_console_session_and_its_access_token_end_after_an_hour_without_
     assert (await console.read_users(session)).status_code == 401
 
 
+@pytest.mark.requirement("asvs-7.4.4")
 async def test_signing_out_ends_a_console_session_for_good(console: Console) -> None:
     session, cookies = await console.opened(), console.client.cookies
     kept = cookies[COOKIE]
@@ -304,6 +307,7 @@ async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(console
 
 
 @pytest.mark.slow
+@pytest.mark.requirement("asvs-14.3.1")
 async def test_another_site_cannot_use_the_consoles_session(console: Console) -> None:
     await console.opened()
     secret = await console.link()

@@ -61,6 +61,7 @@ async def test_a_refresh_sent_again_to_a_replica_whose_clock_is_wrong_gets_the_s
 
 
 @pytest.mark.parametrize("is_set_later", [False, True])
+@pytest.mark.requirement("asvs-16.2.1")
 async def test_a_replica_with_a_wrong_clock_writes_the_databases_time(
     stage: Stage, make_replica: MakeReplica, is_set_later: bool
 ) -> None:

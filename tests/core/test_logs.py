@@ -48,6 +48,7 @@ from wxauth.server.phones.routes import PhoneRequest
         ("exit code: 3", "exit code: 3"),
     ],
 )
+@pytest.mark.requirement("asvs-16.2.5")
 def test_a_value_that_looks_like_a_secret_is_masked(text: str, redacted: str) -> None:
     assert redact(text) == redacted
 
@@ -64,6 +65,7 @@ def test_a_library_warning_with_a_callers_text_is_not_logged(log_lines: LogLines
 
 
 @pytest.mark.parametrize("field", ["path", "event"])
+@pytest.mark.requirement("asvs-16.4.1")
 def test_no_line_steers_the_terminal(field: str) -> None:
     event = {"event": "request_refused", field: "/\x1b[31mred\x1b]0;title\x07\x9b2J\u202e小明"}
     line = ConsoleLine(colors=False)(None, "info", event).decode()

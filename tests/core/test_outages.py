@@ -132,6 +132,7 @@ def is_unavailable(answer: httpx.Response) -> bool:
     )
 
 
+@pytest.mark.requirement("asvs-16.3.4")
 async def test_without_its_database_the_service_says_so_and_resumes(
     service: FrontDoor, proxy: Proxy, clock: Clock
 ) -> None:

@@ -179,6 +179,7 @@ def test_existing_secrets_stay(make_secrets: Callable[..., Path]) -> None:
     assert len(set(before.values())) == len(before)
 
 
+@pytest.mark.requirement("asvs-13.3.1")
 def test_only_the_owner_of_the_secrets_reads_them(make_secrets: Callable[..., Path]) -> None:
     secrets = make_secrets(**ANSWERS)
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
@@ -270,6 +271,7 @@ def test_a_login_goes_through_and_is_of_the_clients_address(front: Front) -> Non
 
 
 @pytest.mark.proxy
+@pytest.mark.requirement("asvs-13.4.5")
 def test_paths_for_operators_are_closed_to_the_public(front: Front) -> None:
     assert front.ask("GET", "/livez").status_code == 200
     for path in ("/metrics", "/readyz", "/auth/metrics", "/auth/readyz", "//metrics", "/%6Detrics"):

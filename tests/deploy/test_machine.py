@@ -103,6 +103,7 @@ def test_exactly_the_lock_is_installed_and_nothing_over_a_version_that_runs(inst
     assert "is there already" in refused
 
 
+@pytest.mark.requirement("asvs-13.2.2")
 def test_a_unit_has_no_access_beyond_its_needs(installed: Installed) -> None:
     for unit in ("wxauth@8001", "wxauth-migrate"):
         printed = installed.machine.run(f"systemd-analyze security --no-pager {unit}")

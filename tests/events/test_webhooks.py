@@ -654,6 +654,7 @@ async def test_an_invalid_webhook_is_refused(root: WebhookAdmin) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.requirement("asvs-13.2.4")
 async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(root: WebhookAdmin) -> None:
     await root.add()
     hosts = [

@@ -110,6 +110,7 @@ def test_openid_client_completes_each_flow(world: dict[str, str]) -> None:
 
 
 @pytest.mark.node
+@pytest.mark.requirement("asvs-10.1.1")
 def test_sites_of_other_libraries_log_people_in(world: dict[str, str]) -> None:
     run_node_tests("oauth/sites.test.js", world)
 

@@ -158,6 +158,7 @@ async def test_a_route_may_answer_the_principal_itself(sibling: Sibling, issuer:
 
 
 @pytest.mark.slow
+@pytest.mark.requirement("asvs-9.1.1")
 async def test_every_hostile_token_is_refused_and_every_good_one_taken(sibling: Sibling, guard: BearerGuard) -> None:
     issuer, accepted = sibling.issuer, GOOD | FOR_GUARDS
     with Sweep() as sweep:

@@ -497,6 +497,7 @@ async def refused(keys: RemoteKeys) -> str:
 
 
 @pytest.mark.parametrize("named", ["https://evil.test", f"{ISSUER}/", ISSUER.upper(), None, [ISSUER]])
+@pytest.mark.requirement("rfc8414-3.3")
 async def test_metadata_that_names_another_issuer_is_refused(sibling: Sibling, named: object) -> None:
     sibling.issuer.document["issuer"] = named
     reason = f"the metadata names another issuer, {str(named)!r}, in place of {ISSUER!r}"

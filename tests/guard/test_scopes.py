@@ -73,6 +73,7 @@ def by_wsgi(guard: BearerGuard) -> Ask:
 
 
 @pytest.mark.parametrize("served", [by_fastapi, by_asgi, by_wsgi])
+@pytest.mark.requirement("rfc6750-3.1")
 async def test_a_guard_needs_every_scope_wherever_it_is_used(
     served: Callable[[BearerGuard], Ask], guard: BearerGuard, issuer: TestIssuer
 ) -> None:
@@ -100,6 +101,7 @@ async def test_a_guard_needs_every_scope_wherever_it_is_used(
 
 
 @pytest.mark.parametrize("served", [by_fastapi, by_asgi, by_wsgi])
+@pytest.mark.requirement("rfc9728-5.1")
 async def test_a_401_names_the_metadata_and_no_scope(
     served: Callable[[BearerGuard], Ask], guard: BearerGuard, issuer: TestIssuer
 ) -> None:
@@ -128,6 +130,7 @@ async def test_a_401_names_the_metadata_and_no_scope(
         ("wxauth", None),
     ],
 )
+@pytest.mark.requirement("rfc9728-3.1")
 def test_metadata_is_between_the_host_and_the_path_of_an_audience_that_is_a_url(
     audience: str, path: str | None
 ) -> None:

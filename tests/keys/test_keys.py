@@ -82,6 +82,7 @@ async def test_a_former_secret_key_still_decrypts_its_signing_keys(stage: Stage)
     assert rotated[KeyRing].jwks == stage.services[KeyRing].jwks
 
 
+@pytest.mark.requirement("asvs-16.5.3")
 async def test_before_the_first_key_is_read_nothing_is_signed_or_published(stage: Stage) -> None:
     token = (await stage.login("alice"))["access_token"]
     unread = build_services(stage.services.settings, clock=stage.clock, wechat_transport=stage.wechat.transport)

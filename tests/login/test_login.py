@@ -33,6 +33,7 @@ async def test_a_code_becomes_a_user_and_tokens(login: LogIn) -> None:
     assert answer["user"]["nickname"] == "Alice"
 
 
+@pytest.mark.requirement("asvs-14.2.2")
 async def test_the_answer_matches_the_documentation(client: Client, wechat: WeChatByRespx) -> None:
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     TypeAdapter(TokenAnswer).validate_json(answer.content, strict=True)
@@ -49,6 +50,7 @@ async def test_times_are_rfc_3339_in_utc(login: LogIn, clock: Clock) -> None:
     assert (user["created_at"], user["last_login_at"]) == ("2026-11-20T08:00:00Z", "2026-11-20T08:01:30Z")
 
 
+@pytest.mark.requirement("wxauth-login")
 async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_the_database(
     stage: Stage, proxy: Proxy
 ) -> None:

@@ -96,6 +96,7 @@ async def test_the_same_unionid_in_another_app_is_the_same_user(login: LogIn) ->
     assert second["user"] == {**first["user"], "app_id": OTHER_APP_ID, "openid": second["user"]["openid"]}
 
 
+@pytest.mark.requirement("asvs-6.8.1")
 async def test_without_a_unionid_two_apps_have_two_users(login: LogIn, rows: Rows) -> None:
     answers = [await login(app=APP), await login(app=OTHER_APP)]
     assert len(user_ids(answers)) == 2

@@ -459,6 +459,7 @@ def test_the_base_image_and_the_package_index_are_configurable() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.requirement("asvs-13.4.1")
 def test_what_the_image_is_built_from_makes_the_wheel(tmp_path: Path) -> None:
     _, everything, *lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert everything == "*"

@@ -28,11 +28,13 @@ def json_of(part: str) -> dict[str, Any]:
     return json.loads(decode(part))
 
 
+@pytest.mark.requirement("rfc9068-2.1")
 async def test_the_header_of_a_token_names_only_algorithm_key_and_type(client: Client, token: str) -> None:
     [key] = (await client.get(JWKS)).json()["keys"]
     assert json_of(token.split(".")[0]) == {"alg": "ES256", "kid": key["kid"], "typ": "at+jwt"}
 
 
+@pytest.mark.requirement("rfc9068-2.2")
 async def test_a_token_has_exactly_the_claims_of_the_contract(stage: Stage) -> None:
     answer = await stage.login("alice")
     claims = json_of(answer["access_token"].split(".")[1])
@@ -71,6 +73,7 @@ async def test_roles_are_a_claim_where_there_are_any(stage: Stage) -> None:
     assert json_of(answer["access_token"].split(".")[1])["roles"] == ["admin", "clerk"]
 
 
+@pytest.mark.requirement("asvs-7.2.1")
 async def test_every_token_has_an_id_of_its_own(login: LogIn) -> None:
     tokens = [(await login("alice"))["access_token"] for _ in range(3)]
     assert len({json_of(token.split(".")[1])["jti"] for token in tokens}) == 3
@@ -127,6 +130,7 @@ async def ask_me(stage: Stage, token: str, forgeries: dict[str, Forgery]) -> Any
 
 
 @pytest.mark.slow
+@pytest.mark.requirement("asvs-9.2.3", "rfc9068-4")
 async def test_me_refuses_every_hostile_token(stage: Stage, token: str) -> None:
     refusal = (401, "invalid_token", 'Bearer error="invalid_token"')
     assert await ask_me(stage, token, HOSTILE) == dict.fromkeys(HOSTILE, refusal)
@@ -143,6 +147,7 @@ async def test_me_accepts_every_good_token(stage: Stage, token: str) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(929, None), (930, "token_expired")])
+@pytest.mark.requirement("asvs-9.2.1")
 async def test_an_access_token_expires_with_30_seconds_of_skew(
     stage: Stage, token: str, seconds: int, code: str | None
 ) -> None:
@@ -166,6 +171,7 @@ async def test_an_access_token_expires_with_30_seconds_of_skew(
         "Bearer={token}",
     ],
 )
+@pytest.mark.requirement("rfc6750-3")
 async def test_without_a_bearer_token_the_challenge_is_bare(
     stage: Stage, token: str, authorization: str | None
 ) -> None:

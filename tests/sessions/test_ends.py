@@ -47,6 +47,7 @@ async def test_a_login_token_ends_with_a_short_session(stage: Stage) -> None:
     assert life_of(await short.login()) == 60
 
 
+@pytest.mark.requirement("asvs-7.4.1")
 async def test_wxauths_routes_refuse_a_token_of_an_ended_session(stage: Stage, add_sibling: AddSibling) -> None:
     answer = await stage.login()
     sibling = await add_sibling("orders")

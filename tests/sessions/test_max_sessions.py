@@ -37,6 +37,7 @@ async def test_a_login_ends_the_one_before(stage: Stage, fields: Body) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.requirement("asvs-7.1.2")
 async def test_of_fifty_logins_at_once_one_session_is_left(stage: Stage) -> None:
     for _ in range(2):  # the first ones, and those of somebody who is known
         sessions = await asyncio.gather(*(stage.login("alice") for _ in range(50)))

@@ -78,6 +78,7 @@ async def test_a_session_lasts_as_long_as_it_is_used(stage: Stage) -> None:
     problem_of(await stage.refresh(answer), "refresh_token_expired", 400)
 
 
+@pytest.mark.requirement("asvs-7.1.1")
 async def test_a_session_never_passes_its_greatest_age(stage: Stage) -> None:
     answer = await stage.login()
     for _ in range(12):

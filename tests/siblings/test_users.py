@@ -55,6 +55,7 @@ async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
     return former, holder, answer
 
 
+@pytest.mark.requirement("asvs-8.2.3")
 async def test_a_user_is_returned_without_number_and_unionid(orders: Orders) -> None:
     user = (await orders.login("alice", nickname="小明"))["user"]
     await orders.rows.execute("UPDATE users SET phone = '+8613800138000'")

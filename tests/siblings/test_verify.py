@@ -307,6 +307,7 @@ async def test_a_token_is_active_until_it_expires(asker: Asker) -> None:
 
 
 @swept("text", ["{refresh_token}", "{session_id}", "null", " ", "\0", "é", "eyJ" * 1000])
+@pytest.mark.requirement("rfc7662-2.2")
 async def test_any_other_token_is_not_active(asker: Asker, text: str) -> None:
     assert await asker.introspect(text.format(**asker.tokens)) == {"active": False}
 
@@ -366,6 +367,7 @@ def altered(text: str) -> str:
     return ("A" if text[0] != "A" else "B") + text[1:]
 
 
+@pytest.mark.requirement("rfc7662-2.1")
 async def test_credentials_that_are_not_right_are_refused(asker: Asker, add_sibling: AddSibling) -> None:
     await add_sibling("ledger")
     name, secret = asker.billing

@@ -355,6 +355,7 @@ async def test_of_administrators_who_remove_each_other_at_once_one_stays(
 # The audit trail.
 
 
+@pytest.mark.requirement("asvs-16.3.1")
 async def test_every_change_is_an_event_with_actor_user_time_and_address(stage: Stage, root: Admin) -> None:
     first = await stage.login("alice")
     user_id, sessions = first["user"]["id"], [first["session_id"], (await stage.login("alice"))["session_id"]]

@@ -23,6 +23,7 @@ def on(user_id: str, action: tuple[str, ...]) -> list[str]:
     return [action[0], user_id, *action[1:]]
 
 
+@pytest.mark.requirement("asvs-6.3.2")
 async def test_the_first_administrator_comes_from_a_command(stage: Stage, users: Command) -> None:
     alice = await stage.login("alice")
     user_id = alice["user"]["id"]
@@ -56,6 +57,7 @@ async def test_roles_are_granted_and_revoked_one_by_one(stage: Stage, users: Com
     assert (await users("grant", user_id, "r32")).returncode == 0
 
 
+@pytest.mark.requirement("asvs-7.4.2")
 async def test_a_ban_ends_every_session_and_is_lifted_again(stage: Stage, users: Command) -> None:
     alice = await stage.login("alice")
     user_id = alice["user"]["id"]

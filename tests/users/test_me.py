@@ -78,6 +78,7 @@ async def test_the_only_administrator_cannot_erase_themselves(stage: Stage) -> N
     assert (await stage.me(answer)).status_code == 200
 
 
+@pytest.mark.requirement("asvs-16.4.2")
 async def test_the_audit_trail_cannot_be_changed(stage: Stage) -> None:
     await leave(stage.client, await stage.login())
     for statement in ("DELETE FROM events", "UPDATE events SET actor = 'nobody'", "UPDATE events SET type = 'other'"):
@@ -109,6 +110,7 @@ async def test_ended_and_expired_sessions_are_not_shown(stage: Stage) -> None:
     assert [item["id"] for item in listed["items"]] == [current["session_id"]]
 
 
+@pytest.mark.requirement("asvs-7.4.3")
 async def test_logging_out_everywhere_else_keeps_this_session(stage: Stage) -> None:
     mine, others, bob = await stage.login(), [await stage.login(), await stage.login()], await stage.login("bob")
     for _ in range(2):
@@ -124,6 +126,7 @@ async def test_logging_out_everywhere_else_keeps_this_session(stage: Stage) -> N
 
 
 @pytest.mark.parametrize("which", ["other", "own"])
+@pytest.mark.requirement("asvs-7.5.2")
 async def test_logging_out_on_one_device_ends_that_session(stage: Stage, which: str) -> None:
     sessions = {"own": await stage.login(), "other": await stage.login()}
     path = f"/v1/me/sessions/{sessions[which]['session_id']}"
@@ -133,6 +136,7 @@ async def test_logging_out_on_one_device_ends_that_session(stage: Stage, which: 
         assert (await stage.client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
 
 
+@pytest.mark.requirement("asvs-8.2.2")
 async def test_the_sessions_of_others_are_not_mine_to_end(stage: Stage) -> None:
     mine, bob = await stage.login(), await stage.login("bob")
     for session_id in (bob["session_id"], uuid4()):

@@ -38,6 +38,7 @@ async def document_of(client: Client, login: dict[str, Any]) -> dict[str, Any]:
     return answer.json()
 
 
+@pytest.mark.requirement("asvs-14.1.1")
 async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> None:
     client = await stage.make(consents="privacy:1", apps=[APP, OTHER_APP])
     logins = []

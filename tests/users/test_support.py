@@ -28,6 +28,7 @@ async def test_support_reads_users_their_sessions_events_and_numbers(sue: Admin,
     assert (await sue.read("/numbers", days=1))["days"][0]["new_users"] == 2
 
 
+@pytest.mark.requirement("asvs-7.4.5")
 async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(sue: Admin, login: LogIn) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]

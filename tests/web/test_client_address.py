@@ -171,6 +171,7 @@ async def test_entries_written_by_clients_are_not_kept(stage: Stage) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.requirement("asvs-6.1.1")
 async def test_a_client_that_forges_a_new_address_each_time_is_limited_all_the_same(
     tmp_path: Path, database_url: str
 ) -> None:

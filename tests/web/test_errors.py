@@ -83,6 +83,7 @@ FAULTS_THAT_QUOTE = {
 
 @pytest.mark.parametrize(("quoted", "language"), [("a row", "en"), ("a value", "zh-CN")])
 @pytest.mark.own_database
+@pytest.mark.requirement("asvs-13.4.2")
 async def test_a_fault_is_logged_without_its_row_and_hidden_from_the_caller(
     stage: Stage, quoted: str, language: str
 ) -> None:

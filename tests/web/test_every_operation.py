@@ -129,6 +129,7 @@ async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: Rows, ch
                 problem_of(answer, "invalid_token", 401)
 
 
+@pytest.mark.requirement("asvs-8.2.1")
 async def test_staff_may_do_what_their_role_allows_and_nobody_else_may(stage: Stage) -> None:
     client, alice = stage.client, await stage.login()
     sue = await make_support(client, stage.rows, await stage.login("sue"))
@@ -142,6 +143,7 @@ async def test_staff_may_do_what_their_role_allows_and_nobody_else_may(stage: St
                 assert (answer.status_code != 403) == operation.is_for_support, answer.text
 
 
+@pytest.mark.requirement("asvs-6.4.4")
 async def test_what_gives_lasting_power_requires_a_fresh_login(root: Admin, clock: Clock) -> None:
     stale = await later(root, clock)
     with Sweep() as sweep:

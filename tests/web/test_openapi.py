@@ -42,6 +42,7 @@ CREDENTIALS: dict[str, Any] = {
 }
 
 
+@pytest.mark.requirement("asvs-8.1.1")
 def test_every_operation_has_its_own_name_and_asks_for_its_credentials() -> None:
     scheme = DOCUMENT["components"]["securitySchemes"]["wxauth"]
     assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
@@ -219,6 +220,7 @@ async def test_an_asset_that_has_not_changed_is_not_sent_again(offline_client: C
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2f__init__.py", "%2e%2e/__init__.py", "..\\__init__.py"])
+@pytest.mark.requirement("asvs-13.4.3")
 async def test_nothing_but_the_assets_is_served(offline_client: Client, name: str) -> None:
     assert (await offline_client.get(f"/docs/assets/{name}")).status_code == 404
 

@@ -21,6 +21,7 @@ from wxauth.server.core.sealing import session_key_context
 
 @pytest.mark.slow
 @swept("body", [None, {}, {"login_code": ""}, {"login_code": "c" * 257}, {"login_code": None}, []])
+@pytest.mark.requirement("asvs-6.8.4", "wxauth-bearer")
 async def test_a_bearer_alone_approves_nothing(house: House, body: Any) -> None:
     started, scan_id = await house.claimed()
     before = len(house.wechat.calls)

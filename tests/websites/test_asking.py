@@ -28,6 +28,7 @@ async def shop(add_site: AddSite) -> Site:
     return await add_site(device=True, sso=True, link=True, resources=[MCP], **accounts)
 
 
+@pytest.mark.requirement("wxauth-phone")
 async def test_the_phone_shows_what_is_asked_for(house: House) -> None:
     tab = await house.browser.show(resource=MCP, scope="openid profile orders:read orders:write")
     for language, title in (("zh-CN", "昵称和头像"), ("en", "your name and picture")):

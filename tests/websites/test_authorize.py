@@ -92,6 +92,7 @@ async def test_scopes_grant_their_claims_and_omit_missing_values(house: House) -
     assert (await house.userinfo(await house.tokens(scope="openid"))).json() == {"sub": me}
 
 
+@pytest.mark.requirement("rfc6750-2")
 async def test_userinfo_takes_a_token_with_openid_in_the_header_or_in_the_form_and_not_in_both(house: House) -> None:
     tokens, post = await house.tokens(), partial(house.client.post, "/v1/userinfo")
     form = {"access_token": tokens["access_token"]}
@@ -107,6 +108,7 @@ async def test_userinfo_takes_a_token_with_openid_in_the_header_or_in_the_form_a
         problem_of(await house.userinfo(wrong), "insufficient_scope", 403)
 
 
+@pytest.mark.requirement("asvs-10.4.6", "rfc7636-4.4")
 async def test_a_challenge_that_was_sent_counts_even_where_pkce_is_optional(house: House) -> None:
     await house.change(pkce="optional")
     assert sent(await house.browser.open(code_challenge_method="plain"))["error"] == "invalid_request"
@@ -147,6 +149,7 @@ async def test_a_challenge_that_was_sent_counts_even_where_pkce_is_optional(hous
         ({"state": ["s-1", "s-2"]}, "invalid_request"),
     ],
 )
+@pytest.mark.requirement("asvs-10.2.2", "rfc6749-3.1")
 async def test_a_wrong_request_goes_back_with_the_error(house: House, parameters: dict[str, Any], error: str) -> None:
     for method in ("GET", "POST"):
         reported = sent(await house.browser.open(method, **parameters))
@@ -159,6 +162,7 @@ async def test_a_wrong_request_goes_back_with_the_error(house: House, parameters
     assert await house.number("site_logins") == 0
 
 
+@pytest.mark.requirement("rfc6749-10.12")
 async def test_a_state_that_is_absent_is_not_made_up_and_the_longest_comes_back(house: House) -> None:
     reported = await (await house.browser.show(state=None)).approved_by(house.phone)
     assert reported.keys() == {"code", "iss"}
@@ -189,6 +193,7 @@ WRONG = {
 
 
 @swept("parameters", WRONG.values(), ids=WRONG)
+@pytest.mark.requirement("rfc6749-3.1.2.4")
 async def test_a_browser_that_cannot_be_sent_back_gets_a_page(house: House, parameters: dict[str, Any]) -> None:
     answer = await house.browser.open(**parameters)
     assert answer.status_code == 400
@@ -196,6 +201,7 @@ async def test_a_browser_that_cannot_be_sent_back_gets_a_page(house: House, para
     assert not {"location", "set-cookie"} & answer.headers.keys()
 
 
+@pytest.mark.requirement("asvs-10.4.1")
 async def test_a_redirect_uri_that_is_not_registered_is_shown_and_is_one_warning(house: House) -> None:
     for client_id in ("shopp", "a secret, put there by mistake"):
         assert (await house.browser.open(client_id=client_id)).status_code == 400
@@ -250,6 +256,7 @@ async def test_an_unreachable_database_is_logged_with_its_address(house: House) 
     assert "password-of-it" not in repr(house.log_lines())
 
 
+@pytest.mark.requirement("rfc9700-4.1.3")
 async def test_a_loopback_redirect_may_have_any_port(house: House) -> None:
     site = await house.add_site("tool", is_public=True, redirect_uris=["http://127.0.0.1/callback", "http://[::1]:1/x"])
     open_at = partial(house.browser.open, client_id="tool")
@@ -359,6 +366,7 @@ async def test_a_code_that_is_over_is_renewed_at_a_click(house: House) -> None:
     assert (answer["state"], "code" in answer) == ("s-1", True)
 
 
+@pytest.mark.requirement("asvs-10.4.2", "rfc6749-4.1.2")
 async def test_a_code_lives_a_minute_and_works_once(house: House) -> None:
     code = await house.code()
     house.clock.advance(seconds=60)
@@ -371,6 +379,7 @@ async def test_a_code_lives_a_minute_and_works_once(house: House) -> None:
     assert (await house.redeem(second["code"])).status_code == 200
 
 
+@pytest.mark.requirement("asvs-10.1.2", "rfc6749-4.1.3")
 async def test_a_wrong_verifier_or_redirect_uri_neither_spends_a_code_nor_ends_a_session(house: House) -> None:
     other, page = await house.add_site("other"), await house.add_site("page", is_public=True)
     code = await house.code()
@@ -400,6 +409,7 @@ async def test_of_many_exchanges_at_two_replicas_one_gets_tokens_and_no_session_
     assert await house.number("sessions WHERE client_id = 'shop' AND revoked_at IS NULL") == 0
 
 
+@pytest.mark.requirement("rfc7009-2.1")
 async def test_a_token_of_its_own_is_revoked_by_its_client(house: House) -> None:
     other, shop, phones = await house.add_site("other"), house.shop, house.phone.tokens
     for name in ("access_token", "refresh_token"):
@@ -451,6 +461,7 @@ async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_bec
     assert (await house.log_out(id_token_hint=first["id_token"])).status_code == 400
 
 
+@pytest.mark.requirement("asvs-10.4.4", "rfc8414-2")
 async def test_what_the_metadata_names_is_there(house: House) -> None:
     body = (await house.client.get("/.well-known/openid-configuration")).json()
     endpoints = {url.removeprefix("https://auth.test") for name, url in body.items() if name.endswith("_endpoint")}
@@ -504,6 +515,7 @@ async def test_replicas_share_one_id_token_key_whichever_replica_made_the_key(ho
         await house.claims(each)
 
 
+@pytest.mark.requirement("rfc9700-2.1.1")
 async def test_a_code_that_went_where_the_site_is_no_longer_is_worth_nothing(house: House) -> None:
     code = await house.code()
     for uris, status in (["https://shop.example.com/new"], 400), ([CALLBACK], 200):

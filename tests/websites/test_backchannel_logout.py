@@ -109,6 +109,7 @@ def informed(request: pytest.FixtureRequest) -> Informed:
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])
+@pytest.mark.requirement("backchannel-2.4")
 async def test_a_logout_token_says_whose_session_has_ended(informed: Informed, alg: str) -> None:
     await informed.change(id_token_alg=alg)
     id_token = (await informed.shop.refresh(informed.tokens_of_alice)).json()["id_token"]

@@ -161,6 +161,7 @@ async def test_who_has_scanned_for_one_site_goes_on_to_another_by_a_button(pair:
     ]
 
 
+@pytest.mark.requirement("asvs-7.2.4")
 async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(house: House) -> None:
     tab = await house.browser.show()
     await tab.decided_by(house.phone)
@@ -198,6 +199,7 @@ async def test_two_tabs_that_go_on_at_once_have_one_login(pair: Pair, has_login:
 
 
 @pytest.mark.parametrize("value", ["x" * 43, "short", ""])
+@pytest.mark.requirement("asvs-7.6.2")
 async def test_a_planted_cookie_is_nobodys_login_and_is_not_kept(house: House, value: str) -> None:
     cookies = house.browser.client.cookies
     cookies.set(COOKIE, value)
@@ -209,6 +211,7 @@ async def test_a_planted_cookie_is_nobodys_login_and_is_not_kept(house: House, v
     assert len(values - {value}) == 1
 
 
+@pytest.mark.requirement("asvs-6.1.3")
 async def test_only_doors_that_prove_who_uses_this_browser_make_a_login(house: House) -> None:
     await house.add_site("plain")
     started, client = await house.shop.start(), house.browser.client
@@ -297,6 +300,7 @@ async def test_a_press_on_a_page_whose_request_is_too_long_to_repeat_is_a_mistak
         assert (await PersonPage(pair.browser, page.text).press(button)).status_code == 400
 
 
+@pytest.mark.requirement("oidc-3.1.2.1")
 async def test_prompts_and_max_age(pair: Pair) -> None:
     browser = pair.browser
     assert sent(await pair.another_browser().open(prompt="none"))["error"] == "login_required"
@@ -595,6 +599,7 @@ async def do(pair: Pair, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ACTS)
+@pytest.mark.requirement("asvs-7.1.3")
 async def test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites(pair: Pair, name: str) -> None:
     _, has_login, ends, told = ACTS[name]
     await pair.log_in_to_both()
@@ -640,6 +645,7 @@ async def test_the_login_of_a_browser_ends_also_where_none_of_its_sessions_is_op
 # Logging out without a hint.
 
 
+@pytest.mark.requirement("asvs-10.6.2")
 async def test_another_site_can_end_no_login_of_a_browser(pair: Pair) -> None:
     await pair.tokens()
     client = pair.browser.client

@@ -185,6 +185,7 @@ GOOD = {**DOCUMENT, "client_name": "\u202eC\nl\u2066aude\u0007", "redirect_uris"
         ({"client_secret": "x"}, "client_secret"),
     ],
 )
+@pytest.mark.requirement("document-rules")
 async def test_a_document_that_breaks_a_rule_is_refused_in_words(house: House, change: Body, reason: str) -> None:
     host = house.services[ClientDocuments].transport = Host()
     house.clock.advance(minutes=6)  # beyond the time of the case before
@@ -239,6 +240,7 @@ async def test_other_urls_are_no_clients_and_nobody_is_asked(house: House, clien
     ],
     ids=["hangs", "grows", "redirects", "lies", "is packed", "is no HTTP", "leads inside"],
 )
+@pytest.mark.requirement("document-ssrf")
 async def test_a_host_that_misbehaves_is_refused_in_time(
     house: House, tmp_path: Path, behave: Behaviour | None, outcome: str
 ) -> None:

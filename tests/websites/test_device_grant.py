@@ -52,6 +52,7 @@ async def test_a_site_gets_tokens_when_the_person_has_said_yes(house: House) -> 
     refused(await house.shop.poll(started), "invalid_grant")
 
 
+@pytest.mark.requirement("asvs-10.7.1")
 async def test_the_phone_shows_the_site_the_browser_and_the_time(house: House) -> None:
     # A browser may call itself anything: servers read a header that is UTF-8 like this.
     name = f"{EDGE} {'荣耀'.encode().decode('latin-1')}\0" + "x" * 5000
@@ -102,6 +103,7 @@ async def test_addresses_in_one_24_or_one_56_are_one_network(house: House, brows
         assert (await replace(house.phone, client=there).scan(started)).json()["same_network"] is same
 
 
+@pytest.mark.requirement("rfc8628-3.5")
 async def test_a_poll_is_answered_with_pending_slow_down_or_expired(house: House) -> None:
     started = await house.shop.start()
     for seconds, error in (
@@ -219,6 +221,7 @@ async def test_a_typed_code_is_for_sites_that_were_added_for_it(house: House) ->
     assert (await house.shop.poll(started)).status_code == 200
 
 
+@pytest.mark.requirement("asvs-6.3.1", "rfc8628-5.1")
 async def test_five_wrong_codes_in_a_minute_are_enough_over_sessions_and_replicas(house: House) -> None:
     await house.change(user_code=True)
     right = (await house.shop.start())["user_code"]
@@ -299,6 +302,7 @@ async def test_a_person_who_is_merged_before_the_tokens_is_followed_and_after_th
 
 
 @pytest.mark.oldest_postgres
+@pytest.mark.requirement("asvs-10.4.9")
 async def test_a_websites_session_is_one_like_any_other(house: House) -> None:
     tokens = await house.device_tokens(browser_ip=OFFICE, browser_user_agent=EDGE)
     session_id = get_unverified_claims(tokens["access_token"])["sid"]
@@ -321,6 +325,7 @@ OPEN_TO_WEBSITES = {("get", "/v1/verify"), ("post", "/v1/logout")}
 
 
 @pytest.mark.slow
+@pytest.mark.requirement("asvs-10.3.1")
 async def test_a_websites_token_is_not_the_phone(house: House) -> None:
     client, me = house.client, house.phone.user_id
     await set_roles(house.rows, "admin", user_id=me)
@@ -362,6 +367,7 @@ async def test_a_website_sees_the_external_id_and_with_the_scope_roles_the_roles
         assert introspected["scope"] == tokens["scope"]
 
 
+@pytest.mark.requirement("asvs-10.4.5", "rfc9700-2.2.2")
 async def test_a_refresh_token_rotates_with_grace_and_ends_the_session_when_it_is_stolen(house: House) -> None:
     first, refresh = await house.device_tokens(), house.shop.refresh
     second = (await refresh(first)).json()
@@ -390,6 +396,7 @@ async def test_a_refresh_for_more_than_was_granted_is_refused_and_costs_the_site
     assert (await house.shop.refresh(tokens)).json()["scope"] == "openid"
 
 
+@pytest.mark.requirement("rfc6749-6")
 async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(house: House) -> None:
     started, phones, other = await house.approved(), house.phone.tokens, await house.add_site("other", device=True)
     refused(await other.poll(started), "invalid_grant")
@@ -452,6 +459,7 @@ async def test_scans_are_counted_by_how_far_they_come(house: House) -> None:
     assert await counted() == [4, 3, 1, 1, 1, 2]
 
 
+@pytest.mark.requirement("asvs-10.4.10", "rfc6749-3.2.1")
 async def test_a_client_must_authenticate(house: House) -> None:
     ask, shop = house.client.post, house.shop
     for wrong in (
@@ -494,6 +502,7 @@ async def test_a_client_must_authenticate(house: House) -> None:
         (TOKEN, {"grant_type": "refresh_token", "refresh_token": "wxr_x"}, "invalid_grant"),
     ],
 )
+@pytest.mark.requirement("rfc6749-5.2")
 async def test_a_wrong_request_is_refused(house: House, path: str, form: dict[str, Any], error: str) -> None:
     refused(await house.shop.post(path, **form), error)
 
@@ -508,6 +517,7 @@ async def test_a_body_that_is_not_a_form_is_refused_and_not_read_as_an_empty_for
         assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.requirement("asvs-10.4.11", "rfc6749-3.3")
 async def test_a_site_gets_of_its_scopes_those_that_it_asks_for(house: House) -> None:
     await house.change(scopes=["openid", "profile", "offline_access"])
     assert (await house.device_tokens(scope="profile phone unheard-of"))["scope"] == "profile"

@@ -130,6 +130,7 @@ async def test_each_sites_id_tokens_are_signed_as_it_wants(house: House) -> None
     assert algorithm_of((await refresh(tokens)).json()) == "RS256"
 
 
+@pytest.mark.requirement("asvs-9.2.2")
 async def test_an_es256_sites_id_token_is_no_access_token(house: House) -> None:
     await house.change(id_token_alg="ES256")
     tokens = await house.tokens()

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import pytest
 
 from tests.sweeps import swept
 from tests.websites.browsers import House, hidden_fields, sent
@@ -58,6 +59,7 @@ async def test_an_error_is_posted_too(house: House, parameters: dict[str, Any], 
     assert fields["error"] == error
 
 
+@pytest.mark.requirement("rfc9700-4.16")
 async def test_a_site_may_ask_in_a_frame_of_its_own_and_nobody_else_may(house: House) -> None:
     page = await house.browser.open(**BY_FORM, prompt="none")
     assert page.headers["content-security-policy"].endswith("frame-ancestors https://shop.example.com")

@@ -275,6 +275,7 @@ async def test_two_approvals_at_once_show_one_number(house: House, tab: Tab) -> 
     assert sent(await type_in(tab, number))["code"]
 
 
+@pytest.mark.requirement("asvs-6.5.5")
 async def test_a_number_is_good_for_two_minutes(house: House, tab: Tab, number: str) -> None:
     house.clock.advance(seconds=120)
     for _ in range(4):
@@ -329,6 +330,7 @@ async def test_what_ends_the_phones_session_ends_the_login(house: House, tab: Ta
     assert sent(await type_in(tab, number))["error"] == "access_denied"
 
 
+@pytest.mark.requirement("asvs-6.5.2")
 async def test_a_number_is_stored_sealed_and_logged_nowhere(house: House, tab: Tab, number: str) -> None:
     shown_again(await type_in(tab, other(number)))
     sealed = await house.rows.fetchval("SELECT number FROM site_logins WHERE door = 'link'")
@@ -336,6 +338,7 @@ async def test_a_number_is_stored_sealed_and_logged_nowhere(house: House, tab: T
     assert number not in f"{house.log_lines()} {await house.rows.fetch('SELECT data FROM events')}"
 
 
+@pytest.mark.requirement("asvs-6.5.1")
 async def test_a_right_number_twice_gives_one_session(house: House, tab: Tab, number: str) -> None:
     first, second = sent(await type_in(tab, number))["code"], sent(await type_in(tab, number))["code"]
     assert [(await house.redeem(code)).status_code for code in (first, second)] == [400, 200]

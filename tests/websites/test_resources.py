@@ -92,6 +92,7 @@ async def test_without_scope_it_has_the_services_scopes_by_every_grant(house: Ho
         ({"resource": MCP, "prompt": "none"}, "consent_required"),
     ],
 )
+@pytest.mark.requirement("rfc8707-2")
 async def test_what_cannot_be_asked_for_is_sent_back(house: House, parameters: Body, error: str) -> None:
     assert sent(await house.browser.open(**parameters))["error"] == error
     device = {name: value for name, value in parameters.items() if name in ("resource", "scope")}
@@ -107,6 +108,7 @@ async def test_an_empty_path_is_a_slash(house: House) -> None:
     assert get_unverified_claims((await asked(house, resource=f"{FILES}/"))["access_token"])["aud"] == FILES
 
 
+@pytest.mark.requirement("rfc8707-2.2")
 async def test_the_token_endpoint_takes_the_resource_that_was_granted_or_none(house: House) -> None:
     code = await house.code(resource=MCP)
     for wrong in (FILES, "https://other.test", f"{MCP}/"):
@@ -163,6 +165,7 @@ async def test_a_session_lives_as_long_as_the_phones(house: House) -> None:
 OWN_ROUTES = ("/v1/me", "/v1/me/sessions", "/v1/userinfo", "/v1/admin/users", "/v1/verify")
 
 
+@pytest.mark.requirement("rfc8707-3")
 async def test_our_own_routes_accept_none_of_these_tokens(house: House) -> None:
     await set_roles(house.rows, "admin")
     tokens = await asked(house, scope="openid roles orders:read")
@@ -190,6 +193,7 @@ async def test_a_proxy_admits_the_tokens_of_its_resource_alone(house: House) -> 
         problem_of(await verify(wrong, tokens), "invalid_request", 422)
 
 
+@pytest.mark.requirement("rfc7662-4")
 async def test_a_service_sees_the_tokens_of_its_own_resources_alone(house: House) -> None:
     tokens, ordinary, now = await asked(house), await house.tokens(), house.clock()
     for name, resources in (("mcp", [MCP]), ("files", [FILES]), ("billing", [])):

@@ -60,6 +60,7 @@ async def told(house: House, tokens: Body) -> Body:
     return answer.json()
 
 
+@pytest.mark.requirement("oidc-2")
 async def test_oidcc_server_and_idtoken_signature(house: House) -> None:
     reported = await (await house.browser.show(**plain())).approved_by(house.phone)
     assert reported == {"code": reported["code"], "state": "s-1", "iss": "https://auth.test"}
@@ -70,6 +71,7 @@ async def test_oidcc_server_and_idtoken_signature(house: House) -> None:
     assert claims["auth_time"] <= claims["iat"] <= house.clock().timestamp() < claims["exp"]
 
 
+@pytest.mark.requirement("oidc-5.3.1")
 async def test_oidcc_userinfo_get_post_header_and_post_body(house: House) -> None:
     tokens = await logged_in(house)
     form = {"access_token": tokens["access_token"]}
@@ -210,6 +212,7 @@ async def test_oidcc_refresh_token(house: House) -> None:
     assert (second["iat"], "nonce" in second) == (first["iat"] + 2, False)
 
 
+@pytest.mark.requirement("rfc7636-4.6")
 async def test_oidcc_ensure_request_with_valid_pkce_succeeds(house: House) -> None:
     code = await house.code(scope="openid")
     refused(await redeemed(house, code), "invalid_grant")

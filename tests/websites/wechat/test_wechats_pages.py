@@ -263,6 +263,7 @@ async def test_a_state_that_is_unknown_old_or_spent_asks_wechat_nothing(town: To
     assert town.asked() == 1
 
 
+@pytest.mark.requirement("asvs-6.8.2")
 async def test_a_code_of_one_app_is_of_no_use_in_anothers_flow(town: Town) -> None:
     visitor, people = town.visitor("account"), await town.people()
     for app_id in (COMPUTER, MOBILE_APP["app_id"], MINI):
@@ -470,6 +471,7 @@ async def test_who_becomes_staff_during_a_visit_by_a_website_app_is_refused(town
     assert said(await visit)["error"] == "access_denied"
 
 
+@pytest.mark.requirement("asvs-14.2.1")
 async def test_no_log_line_has_a_state_or_a_code(town: Town, secrets: Secrets) -> None:
     visitor = town.visitor()
     for errcode in (None, 40029, 40125, 45009):
