@@ -239,7 +239,7 @@ def test_each_job_of_the_release_may_do_only_what_it_needs() -> None:
 def test_each_python_that_is_named_is_tested_the_oldest_and_the_images_among_them() -> None:
     job = CHECKS["jobs"]["checks"]
     assert _commands(job)[-1] == ".ci/run"
-    assert job["container"] == "python:${{ matrix.python }}-bookworm"
+    assert job["container"]["image"] == "python:${{ matrix.python }}-bookworm"
     pythons = job["strategy"]["matrix"]["python"]
     named = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d", line)]
     assert pythons == named
