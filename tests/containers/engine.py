@@ -51,11 +51,12 @@ class Engine:
         self.shared = folder / "shared"  # what tests put there is at the same place in the cell
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> None:
-        """Power on. Containers that were running, and are to be restarted, are."""
+    def start(self, *options: str) -> None:
+        """Power on, with these options of Docker's own. Containers that were running, and are to be restarted, are."""
         with (self.folder / "log").open("wb") as log:
-            cell = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", HERE / "cell", "run", self.folder)
-            first = subprocess.Popen([*TIED, *cell], stdout=log, stderr=log)
+            alone = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child")
+            cell = [*TIED, *alone, str(HERE / "cell"), "run", str(self.folder), *options]
+            first = subprocess.Popen(cell, stdout=log, stderr=log)
             self._processes = [first]
             until(lambda: children_of(first.pid) or first.poll() is not None)
             if first.poll() is not None:

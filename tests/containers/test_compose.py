@@ -133,6 +133,11 @@ def test_after_down_and_up_all_is_there_again(site: Site) -> None:
     assert again["user"]["id"] == login["user"]["id"] == site.log_in()["user"]["id"]
 
 
+def test_caddy_has_its_address_whoever_starts_first(site: Site) -> None:
+    site.run("docker compose stop caddy && docker compose restart wxauth-1 && docker compose start caddy")
+    assert site.log_in()
+
+
 def test_after_each_of_three_power_cuts_all_comes_back(site: Site) -> None:
     token = site.log_in()["refresh_token"]
     for _ in range(3):

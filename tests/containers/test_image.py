@@ -1,5 +1,7 @@
 """The image: built by the README's own line, and run as guides say."""
 
+import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 import wxauth
 from tests.containers.conftest import SERVER
-from tests.containers.engine import ROOT, WECHAT, Engine
+from tests.containers.engine import IMAGES, ROOT, WECHAT, Engine
 from tests.deploy.conftest import people_at_work
 from tests.fakes import SECRET_KEY
 from tests.processes import until
@@ -107,3 +109,25 @@ def test_its_own_description_names_its_version_its_user_and_its_end(engine: Engi
     form = '{{index .Config.Labels "org.opencontainers.image.version"}} {{.Config.User}} {{.Config.StopSignal}}'
     described = engine.docker("image", "inspect", f"--format={form}", image)
     assert described == f"{wxauth.__version__} 10001:10001 SIGTERM"
+
+
+@pytest.mark.skipif(os.environ.get("GITHUB_REF_TYPE") != "tag", reason="two builds from nothing: once for each release")
+def test_whoever_builds_twice_as_a_release_does_gets_the_same_bytes(engine: Engine, checkout: Path) -> None:
+    script = (ROOT / "scripts/image").read_text()
+    [form] = re.findall(r'output="\$1,(.*)"', script)
+    engine.docker("save", f"--output={engine.shared}/base.tar", IMAGES["python"])
+    engine.stop()
+    writes_such_archives = ("--feature=containerd-snapshotter=true", f"--data-root={engine.shared}/data")
+    engine.start(*writes_such_archives)
+    build = ("buildx", "build", "--no-cache", "--provenance=false", "--build-arg=SOURCE_DATE_EPOCH=1700000000")
+    digests = set()
+    try:
+        engine.docker("load", f"--input={engine.shared}/base.tar")
+        for name in ("first", "again"):
+            output = f"--output=type=oci,dest={engine.shared}/{name}.tar,{form}"
+            engine.docker(*build, output, f"--metadata-file={engine.shared}/{name}.json", ".", folder=checkout)
+            digests.add(json.loads((engine.shared / f"{name}.json").read_text())["containerimage.digest"])
+    finally:
+        engine.stop()
+        engine.start()
+    assert len(digests) == 1
