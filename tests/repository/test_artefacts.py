@@ -63,8 +63,8 @@ def test_whatever_is_given_away_is_run_or_says_why_it_cannot_be() -> None:
     listed = [row for _, row in rows()]
     given: list[str | tuple[str, str]] = [*ALONE, *files(), *blocks()]
     found = {artefact: [row for row in listed if matches(row, artefact)] for artefact in given}
-    wrong = [(f"{len(rows)} rows", artefact, *rows) for artefact, rows in found.items() if len(rows) != 1]
-    assert wrong == [], f"in {LIST.name}, under the test that runs it"
+    wrong = [f"{len(rows)} rows for {artefact}: {rows}" for artefact, rows in found.items() if len(rows) != 1]
+    assert not wrong, f"in {LIST.name}, one row under the test that runs it:\n" + "\n".join(wrong)
     assert [row for row in listed if not any(matches(row, artefact) for artefact in given)] == []
 
 
