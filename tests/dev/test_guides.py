@@ -158,7 +158,7 @@ WHERE = {"https://orders.example.com/webhooks/wxauth": "$WECHAT_URL/webhook"}
         (WECHAT, "a1/access-token", {"curl": "wxauth clients add calls --scope access_token; curl"}, '"access_token"'),
         (WECHAT, "apps quota", {"clear-quota": "clear-quota --yes", " RID": " $RID"}, "getuserphonenumber"),
         ("docs/websites.md", "clients add shop", {"add shop": "add store"}, "client_id +store"),
-        ("docs/websites.md", "clients set shop", {"set shop": "set store"}, "store"),
+        ("docs/websites.md", "--backchannel-logout-uri", {"set shop": "set store"}, "store"),
         ("docs/websites.md", "clients add tv", {"CLIENT_SECRET=...": "x=1"}, '"user_code"'),
         ("docs/other-back-ends.md", "clients add supabase", {}, "supabase"),
         ("docs/mini-program.md", "cp clients", COPIED, ""),
