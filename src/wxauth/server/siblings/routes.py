@@ -58,7 +58,6 @@ from wxauth.server.web.bodies import (
 )
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.tokens.claims import Principal
 from wxauth.tokens.verifier import Verifier
 
 _CLAIMS: Final = (
@@ -154,41 +153,28 @@ one."""
 RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_NO_SUCH_RESOURCE,))]
 
 
-async def forwarded_principal(
+async def forwarded_caller(
     request: Request,
     resource: RequiredResourceDep,
     verifier: VerifierDep,
     resource_verifier: ResourceVerifierDep,
-    clock: ClockDep,
-) -> Principal:
-    """The user of the token that a proxy has forwarded: one of the resource that it requires.
-
-    Raises: as `verified`.
-    """
-    if resource is None:
-        return await verified(request, verifier, clock)
-    principal = await verified(request, resource_verifier, clock)
-    if principal.claims["aud"] != resource:
-        raise InvalidToken("aud does not name this resource")
-    return principal
-
-
-async def forwarded_caller(
-    principal: Annotated[Principal, Depends(forwarded_principal), Entails(failures=GUARDED, security=BEARER)],
     database: DatabaseDep,
     clock: ClockDep,
 ) -> Caller:
     """The user of the token that a proxy has forwarded, as stored now; without openid and app where the token has none.
 
-    Raises: as `read_caller`.
+    Raises: as `verified` and `read_caller`; InvalidToken, if the token is not for the required resource.
     """
+    principal = await verified(request, verifier if resource is None else resource_verifier, clock)
+    if resource not in (None, principal.claims["aud"]):
+        raise InvalidToken("aud does not name this resource")
     caller = await any_caller_of(principal, database, clock)
     if principal.openid:
         return caller
     return replace(caller, user=caller.user.model_copy(update={"openid": "", "app_id": ""}))
 
 
-ForwardedCallerDep = Annotated[Caller, Depends(forwarded_caller)]
+ForwardedCallerDep = Annotated[Caller, Depends(forwarded_caller), Entails(failures=GUARDED, security=BEARER)]
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
