@@ -10,7 +10,7 @@ import pytest
 from tests.docs import ROOT
 from tests.programs import output_of
 
-LEFT_OUT = (".*", "node_modules", "build", "dist", "__pycache__", "*.png", "tests")
+LEFT_OUT = (".*", "node_modules", "build", "dist", "__pycache__", "*.png")
 
 
 def files(folder: Path) -> dict[str, bytes]:
