@@ -86,6 +86,9 @@ async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, t
     if wrong != "authority":
         place = urlsplit(url)
         assert f"{place.hostname}:{place.port or 5432}" in migrated.stderr
+    logged = [json.loads(line) for line in served.output.splitlines() if "database_does_not_answer" in line]
+    level = "error" if wrong in {"database", "role", "password"} else "warning"
+    assert {line["level"] for line in logged} <= {level}, "an error, where waiting does not help"
     for text in (migrated.stderr, checked.stdout, served.output):
         assert PASSWORD not in text
 

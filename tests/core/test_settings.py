@@ -24,6 +24,7 @@ REQUIRED = {"DATABASE_URL": DATABASE_URL, "SECRET_KEY": SECRET_KEY, "APPS": json
 OWN_RULES = {
     "DATABASE_URL": [
         "mysql://wxauth:hunter2@db/wxauth",
+        "postgresql://wxauth:hunter2@hunter3@db/wxauth",
         "hunter2",
         "",
         "postgresql://wxauth:hunter2@db:port/wxauth",
@@ -67,7 +68,7 @@ OWN_RULES = {
         "https://auth.example.com/v1",
     ],
     "AUDIENCE": [""],
-    "ACCESS_TOKEN_TTL": ["0", "86401"],
+    "ACCESS_TOKEN_TTL": ["0", "86401", "15m"],
     "REFRESH_TOKEN_TTL": ["9" * 12],
     "SCAN_PAGE": ["/pages/scan/scan", "pages/scan/scan?a=1", ""],
     "SITE_PAGE": ["/pages/authorize/authorize"],

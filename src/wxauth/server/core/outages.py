@@ -35,6 +35,8 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# The database refuses us: the password, the role or the name of the database is wrong.
+_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 # Our transaction conflicted with another one, and the server has rolled ours back.
 CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 # The database does not fit this version: it is not migrated, or our role lacks privileges.
@@ -69,11 +71,12 @@ class Troubles(LogInterval):
         self._outage = mmap.mmap(-1, 16)  # since when, and whether a line was written
 
     def note(self, exc: StorageUnavailable) -> None:
-        """Log why the database cannot be used, if a line is due."""
+        """Log why the database cannot be used, if a line is due: as an error, if somebody must change something."""
         if self.is_due(monotonic()):
             pack_into("d", self._outage, 8, 1.0)
-            reason = trouble_of(exc).en
-            log.warning("database_does_not_answer", reason=reason, consequence="not ready until it does")
+            refusal = exc.__cause__ and exc.__cause__.__cause__
+            write = log.error if isinstance(refusal, _REFUSED) else log.warning
+            write("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
 
     def begin(self) -> None:
         """No connection can be made."""

@@ -111,6 +111,8 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     authority = re.match(r"postgresql://([^/?#]*)", url)
     if authority is None:
         raise ValueError("must be a URL like postgresql://user:password@host:5432/database")
+    if authority[1].count("@") > 1:  # asyncpg takes what follows the first for the host
+        raise ValueError("must have @ written as %40 in user and password")
     hosts = authority[1].rpartition("@")[2].split(",")
     query = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
     ports = [host.rpartition(":")[2] for host in hosts if re.search(r":\d+$", host)]
@@ -122,6 +124,12 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     if "#" in url or not all(re.fullmatch(r"(\[[\da-fA-F:.]+\]|[^:\[\]]*)(:\d{1,5})?", host) for host in hosts):
         raise ValueError("must have hosts like host:5432, and / : # ? @ [ ] percent-encoded in user and password")
     return SecretStr(url)
+
+
+def _refuse_unit(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*[A-Za-z]+\s*", value):
+        raise ValueError("must be a number of seconds, such as 900")
+    return value
 
 
 def _check_url(value: str) -> str:
@@ -314,8 +322,8 @@ Lower = BeforeValidator(_lower)
 OrNone = Annotated[T | None, BeforeValidator(_empty_is_none)]
 """A value, or none where the text is empty."""
 
-AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS)]
-Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS)]
+AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
+Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
 Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
 TrailDays = Annotated[Days, AfterValidator(_check_events_kept)]
 
