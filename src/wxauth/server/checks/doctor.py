@@ -24,6 +24,7 @@ from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
 from wxauth.server.core.resources import titles_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.core.terminal import to_chinese
 from wxauth.server.outbound.transport import HttpTransport
 from wxauth.server.wechat.client import transport_for
 
@@ -37,9 +38,9 @@ async def check_all() -> list[CheckResult]:
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
-        return [bad("settings", problem, f"有误：{problem}") for problem in exc.problems]
+        return [bad("settings", problem, to_chinese(problem)) for problem in exc.problems]
     results = [good("settings", "each one is of its form", "各项格式正确")]
-    results += [bad("settings", line, f"没有这一项：{line}") for line in unknown_names()]
+    results += [bad("settings", line, to_chinese(line)) for line in unknown_names()]
     return results + await examine(settings)
 
 
@@ -61,10 +62,7 @@ async def examine(
         issuer_patience: Seconds for each of the issuer's documents. By default as many as siblings wait.
     """
     found = Findings(apps=settings.apps)
-    results = [
-        judge_python(),
-        *await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines)),
-    ]
+    results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
     async with aclosing(_transport(settings)) as transport:
         redis, sign_up_hook, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
@@ -85,7 +83,7 @@ async def examine(
         results.append(
             bad("apps", message, "没有应用，无人能登录：请运行 'wxauth apps add APP_ID'，或设置 WXAUTH_APPS")
         )
-    return [*results, *redis, *sign_up_hook, *issuer, *(result for app in apps for result in app)]
+    return [*results, *redis, *sign_up_hook, *issuer, *(result for app in apps for result in app), judge_python()]
 
 
 async def examine_app(

@@ -15,6 +15,7 @@ from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.terminal import to_chinese
 from wxauth.server.limits.redis import redis_reason, redis_storage
 from wxauth.server.login.newcomers import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
@@ -56,7 +57,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
             yield bad(
                 name,
                 f"{reason}, so that messages are not handed on: correct the URL, or let it answer WeChat's check",
-                f"{reason}，消息无法转发：请改正地址，或让它回答微信的校验",
+                f"{to_chinese(reason)}，消息无法转发：请改正地址，或让它回答微信的校验",
             )
             return
     if answer.content == echostr.encode():
@@ -85,7 +86,7 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
             yield bad(
                 "sign_up_hook",
                 f"fails ({exc}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL",
-                f"无法使用（{exc}），{result}：请检查 WXAUTH_SIGN_UP_HOOK_URL",
+                f"无法使用（{to_chinese(str(exc))}），{result}：请检查 WXAUTH_SIGN_UP_HOOK_URL",
             )
 
 

@@ -32,6 +32,7 @@ from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.terminal import to_chinese
 from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, WeChatHttp, exchange_api
@@ -323,14 +324,16 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(name, message, f"微信系统繁忙，重试仍然如此：请一分钟后再运行{at_zh}")
         case WeChatUnavailable() if observed.at_proxy:
             message = f"{observed.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
-            return bad(name, message, f"{observed.at_proxy}：请检查 WXAUTH_WECHAT_PROXY，以及它能否连接 {base}")
+            return bad(
+                name, message, f"{to_chinese(observed.at_proxy)}：请检查 WXAUTH_WECHAT_PROXY，以及它能否连接 {base}"
+            )
         case WeChatUnavailable() | WeChatTimeout():
             why = f"{failure.detail} ({observed.reason})" if observed.reason else failure.detail
             message = f"{why}: see that this machine reaches {base} (name, firewall, TLS)"
-            return bad(name, message, f"{why}：请确认本机能访问 {base}（域名解析、防火墙、TLS）")
+            return bad(name, message, f"{to_chinese(why)}：请确认本机能访问 {base}（域名解析、防火墙、TLS）")
         case WeChatBadResponse() if errcode is None:
             message = f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
-            return bad(name, message, f"{failure.detail}：WXAUTH_WECHAT_BASE_URL 是微信，还是中间的代理？")
+            return bad(name, message, f"{to_chinese(failure.detail)}：WXAUTH_WECHAT_BASE_URL 是微信，还是中间的代理？")
     assert errcode is not None
     if (remedy := errcode_of(errcode, api=api).remedy) is not None:
         return bad(name, f"{remedy.en} {at}", f"{remedy.zh}{at_zh}")

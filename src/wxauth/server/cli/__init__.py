@@ -1,12 +1,20 @@
 """The command `wxauth`. A module has the commands of one noun, and is imported when one of them is called."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
 from importlib import import_module
 from typing import Any, Final
 
 import click
 
 from wxauth import __version__
+from wxauth.server.core.terminal import catalogue, say, terminal_language, translated
+
+for _name, _module in list(sys.modules.items()):
+    if _name.startswith("click."):  # its own sentences, which it looks up by these two names of gettext
+        vars(_module).update(_=say, ngettext=lambda one, many, number: say(one if number == 1 else many))
 
 MODULES: Final = {
     "running": {
@@ -49,6 +57,13 @@ class LazyGroup(click.Group):
             for name, summary in names.items():
                 self.add_command(click.Command(name, help=summary))
 
+        self._path = "" if self.name == "main" else f"{self.name} "
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command, which may not be imported yet."""
+        command = super().get_command(ctx, cmd_name)
+        return command and in_language(command, self._path + cmd_name)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -56,8 +71,53 @@ class LazyGroup(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         if name in self._modules:
             module = import_module(f"{__name__}.{self._modules[name]}")
-            command = getattr(module, name, None) or getattr(module, f"{name}_command")
+            found = getattr(module, name, None) or getattr(module, f"{name}_command")
+            command = in_language(found, self._path + name)
         return name, command, rest
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help text."""
+        return click.Group.get_help(in_language(self, self._path.strip()), ctx)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the arguments."""
+        if terminal_language() == "zh":
+            extra.setdefault("terminal_width", 50)  # characters, most of them two columns wide
+        with _refused_in_language():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command."""
+        with _refused_in_language():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _refused_in_language() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as exc:
+        exc.message = translated(exc.message)  # type: ignore[misc] # nobody has read it yet
+        raise
+
+
+def in_language(command: click.Command, path: str) -> click.Command:
+    """A command whose help is in the language of the terminal; a copy, unless that is English."""
+    if terminal_language() == "en":
+        return command
+    texts, made = catalogue(), copy(command)
+    made.help = texts.get(path or "wxauth", command.help)
+    made.short_help = (made.help or "").partition("。")[0] + "。"
+    made.params = [copy(each) for each in command.params]
+    for option in made.params:
+        if isinstance(option, click.Option) and option.help:
+            keys = (f"{scope} {option.opts[0]}".strip() for scope in (path, path.split()[0] if path else "", ""))
+            option.help = next((texts[key] for key in keys if key in texts), option.help)
+    if isinstance(made, click.Group):
+        made.commands = {name: in_language(each, f"{path} {name}".strip()) for name, each in made.commands.items()}
+    return made
 
 
 @click.group(cls=LazyGroup, modules=MODULES, context_settings={"help_option_names": ["-h", "--help"]})

@@ -17,6 +17,7 @@ from wxauth.server.console.links import (
 )
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ConsoleSettings
+from wxauth.server.core.terminal import say
 
 
 @click.group()
@@ -49,7 +50,7 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
     link = with_database(make)
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     minutes = LINK_LIFETIME // timedelta(minutes=1)
-    notes = [f"Valid once, for {minutes} minutes. 仅可使用一次，{minutes} 分钟内有效。"]
+    notes = [say("Valid once, for {minutes} minutes. 仅可使用一次，{minutes} 分钟内有效。", minutes=minutes)]
     if not settings.admin_page:
         notes.append("The console must be enabled: WXAUTH_ADMIN_PAGE=true. 服务须开启此项。")
     expires_at = link.expires_at.isoformat(timespec="seconds")

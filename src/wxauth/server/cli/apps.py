@@ -28,6 +28,7 @@ from wxauth.server.cli.resources import with_parts
 from wxauth.server.core.services import Parts
 from wxauth.server.core.setting_types import picture_url
 from wxauth.server.core.settings import App, AppFields, Settings
+from wxauth.server.core.terminal import say, translated, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, QUOTA_NUMBERS, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
@@ -129,10 +130,10 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
             is_checked=not no_check,
             by=OPERATOR,
         ),
-        f"added {app_id}",
+        say("added {name}", name=app_id),
         as_json=as_json,
     )
-    click.echo("Running services have it within 15 seconds. 运行中的服务会在 15 秒内生效。", err=True)
+    click.echo(say("Running services have it within 15 seconds. 运行中的服务会在 15 秒内生效。"), err=True)
 
 
 @apps.command()
@@ -159,7 +160,7 @@ def set_command(
     changes = _valid(AppChangeRequest, given).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
-        f"changed {app_id}",
+        say("changed {name}", name=app_id),
         as_json=as_json,
     )
 
@@ -169,7 +170,7 @@ def set_command(
 def remove_command(app_id: str) -> None:
     """Remove an app and its secrets. Nobody can log in to it; its users and their sessions stay."""
     _with_parts(lambda parts: parts[ManagedApps].remove(app_id, by=OPERATOR))
-    click.echo(f"removed {app_id}")
+    click.echo(say("removed {name}", name=app_id))
 
 
 @apps.command()
@@ -184,7 +185,7 @@ def force_token_command(app_id: str) -> None:
     from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 
     _with_parts(lambda parts: parts[SharedWeChatTokens].force(app_id))
-    click.echo(f"{app_id} has a new token")
+    click.echo(say("{app_id} has a new token", app_id=app_id))
 
 
 @apps.command()
@@ -226,13 +227,14 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
 @yes_option
 def clear_quota_command(app_id: str, yes: bool) -> None:
     """Set the counts of an app's calls back to zero at WeChat; at most ten times a month."""
-    confirm(lambda: f"Clear the quota of {app_id}, one of ten times this month? 确定清零？本月共十次。", yes=yes)
+    question = "Clear the quota of {app_id}, one of ten times this month? 确定清零？本月共十次。"
+    confirm(lambda: say(question, app_id=app_id), yes=yes)
 
     async def clear(parts: Parts) -> None:
         await parts[WeChatApi].clear_quota(_with_wechat_token(parts, app_id))
 
     _with_parts(clear)
-    click.echo(f"cleared the quota of {app_id}")
+    click.echo(say("cleared the quota of {app_id}", app_id=app_id))
 
 
 @apps.command()
@@ -247,7 +249,7 @@ def rid_command(app_id: str, rid: str, as_json: bool) -> None:
         return await wechat.request_of(_with_wechat_token(parts, app_id), rid)
 
     request = _with_parts(ask)
-    show(request, request.items(), as_json=as_json)
+    show(request, [(word(name), value) for name, value in request.items()], as_json=as_json)
 
 
 def _with_wechat_token(parts: Parts, app_id: str) -> App:
@@ -279,7 +281,9 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
         return kind.model_validate(values)
     except ValidationError as exc:
         errors = exc.errors(include_input=False)
-        lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in errors]
+        lines = [
+            f"{'.'.join(map(str, it['loc']))}: {translated(it['msg'].removeprefix('Value error, '))}" for it in errors
+        ]
         is_of_prompt = {part for each in errors for part in each["loc"]} <= _LABELS.keys()
         raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
 

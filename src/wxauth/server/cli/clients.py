@@ -19,6 +19,7 @@ from wxauth.server.cli.printing import (
     print_table,
     show,
     table,
+    to_the_second,
 )
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.clients.clients import (
@@ -42,6 +43,7 @@ from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, OPTIONS, SITE_SCOP
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
+from wxauth.server.core.terminal import say, translated, word
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
 
@@ -123,7 +125,7 @@ def _refused_as_wrong_call() -> Iterator[None]:
         yield
     except WrongClient as exc:
         ((field, text),) = exc.errors
-        raise click.BadParameter(f"{text}.", param_hint=_option_of(field)) from None
+        raise click.BadParameter(f"{translated(text)}.", param_hint=_option_of(field)) from None
 
 
 _name_argument = click.argument("client_name", metavar="NAME", callback=checked(check_name))
@@ -183,7 +185,8 @@ def set_command(client_name: str, **options: Any) -> None:
             return await change_client(database, client_name, changes, reserved=reserved, now=now)
 
     changed = with_database(change)
-    print_table([("client_id", client_name), *((name, getattr(changed, name)) for name in changes)])
+    rows = [("client_id", client_name), *((name, getattr(changed, name)) for name in changes)]
+    print_table((word(name), value) for name, value in rows)
 
 
 @clients.command()
@@ -197,9 +200,8 @@ def secret_command(client_name: str, at_once: bool, as_json: bool) -> None:
         try:
             return await renew_secret(database, client_name, at_once=at_once, now=now)
         except InvalidRequest:
-            raise Failed(
-                f"{client_name} is public, and has no secret. {client_name} 是公开客户端，没有密钥。"
-            ) from None
+            text = "{name} is public, and has no secret. {name} 是公开客户端，没有密钥。"
+            raise Failed(say(text, name=client_name)) from None
 
     _show(client_name, *with_database(renew), as_json=as_json)
 
@@ -214,7 +216,12 @@ def list_command(as_json: bool) -> None:
         found.append(
             {"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **fields}
         )
-    show(found, table(found, "client_id created_at scopes"), as_json=as_json)
+    columns = table(
+        found,
+        "client_id created_at scopes",
+        created_at=lambda row: to_the_second(datetime.fromisoformat(row["created_at"])),
+    )
+    show(found, columns, as_json=as_json)
 
 
 @clients.command()
@@ -227,9 +234,9 @@ def remove_command(client_name: str) -> None:
 
     async def remove(database: Database, now: datetime) -> None:
         await remove_client(database, client_name, now=now)
-        click.echo(f"removed {client_name}")
+        click.echo(say("removed {name}", name=client_name))
         async for left in end_sessions_left(database, client_name):
-            click.echo(f"{left} sessions left")
+            click.echo(say("{left} sessions left", left=left))
 
     with_database(remove)
 
@@ -259,4 +266,5 @@ def _show(name: str, credentials: Credentials | None, scopes: Sequence[str], *, 
     secret = None if credentials is None else credentials.client_secret
     note = "A public client has no secret. 公开客户端没有密钥。" if secret is None else SHOWN_ONCE
     rows = [("client_id", name), *([] if secret is None else [("client_secret", secret)]), ("scopes", ",".join(scopes))]
-    show({"client_id": name, "client_secret": secret, "scopes": scopes}, rows, note, as_json=as_json)
+    answer = {"client_id": name, "client_secret": secret, "scopes": scopes}
+    show(answer, [(word(field), value) for field, value in rows], note, as_json=as_json)

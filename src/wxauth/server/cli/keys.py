@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wxauth.server.cli.printing import Failed, confirm, json_option, show, table, yes_option
+from wxauth.server.cli.printing import Failed, confirm, json_option, show, table, to_the_second, yes_option
 from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.terminal import say
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, key_ring_of, list_published
 from wxauth.server.keys.models import NoSuchKey, StoredSigningKey
@@ -42,8 +43,15 @@ def list_command(as_json: bool) -> None:
     def text(value: str | datetime | None) -> str | None:
         return value if isinstance(value, str | None) else value.isoformat(timespec="seconds")
 
-    rows = [{name: text(value) for name, value in key.items()} for key in with_database(ask)]  # type: ignore[arg-type]
-    show(rows, table(rows, "kid alg state signs_from published_until"), as_json=as_json)
+    found = with_database(ask)
+    rows = [{name: text(value) for name, value in key.items()} for key in found]  # type: ignore[arg-type]
+    columns = table(
+        found,
+        "kid alg state signs_from published_until",
+        signs_from=lambda key: to_the_second(key["signs_from"]),
+        published_until=lambda key: to_the_second(key["published_until"]),
+    )
+    show(rows, columns, as_json=as_json)
 
 
 @keys.command()
@@ -55,7 +63,7 @@ def rotate_command(as_json: bool) -> None:
     """
     key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
-    show(row, "{kid} signs from {signs_from}".format(**row), as_json=as_json)
+    show(row, say("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)), as_json=as_json)
 
 
 # An id may begin with "-", even with "-h".
@@ -77,7 +85,8 @@ def withdraw_command(kid: str, as_json: bool) -> None:
             raise Failed("there is no published key with that id: see 'wxauth keys list'") from None
 
     signs = _with_key_ring(withdraw)
-    show({"kid": kid, "signing": signs.kid}, f"{kid} is withdrawn; {signs.kid} signs now", as_json=as_json)
+    text = say("{kid} is withdrawn; {other} signs now", kid=kid, other=signs.kid)
+    show({"kid": kid, "signing": signs.kid}, text, as_json=as_json)
 
 
 def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
@@ -109,12 +118,13 @@ def reseal_command(as_json: bool) -> None:
 
     sealer = Sealer(read_settings(Settings).secret_keys)
     done = with_database(lambda database, now: reseal(database, sealer, now=now))
-    show(asdict(done), f"encrypted again: {_counts(done)}", as_json=as_json)
+    show(asdict(done), say("encrypted again: {counts}", counts=_counts(done)), as_json=as_json)
     if done.not_opened:
-        raise Failed(
-            f"WXAUTH_SECRET_KEY_PREVIOUS: {done.not_opened} stored values were encrypted with a key that is not in it. "
-            f"其中缺少加密了 {done.not_opened} 项已存内容的旧密钥。"
+        text = (
+            "WXAUTH_SECRET_KEY_PREVIOUS: {n} stored values were encrypted with a key that is not in it. "
+            "其中缺少加密了 {n} 项已存内容的旧密钥。"
         )
+        raise Failed(say(text, n=done.not_opened))
 
 
 @secret.command()
@@ -130,20 +140,23 @@ def forget_command(yes: bool, as_json: bool) -> None:
 
     sealer = Sealer(read_settings(Settings).secret_keys)
     confirm(
-        lambda: "Erase for good what this WXAUTH_SECRET_KEY does not decrypt? 确定彻底删除当前密钥无法解密的内容？",
+        lambda: say(
+            "Erase for good what this WXAUTH_SECRET_KEY does not decrypt? 确定彻底删除当前密钥无法解密的内容？"
+        ),
         yes=yes,
     )
     done = with_database(lambda database, now: forget(database, sealer, now=now))
-    lines = [f"given up: {_counts(done)}"]
+    lines = [say("given up: {counts}", counts=_counts(done))]
     if done.webhook_secrets:
-        lines.append("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable")
+        lines.append(say("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable"))
     if done.apps:
-        lines.append("add these apps again: wxauth apps add APP_ID")
+        lines.append(say("add these apps again: wxauth apps add APP_ID"))
     show(asdict(done), "\n".join(lines), as_json=as_json)
 
 
 def _counts(done: "SealedCounts") -> str:
-    return (
-        f"{done.signing_keys} signing keys, {done.session_keys} session keys, "
-        f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps"
+    text = (
+        "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone answers, "
+        "{webhook_secrets} webhook secrets, {apps} apps"
     )
+    return say(text, **asdict(done))

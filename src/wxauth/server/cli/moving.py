@@ -23,12 +23,12 @@ from wxauth.server.cli.printing import (
     json_option,
     printable,
     show,
-    terminal_language,
     text_option,
 )
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.services import Services
+from wxauth.server.core.terminal import say, terminal_language
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, export_users, is_field, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
@@ -272,4 +272,4 @@ def export_command(file: Path, form: str | None) -> None:
             number = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
     except OSError as exc:
         raise Failed(f"{file}: {exc.strerror}") from None
-    click.echo(f"{number} identities", err=True)
+    click.echo(say("{number} identities", number=number), err=True)

@@ -1,20 +1,19 @@
 """How commands print answers, as JSON or as text, and failures; and the options that several have."""
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
+from unicodedata import east_asian_width
 
 import click
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
+from wxauth.server.core.terminal import say, terminal_language, word
 from wxauth.server.web.bodies import Time, id_in_cursor
-
-if TYPE_CHECKING:  # imports Starlette
-    from wxauth.problems import Language
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -30,6 +29,8 @@ class Failed(click.ClickException):
         click.echo(self.message, err=True)
 
 
+_OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
+"""Columns whose values are words of ours."""
 SHOWN_ONCE: Final = "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。"
 
 
@@ -50,7 +51,7 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, 
     else:
         print_table(text)
     for note in notes:
-        click.echo(note, err=True)
+        click.echo(say(note), err=True)
 
 
 def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) -> list[tuple[object, ...]]:
@@ -62,20 +63,31 @@ def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) ->
         shown: The columns that are made of several fields, or of other words.
     """
     columns = names.split()
-    rows = [tuple(shown[name](item) if name in shown else _field(item, name) for name in columns) for item in items]
-    return [tuple(name.upper() for name in columns), *rows]
+    rows = [tuple(shown.get(name, partial(_field, name=name))(item) for name in columns) for item in items]
+    return [header(*columns), *rows]
+
+
+def header(*columns: str) -> tuple[str, ...]:
+    """The names of columns, as a table shows them."""
+    return tuple(word(name) if terminal_language() == "zh" else name.upper() for name in columns)
 
 
 def print_table(rows: Iterable[tuple[object, ...]]) -> None:
     """Print rows in columns."""
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def _width(cell: str) -> int:
+    return len(cell) + sum(east_asian_width(character) in "WF" for character in cell)
 
 
 def _field(item: Any, name: str) -> object:
-    return item[name] if isinstance(item, dict) else getattr(item, name)
+    value = item[name] if isinstance(item, dict) else getattr(item, name)
+    return word(value) if name in _OF_FEW_VALUES else value
 
 
 def _cell(value: object) -> str:
@@ -95,18 +107,17 @@ def printable(text: str | None) -> str:
 
 def state_of(it: Any) -> str:
     """Whether an app or a webhook is used."""
-    return "enabled" if it.is_enabled else "disabled"
+    return say("enabled") if it.is_enabled else say("disabled")
 
 
 def to_the_minute(time: datetime | None) -> str:
-    """A time to the minute."""
-    return "-" if time is None else time.isoformat(timespec="minutes")
+    """A time to the minute, in the zone of this machine."""
+    return "-" if time is None else time.astimezone().isoformat(timespec="minutes")
 
 
-def terminal_language() -> "Language":
-    """The language of the terminal's user, from the locale."""
-    variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
-    return "zh" if next(filter(None, variables), "").lower().startswith("zh") else "en"
+def to_the_second(time: datetime | None) -> str:
+    """A time to the second, in the zone of this machine."""
+    return "-" if time is None else time.astimezone().isoformat(timespec="seconds")
 
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -162,7 +173,7 @@ def page_options(command: Command) -> Command:
 
 def more(next_cursor: str | None) -> list[str]:
     """The note below a page that is not the last."""
-    return [] if next_cursor is None else [f"There are more: --cursor {next_cursor} 还有更多。"]
+    return [] if next_cursor is None else [say("There are more: --cursor {cursor} 还有更多。", cursor=next_cursor)]
 
 
 def field_option(

@@ -7,7 +7,17 @@ from uuid import UUID
 
 import click
 
-from wxauth.server.cli.printing import checked, json_option, more, page_options, show, table, text_option, time_option
+from wxauth.server.cli.printing import (
+    checked,
+    json_option,
+    more,
+    page_options,
+    show,
+    table,
+    text_option,
+    time_option,
+    to_the_second,
+)
 from wxauth.server.cli.resources import with_database
 from wxauth.server.core.addresses import IpNetwork
 from wxauth.server.login.record_rows import RefusalSearch, list_refusals
@@ -57,7 +67,7 @@ def refusals(
     rows = table(
         page.items,
         "at code app_id user_id network request_id count",
-        at=lambda refusal: refusal.at.isoformat(timespec="seconds"),
+        at=lambda refusal: to_the_second(refusal.at),
         code=lambda it: it.code + ("" if it.wechat_errcode is None else f" ({it.wechat_errcode})"),
     )
     show(items_of(page), rows, *more(page.next_cursor), as_json=as_json)

@@ -21,13 +21,14 @@ from wxauth.errors import (
     WeChatError,
     WxAuthError,
 )
-from wxauth.server.cli.printing import Failed, terminal_language
+from wxauth.server.cli.printing import Failed
 from wxauth.server.core.clock import Clock, DatabaseClock, correct_clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, InvalidSettings, Settings, load_settings
+from wxauth.server.core.terminal import say, terminal_language, translated
 from wxauth.server.outbound.urls import NameResolver
 
 if TYPE_CHECKING:
@@ -61,23 +62,25 @@ def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
         case InvalidSettings():
             return str(exc)
         case CannotOpen():
-            return f"{WRONG_SECRET_KEY.en}. {WRONG_SECRET_KEY.zh}。"
+            return say(f"{WRONG_SECRET_KEY.en}. {WRONG_SECRET_KEY.zh}。")
         case StorageUnavailable():
             return f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}"
         case NotFound() if exc.detail == f"there is no such {noun.en}":
-            return f"there is no {noun.en} {name}. {noun.zh} {name} 不存在。"
+            return say("there is no {noun.en} {name}. {noun.zh} {name} 不存在。", noun=noun, name=name)
         case NameTaken() | AppTaken():
-            return f"{noun.en} {name} exists already. {noun.zh} {name} 已存在。"
+            return say("{noun.en} {name} exists already. {noun.zh} {name} 已存在。", noun=noun, name=name)
         case AppInSettings():
-            return f"{name} is in the settings: change it there. {name} 由配置指定，请在配置中修改。"
+            return say("{name} is in the settings: change it there. {name} 由配置指定，请在配置中修改。", name=name)
         case UnknownApp() if noun is _NOUNS["app_id"]:
-            return f"{name} is not one of the configured apps. 未配置 {name}。"
+            return say("{name} is not one of the configured apps. 未配置 {name}。", name=name)
         case AppRefused():
-            return f"{exc.detail} (errcode {exc.errcode}); nothing is stored. 微信不接受，未保存。"
+            text = "{detail} (errcode {errcode}); nothing is stored. 微信不接受，未保存。"
+            return say(text, detail=exc.detail, errcode=exc.errcode)
         case WeChatError():
-            return f"WeChat: {exc.detail} ({exc.code})" + (
-                "; --no-check skips this check" if "no_check" in options else ""
-            )
+            skipped = say("; --no-check skips this check") if "no_check" in options else ""
+            return say("WeChat: {detail} ({code})", detail=translated(exc.detail), code=exc.code) + skipped
+        case _ if terminal_language() == "zh":
+            return exc.title.zh + (f"（{translated(exc.detail)}）" if exc.detail else "")
         case _:
             return f"{exc.detail or exc.title.en}. {exc.title.zh}"
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from wxauth.server.core.terminal import say, terminal_language
+
 
 @click.command()
 def serve() -> None:
@@ -36,7 +38,7 @@ def dev(
 
     It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
     """
-    from wxauth.server.cli.printing import Failed, terminal_language
+    from wxauth.server.cli.printing import Failed
 
     if os.name != "posix":  # only on these can the bundled PostgreSQL end together with its owner: see dev/postgres.py
         raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
@@ -79,9 +81,11 @@ def alive(*, ready: bool) -> None:
         connection.request("GET", "/readyz" if ready else "/livez")
         status = connection.getresponse().status
     except (OSError, HTTPException) as exc:
-        sys.exit(f"nothing answers at {host}, port {port}: {type(exc).__name__}. 该地址无响应。")
+        text = "nothing answers at {host}, port {port}: {error}. 该地址无响应。"
+        sys.exit(say(text, host=host, port=port, error=type(exc).__name__))
     if status != 200:
-        sys.exit(f"the answer at {host}, port {port} has status {status}. 响应的状态码为 {status}。")
+        text = "the answer at {host}, port {port} has status {status}. 响应的状态码为 {status}。"
+        sys.exit(say(text, host=host, port=port, status=status))
 
 
 def _address() -> tuple[str, int]:

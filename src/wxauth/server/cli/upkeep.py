@@ -6,11 +6,12 @@ from contextlib import aclosing
 
 import click
 
-from wxauth.server.cli.printing import Failed, json_option, show, terminal_language
+from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.cli.resources import failures_printed, read_settings, with_services
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.settings import DatabaseSettings
+from wxauth.server.core.terminal import say, terminal_language
 
 
 @click.command()
@@ -29,8 +30,8 @@ def migrate(revision: str) -> None:
         )  # that it waits, and for what
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
-    note = ", of a newer version than this one, which serves on with it" if is_newer(schema) else ""
-    click.echo(f"schema at {schema or 'base'}{note}")
+    note = say(", of a newer version than this one, which serves on with it") if is_newer(schema) else ""
+    click.echo(say("schema at {revision}", revision=schema or "base") + note)
 
 
 async def _migrate(url: str, revision: str) -> str | None:
@@ -86,6 +87,6 @@ def sweep(as_json: bool) -> None:
     swept = with_services(sweep_now)
     show(
         {"events": swept.events, "addresses": swept.addresses},
-        f"events deleted: {swept.events}, addresses truncated: {swept.addresses}",
+        say("events deleted: {events}, addresses truncated: {n}", events=swept.events, n=swept.addresses),
         as_json=as_json,
     )

@@ -10,12 +10,13 @@ import click
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from wxauth.errors import NotFound, Title
+from wxauth.errors import NotFound
 from wxauth.server.cli import LazyGroup
 from wxauth.server.cli.printing import (
     Failed,
     checked,
     confirm,
+    header,
     json_option,
     more,
     page_options,
@@ -23,7 +24,6 @@ from wxauth.server.cli.printing import (
     show,
     stripped,
     table,
-    terminal_language,
     text_option,
     time_option,
     to_the_minute,
@@ -32,6 +32,7 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import read_settings, with_database, with_parts
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
+from wxauth.server.core.terminal import say, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, EarlierBan, UserStatus
 from wxauth.server.merging.merging import Merged, merge_by_operator, split
@@ -89,8 +90,6 @@ def _identity(value: str) -> tuple[str, str]:
         raise ValueError
     return app_id, openid
 
-
-_NAMELESS: Final = Title("Nameless …{}", "未命名 …{}")
 
 _user_argument = click.argument("user_id", type=click.UUID)
 _role_argument = click.argument("role", callback=_role)
@@ -156,7 +155,7 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
     show({**user, **keys}, _table(user, states), as_json=as_json)
     unchecked = sum(state.error not in (None, "session_key_expired") for state in states)
     if unchecked:
-        raise Failed(f"{unchecked} session keys could not be checked. 有 {unchecked} 个 session_key 未能检查。")
+        raise Failed(say("{n} session keys could not be checked. 有 {n} 个 session_key 未能检查。", n=unchecked))
 
 
 def _export(user_id: UUID) -> None:
@@ -182,13 +181,16 @@ def _key_states(user_id: UUID) -> Sequence["SessionKeyState"]:
 
 def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[tuple[str, object]]:
     fields: Mapping[str, object] = user
-    return [
+    rows = [
         ("id", user["id"]),
         *(("former_id", each) for each in user.get("former_ids", ())),
-        ("status", user["status"]),
+        ("status", word(user["status"])),
         *((name, fields[name]) for name in ("reason", "until", "erase_at") if fields.get(name) is not None),
         *((name, fields[name]) for name in ("roles", "nickname", "avatar_url")),
-        ("phone", (user["phone"] or "-") + ("" if user["phone_verified"] in (None, True) else "  (unproved)")),
+        (
+            "phone",
+            (user["phone"] or "-") + ("" if user["phone_verified"] in (None, True) else f"  ({say('unproved')})"),
+        ),
         *((name, fields[name]) for name in ("unionid", "external_id")),
         *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),
         *(("former_external_id", each) for each in user.get("former_external_ids", ())),
@@ -197,7 +199,7 @@ def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[
         *(
             (
                 "session",
-                f"{session.id}  {session.client_id or session.app_id}  used {to_the_minute(session.last_used_at)}"
+                f"{session.id}  {session.client_id or session.app_id}  {_used(session)}"
                 f"  {session.ip or '-'}  {describe_device(session.device) or '-'}  {_opened(session)}",
             )
             for session in user["sessions"]
@@ -205,32 +207,39 @@ def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[
         *(
             (
                 "ended_session",
-                f"{session.id}  {session.client_id or session.app_id}  {session.ended_reason}"
-                f" {to_the_minute(session.ended_at)}  used {to_the_minute(session.last_used_at)}"
-                f"  {session.ip or '-'}  {_opened(session)}",
+                f"{session.id}  {session.client_id or session.app_id}  {word(session.ended_reason)}"
+                f" {to_the_minute(session.ended_at)}  {_used(session)}  {session.ip or '-'}  {_opened(session)}",
             )
             for session in user["ended_sessions"]
         ),
         *(
             (
                 "consent",
-                f"{consent.document}:{consent.version}  given {to_the_minute(consent.given_at)}"
-                + ("" if consent.withdrawn_at is None else f"  withdrawn {to_the_minute(consent.withdrawn_at)}"),
+                f"{consent.document}:{consent.version}  {say('given {time}', time=to_the_minute(consent.given_at))}"
+                + (
+                    f"  {say('withdrawn {time}', time=to_the_minute(consent.withdrawn_at))}"
+                    * bool(consent.withdrawn_at)
+                ),
             )
             for consent in user["consents"]
         ),
         *(("session_key", f"{state.app_id}  {state.openid}  {_validity(state)}") for state in states),
     ]
+    return [(word(name), value) for name, value in rows]
+
+
+def _used(session: OpenSession) -> str:
+    return say("used {time}", time=to_the_minute(session.last_used_at))
 
 
 def _opened(session: OpenSession) -> str:
-    return f"opened {to_the_minute(session.created_at)} from {session.opened['ip'] or '-'}"
+    return say("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
 
 
 def _validity(state: "SessionKeyState") -> str:
     if state.valid is not None:
-        return "valid" if state.valid else "expired"
-    return "not stored" if state.error == "session_key_expired" else f"unknown: {state.error}"
+        return say("valid") if state.valid else say("expired")
+    return say("not stored") if state.error == "session_key_expired" else say("unknown: {error}", error=state.error)
 
 
 @users.command()
@@ -300,8 +309,8 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
 
     def question() -> str:
-        names = [_name_of(user_id) for user_id in (from_id, into_id)]
-        return f"Merge {from_id} ({names[0]}) into {into_id} ({names[1]})? 确定合并？"
+        one, other = _name_of(from_id), _name_of(into_id)
+        return say("Merge {a} ({one}) into {b} ({other})? 确定合并？", a=from_id, one=one, b=into_id, other=other)
 
     async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
         try:
@@ -312,7 +321,9 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
 
     confirm(question, yes=yes)
     merged, user = with_database(merge)
-    click.echo(f"{from_id} is {user['id']}, roles: {_names(user['roles'])}")
+    click.echo(
+        say("{former} is {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=_names(user["roles"]))
+    )
     for each in merged.before:
         _echo_standing(each.id, each.nickname, each.roles, each.standing.ban)
 
@@ -355,13 +366,14 @@ def split_command(
         return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
-    confirm(lambda: f"Split {name} from {user_id}? 确定拆分？", yes=yes)
+    confirm(lambda: say("Split {name} from {user_id}? 确定拆分？", name=name, user_id=user_id), yes=yes)
     user, new_user = with_database(split_it)
     rows = [
-        (name, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
-        for name, each in (("user", user), ("new_user", new_user))
+        (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
+        for who, each in ((word("user"), user), (word("new_user"), new_user))
     ]
-    show({"user": user, "new_user": new_user}, [(" ", "ID", "EXTERNAL_ID", "IDENTITIES"), *rows], as_json=as_json)
+    columns = header(" ", "id", "external_id", "identities")
+    show({"user": user, "new_user": new_user}, [columns, *rows], as_json=as_json)
     for each in () if as_json else (user, new_user):
         ban: EarlierBan | None = None
         if each["status"] == "disabled":
@@ -374,17 +386,22 @@ def split_command(
 @yes_option
 def erase_command(user_id: UUID, yes: bool) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
-    confirm(lambda: f"Erase {user_id} ({_name_of(user_id)}) for good? 确定彻底删除？", yes=yes)
+    confirm(
+        lambda: say("Erase {user_id} ({name}) for good? 确定彻底删除？", user_id=user_id, name=_name_of(user_id)),
+        yes=yes,
+    )
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
-    click.echo(f"erased {user_id}")
+    click.echo(say("erased {user_id}", user_id=user_id))
 
 
 def _echo_standing(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: EarlierBan | None) -> None:
     """Print whose a name, roles and a ban are, if there are any."""
     if nickname or roles or ban:
-        until = f" until {ban['until']}" if ban and ban["until"] else ""
-        banned = f", banned{until}: {printable(ban['reason'])}" if ban else ""
-        click.echo(f"{user_id}: {printable(nickname)}, roles: {_names(roles)}{banned}")
+        name, banned = printable(nickname), ""
+        if ban:
+            until = say(" until {time}", time=ban["until"]) if ban["until"] else ""
+            banned = say(", banned{until}: {reason}", until=until, reason=printable(ban["reason"]))
+        click.echo(say("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=_names(roles)) + banned)
 
 
 def _read_user(user_id: UUID) -> UserDetailAnswer:
@@ -396,13 +413,14 @@ def _change(user_id: UUID, change: UserChange) -> None:
         try:
             await change_user(database, user_id, change, by=OPERATOR, now=now)
         except TooManyRoles:
-            raise Failed(f"a user has at most {MAX_ROLES} roles. 每个用户最多 {MAX_ROLES} 个角色。") from None
+            raise Failed(say("a user has at most {n} roles. 每个用户最多 {n} 个角色。", n=MAX_ROLES)) from None
         return await read_user(database, user_id, now=now)
 
     user = with_database(ask)
-    until = f" until {to_the_minute(user['until'])}" if "until" in user else ""
-    leaves = "" if user["erase_at"] is None else f", erase_at: {to_the_minute(user['erase_at'])}"
-    click.echo(f"{user['id']} is {user['status']}{until}, roles: {_names(user['roles'])}{leaves}")
+    until = say(" until {time}", time=to_the_minute(user["until"])) if "until" in user else ""
+    state, roles = word(user["status"]) + until, _names(user["roles"])
+    leaves = "" if user["erase_at"] is None else f", {word('erase_at')}: {to_the_minute(user['erase_at'])}"
+    click.echo(say("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles) + leaves)
 
 
 def _name_of(user_id: UUID) -> str:
@@ -412,8 +430,7 @@ def _name_of(user_id: UUID) -> str:
 
 def _called(user_id: UUID, nickname: str | None) -> str:
     """What the console calls a person: by the nickname, or as nameless, with the end of the id."""
-    nameless: str = getattr(_NAMELESS, terminal_language())
-    return nickname or nameless.format(str(user_id)[-8:])
+    return nickname or say("Nameless …{end}", end=str(user_id)[-8:])
 
 
 def _names(roles: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.terminal import say, translated, word
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
 from wxauth.server.events.sending import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
@@ -99,7 +100,8 @@ def set_command(
     changed = _with_webhooks(
         lambda webhooks: webhooks.change(webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR)
     )
-    click.echo(f"{webhook_name} is {state_of(changed)}, {changed.url}, types: {_types_of(changed)}")
+    holes = {"name": webhook_name, "state": state_of(changed), "url": changed.url, "types": _types_of(changed)}
+    click.echo(say("{name} is {state}, {url}, types: {types}", **holes))
 
 
 @webhooks.command()
@@ -107,7 +109,7 @@ def set_command(
 def remove_command(webhook_name: str) -> None:
     """Remove a webhook; events that wait for it are dropped."""
     _with_webhooks(lambda webhooks: webhooks.remove(webhook_name, by=OPERATOR))
-    click.echo(f"removed {webhook_name}")
+    click.echo(say("removed {name}", name=webhook_name))
 
 
 @webhooks.command()
@@ -119,10 +121,11 @@ def test_command(webhook_name: str, as_json: bool) -> None:
 
     answer = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
     if as_json or answer.status is not None:
-        show(trial_answer(answer), f"{answer.status} in {answer.milliseconds} ms", as_json=as_json)
+        text = say("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds)
+        show(trial_answer(answer), text, as_json=as_json)
     if not answer.is_accepted:
-        reason = answer.error or f"{webhook_name} has answered {answer.status}"
-        raise Failed(f"{reason}. 接收方未接受。")
+        reason = answer.error or say("{name} has answered {status}", name=webhook_name, status=answer.status)
+        raise Failed(say("{reason}. 接收方未接受。", reason=translated(reason)))
 
 
 @webhooks.command()
@@ -157,16 +160,16 @@ def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | N
     if (event_id is None) == (since is None):
         raise click.UsageError("either --event or --since must be given.")
     replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, event_id=event_id, since=since))
-    show({"replayed": replayed}, f"{replayed} to be sent again", as_json=as_json)
+    show({"replayed": replayed}, say("{n} to be sent again", n=replayed), as_json=as_json)
 
 
 def _show_secret(new: NewWebhookAnswer, *, as_json: bool) -> None:
     rows = [("name", new.name), ("url", new.url), ("secret", new.secret)]
-    show(new, rows, SHOWN_ONCE, as_json=as_json)
+    show(new, [(word(name), value) for name, value in rows], SHOWN_ONCE, as_json=as_json)
 
 
 def _types_of(webhook: Any) -> str:
-    return ",".join(webhook.types) or "all"
+    return ",".join(webhook.types) or say("all")
 
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]]) -> T:

@@ -35,6 +35,7 @@ from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.server.core.outages import is_refusal, reason_of, trouble_of
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
+from wxauth.server.core.terminal import say, translated
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
@@ -100,7 +101,7 @@ class OwnSecret:
         if self._path.exists():
             self.value = self._path.read_text()
         elif sys.stdin.isatty():
-            self.value = click.prompt(_QUESTION.format(app_id=app_id), hide_input=True, err=True).strip()
+            self.value = click.prompt(say(_QUESTION, app_id=app_id), hide_input=True, err=True).strip()
             self._is_new = True
 
     def keep_unless_refused(self, findings: Iterable[CheckResult]) -> None:
@@ -109,10 +110,10 @@ class OwnSecret:
             return
         if any(SECRET_NOT_TAKEN.en in finding.message for finding in findings):
             self._path.unlink(missing_ok=True)
-            click.echo(_NOT_KEPT, err=True)
+            click.echo(say(_NOT_KEPT), err=True)
         elif self._is_new:
             store_privately(self._path, self.value)
-            click.echo(_KEPT.format(path=self._path), err=True)
+            click.echo(say(_KEPT, path=self._path), err=True)
 
 
 def store_privately(path: Path, secret: str) -> None:
@@ -172,19 +173,22 @@ def run(
     simulated_url = None if NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
     try:
         with ExitStack() as stack:
-            site_listener = stack.enter_context(
-                _listen("127.0.0.1", site_port or SITE_PORT, "--site-port", or_any=not site_port)
-            )
+            taken: list[str] = []
+            site_listener = stack.enter_context(_listen("127.0.0.1", site_port or SITE_PORT, "--site-port", taken))
+            if site_port is None:
+                taken.clear()  # any other will do
             site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
             shop_url = (shop_url or site_url + SHOP_PATH).rstrip("/")
             settings, findings, own = _load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
             configure_logging(level=settings.log_level, log_format=settings.log_format)
             for line in unknown_names(env_file=None):
-                click.echo(line, err=True)
+                click.echo(translated(line), err=True)
             names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
-            listener = stack.enter_context(_listen(settings.host, settings.port, "--port"))
-            if simulated_url is not None:  # first: a port in use is reported at once
-                wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
+            listener = stack.enter_context(_listen(settings.host, settings.port, "--port", taken))
+            if simulated_url is not None:
+                wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port", taken))
+            if taken:  # first: ports in use are reported at once
+                raise DevFailed("\n".join(taken))
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
                 simulator = create_simulator(service_url=service_url(settings), site_url=site_url, shop_url=shop_url)
@@ -209,7 +213,9 @@ def run(
     except (PostgresUnavailable, InvalidSettings, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except UnknownRevision as exc:
-        raise DevFailed(str(exc) if os.environ.get("WXAUTH_DATABASE_URL") else f"{_OF_BEFORE} ({exc})") from None
+        raise DevFailed(
+            str(exc) if os.environ.get("WXAUTH_DATABASE_URL") else f"{say(_OF_BEFORE)} ({translated(str(exc))})"
+        ) from None
     except StorageUnavailable as exc:
         raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
 
@@ -274,15 +280,14 @@ def _secret_key() -> str:
     return path.read_text().strip()
 
 
-def _listen(host: str, port: int, option: str, *, or_any: bool = False) -> socket.socket:
-    """Listen on this port; with `or_any` on any free one if it is in use. Raises: DevFailed."""
+def _listen(host: str, port: int, option: str, taken: list[str]) -> socket.socket:
+    """Listen on this port; on any free one if it cannot be had, and then add a line that says so to `taken`."""
     try:
         return listen(host, port)
     except OSError as exc:
-        if or_any:
-            return listen(host, 0)
         hint = f"another 'wxauth dev'? Choose another port with {option}"
-        raise DevFailed(f"cannot listen on {host}:{port}: {exc.strerror} ({hint})") from None
+        taken.append(f"cannot listen on {host}:{port}: {exc.strerror} ({hint})")
+        return listen("127.0.0.1", 0)
 
 
 def _ask_wechat(settings: Settings) -> list[CheckResult]:

@@ -23,6 +23,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import InvalidSettings
+from wxauth.server.core.terminal import translated
 
 SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR1
 """Tells a worker that it has been replaced. It finishes its requests and ends."""
@@ -146,7 +147,7 @@ class Workers:
         try:
             work = self._renew()
         except InvalidSettings as exc:
-            log.error("reload_refused", reason=str(exc), consequence="the workers go on as they are")
+            log.error("reload_refused", reason=translated(str(exc)), consequence="the workers go on as they are")
             return
         except Exception:
             log.exception("reload_failed", consequence="the workers go on as they are")
