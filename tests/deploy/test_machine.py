@@ -28,10 +28,10 @@ MINE = {
     "echo 0123456789abcdef0123456789abcdef": f"echo {APPS[0]['app_secret']}",
 }
 """What the guide's reader replaces."""
-ISSUER = "echo WXAUTH_ISSUER=https://auth.example.com"
+ISSUER = "WXAUTH_ISSUER=https://auth.example.com\n"
 SETTINGS = (
-    r"WXAUTH_ISSUER=https://auth.example.com\nSSL_CERT_FILE=/etc/nginx/certificates/authority.pem\n"
-    r"WXAUTH_LOGIN_RATE_LIMIT=1000000/minute\nWXAUTH_WECHAT_BASE_URL=%s\n"
+    f"{ISSUER}SSL_CERT_FILE=/etc/nginx/certificates/authority.pem\n"
+    "WXAUTH_LOGIN_RATE_LIMIT=1000000/minute\nWXAUTH_WECHAT_BASE_URL={}\n"
 )
 
 
@@ -87,7 +87,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
             of_a_role = block("docs/database.md", "createuser --pwprompt")
             machine.run(of_a_role, user="postgres", folder=POSTGRES, given="password\n" * 2, PATH=path)
             shown = block("docs/operations.md", "ln -sfn /opt/wxauth-0.1.0 /opt/wxauth")
-            for theirs, ours in {**MINE, ISSUER: f"printf '{SETTINGS}' {wechat_url}"}.items():
+            for theirs, ours in {**MINE, ISSUER: SETTINGS.format(wechat_url)}.items():
                 assert theirs in shown
                 shown = shown.replace(theirs, ours)
             machine.run(shown)
