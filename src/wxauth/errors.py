@@ -406,11 +406,11 @@ class RateLimited(WxAuthError, code="rate_limited", status=429):
 class AccountDisabled(WxAuthError, code="account_disabled", status=403):
     """The user is banned."""
 
-    title = Title("This account has been disabled.", "该账号已被停用。")
+    title = Title("This account has been disabled.", "该账号已被封禁。")
 
     def __init__(
         self,
-        detail: str = "this user has been disabled by an administrator",
+        detail: str = "this user has been banned",
         *,
         until: datetime | None = None,
         user_id: UUID | None = None,

@@ -77,8 +77,8 @@ SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
     "external_id",
     Title(
         "must be of one openid in this app: WeChat gives each person one, and the user has another one;"
-        " --join accepts both",
-        "在同一应用中必须只对应一个 openid：微信中每人只有一个，而该用户已有另一个；加 --join 可都接受",
+        " only if they are one person, --join accepts both",
+        "在同一应用中必须只对应一个 openid：微信中每人只有一个，而该用户已有另一个；确为同一人时，加 --join 可都接受",
     ),
 )
 ANOTHER_UNIONID: Final = Fault(
@@ -87,17 +87,18 @@ ANOTHER_UNIONID: Final = Fault(
 UNIONID_OF_EXTERNAL_ID: Final = Fault(
     "unionid",
     Title(
-        "must be the one of the user whom the external_id names: these may be two people; --join makes them one user",
-        "必须与 external_id 所属用户的 unionid 一致：二者可能不是同一个人；加 --join 可合为一个用户",
+        "must be the one of the user whom the external_id names: these may be two people; only if they are one person,"
+        " --join makes them one user",
+        "必须与 external_id 所属用户的 unionid 一致：二者可能不是同一个人；确为同一人时，加 --join 可合为一个用户",
     ),
 )
 PHONE_OF_EXTERNAL_ID: Final = Fault(
     "phone",
     Title(
         "must not contradict a verified number: the user whom the external_id names has verified another one, or"
-        " another user this one; --join makes them one user",
+        " another user this one; only if they are one person, --join makes them one user",
         "不能与已验证的手机号矛盾：external_id 所属用户验证过另一个号码，或另一用户验证过该号码；"
-        "加 --join 可合为一个用户",
+        "确为同一人时，加 --join 可合为一个用户",
     ),
 )
 UNIONID_TAKEN: Final = Fault("unionid", Title("must not be another user's", "不能是另一用户的"))
