@@ -895,6 +895,7 @@ test('a site is added, shown and changed', async () => {
     ...{ email_domain: null, id_token_alg: 'ES256', former_secret_until: null },
     ...{ account_app_id: ACCOUNT.app_id, website_app_id: null, backchannel_logout_uri: null, link: false, sso: false, phone_id_token: true, pkce: 'required' },
     claims: { tier: '$attributes.tier' },
+    resources: [],
   })
 })
 
