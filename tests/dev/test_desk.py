@@ -19,12 +19,13 @@ from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
 from wxauth.server.service.build import Waits
 
+RESOURCES = '[{"resource": "http://127.0.0.1:8005/mcp", "title": "Mine", "scopes": {"read": "read"}}]'
 HURRIED = Waits(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
 
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    with running_dev(tmp_path_factory.mktemp("desk")) as dev:
+    with running_dev(tmp_path_factory.mktemp("desk"), WXAUTH_RESOURCES=RESOURCES) as dev:
         yield dev
 
 
@@ -52,6 +53,11 @@ def test_the_page_sends_the_requests_of_a_real_phone_to_the_service_alone(dev: D
     for beside in (".evil.test/", "@evil.test/", "1/", ""):
         answer = httpx.get(f"{dev.wechat_url}/desk/request", headers={"X-Phone-Url": dev.url + beside})
         assert answer.status_code == 422, beside
+
+
+@pytest.mark.process
+def test_with_resources_of_ones_own_the_desk_has_no_agent(dev: Dev) -> None:
+    assert httpx.get(f"{dev.wechat_url}/desk/setup").json()["agent"] is None
 
 
 @pytest.mark.process

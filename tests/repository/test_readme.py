@@ -203,7 +203,15 @@ def printed_by_dev(
     issuer: str = "http://127.0.0.1:8000",
 ) -> str:
     settings = settings_from(Settings, **{**SETTINGS, "issuer": issuer}, database_url=NOWHERE)
-    return welcome(settings, simulated_url=simulated_url, site_url=site_url, findings=[], home=HOME, language=language)
+    return welcome(
+        settings,
+        simulated_url=simulated_url,
+        site_url=site_url,
+        mcp_url=simulated_url and "http://127.0.0.1:8005/mcp",
+        findings=[],
+        home=HOME,
+        language=language,
+    )
 
 
 def test_the_guarded_service_shown_can_be_run() -> None:

@@ -28,6 +28,7 @@ def welcome(
     *,
     simulated_url: str | None,
     site_url: str,
+    mcp_url: str | None,
     findings: Iterable[CheckResult],
     home: Path,
     language: Language = "en",
@@ -38,6 +39,7 @@ def welcome(
         settings: The settings of the service.
         simulated_url: The URL of the simulated WeChat; None for the real WeChat.
         site_url: The URL of the example sites.
+        mcp_url: The URL of the MCP server; None if there is none.
         findings: The results of the checks at the real WeChat.
         home: Where the data is kept.
         language: The language of the text.
@@ -46,7 +48,8 @@ def welcome(
     text = Path(__file__).with_name(f"banner.{language}.txt").read_text("utf-8")
     blocks = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
     is_simulated = simulated_url is not None
-    left_out = {"real", "beside"} if is_simulated else {"simulated", "alice", "own_app"}
+    left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
+    left_out |= set() if mcp_url else {"mcp"}
     left_out |= set() if address else {"network"}
     return "".join(block for name, block in blocks.items() if name not in left_out).format(
         url=service_url(settings),
@@ -56,6 +59,7 @@ def welcome(
         desk_url=f"{simulated_url}/desk/",
         console_url=f"{service_url(settings)}/admin/",
         site_url=site_url,
+        mcp_url=mcp_url,
         findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {it.text_in(language)}" for it in findings),
         program="scripts/dev" if Path("scripts/dev").exists() else f"{sys.argv[0]} dev",
         user_id="$USER_ID" if is_simulated else "USER_ID",

@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,8 +35,10 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.server.core.outages import is_refusal, reason_of, trouble_of
+from wxauth.server.core.resources import Resource
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.server.core.terminal import say, translated
+from wxauth.server.dev.agent import MCP_PORT, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
@@ -189,22 +192,34 @@ def run(
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port", taken))
             if taken:  # first: ports in use are reported at once
                 raise DevFailed("\n".join(taken))
+            mcp_url = None
+            if simulated_url is not None and not settings.resources and has_mcp():
+                mcp_listener = stack.enter_context(_listen("127.0.0.1", MCP_PORT, "", []))
+                mcp_url = f"http://127.0.0.1:{mcp_listener.getsockname()[1]}/mcp"
+                own["resources"] = [resource_at(mcp_url)]
+                settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp_url)),)})
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
-                simulator = create_simulator(service_url=service_url(settings), site_url=site_url, shop_url=shop_url)
+                simulator = create_simulator(
+                    service_url=service_url(settings), site_url=site_url, shop_url=shop_url, mcp_url=mcp_url
+                )
                 simulated = OwnNamesOnly(simulator, names, own_pages=True)
                 stack.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
-            shop = asyncio.run(_prepare(settings, site_url, has_shop=simulated_url is not None))
+            shop = asyncio.run(_prepare(settings, site_url, has_shop=simulated_url is not None, mcp_url=mcp_url))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
             stack.enter_context(command_for_this_dev(HOME, own | where))
             back_end = Mount(SHOP_PATH, create_shop(settings.issuer, shop)) if shop else None
             cookie_secret = secrets.token_hex()
             websites = create_site(settings.issuer, url=site_url, cookie_secret=cookie_secret, back_end=back_end)
             stack.enter_context(_in_thread(OwnNamesOnly(websites, names), site_listener, name="example sites"))
+            if mcp_url is not None:  # imported in its thread; requests wait until it is
+                mcp_server = partial(create_mcp_server, settings.issuer, mcp_url, names)
+                stack.enter_context(_in_thread(mcp_server, mcp_listener, name="MCP server", factory=True))
             banner_text = welcome(
                 settings,
                 simulated_url=simulated_url,
                 site_url=site_url,
+                mcp_url=mcp_url,
                 findings=findings,
                 home=HOME,
                 language=language,
@@ -305,9 +320,11 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
 
 
 @contextmanager
-def _in_thread(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[None]:
-    """Serve another app in its own thread."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+def _in_thread(
+    app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, factory: bool = False
+) -> Iterator[None]:
+    """Serve another app in its own thread, which makes it there if it is a factory."""
+    config = uvicorn.Config(app, factory=factory, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
     thread.start()
@@ -318,8 +335,8 @@ def _in_thread(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[
         thread.join(timeout=5)
 
 
-async def _prepare(settings: Settings, site_url: str, *, has_shop: bool) -> Credentials | None:
-    """Migrate the database, and add the example sites. Returns the credentials of the shop's back end."""
+async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url: str | None) -> Credentials | None:
+    """Migrate the database, and add the example sites and the agent. Returns the credentials of the shop's back end."""
     database = Database(settings.database_url.get_secret_value())
     configured = {app.app_id for app in settings.apps}  # with the real WeChat, those of the simulator are not
     async with aclosing(database):
@@ -349,6 +366,8 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool) -> Cred
                 scopes=each.scopes,
                 now=await database.time(),
             )
+        if mcp_url is not None:
+            await add_agent(database, mcp_url, now=await database.time())
         return await add_shop(database, now=await database.time()) if has_shop else None
 
 

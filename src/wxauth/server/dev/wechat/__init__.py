@@ -15,13 +15,15 @@ from wxauth.server.dev.wechat.controls import (
     SealRequest,
     phone_number_of,
 )
-from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH
+from wxauth.server.dev.wechat.desk import AGENT, AGENT_PATH, DESK_PATH, SHOP_PATH
 from wxauth.server.dev.wechat.issued import APP_KEYS, CODE_LIFETIME
 from wxauth.server.dev.wechat.simulator import Call, Simulator
 from wxauth.server.dev.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
 
 __all__ = [
     "ACCOUNT",
+    "AGENT",
+    "AGENT_PATH",
     "APPS",
     "APP_KEYS",
     "CODE_LIFETIME",

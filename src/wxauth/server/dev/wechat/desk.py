@@ -40,7 +40,7 @@ MOST_REDIRECTS: Final = 10
 MOST_FIELDS: Final = 20
 LONGEST_FIELD: Final = 8192
 
-_TAKEN: Final = ("authorization", "content-type", "x-request-id")
+_TAKEN: Final = ("accept", "authorization", "content-type", "x-request-id")
 _LEFT_OUT: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 )
@@ -58,6 +58,10 @@ Value = Annotated[str, Field(max_length=LONGEST_FIELD)]
 DESK_PATH: Final = "/desk/"
 SHOP_PATH: Final = "/membership"
 """The back end of the mini-program, on the address of the example sites."""
+AGENT: Final = "wxauth-example-agent"
+"""The client_id of the desk's agent."""
+AGENT_PATH: Final = f"{DESK_PATH}agent.html"
+"""The page to which the agent's person is redirected."""
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED: Final = ("base.css", "dom.js", "icon.svg")
 """Files shared with the console, so that both have one design."""
@@ -216,7 +220,9 @@ async def _ensure_local(request: httpx.Request) -> None:
         raise ValueError(f"url: {request.url.host} is not this machine")
 
 
-def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str, shop_url: str | None) -> list[Route]:
+def desk_routes(
+    wires: Wires, faults: Faults, *, service_url: str, site_url: str, shop_url: str | None, mcp_url: str | None
+) -> list[Route]:
     """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
     files, shared = StaticFiles(directory=_PAGE), StaticFiles(directory=CONSOLE_PAGE)
     clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
@@ -236,8 +242,12 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
         "count_url": f"{site_url}{SHOP_PATH}/count",
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
+        "agent": mcp_url and {"client_id": AGENT, "server": mcp_url},
         "faults": known_faults(),
     }
+
+    servers = [service_url, site_url, setup["shop_url"]]
+    servers += [mcp_url.removesuffix("/mcp")] if mcp_url else []
 
     async def page(request: Request) -> Response:
         if request.url.hostname == "localhost":  # under another name, the page would have other phones
@@ -265,7 +275,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
         Route(DESK_PATH, page),
         Route(
             DESK_PATH + "request",
-            phone_network(service_url, site_url, setup["shop_url"]),
+            phone_network(*servers),
             methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
         ),
         Route(DESK_PATH + "setup", read_setup),

@@ -57,6 +57,7 @@ def create_simulator(
     service_url: str = "http://127.0.0.1:8000",
     site_url: str = "http://127.0.0.1:8004",
     shop_url: str | None = None,
+    mcp_url: str | None = None,
 ) -> Starlette:
     """The simulated WeChat as an ASGI app.
 
@@ -67,6 +68,7 @@ def create_simulator(
         service_url: The URL of the service.
         site_url: The URL of the example sites.
         shop_url: The URL of the back end that sells. By default, the one beside the example sites.
+        mcp_url: The URL of the MCP server that the desk's agent calls, if there is one.
     """
     wechat = simulator or Simulator()
     wires, receiver = Wires(), Receiver()
@@ -131,7 +133,9 @@ def create_simulator(
             *receiver.routes(),
             _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.behave),
             _control(f"{DESK_PATH}web-view", WebViewRequest, WebViews().open),
-            *desk_routes(wires, wechat.faults, service_url=service_url, site_url=site_url, shop_url=shop_url),
+            *desk_routes(
+                wires, wechat.faults, service_url=service_url, site_url=site_url, shop_url=shop_url, mcp_url=mcp_url
+            ),
         ]
     )
 

@@ -1,5 +1,6 @@
 // The phone on the desk. It runs the real client on a `wx` for browsers, and shows all requests and answers.
 
+import { createAgent } from './agent.js'
 import { createWx } from './browser_wx.js'
 import { clockTime, duration, h, pretty } from './elements.js'
 import { either, language, showTexts, text, toggleLanguage } from './texts.js'
@@ -26,6 +27,9 @@ const service = setup.service_url
 const wires = createWires($('taps'), service, setup.shop_url)
 
 globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // what a phone reports about itself
+
+const computer = createWx({ userAgent: () => 'agent/1.0', send, observe: (exchange) => wires.notePhone(exchange, 'agent') })
+const agent = createAgent({ request: (options) => asked(computer, 'request', options), ...setup.agent, place: $('agent-state') })
 
 // The phone: a person in an app. Each pair of these has its own storage.
 
@@ -228,6 +232,11 @@ const TAPS = {
   },
 
   openPage: () => browse($('address').value),
+
+  connect: agent.connect,
+  listOrders: () => agent.call('list_orders'),
+  placeOrder: () => agent.call('place_order', { item: text('tea') }),
+  expireAgents: agent.expire,
 
   withdrawName: () => push({ revoke_info: '6' }),
   withdrawPhone: () => push({ revoke_info: '8' }),
@@ -522,6 +531,7 @@ function showAll() {
   showUser(user)
   renderTokens()
   showChoices()
+  agent.showAll()
   wires.showAll()
 }
 
@@ -638,6 +648,8 @@ function start() {
     await fetch('/faults', { method: 'DELETE' })
     poll()
   })
+  $('agent').hidden = !setup.agent
+  new BroadcastChannel('agent').onmessage = ({ data }) => tap('connected', () => agent.finish(data))
   $('choose').addEventListener('click', () => $('file').click())
   $('file').addEventListener('change', async () => {
     if ($('file').files.length) await tap('avatar')

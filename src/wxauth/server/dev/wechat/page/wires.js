@@ -54,12 +54,12 @@ export function createWires(place, serviceURL, shopURL) {
     show(wire)
   }
 
-  /** Show a call of the phone; called when it starts and when it ends. */
-  function notePhone(exchange) {
+  /** Show a call of the phone, or the agent's; called when it starts and when it ends. */
+  function notePhone(exchange, from = 'phone') {
     const { api, method, url, header, body, at, ms, status, answer, answerHeader, error } = exchange
     const isLogin = api === 'login'
     note(exchange, {
-      direction: isLogin ? 'phoneToWeChat' : url.startsWith(`${serviceURL}/`) ? 'phoneToService' : 'phoneToShop',
+      direction: isLogin ? 'phoneToWeChat' : `${from}To${url.startsWith(`${serviceURL}/`) ? 'Service' : 'Shop'}`,
       what: isLogin ? 'wx.login()' : `${method} ${url.replace(serviceURL, '').replace(shopURL, '')}`,
       header: { ...header },
       answerHeader: { ...answerHeader },

@@ -1,0 +1,44 @@
+"""The MCP server beside the shop, and the desk's agent, which calls it for whoever approves that on their phone."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
+from typing import Any, Final
+
+from starlette.types import ASGIApp
+
+from wxauth.server.clients.clients import ensure_own_client
+from wxauth.server.core.database import Database
+from wxauth.server.dev.middleware import OwnNamesOnly
+from wxauth.server.dev.wechat import AGENT, AGENT_PATH
+
+MCP_PORT: Final = 8005
+"""The default port of the MCP server."""
+_IN_WHEEL: Final = Path(__file__).parents[2] / "_examples" / "mcp_server.py"
+_IN_CHECKOUT: Final = Path(__file__).parents[4] / "examples" / "mcp" / "server.py"
+
+
+def has_mcp() -> bool:
+    """Whether the official SDK is there, in its second version."""
+    return find_spec("mcp") is not None and find_spec("mcp_types") is not None
+
+
+def resource_at(url: str) -> Mapping[str, Any]:
+    """The MCP server as an entry of the setting `RESOURCES`."""
+    scopes = {"orders:read": "查看您的订单", "orders:write": "替您下单、退单"}
+    return {"resource": url, "title": "小店助手", "scopes": scopes}
+
+
+async def add_agent(database: Database, url: str, *, now: datetime) -> None:
+    """Add the desk's agent, a public client, which may ask for the MCP server at this URL."""
+    title, callback = "桌面助手 Desk agent", f"http://127.0.0.1{AGENT_PATH}"
+    fields = {"title": title, "redirect_uris": [callback], "resources": [url], "scopes": ["openid"]}
+    await ensure_own_client(database, AGENT, now=now, **fields)
+
+
+def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
+    """The MCP server as an ASGI app, for this URL. It takes seconds to import."""
+    server = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CHECKOUT))
+    return OwnNamesOnly(server["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), names)
