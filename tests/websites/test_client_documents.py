@@ -52,7 +52,7 @@ class Host(httpx.AsyncBaseTransport):
         assert (request.method, request.headers["accept"]) == ("GET", "application/json")
         if self.may_answer is not None:
             await self.may_answer.wait()
-        found = self.documents.get(self.asked[-1], 404)
+        found = self.documents.get(str(request.url), 404)
         if isinstance(found, Exception):
             raise found
         status, body = (found, b"") if isinstance(found, int) else (200, json.dumps(found).encode())
@@ -334,6 +334,16 @@ async def test_a_document_is_fetched_by_one_request_at_a_time_and_keeps_nobody_e
     host.may_answer.set()
     await asyncio.gather(*waiting)
     assert host.asked == [AGENT]
+
+
+async def test_junk_that_is_refused_meanwhile_keeps_no_good_client_out(house: House, host: Host) -> None:
+    host.may_answer = asyncio.Event()
+    asking = asyncio.create_task(house.browser.show(**ASKING))
+    await until(lambda: host.asked)
+    slow, host.may_answer = host.may_answer, None
+    assert (await house.another_browser().open(**{**ASKING, "client_id": f"{AGENT}/junk"})).status_code == 400
+    slow.set()
+    assert HOST in (await asking).html
 
 
 async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Host) -> None:

@@ -159,7 +159,7 @@ class ClientDocuments:
 
     async def _fetch(self, client_id: str) -> None:
         """Fetch a document, and keep what comes of it."""
-        kept = self._kept.setdefault(client_id, _Kept())
+        kept = self._kept.get(client_id, _Kept())
         host, reason = host_of(client_id), None
         try:
             kept.client, lasts = await self._read(client_id)
@@ -175,6 +175,7 @@ class ClientDocuments:
         else:
             outcome, kept.fresh_until, kept.not_before = DocumentOutcome.OK, self.clock() + lasts, _NEVER
         FETCHED.count(outcome)
+        self._kept[client_id] = kept  # now: others that end meanwhile drop what has no outcome yet
         self._drop_old()
 
     def _drop_old(self) -> None:
