@@ -1,4 +1,4 @@
-"""The two receivers of logout tokens that docs/websites.md shows, with tokens as a service signs them."""
+"""The receivers of logout tokens in examples and docs/websites.md, with tokens as a service signs them."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,9 +10,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
-from tests.docs import DOCS, code_blocks
+from tests.docs import DOCS, ROOT, code_blocks
 from tests.foreign.conftest import Issuer
 from tests.processes import Running, free_port
 from tests.programs import NODE_TESTS, needs_node
@@ -31,10 +31,9 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
-def shown(language: str, issuer: Issuer) -> str:
+def adapted(source: str, issuer: Issuer) -> str:
     """The receiver, for this issuer and a site whose tokens are signed with the keys of access tokens."""
-    [block] = [block for block in code_blocks(DOCS / "websites.md", language) if "logout+jwt" in block]
-    return block.replace("https://auth.example.com", issuer.url).replace("RS256", "ES256")
+    return source.replace("https://auth.example.com", issuer.url).replace("RS256", "ES256")
 
 
 def logout_token(issuer: Issuer, *, typ: str = "logout+jwt", **claims: Any) -> str:
@@ -48,14 +47,13 @@ def logout_token(issuer: Issuer, *, typ: str = "logout+jwt", **claims: Any) -> s
 @asynccontextmanager
 async def in_python(issuer: Issuer, _folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     around: dict[str, Any] = {}
-    exec(shown("python", issuer), around)
-    around["sessions"].update(s1="alice", s2="bob")
+    exec(adapted((ROOT / "examples/site/app.py").read_text(), issuer), around)
+    around["sessions"].update(s1={"id": "alice"}, s2={"id": "bob"})
 
     async def sessions(_: Request) -> JSONResponse:
         return JSONResponse([*around["sessions"]])
 
-    receive = Route("/backchannel-logout", around["backchannel_logout"], methods=["POST"])
-    transport = httpx.ASGITransport(Starlette(routes=[receive, Route("/", sessions)]))
+    transport = httpx.ASGITransport(Starlette(routes=[Route("/", sessions), Mount("/", around["app"])]))
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
         yield client
 
@@ -64,7 +62,8 @@ async def in_python(issuer: Issuer, _folder: Path) -> AsyncIterator[httpx.AsyncC
 async def in_node(issuer: Issuer, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     port = free_port()
     program = folder / "receiver.mjs"
-    imports, _, rest = shown("js", issuer).partition("\n\n")
+    [shown] = [block for block in code_blocks(DOCS / "websites.md", "js") if "logout+jwt" in block]
+    imports, _, rest = adapted(shown, issuer).partition("\n\n")
     program.write_text(
         f"{imports}\nconst app = express()\n{rest}\nsessions.set('s1', 'alice').set('s2', 'bob')\n"
         "app.get('/', (req, res) => res.json([...sessions.keys()]))\n"
@@ -84,7 +83,9 @@ async def test_the_receiver_ends_the_session_of_a_good_token_alone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name, value in {"no_proxy": "127.0.0.1", "WXAUTH_ISSUER": issuer.url, "WXAUTH_CLIENT_SECRET": "any"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)  # where the site keeps the key of its cookies
     async with receiver(issuer, tmp_path) as site:
 
         async def told(**form: str) -> int:

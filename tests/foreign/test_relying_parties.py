@@ -7,8 +7,10 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
@@ -18,10 +20,10 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from tests.docs import DOCS, ROOT, code_blocks
+from tests.docs import DOCS, ROOT, block, code_blocks
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import NODE_TESTS, needs, needs_relying_parties, run_node_tests
-from tests.world import bearer
+from tests.world import bearer, until
 from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
 
 with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
@@ -95,6 +97,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
         secret_of("page", "--public", *uris)
         yield {
+            "WXAUTH": command,
             "PYTHON_SECRET": secret_of("python", *sites),
             "PYTHON_NO_PKCE_SECRET": secret_of("python-no-pkce", "--no-pkce", *sites),
             "SERVICE_URL": f"http://127.0.0.1:{ports[0]}",
@@ -345,3 +348,46 @@ async def test_a_python_product_logs_in_and_out_as_the_example_shows(
                 left = await browser.get(left.url.join(left.headers["location"]))
             assert (await browser.get(site)).json() == {"user": None}
             assert await sites() == ([] if product.ends_session else [product.client])
+
+
+async def test_the_whole_site_shares_a_login_and_a_logout(world: dict[str, str], tmp_path: Path) -> None:
+    sites = {name: f"http://127.0.0.1:{free_port()}" for name in ("shop-site", "admin-site")}
+    app_dir = str(ROOT / "examples/site")
+    async with AsyncExitStack() as stack:
+        for name, site in sites.items():
+            shown, start = block("docs/websites.md", "--app-dir").replace("\\\n", "").splitlines()[:2]
+            adding = shlex.split(shown.replace("http://127.0.0.1:9000", site).replace("shop", name))[1:]
+            secret = json.loads(subprocess.check_output([world["WXAUTH"], *adding, "--json"], text=True))["client_secret"]
+            env = {"WXAUTH_ISSUER": world["SERVICE_URL"], "WXAUTH_CLIENT_ID": name, "WXAUTH_CLIENT_SECRET": secret}
+            words = start.replace("examples/site", app_dir).replace("9000", site.rpartition(":")[2]).split()[2:]
+            command = [sys.executable, "-m", "uvicorn", *words]
+            env |= {"SITE_URL": site, "NO_PROXY": "127.0.0.1"}
+            running = stack.enter_context(Running(*command, cwd=tmp_path, env=env))
+            await asyncio.to_thread(running.wait_for, "Uvicorn running on")
+        secrets = [tmp_path / f".{name}.secret" for name in sites]
+        assert {oct(file.stat().st_mode)[-3:] for file in secrets} == {"600"}
+        assert len({file.read_text() for file in secrets}) == 2
+        browser = await stack.enter_async_context(httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False))
+        phone = bearer((await browser.post("/v1/login", json={"code": "alice"})).json())
+        await browser.patch("/v1/me", json={"nickname": "<小明>"}, headers=phone)
+        shop, admin = sites.values()
+
+        async def begun(site: str) -> str:
+            return (await browser.get(f"{site}/login")).headers["location"]
+
+        refused = await browser.get(await by_scan(browser, await begun(shop), phone, "deny"))
+        assert (refused.status_code, "access_denied" in refused.text) == (403, True)
+        await browser.get(await by_scan(browser, await begun(shop), phone))
+        assert "&lt;小明&gt;" in (await browser.get(shop)).text
+        assert "/login" in (await browser.get(admin)).text
+        question = await browser.get(await begun(admin))
+        back = await browser.post(re.findall(r'action="([^"]+)"', question.text)[0])
+        await browser.get(back.headers["location"])
+        assert "&lt;小明&gt;" in (await browser.get(admin)).text
+        left = await browser.post(f"{shop}/logout", follow_redirects=True)
+        assert (str(left.url), "/login" in left.text) == (f"{shop}/", True)
+
+        async def admin_has_followed() -> bool:
+            return "/login" in (await browser.get(admin)).text
+
+        await until(admin_has_followed)
