@@ -5,6 +5,7 @@ import secrets
 import time
 from html import escape
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlencode
 
 from authlib.integrations.starlette_client import OAuth, OAuthError
@@ -18,7 +19,7 @@ from starlette.middleware.sessions import SessionMiddleware
 SITE = os.environ.get("SITE_URL", "http://127.0.0.1:9000")
 ISSUER = os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000")
 CLIENT_ID = os.environ.get("WXAUTH_CLIENT_ID", "shop")
-ID_TOKEN_ALG = "RS256"
+ALGORITHMS = ["RS256"]  # of id_tokens, and so of logout tokens
 LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
 TWO_WEEKS = 14 * 24 * 3600
 
@@ -89,7 +90,7 @@ async def log_out(request: Request):
 
 
 @app.post("/backchannel-logout")
-async def backchannel_logout(logout_token: str = Form("")):
+async def backchannel_logout(logout_token: Annotated[str, Form()] = ""):
     required = {name: {"essential": True} for name in ("exp", "iat", "sid", "events")}
     rules = jwt.JWTClaimsRegistry(
         **required, iss={"essential": True, "value": ISSUER}, aud={"essential": True, "value": CLIENT_ID}
@@ -108,9 +109,9 @@ async def backchannel_logout(logout_token: str = Form("")):
 async def decoded(token: str):
     """The token, if wxauth signed it. An unknown key may be a new one."""
     try:
-        return jwt.decode(token, KeySet.import_key_set(await wxauth.fetch_jwk_set()), [ID_TOKEN_ALG])
+        return jwt.decode(token, KeySet.import_key_set(await wxauth.fetch_jwk_set()), ALGORITHMS)
     except InvalidKeyIdError:
-        return jwt.decode(token, KeySet.import_key_set(await wxauth.fetch_jwk_set(force=True)), [ID_TOKEN_ALG])
+        return jwt.decode(token, KeySet.import_key_set(await wxauth.fetch_jwk_set(force=True)), ALGORITHMS)
 
 
 @app.exception_handler(OAuthError)

@@ -78,8 +78,10 @@ VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Where things are, and the secrets of sites."""
     folder = tmp_path_factory.mktemp("sites")
-    ports = [str(free_port()) for _ in range(3)]
-    options = [word for pair in zip(("--port", "--wechat-port", "--site-port"), ports, strict=True) for word in pair]
+    ports = [str(free_port()) for _ in range(4)]
+    options = [
+        word for pair in zip(("--port", "--wechat-port", "--site-port"), ports[:3], strict=True) for word in pair
+    ]
     env = {"WXAUTH_SCAN_RATE_LIMIT": "600/minute"}  # all tests come from one address
     with Running(WXAUTH, "dev", *options, cwd=folder, env=env) as running:
         running.wait_for("Ctrl-C ends it all")
@@ -90,6 +92,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         sites = (*callbacks, "--logout-uri=http://127.0.0.1/", "--logout-uri=http://127.0.0.1/logout")
         shown = code_blocks(GUIDE, "sh")[0].replace("\\\n", "")
         shown = shown.replace("https://portal.example.com", "http://127.0.0.1")
+        portal = (*shlex.split(shown)[3:], f"--backchannel-logout-uri=http://127.0.0.1:{ports[3]}/backchannel-logout")
 
         def secret_of(*words: str) -> str:
             adding = [command, "clients", "add", *words, "--json"]
@@ -103,7 +106,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             "SERVICE_URL": f"http://127.0.0.1:{ports[0]}",
             "SHOP_SECRET": secret_of("shop", "--device", *uris),
             "LEGACY_SECRET": secret_of("legacy", "--no-pkce", *uris),
-            "PORTAL_SECRET": secret_of(*shlex.split(shown)[3:]),
+            "PORTAL_PORT": ports[3],
+            "PORTAL_SECRET": secret_of(*portal),
         }
 
 
@@ -133,9 +137,12 @@ def test_a_browser_posts_the_answer_to_a_site_that_asks_for_a_form(world: dict[s
 @pytest.mark.node
 @pytest.mark.parametrize("library", ["auth_js", "better_auth"])
 def test_a_library_that_is_set_up_as_the_example_shows(world: dict[str, str], library: str, tmp_path: Path) -> None:
-    for block in code_blocks(GUIDE, "js"):
-        if named := re.match(r"// ([\w.]+)\.js\n", block):
-            (tmp_path / f"{named[1]}.mjs").write_text(block)
+    shutil.copytree(ROOT / "examples/nextjs", tmp_path, dirs_exist_ok=True)
+    for shown in code_blocks(GUIDE, "js"):
+        if named := re.match(r"// ([\w.]+\.js)\n", shown):
+            file = tmp_path / named[1]
+            assert not file.exists() or file.read_text() == shown
+            file.write_text(shown)
     (tmp_path / "node_modules").symlink_to(NODE_TESTS / "node_modules")
     run_node_tests(f"oauth/{library}.test.js", {**world, "GUIDE": str(tmp_path)})
 
@@ -357,7 +364,8 @@ async def test_the_whole_site_shares_a_login_and_a_logout(world: dict[str, str],
         for name, site in sites.items():
             shown, start = block("docs/websites.md", "--app-dir").replace("\\\n", "").splitlines()[:2]
             adding = shlex.split(shown.replace("http://127.0.0.1:9000", site).replace("shop", name))[1:]
-            secret = json.loads(subprocess.check_output([world["WXAUTH"], *adding, "--json"], text=True))["client_secret"]
+            added = await asyncio.to_thread(subprocess.check_output, [world["WXAUTH"], *adding, "--json"], text=True)
+            secret = json.loads(added)["client_secret"]
             env = {"WXAUTH_ISSUER": world["SERVICE_URL"], "WXAUTH_CLIENT_ID": name, "WXAUTH_CLIENT_SECRET": secret}
             words = start.replace("examples/site", app_dir).replace("9000", site.rpartition(":")[2]).split()[2:]
             command = [sys.executable, "-m", "uvicorn", *words]

@@ -1,13 +1,17 @@
-// Auth.js as docs/openid-provider.md sets it up, beside a running `wxauth dev`: see tests/foreign/test_relying_parties.py.
+// Auth.js as examples/nextjs sets it up, without Next.js, beside a running `wxauth dev`: see tests/foreign/test_relying_parties.py.
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { test } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
 import { Auth, setEnvDefaults } from '@auth/core'
 import { Browser, browse, phone } from './person.js'
 
-const { GUIDE, SERVICE_URL, PORTAL_SECRET } = process.env
+const { GUIDE, SERVICE_URL, PORTAL_PORT, PORTAL_SECRET } = process.env
 const ENV = { AUTH_WXAUTH_ISSUER: SERVICE_URL, AUTH_WXAUTH_ID: 'portal', AUTH_WXAUTH_SECRET: PORTAL_SECRET }
 Object.assign(process.env, ENV)
-const { default: shown } = await import(`${GUIDE}/auth.config.mjs`)
+const { default: shown } = await import(`${GUIDE}/auth.config.js`)
+const { POST } = await import(`${GUIDE}/app/backchannel-logout/route.js`)
 const SITE = 'http://127.0.0.1:9000'
 const form = { 'content-type': 'application/x-www-form-urlencoded' }
 
@@ -40,6 +44,24 @@ test('Auth.js logs a person in without an e-mail address, and its sign-out ends 
   assert.equal(await logOut(), `${SITE}/`)
   assert.equal(await session(), null)
   assert.deepEqual(await sites(), [])
+})
+
+test('a sign-out on the phone ends the session of Auth.js, and nonsense ends none', { timeout: 30_000 }, async (t) => {
+  const server = createServer(async (request, response) => {
+    const { method, headers } = request
+    const answer = await POST(new Request(SITE, { method, headers, body: request, duplex: 'half' }))
+    response.writeHead(answer.status).end()
+  }).listen(Number(PORTAL_PORT), '127.0.0.1')
+  t.after(() => server.close())
+  await once(server, 'listening')
+  const { user, decide, leave } = await phone()
+  const { logIn, session } = visitor()
+  await logIn(decide)
+  const nonsense = await fetch(`http://127.0.0.1:${PORTAL_PORT}`, { method: 'POST', body: 'logout_token=no', headers: form })
+  assert.equal(nonsense.status, 400)
+  assert.equal((await session()).user.id, user.id)
+  await leave()
+  while (await session()) await setTimeout(20)
 })
 
 test('a refusal on the phone logs nobody in at Auth.js', async () => {

@@ -8,7 +8,7 @@ import { Browser, browse, phone } from './person.js'
 
 const { GUIDE, SERVICE_URL, PORTAL_SECRET } = process.env
 Object.assign(process.env, { WXAUTH_ISSUER: SERVICE_URL, WXAUTH_CLIENT_ID: 'portal', WXAUTH_CLIENT_SECRET: PORTAL_SECRET })
-const { options: shown } = await import(`${GUIDE}/auth.options.mjs`)
+const { options: shown } = await import(`${GUIDE}/auth.options.js`)
 const SITE = 'http://127.0.0.1:9000'
 const PASSWORD = 'correct horse battery staple'
 const LINKING = { ...shown.account, accountLinking: { trustedProviders: ['wxauth'], allowDifferentEmails: true } }

@@ -14,7 +14,7 @@ export async function json(path, body, headers = {}) {
   return answer.status === 204 ? null : answer.json()
 }
 
-/** A phone, by default of a new person: claims a code, and decides. `sites` are the sites with a session. */
+/** A phone, by default of a new person: claims a code, and decides. `sites` are the sites with a session, and `leave` ends these. */
 export async function phone(person = `p-${randomUUID().slice(0, 8)}`) {
   const { access_token, user } = await json('/v1/login', { code: person })
   const authorization = { authorization: `Bearer ${access_token}` }
@@ -26,7 +26,8 @@ export async function phone(person = `p-${randomUUID().slice(0, 8)}`) {
     const { items } = await (await fetch(`${SERVICE_URL}/v1/me/sessions`, { headers: authorization })).json()
     return items.map(({ client_id }) => client_id).filter(Boolean)
   }
-  return { user, decide, sites }
+  const leave = () => fetch(`${SERVICE_URL}/v1/me/sessions`, { method: 'DELETE', headers: authorization })
+  return { user, decide, sites, leave }
 }
 
 /** A browser that goes to the page, and comes back with the answer for the site. */

@@ -1,0 +1,18 @@
+import { createRemoteJWKSet, jwtVerify } from 'jose'
+import { ended } from '../../ended.js'
+
+const { AUTH_WXAUTH_ISSUER: issuer, AUTH_WXAUTH_ID: audience } = process.env
+const EVENT = 'http://schemas.openid.net/event/backchannel-logout'
+const A_MONTH = 30 * 24 * 3600 * 1000 // as long as the cookie of Auth.js
+const rules = { issuer, audience, typ: 'logout+jwt', algorithms: ['RS256'], requiredClaims: ['exp', 'sid', 'events'] }
+let keys
+
+export async function POST(request) {
+  keys ??= createRemoteJWKSet(new URL(`${issuer}/.well-known/jwks.json`))
+  const form = await request.formData().catch(() => new FormData())
+  const told = await jwtVerify(String(form.get('logout_token')), keys, rules).catch(() => null)
+  if (!told?.payload.events[EVENT] || 'nonce' in told.payload) return new Response(null, { status: 400 })
+  for (const [sid, until] of ended) if (until < Date.now()) ended.delete(sid)
+  ended.set(told.payload.sid, Date.now() + A_MONTH)
+  return new Response(null, { status: 204 })
+}
