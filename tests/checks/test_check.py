@@ -247,6 +247,23 @@ async def test_a_default_that_allows_no_writes_or_isolates_more_is_reported(doct
     await doctor.says("database", BAD, "takes no writes", "default_transaction_read_only")
 
 
+@pytest.mark.own_database
+async def test_an_engine_that_cannot_run_the_schema_is_named(doctor: Doctor, rows: Rows) -> None:
+    claimed = "PostgreSQL 16.0 (openGauss 7.0.0 build 0) compiled at 2025-01-01"
+    await rows.execute("CREATE SCHEMA other")
+    await rows.execute(f"CREATE FUNCTION other.version() RETURNS text LANGUAGE sql AS $$SELECT '{claimed}'$$")
+    database = await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"ALTER DATABASE {database} SET search_path = public, other, pg_catalog")
+    results = await doctor()
+    assert_reported(results, "database", BAD, "is openGauss", "docs/database.md")
+    assert "schema" not in results
+    await rows.execute("CREATE TABLE other.pg_language (lanname text)")
+    await rows.execute(
+        "CREATE OR REPLACE FUNCTION other.version() RETURNS text LANGUAGE sql AS $$SELECT 'PostgreSQL'$$"
+    )
+    await doctor.says("database", BAD, "without PL/pgSQL")
+
+
 def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
     faulty, mended = ModuleType("cookies"), ModuleType("cookies")
     vars(faulty).update(_OctalPatt=re.compile(r"\\[0-3][0-7][0-7]"), _unquote=str)

@@ -1,5 +1,6 @@
 """Checks the database, the values stored in it, and what its administrator has to look after."""
 
+import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -52,6 +53,8 @@ STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL version that can run the migrations."""
+_OTHER_ENGINE: Final = re.compile(r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB", re.IGNORECASE)
+"""In version() of those that speak PostgreSQL's protocol, but lack what docs/database.md names."""
 _FIRST_WITH_STATISTICS_OF_WAL: Final = 140000
 MUCH_WAL: Final = 2**30
 """Bytes of whole-page images in the write-ahead log below which there is nothing worth saving."""
@@ -77,6 +80,8 @@ async def check_database(
         async with database.answering():  # one deadline for all queries together
             found_server = await read_server(database)
             yield judge_server(found_server)
+            if not will_do(found_server):
+                return
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
                 advice = judge_wal(await read_wal(database))
                 if advice is not None:
@@ -158,12 +163,22 @@ async def _check_stored(
     found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 
 
+def will_do(server: PostgresServer) -> bool:
+    """Whether the engine can run the schema: PostgreSQL, or one that is changed below SQL alone, such as Aurora."""
+    return server.has_plpgsql and not _OTHER_ENGINE.search(server.engine)
+
+
 def judge_server(server: PostgresServer) -> CheckResult:
-    """Whether the server accepts writes, is new enough, and isolates by READ COMMITTED.
+    """Whether the server runs the schema, accepts writes, is new enough, and isolates by READ COMMITTED.
 
     At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
     """
     name = "database"
+    if not will_do(server):
+        other = _OTHER_ENGINE.search(server.engine)
+        engine = Title(other[0], other[0]) if other else Title("an engine without PL/pgSQL", "没有 PL/pgSQL 的引擎")
+        message = f"is {engine.en}, which cannot run the schema: docs/database.md names databases that do"
+        return bad(name, message, f"是{engine.zh}，无法运行 wxauth 的表结构：可用的数据库见 docs/database.md")
     if server.is_standby:
         message = "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL"
         return bad(name, message, "是备库，不能写入：请在 WXAUTH_DATABASE_URL 中填写主库")

@@ -41,6 +41,9 @@ class PostgresServer:
     is_read_only: bool
     isolation: str
     """The isolation level of a single statement."""
+    engine: str = "PostgreSQL"
+    """What version() says."""
+    has_plpgsql: bool = True
 
 
 class WalStatistics(SQLModel):
@@ -164,7 +167,8 @@ class WebhookState:
 _SERVER: Final = Statement[PostgresServer]("""
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
        pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
-       current_setting('transaction_isolation') AS isolation
+       current_setting('transaction_isolation') AS isolation, version() AS engine,
+       EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql
 """)
 # Only a table's owner may alter it, or a role that is a member of the owner.
 _RIGHTS: Final = Statement[RoleRights]("""
