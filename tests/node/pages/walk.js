@@ -96,6 +96,8 @@ export async function walk(page, lang, look) {
 
   await openCode(page, site)
   await look('code')
+  await page.click('summary')
+  await look('code-other-ways')
   const claimed = await phone.claim(await sceneOf(page))
   await state('claimed')
   await look('claimed')

@@ -49,14 +49,14 @@ _TEXTS: Final[Mapping[str, Title]] = {
         "将打开微信小程序“{app}”，确认后在这里输入它显示的数字。",
     ),
     "another_device": Title("Use another device", "使用其他设备"),
-    "another_way": Title("Another way, or another device", "其他方式或设备"),
+    "another_way": Title("Other ways", "其他方式"),
+    "another_way_or_device": Title("Another way, or another device", "其他方式或设备"),
     "with_another_device": Title(
         "Open this page on a computer, or scan with another phone:", "在电脑上打开本页，或用另一部手机扫码："
     ),
-    "waiting_on_a_phone": Title(
-        "Confirm in the mini-program, and come back. {seconds} s left", "请在小程序中确认后回到本页，剩余 {seconds} 秒"
-    ),
-    "claimed_on_a_phone": Title("Confirm in the mini-program, {seconds} s left", "请在小程序中确认，剩余 {seconds} 秒"),
+    "waiting_on_a_phone": Title("Confirm in the mini-program, and come back", "请在小程序中确认后回到本页"),
+    "claimed_on_a_phone": Title("Confirm in the mini-program", "请在小程序中确认"),
+    "left": Title(", {seconds} s left", "，剩余 {seconds} 秒"),
     "over_on_a_phone": Title("This code has expired", "此代码已失效"),
     "in_mini_program": Title(
         "You are in the mini-program, which logs you in automatically.", "您正在小程序中打开本页，将由小程序自动登录。"
@@ -64,7 +64,7 @@ _TEXTS: Final[Mapping[str, Title]] = {
     "log_in": Title("Log in", "登录"),
     "log_in_by_code": Title("Log in with a code", "用代码登录"),
     "log_in_with_wechat": Title("Log in with WeChat", "微信登录"),
-    "by_computer": Title("Log in with WeChat on this computer", "用本机微信登录"),
+    "by_computer": Title("Log in with WeChat on this device", "在这台设备的微信中登录"),
     "type_number": Title("Then type the number that WeChat shows:", "再输入微信中显示的数字："),
     "number_wrong": Title(
         "This number is not right. It is in the mini-program, in WeChat.", "数字不正确。请查看微信小程序中显示的数字。"
@@ -112,8 +112,8 @@ _TEXTS: Final[Mapping[str, Title]] = {
         "只扫描您自己发起登录的二维码。如果本页是他人发给您的，请关闭。",
     ),
     "warning_on_a_phone": Title("If somebody sent you this page, close it.", "如果本页是他人发给您的，请关闭。"),
-    PageState.WAITING: Title("Waiting for the phone, {seconds} s", "等待手机扫码，剩余 {seconds} 秒"),
-    PageState.CLAIMED: Title("Scanned. Confirm on the phone, {seconds} s", "已扫码，请在手机上确认，剩余 {seconds} 秒"),
+    PageState.WAITING: Title("Waiting for the phone", "等待手机扫码"),
+    PageState.CLAIMED: Title("Scanned. Confirm on the phone", "已扫码，请在手机上确认"),
     PageState.APPROVED: Title("Done, one moment", "已确认，正在跳转"),
     PageState.DENIED: Title("Refused on the phone", "已在手机上拒绝"),
     PageState.OVER: Title("This code has expired", "二维码已失效"),

@@ -6,6 +6,7 @@ const status = document.querySelector('.status')
 const renew = document.querySelector('.renew')
 const { stateUrl, nextUrl, texts } = JSON.parse(main.dataset.page)
 const interval = 2000
+const lastSeconds = 30
 const endsAt = Date.now() + Number(main.dataset.expiresIn) * 1000
 
 let isAsking = false
@@ -13,7 +14,8 @@ let isAsking = false
 function show(state) {
   main.dataset.state = state
   const left = Math.max(0, Math.ceil((endsAt - Date.now()) / 1000))
-  status.textContent = texts[state].replace('{seconds}', left)
+  const isEnding = left <= lastSeconds && (state === 'waiting' || state === 'claimed')
+  status.textContent = texts[state] + (isEnding ? texts.left.replace('{seconds}', left) : '')
   renew.hidden = state !== 'over'
 }
 

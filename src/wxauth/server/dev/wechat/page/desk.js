@@ -254,7 +254,7 @@ async function browse(url, form = null) {
   if (!seen.url.startsWith(`${service}/`)) closeSheet() // the browser has left the login
   const plain = seen.html.replace(/ style="[^"]*"/g, '') // refused by this page's policy
   const page = new DOMParser().parseFromString(plain, 'text/html')
-  page.querySelectorAll('[hidden], noscript, main[data-page] details').forEach((each) => each.remove())
+  page.querySelectorAll('[hidden], noscript, main[data-page] details:has(.code)').forEach((each) => each.remove())
   const asked = JSON.parse(page.querySelector('main[data-page]')?.dataset.page ?? '{}').url
   if (!asked) return showPage(seen, page)
   const [path, query] = asked.split('?')
@@ -424,13 +424,13 @@ function showClaimed(claimed) {
   const who = client.local ? text('localProgram') : client.host ? text('callsItself') : null
   const asks = resource
     ? [
-        h('p', {}, `${text('allow')} `, h('strong', {}, client.host ?? client.title)),
+        h('p', { class: 'asked' }, text('allow'), h('strong', {}, client.host ?? client.title)),
         ...(who ? [h('p', {}, h('small', {}, `${who} ${client.title}`))] : []),
         h('p', {}, h('strong', {}, resource.title), ' ', h('small', {}, resource.host)),
         h('ul', {}, resource.scopes.map(({ title }) => h('li', {}, title))),
       ]
-    : [h('p', {}, `${text('logInTo')} `, h('strong', {}, client.title))]
-  const say = (name, decide, said) => {
+    : [h('p', { class: 'asked' }, text('logInTo'), h('strong', {}, client.title))]
+  const say = (name, decide, said, kind) => {
     const onclick = () =>
       tap(name, async () => {
         const shown = await decide(auth, claimed)
@@ -438,15 +438,18 @@ function showClaimed(claimed) {
         closeSheet()
         return text(said)
       })
-    return h('button', { type: 'button', class: 'small', onclick }, text(name))
+    return h('button', { type: 'button', class: kind, onclick }, text(name))
   }
+  const origin = client.origin && h('p', { class: 'quiet' }, client.origin)
+  const seen = [browser?.device, browser?.ip].filter(Boolean).join(' · ')
   showSheet(
-    ...asks,
-    h('p', {}, h('small', {}, [client.origin, browser?.device, browser?.ip].filter(Boolean).join(' · '))),
+    ...asks.toSpliced(1, 0, ...(origin ? [origin] : [])),
+    ...(seen ? [h('p', { class: 'asker' }, h('small', {}, text('askedFrom')), seen)] : []),
     ...(claimed.typed ? [h('p', {}, text('typedCode'))] : []),
     ...(claimed.link ? [h('p', {}, text('didYouPress'))] : []),
-    h('div', { class: 'buttons' }, say('denyIt', deny, 'refusedThere'), resource ? say('allowIt', approve, 'allowedThere') : say('approveIt', approve, 'loggedInThere')),
+    h('div', { class: 'buttons' }, say('denyIt', deny, 'refusedThere', 'plain'), resource ? say('allowIt', approve, 'allowedThere', 'primary') : say('approveIt', approve, 'loggedInThere', 'primary')),
   )
+  $('sheet').lastChild.remove() // the question is answered, not closed
   document.querySelector('.screen').classList.add('asking')
 }
 

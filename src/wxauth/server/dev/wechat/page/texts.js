@@ -168,10 +168,11 @@ const TEXTS = {
   allowIt: ['Allow', '允许'],
   allowedThere: ['Allowed', '已允许'],
   callsItself: ['which calls itself', '自称'],
-  localProgram: ['a program on this computer, which calls itself', '本机上的一个程序，自称'],
+  localProgram: ['a program on this computer, which calls itself', '这台电脑上的一个程序，自称'],
   denyIt: ['Refuse', '拒绝'],
   loggedInThere: ['Logged in there', '已登录该网站'],
   refusedThere: ['Refused', '已拒绝'],
+  askedFrom: ['Asked from', '请求来自'],
   typedCode: ['The code was typed: refuse it if somebody told you to.', '代码是手动输入的，如有人让您输入，请拒绝。'],
   didYouPress: [
     'Did you press the button in your browser just now? If not, refuse.',
