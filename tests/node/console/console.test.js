@@ -147,6 +147,7 @@ test('a session survives a reload, and ends with signing out', async () => {
     [true, 'Strict', '/admin/'],
   )
   assert.equal(await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])), '[{},{},""]')
+  await page.click('.who > summary')
   await button('Sign out').click()
   await page.getByText('You are signed out.').waitFor()
   await page.context().addCookies([cookie]) // somebody has kept it
@@ -483,6 +484,37 @@ test('roles are set', async () => {
   await page.getByLabel('Roles', { exact: true }).fill('NO GOOD')
   await button('Save').click()
   await page.getByRole('alert').getByText('invalid_request').waitFor()
+})
+
+test('an attribute is set, shown, and removed', async () => {
+  const person = await newcomer()
+  await showPerson(person)
+  const card = page.locator('section.card', { has: page.getByRole('heading', { name: 'Attributes' }) })
+  for (const [typed, stored] of [['gold', { tier: 'gold' }], ['{"since": 2026}', { tier: { since: 2026 } }], ['', {}]]) {
+    await card.getByLabel('Name of an attribute').fill('tier')
+    await card.getByLabel('Value').fill(typed)
+    await button('Set').click()
+    await eventually(async () => assert.deepEqual((await shown(person)).attributes, stored))
+    await eventually(async () => assert.deepEqual(await card.locator('dd').allInnerTexts(), Object.values(stored).map((each) => JSON.stringify(each))))
+  }
+})
+
+test('what a merge and a split hand over is told before they are done', async () => {
+  const [banned, other] = [await newcomer(), await newcomer()]
+  await change(banned, { status: 'disabled', roles: ['editor'] })
+  await showPerson(banned)
+  await button('Merge').click()
+  await dialog().getByLabel('The other user').fill(other.user.id)
+  await page.keyboard.press('Enter')
+  await button(`Choose: ${other.user.nickname}`, dialog()).click()
+  await dialog().getByText(`${other.user.nickname} will be banned`).waitFor()
+  await dialog().getByText(`${other.user.nickname} also gets the roles of ${banned.user.nickname}: editor.`).waitFor()
+  await button('Swap', dialog()).click()
+  assert.equal(await dialog().getByText('will be banned').count(), 0)
+  await button('Merge', dialog()).click() // the banned one remains
+  await button('Split').click()
+  await dialog().getByText(`a later one stays with ${banned.user.nickname} alone`).waitFor()
+  await dialog().getByText(`All roles stay with ${banned.user.nickname}: editor.`).waitFor()
 })
 
 test('a merge shows both, found by search, before it is done, and a split undoes it', async () => {
@@ -979,7 +1011,7 @@ testBegunOtherwise('support staff see what they may do, and nothing else', async
     await showPerson(person)
     return page.locator('main button:not(.id, .copier):visible').allInnerTexts()
   }
-  assert.deepEqual(await acts(await newcomer()), ['Ban', 'Sign out everywhere', 'Clear name', 'Sign out this device'])
+  assert.deepEqual(await acts(await newcomer()), ['Sign out everywhere', 'Clear name', 'Ban', 'Sign out this device'])
   await page.getByText('Merging, splitting, exporting, erasing and roles need the role admin.').waitFor()
   assert.deepEqual(await acts(root), [])
   await page.getByText('Only administrators change administrators and other staff.').waitFor()
@@ -1028,6 +1060,10 @@ test('the overview draws what happened, with a label', async () => {
   assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in all [1-9]/)
   assert.equal(await charts.first().locator('rect').count(), 30)
   await page.locator('.tile', { hasText: 'Logins today' }).getByText('0 yesterday').waitFor()
+  const reasons = page.getByRole('region', { name: 'Why logins are refused today' })
+  await reasons.getByRole('link', { name: 'Banned' }).click()
+  await chip('WhyBanned').waitFor()
+  await go('Overview')
   await page.getByLabel('Time range').selectOption('7 days')
   await page.getByRole('img', { name: /^Logins, of the last 7 days/ }).waitFor()
   assert.equal(await charts.count(), 0)
@@ -1067,6 +1103,7 @@ testBegunOtherwise('it speaks Chinese to who reads Chinese, and English where th
   await open({ locale: 'zh-CN', lang: '' })
   await heading('密钥').waitFor()
   assert.equal(await page.locator('html').getAttribute('lang'), 'zh-CN')
+  await page.click('.who > summary')
   await button('English').click()
   await heading('Keys').waitFor()
   await open({ locale: 'zh-CN', lang: 'en' })

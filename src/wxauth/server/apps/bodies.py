@@ -62,6 +62,14 @@ class WeChatTokenStateAnswer(BaseModel):
     error: str | None = Field(description="Why it could not get another token recently: the code of a problem.")
 
 
+class AppTitleAnswer(BaseModel):
+    """What support staff may know of an app."""
+
+    app_id: ShownAppId
+    kind: AppKind
+    title: str | None = Field(examples=["小店"])
+
+
 class AppAnswer(BaseModel):
     """An app, without its secrets."""
 

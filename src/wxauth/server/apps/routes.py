@@ -16,11 +16,11 @@ from wxauth.errors import (
     WeChatRateLimited,
     WeChatUnavailable,
 )
-from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
+from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
 from wxauth.server.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.bodies import OwnIdentitiesAnswer, OwnIdentityAnswer
-from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep
+from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
 from wxauth.server.users.user_rows import identities_of
 from wxauth.server.web.bodies import Items, all_of
 from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
@@ -51,6 +51,13 @@ async def list_apps(_: AdministratorDep, apps: AppsDep, answer_about: AnswerAbou
     """The apps in the settings, then the added ones, the oldest first. Without secrets."""
     await apps.refresh()
     return all_of(answer_about(known) for known in apps.all())
+
+
+@router.get("/v1/admin/app_titles", summary=Title("List the titles of the apps", "列出应用的名称"))
+async def list_app_titles(_: StaffDep, apps: AppsDep) -> Items[AppTitleAnswer]:
+    """The apps in the order of `GET /v1/admin/apps`, for support staff too."""
+    await apps.refresh()
+    return all_of(AppTitleAnswer.model_validate(known.app, from_attributes=True) for known in apps.all())
 
 
 @router.post("/v1/admin/apps", summary=Title("Add an app", "添加应用"), failures=[*_ASKING_WECHAT, AppTaken])

@@ -53,7 +53,7 @@ from wxauth.texts import is_loopback
 ASSETS_PATH: Final = "/v1/pages"
 SEE_OTHER: Final = 303
 
-_FOLDER: Final = Path(__file__).parent / "page"
+PAGES_FOLDER: Final = Path(__file__).parent / "page"
 _ASSETS: Final = {
     "page.css": "text/css",
     "page.js": "text/javascript",
@@ -106,7 +106,7 @@ class _Link(NamedTuple):
 
 @cache
 def _templates() -> Environment:
-    return Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return Environment(loader=FileSystemLoader(PAGES_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 @cache
@@ -114,7 +114,7 @@ def find_asset(name: str) -> Asset | None:
     """The file of this name that the pages load; None if there is none."""
     if name not in _ASSETS:
         return None
-    content = (_FOLDER / name).read_bytes()
+    content = (PAGES_FOLDER / name).read_bytes()
     return Asset(content, f"{_ASSETS[name]}; charset=utf-8", etag=f'"{sha256(content).hexdigest()[:32]}"')
 
 

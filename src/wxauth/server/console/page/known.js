@@ -7,7 +7,7 @@ import { text } from './texts.js'
 
 const CHANGES_LOOKED_AT = 200
 
-/** The apps. The role `support` may not read them. */
+/** The apps, with their roles of newcomers. The role `support` may not read these. */
 const knownApps = async () => (mayAdminister() ? (await get('/apps')).items : [])
 
 /** The roles that apps give, and those granted or revoked recently. */
@@ -36,7 +36,6 @@ export function roleField({ name, label, value }) {
 
 /** A field for an app, chosen by its title. `none` is the text for no app. `kinds` limits the choice to these kinds. */
 export function appField({ name, label, value, none, kinds }) {
-  if (!mayAdminister()) return field({ name, label, value })
   const options = [['', none], ...(value ? [[value, value]] : [])]
   const made = field({ name, label, type: 'select', value, options })
   const add = ({ app_id, title }) => {
@@ -44,8 +43,8 @@ export function appField({ name, label, value, none, kinds }) {
     if (title) option.textContent = `${title} (${app_id})`
     made.control.append(option)
   }
-  knownApps().then(
-    (apps) => apps.filter(({ kind }) => !kinds || kinds.includes(kind)).forEach(add),
+  get('/app_titles').then(
+    ({ items }) => items.filter(({ kind }) => !kinds || kinds.includes(kind)).forEach(add),
     (failure) => made.control.append(h('option', { disabled: true }, failure.title || text('failed'))),
   )
   return made

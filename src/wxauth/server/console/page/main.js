@@ -55,7 +55,7 @@ function frame() {
     text('menu'),
   )
   menu.addEventListener('click', () => {
-    const isOpen = nav.classList.toggle('open')
+    const isOpen = (account.open = nav.classList.toggle('open'))
     menu.setAttribute('aria-expanded', String(isOpen))
   })
   nav.addEventListener('click', () => {
@@ -65,6 +65,12 @@ function frame() {
   const user = administrator()
   const out = h('button', { type: 'button' }, text('signOut'))
   out.addEventListener('click', () => busy(out, null, async () => (await signOut(), showSignIn(text('signedOut')))))
+  const account = h(
+    'details',
+    { class: 'filter who' },
+    h('summary', { title: user.id }, h('span', { class: 'unseen' }, text('signedInAs'), ' '), called(user)),
+    h('div', { class: 'popover to-end' }, languageButton(), out),
+  )
   return h(
     'div',
     { class: 'frame' },
@@ -72,27 +78,23 @@ function frame() {
     h(
       'header',
       { class: 'bar' },
-      h('a', { class: 'brand', href: '#/overview' }, 'wxauth'),
+      h('a', { class: 'brand', href: '#/overview' }, mark(), 'wxauth'),
       menu,
-      h(
-        'div',
-        { class: 'who' },
-        h('span', { class: 'quiet', title: user.id }, `${text('signedInAs')} ${called(user)}`),
-        languageButton(),
-        out,
-      ),
+      account,
     ),
     nav,
     h('main', { id: 'content', tabIndex: -1 }),
   )
 }
 
+const mark = () => h('img', { src: '../v1/pages/icon.svg', width: 24, height: 24, alt: '' })
+
 function languageButton() {
   const onclick = () => {
     toggleLanguage()
     administrator() ? show() : showSignIn()
   }
-  return h('button', { type: 'button', class: 'small', lang: language() === 'en' ? 'zh-CN' : 'en', onclick }, text('language'))
+  return h('button', { type: 'button', lang: language() === 'en' ? 'zh-CN' : 'en', onclick }, text('language'))
 }
 
 function skip(event) {
@@ -146,7 +148,7 @@ function showSignIn(message, kind = 'status') {
     h(
       'main',
       { class: 'door', id: 'content' },
-      h('p', { class: 'brand' }, 'wxauth'),
+      h('p', { class: 'brand' }, mark(), 'wxauth'),
       h('h1', {}, text('signIn')),
       message ? h('p', { role: kind, class: kind === 'alert' ? 'failure' : '' }, message) : null,
       scan,

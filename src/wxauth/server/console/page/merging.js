@@ -39,7 +39,7 @@ function otherUser(user) {
     pair = { ends, remains }
     found.replaceChildren()
     const swap = act('swap', () => choose(remains, ends), { kind: 'small' })
-    compared.replaceChildren(...sideBySide(pair), h('p', { class: 'acts' }, swap))
+    compared.replaceChildren(...handedOver(pair).map((each) => h('p', { class: 'danger' }, each)), ...sideBySide(pair), h('p', { class: 'acts' }, swap))
     compared.dispatchEvent(new Event('input', { bubbles: true }))
   }
   const result = (each) => {
@@ -86,6 +86,16 @@ function sideBySide({ ends, remains }) {
   return [scroller]
 }
 
+/** What the user who remains gets, and would not expect. */
+function handedOver({ ends, remains }) {
+  const names = { ends: called(ends), remains: called(remains) }
+  const roles = ends.roles.filter((role) => !remains.roles.includes(role))
+  return [
+    ends.status === 'disabled' && remains.status !== 'disabled' ? text('mergeBans', names) : null,
+    roles.length ? text('mergeRoles', { ...names, roles: roles.join(', ') }) : null,
+  ].filter(Boolean)
+}
+
 /** Ask which identity of a user becomes a user of its own, and split it off. */
 export function split(user) {
   const { identities } = user
@@ -104,7 +114,11 @@ export function split(user) {
   ].filter(Boolean)
   dialog({
     title: text('splitTitle', { name: called(user) }),
-    lead: text('sureSplit'),
+    lead: [
+      text('sureSplit'),
+      user.status === 'disabled' ? text('splitBan', { name: called(user) }) : null,
+      user.roles.length ? text('splitRoles', { name: called(user), roles: user.roles.join(', ') }) : null,
+    ].filter(Boolean),
     fields,
     name: 'split',
     kind: 'danger',

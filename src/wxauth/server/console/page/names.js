@@ -1,6 +1,6 @@
 // Names in place of ids: who somebody is, read for all ids of a view at once.
 
-import { get, mayAdminister } from './api.js'
+import { get } from './api.js'
 import { h } from './dom.js'
 import { SHORT_ID, code, shortId } from './parts.js'
 import { text } from './texts.js'
@@ -69,7 +69,7 @@ async function ask() {
   }
 }
 
-/** An app by its title, with its id. Support staff may not read titles. */
+/** An app by its title, with its id. */
 export function appOf(id) {
   if (!id) return null
   const title = h('span', {})
@@ -79,7 +79,7 @@ export function appOf(id) {
 
 /** The titles of the apps that have one, by id. */
 function appTitles() {
-  titles ??= (mayAdminister() ? get('/apps') : Promise.resolve({ items: [] })).then(
+  titles ??= get('/app_titles').then(
     ({ items }) => new Map(items.filter(({ title }) => title).map(({ app_id, title }) => [app_id, title])),
     () => ((titles = undefined), new Map()),
   )

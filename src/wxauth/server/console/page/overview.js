@@ -4,20 +4,25 @@ import { claims, get, mayAdminister } from './api.js'
 import { chart, lastDays } from './chart.js'
 import { h } from './dom.js'
 import { act, copier, facts, field, load, part, table, tag, time, whole } from './parts.js'
+import { whyOf } from './signins.js'
 import { number, text } from './texts.js'
 import { webhooksAndTheirOldest } from './webhooks.js'
 
 const RANGES = [7, 30, 90, 365]
+const REFUSALS_LOOKED_AT = 200
+const REASONS_SHOWN = 5
 const KEY_IS_KEPT = 'wxauth.secret-key-is-kept' // nobody but a person knows
 
 export function showOverview(main) {
   const first = h('div', {})
   const numbers = h('div', { class: 'numbers' })
-  main.append(first, numbers)
+  const refused = h('div', {})
+  main.append(first, numbers, refused)
   load(numbers, () => get('/numbers', { days: Math.max(...RANGES), utc_offset: -new Date().getTimezoneOffset() }), (found) => {
     if (mayAdminister()) firstSteps(first, found.days)
     return draw(found)
   })
+  load(refused, () => get('/refusals', { since: new Date(new Date().setHours(0, 0, 0, 0)).toISOString(), limit: REFUSALS_LOOKED_AT }), whyRefused)
   if (!mayAdminister()) return
   const deliveries = h('div', {})
   const checks = h('div', {})
@@ -54,6 +59,21 @@ const charted = (days) => [
   h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
   asTable(days),
 ]
+
+/** Why logins are refused today, the most frequent reason first. */
+function whyRefused({ items, next_cursor: isMore }) {
+  const times = {}
+  for (const { code, count } of items) times[code] = (times[code] ?? 0) + count
+  const rows = Object.entries(times)
+    .sort(([, one], [, other]) => other - one)
+    .slice(0, REASONS_SHOWN)
+    .map(([code, n]) => [h('a', { href: `#/signins?show=refused&code=${encodeURIComponent(code)}` }, whyOf(code)), number(n)])
+  return part(
+    text('refusedToday'),
+    ...table(text('refusedToday'), [text('why'), text('times')], rows, h('p', {}, text('noneRefused'))).elements,
+    isMore ? h('p', { class: 'quiet' }, text('refusedNewest', { n: number(items.length) })) : '',
+  )
+}
 
 /** What a new deployment still lacks, step by step, with what to paste. Nothing once all is done. */
 async function firstSteps(place, days) {

@@ -7,7 +7,7 @@ import { TYPES } from './event_sentences.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
 import { appOf, called, personOf } from './names.js'
-import { act, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, whole, withChoices, words } from './parts.js'
+import { act, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, typedJson, whole, withChoices, words } from './parts.js'
 import { refusalsOf } from './signins.js'
 import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
@@ -32,7 +32,6 @@ export function showPerson(main, { id }) {
 function person(user, reload) {
   const path = `/users/${user.id}`
   const name = called(user)
-  const attributes = Object.entries(user.attributes)
   const trouble = h('div', {})
   const changed = async (change) => {
     await patch(path, change)
@@ -54,7 +53,6 @@ function person(user, reload) {
   const mayChange = mayAdminister() || !user.roles.some((role) => STAFF.includes(role))
   const acts = [
     isBanned ? unban : null,
-    act(isBanned ? 'changeBan' : 'ban', () => ban(user, changed), { kind: isBanned ? '' : 'danger' }),
     act('signOutEverywhere', () =>
       sure(actOn('signOutEverywhere', name), text('sureSignOut'), 'signOutEverywhere', async () => {
         await remove(`${path}/sessions`)
@@ -62,18 +60,20 @@ function person(user, reload) {
         reload()
       }),
     ),
-    ...(mayAdminister()
-      ? [
-          exported,
-          act('merge', () => merge(user)),
-          user.identities.length > 1 ? act('split', () => split(user)) : null,
-          user.erase_at ? keep : null,
-        ]
-      : []),
+    ...(mayAdminister() ? [exported, user.erase_at ? keep : null] : []),
     user.phone ? removal('removePhone', () => remove(`${path}/phone`)) : null,
     user.nickname ? removal('clearName', () => patch(path, { nickname: null })) : null,
     user.avatar_url ? removal('clearPicture', () => patch(path, { avatar_url: null })) : null,
-    mayAdminister() ? act('erase', () => erase(user), { kind: 'danger' }) : null,
+  ]
+  const dangers = [
+    act(isBanned ? 'changeBan' : 'ban', () => ban(user, changed), { kind: 'danger' }),
+    ...(mayAdminister()
+      ? [
+          act('merge', () => merge(user), { kind: 'danger' }),
+          user.identities.length > 1 ? act('split', () => split(user), { kind: 'danger' }) : null,
+          act('erase', () => erase(user), { kind: 'danger' }),
+        ]
+      : []),
   ]
   return [
     h(
@@ -88,17 +88,22 @@ function person(user, reload) {
         [text('phone'), phone(user)],
         ['unionid', code(user.unionid)],
         user.external_id || user.former_external_ids?.length ? [text('externalId'), [user.external_id, ...(user.former_external_ids ?? [])].map(code)] : null,
-        attributes.length ? [text('attributes'), attributes.map(([name, value]) => code(`${name}=${JSON.stringify(value)}`))] : null,
         user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
         [text('created'), time(user.created_at)],
         [text('lastLogin'), time(user.last_login_at)],
         user.sessions.length ? null : [text('devices'), text('noDevices')],
       ]),
       trouble,
-      mayChange ? h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts) : null,
+      ...(mayChange
+        ? [
+            h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts),
+            h('div', { class: 'dangers', role: 'group', 'aria-label': text('dangers') }, h('h3', {}, text('dangers')), h('p', { class: 'acts' }, dangers)),
+          ]
+        : []),
       mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange ? 'restIsAdmins' : 'staffIsAdmins')),
     ),
     mayAdminister() ? part(text('roles'), rolesForm(user, changed)) : user.roles.length ? part(text('roles'), h('p', {}, user.roles.map((role) => tag(role)))) : null,
+    mayAdminister() || Object.keys(user.attributes).length ? part(text('attributes'), ...attributesOf(user, changed)) : null,
     part(
       text('identities'),
       ...table(
@@ -128,6 +133,7 @@ function whoBanned({ id }) {
 function rolesForm(user, changed) {
   const typed = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint') })
   const roles = withChoices(typed, knownRoles().then((known) => known.map((role) => [role])))
+  typed.element.querySelector('label').className = 'unseen' // the card's heading says it
   const save = h('button', { class: 'primary' }, text('save'))
   const trouble = h('div', {})
   const form = h('form', {}, roles.element, trouble, h('p', { class: 'acts' }, save))
@@ -136,6 +142,22 @@ function rolesForm(user, changed) {
     busy(save, trouble, () => changed({ roles: words(roles.value()) }))
   })
   return form
+}
+
+/** The attributes of a person, which an administrator sets one by one. */
+function attributesOf(user, changed) {
+  const shown = facts(Object.entries(user.attributes).map(([name, value]) => [name, code(JSON.stringify(value))]))
+  if (!mayAdminister()) return [shown]
+  const name = field({ name: 'attribute', label: text('attributeName'), required: true })
+  const value = field({ name: 'attribute-value', label: text('attributeValue'), placeholder: text('attributeEmpty') })
+  const set = h('button', {}, text('set'))
+  const trouble = h('div', {})
+  const form = h('form', {}, h('div', { class: 'toolbar' }, name.element, value.element, set), trouble)
+  form.addEventListener('submit', (event) => {
+    event.preventDefault()
+    busy(set, trouble, () => changed({ attributes: { [name.value()]: value.value() ? typedJson(value.value()) : null } }))
+  })
+  return [shown, form]
 }
 
 function devices(user, mayChange, reload) {

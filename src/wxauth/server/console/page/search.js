@@ -66,11 +66,6 @@ function filter(made, clear) {
       h('p', { class: 'acts' }, shown ? act('clear', clear, { kind: 'small' }) : null, h('button', { class: 'small' }, text('apply'))),
     ),
   )
-  details.addEventListener('keydown', (event) => {
-    if (event.key !== 'Escape') return
-    details.open = false
-    details.querySelector('summary').focus()
-  })
   return details
 }
 
@@ -92,9 +87,15 @@ function shownValue({ control, value }) {
   return all.length > 1 ? `${all[0]} +${all.length - 1}` : all[0]
 }
 
-/** A press outside a filter closes it. */
+/** A press outside a filter or menu closes it, and so does Escape in it. The account stays with the sections of a phone. */
 addEventListener('pointerdown', ({ target }) => {
-  for (const open of document.querySelectorAll('details.filter[open]')) open.open = open.contains(target)
+  for (const open of document.querySelectorAll('details.filter[open]:not(:has(> #sections.open) .who)')) open.open = open.contains(target)
+})
+addEventListener('keydown', ({ key, target }) => {
+  const open = key === 'Escape' && target.closest?.('details.filter[open]')
+  if (!open) return
+  open.open = false
+  open.querySelector('summary').focus()
 })
 
 /** What a list shows if it is empty; or if nothing fits: what was searched for, what else to try, and a way to everything. */

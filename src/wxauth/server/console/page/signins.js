@@ -17,14 +17,17 @@ const columns = () => ['time', 'why', 'app', 'person', 'network', 'requestId'].m
 
 const cells = (refusal) => [
   time(refusal.at),
-  whyOf(refusal),
+  reasonOf(refusal),
   appOf(refusal.app_id),
   refusal.user_id ? personOf(refusal.user_id) : text('unknownPerson'),
   whole(refusal.network),
   h('code', { class: 'request' }, refusal.request_id),
 ]
 
-const whyOf = ({ code: refusal, wechat_errcode: errcode, count }) =>
+/** Why a login was refused, in few words. */
+export const whyOf = (refusal) => (isText(`refused_${refusal}`) ? text(`refused_${refusal}`).split(/[.。:：,，]/)[0] : refusal)
+
+const reasonOf = ({ code: refusal, wechat_errcode: errcode, count }) =>
   [
     isText(`refused_${refusal}`) ? h('div', {}, text(`refused_${refusal}`)) : null,
     code(refusal),
@@ -94,7 +97,7 @@ const fieldsOfRefused = (query) => [
     label: text('why'),
     type: 'select',
     value: query.get('code') ?? '',
-    options: [['', text('any')], ...CODES.map((each) => [each, text(`refused_${each}`).split(/[.。:：,，]/)[0]])],
+    options: [['', text('any')], ...CODES.map((each) => [each, whyOf(each)])],
   }),
   field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
   ...fieldsOfBoth(query),

@@ -32,6 +32,7 @@ from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.dev.wechat.calls import Faults, Wires
 from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
 from wxauth.server.dev.wechat.controls import APPS, LATER_APP, PersonName
+from wxauth.server.login_pages.pages import PAGES_FOLDER
 from wxauth.server.wechat import errcodes
 
 MOST_BROWSERS: Final = 50
@@ -63,8 +64,8 @@ AGENT: Final = "wxauth-example-agent"
 AGENT_PATH: Final = f"{DESK_PATH}agent.html"
 """The page to which the agent's person is redirected."""
 _PAGE: Final = Path(__file__).parent / "page"
-_SHARED: Final = ("base.css", "dom.js", "icon.svg")
-"""Files shared with the console, so that both have one design."""
+_SHARED: Final = {"base.css": CONSOLE_PAGE, "dom.js": CONSOLE_PAGE, "icon.svg": PAGES_FOLDER}
+"""Files shared with the service's pages, so that all have one design."""
 _CLIENTS: Final = ("wxauth.js", "wxauth-scan.js", "wxauth-site.js")
 _IN_WHEEL: Final = Path(__file__).parents[3] / "_miniprogram"
 _IN_CHECKOUT: Final = Path(__file__).parents[5] / "clients" / "miniprogram"
@@ -224,7 +225,8 @@ def desk_routes(
     wires: Wires, faults: Faults, *, service_url: str, site_url: str, shop_url: str | None, mcp_url: str | None
 ) -> list[Route]:
     """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
-    files, shared = StaticFiles(directory=_PAGE), StaticFiles(directory=CONSOLE_PAGE)
+    files = StaticFiles(directory=_PAGE)
+    shared = {name: StaticFiles(directory=folder) for name, folder in _SHARED.items()}
     clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
     headers = {
         "Cache-Control": "no-cache",
@@ -256,7 +258,7 @@ def desk_routes(
         if name in _CLIENTS:
             response: Response = FileResponse(clients / name)
         else:
-            response = await (shared if name in _SHARED else files).get_response(name, request.scope)
+            response = await shared.get(name, files).get_response(name, request.scope)
         response.headers.update(headers)
         return response
 
