@@ -181,16 +181,16 @@ async def test_the_docs_page_loads_everything_from_the_service(stage: Stage, pat
     policy = dict(directive.split(" ", 1) for directive in page.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'self'"
     assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
-    [script] = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+    scripts = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert policy["script-src"] == " ".join(("'self'", *(f"'sha256-{digest}'" for digest in digests)))
     assert "://" not in page.text
     links = re.findall(r"""(?:src|href)=["']([^"']+)|url: '([^']+)""", page.text)
     found = {link or url: (await get(link or url)).headers["content-type"] for link, url in links}
     assert found == {
         f"{path}/docs/assets/swagger-ui.css": "text/css; charset=utf-8",
         f"{path}/docs/assets/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-        f"{path}/docs/assets/favicon.png": "image/png",
+        f"{path}/v1/pages/icon.svg": "image/svg+xml; charset=utf-8",
         f"{path}/openapi.json": "application/json",
     }
     document = (await get(f"{path}/openapi.json")).json()
@@ -210,6 +210,9 @@ async def test_a_browser_that_prefers_chinese_gets_the_descriptions_in_chinese(o
     operations = [operation for path in chinese.json()["paths"].values() for operation in path.values()]
     assert [operation["summary"] for operation in operations if not re.search("[一-鿿]", operation["summary"])] == []
     assert len({operation["summary"] for operation in operations}) == len(operations)
+    assert [operation["tags"] for operation in operations if not re.search("[一-鿿]", operation["tags"][0])] == []
+    page = await offline_client.get("/docs", headers={"Accept-Language": "zh-CN"})
+    assert '<html lang="zh-CN">' in page.text
     assert re.search("[一-鿿]", chinese.json()["info"]["description"])
 
 

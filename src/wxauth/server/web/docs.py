@@ -31,17 +31,23 @@ _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_TAGS: Final = {
+    **{"login": "登录", "me": "我的账号", "admin": "管理", "keys": "密钥", "siblings": "你的服务", "websites": "网站"},
+    **{"scans": "扫码", "wechat": "微信", "operations": "运维", "avatars": "头像"},
+}
+_HEAD: Final = Path(__file__).with_name("docs_head.html").read_text("utf-8")
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict[str, Any]:
-    """A copy of an OpenAPI document with description and summaries in Chinese."""
+    """A copy of an OpenAPI document with description, tags and summaries in Chinese."""
     translated = deepcopy(dict(document))
     translated["info"]["description"] = DESCRIPTION
     for route in routes:
         if isinstance(route, DirectRoute) and route.include_in_schema and route.title is not None:
             for method in route.methods or ():
-                translated["paths"][route.path_format][method.lower()]["summary"] = route.title.zh
+                operation = translated["paths"][route.path_format][method.lower()]
+                operation |= {"summary": route.title.zh, "tags": [_TAGS[tag] for tag in operation["tags"]]}
     return translated
 
 
@@ -62,18 +68,24 @@ def add_docs(app: FastAPI) -> None:
 
     async def docs(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "").rstrip("/")
+        icon, tag = f"{root}/v1/pages/icon.svg", "zh-CN" if preferred_language(request.headers) == "zh" else "en"
         page = get_swagger_ui_html(
             openapi_url=f"{root}/openapi.json",
             title=app.title,
             swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js",
             swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{root}{_ASSETS}/favicon.png",
+            swagger_favicon_url=icon,
             swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
         )
+        html = bytes(page.body).replace(b"<html>", f'<html lang="{tag}">'.encode(), 1)
+        html = html.replace(b"<head>", _HEAD.replace("ICON", icon).encode(), 1)
         # Swagger UI starts with an inline script in the page.
-        hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(page.body))
-        page.headers["Content-Security-Policy"] = f"{_POLICY}; script-src 'self' {hashes}"
-        return page
+        hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(html))
+        policy = f"{_POLICY}; script-src 'self' {hashes}"
+        return HTMLResponse(
+            html,
+            headers={"Content-Security-Policy": policy, "Content-Language": tag, "Vary": "Accept-Language, User-Agent"},
+        )
 
     async def asset(request: Request) -> Response:
         return await files.get_response(request.path_params["name"], request.scope)
