@@ -344,11 +344,13 @@ test('what the person withdraws in WeChat is gone', async () => {
 test('a membership is bought, and the shop has its notice', async () => {
   await logIn()
   await tap('buy')
-  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付\s*关闭/))
+  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付，已发货\s*关闭/))
   const bought = (await wires()).map(([direction, what, outcome]) => [direction, what.replace(/[0-9a-f]{16}/, '…'), outcome])
   assert.deepEqual(bought, [
     ['phoneToShop', 'POST /orders', '200'],
+    ['shopToService', 'POST /v1/apps/wxdev00000000000a1/signatures', '由结果可知'],
     ['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '200'],
+    ['serviceToShop', 'POST /wechat', '由结果可知'],
     ['phoneToShop', 'GET /orders/…', '200'],
   ])
 })
@@ -365,7 +367,7 @@ test('who has logged in elsewhere since logs in once more to pay', async () => {
   await toasted(/-15005/)
   await tap('loginAgain')
   await tap('buy')
-  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付\s*关闭/))
+  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付，已发货\s*关闭/))
 })
 
 test('a stream is shown piece by piece, and may be stopped', async () => {

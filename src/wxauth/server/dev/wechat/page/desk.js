@@ -166,6 +166,7 @@ const TAPS = {
     }
     if (ordered.statusCode !== 200) return ordered.data.title
     const { number, signData, paySig, signature } = ordered.data
+    wires.noteInferred('shopToService', `POST /v1/apps/${appId()}/signatures`, { openid: '…', data: signData }, Date.now())
     const { errCode, errMsg } = await simulated('/pay', { person: person(), app_id: appId(), signData, paySig, signature })
     if (errCode) return `${errMsg} (${errCode})`
     await showOrder(number, JSON.parse(signData))
@@ -456,9 +457,10 @@ function showClaimed(claimed) {
 /** An order, until the shop knows that it is paid, for some seconds. */
 async function showOrder(number, { goodsPrice }) {
   for (let i = 0; i < PAID_TRIES; i++) {
+    const asked = Date.now() - 1
     const { data } = await auth.request({ url: `${setup.shop_url}/orders/${number}` })
     showSheet(h('p', {}, `${text('membership')} · ¥${goodsPrice / 100}`), h('strong', {}, text(data.is_paid ? 'paid' : 'paidUnknown')))
-    if (data.is_paid) return
+    if (data.is_paid) return wires.noteInferred('serviceToShop', 'POST /wechat', { Event: 'xpay_goods_deliver_notify', OutTradeNo: number, '…': '…' }, asked)
     await new Promise((later) => setTimeout(later, POLL_MS))
   }
 }

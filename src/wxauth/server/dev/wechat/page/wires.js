@@ -81,6 +81,11 @@ export function createWires(place, serviceURL, shopURL) {
     })
   }
 
+  /** Show a call between service and shop, which passes neither phone nor WeChat: its effect proves it. */
+  function noteInferred(direction, what, body, at) {
+    note({}, { direction, what, body, at, status: 0, tap: current })
+  }
+
   function empty() {
     taps.length = 0
     known.clear()
@@ -94,7 +99,7 @@ export function createWires(place, serviceURL, shopURL) {
     }
   }
 
-  return { begin, notePhone, noteService, empty, showAll }
+  return { begin, notePhone, noteService, noteInferred, empty, showAll }
 }
 
 function showTitle({ name, start, element }) {
@@ -107,7 +112,7 @@ function show(wire) {
   const said = answer ?? error ?? (status ? '' : text('nothing'))
   const parts = [
     part('request', [headerLines(wire.header), wire.query, pretty(wire.body ?? '')]),
-    ms === null ? null : part('answer', [headerLines(wire.answerHeader), pretty(said)]),
+    ms === null || status === 0 ? null : part('answer', [headerLines(wire.answerHeader), pretty(said)]),
   ]
   const names = [h('span', { class: 'direction' }, text(direction)), h('code', { class: 'what' }, what)]
   element.dataset.direction = direction
@@ -116,6 +121,7 @@ function show(wire) {
 
 function outcome({ ms, status, answer, error, direction }) {
   if (ms === null) return [h('span', { class: 'outcome waiting' }, text('underWay'))]
+  if (status === 0) return [h('span', { class: 'outcome' }, text('inferred'))]
   const isHTTP = direction !== 'phoneToWeChat'
   const errcode = answer?.errcode ? `errcode ${answer.errcode}` : ''
   const isGood = !error && !errcode && (!isHTTP || (status >= 200 && status < 300))
