@@ -5,17 +5,21 @@ import { CONSOLE_URL, DESK_URL, SERVICE_URL, LATER_APP, asks, beginScan, linkFor
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
 const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // of RFC 7636, appendix B
-const QUESTION_HEIGHT = 480 // below it the phone is empty
+/** The pictures of the README, which stand side by side, have one size: 560 × 762. */
+const SMALL = { viewport: { width: 480, height: 653 }, deviceScaleFactor: 7 / 6 }
+const PHONE = { width: 360, height: 489 }
+const WINDOWS = 'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36'
 const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44'
 const ANDROID = 'Mozilla/5.0 (Linux; Android 14) MicroMessenger/8.0.47'
 
 const root = await makeAdministrator('root')
+await logIn('alice', { nickname: 'Alice' }) // the person of the desk
 const people = []
+for (const [place, device] of [IPHONE, ANDROID].entries()) await logIn(`nameless-${place}`, {}, { 'User-Agent': device, 'X-Forwarded-For': `198.51.100.${20 + place}` }) // most people give no name
 for (const [place, nickname] of NAMES.entries()) {
-  const browser = { 'User-Agent': place % 2 ? ANDROID : IPHONE }
+  const browser = { 'User-Agent': place % 2 ? ANDROID : IPHONE, 'X-Forwarded-For': `203.0.113.${(place * 37) % 200}` }
   people.push(await logIn(`person-${place}`, { nickname, phoneCode: place % 3 ? undefined : `phone-1380013800${place}` }, browser))
 }
-for (const place of [1, 2, 3]) await logIn(`nameless-${place}`, {}, { 'User-Agent': place % 2 ? ANDROID : IPHONE }) // most people give no name
 const change = (path, method, body) =>
   asks(root, `/v1/admin${path}`, { method, body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } })
 for (const [name, url, types] of [
@@ -25,7 +29,9 @@ for (const [name, url, types] of [
   await change('/webhooks', 'POST', { name, url, types })
 const friday = new Date(Date.now() + 5 * 86_400_000).toISOString()
 await change(`/users/${people[1].user.id}`, 'PATCH', { status: 'disabled', reason: '群发广告', until: friday })
-await change(`/users/${people[2].user.id}`, 'PATCH', { roles: ['editor'] })
+await change(`/users/${people[0].user.id}`, 'PATCH', { attributes: { tier: 'gold' } })
+for (const [place, roles] of [[2, ['editor']], [7, ['support']], [9, ['editor', 'auditor']], [11, ['buyer']]])
+  await change(`/users/${people[place].user.id}`, 'PATCH', { roles })
 await change(`/users/${people[3].user.id}/sessions`, 'DELETE', {})
 // People who cannot log in.
 for (const [code, app_id] of [['person-1'], ['an old code'], ['person-1'], ['person-2', 'wx0000000000000000']])
@@ -58,6 +64,17 @@ const numbers = {
   })),
 }
 
+/** Make the items of lists as old as if they had come over two days. */
+const spread = async (page) => {
+  await page.route(/\/v1\/admin\/(users|logins|refusals|events)(\?|$)/, async (route) => {
+    const response = await route.fetch()
+    const json = await response.json()
+    for (const [place, item] of (json.items ?? []).entries())
+      for (const field of ['at', 'last_login_at']) if (item[field]) item[field] = new Date(Date.now() - (3 + 11 * place + 5 * place * place) * 60_000).toISOString()
+    await route.fulfill({ response, json })
+  })
+}
+
 const browser = await launch()
 for (const [lang, scheme] of [
   ['en', 'light'],
@@ -73,6 +90,7 @@ for (const [lang, scheme] of [
   const page = await context.newPage()
   await page.addInitScript(() => localStorage.setItem('wxauth.secret-key-is-kept', 'yes')) // no first steps
   await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: numbers }))
+  await spread(page)
   const suffix = scheme === 'dark' ? '.dark' : lang === 'en' ? '' : `.${lang}`
   const shoot = async (name) => {
     await page.waitForFunction(() => !document.querySelector('[aria-busy=true]'), null, { timeout: 40_000 })
@@ -92,7 +110,7 @@ for (const [lang, scheme] of [
   if (scheme === 'dark') continue
   await show('users')
   await show('users-person', `users/${people[0].user.id}`)
-  await page.evaluate(() => document.querySelector('main .acts button:nth-of-type(4)').click())
+  await page.evaluate(() => document.querySelector('main .dangers button:nth-of-type(2)').click())
   await page.fill('dialog input[type=search]', people[4].user.id)
   await page.keyboard.press('Enter')
   await page.click('dialog .result button')
@@ -131,17 +149,27 @@ for (const [lang, title] of [
   const name = `shop-${lang.toLowerCase()}`
   const callback = 'https://shop.example.com/callback'
   await change('/clients', 'POST', { name, title, redirect_uris: [callback] })
-  const context = await browser.newContext({ viewport: { width: 560, height: 760 }, locale: lang })
+  const context = await browser.newContext({ ...SMALL, locale: lang, userAgent: WINDOWS, extraHTTPHeaders: { 'X-Forwarded-For': '203.0.113.58' } })
   const page = await context.newPage()
   const asked = { client_id: name, redirect_uri: callback, response_type: 'code', scope: 'openid profile', state: 'a', code_challenge: CHALLENGE }
   await page.goto(`${SERVICE_URL}/v1/authorize?${new URLSearchParams({ ...asked, code_challenge_method: 'S256', ui_locales: lang })}`)
-  const phone = await phoneOf(browser, 'person-0', { locale: lang })
+  const phone = await phoneOf(browser, 'person-0', { locale: lang, deviceScaleFactor: 560 / PHONE.width })
   await beginScan(phone, page)
   await phone.waitForSelector('#sheet .buttons')
   const suffix = lang === 'en' ? '' : `.${lang}`
   await page.screenshot({ path: `${folder}/../pictures/login${suffix}.png` })
-  const { x, y, width } = await phone.locator('.phone').boundingBox()
-  await phone.screenshot({ path: `${folder}/../pictures/question${suffix}.png`, clip: { x, y, width, height: QUESTION_HEIGHT } })
-  await Promise.all([context, phone.context()].map((each) => each.close()))
+  const { height } = await phone.locator('.phone').boundingBox()
+  await phone.setViewportSize({ width: 1280, height: Math.round(900 + PHONE.height - height) })
+  await phone.locator('.phone').screenshot({ path: `${folder}/../pictures/question${suffix}.png` })
+  const list = await browser.newContext({ ...SMALL, locale: lang, timezoneId: 'Asia/Shanghai' })
+  const people = await list.newPage()
+  await spread(people)
+  await people.goto(await linkFor(root, lang))
+  await people.evaluate(() => (location.hash = '#/users'))
+  await people.waitForSelector('main tbody tr')
+  await people.waitForFunction(() => !document.querySelector('[aria-busy=true]'))
+  await people.screenshot({ path: `${folder}/../pictures/users${suffix}.png` })
+  await Promise.all([context, phone.context(), list].map((each) => each.close()))
 }
+await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`, { method: 'DELETE' }) // the next pictures add it with its logo
 await browser.close()
