@@ -5,8 +5,8 @@ A batch is one transaction. An import that was killed can be run again, with the
 
 import asyncio
 import sqlite3
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -95,10 +95,13 @@ class MadeOnDisk:
         else:
             name = ""
         self._file = sqlite3.connect(name, isolation_level=None)
-        weakref.finalize(self, self._file.close)
         self._file.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._file.execute("PRAGMA journal_mode = OFF")
         self._file.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
+
+    def close(self) -> None:
+        """Delete it, in the thread that has made it."""
+        self._file.close()
 
     def made(self, wanted: Wanted, users: Iterable[UserToImport], *, is_dry: bool) -> Made:
         """What earlier lines have made under the names and ids of a batch, and of these stored users."""
@@ -160,46 +163,46 @@ async def import_users(
     numbered = iter(lines)
     await services[Apps].refresh()
     parts = {**services.parts, ZoneInfo: options.time_zone}
-    kept = MadeOnDisk()
-    while batch := list(islice(numbered, BATCH)):
-        refusals: list[ImportRefusal] = []
-        readable: list[tuple[int, Line]] = []
-        for number, text in batch:
-            if text is None:
-                counts.add(LineOutcome.BLANK)
-                continue
-            line = [text] if isinstance(text, Fault) else Line.read(text, parts)
-            if options.skips_bad_fields and isinstance(text, bytes) and not isinstance(line, Line):
-                fields = {fault.field for fault in line}
-                if fields <= SKIPPABLE:
-                    refusals.append(ImportRefusal(number, line, is_of_fields=True))
-                    line = Line.read(without(text, fields), parts)
-            if isinstance(line, Line):
-                readable.append((number, line))
-            else:
-                refusals.append(ImportRefusal(number, line))
-        outcomes: list[LineOutcome | ImportRefusal] = []
-        size, pauses = BATCH, iter(_PAUSES)
-        while left := readable[len(outcomes) :]:
-            try:
-                outcomes += await _import_batch(services, left[:size], kept, options)
-            except StorageUnavailable as exc:
-                seconds = next(pauses, None)
-                if seconds is None or is_refusal(exc):
-                    raise
-                waiting(exc, seconds)
-                await pause(seconds)
-                size = max(min(size, len(left)) // 2, 1)  # it may have run out of time
-        for outcome in outcomes:
-            if isinstance(outcome, ImportRefusal):
-                refusals.append(outcome)
-            else:
-                counts.add(outcome)
-        for refusal in sorted(refusals, key=attrgetter("number")):
-            if not refusal.is_of_fields:
-                counts.add(LineOutcome.REFUSED)
-            refuse(refusal)
-        progress(counts)
+    with closing(MadeOnDisk()) as kept:
+        while batch := list(islice(numbered, BATCH)):
+            refusals: list[ImportRefusal] = []
+            readable: list[tuple[int, Line]] = []
+            for number, text in batch:
+                if text is None:
+                    counts.add(LineOutcome.BLANK)
+                    continue
+                line = [text] if isinstance(text, Fault) else Line.read(text, parts)
+                if options.skips_bad_fields and isinstance(text, bytes) and not isinstance(line, Line):
+                    fields = {fault.field for fault in line}
+                    if fields <= SKIPPABLE:
+                        refusals.append(ImportRefusal(number, line, is_of_fields=True))
+                        line = Line.read(without(text, fields), parts)
+                if isinstance(line, Line):
+                    readable.append((number, line))
+                else:
+                    refusals.append(ImportRefusal(number, line))
+            outcomes: list[LineOutcome | ImportRefusal] = []
+            size, pauses = BATCH, iter(_PAUSES)
+            while left := readable[len(outcomes) :]:
+                try:
+                    outcomes += await _import_batch(services, left[:size], kept, options)
+                except StorageUnavailable as exc:
+                    seconds = next(pauses, None)
+                    if seconds is None or is_refusal(exc):
+                        raise
+                    waiting(exc, seconds)
+                    await pause(seconds)
+                    size = max(min(size, len(left)) // 2, 1)  # it may have run out of time
+            for outcome in outcomes:
+                if isinstance(outcome, ImportRefusal):
+                    refusals.append(outcome)
+                else:
+                    counts.add(outcome)
+            for refusal in sorted(refusals, key=attrgetter("number")):
+                if not refusal.is_of_fields:
+                    counts.add(LineOutcome.REFUSED)
+                refuse(refusal)
+            progress(counts)
     return counts
 
 
