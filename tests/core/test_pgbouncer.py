@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from asyncio import gather, to_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,9 +54,11 @@ def pgbouncer(database_url: str, *, pool_size: int) -> Iterator[str]:
     with TemporaryDirectory(prefix="wxauth-pgbouncer-") as folder:
         os.chmod(folder, 0o755)
         configuration = Path(folder, "pgbouncer.ini")
-        configuration.write_text(
-            CONFIGURATION.format(socket=socket, server_port=server_port, port=port, pool_size=pool_size)
-        )
+        [minor] = re.findall(r"^PgBouncer 1\.(\d+)", subprocess.check_output([program, "--version"], text=True))
+        # Before 1.21, PgBouncer does so always, and refuses the setting.
+        forgets = "max_prepared_statements = 0\n" if int(minor) >= 21 else ""
+        shown = CONFIGURATION.format(socket=socket, server_port=server_port, port=port, pool_size=pool_size)
+        configuration.write_text(shown + forgets)
         user = NOBODY if os.geteuid() == 0 else None
         with Running(program, str(configuration), cwd=Path(folder), user=user) as pooler:
             until(lambda: answers(port) or pooler.process.poll() is not None)
