@@ -5,16 +5,20 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from jose.jwt import get_unverified_claims
+from mcp.shared.auth import AuthorizationCodeResult
 
 from tests.certificates import Authority
+from tests.docs import ROOT
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, raw
-from tests.websites.browsers import House, refused, sent
+from tests.websites.browsers import House, Tab, refused, sent
 from tests.websites.test_asking import ORDERS
 from tests.websites.test_resources import MCP, RESOURCES
 from tests.world import AddSite, Body, MakeServices, Site, add_client, bearer, body_of, until
@@ -113,6 +117,44 @@ async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_no
     tokens = body_of(await agent.refresh(tokens))
     assert (await agent.post("/v1/revoke", token=tokens["access_token"])).status_code == 200
     refused(await agent.refresh(tokens), "invalid_grant")
+
+
+async def test_an_official_client_is_known_by_its_document(house: House, host: Host) -> None:
+    class Page:
+        """The agent's own page, which the browser is sent to."""
+
+        redirect_uri = BACK
+
+        async def open(self, url: str) -> None:
+            tab = Tab(house.browser, (await house.browser.client.get(url)).text)
+            await tab.decided_by(house.phone)
+            self.query = sent(await tab.go_on(), to=BACK)
+
+        async def code(self) -> AuthorizationCodeResult:
+            return AuthorizationCodeResult(**self.query)
+
+    async def service(request: httpx2.Request) -> httpx2.Response:
+        """MCP's server, and wxauth beside it."""
+        if request.url.host == "mcp.test":
+            if request.url.path != "/mcp":
+                return httpx2.Response(200, json={"resource": MCP, "authorization_servers": ["https://auth.test"]})
+            token = request.headers.get("authorization", "").removeprefix("Bearer ")
+            passed = await house.client.get("/v1/verify", params={"resource": MCP}, headers=bearer(token))
+            return httpx2.Response(passed.status_code)
+        answered = await house.client.request(
+            request.method, str(request.url), content=await request.aread(), headers=dict(request.headers)
+        )
+        return httpx2.Response(answered.status_code, content=answered.content)
+
+    auth = run_path(str(ROOT / "examples/mcp/client.py"))["provider"](MCP, AGENT, None, Page())
+    async with httpx2.AsyncClient(auth=auth, transport=httpx2.MockTransport(service)) as agent:
+        assert (await agent.post(MCP)).status_code == 200
+        first = auth.context.current_tokens.access_token
+        auth.context.token_expiry_time = 1.0
+        assert (await agent.post(MCP)).status_code == 200
+    assert auth.context.current_tokens.access_token != first
+    assert get_unverified_claims(first)["client_id"] == AGENT
+    assert host.asked == [AGENT]
 
 
 @swept(
