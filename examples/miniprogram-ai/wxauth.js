@@ -17,11 +17,13 @@ const TITLES = {
 export class AuthError extends Error {
 	constructor(code, more = /** @type {any} */ ({})) {
 		const { title, detail, status = null, requestId = null, retryAfter = null } = more
-		const { wechatErrcode = null, eraseAt = null } = more
+		const { wechatErrcode = null, until = null, eraseAt = null } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
 		const column = attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
 		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
-		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode, eraseAt })
+		const end = isText(until) && attempt(() => minuteOf(until))
+		if (end) this.title += ['解封时间：', ' Until '][column] + end
+		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode, until, eraseAt })
 	}
 }
 
@@ -349,6 +351,12 @@ const fail = (code, detail) => {
 }
 const isText = (value) => typeof value === 'string' && value !== ''
 
+// In the phone's time zone: 2027-01-01 08:00.
+function minuteOf(time) {
+	const at = new Date(time)
+	return new Date(+at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16).replace('T', ' ')
+}
+
 function attempt(action) {
 	try {
 		return action()
@@ -385,9 +393,10 @@ function bodyOf({ statusCode: status, data, header }, wanted) {
 	const isGood = /^2/.test(status)
 	if (isGood && (wanted ? body && body[wanted] : !isText(body))) return body
 	const problem = (!isGood && body) || {}
-	const { code, title, detail, request_id: requestId, wechat_errcode: wechatErrcode, erase_at: eraseAt } = problem
+	const { code, title, detail, request_id: requestId, wechat_errcode: wechatErrcode } = problem
+	const { until, erase_at: eraseAt } = problem
 	const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
 	const retryAfter = name && /^\d+$/.test(header[name]) ? +header[name] : null
-	const more = { title, detail, status, requestId, retryAfter, wechatErrcode, eraseAt }
+	const more = { title, detail, status, requestId, retryAfter, wechatErrcode, until, eraseAt }
 	throw new AuthError(isText(code) ? code : 'http_error', more)
 }

@@ -156,6 +156,7 @@ export declare class AuthError extends Error {
       requestId?: string | null
       retryAfter?: number | null
       wechatErrcode?: number | null
+      until?: string | null
       eraseAt?: string | null
     },
   )
@@ -176,6 +177,8 @@ export declare class AuthError extends Error {
   retryAfter: number | null
   /** WeChat's error code, if WeChat refused the service's call. */
   wechatErrcode: number | null
+  /** For `account_disabled`: when the ban ends by itself, which `title` has in the phone's time. RFC 3339. */
+  until: string | null
   /** For `account_leaving`: when the person is erased, unless they log in with `stay`. RFC 3339. */
   eraseAt: string | null
 }

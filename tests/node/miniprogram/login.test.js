@@ -388,6 +388,8 @@ for (const [language, title] of Object.entries(LANGUAGES))
     const codes = ['network_error', 'timeout', 'wx_login_failed', 'phone_refused', 'session_revoked', 'invalid_argument']
     for (const code of codes) assert.match(new AuthError(code).title, title)
     assert.equal(new AuthError('network_error', { title: '没有网络' }).title, '没有网络')
+    const banned = new AuthError('account_disabled', { title: 'Banned.', until: '2027-01-01T00:00:00Z' }).title
+    assert.match(banned, language === 'en' || language === 'vi' ? /^Banned\. Until 202[67]-\S+ \d\d:\d\d$/ : /解封时间：/)
   })
 
 test('a WeChat that does not say its language has titles in Chinese', () => {
@@ -440,6 +442,17 @@ test('a user who is banned is told so at login, and the session is forgotten', a
   assert.deepEqual([auth.user, kept(phone), changes], [null, undefined, [null]])
   assert.equal(phone.count('login'), 2)
 })
+
+for (const [until, end] of [['2027-01-01T00:00:00Z', '解封时间：2027-01-01 08:00'], ['soon', ''], [7, '']])
+  test(`a ban until ${until} is told on the phone in its own time, if that is one`, async (t) => {
+    const zone = process.env.TZ
+    t.after(() => (zone ? (process.env.TZ = zone) : delete process.env.TZ))
+    process.env.TZ = 'Asia/Shanghai'
+    const { auth, phone } = start()
+    phone.next(LOGIN, fates.answers(403, { code: 'account_disabled', title: '该账号已被封禁。', request_id: 'r', until }))
+    const error = await rejection(auth.login(), 'account_disabled')
+    assert.deepEqual([error.until, error.title], [until, `该账号已被封禁。${end}`])
+  })
 
 test('a phone whose clock is a day wrong logs in like any other', async () => {
   for (const days of [-400, -1, 1, 400]) {

@@ -118,7 +118,7 @@ export function checkError(error) {
   assert.ok(error instanceof AuthError, error && error.stack)
   assert.ok(error instanceof Error)
   assert.equal(error.name, 'AuthError')
-  assert.match(error.title, /^[一-鿿，、。！？ 0-9A-Za-z]{2,30}$/u)
+  assert.match(error.title, /^[一-鿿，、。！？：: 0-9A-Za-z-]{2,30}$/u)
   assert.match(error.title, /[一-鿿]/u)
   assert.ok(error.status === null || error.status >= 200, String(error.status))
   for (const part of [error.requestId, error.retryAfter]) assert.notEqual(part, undefined)
