@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -212,6 +213,13 @@ def printed_by_dev(
         home=HOME,
         language=language,
     )
+
+
+def test_what_dev_prints_names_its_own_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    printed = printed_by_dev("en")
+    monkeypatch.setattr(sys, "argv", ["examples/mcp/server.py"])  # as runpy does in another thread
+    assert printed_by_dev("en") == printed
 
 
 def test_the_guarded_service_shown_can_be_run() -> None:

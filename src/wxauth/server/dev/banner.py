@@ -13,6 +13,8 @@ from wxauth.server.checks.result import MARKS, CheckResult
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APP_KEYS
 
+_PROGRAM: Final = sys.argv[0]
+"""Read at the start: `runpy` replaces it while another thread runs an example."""
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
 _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Addresses for documentation (RFC 5737, RFC 3849), which belong to nobody."""
@@ -61,7 +63,7 @@ def welcome(
         site_url=site_url,
         mcp_url=mcp_url,
         findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {it.text_in(language)}" for it in findings),
-        program="scripts/dev" if Path("scripts/dev").exists() else f"{sys.argv[0]} dev",
+        program="scripts/dev" if Path("scripts/dev").exists() else f"{_PROGRAM} dev",
         user_id="$USER_ID" if is_simulated else "USER_ID",
         command=shlex.quote(str((home / "wxauth").absolute())),
         home=home,
