@@ -127,6 +127,7 @@ def upgrade() -> None:
         CREATE TABLE clients (
             name TEXT NOT NULL,
             title TEXT,
+            logo TEXT,
             scopes TEXT[] DEFAULT '{introspect,access_token}' NOT NULL,
             is_public BOOLEAN DEFAULT false NOT NULL,
             device BOOLEAN DEFAULT false NOT NULL,

@@ -21,12 +21,13 @@ export interface Scan {
 export interface Claimed {
   id: string
   /**
-   * The site that the person is about to log in to. Show its title and, if there is one, its origin.
+   * The site that the person is about to log in to. Show its title and, if there are any, its logo (a `data:` URL, which
+   * an `<image>` takes) and its origin.
    *
    * `host`: of a client that nobody has registered. Show it larger than the title, because that is only what the client
    * calls itself. `local`: the client is "a program on this computer, which calls itself" by the title: say so.
    */
-  client: { id: string; title: string; origin: string | null; host: string | null; local: boolean }
+  client: { id: string; title: string; logo?: string; origin: string | null; host: string | null; local: boolean }
   /**
    * What the client asks to do for the person, and where, instead of a login: show the title, the host, and the title
    * of each scope on a line of its own. Null: it only asks to log in.

@@ -16,12 +16,13 @@ NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
     **{"account_app_id": None, "website_app_id": None, "link": False, "phone_id_token": False},
     **{"near": False, "user_code": False, "email_domain": None, "sso": False, "pkce": "required", "id_token_alg": None},
-    "resources": [],
+    **{"resources": [], "logo": None},
     "claims": None,
     "backchannel_logout_uri": None,
 }
 SITE: Body = {
     "title": "小店",
+    "logo": "data:image/png;base64,iVBORw0KGgo=",
     "scopes": ["users", "openid", "roles"],
     "is_public": False,
     "device": True,
@@ -54,6 +55,9 @@ REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("title", {"title": "a\nb"}),
     ("title", {"title": "\u3000 "}),
     ("title", {"title": "\u202epohS"}),
+    ("logo", {"logo": "https://shop.example.com/logo.png"}),
+    ("logo", {"logo": "data:image/svg+xml;base64,PHN2Zz4="}),
+    ("logo", {"logo": "data:image/png;base64,iVBORw0KGgo"}),  # not padded
     ("app_id", {"app_id": "wx 1"}),
     ("account_app_id", {"account_app_id": "wx0000000000000000"}),
     ("website_app_id", {"website_app_id": "wx0000000000000000"}),

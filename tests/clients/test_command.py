@@ -201,6 +201,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Clients) -> N
     assert listed == {
         "client_id": "shop",
         "title": "小店",
+        "logo": None,
         "scopes": ["openid", "roles"],
         "is_public": False,
         "device": True,
@@ -275,6 +276,17 @@ async def test_a_site_shares_logins_leaves_out_pkce_and_gets_claims_until_that_i
     assert await clients.only("sso", "pkce", "claims") == [False, "required", {"tier": 1}]
     await clients.do("set", "shop", "--claim", "")
     assert await clients.only("claims") == [None]
+
+
+async def test_a_sites_logo_is_a_picture_in_a_file(clients: Clients, tmp_path: Path) -> None:
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "logo.svg").write_bytes(b"<svg/>")
+    await clients.do(*SHOP, "--logo", str(tmp_path / "logo.png"))
+    assert await clients.only("logo") == ["data:image/png;base64,iVBORw0KGgo="]
+    for file in ("logo.svg", "missing.png"):
+        await clients.refuse("--logo", "set", "shop", "--logo", str(tmp_path / file))
+    await clients.do("set", "shop", "--logo", "")
+    assert await clients.only("logo") == [None]
 
 
 async def test_a_client_names_resources_of_the_settings(clients: Clients) -> None:

@@ -27,6 +27,15 @@ from wxauth.server.site_logins.authorize import SiteRequests
 UNASKED_VERIFIERS = [{"code_verifier": VERIFIER}, {"code_verifier": "short"}]
 
 
+async def test_a_sites_logo_is_on_its_page_and_on_the_phone(house: House) -> None:
+    assert 'class="logo"' not in (await house.browser.show()).html
+    logo = "data:image/png;base64,iVBORw0KGgo="
+    await house.change(logo=logo)
+    tab = await house.browser.show()
+    assert f'<img class="logo" src="{logo}"' in tab.html
+    assert (await tab.claimed_by(house.phone))["client"]["logo"] == logo
+
+
 async def test_a_user_logs_in_to_a_site_by_scanning(house: House) -> None:
     tab, clock = await house.browser.show(), house.clock
     assert await tab.state() == "waiting"

@@ -885,6 +885,7 @@ test('a service is told to begin with a call that its scopes allow', async () =>
   await dialog().getByText(`curl --user 'seller:SECRET' ${SERVICE_URL}/v1/apps/APP_ID/signatures`).waitFor()
 })
 
+const LOGO = 'data:image/png;base64,iVBORw0KGgo='
 const ACCOUNT = { app_id: 'wxdev00000000000d4', kind: 'official_account', app_secret: 'a-secret-of-the-service-account', title: '店铺服务号' }
 
 test('a site is added, shown and changed', async () => {
@@ -903,6 +904,7 @@ test('a site is added, shown and changed', async () => {
   assert.equal(await dialog().getByLabel('Redirect URIs').inputValue(), 'https://shop.example.com/callback')
   assert.ok(await dialog().getByLabel('Only from the same network').isChecked())
   await dialog().getByLabel('Title').fill('Corner Shop')
+  await dialog().getByLabel('Picture').setInputFiles({ name: 'logo.png', mimeType: 'image/png', buffer: Buffer.from(LOGO.split(',')[1], 'base64') })
   await dialog().getByLabel('Scopes').fill('openid phone')
   await dialog().getByLabel('Email domain').fill('')
   await dialog().getByLabel('id_token signed by').selectOption('ES256')
@@ -927,7 +929,7 @@ test('a site is added, shown and changed', async () => {
     ...{ email_domain: null, id_token_alg: 'ES256', former_secret_until: null },
     ...{ account_app_id: ACCOUNT.app_id, website_app_id: null, backchannel_logout_uri: null, link: false, sso: false, phone_id_token: true, pkce: 'required' },
     claims: { tier: '$attributes.tier' },
-    resources: [],
+    ...{ resources: [], logo: LOGO },
   })
 })
 

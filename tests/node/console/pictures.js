@@ -1,7 +1,9 @@
 // Takes the screenshots of docs/console.md, of the desk and of the README, in both languages. scripts/pictures runs it.
+import { readFile } from 'node:fs/promises'
 import { launch } from '../browser.js'
 import { CONSOLE_URL, DESK_URL, SERVICE_URL, LATER_APP, asks, beginScan, linkFor, logIn, makeAdministrator, phoneOf } from './driving.js'
 
+const LOGO = `data:image/png;base64,${await readFile(new URL('../../../src/wxauth/server/dev/shop.png', import.meta.url), 'base64')}`
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
 const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // of RFC 7636, appendix B
@@ -148,8 +150,9 @@ for (const [lang, title] of [
 ]) {
   const name = `shop-${lang.toLowerCase()}`
   const callback = 'https://shop.example.com/callback'
-  await change('/clients', 'POST', { name, title, redirect_uris: [callback] })
-  const context = await browser.newContext({ ...SMALL, locale: lang, userAgent: WINDOWS, extraHTTPHeaders: { 'X-Forwarded-For': '203.0.113.58' } })
+  await change('/clients', 'POST', { name, title, logo: LOGO, redirect_uris: [callback] })
+  const whole = { viewport: { width: 540, height: 735 }, deviceScaleFactor: 560 / 540 }
+  const context = await browser.newContext({ ...whole, locale: lang, userAgent: WINDOWS, extraHTTPHeaders: { 'X-Forwarded-For': '203.0.113.58' } })
   const page = await context.newPage()
   const asked = { client_id: name, redirect_uri: callback, response_type: 'code', scope: 'openid profile', state: 'a', code_challenge: CHALLENGE }
   await page.goto(`${SERVICE_URL}/v1/authorize?${new URLSearchParams({ ...asked, code_challenge_method: 'S256', ui_locales: lang })}`)

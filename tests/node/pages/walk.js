@@ -12,7 +12,9 @@ const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // of RFC 7636, 
 const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile/15E148'
 const IN_WECHAT = `${IPHONE} MicroMessenger/8.0.60`
 const IN_WEB_VIEW = `${IN_WECHAT} miniProgram/wx1234567890abcdef`
-const LOGO = `data:image/png;base64,${await readFile(new URL('logo.png', import.meta.url), 'base64')}`
+const picture = async (path) => `data:image/png;base64,${await readFile(new URL(path, import.meta.url), 'base64')}`
+const LOGO = await picture('logo.png')
+const SITE_LOGO = await picture('../../../src/wxauth/server/dev/shop.png')
 const UNKNOWN = 'A'.repeat(22)
 
 /** What a page is told in each language: the sites, whose names are short and long, and a person. */
@@ -26,15 +28,15 @@ export async function addSites() {
   const root = await makeAdministrator('root')
   const headers = { 'Content-Type': 'application/json' }
   const doors = { account_app_id: 'wxdevaccount0000d4', website_app_id: 'wxdevwebsite0000e5', sso: true }
-  const add = async (name, title, link, app_id) => {
-    const body = JSON.stringify({ name, title, link, app_id, is_public: true, redirect_uris: [CALLBACK, 'http://127.0.0.1/livez'], ...doors })
+  const add = async (name, title, link, app_id, logo) => {
+    const body = JSON.stringify({ name, title, link, logo, app_id, is_public: true, redirect_uris: [CALLBACK, 'http://127.0.0.1/livez'], ...doors })
     const answer = await asks(root, '/v1/admin/clients', { method: 'POST', body, headers })
     assert.ok(answer.ok, await answer.clone().text())
   }
   const shop = { app_id: 'wxdev00000000000c3', app_secret: 'dev-secret-of-the-third-app', title: '街角小店', logo: LOGO }
   assert.ok((await asks(root, '/v1/admin/apps', { method: 'POST', body: JSON.stringify(shop), headers })).ok)
   for (const { site, title, long, longTitle } of Object.values(LANGUAGES)) {
-    await add(site, title, true, shop.app_id)
+    await add(site, title, true, shop.app_id, SITE_LOGO)
     await add(long, longTitle, false)
   }
 }

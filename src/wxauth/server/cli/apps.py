@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -19,6 +18,7 @@ from wxauth.server.cli.printing import (
     confirm,
     field_option,
     json_option,
+    read_picture,
     show,
     state_of,
     table,
@@ -26,7 +26,6 @@ from wxauth.server.cli.printing import (
 )
 from wxauth.server.cli.resources import with_parts
 from wxauth.server.core.services import Parts
-from wxauth.server.core.setting_types import picture_url
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.terminal import say, translated, word
 from wxauth.server.core.trail import OPERATOR
@@ -40,16 +39,6 @@ _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_ke
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
 _HAS_NO_QUOTA: Final = frozenset({76021, 76022})
 """WeChat's errcodes for a path that it does not know or count."""
-
-
-def _picture(given: str) -> str:
-    """The picture in this file; empty for default."""
-    try:
-        return "" if given == "default" else picture_url(Path(given).read_bytes())
-    except OSError as exc:
-        raise ValueError(f"{given}: {exc.strerror}") from None
-    except ValueError as exc:
-        raise ValueError(f"{given} {exc}") from None
 
 
 def _app_options(command: Command) -> Command:
@@ -74,7 +63,10 @@ def _app_options(command: Command) -> Command:
             help=f"{shapes['js_hosts']['description'].removesuffix(' Null: none.')} Repeatable; an empty text: none.",
         ),
         click.option(
-            "--logo", metavar="FILE", callback=checked(_picture), help=f"{shapes['logo']['description']} default: none."
+            "--logo",
+            metavar="FILE",
+            callback=checked(read_picture),
+            help=f"{shapes['logo']['description']} default: none.",
         ),
         click.argument("app_id"),
     ):

@@ -17,6 +17,7 @@ from wxauth.server.cli.printing import (
     field_option,
     json_option,
     print_table,
+    read_picture,
     show,
     table,
     to_the_second,
@@ -73,6 +74,7 @@ _OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logout_uris": _REPEATED,
     "resources": _REPEATED,
     "pkce": {"type": None, "callback": None, "flag_value": "optional", "help": _NO_PKCE},
+    "logo": {"callback": checked(read_picture), "metavar": "FILE"},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
 }
 """How the options of these fields differ from those that their types make."""
@@ -185,7 +187,7 @@ def set_command(client_name: str, **options: Any) -> None:
             return await change_client(database, client_name, changes, reserved=reserved, now=now)
 
     changed = with_database(change)
-    rows = [("client_id", client_name), *((name, getattr(changed, name)) for name in changes)]
+    rows = [("client_id", client_name), *((name, getattr(changed, name)) for name in changes if name != "logo")]
     print_table((word(name), value) for name, value in rows)
 
 

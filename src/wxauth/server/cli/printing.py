@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from unicodedata import east_asian_width
 
@@ -12,6 +13,7 @@ import click
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
+from wxauth.server.core.setting_types import picture_url
 from wxauth.server.core.terminal import say, terminal_language, word
 from wxauth.server.web.bodies import Time, id_in_cursor
 
@@ -174,6 +176,16 @@ def page_options(command: Command) -> Command:
 def more(next_cursor: str | None) -> list[str]:
     """The note below a page that is not the last."""
     return [] if next_cursor is None else [say("There are more: --cursor {cursor} 还有更多。", cursor=next_cursor)]
+
+
+def read_picture(given: str) -> str:
+    """The picture in this file, as a `data:` URL; empty for what clears one: default, or an empty text."""
+    try:
+        return "" if given in ("default", "") else picture_url(Path(given).read_bytes())
+    except OSError as exc:
+        raise ValueError(f"{given}: {exc.strerror}") from None
+    except ValueError as exc:
+        raise ValueError(f"{given} {exc}") from None
 
 
 def field_option(

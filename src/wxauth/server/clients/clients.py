@@ -6,7 +6,7 @@ every site. Sites of third parties must never be added.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, get_args
@@ -27,7 +27,7 @@ from wxauth.server.clients.models import (
 )
 from wxauth.server.core.database import Database
 from wxauth.server.core.resources import Resource, find_resource
-from wxauth.server.core.setting_types import AppKind
+from wxauth.server.core.setting_types import AppKind, check_logo
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.core.users import check_claims
@@ -74,6 +74,7 @@ _FORMS: Final = {
     "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "must be a domain like example.com"),
     "id_token_alg": (re.compile("|".join(ID_TOKEN_ALGS)), f"must be one of {', '.join(ID_TOKEN_ALGS)}"),
 }
+_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {"claims": check_claims, "logo": check_logo}
 MAX_URI_LENGTH: Final = 2048
 _LONGEST_SHOWN: Final = 200
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -133,11 +134,12 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
     for field, (form, rule) in _FORMS.items():
         if options.get(field) is not None and not form.fullmatch(options[field]):
             raise WrongClient(field, rule)
-    if options.get("claims"):
-        try:
-            check_claims(options["claims"])
-        except ValueError as exc:
-            raise WrongClient("claims", str(exc)) from None
+    for field, check in _CHECKS.items():
+        if options.get(field):
+            try:
+                check(options[field])
+            except ValueError as exc:
+                raise WrongClient(field, str(exc)) from None
     given = {field: value for field, value in options.items() if value}
     given |= {field: _checked_uris(field, given.get(field, ())) for field in _URIS}
     client = Client(**{"scopes": [], **given, "name": name})

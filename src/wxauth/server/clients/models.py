@@ -81,6 +81,10 @@ class Client(SQLModel):
         description="The site's name on the phone; null: `name`.",
         schema_extra={"examples": ["小店"]},
     )
+    logo: str | None = _text(
+        "The site's picture on the login pages and the phone: a PNG, JPEG or WebP of at most 32 KiB, as a `data:` URL; "
+        "null: none."
+    )
     scopes: list[str] = Field(
         sa_type=ARRAY(Text),
         sa_column_kwargs={"server_default": text("'{introspect,access_token}'")},

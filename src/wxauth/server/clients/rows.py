@@ -36,11 +36,17 @@ def _select(*columns: LiteralString) -> LiteralString:
     return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
 
 
+def _but_logo(kind: type[Client]) -> list[LiteralString]:
+    return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
+
+
 SECRETS: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Secrets))
 """The columns of `Secrets`, for a statement's SELECT."""
 _FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} AND name = :name")
-_FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*columns_of(_WithSecrets))} AND name = :name")
-_FIND_SITE: Final = Statement[Client](f"{_select(*columns_of(Client))} AND name = :name AND title IS NOT NULL")
+# Without the logo, up to 44 KB, because each request for tokens reads the client.
+_FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*_but_logo(_WithSecrets))} AND name = :name")
+_FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
+_LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
 _ALL: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
 # Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
 # that open sessions meanwhile do not wait.
@@ -117,7 +123,7 @@ async def find_secrets(database: Database, name: str) -> Secrets | None:
 
 
 async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secrets] | None:
-    """The client of this name with the hashes of its secrets, or None."""
+    """The client of this name, without its logo, and the hashes of its secrets, or None."""
     row = await database.row(_FIND_WITH_SECRETS, name=name)
     if row is None:
         return None
@@ -127,8 +133,13 @@ async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secr
 
 
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
-    """The site of this name, or None."""
+    """The site of this name, without its logo, or None."""
     return await asked.row(_FIND_SITE, name=name)
+
+
+async def find_logo(database: Database, name: str) -> str | None:
+    """The logo of the site of this name; None if it has none."""
+    return await database.value(_LOGO, name=name)
 
 
 async def all_clients(database: Database) -> Sequence[AddedClient]:

@@ -4,6 +4,7 @@ import base64
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
@@ -69,10 +70,12 @@ def picture_url(content: bytes) -> str:
     return f"data:image/{found.lastgroup};base64,{base64.b64encode(content).decode()}"
 
 
-def _check_logo(url: str) -> str:
-    if picture_url(base64.b64decode(url.partition(",")[2])) != url:
-        raise ValueError("must be a `data:` URL in base64 whose type is the picture's")
-    return url
+def check_logo(url: str) -> str:
+    """Check the `data:` URL of a small picture. Raises: ValueError."""
+    with suppress(ValueError):
+        if picture_url(base64.b64decode(url.partition(",")[2])) == url:
+            return url
+    raise ValueError("must be a `data:` URL, in base64, of a PNG, JPEG or WebP of at most 32 KiB, with its own type")
 
 
 def _split_at_commas(value: object) -> object:
@@ -363,7 +366,7 @@ PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
 AppTitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
-Logo = Annotated[str, AfterValidator(_check_logo)]
+Logo = Annotated[str, AfterValidator(check_logo)]
 HookUrl = Annotated[str, AfterValidator(_check_hook_url)]
 WebhookSecret = Annotated[SecretStr, _checked(webhook_secret_bytes)]
 SignUp = Annotated[Literal["open", "closed"], Lower]

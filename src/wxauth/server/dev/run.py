@@ -356,6 +356,7 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
                 database,
                 each.name,
                 title=f"{each.title.zh} {each.title.en}",
+                logo=each.logo,
                 redirect_uris=[each.redirect_uri],
                 logout_uris=[each.logout_uri],
                 backchannel_logout_uri=site_url + each.backchannel_logout_path,

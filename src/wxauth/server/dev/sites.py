@@ -33,6 +33,7 @@ from wxauth.problems import Language
 from wxauth.server.clients.clients import Credentials, add_client, build_client, renew_secret
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
+from wxauth.server.core.setting_types import picture_url
 from wxauth.server.dev.wechat import APP_KEYS, APPS
 from wxauth.server.login_pages.pages import language_of
 
@@ -72,6 +73,7 @@ class Site:
     path: str
     """Where it is on the address of both, without the slash at the end."""
     scopes: tuple[str, ...]
+    logo: str | None = None
 
     @property
     def redirect_uri(self) -> str:
@@ -89,7 +91,8 @@ class Site:
         return f"{self.path}/backchannel-logout"
 
 
-SHOP: Final = Site("wxauth-example", Title("Example Shop", "示例商城"), "", ("openid", "profile", "phone"))
+_LOGO: Final = picture_url(_HERE.joinpath("shop.png").read_bytes())
+SHOP: Final = Site("wxauth-example", Title("Example Shop", "示例商城"), "", ("openid", "profile", "phone"), _LOGO)
 ADMIN: Final = Site("wxauth-example-admin", Title("Shop Admin", "商城后台"), "/admin", ("openid", "profile", "roles"))
 SITES: Final = (SHOP, ADMIN)
 

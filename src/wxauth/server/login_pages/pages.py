@@ -412,6 +412,7 @@ class Pages:
             template,
             self._text(title, title=host or site.title),
             client_title=site.title,
+            logo=site.logo if isinstance(site, Client) else None,
             host=host,
             is_local=is_local,
             resource=resource and ResourceAnswer.of(resource, asked.scope, self.language),

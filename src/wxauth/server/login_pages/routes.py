@@ -12,6 +12,7 @@ from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavail
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
+from wxauth.server.clients.rows import find_logo
 from wxauth.server.login_pages.pages import ASSETS_PATH, DOOR, HINT, VISIT_PAGES, PagesDep, find_asset
 from wxauth.server.oauth.routes import SiteRequestsDep
 from wxauth.server.site_logins.authorizations import FORM_POST_PATH, may_answer
@@ -24,7 +25,7 @@ from wxauth.server.site_logins.scan_routes import AuthorizationsDep
 from wxauth.server.site_logins.scans import ScanPictures
 from wxauth.server.site_logins.secrets import SCENE
 from wxauth.server.site_logins.visits import CALLBACK, Visits, WeChatCallback
-from wxauth.server.web.dependencies import SettingsDep, provide
+from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY, cacheable_response
 from wxauth.texts import new_secret
@@ -62,6 +63,7 @@ class LoginPages:
     """Answers a site's request by the page that fits its browser. It is a dependency, made of others."""
 
     settings: SettingsDep
+    database: DatabaseDep
     apps: AppsDep
     site_requests: SiteRequestsDep
     continuing: ContinuingDep
@@ -79,6 +81,7 @@ class LoginPages:
             return pages.elsewhere(asked, parameters)
         if browser.is_web_view and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
             return pages.web_view(asked, parameters)
+        asked.client.logo = await find_logo(self.database, asked.client.name)
         person = await self.continuing.person_for(asked, browser)
         known = replace(browser, cookie=browser.cookie or new_secret())
         if person is not None:

@@ -32,6 +32,7 @@ from wxauth.errors import (
 from wxauth.problems import Language
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import origin_of
+from wxauth.server.clients.rows import find_logo
 from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
@@ -134,6 +135,11 @@ class SiteAnswer(BaseModel):
 
     id: str = Field(examples=["shop"])
     title: str = Field(examples=["Example Shop"])
+    logo: str | None = Field(
+        default=None,
+        exclude_if=lambda logo: logo is None,
+        description="Its picture, as a `data:` URL; absent if it has none.",
+    )
     origin: str | None = Field(
         description="The origin of its first redirect URI.", examples=["https://shop.example.com"]
     )
@@ -194,6 +200,7 @@ class ClaimedAnswer(BaseModel):
         door: Door,
         resource: ResourceAnswer | None,
         *,
+        logo: str | None,
         same_network: bool | None,
         sso_ttl: int | None,
     ) -> Self:
@@ -207,6 +214,7 @@ class ClaimedAnswer(BaseModel):
             client=SiteAnswer(
                 id=login.client_id,
                 title=login.title,
+                logo=logo,
                 origin=origin,
                 host=None if login.client_name is None else host_of(login.client_id),
                 local=is_loopback(urlsplit(login.redirect_uri).hostname),
@@ -286,7 +294,8 @@ class Scans:
             SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=same_network, door=door, **fields)
         shown = None if resource is None else ResourceAnswer.of(resource, login.scope, language)
-        return ClaimedAnswer.of(login, door, shown, same_network=same_network, sso_ttl=self._sso_ttl(login, door))
+        logo, sso_ttl = await find_logo(self.database, login.client_id), self._sso_ttl(login, door)
+        return ClaimedAnswer.of(login, door, shown, logo=logo, same_network=same_network, sso_ttl=sso_ttl)
 
     def _forwarded(self, login: SiteLogin, opening: ClaimRequest, *, now: datetime) -> ScanForwarded | None:
         """Why a login may not be claimed in this way; None if it may."""

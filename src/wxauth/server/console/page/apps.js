@@ -5,7 +5,7 @@ import { h } from './dom.js'
 import { knownRoles } from './known.js'
 import { forgetTitles } from './names.js'
 import { report } from './overview.js'
-import { act, code, copier, dialog, field, list, load, popUp, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
+import { act, code, copier, dialog, field, list, load, logoField, popUp, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
@@ -70,13 +70,6 @@ function acts(app, reload) {
   ]
 }
 
-const urlOf = (file) =>
-  new Promise((resolve) => {
-    const reader = new FileReader()
-    reader.onload = () => resolve(reader.result)
-    reader.readAsDataURL(file)
-  })
-
 function showReport(app) {
   const place = h('div', {})
   popUp(actOn('check', app.app_id), place, { size: 'wide' })
@@ -91,7 +84,7 @@ function ask(app, reload) {
   const known = app ?? {}
   const secret = (name, label, isThere, required = false) =>
     field({ name, label, type: 'password', required, hint: isThere ? text('leaveEmpty') : required ? undefined : text('optional') })
-  const logo = field({ name: 'logo', label: text('logo'), type: 'file', accept: 'image/png, image/jpeg, image/webp', hint: text('logoHint') })
+  const logo = logoField()
   const fields = [
     app ? null : field({ name: 'app_id', label: text('appId'), required: true, pattern: '[A-Za-z0-9_\\-]{1,64}' }),
     app
@@ -158,8 +151,7 @@ function ask(app, reload) {
         max_sessions: values.max_sessions ? Number(values.max_sessions) : null,
         claims: values.claims ? typedJson(values.claims) : null,
       }
-      const [picture] = logo.control.files
-      body.logo = picture && (await urlOf(picture)) // left out, so unchanged, if none is chosen
+      body.logo = await logo.picture()
       for (const name of SECRETS) if (!body[name]) delete body[name]
       if (app?.unionid === body.unionid) delete body.unionid // the unionid in force is shown even if not set
       await (app ? patch(path(app), body) : post('/apps', body))

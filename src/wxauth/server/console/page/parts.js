@@ -233,6 +233,20 @@ export function field({ name, label, hint, type = 'text', value = '', options = 
   return { name, element, control, value: () => (type === 'checkbox' ? control.checked : control.value.trim()) }
 }
 
+/** A field for a small picture. `picture()` is its `data:` URL; undefined, so unchanged, if none is chosen. */
+export function logoField() {
+  const made = field({ name: 'logo', label: text('logo'), type: 'file', accept: 'image/png, image/jpeg, image/webp', hint: text('logoHint') })
+  made.picture = () =>
+    new Promise((resolve) => {
+      const [file] = made.control.files
+      const reader = new FileReader()
+      reader.onload = () => resolve(reader.result)
+      if (file) reader.readAsDataURL(file)
+      else resolve()
+    })
+  return made
+}
+
 /** The JSON that somebody has typed; or the text, which the service refuses by its rule. */
 export function typedJson(text) {
   try {

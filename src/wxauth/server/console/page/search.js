@@ -114,7 +114,7 @@ export function nothingFits(section, query, ...tries) {
 /** The row of a list that is loaded completely: a search field and other actions; and the filter of the search. */
 export function searchWithin(section, query, ...others) {
   const wanted = query.get('q') ?? ''
-  const fits = (item) => JSON.stringify(item).toLowerCase().includes(wanted.toLowerCase())
+  const fits = (item) => JSON.stringify({ ...item, logo: null }).toLowerCase().includes(wanted.toLowerCase())
   return {
     bar: filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted, placeholder: text(`search_${section}`) })], section, { others }),
     among: (page) => ({ ...page, items: page.items.filter(fits) }),

@@ -3,7 +3,7 @@
 import { claims, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { appField } from './known.js'
-import { act, code, copier, dialog, facts, field, group, list, popUp, showSecret, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
+import { act, code, copier, dialog, facts, field, group, list, logoField, popUp, showSecret, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
@@ -24,6 +24,7 @@ export function showServices(main, { query }) {
       open: (client) => (isOurs(client) ? null : () => ask(client, reload)),
       cells: (client) => [
         [
+          client.logo ? h('img', { class: 'picture small', src: client.logo, alt: '' }) : null,
           client.title ? h('strong', { class: 'title' }, client.title) : null,
           h('code', {}, client.name),
           client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null,
@@ -98,8 +99,10 @@ function connect({ name, is_public, redirect_uris, device, scopes }) {
 
 function ask(client, reload) {
   const known = client ?? {}
+  const logo = logoField()
   const ofSites = [
     field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
+    logo,
     field({ name: 'redirect_uris', label: text('redirectUris'), type: 'textarea', value: (known.redirect_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'logout_uris', label: text('logoutUris'), type: 'textarea', value: (known.logout_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'backchannel_logout_uri', label: text('backchannelLogoutUri'), value: known.backchannel_logout_uri ?? '', hint: text('optional') }),
@@ -133,7 +136,8 @@ function ask(client, reload) {
     fields,
     name: client ? 'save' : 'add',
     onsubmit: async (values) => {
-      const body = bodyOf(values, known, Boolean(client))
+      const body = bodyOf({ ...values, logo: '' }, { ...known, logo: '' }, Boolean(client))
+      body.logo = await logo.picture()
       const answer = client ? await patch(path(client), body) : await post('/clients', body)
       if (answer.client_secret) showSecret(answer.name, answer.client_secret)
       else toast(text('done'))

@@ -232,7 +232,7 @@ def desk_routes(
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
             "default-src 'none'; script-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; "
-            f"frame-ancestors 'none'; connect-src 'self' blob:; img-src 'self' blob: {service_url}"
+            f"frame-ancestors 'none'; connect-src 'self' blob:; img-src 'self' blob: data: {service_url}"
         ),
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",

@@ -443,7 +443,9 @@ function showClaimed(claimed) {
   }
   const origin = client.origin && h('p', { class: 'quiet' }, client.origin)
   const seen = [browser?.device, browser?.ip].filter(Boolean).join(' · ')
+  const logo = client.logo && h('img', { class: 'site-logo', src: client.logo, alt: '' })
   showSheet(
+    ...(logo ? [logo] : []),
     ...asks.toSpliced(1, 0, ...(origin ? [origin] : [])),
     ...(seen ? [h('p', { class: 'asker' }, h('small', {}, text('askedFrom')), seen)] : []),
     ...(claimed.typed ? [h('p', {}, text('typedCode'))] : []),
