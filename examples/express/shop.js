@@ -26,7 +26,7 @@ shop.post('/orders', guard, async ({ user }, response) => {
   })
   const body = await answer.json()
   if (!answer.ok) return response.status(answer.status).json(body) // session_key_expired: log in, and order once more
-  orders.set(number, { user: user.id, openid: user.openid, isPaid: false })
+  orders.set(number, { user: user.id, openid: user.openid, isPaid: false, isRefunded: false })
   const paySig = createHmac('sha256', APP_KEY).update(`requestVirtualPayment&${signData}`).digest('hex')
   response.json({ number, mode: 'short_series_goods', signData, paySig, signature: body.signature })
 })
@@ -34,7 +34,7 @@ shop.post('/orders', guard, async ({ user }, response) => {
 shop.get('/orders/:number', guard, ({ user, params }, response) => {
   const order = orders.get(params.number)
   if (order?.user !== user.id) return response.status(404).end()
-  response.json({ is_paid: order.isPaid })
+  response.json({ is_paid: order.isPaid, is_refunded: order.isRefunded })
 })
 
 /** Whether WeChat, or wxauth in its name, has signed a query, and these parts of a message. */
@@ -50,12 +50,14 @@ shop.post('/wechat', express.json({ type: () => true }), ({ query, body }, respo
   const isGood = PUSH_AES_KEY ? isSigned(query.msg_signature, query, body.Encrypt) : isSigned(query.signature, query)
   if (!isGood) return response.status(403).end()
   const message = PUSH_AES_KEY ? decrypted(body.Encrypt) : body
-  if (message.Event !== 'xpay_goods_deliver_notify') return response.send('success')
-  const order = orders.get(message.OutTradeNo)
-  if (order?.openid !== message.OpenId || message.GoodsInfo.ActualPrice !== PRICE)
-    return response.json({ ErrCode: 1, ErrMsg: 'no such order' })
-  order.isPaid = true // by now it is stored: WeChat does not send it again
-  response.json({ ErrCode: 0, ErrMsg: 'success' })
+  const isRefund = message.Event === 'xpay_refund_notify'
+  if (!isRefund && message.Event !== 'xpay_goods_deliver_notify') return response.send('success')
+  const order = orders.get(isRefund ? message.MchOrderId : message.OutTradeNo)
+  const fen = isRefund ? message.RefundFee : message.GoodsInfo.ActualPrice
+  if (order?.openid !== message.OpenId || fen !== PRICE) return response.json({ ErrCode: 1, ErrMsg: 'no such order' })
+  if (isRefund && message.RetCode === 0) order.isRefunded = true
+  order.isPaid = !order.isRefunded // a delivery may be repeated, even after its refund
+  response.json({ ErrCode: 0, ErrMsg: 'success' }) // by now it is stored: WeChat does not send it again
 })
 
 /** What WeChat has encrypted: 16 random bytes, the length of the message in four, the message, the appid. */

@@ -41,7 +41,7 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
         answer = await wxauth.post(path, json=asked)
         if answer.status_code != 200:  # session_key_expired: the mini-program logs in again, and orders once more
             return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
-        orders[number] = {"user": user.id, "openid": user.openid, "is_paid": False}
+        orders[number] = {"user": user.id, "openid": user.openid, "is_paid": False, "is_refunded": False}
         pay_sig = hmac.digest(app_key.encode(), f"requestVirtualPayment&{data}".encode(), "sha256").hex()
         signed = {"signData": data, "paySig": pay_sig, "signature": answer.json()["signature"]}
         return JSONResponse({"number": number, "mode": "short_series_goods", **signed})
@@ -50,7 +50,7 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
     async def status(number: str, user: Annotated[Principal, Depends(guard)]) -> dict[str, bool]:
         if number not in orders or orders[number]["user"] != user.id:
             raise HTTPException(404)
-        return {"is_paid": orders[number]["is_paid"]}
+        return {name: orders[number][name] for name in ("is_paid", "is_refunded")}
 
     def check(query: Mapping[str, str], name: str, *parts: str) -> None:
         text = "".join(sorted([push_token, query.get("timestamp", ""), query.get("nonce", ""), *parts]))
@@ -67,13 +67,17 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
         message = json.loads(await request.body())
         check(request.query_params, *(("msg_signature", message["Encrypt"]) if aes_key else ("signature",)))
         message = decrypted(message["Encrypt"], aes_key) if aes_key else message
-        if message.get("Event") != "xpay_goods_deliver_notify":
+        event = message.get("Event")
+        if event not in ("xpay_goods_deliver_notify", "xpay_refund_notify"):
             return PlainTextResponse("success")
-        bought = orders.get(message["OutTradeNo"], {})
-        if (bought.get("openid"), PRICE) != (message["OpenId"], message["GoodsInfo"]["ActualPrice"]):
+        is_refund = event == "xpay_refund_notify"
+        bought = orders.get(message["MchOrderId" if is_refund else "OutTradeNo"], {})
+        fen = message["RefundFee"] if is_refund else message["GoodsInfo"]["ActualPrice"]
+        if (bought.get("openid"), PRICE) != (message["OpenId"], fen):
             return JSONResponse({"ErrCode": 1, "ErrMsg": "no such order"})
-        bought["is_paid"] = True  # by now it is stored: WeChat does not send it again
-        return JSONResponse({"ErrCode": 0, "ErrMsg": "success"})
+        bought["is_refunded"] |= is_refund and message["RetCode"] == 0
+        bought["is_paid"] = not bought["is_refunded"]  # a delivery may be repeated, even after its refund
+        return JSONResponse({"ErrCode": 0, "ErrMsg": "success"})  # by now it is stored: WeChat does not send it again
 
     return shop
 

@@ -98,6 +98,10 @@ class Phone:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    async def notify(self, event: str, number: object = ORDER["outTradeNo"]) -> httpx.Response:
+        order = {"person": "alice", "outTradeNo": number, "event": event}
+        return await self._client.post("/notices", json=order)
+
 
 @pytest.fixture
 def phone(simulator: Simulator, clock: Clock) -> Phone:
@@ -118,6 +122,25 @@ async def test_a_payment_is_taken_and_its_notice_has_what_the_shop_needs(phone: 
     prices = {"OrigPrice": 3600, "ActualPrice": 3600}
     assert body["GoodsInfo"] == {"ProductId": "vip_month", "Quantity": 2, **prices, "Attach": "u1"}
     assert body["WeChatPayInfo"]["TransactionId"]
+
+
+async def test_a_notice_comes_again_and_a_refund_has_one_too(phone: Phone) -> None:
+    for event in ("xpay_goods_deliver_notify", "xpay_refund_notify"):
+        assert (await phone.notify(event)).status_code == 422, "of an order that nobody has paid"
+    await phone.pay()
+    assert (await phone.notify("xpay_goods_deliver_notify")).json() == {"is_taken": True}
+    paid, again = phone.shop.notices
+    assert again.content == paid.content
+    phone.shop.answers += [httpx.Response(200, text="success")]
+    assert (await phone.notify("xpay_refund_notify")).json() == {"is_taken": False}
+    await phone.pauses.end_next()
+    await phone.shop.wait_for(4)
+    first, second = (json.loads(notice.content) for notice in phone.shop.notices[2:])
+    paid_as = json.loads(paid.content)
+    assert (first["OpenId"], first["MchOrderId"], first["RefundFee"]) == (paid_as["OpenId"], ORDER["outTradeNo"], 3600)
+    assert (first["Event"], first["RetCode"], first["RetryTimes"]) == ("xpay_refund_notify", 0, 0)
+    assert second == {**first, "RetryTimes": 1}
+    assert (await phone.notify("subscribe_msg_popup_event")).status_code == 422
 
 
 async def test_a_wrong_signature_is_refused_and_nothing_is_delivered(phone: Phone) -> None:

@@ -49,6 +49,11 @@ class World:
         ).json()
         return body
 
+    def notify(self, app: dict[str, str], order: dict[str, str], event: str) -> dict[str, Any]:
+        asked = {"person": "alice", "app_id": app["app_id"], "outTradeNo": order["number"], "event": event}
+        body: dict[str, Any] = self.wechat.post("/notices", json=asked).json()
+        return body
+
 
 @pytest.fixture(scope="module")
 async def database(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIterator[str]:
@@ -105,9 +110,12 @@ def test_a_membership_is_paid_when_wechats_notice_has_come(world: World, app: di
     order = shop.post("/orders", headers=alice).raise_for_status().json()
     where = f"/orders/{order['number']}"
     assert order["mode"] == "short_series_goods"
-    assert shop.get(where, headers=alice).json() == {"is_paid": False}
+    assert shop.get(where, headers=alice).json() == {"is_paid": False, "is_refunded": False}
     assert world.pay(app, order) == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": True}
-    assert shop.get(where, headers=alice).json() == {"is_paid": True}
+    assert shop.get(where, headers=alice).json() == {"is_paid": True, "is_refunded": False}
+    for event in ("xpay_refund_notify", DELIVER):  # repeated, after the refund
+        assert world.notify(app, order, event) == {"is_taken": True}
+        assert shop.get(where, headers=alice).json() == {"is_paid": False, "is_refunded": True}
     assert shop.get(where, headers=world.log_in(app, "bob")).status_code == 404
     assert shop.get("/orders/unknown", headers=alice).status_code == 404
     assert shop.post("/orders").status_code == 401
@@ -135,7 +143,7 @@ def test_a_notice_that_fits_no_order_is_not_taken(world: World, app: dict[str, s
     push = sign_push(app, message, mode=mode, format="json", timestamp="1", nonce="2")
     answer = shop.post("/wechat", params=dict(push.query), content=push.body)
     assert (answer.status_code, answer.json()["ErrCode"]) == (200, 1)
-    assert shop.get(f"/orders/{number}", headers=alice).json() == {"is_paid": False}
+    assert shop.get(f"/orders/{number}", headers=alice).json() == {"is_paid": False, "is_refunded": False}
 
 
 @each_app

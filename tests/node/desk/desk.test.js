@@ -344,7 +344,7 @@ test('what the person withdraws in WeChat is gone', async () => {
 test('a membership is bought, and the shop has its notice', async () => {
   await logIn()
   await tap('buy')
-  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付，已发货\s*关闭/))
+  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付，已发货/))
   const bought = (await wires()).map(([direction, what, outcome]) => [direction, what.replace(/[0-9a-f]{16}/, '…'), outcome])
   assert.deepEqual(bought, [
     ['phoneToShop', 'POST /orders', '200'],
@@ -353,6 +353,28 @@ test('a membership is bought, and the shop has its notice', async () => {
     ['serviceToShop', 'POST /wechat', '由结果可知'],
     ['phoneToShop', 'GET /orders/…', '200'],
   ])
+})
+
+test('a notice comes once more, and then a refund, of which the shop has a notice too', async () => {
+  await logIn()
+  await tap('buy')
+  for (const [what, state] of [['notifyAgain', '已支付，已发货'], ['refund', '已退款'], ['notifyAgain', '已退款']]) {
+    await page.click(`#sheet button:has-text("${what === 'refund' ? '退款' : '再推一次'}")`)
+    await eventually(async () => assert.deepEqual((await wires()).map(([direction, , outcome]) => [direction, outcome]), [
+      ['weChatToService', '200'],
+      ['serviceToShop', '由结果可知'],
+      ['phoneToShop', '200'],
+    ]))
+    assert.match(await shown('#sheet'), new RegExp(`¥18\\s*${state}`))
+  }
+})
+
+test('a shop that fails at a notice is shown', async () => {
+  await logIn()
+  await tap('buyFailing')
+  await eventually(async () => assert.match(await shown('#sheet'), /15 秒后重推/))
+  const refused = ['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '503'].join()
+  await eventually(async () => assert.ok((await wires()).some((wire) => wire.join() === refused)))
 })
 
 test('who has logged in elsewhere since logs in once more to pay', async () => {
@@ -367,7 +389,7 @@ test('who has logged in elsewhere since logs in once more to pay', async () => {
   await toasted(/-15005/)
   await tap('loginAgain')
   await tap('buy')
-  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付，已发货\s*关闭/))
+  await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付，已发货/))
 })
 
 test('a stream is shown piece by piece, and may be stopped', async () => {

@@ -22,6 +22,7 @@ from fastapi import Depends, FastAPI
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
@@ -303,7 +304,7 @@ async def add_shop(database: Database, *, now: datetime) -> Credentials:
 
 
 def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
-    """The shop as an ASGI app."""
+    """The shop as an ASGI app. After `POST /failures`, it fails at the next message of WeChat."""
     env = {
         "WXAUTH_ISSUER": issuer,
         "CLIENT_ID": credentials.client_id,
@@ -312,6 +313,21 @@ def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
         "PUSH_TOKEN": APPS[0]["push_token"],
     }
     shop: FastAPI = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CHECKOUT))["create_shop"](env)
+
+    failures = 0
+
+    @shop.post("/failures", status_code=204)
+    async def fail_at_next_message() -> None:
+        nonlocal failures
+        failures += 1
+
+    @shop.middleware("http")
+    async def fail(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        nonlocal failures
+        if failures and request.method == "POST" and request.url.path.endswith(PUSH_PATH):
+            failures -= 1
+            return Response(status_code=500)
+        return await call_next(request)
 
     @shop.get("/count")
     async def count(_: Annotated[Principal, Depends(BearerGuard(issuer=issuer))]) -> Any:

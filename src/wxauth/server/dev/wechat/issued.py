@@ -2,7 +2,7 @@
 
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest, new
@@ -243,6 +243,17 @@ class PayRequest(BaseModel):
     signature: str
 
 
+class NoticeRequest(BaseModel):
+    """Body of `POST /notices`: WeChat reports a paid order once more, or that it has refunded it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    person: PersonName
+    app_id: SimulatedAppId = APPS[0]["app_id"]
+    out_trade_no: Annotated[str, Field(alias="outTradeNo")]
+    event: Literal["xpay_goods_deliver_notify", "xpay_refund_notify"]
+
+
 class Order(BaseModel):
     """What `signData` must contain."""
 
@@ -275,6 +286,25 @@ def judge(request: PayRequest, openid: str, session_keys: IssuedSessionKeys) -> 
 def answer_of(errcode: int, *, is_taken: bool = False) -> dict[str, Any]:
     """The answer to the phone, and whether the notice has been taken already, which a real phone is not told."""
     return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
+
+
+def refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
+    """The fields of the notice that an order with this notice has been refunded."""
+    transaction = f"5030{secrets.randbelow(10**24):024}"
+    return {
+        "OpenId": paid["OpenId"],
+        "WxRefundId": transaction[4:],
+        "MchRefundId": f"refund-{paid['OutTradeNo']}"[:32],
+        "WxOrderId": paid["WeChatPayInfo"]["MchOrderNo"],
+        "MchOrderId": paid["OutTradeNo"],
+        "RefundFee": paid["GoodsInfo"]["ActualPrice"],
+        "RetCode": 0,
+        "RetMsg": "success",
+        "RefundStartTimestamp": now,
+        "RefundSuccTimestamp": now,
+        "WxpayRefundTransactionId": transaction,
+        "RetryTimes": 0,
+    }
 
 
 def delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:

@@ -40,6 +40,7 @@ RECEIVER_TIMEOUT_SECONDS: Final = 5.0
 REVOKED: Final = "user_authorization_revoke"
 CHECKED: Final = "wxa_media_check"
 DELIVER: Final = "xpay_goods_deliver_notify"
+REFUNDED: Final = "xpay_refund_notify"
 
 _PATH: Final = "/v1/wechat/push/"
 _BLOCK_BYTES: Final = 32
@@ -206,9 +207,11 @@ class PushSender:
         self, request: PushRequest, message: Mapping[str, Any], pauses: Sequence[float]
     ) -> AsyncIterator[dict[str, Any]]:
         """Send a message until it is taken, or the pauses are used up."""
-        for seconds in (0, *pauses):
+        for repetition, seconds in enumerate((0, *pauses)):
             if seconds:
                 await self._pause(seconds)
+            if "RetryTimes" in message:
+                message = {**message, "RetryTimes": repetition}
             attempt = await self._attempt(request, message)
             yield attempt
             if _is_taken(message, attempt):
@@ -239,7 +242,7 @@ class PushSender:
 
 
 def _is_taken(message: Mapping[str, Any], attempt: Mapping[str, Any]) -> bool:
-    if message["Event"] == DELIVER:
+    if message["Event"] in (DELIVER, REFUNDED):
         return attempt["status"] == 200 and _PAYMENT_TAKEN.search(attempt["answer"]) is not None
     return attempt == {"status": 200, "answer": "success"}
 

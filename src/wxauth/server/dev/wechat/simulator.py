@@ -40,12 +40,22 @@ from wxauth.server.dev.wechat.issued import (
     AccessTokens,
     Codes,
     IssuedSessionKeys,
+    NoticeRequest,
     PayRequest,
     day_of,
     delivery_of,
     judge,
+    refund_of,
 )
-from wxauth.server.dev.wechat.push import CHECKED, DELIVER, PushRequest, make_event, make_message, make_verdict
+from wxauth.server.dev.wechat.push import (
+    CHECKED,
+    DELIVER,
+    REFUNDED,
+    PushRequest,
+    make_event,
+    make_message,
+    make_verdict,
+)
 
 REMEMBERED_CALLS: Final = 1000
 PICTURES_A_MINUTE: Final = 5000
@@ -194,6 +204,8 @@ class Simulator:
         """The latest calls received."""
         self.verdicts: deque[tuple[PushRequest, dict[str, Any]]] = deque(maxlen=REMEMBERED_CALLS)
         """The verdicts on pictures that are to be pushed, the oldest first."""
+        self._notices: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+        """The notices about payments, by app, person, order and event."""
         self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
         """The latest refused calls by their rid, each with its time and its answer."""
         self._cleared: Counter[tuple[str, str]] = Counter()
@@ -235,10 +247,26 @@ class Simulator:
         if order is None:
             return errcode, None
         fields = delivery_of(order, openid, now=self.now())
-        message = make_event(DELIVER, fields, app_id=request.app_id, now=self.now())
-        format = self._accounts[request.app_id].push_format
-        notice = PushRequest(person=request.person, app_id=request.app_id, event=DELIVER, format=format)
-        return errcode, (notice, message)
+        key = (request.app_id, request.person, order.out_trade_no, DELIVER)
+        self._notices[key] = make_event(DELIVER, fields, app_id=request.app_id, now=self.now())
+        return errcode, self._to_push(key)
+
+    def notice(self, request: NoticeRequest) -> tuple[PushRequest, dict[str, Any]]:
+        """The notice about a paid order to push; of one event always the same. Raises: ValueError."""
+        order = (request.app_id, request.person, request.out_trade_no)
+        paid = self._notices.get((*order, DELIVER))
+        if paid is None:
+            raise ValueError("outTradeNo: this person has paid no such order")
+        key = (*order, request.event)
+        if key not in self._notices:
+            fields = refund_of(paid, now=self.now())
+            self._notices[key] = make_event(REFUNDED, fields, app_id=request.app_id, now=self.now())
+        return self._to_push(key)
+
+    def _to_push(self, key: tuple[str, str, str, str]) -> tuple[PushRequest, dict[str, Any]]:
+        app_id, person, _, event = key
+        format = self._accounts[app_id].push_format
+        return PushRequest(person=person, app_id=app_id, event=event, format=format), self._notices[key]
 
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""

@@ -26,7 +26,7 @@ from wxauth.server.dev.wechat.controls import (
     Visitor,
 )
 from wxauth.server.dev.wechat.desk import DESK_PATH, WebViewRequest, WebViews, desk_routes
-from wxauth.server.dev.wechat.issued import APP_KEYS, PayRequest, answer_of
+from wxauth.server.dev.wechat.issued import APP_KEYS, NoticeRequest, PayRequest, answer_of
 from wxauth.server.dev.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
 from wxauth.server.dev.wechat.simulator import API_PATHS, DrawnCode, Simulator
 
@@ -99,6 +99,9 @@ def create_simulator(
         errcode, notice = wechat.pay(body)
         return answer_of(errcode, is_taken=notice is not None and await sender.send_once(*notice))
 
+    async def notify(body: NoticeRequest) -> dict[str, Any]:
+        return {"is_taken": await sender.send_once(*wechat.notice(body))}
+
     async def about(request: Request) -> Response:
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
         if is_browser:
@@ -125,6 +128,7 @@ def create_simulator(
             _control("/encrypted-data", SealRequest, wechat.seal),
             _control("/push", PushRequest, push),
             _control("/pay", PayRequest, pay),
+            _control("/notices", NoticeRequest, notify),
             _control("/faults", FaultRequest, add_fault),
             Route("/faults", clear_faults, methods=["DELETE"]),
             _control("/accounts", Account, change_account),

@@ -13,7 +13,10 @@ import { createWires } from './wires.js'
 const OLD_TOKENS = 5
 const TOAST_MS = 4000
 const POLL_MS = 1000
-const PAID_TRIES = 5
+const ORDER_TRIES = 10
+const ORDER_MS = 2000 // a notice that is not taken comes again after 15 s
+const DELIVERED = 'xpay_goods_deliver_notify'
+const REFUNDED = 'xpay_refund_notify'
 const TRIED_AGAIN = ['wechat_unavailable', 'wechat_timeout', 'invalid_code', 'code_used']
 const MAKES_CODE = '/getwxacodeunlimit'
 const LINK = /^(weixin:\/\/dl\/business\/|https:\/\/wxaurl\.cn\/)/
@@ -157,19 +160,10 @@ const TAPS = {
     if (statusCode !== 200) return data.title
     showSheet(data)
   },
-  async buy() {
-    const order = () => auth.request({ url: `${setup.shop_url}/orders`, method: 'POST' })
-    let ordered = await order()
-    if (ordered.data.code === 'session_key_expired') {
-      await auth.login({ force: true })
-      ordered = await order()
-    }
-    if (ordered.statusCode !== 200) return ordered.data.title
-    const { number, signData, paySig, signature } = ordered.data
-    wires.noteInferred('shopToService', `POST /v1/apps/${appId()}/signatures`, { openid: '…', data: signData }, Date.now())
-    const { errCode, errMsg } = await simulated('/pay', { person: person(), app_id: appId(), signData, paySig, signature })
-    if (errCode) return `${errMsg} (${errCode})`
-    await showOrder(number, JSON.parse(signData))
+  buy,
+  async buyFailing() {
+    await send(`${setup.shop_url}/failures`, { method: 'POST', headers: { 'User-Agent': userAgent() } })
+    return buy()
   },
   async count() {
     const shown = h('output', { class: 'pieces' })
@@ -456,14 +450,40 @@ function showClaimed(claimed) {
   document.querySelector('.screen').classList.add('asking')
 }
 
-/** An order, until the shop knows that it is paid, for some seconds. */
-async function showOrder(number, { goodsPrice }) {
-  for (let i = 0; i < PAID_TRIES; i++) {
+async function buy() {
+  const order = () => auth.request({ url: `${setup.shop_url}/orders`, method: 'POST' })
+  let ordered = await order()
+  if (ordered.data.code === 'session_key_expired') {
+    await auth.login({ force: true })
+    ordered = await order()
+  }
+  if (ordered.statusCode !== 200) return ordered.data.title
+  const { number, signData, paySig, signature } = ordered.data
+  wires.noteInferred('shopToService', `POST /v1/apps/${appId()}/signatures`, { openid: '…', data: signData }, Date.now())
+  const { errCode, errMsg } = await simulated('/pay', { person: person(), app_id: appId(), signData, paySig, signature })
+  if (errCode) return `${errMsg} (${errCode})`
+  await showOrder(number, JSON.parse(signData))
+}
+
+/** An order, until the shop has the notice of this event, for some seconds. */
+async function showOrder(number, { goodsPrice }, event = DELIVERED) {
+  const isRefund = event === REFUNDED
+  const notify = (name, wanted) => {
+    const whose = { person: person(), app_id: appId(), outTradeNo: number }
+    const act = () => simulated('/notices', { ...whose, event: wanted }).then(() => showOrder(number, { goodsPrice }, wanted))
+    return h('button', { type: 'button', class: 'small', onclick: () => tap(name, act) }, text(name))
+  }
+  const state = h('strong')
+  const acts = h('div', { class: 'buttons' }, notify('notifyAgain', DELIVERED), notify('refund', REFUNDED))
+  showSheet(h('p', {}, `${text('membership')} · ¥${goodsPrice / 100}`), state, acts)
+  for (let i = 0; i < ORDER_TRIES && state.isConnected; i++) {
     const asked = Date.now() - 1
     const { data } = await auth.request({ url: `${setup.shop_url}/orders/${number}` })
-    showSheet(h('p', {}, `${text('membership')} · ¥${goodsPrice / 100}`), h('strong', {}, text(data.is_paid ? 'paid' : 'paidUnknown')))
-    if (data.is_paid) return wires.noteInferred('serviceToShop', 'POST /wechat', { Event: 'xpay_goods_deliver_notify', OutTradeNo: number, '…': '…' }, asked)
-    await new Promise((later) => setTimeout(later, POLL_MS))
+    const isRefunded = data.is_refunded ?? (isRefund && !data.is_paid)
+    const isTold = isRefunded || (data.is_paid && !isRefund)
+    state.textContent = text(isRefunded ? 'refunded' : isTold ? 'paid' : isRefund ? 'refundUnknown' : 'paidUnknown')
+    if (isTold) return wires.noteInferred('serviceToShop', 'POST /wechat', { Event: event, '…': '…' }, asked)
+    await new Promise((later) => setTimeout(later, ORDER_MS))
   }
 }
 
@@ -656,6 +676,7 @@ function start() {
     poll()
   })
   $('agent').hidden = !setup.agent
+  $('failing').hidden = !setup.shop_url.startsWith(setup.site_url) // another shop fails by itself
   new BroadcastChannel('agent').onmessage = ({ data }) => tap('connected', () => agent.finish(data))
   $('choose').addEventListener('click', () => $('file').click())
   $('file').addEventListener('change', async () => {
