@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -40,42 +41,26 @@ def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
     return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
 
 
-# The contexts. Each sealed value is bound to its place in the database, and opens in no other.
+def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
+    """Where a value is stored. It opens in no other place."""
+    parts = (it.bytes if isinstance(it, UUID) else it.encode() if isinstance(it, str) else it for it in key)
+    return b"\0".join((place, *parts))
 
 
-def session_key_context(app_id: str, openid: str) -> bytes:
-    """The context of an identity's session_key."""
-    return b"\0".join((b"session_key", app_id.encode(), openid.encode()))
-
-
-def signing_key_context(kid: str) -> bytes:
-    """The context of a signing key's private key."""
-    return b"signing_keys\0" + kid.encode()
-
-
-def phone_answer_context(code_hash: bytes) -> bytes:
-    """The context of WeChat's answer to a phone code."""
-    return b"phone_answer\0" + code_hash
-
-
-def app_context(app_id: str) -> bytes:
-    """The context of an app's secrets."""
-    return b"apps\0" + app_id.encode()
-
-
-def js_ticket_context(app_id: str) -> bytes:
-    """The context of an app's ticket of the JS-SDK. It lives for two hours, so it is never resealed."""
-    return b"js_tickets\0" + app_id.encode()
-
-
-def webhook_secret_context(webhook_id: UUID) -> bytes:
-    """The context of a webhook's secret."""
-    return b"webhooks\0" + webhook_id.bytes
-
-
-def link_number_context(link_id: UUID) -> bytes:
-    """The context of the number that confirms a link to WeChat. It lives for two minutes, so it is never resealed."""
-    return b"links\0" + link_id.bytes
+session_key_context: Final = partial(_context, b"session_key")
+"""Of an identity's session_key: app and openid."""
+signing_key_context: Final = partial(_context, b"signing_keys")
+"""Of a signing key's private key: its kid."""
+phone_answer_context: Final = partial(_context, b"phone_answer")
+"""Of WeChat's answer to a phone code: the code's hash."""
+app_context: Final = partial(_context, b"apps")
+"""Of an app's secrets: its id."""
+js_ticket_context: Final = partial(_context, b"js_tickets")
+"""Of an app's ticket of the JS-SDK: the app's id. It lives for two hours, so it is never resealed."""
+webhook_secret_context: Final = partial(_context, b"webhooks")
+"""Of a webhook's secret: the webhook's id."""
+link_number_context: Final = partial(_context, b"links")
+"""Of the number that confirms a link to WeChat: the login's id. It lives for two minutes, so it is never resealed."""
 
 
 class Sealer:
