@@ -62,12 +62,6 @@ class _Subscription(SQLModel):
     types: list[str]
 
 
-class _PlacedSince(PlacedEvent):
-    position: int
-    is_included: bool
-    is_end: bool
-
-
 class _DueReceiver(SQLModel):
     webhook_id: UUID | None
     client_id: str | None
@@ -149,13 +143,11 @@ UPDATE deliveries d SET priority = hastened.priority
  WHERE d.webhook_id = hastened.webhook_id AND d.event_id = hastened.event_id
 """)
 _PLACED_EVENT: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
-# From the newest to the oldest. Every event's time is compared, because places are only roughly in the order of time:
-# an event gets its place after its commit. No transaction lasts a day, so the search ends at an event a day older.
-_PLACED_SINCE: Final = Statement[_PlacedSince]("""
-SELECT f.position, f.event_id, f.type, e.at >= :since AS is_included, e.at < :since - interval '1 day' AS is_end
-  FROM (SELECT position, event_id, type FROM feed WHERE position < :before ORDER BY position DESC LIMIT :size) f
-  JOIN events e ON e.id = f.event_id
- ORDER BY f.position DESC
+# An event without a place has no type. Such events count, too, so that a page takes no longer where they are many.
+_PAGE: Final = Statement[PlacedEvent]("""
+SELECT e.id AS event_id, COALESCE(f.type, '') AS type
+  FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
+ ORDER BY e.id
 """)
 
 # ORDER BY makes PostgreSQL use the index regardless of its estimates. EXISTS would read all due deliveries, and LIMIT
@@ -352,16 +344,10 @@ async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None
     return await database.row(_PLACED_EVENT, event_id=event_id)
 
 
-async def placed_since(
-    database: Database, since: datetime, *, before: int, size: int
-) -> tuple[Sequence[PlacedEvent], int | None]:
-    """Among the `size` events before a position, those since a time, and the position before which to continue.
-
-    That position is None if there are no more.
-    """
-    rows = await database.rows(_PLACED_SINCE, before=before, size=size, since=since)
-    events = [row for row in rows if row.is_included]
-    return events, rows[-1].position if rows and not rows[-1].is_end else None
+async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
+    """Of the `size` events after an id, those in the feed; and the id after which to continue, None if at the end."""
+    rows = await database.rows(_PAGE, after=after, size=size)
+    return [row for row in rows if row.type], rows[-1].event_id if len(rows) == size else None
 
 
 Receiver = UUID | str

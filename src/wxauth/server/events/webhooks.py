@@ -8,14 +8,14 @@ from uuid import UUID
 from pydantic import Field
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
-from wxauth.server.core.clock import Clock, new_id
+from wxauth.server.core.clock import Clock, first_id_at, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
-from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
+from wxauth.server.events.feed_rows import PlacedEvent
 from wxauth.server.events.models import Webhook, WebhookAnswer
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_deliveries import Deliveries
@@ -159,9 +159,9 @@ class Webhooks:
                 raise NotFound("there is no such event, or none that siblings are told of")
             replayed += await self._queue_again(webhook, [event])
         elif since is not None:
-            before: int | None = LAST_POSITION
-            while before is not None:
-                events, before = await webhook_rows.placed_since(self.database, since, before=before, size=page_size)
+            after: UUID | None = first_id_at(since)  # an event's id begins with its time
+            while after is not None:
+                events, after = await webhook_rows.placed_after(self.database, after, size=page_size)
                 replayed += await self._queue_again(webhook, events)
         log.info("webhook_replayed", webhook=name, events=replayed)
         self.deliveries.wake()
