@@ -24,10 +24,10 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app, stored_apps
+from wxauth.server.core.background import attempt, keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import AppKind, is_below
@@ -176,18 +176,12 @@ class Apps:
 
     async def keep_fresh(self) -> None:
         """Refresh forever. During a database outage, the apps stay as last read."""
-        while True:
-            await asyncio.sleep(self.refresh_pause)
-            await self.try_refresh()
+        await asyncio.sleep(self.refresh_pause)
+        await keep_doing(self.refresh, pause=self.refresh_pause, failed="apps_not_read")
 
     async def try_refresh(self) -> None:
         """Refresh. If that fails, log why, and keep the apps as last read."""
-        try:
-            await self.refresh()
-        except StorageUnavailable as exc:
-            troubles.note(exc)
-        except Exception:
-            log.exception("apps_not_read")
+        await attempt(self.refresh, failed="apps_not_read")
 
     def _replace_apps(self, stored: Sequence[SealedApp]) -> None:
         self._stored = self._unsealed(stored)

@@ -109,16 +109,21 @@ class Background:
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failed: str) -> NoReturn:
     """Do a chore forever, with a pause of so many seconds after each time.
 
-    Logs the event `failed` for each error but an outage, which is one event for all that the service does.
+    Failures are logged as by `attempt`.
     """
     while True:
-        try:
-            await chore()
-        except StorageUnavailable as exc:
-            troubles.note(exc)
-        except Exception:
-            log.exception(failed)
+        await attempt(chore, failed=failed)
         await asyncio.sleep(pause)
+
+
+async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> None:
+    """Do a chore once. An error is logged as `failed`, an outage at intervals for all that the service does."""
+    try:
+        await chore()
+    except StorageUnavailable as exc:
+        troubles.note(exc)
+    except Exception:
+        log.exception(failed)
 
 
 @part
@@ -291,8 +296,14 @@ async def once(
     under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
 ) -> Made:
     """What `make` makes. Of many who ask for it at once, one makes it."""
+
+    def end(done: asyncio.Task[Made]) -> None:
+        del under_way[key]
+        if not done.cancelled():
+            done.exception()  # or asyncio logs an exception that was never retrieved
+
     making = under_way.get(key)
     if making is None:
         making = under_way[key] = asyncio.create_task(make())
-        making.add_done_callback(lambda _: under_way.pop(key, None))
+        making.add_done_callback(end)
     return await asyncio.shield(making)  # others may wait for it after this request is cancelled

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from wxauth.server.core.addresses import Scheme, is_refused, numeric_addresses_of
+from wxauth.server.core.background import once
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 """Seconds that a caller waits for a name."""
@@ -47,12 +48,8 @@ class NameResolver:
 
     async def resolve(self, host: str) -> Sequence[str]:
         """The addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
-        lookup = self._under_way.get(host)
-        if lookup is None:
-            lookup = self._under_way[host] = asyncio.create_task(self._resolve_in_thread(host), name=f"name {host}")
-            lookup.add_done_callback(lambda done: self._drop(host, done))
         async with asyncio.timeout(self._patience):
-            return await asyncio.shield(lookup)
+            return await once(self._under_way, host, lambda: self._resolve_in_thread(host))
 
     async def _resolve_in_thread(self, host: str) -> Sequence[str]:
         async with self._slots:
@@ -78,11 +75,6 @@ class NameResolver:
 
         with suppress(RuntimeError):  # the loop has ended
             found.get_loop().call_soon_threadsafe(settle)
-
-    def _drop(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
-        del self._under_way[host]
-        if not done.cancelled():
-            done.exception()  # or asyncio logs an exception that was never retrieved
 
 
 class RefusedUrl(ValueError):
