@@ -7,8 +7,7 @@ import pickle
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import aclosing, asynccontextmanager
-from functools import partial
+from contextlib import aclosing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,7 @@ from tests.world import (
     LogIn,
     LogLines,
     MakeClient,
-    MakeService,
     MakeServices,
-    Service,
     Stage,
     add_client,
     make_admin,
@@ -284,11 +281,29 @@ def shared_settings(**values: object) -> Settings:
 
 
 @pytest.fixture
-def make_settings(database_url: str) -> Callable[..., Settings]:
+def simulator(clock: Clock) -> Simulator:
+    """A simulated WeChat on this test's clock, with the apps `wxauth.server.dev.wechat.APPS`."""
+    return Simulator(lambda: clock().timestamp())
+
+
+@pytest.fixture
+def simulated(simulator: Simulator) -> Simulator:
+    """The simulator, which the services of a test that uses this fixture ask instead of `wechat`."""
+    return simulator
+
+
+@pytest.fixture
+def is_simulated(request: pytest.FixtureRequest) -> bool:
+    return "simulated" in request.fixturenames
+
+
+@pytest.fixture
+def make_settings(database_url: str, is_simulated: bool) -> Callable[..., Settings]:
     """Settings for this test's database, with any others by name."""
+    apps = APPS if is_simulated else SETTINGS["apps"]
 
     def make(**values: object) -> Settings:
-        return shared_settings(**{**SETTINGS, "database_url": database_url, **values})
+        return shared_settings(**{**SETTINGS, "apps": apps, "database_url": database_url, **values})
 
     return make
 
@@ -302,28 +317,32 @@ def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
 
 
 @pytest.fixture
+def transport(
+    wechat: WeChatByRespx, simulator: Simulator, secrets: Secrets, is_simulated: bool
+) -> httpx.AsyncBaseTransport:
+    """The way to WeChat."""
+    return WeChatBySimulator(simulator, secrets) if is_simulated else wechat.transport
+
+
+@pytest.fixture
 async def make_services(
-    make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock, shared_database: SharedDatabase
-) -> AsyncIterator[MakeServices]:
-    """Additional replicas of the service on the same database, with any settings by name, and how long parts wait."""
-    async with making(make_settings, wechat.transport, clock, shared_database) as make:
-        yield make
-
-
-@asynccontextmanager
-async def making(
     make_settings: Callable[..., Settings],
-    transport: httpx.AsyncBaseTransport | None,
+    transport: httpx.AsyncBaseTransport,
     clock: Clock,
     shared_database: SharedDatabase,
 ) -> AsyncIterator[MakeServices]:
+    """Additional replicas of the service on the same database, with any settings by name, and how long parts wait."""
     made: list[Services] = []
 
-    async def make(*, waits: Waits = WAITS, **values: object) -> Services:
+    async def make(
+        *, waits: Waits = WAITS, wechat_transport: httpx.AsyncBaseTransport | None = transport, **values: object
+    ) -> Services:
         settings = make_settings(**values)
         is_shared = settings.database_url.get_secret_value() == shared_database.url and waits.database == WAITS.database
         database = shared_database.database if is_shared else None
-        services = build_services(settings, clock=clock, wechat_transport=transport, waits=waits, database=database)
+        services = build_services(
+            settings, clock=clock, wechat_transport=wechat_transport, waits=waits, database=database
+        )
         made.append(services)
         if services.settings.database_url.get_secret_value() != NOWHERE:
             await services[KeyRing].refresh()
@@ -373,9 +392,9 @@ def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock)
 
 
 @pytest.fixture
-def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
+def login(client: httpx.AsyncClient, wechat: WeChatByRespx, is_simulated: bool) -> LogIn:
     """Log a person in: `await login("alice")` returns the answer's body."""
-    return LogIn(client, wechat)
+    return LogIn(client, None if is_simulated else wechat)
 
 
 @pytest.fixture
@@ -384,14 +403,15 @@ def stage(
     login: LogIn,
     services: Services,
     wechat: WeChatByRespx,
+    simulator: Simulator,
+    secrets: Secrets,
     rows: asyncpg.Connection,
-    clock: Clock,
     log_lines: LogLines,
     make_services: MakeServices,
     make_client: MakeClient,
 ) -> Stage:
     """The service, and what a test sees of it from behind."""
-    return Stage(client, login, services, wechat, rows, clock, log_lines, make_services, make_client)
+    return Stage(client, login, services, wechat, simulator, secrets, rows, log_lines, make_services, make_client)
 
 
 @pytest.fixture
@@ -410,57 +430,3 @@ def add_sibling(services: Services, clock: Clock, secrets: Secrets) -> AddSiblin
 async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
     """An administrator, the only one at first."""
     return await make_admin(client, rows, await login("root", nickname="Root"))
-
-
-@pytest.fixture
-def simulator(clock: Clock) -> Simulator:
-    """A simulated WeChat on this test's clock, with the apps `wxauth.server.dev.wechat.APPS`."""
-    return Simulator(lambda: clock().timestamp())
-
-
-@pytest.fixture
-async def make_simulated_services(
-    make_settings: Callable[..., Settings],
-    simulator: Simulator,
-    clock: Clock,
-    secrets: Secrets,
-    shared_database: SharedDatabase,
-) -> AsyncIterator[MakeServices]:
-    """Replicas of a service whose WeChat is the simulator, with any settings by name."""
-    with_its_apps = partial(make_settings, apps=APPS)
-    async with making(with_its_apps, WeChatBySimulator(simulator, secrets), clock, shared_database) as make:
-        yield make
-
-
-@pytest.fixture
-async def simulated_services(make_simulated_services: MakeServices) -> Services:
-    return await make_simulated_services()
-
-
-@pytest.fixture
-def simulated_client(make_client: MakeClient, simulated_services: Services) -> httpx.AsyncClient:
-    """A client of the service that uses the simulator."""
-    return make_client(simulated_services)
-
-
-@pytest.fixture
-def make_service(
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    simulator: Simulator,
-    secrets: Secrets,
-    rows: asyncpg.Connection,
-    log_lines: LogLines,
-) -> MakeService:
-    """Replicas of a service whose WeChat is the simulator, with any settings by name, and how long parts wait."""
-
-    async def make(**values: Any) -> Service:
-        services = await make_simulated_services(**values)
-        return Service(make_client(services), services, simulator, secrets, rows, log_lines, partial(make, **values))
-
-    return make
-
-
-@pytest.fixture
-async def service(make_service: MakeService) -> Service:
-    return await make_service()

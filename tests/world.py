@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from functools import partial
 from inspect import isawaitable
 from secrets import token_hex
 from typing import Any, Self, TypeVar, cast
@@ -32,7 +33,6 @@ Body = dict[str, Any]
 """The body of an answer."""
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
-MakeService = Callable[..., Awaitable["Service"]]
 AddSite = Callable[..., Awaitable["Site"]]
 GetPhone = Callable[..., Awaitable["Phone"]]
 AddSibling = Callable[..., Awaitable[Credentials]]
@@ -86,11 +86,6 @@ class LogIn:
 
     async def __call__(self, person: str = "alice", **how: Any) -> Body:
         return body_of(await self.ask(person, **how))
-
-
-async def log_in(client: httpx.AsyncClient, person: str = "alice", **how: Any) -> Body:
-    """Log a person in where WeChat is the simulator: `await log_in(client, "bob", app=MOBILE_APP)`."""
-    return await LogIn(client)(person, **how)
 
 
 async def leave(
@@ -156,35 +151,66 @@ class Behind:
         return await self.rows.fetchval(f"SELECT count(*) FROM {rows}", *values)
 
 
+async def send_push(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, Any]) -> httpx.Response:
+    """Send what WeChat has signed to an app."""
+    path, headers = f"/v1/wechat/push/{app['app_id']}", {"Content-Type": push.content_type}
+    return await client.post(path, params=dict(push.query), content=push.body, headers=headers)
+
+
 @dataclass(frozen=True, slots=True)
-class Service(Behind):
-    """A replica with its client and parts, and the simulated WeChat behind it."""
+class Stage(Behind):
+    """A replica of the service with its client and parts, its database and its log.
+
+    WeChat answers as the test sets (`wechat`), or if the test uses the fixture `simulated`, is the simulator.
+    """
 
     client: httpx.AsyncClient
+    login: LogIn
     services: Services
+    wechat: WeChatByRespx
     simulator: Simulator
     secrets: Secrets
     rows: asyncpg.Connection
     log_lines: LogLines
-    make: MakeService
-    """Returns another replica, with the same settings, or with others by name."""
-
-    @property
-    def log_in(self) -> LogIn:
-        return LogIn(self.client)
+    make_services: MakeServices
+    """Returns another replica, with any settings by name."""
+    make_client: MakeClient
 
     @property
     def clock(self) -> Clock:
         return cast(Clock, self.services.clock)
 
-    async def me(self, login: Body) -> Body:
-        return (await self.client.get("/v1/me", headers=bearer(login))).json()
+    async def make(self, **settings: object) -> httpx.AsyncClient:
+        """A client of another replica, with any settings by name."""
+        return (await self.replica(**settings)).client
+
+    async def replica(self, **settings: Any) -> Self:
+        """The same stage at another replica, with the same settings, or with others by name."""
+        make_services = partial(self.make_services, **settings)
+        services = await make_services()
+        client = self.make_client(services)
+        login = replace(self.login, client=client)
+        return replace(self, client=client, login=login, services=services, make_services=make_services)
+
+    async def me(self, login: Body | str) -> httpx.Response:
+        return await self.client.get("/v1/me", headers=bearer(login))
+
+    async def user(self, login: Body) -> Body:
+        """The user whom `/v1/me` returns."""
+        return body_of(await self.me(login))
 
     async def change(self, login: Body, *, method: str = "PATCH", **fields: object) -> httpx.Response:
         return await self.client.request(method, "/v1/me", json=fields, headers=bearer(login))
 
+    async def refresh(self, login: Body | str, **how: Any) -> httpx.Response:
+        """Ask for new tokens, with a login's refresh token or with this one."""
+        token = login if isinstance(login, str) else login["refresh_token"]
+        return await self.client.post("/v1/refresh", json={"refresh_token": token}, **how)
+
     async def bind(self, login: Body, code: str) -> httpx.Response:
         return await self.client.post("/v1/me/phone", json={"code": code}, headers=bearer(login))
+
+    # With the simulator.
 
     def code(self, person: str = "alice", **fields: Any) -> str:
         """A code with which this person logs in."""
@@ -214,47 +240,7 @@ class Service(Behind):
         await self.push(make_message(login["user"]["openid"], event, revoke_info, app_id=app["app_id"], now=now), app)
 
 
-async def send_push(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, Any]) -> httpx.Response:
-    """Send what WeChat has signed to an app."""
-    path, headers = f"/v1/wechat/push/{app['app_id']}", {"Content-Type": push.content_type}
-    return await client.post(path, params=dict(push.query), content=push.body, headers=headers)
-
-
-@dataclass(frozen=True, slots=True)
-class Stage(Behind):
-    """A service whose WeChat answers as the test sets, its database, its clock and its log."""
-
-    client: httpx.AsyncClient
-    login: LogIn
-    services: Services
-    wechat: WeChatByRespx
-    rows: asyncpg.Connection
-    clock: Clock
-    log_lines: LogLines
-    make_services: MakeServices
-    """Returns another replica, with any settings by name."""
-    make_client: MakeClient
-
-    async def make(self, **settings: object) -> httpx.AsyncClient:
-        """A client of another replica, with any settings by name."""
-        return self.make_client(await self.make_services(**settings))
-
-    async def replica(self, **settings: object) -> Self:
-        """The same stage at another replica, with any settings by name."""
-        services = await self.make_services(**settings)
-        client = self.make_client(services)
-        return replace(self, client=client, login=LogIn(client, self.wechat), services=services)
-
-    async def me(self, login: Body | str) -> httpx.Response:
-        return await self.client.get("/v1/me", headers=bearer(login))
-
-    async def refresh(self, login: Body | str, **how: Any) -> httpx.Response:
-        """Ask for new tokens, with a login's refresh token or with this one."""
-        token = login if isinstance(login, str) else login["refresh_token"]
-        return await self.client.post("/v1/refresh", json={"refresh_token": token}, **how)
-
-
-def extended(base: Stage | Service, kind: type[Extended], **more: Any) -> Extended:
+def extended(base: Stage, kind: type[Extended], **more: Any) -> Extended:
     """A larger object, with all that this one has."""
     return kind(**{field.name: getattr(base, field.name) for field in fields(base)}, **more)
 

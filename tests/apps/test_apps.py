@@ -19,7 +19,7 @@ from tests.fakes import APP, SECRET_KEY, Secrets
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
-from tests.world import Admin, Behind, Body, Rows, Service, set_roles, until
+from tests.world import Admin, Behind, Body, Rows, Stage, set_roles, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.setting_types import secret_key_bytes
@@ -27,6 +27,8 @@ from wxauth.server.dev.wechat import APPS, LATER_APP, create_simulator
 from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
+
+pytestmark = pytest.mark.usefixtures("simulated")
 
 LATER = LATER_APP["app_id"]
 FIRST = APPS[0]["app_id"]
@@ -40,14 +42,14 @@ Command = Callable[..., Awaitable[CompletedProcess[str]]]
 class Office(Admin, Behind):
     """An administrator of the apps."""
 
-    def __init__(self, service: Service, answer: Body) -> None:
-        super().__init__(service.client, answer)
-        self.service, self.services = service, service.services
-        self.rows, self.log_lines = service.rows, service.log_lines
+    def __init__(self, stage: Stage, answer: Body) -> None:
+        super().__init__(stage.client, answer)
+        self.stage, self.services = stage, stage.services
+        self.rows, self.log_lines = stage.rows, stage.log_lines
 
     async def beside(self, **settings: Any) -> Self:
         """The same administrator at another replica, with these settings."""
-        return self.__class__(await self.service.make(**settings), self.answer)
+        return self.__class__(await self.stage.replica(**settings), self.answer)
 
     async def add(self, **fields: Any) -> httpx.Response:
         return await self.ask("POST", "/apps", json={**WANTED, **fields})
@@ -66,9 +68,9 @@ class Office(Admin, Behind):
 
 
 @pytest.fixture
-async def root(service: Service) -> Office:
-    office = Office(service, await service.log_in("root"))
-    await set_roles(service.rows, "admin")
+async def root(stage: Stage) -> Office:
+    office = Office(stage, await stage.login("root"))
+    await set_roles(stage.rows, "admin")
     return office
 
 
@@ -160,7 +162,7 @@ async def test_a_wrong_secret_is_not_stored(root: Office, secrets: Secrets) -> N
 @pytest.mark.parametrize("fault", [{"hang": True}, {"drop": True}, {"status": 503}, {"errcode": -1}], ids=str)
 async def test_no_app_is_stored_while_wechat_is_unavailable(root: Office, fault: dict[str, Any]) -> None:
     root = await root.beside(wechat_timeout=1, waits=Waits(wechat_busy=(0, 0)))
-    root.service.simulator.fail("code2session", times=None, **fault)
+    root.stage.simulator.fail("code2session", times=None, **fault)
     refused = await root.add()
     problem_of(refused, "wechat_unavailable", 503)
     assert refused.headers["retry-after"]
@@ -293,7 +295,7 @@ async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(root: Office
     assert problem_of(await root.log_in(), "unknown_app", 400)["detail"] == f"the app {LATER} is disabled"
     refreshed = await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
     assert refreshed.status_code == 200
-    bound = await root.service.bind(refreshed.json(), "phone-13800138000")
+    bound = await root.stage.bind(refreshed.json(), "phone-13800138000")
     assert bound.json()["phone"] == "+8613800138000"
     await root.edit(is_enabled=True)
     assert (await root.log_in()).status_code == 200
@@ -344,7 +346,7 @@ async def test_without_apps_in_the_settings_the_one_added_first_is_the_default(r
     bare = await root.beside(apps=[])
     problem_of(await bare.log_in(None), "unknown_app", 400)
     await bare.add()
-    root.service.clock.advance(seconds=60)
+    root.stage.clock.advance(seconds=60)
     await bare.add(app_id=FIRST, app_secret=APPS[0]["app_secret"])
     assert (await bare.log_in(None)).json()["user"]["app_id"] == LATER
     await bare.edit(is_enabled=False)

@@ -11,11 +11,13 @@ from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import run
 from tests.sweeps import swept
-from tests.world import Admin, LogIn, MakeService, Rows, Service, bearer, make_admin
+from tests.world import Admin, LogIn, Rows, Stage, bearer, make_admin
 from wxauth.server.core.setting_types import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, Simulator
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
+
+pytestmark = pytest.mark.usefixtures("simulated")
 
 MINI, OTHER_MINI = (app["app_id"] for app in APPS)
 MOBILE, PAGE, SITE = (app["app_id"] for app in (MOBILE_APP, ACCOUNT, WEBSITE))
@@ -42,76 +44,76 @@ def simulator(clock: Clock) -> TellingSimulator:
 
 
 @pytest.fixture
-async def service(make_service: MakeService) -> Service:
-    return await make_service(apps=ALL, waits=Waits(wechat_busy=(0, 0)))
+async def stage(stage: Stage) -> Stage:
+    return await stage.replica(apps=ALL, waits=Waits(wechat_busy=(0, 0)))
 
 
-async def people(service: Service) -> int:
-    return await service.number("users") + await service.number("identities")
+async def people(stage: Stage) -> int:
+    return await stage.number("users") + await stage.number("identities")
 
 
 # Mobile apps.
 
 
-async def test_a_person_is_the_same_user_in_the_mobile_app(service: Service) -> None:
-    in_app = await service.log_in(app_id=MOBILE)
+async def test_a_person_is_the_same_user_in_the_mobile_app(stage: Stage) -> None:
+    in_app = await stage.login(app_id=MOBILE)
     assert (in_app["is_new_user"], in_app["user"]["app_id"]) == (True, MOBILE)
-    in_mini_program = await service.log_in(app_id=MINI)
+    in_mini_program = await stage.login(app_id=MINI)
     assert not in_mini_program["is_new_user"]
     assert in_mini_program["user"]["id"] == in_app["user"]["id"]
-    again = await service.log_in(app_id=MOBILE)
+    again = await stage.login(app_id=MOBILE)
     assert again["user"]["id"] == in_app["user"]["id"]
-    assert (await service.client.get("/v1/me", headers=bearer(again))).json()["openid"] == in_app["user"]["openid"]
-    keys = await service.rows.fetch("SELECT DISTINCT app_id FROM sessions WHERE session_key IS NOT NULL")
+    assert (await stage.client.get("/v1/me", headers=bearer(again))).json()["openid"] == in_app["user"]["openid"]
+    keys = await stage.rows.fetch("SELECT DISTINCT app_id FROM sessions WHERE session_key IS NOT NULL")
     assert [row["app_id"] for row in keys] == [MINI]
 
 
-async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(service: Service, simulator: TellingSimulator) -> None:
-    await service.log_in(app_id=MOBILE, nickname="Alice")
+async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(stage: Stage, simulator: TellingSimulator) -> None:
+    await stage.login(app_id=MOBILE, nickname="Alice")
     wechat_tokens = simulator.tokens
     assert len(wechat_tokens) == 2  # that no answer and no log line has them is seen to by the fixture `secrets`
-    tables = await service.rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    tables = await stage.rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     for table in tables:
-        stored = "\n".join(map(str, await service.rows.fetch(f'SELECT * FROM "{table["tablename"]}"')))
+        stored = "\n".join(map(str, await stage.rows.fetch(f'SELECT * FROM "{table["tablename"]}"')))
         assert not any(token in stored for token in wechat_tokens)
-    assert {call.api for call in service.simulator.calls} == {"access_token"}
+    assert {call.api for call in stage.simulator.calls} == {"access_token"}
 
 
-async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(service: Service) -> None:
-    busy = service.code(app_id=MOBILE, busy=2)
-    await service.log_in(busy, app_id=MOBILE)
-    assert len(service.simulator.calls_of("access_token")) == 3
-    problem_of(await service.log_in.ask(busy, app_id=MOBILE), "code_used", 400)
-    service.simulator.fail("access_token", errcode=42003)
-    problem = problem_of(await service.log_in.ask(app_id=MOBILE), "invalid_code", 400)
+async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(stage: Stage) -> None:
+    busy = stage.code(app_id=MOBILE, busy=2)
+    await stage.login(busy, app_id=MOBILE)
+    assert len(stage.simulator.calls_of("access_token")) == 3
+    problem_of(await stage.login.ask(busy, app_id=MOBILE), "code_used", 400)
+    stage.simulator.fail("access_token", errcode=42003)
+    problem = problem_of(await stage.login.ask(app_id=MOBILE), "invalid_code", 400)
     assert problem["wechat_errcode"] == 42003
-    service.simulator.fail("access_token", drop=True)
-    problem_of(await service.log_in.ask(app_id=MOBILE), "wechat_unavailable", 503)
-    assert len(service.simulator.calls_of("access_token")) == 6
+    stage.simulator.fail("access_token", drop=True)
+    problem_of(await stage.login.ask(app_id=MOBILE), "wechat_unavailable", 503)
+    assert len(stage.simulator.calls_of("access_token")) == 6
 
 
 # Codes where they do not belong.
 
 
 @pytest.mark.parametrize("app_id", [PAGE, SITE])
-async def test_a_browsers_code_is_refused_at_login_before_wechat_is_asked(service: Service, app_id: str) -> None:
-    code = service.code(app_id=app_id)
-    problem_of(await service.log_in.ask(code, app_id=app_id), "wrong_app_kind", 422)
-    assert list(service.simulator.calls) == []
-    assert await people(service) == 0
+async def test_a_browsers_code_is_refused_at_login_before_wechat_is_asked(stage: Stage, app_id: str) -> None:
+    code = stage.code(app_id=app_id)
+    problem_of(await stage.login.ask(code, app_id=app_id), "wrong_app_kind", 422)
+    assert list(stage.simulator.calls) == []
+    assert await people(stage) == 0
 
 
-async def test_a_login_that_names_no_app_means_the_first_mini_program(make_service: MakeService) -> None:
-    service = await make_service(apps=[MOBILE_APP, ACCOUNT, *APPS])
-    assert (await service.log_in.ask()).json()["user"]["app_id"] == MINI
-    service = await make_service(apps=[MOBILE_APP])
-    problem_of(await service.log_in.ask(), "unknown_app", 400)
+async def test_a_login_that_names_no_app_means_the_first_mini_program(stage: Stage) -> None:
+    stage = await stage.replica(apps=[MOBILE_APP, ACCOUNT, *APPS])
+    assert (await stage.login.ask()).json()["user"]["app_id"] == MINI
+    stage = await stage.replica(apps=[MOBILE_APP])
+    problem_of(await stage.login.ask(), "unknown_app", 400)
 
 
-async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(service: Service) -> None:
-    named = problem_of(await service.log_in.ask(app_id="wx0123456789abcdef"), "unknown_app", 400)
+async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(stage: Stage) -> None:
+    named = problem_of(await stage.login.ask(app_id="wx0123456789abcdef"), "unknown_app", 400)
     assert "wx0123456789abcdef" in named["detail"]
-    odd = problem_of(await service.log_in.ask(app_id="<script>wx"), "unknown_app", 400)
+    odd = problem_of(await stage.login.ask(app_id="<script>wx"), "unknown_app", 400)
     assert "script" not in odd["detail"]
     assert "wx0123456789abcdef" in odd["detail"]  # what one is like
 
@@ -119,72 +121,72 @@ async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(service: Ser
 # Made-up people.
 
 
-async def test_a_made_up_person_is_refused_and_nothing_is_stored(service: Service) -> None:
+async def test_a_made_up_person_is_refused_and_nothing_is_stored(stage: Stage) -> None:
     for snapshot in ("shown", "false_alarm"):
-        code = service.code(app_id=MOBILE, snapshot=snapshot)
-        problem_of(await service.log_in.ask(code, app_id=MOBILE), "snapshot_user", 403)
-    assert await people(service) == 0
-    assert "snapshot_user" in [line.get("reason") for line in service.log_lines()]
-    await service.log_in(app_id=MOBILE)
+        code = stage.code(app_id=MOBILE, snapshot=snapshot)
+        problem_of(await stage.login.ask(code, app_id=MOBILE), "snapshot_user", 403)
+    assert await people(stage) == 0
+    assert "snapshot_user" in [line.get("reason") for line in stage.log_lines()]
+    await stage.login(app_id=MOBILE)
 
 
-async def test_a_snapshot_whose_flag_is_missing_is_known_by_its_unionid(service: Service) -> None:
+async def test_a_snapshot_whose_flag_is_missing_is_known_by_its_unionid(stage: Stage) -> None:
     def hidden(person: str) -> str:
-        return service.code(person, app_id=MOBILE, snapshot="hidden")
+        return stage.code(person, app_id=MOBILE, snapshot="hidden")
 
-    await service.log_in(hidden("alice"), app_id=MOBILE)  # nobody can know yet
-    before = await people(service)
-    problem_of(await service.log_in.ask(hidden("bob"), app_id=MOBILE), "snapshot_user", 403)
-    assert await people(service) == before
+    await stage.login(hidden("alice"), app_id=MOBILE)  # nobody can know yet
+    before = await people(stage)
+    problem_of(await stage.login.ask(hidden("bob"), app_id=MOBILE), "snapshot_user", 403)
+    assert await people(stage) == before
 
 
-async def test_at_the_same_time_two_openids_of_one_unionid_make_one_user(service: Service) -> None:
-    codes = [service.code(f"p{n}", app_id=MOBILE, snapshot="hidden") for n in range(5)]
-    answers = await asyncio.gather(*(service.log_in.ask(code, app_id=MOBILE) for code in codes))
+async def test_at_the_same_time_two_openids_of_one_unionid_make_one_user(stage: Stage) -> None:
+    codes = [stage.code(f"p{n}", app_id=MOBILE, snapshot="hidden") for n in range(5)]
+    answers = await asyncio.gather(*(stage.login.ask(code, app_id=MOBILE) for code in codes))
     assert sorted(answer.status_code for answer in answers) == [200, 403, 403, 403, 403]
-    assert await people(service) == 2
+    assert await people(stage) == 2
 
 
 # Apps that are not bound to the Open Platform account.
 
 
-async def test_a_mobile_app_without_unionids_makes_no_second_user(service: Service) -> None:
-    await service.log_in(app_id=MINI)
-    before = await people(service)
-    service.simulator.account(MOBILE).has_unionids = False
-    problem_of(await service.log_in.ask(app_id=MOBILE), "wechat_misconfigured", 502)
-    assert await people(service) == before
-    lines = service.logged("wechat_misconfigured")
+async def test_a_mobile_app_without_unionids_makes_no_second_user(stage: Stage) -> None:
+    await stage.login(app_id=MINI)
+    before = await people(stage)
+    stage.simulator.account(MOBILE).has_unionids = False
+    problem_of(await stage.login.ask(app_id=MOBILE), "wechat_misconfigured", 502)
+    assert await people(stage) == before
+    lines = stage.logged("wechat_misconfigured")
     assert "Open Platform" in lines[0]["what_to_change"]
 
 
-async def test_a_known_person_logs_in_even_without_a_unionid(service: Service) -> None:
-    known = await service.log_in(app_id=MOBILE)
-    service.simulator.account(MOBILE).has_unionids = False
-    assert (await service.log_in(app_id=MOBILE))["user"]["id"] == known["user"]["id"]
+async def test_a_known_person_logs_in_even_without_a_unionid(stage: Stage) -> None:
+    known = await stage.login(app_id=MOBILE)
+    stage.simulator.account(MOBILE).has_unionids = False
+    assert (await stage.login(app_id=MOBILE))["user"]["id"] == known["user"]["id"]
 
 
-async def test_each_app_says_whether_a_unionid_is_required(make_service: MakeService) -> None:
+async def test_each_app_says_whether_a_unionid_is_required(stage: Stage) -> None:
     apps = [{**APPS[0], "unionid": "required"}, {**MOBILE_APP, "unionid": "optional"}]
-    service = await make_service(apps=apps)
+    stage = await stage.replica(apps=apps)
     for app in apps:
-        service.simulator.account(app["app_id"]).has_unionids = False
-    problem_of(await service.log_in.ask(app_id=MINI), "wechat_misconfigured", 502)
-    assert await people(service) == 0
-    alone = await service.log_in(app_id=MOBILE)
+        stage.simulator.account(app["app_id"]).has_unionids = False
+    problem_of(await stage.login.ask(app_id=MINI), "wechat_misconfigured", 502)
+    assert await people(stage) == 0
+    alone = await stage.login(app_id=MOBILE)
     for app in apps:
-        service.simulator.account(app["app_id"]).has_unionids = True
-    await service.log_in(app_id=MINI)
-    late = await service.log_in(app_id=MOBILE)  # with a unionid that is another user's by now
+        stage.simulator.account(app["app_id"]).has_unionids = True
+    await stage.login(app_id=MINI)
+    late = await stage.login(app_id=MOBILE)  # with a unionid that is another user's by now
     assert late["user"]["unionid"]
-    assert await service.number("users") == 1, alone
+    assert await stage.number("users") == 1, alone
 
 
 # What a mobile session is not.
 
 
-async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(service: Service) -> None:
-    headers = bearer(await service.log_in(app_id=MOBILE))
+async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(stage: Stage) -> None:
+    headers = bearer(await stage.login(app_id=MOBILE))
     scan = "/v1/me/scans/0199d0a8-0000-7000-8000-000000000000"
     for path, body in (
         ("/v1/me/scans", {"user_code": "ABCD-EFGH"}),
@@ -192,42 +194,42 @@ async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(service: Serv
         (f"{scan}/deny", None),
         ("/v1/me/authorizations", {"login_code": "alice", "client_id": "shop"}),
     ):
-        problem_of(await service.client.post(path, json=body, headers=headers), "insufficient_scope", 403)
-    in_mini_program = bearer(await service.log_in(app_id=MINI))
+        problem_of(await stage.client.post(path, json=body, headers=headers), "insufficient_scope", 403)
+    in_mini_program = bearer(await stage.login(app_id=MINI))
     asked = {"login_code": "alice", "client_id": "shop"}
-    answer = await service.client.post("/v1/me/authorizations", json=asked, headers=in_mini_program)
+    answer = await stage.client.post("/v1/me/authorizations", json=asked, headers=in_mini_program)
     problem_of(answer, "invalid_request", 422)  # there is no such client
-    problem_of(await service.client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
+    problem_of(await stage.client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
 
 
 @pytest.mark.oldest_postgres
-async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(service: Service) -> None:
-    root = await make_admin(service.client, service.rows, await service.log_in("root"))
+async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(stage: Stage) -> None:
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
     tv = {"name": "tv", "title": "TV", "device": True}
     secret = (await root.ask("POST", "/clients", json=tv)).json()["client_secret"]
-    await service.rows.execute("UPDATE clients SET app_id = $1", MOBILE)  # as an operator can no longer say
-    started = (await service.client.post("/v1/device_authorization", auth=("tv", secret))).json()
+    await stage.rows.execute("UPDATE clients SET app_id = $1", MOBILE)  # as an operator can no longer say
+    started = (await stage.client.post("/v1/device_authorization", auth=("tv", secret))).json()
     scene = started["verification_uri_complete"].rpartition("/")[2]
-    code = await service.client.get(f"/v1/scans/{scene}/code")
+    code = await stage.client.get(f"/v1/scans/{scene}/code")
     assert code.headers["content-type"] == "image/png"  # an ordinary QR code
-    assert {call.api for call in service.simulator.calls} == {"code2session"}
+    assert {call.api for call in stage.simulator.calls} == {"code2session"}
 
 
-async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(service: Service) -> None:
-    tokens = await service.log_in(app_id=MOBILE, phone_code="phone-13800138000")
+async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(stage: Stage) -> None:
+    tokens = await stage.login(app_id=MOBILE, phone_code="phone-13800138000")
     assert (tokens["phone_error"], tokens["user"]["phone"]) == ("wrong_app_kind", None)
     headers = bearer(tokens)
     sealed = {"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="}
-    problem_of(await service.client.post("/v1/me/decrypt", json=sealed, headers=headers), "wrong_app_kind", 422)
-    phone = await service.client.post("/v1/me/phone", json={"code": "phone-13800138000"}, headers=headers)
+    problem_of(await stage.client.post("/v1/me/decrypt", json=sealed, headers=headers), "wrong_app_kind", 422)
+    phone = await stage.client.post("/v1/me/phone", json={"code": "phone-13800138000"}, headers=headers)
     problem_of(phone, "wrong_app_kind", 422)
-    assert {call.api for call in service.simulator.calls} == {"access_token"}
+    assert {call.api for call in stage.simulator.calls} == {"access_token"}
 
 
-async def test_a_users_session_keys_are_those_of_mini_programs(service: Service) -> None:
-    root = await make_admin(service.client, service.rows, await service.log_in("root"))
-    alice = await service.log_in(app_id=MOBILE)
-    await service.log_in(app_id=MINI)
+async def test_a_users_session_keys_are_those_of_mini_programs(stage: Stage) -> None:
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+    alice = await stage.login(app_id=MOBILE)
+    await stage.login(app_id=MINI)
     keys = f"/users/{alice['user']['id']}/session-keys"
     states = (await root.ask("POST", f"{keys}/check")).json()["items"]
     assert {state["app_id"]: (state["valid"], state["error"]) for state in states} == {
@@ -239,38 +241,38 @@ async def test_a_users_session_keys_are_those_of_mini_programs(service: Service)
 
 @pytest.mark.oldest_postgres
 async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(
-    make_service: MakeService,
+    stage: Stage,
 ) -> None:
-    service = await make_service(apps=ALL, risk_policy="block", nickname_check="block")
-    named = await service.log_in("risky-4", app_id=MOBILE, nickname="risky")
+    stage = await stage.replica(apps=ALL, risk_policy="block", nickname_check="block")
+    named = await stage.login("risky-4", app_id=MOBILE, nickname="risky")
     assert named["user"]["nickname"] == "risky"  # WeChat judges names for mini-programs alone
-    await service.log_in("risky-4", app_id=MOBILE)
-    assert {call.api for call in service.simulator.calls} == {"access_token"}
-    problem_of(await service.log_in.ask("risky-4", app_id=MINI), "wechat_user_blocked", 403)
+    await stage.login("risky-4", app_id=MOBILE)
+    assert {call.api for call in stage.simulator.calls} == {"access_token"}
+    problem_of(await stage.login.ask("risky-4", app_id=MINI), "wechat_user_blocked", 403)
 
 
 # WeChat tokens and pushed messages.
 
 
 @pytest.mark.oldest_postgres
-async def test_a_mobile_app_and_a_website_have_no_wechat_token(service: Service) -> None:
-    root = await make_admin(service.client, service.rows, await service.log_in("root"))
+async def test_a_mobile_app_and_a_website_have_no_wechat_token(stage: Stage) -> None:
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
     made = (await root.ask("POST", "/clients", json={"name": "orders", "scopes": ["access_token"]})).json()
     auth = ("orders", made["client_secret"])
     for app_id in (MOBILE, SITE):
-        problem_of(await service.client.get(f"/v1/apps/{app_id}/access-token", auth=auth), "wrong_app_kind", 422)
+        problem_of(await stage.client.get(f"/v1/apps/{app_id}/access-token", auth=auth), "wrong_app_kind", 422)
     for app_id in (MINI, PAGE):
-        assert (await service.client.get(f"/v1/apps/{app_id}/access-token", auth=auth)).json()["access_token"]
+        assert (await stage.client.get(f"/v1/apps/{app_id}/access-token", auth=auth)).json()["access_token"]
 
 
 # Adding and changing.
 
 
 @pytest.fixture
-async def root(make_service: MakeService) -> Admin:
+async def root(stage: Stage) -> Admin:
     """An administrator of a service whose settings have two mini-programs."""
-    service = await make_service()
-    return await make_admin(service.client, service.rows, await service.log_in("root"))
+    stage = await stage.replica(apps=APPS)
+    return await make_admin(stage.client, stage.rows, await stage.login("root"))
 
 
 async def test_an_app_of_each_kind_is_added_and_shows_which_unionid_it_requires(root: Admin) -> None:
@@ -329,9 +331,9 @@ async def test_an_operator_adds_a_mobile_app_by_command(database_url: str, tmp_p
 
 
 @pytest.mark.parametrize("path", ["", "/auth"])
-async def test_check_files_are_at_the_root_of_the_issuer(make_service: MakeService, path: str) -> None:
+async def test_check_files_are_at_the_root_of_the_issuer(stage: Stage, path: str) -> None:
     files = "MP_verify_a1B2.txt:a1B2,b.txt:second"
-    client = (await make_service(check_files=files, issuer=f"https://auth.test{path}")).client
+    client = (await stage.replica(check_files=files, issuer=f"https://auth.test{path}")).client
     for name, content in (("MP_verify_a1B2.txt", "a1B2"), ("b.txt", "second")):
         answer = await client.get(f"{path}/{name}")
         assert (answer.text, answer.headers["content-type"]) == (content, "text/plain; charset=utf-8")

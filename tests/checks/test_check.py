@@ -38,7 +38,7 @@ from tests.processes import free_port, run, serving
 from tests.receiver import Receiver, receiving
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, answer, hang
-from tests.world import LogLines, MakeServices, Rows, Service, with_part
+from tests.world import LogLines, MakeServices, Rows, Stage, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.checks.rows import PostgresServer, RoleRights, WalStatistics, read_wal
@@ -51,7 +51,7 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated")]
 
 OTHER_SECRET_KEY = "/" * 42 + "8="
 GENERAL = [
@@ -162,16 +162,16 @@ async def test_a_service_or_a_console_that_nobody_can_enter_is_reported(doctor: 
     assert not {"sign-up", "console"} & (await doctor(**closed)).keys()
 
 
-async def test_the_check_changes_nothing_and_each_app_costs_six_calls(doctor: Doctor, service: Service) -> None:
-    await service.log_in()
-    before = await all_rows(service.rows)
+async def test_the_check_changes_nothing_and_each_app_costs_six_calls(doctor: Doctor, stage: Stage) -> None:
+    await stage.login()
+    before = await all_rows(stage.rows)
     assert before["sessions"]
     token = doctor.wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
     await doctor()
     assert doctor.wechat.asked == dict.fromkeys(APIS, len(APPS))
     doctor.wechat.fail("checksession", errcode=40001, times=None)  # at which the service would have it renewed by force
     await doctor.says(of_app("session_keys"), BAD, "access token", "40001")
-    assert await all_rows(service.rows) == before
+    assert await all_rows(stage.rows) == before
     assert not any(call.json["force_refresh"] for call in doctor.wechat.calls_of("stable_token"))
     assert doctor.wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
 
@@ -336,8 +336,8 @@ async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(do
 
 
 @pytest.mark.no_signing_key
-async def test_the_key_that_signs_and_the_next_rotation_are_shown(doctor: Doctor, service: Service) -> None:
-    services = (await service.make(signing_key_max_age=7200)).services
+async def test_the_key_that_signs_and_the_next_rotation_are_shown(doctor: Doctor, stage: Stage) -> None:
+    services = (await stage.replica(signing_key_max_age=7200)).services
     now = services.clock()
     [first] = [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
     due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
@@ -351,10 +351,10 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(doctor: Doctor
     assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
 
 
-async def test_keys_and_session_keys_that_do_not_open_are_counted(doctor: Doctor, service: Service) -> None:
+async def test_keys_and_session_keys_that_do_not_open_are_counted(doctor: Doctor, stage: Stage) -> None:
     await doctor.says("sealed_data", BAD, "1 of 1 values", secret_key=OTHER_SECRET_KEY)
     for person in ("alice", "bob"):
-        await service.log_in(person, phone_code="phone-13800138000")
+        await stage.login(person, phone_code="phone-13800138000")
     results = await doctor(secret_key=OTHER_SECRET_KEY)
     assert_reported(
         results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget"
@@ -363,14 +363,14 @@ async def test_keys_and_session_keys_that_do_not_open_are_counted(doctor: Doctor
     await doctor.says("sealed_data", OK, "can be decrypted; 3 values")
 
 
-async def test_other_sealed_values_that_do_not_open_are_counted(doctor: Doctor, service: Service) -> None:
-    await service.log_in()
-    await service.rows.execute(
+async def test_other_sealed_values_that_do_not_open_are_counted(doctor: Doctor, stage: Stage) -> None:
+    await stage.login()
+    await stage.rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
     )
     await doctor.says("sealed_data", BAD, "1 of 3 values")
-    await service.rows.execute(
+    await stage.rows.execute(
         "INSERT INTO webhooks (id, name, url, types, secret, created_at)"
         " VALUES (gen_random_uuid(), 'orders', 'https://a.example', '{}', 'sealed by nobody', now())"
     )
@@ -379,9 +379,9 @@ async def test_other_sealed_values_that_do_not_open_are_counted(doctor: Doctor, 
 
 @pytest.mark.process
 async def test_values_that_need_the_former_secret_key_are_reported_for_resealing(
-    doctor: Doctor, service: Service, check: Command
+    doctor: Doctor, stage: Stage, check: Command
 ) -> None:
-    await service.log_in()
+    await stage.login()
     rotated = {"secret_key": OTHER_SECRET_KEY, "secret_key_previous": SECRET_KEY}
     results = await doctor(**rotated)
     assert_reported(results, "signing_keys", OK)
@@ -392,10 +392,10 @@ async def test_values_that_need_the_former_secret_key_are_reported_for_resealing
 
 
 @pytest.mark.no_signing_key
-async def test_one_signing_key_of_several_that_does_not_open_is_named(doctor: Doctor, service: Service) -> None:
-    key = await service.services[KeyRing].rotate()
-    await service.rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
-    results = await doctor(clock=service.services.clock)
+async def test_one_signing_key_of_several_that_does_not_open_is_named(doctor: Doctor, stage: Stage) -> None:
+    key = await stage.services[KeyRing].rotate()
+    await stage.rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
+    results = await doctor(clock=stage.services.clock)
     assert_reported(results, "signing_keys", BAD, f"1 of 2 cannot be decrypted ({key.kid})")
 
 
@@ -426,12 +426,12 @@ class KeysAsRead:
 
 
 @pytest.fixture
-def serve(make_simulated_services: MakeServices) -> Iterator[Serve]:
+def serve(make_services: MakeServices) -> Iterator[Serve]:
     """A service that answers at the URL that its settings name."""
     with answering(PlainTextResponse()) as (url, front):
 
         async def start() -> str:
-            services = await make_simulated_services(issuer=url)
+            services = await make_services(issuer=url)
             front.app = create_app(with_part(services, KeyRing, KeysAsRead(services[KeyRing])))
             return url
 
@@ -488,13 +488,13 @@ async def test_an_issuer_with_keys_of_another_database_is_reported(doctor: Docto
 
 @pytest.mark.no_signing_key
 async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lacks_the_next_key(
-    doctor: Doctor, serve: Serve, service: Service
+    doctor: Doctor, serve: Serve, stage: Stage
 ) -> None:
     url = await serve()
-    await service.services[KeyRing].rotate()
-    clock = service.services.clock
+    await stage.services[KeyRing].rotate()
+    clock = stage.services.clock
     await doctor.says("issuer", NOTE, "answers with the stored keys", issuer=url, clock=clock)
-    await service.rows.execute("UPDATE signing_keys SET activates_at = created_at")
+    await stage.rows.execute("UPDATE signing_keys SET activates_at = created_at")
     await doctor.says("issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened", issuer=url, clock=clock)
 
 
@@ -780,9 +780,9 @@ async def test_a_general_refusal_of_wechat_does_not_count_as_permission(doctor: 
     await doctor.says(of_app("session_keys"), BAD, f"(errcode {errcode})")
 
 
-async def test_an_account_without_numbers_is_reported_once_a_user_has_one(doctor: Doctor, service: Service) -> None:
+async def test_an_account_without_numbers_is_reported_once_a_user_has_one(doctor: Doctor, stage: Stage) -> None:
     doctor.wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
-    assert (await service.log_in(phone_code="phone-13800138000"))["user"]["phone"]
+    assert (await stage.login(phone_code="phone-13800138000"))["user"]["phone"]
     await doctor.says(of_app("phone"), BAD, "may not use this API")
 
 
@@ -799,11 +799,11 @@ async def test_any_answer_about_a_made_up_person_proves_the_permission(doctor: D
 # Settings at WeChat that cannot be queried, and must be set by hand.
 
 
-async def test_users_show_whether_an_app_is_bound(doctor: Doctor, service: Service) -> None:
+async def test_users_show_whether_an_app_is_bound(doctor: Doctor, stage: Stage) -> None:
     await doctor.says(of_app("unionid"), OK, "before somebody has logged in")
-    service.simulator.account(OTHER_APP_ID).has_unionids = False
+    stage.simulator.account(OTHER_APP_ID).has_unionids = False
     for app in APPS:
-        await service.log_in(app=app)
+        await stage.login(app=app)
     results = await doctor()
     assert_reported(results, of_app("unionid"), OK, "1 of 1 users")
     assert_reported(results, of_app("unionid", OTHER_APP_ID), NOTE, "none of 1 users", "Open Platform account")
@@ -851,13 +851,13 @@ def handed_on(url: str) -> dict[str, Any]:
 
 
 async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_before(
-    doctor: Doctor, service: Service, handler: Receiver
+    doctor: Doctor, stage: Stage, handler: Receiver
 ) -> None:
     stored: list[int] = []
     queries: list[dict[str, str]] = []
 
     async def answer(request: web.Request) -> web.Response:
-        stored.append(await service.rows.fetchval("SELECT count(*) FROM push_messages WHERE content IS NULL"))
+        stored.append(await stage.rows.fetchval("SELECT count(*) FROM push_messages WHERE content IS NULL"))
         query = dict(request.query)
         queries.append(query)
         token = APPS[0]["push_token"]
@@ -871,7 +871,7 @@ async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_be
     assert (stored, queries[0]["own"]) == ([1], "1")
     caught = {name: queries[0][name] for name in ("signature", "timestamp", "nonce")}
     left = json.dumps({"Event": "user_authorization_cancellation", "OpenID": "o", "MsgType": "event"})
-    refused = await service.client.post(f"/v1/wechat/push/{APP_ID}", params=caught, content=left)
+    refused = await stage.client.post(f"/v1/wechat/push/{APP_ID}", params=caught, content=left)
     assert refused.json()["code"] == "invalid_signature"
 
 

@@ -14,7 +14,7 @@ from tests.dev.running import Dev, running_dev
 from tests.processes import run, serving, until
 from tests.receiver import receiving
 from tests.sweeps import swept
-from tests.world import MakeService
+from tests.world import Stage
 from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
 from wxauth.server.service.build import Waits
@@ -163,19 +163,20 @@ def test_the_page_takes_nothing_from_elsewhere_and_only_its_own_files(dev: Dev) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("api", known_faults())
-async def test_each_failure_is_the_one_that_the_page_announces(make_service: MakeService, api: Api) -> None:
+@pytest.mark.usefixtures("simulated")
+async def test_each_failure_is_the_one_that_the_page_announces(stage: Stage, api: Api) -> None:
     said, got = {}, {}
     for known in known_faults()[api]:
-        service = await make_service(wechat_timeout=1, waits=HURRIED)  # one that holds no access token
-        service.clock.advance(days=1)  # an access token may not be forced to change too often
-        login = await service.log_in()
+        stage = await stage.replica(wechat_timeout=1, waits=HURRIED)  # one that holds no access token
+        stage.clock.advance(days=1)  # an access token may not be forced to change too often
+        login = await stage.login()
         fault = {**known["fault"], "slow": 0.05} if "slow" in known["fault"] else known["fault"]
-        service.simulator.fail(api, times=1 if known["failure"] is None else None, **fault)
+        stage.simulator.fail(api, times=1 if known["failure"] is None else None, **fault)
         if api == "code2session":
-            answer = await service.log_in.ask()
+            answer = await stage.login.ask()
         else:
-            answer = await service.bind(login, service.phone_code())
-        service.simulator.faults.clear()
+            answer = await stage.bind(login, stage.phone_code())
+        stage.simulator.faults.clear()
         failure, name = known["failure"], str(known["fault"])
         said[name] = failure and (failure["status"], failure["code"], failure["title"]["en"])
         body = answer.json()

@@ -6,10 +6,12 @@ import httpx
 import pytest
 
 from tests.sweeps import swept
-from tests.world import Service
+from tests.world import Stage
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
+
+pytestmark = pytest.mark.usefixtures("simulated")
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 
@@ -20,11 +22,11 @@ class Pusher:
     def __init__(self, simulator: Simulator, services: Services) -> None:
         self.answers: list[httpx.Response] = []
         self.asked: list[httpx.Request] = []
-        service = httpx.AsyncClient(
+        stage = httpx.AsyncClient(
             transport=httpx.ASGITransport(create_app(services)),
             mounts={"all://other.test": httpx.MockTransport(self._answer)},
         )
-        app = create_simulator(simulator, push_transport=httpx.MockTransport(service.send))
+        app = create_simulator(simulator, push_transport=httpx.MockTransport(stage.send))
         self._wechat = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wechat.test")
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -36,21 +38,21 @@ class Pusher:
 
 
 @pytest.fixture
-def push(simulator: Simulator, simulated_services: Services) -> Pusher:
-    return Pusher(simulator, simulated_services)
+def push(simulator: Simulator, services: Services) -> Pusher:
+    return Pusher(simulator, services)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("app_id", [FIRST, SECOND])
 @pytest.mark.parametrize("format", ["json", "xml"])
-async def test_the_service_accepts_the_simulators_messages(service: Service, app_id: str, format: str) -> None:
-    push = Pusher(service.simulator, service.services)
-    alice = await service.log_in(app_id=app_id, nickname="Alice")
+async def test_the_service_accepts_the_simulators_messages(stage: Stage, app_id: str, format: str) -> None:
+    push = Pusher(stage.simulator, stage.services)
+    alice = await stage.login(app_id=app_id, nickname="Alice")
     pushed = (await push(app_id=app_id, format=format)).json()
     assert pushed == {"is_taken": True, "attempts": [{"status": 200, "answer": "success"}]}
-    assert (await service.me(alice))["nickname"] is None
+    assert (await stage.user(alice))["nickname"] is None
     assert (await push(app_id=app_id, event="user_authorization_cancellation")).json()["is_taken"]
-    assert (await service.me(alice))["code"] == "invalid_token"
+    assert (await stage.me(alice)).json()["code"] == "invalid_token"
 
 
 @pytest.mark.no_database

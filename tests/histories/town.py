@@ -25,7 +25,7 @@ from tests.histories.plan import DOCUMENTS, Fault, Plan, Step
 from tests.processes import WXAUTH, Running, free_port
 from tests.serving import serving
 from tests.websites.browsers import CHALLENGE, VERIFIER
-from tests.world import DEVICE_CODE, Body, Server, add_client, bearer, log_in, scene_of, until
+from tests.world import DEVICE_CODE, Body, LogIn, Server, add_client, bearer, scene_of, until
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
@@ -584,7 +584,7 @@ async def _settle(town: Town) -> None:
     """Add the administrators, the site, and the service that reads the feed."""
     for number, name in enumerate(ADMINISTRATORS, 1):
         code = town._code_of(name, APPS[0]["app_id"])
-        town.administrators[f"administrator {number}"] = await log_in(town.clients[0], code)
+        town.administrators[f"administrator {number}"] = await LogIn(town.clients[0])(code)
     database = Database(town.database_url)
     try:
         for administrator in town.administrators.values():

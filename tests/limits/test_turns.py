@@ -11,7 +11,7 @@ from fastapi.dependencies.models import Dependant
 
 from tests.clock import PATIENCE
 from tests.problems import problem_of
-from tests.world import Body, Client, Rows, Service, Stage, bearer, until_locked
+from tests.world import Body, Client, Rows, Stage, bearer, until_locked
 from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
@@ -50,23 +50,24 @@ async def test_forty_connections_of_one_person_leave_transactions_for_others(sta
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
 
-async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_for_others(service: Service) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    other_device = await service.log_in("alice")
-    codes = [service.phone_code() for _ in range(3)]
-    async with row_locked(service.rows, alice):
+@pytest.mark.usefixtures("simulated")
+async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_for_others(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    other_device = await stage.login("alice")
+    codes = [stage.phone_code() for _ in range(3)]
+    async with row_locked(stage.rows, alice):
         waiting = [
-            *change_name(service.client, alice, 3),
-            *change_name(service.client, other_device, 3),
-            *sign_out_elsewhere(service.client, other_device, 1),
-            *(asyncio.create_task(service.bind(alice, code)) for code in codes),
+            *change_name(stage.client, alice, 3),
+            *change_name(stage.client, other_device, 3),
+            *sign_out_elsewhere(stage.client, other_device, 1),
+            *(asyncio.create_task(stage.bind(alice, code)) for code in codes),
         ]
-        await until_locked(service.rows, 4)
+        await until_locked(stage.rows, 4)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await until_locked(service.rows, 5)
-        assert (await service.change(bob, nickname="Bob")).status_code == 200
-        assert await service.number("pg_locks WHERE NOT granted") == 4
+                await until_locked(stage.rows, 5)
+        assert (await stage.change(bob, nickname="Bob")).status_code == 200
+        assert await stage.number("pg_locks WHERE NOT granted") == 4
     await asyncio.gather(*waiting)
 
 

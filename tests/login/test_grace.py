@@ -19,10 +19,8 @@ from tests.world import (
     Body,
     Client,
     LogIn,
-    MakeService,
     MakeServices,
     Rows,
-    Service,
     Stage,
     add_client,
     leave,
@@ -253,95 +251,102 @@ async def test_leaving_and_a_login_at_once_leave_no_open_session(stage: Stage) -
 GRACE = {"erasure_grace_days": 7}
 
 
-async def gone(service: Service, person: str = "alice", **fields: Any) -> Body:
+async def gone(stage: Stage, person: str = "alice", **fields: Any) -> Body:
     """Somebody who has logged in, and has left."""
-    login = await service.log_in(person, **fields)
+    login = await stage.login(person, **fields)
     if "phone_code" in fields:
         assert login["user"]["phone"] == NUMBER, login
-    assert (await leave(service.client, login)).status_code == 202
+    assert (await leave(stage.client, login)).status_code == 202
     return login
 
 
-async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(make_service: MakeService) -> None:
-    service = await make_service(**GRACE)
-    alice = await gone(service, phone_code=service.phone_code())
-    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+@pytest.mark.usefixtures("simulated")
+async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(stage: Stage) -> None:
+    stage = await stage.replica(**GRACE)
+    alice = await gone(stage, phone_code=stage.phone_code())
+    bob = await stage.login("bob", phone_code=stage.phone_code("bob"))
     assert bob["user"]["phone"] == NUMBER
-    left = await stored(service.rows, alice)
+    left = await stored(stage.rows, alice)
     assert (left["phone"], left["erase_at"] is None) == (None, False)
-    assert (await service.log_in("alice", stay=True))["user"]["phone"] is None
+    assert (await stage.login("alice", stay=True))["user"]["phone"] is None
 
 
 @pytest.mark.parametrize("policy", ["link", "refuse"])
-async def test_nobody_becomes_them_by_their_number(make_service: MakeService, policy: str) -> None:
-    service = await make_service(phone_policy=policy, **GRACE)
-    alice = await gone(service, phone_code=service.phone_code())
-    bob = await service.log_in("bob")
-    problem_of(await service.bind(bob, service.phone_code("bob")), "phone_taken", 409)
-    assert await service.number("users") == 2
-    assert (await stored(service.rows, alice))["phone"] == NUMBER
+@pytest.mark.usefixtures("simulated")
+async def test_nobody_becomes_them_by_their_number(stage: Stage, policy: str) -> None:
+    stage = await stage.replica(phone_policy=policy, **GRACE)
+    alice = await gone(stage, phone_code=stage.phone_code())
+    bob = await stage.login("bob")
+    problem_of(await stage.bind(bob, stage.phone_code("bob")), "phone_taken", 409)
+    assert await stage.number("users") == 2
+    assert (await stored(stage.rows, alice))["phone"] == NUMBER
 
 
-async def test_a_number_that_wechat_answers_late_is_not_bound_to_them(make_service: MakeService) -> None:
-    service = await make_service(**GRACE)
-    alice = await service.log_in("alice")
+@pytest.mark.usefixtures("simulated")
+async def test_a_number_that_wechat_answers_late_is_not_bound_to_them(stage: Stage) -> None:
+    stage = await stage.replica(**GRACE)
+    alice = await stage.login("alice")
     code_hash, app_id = bytes(32), alice["user"]["app_id"]
     info = {"purePhoneNumber": NUMBER[3:], "countryCode": "86", "watermark": {"appid": app_id}}
-    sealed = service.services.sealer.seal(to_json(info), context=phone_answer_context(code_hash))
-    answer = (code_hash, app_id, alice["user"]["openid"], sealed, service.clock())
-    await service.rows.execute("INSERT INTO phone_answers VALUES ($1, $2, $3, $4, $5)", *answer)  # as a crash leaves it
-    assert (await leave(service.client, alice)).status_code == 202
-    service.clock.advance(minutes=2)
-    await service.services[Phones].bind_pending(size=10)
-    assert (await stored(service.rows, alice))["phone"] is None
+    sealed = stage.services.sealer.seal(to_json(info), context=phone_answer_context(code_hash))
+    answer = (code_hash, app_id, alice["user"]["openid"], sealed, stage.clock())
+    await stage.rows.execute("INSERT INTO phone_answers VALUES ($1, $2, $3, $4, $5)", *answer)  # as a crash leaves it
+    assert (await leave(stage.client, alice)).status_code == 202
+    stage.clock.advance(minutes=2)
+    await stage.services[Phones].bind_pending(size=10)
+    assert (await stored(stage.rows, alice))["phone"] is None
 
 
-async def test_no_other_app_of_theirs_lets_them_in_as_somebody_new(make_service: MakeService) -> None:
-    service = await make_service(**GRACE)
-    alice = await gone(service)
+@pytest.mark.usefixtures("simulated")
+async def test_no_other_app_of_theirs_lets_them_in_as_somebody_new(stage: Stage) -> None:
+    stage = await stage.replica(**GRACE)
+    alice = await gone(stage)
     for _ in range(2):
-        is_refused = await service.log_in.ask("alice", app=APPS[1])
+        is_refused = await stage.login.ask("alice", app=APPS[1])
         assert problem_of(is_refused, "account_leaving", 403)["erase_at"]
-    assert (await service.number("users"), await service.number("identities")) == (1, 1)
-    back = await service.log_in("alice", app=APPS[1], stay=True)
+    assert (await stage.number("users"), await stage.number("identities")) == (1, 1)
+    back = await stage.login("alice", app=APPS[1], stay=True)
     assert back["user"]["id"] == alice["user"]["id"]
 
 
-async def test_a_hook_gives_nobody_their_external_id(make_service: MakeService) -> None:
+@pytest.mark.usefixtures("simulated")
+async def test_a_hook_gives_nobody_their_external_id(stage: Stage) -> None:
     async with receiving() as hook:
         hook.usual = saying(allow=True, external_id="10023")
-        service = await make_service(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET, **GRACE)
-        alice = await gone(service)
-        assert (await stored(service.rows, alice))["external_id"] == "10023"
-        assert (await service.log_in("bob"))["user"]["external_id"] is None
+        stage = await stage.replica(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET, **GRACE)
+        alice = await gone(stage)
+        assert (await stored(stage.rows, alice))["external_id"] == "10023"
+        assert (await stage.login("bob"))["user"]["external_id"] is None
 
 
-async def test_a_verdict_about_their_picture_keeps_nobody(make_service: MakeService) -> None:
-    service = await make_service(avatar_check="block", **GRACE)
-    alice = await service.log_in("alice")
-    await upload(service, alice)
-    [trace_id] = await trace_ids(service)
-    assert (await leave(service.client, alice)).status_code == 202
-    await push_verdict(service, trace_id)
-    left = await stored(service.rows, alice)
+@pytest.mark.usefixtures("simulated")
+async def test_a_verdict_about_their_picture_keeps_nobody(stage: Stage) -> None:
+    stage = await stage.replica(avatar_check="block", **GRACE)
+    alice = await stage.login("alice")
+    await upload(stage, alice)
+    [trace_id] = await trace_ids(stage)
+    assert (await leave(stage.client, alice)).status_code == 202
+    await push_verdict(stage, trace_id)
+    left = await stored(stage.rows, alice)
     assert (left["avatar_url"], left["erase_at"] is None) == (None, False)
-    is_refused = await service.log_in.ask("alice")
+    is_refused = await stage.login.ask("alice")
     problem_of(is_refused, "account_leaving", 403)
 
 
-async def test_of_two_who_leave_and_prove_one_number_at_once_none_comes_back(make_service: MakeService) -> None:
-    service = await make_service(**GRACE)
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    codes = [service.phone_code(), service.phone_code("bob")]
+@pytest.mark.usefixtures("simulated")
+async def test_of_two_who_leave_and_prove_one_number_at_once_none_comes_back(stage: Stage) -> None:
+    stage = await stage.replica(**GRACE)
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    codes = [stage.phone_code(), stage.phone_code("bob")]
     answers = await gather(
-        leave(service.client, alice),
-        leave(service.client, bob),
-        service.bind(alice, codes[0]),
-        service.bind(bob, codes[1]),
+        leave(stage.client, alice),
+        leave(stage.client, bob),
+        stage.bind(alice, codes[0]),
+        stage.bind(bob, codes[1]),
     )
     assert [answer.status_code for answer in answers[:2]] == [202, 202]
     assert {answer.status_code for answer in answers[2:]} <= {200, 401}
-    assert await service.number("users WHERE erase_at IS NOT NULL") == 2
-    assert await service.number("sessions WHERE revoked_at IS NULL") == 0
-    assert await service.number(f"users WHERE phone = '{NUMBER}'") <= 1
+    assert await stage.number("users WHERE erase_at IS NOT NULL") == 2
+    assert await stage.number("sessions WHERE revoked_at IS NULL") == 0
+    assert await stage.number(f"users WHERE phone = '{NUMBER}'") <= 1
     assert json.loads(answers[0].text).keys() == {"erase_at"}

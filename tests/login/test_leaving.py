@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import MakeService, Stage, leave, set_roles
+from tests.world import Stage, leave, set_roles
 from wxauth.server.dev.wechat import APPS, MOBILE_APP, CodeRequest
 
 BOTH_WAYS = pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/erasure")])
@@ -40,15 +40,16 @@ async def test_the_code_must_be_of_the_sessions_own_app(stage: Stage) -> None:
     assert (await leave(stage.client, alice, person=code)).status_code == 204
 
 
-async def test_in_a_mobile_app_the_sdks_code_proves_the_person(make_service: MakeService) -> None:
-    service = await make_service(apps=[*APPS, MOBILE_APP])
-    alice = await service.log_in("alice", app=MOBILE_APP)
+@pytest.mark.usefixtures("simulated")
+async def test_in_a_mobile_app_the_sdks_code_proves_the_person(stage: Stage) -> None:
+    stage = await stage.replica(apps=[*APPS, MOBILE_APP])
+    alice = await stage.login("alice", app=MOBILE_APP)
     mallory, code = [
-        service.simulator.make_code(CodeRequest(person=person, app_id=MOBILE_APP["app_id"]))
+        stage.simulator.make_code(CodeRequest(person=person, app_id=MOBILE_APP["app_id"]))
         for person in ("mallory", "alice")
     ]
-    problem_of(await leave(service.client, alice, person=mallory), "wrong_person", 403)
-    assert (await leave(service.client, alice, person=code)).status_code == 204
+    problem_of(await leave(stage.client, alice, person=mallory), "wrong_person", 403)
+    assert (await leave(stage.client, alice, person=code)).status_code == 204
 
 
 async def test_the_only_administrator_is_refused_before_wechat_is_asked(stage: Stage) -> None:

@@ -17,13 +17,15 @@ from tests.loops import let_pass
 from tests.metrics import scrape
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
-from tests.world import BESIDE_LOGINS, Body, MakeService, Service, bearer, make_admin, set_roles, until
+from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, bearer, make_admin, set_roles, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
 from wxauth.server.wechat.api import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
+
+pytestmark = pytest.mark.usefixtures("simulated")
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 RISK: Api = "getuserriskrank"
@@ -51,141 +53,141 @@ flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
 
 
 @pytest.fixture
-def make_service(make_service: MakeService) -> MakeService:
+def make_services(make_services: MakeServices) -> MakeServices:
     """Replicas with the shortened waits, or with others by name."""
-    return partial(make_service, waits=HURRIED)
+    return partial(make_services, waits=HURRIED)
 
 
 @pytest.fixture
-async def blocking(make_service: MakeService) -> Service:
-    return await make_service(risk_policy="block")
+async def blocking(stage: Stage) -> Stage:
+    return await stage.replica(risk_policy="block")
 
 
-async def events_of(service: Service) -> list[tuple[str, str, Body]]:
+async def events_of(stage: Stage) -> list[tuple[str, str, Body]]:
     """Type, actor and data of each event, after the background work has ended."""
-    await service.services[Background].drain()
-    events = await service.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
+    await stage.services[Background].drain()
+    events = await stage.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
 
 
-async def kinds_of(service: Service) -> list[str]:
-    return [kind for kind, _, _ in await events_of(service)]
+async def kinds_of(stage: Stage) -> list[str]:
+    return [kind for kind, _, _ in await events_of(stage)]
 
 
-async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, ...], float]:
+async def checks_of(stage: Stage, app_id: str = APP_ID) -> dict[tuple[str, ...], float]:
     """How often each came of asking WeChat: policy, outcome, errcode."""
-    await service.services[Background].drain()
-    scraped = await scrape(service.client)
+    await stage.services[Background].drain()
+    scraped = await scrape(stage.client)
     return scraped.counted("wxauth_policy_checks_total", "policy", "outcome", "errcode", app_id=app_id)
 
 
-async def asking(service: Service) -> asyncio.Task[httpx.Response]:
+async def asking(stage: Stage) -> asyncio.Task[httpx.Response]:
     """A login of a risky person, about whom WeChat is being asked."""
-    login = asyncio.create_task(service.log_in.ask("risky-4"))
-    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    login = asyncio.create_task(stage.login.ask("risky-4"))
+    await until(lambda: bool(stage.simulator.calls_of(RISK)))
     return login
 
 
 # Off.
 
 
-async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService) -> None:
-    service = await make_service()
-    alice = await service.log_in("risky-4", nickname="risky")
-    assert (await service.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
-    assert {call.api for call in service.simulator.calls} == {"code2session"}
-    assert await events_of(service) == []
-    assert await checks_of(service) == {}
+async def test_no_policy_asks_wechat_unless_enabled(stage: Stage) -> None:
+    stage = await stage.replica()
+    alice = await stage.login("risky-4", nickname="risky")
+    assert (await stage.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
+    assert {call.api for call in stage.simulator.calls} == {"code2session"}
+    assert await events_of(stage) == []
+    assert await checks_of(stage) == {}
 
 
 @pytest.mark.parametrize(("on", "asked"), [("risk_policy", RISK), ("nickname_check", TEXT)])
-async def test_each_policy_asks_its_own_question(make_service: MakeService, on: str, asked: str) -> None:
-    service = await make_service(**{on: "block"})
-    await service.log_in(nickname="Alice")
-    assert [call.api for call in service.simulator.calls] == ["code2session", "stable_token", asked]
+async def test_each_policy_asks_its_own_question(stage: Stage, on: str, asked: str) -> None:
+    stage = await stage.replica(**{on: "block"})
+    await stage.login(nickname="Alice")
+    assert [call.api for call in stage.simulator.calls] == ["code2session", "stable_token", asked]
 
 
 # The risk of a newcomer.
 
 
 @flag_or_block
-async def test_wechat_is_asked_for_the_risk_only_at_the_first_login(make_service: MakeService, policy: str) -> None:
-    service = await make_service(risk_policy=policy, nickname_check=policy)
+async def test_wechat_is_asked_for_the_risk_only_at_the_first_login(stage: Stage, policy: str) -> None:
+    stage = await stage.replica(risk_policy=policy, nickname_check=policy)
     for app_id, nickname in ((APP_ID, None), (APP_ID, "Al"), (OTHER_APP_ID, "Bo")):  # one person, by the unionid
-        await service.log_in("risky-2", app_id=app_id, nickname=nickname)
-        await service.services[Background].drain()
+        await stage.login("risky-2", app_id=app_id, nickname=nickname)
+        await stage.services[Background].drain()
     openid = openid_of("risky-2", APP_ID)
-    assert service.asked(RISK) == [{"appid": APP_ID, "openid": openid, "scene": 0, "client_ip": "127.0.0.1"}]
+    assert stage.asked(RISK) == [{"appid": APP_ID, "openid": openid, "scene": 0, "client_ip": "127.0.0.1"}]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "rank"), [*(("flag", rank) for rank in range(5)), *(("block", n) for n in range(4))]
 )
-async def test_a_risk_is_noted_and_the_person_let_in(make_service: MakeService, policy: str, rank: int) -> None:
-    service = await make_service(risk_policy=policy)
-    login = await service.log_in(f"risky-{rank}")
+async def test_a_risk_is_noted_and_the_person_let_in(stage: Stage, policy: str, rank: int) -> None:
+    stage = await stage.replica(risk_policy=policy)
+    login = await stage.login(f"risky-{rank}")
     assert login["is_new_user"]
     assert login["user"]["status"] == "active"
-    assert await events_of(service) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
-    assert await checks_of(service) == {("risk", "flagged" if rank else "pass", ""): 1}
-    lines = [(line["user_id"], line["risk_rank"]) for line in service.logged("risk_flagged")]
+    assert await events_of(stage) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
+    assert await checks_of(stage) == {("risk", "flagged" if rank else "pass", ""): 1}
+    lines = [(line["user_id"], line["risk_rank"]) for line in stage.logged("risk_flagged")]
     assert lines == ([(login["user"]["id"], rank)] if rank else [])
-    assert (await service.me(login))["id"] == login["user"]["id"]
+    assert (await stage.user(login))["id"] == login["user"]["id"]
 
 
-async def test_flagging_delays_no_login(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="flag", nickname_check="flag", wechat_timeout=60)
+async def test_flagging_delays_no_login(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="flag", nickname_check="flag", wechat_timeout=60)
     apis: tuple[Api, ...] = ("stable_token", RISK, TEXT)
     for api in apis:
-        service.simulator.fail(api, hang=True, times=None)
+        stage.simulator.fail(api, hang=True, times=None)
     async with asyncio.timeout(SOON):
-        login = await service.log_in("risky-4", nickname="risky")
+        login = await stage.login("risky-4", nickname="risky")
         assert login["user"]["nickname"] == "risky"
-        await service.change(login, nickname="more risky")
-        await until(lambda: bool(service.simulator.calls_of("stable_token")))
-        await service.services[Background].aclose()
-    assert await events_of(service) == []
+        await stage.change(login, nickname="more risky")
+        await until(lambda: bool(stage.simulator.calls_of("stable_token")))
+        await stage.services[Background].aclose()
+    assert await events_of(stage) == []
 
 
-async def test_a_user_of_the_highest_risk_is_banned(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block", nickname_check="block")
-    problem_of(await service.log_in.ask("risky-4", nickname="Al"), "wechat_user_blocked", 403)
-    session_id = await service.rows.fetchval("SELECT id FROM sessions")
-    assert await events_of(service) == [
+async def test_a_user_of_the_highest_risk_is_banned(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="block", nickname_check="block")
+    problem_of(await stage.login.ask("risky-4", nickname="Al"), "wechat_user_blocked", 403)
+    session_id = await stage.rows.fetchval("SELECT id FROM sessions")
+    assert await events_of(stage) == [
         ("user.banned", "system", {"risk_rank": 4}),
         ("session.ended", "system", {"reason": "banned", "session_ids": [str(session_id)]}),
     ]
-    assert await service.rows.fetchval("SELECT status FROM users") == "disabled"
-    session = await service.rows.fetchrow("SELECT revoked_reason, session_key FROM sessions")
+    assert await stage.rows.fetchval("SELECT status FROM users") == "disabled"
+    session = await stage.rows.fetchrow("SELECT revoked_reason, session_key FROM sessions")
     assert session is not None
     assert tuple(session) == ("banned", None)
-    assert (await checks_of(service))["risk", "blocked", ""] == 1
-    assert service.logged("logged_in") == []
-    assert [line["risk_rank"] for line in service.logged("user_banned")] == [4]
+    assert (await checks_of(stage))["risk", "blocked", ""] == 1
+    assert stage.logged("logged_in") == []
+    assert [line["risk_rank"] for line in stage.logged("user_banned")] == [4]
 
-    problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
-    assert len(service.asked(RISK)) == 1
+    problem_of(await stage.login.ask("risky-4"), "account_disabled", 403)
+    assert len(stage.asked(RISK)) == 1
 
 
-async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(blocking: Service) -> None:
-    root = await blocking.log_in("root")
+async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(blocking: Stage) -> None:
+    root = await blocking.login("root")
     await set_roles(blocking.rows, "admin")
-    await blocking.log_in.ask("risky-4")
+    await blocking.login.ask("risky-4")
     answer = await blocking.client.get("/v1/admin/events", headers=bearer(root), params={"type": "user.banned"})
     (event,) = answer.json()["items"]
     assert (event["actor"], event["app_id"], event["data"]) == ("system", APP_ID, {"risk_rank": 4})
     path = f"/v1/admin/users/{event['user_id']}"
     assert (await blocking.client.patch(path, json={"status": "active"}, headers=bearer(root))).status_code == 200
-    login = await blocking.log_in("risky-4")
+    login = await blocking.login("risky-4")
     assert (login["user"]["id"], login["is_new_user"]) == (event["user_id"], False)
     assert len(blocking.asked(RISK)) == 2, "of root and of them, once each"
 
 
 @pytest.mark.parametrize(("person", "outcome"), [("risky-4", "wechat_user_blocked"), ("alice", None)])
-async def test_several_logins_at_once_share_one_verdict(blocking: Service, person: str, outcome: str | None) -> None:
+async def test_several_logins_at_once_share_one_verdict(blocking: Stage, person: str, outcome: str | None) -> None:
     blocking.simulator.fail(RISK, slow=0.3)
-    answers = await asyncio.gather(*(blocking.log_in.ask(person) for _ in range(5)))
+    answers = await asyncio.gather(*(blocking.login.ask(person) for _ in range(5)))
     assert {answer.json().get("code") for answer in answers} == {outcome}
     assert len(blocking.asked(RISK)) == 1
 
@@ -200,7 +202,7 @@ async def test_several_logins_at_once_share_one_verdict(blocking: Service, perso
     ],
 )
 async def test_an_administrators_decision_in_the_meantime_takes_precedence(
-    blocking: Service, statement: str, status: int, events: list[str]
+    blocking: Stage, statement: str, status: int, events: list[str]
 ) -> None:
     blocking.simulator.fail(RISK, slow=0.5)
     login = await asking(blocking)
@@ -209,52 +211,52 @@ async def test_an_administrators_decision_in_the_meantime_takes_precedence(
     assert await kinds_of(blocking) == events
 
 
-async def test_a_ban_that_the_database_does_not_take_is_tried_again(make_service: MakeService, proxy: Proxy) -> None:
-    service = await make_service(risk_policy="block", database_url=proxy.url)
-    service.simulator.fail(RISK, errcode=45009, times=1)
-    unjudged = await service.log_in("risky-4")  # keeps these tokens, and need not log in again
-    service.simulator.fail(RISK, slow=0.4)
-    login = asyncio.create_task(service.log_in.ask("risky-4"))
-    await until(lambda: len(service.simulator.calls_of(RISK)) > 1)
+async def test_a_ban_that_the_database_does_not_take_is_tried_again(stage: Stage, proxy: Proxy) -> None:
+    stage = await stage.replica(risk_policy="block", database_url=proxy.url)
+    stage.simulator.fail(RISK, errcode=45009, times=1)
+    unjudged = await stage.login("risky-4")  # keeps these tokens, and need not log in again
+    stage.simulator.fail(RISK, slow=0.4)
+    login = asyncio.create_task(stage.login.ask("risky-4"))
+    await until(lambda: len(stage.simulator.calls_of(RISK)) > 1)
     await proxy.refuse()
     problem_of(await login, "storage_unavailable", 503)
     await proxy.accept()
-    await service.services[Promises].drain()
-    refreshed = await service.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
+    await stage.services[Promises].drain()
+    refreshed = await stage.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
     problem_of(refreshed, "account_disabled", 403)
-    assert "user.banned" in await kinds_of(service)
-    assert [line["what"] for line in service.logged("promise_put_off")] == ["ban"]
+    assert "user.banned" in await kinds_of(stage)
+    assert [line["what"] for line in stage.logged("promise_put_off")] == ["ban"]
 
 
-async def test_a_ban_put_off_when_the_service_ends_is_told_as_lost(make_service: MakeService, proxy: Proxy) -> None:
-    service = await make_service(risk_policy="block", database_url=proxy.url)
-    service.simulator.fail(RISK, slow=0.4)
-    login = await asking(service)
+async def test_a_ban_put_off_when_the_service_ends_is_told_as_lost(stage: Stage, proxy: Proxy) -> None:
+    stage = await stage.replica(risk_policy="block", database_url=proxy.url)
+    stage.simulator.fail(RISK, slow=0.4)
+    login = await asking(stage)
     await proxy.refuse()
     problem_of(await login, "storage_unavailable", 503)
-    await service.services[Promises].aclose()
-    assert [line["what"] for line in service.logged("promise_lost")] == ["ban"]
+    await stage.services[Promises].aclose()
+    assert [line["what"] for line in stage.logged("promise_lost")] == ["ban"]
 
 
-async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(blocking: Service) -> None:
+async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(blocking: Stage) -> None:
     blocking.simulator.fail(RISK, slow=0.4)
     login = await asking(blocking)
     login.cancel()
     await asyncio.gather(login, return_exceptions=True)
     assert await kinds_of(blocking) == ["user.banned", "session.ended"]
-    problem_of(await blocking.log_in.ask("risky-4"), "account_disabled", 403)
+    problem_of(await blocking.login.ask("risky-4"), "account_disabled", 403)
 
 
-async def test_a_user_erased_before_the_flag_leaves_no_trace(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="flag")
-    service.simulator.fail(RISK, slow=0.3)
-    await service.log_in("risky-3")
-    await service.rows.execute("DELETE FROM users")
-    assert await events_of(service) == []
+async def test_a_user_erased_before_the_flag_leaves_no_trace(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="flag")
+    stage.simulator.fail(RISK, slow=0.3)
+    await stage.login("risky-3")
+    await stage.rows.execute("DELETE FROM users")
+    assert await events_of(stage) == []
 
 
-async def test_a_phone_code_of_who_is_blocked_is_not_spent(blocking: Service) -> None:
-    problem_of(await blocking.log_in.ask("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
+async def test_a_phone_code_of_who_is_blocked_is_not_spent(blocking: Stage) -> None:
+    problem_of(await blocking.login.ask("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
     assert blocking.simulator.calls_of("getuserphonenumber") == []
 
 
@@ -262,144 +264,144 @@ async def test_a_phone_code_of_who_is_blocked_is_not_spent(blocking: Service) ->
 
 
 @pytest.mark.slow
-async def test_first_logins_at_several_replicas_at_once_are_all_blocked(make_service: MakeService) -> None:
-    replicas = [await make_service(risk_policy="block") for _ in range(3)]
+async def test_first_logins_at_several_replicas_at_once_are_all_blocked(stage: Stage) -> None:
+    replicas = [await stage.replica(risk_policy="block") for _ in range(3)]
     replicas[0].simulator.fail(RISK, slow=0.5, times=None)
-    answers = await asyncio.gather(*(service.log_in.ask("risky-4") for service in replicas for _ in range(2)))
+    answers = await asyncio.gather(*(stage.login.ask("risky-4") for stage in replicas for _ in range(2)))
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) in [(403, "wechat_user_blocked"), (403, "account_disabled")]
 
 
 @pytest.mark.slow
-async def test_a_replica_without_a_verdict_checks_for_another_replicas(make_service: MakeService) -> None:
-    one, other = [await make_service(risk_policy="block", wechat_timeout=2) for _ in range(2)]
+async def test_a_replica_without_a_verdict_checks_for_another_replicas(stage: Stage) -> None:
+    one, other = [await stage.replica(risk_policy="block", wechat_timeout=2) for _ in range(2)]
     one.simulator.fail(RISK, hang=True)  # whoever asks first
     waiting = await asking(one)
-    problem_of(await other.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+    problem_of(await other.login.ask("risky-4"), "wechat_user_blocked", 403)
     problem_of(await waiting, "account_disabled", 403)
 
 
 @pytest.mark.slow
-async def test_who_passed_because_wechat_was_slow_is_checked_at_the_next_login(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
-    service.simulator.fail(RISK, hang=True)
-    first = await service.log_in.ask("risky-4")
+async def test_who_passed_because_wechat_was_slow_is_checked_at_the_next_login(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="block", wechat_timeout=SHORT)
+    stage.simulator.fail(RISK, hang=True)
+    first = await stage.login.ask("risky-4")
     assert first.status_code == 200, "WeChat's silence keeps nobody out"
-    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
-    assert len(service.asked(RISK)) == 2
-    assert await service.rows.fetchval("SELECT array_agg(DISTINCT revoked_reason) FROM sessions") == ["banned"]
+    problem_of(await stage.login.ask("risky-4"), "wechat_user_blocked", 403)
+    assert len(stage.asked(RISK)) == 2
+    assert await stage.rows.fetchval("SELECT array_agg(DISTINCT revoked_reason) FROM sessions") == ["banned"]
 
 
 @flag_or_block
-async def test_wechat_is_asked_until_it_gives_a_verdict_and_never_again(make_service: MakeService, policy: str) -> None:
-    service = await make_service(risk_policy=policy)
-    service.simulator.fail(RISK, errcode=48001, times=2)
+async def test_wechat_is_asked_until_it_gives_a_verdict_and_never_again(stage: Stage, policy: str) -> None:
+    stage = await stage.replica(risk_policy=policy)
+    stage.simulator.fail(RISK, errcode=48001, times=2)
     for number in (1, 2, 3, 3, 3):
-        assert (await service.log_in.ask("risky-2")).status_code == 200
-        await service.services[Background].drain()
-        assert len(service.asked(RISK)) == number
+        assert (await stage.login.ask("risky-2")).status_code == 200
+        await stage.services[Background].drain()
+        assert len(stage.asked(RISK)) == number
 
 
-async def test_several_logins_at_once_flag_a_user_once(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="flag")
-    service.simulator.fail(RISK, slow=0.3)
-    await asyncio.gather(*(service.log_in.ask("risky-2") for _ in range(5)))
-    await service.services[Background].drain()
-    assert len(service.asked(RISK)) == 1
-    assert await service.number("events WHERE type = 'risk.flagged'") == 1
+async def test_several_logins_at_once_flag_a_user_once(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="flag")
+    stage.simulator.fail(RISK, slow=0.3)
+    await asyncio.gather(*(stage.login.ask("risky-2") for _ in range(5)))
+    await stage.services[Background].drain()
+    assert len(stage.asked(RISK)) == 1
+    assert await stage.number("events WHERE type = 'risk.flagged'") == 1
 
 
 @pytest.mark.slow
-async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(make_service: MakeService) -> None:
-    killed, other = [await make_service(risk_policy="block") for _ in range(2)]
+async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(stage: Stage) -> None:
+    killed, other = [await stage.replica(risk_policy="block") for _ in range(2)]
     killed.simulator.fail(RISK, hang=True)
     login = await asking(killed)
     await killed.services[Background].aclose()
     await asyncio.gather(login, return_exceptions=True)
-    problem_of(await other.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+    problem_of(await other.login.ask("risky-4"), "wechat_user_blocked", 403)
 
 
 @pytest.mark.parametrize(
     ("policy", "person", "event"), [("block", "risky-4", "user.banned"), ("flag", "risky-2", "risk.flagged")]
 )
 async def test_a_newcomer_who_is_merged_while_wechat_is_asked_is_judged_as_the_user_who_remains(
-    make_service: MakeService, policy: str, person: str, event: str
+    stage: Stage, policy: str, person: str, event: str
 ) -> None:
-    service = await make_service()
-    root = await make_admin(service.client, service.rows, await service.log_in("root"))
-    alice = await service.log_in("alice")
-    judging = await make_service(risk_policy=policy)
-    service.simulator.fail(RISK, slow=1.0)
-    login = asyncio.create_task(judging.log_in.ask(person))
-    await until(lambda: len(service.asked(RISK)))
+    stage = await stage.replica()
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+    alice = await stage.login("alice")
+    judging = await stage.replica(risk_policy=policy)
+    stage.simulator.fail(RISK, slow=1.0)
+    login = asyncio.create_task(judging.login.ask(person))
+    await until(lambda: len(stage.asked(RISK)))
     known = [root.id, alice["user"]["id"]]
-    newcomer = await service.rows.fetchval("SELECT id::text FROM users WHERE NOT (id::text = ANY ($1))", known)
+    newcomer = await stage.rows.fetchval("SELECT id::text FROM users WHERE NOT (id::text = ANY ($1))", known)
     assert (await root.merge(newcomer, into=alice["user"]["id"])).status_code == 200
     await login
     await judging.services[Background].drain()
-    told = await service.rows.fetch(
+    told = await stage.rows.fetch(
         "SELECT type, user_id::text FROM events WHERE type IN ('user.banned', 'risk.flagged')"
     )
     assert [tuple(row) for row in told] == [(event, alice["user"]["id"])]
 
 
-async def test_a_user_from_before_the_policy_is_not_checked(make_service: MakeService) -> None:
-    former = await make_service()
-    assert (await former.log_in.ask("risky-4")).status_code == 200
-    service = await make_service(risk_policy="block")
-    assert (await service.log_in.ask("risky-4")).status_code == 200
-    assert len(service.asked(RISK)) == 0
+async def test_a_user_from_before_the_policy_is_not_checked(stage: Stage) -> None:
+    former = await stage.replica()
+    assert (await former.login.ask("risky-4")).status_code == 200
+    stage = await stage.replica(risk_policy="block")
+    assert (await stage.login.ask("risky-4")).status_code == 200
+    assert len(stage.asked(RISK)) == 0
 
 
 @pytest.mark.slow
-async def test_while_the_policy_is_off_nobody_is_asked_about(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
-    service.simulator.fail(RISK, hang=True)
-    assert (await service.log_in.ask("risky-4")).status_code == 200
-    off = await make_service()
-    assert (await off.log_in.ask("risky-4")).status_code == 200
-    assert len(service.asked(RISK)) == 1
+async def test_while_the_policy_is_off_nobody_is_asked_about(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="block", wechat_timeout=SHORT)
+    stage.simulator.fail(RISK, hang=True)
+    assert (await stage.login.ask("risky-4")).status_code == 200
+    off = await stage.replica(risk_policy="off")
+    assert (await off.login.ask("risky-4")).status_code == 200
+    assert len(stage.asked(RISK)) == 1
 
 
 # Names.
 
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
-async def test_a_new_name_is_shown_to_wechat(make_service: MakeService, method: str) -> None:
-    service = await make_service(nickname_check="block")
-    alice = await service.log_in()
-    assert (await service.change(alice, method=method, nickName=" 小明 ")).json()["nickname"] == "小明"
+async def test_a_new_name_is_shown_to_wechat(stage: Stage, method: str) -> None:
+    stage = await stage.replica(nickname_check="block")
+    alice = await stage.login()
+    assert (await stage.change(alice, method=method, nickName=" 小明 ")).json()["nickname"] == "小明"
     openid = alice["user"]["openid"]
-    assert service.asked(TEXT) == [{"version": 2, "scene": 1, "openid": openid, "content": "小明", "nickname": "小明"}]
-    assert "小明".encode() in service.simulator.calls_of(TEXT)[0].body
-    assert await checks_of(service) == {("nickname", "pass", ""): 1}
+    assert stage.asked(TEXT) == [{"version": 2, "scene": 1, "openid": openid, "content": "小明", "nickname": "小明"}]
+    assert "小明".encode() in stage.simulator.calls_of(TEXT)[0].body
+    assert await checks_of(stage) == {("nickname", "pass", ""): 1}
 
 
 @flag_or_block
-async def test_a_name_that_stays_is_not_asked_about_again(make_service: MakeService, policy: str) -> None:
-    service = await make_service(nickname_check=policy)
-    alice = await service.log_in(nickname="Alice")
-    await service.log_in(nickname="Alice")
-    await service.log_in()
-    await service.change(alice, nickname="Alice")
-    await service.change(alice, avatar_url="https://example.com/a.png")
-    assert (await service.change(alice, nickname=None)).json()["nickname"] is None
-    await service.services[Background].drain()
-    assert len(service.asked(TEXT)) == 1
+async def test_a_name_that_stays_is_not_asked_about_again(stage: Stage, policy: str) -> None:
+    stage = await stage.replica(nickname_check=policy)
+    alice = await stage.login(nickname="Alice")
+    await stage.login(nickname="Alice")
+    await stage.login()
+    await stage.change(alice, nickname="Alice")
+    await stage.change(alice, avatar_url="https://example.com/a.png")
+    assert (await stage.change(alice, nickname=None)).json()["nickname"] is None
+    await stage.services[Background].drain()
+    assert len(stage.asked(TEXT)) == 1
 
 
 @flag_or_block
-async def test_a_returning_login_costs_one_call_and_one_statement(make_service: MakeService, policy: str) -> None:
-    service = await make_service(risk_policy=policy, nickname_check=policy)
-    await service.log_in(nickname="Alice")
-    await service.services[Background].drain()
-    calls = len(service.simulator.calls)
+async def test_a_returning_login_costs_one_call_and_one_statement(stage: Stage, policy: str) -> None:
+    stage = await stage.replica(risk_policy=policy, nickname_check=policy)
+    await stage.login(nickname="Alice")
+    await stage.services[Background].drain()
+    calls = len(stage.simulator.calls)
     for nickname in ("Alice", None):
-        session_id = (await service.log_in(nickname=nickname))["session_id"]
+        session_id = (await stage.login(nickname=nickname))["session_id"]
         written_last = "SELECT u.xmin = s.xmin FROM users u, sessions s WHERE s.id = $1"  # by one transaction
-        assert await service.rows.fetchval(written_last, session_id)
-    await service.services[Background].drain()
-    assert len(service.simulator.calls) == calls + 2
+        assert await stage.rows.fetchval(written_last, session_id)
+    await stage.services[Background].drain()
+    assert len(stage.simulator.calls) == calls + 2
 
 
 @pytest.mark.parametrize(
@@ -413,75 +415,75 @@ async def test_a_returning_login_costs_one_call_and_one_statement(make_service: 
 @pytest.mark.parametrize("way", ["login", "PATCH"])
 @pytest.mark.slow
 async def test_a_doubtful_name_is_taken_and_noted(
-    make_service: MakeService, policy: str, way: str, name: str, suggest: str, label: int
+    stage: Stage, policy: str, way: str, name: str, suggest: str, label: int
 ) -> None:
-    service = await make_service(nickname_check=policy)
+    stage = await stage.replica(nickname_check=policy)
     if way == "login":
-        user = (await service.log_in(nickname=name))["user"]
+        user = (await stage.login(nickname=name))["user"]
     else:
-        user = (await service.change(await service.log_in(), nickname=name)).json()
+        user = (await stage.change(await stage.login(), nickname=name)).json()
     assert user["nickname"] == name
-    assert await events_of(service) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
-    assert await checks_of(service) == {("nickname", "flagged", ""): 1}
-    assert name not in str(service.log_lines())
+    assert await events_of(stage) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
+    assert await checks_of(stage) == {("nickname", "flagged", ""): 1}
+    assert name not in str(stage.log_lines())
 
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
-async def test_a_risky_name_is_refused_and_nothing_is_changed(make_service: MakeService, method: str) -> None:
-    service = await make_service(nickname_check="block")
-    alice = await service.log_in(nickname="Alice")
-    answer = await service.change(alice, method=method, nickname="risky", avatar_url="https://example.com/a.png")
+async def test_a_risky_name_is_refused_and_nothing_is_changed(stage: Stage, method: str) -> None:
+    stage = await stage.replica(nickname_check="block")
+    alice = await stage.login(nickname="Alice")
+    answer = await stage.change(alice, method=method, nickname="risky", avatar_url="https://example.com/a.png")
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["nickname"]
     assert "risky" not in answer.text
-    assert await service.me(alice) == alice["user"]
-    assert (await checks_of(service))["nickname", "blocked", ""] == 1
-    assert await events_of(service) == []
+    assert await stage.user(alice) == alice["user"]
+    assert (await checks_of(stage))["nickname", "blocked", ""] == 1
+    assert await events_of(stage) == []
 
 
-async def test_a_login_goes_on_without_its_risky_name(make_service: MakeService) -> None:
-    service = await make_service(nickname_check="block")
-    first = await service.log_in(nickname="risky")
+async def test_a_login_goes_on_without_its_risky_name(stage: Stage) -> None:
+    stage = await stage.replica(nickname_check="block")
+    first = await stage.login(nickname="risky")
     assert (first["is_new_user"], first["user"]["nickname"]) == (True, None)
-    await service.log_in(nickname="Alice")
-    again = await service.log_in(nickname="risky", avatar_url="https://example.com/a.png")
+    await stage.login(nickname="Alice")
+    again = await stage.login(nickname="risky", avatar_url="https://example.com/a.png")
     assert again["user"]["nickname"] == "Alice"
     assert again["user"]["avatar_url"] == "https://example.com/a.png"
-    assert await service.me(again) == again["user"]
+    assert await stage.user(again) == again["user"]
 
 
-async def test_a_text_refused_by_errcode_is_risky(make_service: MakeService) -> None:
-    service = await make_service(nickname_check="block")
-    alice = await service.log_in()
-    service.simulator.fail(TEXT, errcode=87014)
-    problem_of(await service.change(alice, nickname="Al"), "invalid_request", 422)
-    assert await checks_of(service) == {("nickname", "blocked", ""): 1}
+async def test_a_text_refused_by_errcode_is_risky(stage: Stage) -> None:
+    stage = await stage.replica(nickname_check="block")
+    alice = await stage.login()
+    stage.simulator.fail(TEXT, errcode=87014)
+    problem_of(await stage.change(alice, nickname="Al"), "invalid_request", 422)
+    assert await checks_of(stage) == {("nickname", "blocked", ""): 1}
 
 
-async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block", nickname_check="block")
-    await service.log_in("root")
+async def test_a_newcomers_risk_and_name_are_asked_about_together(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="block", nickname_check="block")
+    await stage.login("root")
     for api in (RISK, TEXT):
-        service.simulator.fail(api, slow=0.3)
-    logging_in = asyncio.create_task(service.log_in("risky-1", nickname="review me"))
-    await until(lambda: all(service.simulator.calls_of(api) for api in (RISK, TEXT)))
+        stage.simulator.fail(api, slow=0.3)
+    logging_in = asyncio.create_task(stage.login("risky-1", nickname="review me"))
+    await until(lambda: all(stage.simulator.calls_of(api) for api in (RISK, TEXT)))
     assert not logging_in.done()
     login = await logging_in
     assert login["user"]["nickname"] == "review me"
-    assert sorted(await kinds_of(service)) == ["nickname.flagged", "risk.flagged"]
+    assert sorted(await kinds_of(stage)) == ["nickname.flagged", "risk.flagged"]
 
 
-async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: MakeService) -> None:
-    service = await make_service(nickname_check="block", access_token_ttl=86400)
-    alice = await service.log_in()
-    service.clock.advance(hours=2)
-    assert (await service.change(alice, nickname="risky")).json()["nickname"] == "risky"
-    assert await checks_of(service) == {("nickname", "wechat_bad_response", "61010"): 1}
+async def test_a_name_is_not_checked_after_two_hours_of_absence(stage: Stage) -> None:
+    stage = await stage.replica(nickname_check="block", access_token_ttl=86400)
+    alice = await stage.login()
+    stage.clock.advance(hours=2)
+    assert (await stage.change(alice, nickname="risky")).json()["nickname"] == "risky"
+    assert await checks_of(stage) == {("nickname", "wechat_bad_response", "61010"): 1}
 
 
-async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_service: MakeService) -> None:
-    service = await make_service(nickname_check="block")
-    alice = await service.log_in(app_id=OTHER_APP_ID)
-    smaller = await make_service(nickname_check="block", apps=APPS[:1])
+async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(stage: Stage) -> None:
+    stage = await stage.replica(nickname_check="block")
+    alice = await stage.login(app_id=OTHER_APP_ID)
+    smaller = await stage.replica(nickname_check="block", apps=APPS[:1])
     assert (await smaller.change(alice, nickname="risky")).json()["nickname"] == "risky"
     assert await checks_of(smaller, "unknown") == {("nickname", "unknown_app", ""): 1}
 
@@ -493,76 +495,76 @@ async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_servi
 @flag_or_block
 @each_silence
 async def test_a_silent_wechat_stops_nobody_and_is_counted(
-    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str
+    stage: Stage, policy: str, fault: Body, outcome: str, errcode: str
 ) -> None:
-    service = await make_service(risk_policy=policy, nickname_check=policy)
+    stage = await stage.replica(risk_policy=policy, nickname_check=policy)
     for api in (RISK, TEXT):
-        service.simulator.fail(api, times=None, **fault)
-    login = await service.log_in("risky-4", nickname="risky")
+        stage.simulator.fail(api, times=None, **fault)
+    login = await stage.login("risky-4", nickname="risky")
     assert (login["user"]["status"], login["user"]["nickname"]) == ("active", "risky")
-    assert (await service.change(login, nickname="more risky")).json()["nickname"] == "more risky"
-    assert await checks_of(service) == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
-    kinds = {*await kinds_of(service)}
+    assert (await stage.change(login, nickname="more risky")).json()["nickname"] == "more risky"
+    assert await checks_of(stage) == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
+    kinds = {*await kinds_of(stage)}
     assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("api", ["stable_token", RISK])
-async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: MakeService, api: Api) -> None:
-    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
-    service.simulator.fail(api, hang=True)
+async def test_a_login_waits_for_a_risk_no_longer_than_its_time(stage: Stage, api: Api) -> None:
+    stage = await stage.replica(risk_policy="block", wechat_timeout=SHORT)
+    stage.simulator.fail(api, hang=True)
     async with asyncio.timeout(OPINION_TIMEOUT_SECONDS):
-        assert (await service.log_in("risky-4"))["user"]["status"] == "active"
-    assert await checks_of(service) == {("risk", "wechat_timeout", ""): 1}
+        assert (await stage.login("risky-4"))["user"]["status"] == "active"
+    assert await checks_of(stage) == {("risk", "wechat_timeout", ""): 1}
 
 
-async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block", nickname_check="block", wechat_timeout=60)
+async def test_a_login_waits_two_seconds_at_most(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="block", nickname_check="block", wechat_timeout=60)
     for api in (RISK, TEXT):
-        service.simulator.fail(api, hang=True)
-    login = asyncio.create_task(service.log_in("risky-4", nickname="risky"))
-    await until(lambda: service.asked(RISK) and service.asked(TEXT))
+        stage.simulator.fail(api, hang=True)
+    login = asyncio.create_task(stage.login("risky-4", nickname="risky"))
+    await until(lambda: stage.asked(RISK) and stage.asked(TEXT))
     let_pass(OPINION_TIMEOUT_SECONDS - 1)
     await asyncio.sleep(0.1)
     assert not login.done()
     let_pass(1)
     await login
     checks = {("risk", "wechat_timeout", ""): 1, ("nickname", "wechat_timeout", ""): 1}
-    assert await checks_of(service) == checks
+    assert await checks_of(stage) == checks
 
 
 @pytest.mark.slow
-async def test_time_spent_on_a_slow_code_shortens_the_wait_for_a_policy(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block", wechat_timeout=2)
-    await service.log_in("root")
-    service.simulator.fail("code2session", slow=1.2)
-    service.simulator.fail(RISK, slow=1.2)
-    await service.log_in("risky-4")
-    assert await checks_of(service) == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
+async def test_time_spent_on_a_slow_code_shortens_the_wait_for_a_policy(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="block", wechat_timeout=2)
+    await stage.login("root")
+    stage.simulator.fail("code2session", slow=1.2)
+    stage.simulator.fail(RISK, slow=1.2)
+    await stage.login("risky-4")
+    assert await checks_of(stage) == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
 
 
-async def test_a_missing_permission_is_logged_once_a_minute(blocking: Service) -> None:
+async def test_a_missing_permission_is_logged_once_a_minute(blocking: Stage) -> None:
     blocking.simulator.account(APP_ID).denied = frozenset({RISK})
     for person in ("anna", "berta", "carla"):
-        await blocking.log_in(person)
+        await blocking.login(person)
     (line,) = blocking.logged("policy_without_wechat")
     assert (line["level"], line["policy"], line["app_id"], line["errcode"]) == ("error", "risk", APP_ID, 48001)
     assert "permissions" in line["what_to_change"]
     assert blocking.logged("wechat_misconfigured") == []
     blocking.clock.advance(seconds=LOGGED_AGAIN_AFTER.total_seconds())
-    await blocking.log_in("dora")
+    await blocking.login("dora")
     assert len(blocking.logged("policy_without_wechat")) == 2
     assert await checks_of(blocking) == {("risk", "wechat_misconfigured", "48001"): 4}
 
 
-async def test_a_different_failure_is_logged_at_once(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block", nickname_check="block")
+async def test_a_different_failure_is_logged_at_once(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="block", nickname_check="block")
     for errcode in (61010, 9410009):
-        service.simulator.fail(RISK, errcode=errcode)
-    service.simulator.fail(TEXT, errcode=61010)
+        stage.simulator.fail(RISK, errcode=errcode)
+    stage.simulator.fail(TEXT, errcode=61010)
     for person in ("anna", "berta"):
-        await service.log_in(person, nickname=person)
-    lines = [(line["policy"], line["errcode"]) for line in service.logged("policy_without_wechat")]
+        await stage.login(person, nickname=person)
+    lines = [(line["policy"], line["errcode"]) for line in stage.logged("policy_without_wechat")]
     assert sorted(lines) == [("nickname", 61010), ("risk", 61010), ("risk", 9410009)]
 
 
@@ -570,17 +572,17 @@ async def test_a_different_failure_is_logged_at_once(make_service: MakeService) 
 
 
 @pytest.mark.slow
-async def test_background_checks_are_limited(make_service: MakeService) -> None:
-    service = await make_service(nickname_check="flag", wechat_timeout=60)
-    people = [await service.log_in(f"person-{number}") for number in range(MAX_TASKS // NAMES_OF_ONE + 1)]
-    service.simulator.fail("stable_token", hang=True, times=None)
+async def test_background_checks_are_limited(stage: Stage) -> None:
+    stage = await stage.replica(nickname_check="flag", wechat_timeout=60)
+    people = [await stage.login(f"person-{number}") for number in range(MAX_TASKS // NAMES_OF_ONE + 1)]
+    stage.simulator.fail("stable_token", hang=True, times=None)
     for number in range(MAX_TASKS + 3):
         person = people[number // NAMES_OF_ONE]
-        assert (await service.change(person, nickname=f"name {number}")).status_code == 200
-    assert len(service.logged("policy_without_wechat")) == 1
-    await service.services[Background].aclose()
-    assert await checks_of(service) == {("nickname", "too_busy", ""): 3}
-    (line,) = service.logged("background_work_left")
+        assert (await stage.change(person, nickname=f"name {number}")).status_code == 200
+    assert len(stage.logged("policy_without_wechat")) == 1
+    await stage.services[Background].aclose()
+    assert await checks_of(stage) == {("nickname", "too_busy", ""): 3}
+    (line,) = stage.logged("background_work_left")
     assert line["pieces"] == MAX_TASKS
 
 

@@ -9,7 +9,7 @@ from jose import jwt
 from tests.fakes import APP, OTHER_APP, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, Client, MakeService, Rows, Stage, set_roles
+from tests.world import Body, Client, Rows, Stage, set_roles
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest
 
@@ -132,28 +132,30 @@ def test_sign_up_roles_cannot_contain_a_staff_role(value: str) -> None:
     [("member", True), ("editor", False), ("clerk", False)],
     ids=["own", "given", "of_closed_app"],
 )
+@pytest.mark.usefixtures("simulated")
 async def test_a_phone_number_links_a_user_without_other_roles(
-    make_service: MakeService, secrets: Secrets, role: str, is_linked: bool
+    stage: Stage, secrets: Secrets, role: str, is_linked: bool
 ) -> None:
     staff_app = {**LATER_APP, "sign_up": "closed", "sign_up_roles": ["clerk"]}  # open until all clerks had signed up
     apps = [*APPS, staff_app]
-    service = await make_service(phone_policy="link", sign_up_roles="member,reader", apps=apps)
+    stage = await stage.replica(phone_policy="link", sign_up_roles="member,reader", apps=apps)
 
     async def log_in_with_number(app_id: str) -> Body:
-        code = service.simulator.make_code(CodeRequest(person="alice", app_id=app_id, has_unionid=False))
-        phone_code = service.phone_code(app_id=app_id)
-        return await service.log_in(secrets.add(code), app_id=app_id, phone_code=phone_code)
+        code = stage.simulator.make_code(CodeRequest(person="alice", app_id=app_id, has_unionid=False))
+        phone_code = stage.phone_code(app_id=app_id)
+        return await stage.login(secrets.add(code), app_id=app_id, phone_code=phone_code)
 
     holder = await log_in_with_number(FIRST)
-    await set_roles(service.rows, role)
+    await set_roles(stage.rows, role)
     newcomer = await log_in_with_number(SECOND)
     assert (newcomer["user"]["id"] == holder["user"]["id"]) is is_linked
     if is_linked:
         assert newcomer["user"]["roles"] == [role]
 
 
-async def test_sign_up_roles_protect_no_risky_user_from_a_ban(make_service: MakeService) -> None:
-    service = await make_service(risk_policy="block", sign_up_roles="member")
-    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
-    assert await service.rows.fetch("SELECT status, roles FROM users") == [("disabled", ["member"])]
-    assert [kind for kind, _ in await recorded(service.rows)] == ["user.created", "user.banned", "session.ended"]
+@pytest.mark.usefixtures("simulated")
+async def test_sign_up_roles_protect_no_risky_user_from_a_ban(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="block", sign_up_roles="member")
+    problem_of(await stage.login.ask("risky-4"), "wechat_user_blocked", 403)
+    assert await stage.rows.fetch("SELECT status, roles FROM users") == [("disabled", ["member"])]
+    assert [kind for kind, _ in await recorded(stage.rows)] == ["user.created", "user.banned", "session.ended"]

@@ -40,9 +40,10 @@ def test_the_store_of_the_frameworks_page_is_that_of_the_example() -> None:
 
 
 @each_page
-async def test_the_tutorials_body_is_taken_as_it_is(page: Path, simulated_client: Client) -> None:
+@pytest.mark.usefixtures("simulated")
+async def test_the_tutorials_body_is_taken_as_it_is(page: Path, client: Client) -> None:
     body = code_blocks(page, "sh")[-1].split("'")[-2]
-    answer = await simulated_client.post("/v1/login", json=json.loads(body))
+    answer = await client.post("/v1/login", json=json.loads(body))
     assert answer.status_code == 200, answer.text
     user = answer.json()["user"]
     assert (user["nickname"], user["avatar_url"]) == ("Alice", "https://example.com/1.png")

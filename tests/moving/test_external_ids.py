@@ -1,8 +1,9 @@
 """The id that a user had before wxauth, and numbers that were never verified."""
 
+import pytest
 from jose.jwt import get_unverified_claims
 
-from tests.world import NUMBER, MakeService, Service, Stage
+from tests.world import NUMBER, Stage
 
 
 async def test_an_external_id_is_in_the_user_and_in_the_access_token(stage: Stage) -> None:
@@ -29,27 +30,29 @@ async def test_a_token_without_an_external_id_has_no_such_claim(stage: Stage) ->
 # Numbers that nobody has verified.
 
 
-async def test_a_user_who_verifies_a_number_takes_it_from_one_who_has_not(make_service: MakeService) -> None:
-    service = await make_service(phone_policy="refuse")
-    alice, bob, carol = [await service.log_in(person) for person in ("alice", "bob", "carol")]
-    await service.rows.execute("UPDATE users SET phone = $1", NUMBER)
-    shown = await service.me(alice)
+@pytest.mark.usefixtures("simulated")
+async def test_a_user_who_verifies_a_number_takes_it_from_one_who_has_not(stage: Stage) -> None:
+    stage = await stage.replica(phone_policy="refuse")
+    alice, bob, carol = [await stage.login(person) for person in ("alice", "bob", "carol")]
+    await stage.rows.execute("UPDATE users SET phone = $1", NUMBER)
+    shown = await stage.user(alice)
     assert (shown["phone"], shown["phone_verified"]) == (NUMBER, False)
 
-    bound = (await service.bind(alice, service.phone_code("alice"))).json()
+    bound = (await stage.bind(alice, stage.phone_code("alice"))).json()
     assert (bound["phone"], bound["phone_verified"]) == (NUMBER, True)
     for other in (bob, carol):
-        shown = await service.me(other)
+        shown = await stage.user(other)
         assert (shown["phone"], shown["phone_verified"]) == (None, None)
-    events = await service.rows.fetch("SELECT user_id::text, actor FROM events WHERE type = 'user.phone_removed'")
+    events = await stage.rows.fetch("SELECT user_id::text, actor FROM events WHERE type = 'user.phone_removed'")
     assert {tuple(event) for event in events} == {(other["user"]["id"], "system") for other in (bob, carol)}
 
-    refused = await service.bind(bob, service.phone_code("bob"))
+    refused = await stage.bind(bob, stage.phone_code("bob"))
     assert refused.json()["code"] == "phone_taken", "which Alice has verified"
 
 
-async def test_only_the_number_that_is_verified_is_taken_over(service: Service) -> None:
-    alice, bob = [await service.log_in(person) for person in ("alice", "bob")]
-    await service.rows.execute("UPDATE users SET phone = '+8613900139000'")
-    await service.bind(alice, service.phone_code("alice"))
-    assert (await service.me(bob))["phone"] == "+8613900139000"
+@pytest.mark.usefixtures("simulated")
+async def test_only_the_number_that_is_verified_is_taken_over(stage: Stage) -> None:
+    alice, bob = [await stage.login(person) for person in ("alice", "bob")]
+    await stage.rows.execute("UPDATE users SET phone = '+8613900139000'")
+    await stage.bind(alice, stage.phone_code("alice"))
+    assert (await stage.user(bob))["phone"] == "+8613900139000"

@@ -38,7 +38,6 @@ from tests.world import (
     Body,
     MakeServices,
     Rows,
-    Service,
     Stage,
     add_client,
     bearer,
@@ -1248,20 +1247,22 @@ def query_in(name: str) -> str:
 
 
 @pytest.mark.slow
-async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(service: Service, stage: Stage) -> None:
+@pytest.mark.usefixtures("simulated")
+async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(stage: Stage) -> None:
     query = query_in("mysql.sql")
-    mover = Mover(replace(stage, services=service.services))
+    stage = await stage.replica(apps=APPS)
+    mover = Mover(stage)
     lines = Shop(APPS[0]["app_id"]).by_sql(query)
     assert len(lines) == 196
     assert await mover.import_lines(*lines) == (196, 0, 0, 0)
 
     for line in lines:
         number = line["external_id"]
-        answer = await service.log_in(f"person-{number}")
+        answer = await stage.login(f"person-{number}")
         assert (answer["user"]["external_id"], answer["is_new_user"]) == (number, False)
-    sibling = await add_client(service.services.database, "orders", scopes=[Scope.USERS], now=service.clock())
+    sibling = await add_client(stage.services.database, "orders", scopes=[Scope.USERS], now=stage.clock())
     asked = {"external_ids": [line["external_id"] for line in lines]}
-    found = (await service.client.post("/v1/users/lookup", json=asked, auth=sibling)).json()["items"]
+    found = (await stage.client.post("/v1/users/lookup", json=asked, auth=sibling)).json()["items"]
     assert [user["external_id"] for user in found] == asked["external_ids"]
 
     assert (await mover.move_out_and_in()).created == 196

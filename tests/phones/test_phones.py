@@ -27,9 +27,9 @@ from tests.world import (
     Admin,
     Body,
     MakeClient,
-    MakeService,
+    MakeServices,
     Rows,
-    Service,
+    Stage,
     bearer,
     extended,
     leave,
@@ -53,6 +53,8 @@ from wxauth.server.phones.phones import (
 from wxauth.server.service.build import WAITS, Waits
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 
+pytestmark = pytest.mark.usefixtures("simulated")
+
 API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"
 OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
@@ -73,48 +75,48 @@ HURRIED = Waits(
 
 
 @pytest.fixture
-def make_service(make_service: MakeService) -> MakeService:
+def make_services(make_services: MakeServices) -> MakeServices:
     """Replicas with the shortened waits, or with others by name."""
-    return partial(make_service, waits=HURRIED)
+    return partial(make_services, waits=HURRIED)
 
 
-async def asking(service: Service, login: Body, code: str, **fault: Any) -> asyncio.Task[httpx.Response]:
+async def asking(stage: Stage, login: Body, code: str, **fault: Any) -> asyncio.Task[httpx.Response]:
     """Begin to bind a number. WeChat has been asked, and answers late."""
-    service.simulator.fail(API, **(fault or {"slow": 0.3}))
-    binding = asyncio.create_task(service.bind(login, code))
-    await until(lambda: service.asked(API))
+    stage.simulator.fail(API, **(fault or {"slow": 0.3}))
+    binding = asyncio.create_task(stage.bind(login, code))
+    await until(lambda: stage.asked(API))
     return binding
 
 
-async def until_pending(service: Service, number: int = 1) -> None:
-    await until(lambda: service.rows.fetchval(f"SELECT count(*) >= $1 FROM {PENDING}", number))
+async def until_pending(stage: Stage, number: int = 1) -> None:
+    await until(lambda: stage.rows.fetchval(f"SELECT count(*) >= $1 FROM {PENDING}", number))
 
 
-async def sweep_after(service: Service, time: timedelta) -> None:
-    service.clock.now += time
-    await sweep(service.services)
+async def sweep_after(stage: Stage, time: timedelta) -> None:
+    stage.clock.now += time
+    await sweep(stage.services)
 
 
-async def events_of(service: Service, kinds: str = BESIDE_LOGINS) -> list[tuple[Any, ...]]:
+async def events_of(stage: Stage, kinds: str = BESIDE_LOGINS) -> list[tuple[Any, ...]]:
     """Type, actor, user and data of each event."""
-    events = await service.rows.fetch(f"SELECT type, actor, user_id::text, data FROM events WHERE {kinds} ORDER BY id")
+    events = await stage.rows.fetch(f"SELECT type, actor, user_id::text, data FROM events WHERE {kinds} ORDER BY id")
     return [tuple(event) for event in events]
 
 
 # Binding.
 
 
-async def test_the_number_behind_a_code_is_bound(service: Service) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    answer = await service.bind(alice, service.phone_code())
+async def test_the_number_behind_a_code_is_bound(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    answer = await stage.bind(alice, stage.phone_code())
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
-    assert await service.me(alice) == answer.json()
-    assert (await service.me(bob))["phone"] is None
+    assert await stage.user(alice) == answer.json()
+    assert (await stage.user(bob))["phone"] is None
     user_id = alice["user"]["id"]
-    assert await events_of(service) == [("user.phone_bound", user_id, user_id, "{}")]
-    assert await service.number(f"events WHERE type = 'user.phone_bound' AND app_id = '{APPS[0]['app_id']}'") == 1
+    assert await events_of(stage) == [("user.phone_bound", user_id, user_id, "{}")]
+    assert await stage.number(f"events WHERE type = 'user.phone_bound' AND app_id = '{APPS[0]['app_id']}'") == 1
 
 
 @pytest.mark.parametrize("country_code", ["text", "number"])
@@ -123,33 +125,33 @@ async def test_the_number_behind_a_code_is_bound(service: Service) -> None:
     [("13800138000", NUMBER), ("+85291234567", OTHER_NUMBER), ("+447911123456", "+447911123456")],
 )
 async def test_a_number_is_kept_in_e164(
-    service: Service, country_code: Literal["text", "number"], phone: str, kept: str
+    stage: Stage, country_code: Literal["text", "number"], phone: str, kept: str
 ) -> None:
-    service.simulator.account(APPS[0]["app_id"]).country_code = country_code
-    alice = await service.log_in()
-    assert (await service.bind(alice, service.phone_code(phone=phone))).json()["phone"] == kept
+    stage.simulator.account(APPS[0]["app_id"]).country_code = country_code
+    alice = await stage.login()
+    assert (await stage.bind(alice, stage.phone_code(phone=phone))).json()["phone"] == kept
 
 
-async def test_a_new_number_replaces_the_former_number(service: Service) -> None:
-    alice = await service.log_in()
+async def test_a_new_number_replaces_the_former_number(stage: Stage) -> None:
+    alice = await stage.login()
     for number in (NUMBER, OTHER_NUMBER, OTHER_NUMBER):
-        assert (await service.bind(alice, service.phone_code(phone=number))).json()["phone"] == number
-    assert (await service.log_in())["user"]["phone"] == OTHER_NUMBER
+        assert (await stage.bind(alice, stage.phone_code(phone=number))).json()["phone"] == number
+    assert (await stage.login())["user"]["phone"] == OTHER_NUMBER
 
 
 @pytest.mark.oldest_postgres
-async def test_a_number_is_bound_in_the_app_of_the_session(service: Service) -> None:
+async def test_a_number_is_bound_in_the_app_of_the_session(stage: Stage) -> None:
     app_id = APPS[1]["app_id"]
-    alice = await service.log_in(app_id=app_id)
-    answer = await service.bind(alice, service.phone_code(app_id=app_id))
+    alice = await stage.login(app_id=app_id)
+    answer = await stage.bind(alice, stage.phone_code(app_id=app_id))
     assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
-    problem_of(await service.bind(alice, service.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
+    problem_of(await stage.bind(alice, stage.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
 
 
-async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(service: Service) -> None:
-    alice = await service.log_in(app_id=APPS[1]["app_id"])
-    other = await service.make(apps=APPS[:1])
-    problem_of(await other.bind(alice, service.phone_code()), "unknown_app", 400)
+async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(stage: Stage) -> None:
+    alice = await stage.login(app_id=APPS[1]["app_id"])
+    other = await stage.replica(apps=APPS[:1])
+    problem_of(await other.bind(alice, stage.phone_code()), "unknown_app", 400)
 
 
 @pytest.mark.slow
@@ -164,45 +166,45 @@ async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(se
         ("drop", "wechat_unavailable", 503),
     ],
 )
-async def test_a_code_that_wechat_refuses_binds_nothing(service: Service, code: str, problem: str, status: int) -> None:
-    alice = await service.log_in()
-    answer = problem_of(await service.bind(alice, code), problem, status)
+async def test_a_code_that_wechat_refuses_binds_nothing(stage: Stage, code: str, problem: str, status: int) -> None:
+    alice = await stage.login()
+    answer = problem_of(await stage.bind(alice, code), problem, status)
     if code.startswith("errcode"):
         assert answer["wechat_errcode"] == int(code.removeprefix("errcode-"))
-    assert (await service.me(alice))["phone"] is None
-    assert await service.number(PENDING) == 0
-    login = await service.log_in(phone_code=code)
+    assert (await stage.user(alice))["phone"] is None
+    assert await stage.number(PENDING) == 0
+    login = await stage.login(phone_code=code)
     assert login["phone_error"] == problem
     assert login["user"]["phone"] is None
 
 
 async def test_a_code_of_another_person_is_refused_without_waiting_for_another_process(
-    make_service: MakeService,
+    stage: Stage,
 ) -> None:
-    service = await make_service(waits=replace(HURRIED, phones_of_others=(3600.0,)))
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    stage = await stage.replica(waits=replace(HURRIED, phones_of_others=(3600.0,)))
+    alice, bob = await stage.login("alice"), await stage.login("bob")
     assert alice["user"]["id"] != bob["user"]["id"]
     async with asyncio.timeout(PATIENCE):
-        answer = await service.bind(bob, service.phone_code("alice"))
+        answer = await stage.bind(bob, stage.phone_code("alice"))
     assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 43104
-    assert (await service.me(bob))["phone"] is None
+    assert (await stage.user(bob))["phone"] is None
 
 
-async def test_a_code_of_another_app_is_logged_for_the_operator(service: Service) -> None:
-    alice = await service.log_in()
-    await service.bind(alice, service.phone_code(app_id=APPS[1]["app_id"]))
-    [line] = [line for line in service.log_lines() if line["level"] == "error"]
+async def test_a_code_of_another_app_is_logged_for_the_operator(stage: Stage) -> None:
+    alice = await stage.login()
+    await stage.bind(alice, stage.phone_code(app_id=APPS[1]["app_id"]))
+    [line] = [line for line in stage.log_lines() if line["level"] == "error"]
     assert line["errcode"] == 40013
     assert "phone code" in line["what_to_change"]
 
 
-async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: MakeService) -> None:
+async def test_the_openid_goes_along_unless_it_is_switched_off(stage: Stage) -> None:
     for switch, expected in (("true", {"code", "openid"}), ("false", {"code"})):
-        service = await make_service(phone_check_openid=switch)
-        service.simulator.account(APPS[0]["app_id"]).openid_check = "on" if switch == "true" else "refused"
-        alice = await service.log_in()
-        assert (await service.bind(alice, service.phone_code())).status_code == 200
-        sent = service.simulator.calls_of(API)[-1].json
+        stage = await stage.replica(phone_check_openid=switch)
+        stage.simulator.account(APPS[0]["app_id"]).openid_check = "on" if switch == "true" else "refused"
+        alice = await stage.login()
+        assert (await stage.bind(alice, stage.phone_code())).status_code == 200
+        sent = stage.simulator.calls_of(API)[-1].json
         assert sent.keys() == expected
         assert sent.get("openid", alice["user"]["openid"]) == alice["user"]["openid"]
 
@@ -216,271 +218,271 @@ async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: Mak
         {"phone": "+49301234567890123"},
     ],
 )
-async def test_an_answer_that_makes_no_sense_is_refused_and_kept(service: Service, answer: dict[str, str]) -> None:
-    alice = await service.log_in()
-    code = service.phone_code(**answer)
+async def test_an_answer_that_makes_no_sense_is_refused_and_kept(stage: Stage, answer: dict[str, str]) -> None:
+    alice = await stage.login()
+    code = stage.phone_code(**answer)
     for _ in range(2):
-        problem_of(await service.bind(alice, code), "wechat_bad_response", 502)
-    assert len(service.asked(API)) == 1
-    assert (await service.me(alice))["phone"] is None
-    assert await service.number(PENDING) == 1
-    assert [line["event"] for line in service.log_lines()].count("phone_answer_unusable") == 2
+        problem_of(await stage.bind(alice, code), "wechat_bad_response", 502)
+    assert len(stage.asked(API)) == 1
+    assert (await stage.user(alice))["phone"] is None
+    assert await stage.number(PENDING) == 1
+    assert [line["event"] for line in stage.log_lines()].count("phone_answer_unusable") == 2
 
 
 # At login.
 
 
 @pytest.mark.parametrize("name", ["phone_code", "phoneCode"])
-async def test_a_login_may_bind_the_phone_number(service: Service, name: str) -> None:
-    first = await service.log_in(**{name: service.phone_code()})
-    again = await service.log_in(**{name: service.phone_code(phone=OTHER_NUMBER)})
+async def test_a_login_may_bind_the_phone_number(stage: Stage, name: str) -> None:
+    first = await stage.login(**{name: stage.phone_code()})
+    again = await stage.login(**{name: stage.phone_code(phone=OTHER_NUMBER)})
     assert (first["is_new_user"], again["is_new_user"]) == (True, False)
     assert (first["user"]["phone"], again["user"]["phone"]) == (NUMBER, OTHER_NUMBER)
     assert "phone_error" not in first
-    assert (await service.me(again))["phone"] == OTHER_NUMBER
+    assert (await stage.user(again))["phone"] == OTHER_NUMBER
 
 
 @pytest.mark.parametrize("fields", [{}, {"phone_code": None}, {"phone_code": ""}])
 async def test_a_login_without_a_phone_code_asks_nothing_and_keeps_the_number(
-    service: Service, fields: dict[str, Any]
+    stage: Stage, fields: dict[str, Any]
 ) -> None:
-    await service.log_in(phone_code=service.phone_code())
-    asked = len(service.simulator.calls)
-    again = await service.log_in(**fields)
+    await stage.login(phone_code=stage.phone_code())
+    asked = len(stage.simulator.calls)
+    again = await stage.login(**fields)
     assert again["user"]["phone"] == NUMBER
     assert "phone_error" not in again
-    assert len(service.simulator.calls) == asked + 1
+    assert len(stage.simulator.calls) == asked + 1
 
 
-async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(service: Service) -> None:
-    await service.log_in(phone_code=service.phone_code())
-    again = await service.log_in(phone_code="errcode-40029")
+async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(stage: Stage) -> None:
+    await stage.login(phone_code=stage.phone_code())
+    again = await stage.login(phone_code="errcode-40029")
     assert again["phone_error"] == "invalid_code"
     assert again["user"]["phone"] == NUMBER
-    assert (await service.me(again))["phone"] == NUMBER
+    assert (await stage.user(again))["phone"] == NUMBER
     token = {"refresh_token": again["refresh_token"]}
-    assert "phone_error" not in (await service.client.post("/v1/refresh", json=token)).json()
+    assert "phone_error" not in (await stage.client.post("/v1/refresh", json=token)).json()
 
 
 @pytest.mark.own_database
-async def test_a_login_succeeds_although_binding_its_number_fails_internally(service: Service) -> None:
-    await service.rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
-    alice = await service.log_in(phone_code=service.phone_code())
+async def test_a_login_succeeds_although_binding_its_number_fails_internally(stage: Stage) -> None:
+    await stage.rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
+    alice = await stage.login(phone_code=stage.phone_code())
     assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
-    assert (await service.me(alice))["phone"] is None
+    assert (await stage.user(alice))["phone"] is None
 
 
 # A number that another user has.
 
 
-async def test_a_number_moves_to_who_verifies_it_last(service: Service) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    await service.bind(alice, code := service.phone_code("alice"))
-    service.clock.now += A_SECOND
-    assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
-    shown = await service.me(alice)
+async def test_a_number_moves_to_who_verifies_it_last(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    await stage.bind(alice, code := stage.phone_code("alice"))
+    stage.clock.now += A_SECOND
+    assert (await stage.bind(bob, stage.phone_code("bob"))).json()["phone"] == NUMBER
+    shown = await stage.user(alice)
     assert shown == {**alice["user"], "phone": None, "phone_verified": None}, "nothing else has changed"
     alice_id, bob_id = alice["user"]["id"], bob["user"]["id"]
-    assert await events_of(service) == [
+    assert await events_of(stage) == [
         ("user.phone_bound", alice_id, alice_id, "{}"),
         ("user.phone_bound", bob_id, bob_id, "{}"),
         ("user.phone_removed", "system", alice_id, '{"reason": "moved"}'),
     ]
-    assert (await service.bind(alice, code)).json()["phone"] is None, "an earlier tap takes nothing back"
-    service.clock.now += A_SECOND
-    assert (await service.bind(alice, service.phone_code("alice"))).json()["phone"] == NUMBER
-    assert (await service.me(bob))["phone"] is None
+    assert (await stage.bind(alice, code)).json()["phone"] is None, "an earlier tap takes nothing back"
+    stage.clock.now += A_SECOND
+    assert (await stage.bind(alice, stage.phone_code("alice"))).json()["phone"] == NUMBER
+    assert (await stage.user(bob))["phone"] is None
 
 
-async def test_a_number_moves_from_a_banned_user_and_from_staff(service: Service) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    await service.bind(alice, service.phone_code("alice"))
-    await service.rows.execute("UPDATE users SET status = 'disabled', roles = '{support}' WHERE phone IS NOT NULL")
-    assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
-    assert await service.rows.fetchval("SELECT phone_verified_at FROM users WHERE id = $1", alice["user"]["id"]) is None
+async def test_a_number_moves_from_a_banned_user_and_from_staff(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    await stage.bind(alice, stage.phone_code("alice"))
+    await stage.rows.execute("UPDATE users SET status = 'disabled', roles = '{support}' WHERE phone IS NOT NULL")
+    assert (await stage.bind(bob, stage.phone_code("bob"))).json()["phone"] == NUMBER
+    assert await stage.rows.fetchval("SELECT phone_verified_at FROM users WHERE id = $1", alice["user"]["id"]) is None
 
 
-async def test_a_tap_from_before_the_holders_does_not_move_the_number(service: Service) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    early = await asking(service, bob, service.phone_code("bob"), slow=0.2)
-    service.clock.now += A_SECOND
-    assert (await service.bind(alice, service.phone_code("alice"))).json()["phone"] == NUMBER
+async def test_a_tap_from_before_the_holders_does_not_move_the_number(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    early = await asking(stage, bob, stage.phone_code("bob"), slow=0.2)
+    stage.clock.now += A_SECOND
+    assert (await stage.bind(alice, stage.phone_code("alice"))).json()["phone"] == NUMBER
     problem_of(await early, "phone_taken", 409)
-    assert (await service.me(alice))["phone"] == NUMBER
+    assert (await stage.user(alice))["phone"] == NUMBER
 
 
-async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_then(service: Service) -> None:
-    alice, bob, carol = [await service.log_in(person) for person in ("alice", "bob", "carol")]
-    await service.bind(alice, service.phone_code("alice"))
-    async with service.rows.transaction():  # as a merge of Alice into Carol does
-        await service.rows.execute("UPDATE users SET phone = NULL, phone_verified_at = NULL WHERE phone IS NOT NULL")
+async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_then(stage: Stage) -> None:
+    alice, bob, carol = [await stage.login(person) for person in ("alice", "bob", "carol")]
+    await stage.bind(alice, stage.phone_code("alice"))
+    async with stage.rows.transaction():  # as a merge of Alice into Carol does
+        await stage.rows.execute("UPDATE users SET phone = NULL, phone_verified_at = NULL WHERE phone IS NOT NULL")
         give = "UPDATE users SET phone = $1, phone_verified_at = '2020-01-01Z' WHERE id = $2"
-        await service.rows.execute(give, NUMBER, carol["user"]["id"])
-        binding = asyncio.create_task(service.bind(bob, service.phone_code("bob")))
-        await until_locked(service.rows)
+        await stage.rows.execute(give, NUMBER, carol["user"]["id"])
+        binding = asyncio.create_task(stage.bind(bob, stage.phone_code("bob")))
+        await until_locked(stage.rows)
     assert (await binding).json()["phone"] == NUMBER
-    assert await service.number(HOLDERS) == 1
+    assert await stage.number(HOLDERS) == 1
 
 
-async def test_a_number_of_another_users_is_refused_until_they_are_gone(make_service: MakeService) -> None:
-    service = await make_service(phone_policy="refuse")
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    await service.bind(alice, service.phone_code("alice"))
-    code = service.phone_code("bob")
+async def test_a_number_of_another_users_is_refused_until_they_are_gone(stage: Stage) -> None:
+    stage = await stage.replica(phone_policy="refuse")
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    await stage.bind(alice, stage.phone_code("alice"))
+    code = stage.phone_code("bob")
     for _ in range(2):
-        problem_of(await service.bind(bob, code), "phone_taken", 409)
-    assert (await service.me(bob))["phone"] is None
-    await leave(service.client, alice)
-    assert (await service.bind(bob, code)).json()["phone"] == NUMBER
-    assert len(service.asked(API)) == 2
-    assert await service.number(PENDING) == 0
+        problem_of(await stage.bind(bob, code), "phone_taken", 409)
+    assert (await stage.user(bob))["phone"] is None
+    await leave(stage.client, alice)
+    assert (await stage.bind(bob, code)).json()["phone"] == NUMBER
+    assert len(stage.asked(API)) == 2
+    assert await stage.number(PENDING) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12), ("move", 12)])
 async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
-    make_service: MakeService, policy: str, winners: int
+    stage: Stage, policy: str, winners: int
 ) -> None:
-    replicas = [await make_service(phone_policy=policy) for _ in range(3)]
-    service = replicas[0]
+    replicas = [await stage.replica(phone_policy=policy) for _ in range(3)]
+    stage = replicas[0]
     people = [f"person-{n}" for n in range(12)]
-    taps = [(await service.log_in(person), service.phone_code(person)) for person in people]
+    taps = [(await stage.login(person), stage.phone_code(person)) for person in people]
     answers = await asyncio.gather(*(replica.bind(*tap) for replica, tap in zip(cycle(replicas), taps, strict=False)))
     assert sorted(answer.status_code for answer in answers) == [200] * winners + [409] * (12 - winners)
     holders = 1 if policy == "move" else winners
-    assert await service.number(HOLDERS) == holders
-    assert await service.number("events WHERE type = 'user.phone_bound'") == winners
-    assert await service.number("events WHERE type = 'user.phone_removed'") == winners - holders
+    assert await stage.number(HOLDERS) == holders
+    assert await stage.number("events WHERE type = 'user.phone_bound'") == winners
+    assert await stage.number("events WHERE type = 'user.phone_removed'") == winners - holders
 
 
 # The same code again.
 
 
-async def test_the_same_code_again_is_answered_without_asking_wechat(service: Service) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    answers = [await service.bind(alice, code), await service.bind(alice, code)]
-    answers += [await (await service.make()).bind(alice, code)]
+async def test_the_same_code_again_is_answered_without_asking_wechat(stage: Stage) -> None:
+    alice, code = await stage.login(), stage.phone_code()
+    answers = [await stage.bind(alice, code), await stage.bind(alice, code)]
+    answers += [await (await stage.replica()).bind(alice, code)]
     assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER, "phone_verified": True}] * 3
-    assert len(service.asked(API)) == 1
-    assert len(await events_of(service)) == 1
+    assert len(stage.asked(API)) == 1
+    assert len(await events_of(stage)) == 1
 
 
-async def test_the_same_code_of_somebody_else_is_used(service: Service) -> None:
-    alice, bob, code = await service.log_in("alice"), await service.log_in("bob"), service.phone_code()
-    await service.bind(alice, code)
-    problem_of(await service.bind(bob, code), "code_used", 400)
-    assert len(service.asked(API)) == 2
-    assert (await service.me(bob))["phone"] is None
+async def test_the_same_code_of_somebody_else_is_used(stage: Stage) -> None:
+    alice, bob, code = await stage.login("alice"), await stage.login("bob"), stage.phone_code()
+    await stage.bind(alice, code)
+    problem_of(await stage.bind(bob, code), "code_used", 400)
+    assert len(stage.asked(API)) == 2
+    assert (await stage.user(bob))["phone"] is None
 
 
-async def test_two_simultaneous_requests_with_one_code_share_one_answer(service: Service) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    service.simulator.fail(API, slow=0.1)
-    answers = await asyncio.gather(*(service.bind(alice, code) for _ in range(5)))
+async def test_two_simultaneous_requests_with_one_code_share_one_answer(stage: Stage) -> None:
+    alice, code = await stage.login(), stage.phone_code()
+    stage.simulator.fail(API, slow=0.1)
+    answers = await asyncio.gather(*(stage.bind(alice, code) for _ in range(5)))
     assert [answer.json()["phone"] for answer in answers] == [NUMBER] * 5
-    assert len(service.asked(API)) == 1
+    assert len(stage.asked(API)) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work_is_done", [True, False])
 async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_stored_answer(
-    service: Service, work_is_done: bool
+    stage: Stage, work_is_done: bool
 ) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    replica = await service.make(waits=WAITS)
-    first = await asking(service, alice, code, slow=0.3, work_is_done=work_is_done)
+    alice, code = await stage.login(), stage.phone_code()
+    replica = await stage.replica(waits=WAITS)
+    first = await asking(stage, alice, code, slow=0.3, work_is_done=work_is_done)
     second = await replica.bind(alice, code)
     assert [answer.json()["phone"] for answer in (await first, second)] == [NUMBER] * 2
-    assert len(await events_of(service)) == 1
+    assert len(await events_of(stage)) == 1
 
 
-async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(service: Service) -> None:
-    alice, code, replica = await service.log_in(), service.phone_code(), await service.make()
-    async with service.rows.transaction():
-        await service.rows.execute("SELECT FROM users FOR UPDATE")
-        first = asyncio.create_task(service.bind(alice, code))
-        await until_pending(service)
+async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(stage: Stage) -> None:
+    alice, code, replica = await stage.login(), stage.phone_code(), await stage.replica()
+    async with stage.rows.transaction():
+        await stage.rows.execute("SELECT FROM users FOR UPDATE")
+        first = asyncio.create_task(stage.bind(alice, code))
+        await until_pending(stage)
         second = asyncio.create_task(replica.bind(alice, code))
-        await until_locked(service.rows, 2)
+        await until_locked(stage.rows, 2)
     assert [answer.json()["phone"] for answer in (await first, await second)] == [NUMBER] * 2
-    assert len(await events_of(service)) == 1
+    assert len(await events_of(stage)) == 1
 
 
-async def test_a_user_who_is_erased_meanwhile_gets_no_number(service: Service) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    async with service.rows.transaction():
-        await service.rows.execute("DELETE FROM users")
-        binding = asyncio.create_task(service.bind(alice, code))
-        await until_locked(service.rows, 1)
+async def test_a_user_who_is_erased_meanwhile_gets_no_number(stage: Stage) -> None:
+    alice, code = await stage.login(), stage.phone_code()
+    async with stage.rows.transaction():
+        await stage.rows.execute("DELETE FROM users")
+        binding = asyncio.create_task(stage.bind(alice, code))
+        await until_locked(stage.rows, 1)
     problem_of(await binding, "invalid_token", 401)
-    assert await service.number("phone_answers") == 0
+    assert await stage.number("phone_answers") == 0
 
 
 # Changes by the person since they gave the number.
 
 
 @pytest.mark.oldest_postgres
-async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(service: Service) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    binding = await asking(service, alice, code)
-    service.clock.now += A_SECOND
-    await service.push_about(alice, *WITHDRAWN)
+async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(stage: Stage) -> None:
+    alice, code = await stage.login(), stage.phone_code()
+    binding = await asking(stage, alice, code)
+    stage.clock.now += A_SECOND
+    await stage.push_about(alice, *WITHDRAWN)
     problem_of(await binding, "invalid_code", 400)
-    assert (await service.me(alice))["phone"] is None
-    assert await service.number("phone_answers") == 0
-    assert (await service.bind(alice, service.phone_code())).json()["phone"] == NUMBER, "which was given later"
+    assert (await stage.user(alice))["phone"] is None
+    assert await stage.number("phone_answers") == 0
+    assert (await stage.bind(alice, stage.phone_code())).json()["phone"] == NUMBER, "which was given later"
 
 
-async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(service: Service) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    binding = await asking(service, alice, code)
-    await leave(service.client, alice)
-    service.clock.now += A_SECOND
-    again = await service.log_in()
+async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(stage: Stage) -> None:
+    alice, code = await stage.login(), stage.phone_code()
+    binding = await asking(stage, alice, code)
+    await leave(stage.client, alice)
+    stage.clock.now += A_SECOND
+    again = await stage.login()
     problem_of(await binding, "invalid_token", 401)
-    assert (await service.me(again))["phone"] is None
-    assert await service.number("phone_answers") == 0
+    assert (await stage.user(again))["phone"] is None
+    assert await stage.number("phone_answers") == 0
 
 
-async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(service: Service) -> None:
-    alice = await service.log_in()
-    binding = await asking(service, alice, service.phone_code())
+async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(stage: Stage) -> None:
+    alice = await stage.login()
+    binding = await asking(stage, alice, stage.phone_code())
     binding.cancel()
-    service.clock.now += A_SECOND
-    await service.bind(alice, service.phone_code(phone=OTHER_NUMBER))
-    await until_pending(service)
-    await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
-    assert (await service.me(await service.log_in()))["phone"] == OTHER_NUMBER
+    stage.clock.now += A_SECOND
+    await stage.bind(alice, stage.phone_code(phone=OTHER_NUMBER))
+    await until_pending(stage)
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)
+    assert (await stage.user(await stage.login()))["phone"] == OTHER_NUMBER
 
 
 # Too many at once.
 
 
 @pytest.mark.slow
-async def test_of_one_persons_codes_a_few_are_asked_about_at_once(service: Service) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    service.simulator.fail(API, slow=0.2, times=None)
-    answers = await asyncio.gather(*(service.bind(alice, f"wrong-code-{n}") for n in range(100)))
+async def test_of_one_persons_codes_a_few_are_asked_about_at_once(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    stage.simulator.fail(API, slow=0.2, times=None)
+    answers = await asyncio.gather(*(stage.bind(alice, f"wrong-code-{n}") for n in range(100)))
     refused = [answer for answer in answers if answer.status_code == 429]
     assert len(refused) == 100 - UNDER_WAY_OF_ONE
     problem_of(refused[0], "rate_limited", 429)
     assert int(refused[0].headers["retry-after"]) > 0
-    assert len(service.asked(API)) == UNDER_WAY_OF_ONE
-    assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
+    assert len(stage.asked(API)) == UNDER_WAY_OF_ONE
+    assert (await stage.bind(bob, stage.phone_code("bob"))).json()["phone"] == NUMBER
 
 
 @pytest.mark.slow
-async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service: MakeService) -> None:
-    service = await make_service(wechat_timeout=1, waits=Waits(phones_farewell=0))
-    service.simulator.fail(API, hang=True, times=None)
+async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(stage: Stage) -> None:
+    stage = await stage.replica(wechat_timeout=1, waits=Waits(phones_farewell=0))
+    stage.simulator.fail(API, hang=True, times=None)
     of_one = UNDER_WAY_OF_ONE // 2
-    logins = [await service.log_in(f"person-{n}") for n in range(UNDER_WAY // of_one)]
-    for answer in await asyncio.gather(*(service.bind(login, service.phone_code()) for login in logins * of_one)):
+    logins = [await stage.login(f"person-{n}") for n in range(UNDER_WAY // of_one)]
+    for answer in await asyncio.gather(*(stage.bind(login, stage.phone_code()) for login in logins * of_one)):
         problem_of(answer, "wechat_timeout", 504)
-    bob, code = await service.log_in("bob"), service.phone_code("bob")
-    problem_of(await service.bind(bob, code), "rate_limited", 429)
-    assert (await service.log_in("bob", phone_code=code))["phone_error"] == "rate_limited"
-    assert len(service.asked(API)) == UNDER_WAY
+    bob, code = await stage.login("bob"), stage.phone_code("bob")
+    problem_of(await stage.bind(bob, code), "rate_limited", 429)
+    assert (await stage.login("bob", phone_code=code))["phone_error"] == "rate_limited"
+    assert len(stage.asked(API)) == UNDER_WAY
 
 
 # Nothing that was paid for is lost.
@@ -488,9 +490,9 @@ async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service:
 
 @pytest.mark.process
 async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_number(
-    service: Service, database_url: str, tmp_path: Path, secrets: Secrets
+    stage: Stage, database_url: str, tmp_path: Path, secrets: Secrets
 ) -> None:
-    code = service.simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+    code = stage.simulator.make_phone_code(PhoneCodeRequest(person="alice"))
 
     @asynccontextmanager
     async def served(wechat_url: str) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
@@ -502,24 +504,24 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
             async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, verify=False) as client:
                 yield running, client
 
-    with serving(create_simulator(service.simulator)) as wechat_url:
-        async with served(wechat_url) as (running, client), service.rows.transaction():
+    with serving(create_simulator(stage.simulator)) as wechat_url:
+        async with served(wechat_url) as (running, client), stage.rows.transaction():
             alice = (await client.post("/v1/login", json={"code": "alice"})).json()
-            await service.rows.execute("SELECT FROM users FOR UPDATE")
+            await stage.rows.execute("SELECT FROM users FOR UPDATE")
             binding = asyncio.create_task(client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice)))
-            await until_pending(service)  # and it waits for the lock
+            await until_pending(stage)  # and it waits for the lock
             kill_session(running.process.pid)
             with pytest.raises(httpx.TransportError):
                 await binding
-        assert await service.rows.fetchval("SELECT phone FROM users") is None
+        assert await stage.rows.fetchval("SELECT phone FROM users") is None
         async with served(wechat_url) as (_, client):
             answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice))
             assert answer.json()["phone"] == "+86" + secrets.add_unlogged(phone_number_of("alice"))
-    assert len(service.asked(API)) == 1
+    assert len(stage.asked(API)) == 1
 
 
 @dataclass(frozen=True)
-class Outage(Service):
+class Outage(Stage):
     """The database was cut off when WeChat had answered Alice's code."""
 
     proxy: Proxy
@@ -528,17 +530,17 @@ class Outage(Service):
     """The code."""
 
     @classmethod
-    async def of(cls, service: Service, proxy: Proxy) -> Self:
-        alice, code = await service.log_in(), service.phone_code()
-        binding = await asking(service, alice, code)
+    async def of(cls, stage: Stage, proxy: Proxy) -> Self:
+        alice, code = await stage.login(), stage.phone_code()
+        binding = await asking(stage, alice, code)
         await proxy.refuse()
         problem_of(await binding, "storage_unavailable", 503)
-        return extended(service, cls, proxy=proxy, alice=alice, tapped=code)
+        return extended(stage, cls, proxy=proxy, alice=alice, tapped=code)
 
 
 @pytest.fixture
-async def outage(make_service: MakeService, proxy: Proxy) -> Outage:
-    return await Outage.of(await make_service(database_url=proxy.url), proxy)
+async def outage(stage: Stage, proxy: Proxy) -> Outage:
+    return await Outage.of(await stage.replica(database_url=proxy.url), proxy)
 
 
 async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage) -> None:
@@ -553,8 +555,8 @@ async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_ba
     await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
     await outage.proxy.accept()
     await until_pending(outage)
-    replica = await outage.make()
-    assert (await replica.bind(await replica.log_in(), outage.tapped)).json()["phone"] == NUMBER
+    replica = await outage.replica()
+    assert (await replica.bind(await replica.login(), outage.tapped)).json()["phone"] == NUMBER
     assert len(outage.asked(API)) == 1
 
 
@@ -565,43 +567,41 @@ async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_
 
 
 async def test_an_answer_does_not_wait_for_the_database_for_ever(
-    make_service: MakeService, make_client: MakeClient, proxy: Proxy
+    stage: Stage, make_client: MakeClient, proxy: Proxy
 ) -> None:
-    service = await make_service(database_url=proxy.url)
-    its = service.services
+    stage = await stage.replica(database_url=proxy.url)
+    its = stage.services
     phones = its.parts.make(Phones, kept_in_memory=0.0)
-    await Outage.of(replace(service, client=make_client(with_part(its, Phones, phones))), proxy)
-    await until(lambda: [line["what"] for line in service.logged("promise_lost")] == ["phone_answer"])
+    await Outage.of(replace(stage, client=make_client(with_part(its, Phones, phones))), proxy)
+    await until(lambda: [line["what"] for line in stage.logged("promise_lost")] == ["phone_answer"])
 
 
-async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(
-    outage: Outage, make_service: MakeService
-) -> None:
-    replica = await make_service()
+async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(outage: Outage, stage: Stage) -> None:
+    replica = await stage.replica()
     replica.clock.now += A_SECOND
     await replica.push_about(outage.alice, *WITHDRAWN)
     await outage.proxy.accept()
     await until_pending(replica)
     await sweep_after(replica, UNTOUCHED_FOR)
-    assert (await replica.me(outage.alice))["phone"] is None
+    assert (await replica.user(outage.alice))["phone"] is None
     assert await replica.number("phone_answers") == 0
 
 
-async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(service: Service) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    binding = await asking(service, alice, code, slow=3.5 / HASTE)
+async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(stage: Stage) -> None:
+    alice, code = await stage.login(), stage.phone_code()
+    binding = await asking(stage, alice, code, slow=3.5 / HASTE)
     binding.cancel()
-    await service.services.aclose()
-    assert await service.number(PENDING) == 1
+    await stage.services.aclose()
+    assert await stage.number(PENDING) == 1
 
 
-async def test_an_answer_still_missing_at_shutdown_is_logged(make_service: MakeService) -> None:
-    service = await make_service(waits=Waits(phones_farewell=0.1))
-    alice, code = await service.log_in(), service.phone_code()
-    binding = await asking(service, alice, code, hang=True)
+async def test_an_answer_still_missing_at_shutdown_is_logged(stage: Stage) -> None:
+    stage = await stage.replica(waits=Waits(phones_farewell=0.1))
+    alice, code = await stage.login(), stage.phone_code()
+    binding = await asking(stage, alice, code, hang=True)
     binding.cancel()
-    await service.services[Phones].aclose()
-    assert [line["answers"] for line in service.logged("phone_answers_lost")] == [1]
+    await stage.services[Phones].aclose()
+    assert [line["answers"] for line in stage.logged("phone_answers_lost")] == [1]
 
 
 async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(outage: Outage) -> None:
@@ -612,178 +612,178 @@ async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(outag
     assert await outage.number("phone_answers") == 0
 
 
-async def test_a_login_in_such_an_outage_is_a_login_all_the_same(make_service: MakeService, proxy: Proxy) -> None:
-    service = await make_service(database_url=proxy.url)
-    service.simulator.fail(API, slow=0.3)
-    code = service.phone_code()
-    login = asyncio.create_task(service.log_in(phone_code=code))
-    await until(lambda: service.asked(API))
+async def test_a_login_in_such_an_outage_is_a_login_all_the_same(stage: Stage, proxy: Proxy) -> None:
+    stage = await stage.replica(database_url=proxy.url)
+    stage.simulator.fail(API, slow=0.3)
+    code = stage.phone_code()
+    login = asyncio.create_task(stage.login(phone_code=code))
+    await until(lambda: stage.asked(API))
     await proxy.refuse()
     alice = await login
     assert (alice["phone_error"], alice["user"]["phone"]) == ("storage_unavailable", None)
     await proxy.accept()
-    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
-    assert len(service.asked(API)) == 1
+    assert (await stage.bind(alice, code)).json()["phone"] == NUMBER
+    assert len(stage.asked(API)) == 1
 
 
-async def test_without_a_database_no_code_is_spent(make_service: MakeService, proxy: Proxy) -> None:
-    service = await make_service(database_url=proxy.url)
-    alice = await service.log_in()
+async def test_without_a_database_no_code_is_spent(stage: Stage, proxy: Proxy) -> None:
+    stage = await stage.replica(database_url=proxy.url)
+    alice = await stage.login()
     await proxy.refuse()
-    problem_of(await service.bind(alice, service.phone_code()), "storage_unavailable", 503)
-    assert len(service.asked(API)) == 0
+    problem_of(await stage.bind(alice, stage.phone_code()), "storage_unavailable", 503)
+    assert len(stage.asked(API)) == 0
 
 
 @pytest.mark.slow
-async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_service: MakeService) -> None:
-    service = await make_service(wechat_timeout=1)
-    alice, code = await service.log_in(), service.phone_code()
-    service.simulator.fail(API, slow=1.5)
-    problem_of(await service.bind(alice, code), "wechat_timeout", 504)
+async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(stage: Stage) -> None:
+    stage = await stage.replica(wechat_timeout=1)
+    alice, code = await stage.login(), stage.phone_code()
+    stage.simulator.fail(API, slow=1.5)
+    problem_of(await stage.bind(alice, code), "wechat_timeout", 504)
 
     async def is_bound() -> bool:
-        return (await service.bind(alice, code)).status_code == 200
+        return (await stage.bind(alice, code)).status_code == 200
 
     await until(is_bound)
-    assert (await service.me(alice))["phone"] == NUMBER
-    assert len(service.asked(API)) == 1
+    assert (await stage.user(alice))["phone"] == NUMBER
+    assert len(stage.asked(API)) == 1
 
 
 # Sweeping.
 
 
-async def leave_half_way(service: Service, login: Body, code: str) -> None:
+async def leave_half_way(stage: Stage, login: Body, code: str) -> None:
     """Let WeChat answer a code, and leave its number unbound."""
-    before = await service.number(PENDING)
-    async with service.rows.transaction():
-        await service.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", login["user"]["id"])
-        binding = asyncio.create_task(service.bind(login, code))
-        await until_pending(service, before + 1)
+    before = await stage.number(PENDING)
+    async with stage.rows.transaction():
+        await stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", login["user"]["id"])
+        binding = asyncio.create_task(stage.bind(login, code))
+        await until_pending(stage, before + 1)
         binding.cancel()
         await asyncio.gather(binding, return_exceptions=True)
 
 
-async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(service: Service) -> None:
-    alice = await service.log_in()
-    await leave_half_way(service, alice, service.phone_code())
-    await sweep_after(service, UNTOUCHED_FOR)
-    assert (await service.me(alice))["phone"] is None  # whoever asked may be about to
-    await sweep_after(service, A_SECOND)
-    assert (await service.me(alice))["phone"] == NUMBER
-    assert await service.number(PENDING) == 0
-    assert len(service.asked(API)) == 1
-    assert await service.rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
+async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(stage: Stage) -> None:
+    alice = await stage.login()
+    await leave_half_way(stage, alice, stage.phone_code())
+    await sweep_after(stage, UNTOUCHED_FOR)
+    assert (await stage.user(alice))["phone"] is None  # whoever asked may be about to
+    await sweep_after(stage, A_SECOND)
+    assert (await stage.user(alice))["phone"] == NUMBER
+    assert await stage.number(PENDING) == 0
+    assert len(stage.asked(API)) == 1
+    assert await stage.rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
 
 
-async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(service: Service) -> None:
-    alice = await service.log_in()
-    left = service.phone_code()
-    await leave_half_way(service, alice, left)
-    service.clock.now += UNTOUCHED_FOR + A_SECOND
-    alice = await service.log_in(phone_code=service.phone_code(phone=OTHER_NUMBER))
-    await sweep(service.services)
-    assert (await service.me(alice))["phone"] == OTHER_NUMBER
-    assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
+async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(stage: Stage) -> None:
+    alice = await stage.login()
+    left = stage.phone_code()
+    await leave_half_way(stage, alice, left)
+    stage.clock.now += UNTOUCHED_FOR + A_SECOND
+    alice = await stage.login(phone_code=stage.phone_code(phone=OTHER_NUMBER))
+    await sweep(stage.services)
+    assert (await stage.user(alice))["phone"] == OTHER_NUMBER
+    assert (await stage.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
 
 
-async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_with_that_key(service: Service) -> None:
-    rotated = await service.make(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
-    alice = await rotated.log_in()
-    await leave_half_way(rotated, alice, service.phone_code())
-    service.clock.now += UNTOUCHED_FOR + A_SECOND
+async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_with_that_key(stage: Stage) -> None:
+    rotated = await stage.replica(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
+    alice = await rotated.login()
+    await leave_half_way(rotated, alice, stage.phone_code())
+    stage.clock.now += UNTOUCHED_FOR + A_SECOND
     for _ in range(3):
-        await sweep(service.services)
-    assert len(service.logged("phone_answer_not_unsealed")) == 1
-    assert (await service.me(alice))["phone"] is None
+        await sweep(stage.services)
+    assert len(stage.logged("phone_answer_not_unsealed")) == 1
+    assert (await stage.user(alice))["phone"] is None
     await sweep(rotated.services)
-    assert (await service.me(alice))["phone"] == NUMBER
+    assert (await stage.user(alice))["phone"] == NUMBER
 
 
-async def test_a_refused_number_is_not_bound_later(make_service: MakeService) -> None:
-    service = await make_service(phone_policy="refuse")
-    await service.log_in("alice", phone_code=service.phone_code("alice"))
-    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+async def test_a_refused_number_is_not_bound_later(stage: Stage) -> None:
+    stage = await stage.replica(phone_policy="refuse")
+    await stage.login("alice", phone_code=stage.phone_code("alice"))
+    bob = await stage.login("bob", phone_code=stage.phone_code("bob"))
     assert bob["phone_error"] == "phone_taken"
-    await service.rows.execute("UPDATE users SET phone = NULL")
-    await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
-    assert (await service.me(bob))["phone"] is None
+    await stage.rows.execute("UPDATE users SET phone = NULL")
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)
+    assert (await stage.user(bob))["phone"] is None
 
 
-async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(service: Service) -> None:
-    alice = await service.log_in()
-    await leave_half_way(service, alice, service.phone_code())
-    await service.rows.execute("UPDATE users SET status = 'disabled'")
-    await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
-    assert await service.rows.fetchval("SELECT phone FROM users") is None
-    assert await service.number(PENDING) == 1
+async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(stage: Stage) -> None:
+    alice = await stage.login()
+    await leave_half_way(stage, alice, stage.phone_code())
+    await stage.rows.execute("UPDATE users SET status = 'disabled'")
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)
+    assert await stage.rows.fetchval("SELECT phone FROM users") is None
+    assert await stage.number(PENDING) == 1
 
 
 async def test_a_number_left_half_way_by_someone_who_leaves_is_not_taken_from_its_holder(
-    make_service: MakeService,
+    stage: Stage,
 ) -> None:
-    service = await make_service(erasure_grace_days=7)
-    bob, alice = await service.log_in("bob"), await service.log_in("alice")
-    await service.bind(bob, service.phone_code("bob"))
-    service.clock.now += A_SECOND
-    await leave_half_way(service, alice, left := service.phone_code("alice"))
-    assert (await leave(service.client, alice)).status_code == 202
-    await sweep_after(service, UNTOUCHED_FOR + A_SECOND)
-    assert (await service.me(bob))["phone"] == NUMBER
-    assert await service.number(PENDING) == 1
-    alice = await service.log_in("alice", stay=True)
+    stage = await stage.replica(erasure_grace_days=7)
+    bob, alice = await stage.login("bob"), await stage.login("alice")
+    await stage.bind(bob, stage.phone_code("bob"))
+    stage.clock.now += A_SECOND
+    await leave_half_way(stage, alice, left := stage.phone_code("alice"))
+    assert (await leave(stage.client, alice)).status_code == 202
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)
+    assert (await stage.user(bob))["phone"] == NUMBER
+    assert await stage.number(PENDING) == 1
+    alice = await stage.login("alice", stay=True)
     assert alice["user"]["phone"] is None
-    assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
+    assert (await stage.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
 
 
-async def test_a_number_on_its_way_when_its_user_leaves_is_not_bound(make_service: MakeService) -> None:
-    service = await make_service(erasure_grace_days=7)
-    alice = await service.log_in("alice")
-    binding = await asking(service, alice, service.phone_code("alice"))
-    assert (await leave(service.client, alice)).status_code == 202
+async def test_a_number_on_its_way_when_its_user_leaves_is_not_bound(stage: Stage) -> None:
+    stage = await stage.replica(erasure_grace_days=7)
+    alice = await stage.login("alice")
+    binding = await asking(stage, alice, stage.phone_code("alice"))
+    assert (await leave(stage.client, alice)).status_code == 202
     problem_of(await binding, "invalid_token", 401)
-    assert (await service.log_in("alice", stay=True))["user"]["phone"] is None
+    assert (await stage.login("alice", stay=True))["user"]["phone"] is None
 
 
-async def test_answers_are_swept_when_they_have_been_kept_for_their_time(service: Service) -> None:
-    code = service.phone_code()
-    await service.log_in("alice", phone_code=code)
-    await service.log_in("bob", phone_code=service.phone_code("bob", phone=OTHER_NUMBER))
-    service.clock.now += PHONE_ANSWERS_KEPT
-    await sweep(service.services, page_size=1, pause=0)
-    assert await service.number("phone_answers") == 2
-    alice = await service.log_in()
-    service.clock.now += A_SECOND
-    await sweep(service.services, page_size=1, pause=0)
-    assert await service.number("phone_answers") == 0
-    problem_of(await service.bind(alice, code), "invalid_code", 400)
-    assert (await service.me(alice))["phone"] == NUMBER
+async def test_answers_are_swept_when_they_have_been_kept_for_their_time(stage: Stage) -> None:
+    code = stage.phone_code()
+    await stage.login("alice", phone_code=code)
+    await stage.login("bob", phone_code=stage.phone_code("bob", phone=OTHER_NUMBER))
+    stage.clock.now += PHONE_ANSWERS_KEPT
+    await sweep(stage.services, page_size=1, pause=0)
+    assert await stage.number("phone_answers") == 2
+    alice = await stage.login()
+    stage.clock.now += A_SECOND
+    await sweep(stage.services, page_size=1, pause=0)
+    assert await stage.number("phone_answers") == 0
+    problem_of(await stage.bind(alice, code), "invalid_code", 400)
+    assert (await stage.user(alice))["phone"] == NUMBER
 
 
-async def test_an_erased_users_answers_are_gone(service: Service) -> None:
-    await service.log_in("alice", phone_code=service.phone_code("alice"))
-    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
-    assert (await leave(service.client, bob)).status_code == 204
-    assert await service.number(PENDING) == 0
-    assert await service.number("phone_answers") == 1
+async def test_an_erased_users_answers_are_gone(stage: Stage) -> None:
+    await stage.login("alice", phone_code=stage.phone_code("alice"))
+    bob = await stage.login("bob", phone_code=stage.phone_code("bob"))
+    assert (await leave(stage.client, bob)).status_code == 204
+    assert await stage.number(PENDING) == 0
+    assert await stage.number("phone_answers") == 1
 
 
-async def test_a_stored_answer_reveals_nothing_without_the_secret_key(service: Service) -> None:
-    alice, code = await service.log_in(), service.phone_code()
-    await leave_half_way(service, alice, code)
-    stored = "".join(repr(tuple(row)) for row in await service.rows.fetch("SELECT * FROM phone_answers"))
+async def test_a_stored_answer_reveals_nothing_without_the_secret_key(stage: Stage) -> None:
+    alice, code = await stage.login(), stage.phone_code()
+    await leave_half_way(stage, alice, code)
+    stored = "".join(repr(tuple(row)) for row in await stage.rows.fetch("SELECT * FROM phone_answers"))
     assert code not in stored
     assert NUMBER[3:] not in stored
 
 
 @pytest.mark.process
 async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
-    service: Service, database_url: str, tmp_path: Path
+    stage: Stage, database_url: str, tmp_path: Path
 ) -> None:
-    alice, bob = await service.log_in("alice"), await service.log_in("bob")
-    codes = service.phone_code("alice"), service.phone_code("bob")
-    await leave_half_way(service, alice, codes[0])
-    await leave_half_way(service, bob, codes[1])
-    await service.rows.execute("UPDATE phone_answers SET sealed = '\\x0102' WHERE openid = $1", bob["user"]["openid"])
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    codes = stage.phone_code("alice"), stage.phone_code("bob")
+    await leave_half_way(stage, alice, codes[0])
+    await leave_half_way(stage, bob, codes[1])
+    await stage.rows.execute("UPDATE phone_answers SET sealed = '\\x0102' WHERE openid = $1", bob["user"]["openid"])
     env = service_env(database_url, secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
     done = await asyncio.to_thread(run, "secret", "reseal", "--json", cwd=tmp_path, env=env)
     assert json.loads(done.stdout) == {
@@ -795,10 +795,10 @@ async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
         "not_opened": 1,
     }
     assert done.returncode == 1
-    replica = await service.make(secret_key=OTHER_SECRET_KEY)
+    replica = await stage.replica(secret_key=OTHER_SECRET_KEY)
     assert (await replica.bind(alice, codes[0])).json()["phone"] == NUMBER
     problem_of(await replica.bind(bob, codes[1]), "invalid_code", 400)
-    assert len(service.asked(API)) == 2
+    assert len(stage.asked(API)) == 2
 
 
 # Removed.
@@ -807,74 +807,74 @@ REMOVALS = "type = 'user.phone_removed'"
 
 
 @pytest.fixture
-async def alice(service: Service) -> Body:
+async def alice(stage: Stage) -> Body:
     """Alice, with a number."""
-    return await service.log_in("alice", phone_code=service.phone_code(), nickname="Alice")
+    return await stage.login("alice", phone_code=stage.phone_code(), nickname="Alice")
 
 
 @pytest.fixture
-async def root(service: Service, rows: Rows) -> Admin:
-    return await make_admin(service.client, rows, await service.log_in("root"))
+async def root(stage: Stage, rows: Rows) -> Admin:
+    return await make_admin(stage.client, rows, await stage.login("root"))
 
 
-async def test_people_remove_their_own_number(service: Service, alice: Body) -> None:
+async def test_people_remove_their_own_number(stage: Stage, alice: Body) -> None:
     for _ in range(2):
-        assert (await service.client.delete("/v1/me/phone", headers=bearer(alice))).status_code == 204
-    shown = await service.me(alice)
+        assert (await stage.client.delete("/v1/me/phone", headers=bearer(alice))).status_code == 204
+    shown = await stage.user(alice)
     assert (shown["phone"], shown["phone_verified"], shown["nickname"]) == (None, None, "Alice")
     user = alice["user"]
-    assert await events_of(service, REMOVALS) == [("user.phone_removed", user["id"], user["id"], "{}")]
-    assert (await service.bind(alice, service.phone_code())).json()["phone"] == NUMBER
+    assert await events_of(stage, REMOVALS) == [("user.phone_removed", user["id"], user["id"], "{}")]
+    assert (await stage.bind(alice, stage.phone_code())).json()["phone"] == NUMBER
 
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
-async def test_null_removes_the_number_and_the_answer_shows_it(service: Service, alice: Body, method: str) -> None:
-    answer = await service.change(alice, method=method, phone=None, nickname="Al")
+async def test_null_removes_the_number_and_the_answer_shows_it(stage: Stage, alice: Body, method: str) -> None:
+    answer = await stage.change(alice, method=method, phone=None, nickname="Al")
     assert (answer.json()["phone"], answer.json()["phone_verified"], answer.json()["nickname"]) == (None, None, "Al")
-    assert (await service.change(alice, method=method, phone=None)).status_code == 200
-    assert len(await events_of(service, REMOVALS)) == 1
+    assert (await stage.change(alice, method=method, phone=None)).status_code == 200
+    assert len(await events_of(stage, REMOVALS)) == 1
 
 
 @swept("value", [NUMBER, "", 0, False, [], {}])
-async def test_a_number_cannot_be_set_by_hand(service: Service, alice: Body, value: Any) -> None:
-    answer = await service.change(alice, phone=value, nickname="Al")
+async def test_a_number_cannot_be_set_by_hand(stage: Stage, alice: Body, value: Any) -> None:
+    answer = await stage.change(alice, phone=value, nickname="Al")
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "phone"
-    assert (await service.me(alice))["nickname"] == "Alice"
+    assert (await stage.user(alice))["nickname"] == "Alice"
 
 
-async def test_a_removed_number_does_not_come_back_from_an_earlier_tap(service: Service, alice: Body) -> None:
-    service.simulator.fail(API, slow=0.2)
-    binding = asyncio.create_task(service.bind(alice, service.phone_code(phone=OTHER_NUMBER)))
-    await until(lambda: len(service.asked(API)) == 2)
-    service.clock.advance(seconds=1)
-    assert (await service.client.delete("/v1/me/phone", headers=bearer(alice))).status_code == 204
+async def test_a_removed_number_does_not_come_back_from_an_earlier_tap(stage: Stage, alice: Body) -> None:
+    stage.simulator.fail(API, slow=0.2)
+    binding = asyncio.create_task(stage.bind(alice, stage.phone_code(phone=OTHER_NUMBER)))
+    await until(lambda: len(stage.asked(API)) == 2)
+    stage.clock.advance(seconds=1)
+    assert (await stage.client.delete("/v1/me/phone", headers=bearer(alice))).status_code == 204
     problem_of(await binding, "invalid_code", 400)
-    await sweep_after(service, UNTOUCHED_FOR)
-    assert (await service.me(await service.log_in("alice")))["phone"] is None
+    await sweep_after(stage, UNTOUCHED_FOR)
+    assert (await stage.user(await stage.login("alice")))["phone"] is None
 
 
-async def test_staff_remove_a_number(service: Service, alice: Body, root: Admin) -> None:
-    await set_roles(service.rows, "support", user_id=root.id)
+async def test_staff_remove_a_number(stage: Stage, alice: Body, root: Admin) -> None:
+    await set_roles(stage.rows, "support", user_id=root.id)
     user_id = alice["user"]["id"]
     for _ in range(2):
         assert (await root.ask("DELETE", f"/users/{user_id}/phone")).status_code == 204
-    assert await events_of(service, REMOVALS) == [("user.phone_removed", root.id, user_id, "{}")]
-    assert (await service.me(alice))["phone"] is None
+    assert await events_of(stage, REMOVALS) == [("user.phone_removed", root.id, user_id, "{}")]
+    assert (await stage.user(alice))["phone"] is None
     problem_of(await root.ask("DELETE", f"/users/{root.id}/phone"), "insufficient_role", 403)
 
 
-async def test_staff_clear_a_name_and_a_picture(service: Service, alice: Body, root: Admin) -> None:
-    await set_roles(service.rows, "support", user_id=root.id)
+async def test_staff_clear_a_name_and_a_picture(stage: Stage, alice: Body, root: Admin) -> None:
+    await set_roles(stage.rows, "support", user_id=root.id)
     files = {"file": ("a.png", encoded(plain(), "PNG"))}
-    uploaded = await service.client.post("/v1/me/avatar", files=files, headers=bearer(alice))
+    uploaded = await stage.client.post("/v1/me/avatar", files=files, headers=bearer(alice))
     url, user_id = uploaded.json()["avatar_url"], alice["user"]["id"]
-    assert (await service.client.get(url)).status_code == 200
+    assert (await stage.client.get(url)).status_code == 200
     shown = await root.change(user_id, nickname=None)
     assert (shown["nickname"], shown["avatar_url"] is None, shown["phone"] is None) == (None, False, False)
     shown = await root.change(user_id, nickname=None, avatar_url=None)
     assert (shown["nickname"], shown["avatar_url"]) == (None, None)
-    assert (await service.client.get(url)).status_code == 404, "the stored picture is gone"
-    assert await events_of(service, f"actor = '{root.id}' AND user_id = '{user_id}'") == [
+    assert (await stage.client.get(url)).status_code == 404, "the stored picture is gone"
+    assert await events_of(stage, f"actor = '{root.id}' AND user_id = '{user_id}'") == [
         ("user.profile_changed", root.id, user_id, '{"fields": ["nickname"]}'),
         ("user.profile_changed", root.id, user_id, '{"fields": ["avatar_url"]}'),
     ]
@@ -892,44 +892,44 @@ async def test_staff_clear_a_name_and_a_picture(service: Service, alice: Body, r
     ],
 )
 async def test_staff_set_nothing_of_another_persons_and_no_unknown_field(
-    service: Service, alice: Body, root: Admin, change: Body
+    stage: Stage, alice: Body, root: Admin, change: Body
 ) -> None:
     answer = await root.ask("PATCH", f"/users/{alice['user']['id']}", json=change)
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == list(change)[-1]
     assert (await root.read(f"/users/{alice['user']['id']}"))["status"] == "active"
-    assert await events_of(service, f"actor = '{root.id}' AND {BESIDE_LOGINS}") == []
+    assert await events_of(stage, f"actor = '{root.id}' AND {BESIDE_LOGINS}") == []
 
 
 @pytest.mark.process
-async def test_an_operator_removes_a_number(service: Service, alice: Body, database_url: str, tmp_path: Path) -> None:
+async def test_an_operator_removes_a_number(stage: Stage, alice: Body, database_url: str, tmp_path: Path) -> None:
     users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
     user_id = alice["user"]["id"]
     done = await users("set", user_id, "--no-phone")
     assert done.returncode == 0, done.stderr
-    assert await events_of(service, REMOVALS) == [("user.phone_removed", "operator", user_id, "{}")]
+    assert await events_of(stage, REMOVALS) == [("user.phone_removed", "operator", user_id, "{}")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("comes", ["before", "meanwhile"])
-async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(service: Service, comes: str) -> None:
+async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(stage: Stage, comes: str) -> None:
     for person in ("alice", "bob", "carol"):
-        await service.log_in(person)
-    service.clock.advance(days=365)
-    alice = await service.log_in("alice")
+        await stage.login(person)
+    stage.clock.advance(days=365)
+    alice = await stage.login("alice")
 
     async def disconnect_half_way() -> None:
-        (await asking(service, alice, service.phone_code(), slow=0.2)).cancel()
-        await until_pending(service)
-        service.clock.now += 2 * UNTOUCHED_FOR
+        (await asking(stage, alice, stage.phone_code(), slow=0.2)).cancel()
+        await until_pending(stage)
+        stage.clock.now += 2 * UNTOUCHED_FOR
 
     if comes == "before":
         await disconnect_half_way()
-    house = asyncio.create_task(keep_sweeping(service.services, Pace(1, 3600.0), check_pause=0.05))
+    house = asyncio.create_task(keep_sweeping(stage.services, Pace(1, 3600.0), check_pause=0.05))
     # One is swept; an hour until the next.
-    await until(lambda: service.rows.fetchval("SELECT count(*) = 3 FROM sessions"))
+    await until(lambda: stage.rows.fetchval("SELECT count(*) = 3 FROM sessions"))
     if comes == "meanwhile":
         await disconnect_half_way()
-    await until(lambda: service.number(HOLDERS))
-    assert await service.number("sessions") == 3
+    await until(lambda: stage.number(HOLDERS))
+    assert await stage.number("sessions") == 3
     house.cancel()
     await asyncio.gather(house, return_exceptions=True)

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pictures.test_avatars import encoded, plain
-from tests.world import Body, MakeService, Service, bearer, extended, until
+from tests.world import Body, Stage, bearer, extended, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -18,6 +18,8 @@ from wxauth.server.dev.wechat.push import Format, make_verdict
 from wxauth.server.housekeeping.housekeeping import sweep_now
 from wxauth.server.pictures.avatars import ANSWERED_WITHIN
 from wxauth.server.service.app import create_api
+
+pytestmark = pytest.mark.usefixtures("simulated")
 
 APP, OTHER_APP = APPS
 APP_ID = APP["app_id"]
@@ -32,22 +34,22 @@ def _silent(simulator: Simulator) -> None:
         simulator.account(app["app_id"]).picture_verdict = None
 
 
-async def upload(service: Service, login: Body, colour: int = 0) -> str:
+async def upload(stage: Stage, login: Body, colour: int = 0) -> str:
     file = encoded(plain(colour=(colour, 0, 0)))
-    answer = await service.client.post("/v1/me/avatar", files={"file": ("a.jpg", file)}, headers=bearer(login))
+    answer = await stage.client.post("/v1/me/avatar", files={"file": ("a.jpg", file)}, headers=bearer(login))
     assert answer.status_code == 200, answer.text
-    await service.services[Background].drain()
+    await stage.services[Background].drain()
     return answer.json()["avatar_url"]
 
 
-async def trace_ids(service: Service) -> list[str]:
+async def trace_ids(stage: Stage) -> list[str]:
     """The checks under way, the oldest first."""
-    found = await service.rows.fetch("SELECT trace_id FROM picture_checks ORDER BY at, ctid")
+    found = await stage.rows.fetch("SELECT trace_id FROM picture_checks ORDER BY at, ctid")
     return [row["trace_id"] for row in found]
 
 
 async def push_verdict(
-    service: Service,
+    stage: Stage,
     trace_id: str,
     suggest: str = "risky",
     label: int = 20002,
@@ -56,19 +58,19 @@ async def push_verdict(
     format: Format = "json",
     **fields: object,
 ) -> None:
-    now = int(service.clock().timestamp())
+    now = int(stage.clock().timestamp())
     verdict = make_verdict(trace_id, suggest, label, app_id=app["app_id"], now=now)
-    await service.push({**verdict, **fields}, app, format=format)
+    await stage.push({**verdict, **fields}, app, format=format)
 
 
-async def events_of(service: Service) -> list[tuple[str, str, Body]]:
+async def events_of(stage: Stage) -> list[tuple[str, str, Body]]:
     """The events, without those of logins and of uploads."""
-    told = await service.rows.fetch("SELECT type, actor, data FROM events WHERE actor = 'system' ORDER BY id")
+    told = await stage.rows.fetch("SELECT type, actor, data FROM events WHERE actor = 'system' ORDER BY id")
     return [(event["type"], event["actor"], json.loads(event["data"])) for event in told]
 
 
-async def checks_of(service: Service) -> dict[tuple[str, str], float]:
-    families = text_string_to_metric_families((await service.client.get("/metrics")).text)
+async def checks_of(stage: Stage) -> dict[tuple[str, str], float]:
+    families = text_string_to_metric_families((await stage.client.get("/metrics")).text)
     return {
         (sample.labels["outcome"], sample.labels["errcode"]): sample.value
         for family in families
@@ -78,7 +80,7 @@ async def checks_of(service: Service) -> dict[tuple[str, str], float]:
 
 
 @dataclass(frozen=True)
-class Uploaded(Service):
+class Uploaded(Stage):
     """Alice's picture, which WeChat has been asked about."""
 
     alice: Body
@@ -86,49 +88,49 @@ class Uploaded(Service):
     trace_id: str
 
     async def shown(self) -> str | None:
-        return (await self.me(self.alice))["avatar_url"]
+        return (await self.user(self.alice))["avatar_url"]
 
 
-async def uploaded_to(service: Service, *, app: Body = APP) -> Uploaded:
-    alice = await service.log_in("alice", app_id=app["app_id"])
-    url = await upload(service, alice)
-    [trace_id] = await trace_ids(service)
-    return extended(service, Uploaded, alice=alice, url=url, trace_id=trace_id)
+async def uploaded_to(stage: Stage, *, app: Body = APP) -> Uploaded:
+    alice = await stage.login("alice", app_id=app["app_id"])
+    url = await upload(stage, alice)
+    [trace_id] = await trace_ids(stage)
+    return extended(stage, Uploaded, alice=alice, url=url, trace_id=trace_id)
 
 
 @pytest.fixture
-async def uploaded(make_service: MakeService) -> Uploaded:
+async def uploaded(stage: Stage) -> Uploaded:
     """With the policy `block`."""
-    return await uploaded_to(await make_service(avatar_check="block"))
+    return await uploaded_to(await stage.replica(avatar_check="block"))
 
 
 FLAGGED = ("avatar.flagged", "system", {"label": 20002})
 REMOVED = ("user.profile_changed", "system", {"fields": ["avatar_url"]})
 
 
-async def test_without_the_setting_nothing_is_asked_or_kept(make_service: MakeService) -> None:
-    service = await make_service()
-    await upload(service, await service.log_in("alice"))
-    await push_verdict(service, "a-trace")
-    assert service.asked(CHECK) == []
-    assert await trace_ids(service) == []
+async def test_without_the_setting_nothing_is_asked_or_kept(stage: Stage) -> None:
+    stage = await stage.replica()
+    await upload(stage, await stage.login("alice"))
+    await push_verdict(stage, "a-trace")
+    assert stage.asked(CHECK) == []
+    assert await trace_ids(stage) == []
 
 
 @flag_or_block
-async def test_an_upload_in_a_mini_program_is_given_to_wechat(make_service: MakeService, policy: str) -> None:
-    service = await make_service(avatar_check=policy)
-    url = await upload(service, await service.log_in("alice"))
+async def test_an_upload_in_a_mini_program_is_given_to_wechat(stage: Stage, policy: str) -> None:
+    stage = await stage.replica(avatar_check=policy)
+    url = await upload(stage, await stage.login("alice"))
     openid = openid_of("alice", APP_ID)
     wanted = {"media_url": url, "media_type": 2, "version": 2, "scene": 1, "openid": openid}
-    assert service.asked(CHECK) == [wanted]
+    assert stage.asked(CHECK) == [wanted]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("app", APPS, ids=["plain", "aes"])
 @pytest.mark.parametrize("format", ["json", "xml"])
-async def test_a_risky_picture_is_flagged_and_removed_once(make_service: MakeService, app: Any, format: Format) -> None:
-    uploaded = await uploaded_to(await make_service(avatar_check="block"), app=app)
-    other = await uploaded.make()  # any replica takes the verdict
+async def test_a_risky_picture_is_flagged_and_removed_once(stage: Stage, app: Any, format: Format) -> None:
+    uploaded = await uploaded_to(await stage.replica(avatar_check="block"), app=app)
+    other = await uploaded.replica()  # any replica takes the verdict
     for _ in range(2):
         await push_verdict(other, uploaded.trace_id, app=app, format=format)
     assert await events_of(uploaded) == [FLAGGED, REMOVED]
@@ -145,9 +147,9 @@ async def test_a_risky_picture_is_flagged_and_removed_once(make_service: MakeSer
     [("flag", "risky", 20002, "flagged"), ("block", "review", 21000, "flagged"), ("block", "pass", 100, "pass")],
 )
 async def test_any_other_verdict_leaves_the_picture(
-    make_service: MakeService, policy: str, suggest: str, label: int, outcome: str
+    stage: Stage, policy: str, suggest: str, label: int, outcome: str
 ) -> None:
-    uploaded = await uploaded_to(await make_service(avatar_check=policy))
+    uploaded = await uploaded_to(await stage.replica(avatar_check=policy))
     await push_verdict(uploaded, uploaded.trace_id, suggest, label)
     flags = [] if suggest == "pass" else [("avatar.flagged", "system", {"label": label})]
     assert await events_of(uploaded) == flags
@@ -174,16 +176,16 @@ async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(uplo
 
 
 async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
-    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = await make_service(avatar_check="block")
-    alice = await service.log_in("alice")
+    stage = await stage.replica(avatar_check="block")
+    alice = await stage.login("alice")
     monkeypatch.setattr("wxauth.server.dev.wechat.simulator.secrets.token_hex", lambda _: "the-trace")
-    await push_verdict(service, "the-trace")
-    assert await events_of(service) == []
-    await upload(service, alice)
-    assert await events_of(service) == [FLAGGED, REMOVED]
-    assert (await service.me(alice))["avatar_url"] is None
+    await push_verdict(stage, "the-trace")
+    assert await events_of(stage) == []
+    await upload(stage, alice)
+    assert await events_of(stage) == [FLAGGED, REMOVED]
+    assert (await stage.user(alice))["avatar_url"] is None
 
 
 async def test_a_check_that_wechat_could_not_make_is_counted(uploaded: Uploaded) -> None:
@@ -220,33 +222,33 @@ async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded) -> None:
     [({"errcode": 61010}, ("wechat_bad_response", "61010")), ({"errcode": 48001}, ("wechat_misconfigured", "48001"))],
 )
 async def test_an_upload_succeeds_whatever_wechat_says(
-    make_service: MakeService, fault: dict[str, Any], outcome: tuple[str, str]
+    stage: Stage, fault: dict[str, Any], outcome: tuple[str, str]
 ) -> None:
-    service = await make_service(avatar_check="block")
-    service.simulator.fail(CHECK, **fault)
-    alice = await service.log_in("alice")
-    url = await upload(service, alice)
-    assert (await service.me(alice))["avatar_url"] == url
-    assert await trace_ids(service) == []
-    assert await checks_of(service) == {outcome: 1}
+    stage = await stage.replica(avatar_check="block")
+    stage.simulator.fail(CHECK, **fault)
+    alice = await stage.login("alice")
+    url = await upload(stage, alice)
+    assert (await stage.user(alice))["avatar_url"] == url
+    assert await trace_ids(stage) == []
+    assert await checks_of(stage) == {outcome: 1}
 
 
-async def test_the_simulator_pushes_the_verdict_that_its_account_has(make_service: MakeService) -> None:
-    service = await make_service(avatar_check="block")
-    await upload(service, await service.log_in("alice"))
-    service.simulator.account(APP_ID).picture_verdict = "risky"
-    [asked] = service.simulator.calls_of(CHECK)
-    app = create_simulator(service.simulator, push_transport=httpx.MockTransport(service.client.send))
+async def test_the_simulator_pushes_the_verdict_that_its_account_has(stage: Stage) -> None:
+    stage = await stage.replica(avatar_check="block")
+    await upload(stage, await stage.login("alice"))
+    stage.simulator.account(APP_ID).picture_verdict = "risky"
+    [asked] = stage.simulator.calls_of(CHECK)
+    app = create_simulator(stage.simulator, push_transport=httpx.MockTransport(stage.client.send))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wechat.test") as wechat:
         answer = await wechat.post("/wxa/media_check_async", params=dict(asked.query), content=asked.body)
         trace_id = answer.json()["trace_id"]
         kept = "SELECT suggest = 'risky' FROM picture_checks WHERE trace_id = $1"
-        await until(partial(service.rows.fetchval, kept, trace_id))
+        await until(partial(stage.rows.fetchval, kept, trace_id))
 
 
-async def test_a_service_that_starts_names_the_mini_programs_without_push(make_service: MakeService) -> None:
-    service = await make_service(avatar_check="flag", apps=[APP, {"app_id": "wx0", "app_secret": "x"}])
-    app = create_api(service.services)
+async def test_a_service_that_starts_names_the_mini_programs_without_push(stage: Stage) -> None:
+    stage = await stage.replica(avatar_check="flag", apps=[APP, {"app_id": "wx0", "app_secret": "x"}])
+    app = create_api(stage.services)
     async with app.router.lifespan_context(app):
         pass
-    assert [(line["app_id"], line["level"]) for line in service.logged("no_push")] == [("wx0", "warning")]
+    assert [(line["app_id"], line["level"]) for line in stage.logged("no_push")] == [("wx0", "warning")]

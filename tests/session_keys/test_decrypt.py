@@ -13,10 +13,12 @@ from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.session_keys.test_session_keys import log_in_elsewhere
 from tests.sweeps import swept
-from tests.world import Body, Service, bearer
+from tests.world import Body, Stage, bearer
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import SealRequest
 from wxauth.server.session_keys.routes import DecryptedAnswer
+
+pytestmark = pytest.mark.usefixtures("simulated")
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 STEPS = {"stepInfoList": [{"timestamp": 1795104000, "step": 8848}], "note": "小明 🏃"}
@@ -26,30 +28,30 @@ STEPS = {"stepInfoList": [{"timestamp": 1795104000, "step": 8848}], "note": "小
 class DataPhone:
     """A phone on which a mini-program gets data that WeChat has encrypted."""
 
-    service: Service
+    stage: Stage
     person: str = "alice"
     app_id: str = APP_ID
     tokens: Body = field(default_factory=dict)
 
     async def log_in(self) -> Self:
-        self.tokens = await self.service.log_in(self.person, app_id=self.app_id)
+        self.tokens = await self.stage.login(self.person, app_id=self.app_id)
         return self
 
     async def another(self, person: str = "alice", *, app_id: str = APP_ID) -> "DataPhone":
-        return await DataPhone(self.service, person, app_id).log_in()
+        return await DataPhone(self.stage, person, app_id).log_in()
 
     def tap(self, **data: Any) -> dict[str, str]:
         """Encrypted data, in the form in which WeChat gives them to the mini-program."""
-        return self.service.simulator.seal(SealRequest(person=self.person, app_id=self.app_id, data=data or STEPS))
+        return self.stage.simulator.seal(SealRequest(person=self.person, app_id=self.app_id, data=data or STEPS))
 
     async def decrypt(self, body: object, **headers: str) -> httpx.Response:
         headers = {**bearer(self.tokens), **headers}
-        return await self.service.client.post("/v1/me/decrypt", json=body, headers=headers)
+        return await self.stage.client.post("/v1/me/decrypt", json=body, headers=headers)
 
 
 @pytest.fixture
-async def phone(service: Service) -> DataPhone:
-    return await DataPhone(service).log_in()
+async def phone(stage: Stage) -> DataPhone:
+    return await DataPhone(stage).log_in()
 
 
 @pytest.mark.parametrize("name", ["encryptedData", "encrypted_data"])
@@ -58,7 +60,7 @@ async def test_data_encrypted_by_wechat_is_decrypted(phone: DataPhone, name: str
     answer = await phone.decrypt({name: tapped["encryptedData"], "iv": tapped["iv"]})
     assert answer.status_code == 200
     assert answer.json() == {
-        "data": {**STEPS, "watermark": {"appid": APP_ID, "timestamp": int(phone.service.clock().timestamp())}}
+        "data": {**STEPS, "watermark": {"appid": APP_ID, "timestamp": int(phone.stage.clock().timestamp())}}
     }
     assert answer.headers["cache-control"] == "no-store"
     TypeAdapter(DecryptedAnswer).validate_python(answer.json())
@@ -68,7 +70,7 @@ async def test_decrypted_data_is_not_logged(phone: DataPhone, secrets: Secrets) 
     name = secrets.add_unlogged("Person-of-the-log-test")
     opened, refused = phone.tap(nickName=name), phone.tap(nickName=name, watermark={"appid": "x", "timestamp": 1})
     assert [(await phone.decrypt(tapped)).status_code for tapped in (opened, refused)] == [200, 422]
-    lines = json.dumps(phone.service.log_lines())
+    lines = json.dumps(phone.stage.log_lines())
     assert "data_decrypted" in lines
     assert not any(text in lines for text in (name, *opened.values(), *refused.values()))
 
@@ -113,7 +115,7 @@ async def test_a_later_login_to_another_app_does_not_count(phone: DataPhone) -> 
 
 async def test_a_session_whose_own_key_is_gone_uses_the_newest(phone: DataPhone) -> None:
     await phone.another()
-    await phone.service.rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.tokens["session_id"])
+    await phone.stage.rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.tokens["session_id"])
     assert (await phone.decrypt(phone.tap())).status_code == 200
 
 
@@ -121,12 +123,12 @@ async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more
     other = await phone.another()
     tapped = phone.tap()
     assert (await phone.decrypt(tapped)).status_code == 200
-    await phone.service.client.post("/v1/logout", headers=bearer(other.tokens))
+    await phone.stage.client.post("/v1/logout", headers=bearer(other.tokens))
     problem_of(await phone.decrypt(tapped), "session_key_expired", 409)
 
 
 async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: DataPhone) -> None:
-    log_in_elsewhere(phone.service.simulator)  # WeChat alone knows the new key, as when our answer was lost
+    log_in_elsewhere(phone.stage.simulator)  # WeChat alone knows the new key, as when our answer was lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
     problem = problem_of(refused, "session_key_expired", 409)
     assert problem["title"] == "请重新登录，然后再点一次。"
@@ -137,7 +139,7 @@ async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: Dat
 
 
 async def test_without_a_stored_key_nothing_opens(phone: DataPhone) -> None:
-    await phone.service.rows.execute("UPDATE sessions SET session_key = NULL")
+    await phone.stage.rows.execute("UPDATE sessions SET session_key = NULL")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
 
 
@@ -148,9 +150,9 @@ async def test_data_of_another_person_or_app_does_not_decrypt(phone: DataPhone, 
 
 
 async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator(phone: DataPhone) -> None:
-    await phone.service.rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
+    await phone.stage.rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
-    (line,) = [line for line in phone.service.log_lines() if line["event"] == "session_key_not_unsealed"]
+    (line,) = [line for line in phone.stage.log_lines() if line["event"] == "session_key_not_unsealed"]
     assert "WXAUTH_SECRET_KEY_PREVIOUS" in str(line["what_to_change"])
 
 
@@ -169,7 +171,7 @@ async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator(
 async def test_a_watermark_of_another_app_or_another_day_is_refused(
     phone: DataPhone, watermark: dict[str, Any], message: str
 ) -> None:
-    timestamp = int(phone.service.clock().timestamp()) - watermark.pop("age", 0)
+    timestamp = int(phone.stage.clock().timestamp()) - watermark.pop("age", 0)
     tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": timestamp, **watermark})
     problem = problem_of(await phone.decrypt(tapped), "invalid_request", 422)
     (error,) = problem["errors"]
@@ -179,7 +181,7 @@ async def test_a_watermark_of_another_app_or_another_day_is_refused(
 
 
 async def test_data_opens_for_a_day(phone: DataPhone) -> None:
-    tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": int(phone.service.clock().timestamp()) - 86400})
+    tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": int(phone.stage.clock().timestamp()) - 86400})
     assert (await phone.decrypt(tapped)).status_code == 200
 
 

@@ -15,11 +15,13 @@ from pydantic import TypeAdapter
 from tests.fakes import WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import Command, run, serving
-from tests.world import Admin, Body, Service, bearer, extended, leave, make_admin
+from tests.world import Admin, Body, Stage, bearer, extended, leave, make_admin
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
 from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.web.bodies import Items
+
+pytestmark = pytest.mark.usefixtures("simulated")
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
@@ -35,7 +37,7 @@ def log_in_elsewhere(simulator: Simulator) -> None:
 
 
 @dataclass(frozen=True)
-class KeyKeeper(Service):
+class KeyKeeper(Stage):
     """An administrator who checks and resets session keys, and the people and the WeChat that they are of."""
 
     root: Admin
@@ -68,16 +70,16 @@ class KeyKeeper(Service):
 
 
 @pytest.fixture
-async def keys(service: Service) -> KeyKeeper:
-    root = await make_admin(service.client, service.rows, await service.log_in("root"))
-    return extended(service, KeyKeeper, root=root)
+async def keys(stage: Stage) -> KeyKeeper:
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+    return extended(stage, KeyKeeper, root=root)
 
 
 # Check.
 
 
 async def test_a_session_key_is_valid_until_wechat_issues_a_new_key(keys: KeyKeeper) -> None:
-    alice = await keys.log_in()
+    alice = await keys.login()
     answer = await keys.ask(alice["user"]["id"], "check")
     assert answer.json()["items"] == [
         {"app_id": APP_ID, "openid": alice["user"]["openid"], "valid": True, "error": None}
@@ -87,23 +89,23 @@ async def test_a_session_key_is_valid_until_wechat_issues_a_new_key(keys: KeyKee
 
 
 async def test_each_identity_has_its_own_session_key_oldest_first(keys: KeyKeeper) -> None:
-    user_id = (await keys.log_in(app_id=OTHER_APP_ID))["user"]["id"]
+    user_id = (await keys.login(app_id=OTHER_APP_ID))["user"]["id"]
     keys.clock.advance(minutes=1)
-    assert (await keys.log_in())["user"]["id"] == user_id
+    assert (await keys.login())["user"]["id"] == user_id
     log_in_elsewhere(keys.simulator)
     assert await keys.states(user_id, "check") == [(OTHER_APP_ID, True, None), (APP_ID, False, None)]
 
 
 async def test_the_keys_of_a_merged_user_are_found_by_the_former_id(keys: KeyKeeper) -> None:
-    former = (await keys.log_in("bob"))["user"]["id"]
+    former = (await keys.login("bob"))["user"]["id"]
     keys.clock.advance(minutes=1)
-    into = (await keys.log_in())["user"]["id"]
+    into = (await keys.login())["user"]["id"]
     assert (await keys.root.merge(former, into=into)).status_code == 200
     assert await keys.states(former, "check") == [(APP_ID, True, None)] * 2
 
 
 async def test_without_a_stored_key_wechat_is_not_asked(keys: KeyKeeper) -> None:
-    alice = await keys.log_in()
+    alice = await keys.login()
     assert (await keys.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
     for action in ("check", "reset"):
         assert await keys.states(alice["user"]["id"], action) == [(APP_ID, None, "session_key_expired")]
@@ -125,18 +127,18 @@ async def test_without_a_stored_key_wechat_is_not_asked(keys: KeyKeeper) -> None
 async def test_a_failure_of_one_app_is_reported_and_the_other_one_is_asked(
     keys: KeyKeeper, action: str, call: str, api: str, fault: Body, code: str
 ) -> None:
-    user_id = (await keys.log_in())["user"]["id"]
-    await keys.log_in(app_id=OTHER_APP_ID)
+    user_id = (await keys.login())["user"]["id"]
+    await keys.login(app_id=OTHER_APP_ID)
     fault = {"api": api.format(call=call), "app_id": APP_ID, "times": None, **fault}
     keys.simulator.fail(**fault)
     assert await keys.states(user_id, action) == [(APP_ID, None, code), (OTHER_APP_ID, True, None)]
 
 
 async def test_an_app_that_is_no_longer_configured_is_reported(keys: KeyKeeper) -> None:
-    user_id = (await keys.log_in())["user"]["id"]
-    await keys.log_in(app_id=OTHER_APP_ID)
+    user_id = (await keys.login())["user"]["id"]
+    await keys.login(app_id=OTHER_APP_ID)
     assert await keys.states(user_id, "check") == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
-    keys.root.client = (await keys.make(apps=APPS[:1])).client
+    keys.root.client = (await keys.replica(apps=APPS[:1])).client
     for action in ("check", "reset"):
         assert await keys.states(user_id, action) == [(APP_ID, True, None), (OTHER_APP_ID, None, "unknown_app")]
 
@@ -146,7 +148,7 @@ async def test_an_app_that_is_no_longer_configured_is_reported(keys: KeyKeeper) 
 
 @pytest.mark.oldest_postgres
 async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper) -> None:
-    alice = await keys.log_in()
+    alice = await keys.login()
     before = keys.tap()
     keys.clock.advance(minutes=1)
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
@@ -167,7 +169,7 @@ async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper) 
 
 
 async def test_after_a_reset_every_session_uses_the_new_key(keys: KeyKeeper) -> None:
-    logins = [await keys.log_in(), await keys.log_in()]
+    logins = [await keys.login(), await keys.login()]
     assert await keys.states(logins[0]["user"]["id"], "reset") == [(APP_ID, True, None)]
     tapped = keys.tap()
     assert [await keys.can_open(login, tapped) for login in logins] == [True, True]
@@ -175,8 +177,8 @@ async def test_after_a_reset_every_session_uses_the_new_key(keys: KeyKeeper) -> 
 
 @pytest.mark.parametrize("name", ["app_id", "appId", "appid"])
 async def test_the_check_can_be_limited_to_one_app(keys: KeyKeeper, name: str) -> None:
-    user_id = (await keys.log_in())["user"]["id"]
-    other = await keys.log_in(app_id=OTHER_APP_ID)
+    user_id = (await keys.login())["user"]["id"]
+    other = await keys.login(app_id=OTHER_APP_ID)
     before = keys.tap(app_id=OTHER_APP_ID)
     assert await keys.states(user_id, "reset", json={name: APP_ID}) == [(APP_ID, True, None)]
     assert await keys.can_open(other, before)
@@ -185,20 +187,20 @@ async def test_the_check_can_be_limited_to_one_app(keys: KeyKeeper, name: str) -
 
 @pytest.mark.parametrize("body", [{"content": b""}, {"json": {}}, {"json": {"app_id": None}}])
 async def test_without_an_app_the_keys_of_all_apps_are_reset(keys: KeyKeeper, body: Body) -> None:
-    user_id = (await keys.log_in())["user"]["id"]
-    await keys.log_in(app_id=OTHER_APP_ID)
+    user_id = (await keys.login())["user"]["id"]
+    await keys.login(app_id=OTHER_APP_ID)
     assert await keys.states(user_id, "reset", **body) == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
     assert len(await keys.events()) == 2
 
 
 async def test_an_app_in_which_the_user_is_not_has_no_key_to_reset(keys: KeyKeeper) -> None:
-    user_id = (await keys.log_in())["user"]["id"]
+    user_id = (await keys.login())["user"]["id"]
     assert await keys.states(user_id, "reset", json={"app_id": OTHER_APP_ID}) == []
     problem_of(await keys.ask(user_id, "reset", json={"app_id": "wxnobody"}), "unknown_app", 400)
 
 
 async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(keys: KeyKeeper) -> None:
-    alice = await keys.log_in()
+    alice = await keys.login()
     log_in_elsewhere(keys.simulator)
     stored = await keys.stored(alice)
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
@@ -227,8 +229,8 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
 
 
 async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(keys: KeyKeeper, meanwhile: Meanwhile) -> None:
-    alice = await keys.log_in()
-    meanwhile.happens = keys.log_in
+    alice = await keys.login()
+    meanwhile.happens = keys.login
     await keys.states(alice["user"]["id"], "reset")
     tapped = keys.tap()
     assert await keys.can_open(alice, tapped)
@@ -238,7 +240,7 @@ async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(keys: KeyKee
 async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
     keys: KeyKeeper, meanwhile: Meanwhile
 ) -> None:
-    alice = await keys.log_in()
+    alice = await keys.login()
 
     async def reseal() -> None:
         context, sealer = session_key_context(APP_ID, alice["user"]["openid"]), keys.services.sealer
@@ -254,7 +256,7 @@ async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
 async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
     keys: KeyKeeper, meanwhile: Meanwhile, end: str
 ) -> None:
-    alice = await keys.log_in()
+    alice = await keys.login()
     acts = {
         "log out": lambda: keys.client.post("/v1/logout", headers=bearer(alice)),
         "erase": lambda: leave(keys.client, alice),
@@ -284,7 +286,7 @@ def show(simulator: Simulator, database_url: str, tmp_path: Path) -> Command:
 
 @pytest.mark.process
 async def test_users_show_reports_for_each_key_whether_wechat_accepts_it(keys: KeyKeeper, show: Command) -> None:
-    alice = await keys.log_in()
+    alice = await keys.login()
     user_id, openid = alice["user"]["id"], alice["user"]["openid"]
     shown = await show(user_id)
     assert "session_key" not in shown.stdout
@@ -300,7 +302,7 @@ async def test_users_show_reports_for_each_key_whether_wechat_accepts_it(keys: K
 
 @pytest.mark.process
 async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show: Command) -> None:
-    user_id = (await keys.log_in())["user"]["id"]
+    user_id = (await keys.login())["user"]["id"]
     items = (await keys.ask(user_id, "check")).json()["items"]
     plain, checked = await show(user_id, "--json"), await show(user_id, "--check", "--json")
     assert json.loads(checked.stdout) == {**json.loads(plain.stdout), "session_keys": items}
@@ -310,7 +312,7 @@ async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show:
 async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_same(
     keys: KeyKeeper, show: Command
 ) -> None:
-    user_id = (await keys.log_in())["user"]["id"]
+    user_id = (await keys.login())["user"]["id"]
     keys.simulator.fail("stable_token", errcode=40164)
     failed = await show(user_id, "--check")
     assert failed.returncode == 1
@@ -321,7 +323,7 @@ async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_s
 
 @pytest.mark.process
 async def test_only_the_check_requires_all_settings(keys: KeyKeeper, show: Command) -> None:
-    user_id = (await keys.log_in())["user"]["id"]
+    user_id = (await keys.login())["user"]["id"]
     assert (await show(user_id, WXAUTH_SECRET_KEY="")).returncode == 0
     failed = await show(user_id, "--check", WXAUTH_SECRET_KEY="")
     assert (failed.returncode, failed.stdout) == (1, "")

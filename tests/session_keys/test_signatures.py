@@ -16,12 +16,12 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import NOBODY, AddSibling, Admin, Body, Client, LogIn, Service, Stage, add_client, bearer, leave
+from tests.world import NOBODY, AddSibling, Admin, Body, Client, LogIn, Stage, add_client, bearer, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.service.build import build_services
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
@@ -287,34 +287,34 @@ async def test_no_log_line_has_the_data_or_the_signature(stage: Stage, sign: Sig
 
 
 @pytest.fixture
-async def checked(service: Service) -> Sign:
-    shop = await add_client(service.services.database, "shop", scopes=[Scope.SIGN], now=service.clock())
+async def checked(stage: Stage, simulated: Simulator) -> Sign:
+    shop = await add_client(stage.services.database, "shop", scopes=[Scope.SIGN], now=stage.clock())
 
     async def ask(openid: str, data: str = "", *, check: bool = True) -> httpx.Response:
         body = {"openid": openid, "data": data, "check": check}
-        return await service.client.post(f"/v1/apps/{APPS[0]['app_id']}/signatures", auth=shop, json=body)
+        return await stage.client.post(f"/v1/apps/{APPS[0]['app_id']}/signatures", auth=shop, json=body)
 
     return ask
 
 
-async def test_wechat_is_asked_first_if_the_shop_wants_it(checked: Sign, service: Service) -> None:
-    openid = (await service.log_in())["user"]["openid"]
+async def test_wechat_is_asked_first_if_the_shop_wants_it(checked: Sign, stage: Stage) -> None:
+    openid = (await stage.login())["user"]["openid"]
     unasked = await checked(openid, check=False)
-    assert not service.simulator.calls_of("checksession")
+    assert not stage.simulator.calls_of("checksession")
     assert (await checked(openid)).json() == unasked.json()
-    [call] = service.simulator.calls_of("checksession")
+    [call] = stage.simulator.calls_of("checksession")
     assert call.query["signature"] == unasked.json()["signature"], "WeChat takes the signature of the empty text"
 
 
-async def test_a_key_that_wechat_has_replaced_is_expired(checked: Sign, service: Service) -> None:
-    openid = (await service.log_in())["user"]["openid"]
-    service.simulator.fail("checksession", errcode=87009)
+async def test_a_key_that_wechat_has_replaced_is_expired(checked: Sign, stage: Stage) -> None:
+    openid = (await stage.login())["user"]["openid"]
+    stage.simulator.fail("checksession", errcode=87009)
     problem_of(await checked(openid), "session_key_expired", 409)
     assert (await checked(openid)).status_code == 200
 
 
-async def test_a_client_has_ten_checks_a_second(checked: Sign, service: Service) -> None:
-    openid = (await service.log_in())["user"]["openid"]
+async def test_a_client_has_ten_checks_a_second(checked: Sign, stage: Stage) -> None:
+    openid = (await stage.login())["user"]["openid"]
     assert [(await checked(openid)).status_code for _ in range(11)] == [200] * 10 + [429]
     assert (await checked(openid, check=False)).status_code == 200
-    assert len(service.simulator.calls_of("checksession")) == 10
+    assert len(stage.simulator.calls_of("checksession")) == 10

@@ -10,9 +10,9 @@ import pytest
 from tests.fakes import SECRET_KEY
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Service, add_client, body_of
+from tests.world import Stage, add_client, body_of
 from wxauth.server.clients.clients import Credentials
-from wxauth.server.dev.wechat import ACCOUNT, APPS
+from wxauth.server.dev.wechat import ACCOUNT, APPS, Simulator
 
 ACCOUNT_ID = ACCOUNT["app_id"]
 HOSTS = {**ACCOUNT, "js_hosts": ["shop.test", "m.shop.test:8443"]}
@@ -20,25 +20,24 @@ URL = "https://shop.test/orders?page=2#top"
 
 
 @pytest.fixture
-async def signing(make_service: Any) -> Service:
-    made: Service = await make_service(apps=[*APPS, HOSTS])
-    return made
+async def signing(stage: Stage, simulated: Simulator) -> Stage:
+    return await stage.replica(apps=[*APPS, HOSTS])
 
 
 @pytest.fixture
-async def shop(signing: Service) -> Credentials:
+async def shop(signing: Stage) -> Credentials:
     return await add_client(signing.services.database, "shop", scopes=["js_sign"], now=signing.clock())
 
 
-async def sign(service: Service, shop: Credentials, url: Any = URL, *, app_id: str = ACCOUNT_ID) -> httpx.Response:
-    return await service.client.post(f"/v1/apps/{app_id}/js-signatures", json={"url": url}, auth=shop)
+async def sign(stage: Stage, shop: Credentials, url: Any = URL, *, app_id: str = ACCOUNT_ID) -> httpx.Response:
+    return await stage.client.post(f"/v1/apps/{app_id}/js-signatures", json={"url": url}, auth=shop)
 
 
-def fetched(service: Service) -> int:
-    return len(service.simulator.calls_of("getticket"))
+def fetched(stage: Stage) -> int:
+    return len(stage.simulator.calls_of("getticket"))
 
 
-async def test_a_page_is_signed_as_wx_config_takes_it(signing: Service, shop: Credentials) -> None:
+async def test_a_page_is_signed_as_wx_config_takes_it(signing: Stage, shop: Credentials) -> None:
     answer = await sign(signing, shop)
     signed = body_of(answer)
     assert answer.headers["cache-control"] == "no-store"
@@ -71,7 +70,7 @@ async def test_a_page_is_signed_as_wx_config_takes_it(signing: Service, shop: Cr
         ),
     ],
 )
-async def test_a_page_of_another_host_is_not_signed(signing: Service, shop: Credentials, url: Any) -> None:
+async def test_a_page_of_another_host_is_not_signed(signing: Stage, shop: Credentials, url: Any) -> None:
     problem = problem_of(await sign(signing, shop, url), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["url"]
     assert fetched(signing) == 0
@@ -79,32 +78,32 @@ async def test_a_page_of_another_host_is_not_signed(signing: Service, shop: Cred
     signing.simulator.calls.clear()
 
 
-async def test_who_may_have_what_signed(signing: Service, shop: Credentials) -> None:
+async def test_who_may_have_what_signed(signing: Stage, shop: Credentials) -> None:
     other = await add_client(signing.services.database, "other", scopes=["sign"], now=signing.clock())
     problem_of(await sign(signing, other), "insufficient_scope", 403)
     problem_of(await sign(signing, shop, app_id=APPS[0]["app_id"]), "wrong_app_kind", 422)
     problem_of(await sign(signing, shop, app_id="wxunknown"), "unknown_app", 400)
-    bare = await signing.make(apps=[*APPS, ACCOUNT])
+    bare = await signing.replica(apps=[*APPS, ACCOUNT])
     assert "js_hosts" in problem_of(await sign(bare, shop), "invalid_request", 422)["detail"]
     for _ in range(100):
         last = await sign(signing, shop)
     assert last.status_code == 429
 
 
-async def test_one_replica_fetches_for_all_and_again_before_the_end(signing: Service, shop: Credentials) -> None:
-    replica = await signing.make(apps=[*APPS, HOSTS])
+async def test_one_replica_fetches_for_all_and_again_before_the_end(signing: Stage, shop: Credentials) -> None:
+    replica = await signing.replica(apps=[*APPS, HOSTS])
     answers = await asyncio.gather(*(sign(each, shop) for each in (signing, replica) * 5))
     assert {answer.status_code for answer in answers} == {200}
     assert fetched(signing) == 1
     signing.clock.advance(seconds=6900)
     await sign(signing, shop)
     signing.clock.advance(seconds=100)  # 200 s before the end
-    for service in (signing, replica):
-        assert (await sign(service, shop)).status_code == 200
+    for stage in (signing, replica):
+        assert (await sign(stage, shop)).status_code == 200
     assert fetched(signing) == 2
 
 
-async def test_a_ticket_in_force_is_used_while_wechat_fails(signing: Service, shop: Credentials) -> None:
+async def test_a_ticket_in_force_is_used_while_wechat_fails(signing: Stage, shop: Credentials) -> None:
     signing.simulator.fail("getticket", errcode=-1, times=None)
     problem_of(await sign(signing, shop), "wechat_unavailable", 503)
     before = fetched(signing)
@@ -122,17 +121,17 @@ async def test_a_ticket_in_force_is_used_while_wechat_fails(signing: Service, sh
 
 
 @pytest.mark.parametrize("errcode", [40001, 42001])
-async def test_a_refused_access_token_is_renewed_first(signing: Service, shop: Credentials, errcode: int) -> None:
+async def test_a_refused_access_token_is_renewed_first(signing: Stage, shop: Credentials, errcode: int) -> None:
     signing.simulator.fail("getticket", errcode=errcode, times=1)
     assert (await sign(signing, shop)).status_code == 200
     assert (fetched(signing), len(signing.simulator.calls_of("stable_token"))) == (2, 2)
 
 
-async def test_a_ticket_that_cannot_be_decrypted_is_fetched_anew(signing: Service, shop: Credentials) -> None:
+async def test_a_ticket_that_cannot_be_decrypted_is_fetched_anew(signing: Stage, shop: Credentials) -> None:
     await sign(signing, shop)
     stored = await signing.rows.fetchval("SELECT ticket FROM js_tickets")
     assert signing.simulator.js_tickets[ACCOUNT_ID][0].encode() not in stored
     await signing.rows.execute("UPDATE js_tickets SET ticket = sha256('x')")
-    other = await signing.make(apps=[*APPS, HOSTS], secret_key=SECRET_KEY)
+    other = await signing.replica(apps=[*APPS, HOSTS], secret_key=SECRET_KEY)
     assert (await sign(other, shop)).status_code == 200
     assert fetched(signing) == 2

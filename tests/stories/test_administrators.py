@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import OTHER_APP, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
-from tests.world import NOBODY, Admin, MakeClient, MakeServices, Rows, Stage, bearer, later, log_in, make_admin
+from tests.world import NOBODY, Admin, Stage, bearer, later, make_admin
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
 LATER = LATER_APP["app_id"]
@@ -165,11 +165,11 @@ async def test_the_trail_is_asked_for_several_types_and_from_one_time_to_another
 
 
 @pytest.fixture
-async def checked(make_simulated_services: MakeServices, make_client: MakeClient, rows: Rows) -> AsyncIterator[Admin]:
+async def checked(stage: Stage, simulated: Simulator) -> AsyncIterator[Admin]:
     """An administrator of a service whose WeChat is a server of its own."""
     with serving(create_simulator(Simulator())) as url:
-        client = make_client(await make_simulated_services(wechat_base_url=url))
-        yield await make_admin(client, rows, await log_in(client, "root"))
+        stage = await stage.replica(wechat_base_url=url)
+        yield await make_admin(stage.client, stage.rows, await stage.login("root"))
 
 
 async def test_the_checks_are_there_over_http_and_can_be_limited_to_one_app(checked: Admin, secrets: Secrets) -> None:

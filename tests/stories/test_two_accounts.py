@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Admin, Body, LogIn, MakeService, Rows, Stage, log_in, make_admin
+from tests.world import Admin, Body, LogIn, Rows, Stage, make_admin
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
 pytestmark = pytest.mark.oldest_postgres
@@ -115,15 +115,16 @@ async def test_a_ban_holds_for_another_openid_with_a_unionid_of_the_user(
     assert await stage.number("users") == users
 
 
+@pytest.mark.usefixtures("simulated")
 async def test_at_a_door_that_knows_snapshots_the_second_account_is_none_if_it_has_a_unionid(
-    make_service: MakeService, rows: Rows
+    stage: Stage, rows: Rows
 ) -> None:
     """Without one, an openid beside that of the first account may be made up."""
-    client = (await make_service(apps=[*APPS, MOBILE_APP], login_rate_limit="")).client
-    root = await make_admin(client, rows, await log_in(client, "root"))
-    work, home = await log_in(client, "work", app=MOBILE_APP), await log_in(client, "home")
+    client = (await stage.replica(apps=[*APPS, MOBILE_APP], login_rate_limit="")).client
+    root = await make_admin(client, rows, await LogIn(client)("root"))
+    work, home = await LogIn(client)("work", app=MOBILE_APP), await LogIn(client)("home")
     await root.merge(home["user"]["id"], into=work["user"]["id"])
-    assert ids([await log_in(client, "home", app=MOBILE_APP)]) == ids([work])
+    assert ids([await LogIn(client)("home", app=MOBILE_APP)]) == ids([work])
     await root.change(work["user"]["id"], status="disabled")
     problem_of(await LogIn(client).ask("home", app=MOBILE_APP), "account_disabled", 403)
     await root.change(work["user"]["id"], status="active")

@@ -21,8 +21,6 @@ from tests.world import (
     Admin,
     Behind,
     Body,
-    MakeService,
-    Service,
     Stage,
     bearer,
     extended,
@@ -31,21 +29,21 @@ from tests.world import (
     set_roles,
     until_locked,
 )
-from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat import APPS, Simulator
 
 LEFT = "user_authorization_cancellation"
 FIRST, SECOND = (app["app_id"] for app in APPS)
 
 
 @dataclass(frozen=True, slots=True)
-class MiniPrograms(Service):
+class MiniPrograms(Stage):
     """Mini-programs on people's phones. By default, WeChat sends no unionid to them."""
 
     async def enter(
         self, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
     ) -> Body:
         code = self.code(person, app_id=app_id, has_unionid=has_unionid)
-        return await self.log_in(code, app_id=app_id, **fields)
+        return await self.login(code, app_id=app_id, **fields)
 
     async def enter_with_number(self, person: str = "alice", app_id: str = FIRST, **fields: Any) -> Body:
         return await self.enter(person, app_id, phone_code=self.phone_code(person, app_id=app_id), **fields)
@@ -61,9 +59,9 @@ MakePhone = Callable[..., Awaitable[MiniPrograms]]
 
 
 @pytest.fixture
-def make_phone(make_service: MakeService) -> MakePhone:
+def make_phone(stage: Stage, simulated: Simulator) -> MakePhone:
     async def make(**values: object) -> MiniPrograms:
-        return extended(await make_service(**values), MiniPrograms)
+        return extended(await stage.replica(**values), MiniPrograms)
 
     return make
 
@@ -118,7 +116,7 @@ async def test_a_login_with_the_number_returns_its_holder_at_once(phone: MiniPro
     alice = await phone.enter_with_number()
     there = await phone.enter_with_number(app_id=SECOND)
     assert (there["user"]["id"], there["is_new_user"], "phone_error" in there) == (alice["user"]["id"], False, False)
-    assert await phone.me(there) == there["user"]
+    assert await phone.user(there) == there["user"]
     assert len(await users(phone)) == 1
 
 

@@ -10,7 +10,7 @@ from tests.fakes import START
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.websites.browsers import BYE, House, id_claims
-from tests.world import AddSite, MakeService, Phone, Site, add_client, log_in
+from tests.world import AddSite, Phone, Site, Stage, add_client
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
 
@@ -59,14 +59,15 @@ async def test_it_has_the_clients_scopes_claims_and_algorithm(house: House) -> N
     }
 
 
-async def test_a_mobile_app_proves_its_person_by_its_own_code(make_service: MakeService) -> None:
-    service = await make_service(apps=(*APPS, MOBILE_APP))
-    now = service.services.clock()
-    await add_client(service.services.database, "supabase", phone_id_token=True, id_token_alg="ES256", now=now)
-    phone = Phone(service.client, await log_in(service.client, "alice", app=MOBILE_APP))
+@pytest.mark.usefixtures("simulated")
+async def test_a_mobile_app_proves_its_person_by_its_own_code(stage: Stage) -> None:
+    stage = await stage.replica(apps=(*APPS, MOBILE_APP))
+    now = stage.services.clock()
+    await add_client(stage.services.database, "supabase", phone_id_token=True, id_token_alg="ES256", now=now)
+    phone = Phone(stage.client, await stage.login("alice", app=MOBILE_APP))
     ask = partial(phone.ask, "POST", "/id-token")
     answer = await ask(json={"client_id": "supabase", "login_code": "alice"})
-    claims = await id_claims(service.client, answer.json()["id_token"], "supabase")
+    claims = await id_claims(stage.client, answer.json()["id_token"], "supabase")
     assert (claims["amr"], claims["sub"]) == (["wechat_mobile_app"], phone.user_id)
     problem_of(await ask(json={"client_id": "supabase", "login_code": "mallory"}), "wrong_person", 403)
 

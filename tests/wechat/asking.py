@@ -30,7 +30,7 @@ class ServiceAsking(Behind):
         self._make_services, self._make_client, self.log_lines = make_services, make_client, log_lines
 
     async def __call__(self, url: str, **settings: object) -> Client:
-        self.services = await self._make_services(wechat_base_url=url, **settings)
+        self.services = await self._make_services(wechat_transport=None, wechat_base_url=url, **settings)
         return self._make_client(self.services)
 
 

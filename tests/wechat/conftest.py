@@ -1,18 +1,14 @@
 """Fixtures of the tests of the transport to WeChat."""
 
 import socket
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from tests.certificates import Authority
-from tests.conftest import making
-from tests.databases import SharedDatabase
-from tests.fakes import Clock, Secrets
+from tests.fakes import Secrets
 from tests.forward_proxy import CREDENTIALS, PASSWORD
 from tests.wechat.asking import CODE, IDENTITY, ServiceAsking
-from tests.world import LogLines, MakeClient
-from wxauth.server.core.settings import Settings
+from tests.world import LogLines, MakeClient, MakeServices
 
 
 @pytest.fixture(scope="session")
@@ -21,18 +17,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-async def service_asking(
-    make_settings: Callable[..., Settings],
-    make_client: MakeClient,
-    clock: Clock,
-    secrets: Secrets,
-    log_lines: LogLines,
-    shared_database: SharedDatabase,
-) -> AsyncIterator[ServiceAsking]:
+def service_asking(
+    make_services: MakeServices, make_client: MakeClient, secrets: Secrets, log_lines: LogLines
+) -> ServiceAsking:
     for secret in (CODE, IDENTITY["session_key"], PASSWORD, CREDENTIALS):
         secrets.add(secret)
-    async with making(make_settings, None, clock, shared_database) as make_services:
-        yield ServiceAsking(make_services, make_client, log_lines)
+    return ServiceAsking(make_services, make_client, log_lines)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import TextVerdict, WeChatApi, session_key_signature
 from wxauth.server.wechat.client import WeChat
 
+pytestmark = pytest.mark.usefixtures("simulated")
+
 FIRST, SECOND = (app["app_id"] for app in APPS)
 NO_PHONE_INFO: list[object] = [None, [], "13800138000"]
 PHONE_API: Api = "getuserphonenumber"
@@ -56,9 +58,9 @@ class Alice:
 
 
 @pytest.fixture
-async def alice(simulated_services: Services, simulator: Simulator, clock: Clock, log_lines: LogLines) -> Alice:
-    openid, key = await log_in(simulated_services, "alice")
-    return Alice(simulated_services, simulator, clock, log_lines, openid, key)
+async def alice(services: Services, simulator: Simulator, clock: Clock, log_lines: LogLines) -> Alice:
+    openid, key = await log_in(services, "alice")
+    return Alice(services, simulator, clock, log_lines, openid, key)
 
 
 async def log_in(services: Services, person: str) -> tuple[str, bytes]:

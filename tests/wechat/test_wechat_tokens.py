@@ -34,6 +34,8 @@ from wxauth.server.wechat.wechat_tokens import (
     WeChatTokens,
 )
 
+pytestmark = pytest.mark.usefixtures("simulated")
+
 FIRST, SECOND = (app["app_id"] for app in APPS)
 LIFETIME = 7200
 READS = "WHERE type = 'access_token.read'"
@@ -101,16 +103,16 @@ class Tokens:
 
 @pytest.fixture
 def tokens(
-    simulated_services: Services,
-    simulated_client: Client,
+    services: Services,
+    client: Client,
     simulator: Simulator,
     clock: Clock,
     secrets: Secrets,
     log_lines: LogLines,
-    make_simulated_services: MakeServices,
+    make_services: MakeServices,
 ) -> Tokens:
-    how = (simulator, clock, secrets, log_lines, make_simulated_services)
-    return Tokens(simulated_services, simulated_client, *how)
+    how = (simulator, clock, secrets, log_lines, make_services)
+    return Tokens(services, client, *how)
 
 
 @pytest.fixture

@@ -1,49 +1,38 @@
 """A town: a service whose WeChat is the simulator."""
 
-from typing import Any
+from functools import partial
 
 import pytest
 
-from tests.fakes import Clock
 from tests.websites.browsers import BYE
 from tests.websites.towns import COMPUTER, PAGE, Town
-from tests.world import AddSite, Client, GetPhone, LogIn, MakeServices, Phone, Site, log_in
-from wxauth.server.core.services import Services
+from tests.world import AddSite, GetPhone, LogIn, MakeServices, Phone, Site
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator
 from wxauth.server.service.build import Waits
 
 
 @pytest.fixture
-def simulator(clock: Clock) -> Simulator:
-    simulator = Simulator(lambda: clock().timestamp())
+def simulator(simulator: Simulator) -> Simulator:
     for app_id in (PAGE, COMPUTER):
         simulator.account(app_id).callback_domains = frozenset({"auth.test"})
     return simulator
 
 
 @pytest.fixture
-def make_services(make_simulated_services: MakeServices) -> MakeServices:
-    async def make(**settings: Any) -> Services:
-        apps = (*APPS, ACCOUNT, WEBSITE, MOBILE_APP)
-        return await make_simulated_services(**{"apps": apps, "waits": Waits(wechat_busy=(0, 0)), **settings})
-
-    return make
+def is_simulated() -> bool:
+    return True
 
 
 @pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services()
+def make_services(make_services: MakeServices) -> MakeServices:
+    apps = (*APPS, ACCOUNT, WEBSITE, MOBILE_APP)
+    return partial(make_services, apps=apps, waits=Waits(wechat_busy=(0, 0)))
 
 
 @pytest.fixture
-def login(client: Client) -> LogIn:
-    return LogIn(client)
-
-
-@pytest.fixture
-def get_phone(client: Client) -> GetPhone:
+def get_phone(login: LogIn) -> GetPhone:
     async def get(person: str = "alice", **app: str) -> Phone:
-        return Phone(client, await log_in(client, person, **app), lambda: person)
+        return Phone(login.client, await login(person, **app), lambda: person)
 
     return get
 

@@ -14,7 +14,7 @@ from tests.sweeps import Sweep
 from tests.websites.browsers import refused, said
 from tests.websites.test_web_view import WEB_VIEW, opened_by
 from tests.websites.towns import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Town, Visitor, by_the_mini_program, found_in
-from tests.world import EDGE, Admin, Phone, log_in, set_roles, until, until_locked
+from tests.world import EDGE, Admin, LogIn, Phone, set_roles, until, until_locked
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
 from wxauth.server.dev.wechat.controls import CodeRequest, openid_of, unionid_of
@@ -56,10 +56,10 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(town: Town, door: str)
 @pytest.mark.slow
 async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(town: Town) -> None:
     async def in_an_app(person: str, app_id: str) -> str:
-        return (await log_in(town.client, person, app_id=app_id))["user"]["id"]
+        return (await LogIn(town.client)(person, app_id=app_id))["user"]["id"]
 
     async def in_web_view(person: str, app_id: str) -> str:
-        phone = Phone(town.client, await log_in(town.client, person, app_id=app_id), lambda: person)
+        phone = Phone(town.client, await LogIn(town.client)(person, app_id=app_id), lambda: person)
         _, query = opened_by(await town.visitor(WEB_VIEW).show())
         return await town.person_of(await by_the_mini_program(town, phone, **query))
 
@@ -85,7 +85,7 @@ async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(town: T
                 for door, app_id, _ in order:
                     users.add(await door(person, app_id))
                     town.clock.advance(seconds=20)
-                phone = Phone(town.client, await log_in(town.client, person, app_id=MINI))
+                phone = Phone(town.client, await LogIn(town.client)(person, app_id=MINI))
                 assert (users, (await phone.ask("GET")).json()["unionid"]) == ({phone.user_id}, unionid_of(person))
                 identities = (await phone.ask("GET", "/identities")).json()["items"]
                 assert [(it["app_id"], it["kind"], it["openid"]) for it in identities] == [
