@@ -500,7 +500,7 @@ test('an attribute is set, shown, and removed', async () => {
 })
 
 test('what a merge and a split hand over is told before they are done', async () => {
-  const [banned, other] = [await newcomer(), await newcomer()]
+  const [banned, other] = [await newcomer({ phoneCode: 'phone-13900000502' }), await newcomer()]
   await change(banned, { status: 'disabled', roles: ['editor'] })
   await showPerson(banned)
   await button('Merge').click()
@@ -509,6 +509,7 @@ test('what a merge and a split hand over is told before they are done', async ()
   await button(`Choose: ${other.user.nickname}`, dialog()).click()
   await dialog().getByText(`${other.user.nickname} will be banned`).waitFor()
   await dialog().getByText(`${other.user.nickname} also gets the roles of ${banned.user.nickname}: editor.`).waitFor()
+  await dialog().getByText(`gets those of ${banned.user.nickname}: Phone number +8613900000502.`).waitFor()
   await button('Swap', dialog()).click()
   assert.equal(await dialog().getByText('will be banned').count(), 0)
   await button('Merge', dialog()).click() // the banned one remains

@@ -3,7 +3,7 @@
 import { get, post } from './api.js'
 import { h } from './dom.js'
 import { act, busy, code, dialog, field, table, time, toast } from './parts.js'
-import { called } from './names.js'
+import { appOf, called } from './names.js'
 import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
 
@@ -76,7 +76,7 @@ function sideBySide({ ends, remains }) {
     ['phone', phone],
     ['externalId', ({ external_id }) => code(external_id)],
     ['roles', ({ roles }) => roles.join(', ') || null],
-    ['identities', ({ identities }) => identities.map(({ app_id, openid }) => h('div', {}, h('code', {}, app_id, ' ', openid)))],
+    ['identities', ({ identities }) => identities.map(({ app_id, openid }) => h('div', {}, appOf(app_id), ' ', code(openid)))],
     ['created', ({ created_at }) => time(created_at)],
     ['lastLogin', ({ last_login_at }) => time(last_login_at)],
   ]
@@ -90,9 +90,11 @@ function sideBySide({ ends, remains }) {
 function handedOver({ ends, remains }) {
   const names = { ends: called(ends), remains: called(remains) }
   const roles = ends.roles.filter((role) => !remains.roles.includes(role))
+  const lacks = Object.entries({ nickname: 'name', phone: 'phone', external_id: 'externalId' }).filter(([field]) => ends[field] && !remains[field])
   return [
     ends.status === 'disabled' && remains.status !== 'disabled' ? text('mergeBans', names) : null,
     roles.length ? text('mergeRoles', { ...names, roles: roles.join(', ') }) : null,
+    lacks.length ? text('mergeFields', { ...names, fields: lacks.map(([field, name]) => `${text(name)} ${ends[field]}`).join(' · ') }) : null,
   ].filter(Boolean)
 }
 

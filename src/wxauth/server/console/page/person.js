@@ -157,7 +157,7 @@ function attributesOf(user, changed) {
     event.preventDefault()
     busy(set, trouble, () => changed({ attributes: { [name.value()]: value.value() ? typedJson(value.value()) : null } }))
   })
-  return [shown, form]
+  return Object.keys(user.attributes).length ? [shown, form] : [form]
 }
 
 function devices(user, mayChange, reload) {

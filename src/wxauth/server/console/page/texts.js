@@ -246,6 +246,7 @@ const TEXTS = {
   ],
   mergeBans: ['{ends} is banned: {remains} will be banned, and signed out everywhere.', '{ends} 已被封禁：合并后 {remains} 也会被封禁，并退出所有设备。'],
   mergeRoles: ['{remains} also gets the roles of {ends}: {roles}.', '{remains} 还将得到 {ends} 的角色：{roles}。'],
+  mergeFields: ['{remains} lacks these, and gets those of {ends}: {fields}.', '{remains} 缺少的将由 {ends} 补上：{fields}。'],
   undoMerge: [
     'If it was wrong, Split on the page of the user that remains undoes it: the identities, and the former id with them, become a user of their own again. Name, picture, number, consents and external id go with who brought them. A ban from before the merge goes back to whom it was given. Roles and later bans stay behind, so look twice.',
     '若合并有误，可在保留用户的页面点“拆分”：相应身份连同原 ID 恢复为独立用户。昵称、头像、手机号、同意记录和外部 ID 归还给带来它们的一方。合并之前的封禁归还当初被封的一方。角色与之后的封禁仍留在保留一方，请仔细核对。',
