@@ -31,7 +31,7 @@ class Mover(OnStage):
         return await self.import_numbered((CsvLines if is_csv else json_lines)(io.BytesIO(text), form), **options)
 
     async def import_numbered(
-        self, lines: Iterable[NumberedLine], how: Mapping[str, Any] | None = None, **options: Any
+        self, lines: Iterable[NumberedLine | tuple[int, bytes]], how: Mapping[str, Any] | None = None, **options: Any
     ) -> Counts:
         self.refusals, self.messages, self.others = [], [], []
 
@@ -42,7 +42,8 @@ class Mover(OnStage):
             self.others.append(tuple(refusal.others))
 
         how = {"refuse": refuse, "progress": lambda _: None, **(how or {})}
-        return await import_users(self.services, lines, Options(**options), **how)
+        numbered = (NumberedLine(*line) for line in lines)
+        return await import_users(self.services, numbered, Options(**options), **how)
 
     async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
         """How many were created, updated, unchanged and refused."""

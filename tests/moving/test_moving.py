@@ -470,6 +470,16 @@ async def test_a_line_that_contradicts_stored_data_is_refused_and_never_guessed(
         assert await mover.users() == []
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_line_that_contradicts_earlier_ones_names_them(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 2)
+    refused = [a(**TWO), b(**ONE), b(**AU), ALICE_THERE | AU | TWO, a(roles=["admin"])]
+    assert await mover.import_lines(a(**ONE, **AU), b(**TWO), *refused, dry_run=dry_run) == (2, 0, 0, 5)
+    assert mover.others == [(1, 2), (1, 2), (1, 2), (1, 2), ()]
+
+
 async def test_an_erased_person_comes_back_only_if_that_is_wanted(mover: Mover) -> None:
     line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
     await mover.import_lines(line)
@@ -927,6 +937,20 @@ async def test_a_file_may_have_names_an_encoding_and_numbers_of_its_own(
     assert json.loads(await mover.export())["openid"] == ALICE["openid"]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_csv"),
+    [
+        ("app_id,openid,status,roles\n{app_id},{openid},banned,vip\n", True),
+        ('{{"app_id": "{app_id}", "openid": "{openid}", "status": 2, "roles": "vip", "nickname": "vip"}}', False),
+    ],
+)
+async def test_a_file_may_have_values_of_its_own(mover: Mover, text: str, is_csv: bool) -> None:
+    own = Form(values={"status": {"banned": "disabled", "2": "disabled"}, "roles": {"vip": "gold|editor"}})
+    assert (await mover.import_as(own, text.format(**ALICE).encode(), is_csv=is_csv)).created == 1
+    user = await mover.user()
+    assert (user["status"], user["roles"]) == ("disabled", ["gold", "editor"])
+
+
 async def test_numbers_are_as_they_are_dialled_in_the_region(mover: Mover) -> None:
     mover = await mover.with_settings(apps=[APP], phone_region="DE")
     assert await mover.import_lines({**ALICE, "phone": "030 901820"}, {**BOB, "phone": "13800138000"}) == (1, 0, 0, 1)
@@ -1029,9 +1053,10 @@ async def test_a_dry_run_finds_in_later_batches_what_earlier_ones_made(
         {**BOB, "former_ids": [USER_ID]},
     ]
     said = await mover.import_lines(*lines, dry_run=True)
-    refusals = mover.refusals
+    refusals = mover.refusals, mover.others
     assert await mover.users() == []
-    assert (await mover.import_lines(*lines), mover.refusals) == (said, refusals)
+    assert await mover.import_lines(*lines) == said
+    assert (mover.refusals, mover.others) == refusals
     assert said[0] == 1
 
 
@@ -1351,15 +1376,16 @@ async def test_the_command_reports_what_csv_has_cost(
     first = f"line 2: {unionid}; {phone}"
     assert await imported(text, "--dry-run") == (1, counts(1, 2), [first, f"line 3: {phone}", *sums])
     skipping = await imported(text, "--dry-run", "--skip-bad-fields")
-    assert skipping == (1, counts(2, 1), [first, f"line 3: skipped: {phone}", *sums])
+    lines = [first, f"line 3: skipped: {phone}", f"1 line: {unionid}", f"1 line: {phone}", f"1 line: skipped: {phone}"]
+    assert skipping == (1, counts(2, "1, without bad fields: 1"), [*lines, *sums[2:]])
     unionid, phone = (f"{name}: {EXPECTED[name].zh}" for name in ("unionid", "phone"))
     with file.open("rb") as opened:
         chinese = {**env, "LC_ALL": "zh_CN.UTF-8"}
         done = run("users", "import", "-", "--csv", cwd=tmp_path, env=chinese, stdin=opened.fileno())
-    assert (done.returncode, done.stdout) == (1, "行数: 3, 新建: 1, 更新: 0, 不变: 0, 拒绝: 2\n")
+    assert (done.returncode, done.stdout) == (1, "行数：3，新建：1，更新：0，不变：0，拒绝：2\n")
     assert done.stderr.splitlines() == [
-        *(f"第 2 行: {unionid}; {phone}", f"第 3 行: {phone}", f"2 行: {phone}", f"1 行: {unionid}"),
-        *("忽略的列: union_id", "请修正被拒绝的行，再用完整的文件运行一次：已导入的行不会改变"),
+        *(f"第 2 行：{unionid}; {phone}", f"第 3 行：{phone}", f"2 行：{phone}", f"1 行：{unionid}"),
+        *("忽略的列：union_id", "请修正被拒绝的行，再用完整的文件运行一次：已导入的行不会改变"),
     ]
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
     for header, wrong, seen in (
@@ -1378,6 +1404,35 @@ async def test_the_command_reports_what_csv_has_cost(
     text = f"app_id,openid,created_at\n{START}naive,2024-05-01 12:00:00\n"
     assert (await imported(text, "--time-zone", "Asia/Shanghai"))[0] == 0
     assert await rows.fetchval("SELECT min(created_at) FROM users") == datetime(2024, 5, 1, 4, tzinfo=UTC)
+
+
+@pytest.mark.process
+async def test_refused_lines_are_written_as_they_were_and_imported_once_they_are_mended(
+    users: Command, tmp_path: Path, rows: Rows
+) -> None:
+    header, good = "app_id,openid,phone,state,nickname\r\n", f"{START}a,,banned,小\r\n"
+    bad = [f"{START}b,,,{'长' * MAX_LINE}\n", f"{START}c,1,banned,明\r\n", f"{START}d,,odd,"]
+    (tmp_path / "users.csv").write_bytes(f"{header}{bad[0]}{good}{''.join(bad[1:])}".encode("gbk"))
+    how = ("--encoding", "gbk", "--map", "status=state", "--map", "status: banned=disabled", "--rejected")
+    refused = await users("import", "users.csv", *how, "bad.csv")
+    assert (refused.returncode, refused.stdout.count("refused: 3")) == (1, 1)
+    assert refused.stderr.endswith("\nthe refused lines are in bad.csv: correct them there, and import that file\n")
+    kept = tmp_path / "bad.csv"
+    assert kept.read_bytes() == f"{header}{''.join(bad)}\n".encode("gbk")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    again = await users("import", "users.csv", *how, "bad.csv")
+    assert (again.returncode, again.stderr.endswith("bad.csv: File exists\n")) == (2, True)
+
+    mended = kept.read_text("gbk").replace("长" * MAX_LINE, "长").replace(",1,", ",,").replace("odd", "active")
+    kept.write_text(mended, "gbk")
+    assert (await users("import", "bad.csv", *how, "none.csv")).returncode == 0
+    assert not (tmp_path / "none.csv").exists()
+    stored = await rows.fetch('SELECT nickname, status FROM users ORDER BY nickname COLLATE "C"')
+    assert stored == [("小", "disabled"), ("明", "disabled"), ("长", "active"), (None, "active")]
+    for wrong in ("status", "status=", "status:=x", "status:a", "nobody=x", "nobody:x=y"):
+        assert (await users("import", "bad.csv", "--map", wrong)).returncode == 2, wrong
+    twice = await users("import", "bad.csv", "--map", "status:a=active", "--map", "status:a=disabled")
+    assert "each COLUMN or VALUE once" in twice.stderr
 
 
 @pytest.mark.process

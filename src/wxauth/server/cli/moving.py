@@ -5,7 +5,8 @@ import sqlite3
 import stat
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -14,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from wxauth.errors import StorageUnavailable, Title
+from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.cli.printing import (
     Command,
@@ -34,42 +35,18 @@ from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, expo
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import Fault, Line
 
-_COUNTS: Final = (
-    Title("lines", "行数"),
-    Title("created", "新建"),
-    Title("updated", "更新"),
-    Title("unchanged", "不变"),
-    Title("refused", "拒绝"),
-    Title("blank", "空行"),
+_COUNTS: Final = "lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}"
+_JOINED: Final = (
+    "lines joined to a user by external_id alone: {n:,}. Is each of them the same person? If two tables number their"
+    " rows separately, give their ids a prefix"
 )
-"""The counts that are printed. The English is the field's name."""
+_RUN_AGAIN: Final = (
+    "correct the refused lines, and run the command again with the whole file: imported lines do not change"
+)
+_MEND: Final = "the refused lines are in {file}: correct them there, and import that file"
 
 _MOST_CELLS: Final = 30
 _LONGEST_CELL: Final = 40
-
-_JOINED: Final = Title(
-    "lines joined to a user by external_id alone: {:,}. Is each of them the same person? If two tables number their"
-    " rows separately, give their ids a prefix",
-    "仅凭 external_id 归入已有用户：{:,} 行。各行是否确为同一个人？如果两张表各自编号，请为 ID 加上前缀",
-)
-_LINE: Final = Title("line {}: {}", "第 {} 行: {}")
-_SKIPPED: Final = Title("skipped: {}", "已略去：{}")
-_OTHER_LINES: Final = Title("{} (line {})", "{}（第 {} 行）")
-_ONE_LINE: Final = Title("{:,} line: {}", "{:,} 行: {}")
-_SOME_LINES: Final = Title("{:,} lines: {}", "{:,} 行: {}")
-_HEADER_READ: Final = Title("; it is: {}", "；读到的是: {}")
-_COLUMNS_IGNORED: Final = Title("columns ignored: {}", "忽略的列: {}")
-_RUN_AGAIN: Final = Title(
-    "correct the refused lines, and run the command again with the whole file: imported lines do not change",
-    "请修正被拒绝的行，再用完整的文件运行一次：已导入的行不会改变",
-)
-_STORED_NOTHING: Final = Title("nothing was stored: run it without --dry-run", "未存储任何内容：请去掉 --dry-run 运行")
-_GIVEN_UP: Final = Title(
-    "{:,} lines are done: run the same command again, imported lines do not change",
-    "已完成 {:,} 行：请重新运行同一命令，已导入的行不会改变",
-)
-_NO_ROOM: Final = Title("the temporary folder (TMPDIR) has no room: {}", "临时目录（TMPDIR）空间不足：{}")
-_WAITING: Final = Title("{}; trying again in {:.0f} s", "{}；{:.0f} 秒后重试")
 
 _FLAGS: Final = {
     "--dry-run": ("dry_run", "Check each line and report the result, but store nothing."),
@@ -86,20 +63,40 @@ _FLAGS: Final = {
 """The options that are a field of `Options`, each with its name and help."""
 
 
-def _fields(values: Sequence[str]) -> dict[str, str]:
-    """Our names by those of the file."""
+def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Our names of fields by those of the file, and by field our values by those of the file."""
     fields: dict[str, str] = {}
-    for given in values:
-        name, _, theirs = given.partition("=")
-        if not is_field(name) or not theirs:
-            raise ValueError("must be FIELD=COLUMN, with a FIELD of docs/moving-in.md")
-        if theirs in fields or name in fields.values():
-            raise ValueError("must have each FIELD and each COLUMN once")
-        fields[theirs] = name
-    return fields
+    values: dict[str, dict[str, str]] = {}
+    for option in options:
+        left, equals, right = option.partition("=")
+        name, colon, value = (part.strip() for part in left.partition(":"))
+        if not (is_field(name) and equals and (value if colon else right)):
+            raise ValueError("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/moving-in.md")
+        if value in values.get(name, ()) if colon else right in fields or name in fields.values():
+            raise ValueError("must have each FIELD and each COLUMN or VALUE once")
+        if colon:
+            values.setdefault(name, {})[value] = right
+        else:
+            fields[right] = name
+    return fields, values
 
 
 _time_zone = checked(ZoneInfo, "must be a name such as Asia/Shanghai. 必须是 Asia/Shanghai 这样的时区名。")
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that only its owner can read. If nothing is written, it is removed."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as exc:
+        raise click.UsageError(f"{path}: {exc.strerror}") from None
+    with os.fdopen(descriptor, "wb") as file:
+        try:
+            yield file
+        finally:
+            if not file.tell():
+                path.unlink()
 
 
 def _flags(command: Command) -> Command:
@@ -118,13 +115,19 @@ def _flags(command: Command) -> Command:
 @click.option("--app-id", callback=text_option, help="The app of the lines that name none.")
 @click.option(
     "--map",
-    "fields",
+    "mapped",
     metavar="FIELD=COLUMN",
     multiple=True,
-    callback=checked(_fields),
-    help="What FILE calls a field, such as openid=weixin_openid; may be repeated.",
+    callback=checked(_mapped),
+    help="What FILE calls a field, such as openid=weixin_openid, or a value: status:banned=disabled; may be repeated.",
 )
 @click.option("--time-zone", callback=_time_zone, help="That of the times without one, such as Asia/Shanghai.")
+@click.option(
+    "--rejected",
+    "rejected_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A new file for the lines that are refused, as they are in FILE.",
+)
 @_flags
 @json_option
 def import_command(
@@ -133,7 +136,8 @@ def import_command(
     is_tsv: bool,
     encoding: Encoding,
     app_id: str | None,
-    fields: dict[str, str],
+    mapped: tuple[dict[str, str], dict[str, dict[str, str]]],
+    rejected_path: Path | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -147,34 +151,45 @@ def import_command(
     is_watched = sys.stderr.isatty()
     clear = "\r\x1b[K" if is_watched else ""
     language = terminal_language()
-    cost: Counter[Fault] = Counter()
+    cost: Counter[str] = Counter()
     done = Counts()
     shown = _Progress(file)
-
-    def in_language(text: Title, *values: object) -> str:
-        chosen = str(getattr(text, language))
-        return chosen.format(*values) if values else chosen  # what is wrong with a field may contain braces
+    header = b""
 
     def fault_text(fault: Fault) -> str:
-        return f"{fault.field}: {in_language(fault.wanted)}"
+        return f"{fault.field}: {getattr(fault.wanted, language)}"
+
+    def reject(raw: bytes) -> None:
+        if rejected and (header or not is_csv):
+            try:
+                rejected.write(raw if rejected.tell() else header + raw)
+                rejected.flush()
+            except OSError as exc:
+                raise Failed(f"{rejected_path}: {exc.strerror}") from None
 
     def refuse(refusal: ImportRefusal) -> None:
-        cost.update(refusal.faults)
-        faults = "; ".join(map(fault_text, refusal.faults))
+        if not refusal.is_of_fields:
+            reject(refusal.raw)
+        texts = [fault_text(fault) for fault in refusal.faults]
+        faults = "; ".join(texts)
         if refusal.others:
-            faults = in_language(_OTHER_LINES, faults, ", ".join(map(str, refusal.others)))
+            faults = say("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
         if refusal.is_of_fields:
-            faults = in_language(_SKIPPED, faults)
-        click.echo(f"{clear}{in_language(_LINE, refusal.number, faults)}", err=True)
+            texts = [say("skipped: {faults}", faults=text) for text in texts]
+            faults = say("skipped: {faults}", faults=faults)
+        cost.update(texts)
+        click.echo(clear + say("line {number}: {faults}", number=refusal.number, faults=faults), err=True)
 
     def progress(counts: Counts) -> None:
         nonlocal done
         done = counts
         if is_watched:
-            click.echo(f"{clear}{in_language(shown.after(counts.lines))}", err=True, nl=False)
+            click.echo(clear + shown.after(counts.lines), err=True, nl=False)
 
     def waiting(exc: StorageUnavailable, seconds: float) -> None:
-        click.echo(f"{clear}{in_language(_WAITING, in_language(trouble_of(exc)), seconds)}", err=True)
+        trouble = getattr(trouble_of(exc), language)
+        said = say("{trouble}; trying again in {seconds:.0f} s", trouble=trouble, seconds=seconds)
+        click.echo(clear + said, err=True)
 
     async def run(services: Services) -> Counts:
         if app_id:
@@ -183,39 +198,45 @@ def import_command(
         try:
             return await import_users(services, lines, options, refuse=refuse, progress=progress, waiting=waiting)
         except StorageUnavailable:
-            click.echo(f"{clear}{in_language(_GIVEN_UP, done.lines)}", err=True)
+            given_up = "{n:,} lines are done: run the same command again, imported lines do not change"
+            click.echo(clear + say(given_up, n=done.lines), err=True)
             raise
         except sqlite3.OperationalError as exc:
-            raise Failed(in_language(_NO_ROOM, exc)) from None
+            raise Failed(say("the temporary folder (TMPDIR) has no room: {error}", error=exc)) from None
 
     name = str(file.name).lower()
     is_tsv = is_tsv or (not is_csv and name.endswith(".tsv"))
     is_csv = is_csv or is_tsv or name.endswith(".csv")
-    form = Form(delimiter="\t" if is_tsv else ",", encoding=encoding, app_id=app_id or None, fields=fields)
-    if not is_csv and not set(fields.values()) <= Line.model_fields.keys():
+    fields, values = mapped
+    delimiter = "\t" if is_tsv else ","
+    form = Form(delimiter=delimiter, encoding=encoding, app_id=app_id or None, fields=fields, values=values)
+    if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
         raise click.UsageError("--map attributes.NAME is for CSV.")
+    rejected = click.get_current_context().with_resource(_created(rejected_path)) if rejected_path else None
     try:
-        lines = CsvLines(file, form) if is_csv else json_lines(file, form)
+        lines = (CsvLines if is_csv else json_lines)(file, form, spill=reject)
     except BadHeader as exc:
         seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-        found = in_language(_HEADER_READ, seen) if seen else ""
-        raise Failed(f"{in_language(_LINE, 1, fault_text(exc.fault))}{found}") from None
+        found = say("; it is: {seen}", seen=seen) if seen else ""
+        raise Failed(say("line {number}: {faults}", number=1, faults=fault_text(exc.fault)) + found) from None
+    if isinstance(lines, CsvLines):
+        header = lines.header.raw
     counts = with_services(run)
     click.echo(clear, err=True, nl=False)
     if counts.joined:
-        click.echo(in_language(_JOINED, counts.joined), err=True)
-    for fault, number in cost.most_common():
-        click.echo(in_language(_ONE_LINE if number == 1 else _SOME_LINES, number, fault_text(fault)), err=True)
+        click.echo(say(_JOINED, n=counts.joined), err=True)
+    for text, n in cost.most_common():
+        click.echo(say("{n:,} line: {faults}" if n == 1 else "{n:,} lines: {faults}", n=n, faults=text), err=True)
     if isinstance(lines, CsvLines) and lines.unknown:
-        click.echo(in_language(_COLUMNS_IGNORED, ", ".join(map(printable, lines.unknown))), err=True)
+        click.echo(say("columns ignored: {names}", names=", ".join(map(printable, lines.unknown))), err=True)
     numbers = asdict(counts)
-    shown_counts = _COUNTS if counts.blank else _COUNTS[:-1]
-    text = ", ".join(f"{in_language(name)}: {numbers[name.en]}" for name in shown_counts)
-    show(numbers, text, as_json=as_json)
+    incomplete = say(", without bad fields: {n}", n=counts.incomplete) if counts.incomplete else ""
+    blank = say(", blank: {n}", n=counts.blank) if counts.blank else ""
+    show(numbers, say(_COUNTS, **numbers) + incomplete + blank, as_json=as_json)
     if counts.refused:
-        click.echo(in_language(_RUN_AGAIN), err=True)
+        click.echo(say(_MEND, file=rejected_path) if rejected_path else say(_RUN_AGAIN), err=True)
     if options.dry_run:
-        click.echo(in_language(_STORED_NOTHING), err=True)
+        click.echo(say("nothing was stored: run it without --dry-run"), err=True)
     if counts.refused:
         sys.exit(1)
 
@@ -233,17 +254,15 @@ class _Progress:
         else:
             self._size = status.st_size if stat.S_ISREG(status.st_mode) else 0
 
-    def after(self, lines: int) -> Title:
+    def after(self, lines: int) -> str:
         """What is shown after so many lines."""
-        pace = lines / max(monotonic() - self._began, 1)
-        shown = Title(f"{lines:,} lines, {pace:,.0f} a second", f"{lines:,} 行，每秒 {pace:,.0f} 行")
+        seconds = monotonic() - self._began
+        shown = say("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1))
         if not self._size or not lines:
             return shown
         share = min(self._file.tell() / self._size, 1)
-        minutes = (monotonic() - self._began) * (1 / max(share, 0.0001) - 1) / 60
-        return Title(
-            f"{shown.en}, {share:.0%}, {minutes:,.0f} min left", f"{shown.zh}，{share:.0%}，还需 {minutes:,.0f} 分钟"
-        )
+        minutes = seconds * (1 / max(share, 0.0001) - 1) / 60
+        return shown + say(", {share:.0%}, {minutes:,.0f} min left", share=share, minutes=minutes)
 
 
 @click.command()

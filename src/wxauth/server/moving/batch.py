@@ -221,6 +221,7 @@ class Batch:
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
             raise LineRefused(faults)
 
+        self.made.first_lines.setdefault(user.id, number)
         if given:
             self.made.given[line.app_id, line.openid] = given
         is_changed = user != before
@@ -285,11 +286,13 @@ class Batch:
         # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, or the
         # operator can know that two accounts are of one person.
         would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
-        found = (
+        unfit = (
             (ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
             (MERGED, line.user_id in self._former_ids),
             (LEAVING, self._is_leaving_without(line, owner_id)),
             (ERASED, is_gone and not self._options.restore),
+        )
+        contradicting = (
             (SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
             (
                 SECOND_OPENID_OF_EXTERNAL_ID,
@@ -302,8 +305,12 @@ class Batch:
             (ANOTHER_EXTERNAL_ID, bool(line.external_id) and by_external_id is None and has_external_id),
             (ANOTHER_USER, owner_id is not None and line.user_id not in (None, owner_id)),
         )
-        if any(is_so for _, is_so in found):
-            raise LineRefused([fault for fault, is_so in found if is_so])
+        faults = [fault for fault, is_so in unfit if is_so]
+        contradictions = [fault for fault, is_so in contradicting if is_so]
+        if faults or contradictions:
+            owners = (by_identity, by_unionid, by_external_id, by_user_id) if contradictions else ()
+            lines = {self.made.first_lines.get(owner) for owner in owners if owner is not None}
+            raise LineRefused([*faults, *contradictions], sorted(filter(None, lines)))
         return owner_id
 
     def _given(self, number: int, line: Line) -> GivenFields:

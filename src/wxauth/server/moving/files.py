@@ -5,7 +5,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
-from typing import IO, Final, Literal
+from typing import IO, Final, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -53,10 +53,17 @@ LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
 _ATTRIBUTE: Final = "attributes."
 """Followed by the name of an attribute, it is the name of a column."""
 
-NumberedLine = tuple[int, bytes | Fault | None]
-"""A line of the file with its number: in UTF-8, a fault if it cannot be read, None if it is blank."""
-
 Encoding = Literal["utf-8", "gbk"]
+
+
+class NumberedLine(NamedTuple):
+    """A line of the file."""
+
+    number: int
+    text: bytes | Fault | None
+    """Its JSON in UTF-8, a fault if it cannot be read, None if it is blank."""
+    raw: bytes = b""
+    """Its bytes with a line break; nothing if `spill` has received them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,8 @@ class Form:
     """The app of the lines that name none."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """The fields that the file calls otherwise, by its own names."""
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By field, the values that the file writes otherwise, by its own."""
 
 
 DEFAULT_FORM: Final = Form()
@@ -88,15 +97,23 @@ class BadHeader(Exception):
 _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 
-def json_lines(file: IO[bytes], form: Form = DEFAULT_FORM) -> Iterator[NumberedLine]:
+Spill = Callable[[bytes], object]
+"""Receives, in pieces, the lines that are too long for memory."""
+
+
+def json_lines(
+    file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None
+) -> Iterator[NumberedLine]:
     """Each line with its number."""
-    is_plain = form.app_id is None and not form.fields
-    for number, text in _numbered(file, form.encoding):
-        yield number, _with_fields(text, form) if isinstance(text, bytes) and not is_plain else text
+    is_plain = form.app_id is None and not form.fields and not form.values
+    for line in _numbered(file, form.encoding, spill):
+        if isinstance(line.text, bytes) and not is_plain:
+            line = line._replace(text=_with_fields(line.text, form))
+        yield line
 
 
 def _with_fields(text: bytes, form: Form) -> bytes:
-    """The line with the names of our fields. What is no JSON object stays, and is refused."""
+    """The line with the names and values of ours. What is no JSON object stays, and is refused."""
     try:
         given = from_json(text)
     except ValueError:
@@ -104,6 +121,10 @@ def _with_fields(text: bytes, form: Form) -> bytes:
     if not isinstance(given, dict):
         return text
     renamed = given | {name: given[theirs] for theirs, name in form.fields.items() if theirs in given}
+    for name, values in form.values.items():
+        value = renamed.get(name)
+        if (ours := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
+            renamed[name] = _value(name, ours) if ours else None
     return to_json({**renamed, "app_id": renamed.get("app_id") or form.app_id})
 
 
@@ -113,18 +134,20 @@ class CsvLines:
     Args:
         file: The file. Its first line contains the names of the fields.
         form: How it is written.
+        spill: Receives lines that are too long for memory.
 
     Raises: BadHeader.
     """
 
     unknown: list[str]
     """The names of unknown columns, which are ignored."""
+    header: NumberedLine
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None) -> None:
         self._form = form
-        self._lines = _numbered(file, form.encoding)
-        self._header, first = next(((number, text) for number, text in self._lines if text is not None), (1, b""))
-        header = first if isinstance(first, Fault) else self._cells(first)
+        self._lines = _numbered(file, form.encoding, spill)
+        self.header = next((line for line in self._lines if line.text is not None), NumberedLine(1, b""))
+        header = self._cells(self.header.text)
         if isinstance(header, Fault):
             raise BadHeader(header)
         seen = [name.strip() for name in header]
@@ -133,16 +156,16 @@ class CsvLines:
             raise BadHeader(WRONG_ATTRIBUTE, wrong)
         known = [name for name in self._names if is_field(name)]
         self._known = frozenset(known)
-        needed = {"openid", *form.fields.values(), *(() if form.app_id else ("app_id",))}
+        needed = {"openid", *form.fields.values(), *form.values, *(() if form.app_id else ("app_id",))}
         if not needed <= self._known or len(self._known) < len(known):
             raise BadHeader(NO_HEADER, seen)
         self.unknown = [name for name in self._names if name and name not in self._known]
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Each line but the header."""
-        yield from ((number, None) for number in range(1, self._header))
-        for number, text in self._lines:
-            yield number, self._json(text) if isinstance(text, bytes) else text
+        yield from (NumberedLine(number, None) for number in range(1, self.header.number))
+        for line in self._lines:
+            yield line._replace(text=self._json(line.text)) if isinstance(line.text, bytes) else line
 
     def _json(self, text: bytes) -> bytes | Fault | None:
         cells = self._cells(text)
@@ -153,7 +176,9 @@ class CsvLines:
         return to_json(self._identity(cells)) if any(cells) else None  # spreadsheets end a table with empty cells
 
     def _identity(self, cells: list[str]) -> dict[str, object]:
-        given = [(name, cell) for name, cell in zip(self._names, cells, strict=True) if cell and name in self._known]
+        values = self._form.values
+        ours = ((name, values.get(name, {}).get(cell, cell)) for name, cell in zip(self._names, cells, strict=True))
+        given = [(name, cell) for name, cell in ours if cell and name in self._known]
         named = {"app_id": self._form.app_id} if self._form.app_id else {}
         identity: dict[str, object] = named | {
             name: _value(name, cell) for name, cell in given if not name.startswith(_ATTRIBUTE)
@@ -163,8 +188,10 @@ class CsvLines:
         }
         return {**identity, "attributes": attributes} if attributes else identity
 
-    def _cells(self, text: bytes) -> list[str] | Fault:
+    def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:
         """The cells of a line. A line by itself, so that an unclosed quotation mark costs no other line."""
+        if not isinstance(text, bytes):
+            return text or []
         try:
             return next(csv.reader([text.decode()], delimiter=self._form.delimiter, strict=True), [])
         except csv.Error:
@@ -190,7 +217,7 @@ def _value(name: str, cell: str) -> object:
     return cell
 
 
-def _numbered(file: IO[bytes], encoding: Encoding) -> Iterator[NumberedLine]:
+def _numbered(file: IO[bytes], encoding: Encoding, spill: Spill) -> Iterator[NumberedLine]:
     """Each line with its number. One that is too long is never read into memory whole.
 
     UTF-8 is not checked here, but where the line is read.
@@ -202,14 +229,19 @@ def _numbered(file: IO[bytes], encoding: Encoding) -> Iterator[NumberedLine]:
         if number == 1:
             text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with it
         if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
-            while (rest := file.readline(_PIECE)) and not rest.endswith(b"\n"):
-                pass
+            while not piece.endswith(b"\n"):
+                spill(piece)
+                piece = file.readline(_PIECE) or b"\n"
+            spill(piece)
+            yield NumberedLine(number, TOO_LONG)
+            continue
+        raw = piece if piece.endswith(b"\n") else piece + b"\n"
         if len(text) > MAX_LINE:
-            yield number, TOO_LONG
+            yield NumberedLine(number, TOO_LONG, raw)
         elif text.strip():
-            yield number, text if encoding == "utf-8" else _from_gbk(text)
+            yield NumberedLine(number, text if encoding == "utf-8" else _from_gbk(text), raw)
         else:
-            yield number, None
+            yield NumberedLine(number, None)
 
 
 def _from_gbk(text: bytes) -> bytes | Fault:

@@ -54,6 +54,8 @@ class ImportRefusal(NamedTuple):
     """The earlier lines that it contradicts."""
     is_of_fields: bool = False
     """Whether only the fields of these faults are refused: the line is imported without them."""
+    raw: bytes = b""
+    """The line as it is in the file."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ class Counts:
     updated: int = 0
     unchanged: int = 0
     refused: int = 0
+    incomplete: int = 0
+    """Of those imported, the lines without their bad fields."""
     blank: int = 0
 
     def add(self, outcome: LineOutcome) -> None:
@@ -106,7 +110,9 @@ class MadeOnDisk:
     def made(self, wanted: Wanted, users: Iterable[UserToImport], *, is_dry: bool) -> Made:
         """What earlier lines have made under the names and ids of a batch, and of these stored users."""
         made = Made(given=self._found("given", wanted.identities))
+        ids = {user.id for user in users}
         if not is_dry:  # the rest is stored
+            made.first_lines = self._found("first_lines", ids)
             return made
         made.identities = self._found("identities", wanted.identities)
         made.openids = self._found("openids", wanted.unionids)
@@ -115,9 +121,9 @@ class MadeOnDisk:
         made.former_external_ids = self._found("former_external_ids", wanted.external_ids)
         made.former_ids = self._found("former_ids", wanted.ids)
         owners = (made.unionids, made.external_ids, made.former_external_ids)
-        ids = {user.id for user in users}.union(wanted.ids, *(names.values() for names in owners))
+        ids.update(wanted.ids, *(names.values() for names in owners))
         ids.update(identity.user_id for identity in made.identities.values())
-        for kind in ("users", "apps_of_users", "consents"):
+        for kind in ("users", "first_lines", "apps_of_users", "consents"):
             setattr(made, kind, self._found(kind, ids))
         return made
 
@@ -167,7 +173,8 @@ async def import_users(
         while batch := list(islice(numbered, BATCH)):
             refusals: list[ImportRefusal] = []
             readable: list[tuple[int, Line]] = []
-            for number, text in batch:
+            skipped: dict[int, Sequence[Fault]] = {}
+            for number, text, _ in batch:
                 if text is None:
                     counts.add(LineOutcome.BLANK)
                     continue
@@ -175,7 +182,7 @@ async def import_users(
                 if options.skips_bad_fields and isinstance(text, bytes) and not isinstance(line, Line):
                     fields = {fault.field for fault in line}
                     if fields <= SKIPPABLE:
-                        refusals.append(ImportRefusal(number, line, is_of_fields=True))
+                        skipped[number] = line
                         line = Line.read(without(text, fields), parts)
                 if isinstance(line, Line):
                     readable.append((number, line))
@@ -195,13 +202,16 @@ async def import_users(
                     size = max(min(size, len(left)) // 2, 1)  # it may have run out of time
             for outcome in outcomes:
                 if isinstance(outcome, ImportRefusal):
-                    refusals.append(outcome)
+                    refusals.append(outcome._replace(faults=[*skipped.pop(outcome.number, ()), *outcome.faults]))
                 else:
                     counts.add(outcome)
+            for _ in refusals:
+                counts.add(LineOutcome.REFUSED)
+            counts.incomplete += len(skipped)
+            refusals += [ImportRefusal(number, faults, is_of_fields=True) for number, faults in skipped.items()]
+            raw = {line.number: line.raw for line in batch}
             for refusal in sorted(refusals, key=attrgetter("number")):
-                if not refusal.is_of_fields:
-                    counts.add(LineOutcome.REFUSED)
-                refuse(refusal)
+                refuse(refusal._replace(raw=raw[refusal.number]))
             progress(counts)
     return counts
 
@@ -232,7 +242,8 @@ async def _import_batch(
             conflict = exc
             continue
         # Nothing can be lost any more: what is kept is kept once.
-        kept.keep(batch.made if options.dry_run else Made(given=batch.made.given))
+        made = batch.made
+        kept.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
         for one in settled:
             one.report()
         return outcomes

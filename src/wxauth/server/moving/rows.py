@@ -233,6 +233,8 @@ class Made:
     """The changes made by the lines."""
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
+    first_lines: dict[UUID, int] = field(default_factory=dict)
+    """The first line of the file that is of a user."""
     identities: dict[IdentityKey, HeldIdentity] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
