@@ -119,6 +119,9 @@ def test_what_a_terminal_prints_is_chinese(tmp_path: Path) -> None:
     assert "  ban     封禁用户，并结束其所有会话。" in help_of_users
     wrong_call = run("users", "ban", "x", cwd=tmp_path, env=env).stderr
     assert "错误：'USER_ID' 的值无效：'x' 不是有效的 UUID。" in wrong_call
+    help_of_list = run("users", "list", "--help", cwd=tmp_path, env=env).stdout
+    assert help_of_list.startswith("用法： wxauth users list [选项]\n")
+    assert "  --limit 整数                [默认：50; 1<=x<=200]\n  --cursor 文本  " in help_of_list
 
 
 @pytest.mark.process

@@ -10,11 +10,12 @@ from typing import Any, Final
 import click
 
 from wxauth import __version__
-from wxauth.server.core.terminal import catalogue, say, terminal_language, translated
+from wxauth.server.core.terminal import catalogue, say, terminal_language, translated, width
 
 for _name, _module in list(sys.modules.items()):
     if _name.startswith("click."):  # its own sentences, which it looks up by these two names of gettext
         vars(_module).update(_=say, ngettext=lambda one, many, number: say(one if number == 1 else many))
+vars(click.formatting).update(term_len=width)  # click counts characters
 
 MODULES: Final = {
     "running": {
@@ -110,12 +111,16 @@ def in_language(command: click.Command, path: str) -> click.Command:
     texts, made = catalogue(), copy(command)
     made.help = texts.get(path or "wxauth", command.help)
     made.short_help = (made.help or "").partition("。")[0] + "。"
+    made.options_metavar = say(made.options_metavar or "")
     made.params = [copy(each) for each in command.params]
     for option in made.params:
+        option.type, option.metavar = copy(option.type), option.metavar and say(option.metavar)
+        option.type.name = say(option.type.name)
         if isinstance(option, click.Option) and option.help:
             keys = (f"{scope} {option.opts[0]}".strip() for scope in (path, path.split()[0] if path else "", ""))
             option.help = next((texts[key] for key in keys if key in texts), option.help)
     if isinstance(made, click.Group):
+        made.subcommand_metavar = say(made.subcommand_metavar or "")
         made.commands = {name: in_language(each, f"{path} {name}".strip()) for name, each in made.commands.items()}
     return made
 

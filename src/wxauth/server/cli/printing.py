@@ -7,14 +7,13 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from unicodedata import east_asian_width
 
 import click
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
 from wxauth.server.core.setting_types import picture_url
-from wxauth.server.core.terminal import say, terminal_language, word
+from wxauth.server.core.terminal import say, terminal_language, width, word
 from wxauth.server.web.bodies import Time, id_in_cursor
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -77,14 +76,10 @@ def header(*columns: str) -> tuple[str, ...]:
 def print_table(rows: Iterable[tuple[object, ...]]) -> None:
     """Print rows in columns."""
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        padded = (cell + " " * (most - width(cell)) for cell, most in zip(row, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
-
-
-def _width(cell: str) -> int:
-    return len(cell) + sum(east_asian_width(character) in "WF" for character in cell)
 
 
 def _field(item: Any, name: str) -> object:

@@ -9,6 +9,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from unicodedata import east_asian_width
 
 if TYPE_CHECKING:  # imports Starlette
     from wxauth.problems import Language
@@ -54,6 +55,11 @@ def to_chinese(sentence: str) -> str:
 def word(name: str) -> str:
     """The name of a column or the value of a state: in English the same."""
     return _words().get(name, name) if terminal_language() == "zh" else name
+
+
+def width(text: str) -> int:
+    """The columns that a text takes."""
+    return len(text) + sum(east_asian_width(character) in "WF" for character in text)
 
 
 @cache
