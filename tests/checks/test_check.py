@@ -273,11 +273,12 @@ def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
     assert_reported({"python": judge_python(mended)}, "python", OK, platform.python_version())
 
 
-def test_a_standby_and_an_old_version_are_reported() -> None:
+def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
     server = PostgresServer("10.23", 100023, is_standby=False, is_read_only=False, isolation="read committed")
     for judged, words in (
         (replace(server, is_standby=True), ("standby", "WXAUTH_DATABASE_URL")),
         (server, ("PostgreSQL 10.23", "11 or newer")),
+        (replace(server, version_number=180001, encoding="SQL_ASCII"), ("SQL_ASCII", "must be UTF8")),
     ):
         assert_reported({"database": judge_server(judged)}, "database", BAD, *words)
 

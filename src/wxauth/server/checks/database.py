@@ -169,7 +169,7 @@ def will_do(server: PostgresServer) -> bool:
 
 
 def judge_server(server: PostgresServer) -> CheckResult:
-    """Whether the server runs the schema, accepts writes, is new enough, and isolates by READ COMMITTED.
+    """Whether the server runs the schema, accepts writes, is new enough, encodes in UTF-8, isolates by READ COMMITTED.
 
     At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
     """
@@ -188,6 +188,10 @@ def judge_server(server: PostgresServer) -> CheckResult:
     if server.version_number // 10000 < OLDEST_SERVER:
         message = f"is PostgreSQL {server.version}: must be {OLDEST_SERVER} or newer"
         return bad(name, message, f"是 PostgreSQL {server.version}：需要 {OLDEST_SERVER} 或更新版本")
+    if server.encoding != "UTF8":
+        to_run = "createdb --encoding=UTF8 --template=template0"
+        message = f"is encoded in {server.encoding}: must be UTF8; dump it, and restore it into a new one: {to_run}"
+        return bad(name, message, f"编码为 {server.encoding}：必须是 UTF8；请导出后恢复到新建的数据库：{to_run}")
     if server.isolation != "read committed":  # a pooler, the role or the URL has set another default
         default = "default_transaction_isolation"
         message = f"isolates by {server.isolation}: {default} of the role must be 'read committed'"

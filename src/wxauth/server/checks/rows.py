@@ -44,6 +44,8 @@ class PostgresServer:
     engine: str = "PostgreSQL"
     """What version() says."""
     has_plpgsql: bool = True
+    encoding: str = "UTF8"
+    """That of the database."""
 
 
 class WalStatistics(SQLModel):
@@ -168,7 +170,8 @@ _SERVER: Final = Statement[PostgresServer]("""
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
        pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
        current_setting('transaction_isolation') AS isolation, version() AS engine,
-       EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql
+       EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
+       current_setting('server_encoding') AS encoding
 """)
 # Only a table's owner may alter it, or a role that is a member of the owner.
 _RIGHTS: Final = Statement[RoleRights]("""
