@@ -43,10 +43,10 @@ def write_source(language: str, folder: Path, *, source: str | None = None) -> N
         name, is_chinese = re.subn(r"\.zh-CN\.md$", ".md", file.name)
         is_alone = not is_chinese and not file.with_suffix(".zh-CN.md").exists()
         if bool(is_chinese) == bool(suffix) or is_alone:
-            (pages / name).write_text(page(file, language, source=source))
+            (pages / name).write_text(page(file, language, source=source), "utf-8")
     for file in sorted((DOCS / "decisions").glob("*.md")):
-        (pages / "decisions" / file.name).write_text(page(file, language, source=source))
-    (folder / "zensical.toml").write_text(settings(language))
+        (pages / "decisions" / file.name).write_text(page(file, language, source=source), "utf-8")
+    (folder / "zensical.toml").write_text(settings(language), "utf-8")
 
 
 def page(file: Path, language: str, *, source: str | None = None) -> str:
@@ -66,7 +66,7 @@ def page(file: Path, language: str, *, source: str | None = None) -> str:
             return f'<a href="{_of_other_language(language, there)}" hreflang="{_TAGS[text]}">{text}</a>'
         return f"{mark}[{text}]({target.replace('.zh-CN.md', '.md')}{anchor})"
 
-    parts = _FENCED.split(_DIAGRAM.sub("```text", file.read_text()))
+    parts = _FENCED.split(_DIAGRAM.sub("```text", file.read_text("utf-8")))
     return "".join(part if place % 2 else _LINK.sub(link, part) for place, part in enumerate(parts))
 
 
@@ -80,7 +80,7 @@ def settings(language: str) -> str:
     """The settings of a language's site, in TOML."""
     suffix = LANGUAGES[language]
     groups: list[tuple[str, list[str]]] = []
-    for title, links in _GROUP.findall((DOCS / f"README{suffix}.md").read_text()):
+    for title, links in _GROUP.findall((DOCS / f"README{suffix}.md").read_text("utf-8")):
         if title:
             groups.append((title, []))
         else:
@@ -149,7 +149,9 @@ def build(folder: Path, *, source: str | None = None) -> None:
     if contact := os.environ.get("SECURITY_CONTACT"):
         expires = datetime.now(UTC) + timedelta(days=360)
         (folder / ".well-known").mkdir()
-        (folder / ".well-known/security.txt").write_text(f"Contact: {contact}\nExpires: {expires:%Y-%m-%dT%H:%M:%SZ}\n")
+        (folder / ".well-known/security.txt").write_text(
+            f"Contact: {contact}\nExpires: {expires:%Y-%m-%dT%H:%M:%SZ}\n", "utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -33,16 +33,18 @@ def shape(text: str) -> dict[str, list[Any]]:
 
 def anchors(page: Path) -> set[str]:
     """Those that GitHub gives the headings."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
     """What is wrong in this page, given the names of all tests."""
-    text, folders = page.read_text(), (ROOT / "src/wxauth/server", ROOT / "src/wxauth", ROOT)
+    text, folders = page.read_text("utf-8"), (ROOT / "src/wxauth/server", ROOT / "src/wxauth", ROOT)
     for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
         is_there = (ROOT / script).is_file()
-        if not is_there or ((ROOT / script).read_text().startswith("#!") and not os.access(ROOT / script, os.X_OK)):
+        if not is_there or (
+            (ROOT / script).read_text("utf-8").startswith("#!") and not os.access(ROOT / script, os.X_OK)
+        ):
             yield f"{script} cannot be run"
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", re.sub(r"`[^`\n]+`", "", text)):
         there = page.parent / target if target else page
@@ -58,25 +60,29 @@ def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
         yield f"more than {LONGEST_README} lines"
     translation = page.with_suffix(".zh-CN.md")
     if page.suffixes == [".md"] and (translation.exists() or page.parent == DOCS) and page not in IN_ENGLISH_ALONE:
-        theirs = shape(translation.read_text())
+        theirs = shape(translation.read_text("utf-8"))
         yield from (f"other {name} than in Chinese" for name, parts in shape(text).items() if parts != theirs[name])
 
 
 def main() -> None:
     """Print all that is wrong."""
-    files = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if "node_modules" not in path.parts]
+    files = [
+        path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py") if "node_modules" not in path.parts
+    ]
     tests = {name for text in files for name in re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE)}
     pages = sorted({page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md")})
     wrong = [f"{page.relative_to(ROOT)}: {what}" for page in pages for what in wrong_in(page, tests)]
-    code = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+    code = "".join(file.read_text("utf-8") for file in (ROOT / "src").rglob("*.py"))
     named = set(re.findall(r"docs/[\w/-]+\.md", code))
     wrong += [f"src names {name}, which is not there" for name in sorted(named) if not (ROOT / name).is_file()]
-    [shown] = re.findall(r"tests: ([\d,]+)\+", (DOCS / "badges/tests.svg").read_text())
+    [shown] = re.findall(r"tests: ([\d,]+)\+", (DOCS / "badges/tests.svg").read_text("utf-8"))
     if int(shown.replace(",", "")) > len(tests):
         wrong.append(f"docs/badges/tests.svg: there are {len(tests)} tests")
-    [address] = [*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {"": None}).values()][:1]
+    [address] = [
+        *tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {"": None}).values()
+    ][:1]
     for page in (ROOT / "README.md", ROOT / "README.zh-CN.md"):
-        if address and f"git clone {address} wxauth" not in page.read_text():
+        if address and f"git clone {address} wxauth" not in page.read_text("utf-8"):
             wrong.append(f"{page.name}: must clone {address}, the first of the URLs in pyproject.toml")
     if not pages or not tests or not named:
         wrong.append("no page, test or named page was found")

@@ -37,14 +37,14 @@ def index() -> str:
 def whole(listing: Path) -> str:
     """The text of all guides that a page lists, one after the other."""
     return "\n\n".join(
-        f"<!-- docs/{file} -->\n{(listing.parent / file).read_text().strip()}" for _, file, _ in _guides(listing)
+        f"<!-- docs/{file} -->\n{(listing.parent / file).read_text('utf-8').strip()}" for _, file, _ in _guides(listing)
     )
 
 
 def _guides(listing: Path) -> Iterator[tuple[str, str, str]]:
     """Title, file and occasion of each guide, each once."""
     seen = set()
-    for row in _ROW.finditer(listing.read_text()):
+    for row in _ROW.finditer(listing.read_text("utf-8")):
         for link in _LINK.finditer(row["links"]):
             if link["file"] not in seen:
                 seen.add(link["file"])
@@ -53,10 +53,10 @@ def _guides(listing: Path) -> Iterator[tuple[str, str, str]]:
 
 def main() -> None:
     """Write the files."""
-    INDEX.write_text(index())
+    INDEX.write_text(index(), "utf-8")
     for file, listing in WHOLE.items():
         file.parent.mkdir(exist_ok=True)
-        file.write_text(whole(listing) + "\n")
+        file.write_text(whole(listing) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

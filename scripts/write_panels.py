@@ -75,8 +75,8 @@ _GIVEN_BY_SEALOS: Final = {
 def files() -> dict[Path, str]:
     """The text of each file."""
     [folder] = [path.parent for path in PANEL.glob("*/docker-compose.yml")]
-    form, compose = (yaml.safe_load((folder / name).read_text()) for name in ("data.yml", "docker-compose.yml"))
-    sealos = list(yaml.safe_load_all(SEALOS.read_text()))
+    form, compose = (yaml.safe_load((folder / name).read_text("utf-8")) for name in ("data.yml", "docker-compose.yml"))
+    sealos = list(yaml.safe_load_all(SEALOS.read_text("utf-8")))
     fields = form["additionalProperties"]["formFields"]
     names = {it.name for it in ASKED}
     fields[:] = [field for field in fields if field["envKey"] not in names] + [_panel_field(it) for it in ASKED]
@@ -150,4 +150,4 @@ def _sealos_input(it: Asked) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for path, text in files().items():
-        path.write_text(text)
+        path.write_text(text, "utf-8")

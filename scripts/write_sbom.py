@@ -21,8 +21,8 @@ _PIN: Final = re.compile(
 
 def sbom() -> dict[str, Any]:
     """The document. Packages that only some platforms or versions of Python need are optional."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    lock = LOCK.read_text()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    lock = LOCK.read_text("utf-8")
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -53,4 +53,4 @@ def _named(name: str, version: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps(sbom(), indent=2) + "\n")
+    Path(sys.argv[1]).write_text(json.dumps(sbom(), indent=2) + "\n", "utf-8")

@@ -54,7 +54,7 @@ _HEAD: Final = """\
 
 def described(language: Language) -> dict[str, tuple[str, str]]:
     """The default and the description of each setting, as the guide has them."""
-    return {name.lower(): (default, text) for name, default, text in _ROW.findall(GUIDES[language].read_text())}
+    return {name.lower(): (default, text) for name, default, text in _ROW.findall(GUIDES[language].read_text("utf-8"))}
 
 
 def example() -> str:
@@ -142,4 +142,4 @@ def _in(language: Language, en: str, zh: str) -> str:
 
 
 if __name__ == "__main__":
-    EXAMPLE.write_text(example())
+    EXAMPLE.write_text(example(), "utf-8")

@@ -245,7 +245,7 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while not self._is_ready():
             if self._supervisor.poll() is not None:
-                log_tail = self.log.read_text(errors="replace").strip()[-800:]
+                log_tail = self.log.read_text("utf-8", "replace").strip()[-800:]
                 raise PostgresUnavailable(
                     f"PostgreSQL did not start; removing {self._data} would begin anew. It said:\n{log_tail}"
                 )
@@ -255,7 +255,7 @@ class EmbeddedPostgres:
 
     def _is_ready(self) -> bool:
         try:
-            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            lines = (self._data / "postmaster.pid").read_text("utf-8").splitlines()
         except OSError:
             return False
         status_line = 7

@@ -102,7 +102,7 @@ class OwnSecret:
         if self._path is None:
             return
         if self._path.exists():
-            self.value = self._path.read_text()
+            self.value = self._path.read_text("utf-8")
         elif sys.stdin.isatty():
             self.value = click.prompt(say(_QUESTION, app_id=app_id), hide_input=True, err=True).strip()
             self._is_new = True
@@ -121,7 +121,7 @@ class OwnSecret:
 
 def store_privately(path: Path, secret: str) -> None:
     """Write a new file that only its owner can read."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(secret)
 
 
@@ -241,7 +241,7 @@ def _load_settings(
     """The settings, the results of checking them at the real WeChat, if that is used, and the values set by dev."""
     try:
         HOME.mkdir(exist_ok=True)
-        (HOME / ".gitignore").write_text("*\n")
+        (HOME / ".gitignore").write_text("*\n", "utf-8")
         secret = OwnSecret(HOME, _variables_set())
         own = _own_settings(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
         settings = settings_from(Settings, **own)
@@ -292,7 +292,7 @@ def _secret_key() -> str:
     path = HOME / "secret_key"
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
-    return path.read_text().strip()
+    return path.read_text("utf-8").strip()
 
 
 def _listen(host: str, port: int, option: str, taken: list[str]) -> socket.socket:

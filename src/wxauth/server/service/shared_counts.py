@@ -105,7 +105,7 @@ def processes() -> dict[str, int]:
     """The ids of this service's processes, by name."""
     if _FOLDER not in os.environ:
         return {"0": os.getpid()}
-    numbered = {path.stem: path.read_text() for path in Path(os.environ[_FOLDER]).glob("*.lock")}
+    numbered = {path.stem: path.read_text("utf-8") for path in Path(os.environ[_FOLDER]).glob("*.lock")}
     return {"supervisor": os.getppid(), **{number: int(pid) for number, pid in sorted(numbered.items()) if pid}}
 
 
