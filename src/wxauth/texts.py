@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 _SECRET_BYTES: Final = 32
 _UNPRINTED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """The Unicode categories of controls, formats (bidirectional ones, too), surrogates, and ends of lines."""
+_INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters and symbols of other categories that show nothing, such as the fillers of Hangul."""
 
 
 def is_loopback(host: str | None) -> bool:
@@ -37,8 +39,8 @@ def is_secure(url: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """The text without characters that hide, reorder or break what surrounds it: controls, formats, other lines."""
-    return "".join(each for each in text if unicodedata.category(each) not in _UNPRINTED)
+    """The text without characters that show nothing, or that reorder or break what surrounds it."""
+    return "".join(each for each in text if unicodedata.category(each) not in _UNPRINTED and each not in _INVISIBLE)
 
 
 def new_secret() -> str:

@@ -24,6 +24,7 @@ from tests.websites.test_resources import MCP, RESOURCES
 from tests.world import AddSite, Body, MakeServices, Site, add_client, bearer, body_of, until
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, replace_sessions
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.transport import ANSWER
@@ -206,7 +207,7 @@ async def refused_page(house: House, client_id: str = AGENT, *, shows: str = HOS
     return str(line["reason"])
 
 
-GOOD = {**DOCUMENT, "client_name": "\u202eC\nl\u2066aude\u0007", "redirect_uris": [BACK] * 20}
+GOOD = {**DOCUMENT, "client_name": "\u202eC\nl\u2066au\u3164de\u0007", "redirect_uris": [BACK] * 20}
 
 
 @swept(
@@ -215,6 +216,7 @@ GOOD = {**DOCUMENT, "client_name": "\u202eC\nl\u2066aude\u0007", "redirect_uris"
         ({"client_id": f"{AGENT}/"}, "client_id"),
         ({"client_name": None}, "client_name"),
         ({"client_name": "\u202e\n"}, "client_name"),
+        *(({"client_name": each}, "client_name") for each in "\u115f\u1160\u2800\u3164\uffa0"),
         ({"client_name": "x" * 65}, "client_name"),
         ({"redirect_uris": []}, "redirect_uris"),
         ({"redirect_uris": [BACK] * 21}, "redirect_uris"),
@@ -430,6 +432,22 @@ async def test_a_host_that_leaves_the_list_has_no_clients_any_more(house: House,
         refused(await at.refresh(tokens), "invalid_client", 401)
         refused(await house.redeem(code, at, redirect_uri=BACK), "invalid_client", 401)
         refused(await at.post("/v1/revoke", token=tokens["access_token"]), "invalid_client", 401)
+    assert (await agent.refresh(tokens)).status_code == 200
+
+
+MORE = """
+INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at, client_id, scope, resource)
+SELECT ('019a0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, app_id, openid, created_at,
+       last_used_at, expires_at, client_id || '/' || n, scope, resource
+  FROM sessions, generate_series(1, 1000) n WHERE client_id = $1
+"""
+
+
+async def test_a_thousand_agents_of_a_person_keep_a_hundred_sessions_with_the_phones(house: House, agent: Site) -> None:
+    tokens = await asked(house, agent)
+    await house.rows.execute(MORE, AGENT)
+    await replace_sessions(house.services)
+    assert await house.number("sessions WHERE revoked_at IS NULL") == OPEN_SESSIONS
     assert (await agent.refresh(tokens)).status_code == 200
 
 
