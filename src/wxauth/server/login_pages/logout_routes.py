@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
 from fastapi import Depends
@@ -17,7 +17,7 @@ from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, text_parameters
 from wxauth.server.clients.rows import find_site
 from wxauth.server.login_pages.pages import CONFIRMED, PagesDep, redirect_to
-from wxauth.server.login_pages.routes import HTML, MISTAKE, TRY_LATER, ContinuingDep, GrantingDep
+from wxauth.server.login_pages.routes import PAGES, ContinuingDep, GrantingDep
 from wxauth.server.oauth.site_tokens import end_web_session
 from wxauth.server.site_logins.secrets import log_out_field
 from wxauth.server.users.callers import TurnsDep
@@ -25,15 +25,10 @@ from wxauth.server.users.former_id_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
 
+_PATH: Final = "/v1/end_session"
 _PARAMETERS: Final = (
     *("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint"),
 )
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    **HTML,
-    303: {"description": "Back to the site"},
-    **MISTAKE,
-    **TRY_LATER,
-}
 router = Router("websites")
 
 
@@ -102,10 +97,19 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
 
 
 @router.get(
-    "/v1/end_session",
+    _PATH,
     summary=Title("Log out (OpenID Connect RP-Initiated Logout)", "退出登录（OpenID Connect RP-Initiated Logout）"),
-    responses=_RESPONSES,
+    operation_id="end_session",
+    responses=PAGES,
     openapi_extra=text_parameters(*_PARAMETERS),
+)
+@router.post(
+    _PATH,
+    summary=Title("Log out by a form", "退出登录（以表单请求）"),
+    operation_id="end_session_by_form",
+    responses=PAGES,
+    failures=[PayloadTooLarge],
+    openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
 )
 async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
     """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
@@ -113,19 +117,12 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
     If this browser has a login of the same person, which sites share, it ends, too, with its sites' sessions. Without a
     hint, nothing ends by the request itself, because anybody could have made the link: in a browser with a login, a
     page asks whether to log out.
+
+    The parameters are in the query, or by POST in a form, too.
     """
-    return await pages.answer(logging_out.answer(request.url.query))
-
-
-@router.post(
-    "/v1/end_session",
-    summary=Title("Log out by a form", "退出登录（以表单请求）"),
-    operation_id="end_session_by_form",
-    responses=_RESPONSES,
-    failures=[PayloadTooLarge],
-    openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
-)
-async def end_session_by_form(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
-    """As GET, with the parameters in a form."""
-    text = "&".join(part for part in (request.url.query, await pages.form()) if part)
-    return pages.by_get("/v1/end_session", text) or await pages.answer(logging_out.answer(text))
+    text = request.url.query
+    if request.method == "POST":
+        text = "&".join(part for part in (text, await pages.form()) if part)
+        if (redirect := pages.by_get(_PATH, text)) is not None:
+            return redirect
+    return await pages.answer(logging_out.answer(text))

@@ -33,24 +33,20 @@ from wxauth.texts import new_secret
 HTML: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
 }
-MISTAKE: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"description": "A page that says what is wrong", "content": HTML[200]["content"]}
+PAGES: Final[dict[int | str, dict[str, Any]]] = {
+    **HTML,
+    303: {"description": "To the site, or to WeChat"},
+    **{
+        status: {"description": "A page that says what is wrong", "content": HTML[200]["content"]}
+        for status in (400, RateLimited.status, StorageUnavailable.status)
+    },
 }
-_NO_PAGE: Final[dict[int | str, dict[str, Any]]] = {
-    NotFound.status: {"description": "A page that says to begin anew", "content": HTML[200]["content"]}
-}
-TRY_LATER: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"description": "A page that says to try again later", "content": HTML[200]["content"]}
-    for status in (RateLimited.status, StorageUnavailable.status)
-}
-_REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "To WeChat, or back to the site"}}
+"""The answers of an operation for browsers."""
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
 GrantingDep = Annotated[Granting, Depends(provide(Granting))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 VisitsDep = Annotated[Visits, Depends(provide(Visits))]
-_PRESSED: Final[dict[int | str, dict[str, Any]]] = {**HTML, **_REDIRECT, **MISTAKE, **_NO_PAGE, **TRY_LATER}
-_WITH_HINT: Final = form_parameters(**{HINT: "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."})
 _PARAMETERS: Final = (
     *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
     *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales", "resource"),
@@ -113,11 +109,21 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
     AUTHORIZE_PATH,
     summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
     operation_id="authorize",
-    responses={**HTML, **_REDIRECT, **MISTAKE, **TRY_LATER},
+    responses=PAGES,
     openapi_extra=text_parameters(*_PARAMETERS),
+)
+@router.post(
+    AUTHORIZE_PATH,
+    summary=Title("Log in to a site by a form (OpenID Connect)", "登录网站（以表单请求）"),
+    operation_id="authorize_by_form",
+    responses=PAGES,
+    failures=[PayloadTooLarge],
+    openapi_extra=form_parameters(client_id="shop"),
 )
 async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDep) -> Response:
     """Show a page with a code to scan. It then redirects to `redirect_uri` with `code`, `state` and `iss`.
+
+    The parameters are in the query, or by POST in a form.
 
     In a web-view of the mini-program, the page has no code: it makes the mini-program open `SITE_PAGE`, which answers
     the request with `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service account has a
@@ -130,19 +136,8 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
-    return await pages.answer(login_pages.show(request.url.query))
-
-
-@router.post(
-    AUTHORIZE_PATH,
-    summary=Title("Log in to a site by a form (OpenID Connect)", "登录网站（以表单请求）"),
-    operation_id="authorize_by_form",
-    responses={**HTML, **_REDIRECT, **MISTAKE, **TRY_LATER},
-    failures=[PayloadTooLarge],
-    openapi_extra=form_parameters(client_id="shop"),
-)
-async def show_code_by_form(pages: PagesDep, login_pages: LoginPagesDep) -> Response:
-    """As GET, with the parameters in a form."""
+    if request.method != "POST":
+        return await pages.answer(login_pages.show(request.url.query))
     form = await pages.form()
     return pages.by_get(AUTHORIZE_PATH, form) or await pages.answer(login_pages.show(form))
 
@@ -172,14 +167,7 @@ async def post_answer(request: Request, pages: PagesDep, authorizations: Authori
     return await pages.answer(authorizations.posted(request.query_params.get("answer", "")), gone="gone")
 
 
-@router.post(
-    AUTHORIZE_PATH + "/{request_id}/continue",
-    summary=Title("Go on with the login of this browser", "以本浏览器的登录继续"),
-    operation_id="continue_with_browser_login",
-    responses=_PRESSED,
-    failures=[PayloadTooLarge],
-    openapi_extra=_WITH_HINT,
-)
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/continue", method="POST")
 async def continue_with_login(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
     """Redirect the browser to the site with a code for the person whom its page shows.
 
@@ -188,24 +176,13 @@ async def continue_with_login(pages: PagesDep, continuing: ContinuingDep, reques
     return await pages.answer(continuing.go_on(request_id, pages.browser, await pages.form()))
 
 
-@router.post(
-    AUTHORIZE_PATH + "/{request_id}/another",
-    summary=Title("Log in with another account", "使用其他账号登录"),
-    operation_id="use_another_account",
-    responses=_PRESSED,
-    failures=[PayloadTooLarge],
-    openapi_extra=_WITH_HINT,
-)
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/another", method="POST")
 async def use_another_account(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
     """Redirect the browser to the request's ordinary page, where somebody else can log in."""
     return await pages.answer(continuing.use_another(request_id, pages.browser, await pages.form()))
 
 
-@router.get(
-    AUTHORIZE_PATH + "/{request_id}/wechat",
-    summary=Title("Go to WeChat's page to log in", "前往微信的登录页"),
-    responses={**HTML, **_REDIRECT, **_NO_PAGE, **TRY_LATER},
-)
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat")
 async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> Response:
     """Redirect the browser that shows this page to WeChat's page, at most ten times, each time with a new `state`.
 
@@ -214,12 +191,7 @@ async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> R
     return await pages.answer(visits.after_press(request_id, pages.browser))
 
 
-@router.get(
-    CALLBACK,
-    summary=Title("Come back from WeChat's page", "从微信的登录页返回"),
-    responses={**HTML, **_REDIRECT, **_NO_PAGE},
-    openapi_extra=text_parameters("code", "state"),
-)
+@router.hidden(CALLBACK)
 async def come_back_from_wechat(
     request: Request, pages: PagesDep, settings: SettingsDep, visits: VisitsDep
 ) -> Response:
@@ -258,12 +230,7 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
     return pages.visit(name, page_id=request_id)
 
 
-@router.post(
-    AUTHORIZE_PATH + "/{request_id}/link",
-    summary=Title("Open the mini-program from a phone's browser", "从手机浏览器打开小程序"),
-    operation_id="open_mini_program",
-    responses={**HTML, **_REDIRECT, **_NO_PAGE, **TRY_LATER},
-)
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/link", method="POST")
 async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """Redirect the browser that shows this page to a link that opens WeChat, at most ten times.
 
@@ -272,14 +239,7 @@ async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -
     return await pages.answer(links.after_press(request_id, pages.browser))
 
 
-@router.post(
-    AUTHORIZE_PATH + "/{request_id}/number",
-    summary=Title("Type the number that the phone shows", "输入手机上显示的数字"),
-    operation_id="type_number",
-    responses={**HTML, **_REDIRECT, **_NO_PAGE, **TRY_LATER},
-    failures=[PayloadTooLarge],
-    openapi_extra=form_parameters(number="482913"),
-)
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/number", method="POST")
 async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """Redirect the browser to the site with a code, if the number is right. The third wrong one ends the request.
 

@@ -180,16 +180,11 @@ class Router:
         """Add an operation that removes something."""
         return self._add("DELETE", path, declared)
 
-    def hidden(self, path: str) -> Callable[[Endpoint], Endpoint]:
-        """Add a GET route that only our own pages use, and that is not documented."""
+    def hidden(self, path: str, *, method: str = "GET") -> Callable[[Endpoint], Endpoint]:
+        """Add a route that only our own pages use, and that is not documented."""
+        return self._add(method, path, {"include_in_schema": False})
 
-        def add(endpoint: Endpoint) -> Endpoint:
-            self.routes.append(DirectRoute(path, endpoint, methods=["GET"], include_in_schema=False))
-            return endpoint
-
-        return add
-
-    def _add(self, method: str, path: str, declared: Declared) -> Callable[[Endpoint], Endpoint]:
+    def _add(self, method: str, path: str, declared: Mapping[str, Any]) -> Callable[[Endpoint], Endpoint]:
         options: dict[str, Any] = {**declared}
         tag = options.pop("tag", self._tag)
 
