@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, Route
@@ -56,7 +55,7 @@ from wxauth.server.login_pages import logout_routes
 from wxauth.server.login_pages import routes as page_routes
 from wxauth.server.merging import routes as merging_routes
 from wxauth.server.oauth import routes as oauth_routes
-from wxauth.server.oauth.cors import SiteCors
+from wxauth.server.oauth.cors import Cors
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
@@ -71,7 +70,7 @@ from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.bodies import invalid_request
-from wxauth.server.web.direct import Shortcut, direct_routes
+from wxauth.server.web.direct import DirectRoutes, Shortcut
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge
 from wxauth.server.web.proxies import BehindProxies, UnderPath
@@ -149,17 +148,9 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 def surround(api: FastAPI, services: Services) -> ASGIApp:
     """Put the middleware around the routes. A test may set `api.dependency_overrides` before or after."""
     settings = services.settings
-    app: ASGIApp = Shortcut(api, _DIRECT_ROUTES)
-    if settings.cors_origins:  # around everything, so that browsers can read the answer to a fault, too
-        app = CORSMiddleware(
-            app,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
-        )
     services[PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
-    app = SiteCors(app, settings, services.database)
+    # Around everything, so that browsers can read the answer to a fault, too.
+    app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,
         larger_bodies={
@@ -324,7 +315,7 @@ def _routes() -> Iterator[BaseRoute]:
 
 # The same for every app. Those that an app adds come later, so they hide none of these.
 _ROUTES: Final = tuple(_routes())
-_DIRECT_ROUTES: Final = direct_routes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
+_DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:
