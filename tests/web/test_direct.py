@@ -1,7 +1,6 @@
 """Direct routes refuse declarations that they cannot serve; a shortcut finds their path."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from threading import get_ident
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from typing_extensions import TypedDict
 from wxauth.errors import AccountDisabled, NotFound, Title, WxAuthError
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import DirectRoute, Router, Shortcut, ValidatedWith, direct_routes
+from wxauth.server.web.direct import DirectRoute, DirectRoutes, Router, Shortcut, ValidatedWith
 
 
 async def anything(request: Request) -> None: ...
@@ -177,7 +176,7 @@ async def test_a_shortcut_answers_as_the_app_does(path: str, answer: str, is_sho
     ]
     api.router.routes += [DirectRoute(route, endpoint, include_in_schema=False) for route, endpoint in endpoints]
     api.add_exception_handler(WxAuthError, lambda _request, _error: PlainTextResponse("told by the app"))
-    for served in (api, Shortcut(api, direct_routes(api.routes))):
+    for served in (api, Shortcut(api, DirectRoutes(api.routes))):
         asked.clear()
         transport = ASGITransport(served, root_path="/under" if path.startswith("/under") else "")
         async with AsyncClient(transport=transport, base_url="http://test") as client:
@@ -212,12 +211,6 @@ async def opened() -> AsyncIterator[str]:
     calls.append("close")
 
 
-def opened_in_a_thread() -> Iterator[str]:
-    calls.append("open in a thread")
-    yield "open"
-    calls.append("close in a thread")
-
-
 class Scale(BaseModel):
     """A body."""
 
@@ -234,9 +227,9 @@ async def measure(
     return f"{scale.factor} times {height} by {width}, {again}"
 
 
-async def read_opened(one: Annotated[str, Depends(opened)], other: Annotated[str, Depends(opened_in_a_thread)]) -> str:
+async def read_opened(one: Annotated[str, Depends(opened)]) -> str:
     calls.append("endpoint")
-    return one + other
+    return one
 
 
 async def answer_of(served: Any, path: str, body: Any = None) -> Any:
@@ -253,24 +246,9 @@ def api_with(path: str, endpoint: Callable[..., Any]) -> FastAPI:
 
 async def test_each_parameter_is_found_after_those_before_it_and_a_shared_dependency_once() -> None:
     api = api_with("/measure", measure)
-    for served in (api, Shortcut(api, direct_routes(api.routes))):
+    for served in (api, Shortcut(api, DirectRoutes(api.routes))):
         assert await answer_of(served, "/measure?unit=ft", {"factor": 3}) == "3 times 2 ft by 1 ft, ft"
         assert calls == ["unit", "height", "width", "unit", "endpoint"]
-
-
-class Place:
-    """A dependency that is a class."""
-
-    def __init__(self, unit: UnitDep) -> None:
-        self.made_in = (unit, get_ident())
-
-
-async def read_place(place: Annotated[Place, Depends(Place)]) -> bool:
-    return place.made_in == ("m", get_ident())
-
-
-async def test_a_class_is_made_without_a_thread() -> None:
-    assert await answer_of(api_with("/place", read_place), "/place") is True
 
 
 async def test_what_a_dependency_yields_is_closed_before_the_answer_is_sent() -> None:
@@ -283,8 +261,8 @@ async def test_what_a_dependency_yields_is_closed_before_the_answer_is_sent() ->
 
         await api(scope, receive, note)
 
-    assert await answer_of(served, "/opened") == "openopen"
-    assert calls[:-2] == ["open", "open in a thread", "endpoint", "close in a thread", "close"]
+    assert await answer_of(served, "/opened") == "open"
+    assert calls[:-2] == ["open", "endpoint", "close"]
 
 
 async def test_a_dependency_is_replaced_wherever_it_is_taken() -> None:
@@ -294,7 +272,7 @@ async def test_a_dependency_is_replaced_wherever_it_is_taken() -> None:
         yield "yd"
         calls.append("closed")
 
-    for served in (api, Shortcut(api, direct_routes(api.routes))):
+    for served in (api, Shortcut(api, DirectRoutes(api.routes))):
         api.dependency_overrides = {unit_of: unit_of_shop, width_of: lambda: "nothing"}
         assert await answer_of(served, "/measure", {"factor": 3}) == "3 times 2 yd by nothing, yd"
         assert calls == ["height", "endpoint", "closed", "closed"]

@@ -6,13 +6,12 @@ Those of core have a dependency here, those of other rooms one made by `provide`
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from operator import itemgetter
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from fastapi import Depends
-from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from starlette.requests import HTTPConnection, Request
@@ -124,9 +123,8 @@ class Plan:
     """The calls of an endpoint in their order: its parameters from left to right, each after those that it takes.
 
     A dependency is called once for each request, unless it is declared with `use_cache=False`. It takes the request and
-    other dependencies. As in FastAPI, one that is no coroutine runs in a thread; but not a class, which only keeps what
-    it gets. What follows a `yield` runs before the answer is sent, as with `scope="function"` there: a slow reader
-    holds nothing.
+    other dependencies. One that is no coroutine is called as it is, without a thread: it must not block. What follows a
+    `yield` runs before the answer is sent, as with `scope="function"` there: a slow reader holds nothing.
 
     Args:
         dependant: FastAPI's graph of the endpoint.
@@ -190,24 +188,20 @@ class Plan:
     def _add_called(self, call: Callable[..., Any], takes: dict[str, int]) -> int:
         function = _function_of(call)
         make, places = _by_place(call, takes)
-        if inspect.isasyncgenfunction(function):
-            return self._add_yielding(asynccontextmanager(make), places)
-        if inspect.isgeneratorfunction(function):
-            open_it = contextmanager(make)
-            return self._add_yielding(lambda *values: contextmanager_in_threadpool(open_it(*values)), places)
         if inspect.iscoroutinefunction(function):
             return self._add(make, places)
-        if not inspect.isclass(call):
-            return self._add(partial(run_in_threadpool, make), places)
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(f"{call} yields: on a direct route it must be asynchronous")
+        if not inspect.isasyncgenfunction(function):
 
-        async def made(*values: Any) -> Any:
-            return make(*values)
+            async def made(*values: Any) -> Any:
+                return make(*values)
 
-        return self._add(made, places)
+            return self._add(made, places)
+        open_it = asynccontextmanager(make)
 
-    def _add_yielding(self, make: Callable[..., Any], places: tuple[int, ...]) -> int:
         async def enter(stack: AsyncExitStack, *values: Any) -> Any:
-            return await stack.enter_async_context(make(*values))
+            return await stack.enter_async_context(open_it(*values))
 
         self.yields = True
         return self._add(enter, (_STACK, *places))

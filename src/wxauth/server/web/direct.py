@@ -29,7 +29,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
@@ -208,7 +208,7 @@ class Shortcut:
     requests under an issuer's path, and in a test everything while there are `dependency_overrides`.
 
     Args:
-        routes: The routes as `direct_routes` returns them.
+        routes: Those that are called so.
     """
 
     def __init__(self, app: FastAPI, routes: "DirectRoutes") -> None:
@@ -232,55 +232,35 @@ class Shortcut:
         await self._app(scope, receive, send)
 
 
-@dataclass(frozen=True, slots=True)
 class DirectRoutes:
-    """The routes of a shortcut."""
+    """The routes of a shortcut: all direct ones but those whose dependencies yield, and those that others hide.
 
-    by_path: Mapping[tuple[str, str], DirectRoute]
-    """Those without path parameters, by method and path."""
-    with_parameter: Sequence[tuple[str, str, str, str, DirectRoute]]
-    """Some with one, a text: method, path before and after it, its name, and the route."""
+    Of those with path parameters only the ones whose path `also` has, which are found by their patterns.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute], *, also: Collection[str] = ()) -> None:
+        self._by_path: dict[tuple[str, str], DirectRoute] = {}
+        self._by_pattern: list[DirectRoute] = []
+        for place, route in enumerate(routes):
+            if not isinstance(route, DirectRoute) or route.plan.yields:
+                continue
+            if route.path in also:
+                self._by_pattern.append(route)
+            elif not route.param_convertors:
+                earlier = (each for each in routes[:place] if isinstance(each, Route))
+                taken = {m for each in earlier if each.path_regex.match(route.path) for m in each.methods or ()}
+                self._by_path |= {(method, route.path): route for method in (route.methods or set()) - taken}
 
     def find(self, scope: Scope) -> DirectRoute | None:
-        """The route of a request, whose path parameter is put into the scope."""
+        """The route of a request, whose path parameters are put into the scope."""
         method, path = scope["method"], scope["path"]
-        if (route := self.by_path.get((method, path))) is not None:
-            return route
-        for its_method, before, after, name, route in self.with_parameter:
-            if method == its_method and path.startswith(before) and path.endswith(after):
-                value = path[len(before) : len(path) - len(after)]
-                if value and "/" not in value:
-                    scope["path_params"] = {name: value}
-                    return route
+        if (found := self._by_path.get((method, path))) is not None:
+            return found
+        for route in self._by_pattern:
+            if method in (route.methods or ()) and (match := route.path_regex.match(path)):
+                scope["path_params"] = match.groupdict()
+                return route
         return None
-
-
-def direct_routes(routes: Sequence[BaseRoute], *, also: Collection[str] = ()) -> DirectRoutes:
-    """The direct routes for a shortcut.
-
-    Not among them are routes with path parameters, but those whose path `also` has, those whose dependencies yield, and
-    those that an earlier route hides.
-    """
-    by_path, with_parameter = {}, []
-    for place, route in enumerate(routes):
-        if (
-            not isinstance(route, DirectRoute)
-            or route.plan.yields
-            or (route.param_convertors and route.path not in also)
-        ):
-            continue
-        # The pattern first, because `matches` is slow.
-        rivals = [r for r in routes[:place] if not isinstance(r, Route) or r.path_regex.match(route.path)]
-        for method in route.methods or ():
-            scope = {"type": "http", "method": method, "path": route.path}
-            if any(rival.matches(scope)[0] is Match.FULL for rival in rivals):
-                continue
-            if route.param_convertors:
-                before, name, after = re.split("[{}]", route.path)
-                with_parameter.append((method, before, after, name, route))
-            else:
-                by_path[method, route.path] = route
-    return DirectRoutes(by_path, with_parameter)
 
 
 def operation_id(route: APIRoute) -> str:
