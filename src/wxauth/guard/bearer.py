@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 from wxauth.errors import BearerError, InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken, MissingToken
@@ -90,9 +90,8 @@ class Guard:
         """
         with self._refusing() as now:
             principal = await self._trusting._verifier.verify(token, now=now)
-            if not self._scopes <= principal.scope:
-                self._refuse_scope(self._scopes)
-            return principal
+        self.check_scopes(principal)
+        return principal
 
     def verify_sync(self, token: str) -> Principal:
         """As `verify`, for threads and WSGI: it needs no event loop, and shares its keys with `verify`.
@@ -104,9 +103,8 @@ class Guard:
         """
         with self._refusing() as now:
             principal = self._trusting._verifier.verify_sync(token, now=now)
-            if not self._scopes <= principal.scope:
-                self._refuse_scope(self._scopes)
-            return principal
+        self.check_scopes(principal)
+        return principal
 
     def bearer_token(self, *authorizations: str | None) -> str:
         """As the function `bearer_token`; a missing token's refusal also names the resource's metadata."""
@@ -131,8 +129,9 @@ class Guard:
         """
         needed = self._scopes.union(_checked_scopes(scopes))
         if not needed <= principal.scope:
+            scope = " ".join(sorted(needed))  # in any order, but each time the same one
             with self._refusing():
-                self._refuse_scope(needed)
+                raise InsufficientScope(f"this needs the scope {scope}", scope=scope)
 
     @property
     def resource_metadata_path(self) -> str:
@@ -204,10 +203,6 @@ class Guard:
         if refusal.for_log and (logged_at is None or abs(now - logged_at) >= PAUSE):  # the clock may be set back
             self._logged_at[refusal.detail] = now
             _log.warning("A token was refused: %s", refusal.for_log)
-
-    def _refuse_scope(self, needed: frozenset[str]) -> NoReturn:
-        scope = " ".join(sorted(needed))  # in any order, but each time the same one
-        raise InsufficientScope(f"this needs the scope {scope}", scope=scope)
 
 
 def bearer_token(*authorizations: str | None) -> str:
