@@ -189,7 +189,7 @@ async def change_client(
     Raises: NotFound, WrongClient.
     """
     async with database.begin() as transaction:
-        client = await rows.lock_client(transaction, name)
+        client = await transaction.row(rows.LOCK, name=name)
         if client is None:
             raise NotFound(NO_SUCH_CLIENT)
         new = build_client(name, _merged(client, changes))
@@ -197,7 +197,7 @@ async def change_client(
         values = new.model_dump()
         if fields := [field for field, value in values.items() if value != getattr(client, field)]:
             client = client.model_copy(update=values)
-            await rows.store_change(transaction, new)
+            await transaction.run(rows.CHANGE, client=new)
             data = {"name": name, "scopes": client.scopes, "fields": fields}
             await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
     return client
@@ -257,7 +257,7 @@ async def ensure_own_client(database: Database, name: str, *, now: datetime, **f
     if not is_own_name(name):
         raise ValueError("a client of our own is named wxauth-...")
     client = Client(name=name, is_public=True, id_token_alg=ID_TOKEN_ALG, **fields)
-    await rows.ensure_public_client(database, client, now=now)
+    await database.run(rows.ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
 
 
 def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
@@ -320,7 +320,8 @@ async def refuse_wrong_receiver(values: Mapping[str, Any], resolver: NameResolve
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
     """The sites that have the name of the audience or an app, so that their tokens are confused."""
-    return await rows.sites_named(database, await reserved_names(database, settings.audience, settings.apps))
+    names = await reserved_names(database, settings.audience, settings.apps)
+    return await database.values(rows.SITES_NAMED, names=names)
 
 
 def origin_shown(client: Client) -> str | None:

@@ -52,24 +52,9 @@ class OAuthError(Exception):
         return Response(body, status_code=self.status, headers=headers, media_type="application/json")
 
 
-def invalid_oauth_request(description: str) -> OAuthError:
-    """The request lacks a part, repeats one, or is malformed."""
-    return OAuthError("invalid_request", description)
-
-
 def invalid_client(description: str) -> OAuthError:
     """There is no client with these credentials."""
     return OAuthError("invalid_client", description, status=401)
-
-
-def invalid_grant(description: str) -> OAuthError:
-    """The code or refresh token is not valid for this client, or no longer."""
-    return OAuthError("invalid_grant", description)
-
-
-def invalid_target(description: str) -> OAuthError:
-    """The resource is none that the client may ask for, or not the one that was granted (RFC 8707, section 2)."""
-    return OAuthError("invalid_target", description)
 
 
 def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
@@ -83,7 +68,7 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
         case PayloadTooLarge():
             return OAuthError("invalid_request", error.detail, status=error.status)
         case RequestRefused():
-            return invalid_oauth_request(error.detail)
+            return OAuthError("invalid_request", error.detail)
     return None
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from wxauth.server.clients.clients import Credentials, is_client_name
 from wxauth.server.clients.documents import known_client
 from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_errors import OAuthError, invalid_client, invalid_oauth_request, invalid_target
+from wxauth.server.clients.oauth_errors import OAuthError, invalid_client
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import authenticate_and_read, basic_credentials
 from wxauth.server.core.clock import Clock
@@ -53,21 +53,21 @@ class Parameters(dict[str, str]):
 def parse_parameters(text: str) -> Parameters:
     """The parameters in a query or a form. Raises: OAuthError."""
     if text.count("%") > _MAX_ESCAPES:
-        raise invalid_oauth_request("there are too many percent-encoded characters")
+        raise OAuthError("invalid_request", "there are too many percent-encoded characters")
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
-        raise invalid_oauth_request("there are too many parameters") from None
+        raise OAuthError("invalid_request", "there are too many parameters") from None
     return check_parameters(pairs)
 
 
 def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     """Check decoded parameters. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
-        raise invalid_oauth_request("there are too many parameters")
+        raise OAuthError("invalid_request", "there are too many parameters")
     pairs = [(name, value) for name, value in pairs if name not in _CHANGE_NOTHING or _is_readable(name, value)]
     if not all(name in _OF_ANY_FORM or _is_readable(name, value) for name, value in pairs):
-        raise invalid_oauth_request("a parameter is too long, or has a character that cannot be printed")
+        raise OAuthError("invalid_request", "a parameter is too long, or has a character that cannot be printed")
     return Parameters(pairs)
 
 
@@ -101,9 +101,9 @@ def _media_type(request: Request) -> str:
 def refuse_repeated(parameters: Parameters) -> None:
     """Raises: OAuthError, if a parameter occurs more than once."""
     if "resource" in parameters.repeated:
-        raise invalid_target("resource occurs twice: a token is for one")
+        raise OAuthError("invalid_target", "resource occurs twice: a token is for one")
     if parameters.repeated:
-        raise invalid_oauth_request("a parameter occurs twice")
+        raise OAuthError("invalid_request", "a parameter occurs twice")
 
 
 async def form_of(request: Request) -> Parameters:
@@ -112,11 +112,11 @@ async def form_of(request: Request) -> Parameters:
     if (
         body and _media_type(request) != _FORM
     ):  # a JSON body would look like an empty form, and without `scope` all scopes are granted
-        raise invalid_oauth_request(f"send a form: Content-Type: {_FORM}")
+        raise OAuthError("invalid_request", f"send a form: Content-Type: {_FORM}")
     try:
         form = parse_parameters(body.decode())
     except UnicodeDecodeError:
-        raise invalid_oauth_request("the body is not UTF-8") from None
+        raise OAuthError("invalid_request", "the body is not UTF-8") from None
     refuse_repeated(form)
     return form
 
@@ -156,7 +156,7 @@ def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
         return Credentials(name or "", secret)
     credentials = basic_credentials(request)
     if secret is not None:
-        raise invalid_oauth_request("send the credentials in the header or in the form, not in both")
+        raise OAuthError("invalid_request", "send the credentials in the header or in the form, not in both")
     if name not in (None, credentials.client_id):
-        raise invalid_oauth_request("client_id is not the name in the Authorization header")
+        raise OAuthError("invalid_request", "client_id is not the name in the Authorization header")
     return credentials

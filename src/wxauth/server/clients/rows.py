@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final, LiteralString, NamedTuple
 
+from sqlmodel import Field
+
 from wxauth.server.clients.models import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement, columns_of, model_of, part
+from wxauth.server.core.statements import Nothing, Statement, columns_of, part
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import end_page_of_client
 
@@ -22,14 +24,12 @@ class Secrets:
     scopes: list[str]
     resources: list[str]
 
-    def is_former_good(self, now: datetime) -> bool:
-        """Whether the former secret still works."""
-        return self.former_secret_until is not None and now < self.former_secret_until
 
+class ClientWithSecrets(AddedClient):
+    """A client, with the hashes of its secrets."""
 
-class _WithSecrets(AddedClient):
-    secret_hash: bytes | None
-    former_secret_hash: bytes | None
+    secret_hash: bytes | None = Field(repr=False)
+    former_secret_hash: bytes | None = Field(repr=False)
 
 
 def _select(*columns: LiteralString) -> LiteralString:
@@ -44,14 +44,14 @@ SECRETS: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Secre
 """The columns of `Secrets`, for a statement's SELECT."""
 _FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} AND name = :name")
 # Without the logo, up to 44 KB, because each request for tokens reads the client.
-_FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*_but_logo(_WithSecrets))} AND name = :name")
+_FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
 _FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
 _LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
 _ALL: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
 # Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
 # that open sessions meanwhile do not wait.
-_LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
-_SITES_NAMED: Final = Statement[str](
+LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
+SITES_NAMED: Final = Statement[str](
     f"{_select('name')} AND name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
 )
 # The lock waits for logins that are opening a session of this client, and later ones find no client.
@@ -85,7 +85,7 @@ _SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
-_PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} AND is_public")
+PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} AND is_public")
 _COLUMNS: Final = ", ".join(columns_of(Client))
 _ADDED_PART: Final = f"""
 INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
@@ -99,10 +99,10 @@ def _all_but_the_name(given: LiteralString) -> LiteralString:
 
 # Of several concurrent requests for one name, one wins.
 _ADD: Final = Statement[str](f"{_ADDED_PART} ON CONFLICT DO NOTHING RETURNING name")
-_ADD_OR_REPLACE: Final = Statement[Nothing](
+ADD_OR_REPLACE: Final = Statement[Nothing](
     f"{_ADDED_PART} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
 )
-_CHANGE: Final = Statement[Nothing](f"""
+CHANGE: Final = Statement[Nothing](f"""
 UPDATE clients SET {_all_but_the_name("given")}
   FROM jsonb_populate_record(NULL::clients, :client) AS given WHERE clients.name = given.name
 """)
@@ -122,14 +122,9 @@ async def find_secrets(database: Database, name: str) -> Secrets | None:
     return await database.row(_FIND_SECRETS, name=name)
 
 
-async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secrets] | None:
-    """The client of this name, without its logo, and the hashes of its secrets, or None."""
-    row = await database.row(_FIND_WITH_SECRETS, name=name)
-    if row is None:
-        return None
-    columns = vars(row)
-    secrets = Secrets(**{each.name: columns[each.name] for each in fields(Secrets)})
-    return model_of(Client, {column: columns[column] for column in Client.model_fields}), secrets
+async def find_with_secrets(database: Database, name: str) -> ClientWithSecrets | None:
+    """The client of this name, without its logo, with the hashes of its secrets, or None."""
+    return await database.row(_FIND_WITH_SECRETS, name=name)
 
 
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
@@ -147,16 +142,6 @@ async def all_clients(database: Database) -> Sequence[AddedClient]:
     return await database.rows(_ALL)
 
 
-async def sites_named(database: Database, names: Sequence[str]) -> Sequence[str]:
-    """Those of these names that belong to sites."""
-    return await database.values(_SITES_NAMED, names=names)
-
-
-async def public_redirect_uris(database: Database) -> Sequence[str]:
-    """The redirect URIs of all public clients."""
-    return await database.values(_PUBLIC_REDIRECT_URIS)
-
-
 async def store_client(
     database: Database, client: Client, *, secret_hash: bytes | None, by: Actor, now: datetime
 ) -> bool:
@@ -167,22 +152,6 @@ async def store_client(
         data = {"name": client.name, "scopes": client.scopes}
         await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
         return True
-
-
-async def ensure_public_client(database: Database, client: Client, *, now: datetime) -> None:
-    """Add or replace a public client."""
-    async with database.begin() as transaction:
-        await transaction.run(_ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
-
-
-async def lock_client(transaction: Transaction, name: str) -> AddedClient | None:
-    """Lock and read a client until the transaction ends; None if there is none of this name."""
-    return await transaction.row(_LOCK, name=name)
-
-
-async def store_change(transaction: Transaction, client: Client) -> None:
-    """Store the changed fields of a locked client."""
-    await transaction.run(_CHANGE, client=client)
 
 
 async def renew_secret(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote
 
 from fastapi import Depends
@@ -17,7 +17,7 @@ from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateL
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Client, Scope
-from wxauth.server.clients.rows import Secrets, find_secrets, find_with_secrets
+from wxauth.server.clients.rows import ClientWithSecrets, Secrets, find_secrets, find_with_secrets
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -63,6 +63,7 @@ FOR_CLIENT: Final = Entails(
 FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 log = get_logger()
+Found = TypeVar("Found", Secrets, ClientWithSecrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +226,17 @@ async def authenticate_and_read(database: Database, credentials: Credentials, *,
     """Authenticate a client, and read it with the same query. Raises: InvalidClient."""
     name = credentials.client_id
     found = await find_with_secrets(database, name) if is_client_name(name) else None
-    client, stored = found or (None, None)
-    _check_secret(credentials, stored, now=now)
-    assert client is not None
-    return client
+    return _check_secret(credentials, found, now=now)
 
 
-def _check_secret(credentials: Credentials, stored: Secrets | None, *, now: datetime) -> Secrets:
+def _check_secret(credentials: Credentials, stored: Found | None, *, now: datetime) -> Found:
     """Check the secret against the present and the former one. Returns `stored`. Raises: InvalidClient."""
     # An unknown name, or a client without a secret, takes the same steps as a wrong secret.
     given = hash_of(credentials.client_secret)
     is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
     is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
-    if stored is None or not (is_right or (is_former and stored.is_former_good(now))):
+    until = None if stored is None else stored.former_secret_until
+    if stored is None or not (is_right or (is_former and until is not None and now < until)):
         log.warning(
             "client_refused",
             client_id=credentials.client_id if is_client_name(credentials.client_id) else None,
@@ -249,7 +248,7 @@ def _check_secret(credentials: Credentials, stored: Secrets | None, *, now: date
     return stored
 
 
-def _registered(stored: Secrets | None, *, is_former: bool) -> str:
+def _registered(stored: Secrets | ClientWithSecrets | None, *, is_former: bool) -> str:
     """What is registered instead of the secret that was received, for the log."""
     if stored is None:
         return "no client of this name"

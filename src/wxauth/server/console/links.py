@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from wxauth.server.console.rows import is_staff, some_administrators, store_link
+from wxauth.server.console import rows
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import OPERATOR, EventType, record_event
 from wxauth.server.users.standing_rows import lock_standing
@@ -38,16 +38,18 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
     Raises: NoAdministrator, SeveralAdministrators.
     """
     if user_id is None:
-        administrators = await some_administrators(database)
+        administrators = await database.values(rows.ADMINISTRATORS)
         if len(administrators) > 1:
             raise SeveralAdministrators
         user_id = administrators[0] if administrators else None
-    if user_id is None or not await is_staff(database, user_id):
+    if user_id is None:
         raise NoAdministrator
     link = ConsoleLink(user_id, new_secret(), now + LINK_LIFETIME)
     async with database.begin() as transaction:
-        if await lock_standing(transaction, user_id) is None:  # erased or merged meanwhile
+        standing = await lock_standing(transaction, user_id)
+        if standing is None or not standing.is_staff or standing.is_banned or standing.is_leaving:
             raise NoAdministrator
-        await store_link(transaction, hash_of(link.secret), user_id, expires_at=link.expires_at, now=now)
+        digest = hash_of(link.secret)
+        await transaction.run(rows.STORE_LINK, digest=digest, user_id=user_id, expires_at=link.expires_at, now=now)
         await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
     return link

@@ -12,11 +12,8 @@ from uuid import UUID
 
 from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
 from wxauth.server.clients.clients import ensure_own_client
+from wxauth.server.console import rows
 from wxauth.server.console.links import CONSOLE_PATH
-from wxauth.server.console.rows import (
-    open_console_session,
-    spend_link,
-)
 from wxauth.server.core.background import Promises
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
@@ -110,22 +107,21 @@ class ConsoleSessions:
 
         Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff.
         """
-        now, user = self.clock(), None
+        now = self.clock()
         session_id = new_id(now)
         async with self.database.begin() as transaction:
-            user_id = await spend_link(transaction, hash_of(secret), now=now)
-            if user_id is not None:
-                user = await open_console_session(
-                    transaction,
-                    user_id,
-                    session_id,
-                    client_id=CONSOLE,
-                    scope=ADMIN_SCOPE,
-                    ip=device.ip,
-                    user_agent=device.user_agent,
-                    expires_at=now + timedelta(seconds=MAX_UNUSED),
-                    now=now,
-                )
+            user = await transaction.row(
+                rows.OPEN,
+                digest=hash_of(secret),
+                staff=list(STAFF_ROLES),
+                session_id=session_id,
+                client_id=CONSOLE,
+                scope=ADMIN_SCOPE,
+                ip=device.ip,
+                user_agent=device.user_agent,
+                expires_at=now + timedelta(seconds=MAX_UNUSED),
+                now=now,
+            )
             if user is not None:
                 await _note_opened(transaction, user.id, session_id, by="link", device=device, now=now)
         if user is None:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.clients import is_registered, origin_of
-from wxauth.server.clients.rows import public_redirect_uris
+from wxauth.server.clients.rows import PUBLIC_REDIRECT_URIS
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 
@@ -73,5 +73,5 @@ class Cors:
             return True
         if self._origins.isdisjoint(("*", origin)):
             with suppress(StorageUnavailable):
-                return is_registered(origin, map(origin_of, await public_redirect_uris(self._database)))
+                return is_registered(origin, map(origin_of, await self._database.values(PUBLIC_REDIRECT_URIS)))
         return False

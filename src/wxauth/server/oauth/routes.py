@@ -13,7 +13,7 @@ from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
 from wxauth.server.clients.clients import ID_TOKEN_ALGS
 from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
-from wxauth.server.clients.oauth_errors import OAuthError, answering_clients, invalid_client, invalid_oauth_request
+from wxauth.server.clients.oauth_errors import OAuthError, answering_clients, invalid_client
 from wxauth.server.clients.oauth_requests import BROWSER, client_of, form_of, form_parameters, is_form
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
@@ -274,7 +274,7 @@ async def revoke(
     """End the session of one of the client's own access or refresh tokens. The answer is 200 for any token."""
     client, form = await client_of(request, settings, database, clock)
     if "token" not in form:
-        raise invalid_oauth_request("token is missing")
+        raise OAuthError("invalid_request", "token is missing")
     await site_tokens.revoke(client, form["token"])
     return {}
 
@@ -343,4 +343,4 @@ def _address(text: str | None) -> str | None:
     try:
         return str(plain_address(text.strip()))
     except ValueError:
-        raise invalid_oauth_request("browser_ip is no IP address") from None
+        raise OAuthError("invalid_request", "browser_ip is no IP address") from None

@@ -18,8 +18,6 @@ from wxauth.server.clients.oauth_errors import (
     AUTHORIZATION_PENDING,
     SLOW_DOWN,
     OAuthError,
-    invalid_grant,
-    invalid_oauth_request,
 )
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
@@ -147,8 +145,16 @@ async def redeem(
         return NotGranted.DENIED
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await rows.save(transaction, login)
-    title = None if resource is None else resource.title
-    await rows.open_session(transaction, login, session_id, resource_title=title, expires_at=expires_at, now=now)
+    await transaction.run(
+        rows.OPEN_SESSION,
+        id=login.id,
+        session_id=session_id,
+        user_id=person.id,
+        client_name=login.title,
+        resource_title=None if resource is None else resource.title,
+        expires_at=expires_at,
+        now=now,
+    )
     if login.browser_login_id is not None:
         await end_sessions_beyond(
             transaction,
@@ -169,7 +175,7 @@ async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: dat
         return NotGranted.DENIED
     if device.scan_ends_at <= now:
         return NotGranted.OVER
-    is_too_early = await rows.poll_is_too_early(transaction, device.id, more=TOO_FAST, now=now)
+    is_too_early = await transaction.value(rows.POLL, id=device.id, more=TOO_FAST, now=now)
     return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
 
 
@@ -208,7 +214,7 @@ class SiteTokens:
             raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
         grant_type = form.get("grant_type")
         if grant_type is None:
-            raise invalid_oauth_request("grant_type is missing")
+            raise OAuthError("invalid_request", "grant_type is missing")
         if grant_type == DEVICE_CODE:
             return await self._for_device_code(client, form)
         if grant_type == AUTHORIZATION_CODE:
@@ -222,7 +228,7 @@ class SiteTokens:
             raise OAuthError("unauthorized_client", "the client was added without --device")
         device_code = form.get("device_code")
         if device_code is None:
-            raise invalid_oauth_request("device_code is missing")
+            raise OAuthError("invalid_request", "device_code is missing")
         device = await rows.find(self.database, device_code_hash=hash_of(device_code))
         is_clients = device is not None and device.client_id == client.name
         outcome = await self._redeem(client, device if is_clients else None, form)
@@ -239,13 +245,13 @@ class SiteTokens:
         if not (client.redirect_uris or by_document):
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         if "code" not in form:
-            raise invalid_oauth_request("code is missing")
+            raise OAuthError("invalid_request", "code is missing")
         verifier = form.get("code_verifier")
         challenge = None if verifier is None else challenge_of(verifier)
         is_proved = challenge is not None or (verifier is None and client.pkce == "optional")
         redirect_uri = form.get("redirect_uri", "")  # which may be registered no longer, unless a document had it
         if not is_proved or not (by_document or is_registered(redirect_uri, client.redirect_uris)):
-            raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
+            raise OAuthError("invalid_grant", "code_verifier or redirect_uri is missing, or not one of this client's")
         found = await login_of_code(
             self.database,
             form["code"],
@@ -257,7 +263,9 @@ class SiteTokens:
         if isinstance(outcome, NotGranted):
             if outcome is NotGranted.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
-            raise invalid_grant("there is no such code of this client, redirect_uri and code_verifier, or it is over")
+            raise OAuthError(
+                "invalid_grant", "there is no such code of this client, redirect_uri and code_verifier, or it is over"
+            )
         return outcome
 
     async def _redeem(
@@ -301,10 +309,10 @@ class SiteTokens:
     async def _for_refresh_token(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
         """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
         if "refresh_token" not in form:
-            raise invalid_oauth_request("refresh_token is missing")
+            raise OAuthError("invalid_request", "refresh_token is missing")
         token = self.refresh_tokens.parse(form["refresh_token"])
         if token is None:
-            raise invalid_grant("the refresh token is not one of ours")
+            raise OAuthError("invalid_grant", "the refresh token is not one of ours")
         await _ensure_keys(self.keys, self.issuer, self.clock())
         resource = asked_resource(self.settings, client, form) if "resource" in form else None
         outcome = await self._rotate(client, token, form, resource, ip=ip)
@@ -318,7 +326,7 @@ class SiteTokens:
                 )
             if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
-            raise invalid_grant(_WHY[outcome.why])
+            raise OAuthError("invalid_grant", _WHY[outcome.why])
         now, requested = self.clock(), form.get("scope", outcome.scope).split()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in requested)
@@ -386,7 +394,7 @@ class SiteTokens:
         allowed = scopes_for(client, resource)
         names = [name for name in scope.split() if name in allowed]
         if not names:
-            raise invalid_grant("the client may not have any of these scopes any more")
+            raise OAuthError("invalid_grant", "the client may not have any of these scopes any more")
         left = int((expires_at - now).total_seconds())
         of_session = TokenSession(
             id=session_id,

@@ -17,7 +17,7 @@ from wxauth.server.clients.clients import is_client_name, is_registered, loggabl
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_errors import OAuthError, invalid_oauth_request
+from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, refuse_repeated
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock, new_id
@@ -225,7 +225,7 @@ class SiteRequests:
         Raises: OAuthError, RateLimited, ClientRemoved.
         """
         if ip is None and client.near:
-            raise invalid_oauth_request("this client was added with --near: browser_ip is required")
+            raise OAuthError("invalid_request", "this client was added with --near: browser_ip is required")
         # Checked first, so that a single browser cannot use up the client's limit.
         await self.scan_limits.browsers.admit_address(ip)
         await self.scan_limits.clients.admit(client.name)

@@ -177,7 +177,7 @@ class Granting:
             )
             if person is None or person.id == other_than or of not in (None, person.id):
                 return
-            await rows.delete_browser_login(transaction, person.login_id)
+            await transaction.run(rows.DELETE_BROWSER_LOGIN, id=person.login_id)
             await end_sessions_of_browser_login(
                 transaction, person.login_id, user_id=person.id, by=Actor(str(person.id)), now=now
             )

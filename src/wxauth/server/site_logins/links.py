@@ -137,7 +137,7 @@ class Links:
         now, scene = self.clock(), new_scene()
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
-            former, number = await rows.link_on(transaction, locked.id), 1
+            former, number = await transaction.row(rows.LINK, page_id=locked.id), 1
             if former is not None:
                 number, former = next_press(former.presses), await rows.lock(transaction, former.id, now=now)
             if former is not None:
@@ -157,7 +157,7 @@ class Links:
         """
         seen, now, number = await self.granting.open_page(page_id, browser), self.clock(), "".join(typed.split())
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
-        before = await rows.link_on(self.database, seen.id)
+        before = await self.database.row(rows.LINK, page_id=seen.id)
         if before is None:
             return TryAgain(seen, is_wrong=False)
         async with self.granting.turn(before), self.database.begin() as transaction:

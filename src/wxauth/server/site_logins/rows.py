@@ -11,7 +11,7 @@ erasures do. Locks are taken in this order, so that nobody waits in a circle:
 A new row waits for its client alone.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, LiteralString, TypeVar
@@ -22,7 +22,7 @@ import asyncpg
 from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of, part
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
-from wxauth.server.site_logins.doors import SCAN_LASTS, SCANS, Door, ScanOutcome
+from wxauth.server.site_logins.doors import SCANS, Door, ScanOutcome
 from wxauth.server.site_logins.models import OPEN, RequestFields, SiteLoginFields
 from wxauth.server.wechat.received import CodePicture
 
@@ -120,8 +120,9 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
         ("code_hash",),
     )
 }
-# Ids do not show which one is the last, because clocks differ: links are counted while their page is locked.
-_LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
+# The last link to WeChat that a page's browser has been given. Ids do not show which one it is, because clocks differ:
+# links are counted while their page is locked.
+LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
    AND l.pressed_on = :page_id AND l.door = '{part(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
@@ -132,8 +133,8 @@ _LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
            AS is_phone_in{_WITH_LOCKED_CLIENT} AND l.id = :id
    FOR UPDATE OF l
 """)
-# Settles the race of two phones.
-_LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIENT}
+# The login of this scene, or of a user code with one of these hashes. Settles the race of two phones.
+LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIENT}
    AND (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[]))
    FOR UPDATE OF l
 """)
@@ -141,8 +142,9 @@ _SAVE: Final = Statement[Nothing](f"""
 UPDATE site_logins SET ({_listed(_CHANGED)}) = ROW ({_listed(_CHANGED, ":", _GIVEN_IP)})
  WHERE id = :id
 """)
+# Stores the time of a device's poll, and returns whether it is too early: then the interval is `more` seconds longer.
 # Settles the race of two polls: the second waits here, and then sees when the first one came.
-_POLL: Final = Statement[bool]("""
+POLL: Final = Statement[bool]("""
 WITH before AS (
     SELECT id, polled_at + make_interval(secs => poll_interval) > :now AS is_too_early
       FROM site_logins WHERE id = :id FOR UPDATE
@@ -152,7 +154,8 @@ UPDATE site_logins l
   FROM before WHERE l.id = before.id
 RETURNING COALESCE(before.is_too_early, false)
 """)
-_OPEN_SESSION: Final = Statement[Nothing]("""
+# The login is locked, and so is its user.
+OPEN_SESSION: Final = Statement[Nothing]("""
 WITH opened AS (
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
                           client_id, scope, authenticated_at, authenticated_by, resource, client_name,
@@ -189,7 +192,8 @@ SELECT {USER}, s.app_id, s.openid
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
 """)
-_HAS_ANY_ROLE: Final = Statement[bool]("""
+# Whether the user of this identity, or of this unionid, has one of these roles.
+HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users
      WHERE roles && :roles::text[]
@@ -217,21 +221,9 @@ async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
     return await database.row(_FOUND_BY[tuple(key)], **key)
 
 
-async def link_on(asked: Database | Transaction, page_id: UUID) -> SiteLogin | None:
-    """The last link to WeChat that a page's browser has been given."""
-    return await asked.row(_LINK, page_id=page_id)
-
-
 async def lock(transaction: Transaction, login_id: UUID, *, now: datetime) -> LockedLogin | None:
     """Lock a login; None if it was deleted, as with its client."""
     return await transaction.row(_LOCK, id=login_id, now=now)
-
-
-async def lock_shown(
-    transaction: Transaction, *, scene_hash: bytes | None, user_code_hashes: Sequence[bytes]
-) -> SiteLogin | None:
-    """Lock the login of this scene, or of a user code with one of these hashes."""
-    return await transaction.row(_LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
 
 
 async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
@@ -269,34 +261,6 @@ async def lock_with_user(
     return None
 
 
-async def poll_is_too_early(transaction: Transaction, login_id: UUID, *, more: int, now: datetime) -> bool:
-    """Store the time of a device's poll. If it comes too early, the interval is `more` seconds longer from now on."""
-    return bool(await transaction.value(_POLL, id=login_id, more=more, now=now))
-
-
-async def open_session(
-    transaction: Transaction,
-    login: LockedLogin,
-    session_id: UUID,
-    *,
-    resource_title: str | None,
-    expires_at: datetime,
-    now: datetime,
-) -> None:
-    """Open the site's session for a locked login whose user is locked."""
-    titles = {"client_name": login.title, "resource_title": resource_title}
-    whose = {"session_id": session_id, "user_id": login.user_id, **titles}
-    await transaction.run(_OPEN_SESSION, id=login.id, **whose, expires_at=expires_at, now=now)
-
-
-async def has_any_role(
-    database: Database, roles: Collection[str], *, app_id: str, openid: str, unionid: str | None
-) -> bool:
-    """Whether the user of this identity, or of this unionid, has one of these roles."""
-    ids = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    return bool(await database.value(_HAS_ANY_ROLE, roles=sorted(roles), **ids))
-
-
 async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> int:
     """Delete logins whose time is over, at most `size`. Returns how many."""
     swept = await database.values(_SWEEP, now=now, size=size)
@@ -324,13 +288,14 @@ SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authe
        EXISTS (SELECT FROM browser_login_sites b
                 WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_BROWSER}
  WHERE {_PRESENT} AND {MAY_LOG_IN}"""
-_BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_PART)
+BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_PART)
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
 SELECT users.id{_WHOSE_BROWSER} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
 """)
 # The row is locked for the sweep, which skips it.
 _LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_PART} FOR NO KEY UPDATE OF l")
-_COUNT_CODE: Final = Statement[Nothing]("""
+# Stores when a locked login has made codes, the last one for this site, which exists.
+COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
@@ -356,15 +321,8 @@ RETURNING id, proof_id
 _ADD_SITE: Final = Statement[Nothing]("""
 INSERT INTO browser_login_sites (browser_login_id, client_id) VALUES (:id, :client_id) ON CONFLICT DO NOTHING
 """)
-_DELETE_BROWSER_LOGIN: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
+DELETE_BROWSER_LOGIN: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
 sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authenticated_at")
-
-
-async def find_browser_person(
-    database: Database, cookie_hash: bytes, *, client_id: str, proved_after: datetime
-) -> BrowserPerson | None:
-    """The person whose login a browser has, unless banned; None without a login."""
-    return await database.row(_BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=proved_after)
 
 
 async def lock_browser_person(
@@ -375,13 +333,6 @@ async def lock_browser_person(
     return await lock_with_user(
         transaction, _LOCK_BROWSERS_USER, present, _LOCKED_BROWSER_PERSON, {**present, "client_id": client_id}
     )
-
-
-async def store_code_times(
-    transaction: Transaction, person: BrowserPerson, codes_at: Sequence[datetime], *, client_id: str
-) -> None:
-    """Store when a locked login has made codes, the last one for this site, which exists."""
-    await transaction.run(_COUNT_CODE, id=person.login_id, codes_at=codes_at, client_id=client_id)
 
 
 async def store_proof(
@@ -417,11 +368,6 @@ async def store_proof(
     return stored
 
 
-async def delete_browser_login(transaction: Transaction, login_id: UUID) -> None:
-    """Delete a login whose user is locked."""
-    await transaction.run(_DELETE_BROWSER_LOGIN, id=login_id)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownCode:
     """A code to scan whose picture is requested."""
@@ -434,7 +380,8 @@ class ShownCode:
     content_type: Literal["image/jpeg", "image/png"] | None
 
 
-_SHOWN_CODE: Final = Statement[ShownCode](f"""
+# Until it is decided.
+SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
  WHERE c.removed_by IS NULL
@@ -448,11 +395,6 @@ SELECT id, :content_type, :content FROM site_logins WHERE id = :id
 ON CONFLICT (login_id) DO UPDATE SET login_id = excluded.login_id
 RETURNING content_type, content
 """)
-
-
-async def shown_code(database: Database, scene_hash: bytes, *, now: datetime) -> ShownCode | None:
-    """The code to scan of this scene, until it is decided."""
-    return await database.row(_SHOWN_CODE, scene_hash=scene_hash, scanned_since=now - SCAN_LASTS, now=now)
 
 
 async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:

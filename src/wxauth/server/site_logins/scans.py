@@ -265,7 +265,7 @@ class Scans:
         if is_typed:  # counted before it is looked up, so that of many at once only five pass
             await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
-            login = await rows.lock_shown(transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
+            login = await transaction.row(rows.LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
             if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
                 raise ScanOver("there is no such scan that could be decided upon")
             resource = resource_at(self.settings, login.resource)
@@ -487,7 +487,9 @@ class ScanPictures:
         """The picture of an open scan. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
-            scan = await rows.shown_code(self.database, hash_of(scene), now=self.clock())
+            now = self.clock()
+            since = now - SCAN_LASTS
+            scan = await self.database.row(rows.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now)
         if scan is None:
             raise NotFound("there is no open scan of this scene")
         if self.settings.scan_code == "link":

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from wxauth.errors import Title
 from wxauth.problems import Language
 from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_errors import OAuthError, invalid_target
+from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.core.resources import Resource, as_compared, find_resource, host_of
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.claims import is_document
@@ -55,11 +55,11 @@ def asked_resource(settings: Settings, client: Client, parameters: Mapping[str, 
     url = parameters.get("resource")
     if url is None:
         if is_document(client.name):
-            raise invalid_target("resource is missing")
+            raise OAuthError("invalid_target", "resource is missing")
         return None
     found = find_resource(settings.resources, url)
     if found is None or not _may_ask(client, found.resource):
-        raise invalid_target("resource is unknown, or not one of this client's")
+        raise OAuthError("invalid_target", "resource is unknown, or not one of this client's")
     return found
 
 
@@ -72,12 +72,12 @@ def granted_resource(
     """
     asked = parameters.get("resource")
     if asked is not None and as_compared(asked) != as_compared(granted or ""):
-        raise invalid_target("resource is not the one that was granted")
+        raise OAuthError("invalid_target", "resource is not the one that was granted")
     if granted is None:
         return None
     found = resource_at(settings, granted)
     if found is None or not _may_ask(client, granted):
-        raise invalid_target("there is no such resource for this client any more")
+        raise OAuthError("invalid_target", "there is no such resource for this client any more")
     return found
 
 

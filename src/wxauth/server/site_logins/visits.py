@@ -255,7 +255,8 @@ class Visits:
         identity, wechat_ms = await self.entering.exchange_code(app, asked.code)
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
-        if is_closed_to_staff and await rows.has_any_role(self.database, STAFF_ROLES, **ids, unionid=identity.unionid):
+        whose = {**ids, "unionid": identity.unionid, "roles": list(STAFF_ROLES)}
+        if is_closed_to_staff and await self.database.value(rows.HAS_ANY_ROLE, **whose):
             raise VisitRefused(_CLOSED_TO_STAFF)
         now = self.clock()
         login, database_ms = await self.entering.record_identity(app, identity, asked, expires_in=None, now=now)
