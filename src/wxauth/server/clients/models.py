@@ -50,7 +50,8 @@ class Scope(StrEnum):
 
 
 def _flag(description: str) -> Any:
-    return Field(default=False, sa_column_kwargs={"server_default": text("false")}, description=description)
+    default = {"server_default": text("false")}
+    return Field(default=False, sa_column_kwargs=default, description=description, schema_extra={"examples": [False]})
 
 
 def _text(description: str) -> Any:

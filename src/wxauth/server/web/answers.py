@@ -4,12 +4,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, NotRequired, Union, get_args, get_origin
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, Field
-from pydantic.fields import FieldInfo
-from typing_extensions import get_type_hints, is_typeddict
+from pydantic import BaseModel, Field, TypeAdapter
 
 from wxauth.errors import (
     AccountLeaving,
@@ -125,60 +122,34 @@ def example_of(hint: Any) -> Any:
 
     Raises: TypeError, if a field has no example.
     """
-    explicit = _examples_in(hint)
-    if explicit:
-        return explicit[0]
-    kind = get_origin(hint)
-    if kind in (Annotated, NotRequired):
-        return example_of(get_args(hint)[0])
-    if is_typeddict(hint):
-        fields = get_type_hints(hint, include_extras=True)
-        return {
-            name: example_of(field)
-            for name, field in fields.items()
-            if not _may_be_absent(field) or _examples_in(field)
-        }
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return {name: _example_of_field(field) for name, field in hint.model_fields.items() if not field.exclude}
-    if kind is list:
-        return [example_of(get_args(hint)[0])]
-    if kind is Literal:
-        return get_args(hint)[0]
-    if kind in (UnionType, Union):
-        return _example_unless_null(get_args(hint))
-    if hint is NoneType:
-        return None
-    if hint is datetime:
-        return "2026-11-20T08:00:00Z"
-    if hint is bool:
-        return True
-    raise TypeError(f"{hint} has no example")
+    schema = TypeAdapter(hint).json_schema(mode="serialization")
+    return _example_in(schema, schema.get("$defs", {}))
 
 
-def _example_of_field(field: FieldInfo) -> Any:
-    if field.examples:
-        return field.examples[0]
-    return example_of(field.annotation) if field.is_required() else field.get_default(call_default_factory=True)
-
-
-def _may_be_absent(hint: Any) -> bool:
-    origin: Any = get_origin(hint)
-    return origin is NotRequired
-
-
-def _examples_in(hint: Any) -> Sequence[Any]:
-    if _may_be_absent(hint):
-        return _examples_in(get_args(hint)[0])
-    if get_origin(hint) is not Annotated:
-        return ()
-    kind, *metadata = get_args(hint)
-    given = [meta.examples for meta in metadata if isinstance(meta, FieldInfo) and meta.examples]
-    return given[-1] if given else _examples_in(kind)
-
-
-def _example_unless_null(kinds: Sequence[Any]) -> Any:
-    first = next(kind for kind in kinds if kind is not NoneType)
-    return example_of(first) if is_typeddict(first) or _examples_in(first) else None
+def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
+    """An example of what a JSON schema describes, by those that it has. `models` are the ones that it refers to."""
+    match schema:
+        case {"examples": [example, *_]} | {"default": example} | {"const": example} | {"enum": [example, *_]}:
+            return example
+        case {"$ref": reference}:
+            return _example_in(models[reference.rpartition("/")[2]], models)
+        case {"anyOf": [kind, *_]}:
+            return _example_in(kind, models) if "examples" in kind or "$ref" in kind else None
+        case {"type": "object", "properties": fields}:
+            shown = {
+                *schema.get("required", ()),
+                *(name for name, field in fields.items() if field.keys() & {"examples", "default"}),
+            }
+            return {name: _example_in(field, models) for name, field in fields.items() if name in shown}
+        case {"type": "array", "items": items}:
+            return [_example_in(items, models)]
+        case {"type": "string", "format": "date-time"}:
+            return "2026-11-20T08:00:00Z"
+        case {"type": "boolean"}:
+            return True
+        case {"type": "null"}:
+            return None
+    raise TypeError(f"{schema} has no example")
 
 
 def _error(kind: type[WxAuthError]) -> WxAuthError:
