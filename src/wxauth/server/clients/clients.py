@@ -26,7 +26,7 @@ from wxauth.server.clients.models import (
     Scope,
 )
 from wxauth.server.core.database import Database
-from wxauth.server.core.resources import Resource, find_resource
+from wxauth.server.core.resources import Resource, as_compared, find_resource
 from wxauth.server.core.setting_types import AppKind, check_logo
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
@@ -77,7 +77,6 @@ _FORMS: Final = {
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {"claims": check_claims, "logo": check_logo}
 MAX_URI_LENGTH: Final = 2048
 _LONGEST_SHOWN: Final = 200
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
 
 # A URI (RFC 3986) without fragment, user information or `*`, which might be meant as a pattern.
@@ -412,10 +411,7 @@ def loggable_uri(uri: str) -> str:
 
 def origin_of(uri: str) -> str:
     """Scheme, host and port as browsers send them: in lower case, and without the default port (RFC 6454)."""
-    parts = urlsplit(uri)
-    host = re.sub(r":[0-9]*$", "", parts.netloc).lower()
-    is_default = parts.port in (None, _DEFAULT_PORTS[parts.scheme])
-    return f"{parts.scheme}://{host}" if is_default else f"{parts.scheme}://{host}:{parts.port}"
+    return "/".join(as_compared(uri).split("/")[:3])
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -50,18 +49,9 @@ from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.edge import PROBLEM_KEY, cookie_in
 from wxauth.texts import is_loopback
 
-ASSETS_PATH: Final = "/v1/pages"
 SEE_OTHER: Final = 303
 
 PAGES_FOLDER: Final = Path(__file__).parent / "page"
-_ASSETS: Final = {
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "copy.js": "text/javascript",
-    "post.js": "text/javascript",
-    "web-view.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-}
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action {form_action}; frame-ancestors {frame_ancestors}"
@@ -90,14 +80,6 @@ _LOGIN: Final = "wxauth-login"
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
-class Asset(NamedTuple):
-    """A file that the pages load."""
-
-    content: bytes
-    media_type: str
-    etag: str
-
-
 class _Link(NamedTuple):
     url: str
     text: str
@@ -107,15 +89,6 @@ class _Link(NamedTuple):
 @cache
 def _templates() -> Environment:
     return Environment(loader=FileSystemLoader(PAGES_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-
-
-@cache
-def find_asset(name: str) -> Asset | None:
-    """The file of this name that the pages load; None if there is none."""
-    if name not in _ASSETS:
-        return None
-    content = (PAGES_FOLDER / name).read_bytes()
-    return Asset(content, f"{_ASSETS[name]}; charset=utf-8", etag=f'"{sha256(content).hexdigest()[:32]}"')
 
 
 def language_of(request: Request, *, ui_locales: str | None = None) -> Language:

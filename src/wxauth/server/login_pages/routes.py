@@ -7,13 +7,14 @@ from urllib.parse import urlencode
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.staticfiles import StaticFiles
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
 from wxauth.server.clients.rows import find_logo
-from wxauth.server.login_pages.pages import ASSETS_PATH, DOOR, HINT, VISIT_PAGES, PagesDep, find_asset
+from wxauth.server.login_pages.pages import DOOR, HINT, PAGES_FOLDER, VISIT_PAGES, PagesDep
 from wxauth.server.oauth.routes import SiteRequestsDep
 from wxauth.server.site_logins.authorizations import FORM_POST_PATH, may_answer
 from wxauth.server.site_logins.authorize import AUTHORIZE_PATH, Onward
@@ -27,7 +28,7 @@ from wxauth.server.site_logins.secrets import SCENE
 from wxauth.server.site_logins.visits import CALLBACK, Visits, WeChatCallback
 from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import PROBLEM_KEY, cacheable_response
+from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.texts import new_secret
 
 HTML: Final[dict[int | str, dict[str, Any]]] = {
@@ -51,6 +52,7 @@ _PARAMETERS: Final = (
     *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
     *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales", "resource"),
 )
+_FILES: Final = StaticFiles(directory=PAGES_FOLDER)
 router = Router("websites")
 
 
@@ -296,11 +298,11 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
     return pages.instructions("link")
 
 
-@router.hidden(ASSETS_PATH + "/{name}")
+@router.hidden("/v1/pages/{name}")
 async def read_asset(request: Request, name: str) -> Response:
-    """The style sheet and the script of the pages."""
-    asset = find_asset(name)
-    if asset is None:
+    """The style sheet, the scripts and the icon of the pages."""
+    if not name.endswith((".css", ".js", ".svg")):
         raise NotFound("there is nothing at this path")
-    headers = {"Cache-Control": "no-cache"}
-    return cacheable_response(request, asset.content, etag=asset.etag, headers=headers, media_type=asset.media_type)
+    response = await _FILES.get_response(name, request.scope)
+    response.headers["Cache-Control"] = "no-cache"
+    return response
