@@ -3,12 +3,12 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from inspect import isawaitable
 from secrets import token_hex
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 from uuid import UUID
 
 import asyncpg
@@ -37,7 +37,6 @@ AddSite = Callable[..., Awaitable["Site"]]
 GetPhone = Callable[..., Awaitable["Phone"]]
 AddSibling = Callable[..., Awaitable[Credentials]]
 LogLines = Callable[[], list[dict[str, Any]]]
-Extended = TypeVar("Extended")
 
 NUMBER = "+8613800138000"
 AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
@@ -135,22 +134,6 @@ class Phone:
         assert (await self.decide(claimed["id"])).status_code == 204
 
 
-class Behind:
-    """What a test sees of a service from behind."""
-
-    __slots__ = ()
-    rows: asyncpg.Connection
-    log_lines: LogLines
-
-    def logged(self, event: str) -> list[Body]:
-        """The lines of this event."""
-        return [line for line in self.log_lines() if line["event"] == event]
-
-    async def number(self, rows: str, *values: object) -> int:
-        """How many rows: `await stage.number("sessions WHERE client_id = $1", "shop")`."""
-        return await self.rows.fetchval(f"SELECT count(*) FROM {rows}", *values)
-
-
 async def send_push(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, Any]) -> httpx.Response:
     """Send what WeChat has signed to an app."""
     path, headers = f"/v1/wechat/push/{app['app_id']}", {"Content-Type": push.content_type}
@@ -158,7 +141,7 @@ async def send_push(client: httpx.AsyncClient, push: SignedPush, app: Mapping[st
 
 
 @dataclass(frozen=True, slots=True)
-class Stage(Behind):
+class Stage:
     """A replica of the service with its client and parts, its database and its log.
 
     WeChat answers as the test sets (`wechat`), or if the test uses the fixture `simulated`, is the simulator.
@@ -191,6 +174,14 @@ class Stage(Behind):
         client = self.make_client(services)
         login = replace(self.login, client=client)
         return replace(self, client=client, login=login, services=services, make_services=make_services)
+
+    def logged(self, event: str) -> list[Body]:
+        """The lines of this event."""
+        return [line for line in self.log_lines() if line["event"] == event]
+
+    async def number(self, rows: str, *values: object) -> int:
+        """How many rows: `await stage.number("sessions WHERE client_id = $1", "shop")`."""
+        return await self.rows.fetchval(f"SELECT count(*) FROM {rows}", *values)
 
     async def me(self, login: Body | str) -> httpx.Response:
         return await self.client.get("/v1/me", headers=bearer(login))
@@ -240,20 +231,6 @@ class Stage(Behind):
         await self.push(make_message(login["user"]["openid"], event, revoke_info, app_id=app["app_id"], now=now), app)
 
 
-def extended(base: Stage, kind: type[Extended], **more: Any) -> Extended:
-    """A larger object, with all that this one has."""
-    return kind(**{field.name: getattr(base, field.name) for field in fields(base)}, **more)
-
-
-class OnStage(Behind):
-    """Somebody on a stage, with what it has."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage, self.services, self.clock = stage, stage.services, stage.clock
-        self.client, self.login = stage.client, stage.login
-        self.rows, self.log_lines = stage.rows, stage.log_lines
-
-
 class Server:
     """A running `wxauth serve` or `wxauth dev`."""
 
@@ -289,13 +266,16 @@ class Server:
         return children_of(self.pid)
 
 
+@dataclass(slots=True)
 class Admin:
-    """An administrator with a client."""
+    """An administrator with a client, and the answer to their login."""
 
-    def __init__(self, client: httpx.AsyncClient, answer: Body) -> None:
-        self.client = client
-        self.answer = answer
-        self.id: str = answer["user"]["id"]
+    client: httpx.AsyncClient
+    answer: Body
+
+    @property
+    def id(self) -> str:
+        return self.answer["user"]["id"]
 
     async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return await self.client.request(method, f"/v1/admin{path}", headers=bearer(self.answer), **options)

@@ -6,6 +6,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Self
@@ -19,7 +20,7 @@ from tests.fakes import APP, SECRET_KEY, Secrets
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
-from tests.world import Admin, Behind, Body, Rows, Stage, set_roles, until
+from tests.world import Admin, Body, Rows, Stage, set_roles, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.setting_types import secret_key_bytes
@@ -39,17 +40,16 @@ SECRET_OF_NOBODY = "a-secret-that-is-nobodys"
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
-class Office(Admin, Behind):
+@dataclass(slots=True)
+class Office(Admin):
     """An administrator of the apps."""
 
-    def __init__(self, stage: Stage, answer: Body) -> None:
-        super().__init__(stage.client, answer)
-        self.stage, self.services = stage, stage.services
-        self.rows, self.log_lines = stage.rows, stage.log_lines
+    stage: Stage
 
     async def beside(self, **settings: Any) -> Self:
         """The same administrator at another replica, with these settings."""
-        return self.__class__(await self.stage.replica(**settings), self.answer)
+        stage = await self.stage.replica(**settings)
+        return self.__class__(stage.client, self.answer, stage)
 
     async def add(self, **fields: Any) -> httpx.Response:
         return await self.ask("POST", "/apps", json={**WANTED, **fields})
@@ -69,7 +69,7 @@ class Office(Admin, Behind):
 
 @pytest.fixture
 async def root(stage: Stage) -> Office:
-    office = Office(stage, await stage.login("root"))
+    office = Office(stage.client, await stage.login("root"), stage)
     await set_roles(stage.rows, "admin")
     return office
 
@@ -138,7 +138,7 @@ async def test_every_process_has_a_change_at_its_next_look(root: Office) -> None
     other = await root.beside(waits=Waits(apps_refresh=0.01))
     problem_of(await other.log_in(), "unknown_app", 400)
     assert Waits().apps_refresh < 15
-    looking = asyncio.create_task(other.services[Apps].keep_fresh())
+    looking = asyncio.create_task(other.stage.services[Apps].keep_fresh())
 
     async def status_is(status: int) -> bool:
         return (await other.log_in()).status_code == status
@@ -154,7 +154,7 @@ async def test_a_wrong_secret_is_not_stored(root: Office, secrets: Secrets) -> N
     secrets.add(SECRET_OF_NOBODY)
     assert refused(await root.add(app_secret=SECRET_OF_NOBODY), "app_secret")["wechat_errcode"] == 40125
     assert refused(await root.add(app_id="wxnobodys00000000"), "app_id")["wechat_errcode"] == 40013
-    assert await root.number("apps") == 0
+    assert await root.stage.number("apps") == 0
     assert (await root.add(app_secret=SECRET_OF_NOBODY, check=False)).status_code == 200
 
 
@@ -166,7 +166,7 @@ async def test_no_app_is_stored_while_wechat_is_unavailable(root: Office, fault:
     refused = await root.add()
     problem_of(refused, "wechat_unavailable", 503)
     assert refused.headers["retry-after"]
-    assert await root.number("apps") == 0
+    assert await root.stage.number("apps") == 0
     assert (await root.add(check=False)).status_code == 200
 
 
@@ -179,9 +179,9 @@ async def test_an_app_that_is_there_is_not_added_again(root: Office) -> None:
 async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of_an_app(root: Office) -> None:
     site = {"name": "shop", "device": True}
     assert (await root.ask("POST", "/clients", json=site)).status_code == 200
-    for taken in ("shop", root.services.settings.audience):
+    for taken in ("shop", root.stage.services.settings.audience):
         refused(await root.add(app_id=taken, check=False), "app_id")
-    assert await root.number("apps") == 0
+    assert await root.stage.number("apps") == 0
     assert (await root.add(app_id="kiosk", check=False)).status_code == 200
     assert (await root.ask("POST", "/clients", json={"name": "kiosk"})).status_code == 200
     refused(await root.ask("POST", "/clients", json={**site, "name": "kiosk"}), "name")
@@ -210,7 +210,7 @@ async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of
 )
 async def test_an_invalid_field_of_an_app_is_refused_by_its_name(root: Office, field: str, value: object) -> None:
     refused(await root.add(check=False, **{field: value}), field)
-    assert await root.number("apps") == 0
+    assert await root.stage.number("apps") == 0
 
 
 # Changing and removing.
@@ -275,7 +275,7 @@ async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(root
     await root.add(app_secret=SECRET_OF_NOBODY, check=False)
     problem_of(await root.log_in(), "wechat_misconfigured", 502)
     with pytest.raises(Exception, match="WeChat"):
-        await root.services[WeChatTokens].get(root.services[Apps].find(LATER))
+        await root.stage.services[WeChatTokens].get(root.stage.services[Apps].find(LATER))
     assert (await root.read(f"/apps/{LATER}"))["wechat_token"]["error"] == "wechat_misconfigured"
 
     wrong = await root.edit(app_secret=SECRET_OF_NOBODY + "-either")
@@ -283,7 +283,7 @@ async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(root
     right = await root.edit(app_secret=LATER_APP["app_secret"])
     assert right.status_code == 200
     assert (await root.log_in()).status_code == 200
-    await root.services[WeChatTokens].get(root.services[Apps].find(LATER))
+    await root.stage.services[WeChatTokens].get(root.stage.services[Apps].find(LATER))
     state = (await root.read(f"/apps/{LATER}"))["wechat_token"]
     assert (state["expires_at"] is not None, state["error"]) == (True, None)
 
@@ -307,7 +307,7 @@ async def test_a_removed_app_lets_nobody_in_and_its_sessions_go_on(root: Office)
     assert (await root.ask("DELETE", f"/apps/{LATER}")).status_code == 204
     problem_of(await root.log_in(), "unknown_app", 400)
     assert (await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).status_code == 200
-    assert await root.number("apps") == 0
+    assert await root.stage.number("apps") == 0
     for method in ("GET", "DELETE", "PATCH"):
         body = {"json": {"title": "x"}} if method == "PATCH" else {}
         problem_of(await root.ask(method, f"/apps/{LATER}", **body), "not_found", 404)
@@ -357,7 +357,7 @@ async def test_without_apps_in_the_settings_the_one_added_first_is_the_default(r
 
 async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(root: Office, proxy: Proxy) -> None:
     await root.add()
-    services = (await root.beside(database_url=proxy.url)).services
+    services = (await root.beside(database_url=proxy.url)).stage.services
     settings = services.settings.model_copy(update={"apps": []})
     unread = Apps(database=services.database, sealer=services.sealer, settings=settings)
     await proxy.refuse()
@@ -377,19 +377,19 @@ async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(roo
 
 async def test_the_secrets_are_sealed_for_their_own_app(root: Office) -> None:
     await root.add(push_token=LATER_APP["push_token"], push_aes_key="9" * 43)
-    stored = str(await root.rows.fetchrow("SELECT * FROM apps"))
+    stored = str(await root.stage.rows.fetchrow("SELECT * FROM apps"))
     for plain in (LATER_APP["app_secret"], LATER_APP["push_token"], "9" * 43):
         assert plain not in stored
-    await root.rows.execute("UPDATE apps SET app_id = 'wxanother000000001'")
+    await root.stage.rows.execute("UPDATE apps SET app_id = 'wxanother000000001'")
     problem_of(await root.ask("GET", "/apps/wxanother000000001"), "not_found", 404)
 
 
 async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(root: Office) -> None:
     await root.add()
-    await root.rows.execute("UPDATE apps SET secrets = '\\x00'")
-    await root.services[Apps].try_refresh()
-    await root.services[Apps].try_refresh()
-    assert [line["app_ids"] for line in root.logged("apps_not_opened")] == [[LATER]]
+    await root.stage.rows.execute("UPDATE apps SET secrets = '\\x00'")
+    await root.stage.services[Apps].try_refresh()
+    await root.stage.services[Apps].try_refresh()
+    assert [line["app_ids"] for line in root.stage.logged("apps_not_opened")] == [[LATER]]
     problem_of(await root.log_in(), "storage_unavailable", 503)
     assert (await root.log_in(FIRST)).status_code == 200
 
@@ -398,14 +398,14 @@ async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(root:
 async def test_a_reseal_covers_the_apps(root: Office) -> None:
     await root.add(push_token=LATER_APP["push_token"])
     keys = [secret_key_bytes(SecretStr(it)) for it in (OTHER_SECRET_KEY, SECRET_KEY)]
-    done = await reseal(root.services.database, Sealer(keys), now=root.services.clock())
+    done = await reseal(root.stage.services.database, Sealer(keys), now=root.stage.services.clock())
     assert (done.apps, done.not_opened) == (1, 0)
     other = await root.beside(secret_key=OTHER_SECRET_KEY)
-    assert other.services[Apps].unopened == []
+    assert other.stage.services[Apps].unopened == []
     assert (await other.log_in()).status_code == 200
     with pytest.raises(CannotOpen):
-        root.services.sealer.open(await root.rows.fetchval("SELECT secrets FROM apps"), context=b"any")
-    assert (await reseal(root.services.database, Sealer(keys), now=root.services.clock())).apps == 0
+        root.stage.services.sealer.open(await root.stage.rows.fetchval("SELECT secrets FROM apps"), context=b"any")
+    assert (await reseal(root.stage.services.database, Sealer(keys), now=root.stage.services.clock())).apps == 0
 
 
 # By command.

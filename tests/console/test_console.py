@@ -1,4 +1,4 @@
-"""The console: its session is opened, extended and ended; its headers; and its page in a real browser."""
+"""The console: its session is opened and ended; its headers; and its page in a real browser."""
 
 import asyncio
 import json

@@ -1,6 +1,7 @@
 """`/v1/events`: every event once, in the order of its commit, and never a silent gap."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import pytest
 from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, OnStage, Stage, bearer, leave
+from tests.world import AddSibling, Body, Stage, bearer, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.events.feed_routes import cursor_of
@@ -23,29 +24,29 @@ INSERT = (
 )
 
 
-class Feed(OnStage):
+@dataclass(frozen=True, slots=True)
+class Feed:
     """What a service client reads of `/v1/events`, and who makes the events."""
 
-    def __init__(self, stage: Stage, reader: Credentials) -> None:
-        super().__init__(stage)
-        self.reader = reader
+    stage: Stage
+    reader: Credentials
 
     async def ask(self, **query: Any) -> httpx.Response:
-        return await self.client.get("/v1/events", params=query, auth=self.reader)
+        return await self.stage.client.get("/v1/events", params=query, auth=self.reader)
 
     async def read(self, **query: Any) -> Body:
         """Place the committed events, and read the feed: `await feed.read(after=..., type=..., limit=...)`."""
-        await place_events(self.services)
+        await place_events(self.stage.services)
         answer = await self.ask(**query)
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
         return answer.json()
 
     async def insert(self, *which: int, type: str = "user.banned") -> None:
-        await insert(self.rows, *which, type=type)
+        await insert(self.stage.rows, *which, type=type)
 
     async def rename(self, person: Body, *names: str) -> None:
         for name in names:
-            changed = await self.client.patch("/v1/me", json={"nickname": name}, headers=bearer(person))
+            changed = await self.stage.client.patch("/v1/me", json={"nickname": name}, headers=bearer(person))
             assert changed.status_code == 200
 
 
@@ -68,10 +69,10 @@ async def insert(connection: asyncpg.Connection, *which: int, type: str = "user.
 
 
 async def test_the_feed_contains_only_ids(feed: Feed) -> None:
-    alice = await feed.login("alice", nickname="小明")
-    await feed.rows.execute("UPDATE users SET phone = '+8613800138000'")
+    alice = await feed.stage.login("alice", nickname="小明")
+    await feed.stage.rows.execute("UPDATE users SET phone = '+8613800138000'")
     await feed.rename(alice, "Alice")
-    await leave(feed.client, alice)
+    await leave(feed.stage.client, alice)
     page = await feed.read()
     user_id = alice["user"]["id"]
     common = {"at": "2026-11-20T08:00:00Z", "user_id": user_id, "app_id": APP["app_id"], "actor": user_id}
@@ -91,9 +92,9 @@ async def test_the_feed_contains_only_ids(feed: Feed) -> None:
 
 
 async def test_each_profile_change_is_sent(feed: Feed) -> None:
-    alice = await feed.login("alice", nickname="A")
+    alice = await feed.stage.login("alice", nickname="A")
     await feed.rename(alice, "Al", "Ali")
-    await feed.login("alice", avatar_url="https://example.com/a.png")
+    await feed.stage.login("alice", avatar_url="https://example.com/a.png")
     events = (await feed.read(type="user.profile_changed"))["items"]
     assert [event["data"]["fields"] for event in events] == [["nickname"], ["nickname"], ["avatar_url"]]
 
@@ -109,7 +110,7 @@ async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_c
             ("user.merged", '{"former_id": "x", "by": "phone", "number": "+8613800138000"}'),
         ]
     ):
-        await feed.rows.execute(
+        await feed.stage.rows.execute(
             "INSERT INTO events (id, type, at, actor, data) VALUES ($1::text::uuid, $2, now(), 'system', $3)",
             event_id(number),
             kind,
@@ -120,7 +121,7 @@ async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_c
         ("user.authorization_revoked", {"fields": ["phone"]}),
         ("user.merged", {"former_id": "x", "by": "phone"}),
     ]
-    await feed.rows.execute("UPDATE events SET data = '{}'")  # no event of ours has a number
+    await feed.stage.rows.execute("UPDATE events SET data = '{}'")  # no event of ours has a number
 
 
 async def test_a_reader_who_follows_the_cursor_gets_each_event_once(feed: Feed) -> None:
@@ -225,10 +226,10 @@ async def test_a_cursor_whose_event_is_not_there_has_expired(feed: Feed) -> None
     """As after a backup has been restored, be the place empty or another event's by now."""
     await feed.insert(1, 2)
     page, first = await feed.read(), await feed.read(limit=1)
-    await feed.rows.execute("DELETE FROM feed WHERE position = (SELECT max(position) FROM feed)")
+    await feed.stage.rows.execute("DELETE FROM feed WHERE position = (SELECT max(position) FROM feed)")
     after = {"after": page["next_cursor"]}
     problem_of(await feed.ask(**after), "cursor_expired", 410)
-    await feed.rows.execute(
+    await feed.stage.rows.execute(
         "INSERT INTO feed (position, event_id, type) OVERRIDING SYSTEM VALUE"
         " SELECT max(position) + 1, $1::text::uuid, 'user.banned' FROM feed",
         event_id(3),
@@ -243,13 +244,15 @@ async def test_a_cursor_behind_which_events_were_swept_has_expired(feed: Feed) -
     before = await feed.read(after="now")
     await feed.insert(*range(4))
     cursors = [(await feed.read(limit=number))["next_cursor"] for number in (1, 2, 3, 4)]
-    await feed.rows.execute("ALTER TABLE events DISABLE TRIGGER events_append_only")
+    await feed.stage.rows.execute("ALTER TABLE events DISABLE TRIGGER events_append_only")
     # The first stays, as what stays for good does.
-    await feed.rows.execute("DELETE FROM events WHERE id IN ($1::text::uuid, $2::text::uuid)", event_id(1), event_id(2))
+    await feed.stage.rows.execute(
+        "DELETE FROM events WHERE id IN ($1::text::uuid, $2::text::uuid)", event_id(1), event_id(2)
+    )
     statuses = [(await feed.ask(after=cursor)).status_code for cursor in (before["next_cursor"], *cursors)]
     assert statuses == [410, 410, 410, 200, 200], "behind the last one that was swept there is no gap"
     assert numbers(await feed.read(after=cursors[2])) == [3]
     assert numbers(await feed.read()) == [0, 3]
-    await feed.rows.execute("DELETE FROM events")
+    await feed.stage.rows.execute("DELETE FROM events")
     assert (await feed.read(after="now"))["next_cursor"] == cursors[3]
     assert (await feed.read(after=cursors[3])) == {"items": [], "next_cursor": cursors[3]}

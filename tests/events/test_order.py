@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.fakes import OTHER_APP
-from tests.world import AddSibling, Admin, Body, OnStage, Rows, Stage, bearer, until_locked
+from tests.world import AddSibling, Admin, Body, Rows, Stage, bearer, until_locked
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.events.webhook_deliveries import place_events
@@ -21,17 +22,18 @@ pytestmark = pytest.mark.own_database
 Ask = Callable[[], Awaitable[object]]
 
 
-class History(OnStage):
+@dataclass(frozen=True, slots=True)
+class History:
     """The feed, the trail, and an administrator who makes some of the events."""
 
-    def __init__(self, stage: Stage, root: Admin, reader: Credentials) -> None:
-        super().__init__(stage)
-        self.root, self._reader = root, reader
+    stage: Stage
+    root: Admin
+    reader: Credentials
 
     async def of(self, user_id: str) -> list[Body]:
         """The events about a user in the feed, in its order, which is also that of the trail and of their times."""
-        await place_events(self.services)
-        answer = await self.client.get("/v1/events", params={"limit": 1000}, auth=self._reader)
+        await place_events(self.stage.services)
+        answer = await self.stage.client.get("/v1/events", params={"limit": 1000}, auth=self.reader)
         feed = [event for event in answer.json()["items"] if event["user_id"] == user_id]
         trail = (await self.root.read("/events", user_id=user_id, limit=100))["items"]
         ids = [event["id"] for event in feed]
@@ -46,19 +48,19 @@ class History(OnStage):
     @asynccontextmanager
     async def locked(self, user_id: str) -> AsyncIterator[None]:
         """While another transaction holds the user."""
-        async with self.rows.transaction():
-            await self.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
+        async with self.stage.rows.transaction():
+            await self.stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
             yield
 
     async def one_after_the_other(self, user_id: str, first: Ask, second: Ask) -> None:
         """Both wait for the user, and the clock of the replica that carries out the first one is ahead."""
         async with self.locked(user_id):
-            self.clock.advance(seconds=2)
+            self.stage.clock.advance(seconds=2)
             both = [asyncio.ensure_future(first())]
-            await until_locked(self.rows)
-            self.clock.advance(seconds=-1)
+            await until_locked(self.stage.rows)
+            self.stage.clock.advance(seconds=-1)
             both.append(asyncio.ensure_future(second()))
-            await until_locked(self.rows, 2)
+            await until_locked(self.stage.rows, 2)
         await asyncio.gather(*both)
 
 
@@ -68,24 +70,24 @@ async def history(stage: Stage, root: Admin, add_sibling: AddSibling) -> History
 
 
 async def test_of_a_ban_and_its_end_at_once_the_last_word_is_the_databases(history: History) -> None:
-    user_id = (await history.login("alice"))["user"]["id"]
+    user_id = (await history.stage.login("alice"))["user"]["id"]
     await history.one_after_the_other(
         user_id,
         lambda: history.root.change(user_id, status="disabled"),
         lambda: history.root.change(user_id, status="active"),
     )
-    assert await history.rows.fetchval("SELECT status FROM users WHERE id = $1", user_id) == "active"
+    assert await history.stage.rows.fetchval("SELECT status FROM users WHERE id = $1", user_id) == "active"
     assert await history.types(user_id) == ["user.created", "user.banned", "session.ended", "user.unbanned"]
 
 
 @pytest.mark.parametrize("is_ended_first", [True, False])
 @pytest.mark.slow
 async def test_the_end_of_a_session_waits_for_the_user(history: History, is_ended_first: bool) -> None:
-    alice = await history.login("alice")
+    alice = await history.stage.login("alice")
     user_id = alice["user"]["id"]
 
     async def log_out() -> None:
-        assert (await history.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
+        assert (await history.stage.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
 
     async def add_role() -> None:
         await history.root.change(user_id, roles=["editor"])
@@ -97,7 +99,7 @@ async def test_the_end_of_a_session_waits_for_the_user(history: History, is_ende
 
 
 async def test_a_reused_refresh_token_ends_the_session_after_the_change_that_was_first(history: History) -> None:
-    alice = await history.login("alice")
+    alice = await history.stage.login("alice")
     user_id = alice["user"]["id"]
     refreshed = await history.stage.refresh(alice)
     await history.stage.refresh(refreshed.json())
@@ -113,28 +115,28 @@ async def test_a_reused_refresh_token_ends_the_session_after_the_change_that_was
 
 
 async def test_a_logout_during_a_merge_ends_the_session_of_the_user_that_remains(history: History) -> None:
-    alice, other = await history.login("alice"), await history.login("alice", app=OTHER_APP)
+    alice, other = await history.stage.login("alice"), await history.stage.login("alice", app=OTHER_APP)
     user_id, former_id = alice["user"]["id"], other["user"]["id"]
     async with history.locked(former_id):
         merging = asyncio.create_task(history.root.merge(former_id, into=user_id))
-        await until_locked(history.rows)
-        leaving = asyncio.create_task(history.client.post("/v1/logout", headers=bearer(other)))
-        await until_locked(history.rows, 2)
+        await until_locked(history.stage.rows)
+        leaving = asyncio.create_task(history.stage.client.post("/v1/logout", headers=bearer(other)))
+        await until_locked(history.stage.rows, 2)
     assert ((await merging).status_code, (await leaving).status_code) == (200, 204)
     reason = "SELECT revoked_reason FROM sessions WHERE id = $1"
-    assert await history.rows.fetchval(reason, other["session_id"]) == "signed_out"
+    assert await history.stage.rows.fetchval(reason, other["session_id"]) == "signed_out"
     assert await history.types(former_id) == ["user.created"]
     assert await history.types(user_id) == ["user.created", "user.merged", "identity.added", "session.ended"]
 
 
 async def test_a_session_that_is_replaced_waits_for_the_user(history: History) -> None:
     kept: dict[str, Any] = {"open_kept": 2, "ended_kept": 100, "size": 10, "pause": timedelta(minutes=10)}
-    [alice, *_] = [await history.login("alice") for _ in range(3)]
+    [alice, *_] = [await history.stage.login("alice") for _ in range(3)]
     user_id = alice["user"]["id"]
     await history.one_after_the_other(
         user_id,
         lambda: history.root.change(user_id, roles=["editor"]),
-        lambda: replace_old_sessions(history.services.database, **kept, now=history.clock()),
+        lambda: replace_old_sessions(history.stage.services.database, **kept, now=history.stage.clock()),
     )
     assert await history.types(user_id) == ["user.created", "user.roles_changed", "session.ended"]
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -15,11 +16,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.clock import PATIENCE
 from tests.database_proxy import HURRIED, Proxy
-from tests.fakes import Clock, Secrets
+from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
-from tests.world import Admin, Body, MakeServices, OnStage, Stage, bearer, leave, set_roles, until
+from tests.world import Admin, Body, MakeServices, Stage, bearer, leave, set_roles, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.sealing import Sealer
@@ -40,19 +41,18 @@ from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 
 
-class WebhookAdmin(Admin, OnStage):
+@dataclass(slots=True)
+class WebhookAdmin(Admin):
     """An administrator with a receiver, who asks as `await root("POST", "/orders/test")`."""
 
-    def __init__(self, stage: Stage, answer: Body, secrets: Secrets, receiver: Receiver) -> None:
-        Admin.__init__(self, stage.client, answer)
-        OnStage.__init__(self, stage)
-        self.secrets, self.receiver = secrets, receiver
+    stage: Stage
+    receiver: Receiver
 
     async def __call__(self, method: str, path: str = "", body: Any = None, **query: Any) -> httpx.Response:
         asked = {"method": method, "path": f"/webhooks{path}", "json": body, "params": query}
         answer = await self.ask(**asked)
         if answer.status_code == 401:  # hours have passed
-            self.answer = await self.login("root")
+            self.answer = await self.stage.login("root")
             answer = await self.ask(**asked)
         return answer
 
@@ -66,7 +66,7 @@ class WebhookAdmin(Admin, OnStage):
 
     def read_secret(self, answer: httpx.Response) -> Body:
         body: Body = answer.json()
-        self.secrets.add_unlogged(body["secret"])
+        self.stage.secrets.add_unlogged(body["secret"])
         return body
 
     async def deliveries(self, **query: Any) -> list[Body]:
@@ -77,7 +77,7 @@ class WebhookAdmin(Admin, OnStage):
     async def record(self, *numbers: int, type: str = "user.banned") -> None:
         """Record events of these numbers."""
         for number in numbers:
-            await self.rows.execute(
+            await self.stage.rows.execute(
                 "INSERT INTO events (id, type, at, actor, user_id)"
                 " VALUES ($1::text::uuid, $2, $3, 'system', $1::text::uuid)",
                 event_id(number),
@@ -87,14 +87,14 @@ class WebhookAdmin(Admin, OnStage):
 
     async def place_all_there_is(self) -> None:
         """What has happened so far is not for webhooks."""
-        await self.rows.execute("DELETE FROM events_unplaced")
+        await self.stage.rows.execute("DELETE FROM events_unplaced")
 
     async def states(self) -> list[str]:
         """Of all deliveries, of whatever webhook."""
-        return [row["state"] for row in await self.rows.fetch("SELECT state FROM deliveries ORDER BY id")]
+        return [row["state"] for row in await self.stage.rows.fetch("SELECT state FROM deliveries ORDER BY id")]
 
     async def deliver(self) -> None:
-        await deliver(self.services)
+        await deliver(self.stage.services)
 
     async def happen(self, *numbers: int, type: str = "user.banned") -> None:
         """Record events of these numbers, and deliver them."""
@@ -115,8 +115,8 @@ async def other_receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def root(stage: Stage, secrets: Secrets, receiver: Receiver) -> WebhookAdmin:
-    root = WebhookAdmin(stage, await stage.login("root"), secrets, receiver)
+async def root(stage: Stage, receiver: Receiver) -> WebhookAdmin:
+    root = WebhookAdmin(stage.client, await stage.login("root"), stage, receiver)
     await set_roles(stage.rows, "admin")
     await root.place_all_there_is()
     return root
@@ -167,7 +167,7 @@ def event_id(number: int) -> str:
 @pytest.mark.usefixtures("real_time")
 async def test_an_event_is_sent_signed_as_the_official_library_requires(root: WebhookAdmin) -> None:
     webhook = await root.add()
-    alice = await root.login("alice")
+    alice = await root.stage.login("alice")
     await leave(root.client, alice)
     await root.deliver()
     verifier = Webhook(webhook["secret"])
@@ -212,7 +212,7 @@ async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(root:
         return True
 
     assert [is_accepted(secret) for secret in secrets] == [False, True, True], "there is one former secret at most"
-    root.clock.advance(hours=24)
+    root.stage.clock.advance(hours=24)
     await root.happen(2)
     assert len(root.receiver.got[1][0]["webhook-signature"].split(" ")) == 1
 
@@ -233,8 +233,8 @@ async def test_replicas_share_the_work_and_send_each_event_once(root: WebhookAdm
     others = [await root.stage.make_services() for _ in range(3)]
     await root.add()
     await root.record(*range(60))
-    await asyncio.gather(*(deliver(each) for each in (root.services, *others)))
-    await asyncio.gather(*(deliver(each) for each in (root.services, *others)))
+    await asyncio.gather(*(deliver(each) for each in (root.stage.services, *others)))
+    await asyncio.gather(*(deliver(each) for each in (root.stage.services, *others)))
     assert sorted(root.receiver.ids) == [event_id(number) for number in range(60)]
     assert {delivery["state"] for delivery in await root.deliveries(limit=200)} == {"delivered"}
 
@@ -246,19 +246,19 @@ async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for
     for number, pause in enumerate(RETRY_SCHEDULE, start=1):
         [delivery] = await root.deliveries()
         assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", number, 500)
-        waits = datetime.fromisoformat(delivery["next_at"]) - root.clock()
+        waits = datetime.fromisoformat(delivery["next_at"]) - root.stage.clock()
         assert 0.9 * pause <= waits <= 1.1 * pause
-        root.clock.advance(seconds=waits.total_seconds() - 0.001)
+        root.stage.clock.advance(seconds=waits.total_seconds() - 0.001)
         await root.deliver()
         assert len(root.receiver.got) == number, "not before its time"
-        root.clock.advance(seconds=0.002)
+        root.stage.clock.advance(seconds=0.002)
         await root.deliver()
         assert len(root.receiver.got) == number + 1
     [delivery] = await root.deliveries(state="failed")
     assert (delivery["attempts"], delivery["next_at"]) == (10, None)
     assert len(set(root.receiver.ids)) == 1
     assert len({headers["webhook-timestamp"] for headers, _ in root.receiver.got}) == 10, "each try has its own time"
-    root.clock.advance(days=30)
+    root.stage.clock.advance(days=30)
     await root.deliver()
     assert len(root.receiver.got) == 10
 
@@ -274,11 +274,11 @@ async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
     root.receiver.usual = 500
     await root.record(*range(5))
     for pause in (timedelta(), *RETRY_SCHEDULE[:6]):
-        root.clock.advance(seconds=1.2 * pause.total_seconds())
+        root.stage.clock.advance(seconds=1.2 * pause.total_seconds())
         await root.deliver()
     assert {delivery["attempts"] for delivery in await root.deliveries(state="pending")} == {7}
     root.receiver.usual = 200
-    root.clock.advance(hours=1)
+    root.stage.clock.advance(hours=1)
     await root.deliver()
     assert len(await root.deliveries(state="delivered")) == len(before), "their pause is 14 hours"
     await root.happen(5)
@@ -294,10 +294,10 @@ async def test_an_event_that_is_refused_among_others_keeps_its_tries(root: Webho
     await root.add()
     root.receiver.usual = refuse_the_first
     await root.happen(0)
-    root.clock.advance(seconds=6)
+    root.stage.clock.advance(seconds=6)
     await root.deliver()
     for number in range(1, 30):
-        root.clock.advance(minutes=6)
+        root.stage.clock.advance(minutes=6)
         await root.happen(number)
         await root.deliver()
     [refused] = await root.deliveries(state="pending")
@@ -309,10 +309,10 @@ async def test_a_success_between_others_leaves_retries_their_pauses(root: Webhoo
     await root.happen(0)
     root.receiver.usual = 500
     await root.happen(1)
-    root.clock.advance(seconds=6)
+    root.stage.clock.advance(seconds=6)
     await root.deliver()  # the second try: only later ones are resumed
     [before] = await root.deliveries(state="pending")
-    root.clock.advance(seconds=90)  # a success is noted once a minute
+    root.stage.clock.advance(seconds=90)  # a success is noted once a minute
     root.receiver.usual = 200
     await root.happen(2)
     assert await root.deliveries(state="pending") == [before]
@@ -354,14 +354,16 @@ async def test_any_2xx_is_taken_any_other_retried_and_no_redirect_is_followed(
 )
 async def test_retry_after_puts_a_try_off_and_never_forward(root: WebhookAdmin, form: str, seconds: int) -> None:
     async def later(_: web.Request) -> web.Response:
-        value = format_datetime(root.clock() + timedelta(seconds=seconds), usegmt=False) if form == "date" else form
+        value = (
+            format_datetime(root.stage.clock() + timedelta(seconds=seconds), usegmt=False) if form == "date" else form
+        )
         return web.Response(status=429, headers={"Retry-After": value})
 
     await root.add()
     root.receiver.usual = later
     await root.happen(1)
     [delivery] = await root.deliveries()
-    waits = (datetime.fromisoformat(delivery["next_at"]) - root.clock()).total_seconds()
+    waits = (datetime.fromisoformat(delivery["next_at"]) - root.stage.clock()).total_seconds()
     assert 0.9 * seconds - 1 <= waits <= 1.1 * seconds
 
 
@@ -430,10 +432,10 @@ async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within
     await until(lambda: root.receiver.got)
     for task in list(killed[Deliveries]._tasks):  # as when its process is killed: nothing is noted
         task.cancel()
-    root.clock.advance(seconds=LEASE.total_seconds() - 1)
+    root.stage.clock.advance(seconds=LEASE.total_seconds() - 1)
     await root.deliver()
     assert len(root.receiver.got) == 1, "it may still be under way"
-    root.clock.advance(seconds=1)
+    root.stage.clock.advance(seconds=1)
     await root.deliver()
     assert root.receiver.ids == [event_id(1)] * 2
     [delivery] = await root.deliveries(state="delivered")
@@ -461,7 +463,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
         await is_away.wait()
         await proxy.accept()
         await deliver(replica)
-        root.clock.advance(seconds=LEASE.total_seconds())  # some may have been taken whose taking was not answered
+        root.stage.clock.advance(seconds=LEASE.total_seconds())  # some were taken whose taking was not answered
         await deliver(replica)
     assert sorted(root.receiver.ids) == [event_id(number) for number in range(12)]
     assert len(await root.deliveries(state="delivered")) == 12
@@ -475,7 +477,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(r
     await place_events(slow)
     await slow[Deliveries].begin_due()
     await until(lambda: root.receiver.got)
-    root.clock.advance(seconds=LEASE.total_seconds())
+    root.stage.clock.advance(seconds=LEASE.total_seconds())
     root.receiver.answers = [500]
     await root.deliver()
     root.receiver.released.set()
@@ -510,13 +512,13 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     What is to be sent before a ban, because it is about the same person, is not delayed either.
     """
     patient = await root.stage.make_services(waits=Waits(webhooks=2 * PATIENCE))
-    alice, bob, dora = [await root.login(person) for person in ("alice", "bob", "dora")]
+    alice, bob, dora = [await root.stage.login(person) for person in ("alice", "bob", "dora")]
     await root.place_all_there_is()
     await root.add()
     for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # of one user: sent one after the other
-        await root.client.post("/v1/logout", headers=bearer(await root.login("alice")))
+        await root.client.post("/v1/logout", headers=bearer(await root.stage.login("alice")))
     for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # each of another user
-        await leave(root.client, await root.login("carol"))
+        await leave(root.client, await root.stage.login("carol"))
     root.receiver.usual = "hang"
     await place_events(patient)
     await patient[Deliveries].begin_due()
@@ -546,7 +548,7 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(root: WebhookAdmin) 
     await root.happen(1)
     assert (await root("GET", "/orders")).json()["is_enabled"] is False
     await root.record(2)
-    root.clock.advance(hours=1)
+    root.stage.clock.advance(hours=1)
     await root.deliver()
     assert root.receiver.ids == [event_id(1)], "what waits is not sent, and what happens meanwhile is not queued"
     root.receiver.usual = 204
@@ -560,7 +562,7 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(root: WebhookAdmin) 
         event_id(1),
         event_id(2),
     ]
-    kinds = await root.rows.fetch("SELECT type, actor FROM events WHERE type LIKE 'webhook.%' ORDER BY at, id")
+    kinds = await root.stage.rows.fetch("SELECT type, actor FROM events WHERE type LIKE 'webhook.%' ORDER BY at, id")
     assert [tuple(kind) for kind in kinds] == [
         ("webhook.added", root.id),
         ("webhook.disabled", "system"),
@@ -573,9 +575,9 @@ async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybod
     from wxauth.server.events.webhook_deliveries import keep_placing
 
     await root.add()
-    keeping = asyncio.gather(keep_placing(root.services), root.services[Deliveries].keep_delivering())
+    keeping = asyncio.gather(keep_placing(root.stage.services), root.stage.services[Deliveries].keep_delivering())
     try:
-        await root.login("alice")
+        await root.stage.login("alice")
         await until(lambda: root.receiver.got)
     finally:
         keeping.cancel()
@@ -701,7 +703,7 @@ async def test_a_test_message_returns_its_outcome(root: WebhookAdmin) -> None:
     root.receiver.answers = [503, "hang"]
     assert (await root("POST", "/orders/test")).json()["status"] == 503
     assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no answer in 1.5 s"}
-    assert await root.number("deliveries") == 0
+    assert await root.stage.number("deliveries") == 0
 
 
 async def test_deliveries_are_listed_page_by_page_and_by_state(root: WebhookAdmin) -> None:
@@ -749,11 +751,11 @@ async def test_events_are_sent_again_with_the_ids_they_had(root: WebhookAdmin) -
 async def test_replaying_since_a_time_finds_events_committed_late(root: WebhookAdmin) -> None:
     for number in (10, 5, 6, 9, 8, 7, 11):
         await root.record(number)
-        await place_events(root.services)
+        await place_events(root.stage.services)
     await root.record(12, type="site.authorized")
     await root.add()
     for since, replayed in ((10, 2), (9, 3), (5, 7)):
-        assert await root.services[Webhooks].replay("orders", since=time_of(since), page_size=2) == replayed
+        assert await root.stage.services[Webhooks].replay("orders", since=time_of(since), page_size=2) == replayed
 
 
 # Retention.
@@ -765,18 +767,18 @@ async def test_a_secret_is_stored_sealed_and_can_be_resealed(root: WebhookAdmin)
     await root.add()
     secret = await root.renew_secret()
     assert secret.removeprefix("whsec_") not in json.dumps(
-        [repr(row) for row in await root.rows.fetch("TABLE webhooks")]
+        [repr(row) for row in await root.stage.rows.fetch("TABLE webhooks")]
     )
-    former_key = root.services.settings.secret_keys[0]
-    done = await reseal(root.services.database, Sealer([bytes(32), former_key]), now=root.clock())
+    former_key = root.stage.services.settings.secret_keys[0]
+    done = await reseal(root.stage.services.database, Sealer([bytes(32), former_key]), now=root.stage.clock())
     assert (done.webhook_secrets, done.not_opened) == (1, 0)
-    sealed = await root.rows.fetchrow("SELECT secret, former_secret FROM webhooks")
+    sealed = await root.stage.rows.fetchrow("SELECT secret, former_secret FROM webhooks")
     assert all(value.startswith(Sealer([bytes(32)]).prefix) for value in sealed)
 
 
 async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_deliveries(root: WebhookAdmin) -> None:
     await root.add()
-    await root.rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
+    await root.stage.rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
     tried = await root("POST", "/orders/test")
     assert (tried.status_code, tried.json()) == (200, {"status": None, "error": "the secret cannot be opened"})
     await root.happen(1)
@@ -789,11 +791,11 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
     root.receiver.answers = [500]
     await root.happen(1)
     await root.happen(2)
-    root.clock.advance(days=30)
-    await sweep_other_rows(root.services, Pace(1, 0))
+    root.stage.clock.advance(days=30)
+    await sweep_other_rows(root.stage.services, Pace(1, 0))
     assert len(await root.states()) == 2
-    root.clock.advance(seconds=1)
-    await sweep_other_rows(root.services, Pace(1, 0))
+    root.stage.clock.advance(seconds=1)
+    await sweep_other_rows(root.stage.services, Pace(1, 0))
     assert await root.states() == ["pending"]
 
 
@@ -801,12 +803,12 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
 async def test_pending_deliveries_are_deleted_with_their_webhook(root: WebhookAdmin, other_receiver: Receiver) -> None:
     await root.add()
     await root.record(*range(5))
-    await place_events(root.services)
+    await place_events(root.stage.services)
     await root("DELETE", "/orders")
     await root.add(name="orders", url=other_receiver.url)
     await root.deliver()
     assert (root.receiver.got, other_receiver.got) == ([], [])
-    await sweep_other_rows(root.services, Pace(2, 0))
+    await sweep_other_rows(root.stage.services, Pace(2, 0))
     assert await root.states() == []
 
 
@@ -815,13 +817,13 @@ async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(root: 
     root.receiver.answers = [204, 500]
     await root.happen(1)
     await root.happen(2)
-    root.clock.advance(seconds=60)
+    root.stage.clock.advance(seconds=60)
     text = (await root.client.get("/metrics")).text
     assert 'wxauth_webhook_deliveries_total{outcome="delivered",webhook="orders"} 1.0' in text
     assert 'wxauth_webhook_deliveries_total{outcome="retried",webhook="orders"} 1.0' in text
     assert "wxauth_webhook_oldest_pending_seconds 60.0" in text
     await root("PATCH", "/orders", {"is_enabled": False})
-    root.clock.advance(seconds=60)
+    root.stage.clock.advance(seconds=60)
     assert "wxauth_webhook_oldest_pending_seconds 0.0" in (await root.client.get("/metrics")).text
 
 
@@ -833,26 +835,26 @@ async def check_line(services: Services) -> tuple[str, str] | None:
 
 @pytest.mark.slow
 async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(root: WebhookAdmin) -> None:
-    assert await check_line(root.services) is None
+    assert await check_line(root.stage.services) is None
     await root.add()
     root.receiver.answers = [204]
     root.receiver.usual = 500
     await root.happen(1)
-    assert await check_line(root.services) == ("ok", "1, none of which has failed for an hour")
+    assert await check_line(root.stage.services) == ("ok", "1, none of which has failed for an hour")
     await root.happen(2)
-    root.clock.advance(hours=1)
-    assert (await check_line(root.services) or ("",))[0] == "ok"
-    root.clock.advance(seconds=1)
-    level, message = await check_line(root.services) or ("", "")
+    root.stage.clock.advance(hours=1)
+    assert (await check_line(root.stage.services) or ("",))[0] == "ok"
+    root.stage.clock.advance(seconds=1)
+    level, message = await check_line(root.stage.services) or ("", "")
     assert (level, "wxauth webhooks test orders" in message) == ("bad", True)
     await root("PATCH", "/orders", {"is_enabled": False})
-    level, message = await check_line(root.services) or ("", "")
+    level, message = await check_line(root.stage.services) or ("", "")
     assert (level, "wxauth webhooks set orders --enable" in message) == ("note", True)
 
 
 async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_priorities(root: WebhookAdmin) -> None:
     await root.add()
-    alice = await root.login("alice", nickname="A")
+    alice = await root.stage.login("alice", nickname="A")
     await root.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
     await root.change(alice["user"]["id"], status="disabled")
     await root.change(alice["user"]["id"], status="active")
@@ -868,18 +870,18 @@ async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_use
     root: WebhookAdmin,
 ) -> None:
     await root.add("user.created", "user.banned")
-    alice = (await root.login("alice"))["user"]["id"]
-    await place_events(root.services)
-    webhook_id, now = await root.rows.fetchval("SELECT id FROM webhooks"), root.clock()
-    assert await lease_delivery(root.services.database, webhook_id, Priority.ORDINARY, now=now, until=now + LEASE)
-    bob = (await root.login("bob"))["user"]["id"]
+    alice = (await root.stage.login("alice"))["user"]["id"]
+    await place_events(root.stage.services)
+    webhook_id, now = await root.stage.rows.fetchval("SELECT id FROM webhooks"), root.stage.clock()
+    assert await lease_delivery(root.stage.services.database, webhook_id, Priority.ORDINARY, now=now, until=now + LEASE)
+    bob = (await root.stage.login("bob"))["user"]["id"]
     root.receiver.answers = [500]
     for user_id in (alice, bob):
         await root.change(user_id, status="disabled")
     await root.deliver()
     told = [("user.created", bob), ("user.banned", bob)]
     assert [(event["type"], event["user_id"]) for event in events_in(root.receiver)] == told
-    root.clock.advance(seconds=1 + LEASE.total_seconds())
+    root.stage.clock.advance(seconds=1 + LEASE.total_seconds())
     await root.deliver()
     events = [(event["type"], event["user_id"]) for event in events_in(root.receiver)][len(told) :]
     # The second try and the first of the next event go out together: only first tries are in order.

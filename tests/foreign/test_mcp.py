@@ -102,7 +102,7 @@ def said_by(agent: tuple[str, ...], *call: str, cwd: Path, approve: Callable[[st
         return process.output.partition(url)[2].strip()
 
 
-class Town:
+class Agents:
     """An authority, a server of MCP, and agents that call its tools."""
 
     def __init__(self, authority: Authority, resource: str, folder: Path) -> None:
@@ -119,7 +119,7 @@ AGENTS = {"python": (sys.executable, str(EXAMPLE / "client.py")), "node": ("node
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def agents(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
     needs_node(EXAMPLE / "node")
     authority, port, folder = Authority(), str(free_port()), tmp_path_factory.mktemp("mcp")
     resource = f"http://127.0.0.1:{port}/mcp"
@@ -128,7 +128,7 @@ def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         env = {"RESOURCE": resource, "WXAUTH_ISSUER": url, "PORT": port}
         with Running(*SERVERS[request.param], cwd=folder, env=env) as server:
             until(lambda: "MCP: " in server.output or "running on" in server.output)
-            yield Town(authority, resource, folder)
+            yield Agents(authority, resource, folder)
 
 
 @pytest.fixture(params=AGENTS)
@@ -136,29 +136,29 @@ def agent(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return AGENTS[request.param]
 
 
-def test_an_agent_is_approved_and_uses_tools_for_its_person(town: Town, agent: tuple[str, ...]) -> None:
-    assert town.call(agent, "place_order", '{"item": "oolong tea"}') == "ordered: oolong tea"
-    page, *forms = town.authority.asked
+def test_an_agent_is_approved_and_uses_tools_for_its_person(agents: Agents, agent: tuple[str, ...]) -> None:
+    assert agents.call(agent, "place_order", '{"item": "oolong tea"}') == "ordered: oolong tea"
+    page, *forms = agents.authority.asked
     assert (page["client_id"], page["scope"]) == (DOCUMENT, "orders:read orders:write")
-    assert {asked["resource"] for asked in town.authority.asked} == {town.resource}
+    assert {asked["resource"] for asked in agents.authority.asked} == {agents.resource}
     assert forms[0]["grant_type"] == "authorization_code"
     assert all(form["grant_type"] == "refresh_token" for form in forms[1:])
     assert len(forms) > 1 or agent != AGENTS["python"]  # Node's renews what was refused, and no earlier
-    assert "oolong tea" in town.call(agent, "list_orders", client_id="registered", CLIENT_SECRET="secret")
+    assert "oolong tea" in agents.call(agent, "list_orders", client_id="registered", CLIENT_SECRET="secret")
 
 
-def test_an_agent_reads_which_scope_it_lacks(town: Town) -> None:
-    town.authority.withheld = {"orders:write"}
-    said = town.call(AGENTS["python"], "place_order", '{"item": "tea"}')
-    town.authority.withheld = set()
+def test_an_agent_reads_which_scope_it_lacks(agents: Agents) -> None:
+    agents.authority.withheld = {"orders:write"}
+    said = agents.call(AGENTS["python"], "place_order", '{"item": "tea"}')
+    agents.authority.withheld = set()
     assert "this needs the scope orders:write" in said
 
 
-def test_a_server_refuses_another_audience_and_says_whom_to_ask(town: Town) -> None:
-    other = TestIssuer(town.authority.issuer.issuer, "https://other.test/mcp").token(scope="orders:read")
-    metadata = f"{town.resource.removesuffix('/mcp')}/.well-known/oauth-protected-resource/mcp"
+def test_a_server_refuses_another_audience_and_says_whom_to_ask(agents: Agents) -> None:
+    other = TestIssuer(agents.authority.issuer.issuer, "https://other.test/mcp").token(scope="orders:read")
+    metadata = f"{agents.resource.removesuffix('/mcp')}/.well-known/oauth-protected-resource/mcp"
     for headers, error in (({}, ""), ({"Authorization": f"Bearer {other}"}, 'error="invalid_token", ')):
-        refused = httpx.post(town.resource, headers=headers, trust_env=False, verify=False)
+        refused = httpx.post(agents.resource, headers=headers, trust_env=False, verify=False)
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == f'Bearer {error}resource_metadata="{metadata}"'
     preflight = httpx.options(metadata, headers={"Origin": "https://a.test"}, trust_env=False, verify=False)

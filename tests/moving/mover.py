@@ -3,22 +3,23 @@
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-from tests.world import OnStage, Stage
+from tests.world import Stage
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import DEFAULT_FORM, CsvLines, Form, NumberedLine, export_users, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 
 
-class Mover(OnStage):
+@dataclass(slots=True)
+class Mover:
     """The operator who runs the import, and the reports that they get."""
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage)
-        self.refusals: list[tuple[int, str]] = []
-        self.messages: list[str] = []
-        self.others: list[Sequence[int]] = []
+    stage: Stage
+    refusals: list[tuple[int, str]] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    others: list[Sequence[int]] = field(default_factory=list)
 
     async def with_settings(self, **settings: object) -> Self:
         """The operator of a service with these settings."""
@@ -43,7 +44,7 @@ class Mover(OnStage):
 
         how = {"refuse": refuse, "progress": lambda _: None, **(how or {})}
         numbered = (NumberedLine(*line) for line in lines)
-        return await import_users(self.services, numbered, Options(**options), **how)
+        return await import_users(self.stage.services, numbered, Options(**options), **how)
 
     async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
         """How many were created, updated, unchanged and refused."""
@@ -53,7 +54,7 @@ class Mover(OnStage):
 
     async def begin_anew(self) -> None:
         """Forget all people."""
-        await self.rows.execute("TRUNCATE users, former_users, former_external_ids, consents, events CASCADE")
+        await self.stage.rows.execute("TRUNCATE users, former_users, former_external_ids, consents, events CASCADE")
 
     async def move_out_and_in(self, **options: Any) -> Counts:
         """Export all, forget it, and import it again, as it was."""
@@ -65,19 +66,19 @@ class Mover(OnStage):
 
     async def verify_numbers(self) -> None:
         """As if everybody had just verified the number that they have."""
-        await self.rows.execute("UPDATE users SET phone_verified_at = now()")
+        await self.stage.rows.execute("UPDATE users SET phone_verified_at = now()")
 
     async def users(self) -> list[dict[str, Any]]:
-        return [dict(row) for row in await self.rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
+        return [dict(row) for row in await self.stage.rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
 
     async def user(self) -> dict[str, Any]:
         [user] = await self.users()
         return user
 
     async def events(self) -> list[tuple[str, str]]:
-        return [tuple(row) for row in await self.rows.fetch("SELECT type, actor FROM events ORDER BY id")]
+        return [tuple(row) for row in await self.stage.rows.fetch("SELECT type, actor FROM events ORDER BY id")]
 
     async def export(self, *, is_csv: bool = False) -> bytes:
         written = io.BytesIO()
-        await export_users(self.services.database, written.write, is_csv=is_csv)
+        await export_users(self.stage.services.database, written.write, is_csv=is_csv)
         return written.getvalue()

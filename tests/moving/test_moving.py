@@ -118,7 +118,7 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover) -> None:
     assert await mover.import_lines(FULL) == (1, 0, 0, 0)
     user = await mover.user()
     assert user["id"].version == 7
-    answer = await mover.login("alice")
+    answer = await mover.stage.login("alice")
     assert answer["is_new_user"] is False
     assert answer["user"] == {
         "id": str(user["id"]),
@@ -140,10 +140,10 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover) -> None:
 async def test_a_line_needs_only_app_id_and_openid(mover: Mover) -> None:
     assert await mover.import_lines(ALICE) == (1, 0, 0, 0)
     user = await mover.user()
-    assert (user["created_at"], user["last_login_at"]) == (mover.clock(), None)
+    assert (user["created_at"], user["last_login_at"]) == (mover.stage.clock(), None)
     assert (user["status"], user["roles"]) == ("active", [])
-    assert (await mover.login("alice"))["is_new_user"] is False
-    assert (await mover.user())["last_login_at"] == mover.clock()
+    assert (await mover.stage.login("alice"))["is_new_user"] is False
+    assert (await mover.user())["last_login_at"] == mover.stage.clock()
 
 
 async def test_empty_text_is_as_good_as_null(mover: Mover) -> None:
@@ -165,7 +165,7 @@ async def test_a_user_who_is_leaving_moves_as_such_and_is_left_alone(mover: Move
     line = {**ALICE, "nickname": "Alice", "erase_at": "2026-11-27T08:00:00Z"}
     assert await mover.import_lines(line) == (1, 0, 0, 0)
     assert ("user.leaving", "operator") in await mover.events()
-    assert problem_of(await mover.login.ask("alice"), "account_leaving", 403)["erase_at"] == line["erase_at"]
+    assert problem_of(await mover.stage.login.ask("alice"), "account_leaving", 403)["erase_at"] == line["erase_at"]
     exported = json.loads(await mover.export())
     assert exported["erase_at"] == line["erase_at"]
     before = await mover.users()
@@ -306,7 +306,8 @@ async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover) -> None:
     for zeros in ("0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00+08:00"):
         line = {**ALICE, "openid": f"o-{len(zeros)}", **dict.fromkeys(names, zeros)}
         assert await mover.import_lines(line) == (1, 0, 0, 0)
-    assert {(user["created_at"], user["last_login_at"]) for user in await mover.users()} == {(mover.clock(), None)}
+    times = {(user["created_at"], user["last_login_at"]) for user in await mover.users()}
+    assert times == {(mover.stage.clock(), None)}
 
 
 async def test_a_fault_is_reported_without_the_value(mover: Mover) -> None:
@@ -339,8 +340,8 @@ async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mo
     assert await mover.import_lines(*lines, joins=True) == (1, 2, 0, 0)
     user = await mover.user()
     assert (user["unionid"], user["external_id"], user["nickname"]) == (UNION_ALICE, "10023", "Alice")
-    assert await mover.number("identities") == 3
-    unionids = await mover.rows.fetch("SELECT unionid FROM unionids ORDER BY 1")
+    assert await mover.stage.number("identities") == 3
+    unionids = await mover.stage.rows.fetch("SELECT unionid FROM unionids ORDER BY 1")
     assert unionids == sorted([(UNION_ALICE,), (UNION_ELSEWHERE,)])
     kinds = ("user.created", "identity.added", "identity.added")
     assert await mover.events() == [(kind, "operator") for kind in kinds]
@@ -402,7 +403,7 @@ async def test_a_line_that_contradicts_nothing_joins_the_user_of_its_external_id
 
 
 async def test_an_imported_person_is_joined_with_their_stored_user(mover: Mover) -> None:
-    alice = (await mover.login("alice", nickname="Mine"))["user"]
+    alice = (await mover.stage.login("alice", nickname="Mine"))["user"]
     assert await mover.import_lines({**FULL, "unionid": None}) == (0, 1, 0, 0)
     user = await mover.user()
     assert str(user["id"]) == alice["id"]
@@ -483,7 +484,7 @@ async def test_a_line_that_contradicts_earlier_ones_names_them(
 async def test_an_erased_person_comes_back_only_if_that_is_wanted(mover: Mover) -> None:
     line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
     await mover.import_lines(line)
-    await leave(mover.client, await mover.login("alice"))
+    await leave(mover.stage.client, await mover.stage.login("alice"))
     assert await mover.users() == []
     assert await mover.import_lines(line, {**BOB, "user_id": OTHER_ID}) == (0, 0, 0, 2)
     assert mover.refusals == [(1, "user_id"), (2, "user_id")]
@@ -495,7 +496,7 @@ async def test_an_erased_person_comes_back_only_if_that_is_wanted(mover: Mover) 
 @pytest.mark.parametrize("erased_id", [USER_ID, OTHER_ID])
 async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(mover: Mover, erased_id: str) -> None:
     await mover.import_lines({**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]})
-    await leave(mover.client, await mover.login("alice"))
+    await leave(mover.stage.client, await mover.stage.login("alice"))
     line = {**BOB, "former_ids": [erased_id]}
     for dry_run in (True, False):
         assert await mover.import_lines(line, dry_run=dry_run) == (0, 0, 0, 1)
@@ -512,16 +513,17 @@ async def test_the_same_file_again_changes_nothing(mover: Mover) -> None:
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}
     lines = [{**FULL, "consents": [consent], "former_ids": [OTHER_ID]}, BOB]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
-    before = await mover.users(), await mover.rows.fetch("SELECT * FROM identities"), await mover.events()
+    before = await mover.users(), await mover.stage.rows.fetch("SELECT * FROM identities"), await mover.events()
     for options in ({}, {"overwrite": True, "takes_roles": True, "takes_status": True}):
         assert await mover.import_lines(*lines, **options) == (0, 0, 2, 0)
-        assert before == (await mover.users(), await mover.rows.fetch("SELECT * FROM identities"), await mover.events())
+        identities = await mover.stage.rows.fetch("SELECT * FROM identities")
+        assert before == (await mover.users(), identities, await mover.events())
 
 
 async def test_a_persons_own_later_changes_stay(mover: Mover) -> None:
     await mover.import_lines(FULL)
-    alice = await mover.login("alice")
-    await mover.client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
+    alice = await mover.stage.login("alice")
+    await mover.stage.client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
     assert await mover.import_lines(FULL) == (0, 0, 1, 0)
     user = await mover.user()
     assert (user["nickname"], user["last_login_at"].year) == ("New", 2026)
@@ -534,8 +536,8 @@ async def test_a_persons_own_later_changes_stay(mover: Mover) -> None:
 
 
 async def test_a_verified_number_is_nobody_elses(mover: Mover) -> None:
-    await mover.login("bob")
-    await mover.rows.execute("UPDATE users SET phone = $1, phone_verified_at = now()", NUMBER)
+    await mover.stage.login("bob")
+    await mover.stage.rows.execute("UPDATE users SET phone = $1, phone_verified_at = now()", NUMBER)
     await mover.import_lines(FULL)
     phones = {user["nickname"]: user["phone"] for user in await mover.users()}
     assert phones == {"小明": None, None: NUMBER}
@@ -543,7 +545,7 @@ async def test_a_verified_number_is_nobody_elses(mover: Mover) -> None:
 
 async def test_the_same_number_again_stays_verified(mover: Mover) -> None:
     await mover.import_lines(FULL)
-    await mover.rows.execute("UPDATE users SET phone_verified_at = $1", VERIFIED_AT)
+    await mover.stage.rows.execute("UPDATE users SET phone_verified_at = $1", VERIFIED_AT)
     await mover.import_lines(FULL, overwrite=True)
     assert (await mover.user())["phone_verified_at"] == VERIFIED_AT
     await mover.import_lines({**FULL, "phone": "+8613900139000"}, overwrite=True)
@@ -551,7 +553,7 @@ async def test_the_same_number_again_stays_verified(mover: Mover) -> None:
 
 
 async def test_roles_and_status_of_stored_users_change_only_with_the_option(mover: Mover) -> None:
-    await mover.login("alice")
+    await mover.stage.login("alice")
     line = {**ALICE, "roles": ["editor"], "status": "disabled"}
     assert await mover.import_lines(line) == (0, 0, 1, 0)
     assert await mover.import_lines(line, takes_roles=True) == (0, 1, 0, 0)
@@ -559,7 +561,7 @@ async def test_roles_and_status_of_stored_users_change_only_with_the_option(move
     assert (user["roles"], user["status"]) == (["editor"], "active")
     assert await mover.import_lines(line, takes_status=True) == (0, 1, 0, 0)
     assert (await mover.user())["status"] == "disabled"
-    assert await mover.number("sessions WHERE revoked_at IS NULL") == 0
+    assert await mover.stage.number("sessions WHERE revoked_at IS NULL") == 0
     by_operator = {kind for kind, actor in await mover.events() if actor == "operator"}
     assert len(by_operator) == len(("roles", "ban", "sessions"))
 
@@ -571,7 +573,7 @@ async def test_a_change_of_many_stored_users_takes_no_more_round_trips_than_one_
     away = await mover.with_settings(apps=[APP], database_url=proxy.url)
     people = [{**ALICE, "openid": f"person-{n}"} for n in range(404)]
     await mover.import_lines(*people)
-    await mover.rows.execute(
+    await mover.stage.rows.execute(
         "INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at) "
         "SELECT gen_random_uuid(), user_id, app_id, openid, created_at, now(), '2100-01-01' FROM identities"
     )
@@ -586,7 +588,7 @@ async def test_a_change_of_many_stored_users_takes_no_more_round_trips_than_one_
     assert trips[1] == trips[2] < 30
     kinds = "user.banned", "user.roles_changed", "session.ended"
     in_order = "SELECT array_agg(type ORDER BY id) FROM events WHERE type = ANY ($1) GROUP BY user_id"
-    assert [tuple(row[0]) for row in await mover.rows.fetch(in_order, kinds)] == [kinds] * len(people)
+    assert [tuple(row[0]) for row in await mover.stage.rows.fetch(in_order, kinds)] == [kinds] * len(people)
 
 
 async def test_a_batch_that_runs_out_of_time_is_halved(mover: Mover) -> None:
@@ -595,13 +597,13 @@ async def test_a_batch_that_runs_out_of_time_is_halved(mover: Mover) -> None:
     mover = await mover.with_settings(apps=[APP], waits=Waits(database=replace(DEADLINES, lock=0.1)))
     lines = [json.dumps({**line, "status": "disabled"}).encode() for line in people]
     stored: list[int] = []
-    held = mover.rows.transaction()
+    held = mover.stage.rows.transaction()
     await held.start()
     last = "SELECT FROM users WHERE id = (SELECT user_id FROM identities WHERE openid = 'person-7') FOR UPDATE"
-    await mover.rows.execute(last)
+    await mover.stage.rows.execute(last)
 
     async def pause(_: float) -> None:
-        stored.append(await mover.number("users WHERE status = 'disabled'"))
+        stored.append(await mover.stage.number("users WHERE status = 'disabled'"))
         if stored[-1] == len(people) - 1:
             await held.rollback()
 
@@ -611,8 +613,8 @@ async def test_a_batch_that_runs_out_of_time_is_halved(mover: Mover) -> None:
 
 async def test_administrators_are_locked_only_where_one_ends(mover: Mover, root: Admin) -> None:
     await mover.import_lines(ALICE, BOB)
-    async with mover.rows.transaction():
-        await mover.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", root.id)
+    async with mover.stage.rows.transaction():
+        await mover.stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", root.id)
         assert await mover.import_lines({**ALICE, "status": "disabled"}, takes_status=True) == (0, 1, 0, 0)
     line = {**ALICE, "openid": "openid-a1-root", "roles": []}
     assert await mover.import_lines(line, BOB, takes_roles=True) == (0, 0, 1, 1)
@@ -632,7 +634,7 @@ async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_o
     assert await mover.import_lines(patch) == (0, 0, 1, 0)
     assert await mover.import_lines(patch, takes_attributes=True) == (0, 1, 0, 0)
     assert await stored() == {"shop": {"id": 7, "city": "上海"}}
-    told = await mover.rows.fetch("SELECT data FROM events WHERE type = 'user.attributes_changed' ORDER BY id")
+    told = await mover.stage.rows.fetch("SELECT data FROM events WHERE type = 'user.attributes_changed' ORDER BY id")
     assert [json.loads(each["data"]) for each in told] == [{"names": ["shop", "tier"]}] * 2
     large = [{**ALICE, "attributes": {name: "x" * 1500}} for name in ("shop", "more")]
     assert await mover.import_lines(*large, takes_attributes=True) == (0, 1, 0, 1)
@@ -657,13 +659,13 @@ async def test_the_last_administrator_stays(mover: Mover) -> None:
     assert await mover.import_lines(*demoted, takes_roles=True) == (0, 1, 0, 1)
     assert mover.refusals == [(2, "roles")]
     assert await mover.import_lines({**BOB, "status": "disabled"}, takes_status=True) == (0, 0, 0, 1)
-    assert await mover.number("users WHERE roles = '{admin}'") == 1
+    assert await mover.stage.number("users WHERE roles = '{admin}'") == 1
 
 
 async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(mover: Mover) -> None:
-    await mover.login("alice")
-    await mover.login("bob")
-    await mover.rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE nickname IS NULL")
+    await mover.stage.login("alice")
+    await mover.stage.login("bob")
+    await mover.stage.rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE nickname IS NULL")
     wants: dict[str, Any] = {"takes_roles": True, "takes_status": True}
     for line, field in (
         ({**ALICE, "status": "active"}, "status"),
@@ -681,7 +683,7 @@ async def test_events_say_all_that_a_line_adds_once(mover: Mover) -> None:
         return {"document": document, "version": version, "given_at": given, "withdrawn_at": withdrawn}
 
     async def told() -> list[tuple[str, str, Any]]:
-        events = await mover.rows.fetch("SELECT type, user_id::text, data FROM events ORDER BY id")
+        events = await mover.stage.rows.fetch("SELECT type, user_id::text, data FROM events ORDER BY id")
         return [(event["type"], event["user_id"], json.loads(event["data"])) for event in events]
 
     line = {
@@ -697,7 +699,7 @@ async def test_events_say_all_that_a_line_adds_once(mover: Mover) -> None:
         ],
     }
     assert await mover.import_lines(line, BOB) == (2, 0, 0, 0)
-    bob = await mover.rows.fetchval("SELECT id::text FROM users WHERE id::text <> $1", USER_ID)
+    bob = await mover.stage.rows.fetchval("SELECT id::text FROM users WHERE id::text <> $1", USER_ID)
     assert sorted(await told(), key=lambda event: event[1] == bob) == [
         ("user.created", USER_ID, {"roles": ["editor"]}),
         ("user.merged", USER_ID, {"former_id": OTHER_ID}),
@@ -725,20 +727,20 @@ async def test_events_may_be_left_out(mover: Mover) -> None:
 async def test_both_external_ids_are_kept_if_wechat_merges_their_users(mover: Mover, add_sibling: AddSibling) -> None:
     lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": UNION_ALICE}]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
-    alice = await mover.login(unionid=UNION_ALICE)
+    alice = await mover.stage.login(unionid=UNION_ALICE)
     assert alice["user"]["external_id"] == "2"
 
     orders, asked = await add_sibling("orders", Scope.USERS), {"external_ids": ["1", "2"]}
-    [user] = (await mover.client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
+    [user] = (await mover.stage.client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
     assert (user["id"], user["external_id"], user["former_external_ids"]) == (alice["user"]["id"], "2", ["1"])
-    mine = (await mover.client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
+    mine = (await mover.stage.client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
     assert (mine["external_id"], mine["former_external_ids"]) == ("2", ["1"])
-    await set_roles(mover.rows, "admin")
-    found = (await mover.client.get("/v1/admin/users", params={"q": "1"}, headers=bearer(alice))).json()["items"]
+    await set_roles(mover.stage.rows, "admin")
+    found = (await mover.stage.client.get("/v1/admin/users", params={"q": "1"}, headers=bearer(alice))).json()["items"]
     assert [user["external_id"] for user in found] == ["2"]
-    detail = (await mover.client.get(f"/v1/admin/users/{found[0]['id']}", headers=bearer(alice))).json()
+    detail = (await mover.stage.client.get(f"/v1/admin/users/{found[0]['id']}", headers=bearer(alice))).json()
     assert (detail["external_id"], detail["former_external_ids"]) == ("2", ["1"])
-    await set_roles(mover.rows)
+    await set_roles(mover.stage.rows)
 
     assert await mover.import_lines(*lines) == (0, 0, 2, 0)
     there = {"app_id": THIRD_APP["app_id"], "openid": "openid-c3-alice"}
@@ -750,18 +752,18 @@ async def test_both_external_ids_are_kept_if_wechat_merges_their_users(mover: Mo
     # A further merge takes them along.
     other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
     await mover.import_lines({**other, "external_id": "3", "unionid": UNION_CAROL})
-    assert (await mover.login(unionid=UNION_CAROL))["user"]["external_id"] == "3"
-    [user] = (await mover.client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
+    assert (await mover.stage.login(unionid=UNION_CAROL))["user"]["external_id"] == "3"
+    [user] = (await mover.stage.client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
     assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
 
 
 async def test_a_former_unionid_joins_no_second_openid_of_the_app(mover: Mover) -> None:
     await mover.import_lines({**ALICE, "unionid": UNION_ELSEWHERE})
-    assert (await mover.login("alice", unionid=UNION_ALICE))["is_new_user"] is False
+    assert (await mover.stage.login("alice", unionid=UNION_ALICE))["is_new_user"] is False
     assert await mover.import_lines({**BOB, "unionid": UNION_ELSEWHERE}) == (0, 0, 0, 1)
     assert mover.refusals == [(1, "unionid")]
     assert await mover.import_lines({**ALICE_THERE, "unionid": UNION_ELSEWHERE}) == (0, 1, 0, 0)
-    assert await mover.number("users") == 1
+    assert await mover.stage.number("users") == 1
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -771,8 +773,8 @@ async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_accoun
         *({**ALICE, "openid": f"openid-a1-{name}", "external_id": name, "unionid": unionid} for name, unionid in people)
     )
     for name, _ in 2 * people[::order]:
-        assert (await mover.login(name, unionid=unionid_of(name)))["user"]["external_id"] == name
-    assert await mover.number("users") == len(people)
+        assert (await mover.stage.login(name, unionid=unionid_of(name)))["user"]["external_id"] == name
+    assert await mover.stage.number("users") == len(people)
 
 
 async def test_a_second_line_of_an_openid_is_refused_if_it_contradicts_the_first(
@@ -988,7 +990,7 @@ async def test_an_import_goes_on_when_the_database_is_back(
     how = {"progress": progress, "waiting": lambda _, seconds: waited.append(seconds), "pause": pause}
     counts = await mover.import_numbered(enumerate(people, 1), how, dry_run=is_dry)
     assert (counts.lines, counts.created, waited) == (4, 4, [1, 2, 4])
-    assert await mover.number("identities") == (0 if is_dry else 4)
+    assert await mover.stage.number("identities") == (0 if is_dry else 4)
 
 
 async def test_an_import_gives_up_after_ten_minutes(mover: Mover, proxy: Proxy) -> None:
@@ -1066,10 +1068,10 @@ async def test_logins_beside_an_import_join_nobody_who_has_another_openid(mover:
     lines = [{**BOB, "openid": f"stranger-{n}", "unionid": unionid_of(person)} for n, person in enumerate(people)]
     await mover.import_lines(*(line | ALICE_THERE | {"openid": f"b-{n}"} for n, line in enumerate(lines)))
     importing = asyncio.create_task(mover.import_lines(*lines))
-    await asyncio.gather(*(mover.login(person, unionid=unionid_of(person)) for person in people))
+    await asyncio.gather(*(mover.stage.login(person, unionid=unionid_of(person)) for person in people))
     counts = await importing
     assert counts[0] == 0
-    assert await mover.number("identities GROUP BY user_id, app_id ORDER BY 1 DESC LIMIT 1") == 1
+    assert await mover.stage.number("identities GROUP BY user_id, app_id ORDER BY 1 DESC LIMIT 1") == 1
     assert (await mover.import_lines(*lines))[2:] == (counts[1], counts[3])
 
 
@@ -1082,10 +1084,10 @@ async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_
     ]
     importing = asyncio.create_task(mover.import_lines(*lines))
     for n in reversed(people):
-        await mover.login(f"person-{n}", unionid=unionid_of(f"person-{n}") if n % 2 else None)
+        await mover.stage.login(f"person-{n}", unionid=unionid_of(f"person-{n}") if n % 2 else None)
     created, updated, _, refused = await importing
     assert (created + updated, refused) == (len(people), 0)
-    users = await mover.rows.fetchrow("SELECT count(*), count(external_id) FROM users")
+    users = await mover.stage.rows.fetchrow("SELECT count(*), count(external_id) FROM users")
     assert tuple(users) == (len(people), len(people))
 
 
@@ -1093,7 +1095,7 @@ async def test_two_simultaneous_imports_of_one_file_end_like_one_import(mover: M
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(1, 201)]
     counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
     assert sum(count[0] for count in counts) == 200
-    assert await mover.number("users") == 200
+    assert await mover.stage.number("users") == 200
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
@@ -1113,8 +1115,8 @@ async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: fl
 
 async def add_all_kinds_of_people(mover: Mover) -> None:
     """All kinds of people."""
-    alice = await mover.login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
-    await mover.login("bob")
+    alice = await mover.stage.login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
+    await mover.stage.login("bob")
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00.5Z", "ip": "203.0.113.7"}
     there = {**ALICE_THERE, "identity_created_at": "2024-01-01T00:00:00Z"}
     withdrawn = {**consent, "document": "terms", "withdrawn_at": "2025-01-02T00:00:00Z", "ip": "203.0.113.0/24"}
@@ -1126,8 +1128,8 @@ async def add_all_kinds_of_people(mover: Mover) -> None:
         {**BOB, "openid": "imported", "created_at": "2020-02-29T23:59:59.999999+08:00"},
         allow_admin=True,
     )
-    await mover.rows.execute("UPDATE users SET unionid = 'o6_bmMerely-made-up-by-hand0' WHERE phone = $1", NUMBER)
-    await mover.client.post("/v1/me/sessions", headers=bearer(alice))
+    await mover.stage.rows.execute("UPDATE users SET unionid = 'o6_bmMerely-made-up-by-hand0' WHERE phone = $1", NUMBER)
+    await mover.stage.client.post("/v1/me/sessions", headers=bearer(alice))
 
 
 async def test_an_export_of_an_imported_export_is_the_same(mover: Mover) -> None:
@@ -1141,17 +1143,19 @@ async def test_an_export_of_an_imported_export_is_the_same(mover: Mover) -> None
     assert alice["former_ids"] == [OTHER_ID, USER_ID]
     assert [consent["document"] for consent in alice["consents"]] == ["privacy", "terms"]
     stored = "SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id"
-    before = await mover.rows.fetch(stored)
+    before = await mover.stage.rows.fetch(stored)
 
     assert (await mover.move_out_and_in(allow_admin=True)).created == 4
-    assert await mover.rows.fetch(stored) == before
+    assert await mover.stage.rows.fetch(stored) == before
     assert (await mover.import_text(first, allow_admin=True)).unchanged == 5
     assert await mover.export() == first
 
 
 async def test_an_export_as_csv_of_an_imported_export_is_the_same(mover: Mover) -> None:
     await add_all_kinds_of_people(mover)
-    await mover.rows.execute("INSERT INTO former_external_ids SELECT '7|8', id FROM users WHERE external_id = '10023'")
+    await mover.stage.rows.execute(
+        "INSERT INTO former_external_ids SELECT '7|8', id FROM users WHERE external_id = '10023'"
+    )
     as_json, as_csv = await mover.export(), await mover.export(is_csv=True)
     header, *lines = csv.reader(as_csv.decode().splitlines())
     assert (header, len(lines)) == ([*Line.model_fields], 5)
@@ -1165,7 +1169,7 @@ async def test_an_export_as_csv_of_an_imported_export_is_the_same(mover: Mover) 
 async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(mover: Mover) -> None:
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": "7", "user_id": USER_ID} for n in range(3)]
     assert await mover.import_lines(*lines, {**ALICE_THERE, "external_id": "7"}) == (1, 3, 0, 0)
-    await mover.rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
+    await mover.stage.rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
     exported = await mover.export()
     assert [json.loads(line)["unionid"] for line in exported.splitlines()] == [UNION_ALICE, None, None, None]
     await mover.move_out_and_in()
@@ -1176,9 +1180,9 @@ async def test_an_export_is_a_consistent_snapshot(mover: Mover) -> None:
     await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
 
     seen = []
-    async for some in all_identities(mover.services.database):
+    async for some in all_identities(mover.stage.services.database):
         seen += [row["openid"] for row in some]
-        await mover.rows.execute("DELETE FROM users")
+        await mover.stage.rows.execute("DELETE FROM users")
     assert seen == [f"person-{n:04}" for n in range(2500)]
 
 
@@ -1472,7 +1476,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
 
     async def ended() -> tuple[list[dict[str, Any]], Any]:
         lines = [json.loads(line) for line in (await mover.export()).splitlines()]
-        events = await mover.rows.fetch("SELECT type, count(*) FROM events GROUP BY type ORDER BY type")
+        events = await mover.stage.rows.fetch("SELECT type, count(*) FROM events GROUP BY type ORDER BY type")
         return [{name: value for name, value in line.items() if name != "user_id"} for line in lines], events
 
     assert (await mover.import_text(text.encode())).created == 3500
@@ -1483,9 +1487,9 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
     file.write_text(text)
     for stored in (0, 1000):  # the next batch is under way as soon as so many are
         with Running(WXAUTH, "users", "import", str(file), cwd=tmp_path, env=env) as command:
-            await until(partial(mover.rows.fetchval, "SELECT count(*) > $1 FROM identities", stored))
+            await until(partial(mover.stage.rows.fetchval, "SELECT count(*) > $1 FROM identities", stored))
             assert command.end(signal.SIGKILL) == -signal.SIGKILL
-        assert 0 < await mover.number("identities") < len(people)
+        assert 0 < await mover.stage.number("identities") < len(people)
     done = await users("import", str(file))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("lines joined to a user by external_id alone: 500. ")

@@ -31,7 +31,6 @@ from tests.world import (
     Rows,
     Stage,
     bearer,
-    extended,
     leave,
     make_admin,
     set_roles,
@@ -520,10 +519,11 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
     assert len(stage.asked(API)) == 1
 
 
-@dataclass(frozen=True)
-class Outage(Stage):
+@dataclass(frozen=True, slots=True)
+class Outage:
     """The database was cut off when WeChat had answered Alice's code."""
 
+    stage: Stage
     proxy: Proxy
     alice: Body
     tapped: str
@@ -535,7 +535,7 @@ class Outage(Stage):
         binding = await asking(stage, alice, code)
         await proxy.refuse()
         problem_of(await binding, "storage_unavailable", 503)
-        return extended(stage, cls, proxy=proxy, alice=alice, tapped=code)
+        return cls(stage, proxy=proxy, alice=alice, tapped=code)
 
 
 @pytest.fixture
@@ -544,26 +544,26 @@ async def outage(stage: Stage, proxy: Proxy) -> Outage:
 
 
 async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage) -> None:
-    problem_of(await outage.bind(outage.alice, outage.tapped), "storage_unavailable", 503)
+    problem_of(await outage.stage.bind(outage.alice, outage.tapped), "storage_unavailable", 503)
     await outage.proxy.accept()
-    assert (await outage.bind(outage.alice, outage.tapped)).json()["phone"] == NUMBER
-    assert len(outage.asked(API)) == 1
+    assert (await outage.stage.bind(outage.alice, outage.tapped)).json()["phone"] == NUMBER
+    assert len(outage.stage.asked(API)) == 1
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(outage: Outage) -> None:
-    outage.clock.advance(days=1)  # which loses no answer
+    outage.stage.clock.advance(days=1)  # which loses no answer
     await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
     await outage.proxy.accept()
-    await until_pending(outage)
-    replica = await outage.replica()
+    await until_pending(outage.stage)
+    replica = await outage.stage.replica()
     assert (await replica.bind(await replica.login(), outage.tapped)).json()["phone"] == NUMBER
-    assert len(outage.asked(API)) == 1
+    assert len(outage.stage.asked(API)) == 1
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_service_ends(outage: Outage) -> None:
     await outage.proxy.accept()
-    await outage.services.aclose()
-    assert await outage.number(PENDING) == 1
+    await outage.stage.services.aclose()
+    assert await outage.stage.number(PENDING) == 1
 
 
 async def test_an_answer_does_not_wait_for_the_database_for_ever(
@@ -605,11 +605,11 @@ async def test_an_answer_still_missing_at_shutdown_is_logged(stage: Stage) -> No
 
 
 async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(outage: Outage) -> None:
-    await outage.rows.execute("DELETE FROM users")
+    await outage.stage.rows.execute("DELETE FROM users")
     await outage.proxy.accept()
-    problem_of(await outage.bind(outage.alice, "x"), "invalid_token", 401)
-    await outage.services.aclose()
-    assert await outage.number("phone_answers") == 0
+    problem_of(await outage.stage.bind(outage.alice, "x"), "invalid_token", 401)
+    await outage.stage.services.aclose()
+    assert await outage.stage.number("phone_answers") == 0
 
 
 async def test_a_login_in_such_an_outage_is_a_login_all_the_same(stage: Stage, proxy: Proxy) -> None:

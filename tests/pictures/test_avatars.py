@@ -6,7 +6,7 @@ import tempfile
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import count
 from typing import Any
@@ -20,7 +20,7 @@ from starlette.requests import Request
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, Stage, bearer, extended, leave, until_locked
+from tests.world import Body, Stage, bearer, leave, until_locked
 from wxauth.errors import InvalidRequest
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.server.pictures.routes import uploaded_file
@@ -101,16 +101,17 @@ def multipart(*parts: tuple[str, bytes]) -> dict[str, Any]:
     return {"content": body + b"--%s--\r\n" % BOUNDARY, "headers": {"Content-Type": content_type}}
 
 
-@dataclass(frozen=True)
-class Album(Stage):
+@dataclass(frozen=True, slots=True)
+class Album:
     """The stage, and Alice, who uploads pictures."""
 
+    stage: Stage
     alice: Body
     shades: Iterator[int]
 
     async def post(self, *, by: Body | None = None, **request: Any) -> httpx.Response:
         headers = {**request.pop("headers", {}), **bearer(by or self.alice)}
-        return await self.client.post("/v1/me/avatar", headers=headers, **request)
+        return await self.stage.client.post("/v1/me/avatar", headers=headers, **request)
 
     async def upload(self, file: bytes, **request: Any) -> httpx.Response:
         """Upload as `wx.uploadFile` does."""
@@ -127,7 +128,7 @@ class Album(Stage):
         """Upload a picture; what others see of it."""
         answer = await self.upload(file)
         assert answer.status_code == 200, answer.text
-        picture = await self.client.get(answer.json()["avatar_url"])
+        picture = await self.stage.client.get(answer.json()["avatar_url"])
         image = Image.open(BytesIO(picture.content))
         image.load()
         assert picture.headers["content-type"] == Image.MIME[image.format or ""]
@@ -136,7 +137,7 @@ class Album(Stage):
 
 @pytest.fixture
 async def album(stage: Stage) -> Album:
-    return extended(stage, Album, alice=await stage.login("alice"), shades=count())
+    return Album(stage, alice=await stage.login("alice"), shades=count())
 
 
 # Conversion.
@@ -149,8 +150,8 @@ async def test_avatar_url_points_to_the_uploaded_picture(album: Album, kind: str
     assert url.startswith("https://auth.test/v1/avatars/")
     assert answer.json() == {**album.alice["user"], "avatar_url": url}
     assert answer.headers["cache-control"] == "no-store"
-    assert (await album.me(album.alice)).json() == answer.json()
-    picture = await album.client.get(url)
+    assert (await album.stage.me(album.alice)).json() == answer.json()
+    picture = await album.stage.client.get(url)
     assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
     assert is_close(Image.open(BytesIO(picture.content)).getpixel((30, 20)), RED)
 
@@ -235,7 +236,7 @@ async def test_a_picture_is_stored_without_metadata(album: Album, kind: str, alp
     file = encoded(picture, kind, exif=exif, icc_profile=profile, **options[kind])
     assert b"a phone" in file
     assert b"at home" in file
-    content = (await album.client.get((await album.upload(file)).json()["avatar_url"])).content
+    content = (await album.stage.client.get((await album.upload(file)).json()["avatar_url"])).content
     assert not [word for word in (b"a phone", b"at home", b"Exif", b"eXIf", b"ICC", b"iCCP", b"xmp") if word in content]
     assert Image.open(BytesIO(content)).info.keys() <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
@@ -324,7 +325,7 @@ async def test_a_picture_is_good_though_its_exif_is_not(album: Album) -> None:
 async def test_an_incomplete_picture_is_refused(album: Album, file: bytes) -> None:
     problem = problem_of(await album.upload(file), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["file"]
-    assert await album.number("avatars") == 0
+    assert await album.stage.number("avatars") == 0
 
 
 async def test_the_largest_picture_is_taken(album: Album) -> None:
@@ -489,7 +490,7 @@ async def test_a_file_that_will_not_be_taken_is_not_read(
     headers = {"Content-Type": "multipart/form-data; boundary=--------", **headers}
     if headers.get("Authorization") == "ALICE":
         headers |= bearer(album.alice)
-    problem_of(await album.client.post("/v1/me/avatar", content=never(), headers=headers), code, status)
+    problem_of(await album.stage.client.post("/v1/me/avatar", content=never(), headers=headers), code, status)
 
 
 async def test_a_file_that_does_not_come_is_given_up() -> None:
@@ -535,19 +536,19 @@ async def test_uploads_at_once_hold_nobody_up(album: Album) -> None:
     answered = 0
     while not all(task.done() for task in uploads):
         await asyncio.sleep(0.001)  # or the threads that decode would wait for the interpreter most of the time
-        assert (await album.client.get("/livez")).status_code == 200
+        assert (await album.stage.client.get("/livez")).status_code == 200
         answered += 1
     assert answered > 10 * len(uploads)  # there would be two or three between each, were decoding in the way
     urls = {task.result().json()["avatar_url"] for task in uploads}
     assert len(urls) == len(uploads)
-    kept = [url for url in urls if (await album.client.get(url)).status_code == 200]
-    assert kept == [await album.rows.fetchval("SELECT avatar_url FROM users")]
-    assert await album.number("avatars") == 1
+    kept = [url for url in urls if (await album.stage.client.get(url)).status_code == 200]
+    assert kept == [await album.stage.rows.fetchval("SELECT avatar_url FROM users")]
+    assert await album.stage.number("avatars") == 1
 
 
 @pytest.mark.slow
 async def test_a_users_uploads_queue_without_delaying_other_users(album: Album) -> None:
-    bob = await album.login("bob")
+    bob = await album.stage.login("bob")
     file = encoded(plain("RGBA", (2048, 2048), (*RED, 128)), "PNG", compress_level=1)
     uploads = [asyncio.create_task(album.upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
     await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
@@ -574,8 +575,8 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(album: Album)
     too_many = await send()
     problem_of(too_many, "rate_limited", 429)
     assert int(too_many.headers["retry-after"]) > 0
-    assert await album.uploaded(by=await album.login("bob"))
-    assert await album.uploaded(by=await album.login("alice"))  # in another session
+    assert await album.uploaded(by=await album.stage.login("bob"))
+    assert await album.uploaded(by=await album.stage.login("alice"))  # in another session
     may_end.set()
     assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
     assert await album.uploaded()
@@ -586,21 +587,21 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(album: Album)
 
 async def test_a_picture_may_be_cached_for_a_day(album: Album) -> None:
     url = await album.uploaded()
-    picture = await album.client.get(url)
+    picture = await album.stage.client.get(url)
     assert picture.headers["cache-control"] == "public, max-age=86400, must-revalidate"
     assert picture.headers["content-disposition"] == "inline"
     assert picture.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in picture.headers["content-security-policy"]
-    head = await album.client.head(url)
+    head = await album.stage.client.head(url)
     for answer in (picture, head):
         del answer.headers["x-request-id"]
     assert (head.status_code, head.headers) == (200, picture.headers)
     for tag in (picture.headers["etag"], f'"other", W/{picture.headers["etag"]}', "*"):
-        again = await album.client.get(url, headers={"If-None-Match": tag})
+        again = await album.stage.client.get(url, headers={"If-None-Match": tag})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["etag"] == picture.headers["etag"]
         assert again.headers["cache-control"] == picture.headers["cache-control"]
-    assert (await album.client.get(url, headers={"If-None-Match": '"other"'})).content == picture.content
+    assert (await album.stage.client.get(url, headers={"If-None-Match": '"other"'})).content == picture.content
 
 
 async def test_a_pictures_url_does_not_identify_the_user(album: Album) -> None:
@@ -615,8 +616,8 @@ async def test_a_pictures_url_does_not_identify_the_user(album: Album) -> None:
 async def test_another_url_of_a_picture_is_not_found(album: Album, change: Callable[[str], str]) -> None:
     path, _, name = (await album.uploaded()).rpartition("/")
     for method in ("GET", "HEAD"):
-        assert (await album.client.request(method, f"{path}/{change(name)}")).status_code == 404
-    problem_of(await album.client.get(f"{path}/{change(name)}", headers={"If-None-Match": "*"}), "not_found", 404)
+        assert (await album.stage.client.request(method, f"{path}/{change(name)}")).status_code == 404
+    problem_of(await album.stage.client.get(f"{path}/{change(name)}", headers={"If-None-Match": "*"}), "not_found", 404)
 
 
 @swept(
@@ -631,13 +632,13 @@ async def test_another_url_of_a_picture_is_not_found(album: Album, change: Calla
     ],
 )
 async def test_an_unknown_file_name_is_not_found(album: Album, name: str, status: int) -> None:
-    assert (await album.client.get(f"https://auth.test/v1/avatars/{name}")).status_code == status
+    assert (await album.stage.client.get(f"https://auth.test/v1/avatars/{name}")).status_code == status
 
 
 @pytest.mark.parametrize("arrives_at", ["/auth", ""])
 async def test_pictures_work_under_an_issuer_with_a_path(album: Album, arrives_at: str) -> None:
-    client = await album.make(issuer="https://auth.test/auth")
-    alice = (await client.post(f"{arrives_at}/v1/login", json={"code": album.wechat.code_for("alice")})).json()
+    client = await album.stage.make(issuer="https://auth.test/auth")
+    alice = (await client.post(f"{arrives_at}/v1/login", json={"code": album.stage.wechat.code_for("alice")})).json()
 
     async def upload(size: int) -> httpx.Response:
         parts = {"file": ("a", padded(encoded(plain()), size))}
@@ -655,9 +656,9 @@ async def test_pictures_work_under_an_issuer_with_a_path(album: Album, arrives_a
 async def test_a_new_picture_replaces_the_former_picture(album: Album) -> None:
     former, latter = await album.uploaded(), await album.uploaded()
     assert former != latter
-    problem_of(await album.client.get(former), "not_found", 404)
-    assert (await album.client.get(latter)).status_code == 200
-    assert await album.number("avatars") == 1
+    problem_of(await album.stage.client.get(former), "not_found", 404)
+    assert (await album.stage.client.get(latter)).status_code == 200
+    assert await album.stage.number("avatars") == 1
 
 
 @pytest.mark.slow
@@ -674,36 +675,36 @@ async def test_a_new_picture_replaces_the_former_picture(album: Album) -> None:
 async def test_a_picture_is_deleted_when_avatar_url_no_longer_points_to_it(
     album: Album, method: str, change: dict[str, str | None]
 ) -> None:
-    url, other_url = await album.uploaded(), await album.uploaded(by=await album.login("bob"))
+    url, other_url = await album.uploaded(), await album.uploaded(by=await album.stage.login("bob"))
     if method == "LOGIN":
-        await album.login("alice", **change)
+        await album.stage.login("alice", **change)
     else:
-        answer = await album.client.request(method, "/v1/me", json=change, headers=bearer(album.alice))
+        answer = await album.stage.client.request(method, "/v1/me", json=change, headers=bearer(album.alice))
         assert answer.is_success, answer.text
     for headers in ({}, {"If-None-Match": f'"{url.rpartition("/")[2]}"'}):
-        problem_of(await album.client.get(url, headers=headers), "not_found", 404)
-    assert (await album.client.get(other_url)).status_code == 200
-    assert await album.number("avatars") == 1
+        problem_of(await album.stage.client.get(url, headers=headers), "not_found", 404)
+    assert (await album.stage.client.get(other_url)).status_code == 200
+    assert await album.stage.number("avatars") == 1
 
 
 async def test_a_picture_stays_when_anything_else_changes(album: Album) -> None:
     url = await album.uploaded()
-    await album.login("alice", nickname="Alice")
-    await album.refresh(album.alice)
-    changed = await album.client.patch("/v1/me", json={"nickname": "Alicia"}, headers=bearer(album.alice))
-    await album.rows.execute("UPDATE users SET roles = '{editor}', status = 'disabled'")
+    await album.stage.login("alice", nickname="Alice")
+    await album.stage.refresh(album.alice)
+    changed = await album.stage.client.patch("/v1/me", json={"nickname": "Alicia"}, headers=bearer(album.alice))
+    await album.stage.rows.execute("UPDATE users SET roles = '{editor}', status = 'disabled'")
     assert changed.json()["avatar_url"] == url
-    assert (await album.client.get(url)).status_code == 200
+    assert (await album.stage.client.get(url)).status_code == 200
 
 
 @pytest.mark.parametrize("change", ["DELETE FROM users", "UPDATE users SET status = 'disabled'"])
 async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(album: Album, change: str) -> None:
-    async with album.rows.transaction():
-        await album.rows.execute(change)
+    async with album.stage.rows.transaction():
+        await album.stage.rows.execute(change)
         waiting = asyncio.create_task(album.upload(encoded(plain())))
-        await until_locked(album.rows)
+        await until_locked(album.stage.rows)
     problem_of(await waiting, "invalid_token", 401)
-    assert await album.number("avatars") == 0
+    assert await album.stage.number("avatars") == 0
 
 
 # Its URL, sent back.
@@ -713,22 +714,22 @@ async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(alb
 @pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
 @pytest.mark.parametrize("issuer", ["https://auth.test", "http://127.0.0.1:8000", "https://auth.test/auth"])
 async def test_the_url_of_an_uploaded_picture_changes_nothing(album: Album, issuer: str, how: str) -> None:
-    album = await album.replica(issuer=issuer)
-    alice, bob = await album.login("alice"), await album.login("bob")
+    album = replace(album, stage=await album.stage.replica(issuer=issuer))
+    alice, bob = await album.stage.login("alice"), await album.stage.login("bob")
     former, current, other = [await album.uploaded(by=by) for by in (alice, alice, bob)]
     for url in (current, former, other, f"{current}?v=2"):
         fields = {"avatar_url": url, "nickname": "Alice"}
         if how == "LOGIN":
-            user = (await album.login("alice", **fields))["user"]
+            user = (await album.stage.login("alice", **fields))["user"]
         else:
-            user = (await album.client.request(how, "/v1/me", json=fields, headers=bearer(alice))).json()
+            user = (await album.stage.client.request(how, "/v1/me", json=fields, headers=bearer(alice))).json()
         assert (user["avatar_url"], user["nickname"]) == (current, "Alice")
     for url in (current, other):
-        assert (await album.client.get(url.removeprefix(issuer))).status_code == 200
+        assert (await album.stage.client.get(url.removeprefix(issuer))).status_code == 200
 
 
 async def test_a_new_user_gets_no_picture_by_its_url(album: Album) -> None:
-    assert (await album.login("carol", avatar_url=await album.uploaded()))["user"]["avatar_url"] is None
+    assert (await album.stage.login("carol", avatar_url=await album.uploaded()))["user"]["avatar_url"] is None
 
 
 @swept(
@@ -748,9 +749,9 @@ async def test_a_new_user_gets_no_picture_by_its_url(album: Album) -> None:
 @swept("how", ["PATCH", "POST", "LOGIN"])
 async def test_a_picture_on_the_phone_has_to_be_uploaded(album: Album, how: str, path: str) -> None:
     if how == "LOGIN":
-        answer = await album.login.ask("alice", avatar_url=path)
+        answer = await album.stage.login.ask("alice", avatar_url=path)
     else:
-        answer = await album.client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(album.alice))
+        answer = await album.stage.client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(album.alice))
     (error,) = problem_of(answer, "invalid_request", 422)["errors"]
     assert error["field"] == "avatar_url"
     assert "POST /v1/me/avatar" in error["message"]
@@ -765,25 +766,25 @@ async def test_a_picture_on_the_phone_has_to_be_uploaded(album: Album, how: str,
 async def test_a_picture_follows_the_person_when_two_users_become_one(album: Album, holder_has: str | None) -> None:
     former_url = await album.uploaded()
     fields = {"avatar_url": "https://a.example/1.png"} if holder_has == "a URL" else {}
-    holder = await album.login("alice", app=OTHER_APP, unionid="union-alice", **fields)
+    holder = await album.stage.login("alice", app=OTHER_APP, unionid="union-alice", **fields)
     expected = {None: former_url, "a URL": "https://a.example/1.png"}.get(holder_has) or await album.uploaded(by=holder)
 
-    linked = await album.login("alice", unionid="union-alice")
+    linked = await album.stage.login("alice", unionid="union-alice")
 
     user = linked["user"]
     assert (user["id"], user["avatar_url"]) == (holder["user"]["id"], expected)
-    assert (await album.client.get(former_url)).status_code == (200 if expected == former_url else 404)
+    assert (await album.stage.client.get(former_url)).status_code == (200 if expected == former_url else 404)
     if holder_has == "a picture":
-        assert (await album.client.get(expected)).status_code == 200
-    owners = await album.rows.fetch("SELECT user_id::text FROM avatars")
+        assert (await album.stage.client.get(expected)).status_code == 200
+    owners = await album.stage.rows.fetch("SELECT user_id::text FROM avatars")
     assert [row[0] for row in owners] == ([] if holder_has == "a URL" else [user["id"]])
-    await leave(album.client, linked)
-    assert await album.number("avatars") == 0
+    await leave(album.stage.client, linked)
+    assert await album.stage.number("avatars") == 0
 
 
 async def test_an_upload_logs_one_line_with_only_the_users_id(album: Album) -> None:
-    before = len(album.log_lines())
+    before = len(album.stage.log_lines())
     url = await album.uploaded()
-    (line,) = album.log_lines()[before:]
+    (line,) = album.stage.log_lines()[before:]
     assert (line["event"], line["user_id"]) == ("profile_changed", album.alice["user"]["id"])
     assert url.rpartition("/")[2] not in str(line)

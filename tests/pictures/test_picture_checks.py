@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pictures.test_avatars import encoded, plain
-from tests.world import Body, Stage, bearer, extended, until
+from tests.world import Body, Stage, bearer, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -79,23 +79,24 @@ async def checks_of(stage: Stage) -> dict[tuple[str, str], float]:
     }
 
 
-@dataclass(frozen=True)
-class Uploaded(Stage):
+@dataclass(frozen=True, slots=True)
+class Uploaded:
     """Alice's picture, which WeChat has been asked about."""
 
+    stage: Stage
     alice: Body
     url: str
     trace_id: str
 
     async def shown(self) -> str | None:
-        return (await self.user(self.alice))["avatar_url"]
+        return (await self.stage.user(self.alice))["avatar_url"]
 
 
 async def uploaded_to(stage: Stage, *, app: Body = APP) -> Uploaded:
     alice = await stage.login("alice", app_id=app["app_id"])
     url = await upload(stage, alice)
     [trace_id] = await trace_ids(stage)
-    return extended(stage, Uploaded, alice=alice, url=url, trace_id=trace_id)
+    return Uploaded(stage, alice=alice, url=url, trace_id=trace_id)
 
 
 @pytest.fixture
@@ -130,14 +131,14 @@ async def test_an_upload_in_a_mini_program_is_given_to_wechat(stage: Stage, poli
 @pytest.mark.parametrize("format", ["json", "xml"])
 async def test_a_risky_picture_is_flagged_and_removed_once(stage: Stage, app: Any, format: Format) -> None:
     uploaded = await uploaded_to(await stage.replica(avatar_check="block"), app=app)
-    other = await uploaded.replica()  # any replica takes the verdict
+    other = await uploaded.stage.replica()  # any replica takes the verdict
     for _ in range(2):
         await push_verdict(other, uploaded.trace_id, app=app, format=format)
-    assert await events_of(uploaded) == [FLAGGED, REMOVED]
+    assert await events_of(uploaded.stage) == [FLAGGED, REMOVED]
     assert await uploaded.shown() is None
-    assert (await uploaded.client.get(uploaded.url)).status_code == 404
-    assert await uploaded.number("picture_checks WHERE openid IS NOT NULL") == 0
-    [line] = uploaded.logged("avatar_flagged")
+    assert (await uploaded.stage.client.get(uploaded.url)).status_code == 404
+    assert await uploaded.stage.number("picture_checks WHERE openid IS NOT NULL") == 0
+    [line] = uploaded.stage.logged("avatar_flagged")
     assert (line["user_id"], line["label"]) == (uploaded.alice["user"]["id"], 20002)
 
 
@@ -150,29 +151,29 @@ async def test_any_other_verdict_leaves_the_picture(
     stage: Stage, policy: str, suggest: str, label: int, outcome: str
 ) -> None:
     uploaded = await uploaded_to(await stage.replica(avatar_check=policy))
-    await push_verdict(uploaded, uploaded.trace_id, suggest, label)
+    await push_verdict(uploaded.stage, uploaded.trace_id, suggest, label)
     flags = [] if suggest == "pass" else [("avatar.flagged", "system", {"label": label})]
-    assert await events_of(uploaded) == flags
+    assert await events_of(uploaded.stage) == flags
     assert await uploaded.shown() == uploaded.url
-    assert await checks_of(uploaded) == {(outcome, ""): 1}
-    assert await trace_ids(uploaded) == []
+    assert await checks_of(uploaded.stage) == {(outcome, ""): 1}
+    assert await trace_ids(uploaded.stage) == []
 
 
 async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(uploaded: Uploaded) -> None:
-    url = await upload(uploaded, uploaded.alice, 200)
-    await push_verdict(uploaded, uploaded.trace_id)
-    assert await events_of(uploaded) == [FLAGGED]
+    url = await upload(uploaded.stage, uploaded.alice, 200)
+    await push_verdict(uploaded.stage, uploaded.trace_id)
+    assert await events_of(uploaded.stage) == [FLAGGED]
     assert await uploaded.shown() == url
-    assert len(await trace_ids(uploaded)) == 1  # the new picture's
+    assert len(await trace_ids(uploaded.stage)) == 1  # the new picture's
 
 
 async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(uploaded: Uploaded) -> None:
-    await push_verdict(uploaded, uploaded.trace_id, app=OTHER_APP)
-    await push_verdict(uploaded, "unknown")
-    assert await events_of(uploaded) == []
+    await push_verdict(uploaded.stage, uploaded.trace_id, app=OTHER_APP)
+    await push_verdict(uploaded.stage, "unknown")
+    assert await events_of(uploaded.stage) == []
     assert await uploaded.shown() == uploaded.url
-    await push_verdict(uploaded, uploaded.trace_id)
-    assert await events_of(uploaded) == [FLAGGED, REMOVED]
+    await push_verdict(uploaded.stage, uploaded.trace_id)
+    assert await events_of(uploaded.stage) == [FLAGGED, REMOVED]
 
 
 async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
@@ -189,32 +190,32 @@ async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
 
 
 async def test_a_check_that_wechat_could_not_make_is_counted(uploaded: Uploaded) -> None:
-    await push_verdict(uploaded, uploaded.trace_id, errcode=-1008, result={})
+    await push_verdict(uploaded.stage, uploaded.trace_id, errcode=-1008, result={})
     assert await uploaded.shown() == uploaded.url
-    assert await events_of(uploaded) == []
-    assert await trace_ids(uploaded) == []
-    assert await checks_of(uploaded) == {("wechat_bad_response", "other"): 1}
+    assert await events_of(uploaded.stage) == []
+    assert await trace_ids(uploaded.stage) == []
+    assert await checks_of(uploaded.stage) == {("wechat_bad_response", "other"): 1}
 
 
 async def test_a_check_without_a_verdict_ends_after_half_an_hour(uploaded: Uploaded) -> None:
-    await push_verdict(uploaded, "unknown")
-    uploaded.clock.now += ANSWERED_WITHIN
-    await sweep_now(uploaded.services)
-    assert len(await trace_ids(uploaded)) == 2
-    uploaded.clock.advance(seconds=1)
-    await sweep_now(uploaded.services)
-    assert await trace_ids(uploaded) == []
-    lines = uploaded.logged("pictures_without_verdict")
+    await push_verdict(uploaded.stage, "unknown")
+    uploaded.stage.clock.now += ANSWERED_WITHIN
+    await sweep_now(uploaded.stage.services)
+    assert len(await trace_ids(uploaded.stage)) == 2
+    uploaded.stage.clock.advance(seconds=1)
+    await sweep_now(uploaded.stage.services)
+    assert await trace_ids(uploaded.stage) == []
+    lines = uploaded.stage.logged("pictures_without_verdict")
     assert [(line["app_id"], line["pictures"]) for line in lines] == [(APP_ID, 1)]
-    assert await checks_of(uploaded) == {("no_verdict", ""): 1}
-    assert await uploaded.rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
+    assert await checks_of(uploaded.stage) == {("no_verdict", ""): 1}
+    assert await uploaded.stage.rows.fetchval("SELECT avatar_url FROM users") == uploaded.url
 
 
 async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded) -> None:
-    await uploaded.rows.execute("DELETE FROM users")
-    assert await trace_ids(uploaded) == []
-    await push_verdict(uploaded, uploaded.trace_id)
-    assert await events_of(uploaded) == []
+    await uploaded.stage.rows.execute("DELETE FROM users")
+    assert await trace_ids(uploaded.stage) == []
+    await push_verdict(uploaded.stage, uploaded.trace_id)
+    assert await events_of(uploaded.stage) == []
 
 
 @pytest.mark.parametrize(

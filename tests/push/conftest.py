@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fakes import Secrets
-from tests.push.messages import PLAIN, SEALED, Town
+from tests.push.messages import PLAIN, SEALED, Inbox
 from tests.world import Stage
 
 
@@ -14,5 +14,5 @@ def push_secrets(secrets: Secrets) -> None:
 
 
 @pytest.fixture
-def town(stage: Stage) -> Town:
-    return Town(stage)
+def inbox(stage: Stage) -> Inbox:
+    return Inbox(stage)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, OnStage, send_push
+from tests.world import BESIDE_LOGINS, Body, Stage, send_push
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 from wxauth.server.service.build import Waits
 
@@ -69,13 +70,15 @@ def unread(body: bytes, app: Mapping[str, str] = PLAIN) -> SignedPush:
     return SignedPush(signed({}, app).query, body, "application/octet-stream")
 
 
-class Town(OnStage):
+@dataclass(slots=True)
+class Inbox:
     """People with all that can be withdrawn, and WeChat, which pushes."""
 
+    stage: Stage
+
     async def receive_with(self, **settings: object) -> None:
-        """Have WeChat push to a replica with these settings."""
-        replica = await self.stage.replica(**settings)
-        self.client, self.services = replica.client, replica.services
+        """Have WeChat push to a replica with these settings. People log in where they did before."""
+        self.stage = replace(await self.stage.replica(**settings), login=self.stage.login)
 
     async def cut_off(self, database: Proxy, **settings: object) -> None:
         """Have WeChat push to a replica whose database is away."""
@@ -87,9 +90,9 @@ class Town(OnStage):
     ) -> Body:
         """Log in a person with nickname, picture and phone number."""
         given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
-        body = await self.login(person, app=app, unionid=unionid, **given)
+        body = await self.stage.login(person, app=app, unionid=unionid, **given)
         verified = "UPDATE users SET phone = $2, phone_verified_at = now() WHERE id::text = $1"
-        await self.rows.execute(verified, body["user"]["id"], PROFILE["phone"])
+        await self.stage.rows.execute(verified, body["user"]["id"], PROFILE["phone"])
         return body
 
     async def openid(self, app: Mapping[str, str] = PLAIN, person: str = "alice") -> str:
@@ -97,7 +100,7 @@ class Town(OnStage):
         return (await self.log_in(app, person))["user"]["openid"]
 
     async def post(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
-        return await send_push(self.client, push, app)
+        return await send_push(self.stage.client, push, app)
 
     async def send(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN, **how: Any) -> None:
         """Push a message that must be accepted."""
@@ -115,20 +118,20 @@ class Town(OnStage):
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
         """While another transaction holds all users."""
-        async with self.rows.transaction():
-            await self.rows.execute("SELECT FROM users FOR UPDATE")
+        async with self.stage.rows.transaction():
+            await self.stage.rows.execute("SELECT FROM users FOR UPDATE")
             yield
 
     async def verify_url(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
         query = {**push.query, "echostr": ECHO}
-        return await self.client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
+        return await self.stage.client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
 
     async def kept(self) -> Body:
         """The remaining profile of the only user."""
-        return dict(await self.rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
+        return dict(await self.stage.rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
 
     async def events(self) -> list[tuple[Any, ...]]:
-        found = await self.rows.fetch(
+        found = await self.stage.rows.fetch(
             f"SELECT type, actor, user_id::text, app_id, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
         )
         return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,7 +17,7 @@ from tests.listening import stop_listening
 from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import free_port
-from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Town, Way, assert_taken, every_way, message, signed
+from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Inbox, Way, assert_taken, every_way, message, signed
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, until
 from wxauth.errors import PushNotForwarded
@@ -88,12 +89,12 @@ async def handler() -> AsyncIterator[Handler]:
     await runner.cleanup()
 
 
-class Relay(Town):
-    """A town whose messages wxauth hands on to the team's handler."""
+@dataclass(slots=True)
+class Relay(Inbox):
+    """An inbox whose messages wxauth hands on to the team's handler."""
 
-    def __init__(self, stage: Stage, handler: Handler, forwarded: Mapping[str, Any]) -> None:
-        super().__init__(stage)
-        self.handler, self.forwarded = handler, forwarded
+    handler: Handler
+    forwarded: Mapping[str, Any]
 
     async def push(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN) -> httpx.Response:
         mode: Mode = "aes" if "push_aes_key" in app else "plain"
@@ -104,7 +105,7 @@ class Relay(Town):
         return problem_of(await self.push(content, app), "push_not_forwarded", 503)
 
     async def counts(self) -> set[str]:
-        lines = (await self.client.get("/metrics")).text.splitlines()
+        lines = (await self.stage.client.get("/metrics")).text.splitlines()
         found = [line.removeprefix("wxauth_push_messages_total") for line in lines]
         return {line for line in found if line.startswith("{")}
 
@@ -144,7 +145,7 @@ async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
         b"<xml>\xff\x00</xml>", Content_Type="text/xml; charset=GBK", X_Own="1", Set_Cookie="a=b"
     )
     raw_query = f"{urlencode(sent.query)}&x=%7e+%2B%zz&&a"
-    answer = await relay.client.post(
+    answer = await relay.stage.client.post(
         f"/v1/wechat/push/{way.app['app_id']}?{raw_query}",
         content=sent.body,
         headers={"Content-Type": sent.content_type, "Cookie": "c=d", "Authorization": "Basic YTpi", "X-Other": "1"},
@@ -177,7 +178,7 @@ async def test_the_content_type_is_wechats_and_nothing_else(relay: Relay) -> Non
     async def ask(type: bytes | None) -> httpx.Response:
         sent, headers = signed(PAID), [] if type is None else [(b"content-type", type)]
         path = f"/v1/wechat/push/{PLAIN['app_id']}"
-        return await relay.client.post(path, params=dict(sent.query), content=sent.body, headers=headers)
+        return await relay.stage.client.post(path, params=dict(sent.query), content=sent.body, headers=headers)
 
     for type in (None, b"text/plain", b'a/b; x="\t\xe9"', b"application/json, text/xml"):
         assert (await ask(type)).status_code == 200
@@ -216,7 +217,7 @@ async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(relay: Relay,
     users: list[int] = []
 
     async def look() -> web.StreamResponse:
-        users.append(await relay.number("users"))
+        users.append(await relay.stage.number("users"))
         return web.Response(body=DELIVERED)
 
     relay.handler.answer = look
@@ -224,7 +225,7 @@ async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(relay: Relay,
     assert (await relay.post(sent, way.app)).content == DELIVERED
     assert (users, relay.handler.bodies) == ([0], [sent.body])
     assert await relay.counts() == {count("withdrawal", "forwarded", app=way.app)}
-    assert "wxauth_push_forward_seconds_count 1.0" in (await relay.client.get("/metrics")).text
+    assert "wxauth_push_forward_seconds_count 1.0" in (await relay.stage.client.get("/metrics")).text
 
 
 async def test_what_wxauth_did_is_not_done_twice_if_the_handler_wants_it_again(relay: Relay) -> None:
@@ -234,7 +235,7 @@ async def test_what_wxauth_did_is_not_done_twice_if_the_handler_wants_it_again(r
     await relay.fail(content)
     relay.handler.answer = answering(DELIVERED)
     assert (await relay.push(content)).content == DELIVERED
-    assert await relay.number(f"events WHERE {BESIDE_LOGINS}") == 1
+    assert await relay.stage.number(f"events WHERE {BESIDE_LOGINS}") == 1
     assert await relay.counts() == {count("withdrawal", "not_forwarded"), count("withdrawal", "forwarded")}
 
 
@@ -245,7 +246,7 @@ async def test_what_cannot_be_carried_out_is_not_handed_on(relay: Relay, proxy: 
     assert not relay.handler.got
     assert await relay.counts() == {count("withdrawal", "refused", app=SEALED)}
     await proxy.accept()
-    await relay.services[Promises].drain()
+    await relay.stage.services[Promises].drain()
 
 
 async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wait(relay: Relay, proxy: Proxy) -> None:
@@ -307,7 +308,7 @@ async def test_what_the_request_and_wxauth_take_counts_towards_the_four_seconds(
         let_pass(ANSWER_SECONDS)
         yield sent.body
 
-    answer = await relay.client.post(
+    answer = await relay.stage.client.post(
         f"/v1/wechat/push/{PLAIN['app_id']}", params=dict(sent.query), content=slowly(), headers={"Content-Type": "a/b"}
     )
     problem_of(answer, "push_not_forwarded", 503)
@@ -323,7 +324,7 @@ async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_d
     assert AT_ONCE == 64
     for content in (PAID, message(openid, LEFT, app=SEALED)):
         await relay.fail(content, SEALED)
-    assert await relay.number("users") == 0
+    assert await relay.stage.number("users") == 0
     assert relay.handler.under_way == AT_ONCE
     relay.handler.released.set()
     assert {answer.content for answer in await asyncio.gather(*waiting)} == {DELIVERED}
@@ -346,25 +347,25 @@ async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdraw
     loop = asyncio.get_running_loop()
     began = loop.time()
     answers = await asyncio.gather(
-        *(relay.login.ask(f"newcomer{n}", at=relay.client) for n in range(200)),
+        *(relay.stage.login.ask(f"newcomer{n}", at=relay.stage.client) for n in range(200)),
         *(relay.push(message(openid, LEFT, app=SEALED), SEALED) for openid in people),
         *(relay.push(PAID, OTHER) for _ in range(20)),
     )
     assert {answer.status_code for answer in answers} == {200}
     assert loop.time() - began < 2
     assert not any(task.done() and task.result().status_code == 200 for task in hanging)
-    assert await relay.number("users") == 200
+    assert await relay.stage.number("users") == 200
     relay.handler.released.set()
     await asyncio.gather(*hanging)
 
 
 async def test_two_that_hand_on_to_each_other_make_no_circle(relay: Relay) -> None:
     openid = await relay.openid(SEALED)
-    relay.client.headers["Wxauth-Forwarded"] = "1"
+    relay.stage.client.headers["Wxauth-Forwarded"] = "1"
     for content in (PAID, message(openid, LEFT, app=SEALED)):
         await relay.fail(content, SEALED)
     assert not relay.handler.got
-    assert await relay.number("users") == 0
+    assert await relay.stage.number("users") == 0
     assert_taken(await relay.push(PAID, OTHER))  # the last one in a row hands nothing on
 
 
@@ -380,12 +381,13 @@ async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(rela
         yield caught.body
 
     sent = [
-        asyncio.create_task(relay.client.post(path, params=dict(caught.query), content=slowly())) for _ in range(65)
+        asyncio.create_task(relay.stage.client.post(path, params=dict(caught.query), content=slowly()))
+        for _ in range(65)
     ]
     done, _ = await asyncio.wait(sent, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
     assert ([problem_of(await it, "push_not_forwarded", 503)["status"] for it in done], reading) == ([503], 64)
     assert (await relay.push(message(openid, LEFT))).content == DELIVERED, "short ones are received"
-    assert await relay.number("users") == 0
+    assert await relay.stage.number("users") == 0
     released.set()
     await asyncio.gather(*sent)
 
@@ -404,7 +406,7 @@ async def read_nothing() -> AsyncIterator[bytes]:
 async def test_the_query_is_checked_before_the_body_is_read(relay: Relay, app: Mapping[str, str], wrong: Body) -> None:
     query = {**signed(PAID, app, "aes" if app is SEALED else "plain").query, **wrong}
     query = {name: value for name, value in query.items() if value is not None}
-    answer = await relay.client.post(f"/v1/wechat/push/{app['app_id']}", params=query, content=read_nothing())
+    answer = await relay.stage.client.post(f"/v1/wechat/push/{app['app_id']}", params=query, content=read_nothing())
     problem_of(answer, "invalid_signature", 403)
     assert not relay.handler.got
     assert await relay.counts() == {count("other", "refused", app=app)}
@@ -416,7 +418,7 @@ async def test_a_sealed_messages_query_is_worth_nothing_beside_another_body(rela
     assert (await relay.post(caught, SEALED)).content == DELIVERED
     for body in (signed(message(openid, LEFT, app=SEALED), SEALED, mode).body for mode in ("plain", "aes")):
         problem_of(await relay.post(SignedPush(caught.query, body, ""), SEALED), "invalid_signature", 403)
-    assert await relay.number("users") == 1
+    assert await relay.stage.number("users") == 1
 
 
 async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Handler) -> None:
@@ -459,7 +461,7 @@ async def test_what_nobody_gets_is_answered_counted_and_warned_of(relay: Relay, 
     content, kind, name = case
     for _ in range(3):
         assert_taken(await relay.push(content, OTHER))
-    [line] = relay.logged("push_ignored")
+    [line] = relay.stage.logged("push_ignored")
     assert (line["level"], line["app_id"], line["message"]) == ("warning", OTHER["app_id"], name)
     assert "push_forward" in line["what_to_change"]
     assert await relay.counts() == {count(kind, "ignored", 3, app=OTHER)}
@@ -467,13 +469,13 @@ async def test_what_nobody_gets_is_answered_counted_and_warned_of(relay: Relay, 
 
 async def test_a_warning_comes_once_a_utc_day_for_each_app_and_name(relay: Relay) -> None:
     def warned() -> int:
-        return len(relay.logged("push_ignored"))
+        return len(relay.stage.logged("push_ignored"))
 
     for content in (PAID, TEXT, PAID):
         await relay.push(content, OTHER)
     assert warned() == 2
-    relay.clock.advance(days=1)
-    sent = signed(PAID, OTHER, timestamp=str(int(relay.clock().timestamp())))
+    relay.stage.clock.advance(days=1)
+    sent = signed(PAID, OTHER, timestamp=str(int(relay.stage.clock().timestamp())))
     assert_taken(await relay.post(sent, OTHER))
     assert warned() == 3
 
@@ -486,10 +488,10 @@ async def test_wxauths_own_is_done_and_not_warned_of_and_what_names_nobody_is_no
         assert_taken(await relay.push(content, OTHER))
     done = {count("withdrawal", "done", 2, app=OTHER), count("verdict", "done", app=OTHER)}
     assert await relay.counts() == done
-    assert not relay.logged("push_ignored")
+    assert not relay.stage.logged("push_ignored")
     assert_taken(await relay.push(message("o-nobody", LEFT, app=OTHER), OTHER))
     assert await relay.counts() == done | {count("other", "ignored", app=OTHER)}
-    [warning] = relay.logged("push_ignored")
+    [warning] = relay.stage.logged("push_ignored")
     assert warning["message"] == LEFT
     problem_of(await relay.push(PAID, {**PLAIN, "app_id": "wx0000000000000000"}), "unknown_app", 400)
     assert count("other", "refused", app={"app_id": "unknown"}) in await relay.counts()

@@ -23,7 +23,7 @@ from tests.push.messages import (
     PROFILE,
     REVOKED,
     SEALED,
-    Town,
+    Inbox,
     Way,
     assert_taken,
     every_way,
@@ -73,11 +73,11 @@ async def services(make_services: MakeServices, push_secrets: None) -> Services:
 # The check of the URL.
 
 
-async def test_the_url_is_verified_as_in_wechats_example(town: Town) -> None:
-    town.clock.now = datetime.fromtimestamp(int(EXAMPLE_VERIFICATION["timestamp"]), UTC)
+async def test_the_url_is_verified_as_in_wechats_example(inbox: Inbox) -> None:
+    inbox.stage.clock.now = datetime.fromtimestamp(int(EXAMPLE_VERIFICATION["timestamp"]), UTC)
 
     async def verify(app: Mapping[str, str] = EXAMPLE, /, **changed: str) -> httpx.Response:
-        return await town.client.get(f"/v1/wechat/push/{app['app_id']}", params=EXAMPLE_VERIFICATION | changed)
+        return await inbox.stage.client.get(f"/v1/wechat/push/{app['app_id']}", params=EXAMPLE_VERIFICATION | changed)
 
     answer = await verify()
     assert (answer.status_code, answer.text) == (200, EXAMPLE_VERIFICATION["echostr"])
@@ -102,26 +102,26 @@ async def test_the_url_is_verified_as_in_wechats_example(town: Town) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_only_an_app_with_a_token_has_a_push_url(town: Town, method: str) -> None:
+async def test_only_an_app_with_a_token_has_a_push_url(inbox: Inbox, method: str) -> None:
     url = "/v1/wechat/push/"
-    problem_of(await town.client.request(method, url + WITHOUT_PUSH["app_id"]), "not_found", 404)
-    problem_of(await town.client.request(method, url + "wx_unknown"), "unknown_app", 400)
+    problem_of(await inbox.stage.client.request(method, url + WITHOUT_PUSH["app_id"]), "not_found", 404)
+    problem_of(await inbox.stage.client.request(method, url + "wx_unknown"), "unknown_app", 400)
 
 
 # The forms of a message.
 
 
-async def test_messages_are_taken_as_in_wechats_examples(town: Town) -> None:
-    town.clock.now = datetime.fromtimestamp(int(EXAMPLE_PUSH["timestamp"]), UTC)
+async def test_messages_are_taken_as_in_wechats_examples(inbox: Inbox) -> None:
+    inbox.stage.clock.now = datetime.fromtimestamp(int(EXAMPLE_PUSH["timestamp"]), UTC)
     encrypted = json.dumps({"ToUserName": "gh_97417a04a28d", "Encrypt": EXAMPLE_ENCRYPTED}).encode()
-    assert_taken(await town.post(SignedPush(EXAMPLE_PUSH, encrypted, "application/json"), EXAMPLE))
+    assert_taken(await inbox.post(SignedPush(EXAMPLE_PUSH, encrypted, "application/json"), EXAMPLE))
 
     app = {name: value for name, value in EXAMPLE.items() if name != "push_aes_key"}
     query = {"signature": "899cf89e464efb63f54ddac96b0a0a235f53aa78", "timestamp": "1714037059", "nonce": "486452656"}
-    town.clock.now = datetime.fromtimestamp(int(query["timestamp"]), UTC)
+    inbox.stage.clock.now = datetime.fromtimestamp(int(query["timestamp"]), UTC)
     body = b'{"ToUserName": "gh_97417a04a28d", "MsgType": "event", "Event": "debug_demo", "debug_str": "hello world"}'
-    await town.receive_with(apps=[app])
-    assert_taken(await town.post(SignedPush(query, body, "text/plain"), app))
+    await inbox.receive_with(apps=[app])
+    assert_taken(await inbox.post(SignedPush(query, body, "text/plain"), app))
 
 
 @swept(
@@ -150,35 +150,35 @@ async def test_messages_are_taken_as_in_wechats_examples(town: Town) -> None:
     ],
     ids=lambda body: repr(body[:40]),
 )
-async def test_an_unreadable_message_is_refused_at_once(town: Town, body: bytes) -> None:
+async def test_an_unreadable_message_is_refused_at_once(inbox: Inbox, body: bytes) -> None:
     started = process_time()
-    answer = await town.post(unread(body))
+    answer = await inbox.post(unread(body))
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "body"
     assert process_time() - started < 1
 
 
-async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(town: Town) -> None:
+async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(inbox: Inbox) -> None:
     push = signed(message("o1"), SEALED, "aes", "xml")
     body = push.body.replace(b"</xml>", b"<a/>" * 1000 + b"</xml>")
-    problem_of(await town.post(replace(push, body=body), SEALED), "invalid_signature", 403)
+    problem_of(await inbox.post(replace(push, body=body), SEALED), "invalid_signature", 403)
 
 
-async def test_a_text_may_hold_some_of_what_elements_are_made_of(town: Town) -> None:
+async def test_a_text_may_hold_some_of_what_elements_are_made_of(inbox: Inbox) -> None:
     body = b"<xml><MsgType>text</MsgType><Content><![CDATA[" + b"<=" * 500 + b"]]></Content></xml>"
-    assert_taken(await town.post(unread(body)))
+    assert_taken(await inbox.post(unread(body)))
 
 
 @swept("event", [REVOKED, LEFT])
 @swept("openid", [None, "", " ", 1.5, ["o1"], "o\x00", "o" * 129, "微信"])
-async def test_a_withdrawal_that_names_nobody_is_refused(town: Town, event: str, openid: Any) -> None:
+async def test_a_withdrawal_that_names_nobody_is_refused(inbox: Inbox, event: str, openid: Any) -> None:
     content = {**message("", event), "OpenID": openid, "FromUserName": openid}
-    assert problem_of(await town.post(signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
+    assert problem_of(await inbox.post(signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
 
 
-async def test_without_an_openid_the_sender_withdraws(town: Town) -> None:
-    openid = await town.openid()
-    await town.send({"FromUserName": openid, "CreateTime": NOW, "Event": REVOKED, "RevokeInfo": "8"})
-    assert (await town.kept())["phone"] is None
+async def test_without_an_openid_the_sender_withdraws(inbox: Inbox) -> None:
+    openid = await inbox.openid()
+    await inbox.send({"FromUserName": openid, "CreateTime": NOW, "Event": REVOKED, "RevokeInfo": "8"})
+    assert (await inbox.kept())["phone"] is None
 
 
 # Withdrawals.
@@ -199,27 +199,27 @@ async def test_without_an_openid_the_sender_withdraws(town: Town) -> None:
 )
 @pytest.mark.slow
 async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
-    town: Town, revoke_info: Any, erased: set[str]
+    inbox: Inbox, revoke_info: Any, erased: set[str]
 ) -> None:
-    user = (await town.log_in())["user"]
-    await town.send(message(user["openid"], revoke_info=revoke_info))
-    assert await town.kept() == {name: None if name in erased else value for name, value in PROFILE.items()}
-    assert await town.rows.fetchval("SELECT phone_verified_at IS NULL FROM users") == ("phone" in erased)
+    user = (await inbox.log_in())["user"]
+    await inbox.send(message(user["openid"], revoke_info=revoke_info))
+    assert await inbox.kept() == {name: None if name in erased else value for name, value in PROFILE.items()}
+    assert await inbox.stage.rows.fetchval("SELECT phone_verified_at IS NULL FROM users") == ("phone" in erased)
     fields = [name for name in PROFILE if name in erased]
     expected = [("user.authorization_revoked", {"fields": fields})]
     if "phone" in erased:
         expected.append(("user.phone_removed", {}))
-    assert await town.events() == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in expected]
+    assert await inbox.events() == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in expected]
 
 
-async def test_several_revocations_in_one_xml_message_are_accepted(town: Town) -> None:
-    openid = await town.openid()
+async def test_several_revocations_in_one_xml_message_are_accepted(inbox: Inbox) -> None:
+    openid = await inbox.openid()
     body = (
         f"<?xml version='1.0' encoding='UTF-8'?>\n<xml><OpenID> {openid} </OpenID><Event><![CDATA[{REVOKED}]]></Event>"
         "<RevokeInfo><item>19</item><item>8</item></RevokeInfo><RevokeInfo>20</RevokeInfo></xml>\n"
     )
-    assert_taken(await town.post(unread(body.encode())))
-    assert await town.kept() == dict.fromkeys(PROFILE)
+    assert_taken(await inbox.post(unread(body.encode())))
+    assert await inbox.kept() == dict.fromkeys(PROFILE)
 
 
 NOTHING_REVOKED: list[object] = ["1", "60", "201", "", None, {}, [], 7]
@@ -238,46 +238,46 @@ NOTHING_REVOKED: list[object] = ["1", "60", "201", "", None, {}, [], 7]
     ids=repr,
 )
 async def test_a_message_that_withdraws_nothing_is_accepted_and_changes_nothing(
-    town: Town, content: dict[str, Any]
+    inbox: Inbox, content: dict[str, Any]
 ) -> None:
-    openid = await town.openid()
-    await town.send({"FromUserName": openid, "OpenID": openid, "CreateTime": NOW, **content})
-    assert await town.kept() == PROFILE
-    assert await town.events() == []
+    openid = await inbox.openid()
+    await inbox.send({"FromUserName": openid, "OpenID": openid, "CreateTime": NOW, **content})
+    assert await inbox.kept() == PROFILE
+    assert await inbox.events() == []
 
 
-async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(town: Town) -> None:
-    openid = await town.openid()
-    await town.rows.execute(
+async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(inbox: Inbox) -> None:
+    openid = await inbox.openid()
+    await inbox.stage.rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)"
         " VALUES (sha256(''), $1, $2, 'sealed', now())",
         APP["app_id"],
         openid,
     )
-    await town.send(message(openid, revoke_info="6"))
-    assert await town.number("phone_answers") == 1
-    await town.send(message(openid, revoke_info="8"))
-    assert await town.number("phone_answers") == 0
+    await inbox.send(message(openid, revoke_info="6"))
+    assert await inbox.stage.number("phone_answers") == 1
+    await inbox.send(message(openid, revoke_info="8"))
+    assert await inbox.stage.number("phone_answers") == 0
 
 
-async def test_only_the_person_of_that_app_withdraws(town: Town) -> None:
-    openid = await town.openid(PLAIN)
-    await town.send(message(openid, app=SEALED), SEALED)
-    await town.send(message(openid, LEFT, app=SEALED), SEALED)
-    assert await town.kept() == PROFILE
+async def test_only_the_person_of_that_app_withdraws(inbox: Inbox) -> None:
+    openid = await inbox.openid(PLAIN)
+    await inbox.send(message(openid, app=SEALED), SEALED)
+    await inbox.send(message(openid, LEFT, app=SEALED), SEALED)
+    assert await inbox.kept() == PROFILE
 
 
 @every_way
-async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely(town: Town, way: Way) -> None:
+async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely(inbox: Inbox, way: Way) -> None:
     other_app = SEALED if way.app is PLAIN else PLAIN
-    first = await town.log_in(other_app, unionid="union-alice")
-    answer = await town.log_in(way.app, unionid="union-alice")
-    await town.log_in(way.app, "bob")
-    await town.send(message(answer["user"]["openid"], LEFT, app=way.app), way.app, mode=way.mode, format=way.format)
-    assert [user["unionid"] for user in await town.rows.fetch("SELECT unionid FROM users")] == [None]
+    first = await inbox.log_in(other_app, unionid="union-alice")
+    answer = await inbox.log_in(way.app, unionid="union-alice")
+    await inbox.log_in(way.app, "bob")
+    await inbox.send(message(answer["user"]["openid"], LEFT, app=way.app), way.app, mode=way.mode, format=way.format)
+    assert [user["unionid"] for user in await inbox.stage.rows.fetch("SELECT unionid FROM users")] == [None]
     for table in ("identities", "sessions"):
-        assert await town.number(table) == 1
-    assert [(*event[:3], event[4]) for event in await town.events()] == [
+        assert await inbox.stage.number(table) == 1
+    assert [(*event[:3], event[4]) for event in await inbox.events()] == [
         (
             "session.ended",
             "wechat",
@@ -286,74 +286,74 @@ async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely
         ),
         ("user.erased", "wechat", answer["user"]["id"], {"former_ids": []}),
     ]
-    me = await town.client.get("/v1/me", headers=bearer(answer))
+    me = await inbox.stage.client.get("/v1/me", headers=bearer(answer))
     problem_of(me, "invalid_token", 401)
 
 
-async def test_the_last_administrator_is_erased_when_they_close_their_wechat_account(town: Town) -> None:
-    openid = await town.openid()
-    await set_roles(town.rows, "admin")
-    await town.send(message(openid, LEFT))
-    assert await town.number("users") == 0
+async def test_the_last_administrator_is_erased_when_they_close_their_wechat_account(inbox: Inbox) -> None:
+    openid = await inbox.openid()
+    await set_roles(inbox.stage.rows, "admin")
+    await inbox.send(message(openid, LEFT))
+    assert await inbox.stage.number("users") == 0
 
 
 # The same message again.
 
 
 @every_way
-async def test_a_message_sent_again_changes_nothing(town: Town, way: Way) -> None:
-    openid = await town.openid(way.app)
+async def test_a_message_sent_again_changes_nothing(inbox: Inbox, way: Way) -> None:
+    openid = await inbox.openid(way.app)
     push = signed(message(openid, app=way.app), *way)
-    assert_taken(await town.post(push, way.app))
-    await town.log_in(way.app)
+    assert_taken(await inbox.post(push, way.app))
+    await inbox.log_in(way.app)
     for _ in range(2):
-        assert_taken(await town.post(push, way.app))
-        town.clock.advance(minutes=5)
-    assert await town.kept() == PROFILE
-    assert len(await town.events()) == 1
+        assert_taken(await inbox.post(push, way.app))
+        inbox.stage.clock.advance(minutes=5)
+    assert await inbox.kept() == PROFILE
+    assert len(await inbox.events()) == 1
 
 
-async def test_a_second_withdrawal_is_another_message(town: Town) -> None:
-    openid = await town.openid()
-    await town.send(message(openid, revoke_info="19"))
-    await town.send(message(openid, revoke_info="20"))  # in the same second
-    assert await town.kept() == {**dict.fromkeys(PROFILE), "phone": PROFILE["phone"]}
-    await town.log_in()
-    await town.send(message(openid, revoke_info="19", now=NOW + 1))
-    assert await town.kept() == {**PROFILE, "nickname": None}
+async def test_a_second_withdrawal_is_another_message(inbox: Inbox) -> None:
+    openid = await inbox.openid()
+    await inbox.send(message(openid, revoke_info="19"))
+    await inbox.send(message(openid, revoke_info="20"))  # in the same second
+    assert await inbox.kept() == {**dict.fromkeys(PROFILE), "phone": PROFILE["phone"]}
+    await inbox.log_in()
+    await inbox.send(message(openid, revoke_info="19", now=NOW + 1))
+    assert await inbox.kept() == {**PROFILE, "nickname": None}
 
 
-async def test_a_message_without_its_time_is_known_by_its_signature(town: Town) -> None:
-    content = {"OpenID": await town.openid(), "Event": REVOKED, "RevokeInfo": "6"}
+async def test_a_message_without_its_time_is_known_by_its_signature(inbox: Inbox) -> None:
+    content = {"OpenID": await inbox.openid(), "Event": REVOKED, "RevokeInfo": "6"}
     first, second = signed(content), signed(content)
-    assert_taken(await town.post(first))
-    await town.log_in()
-    assert_taken(await town.post(first))
-    assert await town.kept() == PROFILE
-    assert_taken(await town.post(second))
-    assert (await town.kept())["nickname"] is None
+    assert_taken(await inbox.post(first))
+    await inbox.log_in()
+    assert_taken(await inbox.post(first))
+    assert await inbox.kept() == PROFILE
+    assert_taken(await inbox.post(second))
+    assert (await inbox.kept())["nickname"] is None
 
 
 @pytest.mark.parametrize("event", [REVOKED, LEFT])
-async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(town: Town, event: str) -> None:
-    openid = await town.openid()
-    await town.rows.execute("DELETE FROM users")
+async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(inbox: Inbox, event: str) -> None:
+    openid = await inbox.openid()
+    await inbox.stage.rows.execute("DELETE FROM users")
     push = signed(message(openid, event))
-    assert_taken(await town.post(push))  # nobody is here by that openid
-    await town.log_in()
-    assert_taken(await town.post(push))
-    assert await town.kept() == PROFILE
+    assert_taken(await inbox.post(push))  # nobody is here by that openid
+    await inbox.log_in()
+    assert_taken(await inbox.post(push))
+    assert await inbox.kept() == PROFILE
 
 
 @pytest.mark.slow
 @every_way
-async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(town: Town, way: Way) -> None:
-    content = message(await town.openid(way.app), app=way.app)
+async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(inbox: Inbox, way: Way) -> None:
+    content = message(await inbox.openid(way.app), app=way.app)
     again = signed(content, *way)
     pushes = [again if n % 2 else signed(content, *way) for n in range(20)]
-    for answer in await asyncio.gather(*(town.post(push, way.app) for push in pushes)):
+    for answer in await asyncio.gather(*(inbox.post(push, way.app) for push in pushes)):
         assert_taken(answer)
-    assert len(await town.events()) == 1
+    assert len(await inbox.events()) == 1
 
 
 # Forged messages.
@@ -361,15 +361,15 @@ async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(town:
 
 @every_way
 @swept("wrong", ["signature", "timestamp", "nonce", "token"])
-async def test_a_wrong_signature_changes_nothing(town: Town, way: Way, wrong: str) -> None:
-    content = message(await town.openid(way.app), LEFT, app=way.app)
+async def test_a_wrong_signature_changes_nothing(inbox: Inbox, way: Way, wrong: str) -> None:
+    content = message(await inbox.openid(way.app), LEFT, app=way.app)
     token = "AnotherPushToken" if wrong == "token" else way.app["push_token"]
     push = signed(content, {**way.app, "push_token": token}, way.mode, way.format)
     names = ("signature", "msg_signature") if wrong == "signature" else (wrong,)
     query = {name: _changed(value) if name in names else value for name, value in push.query.items()}
-    await town.refuse(SignedPush(query, push.body, push.content_type), way.app)
-    assert await town.kept() == PROFILE
-    assert await town.number("push_messages") == 0
+    await inbox.refuse(SignedPush(query, push.body, push.content_type), way.app)
+    assert await inbox.kept() == PROFILE
+    assert await inbox.stage.number("push_messages") == 0
 
 
 def _changed(value: str) -> str:
@@ -413,93 +413,93 @@ FORGED: Mapping[str, Callable[[str], SignedPush]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("forged", FORGED)
-async def test_an_app_with_a_key_accepts_only_messages_encrypted_for_that_app(town: Town, forged: str) -> None:
-    openid = await town.openid(SEALED)
-    await town.refuse(FORGED[forged](openid), SEALED)
-    assert await town.kept() == PROFILE
+async def test_an_app_with_a_key_accepts_only_messages_encrypted_for_that_app(inbox: Inbox, forged: str) -> None:
+    openid = await inbox.openid(SEALED)
+    await inbox.refuse(FORGED[forged](openid), SEALED)
+    assert await inbox.kept() == PROFILE
 
 
-async def test_an_app_without_a_key_refuses_encrypted_messages(town: Town) -> None:
+async def test_an_app_without_a_key_refuses_encrypted_messages(inbox: Inbox) -> None:
     push = signed(message("o1"), {**PLAIN, "push_aes_key": SEALED["push_aes_key"]}, "aes")
-    problem = problem_of(await town.post(push), "invalid_signature", 403)
+    problem = problem_of(await inbox.post(push), "invalid_signature", 403)
     assert "push_aes_key" in problem["detail"]
 
 
-async def test_a_sealed_message_must_contain_a_message(town: Town) -> None:
+async def test_a_sealed_message_must_contain_a_message(inbox: Inbox) -> None:
     app = SEALED
     bomb = b'<!DOCTYPE xml [<!ENTITY a "ha">]><xml><OpenID>&a;</OpenID></xml>'
     sealed = encrypt(bomb, key=app["push_aes_key"], app_id=app["app_id"], random=bytes(16))
-    problem_of(await town.post(_enveloped(sealed), app), "invalid_request", 422)
+    problem_of(await inbox.post(_enveloped(sealed), app), "invalid_request", 422)
 
 
 # The service itself.
 
 
-async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(town: Town) -> None:
-    await town.receive_with(apps=[PLAIN], waits=HURRIED)
-    push = signed(message(await town.openid()))
-    async with town.locked():
+async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(inbox: Inbox) -> None:
+    await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
+    push = signed(message(await inbox.openid()))
+    async with inbox.locked():
         async with asyncio.timeout(HARDLY_MORE):
-            await town.postpone(push)
-    assert_taken(await town.post(push))
-    assert (await town.kept())["nickname"] is None
-    assert len(await town.events()) == 1
+            await inbox.postpone(push)
+    assert_taken(await inbox.post(push))
+    assert (await inbox.kept())["nickname"] is None
+    assert len(await inbox.events()) == 1
 
 
-async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repeat(town: Town, proxy: Proxy) -> None:
-    await town.cut_off(proxy, apps=[PLAIN])
-    openids = [await town.openid(person=person) for person in ("alice", "bob")]
+async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repeat(inbox: Inbox, proxy: Proxy) -> None:
+    await inbox.cut_off(proxy, apps=[PLAIN])
+    openids = [await inbox.openid(person=person) for person in ("alice", "bob")]
     for push in [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))] * 3:
-        await town.postpone(push)
-    lines = [(line["openid"], line["withdrawn"]) for line in town.logged("promise_put_off")]
+        await inbox.postpone(push)
+    lines = [(line["openid"], line["withdrawn"]) for line in inbox.stage.logged("promise_put_off")]
     assert lines == [(openids[0], "all"), (openids[1], ["phone"])]
     await proxy.accept()
-    await until(lambda: town.rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
-    assert await town.kept() == {**PROFILE, "phone": None}
-    await town.services[Promises].aclose()
-    assert town.logged("promise_lost") == []
+    await until(lambda: inbox.stage.rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
+    assert await inbox.kept() == {**PROFILE, "phone": None}
+    await inbox.stage.services[Promises].aclose()
+    assert inbox.stage.logged("promise_lost") == []
 
 
-async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(town: Town) -> None:
-    await town.receive_with(apps=[PLAIN], waits=HURRIED)
-    push = signed(message(await town.openid(), LEFT))
-    async with town.locked():
-        await town.postpone(push)
-        await town.rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
-        await until(lambda: town.logged("promise_put_off"))
-    await until(lambda: town.rows.fetchval("SELECT count(*) = 0 FROM users"))
+async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(inbox: Inbox) -> None:
+    await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
+    push = signed(message(await inbox.openid(), LEFT))
+    async with inbox.locked():
+        await inbox.postpone(push)
+        await inbox.stage.rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
+        await until(lambda: inbox.stage.logged("promise_put_off"))
+    await until(lambda: inbox.stage.rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
-async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(town: Town) -> None:
-    await town.receive_with(apps=[PLAIN], waits=HURRIED)
-    push = signed(message(await town.openid(), LEFT))
-    async with town.locked():
-        await town.postpone(push)
-        await town.services[Background].aclose()
-        assert [line["withdrawn"] for line in town.logged("promise_put_off")] == ["all"]
-    await until(lambda: town.rows.fetchval("SELECT count(*) = 0 FROM users"))
+async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(inbox: Inbox) -> None:
+    await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
+    push = signed(message(await inbox.openid(), LEFT))
+    async with inbox.locked():
+        await inbox.postpone(push)
+        await inbox.stage.services[Background].aclose()
+        assert [line["withdrawn"] for line in inbox.stage.logged("promise_put_off")] == ["all"]
+    await until(lambda: inbox.stage.rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
-async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(town: Town, proxy: Proxy) -> None:
-    await town.cut_off(proxy, apps=[PLAIN])
-    town.services[PushedMessages].kept_in_memory = 0.0
-    await town.postpone(signed(message(await town.openid(), LEFT)))
-    await until(lambda: town.logged("promise_lost"))
+async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(inbox: Inbox, proxy: Proxy) -> None:
+    await inbox.cut_off(proxy, apps=[PLAIN])
+    inbox.stage.services[PushedMessages].kept_in_memory = 0.0
+    await inbox.postpone(signed(message(await inbox.openid(), LEFT)))
+    await until(lambda: inbox.stage.logged("promise_lost"))
 
 
 async def test_a_withdrawal_while_the_identity_moves_erases_the_data_of_its_new_user(
-    town: Town, database_url: str
+    inbox: Inbox, database_url: str
 ) -> None:
-    alice, bob = (await town.log_in())["user"], (await town.log_in(person="bob"))["user"]
-    await town.rows.execute("UPDATE users SET nickname = 'set'")
+    alice, bob = (await inbox.log_in())["user"], (await inbox.log_in(person="bob"))["user"]
+    await inbox.stage.rows.execute("UPDATE users SET nickname = 'set'")
     other = await asyncpg.connect(database_url)
     async with other.transaction():
         await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", alice["id"])
-        withdrawing = asyncio.create_task(town.post(signed(message(alice["openid"]))))
-        await until_locked(town.rows)
+        withdrawing = asyncio.create_task(inbox.post(signed(message(alice["openid"]))))
+        await until_locked(inbox.stage.rows)
         moved = "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2"
         await other.execute(moved, bob["id"], alice["openid"])
     await other.close()
     assert_taken(await withdrawing)
-    names = {str(row["id"]): row["nickname"] for row in await town.rows.fetch("SELECT id, nickname FROM users")}
+    names = {str(row["id"]): row["nickname"] for row in await inbox.stage.rows.fetch("SELECT id, nickname FROM users")}
     assert names == {alice["id"]: "set", bob["id"]: None}

@@ -14,7 +14,7 @@ from tests.push.messages import (
     NOW,
     PLAIN,
     SEALED,
-    Town,
+    Inbox,
     Way,
     assert_taken,
     every_way,
@@ -46,155 +46,155 @@ async def services(make_services: MakeServices, push_secrets: None) -> Services:
 
 
 @pytest.mark.parametrize("content", [TEXT, {"MsgType": "event", "Event": "debug_demo"}, message("nobody", LEFT), None])
-async def test_the_query_string_of_a_message_erases_nobody(town: Town, content: dict[str, str] | None) -> None:
-    openid = await town.openid()
+async def test_the_query_string_of_a_message_erases_nobody(inbox: Inbox, content: dict[str, str] | None) -> None:
+    openid = await inbox.openid()
     caught = SignedPush(signed({}).query, b"<xml>", "text/xml") if content is None else signed(content)
     status = 422 if content is None else 200
-    assert (await town.post(caught)).status_code == status
-    await town.refuse(forged(caught, openid))
-    assert (await town.post(caught)).status_code == status, "WeChat's own repeat"
-    assert await town.number("users") == 1
+    assert (await inbox.post(caught)).status_code == status
+    await inbox.refuse(forged(caught, openid))
+    assert (await inbox.post(caught)).status_code == status, "WeChat's own repeat"
+    assert await inbox.stage.number("users") == 1
 
 
 @every_way
-async def test_the_query_string_of_the_handshake_takes_no_message(town: Town, way: Way) -> None:
-    openid = await town.openid(way.app)
+async def test_the_query_string_of_the_handshake_takes_no_message(inbox: Inbox, way: Way) -> None:
+    openid = await inbox.openid(way.app)
     push = signed(message(openid, LEFT, app=way.app), *way)
     for _ in range(2):
-        answer = await town.verify_url(push, way.app)
+        answer = await inbox.verify_url(push, way.app)
         assert (answer.status_code, answer.text) == (200, ECHO)
-    await town.refuse(push, way.app)
-    assert await town.number("users") == 1
+    await inbox.refuse(push, way.app)
+    assert await inbox.stage.number("users") == 1
 
 
-async def test_the_query_string_of_a_message_is_no_handshake(town: Town) -> None:
+async def test_the_query_string_of_a_message_is_no_handshake(inbox: Inbox) -> None:
     caught = signed(TEXT)
-    assert_taken(await town.post(caught))
-    problem_of(await town.verify_url(caught), "invalid_signature", 403)
+    assert_taken(await inbox.post(caught))
+    problem_of(await inbox.verify_url(caught), "invalid_signature", 403)
 
 
 async def test_two_simultaneous_messages_with_one_signature_are_processed_once(
-    town: Town, make_services: MakeServices, make_client: MakeClient
+    inbox: Inbox, make_services: MakeServices, make_client: MakeClient
 ) -> None:
-    openids = [await town.openid(person=person) for person in ("alice", "bob")]
-    clients = [town.client, make_client(await make_services(apps=[PLAIN]))]
+    openids = [await inbox.openid(person=person) for person in ("alice", "bob")]
+    clients = [inbox.stage.client, make_client(await make_services(apps=[PLAIN]))]
     caught = signed(TEXT)
     pushes = [forged(caught, openids[number % 2]) for number in range(10)]
     answers = await asyncio.gather(
         *(send_push(clients[number // 5], push, PLAIN) for number, push in enumerate(pushes))
     )
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [403] * 5
-    assert await town.number("users") == 1
+    assert await inbox.stage.number("users") == 1
 
 
-async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(town: Town) -> None:
+async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(inbox: Inbox) -> None:
     ways: list[tuple[dict[str, str], Mode]] = [(PLAIN, "plain"), (SEALED, "aes")]
     for app, mode in ways:
         for _ in range(2):
-            now = str(int(town.clock().timestamp()))
+            now = str(int(inbox.stage.clock().timestamp()))
             push = signed({**TEXT, "CreateTime": now}, app, mode, timestamp=now, nonce="7")
-            assert_taken(await town.post(push, app))
-            town.clock.advance(seconds=1)
+            assert_taken(await inbox.post(push, app))
+            inbox.stage.clock.advance(seconds=1)
 
 
 @pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("off", [-FIVE_MINUTES - 1, FIVE_MINUTES + 1, -86400 * 365])
-async def test_a_signature_that_was_not_made_just_now_is_refused(town: Town, way: Way, off: int) -> None:
-    openid = await town.openid(way.app)
+async def test_a_signature_that_was_not_made_just_now_is_refused(inbox: Inbox, way: Way, off: int) -> None:
+    openid = await inbox.openid(way.app)
     push = signed(message(openid, LEFT, app=way.app), *way)
-    town.clock.advance(seconds=-off)
-    await town.refuse(push, way.app)
-    problem_of(await town.verify_url(push, way.app), "invalid_signature", 403)
-    assert await town.number("users") == 1
+    inbox.stage.clock.advance(seconds=-off)
+    await inbox.refuse(push, way.app)
+    problem_of(await inbox.verify_url(push, way.app), "invalid_signature", 403)
+    assert await inbox.stage.number("users") == 1
 
 
 @pytest.mark.parametrize("off", [-FIVE_MINUTES, FIVE_MINUTES])
-async def test_a_clock_may_be_five_minutes_off(town: Town, off: int) -> None:
-    push = signed(message(await town.openid(), LEFT))
-    town.clock.advance(seconds=-off)
-    assert_taken(await town.post(push))
-    assert await town.number("users") == 0
+async def test_a_clock_may_be_five_minutes_off(inbox: Inbox, off: int) -> None:
+    push = signed(message(await inbox.openid(), LEFT))
+    inbox.stage.clock.advance(seconds=-off)
+    assert_taken(await inbox.post(push))
+    assert await inbox.stage.number("users") == 0
 
 
 @swept("timestamp", ["", "now", "-1", "1e9", f"0{NOW}", f"00{NOW}", "１７９５１６１６００", "9" * 13, "9" * 5000])
-async def test_a_signed_message_with_an_invalid_timestamp_is_refused(town: Town, timestamp: str) -> None:
-    await town.refuse(signed(TEXT, timestamp=timestamp))
+async def test_a_signed_message_with_an_invalid_timestamp_is_refused(inbox: Inbox, timestamp: str) -> None:
+    await inbox.refuse(signed(TEXT, timestamp=timestamp))
 
 
 @pytest.mark.parametrize(
     ("nonce", "split"), [("00", (f"0{NOW}", "0")), (str(NOW + 1), (str(NOW + 1), str(NOW)))], ids=["zeros", "a time"]
 )
 async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
-    town: Town, nonce: str, split: tuple[str, str]
+    inbox: Inbox, nonce: str, split: tuple[str, str]
 ) -> None:
-    openid = await town.openid()
+    openid = await inbox.openid()
     caught = signed(TEXT, nonce=nonce)
-    assert_taken(await town.post(caught))
+    assert_taken(await inbox.post(caught))
     timestamp, other_nonce = split
     forgery = forged(caught, openid)
     query = {**forgery.query, "timestamp": timestamp, "nonce": other_nonce}
     assert query["signature"] == push_signature(PLAIN["push_token"], timestamp, other_nonce)
-    await town.refuse(replace(forgery, query=query))
-    assert await town.number("users") == 1
+    await inbox.refuse(replace(forgery, query=query))
+    assert await inbox.stage.number("users") == 1
 
 
 # The database is away.
 
 
 async def test_a_postponed_withdrawal_is_carried_out_although_its_signature_has_expired(
-    town: Town, proxy: Proxy
+    inbox: Inbox, proxy: Proxy
 ) -> None:
-    await town.cut_off(proxy, apps=[PLAIN])
-    push = signed(message(await town.openid(), LEFT))
+    await inbox.cut_off(proxy, apps=[PLAIN])
+    push = signed(message(await inbox.openid(), LEFT))
     for _ in range(3):
-        await town.postpone(push)
-    town.clock.advance(minutes=30)
+        await inbox.postpone(push)
+    inbox.stage.clock.advance(minutes=30)
     await proxy.accept()
-    await town.services[Promises].drain()
-    assert await town.number("users") == 0
+    await inbox.stage.services[Promises].drain()
+    assert await inbox.stage.number("users") == 0
 
 
-async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(town: Town, proxy: Proxy) -> None:
-    await town.cut_off(proxy, apps=[PLAIN])
-    alice, bob = [await town.openid(person=person) for person in ("alice", "bob")]
+async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(inbox: Inbox, proxy: Proxy) -> None:
+    await inbox.cut_off(proxy, apps=[PLAIN])
+    alice, bob = [await inbox.openid(person=person) for person in ("alice", "bob")]
     caught, genuine = signed(TEXT), signed(message(bob, LEFT))
-    assert_taken(await send_push(town.stage.client, caught, PLAIN))
+    assert_taken(await send_push(inbox.stage.login.client, caught, PLAIN))
     # The second is what WeChat is about to say of bob, behind a signature that is not for it.
     for push in (forged(caught, alice), forged(caught, bob), genuine, forged(genuine, alice)):
-        await town.postpone(push)
-    town.clock.advance(minutes=30)
+        await inbox.postpone(push)
+    inbox.stage.clock.advance(minutes=30)
     await proxy.accept()
-    await town.services[Promises].drain()
-    assert await town.number("users") == 1
-    assert [line["openid"] for line in town.logged("push_refused")] == [alice]
+    await inbox.stage.services[Promises].drain()
+    assert await inbox.stage.number("users") == 1
+    assert [line["openid"] for line in inbox.stage.logged("push_refused")] == [alice]
 
 
-async def test_a_handshake_waits_for_the_database_to_come_back(town: Town, proxy: Proxy) -> None:
-    await town.cut_off(proxy, apps=[PLAIN])
+async def test_a_handshake_waits_for_the_database_to_come_back(inbox: Inbox, proxy: Proxy) -> None:
+    await inbox.cut_off(proxy, apps=[PLAIN])
     push = signed(TEXT)
-    problem_of(await town.verify_url(push), "storage_unavailable", 503)
+    problem_of(await inbox.verify_url(push), "storage_unavailable", 503)
     await proxy.accept()
-    assert (await town.verify_url(push)).status_code == 200
+    assert (await inbox.verify_url(push)).status_code == 200
 
 
 # Kept no longer than needed.
 
 
-async def test_signatures_and_messages_are_swept_in_time(town: Town) -> None:
+async def test_signatures_and_messages_are_swept_in_time(inbox: Inbox) -> None:
     async def kept() -> int:
-        await sweep(town.services, page_size=1, pause=0)
-        return await town.number("push_messages")
+        await sweep(inbox.stage.services, page_size=1, pause=0)
+        return await inbox.stage.number("push_messages")
 
     for person in ("alice", "bob", "carol"):
-        assert_taken(await town.post(signed(message(await town.openid(person=person)))))
-    town.clock.now += SIGNATURES_KEPT
+        assert_taken(await inbox.post(signed(message(await inbox.openid(person=person)))))
+    inbox.stage.clock.now += SIGNATURES_KEPT
     assert await kept() == 6
-    town.clock.now += A_SECOND
+    inbox.stage.clock.now += A_SECOND
     assert await kept() == 3
-    town.clock.now += MESSAGES_KEPT - SIGNATURES_KEPT - A_SECOND
+    inbox.stage.clock.now += MESSAGES_KEPT - SIGNATURES_KEPT - A_SECOND
     assert await kept() == 3
-    town.clock.now += A_SECOND
+    inbox.stage.clock.now += A_SECOND
     assert await kept() == 0
 
 

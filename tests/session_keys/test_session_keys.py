@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from tests.fakes import WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import Command, run, serving
-from tests.world import Admin, Body, Stage, bearer, extended, leave, make_admin
+from tests.world import Admin, Body, Stage, bearer, leave, make_admin
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
 from wxauth.server.session_keys.session_keys import SessionKeyState
@@ -36,10 +36,11 @@ def log_in_elsewhere(simulator: Simulator) -> None:
     assert "session_key" in answer
 
 
-@dataclass(frozen=True)
-class KeyKeeper(Stage):
+@dataclass(frozen=True, slots=True)
+class KeyKeeper:
     """An administrator who checks and resets session keys, and the people and the WeChat that they are of."""
 
+    stage: Stage
     root: Admin
 
     async def ask(self, user_id: str, action: str, **options: Any) -> httpx.Response:
@@ -57,60 +58,60 @@ class KeyKeeper(Stage):
         return await self.root.events(type="session_key.reset")
 
     async def can_open(self, login: Body, tapped: dict[str, str]) -> bool:
-        answer = await self.client.post("/v1/me/decrypt", json=tapped, headers=bearer(login))
+        answer = await self.stage.client.post("/v1/me/decrypt", json=tapped, headers=bearer(login))
         assert answer.status_code in (200, 409), answer.text
         return answer.status_code == 200
 
     def tap(self, person: str = "alice", *, app_id: str = APP_ID) -> dict[str, str]:
-        return self.simulator.seal(SealRequest(person=person, app_id=app_id, data={}))
+        return self.stage.simulator.seal(SealRequest(person=person, app_id=app_id, data={}))
 
     async def stored(self, login: Body) -> bytes | None:
         """The sealed key of a session."""
-        return await self.rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", login["session_id"])
+        return await self.stage.rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", login["session_id"])
 
 
 @pytest.fixture
 async def keys(stage: Stage) -> KeyKeeper:
     root = await make_admin(stage.client, stage.rows, await stage.login("root"))
-    return extended(stage, KeyKeeper, root=root)
+    return KeyKeeper(stage, root=root)
 
 
 # Check.
 
 
 async def test_a_session_key_is_valid_until_wechat_issues_a_new_key(keys: KeyKeeper) -> None:
-    alice = await keys.login()
+    alice = await keys.stage.login()
     answer = await keys.ask(alice["user"]["id"], "check")
     assert answer.json()["items"] == [
         {"app_id": APP_ID, "openid": alice["user"]["openid"], "valid": True, "error": None}
     ]
-    log_in_elsewhere(keys.simulator)
+    log_in_elsewhere(keys.stage.simulator)
     assert await keys.states(alice["user"]["id"], "check") == [(APP_ID, False, None)]
 
 
 async def test_each_identity_has_its_own_session_key_oldest_first(keys: KeyKeeper) -> None:
-    user_id = (await keys.login(app_id=OTHER_APP_ID))["user"]["id"]
-    keys.clock.advance(minutes=1)
-    assert (await keys.login())["user"]["id"] == user_id
-    log_in_elsewhere(keys.simulator)
+    user_id = (await keys.stage.login(app_id=OTHER_APP_ID))["user"]["id"]
+    keys.stage.clock.advance(minutes=1)
+    assert (await keys.stage.login())["user"]["id"] == user_id
+    log_in_elsewhere(keys.stage.simulator)
     assert await keys.states(user_id, "check") == [(OTHER_APP_ID, True, None), (APP_ID, False, None)]
 
 
 async def test_the_keys_of_a_merged_user_are_found_by_the_former_id(keys: KeyKeeper) -> None:
-    former = (await keys.login("bob"))["user"]["id"]
-    keys.clock.advance(minutes=1)
-    into = (await keys.login())["user"]["id"]
+    former = (await keys.stage.login("bob"))["user"]["id"]
+    keys.stage.clock.advance(minutes=1)
+    into = (await keys.stage.login())["user"]["id"]
     assert (await keys.root.merge(former, into=into)).status_code == 200
     assert await keys.states(former, "check") == [(APP_ID, True, None)] * 2
 
 
 async def test_without_a_stored_key_wechat_is_not_asked(keys: KeyKeeper) -> None:
-    alice = await keys.login()
-    assert (await keys.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
+    alice = await keys.stage.login()
+    assert (await keys.stage.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
     for action in ("check", "reset"):
         assert await keys.states(alice["user"]["id"], action) == [(APP_ID, None, "session_key_expired")]
-    assert not keys.simulator.calls_of("checksession")
-    assert not keys.simulator.calls_of("resetusersessionkey")
+    assert not keys.stage.simulator.calls_of("checksession")
+    assert not keys.stage.simulator.calls_of("resetusersessionkey")
 
 
 @pytest.mark.slow
@@ -127,18 +128,18 @@ async def test_without_a_stored_key_wechat_is_not_asked(keys: KeyKeeper) -> None
 async def test_a_failure_of_one_app_is_reported_and_the_other_one_is_asked(
     keys: KeyKeeper, action: str, call: str, api: str, fault: Body, code: str
 ) -> None:
-    user_id = (await keys.login())["user"]["id"]
-    await keys.login(app_id=OTHER_APP_ID)
+    user_id = (await keys.stage.login())["user"]["id"]
+    await keys.stage.login(app_id=OTHER_APP_ID)
     fault = {"api": api.format(call=call), "app_id": APP_ID, "times": None, **fault}
-    keys.simulator.fail(**fault)
+    keys.stage.simulator.fail(**fault)
     assert await keys.states(user_id, action) == [(APP_ID, None, code), (OTHER_APP_ID, True, None)]
 
 
 async def test_an_app_that_is_no_longer_configured_is_reported(keys: KeyKeeper) -> None:
-    user_id = (await keys.login())["user"]["id"]
-    await keys.login(app_id=OTHER_APP_ID)
+    user_id = (await keys.stage.login())["user"]["id"]
+    await keys.stage.login(app_id=OTHER_APP_ID)
     assert await keys.states(user_id, "check") == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
-    keys.root.client = (await keys.replica(apps=APPS[:1])).client
+    keys.root.client = (await keys.stage.replica(apps=APPS[:1])).client
     for action in ("check", "reset"):
         assert await keys.states(user_id, action) == [(APP_ID, True, None), (OTHER_APP_ID, None, "unknown_app")]
 
@@ -148,9 +149,9 @@ async def test_an_app_that_is_no_longer_configured_is_reported(keys: KeyKeeper) 
 
 @pytest.mark.oldest_postgres
 async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper) -> None:
-    alice = await keys.login()
+    alice = await keys.stage.login()
     before = keys.tap()
-    keys.clock.advance(minutes=1)
+    keys.stage.clock.advance(minutes=1)
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
     assert await keys.can_open(alice, keys.tap())
     assert not await keys.can_open(alice, before)
@@ -169,7 +170,7 @@ async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper) 
 
 
 async def test_after_a_reset_every_session_uses_the_new_key(keys: KeyKeeper) -> None:
-    logins = [await keys.login(), await keys.login()]
+    logins = [await keys.stage.login(), await keys.stage.login()]
     assert await keys.states(logins[0]["user"]["id"], "reset") == [(APP_ID, True, None)]
     tapped = keys.tap()
     assert [await keys.can_open(login, tapped) for login in logins] == [True, True]
@@ -177,8 +178,8 @@ async def test_after_a_reset_every_session_uses_the_new_key(keys: KeyKeeper) -> 
 
 @pytest.mark.parametrize("name", ["app_id", "appId", "appid"])
 async def test_the_check_can_be_limited_to_one_app(keys: KeyKeeper, name: str) -> None:
-    user_id = (await keys.login())["user"]["id"]
-    other = await keys.login(app_id=OTHER_APP_ID)
+    user_id = (await keys.stage.login())["user"]["id"]
+    other = await keys.stage.login(app_id=OTHER_APP_ID)
     before = keys.tap(app_id=OTHER_APP_ID)
     assert await keys.states(user_id, "reset", json={name: APP_ID}) == [(APP_ID, True, None)]
     assert await keys.can_open(other, before)
@@ -187,21 +188,21 @@ async def test_the_check_can_be_limited_to_one_app(keys: KeyKeeper, name: str) -
 
 @pytest.mark.parametrize("body", [{"content": b""}, {"json": {}}, {"json": {"app_id": None}}])
 async def test_without_an_app_the_keys_of_all_apps_are_reset(keys: KeyKeeper, body: Body) -> None:
-    user_id = (await keys.login())["user"]["id"]
-    await keys.login(app_id=OTHER_APP_ID)
+    user_id = (await keys.stage.login())["user"]["id"]
+    await keys.stage.login(app_id=OTHER_APP_ID)
     assert await keys.states(user_id, "reset", **body) == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
     assert len(await keys.events()) == 2
 
 
 async def test_an_app_in_which_the_user_is_not_has_no_key_to_reset(keys: KeyKeeper) -> None:
-    user_id = (await keys.login())["user"]["id"]
+    user_id = (await keys.stage.login())["user"]["id"]
     assert await keys.states(user_id, "reset", json={"app_id": OTHER_APP_ID}) == []
     problem_of(await keys.ask(user_id, "reset", json={"app_id": "wxnobody"}), "unknown_app", 400)
 
 
 async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(keys: KeyKeeper) -> None:
-    alice = await keys.login()
-    log_in_elsewhere(keys.simulator)
+    alice = await keys.stage.login()
+    log_in_elsewhere(keys.stage.simulator)
     stored = await keys.stored(alice)
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
     assert await keys.stored(alice) == stored is not None
@@ -229,8 +230,8 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
 
 
 async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(keys: KeyKeeper, meanwhile: Meanwhile) -> None:
-    alice = await keys.login()
-    meanwhile.happens = keys.login
+    alice = await keys.stage.login()
+    meanwhile.happens = keys.stage.login
     await keys.states(alice["user"]["id"], "reset")
     tapped = keys.tap()
     assert await keys.can_open(alice, tapped)
@@ -240,12 +241,12 @@ async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(keys: KeyKee
 async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
     keys: KeyKeeper, meanwhile: Meanwhile
 ) -> None:
-    alice = await keys.login()
+    alice = await keys.stage.login()
 
     async def reseal() -> None:
-        context, sealer = session_key_context(APP_ID, alice["user"]["openid"]), keys.services.sealer
+        context, sealer = session_key_context(APP_ID, alice["user"]["openid"]), keys.stage.services.sealer
         anew = sealer.seal(sealer.open(await keys.stored(alice) or b"", context=context), context=context)
-        await keys.rows.execute("UPDATE sessions SET session_key = $1 WHERE id = $2", anew, alice["session_id"])
+        await keys.stage.rows.execute("UPDATE sessions SET session_key = $1 WHERE id = $2", anew, alice["session_id"])
 
     meanwhile.happens = reseal
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
@@ -256,10 +257,10 @@ async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
 async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
     keys: KeyKeeper, meanwhile: Meanwhile, end: str
 ) -> None:
-    alice = await keys.login()
+    alice = await keys.stage.login()
     acts = {
-        "log out": lambda: keys.client.post("/v1/logout", headers=bearer(alice)),
-        "erase": lambda: leave(keys.client, alice),
+        "log out": lambda: keys.stage.client.post("/v1/logout", headers=bearer(alice)),
+        "erase": lambda: leave(keys.stage.client, alice),
     }
     meanwhile.happens = acts[end]
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
@@ -286,7 +287,7 @@ def show(simulator: Simulator, database_url: str, tmp_path: Path) -> Command:
 
 @pytest.mark.process
 async def test_users_show_reports_for_each_key_whether_wechat_accepts_it(keys: KeyKeeper, show: Command) -> None:
-    alice = await keys.login()
+    alice = await keys.stage.login()
     user_id, openid = alice["user"]["id"], alice["user"]["openid"]
     shown = await show(user_id)
     assert "session_key" not in shown.stdout
@@ -295,14 +296,14 @@ async def test_users_show_reports_for_each_key_whether_wechat_accepts_it(keys: K
         assert (checked.returncode, checked.stderr) == (0, "")
         assert f"session_key    {APP_ID}  {openid}  {state}\n" in checked.stdout
         if state == "valid":
-            log_in_elsewhere(keys.simulator)
+            log_in_elsewhere(keys.stage.simulator)
         else:
-            await keys.client.post("/v1/logout", headers=bearer(alice))
+            await keys.stage.client.post("/v1/logout", headers=bearer(alice))
 
 
 @pytest.mark.process
 async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show: Command) -> None:
-    user_id = (await keys.login())["user"]["id"]
+    user_id = (await keys.stage.login())["user"]["id"]
     items = (await keys.ask(user_id, "check")).json()["items"]
     plain, checked = await show(user_id, "--json"), await show(user_id, "--check", "--json")
     assert json.loads(checked.stdout) == {**json.loads(plain.stdout), "session_keys": items}
@@ -312,8 +313,8 @@ async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show:
 async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_same(
     keys: KeyKeeper, show: Command
 ) -> None:
-    user_id = (await keys.login())["user"]["id"]
-    keys.simulator.fail("stable_token", errcode=40164)
+    user_id = (await keys.stage.login())["user"]["id"]
+    keys.stage.simulator.fail("stable_token", errcode=40164)
     failed = await show(user_id, "--check")
     assert failed.returncode == 1
     assert "unknown: wechat_misconfigured\n" in failed.stdout
@@ -323,7 +324,7 @@ async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_s
 
 @pytest.mark.process
 async def test_only_the_check_requires_all_settings(keys: KeyKeeper, show: Command) -> None:
-    user_id = (await keys.login())["user"]["id"]
+    user_id = (await keys.stage.login())["user"]["id"]
     assert (await show(user_id, WXAUTH_SECRET_KEY="")).returncode == 0
     failed = await show(user_id, "--check", WXAUTH_SECRET_KEY="")
     assert (failed.returncode, failed.stdout) == (1, "")

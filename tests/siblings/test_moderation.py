@@ -1,13 +1,14 @@
 """`/v1/users/{user_id}/ban`, `/unban`, `/sessions`: a sibling shuts somebody out."""
 
 import asyncio
+from dataclasses import dataclass
 
 import httpx
 import pytest
 
 from tests.fakes import APP
 from tests.problems import problem_of
-from tests.world import NOBODY, AddSibling, Admin, Body, OnStage, Stage, set_roles
+from tests.world import NOBODY, AddSibling, Admin, Body, Stage, set_roles
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.events.webhook_deliveries import place_events
@@ -15,15 +16,16 @@ from wxauth.server.events.webhook_deliveries import place_events
 ACTS = [("POST", "/ban"), ("POST", "/unban"), ("DELETE", "/sessions")]
 
 
-class Moderator(OnStage):
+@dataclass(frozen=True, slots=True)
+class Moderator:
     """A sibling with the scope `moderate`, and an administrator who sees what it does."""
 
-    def __init__(self, stage: Stage, root: Admin, auth: Credentials) -> None:
-        super().__init__(stage)
-        self.root, self.auth = root, auth
+    stage: Stage
+    root: Admin
+    auth: Credentials
 
     async def act(self, method: str, path: str, user_id: object, body: Body | None = None) -> httpx.Response:
-        return await self.client.request(method, f"/v1/users/{user_id}{path}", auth=self.auth, json=body)
+        return await self.stage.client.request(method, f"/v1/users/{user_id}{path}", auth=self.auth, json=body)
 
     async def ban(self, user_id: object, **body: object) -> httpx.Response:
         return await self.act("POST", "/ban", user_id, body)
@@ -37,12 +39,12 @@ async def moderator(stage: Stage, root: Admin, add_sibling: AddSibling) -> Moder
 async def test_a_ban_is_as_an_administrators_and_names_the_client(
     moderator: Moderator, add_sibling: AddSibling
 ) -> None:
-    alice = await moderator.login()
+    alice = await moderator.stage.login()
     user_id = alice["user"]["id"]
     reader = await add_sibling("ledger", Scope.EVENTS)
     assert (await moderator.ban(user_id, reason="stolen card", until="2026-12-01T00:00:00+08:00")).status_code == 204
     problem_of(await moderator.stage.me(alice), "invalid_token", 401)
-    refused = problem_of(await moderator.login.ask("alice"), "account_disabled", 403)
+    refused = problem_of(await moderator.stage.login.ask("alice"), "account_disabled", 403)
     until = "2026-11-30T16:00:00Z"
     assert refused["until"] == until
     user = await moderator.root.read(f"/users/{user_id}")
@@ -51,13 +53,13 @@ async def test_a_ban_is_as_an_administrators_and_names_the_client(
     assert (banned["type"], ended["type"]) == ("user.banned", "session.ended")
     assert {banned["ip"], ended["ip"]} == {"127.0.0.1"}
     assert ended["data"] == {"session_ids": [alice["session_id"]], "reason": "banned"}
-    await place_events(moderator.services)
-    feed = (await moderator.client.get("/v1/events?type=user.banned", auth=reader)).json()["items"]
+    await place_events(moderator.stage.services)
+    feed = (await moderator.stage.client.get("/v1/events?type=user.banned", auth=reader)).json()["items"]
     assert [(event["actor"], event["data"]) for event in feed] == [("client:risk", {})]
 
 
 async def test_a_ban_may_come_again_and_replaces_the_former_one(moderator: Moderator) -> None:
-    user_id = (await moderator.login())["user"]["id"]
+    user_id = (await moderator.stage.login())["user"]["id"]
     assert (await moderator.act("POST", "/ban", user_id)).status_code == 204
     assert (await moderator.root.read(f"/users/{user_id}")).get("reason") is None
     for body in ({"reason": "spam"}, {"reason": "spam"}, {}, {"until": "2027-01-01T00:00:00Z"}):
@@ -68,17 +70,17 @@ async def test_a_ban_may_come_again_and_replaces_the_former_one(moderator: Moder
 
 
 async def test_an_unban_lets_in_again_and_may_come_again(moderator: Moderator) -> None:
-    user_id = (await moderator.login())["user"]["id"]
+    user_id = (await moderator.stage.login())["user"]["id"]
     await moderator.root.change(user_id, status="disabled", reason="by a person")
     for _ in range(2):
         assert (await moderator.act("POST", "/unban", user_id)).status_code == 204
-    assert (await moderator.login())["user"]["id"] == user_id
+    assert (await moderator.stage.login())["user"]["id"] == user_id
     [event] = await moderator.root.events(user_id=user_id, type="user.unbanned")
     assert event["actor"] == "client:risk"
 
 
 async def test_who_is_signed_out_may_log_in_again(moderator: Moderator) -> None:
-    sessions = [await moderator.login() for _ in range(2)]
+    sessions = [await moderator.stage.login() for _ in range(2)]
     user_id = sessions[0]["user"]["id"]
     for _ in range(2):
         assert (await moderator.act("DELETE", "/sessions", user_id)).status_code == 204
@@ -87,14 +89,14 @@ async def test_who_is_signed_out_may_log_in_again(moderator: Moderator) -> None:
     [event] = await moderator.root.events(user_id=user_id, type="session.ended")
     assert (event["actor"], event["data"]["reason"]) == ("client:risk", "administrator")
     assert set(event["data"]["session_ids"]) == {session["session_id"] for session in sessions}
-    assert (await moderator.login())["user"]["id"] == user_id
+    assert (await moderator.stage.login())["user"]["id"] == user_id
 
 
 @pytest.mark.parametrize(("method", "path"), ACTS)
 async def test_a_former_id_means_who_remains_and_an_unknown_one_nobody(
     moderator: Moderator, method: str, path: str
 ) -> None:
-    bob, alice = await moderator.login("bob"), await moderator.login("alice")
+    bob, alice = await moderator.stage.login("bob"), await moderator.stage.login("alice")
     await moderator.root.merge(bob["user"]["id"], into=alice["user"]["id"])
     assert (await moderator.act(method, path, bob["user"]["id"])).status_code == 204
     problem_of(await moderator.act(method, path, NOBODY), "not_found", 404)
@@ -105,8 +107,8 @@ async def test_a_former_id_means_who_remains_and_an_unknown_one_nobody(
 @pytest.mark.parametrize("role", ["admin", "support"])
 @pytest.mark.parametrize("is_banned", [False, True])
 async def test_staff_cannot_be_touched_banned_or_not(moderator: Moderator, role: str, is_banned: bool) -> None:
-    user_id = (await moderator.login("other"))["user"]["id"]
-    await set_roles(moderator.rows, role, user_id=user_id)
+    user_id = (await moderator.stage.login("other"))["user"]["id"]
+    await set_roles(moderator.stage.rows, role, user_id=user_id)
     if is_banned:
         await moderator.root.change(user_id, status="disabled")
     before = await moderator.root.read(f"/users/{user_id}")
@@ -126,10 +128,10 @@ async def test_a_client_has_a_hundred_acts_a_second_wrong_ones_too(
     problem_of(limited, "rate_limited", 429)
     assert limited.headers["retry-after"] == "1"
     unsigned = {"openid": "o", "data": ""}
-    signed = await both.client.post(f"/v1/apps/{APP['app_id']}/signatures", auth=both.auth, json=unsigned)
+    signed = await both.stage.client.post(f"/v1/apps/{APP['app_id']}/signatures", auth=both.auth, json=unsigned)
     problem_of(signed, "not_found", 404)  # each scope is counted for itself
     assert (await moderator.act("POST", "/unban", NOBODY)).status_code == 404
-    moderator.clock.advance(seconds=1)
+    moderator.stage.clock.advance(seconds=1)
     assert (await both.act("POST", "/unban", NOBODY)).status_code == 404
 
 

@@ -1,5 +1,6 @@
 """`/v1/users`: siblings look users up by id or openid, and get the fields of their scopes."""
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, LogIn, OnStage, Stage, leave
+from tests.world import AddSibling, Body, LogIn, Stage, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 
@@ -19,18 +20,18 @@ TOLD = {
 }
 
 
-class Orders(OnStage):
+@dataclass(frozen=True, slots=True)
+class Orders:
     """A sibling that may look users up."""
 
-    def __init__(self, stage: Stage, auth: Credentials) -> None:
-        super().__init__(stage)
-        self.auth = auth
+    stage: Stage
+    auth: Credentials
 
     async def get(self, user_id: object) -> httpx.Response:
-        return await self.client.get(f"/v1/users/{user_id}", auth=self.auth)
+        return await self.stage.client.get(f"/v1/users/{user_id}", auth=self.auth)
 
     async def ask(self, body: object) -> httpx.Response:
-        return await self.client.post("/v1/users/lookup", json=body, auth=self.auth)
+        return await self.stage.client.post("/v1/users/lookup", json=body, auth=self.auth)
 
     async def find(self, **asked: object) -> list[Body]:
         """The users whom this lookup finds."""
@@ -57,8 +58,8 @@ async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
 
 @pytest.mark.requirement("asvs-8.2.3")
 async def test_a_user_is_returned_without_number_and_unionid(orders: Orders) -> None:
-    user = (await orders.login("alice", nickname="小明"))["user"]
-    await orders.rows.execute("UPDATE users SET phone = '+8613800138000'")
+    user = (await orders.stage.login("alice", nickname="小明"))["user"]
+    await orders.stage.rows.execute("UPDATE users SET phone = '+8613800138000'")
     answer = await orders.get(user["id"])
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json().keys() == TOLD
@@ -86,7 +87,7 @@ async def test_the_scope_phones_adds_the_number(stage: Stage, add_sibling: AddSi
 
 
 async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(orders: Orders) -> None:
-    former, holder, _ = await merged(orders.login)
+    former, holder, _ = await merged(orders.stage.login)
     user = (await orders.get(former)).json()
     assert (user["id"], user["former_ids"]) == (holder, [former])
     assert {each["app_id"] for each in user["identities"]} == {APP["app_id"], OTHER_APP["app_id"]}
@@ -95,15 +96,15 @@ async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains
 
 
 async def test_an_erased_user_is_not_found_by_any_id(orders: Orders) -> None:
-    former, holder, answer = await merged(orders.login)
-    assert (await leave(orders.client, answer)).status_code == 204
+    former, holder, answer = await merged(orders.stage.login)
+    assert (await leave(orders.stage.client, answer)).status_code == 204
     for user_id in (former, holder, uuid4()):
         problem_of(await orders.get(user_id), "not_found", 404)
     assert await orders.find(ids=[former, holder]) == []
 
 
 async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(orders: Orders) -> None:
-    people = {name: (await orders.login(name))["user"] for name in ("alice", "bob", "carol", "dave", "erin")}
+    people = {name: (await orders.stage.login(name))["user"] for name in ("alice", "bob", "carol", "dave", "erin")}
     openids = [
         {name: people[person][name] for name in ("app_id", "openid")} for person in ("dave", "alice", "carol", "dave")
     ]
@@ -115,8 +116,8 @@ async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
 
 
 async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(orders: Orders) -> None:
-    alice, bob = [(await orders.login(name))["user"] for name in ("alice", "bob")]
-    await orders.rows.execute(
+    alice, bob = [(await orders.stage.login(name))["user"] for name in ("alice", "bob")]
+    await orders.stage.rows.execute(
         "UPDATE users SET external_id = '10023', consents = '{\"privacy\": \"2\"}' WHERE id = $1", alice["id"]
     )
     found = await orders.find(external_ids=["nobody", "10023"], ids=[bob["id"]])
@@ -125,7 +126,7 @@ async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(orders: Or
 
 
 async def test_two_hundred_at_once_are_answered(orders: Orders) -> None:
-    user = (await orders.login("alice"))["user"]
+    user = (await orders.stage.login("alice"))["user"]
     openid = {"app_id": user["app_id"], "openid": user["openid"]}
     ids = [str(uuid4()) for _ in range(199)]
     assert [found["id"] for found in await orders.find(ids=ids, openids=[openid])] == [user["id"]]

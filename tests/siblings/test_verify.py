@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -15,7 +16,7 @@ from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, decode
-from tests.world import AddSibling, Body, Client, MakeClient, MakeServices, OnStage, Rows, Stage, bearer, set_roles
+from tests.world import AddSibling, Body, Client, MakeClient, MakeServices, Rows, Stage, bearer, set_roles
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.keys.keyring import KeyRing
 
@@ -41,30 +42,34 @@ def claims_of(token: str) -> dict[str, Any]:
     return json.loads(decode(token.split(".")[1]))
 
 
-class Asker(OnStage):
+@dataclass(frozen=True, slots=True)
+class Asker:
     """Who asks about Alice's token: a proxy by `/v1/verify`, the service client billing by `/v1/introspect`."""
 
-    def __init__(self, stage: Stage, billing: Credentials, tokens: Body) -> None:
-        super().__init__(stage)
-        self.billing, self.tokens = billing, tokens
-        self.token: str = tokens["access_token"]
+    stage: Stage
+    billing: Credentials
+    tokens: Body
+
+    @property
+    def token(self) -> str:
+        return self.tokens["access_token"]
 
     @property
     def forger(self) -> Forger:
-        return Forger(self.token, self.services[KeyRing].signing_key(self.clock()))
+        return Forger(self.token, self.stage.services[KeyRing].signing_key(self.stage.clock()))
 
     async def verify(self, query: str = "") -> httpx.Response:
-        return await self.client.get(VERIFY + query, headers=bearer(self.token))
+        return await self.stage.client.get(VERIFY + query, headers=bearer(self.token))
 
     async def post(self, headers: Any = None) -> httpx.Response:
         """Ask by `/v1/introspect`, with these headers instead of billing's."""
         headers = basic(*self.billing) if headers is None else headers
-        return await self.client.post(INTROSPECT, data={"token": self.token}, headers=headers)
+        return await self.stage.client.post(INTROSPECT, data={"token": self.token}, headers=headers)
 
     async def introspect(self, token: str | None = None) -> Body:
         """What billing is told about a token."""
         data = {"token": self.token if token is None else token}
-        answer = await self.client.post(INTROSPECT, data=data, headers=basic(*self.billing))
+        answer = await self.stage.client.post(INTROSPECT, data=data, headers=basic(*self.billing))
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["cache-control"] == "no-store"
@@ -119,7 +124,7 @@ async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(passe
 @swept("name", HOSTILE | EXPIRED | GOOD)
 async def test_the_tokens_that_the_guard_takes_and_refuses_are_taken_and_refused(asker: Asker, name: str) -> None:
     forged, is_good = (HOSTILE | EXPIRED | GOOD)[name](asker.forger), name in GOOD
-    verified = await asker.client.get(VERIFY, headers=bearer(forged))
+    verified = await asker.stage.client.get(VERIFY, headers=bearer(forged))
     assert verified.status_code == (200 if is_good else 401)
     assert verified.headers.get("www-authenticate") == (None if is_good else 'Bearer error="invalid_token"')
     if len(forged) < MAX_BODY:
@@ -148,7 +153,7 @@ HOSTILE_AUTHORIZATIONS = [
 @swept("authorization", HOSTILE_AUTHORIZATIONS)
 async def test_a_hostile_authorization_header_is_refused(asker: Asker, authorization: bytes) -> None:
     headers = {b"Authorization": authorization}
-    answer = await asker.client.get(VERIFY, headers=headers)
+    answer = await asker.stage.client.get(VERIFY, headers=headers)
     problem_of(answer, answer.json()["code"], 401)
     assert answer.headers["www-authenticate"] in ("Bearer", 'Bearer error="invalid_token"')
     answer = await asker.post(headers)
@@ -162,7 +167,7 @@ async def test_two_authorization_headers_are_a_bad_request(asker: Asker) -> None
     with Sweep() as sweep:
         for name, verifying, introspecting in (("two", bearers * 2, basics * 2), ("joined", by_proxy, by_proxy)):
             with sweep.case(name):
-                problem_of(await asker.client.get(VERIFY, headers=verifying), "invalid_request", 400)
+                problem_of(await asker.stage.client.get(VERIFY, headers=verifying), "invalid_request", 400)
                 answer = await asker.post(introspecting)
                 problem_of(answer, "invalid_request", 400)
 
@@ -170,7 +175,8 @@ async def test_two_authorization_headers_are_a_bad_request(asker: Asker) -> None
 async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_answered_with_503(
     asker: Asker, proxy: Proxy
 ) -> None:
-    asker.client = client = await asker.stage.make(database_url=proxy.url)
+    asker = replace(asker, stage=await asker.stage.replica(database_url=proxy.url))
+    client = asker.stage.client
     await proxy.refuse()
     problem_of(await client.get(VERIFY, headers=bearer("not.a.token")), "invalid_token", 401)
     problem_of(await client.get(VERIFY), "missing_token", 401)
@@ -188,7 +194,7 @@ async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_answere
 
 async def test_verify_says_in_the_header_whose_request_it_is(asker: Asker) -> None:
     for method in ("GET", "HEAD"):
-        answer = await asker.client.request(method, VERIFY, headers=bearer(asker.tokens["access_token"]))
+        answer = await asker.stage.client.request(method, VERIFY, headers=bearer(asker.tokens["access_token"]))
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["cache-control"] == "no-store"
         assert {name: value for name, value in answer.headers.items() if name.startswith("x-auth-")} == {
@@ -220,7 +226,7 @@ async def test_verify_says_in_the_header_whose_request_it_is(asker: Asker) -> No
     ],
 )
 async def test_verify_demands_every_role_that_is_asked_for(asker: Asker, roles: str, query: str, status: int) -> None:
-    await asker.rows.execute(f"UPDATE users SET roles = '{roles}'")
+    await asker.stage.rows.execute(f"UPDATE users SET roles = '{roles}'")
     answer = await asker.verify(query)
     if status == 200:
         assert (answer.status_code, answer.headers["x-auth-roles"]) == (200, roles.strip("{}"))
@@ -232,7 +238,7 @@ async def test_verify_demands_every_role_that_is_asked_for(asker: Asker, roles: 
 
 async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_says(asker: Asker) -> None:
     for roles, status in ((["admin"], 200), ([], 403)):
-        await set_roles(asker.rows, *roles)
+        await set_roles(asker.stage.rows, *roles)
         assert (await asker.verify("?role=admin")).status_code == status
         assert (await asker.introspect()).get("roles", []) == (["admin"] if status == 200 else [])
 
@@ -252,7 +258,7 @@ async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_s
 )
 async def test_any_other_parameter_is_refused_with_a_token_and_without(asker: Asker, query: str) -> None:
     for headers in (bearer(asker.token), {}):
-        answer = await asker.client.get(f"/v1/verify?{query}", headers=headers)
+        answer = await asker.stage.client.get(f"/v1/verify?{query}", headers=headers)
         problem = problem_of(answer, "invalid_request", 422)
         assert problem["errors"] == [
             {"field": "query", "message": "Takes no parameter but 'role', repeated for several, and 'resource'"}
@@ -263,7 +269,7 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(asker: As
 
 @swept("openid", ["小明", "a b", " a ", "a\r\nX-Auth-Roles: admin", "a\nb", "a%41", "\x7f", "é", "o'\"<>,;=\\"])
 async def test_verify_sends_any_openid_in_ascii(asker: Asker, openid: str) -> None:
-    await asker.rows.execute("UPDATE identities SET openid = $1", openid)
+    await asker.stage.rows.execute("UPDATE identities SET openid = $1", openid)
     answer = await asker.verify()
     (value,) = [value for name, value in answer.headers.raw if name.lower() == b"x-auth-openid"]
     assert all(0x21 <= byte <= 0x7E for byte in value)
@@ -277,7 +283,7 @@ async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(asker: Asker)
         yield b""
 
     headers = {**bearer(asker.token), "Content-Length": str(10**9), "Content-Type": "application/json"}
-    assert (await asker.client.request("GET", VERIFY, content=never(), headers=headers)).status_code == 200
+    assert (await asker.stage.client.request("GET", VERIFY, content=never(), headers=headers)).status_code == 200
 
 
 # Introspect.
@@ -285,9 +291,9 @@ async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(asker: Asker)
 
 @pytest.mark.parametrize("roles", [[], ["admin", "clerk"]])
 async def test_a_valid_token_is_active_and_its_claims_are_returned(asker: Asker, roles: list[str]) -> None:
-    await asker.login("alice")
-    await set_roles(asker.rows, *roles)
-    token = (await asker.login("alice"))["access_token"]
+    await asker.stage.login("alice")
+    await set_roles(asker.stage.rows, *roles)
+    token = (await asker.stage.login("alice"))["access_token"]
     answer = await asker.introspect(token)
     assert answer == {"active": True, "token_type": "Bearer", **claims_of(token)}
     assert ("roles" in answer) is bool(roles)
@@ -300,9 +306,9 @@ async def test_an_added_claim_is_returned_and_pretends_nothing(asker: Asker) -> 
 
 
 async def test_a_token_is_active_until_it_expires(asker: Asker) -> None:
-    asker.clock.advance(seconds=929)
+    asker.stage.clock.advance(seconds=929)
     assert (await asker.introspect())["active"] is True
-    asker.clock.advance(seconds=1)
+    asker.stage.clock.advance(seconds=1)
     assert await asker.introspect() == {"active": False}
 
 
@@ -326,7 +332,7 @@ async def test_a_form_may_say_more_than_the_token(asker: Asker, form: str) -> No
     content = form.format(token=asker.token, escaped="".join(f"%{byte:02x}" for byte in asker.token.encode()))
     for kind in ("application/x-www-form-urlencoded; charset=UTF-8", "text/plain"):
         headers = {**basic(*asker.billing), "Content-Type": kind}
-        assert (await asker.client.post(INTROSPECT, content=content, headers=headers)).json()["active"] is True
+        assert (await asker.stage.client.post(INTROSPECT, content=content, headers=headers)).json()["active"] is True
 
 
 @swept(
@@ -346,7 +352,7 @@ async def test_a_form_may_say_more_than_the_token(asker: Asker, form: str) -> No
 )
 async def test_a_form_without_the_one_token_is_refused_and_not_echoed(asker: Asker, form: str, field: str) -> None:
     content = form.format(token=asker.token).encode(errors="surrogateescape")
-    answer = await asker.client.post(INTROSPECT, content=content, headers=basic(*asker.billing))
+    answer = await asker.stage.client.post(INTROSPECT, content=content, headers=basic(*asker.billing))
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == [field]
     assert asker.token[:12] not in answer.text
 
@@ -383,7 +389,7 @@ async def test_credentials_that_are_not_right_are_refused(asker: Asker, add_sibl
                 problem_of(answer, "invalid_client", 401)
                 assert answer.headers.get_list("www-authenticate") == ["Basic"]
         with sweep.case("in the form"):
-            answer = await asker.client.post(INTROSPECT, data={"token": asker.token, **asker.billing._asdict()})
+            answer = await asker.stage.client.post(INTROSPECT, data={"token": asker.token, **asker.billing._asdict()})
             problem_of(answer, "invalid_client", 401)
 
 

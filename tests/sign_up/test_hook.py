@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,7 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import needs
 from tests.receiver import Receiver, receiving
-from tests.world import Body, Stage, extended, until
+from tests.world import Body, Stage, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.login.records import Refusals
 
@@ -42,36 +42,38 @@ def text(body: bytes, status: int = 200) -> Callable[[web.Request], Awaitable[we
     return respond
 
 
-@dataclass(frozen=True)
-class Door(Stage):
+@dataclass(frozen=True, slots=True)
+class Door:
     """Where people sign up, and the hook that is asked about them."""
 
+    stage: Stage
     hook: Receiver
 
     async def asking(self, **settings: Any) -> Self:
         """A replica that asks the hook; more settings may be given."""
-        return await self.replica(**{"sign_up_hook_url": self.hook.url, "sign_up_hook_secret": SECRET, **settings})
+        hook = {"sign_up_hook_url": self.hook.url, "sign_up_hook_secret": SECRET}
+        return replace(self, stage=await self.stage.replica(**{**hook, **settings}))
 
 
 @pytest.fixture
 async def door(stage: Stage) -> AsyncIterator[Door]:
     async with receiving() as receiver:
         receiver.usual = saying(allow=True)
-        yield extended(stage, Door, hook=receiver)
+        yield Door(stage, hook=receiver)
 
 
 async def test_it_is_asked_once_about_a_newcomer_and_never_about_somebody_known(door: Door) -> None:
     door = await door.asking()
-    answer = await door.login("alice", unionid="union-alice")
-    await door.login("alice", unionid="union-alice")
-    await door.login("alice", app=OTHER_APP, unionid="union-alice")
+    answer = await door.stage.login("alice", unionid="union-alice")
+    await door.stage.login("alice", unionid="union-alice")
+    await door.stage.login("alice", app=OTHER_APP, unionid="union-alice")
     [(headers, body)] = door.hook.got
     shown = json.loads(block("docs/sign-up-hook.md", '"sign_up"'))
     assert (shown.keys(), shown["data"].keys()) == (json.loads(body).keys(), json.loads(body)["data"].keys())
     assert json.loads(body) == {
         "type": "sign_up",
         "id": headers["webhook-id"],
-        "at": door.clock().isoformat().replace("+00:00", "Z"),
+        "at": door.stage.clock().isoformat().replace("+00:00", "Z"),
         "data": {
             "app_id": APP["app_id"],
             "kind": "mini_program",
@@ -83,9 +85,9 @@ async def test_it_is_asked_once_about_a_newcomer_and_never_about_somebody_known(
 
 
 async def test_its_requests_are_signed_as_webhooks_are(door: Door) -> None:
-    door.clock.now = datetime.now(UTC)  # which the library compares
+    door.stage.clock.now = datetime.now(UTC)  # which the library compares
     door = await door.asking()
-    await door.login("alice")
+    await door.stage.login("alice")
     [(headers, body)] = door.hook.got
     assert Webhook(SECRET).verify(body, headers)["type"] == "sign_up"
 
@@ -99,16 +101,17 @@ async def test_what_it_says_counts_from_the_first_token(door: Door) -> None:
         attributes={"tier": "gold", "no": None, "has": {"no": None}},
         nickname="小明",
     )
-    user = (await door.login("alice"))["user"]
+    user = (await door.stage.login("alice"))["user"]
     told = {name: user[name] for name in ("external_id", "roles", "nickname")}
     assert told == {"external_id": "10023", "roles": ["member", "editor"], "nickname": "小明"}
-    assert json.loads(await door.rows.fetchval("SELECT attributes::text FROM users")) == {"tier": "gold", "has": {}}
-    created = await door.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'")
+    attributes = await door.stage.rows.fetchval("SELECT attributes::text FROM users")
+    assert json.loads(attributes) == {"tier": "gold", "has": {}}
+    created = await door.stage.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'")
     assert json.loads(created) == {"roles": ["member", "editor"]}
-    assert (await door.login("bob", nickname="Bob"))["user"]["nickname"] == "Bob"
+    assert (await door.stage.login("bob", nickname="Bob"))["user"]["nickname"] == "Bob"
     door.hook.usual = saying(allow=False)
-    await door.login.ask("carol")
-    metrics = (await door.login.client.get("/metrics")).text
+    await door.stage.login.ask("carol")
+    metrics = (await door.stage.login.client.get("/metrics")).text
     for outcome in ('"allowed"} 2.0', '"refused"} 1.0'):
         assert f"wxauth_sign_up_hook_seconds_count{{outcome={outcome}" in metrics
 
@@ -134,22 +137,22 @@ async def test_a_misspelt_member_is_left_out_and_logged(door: Door, member: str,
     door = await door.asking()
     answer: Body = {"allow": True, "nickname": "good", member: value}
     door.hook.usual = saying(**answer)
-    user = (await door.login("alice"))["user"]
+    user = (await door.stage.login("alice"))["user"]
     assert (user["external_id"], user["roles"]) == (None, [])
     assert user["nickname"] == (None if member == "nickname" else "good")
     if value != "":
-        [line] = door.logged("sign_up_hook_member_left_out")
+        [line] = door.stage.logged("sign_up_hook_member_left_out")
         assert (line["member"], str(value) in str(line)) == (member, False)
 
 
 async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(door: Door) -> None:
     door = await door.asking()
     door.hook.usual = saying(allow=True, external_id="10023")
-    people = await asyncio.gather(*(door.login(f"person-{n}") for n in range(8)))
+    people = await asyncio.gather(*(door.stage.login(f"person-{n}") for n in range(8)))
     assert sorted(str(person["user"]["external_id"]) for person in people) == ["10023"] + ["None"] * 7
-    assert await door.number("users") == 8
-    assert (await door.login("late"))["user"]["external_id"] is None
-    assert door.logged("sign_up_hook_member_left_out")[-1]["member"] == "external_id"
+    assert await door.stage.number("users") == 8
+    assert (await door.stage.login("late"))["user"]["external_id"] is None
+    assert door.stage.logged("sign_up_hook_member_left_out")[-1]["member"] == "external_id"
 
 
 @pytest.mark.parametrize(
@@ -165,12 +168,12 @@ async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(door: D
 async def test_who_is_refused_is_not_stored_but_for_support(door: Door, title: object, shown: str) -> None:
     door = await door.asking()
     door.hook.usual = saying(allow=False, title=title)
-    answer = await door.login.ask("alice", nickname="Alice", headers={"accept-language": "zh"})
+    answer = await door.stage.login.ask("alice", nickname="Alice", headers={"accept-language": "zh"})
     assert problem_of(answer, "sign_up_refused", 403)["title"] == shown
     for table in ("users", "identities", "unionids", "sessions", "events"):
-        assert await door.number(table) == 0, table
-    await door.services[Refusals].store()
-    assert await door.rows.fetchval("SELECT code FROM refusals") == "sign_up_refused"
+        assert await door.stage.number(table) == 0, table
+    await door.stage.services[Refusals].store()
+    assert await door.stage.rows.fetchval("SELECT code FROM refusals") == "sign_up_refused"
 
 
 @pytest.mark.slow
@@ -196,13 +199,14 @@ async def test_who_is_refused_is_not_stored_but_for_support(door: Door, title: o
 async def test_an_answer_that_is_none_refuses_or_allows_as_the_settings_say(door: Door, answer: Any) -> None:
     door.hook.usual = answer
     door = await door.asking(sign_up_hook_timeout=0.3)
-    refused = await door.login.ask("alice")
+    refused = await door.stage.login.ask("alice")
     assert "sign_up_hook_failed" in problem_of(refused, "sign_up_unavailable", 503)["detail"]
     assert int(refused.headers["retry-after"]) > 0
-    assert (await door.number("users"), len(door.hook.got)) == (0, 1)
+    assert (await door.stage.number("users"), len(door.hook.got)) == (0, 1)
     door = await door.asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
-    assert (await door.login("alice"))["is_new_user"] is True
-    assert await door.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'") == '{"hook": "not_asked"}'
+    assert (await door.stage.login("alice"))["is_new_user"] is True
+    created = await door.stage.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'")
+    assert created == '{"hook": "not_asked"}'
     door.hook.released.set()
 
 
@@ -210,14 +214,14 @@ async def test_after_five_failures_in_a_row_it_is_not_asked_for_ten_seconds(door
     door = await door.asking()
     door.hook.usual = 500
     for n in range(7):
-        problem_of(await door.login.ask(f"person-{n}"), "sign_up_unavailable", 503)
+        problem_of(await door.stage.login.ask(f"person-{n}"), "sign_up_unavailable", 503)
     assert len(door.hook.got) == 5
-    door.clock.advance(seconds=11)
+    door.stage.clock.advance(seconds=11)
     door.hook.usual = saying(allow=True)
-    await door.login("alice")
+    await door.stage.login("alice")
     door.hook.usual = 500
     for n in range(4):
-        problem_of(await door.login.ask(f"person-{n}"), "sign_up_unavailable", 503)
+        problem_of(await door.stage.login.ask(f"person-{n}"), "sign_up_unavailable", 503)
     assert len(door.hook.got) == 10
 
 
@@ -225,29 +229,29 @@ async def test_where_a_failure_lets_people_in_only_timeouts_stop_the_asking(door
     door = await door.asking(sign_up_hook_timeout=0.3, sign_up_hook_failure="allow")
     door.hook.usual = 429
     for n in range(6):
-        await door.login(f"person-{n}")
+        await door.stage.login(f"person-{n}")
     door.hook.usual = saying(allow=False)
-    problem_of(await door.login.ask("mallory"), "sign_up_refused", 403)
+    problem_of(await door.stage.login.ask("mallory"), "sign_up_refused", 403)
     door.hook.usual = "hang"
     for n in range(5):
-        await door.login(f"late-{n}")
+        await door.stage.login(f"late-{n}")
     door.hook.released.set()
     door.hook.usual = saying(allow=False)
-    await door.login("mallory")
+    await door.stage.login("mallory")
     assert len(door.hook.got) == 6 + 1 + 5
-    created = await door.rows.fetch("SELECT data FROM events WHERE type = 'user.created'")
+    created = await door.stage.rows.fetch("SELECT data FROM events WHERE type = 'user.created'")
     assert created == 12 * [('{"hook": "not_asked"}',)]
 
 
 async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(door: Door) -> None:
     door = await door.asking(sign_up_hook_timeout=10)
-    await door.login("alice")
+    await door.stage.login("alice")
     door.hook.usual = "hang"
-    waiting = [asyncio.create_task(door.login.ask(f"person-{n}")) for n in range(30)]
+    waiting = [asyncio.create_task(door.stage.login.ask(f"person-{n}")) for n in range(30)]
     await until(lambda: door.hook.under_way == 30)
-    await door.login("alice")
+    await door.stage.login("alice")
     active = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE '%transaction%'"
-    assert await door.rows.fetchval(active) == 0
+    assert await door.stage.rows.fetchval(active) == 0
     door.hook.released.set()
     await asyncio.gather(*waiting)
 
@@ -255,18 +259,18 @@ async def test_known_people_are_not_kept_waiting_and_no_connection_is_held(door:
 async def test_a_person_who_comes_ten_times_at_once_becomes_one_user(door: Door) -> None:
     door = await door.asking()
     door.hook.answers = [saying(allow=True, nickname=f"name {n}", external_id=str(n + 10)) for n in range(10)]
-    people = await asyncio.gather(*(door.login("alice", unionid="union-alice") for _ in range(10)))
+    people = await asyncio.gather(*(door.stage.login("alice", unionid="union-alice") for _ in range(10)))
     assert len({person["user"]["id"] for person in people}) == 1
-    [user] = await door.rows.fetch("SELECT nickname, external_id FROM users")
+    [user] = await door.stage.rows.fetch("SELECT nickname, external_id FROM users")
     assert user["nickname"] == f"name {int(user['external_id']) - 10}"
     assert sum(person["is_new_user"] for person in people) == 1
 
 
 async def test_it_is_not_asked_about_somebody_who_is_refused_anyway(door: Door) -> None:
     door = await door.asking(sign_up="closed")
-    problem_of(await door.login.ask("alice"), "sign_up_closed", 403)
+    problem_of(await door.stage.login.ask("alice"), "sign_up_closed", 403)
     door = await door.asking(apps=[{**APP, "unionid": "required"}])
-    problem_of(await door.login.ask("alice"), "wechat_misconfigured", 502)
+    problem_of(await door.stage.login.ask("alice"), "wechat_misconfigured", 502)
     assert door.hook.got == []
 
 
@@ -274,7 +278,7 @@ async def test_check_sends_a_test_about_nobody(door: Door) -> None:
     door = await door.asking()
 
     async def result() -> Any:
-        [found] = [each for each in await examine(door.services.settings) if each.name == "sign_up_hook"]
+        [found] = [each for each in await examine(door.stage.services.settings) if each.name == "sign_up_hook"]
         return found
 
     assert (await result()).ok
@@ -298,7 +302,7 @@ async def test_check_sends_a_test_about_nobody(door: Door) -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("language", ["python", "node"])
 async def test_the_examples_let_their_members_in_and_nobody_else(door: Door, language: str, tmp_path: Path) -> None:
-    door.clock.now = datetime.now(UTC)
+    door.stage.clock.now = datetime.now(UTC)
     port = free_port()
     name = {"python": "app.py", "node": "app.mjs"}[language]
     (tmp_path / name).write_text((EXAMPLES / name).read_text().replace("openid-of-alice", ALICE))
@@ -308,9 +312,9 @@ async def test_the_examples_let_their_members_in_and_nobody_else(door: Door, lan
     with Running(*command, cwd=tmp_path, env=env) as running:
         await asyncio.to_thread(running.wait_for, sign)
         door = await door.asking(sign_up_hook_url=f"http://127.0.0.1:{port}/sign-up")
-        alice = (await door.login("alice"))["user"]
+        alice = (await door.stage.login("alice"))["user"]
         assert (alice["openid"], alice["external_id"], alice["roles"]) == (ALICE, "10023", ["member"])
-        refused = await door.login.ask("bob")
+        refused = await door.stage.login.ask("bob")
         assert problem_of(refused, "sign_up_refused", 403)["title"] == "请先到门店办理会员卡"
         async with httpx.AsyncClient() as stranger:
             assert (await stranger.post(f"http://127.0.0.1:{port}/sign-up", json={"type": "test"})).status_code == 401

@@ -16,7 +16,7 @@ Act = Callable[[], Awaitable[httpx.Response]]
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Couple:
     """Alice and Bob, each with an app, and an administrator."""
 
     rows: Rows
@@ -45,47 +45,48 @@ class House:
 
 
 @pytest.fixture
-async def house(stage: Stage) -> House:
+async def couple(stage: Stage) -> Couple:
     stage = await stage.replica(apps=[APP, OTHER_APP], login_rate_limit="", consents="privacy:1")
     client, login = stage.client, stage.login
     root = await make_admin(client, stage.rows, await login("root"))
     phones = [Phone(client, await login("alice")), Phone(client, await login("bob", app=OTHER_APP))]
-    return House(stage.rows, root, *phones)
+    return Couple(stage.rows, root, *phones)
 
 
-async def test_a_ban_of_who_is_being_merged_is_a_ban_of_the_user_who_remains(house: House) -> None:
-    ban = partial(house.root.ask, "PATCH", f"/users/{house.bob.user_id}", json={"status": "disabled", "reason": "spam"})
-    banned = await house.after(house.merge, ban)
-    assert (banned.status_code, banned.json()["id"], banned.json()["status"]) == (200, house.alice.user_id, "disabled")
-    assert (await house.alice.ask("GET")).status_code == 401
+async def test_a_ban_of_who_is_being_merged_is_a_ban_of_the_user_who_remains(couple: Couple) -> None:
+    disabled = {"status": "disabled", "reason": "spam"}
+    ban = partial(couple.root.ask, "PATCH", f"/users/{couple.bob.user_id}", json=disabled)
+    banned = await couple.after(couple.merge, ban)
+    assert (banned.status_code, banned.json()["id"], banned.json()["status"]) == (200, couple.alice.user_id, "disabled")
+    assert (await couple.alice.ask("GET")).status_code == 401
 
 
-async def test_the_sessions_of_who_is_being_merged_end_with_those_of_the_user_who_remains(house: House) -> None:
-    end = partial(house.root.ask, "DELETE", f"/users/{house.bob.user_id}/sessions")
-    assert (await house.after(house.merge, end)).status_code == 204
-    assert (await house.root.read(f"/users/{house.alice.user_id}"))["sessions"] == []
+async def test_the_sessions_of_who_is_being_merged_end_with_those_of_the_user_who_remains(couple: Couple) -> None:
+    end = partial(couple.root.ask, "DELETE", f"/users/{couple.bob.user_id}/sessions")
+    assert (await couple.after(couple.merge, end)).status_code == 204
+    assert (await couple.root.read(f"/users/{couple.alice.user_id}"))["sessions"] == []
 
 
-async def test_one_session_of_who_is_being_merged_ends(house: House) -> None:
-    session_id = house.bob.tokens["session_id"]
-    end = partial(house.root.ask, "DELETE", f"/users/{house.bob.user_id}/sessions/{session_id}")
-    assert (await house.after(house.merge, end)).status_code == 204
-    sessions = (await house.root.read(f"/users/{house.alice.user_id}"))["sessions"]
-    assert [session["id"] for session in sessions] == [house.alice.tokens["session_id"]]
+async def test_one_session_of_who_is_being_merged_ends(couple: Couple) -> None:
+    session_id = couple.bob.tokens["session_id"]
+    end = partial(couple.root.ask, "DELETE", f"/users/{couple.bob.user_id}/sessions/{session_id}")
+    assert (await couple.after(couple.merge, end)).status_code == 204
+    sessions = (await couple.root.read(f"/users/{couple.alice.user_id}"))["sessions"]
+    assert [session["id"] for session in sessions] == [couple.alice.tokens["session_id"]]
 
 
-async def test_an_erasure_of_who_is_being_merged_erases_the_user_who_remains(house: House) -> None:
-    erase = partial(house.root.ask, "DELETE", f"/users/{house.bob.user_id}")
-    assert (await house.after(house.merge, erase)).status_code == 204
-    assert await house.rows.fetchval("SELECT count(*) FROM users WHERE id::text <> $1", house.root.id) == 0
+async def test_an_erasure_of_who_is_being_merged_erases_the_user_who_remains(couple: Couple) -> None:
+    erase = partial(couple.root.ask, "DELETE", f"/users/{couple.bob.user_id}")
+    assert (await couple.after(couple.merge, erase)).status_code == 204
+    assert await couple.rows.fetchval("SELECT count(*) FROM users WHERE id::text <> $1", couple.root.id) == 0
 
 
-async def test_a_ban_of_who_is_being_split_off_leaves_the_other_one(house: House) -> None:
-    assert (await house.merge()).status_code == 200
-    ban = partial(house.root.ask, "PATCH", f"/users/{house.bob.user_id}", json={"status": "disabled"})
-    banned = await house.after(house.split, ban)
-    assert (banned.status_code, banned.json()["id"]) == (200, house.bob.user_id)
-    assert (await house.root.read(f"/users/{house.alice.user_id}"))["status"] == "active"
+async def test_a_ban_of_who_is_being_split_off_leaves_the_other_one(couple: Couple) -> None:
+    assert (await couple.merge()).status_code == 200
+    ban = partial(couple.root.ask, "PATCH", f"/users/{couple.bob.user_id}", json={"status": "disabled"})
+    banned = await couple.after(couple.split, ban)
+    assert (banned.status_code, banned.json()["id"]) == (200, couple.bob.user_id)
+    assert (await couple.root.read(f"/users/{couple.alice.user_id}"))["status"] == "active"
 
 
 # The person's own token is refused after a merge, until it is refreshed. So what comes with it is not done, and said to
@@ -104,7 +105,7 @@ async def test_a_ban_of_who_is_being_split_off_leaves_the_other_one(house: House
 )
 @pytest.mark.slow
 async def test_what_a_person_does_who_is_being_merged_is_refused_as_with_any_old_token(
-    house: House, method: str, path: str, options: Body
+    couple: Couple, method: str, path: str, options: Body
 ) -> None:
-    refused = await house.after(house.merge, partial(house.bob.ask, method, path, **options))
+    refused = await couple.after(couple.merge, partial(couple.bob.ask, method, path, **options))
     problem_of(refused, "invalid_token", 401)

@@ -19,11 +19,9 @@ from tests.world import (
     NOBODY,
     NUMBER,
     Admin,
-    Behind,
     Body,
     Stage,
     bearer,
-    extended,
     leave,
     make_admin,
     set_roles,
@@ -36,23 +34,25 @@ FIRST, SECOND = (app["app_id"] for app in APPS)
 
 
 @dataclass(frozen=True, slots=True)
-class MiniPrograms(Stage):
+class MiniPrograms:
     """Mini-programs on people's phones. By default, WeChat sends no unionid to them."""
+
+    stage: Stage
 
     async def enter(
         self, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
     ) -> Body:
-        code = self.code(person, app_id=app_id, has_unionid=has_unionid)
-        return await self.login(code, app_id=app_id, **fields)
+        code = self.stage.code(person, app_id=app_id, has_unionid=has_unionid)
+        return await self.stage.login(code, app_id=app_id, **fields)
 
     async def enter_with_number(self, person: str = "alice", app_id: str = FIRST, **fields: Any) -> Body:
-        return await self.enter(person, app_id, phone_code=self.phone_code(person, app_id=app_id), **fields)
+        return await self.enter(person, app_id, phone_code=self.stage.phone_code(person, app_id=app_id), **fields)
 
     async def verify(self, login: Body, person: str = "alice", app_id: str = FIRST) -> httpx.Response:
-        return await self.bind(login, self.phone_code(person, app_id=app_id))
+        return await self.stage.bind(login, self.stage.phone_code(person, app_id=app_id))
 
     async def root(self) -> Admin:
-        return await make_admin(self.client, self.rows, await self.enter("root"))
+        return await make_admin(self.stage.client, self.stage.rows, await self.enter("root"))
 
 
 MakePhone = Callable[..., Awaitable[MiniPrograms]]
@@ -61,7 +61,7 @@ MakePhone = Callable[..., Awaitable[MiniPrograms]]
 @pytest.fixture
 def make_phone(stage: Stage, simulated: Simulator) -> MakePhone:
     async def make(**values: object) -> MiniPrograms:
-        return extended(await stage.replica(**values), MiniPrograms)
+        return MiniPrograms(await stage.replica(**values))
 
     return make
 
@@ -71,11 +71,11 @@ async def phone(make_phone: MakePhone) -> MiniPrograms:
     return await make_phone(phone_policy="link")
 
 
-async def users(seen: Behind) -> set[str]:
+async def users(seen: Stage) -> set[str]:
     return {row["id"] for row in await seen.rows.fetch("SELECT id::text FROM users")}
 
 
-async def merges(seen: Behind) -> list[tuple[str, str, str]]:
+async def merges(seen: Stage) -> list[tuple[str, str, str]]:
     return await seen.rows.fetch("""
         SELECT user_id::text, data ->> 'former_id', COALESCE(data ->> 'by', 'unionid') FROM events
          WHERE type = 'user.merged' ORDER BY id
@@ -89,12 +89,12 @@ async def test_the_number_of_who_is_leaving_merges_nobody(make_phone: MakePhone)
     phone = await make_phone(phone_policy="link", erasure_grace_days=7)
     alice = await phone.enter()
     await phone.verify(alice)
-    assert (await leave(phone.client, alice)).status_code == 202
-    before = await phone.rows.fetchrow("SELECT * FROM users")
+    assert (await leave(phone.stage.client, alice)).status_code == 202
+    before = await phone.stage.rows.fetchrow("SELECT * FROM users")
     newcomer = await phone.enter(app_id=SECOND)
     problem_of(await phone.verify(newcomer, app_id=SECOND), "phone_taken", 409)
-    assert await phone.rows.fetchrow("SELECT * FROM users WHERE erase_at IS NOT NULL") == before
-    assert await merges(phone) == []
+    assert await phone.stage.rows.fetchrow("SELECT * FROM users WHERE erase_at IS NOT NULL") == before
+    assert await merges(phone.stage) == []
 
 
 async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPrograms) -> None:
@@ -105,10 +105,10 @@ async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPr
     assert bound.status_code == 200
     shown = [bound.json()[name] for name in ("id", "nickname", "phone", "app_id")]
     assert shown == [alice["user"]["id"], "Alice", NUMBER, SECOND]
-    assert await users(phone) == {alice["user"]["id"]}
-    assert await merges(phone) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]
-    problem_of(await phone.client.get("/v1/me", headers=bearer(newcomer)), "invalid_token", 401)
-    refreshed = await phone.client.post("/v1/refresh", json={"refresh_token": newcomer["refresh_token"]})
+    assert await users(phone.stage) == {alice["user"]["id"]}
+    assert await merges(phone.stage) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]
+    problem_of(await phone.stage.client.get("/v1/me", headers=bearer(newcomer)), "invalid_token", 401)
+    refreshed = await phone.stage.client.post("/v1/refresh", json={"refresh_token": newcomer["refresh_token"]})
     assert refreshed.json()["user"]["id"] == alice["user"]["id"]
 
 
@@ -116,8 +116,8 @@ async def test_a_login_with_the_number_returns_its_holder_at_once(phone: MiniPro
     alice = await phone.enter_with_number()
     there = await phone.enter_with_number(app_id=SECOND)
     assert (there["user"]["id"], there["is_new_user"], "phone_error" in there) == (alice["user"]["id"], False, False)
-    assert await phone.user(there) == there["user"]
-    assert len(await users(phone)) == 1
+    assert await phone.stage.user(there) == there["user"]
+    assert len(await users(phone.stage)) == 1
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms) -> None
     assert {"rate_limited"} >= {answer["phone_error"] for answer in answers if "phone_error" in answer}
     again = await phone.enter(app_id=SECOND)
     assert again["user"]["id"] == alice["user"]["id"]
-    assert await users(phone) == {alice["user"]["id"]}
+    assert await users(phone.stage) == {alice["user"]["id"]}
 
 
 HOLDER = "UPDATE users SET {} WHERE phone IS NOT NULL"
@@ -161,17 +161,17 @@ PROTECTED = {
 async def test_a_number_does_not_merge_a_protected_user(phone: MiniPrograms, change: str) -> None:
     await phone.enter_with_number()
     newcomer = await phone.enter(app_id=SECOND)
-    await phone.rows.execute(change)
-    before = await users(phone)
+    await phone.stage.rows.execute(change)
+    before = await users(phone.stage)
     problem_of(await phone.verify(newcomer, app_id=SECOND), "phone_taken", 409)
-    assert await users(phone) == before
-    assert await merges(phone) == []
+    assert await users(phone.stage) == before
+    assert await merges(phone.stage) == []
 
 
 @pytest.mark.oldest_postgres
 async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms) -> None:
     alice = await phone.enter_with_number()
-    await phone.rows.execute("UPDATE users SET phone_verified_at = NULL")
+    await phone.stage.rows.execute("UPDATE users SET phone_verified_at = NULL")
     newcomer = await phone.enter_with_number(app_id=SECOND)
     assert newcomer["user"]["id"] != alice["user"]["id"]
     assert newcomer["user"]["phone"] == NUMBER, "who verifies it takes it"
@@ -180,7 +180,7 @@ async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms) -> N
 async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: MiniPrograms) -> None:
     alice = await phone.enter_with_number()
     await phone.enter("carol")
-    await phone.rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
+    await phone.stage.rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
     there = await phone.enter_with_number(app_id=SECOND)
     assert there["user"]["id"] == alice["user"]["id"]
 
@@ -188,7 +188,7 @@ async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: MiniPro
 async def test_the_days_are_the_operators(make_phone: MakePhone) -> None:
     phone = await make_phone(phone_policy="link", link_phone_days=7)
     alice = await phone.enter_with_number()
-    phone.clock.advance(days=7, seconds=1)
+    phone.stage.clock.advance(days=7, seconds=1)
     late = await phone.enter_with_number(app_id=SECOND)
     assert late["phone_error"] == "phone_taken"
     again = await phone.verify(await phone.enter())
@@ -199,26 +199,26 @@ async def test_the_days_are_the_operators(make_phone: MakePhone) -> None:
 
 async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(phone: MiniPrograms) -> None:
     """The holder has given the number up, and keeps the account warm with whatever needs no new tap."""
-    code = phone.phone_code()
+    code = phone.stage.phone_code()
     holder = await phone.enter(phone_code=code)
     for days in (6, 1, 30, 30):
-        phone.clock.advance(days=days)
+        phone.stage.clock.advance(days=days)
         holder = await phone.enter(nickname=f"day {days}", phone_code=code)
-        await phone.bind(holder, code)
+        await phone.stage.bind(holder, code)
     victim = await phone.enter_with_number("bob", SECOND)
     assert victim["phone_error"] == "phone_taken"
-    assert await merges(phone) == []
+    assert await merges(phone.stage) == []
 
 
 async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone: MakePhone) -> None:
     phone = await make_phone(phone_policy="link", link_phone_days=3)
     alice = await phone.enter_with_number()
-    code = phone.phone_code("bob")
+    code = phone.stage.phone_code("bob")
     bob = await phone.enter("bob", phone_code=code)
     assert bob["phone_error"] == "phone_taken"
-    phone.clock.advance(days=4)
+    phone.stage.clock.advance(days=4)
     alice = await phone.enter()
-    assert (await leave(phone.client, alice)).status_code == 204
+    assert (await leave(phone.stage.client, alice)).status_code == 204
     bob = await phone.enter("bob", phone_code=code)
     assert bob["user"]["phone"] == NUMBER
     carol = await phone.enter_with_number("carol", SECOND)
@@ -228,7 +228,7 @@ async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone
 async def test_the_former_users_roles_are_dropped(phone: MiniPrograms) -> None:
     await phone.enter_with_number()
     newcomer = await phone.enter(app_id=SECOND)
-    await set_roles(phone.rows, "editor", user_id=newcomer["user"]["id"])
+    await set_roles(phone.stage.rows, "editor", user_id=newcomer["user"]["id"])
     assert (await phone.verify(newcomer, app_id=SECOND)).json()["roles"] == []
 
 
@@ -365,7 +365,7 @@ class Merged:
 
 async def test_merges_are_counted_by_their_source(phone: MiniPrograms) -> None:
     async def counted() -> dict[str, float]:
-        text = (await phone.client.get("/metrics")).text
+        text = (await phone.stage.client.get("/metrics")).text
         return {by: float(number) for by, number in re.findall(r'^wxauth_merges_total{by="(\w+)"} (\S+)$', text, re.M)}
 
     assert await counted() == {"unionid": 0, "phone": 0, "operator": 0}
@@ -375,7 +375,7 @@ async def test_merges_are_counted_by_their_source(phone: MiniPrograms) -> None:
     for app_id, has_unionid in ((FIRST, False), (SECOND, True), (FIRST, True)):
         bob = await phone.enter("bob", app_id, has_unionid=has_unionid)
     assert await counted() == {"unionid": 1, "phone": 1, "operator": 0}
-    root = await make_admin(phone.client, phone.rows, bob)
+    root = await make_admin(phone.stage.client, phone.stage.rows, bob)
     assert (await root.merge(alice["user"]["id"], into=root.id)).status_code == 200
     assert await counted() == {"unionid": 1, "phone": 1, "operator": 1}
 
@@ -385,14 +385,14 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(phone
     alice = await phone.enter_with_number(has_unionid=True)
     there = await phone.enter_with_number(app_id=SECOND)
     assert there["user"]["id"] == alice["user"]["id"]
-    await phone.push_about(alice, LEFT)
-    assert await phone.rows.fetch("SELECT id::text, unionid FROM users") == [(alice["user"]["id"], None)]
-    assert await phone.rows.fetch("SELECT app_id FROM identities") == [(SECOND,)]
-    assert await phone.number("unionids") == 0
-    await phone.push_about(there, LEFT)
-    assert await users(phone) == set()
+    await phone.stage.push_about(alice, LEFT)
+    assert await phone.stage.rows.fetch("SELECT id::text, unionid FROM users") == [(alice["user"]["id"], None)]
+    assert await phone.stage.rows.fetch("SELECT app_id FROM identities") == [(SECOND,)]
+    assert await phone.stage.number("unionids") == 0
+    await phone.stage.push_about(there, LEFT)
+    assert await users(phone.stage) == set()
     told = "SELECT type, data -> 'session_ids' ->> 0 FROM events WHERE actor = 'wechat' ORDER BY at, id"
-    assert await phone.rows.fetch(told) == [
+    assert await phone.stage.rows.fetch(told) == [
         ("session.ended", alice["session_id"]),
         ("identity.removed", None),
         ("session.ended", there["session_id"]),
@@ -405,14 +405,14 @@ async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
     there = await phone.enter("bob", SECOND, has_unionid=True)
     alice_id, bob_id = alice["user"]["id"], there["user"]["id"]
     # As after an import of two lines with one external_id, of which no event tells.
-    await phone.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", alice_id, SECOND)
-    await phone.rows.execute("UPDATE unionids SET user_id = $1::text::uuid", alice_id)
-    await phone.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", bob_id)
-    await phone.push_about(there, LEFT)
-    assert await users(phone) == {alice_id}
-    assert await phone.rows.fetch("SELECT app_id FROM identities") == [(FIRST,)]
-    await phone.push_about(alice, LEFT)
-    assert await users(phone) == set()
+    await phone.stage.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", alice_id, SECOND)
+    await phone.stage.rows.execute("UPDATE unionids SET user_id = $1::text::uuid", alice_id)
+    await phone.stage.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", bob_id)
+    await phone.stage.push_about(there, LEFT)
+    assert await users(phone.stage) == {alice_id}
+    assert await phone.stage.rows.fetch("SELECT app_id FROM identities") == [(FIRST,)]
+    await phone.stage.push_about(alice, LEFT)
+    assert await users(phone.stage) == set()
 
 
 @pytest.fixture
@@ -425,8 +425,8 @@ async def merged(make_phone: MakePhone) -> Merged:
     bob = await phone.enter("bob", SECOND, nickname="Bob", **given)
     assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
     bob_id, alice_id = bob["user"]["id"], alice["user"]["id"]
-    await phone.rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", bob_id)
-    await phone.rows.execute(
+    await phone.stage.rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", bob_id)
+    await phone.stage.rows.execute(
         "INSERT INTO refusals (id, at, code, user_id, network, request_id)"
         " VALUES (gen_random_uuid(), now(), 'phone_taken', $1::text::uuid, '203.0.113.0/24', 'of-bob')",
         bob_id,
@@ -437,30 +437,31 @@ async def merged(make_phone: MakePhone) -> Merged:
 
 
 async def test_what_came_with_a_closed_account_by_a_merge_is_erased_with_it(merged: Merged) -> None:
-    await merged.phone.push_about(merged.bob, LEFT)
+    await merged.phone.stage.push_about(merged.bob, LEFT)
     user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
     left = [user.get(name) for name in ("nickname", "status", "avatar_url", "phone", "external_id", "reason")]
     assert left == ["Alice", "disabled", None, None, None, None]
     assert [identity["app_id"] for identity in user["identities"]] == [FIRST]
     assert len(user["consents"]) == 1
     for table in ("refusals", "consents"):
-        assert await merged.phone.number(f"{table} WHERE user_id = '{merged.bob['user']['id']}'") == 0
-    kept = await merged.phone.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
+        assert await merged.phone.stage.number(f"{table} WHERE user_id = '{merged.bob['user']['id']}'") == 0
+    kept = await merged.phone.stage.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
     assert kept == [("{}",)], "neither Bob's event, nor that of the user who remained"
     told = "SELECT type, data FROM events WHERE actor = 'wechat' AND type LIKE 'user.%' ORDER BY id"
-    assert await merged.phone.rows.fetch(told) == [
+    assert await merged.phone.stage.rows.fetch(told) == [
         ("user.profile_changed", '{"fields": ["avatar_url"]}'),
         ("user.phone_removed", "{}"),
     ]
 
 
 async def test_what_came_with_a_merge_stays_if_the_other_account_is_closed(merged: Merged) -> None:
-    await merged.phone.push_about(merged.alice, LEFT)
+    await merged.phone.stage.push_about(merged.alice, LEFT)
     user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
     left = [user[name] for name in ("nickname", "avatar_url", "phone", "external_id")]
     assert left == [None, "https://a.test/bob.png", NUMBER, "10023"]
     assert len(user["consents"]) == 1
-    assert await merged.phone.rows.fetchval("SELECT DISTINCT user_id::text FROM consents") == merged.bob["user"]["id"]
+    holder = await merged.phone.stage.rows.fetchval("SELECT DISTINCT user_id::text FROM consents")
+    assert holder == merged.bob["user"]["id"]
 
 
 async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phone: MakePhone) -> None:
@@ -471,9 +472,9 @@ async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phon
     bob = await phone.enter("bob", SECOND, consents={"terms": "3"})
     assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
-    await phone.push_about(bob, LEFT)
+    await phone.stage.push_about(bob, LEFT)
     told = "SELECT type, app_id, data FROM events WHERE actor = 'wechat' AND user_id::text = $1 ORDER BY id"
-    of_alice = await phone.rows.fetch(told, alice["user"]["id"])
+    of_alice = await phone.stage.rows.fetch(told, alice["user"]["id"])
     assert [(event["type"], event["app_id"], json.loads(event["data"])) for event in of_alice] == [
         ("session.ended", None, {"reason": "erased", "session_ids": [bob["session_id"]]}),
         ("identity.removed", SECOND, {}),
@@ -486,11 +487,11 @@ async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phon
 async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(phone: MiniPrograms) -> None:
     """Otherwise the next owner of the number would be merged too, long after the holder has proved it."""
     alice = await phone.enter_with_number()
-    phone.clock.advance(days=50)
+    phone.stage.clock.advance(days=50)
     there = await phone.enter_with_number("bob", SECOND)
     assert there["user"]["id"] == alice["user"]["id"]
-    verified_at = await phone.rows.fetchval("SELECT phone_verified_at FROM users")
-    assert phone.clock() - verified_at == timedelta(days=50)
+    verified_at = await phone.stage.rows.fetchval("SELECT phone_verified_at FROM users")
+    assert phone.stage.clock() - verified_at == timedelta(days=50)
 
 
 async def split(root: Admin, user: Body, login: Body) -> Body:
@@ -507,20 +508,21 @@ async def test_a_number_that_two_have_proved_goes_with_who_has_proved_it_last(
     root = await phone.root()
     alice, bob = await phone.enter(), await phone.enter("bob", SECOND)
     for person, login, app_id in (("alice", alice, FIRST), ("bob", bob, SECOND)):
-        phone.clock.advance(minutes=1)
+        phone.stage.clock.advance(minutes=1)
         assert (await phone.verify(login, person, app_id)).status_code == 200
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
     answer = await split(root, alice, {"alice": alice, "bob": bob}[leaves])
     of_bob, of_alice = ("new_user", "user") if leaves == "bob" else ("user", "new_user")
     assert [answer[name]["phone"] for name in (of_bob, of_alice)] == [NUMBER, None]
-    verified_at = await phone.rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
-    assert verified_at == phone.clock()
+    verified_at = await phone.stage.rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
+    assert verified_at == phone.stage.clock()
 
 
 async def test_a_number_does_not_go_with_who_has_proved_another_one_last(phone: MiniPrograms) -> None:
     alice, bob = await phone.enter_with_number(), await phone.enter("bob", SECOND)
-    phone.clock.advance(minutes=1)
-    assert (await phone.bind(bob, phone.phone_code("bob", app_id=SECOND, phone="+85291234567"))).status_code == 200
+    phone.stage.clock.advance(minutes=1)
+    code = phone.stage.phone_code("bob", app_id=SECOND, phone="+85291234567")
+    assert (await phone.stage.bind(bob, code)).status_code == 200
     root = await phone.root()
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
     answer = await split(root, alice, bob)
@@ -529,7 +531,7 @@ async def test_a_number_does_not_go_with_who_has_proved_another_one_last(phone: 
 
 async def test_a_number_does_not_merge_split_users_again(phone: MiniPrograms) -> None:
     alice = await phone.enter_with_number()
-    phone.clock.advance(minutes=1)  # alice is as new as anybody who is merged by a number
+    phone.stage.clock.advance(minutes=1)  # alice is as new as anybody who is merged by a number
     bob = await phone.enter_with_number("bob", SECOND)
     assert bob["user"]["id"] == alice["user"]["id"]
     new_user = (await split(await phone.root(), alice, bob))["new_user"]
@@ -545,5 +547,5 @@ async def test_a_user_joined_by_wechat_itself_is_erased_completely(phone: MiniPr
     alice = await phone.enter()
     await phone.enter(app_id=SECOND, has_unionid=True)
     await phone.enter(has_unionid=True)
-    await phone.push_about(alice, LEFT)
-    assert await users(phone) == set()
+    await phone.stage.push_about(alice, LEFT)
+    assert await users(phone.stage) == set()

@@ -15,21 +15,17 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.fakes import Clock, WeChatByRespx
+from tests.fakes import WeChatByRespx
 from tests.world import (
     CALLBACK,
     CAMERA,
     AddSite,
-    Behind,
     Body,
     Client,
     GetPhone,
-    LogLines,
-    MakeClient,
-    MakeServices,
     Phone,
-    Rows,
     Site,
+    Stage,
     bearer,
     body_of,
     leave,
@@ -37,7 +33,6 @@ from tests.world import (
     until_locked,
 )
 from wxauth.server.clients.clients import change_client
-from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 
 
@@ -197,47 +192,32 @@ def made_of_fixtures(kind: type[Participant], request: pytest.FixtureRequest) ->
 
 
 @dataclass(slots=True, kw_only=True)
-class House(Behind):
+class House:
     """A shop, Alice's phone and her browser, and the service between them."""
 
+    stage: Stage
     shop: Site
     phone: Phone
     browser: Browser
-    wechat: WeChatByRespx
-    services: Services
-    clock: Clock
-    rows: Rows
-    log_lines: LogLines
     add_site: AddSite
     get_phone: GetPhone
-    make_services: MakeServices
-    make_client: MakeClient
 
     @classmethod
     def made_of_fixtures(cls, request: pytest.FixtureRequest) -> Self:
         return made_of_fixtures(cls, request)
 
-    @property
-    def client(self) -> Client:
-        """Has no cookies of the browser."""
-        return self.shop.client
-
     def another_browser(self) -> Browser:
-        return Browser(self.make_client(self.services))
-
-    async def replica(self, **settings: Any) -> Client:
-        """Another replica, with these settings."""
-        return self.make_client(await self.make_services(**settings))
+        return Browser(self.stage.make_client(self.stage.services))
 
     async def replicas_browser(self, **settings: Any) -> Browser:
         """The same browser, at another replica."""
-        client = await self.replica(**settings)
+        client = await self.stage.make(**settings)
         client.cookies, client.headers = self.browser.client.cookies, self.browser.client.headers
         return Browser(client)
 
     async def change(self, name: str = "shop", **changes: Any) -> None:
         """Change a site."""
-        await change_client(self.services.database, name, changes, now=self.clock())
+        await change_client(self.stage.services.database, name, changes, now=self.stage.clock())
 
     async def code(self, phone: Phone | None = None, /, **parameters: str | None) -> str:
         """The code that the shop is sent after a scan."""
@@ -268,7 +248,7 @@ class House(Behind):
 
     async def claims(self, tokens: Body, audience: str = "shop") -> Body:
         """The claims of the id_token."""
-        return await id_claims(self.client, tokens["id_token"], audience)
+        return await id_claims(self.stage.client, tokens["id_token"], audience)
 
     async def answer(self, phone: Phone | None = None, /, **parameters: Any) -> httpx.Response:
         """The mini-program answers the shop's request, but for these parameters: `...` for one that is left out."""
@@ -284,7 +264,7 @@ class House(Behind):
         return await phone.ask("POST", "/id-token", json=body)
 
     async def userinfo(self, tokens: Body, method: str = "GET") -> httpx.Response:
-        return await self.client.request(method, "/v1/userinfo", headers=bearer(tokens))
+        return await self.stage.client.request(method, "/v1/userinfo", headers=bearer(tokens))
 
     async def is_in(self, tokens: Body) -> bool:
         """Whether the shop's session is open."""
@@ -296,7 +276,7 @@ class House(Behind):
 
     async def sign_out_phone(self, phone: Phone | None = None) -> None:
         headers = bearer((phone or self.phone).tokens)
-        assert (await self.client.post("/v1/logout", headers=headers)).status_code == 204
+        assert (await self.stage.client.post("/v1/logout", headers=headers)).status_code == 204
 
     async def erase(self, phone: Phone | None = None, *, status: int = 204) -> None:
         phone = phone or self.phone
@@ -304,12 +284,12 @@ class House(Behind):
 
     async def ban(self, phone: Phone | None = None) -> None:
         query = "UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid"
-        await self.rows.execute(query, (phone or self.phone).user_id)
+        await self.stage.rows.execute(query, (phone or self.phone).user_id)
 
     async def sweep(self, after: float = 0, **how: Any) -> None:
         """Delete what is over, after so many seconds."""
-        self.clock.advance(seconds=after)
-        await sweep(self.services, pause=0, **how)
+        self.stage.clock.advance(seconds=after)
+        await sweep(self.stage.services, pause=0, **how)
 
     async def at_once(self, held: str, first: str = "", **acts: Callable[[], Coroutine[Any, Any, Any]]) -> Body:
         """Do all this in its order, but one thing first, each once those before it wait for a lock on these rows.
@@ -317,19 +297,19 @@ class House(Behind):
         Returns the result of each.
         """
         tasks: dict[str, asyncio.Task[Any]] = {}
-        async with self.rows.transaction():
-            await self.rows.execute(f"SELECT FROM {held} FOR UPDATE")
+        async with self.stage.rows.transaction():
+            await self.stage.rows.execute(f"SELECT FROM {held} FOR UPDATE")
             for name in sorted(acts, key=lambda name: name != first):
                 tasks[name] = asyncio.create_task(acts[name]())
-                await until_locked(self.rows, len(tasks))
+                await until_locked(self.stage.rows, len(tasks))
         return {name: await task for name, task in tasks.items()}
 
     def warnings(self) -> list[Body]:
         """The warnings in the log."""
-        return [line for line in self.log_lines() if line["level"] == "warning"]
+        return [line for line in self.stage.log_lines() if line["level"] == "warning"]
 
     async def metrics(self) -> str:
-        return (await self.client.get("/metrics")).text
+        return (await self.stage.client.get("/metrics")).text
 
 
 @asynccontextmanager

@@ -24,9 +24,9 @@ from wxauth.server.core.sealing import session_key_context
 @pytest.mark.requirement("asvs-6.8.4", "wxauth-bearer")
 async def test_a_bearer_alone_approves_nothing(house: House, body: Any) -> None:
     started, scan_id = await house.claimed()
-    before = len(house.wechat.calls)
+    before = len(house.stage.wechat.calls)
     problem_of(await house.phone.ask("POST", f"/scans/{scan_id}/approve", json=body), "invalid_request", 422)
-    assert len(house.wechat.calls) == before
+    assert len(house.stage.wechat.calls) == before
     refused(await house.shop.poll(started), "authorization_pending")
     assert (await house.phone.decide(scan_id)).status_code == 204
     assert (await house.shop.poll(started)).status_code == 200
@@ -35,9 +35,9 @@ async def test_a_bearer_alone_approves_nothing(house: House, body: Any) -> None:
 async def test_the_code_of_another_person_approves_nothing_and_the_scan_stays_open(house: House) -> None:
     (started, scan_id), session = await house.claimed(), UUID(house.phone.tokens["session_id"])
     key = "SELECT session_key FROM sessions WHERE id = $1"
-    before = await house.rows.fetchval(key, session)
-    problem_of(await house.phone.decide(scan_id, code=house.wechat.code_for("mallory")), "wrong_person", 403)
-    assert await house.rows.fetchval(key, session) == before
+    before = await house.stage.rows.fetchval(key, session)
+    problem_of(await house.phone.decide(scan_id, code=house.stage.wechat.code_for("mallory")), "wrong_person", 403)
+    assert await house.stage.rows.fetchval(key, session) == before
     refused(await house.shop.poll(started), "authorization_pending")
     assert (await house.phone.decide(scan_id)).status_code == 204
 
@@ -61,21 +61,21 @@ async def test_wechats_failures_are_those_of_a_login_and_the_scan_stays_open(
     house: House, wechats: Any, code: str, status: int
 ) -> None:
     started, scan_id = await house.claimed()
-    house.wechat.answers(*[wechats] * 3)
+    house.stage.wechat.answers(*[wechats] * 3)
     problem_of(await house.phone.decide(scan_id), code, status)
     refused(await house.shop.poll(started), "authorization_pending")
-    house.wechat.route.mock(side_effect=house.wechat._answer)
+    house.stage.wechat.route.mock(side_effect=house.stage.wechat._answer)
     assert (await house.phone.decide(scan_id)).status_code == 204
 
 
 async def test_a_yes_counts_as_a_login_does_and_is_limited_before_wechat_is_asked(house: House) -> None:
     _, scan_id = await house.claimed()
-    limited = replace(house.phone, client=await house.replica(login_rate_limit="2/minute"))
-    before = len(house.wechat.calls)
+    limited = replace(house.phone, client=await house.stage.make(login_rate_limit="2/minute"))
+    before = len(house.stage.wechat.calls)
     answers = [await limited.decide(scan_id, code="nobodys-code-1234") for _ in range(3)]
     assert [answer.json()["code"] for answer in answers] == ["invalid_code", "invalid_code", "rate_limited"]
     assert answers[2].headers["retry-after"]
-    assert len(house.wechat.calls) == before + 2
+    assert len(house.stage.wechat.calls) == before + 2
 
 
 async def test_a_scan_that_is_over_is_refused_before_wechat_is_asked(house: House) -> None:
@@ -83,44 +83,44 @@ async def test_a_scan_that_is_over_is_refused_before_wechat_is_asked(house: Hous
     (taken_over, taken), (_, denied), (_, expired) = [await house.claimed() for _ in range(3)]
     await other.scan(taken_over)
     await house.phone.decide(denied, "deny")
-    before = len(house.wechat.calls)
+    before = len(house.stage.wechat.calls)
     for scan_id in (taken, denied, "01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"):
         problem_of(await house.phone.decide(scan_id), "scan_over", 404)
-    house.clock.advance(seconds=180)
+    house.stage.clock.advance(seconds=180)
     problem_of(await house.phone.decide(expired), "scan_over", 404)
-    assert len(house.wechat.calls) == before
+    assert len(house.stage.wechat.calls) == before
 
 
 async def test_the_same_yes_again_is_good_whatever_its_code_and_wechat_is_not_asked(house: House) -> None:
     (_, scan_id), mallory = await house.claimed(), await house.get_phone("mallory")
     assert (await house.phone.decide(scan_id)).status_code == 204
-    before = len(house.wechat.calls)
+    before = len(house.stage.wechat.calls)
     for code in ("nobodys-code-1234", mallory.wx_login()):
         assert (await house.phone.decide(scan_id, code=code)).status_code == 204
     problem_of(await mallory.decide(scan_id), "scan_over", 404)
-    house.clock.advance(seconds=180)
+    house.stage.clock.advance(seconds=180)
     problem_of(await house.phone.decide(scan_id), "scan_over", 404)
-    assert len(house.wechat.calls) == before
+    assert len(house.stage.wechat.calls) == before
 
 
 async def test_the_new_session_key_replaces_the_sessions_and_that_of_the_newest_login(house: House) -> None:
     await house.get_phone("alice")  # a later login, whose key WeChat does not accept any more
     (_, scan_id), code = await house.claimed(), house.phone.wx_login()
-    session_key = house.wechat.sessions[code]["session_key"].encode()
+    session_key = house.stage.wechat.sessions[code]["session_key"].encode()
     assert (await house.phone.decide(scan_id, code=code)).status_code == 204
     context = session_key_context(APP["app_id"], house.phone.tokens["user"]["openid"])
-    keys = [row[0] for row in await house.rows.fetch("SELECT session_key FROM sessions WHERE client_id IS NULL")]
-    assert [house.services.sealer.open(sealed, context=context) for sealed in keys] == [session_key] * 2
+    keys = [row[0] for row in await house.stage.rows.fetch("SELECT session_key FROM sessions WHERE client_id IS NULL")]
+    assert [house.stage.services.sealer.open(sealed, context=context) for sealed in keys] == [session_key] * 2
 
 
 async def test_the_code_is_of_the_app_in_which_the_session_was_opened(house: House) -> None:
-    in_other_app = await LogIn(house.client, house.wechat)("alice", app=OTHER_APP)
+    in_other_app = await LogIn(house.stage.client, house.stage.wechat)("alice", app=OTHER_APP)
     app_id, first_apps = OTHER_APP["app_id"], house.phone.wx_login()
-    house.phone = Phone(house.client, in_other_app, lambda: house.wechat.code_for("alice", app_id=app_id))
+    house.phone = Phone(house.stage.client, in_other_app, lambda: house.stage.wechat.code_for("alice", app_id=app_id))
     started, scan_id = await house.claimed()
     problem_of(await house.phone.decide(scan_id, code=first_apps), "wrong_person", 403)
     assert (await house.phone.decide(scan_id)).status_code == 204
-    assert house.wechat.calls[-1]["appid"] == app_id
+    assert house.stage.wechat.calls[-1]["appid"] == app_id
     assert (await house.shop.poll(started)).status_code == 200
 
 
@@ -147,7 +147,7 @@ async def an_id_token(house: House) -> Ask:
 
 
 async def after_acts_while_wechat_is_asked(house: House, ask: Ask, *acts: Act) -> httpx.Response:
-    async with wechat_thinking(house.wechat) as is_asked:
+    async with wechat_thinking(house.stage.wechat) as is_asked:
         asking = create_task(ask())
         await is_asked()
         for act in acts:
@@ -159,12 +159,12 @@ async def test_a_login_while_wechat_is_asked_keeps_its_own_session_key(house: Ho
     newest, kept = "SELECT session_key FROM sessions ORDER BY id DESC LIMIT 1", []
 
     async def log_in(house: House) -> None:
-        house.clock.advance(seconds=1)
-        await LogIn(house.client)(house.phone.tokens["user"]["openid"])
-        kept.append(await house.rows.fetchval(newest))
+        house.stage.clock.advance(seconds=1)
+        await LogIn(house.stage.client)(house.phone.tokens["user"]["openid"])
+        kept.append(await house.stage.rows.fetchval(newest))
 
     assert (await after_acts_while_wechat_is_asked(house, await a_yes(house), log_in)).status_code == 204
-    assert kept == [await house.rows.fetchval(newest)]
+    assert kept == [await house.stage.rows.fetchval(newest)]
 
 
 @pytest.mark.parametrize("prepare", [a_yes, an_answer, an_id_token])
@@ -172,9 +172,9 @@ async def test_a_login_while_wechat_is_asked_keeps_its_own_session_key(house: Ho
 async def test_who_is_shut_out_while_wechat_is_asked_gets_nothing(house: House, act: Act, prepare: Prepare) -> None:
     answer = await after_acts_while_wechat_is_asked(house, await prepare(house), act)
     problem_of(answer, *(("scan_over", 404) if prepare is a_yes else ("invalid_token", 401)))
-    assert await house.number("site_logins WHERE stage NOT IN ('asked', 'claimed')") == 0
-    assert await house.number("events WHERE type IN ('scan.approved', 'site.authorized')") == 0
-    assert await house.number("sessions WHERE revoked_at IS NOT NULL AND session_key IS NOT NULL") == 0
+    assert await house.stage.number("site_logins WHERE stage NOT IN ('asked', 'claimed')") == 0
+    assert await house.stage.number("events WHERE type IN ('scan.approved', 'site.authorized')") == 0
+    assert await house.stage.number("sessions WHERE revoked_at IS NOT NULL AND session_key IS NOT NULL") == 0
 
 
 async def test_a_scan_that_is_denied_taken_over_or_over_while_wechat_is_asked_is_not_approved(house: House) -> None:
@@ -182,23 +182,23 @@ async def test_a_scan_that_is_denied_taken_over_or_over_while_wechat_is_asked_is
     for error, act in (
         ("access_denied", lambda scan_id, _: house.phone.decide(scan_id, "deny")),
         ("authorization_pending", lambda _, started: other.scan(started)),
-        ("expired_token", lambda *_: house.clock.advance(seconds=180)),
+        ("expired_token", lambda *_: house.stage.clock.advance(seconds=180)),
     ):
         started, scan_id = await house.claimed()
-        async with wechat_thinking(house.wechat) as is_asked:
+        async with wechat_thinking(house.stage.wechat) as is_asked:
             approving = create_task(house.phone.decide(scan_id))
             await is_asked()
             if (done := act(scan_id, started)) is not None:
                 assert (await done).is_success
         problem_of(await approving, "scan_over", 404)
         refused(await house.shop.poll(started), error)
-    assert await house.number("events WHERE type = 'scan.approved'") == 0
+    assert await house.stage.number("events WHERE type = 'scan.approved'") == 0
 
 
 async def test_a_client_that_is_withdrawn_while_wechat_is_asked_gives_no_id_token(house: House) -> None:
     withdrawals: list[Act] = [
         lambda house: house.change(phone_id_token=False),
-        lambda house: remove_client(house.services.database, "shop", now=house.clock()),
+        lambda house: remove_client(house.stage.services.database, "shop", now=house.stage.clock()),
     ]
     for withdraw in withdrawals:
         answer = await after_acts_while_wechat_is_asked(house, await an_id_token(house), withdraw)
@@ -207,10 +207,10 @@ async def test_a_client_that_is_withdrawn_while_wechat_is_asked_gives_no_id_toke
 
 async def test_a_yes_that_is_sent_twice_with_its_one_code_is_a_yes(house: House) -> None:
     (started, scan_id), code = await house.claimed(), house.phone.wx_login()
-    async with wechat_thinking(house.wechat) as is_asked:
+    async with wechat_thinking(house.stage.wechat) as is_asked:
         again = create_task(house.phone.decide(scan_id, code=code))
         await is_asked()
-        house.wechat.route.mock(side_effect=house.wechat._answer)
+        house.stage.wechat.route.mock(side_effect=house.stage.wechat._answer)
         assert (await house.phone.decide(scan_id, code=code)).status_code == 204
     assert (await again).status_code == 204  # WeChat refused the code, which the first had spent
     assert (await house.shop.poll(started)).status_code == 200
@@ -222,7 +222,7 @@ async def test_no_connection_to_the_database_is_held_while_wechat_is_asked(house
     for number in range(CONNECTIONS + 1):
         phone = await house.get_phone(f"person-{number}")
         scans.append((phone, (await phone.scan(await house.shop.start())).json()["id"]))
-    async with wechat_thinking(house.wechat) as is_asked:
+    async with wechat_thinking(house.stage.wechat) as is_asked:
         approving = [create_task(phone.decide(scan_id)) for phone, scan_id in scans]
         await is_asked(len(scans))
         assert (await house.phone.ask("GET")).status_code == 200

@@ -78,11 +78,11 @@ async def test_no_code_without_the_phone(house: House) -> None:
 
 async def test_no_login_of_the_browser_is_made_by_it(house: House) -> None:
     await (await house.browser.show(resource=MCP)).approved_by(house.phone)
-    assert await house.number("browser_logins") == 0
+    assert await house.stage.number("browser_logins") == 0
 
 
 def page_at(house: House, user_agent: str) -> Browser:
-    return browser_of(house.make_client(house.services), user_agent)
+    return browser_of(house.stage.make_client(house.stage.services), user_agent)
 
 
 @swept("user_agent", [WEB_VIEW, IN_WECHAT])
@@ -95,8 +95,8 @@ async def test_where_the_phone_cannot_scan_itself_the_address_is_shown(house: Ho
         assert 'class="button copy"' in page.text
         assert "/v1/scans/" not in page.text
         assert "/wechat" not in page.text
-    assert await house.number("site_logins") == 0
-    script = await house.client.get("/v1/pages/copy.js")
+    assert await house.stage.number("site_logins") == 0
+    script = await house.stage.client.get("/v1/pages/copy.js")
     assert script.headers["content-type"].startswith("text/javascript")
 
 
@@ -106,7 +106,7 @@ async def test_elsewhere_the_code_is_shown_and_no_way_to_wechats_page(house: Hou
         assert "/v1/scans/" in page.text
         path = page.text.partition('data-page="')[2].partition("/state")[0].rpartition("/v1")[2]
         assert "/wechat" not in page.text
-        assert (await house.client.get(f"/v1{path}/wechat")).status_code == 404
+        assert (await house.stage.client.get(f"/v1{path}/wechat")).status_code == 404
 
 
 async def test_a_link_of_the_phones_browser_asks_too(house: House) -> None:
@@ -133,7 +133,7 @@ NOTHING = dict.fromkeys(USES)
 
 async def test_who_may_do_what_is_in_each_list_and_is_ended_there(house: House) -> None:
     tokens = await house.tokens(resource=MCP, scope=None)
-    desk = await make_admin(house.client, house.rows, house.phone.tokens)
+    desk = await make_admin(house.stage.client, house.stage.rows, house.phone.tokens)
     session, phone = await listed(house)
     read = await desk.read(f"/users/{house.phone.user_id}")
     export = body_of(await house.phone.ask("GET", "/export"))
@@ -150,7 +150,7 @@ async def test_who_may_do_what_is_in_each_list_and_is_ended_there(house: House) 
 async def test_the_trail_says_what_was_granted(house: House) -> None:
     await house.tokens(resource=MCP, scope="openid orders:read")
     await house.tokens()
-    desk = await make_admin(house.client, house.rows, house.phone.tokens)
+    desk = await make_admin(house.stage.client, house.stage.rows, house.phone.tokens)
     ordinary, granted = [event["data"] for event in await desk.events(type="site.authorized")]
     assert granted == {"client_id": "shop", "door": "scan", "resource": MCP, "scope": "openid orders:read"}
     assert ordinary == {"client_id": "shop", "door": "scan"}
@@ -161,7 +161,7 @@ async def test_a_resource_that_is_gone_is_not_asked_about(house: House) -> None:
     tab = await house.browser.show(resource=MCP, scope="orders:read orders:write")
     less = {"resource": MCP, "title": "小店助手", "scopes": {"orders:read": "查看您的订单"}}
     for resources, status in (([less], 200), (RESOURCES[1:], 404)):
-        client = await house.replica(resources=resources)
+        client = await house.stage.make(resources=resources)
         body = {"scene": tab.scene, "entry_scene": 1047}
         answer: httpx.Response = await client.post("/v1/me/scans", json=body, headers=bearer(house.phone.tokens))
         assert answer.status_code == status

@@ -37,7 +37,7 @@ async def test_a_sites_logo_is_on_its_page_and_on_the_phone(house: House) -> Non
 
 
 async def test_a_user_logs_in_to_a_site_by_scanning(house: House) -> None:
-    tab, clock = await house.browser.show(), house.clock
+    tab, clock = await house.browser.show(), house.stage.clock
     assert await tab.state() == "waiting"
     body = await tab.claimed_by(house.phone)
     site = {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"}
@@ -85,7 +85,7 @@ async def test_scopes_grant_their_claims_and_omit_missing_values(house: House) -
     body = (await house.userinfo(bare)).json()
     email = {"email": f"{me}@example.com", "email_verified": False}
     assert body == {"sub": me, "updated_at": body["updated_at"], **email}
-    await house.rows.execute(
+    await house.stage.rows.execute(
         "UPDATE users SET nickname = '小明', avatar_url = 'https://a.test/1.png', phone = '+8613800138000',"
         " phone_verified_at = now(), roles = '{editor}'"
     )
@@ -103,14 +103,14 @@ async def test_scopes_grant_their_claims_and_omit_missing_values(house: House) -
 
 @pytest.mark.requirement("rfc6750-2")
 async def test_userinfo_takes_a_token_with_openid_in_the_header_or_in_the_form_and_not_in_both(house: House) -> None:
-    tokens, post = await house.tokens(), partial(house.client.post, "/v1/userinfo")
+    tokens, post = await house.tokens(), partial(house.stage.client.post, "/v1/userinfo")
     form = {"access_token": tokens["access_token"]}
     assert (await post(data=form)).json()["sub"] == house.phone.user_id
     both = await post(data=form, headers=bearer(tokens))
     problem_of(both, "invalid_request", 400)
     assert both.headers["www-authenticate"] == 'Bearer error="invalid_request"'
     problem_of(await post(content=f"{urlencode(form)}&{urlencode(form)}", headers=FORM), "invalid_request", 400)
-    problem_of(await house.client.get("/v1/userinfo", params=form), "missing_token", 401)
+    problem_of(await house.stage.client.get("/v1/userinfo", params=form), "missing_token", 401)
     without = await house.tokens(scope="profile")
     assert "id_token" not in without
     for wrong in (without, house.phone.tokens):
@@ -168,7 +168,7 @@ async def test_a_wrong_request_goes_back_with_the_error(house: House, parameters
         echoed = {} if "state" in parameters else {"state": "s-1"}
         named = "invalid_request" if "must have" in error else error
         assert (description != "", reported) == (True, {"error": named, "iss": "https://auth.test", **echoed})
-    assert await house.number("site_logins") == 0
+    assert await house.stage.number("site_logins") == 0
 
 
 @pytest.mark.requirement("rfc6749-10.12")
@@ -228,32 +228,32 @@ async def test_a_redirect_uri_that_is_not_registered_is_shown_and_is_one_warning
     assert logged["event"] == "redirect_uri_not_registered"
     assert (logged["client_id"], logged["received"], logged["registered"]) == ("shop", shown, [CALLBACK])
     assert "wxauth clients set" in logged["what_to_change"]
-    words = set(re.findall(r"[\w-]+", f"{texts} {house.log_lines()}"))
+    words = set(re.findall(r"[\w-]+", f"{texts} {house.stage.log_lines()}"))
     assert not {"pass-of-somebody", "a-secret-code", "a-secret-fragment"} & words
 
 
 async def test_a_wrong_secret_is_one_warning_that_says_what_is_registered_and_never_a_secret(house: House) -> None:
     await house.add_site("page", is_public=True, redirect_uris=[CALLBACK])
     former = house.shop.secret or ""
-    await renew_secret(house.services.database, "shop", now=house.clock())
-    house.clock.advance(seconds=25 * 3600)
+    await renew_secret(house.stage.services.database, "shop", now=house.stage.clock())
+    house.stage.clock.advance(seconds=25 * 3600)
     for name, secret in (("shop", "mistyped"), ("shop", former), ("shopp", "mistyped"), ("page", "mistyped")):
         form = {"grant_type": "refresh_token", "refresh_token": "x"}
-        refused(await house.client.post("/v1/token", data=form, auth=(name, secret)), "invalid_client", 401)
+        refused(await house.stage.client.post("/v1/token", data=form, auth=(name, secret)), "invalid_client", 401)
     assert [(line["event"], line["client_id"], line["received"], line["registered"]) for line in house.warnings()] == [
         ("client_refused", "shop", "a secret of 8 characters", "another secret, of 43 characters"),
         ("client_refused", "shop", "a secret of 43 characters", "a newer secret; this one has ended"),
         ("client_refused", "shopp", "a secret of 8 characters", "no client of this name"),
         ("client_refused", "page", "a secret of 8 characters", "a public client, which has no secret"),
     ]
-    assert [secret for secret in (former, "mistyped") if secret in repr(house.log_lines())] == []
+    assert [secret for secret in (former, "mistyped") if secret in repr(house.stage.log_lines())] == []
 
 
 async def test_an_unreachable_database_is_logged_with_its_address(house: House) -> None:
     place = f"127.0.0.1:{free_port()}"
     away = Database(f"postgresql://wxauth:password-of-it@{place}/wxauth")
-    house.services[SiteRequests].database = away
-    client = house.make_client(replace(house.services, database=away))
+    house.stage.services[SiteRequests].database = away
+    client = house.stage.make_client(replace(house.stage.services, database=away))
     page = await Browser(client).open()
     assert (page.status_code, "busy" in page.text) == (503, True)
     answer = await client.post("/v1/token", data={"grant_type": "refresh_token"}, auth=("shop", "x"))
@@ -262,7 +262,7 @@ async def test_an_unreachable_database_is_logged_with_its_address(house: House) 
     lines = house.warnings()
     assert [(line["event"], line["code"]) for line in lines] == [("request_refused", "storage_unavailable")] * 2
     assert all(place in str(line["cause"]) for line in lines)
-    assert "password-of-it" not in repr(house.log_lines())
+    assert "password-of-it" not in repr(house.stage.log_lines())
 
 
 @pytest.mark.requirement("rfc9700-4.1.3")
@@ -321,7 +321,7 @@ async def test_the_cookie_names_the_browser_so_that_tabs_and_sites_work_at_once(
         assert (await Tab(house.browser, page.text).approved_by(house.phone))["code"]
     planted = {"Cookie": "__Host-wxauth-browser=a; __Host-wxauth-browser=b"}  # by a neighbour: which one is whose?
     for path, status in ((f"/v1/authorize?{urlencode(ASKED)}", 400), ("/d", 200)):
-        assert (await house.client.get(path, headers=planted)).status_code == status
+        assert (await house.stage.client.get(path, headers=planted)).status_code == status
 
 
 async def test_the_page_is_plain_strict_and_speaks_both_languages(house: House) -> None:
@@ -367,7 +367,7 @@ async def test_the_code_on_the_page_can_be_typed(house: House) -> None:
 
 async def test_a_code_that_is_over_is_renewed_at_a_click(house: House) -> None:
     tab = await house.browser.show()
-    house.clock.advance(seconds=180)
+    house.stage.clock.advance(seconds=180)
     assert (await tab.state(), (await tab.go_on()).status_code) == ("over", 404)
     link = tab.found(r'class="button renew" href="([^"]+)"').replace("&amp;", "&")
     answer = await Tab(house.browser, (await house.browser.client.get(link)).text).approved_by(house.phone)
@@ -377,13 +377,13 @@ async def test_a_code_that_is_over_is_renewed_at_a_click(house: House) -> None:
 @pytest.mark.requirement("asvs-10.4.2", "rfc6749-4.1.2")
 async def test_a_code_lives_a_minute_and_works_once(house: House) -> None:
     code = await house.code()
-    house.clock.advance(seconds=60)
+    house.stage.clock.advance(seconds=60)
     refused(await house.redeem(code), "invalid_grant")
     tab = await house.browser.show()
     first = await tab.approved_by(house.phone)
     second = sent(await tab.go_on())  # the way there was lost: the browser asks again
     refused(await house.redeem(first["code"]), "invalid_grant")
-    house.clock.advance(seconds=59)
+    house.stage.clock.advance(seconds=59)
     assert (await house.redeem(second["code"])).status_code == 200
 
 
@@ -409,12 +409,12 @@ async def test_a_wrong_verifier_or_redirect_uri_neither_spends_a_code_nor_ends_a
 
 
 async def test_of_many_exchanges_at_two_replicas_one_gets_tokens_and_no_session_is_left(house: House) -> None:
-    sites = [replace(house.shop, client=await house.replica()) for _ in range(2)]
+    sites = [replace(house.shop, client=await house.stage.make()) for _ in range(2)]
     code = await house.code()
     answers = await gather(*(house.redeem(code, site) for site in sites * 3))
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 5
-    assert await house.number("sessions WHERE client_id = 'shop'") == 1
-    assert await house.number("sessions WHERE client_id = 'shop' AND revoked_at IS NULL") == 0
+    assert await house.stage.number("sessions WHERE client_id = 'shop'") == 1
+    assert await house.stage.number("sessions WHERE client_id = 'shop' AND revoked_at IS NULL") == 0
 
 
 @pytest.mark.requirement("rfc7009-2.1")
@@ -433,7 +433,7 @@ async def test_a_token_of_its_own_is_revoked_by_its_client(house: House) -> None
         problem_of(await house.userinfo(tokens), "invalid_token", 401)
     assert (await house.phone.ask("GET")).status_code == 200
     refused(await shop.post("/v1/revoke"), "invalid_request")
-    refused(await house.client.post("/v1/revoke", data={"token": "x"}), "invalid_client", 401)
+    refused(await house.stage.client.post("/v1/revoke", data={"token": "x"}), "invalid_client", 401)
 
 
 async def test_a_long_or_expired_id_token_logs_out_of_the_site_and_an_access_token_does_not(house: House) -> None:
@@ -445,7 +445,7 @@ async def test_a_long_or_expired_id_token_logs_out_of_the_site_and_an_access_tok
         assert (await house.log_out(id_token_hint=tokens[hint])).status_code == status
         assert await house.is_in(tokens) is is_in
     tokens = await house.tokens()
-    house.clock.advance(hours=2)  # the id_token has expired, and says still whose it is
+    house.stage.clock.advance(hours=2)  # the id_token has expired, and says still whose it is
     refreshed = (await house.shop.refresh(tokens)).json()
     assert (await house.log_out(id_token_hint=tokens["id_token"])).status_code == 200
     assert not await house.is_in(refreshed)
@@ -455,13 +455,13 @@ async def test_a_long_or_expired_id_token_logs_out_of_the_site_and_an_access_tok
 @pytest.mark.slow
 async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_became_of_its_key(house: House) -> None:
     first = tokens = await house.tokens()
-    await house.services[KeyRing].rotate()
+    await house.stage.services[KeyRing].rotate()
     for _ in range(72):
-        house.clock.advance(hours=9)
+        house.stage.clock.advance(hours=9)
         tokens = body_of(await house.shop.refresh(tokens))
     await house.sweep()
-    await house.services[KeyRing].refresh()
-    kids = [key["kid"] for key in await keys_at(house.client)]
+    await house.stage.services[KeyRing].refresh()
+    kids = [key["kid"] for key in await keys_at(house.stage.client)]
     assert jwt.get_unverified_header(first["id_token"])["kid"] not in kids
     assert (await house.log_out(id_token_hint=first["id_token"])).status_code == 200
     refused(await house.shop.refresh(tokens), "invalid_grant")
@@ -471,9 +471,9 @@ async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_bec
 
 @pytest.mark.requirement("asvs-10.4.4", "rfc8414-2")
 async def test_what_the_metadata_names_is_there(house: House) -> None:
-    body = (await house.client.get("/.well-known/openid-configuration")).json()
+    body = (await house.stage.client.get("/.well-known/openid-configuration")).json()
     endpoints = {url.removeprefix("https://auth.test") for name, url in body.items() if name.endswith("_endpoint")}
-    assert endpoints <= (await house.client.get("/openapi.json")).json()["paths"].keys()
+    assert endpoints <= (await house.stage.client.get("/openapi.json")).json()["paths"].keys()
     assert len(endpoints) == 7
     assert body["response_modes_supported"] == ["query", "form_post"]
     assert body["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
@@ -513,7 +513,7 @@ async def test_without_a_site_the_keys_ask_the_database_every_few_seconds_at_mos
 @pytest.mark.no_signing_key
 async def test_replicas_share_one_id_token_key_whichever_replica_made_the_key(house: House) -> None:
     async def log_in() -> Body:
-        client = await house.replica()
+        client = await house.stage.make()
         there = replace(house, shop=replace(house.shop, client=client), browser=Browser(client))
         return await there.tokens(replace(house.phone, client=client))
 
@@ -541,7 +541,7 @@ async def test_keys_of_id_tokens_rotate_and_are_withdrawn_like_those_of_access_t
     states = [(key["alg"], key["state"]) for key in keys["id_token_keys"]]
     assert (states, keys["items"][1]["kid"]) == ([("RS256", "signing"), ("RS256", "next")], rotated["kid"])
     waiting = await house.tokens()
-    house.clock.advance(seconds=361)
+    house.stage.clock.advance(seconds=361)
     after = await house.tokens(await house.get_phone("alice"))
     first, second = [key["kid"] for key in keys["id_token_keys"]]
     kids = [jwt.get_unverified_header(tokens["id_token"])["kid"] for tokens in (before, waiting, after)]
@@ -550,7 +550,7 @@ async def test_keys_of_id_tokens_rotate_and_are_withdrawn_like_those_of_access_t
         await house.claims(tokens)
     withdrawn = (await root.ask("POST", f"/keys/{first}/withdraw")).json()
     assert withdrawn == {"kid": first, "signing": second}
-    assert first not in [key["kid"] for key in await keys_at(house.client)]
+    assert first not in [key["kid"] for key in await keys_at(house.stage.client)]
     problem_of(await root.ask("POST", f"/keys/{first}/withdraw"), "not_found", 404)
 
 
@@ -568,7 +568,7 @@ CORS_PATHS = [
 async def test_only_pages_of_public_clients_may_read_the_answers(house: House) -> None:
     uris = ["https://page.example/callback", "http://127.0.0.1/x"]
     await house.add_site("page", is_public=True, redirect_uris=uris)
-    client = await house.replica(cors_origins="https://office.example")
+    client = await house.stage.make(cors_origins="https://office.example")
 
     async def allowed(method: str, path: str, origin: str) -> str | None:
         headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
@@ -597,7 +597,7 @@ async def test_an_origin_is_in_the_form_that_browsers_send(house: House) -> None
     ]
     await house.add_site("page", is_public=True, redirect_uris=uris)
     for origin in ("https://page.example", "http://localhost", "https://page.example:8443", "http://[::1]"):
-        answer = await house.client.get("/.well-known/openid-configuration", headers={"Origin": origin})
+        answer = await house.stage.client.get("/.well-known/openid-configuration", headers={"Origin": origin})
         assert answer.headers.get("access-control-allow-origin") == origin
     claimed = await (await house.browser.show(client_id="page", redirect_uri=uris[0])).claimed_by(house.phone)
     assert claimed["client"]["origin"] == "https://page.example"
@@ -609,23 +609,23 @@ async def test_no_log_line_contains_the_secret_of_a_code(house: House) -> None:
     await client.get(f"/d/{tab.scene}")
     await client.post(f"/d/{tab.scene}")
     await house.phone.decide(tab.scene)  # a mistake: it takes the id of the claim
-    house.clock.advance(seconds=999)
+    house.stage.clock.advance(seconds=999)
     await client.get(f"/v1/scans/{tab.scene}/code")
     client.cookies.clear()
     await tab.ask()
-    lines = repr(house.log_lines())
+    lines = repr(house.stage.log_lines())
     assert ("request_refused" in lines, tab.scene in lines, tab.request_id in lines) == (True, False, False)
 
 
 async def test_a_link_says_scan_this_with_wechat_and_changes_nothing(house: House) -> None:
     started = await house.shop.start()
-    before = await house.rows.fetch("SELECT * FROM site_logins")
+    before = await house.stage.rows.fetch("SELECT * FROM site_logins")
     for url in (started["verification_uri"], started["verification_uri_complete"], "https://auth.test/d/nonsense"):
-        page = await house.client.get(url)
+        page = await house.stage.client.get(url)
         assert (page.status_code, page.headers["referrer-policy"], "WeChat" in page.text) == (200, "no-referrer", True)
         assert page.headers["cache-control"] == "no-store"
-    assert await house.rows.fetch("SELECT * FROM site_logins") == before
-    answer = await (await house.replica(link_check_file="a1B2.txt:0f1e2d")).get("/d/a1B2.txt")
+    assert await house.stage.rows.fetch("SELECT * FROM site_logins") == before
+    answer = await (await house.stage.make(link_check_file="a1B2.txt:0f1e2d")).get("/d/a1B2.txt")
     assert (answer.text, answer.headers["content-type"]) == ("0f1e2d", "text/plain; charset=utf-8")
 
 
@@ -638,16 +638,16 @@ async def test_logins_are_swept_when_nothing_can_come_of_them(house: House) -> N
     await house.sweep(after=2, page_size=1)
     assert (await unscanned.ask()).status_code == 404  # the page takes that for its end
     assert await scanned.state() == "over"
-    assert await house.number("site_logins") == 3  # so long the reuse of a code is noticed
+    assert await house.stage.number("site_logins") == 3  # so long the reuse of a code is noticed
     await house.sweep(after=3598)
     refused(await house.shop.poll(device), "expired_token")
     await house.sweep(after=2)
     refused(await house.shop.poll(device), "invalid_grant")
-    assert await house.number("site_logins") == 0
+    assert await house.stage.number("site_logins") == 0
 
 
 async def test_the_page_is_limited_by_the_browsers_address(house: House) -> None:
-    strict = Browser(await house.replica(scan_rate_limit="2/minute", scan_client_limit="1/minute"))
+    strict = Browser(await house.stage.make(scan_rate_limit="2/minute", scan_client_limit="1/minute"))
     assert [(await strict.open()).status_code for _ in range(3)] == [200, 200, 429]
     assert (await strict.open()).headers["retry-after"]
 

@@ -73,14 +73,14 @@ class Informed(House):
         await self.root.change((phone or self.phone).user_id, status="disabled")
 
     async def deliver(self, replica: Services | None = None, *, after: float = 0) -> None:
-        self.clock.advance(seconds=after)
-        deliveries = (replica or self.services)[Deliveries]
+        self.stage.clock.advance(seconds=after)
+        deliveries = (replica or self.stage.services)[Deliveries]
         await deliveries.begin_due()
         await deliveries.drain()
 
     async def waiting(self) -> int:
         """How many logout tokens are to be sent."""
-        return await self.number("backchannel_logouts")
+        return await self.stage.number("backchannel_logouts")
 
     def logout_tokens(self) -> list[str]:
         """Those that the shop got, in order."""
@@ -118,7 +118,7 @@ async def test_a_logout_token_says_whose_session_has_ended(informed: Informed, a
     (token,) = informed.logout_tokens()
     header, claims = jwt.get_unverified_header(token), jwt.get_unverified_claims(token)
     sub, sid = informed.alice
-    now = int(informed.clock().timestamp())
+    now = int(informed.stage.clock().timestamp())
     assert len(claims.pop("jti")) >= 22
     assert claims == {
         "iss": "https://auth.test",
@@ -132,29 +132,31 @@ async def test_a_logout_token_says_whose_session_has_ended(informed: Informed, a
     assert header == {"typ": "logout+jwt", "alg": alg, "kid": jwt.get_unverified_header(id_token)["kid"]}
     await informed.claims({"id_token": token})  # by the published key
     assert (await informed.log_out(id_token_hint=token)).status_code == 400
-    assert (await informed.client.get("/v1/me", headers=bearer(token))).status_code == 401
+    assert (await informed.stage.client.get("/v1/me", headers=bearer(token))).status_code == 401
 
 
 # Which ends.
 
 
 async def test_a_session_over_by_time_is_not_reported_by_a_later_ban(informed: Informed, login: LogIn) -> None:
-    informed.clock.advance(days=400)
+    informed.stage.clock.advance(days=400)
     informed.root.answer = await login("root")
     await informed.be_banned()
     assert await informed.waiting() == 0
 
 
 async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(informed: Informed) -> None:
-    bob, services = await informed.get_phone("bob"), informed.services
+    bob, services = await informed.get_phone("bob"), informed.stage.services
     assert (await informed.root.merge(bob.user_id, into=informed.phone.user_id)).status_code == 200
     bob.tokens = (await bob.client.post("/v1/refresh", json={"refresh_token": bob.tokens["refresh_token"]})).json()
     bobs = ids_in(await informed.device_tokens(bob, scope="openid"))
-    row = await informed.rows.fetchrow("SELECT app_id, openid, user_id FROM sessions WHERE id::text = $1", bobs[1])
+    row = await informed.stage.rows.fetchrow(
+        "SELECT app_id, openid, user_id FROM sessions WHERE id::text = $1", bobs[1]
+    )
     async with services.database.begin() as transaction:
         await lock_standing(transaction, row["user_id"])
         account = {"app_id": row["app_id"], "openid": row["openid"]}
-        assert await erase_identities(transaction, row["user_id"], **account, by=SYSTEM, now=informed.clock())
+        assert await erase_identities(transaction, row["user_id"], **account, by=SYSTEM, now=informed.stage.clock())
     await informed.deliver()
     assert informed.told() == [bobs]
 
@@ -170,7 +172,7 @@ async def test_an_erased_persons_id_stays_in_no_table(informed: Informed) -> Non
     informed.receiver.answers = [500]
     await informed.erase()
     await informed.deliver()
-    assert await informed.rows.fetchval("SELECT user_id::text FROM backchannel_logouts") == user_id
+    assert await informed.stage.rows.fetchval("SELECT user_id::text FROM backchannel_logouts") == user_id
     await informed.deliver(after=5)
     assert informed.told() == [informed.alice] * 2
     assert await informed.waiting() == 0
@@ -188,7 +190,7 @@ async def test_any_2xx_is_taken_and_some_answers_are_final(informed: Informed, s
         await informed.deliver()
     assert await informed.waiting() == 0
     assert informed.told() == [informed.alice]
-    lines = informed.logged("backchannel_logout_not_sent")
+    lines = informed.stage.logged("backchannel_logout_not_sent")
     assert [(line["client_id"], line["status"]) for line in lines] == [("shop", status)] * (status >= 300)
     assert informed.phone.user_id not in str(lines)
     failed = f'wxauth_backchannel_logouts_total{{outcome="failed"}} {float(status >= 300)}'
@@ -220,15 +222,15 @@ async def test_a_slow_site_delays_no_other(informed: Informed) -> None:
             await informed.device_tokens(site=site)
         informed.receiver.usual = "hang"
         await informed.be_banned()
-        await informed.services[Deliveries].begin_due()
+        await informed.stage.services[Deliveries].begin_due()
         async with asyncio.timeout(0.9):
             await until(lambda: quick.got)
-        await informed.services[Deliveries].drain()
+        await informed.stage.services[Deliveries].drain()
 
 
 @pytest.mark.slow
 async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of_another(informed: Informed) -> None:
-    replicas = [await informed.make_services(waits=Waits(backchannel_logouts=5)) for _ in range(3)]
+    replicas = [await informed.stage.make_services(waits=Waits(backchannel_logouts=5)) for _ in range(3)]
     bob, carol, dan, erin = [await informed.get_phone(name) for name in ("bob", "carol", "dan", "erin")]
     banned, receiver = ids_in(await informed.device_tokens(bob)), informed.receiver
     own = 4 * MAX_CONCURRENT_FOR_ONE_USER
@@ -259,7 +261,7 @@ async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of
 
 
 async def test_webhooks_that_hang_delay_no_logout_token(informed: Informed, secrets: Secrets) -> None:
-    services = informed.services
+    services = informed.stage.services
     async with receiving() as hanging:
         hanging.usual = "hang"
         for name in ("orders", "mails", "points"):
@@ -267,7 +269,7 @@ async def test_webhooks_that_hang_delay_no_logout_token(informed: Informed, secr
             secrets.add_unlogged(added.json()["secret"])
         await informed.be_banned()
         await place_events(services)
-        begun = [priority for _, priority in await due_receivers(services.database, now=informed.clock())]
+        begun = [priority for _, priority in await due_receivers(services.database, now=informed.stage.clock())]
         assert begun[0] is Priority.BAN_LOGOUT
         await services[Deliveries].begin_due()
         await until(lambda: informed.receiver.got)
@@ -276,7 +278,7 @@ async def test_webhooks_that_hang_delay_no_logout_token(informed: Informed, secr
 
 
 async def test_a_logout_survives_the_process_that_was_sending_it(informed: Informed) -> None:
-    deliveries = informed.services[Deliveries]
+    deliveries = informed.stage.services[Deliveries]
     informed.receiver.answers = ["hang"]
     await informed.be_banned()
     await deliveries.begin_due()
@@ -284,10 +286,10 @@ async def test_a_logout_survives_the_process_that_was_sending_it(informed: Infor
     for task in list(deliveries._tasks):  # as when its process is killed: nothing is stored
         task.cancel()
     await deliveries.drain()
-    replica = await informed.make_services()
+    replica = await informed.stage.make_services()
     await informed.deliver(replica)
     assert len(informed.receiver.got) == 1  # the lease
-    informed.clock.advance(seconds=LEASE.total_seconds())
+    informed.stage.clock.advance(seconds=LEASE.total_seconds())
     informed.receiver.answers = [500] * len(LOGOUT_RETRIES)
     for pause in (timedelta(), *LOGOUT_RETRIES):  # the try whose outcome is lost does not count
         await informed.deliver(replica, after=pause.total_seconds())
@@ -296,7 +298,7 @@ async def test_a_logout_survives_the_process_that_was_sending_it(informed: Infor
 
 
 async def test_two_replicas_send_a_token_once(informed: Informed) -> None:
-    replica = await informed.make_services()
+    replica = await informed.stage.make_services()
     await informed.be_banned()
     await asyncio.gather(informed.deliver(), informed.deliver(replica))
     assert len(informed.receiver.got) == 1
@@ -304,11 +306,11 @@ async def test_two_replicas_send_a_token_once(informed: Informed) -> None:
 
 @pytest.mark.own_database
 async def test_a_logout_is_in_the_transaction_that_ends_the_session(informed: Informed) -> None:
-    async with informed.rows.transaction():
-        await informed.rows.execute("LOCK TABLE backchannel_logouts IN EXCLUSIVE MODE")
+    async with informed.stage.rows.transaction():
+        await informed.stage.rows.execute("LOCK TABLE backchannel_logouts IN EXCLUSIVE MODE")
         ban = asyncio.create_task(informed.be_banned())
-        await until_locked(informed.rows)
-        assert await informed.number("users WHERE status = 'disabled'") == 0
+        await until_locked(informed.stage.rows)
+        assert await informed.stage.number("users WHERE status = 'disabled'") == 0
     await ban
     assert await informed.waiting() == 1
 
@@ -317,7 +319,7 @@ async def test_a_logout_is_in_the_transaction_that_ends_the_session(informed: In
 async def test_a_site_that_is_removed_or_gives_up_its_uri_gets_no_token(informed: Informed, is_removed: bool) -> None:
     await informed.be_banned()
     if is_removed:
-        await remove_client(informed.services.database, "shop", now=informed.clock())
+        await remove_client(informed.stage.services.database, "shop", now=informed.stage.clock())
         assert await informed.waiting() == 0
     else:
         await informed.change(backchannel_logout_uri=None)
@@ -328,10 +330,10 @@ async def test_a_site_that_is_removed_or_gives_up_its_uri_gets_no_token(informed
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["https://169.254.169.254/", "http://100.100.100.200/", "https://localhost.invalid/"])
 async def test_an_address_that_is_not_allowed_is_never_asked(informed: Informed, url: str) -> None:
-    await informed.rows.execute("UPDATE clients SET backchannel_logout_uri = $1", url)
+    await informed.stage.rows.execute("UPDATE clients SET backchannel_logout_uri = $1", url)
     await informed.be_banned()
     await informed.deliver()
-    (line,) = informed.logged("backchannel_logout_not_sent")
+    (line,) = informed.stage.logged("backchannel_logout_not_sent")
     assert (line["status"], line["reason"]) in [(None, "address refused"), (None, "host not found")]
     assert await informed.waiting() == 1
 
@@ -343,11 +345,11 @@ async def test_twenty_sites_learn_of_a_ban_within_two_seconds(informed: Informed
         uri = f"{informed.receiver.url}/{number}"
         site = await informed.add_site(f"site{number}", device=True, backchannel_logout_uri=uri)
         named.append(ids_in(await informed.device_tokens(site=site)))
-    keeping = asyncio.create_task(informed.services[Deliveries].keep_delivering())
+    keeping = asyncio.create_task(informed.stage.services[Deliveries].keep_delivering())
     await informed.be_banned()
     async with asyncio.timeout(2):
         await until(lambda: len(informed.receiver.got) == 20)
     keeping.cancel()
-    await informed.services[Deliveries].drain()
+    await informed.stage.services[Deliveries].drain()
     assert sorted(informed.told()) == sorted(named)
     assert await informed.waiting() == 0

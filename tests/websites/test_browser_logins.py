@@ -92,8 +92,10 @@ class Pair(House):
     async def has_login(self) -> bool:
         """Whether the browser still has one, which a banned person's is as little as one that has been deleted."""
         is_shown = shows(await self.browser.open())
-        value, age = self.browser.client.cookies[COOKIE].encode(), self.clock() - timedelta(seconds=28800)
-        found = await self.number("browser_logins WHERE cookie_hash = sha256($1) AND authenticated_at > $2", value, age)
+        value, age = self.browser.client.cookies[COOKIE].encode(), self.stage.clock() - timedelta(seconds=28800)
+        found = await self.stage.number(
+            "browser_logins WHERE cookie_hash = sha256($1) AND authenticated_at > $2", value, age
+        )
         assert is_shown == (found > 0)
         return is_shown
 
@@ -131,7 +133,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.mark.slow
 async def test_who_has_scanned_for_one_site_goes_on_to_another_by_a_button(pair: Pair) -> None:
     first = await pair.claims(await pair.tokens())
-    pair.clock.advance(seconds=100)
+    pair.stage.clock.advance(seconds=100)
     page = await pair.browser.open(**TO_ADMIN, ui_locales="en")
     assert (page.status_code, "/v1/scans/" in page.text) == (200, False)
     assert "Log in to Admin" in page.text
@@ -143,7 +145,7 @@ async def test_who_has_scanned_for_one_site_goes_on_to_another_by_a_button(pair:
     same = ("sub", "auth_time", "amr", "nonce")
     assert {name: second[name] for name in same} == {name: first[name] for name in same}
     assert second["sid"] != first["sid"]
-    events = await pair.rows.fetch("SELECT data FROM events WHERE type = 'site.authorized' ORDER BY id")
+    events = await pair.stage.rows.fetch("SELECT data FROM events WHERE type = 'site.authorized' ORDER BY id")
     assert [row["data"] for row in events] == [
         '{"door": "scan", "client_id": "shop"}',
         '{"door": "sso", "client_id": "admin"}',
@@ -172,10 +174,10 @@ async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(house: House
     await house.tokens(prompt="login")
     second = house.browser.client.cookies[COOKIE]
     assert first != second
-    assert await house.number("browser_logins") == 1
+    assert await house.stage.number("browser_logins") == 1
     for value, count in ((first, 0), (second, 1)):
-        assert await house.number("browser_logins WHERE cookie_hash = sha256($1)", value.encode()) == count
-    assert second not in str(await house.rows.fetch("SELECT * FROM browser_logins"))
+        assert await house.stage.number("browser_logins WHERE cookie_hash = sha256($1)", value.encode()) == count
+    assert second not in str(await house.stage.rows.fetch("SELECT * FROM browser_logins"))
 
 
 @pytest.mark.parametrize("has_login", [False, True])
@@ -191,7 +193,7 @@ async def test_two_tabs_that_go_on_at_once_have_one_login(pair: Pair, has_login:
     paths = [f"/v1/authorize/{tab.request_id}/next" for tab in tabs]
     first, second = await gather(*(client.get(path, headers=before) for path in paths))
     assert first.headers["set-cookie"] == second.headers["set-cookie"], "whichever comes last is the browser's"
-    assert await pair.number("browser_logins") == 1
+    assert await pair.stage.number("browser_logins") == 1
     tokens = await pair.redeem(sent(first)["code"]), await pair.redeem_at_desk(code_in(second))
     assert (await pair.log_out_by_page()).status_code == 200
     for site, each in zip((pair.shop, pair.desk), tokens, strict=True):
@@ -228,7 +230,7 @@ async def test_only_doors_that_prove_who_uses_this_browser_make_a_login(house: H
     assert COOKIE not in client.cookies
     del client.headers["User-Agent"]
     assert (await (await house.browser.show()).decided_by(house.phone))["sso_ttl"] == 28800
-    assert await house.number("browser_logins") == 0, "not yet: the browser has not come back"
+    assert await house.stage.number("browser_logins") == 0, "not yet: the browser has not come back"
 
 
 async def test_a_site_without_sso_and_a_web_view_use_no_login(house: House) -> None:
@@ -255,9 +257,9 @@ async def test_the_cookies_of_another_browser_and_a_stolen_request_id_are_of_no_
 async def test_the_page_is_good_for_ten_minutes(pair: Pair) -> None:
     await pair.tokens()
     page = await pair.page()
-    pair.clock.advance(seconds=599)
+    pair.stage.clock.advance(seconds=599)
     assert code_in(await page.press())
-    pair.clock.advance(seconds=1)
+    pair.stage.clock.advance(seconds=1)
     for button in ("continue", "another"):
         assert (await page.press(button)).status_code == 404
 
@@ -316,10 +318,10 @@ async def test_prompts_and_max_age(pair: Pair) -> None:
     await (await pair.page()).press()
     assert code_in(await browser.open(**TO_ADMIN, prompt="none")), "given before, if not redeemed"
     assert "/v1/scans/" in (await browser.open(max_age="0")).text
-    pair.clock.advance(seconds=60)
+    pair.stage.clock.advance(seconds=60)
     assert shows(await browser.open(max_age="60"))
     page = await pair.page(max_age="60")
-    pair.clock.advance(seconds=1)
+    pair.stage.clock.advance(seconds=1)
     assert "/v1/scans/" in (await browser.open(max_age="60")).text
     assert sent(await browser.open(max_age="60", prompt="none"))["error"] == "login_required"
     assert is_asked_anew(await page.press()), "the press checks it again"
@@ -335,12 +337,12 @@ async def test_the_press_that_the_proof_s_own_time_ends_is_of_no_use(pair: Pair)
     assert shows(await shorter.open())
     assert not shows(await off.open())
     assert is_asked_anew(await page.press("continue", off))
-    pair.clock.advance(seconds=60)
+    pair.stage.clock.advance(seconds=60)
     assert not shows(await shorter.open()), "a shorter setting counts at once"
     assert shows(await pair.browser.open())
-    pair.clock.advance(seconds=28740 - 30)
+    pair.stage.clock.advance(seconds=28740 - 30)
     answer = await (await pair.page()).press()
-    pair.clock.advance(seconds=30)
+    pair.stage.clock.advance(seconds=30)
     assert not shows(await pair.browser.open())
     refused(await pair.redeem_at_desk(code_in(answer)), "invalid_grant")
 
@@ -350,11 +352,11 @@ async def test_a_browser_gets_sixty_codes_in_any_minute_over_all_replicas(pair: 
     await pair.tokens()
     other, page = await pair.replicas_browser(), await pair.page()
     assert code_in(await page.press())
-    pair.clock.advance(seconds=59)
+    pair.stage.clock.advance(seconds=59)
     for number in range(59):
         assert code_in(await page.press("continue", other if number % 2 else None))
     assert sent(await page.press(), ADMIN_CALLBACK)["error"] == "temporarily_unavailable"
-    pair.clock.advance(seconds=1)
+    pair.stage.clock.advance(seconds=1)
     assert code_in(await page.press())
     assert sent(await pair.browser.open(prompt="none"))["error"] == "temporarily_unavailable", "of any minute"
 
@@ -362,7 +364,7 @@ async def test_a_browser_gets_sixty_codes_in_any_minute_over_all_replicas(pair: 
 async def test_a_page_keeps_what_the_site_asked_and_nothing_more(house: House) -> None:
     await house.tokens()
     page = await house.browser.open(state="s-2", ui_locales="zh-CN", junk="x" * 4096)
-    kept = await house.rows.fetchval("SELECT query FROM site_logins WHERE query IS NOT NULL")
+    kept = await house.stage.rows.fetchval("SELECT query FROM site_logins WHERE query IS NOT NULL")
     asked = {**ASKED, "state": "s-2", "ui_locales": "zh-CN"}
     assert parse_qs(kept) == {name: [value] for name, value in asked.items()}
     assert "code" in sent(await PersonPage(house.browser, page.text).press())
@@ -373,7 +375,7 @@ async def test_a_page_of_a_named_person_stores_no_hint_and_repeats_it_when_it_is
     await pair.tokens()
     hint = (await pair.enter_desk())["id_token"]
     page = await pair.page(id_token_hint=hint)
-    stored = str(await pair.rows.fetch("SELECT * FROM site_logins"))
+    stored = str(await pair.stage.rows.fetch("SELECT * FROM site_logins"))
     assert hint not in stored, "it has the name and the number of the person, whose erasure would not find it here"
     if button == "continue":
         assert code_in(await page.press())
@@ -388,33 +390,33 @@ async def test_a_page_of_a_named_person_stores_no_hint_and_repeats_it_when_it_is
 async def test_of_one_login_each_site_has_twenty_open_sessions(pair: Pair) -> None:
     first, tokens = await pair.tokens(), []
     for _ in range(21):
-        pair.clock.advance(seconds=5)
+        pair.stage.clock.advance(seconds=5)
         tokens.append(await pair.enter_desk())
     refused(await pair.desk.refresh(tokens[0]), "invalid_grant")
     assert (await pair.desk.refresh(tokens[1])).status_code == 200
     assert (await pair.shop.refresh(first)).status_code == 200
-    ended = await pair.rows.fetch("SELECT data FROM events WHERE type = 'session.ended'")
+    ended = await pair.stage.rows.fetch("SELECT data FROM events WHERE type = 'session.ended'")
     assert ['"reason": "replaced"' in row["data"] for row in ended] == [True]
-    assert await pair.rows.fetchval("SELECT array_agg(client_id) FROM backchannel_logouts") == ["admin"]
+    assert await pair.stage.rows.fetchval("SELECT array_agg(client_id) FROM backchannel_logouts") == ["admin"]
     assert shows(await pair.browser.open()), "the login stays"
 
 
 async def test_what_has_ended_is_swept_in_batches(house: House) -> None:
     await house.tokens()
-    await house.rows.execute(
+    await house.stage.rows.execute(
         "INSERT INTO browser_logins"
         " (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)"
         " SELECT gen_random_uuid(), sha256(n::text::bytea), sha256(n::text::bytea), gen_random_uuid(), app_id, openid,"
         " $1, 'wechat_scan'"
         "   FROM identities, generate_series(1, 2500) n",
-        house.clock(),
+        house.stage.clock(),
     )
     await house.sweep()
-    assert await house.number("browser_logins") == 2501
-    house.clock.advance(seconds=28800)
+    assert await house.stage.number("browser_logins") == 2501
+    house.stage.clock.advance(seconds=28800)
     await house.tokens(await house.get_phone())
     await house.sweep(after=61)
-    assert await house.number("browser_logins") == 1
+    assert await house.stage.number("browser_logins") == 1
     assert shows(await house.browser.open())
 
 
@@ -498,22 +500,22 @@ async def end_one_by_staff(pair: Pair) -> httpx.Response:
 
 
 async def end_an_expired_one_by_staff(pair: Pair) -> httpx.Response:
-    await pair.rows.execute("UPDATE sessions SET expires_at = $1 WHERE client_id = 'admin'", pair.clock())
+    await pair.stage.rows.execute("UPDATE sessions SET expires_at = $1 WHERE client_id = 'admin'", pair.stage.clock())
     return await end_one_by_staff(pair)
 
 
 async def reuse(pair: Pair) -> None:
     assert (await pair.desk.refresh(pair.logged_in["admin"])).status_code == 200
-    pair.clock.advance(seconds=61)
+    pair.stage.clock.advance(seconds=61)
     refused(await pair.desk.refresh(pair.logged_in["admin"]), "invalid_grant")
 
 
 async def time_passes(pair: Pair) -> None:
-    pair.clock.advance(seconds=28800)
+    pair.stage.clock.advance(seconds=28800)
 
 
 async def the_person_leaves(pair: Pair) -> httpx.Response:
-    return await leave(await pair.replica(erasure_grace_days=7), pair.phone.tokens)
+    return await leave(await pair.stage.make(erasure_grace_days=7), pair.phone.tokens)
 
 
 def both(reason: str | None) -> Ends:
@@ -532,7 +534,7 @@ ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
     "time": (time_passes, ENDED, both(None), NOBODY),
     "a ban": (lambda pair: change(pair, status="disabled"), ENDED, both("banned"), BOTH),
     "a ban that is lifted": (a_ban_that_is_lifted, ENDED, both("banned"), BOTH),
-    "an erasure": (lambda pair: leave(pair.client, pair.phone.tokens), ENDED, both(None), BOTH),
+    "an erasure": (lambda pair: leave(pair.stage.client, pair.phone.tokens), ENDED, both(None), BOTH),
     "an erasure by staff": (
         lambda pair: pair.root.ask("DELETE", f"/users/{pair.phone.user_id}"),
         *(ENDED, both(None), BOTH),
@@ -566,7 +568,9 @@ ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
     ),
     "a confirmed sign-out without a hint": (lambda pair: pair.log_out_by_page(), ENDED, both("signed_out"), BOTH),
     "a sign-out with a hint from another browser": (
-        lambda pair: pair.client.get("/v1/end_session", params={"id_token_hint": pair.logged_in["admin"]["id_token"]}),
+        lambda pair: pair.stage.client.get(
+            "/v1/end_session", params={"id_token_hint": pair.logged_in["admin"]["id_token"]}
+        ),
         *(STAYS, one("signed_out"), DESK),
     ),
     "a sign-out of another person in this browser": (
@@ -581,7 +585,7 @@ ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
     "an end of an expired one by staff": (end_an_expired_one_by_staff, STAYS, one("administrator"), NOBODY),
     "a revocation": (revoke, STAYS, one("signed_out"), NOBODY),
     "a logout": (
-        lambda pair: pair.client.post("/v1/logout", headers=bearer(pair.logged_in["admin"])),
+        lambda pair: pair.stage.client.post("/v1/logout", headers=bearer(pair.logged_in["admin"])),
         *(STAYS, one("signed_out"), NOBODY),
     ),
     "a reuse of a refresh token": (reuse, STAYS, one("reused"), DESK),
@@ -607,13 +611,13 @@ async def test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites(pa
     await do(pair, name)
     assert await pair.has_login() == has_login
     reason = "SELECT revoked_reason FROM sessions WHERE id = $1::text::uuid"
-    assert {site: await pair.rows.fetchval(reason, pair.session_id(site)) for site in ends} == ends
-    waiting = await pair.rows.fetch("SELECT client_id FROM backchannel_logouts ORDER BY client_id")
+    assert {site: await pair.stage.rows.fetchval(reason, pair.session_id(site)) for site in ends} == ends
+    waiting = await pair.stage.rows.fetch("SELECT client_id FROM backchannel_logouts ORDER BY client_id")
     assert " ".join(row["client_id"] for row in waiting) == told
     if name in ERASURES:
         for site in (pair.shop, pair.desk):
             refused(await site.refresh(pair.logged_in[site.name]), "invalid_grant")
-        assert await pair.number("sessions WHERE client_id IS NOT NULL") == 0
+        assert await pair.stage.number("sessions WHERE client_id IS NOT NULL") == 0
     answer = await pair.redeem(code)
     if has_login and name != "a reuse of a refresh token":
         assert answer.status_code == 200, answer.text
@@ -688,7 +692,7 @@ async def test_of_a_press_and_an_end_at_once_no_session_is_left(pair: Pair, name
     else:
         assert is_asked_anew(answer)
     ids = [pair.session_id(site) for site in ("shop", "admin")]
-    assert await pair.number("sessions WHERE id::text = ANY ($1) AND revoked_at IS NULL", ids) == 0
+    assert await pair.stage.number("sessions WHERE id::text = ANY ($1) AND revoked_at IS NULL", ids) == 0
 
 
 async def test_a_removed_site_that_is_added_anew_has_to_show_its_name_again(pair: Pair) -> None:

@@ -79,7 +79,7 @@ def host(services: Services) -> Host:
 
 @pytest.fixture
 def agent(house: House, host: Host) -> Site:
-    return Site(house.client, AGENT, None)
+    return Site(house.stage.client, AGENT, None)
 
 
 async def asked(house: House, agent: Site, **parameters: Any) -> Body:
@@ -91,7 +91,7 @@ async def asked(house: House, agent: Site, **parameters: Any) -> Body:
 
 
 async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_nobody(house: House, agent: Site) -> None:
-    await house.rows.execute("UPDATE users SET external_id = '10023', roles = '{editor}'")
+    await house.stage.rows.execute("UPDATE users SET external_id = '10023', roles = '{editor}'")
     tab = await house.browser.show(**{**ASKING, "scope": "openid profile phone roles offline_access orders:read"})
     for shown in ("Allow claude.test?", "It calls itself “Claude”.", "<li>查看您的订单</li>", "your name and picture"):
         assert shown in tab.html, shown
@@ -107,11 +107,11 @@ async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_no
     assert claims["scope"] == "openid profile offline_access orders:read"
     assert (await house.claims(tokens, AGENT))["sub"] == house.phone.user_id
 
-    passed = await house.client.get(f"/v1/verify?resource={MCP}", headers=bearer(tokens))
+    passed = await house.stage.client.get(f"/v1/verify?resource={MCP}", headers=bearer(tokens))
     headers = [passed.headers[f"x-auth-{name}"] for name in ("user-id", "openid", "app-id", "roles")]
     assert headers == [house.phone.user_id, "", "", ""]
-    service = await add_client(house.services.database, "mcp", resources=[MCP], now=house.clock())
-    told = await house.client.post("/v1/introspect", data={"token": tokens["access_token"]}, auth=service)
+    service = await add_client(house.stage.services.database, "mcp", resources=[MCP], now=house.stage.clock())
+    told = await house.stage.client.post("/v1/introspect", data={"token": tokens["access_token"]}, auth=service)
     assert body_of(told).keys() - claims.keys() == {"active", "token_type"}
     session = body_of(await house.phone.ask("GET", "/sessions"))["items"][0]
     assert session["client"] == {"title": "Claude", "host": HOST}
@@ -140,9 +140,9 @@ async def test_an_official_client_is_known_by_its_document(house: House, host: H
             if request.url.path != "/mcp":
                 return httpx2.Response(200, json={"resource": MCP, "authorization_servers": ["https://auth.test"]})
             token = request.headers.get("authorization", "").removeprefix("Bearer ")
-            passed = await house.client.get("/v1/verify", params={"resource": MCP}, headers=bearer(token))
+            passed = await house.stage.client.get("/v1/verify", params={"resource": MCP}, headers=bearer(token))
             return httpx2.Response(passed.status_code)
-        answered = await house.client.request(
+        answered = await house.stage.client.request(
             request.method, str(request.url), content=await request.aread(), headers=dict(request.headers)
         )
         return httpx2.Response(answered.status_code, content=answered.content)
@@ -202,7 +202,7 @@ async def refused_page(house: House, client_id: str = AGENT, *, shows: str = HOS
     assert shows in page.text
     assert "Claude" not in page.text
     assert "location" not in page.headers
-    line = house.logged("client_document_refused")[-1]
+    line = house.stage.logged("client_document_refused")[-1]
     assert line["host"] == shows
     return str(line["reason"])
 
@@ -231,13 +231,13 @@ GOOD = {**DOCUMENT, "client_name": "\u202eC\nl\u2066au\u3164de\u0007", "redirect
 )
 @pytest.mark.requirement("document-rules")
 async def test_a_document_that_breaks_a_rule_is_refused_in_words(house: House, change: Body, reason: str) -> None:
-    host = house.services[ClientDocuments].transport = Host()
-    house.clock.advance(minutes=6)  # beyond the time of the case before
+    host = house.stage.services[ClientDocuments].transport = Host()
+    house.stage.clock.advance(minutes=6)  # beyond the time of the case before
     host.documents[AGENT] = {**DOCUMENT, **change}
     assert reason in await refused_page(house)
     assert await refused_page(house)  # kept for a minute
     assert len(host.asked) == 1
-    house.clock.advance(minutes=2)
+    house.stage.clock.advance(minutes=2)
     host.documents[AGENT] = GOOD
     assert "It calls itself “Claude”." in (await house.browser.show(**ASKING)).html
 
@@ -264,11 +264,11 @@ async def test_a_page_of_refusal_is_in_chinese_too(house: House, host: Host) -> 
     ],
 )
 async def test_other_urls_are_no_clients_and_nobody_is_asked(house: House, client_id: str) -> None:
-    host = house.services[ClientDocuments].transport = Host()
+    host = house.stage.services[ClientDocuments].transport = Host()
     page = await house.browser.open(**{**ASKING, "client_id": client_id})
     assert page.status_code == 400
     assert host.asked == []
-    refused(await house.client.post("/v1/token", data={"client_id": client_id}), "invalid_client", 401)
+    refused(await house.stage.client.post("/v1/token", data={"client_id": client_id}), "invalid_client", 401)
 
 
 @pytest.mark.parametrize(
@@ -291,11 +291,11 @@ async def test_a_host_that_misbehaves_is_refused_in_time(
     authority = Authority(tmp_path)
     async with Upstream(behave or hang, tls=authority.server("127.0.0.1")) as upstream:
         place = f"127.0.0.1:{upstream.port}" if behave else "169.254.169.254"
-        services = await house.make_services(resources=RESOURCES, client_documents=place)
+        services = await house.stage.make_services(resources=RESOURCES, client_documents=place)
         documents = services[ClientDocuments]
         documents.patience = 0.5
         documents.transport = ReceiverTransport(resolve=NameResolver().resolve, tls=authority.trusted())
-        client = house.make_client(services)
+        client = house.stage.make_client(services)
         page = await client.get("/v1/authorize", params={**ASKING, "client_id": f"https://{place}/a", "scope": ""})
         assert page.status_code == 400
         assert upstream.requests == (["/a"] if behave else [])
@@ -312,14 +312,14 @@ async def test_a_real_document_is_read_over_tls(house: House, tmp_path: Path) ->
     ) as it:
         place = f"127.0.0.1:{it.port}"
         document["client_id"] = f"https://{place}/a"
-        services = await house.make_services(resources=RESOURCES, client_documents=place)
+        services = await house.stage.make_services(resources=RESOURCES, client_documents=place)
         services[ClientDocuments].transport = ReceiverTransport(resolve=NameResolver().resolve, tls=authority.trusted())
-        client = house.make_client(services)
+        client = house.stage.make_client(services)
         asking = {**ASKING, "client_id": document["client_id"], "scope": "", "response_type": "code"}
         for _ in range(2):
             page = await client.get("/v1/authorize", params=asking)
             assert sent(page, to=BACK)["error"] == "invalid_request"  # without PKCE
-        house.clock.advance(seconds=1001)
+        house.stage.clock.advance(seconds=1001)
         await client.get("/v1/authorize", params=asking)
         assert it.requests == ["/a", "/a"]
 
@@ -336,13 +336,13 @@ async def test_a_real_document_is_read_over_tls(house: House, tmp_path: Path) ->
     ],
 )
 async def test_a_document_is_kept_as_its_host_says(house: House, cache_control: str | None, seconds: int) -> None:
-    host = house.services[ClientDocuments].transport = Host(cache_control=cache_control)
-    house.clock.advance(days=3)
+    host = house.stage.services[ClientDocuments].transport = Host(cache_control=cache_control)
+    house.stage.clock.advance(days=3)
     await house.browser.show(**ASKING)
-    house.clock.advance(seconds=seconds - 1)
+    house.stage.clock.advance(seconds=seconds - 1)
     await house.browser.show(**ASKING)
     assert len(host.asked) == 1
-    house.clock.advance(seconds=1)
+    house.stage.clock.advance(seconds=1)
     await house.browser.show(**ASKING)
     assert len(host.asked) == 2
 
@@ -351,22 +351,22 @@ async def test_one_that_was_good_is_used_for_a_day_while_its_host_is_away(house:
     await house.browser.show(**ASKING)
     for away in (503, httpx.ConnectError("could not connect")):
         host.documents[AGENT] = away
-        house.clock.advance(minutes=5)
+        house.stage.clock.advance(minutes=5)
         before = len(host.asked)
         for _ in range(3):
             await house.browser.show(**ASKING)
         assert len(host.asked) == before + 1
-        house.clock.advance(minutes=1)
+        house.stage.clock.advance(minutes=1)
         await house.browser.show(**ASKING)
         assert len(host.asked) == before + 2
-    house.clock.advance(days=1)
+    house.stage.clock.advance(days=1)
     assert "could not connect" in await refused_page(house)
 
 
 async def test_one_that_was_good_and_breaks_a_rule_is_refused(house: House, host: Host) -> None:
     await house.browser.show(**ASKING)
     host.documents[AGENT] = {**DOCUMENT, "client_secret": "x"}
-    house.clock.advance(minutes=5)
+    house.stage.clock.advance(minutes=5)
     assert "client_secret" in await refused_page(house)
 
 
@@ -394,14 +394,14 @@ async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Ho
     await asked(house, agent)
     for number in range(29):
         assert (await house.browser.open(**{**ASKING, "client_id": f"{AGENT}/{number}"})).status_code == 400
-    house.clock.advance(seconds=10)
+    house.stage.clock.advance(seconds=10)
     late = await house.browser.open(**{**ASKING, "client_id": f"{AGENT}/late"})
     assert (late.status_code, late.headers["retry-after"]) == (429, "50")
     assert "Too many attempts" in late.text
     await house.browser.show(**ASKING)
-    replica = await house.make_services(resources=RESOURCES, client_documents=HOST)  # which has not seen it yet
+    replica = await house.stage.make_services(resources=RESOURCES, client_documents=HOST)  # which has not seen it yet
     replica[ClientDocuments].transport = host
-    client = house.make_client(replica)
+    client = house.stage.make_client(replica)
     for number in range(31):
         page = await client.get("/v1/authorize", params={**ASKING, "client_id": f"{AGENT}/{number}", "scope": ""})
         assert page.status_code == (400 if number < 30 else 429)
@@ -410,15 +410,15 @@ async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Ho
 
 
 async def test_the_code_is_for_what_was_asked_whatever_the_document_says_by_then(house: House, agent: Site) -> None:
-    host = house.services[ClientDocuments].transport
+    host = house.stage.services[ClientDocuments].transport
     assert isinstance(host, Host)
     tab = await house.browser.show(**ASKING)
     host.documents[AGENT] = {**DOCUMENT, "client_name": "Another", "redirect_uris": ["https://evil.test/"]}
-    house.clock.advance(minutes=2)
+    house.stage.clock.advance(minutes=2)
     assert (await tab.decided_by(house.phone))["client"]["title"] == "Claude"
     code = sent(await tab.go_on(), to=BACK)["code"]
     refused(await house.redeem(code, agent, redirect_uri="https://evil.test/"), "invalid_grant")
-    other = Site(house.client, f"{AGENT}/other", None)
+    other = Site(house.stage.client, f"{AGENT}/other", None)
     refused(await house.redeem(code, other, redirect_uri=BACK), "invalid_grant")
     assert (await house.redeem(code, agent, redirect_uri=BACK)).status_code == 200
 
@@ -428,7 +428,7 @@ async def test_a_host_that_leaves_the_list_has_no_clients_any_more(house: House,
     await tab.decided_by(house.phone)
     code = sent(await tab.go_on(), to=BACK)["code"]
     for more in ({"client_documents": "chatgpt.test"}, {"client_documents": ()}):
-        at = Site(await house.replica(resources=RESOURCES, **more), AGENT, None)
+        at = Site(await house.stage.make(resources=RESOURCES, **more), AGENT, None)
         refused(await at.refresh(tokens), "invalid_client", 401)
         refused(await house.redeem(code, at, redirect_uri=BACK), "invalid_client", 401)
         refused(await at.post("/v1/revoke", token=tokens["access_token"]), "invalid_client", 401)
@@ -445,9 +445,9 @@ SELECT ('019a0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, 
 
 async def test_a_thousand_agents_of_a_person_keep_a_hundred_sessions_with_the_phones(house: House, agent: Site) -> None:
     tokens = await asked(house, agent)
-    await house.rows.execute(MORE, AGENT)
-    await replace_sessions(house.services)
-    assert await house.number("sessions WHERE revoked_at IS NULL") == OPEN_SESSIONS
+    await house.stage.rows.execute(MORE, AGENT)
+    await replace_sessions(house.stage.services)
+    assert await house.stage.number("sessions WHERE revoked_at IS NULL") == OPEN_SESSIONS
     assert (await agent.refresh(tokens)).status_code == 200
 
 
@@ -456,21 +456,21 @@ PATHS = ("/v1/token", "/v1/revoke", "/.well-known/openid-configuration", "/.well
 
 
 async def test_every_origin_may_ask_where_documents_are_allowed(house: House, host: Host) -> None:
-    without = await house.replica(resources=RESOURCES)
+    without = await house.stage.make(resources=RESOURCES)
     preflight = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
     for path in PATHS:
-        for client, is_admitted in ((house.client, True), (without, False)):
+        for client, is_admitted in ((house.stage.client, True), (without, False)):
             answered = await client.options(path, headers=preflight)
             assert (answered.headers.get("access-control-allow-origin") == ORIGIN) is is_admitted, path
             assert "access-control-allow-credentials" not in answered.headers
         assert (
             "MCP-Protocol-Version"
-            in (await house.client.options(path, headers=preflight)).headers["access-control-allow-headers"]
+            in (await house.stage.client.options(path, headers=preflight)).headers["access-control-allow-headers"]
         )
     for path in ("/v1/userinfo", "/v1/me"):
-        answered = await house.client.get(path, headers={"Origin": ORIGIN})
+        answered = await house.stage.client.get(path, headers={"Origin": ORIGIN})
         assert "access-control-allow-origin" not in answered.headers
-    document = body_of(await house.client.get(PATHS[2], headers={"Origin": ORIGIN}))
+    document = body_of(await house.stage.client.get(PATHS[2], headers={"Origin": ORIGIN}))
     assert document["client_id_metadata_document_supported"] is True
 
 

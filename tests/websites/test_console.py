@@ -118,7 +118,7 @@ async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_the_
 
 
 async def test_an_old_login_opens_no_console_although_its_token_is_good(office: Office) -> None:
-    old = replace(office.phone, tokens=(await later(office.root, office.clock)).answer)
+    old = replace(office.phone, tokens=(await later(office.root, office.stage.clock)).answer)
     tab = await office.browser.show(**CONSOLE)
     problem_of(await old.claim(user_code=tab.found(r'class="typed">([A-Z-]{9})<')), "login_too_old", 403)
     problem_of(await tab.scanned_by(old), "login_too_old", 403)
@@ -143,9 +143,9 @@ async def test_who_becomes_staff_after_the_claim_must_be_near_and_have_logged_in
     assert (await bob.decide(claimed["id"])).status_code == 204
 
     await office.root.change(bob.user_id, roles=[])
-    old = replace(bob, tokens=(await later(Admin(bob.client, bob.tokens), office.clock)).answer)
+    old = replace(bob, tokens=(await later(Admin(bob.client, bob.tokens), office.stage.clock)).answer)
     claimed = await (await office.browser.show(**CONSOLE)).claimed_by(old)
-    await set_roles(office.rows, role, user_id=bob.user_id)
+    await set_roles(office.stage.rows, role, user_id=bob.user_id)
     problem_of(await old.decide(claimed["id"]), "login_too_old", 403)
 
 
@@ -186,7 +186,7 @@ async def test_a_code_that_is_used_again_ends_the_session_that_it_made(office: O
 
 async def test_a_code_is_over_after_a_minute_and_works_only_for_the_site_that_it_was_made_for(office: Office) -> None:
     code = await office.console_code()
-    office.clock.advance(seconds=60)
+    office.stage.clock.advance(seconds=60)
     problem_of(await office.post(code), "session_revoked", 400)
     problem_of(await office.post(await office.code()), "session_revoked", 400)
     refused(await office.redeem(await office.console_code(), redirect_uri=PAGE), "invalid_grant")
@@ -198,15 +198,15 @@ async def test_the_token_endpoint_gives_nothing_in_the_consoles_name(office: Off
     code = await office.console_code()
     form = {"client_id": "wxauth-admin", "redirect_uri": PAGE, "code_verifier": VERIFIER, "code": code}
     for grant in ("authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"):
-        answer = await office.client.post("/v1/token", data={**form, "grant_type": grant})
+        answer = await office.stage.client.post("/v1/token", data={**form, "grant_type": grant})
         refused(answer, "unauthorized_client")
     assert (await office.post(code)).status_code == 200
 
 
 async def test_a_program_at_another_port_of_this_machine_cannot_take_the_consoles_place(office: Office) -> None:
-    services = await office.make_services(admin_page=True, issuer="http://127.0.0.1:8000")
+    services = await office.stage.make_services(admin_page=True, issuer="http://127.0.0.1:8000")
     await services[ConsoleSessions].add_as_site()
-    office.browser = Browser(office.make_client(services))
+    office.browser = Browser(office.stage.make_client(services))
     office.phone = replace(office.phone, client=office.browser.client, tokens=tokens_of(office.phone, services))
     code = await office.console_code(redirect_uri="http://127.0.0.1:6666/admin/")
     problem_of(await office.post(code), "session_revoked", 400)

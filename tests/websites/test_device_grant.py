@@ -40,7 +40,7 @@ async def test_a_site_gets_tokens_when_the_person_has_said_yes(house: House) -> 
         "interval": 2,
     }
     refused(await house.shop.poll(started), "authorization_pending")
-    assert [line for line in house.log_lines() if "refused" in str(line["event"])] == []
+    assert [line for line in house.stage.log_lines() if "refused" in str(line["event"])] == []
     await house.phone.approve(started)
     answer = await house.shop.poll(started)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -98,7 +98,7 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(house: House) -
 )
 async def test_addresses_in_one_24_or_one_56_are_one_network(house: House, browser: str, at: str, same: bool) -> None:
     started = await house.shop.start(browser_ip=browser)
-    transport = httpx.ASGITransport(create_app(house.services), client=(at, 1))
+    transport = httpx.ASGITransport(create_app(house.stage.services), client=(at, 1))
     async with httpx.AsyncClient(transport=transport, base_url="https://auth.test") as there:
         assert (await replace(house.phone, client=there).scan(started)).json()["same_network"] is same
 
@@ -113,7 +113,7 @@ async def test_a_poll_is_answered_with_pending_slow_down_or_expired(house: House
         (12, "authorization_pending"),
         (161, "expired_token"),
     ):
-        house.clock.advance(seconds=seconds)
+        house.stage.clock.advance(seconds=seconds)
         refused(await house.shop.poll(started), error)
     problem_of(await house.phone.scan(started), "scan_over", 404)
 
@@ -123,7 +123,7 @@ async def test_of_polls_at_once_all_but_one_are_too_early(house: House) -> None:
     started = await house.shop.start()
     answers = await gather(*(house.shop.poll(started) for _ in range(4)))
     assert sorted(answer.json()["error"] for answer in answers) == ["authorization_pending", *["slow_down"] * 3]
-    house.clock.advance(seconds=2 + 3 * 5)
+    house.stage.clock.advance(seconds=2 + 3 * 5)
     refused(await house.shop.poll(started), "authorization_pending")
 
 
@@ -140,7 +140,7 @@ async def test_repeating_a_verdict_changes_nothing(house: House) -> None:
     started, scan_id = await house.claimed(browser_ip=OFFICE)
     for _ in range(2):
         assert (await house.phone.decide(scan_id)).status_code == 204
-    (event,) = await house.rows.fetch("SELECT * FROM events WHERE type = 'scan.approved'")
+    (event,) = await house.stage.rows.fetch("SELECT * FROM events WHERE type = 'scan.approved'")
     me = house.phone.user_id
     assert (str(event["user_id"]), event["actor"], event["app_id"]) == (me, me, APP["app_id"])
     assert str(event["ip"]) == "127.0.0.1"
@@ -153,7 +153,7 @@ async def test_of_two_people_the_first_has_it_and_loses_it_after_a_minute(house:
     (started, scan_id), bob = await house.claimed(), await house.get_phone("bob")
     problem_of(await bob.scan(started), "scan_taken", 409)
     problem_of(await bob.decide(scan_id), "scan_over", 404)
-    house.clock.advance(seconds=60)
+    house.stage.clock.advance(seconds=60)
     assert (await bob.scan(started)).status_code == 200
     problem_of(await house.phone.decide(scan_id), "scan_over", 404)
     assert (await bob.decide(scan_id)).status_code == 204
@@ -178,8 +178,8 @@ async def test_any_number_of_phones_make_one_claim_and_any_number_of_polls_one_s
     sessions = 1 if verdicts[0].status_code == 204 else 0
     polls = await gather(*(house.shop.poll(started) for _ in range(8)))
     assert [answer.status_code for answer in polls].count(200) == sessions
-    assert await house.number("sessions WHERE client_id = 'shop'") == sessions
-    assert await house.number("events WHERE type = 'scan.approved'") == sessions
+    assert await house.stage.number("sessions WHERE client_id = 'shop'") == sessions
+    assert await house.stage.number("events WHERE type = 'scan.approved'") == sessions
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ async def test_a_picture_sent_on_is_refused_and_the_scan_stays_open(house: House
 
 
 async def test_a_link_is_claimed_like_the_scene_in_it(house: House) -> None:
-    url, now = (await house.shop.start())["verification_uri_complete"], house.clock().timestamp()
+    url, now = (await house.shop.start())["verification_uri_complete"], house.stage.clock().timestamp()
     for old in (
         {"scancode_time": now - 181, "entry_scene": 1011},
         {"scancode_time": f"{now - 181:.0f}", "entry_scene": 1011},
@@ -206,7 +206,7 @@ async def test_a_link_is_claimed_like_the_scene_in_it(house: House) -> None:
     for no_number in ({"scancode_time": True, "entry_scene": 1011}, {"scancode_time": now, "entry_scene": True}):
         problem_of(await house.phone.claim(url=url, **no_number), "invalid_request", 422)
     assert (await house.phone.claim(url=url, scancode_time=f"{now:.0f}", entry_scene=1011)).status_code == 200
-    lenient = replace(house.phone, client=await house.replica(scan_entry="any"))
+    lenient = replace(house.phone, client=await house.stage.make(scan_entry="any"))
     assert (await lenient.claim(url=url, scancode_time=1, entry_scene=1049)).status_code == 200
     problem_of(await lenient.claim(user_code=(await house.shop.start())["user_code"]), "scan_forwarded", 403)
 
@@ -226,7 +226,7 @@ async def test_five_wrong_codes_in_a_minute_are_enough_over_sessions_and_replica
     await house.change(user_code=True)
     right = (await house.shop.start())["user_code"]
     assert (await house.phone.claim(user_code=right)).status_code == 200  # a right one is none of the five
-    elsewhere = replace(await house.get_phone("alice"), client=await house.replica())
+    elsewhere = replace(await house.get_phone("alice"), client=await house.stage.make())
     wrong = await gather(*(who.claim(user_code="BCDF-GHJK") for who in (house.phone, elsewhere) * 4))
     assert sorted(answer.status_code for answer in wrong) == [404] * 5 + [429] * 3
     limited = await elsewhere.claim(user_code=right)
@@ -234,7 +234,7 @@ async def test_five_wrong_codes_in_a_minute_are_enough_over_sessions_and_replica
     assert limited.headers["retry-after"] == "60"
     bob = await house.get_phone("bob")
     problem_of(await bob.claim(user_code="nonsense"), "scan_over", 404)
-    house.clock.advance(seconds=60)
+    house.stage.clock.advance(seconds=60)
     assert (await elsewhere.claim(user_code=right)).status_code == 200
 
 
@@ -254,47 +254,47 @@ async def test_a_near_site_and_an_administrator_require_phone_and_browser_in_one
     assert (await phone.scan(await near.start(browser_ip="127.0.0.9"))).status_code == 200
 
     admin = await house.get_phone("admin")
-    await set_roles(house.rows, "admin", user_id=admin.user_id)
+    await set_roles(house.stage.rows, "admin", user_id=admin.user_id)
     for form in ({"browser_ip": OFFICE}, {}):
         started = await house.shop.start(**form)
         problem_of(await admin.scan(started), "scan_too_far", 403)
         assert (await phone.scan(started)).status_code == 200
         problem_of(await admin.scan(started), "scan_too_far", 403)  # said before that it is taken
-    anywhere = replace(admin, client=await house.replica(scan_admin_anywhere=True))
+    anywhere = replace(admin, client=await house.stage.make(scan_admin_anywhere=True))
     assert (await anywhere.scan(await house.shop.start(browser_ip=OFFICE))).status_code == 200
     problem_of(await anywhere.scan(await near.start(browser_ip=OFFICE)), "scan_too_far", 403)
 
 
 async def test_a_user_shut_out_between_approval_and_tokens_gets_none(house: House) -> None:
     async def wait(phone: Phone) -> None:
-        house.clock.advance(seconds=180)
+        house.stage.clock.advance(seconds=180)
 
     for number, happens in enumerate((house.ban, house.erase, house.sign_out_phone, wait)):
         phone = await house.get_phone(f"person-{number}")
         started = await house.approved(phone)
         await happens(phone)
         refused(await house.shop.poll(started), "access_denied")
-    assert await house.number("sessions WHERE client_id = 'shop'") == 0
+    assert await house.stage.number("sessions WHERE client_id = 'shop'") == 0
 
 
 @pytest.mark.slow
 async def test_what_a_person_who_is_leaving_has_approved_or_claimed_is_worth_nothing(house: House) -> None:
     tokens, approved, (_, scan_id) = await house.device_tokens(), await house.approved(), await house.claimed()
-    house.phone.client = await house.replica(erasure_grace_days=7)
+    house.phone.client = await house.stage.make(erasure_grace_days=7)
     await house.erase(status=202)
     refused(await house.shop.refresh(tokens), "invalid_grant")
     problem_of(await house.phone.decide(scan_id), "invalid_token", 401)
     problem_of(await house.phone.scan(await house.shop.start()), "invalid_token", 401)
-    await LogIn(house.phone.client, house.wechat)("alice", stay=True)
+    await LogIn(house.phone.client, house.stage.wechat)("alice", stay=True)
     refused(await house.shop.poll(approved), "access_denied")
     await house.device_tokens(await house.get_phone("alice"))
 
 
 async def test_a_person_who_is_merged_before_the_tokens_is_followed_and_after_them_logged_out(house: House) -> None:
-    other = await LogIn(house.client, house.wechat)("one", app=OTHER_APP, unionid="union-1")
+    other = await LogIn(house.stage.client, house.stage.wechat)("one", app=OTHER_APP, unionid="union-1")
     before, started = await house.device_tokens(), await house.approved()
     alice = {name: house.phone.tokens["user"][name] for name in ("app_id", "openid")}
-    await link_unionid(house.services.database, **alice, unionid="union-1", now=house.clock())
+    await link_unionid(house.stage.services.database, **alice, unionid="union-1", now=house.stage.clock())
     claims = get_unverified_claims((await house.shop.poll(started)).json()["access_token"])
     assert claims["sub"] == other["user"]["id"] != house.phone.user_id
     refused(await house.shop.refresh(before), "invalid_grant")
@@ -315,9 +315,9 @@ async def test_a_websites_session_is_one_like_any_other(house: House) -> None:
     [web] = [session for session in taken_along if session["client_id"] is not None]
     assert (web["client_id"], web["scope"], web["authenticated_by"]) == ("shop", "openid profile", "wechat_scan")
 
-    assert (await house.client.get("/v1/verify", headers=bearer(tokens))).status_code == 200
+    assert (await house.stage.client.get("/v1/verify", headers=bearer(tokens))).status_code == 200
     assert (await house.phone.ask("DELETE", f"/sessions/{session_id}")).status_code == 204
-    assert (await house.client.get("/v1/verify", headers=bearer(tokens))).status_code == 401
+    assert (await house.stage.client.get("/v1/verify", headers=bearer(tokens))).status_code == 401
     refused(await house.shop.refresh(tokens), "invalid_grant")
 
 
@@ -327,8 +327,8 @@ OPEN_TO_WEBSITES = {("get", "/v1/verify"), ("post", "/v1/logout")}
 @pytest.mark.slow
 @pytest.mark.requirement("asvs-10.3.1")
 async def test_a_websites_token_is_not_the_phone(house: House) -> None:
-    client, me = house.client, house.phone.user_id
-    await set_roles(house.rows, "admin", user_id=me)
+    client, me = house.stage.client, house.phone.user_id
+    await set_roles(house.stage.rows, "admin", user_id=me)
     tokens = await house.device_tokens(browser_ip="127.0.0.1")
     document = (await client.get("/openapi.json")).json()
     guarded = {
@@ -348,18 +348,18 @@ async def test_a_websites_token_is_not_the_phone(house: House) -> None:
 
 
 async def test_a_website_sees_the_external_id_and_with_the_scope_roles_the_roles(house: House) -> None:
-    await set_roles(house.rows, "editor", user_id=house.phone.user_id)
-    await house.rows.execute("UPDATE users SET external_id = '10023'")
+    await set_roles(house.stage.rows, "editor", user_id=house.phone.user_id)
+    await house.stage.rows.execute("UPDATE users SET external_id = '10023'")
     for scopes, seen in (["openid", "roles"], ["editor"]), (["openid"], None):
         await house.change(scopes=[*scopes, Scope.INTROSPECT])
         tokens = await house.device_tokens()
         for each in (tokens, (await house.shop.refresh(tokens)).json()):
             claims = get_unverified_claims(each["access_token"])
             assert (claims.get("roles"), claims["external_id"]) == (seen, "10023")
-        verified = await house.client.get("/v1/verify", headers=bearer(tokens))
+        verified = await house.stage.client.get("/v1/verify", headers=bearer(tokens))
         assert verified.headers["x-auth-roles"] == ("editor" if seen else "")
         assert verified.headers["x-auth-app-id"] == APP["app_id"]
-        asked = await house.client.get("/v1/verify?role=editor", headers=bearer(tokens))
+        asked = await house.stage.client.get("/v1/verify?role=editor", headers=bearer(tokens))
         assert asked.status_code == (200 if seen else 403)
         introspected = (await house.shop.post("/v1/introspect", token=tokens["access_token"])).json()
         assert introspected.get("roles") == seen
@@ -373,7 +373,7 @@ async def test_a_refresh_token_rotates_with_grace_and_ends_the_session_when_it_i
     second = (await refresh(first)).json()
     assert (await refresh(first)).json()["refresh_token"] == second["refresh_token"] != first["refresh_token"]
     third = (await refresh(second)).json()
-    house.clock.advance(seconds=11)
+    house.stage.clock.advance(seconds=11)
     refused(await refresh(first), "invalid_grant")
     refused(await refresh(third), "invalid_grant")
     assert not await house.is_in(third)
@@ -392,7 +392,7 @@ async def test_a_refresh_for_more_than_was_granted_is_refused_and_costs_the_site
     refused(await house.shop.refresh(less, scope="openid email"), "invalid_scope")
     assert (await house.shop.refresh(less)).json()["scope"] == "openid profile"
     await house.change(scopes=["openid"])
-    house.clock.advance(seconds=60)  # longer than a lost answer has to come again
+    house.stage.clock.advance(seconds=60)  # longer than a lost answer has to come again
     assert (await house.shop.refresh(tokens)).json()["scope"] == "openid"
 
 
@@ -403,7 +403,7 @@ async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
     tokens = (await house.shop.poll(started)).json()
     refused(await other.refresh(tokens), "invalid_grant")
     for token, is_good in ((tokens, False), (phones, True)):
-        at_login = await house.client.post("/v1/refresh", json={"refresh_token": token["refresh_token"]})
+        at_login = await house.stage.client.post("/v1/refresh", json={"refresh_token": token["refresh_token"]})
         assert is_good or problem_of(at_login, "invalid_refresh_token", 400)
     assert at_login.status_code == 200
     refused(await house.shop.refresh(phones), "invalid_grant")
@@ -417,11 +417,11 @@ async def test_a_websites_session_ends_unused_and_in_any_case(house: House) -> N
         answer = await house.shop.refresh(tokens)
         assert answer.status_code == 200
         tokens = answer.json()
-        house.clock.advance(seconds=43199)
+        house.stage.clock.advance(seconds=43199)
     refused(await house.shop.refresh(unused), "invalid_grant")
     left = (await house.shop.refresh(tokens)).json()
     assert left["expires_in"] == 60  # of the thirty days
-    house.clock.advance(seconds=60)
+    house.stage.clock.advance(seconds=60)
     refused(await house.shop.refresh(left), "invalid_grant")
     assert await house.number("website_sessions") == 2
     await house.sweep(after=400 * 86400)
@@ -430,7 +430,7 @@ async def test_a_websites_session_ends_unused_and_in_any_case(house: House) -> N
 
 async def test_no_secret_is_stored_in_clear(house: House) -> None:
     started, code = await house.shop.start(), await house.code()
-    stored = repr(await house.rows.fetch("SELECT * FROM site_logins"))
+    stored = repr(await house.stage.rows.fetch("SELECT * FROM site_logins"))
     for secret in (started["device_code"], started["user_code"], scene_of(started), code):
         assert [text for text in (secret, secret.encode().hex()) if text in stored] == []
 
@@ -461,7 +461,7 @@ async def test_scans_are_counted_by_how_far_they_come(house: House) -> None:
 
 @pytest.mark.requirement("asvs-10.4.10", "rfc6749-3.2.1")
 async def test_a_client_must_authenticate(house: House) -> None:
-    ask, shop = house.client.post, house.shop
+    ask, shop = house.stage.client.post, house.shop
     for wrong in (
         await ask(START),
         await ask(START, data={"client_id": "shop"}),
@@ -475,7 +475,7 @@ async def test_a_client_must_authenticate(house: House) -> None:
     assert (await ask(START, data={"client_id": "shop", "client_secret": shop.secret})).status_code == 200
     both = await ask(START, data={"client_secret": shop.secret}, auth=("shop", shop.secret or ""))
     refused(both, "invalid_request")
-    sibling = await add_client(house.services.database, "billing", now=house.clock())
+    sibling = await add_client(house.stage.services.database, "billing", now=house.stage.clock())
     refused(await ask(START, auth=(sibling.client_id, sibling.client_secret)), "unauthorized_client")
     page = await house.add_site("page", is_public=True)
     refused(await page.post(START), "unauthorized_client")
@@ -536,23 +536,23 @@ async def test_a_scope_that_a_site_has_lost_is_in_no_later_token(house: House) -
 
 
 async def test_new_scans_are_limited_by_browser_and_by_client(house: House) -> None:
-    there = replace(house.shop, client=await house.replica(scan_rate_limit="2/minute", scan_client_limit="3/minute"))
+    there = replace(house.shop, client=await house.stage.make(scan_rate_limit="2/minute", scan_client_limit="3/minute"))
     answers = [await there.post(START, browser_ip=OFFICE) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429, 429]
     assert refused(answers[2], "temporarily_unavailable", 429).headers["retry-after"]
     # One browser that is refused takes nothing from the others.
     assert (await there.post(START, browser_ip=FAR)).status_code == 200
     refused(await there.post(START), "temporarily_unavailable", 429)
-    house.clock.advance(seconds=61)
+    house.stage.clock.advance(seconds=61)
     assert (await there.post(START, browser_ip=OFFICE)).status_code == 200
 
 
 async def test_our_own_client_is_renewed_without_waiting_for_scans_and_takes_nobodys_name(house: House) -> None:
-    database, now = house.services.database, house.clock()
+    database, now = house.stage.services.database, house.stage.clock()
     fields: dict[str, Any] = {"redirect_uris": ["https://auth.test/admin/"], "scopes": ["openid", "wxauth:admin"]}
     for title in ("Console", "Console 2"):
-        async with house.rows.transaction():
-            await house.rows.execute("SELECT FROM clients FOR KEY SHARE")  # as a new scan's foreign key does
+        async with house.stage.rows.transaction():
+            await house.stage.rows.execute("SELECT FROM clients FOR KEY SHARE")  # as a new scan's foreign key does
             await ensure_own_client(database, "wxauth-admin", title=title, **fields, now=now)
     own = await find_site(database, "wxauth-admin")
     assert own is not None
@@ -567,4 +567,4 @@ async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(house: House)
     saying_yes = partial(house.phone.decide, scan_id)
     done = await house.at_once("events", erasure=house.erase, yes=saying_yes)  # the erasure comes to them at its end
     problem_of(done["yes"], "scan_over", 404)
-    assert await house.number("events WHERE ip IS NOT NULL") == 0
+    assert await house.stage.number("events WHERE ip IS NOT NULL") == 0

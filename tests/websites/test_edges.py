@@ -26,8 +26,8 @@ from wxauth.server.service.resealing import reseal
 
 async def test_a_guard_finds_the_mini_program_in_a_websites_token(house: House) -> None:
     await house.change(scopes=["openid", "roles"])
-    keys, phones = house.services[KeyRing], house.phone.tokens
-    guard = BearerGuard("https://auth.test", keys=keys, clock=lambda: house.clock().timestamp())
+    keys, phones = house.stage.services[KeyRing], house.phone.tokens
+    guard = BearerGuard("https://auth.test", keys=keys, clock=lambda: house.stage.clock().timestamp())
     user = await guard.verify((await house.device_tokens())["access_token"])
     assert (str(user.id), user.app_id, user.openid) == (house.phone.user_id, APP["app_id"], phones["user"]["openid"])
     assert user.scope == {"openid", "roles"}
@@ -52,7 +52,7 @@ async def test_an_outage_is_reported_in_the_form_of_oauth_and_to_browsers_as_a_p
 
 @pytest.mark.parametrize("prefix", ["", "/auth"], ids=["cut off", "kept"])
 async def test_an_issuer_may_have_a_path(house: House, prefix: str) -> None:
-    client = await house.replica(issuer="https://auth.test/auth", scan_code="link")
+    client = await house.stage.make(issuer="https://auth.test/auth", scan_code="link")
     client.base_url = httpx.URL(f"https://auth.test{prefix}")
     tab = await Browser(client).show()
     loaded = re.findall(r'(?:src|href)="([^"]+)"', tab.html)
@@ -70,26 +70,26 @@ async def test_an_issuer_may_have_a_path(house: House, prefix: str) -> None:
 
 async def test_an_id_token_of_a_former_issuer_logs_nobody_out(house: House) -> None:
     hint = {"id_token_hint": (await house.tokens())["id_token"]}
-    moved = await house.replica(issuer="https://new.test")
+    moved = await house.stage.make(issuer="https://new.test")
     assert (await moved.get("/v1/end_session", params=hint)).status_code == 400
     assert (await house.log_out(**hint)).status_code == 200
 
 
 @pytest.mark.oldest_postgres
 async def test_reseal_covers_the_keys_of_id_tokens(house: House) -> None:
-    assert len(await keys_at(house.client)) == 2
-    new, old = bytes(range(32, 64)), house.services.settings.secret_keys[0]
-    done = await reseal(house.services.database, Sealer([new, old]), now=house.clock())
+    assert len(await keys_at(house.stage.client)) == 2
+    new, old = bytes(range(32, 64)), house.stage.services.settings.secret_keys[0]
+    done = await reseal(house.stage.services.database, Sealer([new, old]), now=house.stage.clock())
     assert (done.signing_keys, done.not_opened) == (2, 0)
     prefix = Sealer([new]).prefix
-    sealed = [row["private_key"] for row in await house.rows.fetch("SELECT private_key FROM signing_keys")]
+    sealed = [row["private_key"] for row in await house.stage.rows.fetch("SELECT private_key FROM signing_keys")]
     assert [key[: len(prefix)] for key in sealed] == [prefix] * 2
 
 
 async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(house: House) -> None:
     tab = await house.browser.show()
     await tab.decided_by(house.phone)
-    await remove_client(house.services.database, "shop", now=house.clock())
+    await remove_client(house.stage.services.database, "shop", now=house.stage.clock())
     assert (await tab.ask()).status_code == (await tab.go_on()).status_code == 404
     assert (await house.browser.open()).status_code == 400
 
@@ -135,13 +135,13 @@ async def test_an_es256_sites_id_token_is_no_access_token(house: House) -> None:
     await house.change(id_token_alg="ES256")
     tokens = await house.tokens()
     for path in ("/v1/me", "/v1/userinfo", "/v1/verify", "/v1/admin/users"):
-        problem_of(await house.client.get(path, headers=bearer(tokens["id_token"])), "invalid_token", 401)
+        problem_of(await house.stage.client.get(path, headers=bearer(tokens["id_token"])), "invalid_token", 401)
     assert (await house.shop.post("/v1/revoke", token=tokens["id_token"])).status_code == 200
     forged = tokens["id_token"][:-6] + "AAAAAA"
     for wrong in (tokens["access_token"], house.phone.tokens["access_token"], forged):
         assert (await house.log_out(id_token_hint=wrong, post_logout_redirect_uri=BYE)).status_code == 400
     assert await house.is_in(tokens)
-    await house.services[KeyRing].rotate()
+    await house.stage.services[KeyRing].rotate()
     answer = await house.log_out(id_token_hint=tokens["id_token"], post_logout_redirect_uri=BYE)
     assert (answer.status_code, answer.headers["location"]) == (303, BYE)
     problem_of(await house.userinfo(tokens), "invalid_token", 401)
@@ -151,7 +151,7 @@ async def test_an_es256_sites_id_token_is_no_access_token(house: House) -> None:
 
 
 def removal_from(house: House) -> Callable[[], Coroutine[Any, Any, object]]:
-    return lambda: remove_client(house.services.database, "shop", now=house.clock())
+    return lambda: remove_client(house.stage.services.database, "shop", now=house.stage.clock())
 
 
 @pytest.mark.own_database
@@ -164,7 +164,7 @@ async def test_a_removal_leaves_no_grant_of_an_approval_in_its_moment(house: Hou
         problem_of(approved, "scan_over", 404)
     else:
         assert approved.status_code == 204
-    assert await house.number("site_logins") == 0
+    assert await house.stage.number("site_logins") == 0
 
 
 @pytest.mark.own_database
@@ -178,7 +178,7 @@ async def test_a_removal_leaves_no_session_open_that_is_opened_in_its_moment(hou
     else:
         assert answer.status_code == 200
     ended = "SELECT array_agg(revoked_reason) FROM sessions WHERE client_id IS NOT NULL"
-    assert await house.rows.fetchval(ended) == (None if first == "removal" else ["administrator"])
+    assert await house.stage.rows.fetchval(ended) == (None if first == "removal" else ["administrator"])
 
 
 @pytest.mark.own_database
@@ -198,23 +198,23 @@ async def test_a_removal_waits_for_no_ban_and_takes_what_the_ban_has_locked_afte
     one, other = [await house.browser.show(), await house.browser.show()]
     for tab in (other, one):
         assert "code" in await tab.approved_by(house.phone)
-    async with house.rows.transaction():
-        await house.rows.execute("SELECT FROM site_logins ORDER BY id DESC LIMIT 1 FOR UPDATE")
+    async with house.stage.rows.transaction():
+        await house.stage.rows.execute("SELECT FROM site_logins ORDER BY id DESC LIMIT 1 FOR UPDATE")
         banning = asyncio.create_task(root.change(house.phone.user_id, status="disabled"))
-        await until_locked(house.rows)
+        await until_locked(house.stage.rows)
         await removal_from(house)()
     await banning
-    assert await house.number("site_logins") > 0
-    await sweep(house.services, pause=0)
-    assert await house.number("site_logins") == await house.number("clients WHERE name = 'shop'") == 0
-    assert await house.number("users WHERE status = 'disabled' AND id = $1::text::uuid", house.phone.user_id) == 1
+    assert await house.stage.number("site_logins") > 0
+    await sweep(house.stage.services, pause=0)
+    assert await house.stage.number("site_logins") == await house.stage.number("clients WHERE name = 'shop'") == 0
+    assert await house.stage.number("users WHERE status = 'disabled' AND id = $1::text::uuid", house.phone.user_id) == 1
 
 
 # Claims of a site of its own: in its access tokens, its id_tokens, and at `/v1/userinfo`.
 
 
 async def test_a_site_gets_its_own_claims_and_not_those_of_logins(house: House) -> None:
-    house.browser = Browser(await house.replica(claims={"of": "logins"}))
+    house.browser = Browser(await house.stage.make(claims={"of": "logins"}))
     house.shop = replace(house.shop, client=house.browser.client)
 
     async def told(scope: str) -> list[Body]:
@@ -226,7 +226,7 @@ async def test_a_site_gets_its_own_claims_and_not_those_of_logins(house: House) 
     assert await told("openid") == [{}] * 3
     claims = {"tier": "$attributes.tier", "team": {"name": "shop", "roles": "$user.roles"}}
     await house.change(claims=claims, scopes=["openid", "roles"])
-    await house.rows.execute("""UPDATE users SET attributes = '{"tier": "gold"}', roles = '{editor}'""")
+    await house.stage.rows.execute("""UPDATE users SET attributes = '{"tier": "gold"}', roles = '{editor}'""")
     added = {"tier": "gold", "team": {"name": "shop"}}
     assert await told("openid") == [added] * 3
     assert await told("openid roles") == [{**added, "team": {"name": "shop", "roles": ["editor"]}}] * 3

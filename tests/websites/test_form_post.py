@@ -82,13 +82,13 @@ async def test_a_web_view_opens_a_page_that_posts_the_answer_and_ends_with_the_c
     url = (await house.answer(**BY_FORM)).json()["redirect_to"]
     assert url.startswith("https://auth.test/v1/authorize/form_post?answer=")
     assert parse_qs(urlsplit(url).query).keys() == {"answer"}
-    assert (await house.redeem(posted(await house.client.get(url))["code"])).status_code == 200
+    assert (await house.redeem(posted(await house.stage.client.get(url))["code"])).status_code == 200
     wrong = (await house.answer(**BY_FORM, scope="unheard-of")).json()["redirect_to"]
-    assert posted(await house.client.get(wrong))["error"] == "invalid_scope"
-    house.clock.advance(seconds=59)
-    posted(await house.client.get(url))
-    house.clock.advance(seconds=1)
-    assert (await house.client.get(url)).status_code == 404
+    assert posted(await house.stage.client.get(wrong))["error"] == "invalid_scope"
+    house.stage.clock.advance(seconds=59)
+    posted(await house.stage.client.get(url))
+    house.stage.clock.advance(seconds=1)
+    assert (await house.stage.client.get(url)).status_code == 404
 
 
 @swept("sealed", ["", "x", "e30", "A" * 80, "é"])

@@ -119,13 +119,13 @@ async def test_a_person_logs_in_on_one_phone(house: House, tab: Tab) -> None:
     number = answer.json()["number"]
     assert re.fullmatch(r"[0-9]{6}", number)
     assert (answer.status_code, answer.json()) == (200, {"number": number, "expires_in": 120})
-    house.clock.advance(seconds=30)
+    house.stage.clock.advance(seconds=30)
     reported = sent(await type_in(tab, f" {number[:3]} {number[3:]} "))
     claims = await house.claims((await house.redeem(reported["code"])).json())
     assert (claims["sub"], claims["amr"]) == (phone.user_id, ["wechat_link"])
-    assert claims["auth_time"] == int(house.clock().timestamp()) - 30
+    assert claims["auth_time"] == int(house.stage.clock().timestamp()) - 30
     door = "SELECT data ->> 'door' FROM events WHERE type = 'site.authorized'"
-    assert await house.rows.fetchval(door) == "link"
+    assert await house.stage.rows.fetchval(door) == "link"
 
 
 async def test_the_button_comes_first_but_for_a_wrong_number_and_needs_no_script(house: House) -> None:
@@ -144,11 +144,11 @@ async def test_other_browsers_and_sites_have_no_button_nor_any_while_the_setting
     for user_agent in (IN_WECHAT, IN_WECOM, DESKTOP):
         assert "/link" not in (await house.browser.open(headers={"User-Agent": user_agent})).text
     await house.add_site("plain")
-    off = browser_of(await house.replica())
+    off = browser_of(await house.stage.make())
     for tab in (await house.browser.show(client_id="plain"), await off.show()):
         assert "/link" not in tab.html
         assert (await press(tab)).status_code == 404
-    trial = browser_of(await house.replica(scan_link="scheme", scan_env="trial"))
+    trial = browser_of(await house.stage.make(scan_link="scheme", scan_env="trial"))
     assert (await press(await trial.show())).headers["location"].endswith("&env_version=trial")
 
 
@@ -163,14 +163,14 @@ async def test_a_press_ends_the_link_before_and_two_people_cannot_hold_one(house
 @pytest.mark.parametrize("former", ["ended", "refused", "coded"])
 async def test_the_last_link_counts_where_its_replicas_clock_is_behind(house: House, tab: Tab, former: str) -> None:
     phone = house.phone
-    house.clock.advance(seconds=2)
+    house.stage.clock.advance(seconds=2)
     if former == "ended":
         await pressed(tab)
     elif former == "refused":
         assert (await phone.decide((await claimed(tab, phone))["id"], "deny")).status_code == 204
     else:
         assert sent(await type_in(tab, await approved(tab, phone)))["code"]
-    house.clock.advance(seconds=-1)
+    house.stage.clock.advance(seconds=-1)
     assert "code" in sent(await type_in(tab, await approved(tab, phone)))
 
 
@@ -191,11 +191,11 @@ async def test_ten_presses_are_enough(house: House, tab: Tab) -> None:
 
 async def test_a_link_lasts_three_minutes_and_its_request_ten(house: House, tab: Tab) -> None:
     scene = await pressed(tab)
-    house.clock.advance(seconds=180)
+    house.stage.clock.advance(seconds=180)
     problem_of(await house.phone.claim(scene=scene, entry_scene=BY_SCHEME), "scan_over", 404)
-    house.clock.advance(seconds=419)
+    house.stage.clock.advance(seconds=419)
     await pressed(tab)
-    house.clock.advance(seconds=1)
+    house.stage.clock.advance(seconds=1)
     assert (await press(tab)).status_code == 404
 
 
@@ -213,7 +213,7 @@ async def test_a_refusal_takes_the_browser_back(house: House, tab: Tab) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ["any", "camera"])
 async def test_a_link_is_opened_outside_wechat_alone_and_a_picture_by_no_link(house: House, entry: str) -> None:
-    client = await house.replica(scan_link="scheme", scan_entry=entry)
+    client = await house.stage.make(scan_link="scheme", scan_entry=entry)
     browser, house.phone.client = browser_of(client), client
     for forwarded in (
         {"entry_scene": 1167},
@@ -234,17 +234,17 @@ async def test_a_link_is_opened_outside_wechat_alone_and_a_picture_by_no_link(ho
 
 @swept("role", ["admin", "support"])
 async def test_links_are_closed_to_staff(house: House, role: str) -> None:
-    await set_roles(house.rows, role)
+    await set_roles(house.stage.rows, role)
     scene = await pressed(await house.browser.show())
     problem_of(await house.phone.claim(scene=scene, entry_scene=BY_SCHEME), "scan_too_far", 403)
-    await set_roles(house.rows)
+    await set_roles(house.stage.rows)
     link = await claimed(await house.browser.show(), house.phone)
-    await set_roles(house.rows, role)
+    await set_roles(house.stage.rows, role)
     problem_of(await house.phone.decide(link["id"]), "scan_too_far", 403)
 
 
 async def test_what_was_approved_before_a_merge_into_staff_opens_nothing(house: House) -> None:
-    root = await make_admin(house.client, house.rows, (await house.get_phone("root")).tokens)
+    root = await make_admin(house.stage.client, house.stage.rows, (await house.get_phone("root")).tokens)
     link, scan = await house.browser.show(), await house.another_browser().show()
     number = await approved(link, house.phone)
     await scan.decided_by(house.phone)
@@ -260,10 +260,10 @@ async def test_the_same_code_reads_the_number_again_and_no_other_does(house: Hou
     phone, code = house.phone, house.phone.wx_login()
     scan_id = (await claimed(await house.browser.show(), phone))["id"]
     first = (await phone.decide(scan_id, code=code)).json()
-    house.clock.advance(seconds=50)
+    house.stage.clock.advance(seconds=50)
     assert (await phone.decide(scan_id, code=code)).json() == {"number": first["number"], "expires_in": 70}
     problem_of(await phone.decide(scan_id), "scan_over", 404)  # a stolen bearer with another code
-    house.clock.advance(seconds=70)
+    house.stage.clock.advance(seconds=70)
     problem_of(await phone.decide(scan_id, code=code), "scan_over", 404)
 
 
@@ -277,7 +277,7 @@ async def test_two_approvals_at_once_show_one_number(house: House, tab: Tab) -> 
 
 @pytest.mark.requirement("asvs-6.5.5")
 async def test_a_number_is_good_for_two_minutes(house: House, tab: Tab, number: str) -> None:
-    house.clock.advance(seconds=120)
+    house.stage.clock.advance(seconds=120)
     for _ in range(4):
         shown_again(await type_in(tab, number))
 
@@ -333,9 +333,9 @@ async def test_what_ends_the_phones_session_ends_the_login(house: House, tab: Ta
 @pytest.mark.requirement("asvs-6.5.2")
 async def test_a_number_is_stored_sealed_and_logged_nowhere(house: House, tab: Tab, number: str) -> None:
     shown_again(await type_in(tab, other(number)))
-    sealed = await house.rows.fetchval("SELECT number FROM site_logins WHERE door = 'link'")
+    sealed = await house.stage.rows.fetchval("SELECT number FROM site_logins WHERE door = 'link'")
     assert number.encode() not in sealed
-    assert number not in f"{house.log_lines()} {await house.rows.fetch('SELECT data FROM events')}"
+    assert number not in f"{house.stage.log_lines()} {await house.stage.rows.fetch('SELECT data FROM events')}"
 
 
 @pytest.mark.requirement("asvs-6.5.1")

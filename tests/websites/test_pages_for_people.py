@@ -15,9 +15,9 @@ from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
 from tests.websites import test_links
 from tests.websites.browsers import House, Tab, hidden_fields, sent
+from tests.websites.street import IN_WECHAT
 from tests.websites.test_browser_logins import TO_ADMIN
 from tests.websites.test_form_post import BY_FORM, posted
-from tests.websites.towns import IN_WECHAT
 from tests.world import AddSite, Client, Site
 from wxauth.server.apps.registry import Apps, ManagedApps
 from wxauth.server.core.setting_types import picture_url
@@ -43,8 +43,8 @@ def link(page: httpx.Response | Tab, text: str) -> str:
 async def test_the_page_names_the_mini_program_to_open(house: House) -> None:
     assert "open the mini-program and type this code" in (await house.browser.show()).html
     app = App.model_validate({**OTHER_APP, "app_id": "wx00000000000000aa", "title": "小店 <b>&", "logo": LOGO})
-    await house.services[ManagedApps].add(app, is_enabled=True, is_checked=False, by=OPERATOR)
-    await house.services[Apps].refresh()
+    await house.stage.services[ManagedApps].add(app, is_enabled=True, is_checked=False, by=OPERATOR)
+    await house.stage.services[Apps].refresh()
     await house.change(app_id=app.app_id)
     tab = await house.browser.show()
     assert "“小店 &lt;b&gt;&amp;”" in tab.html

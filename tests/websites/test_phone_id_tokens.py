@@ -32,27 +32,27 @@ async def token_of(house: House, **fields: Any) -> str:
 
 
 async def test_a_mini_program_gets_an_id_token_that_lives_five_minutes_and_names_no_session(house: House) -> None:
-    await house.rows.execute("UPDATE users SET nickname = '小明'")
-    house.clock.advance(minutes=7)
+    await house.stage.rows.execute("UPDATE users SET nickname = '小明'")
+    house.stage.clock.advance(minutes=7)
     token = await token_of(house, nonce="n" * 512)
     assert jwt.get_unverified_header(token)["typ"] == "JWT"
-    now = int(house.clock().timestamp())
-    assert await id_claims(house.client, token) == {
+    now = int(house.stage.clock().timestamp())
+    assert await id_claims(house.stage.client, token) == {
         **{"iss": "https://auth.test", "sub": house.phone.user_id, "aud": "shop", "exp": now + 300, "iat": now},
         **{"auth_time": now, "amr": ["wechat_mini_program"], "nonce": "n" * 512},
         **{"name": "小明", "updated_at": int(START.timestamp())},
     }
-    assert "nonce" not in await id_claims(house.client, await token_of(house))
-    assert (await house.number("sessions"), await house.number("site_logins")) == (1, 0)
+    assert "nonce" not in await id_claims(house.stage.client, await token_of(house))
+    assert (await house.stage.number("sessions"), await house.stage.number("site_logins")) == (1, 0)
 
 
 async def test_it_has_the_clients_scopes_claims_and_algorithm(house: House) -> None:
-    await house.rows.execute("""UPDATE users SET roles = '{editor}', attributes = '{"tier": "gold"}'""")
+    await house.stage.rows.execute("""UPDATE users SET roles = '{editor}', attributes = '{"tier": "gold"}'""")
     added = {"role": "authenticated", "tier": "$attributes.tier", "openid_here": "$openid"}
     await house.change(scopes=["openid", "roles"], claims=added, id_token_alg="ES256")
     token = await token_of(house)
     assert jwt.get_unverified_header(token)["alg"] == "ES256"
-    claims = await id_claims(house.client, token)
+    claims = await id_claims(house.stage.client, token)
     assert claims["roles"] == ["editor"]
     assert {name: claims.get(name) for name in (*added, "name")} == {
         **{"role": "authenticated", "tier": "gold", "openid_here": house.phone.tokens["user"]["openid"], "name": None}
@@ -77,7 +77,7 @@ async def test_a_mobile_app_proves_its_person_by_its_own_code(stage: Stage) -> N
 
 async def test_it_is_neither_a_bearer_nor_an_id_token_hint(house: House) -> None:
     token = await token_of(house)
-    as_bearer = await house.client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    as_bearer = await house.stage.client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
     problem_of(as_bearer, "invalid_token", 401)
     refused = await house.browser.open(id_token_hint=token)
     assert "id_token_hint" in refused.headers["location"], refused.headers
@@ -90,8 +90,8 @@ async def test_it_is_neither_a_bearer_nor_an_id_token_hint(house: House) -> None
 
 async def test_only_a_client_that_was_added_for_it_is_served_and_wechat_is_not_asked_else(house: House) -> None:
     await house.add_site("plain")
-    await add_client(house.services.database, "billing", now=house.clock())
-    asked = len(house.wechat.calls)
+    await add_client(house.stage.services.database, "billing", now=house.stage.clock())
+    asked = len(house.stage.wechat.calls)
     with Sweep() as sweep:
         for client_id in ("plain", "billing", "nobody", "wxauth-admin", "", "a\0b", "x" * 5000):
             with sweep.case(client_id[:20]):
@@ -100,7 +100,7 @@ async def test_only_a_client_that_was_added_for_it_is_served_and_wechat_is_not_a
         for wrong in ({"nonce": "n" * 513}, {"nonce": 1}, {"client_id": None}, {"login_code": ""}):
             with sweep.case(str(wrong)[:20]):
                 problem_of(await house.id_token(**wrong), "invalid_request", 422)
-    assert len(house.wechat.calls) == asked
-    house.phone.client = await house.replica(erasure_grace_days=7)
+    assert len(house.stage.wechat.calls) == asked
+    house.phone.client = await house.stage.make(erasure_grace_days=7)
     await house.erase(status=202)
     problem_of(await house.id_token(), "invalid_token", 401)

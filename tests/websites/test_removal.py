@@ -33,14 +33,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.own_database]
 
 
 async def add_crowd(house: House, pages: int) -> None:
-    await house.rows.execute(CROWD, pages * PAGE_SIZE, house.clock())
+    await house.stage.rows.execute(CROWD, pages * PAGE_SIZE, house.stage.clock())
 
 
 async def assert_all_have_ended_once(house: House) -> None:
-    assert await house.number(OPEN) == await house.number("clients WHERE name = 'shop'") == 0
+    assert await house.stage.number(OPEN) == await house.stage.number("clients WHERE name = 'shop'") == 0
     ids = "SELECT jsonb_array_elements_text(data -> 'session_ids') FROM events WHERE type = 'session.ended'"
-    told = [row[0] for row in await house.rows.fetch(f"{ids} AND data ->> 'reason' = 'administrator'")]
-    ended = await house.rows.fetch("SELECT id::text FROM sessions WHERE revoked_reason = 'administrator'")
+    told = [row[0] for row in await house.stage.rows.fetch(f"{ids} AND data ->> 'reason' = 'administrator'")]
+    ended = await house.stage.rows.fetch("SELECT id::text FROM sessions WHERE revoked_reason = 'administrator'")
     assert sorted(told) == sorted(row["id"] for row in ended)
     assert len(told) >= PAGE_SIZE
 
@@ -52,10 +52,10 @@ async def test_a_removed_site_is_refused_at_once_and_its_sessions_end_in_pages(
     await house.change(backchannel_logout_uri="https://shop.example.com/logout")
     tokens, code, tab = await house.tokens(), await house.code(), await house.browser.show()
     assert (await root.ask("DELETE", "/clients/shop")).status_code == 204
-    assert await house.number(OPEN) >= (PAGES - 1) * PAGE_SIZE, "the rest is not the request's work"
+    assert await house.stage.number(OPEN) >= (PAGES - 1) * PAGE_SIZE, "the rest is not the request's work"
     assert (await root.read("/clients"))["items"] == []
     for path in ("/v1/userinfo", "/v1/verify"):
-        problem_of(await house.client.get(path, headers=bearer(tokens)), "invalid_token", 401)
+        problem_of(await house.stage.client.get(path, headers=bearer(tokens)), "invalid_token", 401)
     refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
     refused(await house.shop.post("/v1/token", **refresh), "invalid_client", 401)
     refused(await house.redeem(code), "invalid_client", 401)
@@ -66,12 +66,12 @@ async def test_a_removed_site_is_refused_at_once_and_its_sessions_end_in_pages(
     add = partial(root.ask, "POST", "/clients", json=site)
     problem_of(await add(), "name_taken", 409)
 
-    services = await house.make_services(database_url=proxy.url)
+    services = await house.stage.make_services(database_url=proxy.url)
     proxy.round_trips = 0
     await sweep(services, pause=0)
     assert proxy.round_trips < 15 * PAGES + 100
     await assert_all_have_ended_once(house)
-    assert await house.number("backchannel_logouts") == await house.number("site_logins") == 0
+    assert await house.stage.number("backchannel_logouts") == await house.stage.number("site_logins") == 0
     house.shop = replace(house.shop, secret=(await add()).json()["client_secret"])
     refused(await house.shop.post("/v1/token", **refresh), "invalid_grant")
     refused(await house.redeem(code), "invalid_grant")
@@ -82,11 +82,11 @@ async def test_a_removed_site_is_refused_at_once_and_its_sessions_end_in_pages(
 async def test_a_removal_waits_for_nobody_and_locks_no_more_than_a_page_of_people(house: House, root: Admin) -> None:
     await add_crowd(house, 2)
     tokens = await house.tokens()
-    async with house.rows.transaction():  # as by an import
-        await house.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", house.phone.user_id)
+    async with house.stage.rows.transaction():  # as by an import
+        await house.stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", house.phone.user_id)
         assert (await root.ask("DELETE", "/clients/shop")).status_code == 204
-        sweeping = asyncio.create_task(sweep(house.services, pause=0.01))
-        await until(partial(house.rows.fetchval, f"SELECT count(*) = 1 FROM {OPEN}"))
+        sweeping = asyncio.create_task(sweep(house.stage.services, pause=0.01))
+        await until(partial(house.stage.rows.fetchval, f"SELECT count(*) = 1 FROM {OPEN}"))
         assert not await house.is_in(tokens)
     await sweeping
     await assert_all_have_ended_once(house)
@@ -94,12 +94,12 @@ async def test_a_removal_waits_for_nobody_and_locks_no_more_than_a_page_of_peopl
 
 async def test_while_a_page_hangs_all_but_its_people_are_free(house: House, root: Admin) -> None:
     await add_crowd(house, 2)
-    async with house.rows.transaction():
-        await house.rows.execute("LOCK TABLE site_logins IN EXCLUSIVE MODE")
+    async with house.stage.rows.transaction():
+        await house.stage.rows.execute("LOCK TABLE site_logins IN EXCLUSIVE MODE")
         removing = asyncio.create_task(root.ask("DELETE", "/clients/shop"))
-        await until_locked(house.rows)
-        free = await house.rows.fetch("SELECT FROM users FOR UPDATE SKIP LOCKED")
-        assert len(free) == await house.number("users") - PAGE_SIZE
+        await until_locked(house.stage.rows)
+        free = await house.stage.rows.fetch("SELECT FROM users FOR UPDATE SKIP LOCKED")
+        assert len(free) == await house.stage.number("users") - PAGE_SIZE
         assert (await house.phone.ask("GET")).status_code == 200
     assert (await removing).status_code == 204
 
@@ -112,16 +112,16 @@ async def test_a_removal_that_is_killed_is_continued_by_any_number_of_replicas(
     env = {"WXAUTH_DATABASE_URL": database_url}
     with Running(WXAUTH, "clients", "remove", "shop", cwd=tmp_path, env=env) as command:
         command.wait_for(f"removed shop\n{4 * PAGE_SIZE} sessions left\n")
-        async with house.rows.transaction():
-            await house.rows.execute("LOCK TABLE site_logins IN EXCLUSIVE MODE")
-            await until_locked(house.rows)
+        async with house.stage.rows.transaction():
+            await house.stage.rows.execute("LOCK TABLE site_logins IN EXCLUSIVE MODE")
+            await until_locked(house.stage.rows)
             assert command.end(signal.SIGKILL) == -signal.SIGKILL
-    assert await house.number(OPEN) > 0
+    assert await house.stage.number(OPEN) > 0
     keeping = [
         asyncio.create_task(keep_erasing(services, check_pause=0.01))
-        for services in (house.services, await house.make_services())
+        for services in (house.stage.services, await house.stage.make_services())
     ]
-    await until(partial(house.rows.fetchval, "SELECT count(*) = 0 FROM clients WHERE name = 'shop'"))
+    await until(partial(house.stage.rows.fetchval, "SELECT count(*) = 0 FROM clients WHERE name = 'shop'"))
     for task in keeping:
         task.cancel()
     await assert_all_have_ended_once(house)

@@ -46,12 +46,12 @@ def without(*names: str) -> list[dict[str, Any]]:
 
 
 async def test_a_token_is_for_the_service_that_it_was_asked_for(house: House) -> None:
-    await set_roles(house.rows, "editor")
+    await set_roles(house.stage.rows, "editor")
     tokens = await asked(house, scope="openid roles orders:write nonsense", resource="HTTPS://MCP.Test:443/mcp")
     claims = get_unverified_claims(tokens["access_token"])
     assert (claims["aud"], claims["scope"], claims["client_id"]) == (MCP, "openid roles orders:write", "shop")
     assert (claims["roles"], claims["openid"]) == (["editor"], house.phone.tokens["user"]["openid"])
-    assert claims["auth_time"] == int(house.clock().timestamp())
+    assert claims["auth_time"] == int(house.stage.clock().timestamp())
     assert (claims["sub"], claims.keys() >= {"sid", "app_id"}) == (house.phone.user_id, True)
     assert "id_token" in tokens
     assert "auth_time" not in get_unverified_claims((await house.tokens())["access_token"])
@@ -97,7 +97,7 @@ async def test_what_cannot_be_asked_for_is_sent_back(house: House, parameters: B
     assert sent(await house.browser.open(**parameters))["error"] == error
     device = {name: value for name, value in parameters.items() if name in ("resource", "scope")}
     if error != "consent_required":
-        answer = await house.client.post(
+        answer = await house.stage.client.post(
             "/v1/device_authorization", data=device, auth=(house.shop.name, house.shop.secret or "")
         )
         refused(answer, error)
@@ -118,7 +118,7 @@ async def test_the_token_endpoint_takes_the_resource_that_was_granted_or_none(ho
     tokens = body_of(await house.shop.refresh(body_of(await house.shop.refresh(tokens)), resource=MCP))
     ordinary = await house.tokens()
     refused(await house.shop.refresh(ordinary, resource=MCP), "invalid_target")
-    answer = await house.client.post(
+    answer = await house.stage.client.post(
         "/v1/token",
         content=f"resource={quote(MCP)}&resource={quote(MCP)}&a=1&a=2&refresh_token=x",
         headers={"Content-Type": "application/x-www-form-urlencoded"},
@@ -140,7 +140,7 @@ async def test_scopes_are_not_widened_at_a_refresh_and_end_with_the_setting(hous
         "orders:read orders:write",
     )
     for resources, left in ((without("orders:read"), "orders:write"), (RESOURCES[1:], None), ([], None)):
-        at = Site(await house.replica(resources=resources), "shop", house.shop.secret)
+        at = Site(await house.stage.make(resources=resources), "shop", house.shop.secret)
         answer = await at.refresh(narrow)
         if left is None:
             refused(answer, "invalid_target")
@@ -156,9 +156,9 @@ async def test_scopes_are_not_widened_at_a_refresh_and_end_with_the_setting(hous
 
 async def test_a_session_lives_as_long_as_the_phones(house: House) -> None:
     tokens = await asked(house)
-    house.clock.advance(seconds=599)
+    house.stage.clock.advance(seconds=599)
     tokens = body_of(await house.shop.refresh(tokens))
-    house.clock.advance(seconds=601)
+    house.stage.clock.advance(seconds=601)
     refused(await house.shop.refresh(tokens), "invalid_grant")
 
 
@@ -167,11 +167,11 @@ OWN_ROUTES = ("/v1/me", "/v1/me/sessions", "/v1/userinfo", "/v1/admin/users", "/
 
 @pytest.mark.requirement("rfc8707-3")
 async def test_our_own_routes_accept_none_of_these_tokens(house: House) -> None:
-    await set_roles(house.rows, "admin")
+    await set_roles(house.stage.rows, "admin")
     tokens = await asked(house, scope="openid roles orders:read")
     for path in OWN_ROUTES:
-        problem_of(await house.client.get(path, headers=bearer(tokens)), "invalid_token", 401)
-    answer = await house.client.post("/v1/logout", headers=bearer(tokens))
+        problem_of(await house.stage.client.get(path, headers=bearer(tokens)), "invalid_token", 401)
+    answer = await house.stage.client.post("/v1/logout", headers=bearer(tokens))
     assert answer.status_code == 401
     assert (await house.shop.refresh(tokens)).status_code == 200
     assert (await house.shop.post("/v1/revoke", token=tokens["access_token"])).status_code == 200
@@ -182,7 +182,7 @@ async def test_a_proxy_admits_the_tokens_of_its_resource_alone(house: House) -> 
     tokens, ordinary = await asked(house), await house.tokens()
 
     async def verify(query: str, with_tokens: Body) -> httpx.Response:
-        return await house.client.get(f"/v1/verify?{query}", headers=bearer(with_tokens))
+        return await house.stage.client.get(f"/v1/verify?{query}", headers=bearer(with_tokens))
 
     admitted = await verify(f"resource={MCP}", tokens)
     assert (admitted.status_code, admitted.headers["x-auth-user-id"]) == (200, house.phone.user_id)
@@ -195,11 +195,13 @@ async def test_a_proxy_admits_the_tokens_of_its_resource_alone(house: House) -> 
 
 @pytest.mark.requirement("rfc7662-4")
 async def test_a_service_sees_the_tokens_of_its_own_resources_alone(house: House) -> None:
-    tokens, ordinary, now = await asked(house), await house.tokens(), house.clock()
+    tokens, ordinary, now = await asked(house), await house.tokens(), house.stage.clock()
     for name, resources in (("mcp", [MCP]), ("files", [FILES]), ("billing", [])):
-        service = await add_client(house.services.database, name, scopes=["introspect"], resources=resources, now=now)
+        service = await add_client(
+            house.stage.services.database, name, scopes=["introspect"], resources=resources, now=now
+        )
         shown = [
-            body_of(await house.client.post("/v1/introspect", data={"token": each["access_token"]}, auth=service))
+            body_of(await house.stage.client.post("/v1/introspect", data={"token": each["access_token"]}, auth=service))
             for each in (tokens, ordinary, house.phone.tokens)
         ]
         assert [each["active"] for each in shown] == [name == "mcp", name == "billing", name == "billing"]
@@ -210,13 +212,13 @@ async def test_a_service_sees_the_tokens_of_its_own_resources_alone(house: House
 
 
 async def test_discovery_names_each_scope_once(house: House) -> None:
-    document = body_of(await house.client.get("/.well-known/oauth-authorization-server"))
+    document = body_of(await house.stage.client.get("/.well-known/oauth-authorization-server"))
     assert document["scopes_supported"] == [*SITE_SCOPE_NAMES, "orders:read", "orders:write", "files"]
     assert "client_id_metadata_document_supported" not in document
 
 
 async def test_a_client_is_added_with_resources_that_there_are(house: House) -> None:
-    desk = await make_admin(house.client, house.rows, house.phone.tokens)
+    desk = await make_admin(house.stage.client, house.stage.rows, house.phone.tokens)
     added = await desk.ask("POST", "/clients", json={"name": "mcp", "resources": ["https://MCP.test:443/mcp", MCP]})
     assert body_of(added)["resources"] == [MCP]
     for wrong in ("https://other.test", MCP[:-1]):

@@ -107,13 +107,13 @@ ANSWERS: dict[Prepare, tuple[int, dict[int, int]]] = {
 @pytest.mark.parametrize("prepare", ANSWERS)
 async def test_forty_requests_of_one_person_leave_transactions_for_others(house: House, prepare: Prepare) -> None:
     bob, ask, (at_once, statuses) = await house.get_phone("bob"), await prepare(house), ANSWERS[prepare]
-    async with house.rows.transaction():
-        await house.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
+    async with house.stage.rows.transaction():
+        await house.stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
         waiting = [create_task(ask()) for _ in range(40)]
-        await until_locked(house.rows, at_once)
+        await until_locked(house.stage.rows, at_once)
         async with timeout(2):
             assert (await bob.ask("PATCH", json={"nickname": "Bob"})).status_code == 200
-        assert await house.number("pg_locks WHERE NOT granted") == at_once
+        assert await house.stage.number("pg_locks WHERE NOT granted") == at_once
     answers = await gather(*waiting)
     assert Counter(answer.status_code for answer in answers) == statuses
     assert not any("error=" in answer.headers.get("location", "") for answer in answers)
@@ -123,10 +123,10 @@ async def test_forty_requests_of_one_person_leave_transactions_for_others(house:
 @pytest.mark.parametrize("prepare", [the_page_after_an_approval, a_sites_sign_out])
 async def test_a_request_beyond_those_that_wait_gets_a_page(house: House, prepare: Prepare) -> None:
     ask = await prepare(house)
-    async with house.rows.transaction():
-        await house.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
+    async with house.stage.rows.transaction():
+        await house.stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
         waiting = [create_task(ask()) for _ in range(MAX_PRESENT)]
-        await until_locked(house.rows, ANSWERS[prepare][0])
+        await until_locked(house.stage.rows, ANSWERS[prepare][0])
         refused = await ask()
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
         assert refused.headers["content-type"].startswith("text/html")

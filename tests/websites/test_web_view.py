@@ -43,8 +43,8 @@ def opened_by(page: httpx.Response) -> tuple[str, dict[str, str]]:
 
 
 async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(house: House) -> None:
-    logged_in_at = house.clock()
-    house.clock.advance(minutes=10)
+    logged_in_at = house.stage.clock()
+    house.stage.clock.advance(minutes=10)
     path, query = opened_by(await house.browser.open(headers=IN_WEB_VIEW))
     assert (path, query) == ("/pages/authorize/authorize", ASKED)
     sent = said(await house.answer(**query))
@@ -56,13 +56,13 @@ async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(house: Hous
     assert (await house.userinfo(tokens)).json()["sub"] == me
     listed = (await house.phone.ask("GET", "/sessions")).json()["items"]
     assert sorted(session["client_id"] or "" for session in listed) == ["", "shop"]
-    assert await house.number("site_logins WHERE scene_hash IS NOT NULL") == 0
+    assert await house.stage.number("site_logins WHERE scene_hash IS NOT NULL") == 0
 
 
 async def test_the_page_hands_on_every_parameter_as_the_mini_program_can_read_it(house: House) -> None:
     uri = f"{CALLBACK}?a=1&b=%20"
     await house.change(title='<b>"Shop"</b>', redirect_uris=[uri])
-    browser = Browser(await house.replica(site_page="sub/pages/in/in"))
+    browser = Browser(await house.stage.make(site_page="sub/pages/in/in"))
     changed = {"redirect_uri": uri, "state": """a b+c&d=é'"<!~*()>%25""", "ui_locales": "zh", "login_hint": "x"}
     for method in ("GET", "POST"):
         page = await browser.open(method, headers=IN_WEB_VIEW, **changed)
@@ -74,10 +74,10 @@ async def test_the_page_hands_on_every_parameter_as_the_mini_program_can_read_it
 
 
 async def test_a_page_in_a_web_view_starts_no_scan_and_counts_against_no_address(house: House) -> None:
-    browser = Browser(await house.replica(scan_rate_limit="1/minute"))
+    browser = Browser(await house.stage.make(scan_rate_limit="1/minute"))
     pages = [await browser.open(headers=IN_WEB_VIEW) for _ in range(3)]
     assert [page.status_code for page in pages] == [200] * 3
-    assert await house.number("site_logins") == 0
+    assert await house.stage.number("site_logins") == 0
     found = re.search(r'<noscript><a class="button" href="([^"]+)"', pages[0].text)
     assert found
     code_url = unescape(found[1])
@@ -115,7 +115,7 @@ async def test_an_error_for_the_site_is_a_url(house: House, parameters: dict[str
 
 async def test_an_error_that_must_not_reach_the_site_has_no_url(house: House) -> None:
     await house.add_site("television", redirect_uris=[], device=True)
-    asked = len(house.wechat.calls)
+    asked = len(house.stage.wechat.calls)
     with Sweep() as sweep:
         for parameters in (
             {"client_id": "nobody"},
@@ -139,8 +139,8 @@ async def test_an_error_that_must_not_reach_the_site_has_no_url(house: House) ->
         ):
             with sweep.case(str(parameters)[:60]):
                 problem_of(await house.answer(**parameters), "invalid_request", 422)
-    assert len(house.wechat.calls) == asked
-    assert await house.number("site_logins") == 0
+    assert len(house.stage.wechat.calls) == asked
+    assert await house.stage.number("site_logins") == 0
 
 
 async def test_however_many_mistakes_a_request_has_answer_and_log_stay_short(house: House) -> None:
@@ -148,13 +148,13 @@ async def test_however_many_mistakes_a_request_has_answer_and_log_stay_short(hou
         refusal = await house.answer(**wrong)
         assert problem_of(refusal, "invalid_request", 422)["errors"]
         assert len(refusal.text) < 4000
-        assert len(str(house.log_lines()[-1])) < 2000
+        assert len(str(house.stage.log_lines()[-1])) < 2000
 
 
 async def test_the_console_is_no_site_in_a_web_view(house: House) -> None:
-    services = await house.make_services(admin_page=True)
+    services = await house.stage.make_services(admin_page=True)
     await services[ConsoleSessions].add_as_site()
-    house.phone.client = house.make_client(services)
+    house.phone.client = house.stage.make_client(services)
     for mistake in ({}, {"prompt": "none"}, {"code_challenge_method": "plain"}, {"scope": "nonsense"}):
         problem_of(await house.answer(**{**CONSOLE, **mistake}), "invalid_request", 422)
     page = await Browser(house.phone.client).open(headers=IN_WEB_VIEW, **CONSOLE)
@@ -168,10 +168,10 @@ async def test_a_near_site_requires_no_common_network_in_a_web_view(house: House
 
 
 async def test_a_site_that_asks_for_a_new_login_refuses_an_old_login(house: House) -> None:
-    house.clock.advance(seconds=30)
+    house.stage.clock.advance(seconds=30)
     for parameters in ({"prompt": "login"}, {"max_age": "0"}, {"max_age": "29"}):
         assert "code" in said(await house.answer(**parameters))
-    house.clock.advance(seconds=1)
+    house.stage.clock.advance(seconds=1)
     for parameters in ({"prompt": "login"}, {"prompt": "consent login"}, {"max_age": "0"}, {"max_age": "30"}):
         assert said(await house.answer(**parameters))["error"] == "login_required"
     for parameters in ({"max_age": "31"}, {"max_age": "9" * 4000}, {"prompt": "consent"}):
@@ -184,29 +184,29 @@ async def test_a_site_that_asks_for_a_new_login_refuses_an_old_login(house: Hous
 @pytest.mark.parametrize("ask", [House.answer, House.id_token])
 async def test_a_bearer_alone_opens_no_session_of_a_site_and_gets_no_id_token(house: House, ask: Ask) -> None:
     await house.change(phone_id_token=True)
-    problem_of(await ask(house, login_code=house.wechat.code_for("mallory")), "wrong_person", 403)
+    problem_of(await ask(house, login_code=house.stage.wechat.code_for("mallory")), "wrong_person", 403)
     spent = house.phone.wx_login()
     assert (await ask(house, login_code=spent)).status_code == 200
     problem_of(await ask(house, login_code=spent), "invalid_code", 400)
     problem_of(await ask(house, login_code=None), "invalid_request", 422)
-    assert await house.number("site_logins") == (1 if ask is House.answer else 0)
-    assert await house.number("events WHERE type = 'site.authorized'") == 1
+    assert await house.stage.number("site_logins") == (1 if ask is House.answer else 0)
+    assert await house.stage.number("events WHERE type = 'site.authorized'") == 1
 
 
 async def test_a_code_ends_with_the_phones_session_and_after_a_minute(house: House) -> None:
     code = said(await house.answer())["code"]
-    house.clock.advance(seconds=60)
+    house.stage.clock.advance(seconds=60)
     refused(await house.redeem(code), "invalid_grant")
     code = said(await house.answer())["code"]
     await house.sign_out_phone()
     refused(await house.redeem(code), "invalid_grant")
-    assert await house.number("sessions WHERE client_id = 'shop'") == 0
+    assert await house.stage.number("sessions WHERE client_id = 'shop'") == 0
 
 
 @pytest.mark.slow
 async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replicas(house: House) -> None:
     await house.change(phone_id_token=True)
-    replicas = [replace(house.phone, client=await house.replica(login_rate_limit="")) for _ in range(2)]
+    replicas = [replace(house.phone, client=await house.stage.make(login_rate_limit="")) for _ in range(2)]
     good = await gather(*(ask(phone) for phone in replicas * 11 for ask in (house.answer, house.id_token)))
     errors = await gather(*(house.answer(phone, scope="nonsense") for phone in replicas * 13))
     assert sum(each.status_code == 200 for each in (*good, *errors)) == 60
@@ -214,10 +214,10 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
     for each in limited:
         problem_of(each, "rate_limited", 429)
         assert 1 <= int(each.headers["retry-after"]) <= 60
-    assert await house.number("site_logins") == 22
+    assert await house.stage.number("site_logins") == 22
     for ask in (house.answer, house.id_token):
         assert (await ask(await house.get_phone("bob"))).status_code == 200
-    house.clock.advance(seconds=60)
+    house.stage.clock.advance(seconds=60)
     assert (await house.answer()).status_code == 200
 
 
@@ -226,10 +226,10 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
 
 async def test_an_answer_and_an_id_token_are_in_the_trail_alone_and_counted_by_their_door(house: House) -> None:
     await house.change(phone_id_token=True)
-    me, mallory = house.phone.user_id, house.wechat.code_for
+    me, mallory = house.phone.user_id, house.stage.wechat.code_for
     for door, ask in (("mini_program", house.answer), ("phone", house.id_token)):
         answer = await ask()
-        event = await house.rows.fetchrow(
+        event = await house.stage.rows.fetchrow(
             "SELECT * FROM events WHERE type = 'site.authorized' ORDER BY id DESC LIMIT 1"
         )
         assert (event["actor"], str(event["user_id"]), str(event["ip"])) == (me, me, "127.0.0.1")
@@ -238,9 +238,9 @@ async def test_an_answer_and_an_id_token_are_in_the_trail_alone_and_counted_by_t
         if door == "mini_program":
             await house.redeem(said(answer)["code"])
         await ask(login_code=mallory("mallory"))
-        house.wechat.answers(*[httpx.ConnectError("no")] * 3)
+        house.stage.wechat.answers(*[httpx.ConnectError("no")] * 3)
         problem_of(await ask(), "wechat_unavailable", 503)
-        house.wechat.route.mock(side_effect=house.wechat._answer)
+        house.stage.wechat.route.mock(side_effect=house.stage.wechat._answer)
         metrics = await house.metrics()
         for outcome in ("logged_in", "refused", "failed"):
             assert f'wxauth_doors_total{{door="{door}",outcome="{outcome}"}} 1.0' in metrics

@@ -4,14 +4,14 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.upstream import answer
-from tests.world import Behind, Client, LogLines, MakeClient, MakeServices
-from wxauth.server.core.services import Services
+from tests.world import Client, Stage
 from wxauth.server.outbound.transport import HttpTransport
 
 SECRET = "s3cr3t-of-the-app"
@@ -20,18 +20,16 @@ OK = answer(IDENTITY)
 CODE = "code-of-alice-0123456789"
 
 
-class ServiceAsking(Behind):
+@dataclass(slots=True)
+class ServiceAsking:
     """The service with its real transport to WeChat at a URL: `client = await service_asking(url)`."""
 
-    services: Services
-    """Those of the last client."""
-
-    def __init__(self, make_services: MakeServices, make_client: MakeClient, log_lines: LogLines) -> None:
-        self._make_services, self._make_client, self.log_lines = make_services, make_client, log_lines
+    stage: Stage
+    """That of the last client."""
 
     async def __call__(self, url: str, **settings: object) -> Client:
-        self.services = await self._make_services(wechat_transport=None, wechat_base_url=url, **settings)
-        return self._make_client(self.services)
+        self.stage = await self.stage.replica(wechat_transport=None, wechat_base_url=url, **settings)
+        return self.stage.client
 
 
 async def log_in(client: Client, code: str = CODE) -> httpx.Response:

@@ -8,7 +8,7 @@ from tests.certificates import Authority
 from tests.fakes import Secrets
 from tests.forward_proxy import CREDENTIALS, PASSWORD
 from tests.wechat.asking import CODE, IDENTITY, ServiceAsking
-from tests.world import LogLines, MakeClient, MakeServices
+from tests.world import Stage
 
 
 @pytest.fixture(scope="session")
@@ -17,12 +17,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def service_asking(
-    make_services: MakeServices, make_client: MakeClient, secrets: Secrets, log_lines: LogLines
-) -> ServiceAsking:
+def service_asking(stage: Stage, secrets: Secrets) -> ServiceAsking:
     for secret in (CODE, IDENTITY["session_key"], PASSWORD, CREDENTIALS):
         secrets.add(secret)
-    return ServiceAsking(make_services, make_client, log_lines)
+    return ServiceAsking(stage)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ async def test_an_api_that_hangs_takes_no_connection_from_the_logins(service_ask
     access_token = answer({"access_token": "token-of-wechat", "expires_in": 7200})
     async with Upstream(access_token, *[hang] * MAX_CONNECTIONS, OK) as upstream:
         client = await service_asking(upstream.url)
-        api, app = service_asking.services[WeChatApi], service_asking.services.settings.apps[0]
+        api, app = service_asking.stage.services[WeChatApi], service_asking.stage.services.settings.apps[0]
         openid, key = IDENTITY["openid"], IDENTITY["session_key"].encode()
         hanging = [
             asyncio.create_task(api.check_session_key(app, openid=openid, session_key=key))
@@ -62,7 +62,8 @@ async def test_a_refused_connect_is_tried_on_the_fallback_host(service_asking: S
         assert answered.status_code == 200
         assert fallback.codes == [CODE]
         assert fallback.requests[0].startswith("/other/sns/")
-    assert [line["reason"] for line in service_asking.logged("wechat_not_connected")] == ["ConnectionRefusedError"]
+    [line] = service_asking.stage.logged("wechat_not_connected")
+    assert line["reason"] == "ConnectionRefusedError"
 
 
 @pytest.mark.slow
@@ -89,7 +90,7 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
 
     async with Upstream(answer_in_the_end) as upstream:
         client = await service_asking(upstream.url, wechat_timeout=2)
-        wechat, app = service_asking.services[WeChat], service_asking.services.settings.apps[0]
+        wechat, app = service_asking.stage.services[WeChat], service_asking.stage.services.settings.apps[0]
         another = partial(wechat.call, "another", app, "/x?js_code=another", read=lambda _: None)
         later = wechat.deadline(extra_time=60)
         others = [asyncio.create_task(another(deadline=later)) for _ in range(MAX_CONNECTIONS)]
@@ -102,7 +103,7 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
         gate.set()
         await asyncio.gather(*others)
         assert (await log_in(client)).status_code == 200
-        assert not service_asking.logged("wechat_not_connected")
+        assert not service_asking.stage.logged("wechat_not_connected")
 
 
 async def test_a_login_goes_by_the_proxy(
@@ -133,6 +134,6 @@ async def test_a_proxy_that_does_not_let_us_through_is_asked_for_the_fallback_ho
         problem_of(await log_in(client), "wechat_unavailable", 503)
         assert [head.split()[1] for head in proxy.heads] == [f"127.0.0.1:{upstream.port}", "localhost:1"]
         assert upstream.connections == 0
-    (line,) = service_asking.logged("wechat_not_connected")
+    (line,) = service_asking.stage.logged("wechat_not_connected")
     assert line["reason"] == "no way through the proxy: the connection was closed without an answer"
     assert (line["host"], line["next_host"]) == (f"127.0.0.1:{upstream.port}", "localhost:1")

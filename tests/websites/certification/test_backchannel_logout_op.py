@@ -16,8 +16,8 @@ async def test_oidcc_backchannel_rp_initiated_logout(house: House) -> None:
         tokens = await house.tokens()
         answer = await house.log_out(id_token_hint=tokens["id_token"], post_logout_redirect_uri=BYE, state="s-2")
         assert sent(answer, BYE) == {"state": "s-2"}
-        await house.services[Deliveries].begin_due()
-        await house.services[Deliveries].drain()
+        await house.stage.services[Deliveries].begin_due()
+        await house.stage.services[Deliveries].drain()
     ((headers, body),) = receiver.got
     assert headers["Content-Type"] == "application/x-www-form-urlencoded"
     form = parse_qs(body.decode(), strict_parsing=True)

@@ -28,7 +28,7 @@ async def shop(add_site: AddSite) -> Site:
 @pytest.fixture
 async def house(house: House) -> House:
     fields = "UPDATE users SET nickname = 'Alice', phone = $1, phone_verified_at = now()"
-    await house.rows.execute(fields, NUMBER)
+    await house.stage.rows.execute(fields, NUMBER)
     return house
 
 
@@ -68,7 +68,7 @@ async def test_oidcc_server_and_idtoken_signature(house: House) -> None:
     assert (tokens["token_type"].lower(), tokens["expires_in"] > 0) == ("bearer", True)
     claims = await house.claims(tokens)  # checks signature, its one key, iss, aud
     assert (claims["sub"], claims["nonce"]) == (house.phone.user_id, "n-1")
-    assert claims["auth_time"] <= claims["iat"] <= house.clock().timestamp() < claims["exp"]
+    assert claims["auth_time"] <= claims["iat"] <= house.stage.clock().timestamp() < claims["exp"]
 
 
 @pytest.mark.requirement("oidc-5.3.1")
@@ -78,7 +78,7 @@ async def test_oidcc_userinfo_get_post_header_and_post_body(house: House) -> Non
     for answer in (
         await house.userinfo(tokens),
         await house.userinfo(tokens, "POST"),
-        await house.client.post("/v1/userinfo", data=form),
+        await house.stage.client.post("/v1/userinfo", data=form),
     ):
         assert answer.json() == {"sub": house.phone.user_id}
 
@@ -121,7 +121,7 @@ async def test_a_request_succeeds(house: House, parameters: dict[str, Any], clai
 @pytest.mark.parametrize("parameters", [{"prompt": "login"}, {"max_age": "1"}], ids=["prompt-login", "max-age-1"])
 async def test_oidcc_the_person_logs_in_again(house: House, parameters: dict[str, str]) -> None:
     first = await house.claims(await logged_in(house))
-    house.clock.advance(seconds=2)
+    house.stage.clock.advance(seconds=2)
     second = await house.claims(await logged_in(house, **parameters))
     assert (second["sub"], second["auth_time"]) == (first["sub"], first["auth_time"] + 2)
 
@@ -130,7 +130,7 @@ async def test_oidcc_the_person_logs_in_again(house: House, parameters: dict[str
 async def test_oidcc_the_browsers_login_answers(house: House, more: str) -> None:
     house.browser = house.another_browser()
     tokens = await logged_in(house)
-    house.clock.advance(seconds=2)
+    house.stage.clock.advance(seconds=2)
     known = {"max-age-10000": {"max_age": "10000"}, "id-token-hint": {"id_token_hint": tokens["id_token"]}}
     asked: dict[str, Any] = known.get(more, {})
     page = await house.browser.open(**plain(**asked))
@@ -145,11 +145,11 @@ async def test_oidcc_the_browsers_login_answers(house: House, more: str) -> None
 async def test_oidcc_codereuse(house: House, seconds: int) -> None:
     code = await house.code(**plain())
     tokens = await tokens_for(house, code)
-    house.clock.advance(seconds=seconds)
+    house.stage.clock.advance(seconds=seconds)
     refused(await redeemed(house, code), "invalid_grant")
     assert not await house.is_in(tokens)
     refused(await house.shop.refresh(tokens), "invalid_grant")
-    assert '"reused"' in await house.rows.fetchval("SELECT data FROM events WHERE type = 'session.ended'")
+    assert '"reused"' in await house.stage.rows.fetchval("SELECT data FROM events WHERE type = 'session.ended'")
 
 
 async def test_oidcc_ensure_post_request_succeeds(house: House) -> None:
@@ -167,7 +167,7 @@ async def test_oidcc_ensure_post_request_succeeds(house: House) -> None:
 async def test_oidcc_server_client_secret_post(house: House) -> None:
     form = {"grant_type": "authorization_code", "code": await house.code(**plain()), "redirect_uri": CALLBACK}
     form |= {"client_id": house.shop.name, "client_secret": house.shop.secret or ""}
-    answer = await house.client.post("/v1/token", data=form)
+    answer = await house.stage.client.post("/v1/token", data=form)
     assert (await house.claims(answer.json()))["nonce"] == "n-1"
 
 
@@ -202,7 +202,7 @@ async def test_oidcc_ensure_registered_redirect_uri(house: House, parameters: di
 async def test_oidcc_refresh_token(house: House) -> None:
     tokens = await logged_in(house, scope="openid offline_access", prompt="consent")
     first = await house.claims(tokens)
-    house.clock.advance(seconds=2)
+    house.stage.clock.advance(seconds=2)
     refused(await (await house.add_site("other")).refresh(tokens), "invalid_grant")
     refreshed = (await house.shop.refresh(tokens)).json()
     assert refreshed["access_token"] != tokens["access_token"]

@@ -1,11 +1,11 @@
-"""A town: a service whose WeChat is the simulator."""
+"""A street: a service whose WeChat is the simulator."""
 
 from functools import partial
 
 import pytest
 
 from tests.websites.browsers import BYE
-from tests.websites.towns import COMPUTER, PAGE, Town
+from tests.websites.street import COMPUTER, PAGE, Street
 from tests.world import AddSite, GetPhone, LogIn, MakeServices, Phone, Site
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator
 from wxauth.server.service.build import Waits
@@ -43,5 +43,5 @@ async def shop(add_site: AddSite) -> Site:
 
 
 @pytest.fixture
-def town(request: pytest.FixtureRequest) -> Town:
-    return Town.made_of_fixtures(request)
+def street(request: pytest.FixtureRequest) -> Street:
+    return Street.made_of_fixtures(request)

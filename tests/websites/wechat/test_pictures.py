@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.problems import problem_of
 from tests.sweeps import swept
+from tests.websites.street import Street
 from tests.websites.test_links import browser_of, press
-from tests.websites.towns import Town
 from tests.world import Body, Client, scene_of
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import FaultRequest
@@ -30,28 +30,28 @@ def qr_of(text: str) -> bytes:
     return output.getvalue()
 
 
-def asked(town: Town) -> list[Body]:
+def asked(street: Street) -> list[Body]:
     """The codes that WeChat was asked for."""
-    return [call.json for call in town.simulator.calls_of("getwxacodeunlimit")]
+    return [call.json for call in street.stage.simulator.calls_of("getwxacodeunlimit")]
 
 
-async def picture(town: Town, client: Client | None = None, started: Body | None = None) -> httpx.Response:
+async def picture(street: Street, client: Client | None = None, started: Body | None = None) -> httpx.Response:
     """The picture of a scan, at this replica."""
-    return await (client or town.client).get((started or await town.shop.start())["code_image"])
+    return await (client or street.stage.client).get((started or await street.shop.start())["code_image"])
 
 
 def kind_of(answer: httpx.Response) -> tuple[int, str, str]:
     return answer.status_code, answer.headers["content-type"], answer.headers[EMBEDDED]
 
 
-async def test_an_ordinary_code_holds_the_link_and_is_there_while_the_scan_is_open(town: Town) -> None:
-    client, (started, scan_id) = await town.replica(scan_code="link"), await town.claimed()
-    answer = await picture(town, client, started)
+async def test_an_ordinary_code_holds_the_link_and_is_there_while_the_scan_is_open(street: Street) -> None:
+    client, (started, scan_id) = await street.stage.make(scan_code="link"), await street.claimed()
+    answer = await picture(street, client, started)
     assert (kind_of(answer), answer.headers["cache-control"]) == ((200, "image/png", "cross-origin"), "no-store")
     assert answer.content == qr_of(started["verification_uri_complete"])
-    await town.phone.decide(scan_id, "deny")
-    other = await town.shop.start()
-    town.clock.advance(seconds=180)
+    await street.phone.decide(scan_id, "deny")
+    other = await street.shop.start()
+    street.stage.clock.advance(seconds=180)
     for url in (started["code_image"], other["code_image"], f"/v1/scans/{'a' * 22}/code", "/v1/scans/x/code"):
         over = await client.get(url)
         problem_of(over, "not_found", 404)
@@ -60,13 +60,13 @@ async def test_an_ordinary_code_holds_the_link_and_is_there_while_the_scan_is_op
         assert EMBEDDED not in (await client.get(path)).headers, "no other answer may be embedded elsewhere"
 
 
-async def test_wechats_code_opens_the_page_and_is_made_once(town: Town) -> None:
-    started = await town.shop.start()
-    assert asked(town) == []
-    answers = await gather(*(picture(town, started=started) for _ in range(5)))
-    answers.append(await picture(town, await town.replica(), started))
+async def test_wechats_code_opens_the_page_and_is_made_once(street: Street) -> None:
+    started = await street.shop.start()
+    assert asked(street) == []
+    answers = await gather(*(picture(street, started=started) for _ in range(5)))
+    answers.append(await picture(street, await street.stage.make(), started))
     of_page = {"page": "pages/scan/scan", "env_version": "release", "check_path": True}
-    assert asked(town) == [{"scene": scene_of(started), **of_page}]
+    assert asked(street) == [{"scene": scene_of(started), **of_page}]
     assert {kind_of(answer) for answer in answers} == {(200, "image/jpeg", "cross-origin")}
     said = f"wxa:{APPS[0]['app_id']}?page=pages/scan/scan&scene={scene_of(started)}&env=release"
     assert {answer.content for answer in answers} == {draw(said, has_transparent_ground=False).content}
@@ -79,10 +79,10 @@ async def test_wechats_code_opens_the_page_and_is_made_once(town: Town) -> None:
         ({"scan_page": "pages/index/index"}, {"page": "pages/index/index", "check_path": True}),
     ],
 )
-async def test_the_settings_say_which_page_of_which_version(town: Town, settings: Body, wanted: Body) -> None:
-    answer = await picture(town, await town.replica(**settings))
+async def test_the_settings_say_which_page_of_which_version(street: Street, settings: Body, wanted: Body) -> None:
+    answer = await picture(street, await street.stage.make(**settings))
     assert answer.headers["content-type"] == "image/jpeg"
-    assert asked(town)[-1].items() >= wanted.items()
+    assert asked(street)[-1].items() >= wanted.items()
 
 
 FAULTS = {
@@ -102,24 +102,24 @@ FAULTS = {
 
 @pytest.mark.slow
 @swept(("fault", "said"), FAULTS.values(), ids=FAULTS)
-async def test_an_ordinary_code_replaces_wechats_and_the_log_says_why(town: Town, fault: Body, said: str) -> None:
-    started = await town.shop.start()
-    town.simulator.fail("getwxacodeunlimit", **fault, times=None)
-    answer = await picture(town, started=started)
+async def test_an_ordinary_code_replaces_wechats_and_the_log_says_why(street: Street, fault: Body, said: str) -> None:
+    started = await street.shop.start()
+    street.stage.simulator.fail("getwxacodeunlimit", **fault, times=None)
+    answer = await picture(street, started=started)
     assert answer.content == qr_of(started["verification_uri_complete"])
-    line = town.logged("mini_program_code_not_made")[-1]
+    line = street.stage.logged("mini_program_code_not_made")[-1]
     assert said in f"{line} errcode {line.get('errcode')}"
-    assert scene_of(started) not in repr(town.log_lines())
-    town.simulator.faults.clear()
-    assert (await picture(town, started=started)).content == answer.content  # it is the scan's from now on
+    assert scene_of(started) not in repr(street.stage.log_lines())
+    street.stage.simulator.faults.clear()
+    assert (await picture(street, started=started)).content == answer.content  # it is the scan's from now on
 
 
-async def test_the_apps_quota_is_kept_for_others(town: Town) -> None:
-    town.simulator.fail("getwxacodeunlimit", json_type=True)  # a picture that says it is JSON is a picture
-    client = await town.replica(scan_picture_limit="2/minute")
-    kinds = [(await picture(town, client)).headers["content-type"] for _ in range(4)]
+async def test_the_apps_quota_is_kept_for_others(street: Street) -> None:
+    street.stage.simulator.fail("getwxacodeunlimit", json_type=True)  # a picture that says it is JSON is a picture
+    client = await street.stage.make(scan_picture_limit="2/minute")
+    kinds = [(await picture(street, client)).headers["content-type"] for _ in range(4)]
     assert kinds == ["image/jpeg"] * 2 + ["image/png"] * 2
-    assert len(asked(town)) == 2
+    assert len(asked(street)) == 2
 
 
 # The link by which a phone's browser outside WeChat opens the mini-program.
@@ -129,24 +129,24 @@ DAY = 86400
 
 
 @pytest.fixture
-async def linked(town: Town) -> Town:
+async def linked(street: Street) -> Street:
     """The shop's page is open in a phone's browser."""
-    town.services = await town.make_services(scan_link="url")
-    await town.change(link=True)
-    town.browser = browser_of(town.make_client(town.services))
-    return town
+    street.stage = await street.stage.replica(scan_link="url")
+    await street.change(link=True)
+    street.browser = browser_of(street.stage.client)
+    return street
 
 
-async def has_button(linked: Town) -> bool:
+async def has_button(linked: Street) -> bool:
     """Whether the page has a button that leads to the link, which WeChat is asked for."""
     return "/link" in (await linked.browser.open()).text
 
 
-def made(linked: Town) -> list[Body]:
-    return [call.json for call in linked.simulator.calls if call.api == "generate_urllink"]
+def made(linked: Street) -> list[Body]:
+    return [call.json for call in linked.stage.simulator.calls if call.api == "generate_urllink"]
 
 
-async def test_one_link_serves_all_logins_of_an_app(linked: Town) -> None:
+async def test_one_link_serves_all_logins_of_an_app(linked: Street) -> None:
     urls = []
     for _ in range(2):
         answer = await press(await linked.browser.show())
@@ -161,25 +161,25 @@ async def test_one_link_serves_all_logins_of_an_app(linked: Town) -> None:
     assert "form-action 'self' https://wxaurl.cn https://shop.example.com" in policy
 
 
-async def test_a_link_is_renewed_after_25_days_and_given_for_30_if_wechat_makes_no_other(linked: Town) -> None:
+async def test_a_link_is_renewed_after_25_days_and_given_for_30_if_wechat_makes_no_other(linked: Street) -> None:
     for after, number in ((0, 1), (25 * DAY - 1, 1), (1, 2), (25 * DAY - 1, 2)):
-        linked.clock.advance(seconds=after)
+        linked.stage.clock.advance(seconds=after)
         assert await has_button(linked)
         assert len(made(linked)) == number
-    linked.simulator.fail("generate_urllink", errcode=-1, times=None)
+    linked.stage.simulator.fail("generate_urllink", errcode=-1, times=None)
     for after, is_given in ((5 * DAY, True), (1, False)):
-        linked.clock.advance(seconds=after)
+        linked.stage.clock.advance(seconds=after)
         assert await has_button(linked) is is_given
 
 
 @pytest.mark.parametrize(("errcode", "advice"), [(40002, "SCAN_LINK"), (40165, "SCAN_PAGE"), (85079, "release")])
-async def test_without_a_link_there_is_no_button_and_the_log_says_why(linked: Town, errcode: int, advice: str) -> None:
-    linked.simulator.faults.append(FaultRequest(api="generate_urllink", errcode=errcode))
+async def test_without_a_link_there_is_no_button_and_the_log_has_why(linked: Street, errcode: int, advice: str) -> None:
+    linked.stage.simulator.faults.append(FaultRequest(api="generate_urllink", errcode=errcode))
     assert [await has_button(linked) for _ in range(2)] == [False, False]
-    (line,) = linked.logged("url_link_not_made")
+    (line,) = linked.stage.logged("url_link_not_made")
     assert (line["errcode"], line["level"], advice in line["what_to_change"]) == (errcode, "error", True)
     assert len(made(linked)) == 1
-    linked.clock.advance(seconds=60)
+    linked.stage.clock.advance(seconds=60)
     assert await has_button(linked)
 
 

@@ -12,8 +12,18 @@ import pytest
 from tests.fakes import Secrets
 from tests.sweeps import Sweep
 from tests.websites.browsers import refused, said
+from tests.websites.street import (
+    APP_OF,
+    COMPUTER,
+    IN_WECHAT,
+    MINI,
+    PAGE,
+    Street,
+    Visitor,
+    by_the_mini_program,
+    found_in,
+)
 from tests.websites.test_web_view import WEB_VIEW, opened_by
-from tests.websites.towns import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Town, Visitor, by_the_mini_program, found_in
 from tests.world import EDGE, Admin, LogIn, Phone, set_roles, until, until_locked
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
@@ -31,43 +41,43 @@ OVER = "https://auth.test/v1/authorize/wechat"
 
 @pytest.mark.slow
 @DOORS
-async def test_a_person_logs_in_to_a_site_by_wechats_page(town: Town, door: str) -> None:
-    app_id, me, visitor = APP_OF[door], town.phone.user_id, town.visitor(door)
-    url, pressed_at = await visitor.press(), town.clock()
-    town.clock.advance(seconds=50)
+async def test_a_person_logs_in_to_a_site_by_wechats_page(street: Street, door: str) -> None:
+    app_id, me, visitor = APP_OF[door], street.phone.user_id, street.visitor(door)
+    url, pressed_at = await visitor.press(), street.stage.clock()
+    street.stage.clock.advance(seconds=50)
     location = await visitor.come_back(await visitor.allow(url))
     sent = said(location)
     assert (sent["state"], sent["iss"], set(sent)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
-    tokens = await town.tokens_for(location)
-    claims = await town.claims(tokens)
+    tokens = await street.tokens_for(location)
+    claims = await street.claims(tokens)
     assert (claims["sub"], claims["nonce"], claims["amr"]) == (me, "n-1", [f"wechat_{door}"])
     assert claims["auth_time"] == int(pressed_at.timestamp())
-    listed = (await town.phone.ask("GET", "/sessions")).json()["items"]
+    listed = (await street.phone.ask("GET", "/sessions")).json()["items"]
     sessions = {(session["app_id"], session["client_id"]) for session in listed}
     assert (sessions, len(listed)) == ({(MINI, None), (app_id, "shop")}, 2)
-    event = await town.rows.fetchrow("SELECT * FROM events WHERE type = 'site.authorized'")
+    event = await street.stage.rows.fetchrow("SELECT * FROM events WHERE type = 'site.authorized'")
     data = f'{{"door": "{door}", "client_id": "shop"}}'
     assert (event["app_id"], event["data"], str(event["user_id"])) == (app_id, data, me)
     assert event["ip"] is not None
-    assert f'wxauth_doors_total{{door="{door}",outcome="logged_in"}} 1.0' in await town.metrics()
-    assert (await town.shop.refresh(tokens)).status_code == 200
+    assert f'wxauth_doors_total{{door="{door}",outcome="logged_in"}} 1.0' in await street.metrics()
+    assert (await street.shop.refresh(tokens)).status_code == 200
 
 
 @pytest.mark.slow
-async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(town: Town) -> None:
+async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(street: Street) -> None:
     async def in_an_app(person: str, app_id: str) -> str:
-        return (await LogIn(town.client)(person, app_id=app_id))["user"]["id"]
+        return (await LogIn(street.stage.client)(person, app_id=app_id))["user"]["id"]
 
     async def in_web_view(person: str, app_id: str) -> str:
-        phone = Phone(town.client, await LogIn(town.client)(person, app_id=app_id), lambda: person)
-        _, query = opened_by(await town.visitor(WEB_VIEW).show())
-        return await town.person_of(await by_the_mini_program(town, phone, **query))
+        phone = Phone(street.stage.client, await LogIn(street.stage.client)(person, app_id=app_id), lambda: person)
+        _, query = opened_by(await street.visitor(WEB_VIEW).show())
+        return await street.person_of(await by_the_mini_program(street, phone, **query))
 
     async def in_wechat(person: str, _: str) -> str:
-        return await town.person_of(await town.visitor("account", person).log_in())
+        return await street.person_of(await street.visitor("account", person).log_in())
 
     async def on_a_computer(person: str, _: str) -> str:
-        return await town.person_of(await town.visitor("website", person).log_in())
+        return await street.person_of(await street.visitor("website", person).log_in())
 
     doors = (
         (in_an_app, MINI, "mini_program"),
@@ -77,31 +87,31 @@ async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(town: T
         (in_an_app, MOBILE_APP["app_id"], "mobile_app"),
     )
     orders = [doors[number:] + doors[:number] for number in range(len(doors))]  # each before and after each other one
-    users_before, _ = await town.people()
+    users_before, _ = await street.people()
     with Sweep() as cases:
         for number, order in enumerate(orders):
             with cases.case(*(f"{door.__name__}({kind})" for door, _, kind in order)):
                 person, users = f"person-{number}", set()
                 for door, app_id, _ in order:
                     users.add(await door(person, app_id))
-                    town.clock.advance(seconds=20)
-                phone = Phone(town.client, await LogIn(town.client)(person, app_id=MINI))
+                    street.stage.clock.advance(seconds=20)
+                phone = Phone(street.stage.client, await LogIn(street.stage.client)(person, app_id=MINI))
                 assert (users, (await phone.ask("GET")).json()["unionid"]) == ({phone.user_id}, unionid_of(person))
                 identities = (await phone.ask("GET", "/identities")).json()["items"]
                 assert [(it["app_id"], it["kind"], it["openid"]) for it in identities] == [
                     (app_id, kind, openid_of(person, app_id)) for _, app_id, kind in order
                 ]
-    assert (await town.people())[0] == users_before + len(orders)
-    assert await town.number("unionids") == users_before + len(orders)
+    assert (await street.people())[0] == users_before + len(orders)
+    assert await street.stage.number("unionids") == users_before + len(orders)
 
 
-async def test_wechats_page_is_asked_with_its_parameters_in_its_order(town: Town) -> None:
+async def test_wechats_page_is_asked_with_its_parameters_in_its_order(street: Street) -> None:
     back = "https%3A%2F%2Fauth.test%2Fv1%2Fauthorize%2Fwechat"
     for door, path, scope, end in (
         ("account", "oauth2/authorize", "snsapi_userinfo", "&connect_redirect=1#wechat_redirect"),
         ("website", "qrconnect", "snsapi_login", "#wechat_redirect"),
     ):
-        url = await town.visitor(door).press()
+        url = await street.visitor(door).press()
         state = url.partition("&state=")[2][:32]
         assert re.fullmatch("[0-9a-f]{32}", state)
         assert url == (
@@ -109,17 +119,17 @@ async def test_wechats_page_is_asked_with_its_parameters_in_its_order(town: Town
             f"&scope={scope}&state={state}{end}"
         )
     optional = [*APPS, {**ACCOUNT, "unionid": "optional"}]
-    elsewhere = await town.make_services(apps=optional, wechat_open_url="http://127.0.0.1:8001")
-    url = await town.visitor(at=elsewhere).press()
+    elsewhere = await street.stage.make_services(apps=optional, wechat_open_url="http://127.0.0.1:8001")
+    url = await street.visitor(at=elsewhere).press()
     assert url.startswith("http://127.0.0.1:8001/connect/oauth2/authorize?appid=")
     assert "&scope=snsapi_base&" in url
 
 
-async def test_each_kind_of_browser_gets_its_own_page(town: Town) -> None:
-    await town.add_site("plain")
-    await town.add_site("near", website_app_id=COMPUTER, near=True)
-    await town.add_site("desktop", website_app_id=COMPUTER)
-    await town.services[ConsoleSessions].add_as_site()
+async def test_each_kind_of_browser_gets_its_own_page(street: Street) -> None:
+    await street.add_site("plain")
+    await street.add_site("near", website_app_id=COMPUTER, near=True)
+    await street.add_site("desktop", website_app_id=COMPUTER)
+    await street.stage.services[ConsoleSessions].add_as_site()
     wecom, web_view = f"{IN_WECHAT} wxwork/4.1.36", f"{IN_WECHAT} miniProgram/{MINI}"
     with Sweep() as sweep:
         for user_agent, name, has_button, has_link, has_code in (
@@ -136,41 +146,41 @@ async def test_each_kind_of_browser_gets_its_own_page(town: Town) -> None:
             (web_view, "shop", False, False, False),
         ):
             with sweep.case(f"{name} in {user_agent[-40:]}"):
-                text = (await town.visitor(user_agent).show(client_id=name, ui_locales="en")).text
+                text = (await street.visitor(user_agent).show(client_id=name, ui_locales="en")).text
                 button = re.search(r'class="button" href="/v1/authorize/[\w-]{22}/wechat"', text)
                 assert ("Log in to Example Shop" in text, button is not None) == (True, has_button)
                 assert ("Log in with WeChat on this device" in text) == has_link
                 assert ("/v1/scans/" in text) == has_code
-    console = await town.visitor(EDGE).show(client_id="wxauth-admin", redirect_uri="https://auth.test/admin/")
+    console = await street.visitor(EDGE).show(client_id="wxauth-admin", redirect_uri="https://auth.test/admin/")
     assert "/wechat" not in console.text
-    assert await town.number("site_logins WHERE scene_hash IS NULL") == 2
+    assert await street.stage.number("site_logins WHERE scene_hash IS NULL") == 2
 
 
 # The press.
 
 
-async def test_a_button_works_only_for_its_own_browser_and_site(town: Town) -> None:
-    visitor, computer = town.visitor(), town.visitor("website")
+async def test_a_button_works_only_for_its_own_browser_and_site(street: Street) -> None:
+    visitor, computer = street.visitor(), street.visitor("website")
     button = await visitor.open()
-    for other, title in ((town.visitor(), "登录不是从这里发起的"), (computer, "This login was not started here")):
+    for other, title in ((street.visitor(), "登录不是从这里发起的"), (computer, "This login was not started here")):
         page = await other.get(button)
         assert (page.status_code, title in page.text) == (404, True)
     assert (await visitor.get(button.replace("authorize/", "authorize/x"))).status_code == 404
-    await town.add_site("plain")
+    await street.add_site("plain")
     plain = found_in(await computer.show(client_id="plain"), r"(/v1/authorize/[\w-]{22}/)next")
     assert (await computer.get(f"{plain}wechat")).status_code == 404
-    town.clock.advance(seconds=601)
+    street.stage.clock.advance(seconds=601)
     assert (await visitor.get(button)).status_code == 404
 
 
 @pytest.mark.slow
 @DOORS
-async def test_a_request_is_good_for_ten_presses_and_ten_minutes_after_each(town: Town, door: str) -> None:
-    visitor = town.visitor(door)
+async def test_a_request_is_good_for_ten_presses_and_ten_minutes_after_each(street: Street, door: str) -> None:
+    visitor = street.visitor(door)
     button, urls = await visitor.open(), []
     for _ in range(10):
         urls.append(await visitor.press(button))
-        await town.sweep(after=170)
+        await street.sweep(after=170)
     eleventh = await visitor.get(button)
     assert eleventh.status_code == 429
     assert re.search("to the site and start again|回到网站重新开始", eleventh.text), "waiting does not help"
@@ -178,27 +188,27 @@ async def test_a_request_is_good_for_ten_presses_and_ten_minutes_after_each(town
     assert len(set(urls)) == 10
     assert (await visitor.come_back(await visitor.allow(urls[0]))).endswith("/wechat/over")  # 1700 s old
     # The second time, the person has gone back from the site.
-    sessions = [await town.tokens_for(await visitor.come_back(await visitor.allow(url))) for url in urls[-2:]]
-    assert [(await town.shop.refresh(tokens)).status_code for tokens in sessions] == [200, 200]
-    town.clock.advance(seconds=431)
+    sessions = [await street.tokens_for(await visitor.come_back(await visitor.allow(url))) for url in urls[-2:]]
+    assert [(await street.shop.refresh(tokens)).status_code for tokens in sessions] == [200, 200]
+    street.stage.clock.advance(seconds=431)
     assert (await visitor.get(button)).status_code == 404
 
 
-async def test_of_presses_at_once_ten_pass_and_they_count_against_the_limit_of_the_address(town: Town) -> None:
-    visitor = town.visitor()
+async def test_of_presses_at_once_ten_pass_and_they_count_against_the_limit_of_the_address(street: Street) -> None:
+    visitor = street.visitor()
     button = await visitor.open()
     answers = await gather(*(visitor.get(button) for _ in range(15)))
     assert sorted(answer.status_code for answer in answers) == [303] * 10 + [429] * 5
-    visitor = town.visitor(at=await town.make_services(scan_rate_limit="2/minute"))
+    visitor = street.visitor(at=await street.stage.make_services(scan_rate_limit="2/minute"))
     button = await visitor.open()
     answers = [await visitor.get(button) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [303, 303, 429]
     assert "retry-after" in answers[-1].headers
 
 
-async def test_links_and_visits_of_one_page_have_ten_presses_each(town: Town) -> None:
-    await town.change(link=True)
-    visitor = town.visitor("website", at=await town.make_services(scan_link="scheme"))
+async def test_links_and_visits_of_one_page_have_ten_presses_each(street: Street) -> None:
+    await street.change(link=True)
+    visitor = street.visitor("website", at=await street.stage.make_services(scan_link="scheme"))
     button = await visitor.open()
     await visitor.press(button)
     links = [await visitor.client.post(button.replace("/wechat", "/link")) for _ in range(11)]
@@ -207,180 +217,180 @@ async def test_links_and_visits_of_one_page_have_ten_presses_each(town: Town) ->
     assert [answer.status_code for answer in visits] == [303] * 9 + [429]
 
 
-async def test_the_pages_of_neighbours_leave_a_browser_with_a_login_its_own(town: Town) -> None:
-    await town.change(sso=True)
-    strict = await town.make_services(scan_rate_limit="3/minute")
-    town.browser, neighbour = replace(town.browser, client=town.make_client(strict)), town.visitor(at=strict)
-    await town.tokens()
+async def test_the_pages_of_neighbours_leave_a_browser_with_a_login_its_own(street: Street) -> None:
+    await street.change(sso=True)
+    strict = await street.stage.replica(scan_rate_limit="3/minute")
+    street.browser, neighbour = replace(street.browser, client=strict.client), street.visitor(at=strict.services)
+    await street.tokens()
     assert [(await neighbour.show()).status_code for _ in range(4)] == [200, 200, 200, 429]
-    pages = [await town.browser.open() for _ in range(4)]
+    pages = [await street.browser.open() for _ in range(4)]
     assert [page.status_code for page in pages] == [200, 200, 200, 429], "its own are limited, too"
     assert "/continue" in pages[0].text
 
 
-async def test_pages_that_nobody_used_are_swept_away(town: Town) -> None:
-    visitor = town.visitor()
+async def test_pages_that_nobody_used_are_swept_away(street: Street) -> None:
+    visitor = street.visitor()
     await visitor.press()
     await visitor.open()
-    await town.sweep(after=599)
-    assert await town.rows.fetchrow("SELECT count(page_hash), count(state_hash) FROM site_logins") == (2, 1)
-    await town.sweep(after=2)
-    assert await town.number("site_logins") == 0
-    assert 'wxauth_scans_total{outcome="expired"} 0.0' in await town.metrics()
+    await street.sweep(after=599)
+    assert await street.stage.rows.fetchrow("SELECT count(page_hash), count(state_hash) FROM site_logins") == (2, 1)
+    await street.sweep(after=2)
+    assert await street.stage.number("site_logins") == 0
+    assert 'wxauth_scans_total{outcome="expired"} 0.0' in await street.metrics()
 
 
 # The callback, and who may come back by it.
 
 
 @DOORS
-async def test_a_callback_that_was_sent_to_somebody_logs_nobody_in(town: Town, door: str) -> None:
-    attacker, victim, people = town.visitor(door, "mallory"), town.visitor(door), await town.people()
+async def test_a_callback_that_was_sent_to_somebody_logs_nobody_in(street: Street, door: str) -> None:
+    attacker, victim, people = street.visitor(door, "mallory"), street.visitor(door), await street.people()
     url = await attacker.callback()
     assert await victim.come_back(url) == OVER
     await victim.press()  # with a cookie of its own, too
     assert await victim.come_back(url) == OVER
-    assert (town.asked(), await town.people()) == (0, people)
+    assert (street.asked(), await street.people()) == (0, people)
     page = await victim.get(OVER)
     assert (page.status_code, "go back to the site" in page.text or "回到网站" in page.text) == (404, True)
     assert "code" in said(await attacker.come_back(url)), "another browser's try has not spent the state"
 
 
-async def test_a_state_that_is_unknown_old_or_spent_asks_wechat_nothing(town: Town) -> None:
-    visitor = town.visitor()
+async def test_a_state_that_is_unknown_old_or_spent_asks_wechat_nothing(street: Street) -> None:
+    visitor = street.visitor()
     pressed = await visitor.press()
     old = await visitor.allow(pressed)
     for state in ("0" * 32, "x", "", "%00", "0" * 5000):
         assert await visitor.come_back(f"{OVER}?code=abcdefghij&state={state}") == OVER
     assert await visitor.come_back(f"{old}&state={'0' * 32}") == OVER
     assert await visitor.come_back(f"{OVER}?code=abcdefghij") == OVER
-    town.clock.advance(seconds=600)
+    street.stage.clock.advance(seconds=600)
     assert (await visitor.come_back(old)).endswith("/wechat/over")
-    assert town.asked() == 0
+    assert street.asked() == 0
     url = await visitor.callback()
     assert "code" in said(await visitor.come_back(url))
     another = await visitor.allow(pressed.partition("state=")[0] + f"state={dict(parse_qsl(url))['state']}")
     assert (await visitor.come_back(another)).endswith("/wechat/over")
-    assert town.asked() == 1
+    assert street.asked() == 1
 
 
 @pytest.mark.requirement("asvs-6.8.2")
-async def test_a_code_of_one_app_is_of_no_use_in_anothers_flow(town: Town) -> None:
-    visitor, people = town.visitor("account"), await town.people()
+async def test_a_code_of_one_app_is_of_no_use_in_anothers_flow(street: Street) -> None:
+    visitor, people = street.visitor("account"), await street.people()
     for app_id in (COMPUTER, MOBILE_APP["app_id"], MINI):
-        code = town.simulator.make_code(CodeRequest(person="mallory", app_id=app_id))
+        code = street.stage.simulator.make_code(CodeRequest(person="mallory", app_id=app_id))
         state = (await visitor.press()).partition("state=")[2][:32]
         where = await visitor.come_back(f"{OVER}?code={code}&state={state}&appid={app_id}")
         assert where.endswith("/wechat/again")
-        assert town.simulator.calls_of("access_token")[-1].query["appid"] == PAGE
-    assert await town.people() == people
+        assert street.stage.simulator.calls_of("access_token")[-1].query["appid"] == PAGE
+    assert await street.people() == people
 
 
 @DOORS
-async def test_the_same_callback_again_goes_the_same_way(town: Town, door: str) -> None:
-    visitor = town.visitor(door)
+async def test_the_same_callback_again_goes_the_same_way(street: Street, door: str) -> None:
+    visitor = street.visitor(door)
     url = await visitor.callback()
     first, second = await visitor.come_back(url), await visitor.come_back(url)
     assert first == second
-    tokens = await town.tokens_for(first)
+    tokens = await street.tokens_for(first)
     assert (await visitor.come_back(url)).endswith("/wechat/done")
-    town.clock.advance(seconds=14)
-    refused(await town.redeem(said(first)["code"]), "invalid_grant")
-    tokens = (await town.shop.refresh(tokens)).json()
+    street.stage.clock.advance(seconds=14)
+    refused(await street.redeem(said(first)["code"]), "invalid_grant")
+    tokens = (await street.shop.refresh(tokens)).json()
     assert "access_token" in tokens, "the session has not ended"
-    town.clock.advance(seconds=1)
-    refused(await town.redeem(said(first)["code"]), "invalid_grant")
-    refused(await town.shop.refresh(tokens), "invalid_grant")  # this late, somebody else has the code
-    assert town.asked() == 1
+    street.stage.clock.advance(seconds=1)
+    refused(await street.redeem(said(first)["code"]), "invalid_grant")
+    refused(await street.shop.refresh(tokens), "invalid_grant")  # this late, somebody else has the code
+    assert street.asked() == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("later", [0.0, 0.3])
-async def test_the_same_callback_at_two_replicas_asks_wechat_once(town: Town, later: float) -> None:
-    visitor, other = town.visitor(), await town.replica()
+async def test_the_same_callback_at_two_replicas_asks_wechat_once(street: Street, later: float) -> None:
+    visitor, other = street.visitor(), await street.stage.make()
     url = await visitor.callback()
     other.cookies = visitor.client.cookies
-    town.simulator.fail("access_token", slow=0.6)
+    street.stage.simulator.fail("access_token", slow=0.6)
     first = create_task(visitor.come_back(url))
     await sleep(later)
     second = await visitor.come_back(url, other)
     assert second == await first
-    assert town.asked() == 1
-    answers = await gather(*(town.redeem(said(second)["code"]) for _ in range(2)))
+    assert street.asked() == 1
+    answers = await gather(*(street.redeem(said(second)["code"]) for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 400]
     [tokens] = [answer.json() for answer in answers if answer.status_code == 200]
-    assert (await town.shop.refresh(tokens)).status_code == 200
+    assert (await street.shop.refresh(tokens)).status_code == 200
 
 
-async def test_a_callback_whose_connection_was_closed_is_carried_out(town: Town) -> None:
-    visitor = town.visitor()
+async def test_a_callback_whose_connection_was_closed_is_carried_out(street: Street) -> None:
+    visitor = street.visitor()
     url = await visitor.callback()
-    town.simulator.fail("access_token", slow=0.3)
+    street.stage.simulator.fail("access_token", slow=0.3)
     first = create_task(visitor.get(url))
-    await until(lambda: town.asked() == 1)
+    await until(lambda: street.asked() == 1)
     first.cancel()
     assert "code" in said(await visitor.come_back(url))
-    assert town.asked() == 1
+    assert street.asked() == 1
 
 
 @pytest.mark.slow
-async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_try_later(town: Town) -> None:
-    visitor = town.visitor(at=await town.make_services(wechat_timeout=0.1))
+async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_try_later(street: Street) -> None:
+    visitor = street.visitor(at=await street.stage.make_services(wechat_timeout=0.1))
     url = await visitor.callback()
     code = dict(parse_qsl(urlsplit(url).query))["code"]
-    await town.rows.execute(  # as a replica does that then loses its power
+    await street.stage.rows.execute(  # as a replica does that then loses its power
         "UPDATE site_logins SET wechat_code_hash = sha256(convert_to($1, 'UTF8'))", code
     )
     assert said(await visitor.come_back(url))["error"] == "temporarily_unavailable"
-    assert town.asked() == 0
+    assert street.asked() == 0
 
 
 # Who may not come in.
 
 
 @DOORS
-async def test_made_up_people_of_a_snapshot_are_not_logged_in_and_may_try_again(town: Town, door: str) -> None:
-    app_id, visitor, people = APP_OF[door], town.visitor(door), await town.people()
+async def test_made_up_people_of_a_snapshot_are_not_logged_in_and_may_try_again(street: Street, door: str) -> None:
+    app_id, visitor, people = APP_OF[door], street.visitor(door), await street.people()
     for kind in ("on", "false_alarm"):
-        town.simulator.visitors["alice", app_id] = Visit(person="alice", app_id=app_id, snapshot=kind)
+        street.stage.simulator.visitors["alice", app_id] = Visit(person="alice", app_id=app_id, snapshot=kind)
         where = await visitor.log_in()
         assert where.endswith("/wechat/snapshot")
         page = await visitor.get(where)
         assert "使用完整服务" in page.text
-    assert await town.people() == people
-    town.simulator.visitors.clear()
+    assert await street.people() == people
+    street.stage.simulator.visitors.clear()
     again = found_in(page, r'class="button" href="([^"]+)"')
     assert "code" in said(await visitor.come_back(await visitor.callback(again)))
-    assert f'door="{door}",outcome="snapshot"}} 2.0' in await town.metrics()
+    assert f'door="{door}",outcome="snapshot"}} 2.0' in await street.metrics()
 
 
-async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(town: Town) -> None:
+async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(street: Street) -> None:
     for person in ("carol", "bob"):
-        town.simulator.visitors[person, PAGE] = Visit(person=person, app_id=PAGE, snapshot="hidden_once")
+        street.stage.simulator.visitors[person, PAGE] = Visit(person=person, app_id=PAGE, snapshot="hidden_once")
     # Nothing tells this one from a real person.
-    assert "code" in said(await town.visitor(person="carol").log_in())
-    people = await town.people()
+    assert "code" in said(await street.visitor(person="carol").log_in())
+    people = await street.people()
     for person in ("bob", "carol"):
-        assert (await town.visitor(person=person).log_in()).endswith("/wechat/snapshot")
-    assert await town.people() == people
+        assert (await street.visitor(person=person).log_in()).endswith("/wechat/snapshot")
+    assert await street.people() == people
 
 
 @DOORS
-async def test_a_door_without_unionids_makes_no_second_user(town: Town, door: str) -> None:
-    account, people = town.simulator.account(APP_OF[door]), await town.people()
+async def test_a_door_without_unionids_makes_no_second_user(street: Street, door: str) -> None:
+    account, people = street.stage.simulator.account(APP_OF[door]), await street.people()
     account.has_unionids = False
-    assert said(await town.visitor(door).log_in())["error"] == "access_denied"
-    assert await town.people() == people
-    [line] = town.logged("wechat_misconfigured")
+    assert said(await street.visitor(door).log_in())["error"] == "access_denied"
+    assert await street.people() == people
+    [line] = street.stage.logged("wechat_misconfigured")
     assert "bind the app" in line["what_to_change"]
     for account.has_unionids in (True, False):
-        assert await town.person_of(await town.visitor(door).log_in()) == town.phone.user_id
+        assert await street.person_of(await street.visitor(door).log_in()) == street.phone.user_id
 
 
 @pytest.mark.slow
-async def test_the_site_gets_an_error_when_nobody_logs_in(town: Town) -> None:
-    people, closed = await town.people(), await town.make_services(sign_up="closed")
-    assert said(await town.visitor(person="newcomer", at=closed).log_in())["error"] == "access_denied"
-    visitor = town.visitor(person="newcomer")
+async def test_the_site_gets_an_error_when_nobody_logs_in(street: Street) -> None:
+    people, closed = await street.people(), await street.stage.make_services(sign_up="closed")
+    assert said(await street.visitor(person="newcomer", at=closed).log_in())["error"] == "access_denied"
+    visitor = street.visitor(person="newcomer")
     callback = await visitor.callback()
     assert said(await visitor.come_back(re.sub("code=[^&]+&", "", callback)))["error"] == "access_denied"
     with Sweep() as cases:
@@ -398,88 +408,89 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(town: Town) -> None:
             ({"garbage": True}, "server_error"),
         ):
             with cases.case(str(fault)):
-                town.simulator.fail("access_token", **fault)
+                street.stage.simulator.fail("access_token", **fault)
                 callback = await visitor.callback()
                 sent = said(await visitor.come_back(callback))
                 assert (sent["error"], sent["state"], "code" in sent) == (error, "s-1", False)
-                before = town.asked()
+                before = street.asked()
                 assert said(await visitor.come_back(callback)) == sent
-                assert town.asked() == before
+                assert street.asked() == before
         for errcode in (40029, 40163, 42003):
             with cases.case(str(errcode)):
-                town.simulator.fail("access_token", errcode=errcode)
+                street.stage.simulator.fail("access_token", errcode=errcode)
                 where = await visitor.log_in()
                 assert where.endswith("/wechat/again")
                 assert (await visitor.get(where)).status_code == 200
-    assert await town.people() == people
-    assert len(town.logged("wechat_misconfigured")) == 3
+    assert await street.people() == people
+    assert len(street.stage.logged("wechat_misconfigured")) == 3
 
 
 @pytest.mark.slow
 @DOORS
-async def test_who_is_banned_or_leaving_is_refused_at_the_door_and_before_the_token(town: Town, door: str) -> None:
-    leaves = town.clock() + timedelta(days=7)
+async def test_who_is_banned_or_leaving_is_refused_at_the_door_and_before_the_token(street: Street, door: str) -> None:
+    leaves = street.stage.clock() + timedelta(days=7)
     for status, erase_at in (("disabled", None), ("active", leaves)):
-        location = await town.visitor(door).log_in()
-        await town.rows.execute("UPDATE users SET status = $1, erase_at = $2", status, erase_at)
-        refused(await town.redeem(said(location)["code"]), "invalid_grant")
-        assert said(await town.visitor(door).log_in())["error"] == "access_denied"
-        assert await town.number("users WHERE (erase_at IS NULL) = $1", erase_at is None) == 1
-        await town.rows.execute("UPDATE users SET status = 'active', erase_at = NULL")
-    await town.tokens_for(await town.visitor(door).log_in())
+        location = await street.visitor(door).log_in()
+        await street.stage.rows.execute("UPDATE users SET status = $1, erase_at = $2", status, erase_at)
+        refused(await street.redeem(said(location)["code"]), "invalid_grant")
+        assert said(await street.visitor(door).log_in())["error"] == "access_denied"
+        assert await street.stage.number("users WHERE (erase_at IS NULL) = $1", erase_at is None) == 1
+        await street.stage.rows.execute("UPDATE users SET status = 'active', erase_at = NULL")
+    await street.tokens_for(await street.visitor(door).log_in())
 
 
-async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(town: Town) -> None:
-    location = await town.visitor().log_in()
-    await town.erase()
-    refused(await town.redeem(said(location)["code"]), "invalid_grant")
-    assert await town.people() == (0, 0)
-    assert await town.number("site_logins WHERE openid IS NOT NULL") == 0
-    assert await town.number("site_logins WHERE state_hash IS NOT NULL AND browser_ip IS NOT NULL") == 0
+async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(street: Street) -> None:
+    location = await street.visitor().log_in()
+    await street.erase()
+    refused(await street.redeem(said(location)["code"]), "invalid_grant")
+    assert await street.people() == (0, 0)
+    assert await street.stage.number("site_logins WHERE openid IS NOT NULL") == 0
+    assert await street.stage.number("site_logins WHERE state_hash IS NOT NULL AND browser_ip IS NOT NULL") == 0
 
 
-async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_relayed(town: Town) -> None:
-    await town.change(near=True)
-    visitor, people = town.visitor("website"), await town.people()
+async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_relayed(street: Street) -> None:
+    await street.change(near=True)
+    visitor, people = street.visitor("website"), await street.people()
     page = found_in(await visitor.show(), r"(/v1/authorize/[\w-]{22}/)next")
     answer = await visitor.get(f"{page}wechat")
     assert said(answer)["error"] == "access_denied"
-    assert (town.asked(), await town.people()) == (0, people)
-    await town.tokens_for(await town.visitor("account").log_in())
+    assert (street.asked(), await street.people()) == (0, people)
+    await street.tokens_for(await street.visitor("account").log_in())
 
 
 @pytest.mark.oldest_postgres
-async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(town: Town, root: Admin) -> None:
+async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(street: Street, root: Admin) -> None:
     async def stored() -> tuple[list[object], list[object]]:
-        return await town.rows.fetch("SELECT * FROM users"), await town.rows.fetch("SELECT * FROM identities")
+        rows = street.stage.rows
+        return await rows.fetch("SELECT * FROM users"), await rows.fetch("SELECT * FROM identities")
 
     before = await stored()
-    assert said(await town.visitor("website", "root").log_in())["error"] == "access_denied"
+    assert said(await street.visitor("website", "root").log_in())["error"] == "access_denied"
     assert await stored() == before
-    await town.tokens_for(await town.visitor("account", "root").log_in())
-    anywhere = await town.make_services(scan_admin_anywhere=True)
-    await town.tokens_for(await town.visitor("website", "root", at=anywhere).log_in())
+    await street.tokens_for(await street.visitor("account", "root").log_in())
+    anywhere = await street.stage.make_services(scan_admin_anywhere=True)
+    await street.tokens_for(await street.visitor("website", "root", at=anywhere).log_in())
 
 
-async def test_who_becomes_staff_during_a_visit_by_a_website_app_is_refused(town: Town) -> None:
-    await town.visitor("website").log_in()
-    async with town.rows.transaction():
-        await town.rows.execute("SELECT FROM users FOR UPDATE")
-        visit = asyncio.create_task(town.visitor("website").log_in())
-        await until_locked(town.rows)
-        await set_roles(town.rows, "support")
+async def test_who_becomes_staff_during_a_visit_by_a_website_app_is_refused(street: Street) -> None:
+    await street.visitor("website").log_in()
+    async with street.stage.rows.transaction():
+        await street.stage.rows.execute("SELECT FROM users FOR UPDATE")
+        visit = asyncio.create_task(street.visitor("website").log_in())
+        await until_locked(street.stage.rows)
+        await set_roles(street.stage.rows, "support")
     assert said(await visit)["error"] == "access_denied"
 
 
 @pytest.mark.requirement("asvs-14.2.1")
-async def test_no_log_line_has_a_state_or_a_code(town: Town, secrets: Secrets) -> None:
-    visitor = town.visitor()
+async def test_no_log_line_has_a_state_or_a_code(street: Street, secrets: Secrets) -> None:
+    visitor = street.visitor()
     for errcode in (None, 40029, 40125, 45009):
         callback = await visitor.callback()
         if errcode is not None:
-            town.simulator.fail("access_token", errcode=errcode)
+            street.stage.simulator.fail("access_token", errcode=errcode)
         await visitor.come_back(callback)
-        await town.visitor().come_back(callback)
+        await street.visitor().come_back(callback)
         for _, text in parse_qsl(urlsplit(callback).query):
             secrets.add_unlogged(text)  # which the end of each test looks for in the log
 
@@ -487,8 +498,8 @@ async def test_no_log_line_has_a_state_or_a_code(town: Town, secrets: Secrets) -
 # The simulator's pages.
 
 
-async def test_the_simulators_pages_refuse_as_wechats_do(town: Town) -> None:
-    visitor, computer = town.visitor(), town.visitor("website")
+async def test_the_simulators_pages_refuse_as_wechats_do(street: Street) -> None:
+    visitor, computer = street.visitor(), street.visitor("website")
     query = dict(parse_qsl(urlsplit((await visitor.press()).partition("#")[0]).query))
 
     async def page(asked: dict[str, str], holder: Visitor = visitor) -> str:
@@ -514,9 +525,9 @@ async def test_the_simulators_pages_refuse_as_wechats_do(town: Town) -> None:
     assert answer.status_code == 200  # WeChat leads nowhere
 
 
-async def test_a_person_who_refuses_on_wechats_page_refuses_at_the_site(town: Town) -> None:
-    town.simulator.visitors["alice", PAGE] = Visit(person="alice", app_id=PAGE, refusal="returns")
-    visitor = town.visitor()
+async def test_a_person_who_refuses_on_wechats_page_refuses_at_the_site(street: Street) -> None:
+    street.stage.simulator.visitors["alice", PAGE] = Visit(person="alice", app_id=PAGE, refusal="returns")
+    visitor = street.visitor()
     url = (await visitor.press()).partition("#")[0]
     answer = url.replace("/authorize?", "/authorize/answer?") + "&person=alice&answer=refuse"
     back = (await visitor.get(answer, visitor.wechat)).headers["location"]

@@ -11,7 +11,7 @@ import httpx
 from tests.websites.browsers import ASKED, House, said
 from tests.world import EDGE, Body, Client, Phone, body_of
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, Simulator, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 
 IN_WECHAT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "
@@ -85,16 +85,14 @@ def found_in(page: httpx.Response, pattern: str) -> str:
 
 
 @dataclass(slots=True, kw_only=True)
-class Town(House):
+class Street(House):
     """A house whose WeChat is the simulator."""
-
-    simulator: Simulator
 
     def visitor(self, door: str = "account", person: str = "alice", *, at: Services | None = None) -> Visitor:
         """Somebody's browser: in WeChat, on a computer, or with this User-Agent."""
-        wechat = httpx.ASGITransport(create_simulator(self.simulator))
+        wechat = httpx.ASGITransport(create_simulator(self.stage.simulator))
         client = httpx.AsyncClient(transport=wechat, base_url="https://open.weixin.qq.com")
-        return Visitor(self.make_client(at or self.services), client, USER_AGENTS.get(door, door), person)
+        return Visitor(self.stage.make_client(at or self.stage.services), client, USER_AGENTS.get(door, door), person)
 
     async def tokens_for(self, onward: httpx.Response | str) -> Body:
         return body_of(await self.redeem(said(onward)["code"]))
@@ -104,44 +102,44 @@ class Town(House):
         return (await self.claims(await self.tokens_for(onward)))["sub"]
 
     async def people(self) -> tuple[int, int]:
-        return await self.number("users"), await self.number("identities")
+        return await self.stage.number("users"), await self.stage.number("identities")
 
     def asked(self) -> int:
         """How often WeChat was asked who has come from its page."""
-        return len(self.simulator.calls_of("access_token"))
+        return len(self.stage.simulator.calls_of("access_token"))
 
 
 # The doors. Each returns what leads the browser back to the shop.
 
 
-async def by_a_scan(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
-    tab = await town.another_browser().show(**asked)
+async def by_a_scan(street: Street, phone: Phone, **asked: Any) -> httpx.Response:
+    tab = await street.another_browser().show(**asked)
     await tab.decided_by(phone)
     return await tab.go_on()
 
 
-async def by_a_typed_code(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
-    tab = await town.another_browser().show(**asked)
+async def by_a_typed_code(street: Street, phone: Phone, **asked: Any) -> httpx.Response:
+    tab = await street.another_browser().show(**asked)
     await tab.typed_by(phone)
     return await tab.go_on()
 
 
-async def by_the_mini_program(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
-    return await town.answer(phone, **asked)
+async def by_the_mini_program(street: Street, phone: Phone, **asked: Any) -> httpx.Response:
+    return await street.answer(phone, **asked)
 
 
-async def by_the_account(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
-    visitor = town.visitor("account", phone.wx_login())
+async def by_the_account(street: Street, phone: Phone, **asked: Any) -> httpx.Response:
+    visitor = street.visitor("account", phone.wx_login())
     return await visitor.get(await visitor.callback(**asked))
 
 
-async def by_the_website_app(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
-    visitor = town.visitor("website", phone.wx_login())
+async def by_the_website_app(street: Street, phone: Phone, **asked: Any) -> httpx.Response:
+    visitor = street.visitor("website", phone.wx_login())
     return await visitor.get(await visitor.callback(**asked))
 
 
-async def by_the_browsers_login(town: Town, phone: Phone, **asked: Any) -> httpx.Response:
+async def by_the_browsers_login(street: Street, phone: Phone, **asked: Any) -> httpx.Response:
     """At a shop with `sso`."""
-    browser = town.another_browser()
+    browser = street.another_browser()
     await (await browser.show()).approved_by(phone)
     return await browser.open(prompt="none", **asked)
