@@ -117,6 +117,7 @@ def test_sealos_pod_migrates_and_serves(engine: Engine, image: str, network: str
 def test_1panel_starts_what_its_form_fills_in(engine: Engine, image: str, network: str) -> None:
     [file] = PANEL.glob("*/docker-compose.yml")
     fields = yaml.safe_load((file.parent / "data.yml").read_text())["additionalProperties"]["formFields"]
+    assert {field["envKey"] for field in fields if field["required"] and not field["default"]} == set(panels.ANSWERS)
     given = {field["envKey"]: str(field["default"]) for field in fields} | panels.OF_PANEL | panels.ANSWERS
     folder = engine.shared / "1panel"
     folder.mkdir()

@@ -11,10 +11,8 @@ import pytest
 import yaml
 from kubernetes_validate.utils import validate
 
-import wxauth
-from tests.docs import openapi
 from tests.programs import needs, output_of
-from wxauth.server.core.settings import PREFIX, DatabaseSettings, Settings, load_settings
+from wxauth.server.core.settings import PREFIX
 
 pytestmark = pytest.mark.operations
 
@@ -61,11 +59,6 @@ def test_each_manifest_is_valid_for_kubernetes(version: str) -> None:
         validate(manifest, version, strict=True)
 
 
-def test_every_file_is_part_of_the_kustomization() -> None:
-    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
-    assert {path.name for path in FOLDER.glob("*.yaml")} == {*listed, "kustomization.yaml"}
-
-
 def selected(selector: Mapping[str, str]) -> set[str]:
     return {name for name, pod in pods().items() if selector.items() <= pod["metadata"]["labels"].items()}
 
@@ -86,36 +79,10 @@ def test_a_replica_serves_while_others_are_replaced_or_moved() -> None:
     assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] < deployment["replicas"]
 
 
-def test_each_probe_requests_an_existing_path() -> None:
-    (container,) = pods()["serve"]["spec"]["containers"]
-    paths = openapi()["paths"]
-    asked = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-    assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
-    assert set(asked.values()) <= set(paths)
-    assert pods()["serve"]["metadata"]["annotations"]["prometheus.io/path"] in paths
-
-
 def test_paths_for_operators_are_not_routed_from_outside() -> None:
     (rule,) = one("Ingress")["spec"]["rules"]
     routed = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
     assert routed == {"/": "wxauth", "/metrics": "wxauth-nobody", "/readyz": "wxauth-nobody"}
-
-
-@pytest.mark.parametrize(("pod", "kind"), [("serve", Settings), ("migrate", DatabaseSettings)])
-def test_with_the_secrets_of_the_readme_the_settings_are_whole(
-    pod: str, kind: type[DatabaseSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = pods()[pod]["spec"]
-    (container,), (volume,) = spec["containers"], spec["volumes"]
-    (mount,), (source,) = container["volumeMounts"], container["envFrom"]
-    for name in [item["key"] for item in volume["secret"].get("items", [])] or list(SECRETS):
-        (tmp_path / name).write_text(SECRETS[name])
-    assert source["configMapRef"]["name"] == next(m["metadata"]["name"] for m in built() if m["kind"] == "ConfigMap")
-    assert config()[f"{PREFIX}SECRETS_DIR"] == mount["mountPath"]
-    for name, value in config().items():
-        monkeypatch.setenv(name, str(tmp_path) if name == f"{PREFIX}SECRETS_DIR" else value)
-    settings = load_settings(kind, env_file=tmp_path / "none")
-    assert settings.database_url.get_secret_value() == SECRETS["wxauth_database_url"]
 
 
 def test_no_other_pod_names_the_client() -> None:
@@ -149,11 +116,6 @@ def test_pods_have_no_rights_that_they_do_not_need() -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-
-
-def test_the_image_is_of_this_version() -> None:
-    images = {container["image"] for pod in pods().values() for container in pod["spec"]["containers"]}
-    assert {image.rpartition(":")[2] for image in images} == {wxauth.__version__}
 
 
 def test_the_migration_reaches_the_database_and_nobody_reaches_the_migration() -> None:

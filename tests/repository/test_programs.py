@@ -39,14 +39,6 @@ def test_packages_of_npms_run_nothing_when_they_are_installed(folder: Path) -> N
     assert {"ignore-scripts=true", "omit-lockfile-registry-resolved=true"} <= set(settings)
 
 
-@each_folder
-def test_a_lock_of_npms_matches_its_package(folder: Path) -> None:
-    package = json.loads((folder / "package.json").read_text())
-    locked = json.loads((folder / "package-lock.json").read_text())["packages"][""]
-    kinds = ("dependencies", "devDependencies")
-    assert [locked.get(kind) for kind in kinds] == [package.get(kind) for kind in kinds]
-
-
 def test_only_the_guard_for_node_may_be_published() -> None:
     packages = {folder: json.loads((folder / "package.json").read_text()) for folder in FOLDERS}
     assert [folder for folder, package in packages.items() if not package.get("private")] == [ROOT / "clients/node"]
