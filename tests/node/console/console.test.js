@@ -458,6 +458,8 @@ test('a ban says why and until when, and is changed', async () => {
   await showPerson(person)
   await button('Ban').click()
   await dialog().getByLabel('Reason').fill('spam, ticket 4711')
+  await button('7 days', dialog()).click()
+  assert.ok(Math.abs(Date.parse(await dialog().getByLabel('Until').inputValue()) - Date.now() - 7 * 86_400_000) < 90_000)
   await dialog().getByLabel('Until').fill('2099-01-02T18:00')
   await button('Ban', dialog()).click()
   await page.getByText('spam, ticket 4711', { exact: true }).waitFor()

@@ -292,11 +292,17 @@ function choices(control, there, separator) {
   return there.length > SHOWN_CHOICES ? h('details', {}, h('summary', {}, text('choose')), all) : all
 }
 
-/** A field for a time in the reader's zone. Its value has an offset, or is empty. */
-export function moment({ value, ...others }) {
+/** A field for a time in the reader's zone, with a button for each of these numbers of days from now. Its value has an offset, or is empty. */
+export function moment({ value, days = [], ...others }) {
   const made = field({ ...others, type: 'datetime-local', value: local(value) })
   const typed = made.value
   made.value = () => (typed() ? new Date(typed()).toISOString() : '')
+  const buttons = days.map((n) => {
+    const button = h('button', { type: 'button', class: 'small chip' }, text('days', { n }))
+    button.addEventListener('click', () => (made.control.value = local(new Date(Date.now() + n * 86_400_000).toISOString())))
+    return button
+  })
+  if (days.length) made.element.append(h('div', { class: 'chips', role: 'group', 'aria-label': text('choose') }, buttons))
   return made
 }
 

@@ -248,7 +248,7 @@ function ban(user, changed) {
   const isBanned = user.status === 'disabled'
   const fields = [
     field({ name: 'reason', label: text('banReason'), type: 'textarea', value: user.reason ?? '', hint: text('banReasonHint'), maxLength: 500 }),
-    moment({ name: 'until', label: text('banUntil'), value: user.until, hint: text('banUntilHint') }),
+    moment({ name: 'until', label: text('banUntil'), value: user.until, hint: text('banUntilHint'), days: [1, 7, 30] }),
   ]
   dialog({
     title: actOn(isBanned ? 'changeBan' : 'ban', called(user)),
