@@ -69,8 +69,8 @@ class Doctor:
             self.secrets.add(self.wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
         results = await examine(settings, clock=clock, **waits)
         for result in results:
-            self.secrets.check_log(f"{result.message}\n{result.chinese}")
-            assert not re.search(r"hunter2|\n", result.message + result.chinese)
+            self.secrets.check_log("\n".join(result.text))
+            assert not re.search(r"hunter2|\n", "".join(result.text))
             check_chinese(result)
         by_name = {result.name: result for result in results}
         assert len(by_name) == len(results)
@@ -101,13 +101,13 @@ def check_chinese(result: CheckResult) -> None:
 
     A version alone has none, because it is the same in both.
     """
-    assert re.fullmatch(r"[\d.]+\w*", result.message) or re.search("[一-鿿]", result.chinese), result
-    exact = re.findall(r"WXAUTH_[A-Z_]+|'wxauth [a-z ]+'|https?://[\w.:/\[\]-]*\w|\b\d{4,}\b", result.message)
-    assert [part for part in exact if part not in result.chinese] == [], result
+    assert re.fullmatch(r"[\d.]+\w*", result.text.en) or re.search("[一-鿿]", result.text.zh), result
+    exact = re.findall(r"WXAUTH_[A-Z_]+|'wxauth [a-z ]+'|https?://[\w.:/\[\]-]*\w|\b\d{4,}\b", result.text.en)
+    assert [part for part in exact if part not in result.text.zh] == [], result
 
 
 def assert_reported(results: Mapping[str, CheckResult], name: str, level: CheckLevel, *words: str) -> None:
     """This line has this level and these words."""
     result = results[name]
     assert result.level is level, result
-    assert all(word in result.message for word in words), result
+    assert all(word in result.text.en for word in words), result

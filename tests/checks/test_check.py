@@ -302,8 +302,8 @@ def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved
 
     words = ("40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout")
     assert_reported({"wal": advice()}, "wal", NOTE, *words)
-    assert "wal_compression = 'on'" in advice(has_lz4=False).message
-    compressed = advice(compression="pglz").message
+    assert "wal_compression = 'on'" in advice(has_lz4=False).text.en
+    compressed = advice(compression="pglz").text.en
     assert ("wal_compression" in compressed, "checkpoint_timeout" in compressed) == (False, True)
     for little in ({"page_bytes": 2**29}, {"compression": "lz4", "checkpoint_timeout": 1800}):
         assert judge_wal(WAL.model_copy(update=little)) is None
@@ -633,7 +633,7 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     doctor.wechat.account(APP_ID).is_whitelisted = False
     results = await doctor()
     assert_reported(results, of_app(), OK)
-    message = results[of_app("access_token")].message
+    message = results[of_app("access_token")].text.en
     assert message.startswith("WeChat saw this server as 127.0.0.1: add that to the app's IP whitelist 白名单")
     assert "rid" not in message
     assert not results.keys() & {of_app("phone"), of_app("risk")}
@@ -768,7 +768,7 @@ async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
         setattr(doctor.wechat.account(APP_ID), field, value)
     results = await doctor(**settings)
     assert_reported(results, of_app(name), *said)
-    assert ("not needed now" in results[of_app(name)].message) is (said[0] is NOTE)
+    assert ("not needed now" in results[of_app(name)].text.en) is (said[0] is NOTE)
     assert_reported(results, of_app(name, OTHER_APP_ID), OK, "permitted")
     asked = doctor.wechat.calls_of("getuserphonenumber")
     assert {"openid" in call.json for call in asked} == {settings.get("phone_check_openid", True)}
@@ -868,7 +868,7 @@ async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_be
     handler.usual = answer
     results = await doctor(**handed_on(f"{handler.url}?own=1"))
     assert_reported(results, of_app("push_forward"), OK, "answers WeChat's check")
-    assert "ignored" not in results[of_app("push")].message
+    assert "ignored" not in results[of_app("push")].text.en
     assert (stored, queries[0]["own"]) == ([1], "1")
     caught = {name: queries[0][name] for name in ("signature", "timestamp", "nonce")}
     left = json.dumps({"Event": "user_authorization_cancellation", "OpenID": "o", "MsgType": "event"})

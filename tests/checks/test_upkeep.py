@@ -41,7 +41,7 @@ async def test_a_table_without_autovacuum_is_reported(doctor: Doctor, rows: Rows
     await rows.execute("ALTER TABLE sessions SET (autovacuum_enabled = off)")
     result = (await doctor())["database autovacuum"]
     assert_reported({"": result}, "", BAD, "sessions")
-    await rows.execute(result.message.partition(": ")[2])
+    await rows.execute(result.text.en.partition(": ")[2])
     assert "database autovacuum" not in await doctor()
 
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.no_database
 CHINESE = re.compile("[一-鿿]")
 FOLDER = Path(str(server.__file__)).parent
 ROOMS = (
+    "checks/*.py",
     "cli/*.py",
     "core/setting*.py",
     "core/resources.py",
@@ -47,6 +48,21 @@ def calls(*names: str) -> Iterator[tuple[str, ast.Call]]:
                 yield f"{path.name}:{node.lineno}", node
 
 
+def said() -> Iterator[tuple[str, str]]:
+    for place, call in calls("say", "both", "good", "note", "bad", "_Wrong", "_NotThere"):
+        match call.args:
+            case [ast.Constant(value=str(text))] | [_, ast.Constant(value=str(text))]:
+                yield place, text
+
+
+def templates() -> Iterator[tuple[str, str]]:
+    for path in (FOLDER / "checks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Assign(targets=[ast.Name("text")], value=ast.Constant(value=str(text))):
+                    yield f"{path.name}:{node.lineno}", text
+
+
 def holes(text: str) -> set[str]:
     return {name.split(".")[0] for _, name, *_ in Formatter().parse(text) if name is not None}
 
@@ -67,11 +83,9 @@ def texts(node: ast.AST) -> Iterator[str]:
 
 def test_every_text_that_is_said_has_chinese_with_the_same_holes() -> None:
     with Sweep() as sweep:
-        for place, call in calls("say"):
-            if isinstance(call.args[0], ast.Constant):
-                text = str(call.args[0].value)
-                with sweep.case(place, text):
-                    assert in_chinese(text)
+        for place, text in chain(said(), templates()):
+            with sweep.case(place, text):
+                assert in_chinese(text)
         for english, chinese in catalogue().items():
             with sweep.case(english):
                 assert CHINESE.search(chinese) or "：" in chinese

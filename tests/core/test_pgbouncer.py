@@ -140,10 +140,10 @@ async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements_
         reported = (await checked(make_settings(database_url=f"{url}?pgbouncer=prepared")))["database pooler"]
         assert "database pooler" not in await checked(make_settings(database_url=f"{url}?pgbouncer=true"))
     assert reported.level is CheckLevel.BAD
-    assert "is a pooler" in unnamed.message
+    assert "is a pooler" in unnamed.text.en
     for advice in (unnamed, reported):
-        assert "put ?pgbouncer=true into" in advice.message
-        assert "?pgbouncer=prepared" in advice.message
+        assert "put ?pgbouncer=true into" in advice.text.en
+        assert "?pgbouncer=prepared" in advice.text.en
         assert "请在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=true" in advice.text_in("zh")
 
 

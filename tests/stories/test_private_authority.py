@@ -59,7 +59,7 @@ async def test_a_guard_asks_the_issuer(upstream: Upstream) -> None:
 
 async def test_the_check_asks_the_issuer(upstream: Upstream) -> None:
     [result] = [each async for each in check_issuer(upstream.url, Findings(), now=utc_now(), patience=5)]
-    assert "certificate" not in result.message
+    assert "certificate" not in result.text.en
     assert len(upstream.requests) == 1
 
 

@@ -423,9 +423,9 @@ async def test_a_websites_session_ends_unused_and_in_any_case(house: House) -> N
     assert left["expires_in"] == 60  # of the thirty days
     house.stage.clock.advance(seconds=60)
     refused(await house.shop.refresh(left), "invalid_grant")
-    assert await house.number("website_sessions") == 2
+    assert await house.stage.number("website_sessions") == 2
     await house.sweep(after=400 * 86400)
-    assert await house.number("website_sessions") == 0
+    assert await house.stage.number("website_sessions") == 0
 
 
 async def test_no_secret_is_stored_in_clear(house: House) -> None:

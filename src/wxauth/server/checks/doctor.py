@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
-from wxauth.errors import StorageUnavailable, Title
+from wxauth.errors import StorageUnavailable
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.issuer import check_issuer, check_resource
-from wxauth.server.checks.result import CheckResult, Findings, bad, compare_clocks, good
+from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, compare_with_wechat, good
 from wxauth.server.checks.rows import some_users
 from wxauth.server.checks.surroundings import (
     REDIS_PATIENCE_SECONDS,
@@ -24,7 +24,7 @@ from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
 from wxauth.server.core.resources import titles_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.terminal import to_chinese
+from wxauth.server.core.terminal import translation
 from wxauth.server.outbound.transport import HttpTransport
 from wxauth.server.wechat.client import transport_for
 
@@ -38,9 +38,9 @@ async def check_all() -> list[CheckResult]:
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
-        return [bad("settings", problem, to_chinese(problem)) for problem in exc.problems]
-    results = [good("settings", "each one is of its form", "各项格式正确")]
-    results += [bad("settings", line, to_chinese(line)) for line in unknown_names()]
+        return [CheckResult("settings", CheckLevel.BAD, translation(problem)) for problem in exc.problems]
+    results = [good("settings", "each one is of its form")]
+    results += [CheckResult("settings", CheckLevel.BAD, translation(line)) for line in unknown_names()]
     return results + await examine(settings)
 
 
@@ -77,12 +77,10 @@ async def examine(
         )
     if found.wechat_readings:  # a delayed answer exaggerates the difference, so the smallest one is the most accurate
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        results.append(compare_clocks("clock wechat", Title("WeChat's", "微信"), nearest))
+        results.append(compare_with_wechat(nearest))
     if not found.apps:
-        message = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
-        results.append(
-            bad("apps", message, "没有应用，无人能登录：请运行 'wxauth apps add APP_ID'，或设置 WXAUTH_APPS")
-        )
+        text = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
+        results.append(bad("apps", text))
     return [*results, *redis, *sign_up_hook, *issuer, *(result for app in apps for result in app), judge_python()]
 
 
@@ -134,10 +132,10 @@ async def _results_of(name: str, check: AsyncGenerator[CheckResult, None]) -> li
             async for result in check:
                 results.append(result)  # noqa: PERF401 - the results before a failure are kept
     except TimeoutError:
-        message = f"not checked to the end in {LONGEST_CHECK_SECONDS:g} s"
-        results.append(bad(name, message, f"{LONGEST_CHECK_SECONDS:g} 秒内未检查完"))
+        text = "not checked to the end in {seconds:g} s"
+        results.append(bad(name, text, seconds=LONGEST_CHECK_SECONDS))
     except Exception as exc:
         reason = f"{type(exc).__name__}: {message_of(exc)}"[:_LONGEST_REASON]
-        message = f"not checked to the end, by a fault of wxauth's own: {reason}"
-        results.append(bad(name, message, f"因 wxauth 自身的故障未检查完：{reason}"))
+        text = "not checked to the end, by a fault of wxauth's own: {reason}"
+        results.append(bad(name, text, reason=reason))
     return results

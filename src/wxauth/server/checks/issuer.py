@@ -14,7 +14,8 @@ from pydantic_core import from_json
 
 from wxauth.errors import Title
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
-from wxauth.server.checks.result import CheckResult, Findings, bad, good, note
+from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, good, note
+from wxauth.server.core.terminal import both
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.outbound.certificates import refusal_of
 from wxauth.texts import is_loopback, is_secure
@@ -26,21 +27,14 @@ _CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _LONGEST_NAME: Final = 200
 # Statuses with which a proxy answers if the service behind it is down.
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
-_IS_IT_RUNNING: Final = Title(
-    "right before 'wxauth serve' has started, wrong afterwards", "'wxauth serve' 启动之前属正常，启动之后则不正常"
-)
-_IS_IT_TLS: Final = Title(
-    ": does it speak TLS? Then WXAUTH_ISSUER must begin with https", "：是 TLS 吗？那么 WXAUTH_ISSUER 应为 https"
-)
-_ANOTHER_SERVICE: Final = Title("another service answers there", "响应的是别的服务")
 
 
 class _Found(Exception):
     """The fault found, in both languages."""
 
-    def __init__(self, message: str, chinese: str) -> None:
-        super().__init__(message)
-        self.chinese = chinese
+    def __init__(self, text: str, /, **holes: object) -> None:
+        super().__init__(text)
+        self.fault = both(text, **holes)
 
 
 class _NotThere(_Found):
@@ -65,38 +59,38 @@ async def _judge_issuer(
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
     except _NotThere as exc:
-        return note(_NAME, f"{exc}: {_IS_IT_RUNNING.en}", f"{exc.chinese}：{_IS_IT_RUNNING.zh}")
+        text = "{fault}: right before 'wxauth serve' has started, wrong afterwards"
+        return note(_NAME, text, fault=exc.fault)
     except _Wrong as exc:
-        return bad(_NAME, str(exc), exc.chinese)
+        return CheckResult(_NAME, CheckLevel.BAD, exc.fault)
     except TimeoutError:
-        message = f"{issuer} takes too long to answer: see the service's log, and the proxy in front of it"
-        return bad(_NAME, message, f"{issuer} 响应太慢：请查看服务日志及其前面的代理")
+        text = "{issuer} takes too long to answer: see the service's log, and the proxy in front of it"
+        return bad(_NAME, text, issuer=issuer)
     if keys is None:
-        message = f"{issuer} answers; whether with the stored keys cannot be told without the database"
-        return note(_NAME, message, f"{issuer} 响应正常；没有数据库，无法判断是否为所存的密钥")
+        text = "{issuer} answers; whether with the stored keys cannot be told without the database"
+        return note(_NAME, text, issuer=issuer)
     # Keys that do not sign yet are left out, because a cache on the way may hold an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
     if not signing & kids:
         return bad(
             _NAME,
-            f"{issuer} answers with none of the stored keys: the service there has another database, see its "
+            "{issuer} answers with none of the stored keys: the service there has another database, see its "
             "WXAUTH_DATABASE_URL and this one",
-            f"{issuer} 返回的密钥都不是所存的：那里的服务用的是另一个数据库，请核对两处的 WXAUTH_DATABASE_URL",
+            issuer=issuer,
         )
     if missing := signing - kids:
         return bad(
             _NAME,
-            f"{issuer} lacks {len(missing)} of {len(signing)} stored keys, and siblings refuse their tokens: does the "
-            "service there log signing_keys_not_opened, or a cache keep its jwks_uri for more than five minutes?",
-            f"{issuer} 缺少所存 {len(signing)} 个密钥中的 {len(missing)} 个，其他服务会拒绝相应令牌：那里的日志是否有 "
-            "signing_keys_not_opened，或 jwks_uri 被缓存超过五分钟？",
+            "{issuer} lacks {n} of {total} stored keys, and siblings refuse their tokens: does the service there log "
+            "signing_keys_not_opened, or a cache keep its jwks_uri for more than five minutes?",
+            issuer=issuer,
+            n=len(missing),
+            total=len(signing),
         )
     if is_loopback(urlsplit(issuer).hostname):
-        message = (
-            f"{issuer} answers with the stored keys, to this machine alone: set WXAUTH_ISSUER for phones and WeChat"
-        )
-        return note(_NAME, message, f"{issuer} 返回所存的密钥，但只有本机能访问：供手机与微信访问请设置 WXAUTH_ISSUER")
-    return good(_NAME, f"{issuer} answers with the stored keys", f"{issuer} 返回所存的密钥")
+        text = "{issuer} answers with the stored keys, to this machine alone: set WXAUTH_ISSUER for phones and WeChat"
+        return note(_NAME, text, issuer=issuer)
+    return good(_NAME, "{issuer} answers with the stored keys", issuer=issuer)
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
@@ -109,15 +103,17 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
         if named != issuer:
             other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
             raise _Wrong(
-                f"{issuer} says that its issuer is {other!r}: its WXAUTH_ISSUER and this one must be the same",
-                f"{issuer} 自称 issuer 为 {other!r}：两处的 WXAUTH_ISSUER 必须相同",
+                "{issuer} says that its issuer is {other!r}: its WXAUTH_ISSUER and this one must be the same",
+                issuer=issuer,
+                other=other,
             )
         jwks_uri = metadata.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not is_secure(jwks_uri) or not (on_loopback or jwks_uri[:6] == "https:"):
-            raise _other_service(f"{issuer} has no jwks_uri with https", f"{issuer} 没有 https 的 jwks_uri")
+            text = "{issuer} has no jwks_uri with https: another service answers there"
+            raise _Wrong(text, issuer=issuer)
         documents = (await _get(client, jwks_uri)).get("keys")
     if not isinstance(documents, list):
-        raise _other_service(f"{jwks_uri} has no list of keys", f"{jwks_uri} 没有密钥列表")
+        raise _Wrong("{url} has no list of keys: another service answers there", url=jwks_uri)
     return set(verification_keys(documents))
 
 
@@ -133,25 +129,19 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
         ):
             metadata = await _get(client, metadata_url)
     except (_Found, TimeoutError) as exc:
-        reason, chinese = (str(exc), exc.chinese) if isinstance(exc, _Found) else ("no answer in time", "响应超时")
-        yield bad(
-            name,
-            f"{metadata_url} is missing, so clients do not find wxauth: {reason}",
-            f"缺少 {metadata_url}，客户端因此找不到 wxauth：{chinese}",
-        )
+        reason = exc.fault if isinstance(exc, _Found) else both("no answer in time")
+        text = "{url} is missing, so clients do not find wxauth: {reason}"
+        yield bad(name, text, url=metadata_url, reason=reason)
         return
     servers = metadata.get("authorization_servers")
     if metadata.get("resource") != url:
-        yield bad(
-            name,
-            f"{metadata_url} names another resource: it must be spelt there as in WXAUTH_RESOURCES",
-            f"{metadata_url} 中的 resource 不同：须与 WXAUTH_RESOURCES 中的写法完全一致",
-        )
+        text = "{url} names another resource: it must be spelt there as in WXAUTH_RESOURCES"
+        yield bad(name, text, url=metadata_url)
     elif not isinstance(servers, list) or issuer not in servers:
-        message = f"{metadata_url} does not name {issuer} among its authorization_servers"
-        yield bad(name, message, f"{metadata_url} 的 authorization_servers 中没有 {issuer}")
+        text = "{url} does not name {issuer} among its authorization_servers"
+        yield bad(name, text, url=metadata_url, issuer=issuer)
     else:
-        yield good(name, "names itself and this issuer", "元数据与 issuer 均正确")
+        yield good(name, "names itself and this issuer")
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
@@ -162,7 +152,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_DOCUMENT:
-                    raise _other_service(f"{url} is too large", f"{url} 的内容过大")
+                    raise _Wrong("{url} is too large: another service answers there", url=url)
     except httpx.TransportError as exc:
         raise _named(exc, url) from exc
     try:
@@ -170,15 +160,9 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise _Wrong(
-            f"{url} is no JSON object: {_ANOTHER_SERVICE.en}, or a proxy does not pass it on",
-            f"{url} 不是 JSON 对象：{_ANOTHER_SERVICE.zh}，或代理没有转发",
-        )
+        text = "{url} is no JSON object: another service answers there, or a proxy does not pass it on"
+        raise _Wrong(text, url=url)
     return document
-
-
-def _other_service(message: str, chinese: str) -> _Wrong:
-    return _Wrong(f"{message}: {_ANOTHER_SERVICE.en}", f"{chinese}：{_ANOTHER_SERVICE.zh}")
 
 
 def _judge_status(response: httpx.Response) -> None:
@@ -186,22 +170,22 @@ def _judge_status(response: httpx.Response) -> None:
     if status == HTTPStatus.OK:
         return
     if status in _NOBODY_BEHIND:
-        raise _NotThere(
-            f"{url} answers with status {status}, so the proxy there finds no service behind it",
-            f"{url} 返回状态 {status}，说明那里的代理找不到后面的服务",
-        )
+        text = "{url} answers with status {status}, so the proxy there finds no service behind it"
+        raise _NotThere(text, url=url, status=status)
     if response.is_redirect:
         to = urlsplit(response.headers["Location"])
         where = f"{to.scheme}://{to.hostname}{to.path}" if to.hostname else to.path
         raise _Wrong(
-            f"{url} redirects to {where[:_LONGEST_NAME]}, where siblings do not follow: serve it there, "
-            "or set WXAUTH_ISSUER to where it is",
-            f"{url} 重定向到 {where[:_LONGEST_NAME]}，其他服务不会跟随：请在原处提供，或把 WXAUTH_ISSUER 设为该地址",
+            "{url} redirects to {where}, where siblings do not follow: serve it there, or set WXAUTH_ISSUER to where "
+            "it is",
+            url=url,
+            where=where[:_LONGEST_NAME],
         )
     raise _Wrong(
-        f"{url} answers with status {status}: {_ANOTHER_SERVICE.en}, or the proxy in front "
-        "does not pass /.well-known/ on",
-        f"{url} 返回状态 {status}：{_ANOTHER_SERVICE.zh}，或前面的代理没有转发 /.well-known/",
+        "{url} answers with status {status}: another service answers there, or the proxy in front does not pass "
+        "/.well-known/ on",
+        url=url,
+        status=status,
     )
 
 
@@ -216,29 +200,28 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
                 if en == cause.verify_message:
                     en = f"{en}; have the proxy there send a certificate for this name, with its whole chain"
                     zh = f"{zh}；请让那里的代理提供该域名的证书及完整证书链"
-                return _Wrong(f"{where} has a certificate that does not hold: {en}", f"{where} 的证书无效：{zh}")
+                text = "{where} has a certificate that does not hold: {why}"
+                return _Wrong(text, where=where, why=Title(en, zh))
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
-                return _Wrong(
-                    f"{where} does not speak TLS ({cause.reason}): is it plain http? Siblings require https",
-                    f"{where} 不支持 TLS（{cause.reason}）：是 http 吗？其他服务要求 https",
-                )
+                text = "{where} does not speak TLS ({why}): is it plain http? Siblings require https"
+                return _Wrong(text, where=where, why=cause.reason)
             case socket.gaierror():
-                return _NotThere(f"{where} is a name that is not known here", f"{where} 的域名在本机无法解析")
+                return _NotThere("{where} is a name that is not known here", where=where)
             case ConnectionRefusedError():
-                return _NotThere(f"nothing listens at {where}", f"{where} 没有程序在监听")
+                return _NotThere("nothing listens at {where}", where=where)
     kind = type(exc).__name__
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        return _NotThere(f"{where} cannot be connected to from here ({kind})", f"本机无法连接 {where}（{kind}）")
+        return _NotThere("{where} cannot be connected to from here ({kind})", where=where, kind=kind)
     if isinstance(exc, httpx.TimeoutException):
-        return _Wrong(
-            f"{where} takes the connection and does not answer: see the service's log, and the proxy's",
-            f"{where} 接受连接但没有响应：请查看服务与代理的日志",
+        text = "{where} takes the connection and does not answer: see the service's log, and the proxy's"
+        return _Wrong(text, where=where)
+    text = "{where} closes the connection without an answer ({kind})"
+    if parts.scheme == "http":
+        text = (
+            "{where} closes the connection without an answer ({kind}): does it speak TLS? Then WXAUTH_ISSUER must "
+            "begin with https"
         )
-    hint = _IS_IT_TLS if parts.scheme == "http" else Title("", "")
-    return _Wrong(
-        f"{where} closes the connection without an answer ({kind}){hint.en}",
-        f"{where} 没有响应就关闭了连接（{kind}）{hint.zh}",
-    )
+    return _Wrong(text, where=where, kind=kind)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -11,6 +11,7 @@ from wxauth.problems import Language
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.clients.models import Client
 from wxauth.server.core.settings import App
+from wxauth.server.core.terminal import both
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.tokens.verifier import CLOCK_SKEW
 
@@ -36,17 +37,15 @@ MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "B
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The name of a check, and its result. If something is wrong, the message includes the remedy."""
+    """The name of a check, and its result. If something is wrong, the text includes the remedy."""
 
     name: str
     level: CheckLevel
-    message: str
-    chinese: str = ""
-    """The message in Chinese. If empty, the English one is shown."""
+    text: Title
 
     def text_in(self, language: Language) -> str:
-        """The message in this language."""
-        return (self.chinese if language == "zh" else "") or self.message
+        """The text in this language."""
+        return str(getattr(self.text, language))
 
     @property
     def ok(self) -> bool:
@@ -54,19 +53,19 @@ class CheckResult:
         return self.level is not CheckLevel.BAD
 
 
-def good(name: str, message: str, chinese: str = "") -> CheckResult:
+def good(name: str, text: str, /, **holes: object) -> CheckResult:
     """A result: it works."""
-    return CheckResult(name, CheckLevel.OK, message, chinese)
+    return CheckResult(name, CheckLevel.OK, both(text, **holes))
 
 
-def note(name: str, message: str, chinese: str = "") -> CheckResult:
+def note(name: str, text: str, /, **holes: object) -> CheckResult:
     """A result: it may be intended."""
-    return CheckResult(name, CheckLevel.NOTE, message, chinese)
+    return CheckResult(name, CheckLevel.NOTE, both(text, **holes))
 
 
-def bad(name: str, message: str, chinese: str = "") -> CheckResult:
+def bad(name: str, text: str, /, **holes: object) -> CheckResult:
     """A result: it does not work."""
-    return CheckResult(name, CheckLevel.BAD, message, chinese)
+    return CheckResult(name, CheckLevel.BAD, both(text, **holes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +86,32 @@ class ClockReading:
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
-def compare_clocks(name: str, whose: Title, reading: ClockReading) -> CheckResult:
-    """Whether two clocks agree well enough for tokens."""
-    bound = Title(f"tokens bear with {_ALLOWED} s", f"令牌只容许 {_ALLOWED} 秒")
-    return _compare(name, whose, reading, _ALLOWED, bound)
+def compare_with_wechat(reading: ClockReading) -> CheckResult:
+    """Whether our clock agrees with WeChat's well enough for tokens."""
+    bound = both("tokens bear with {seconds} s", seconds=_ALLOWED)
+    return _compare("clock wechat", both("WeChat's"), reading, _ALLOWED, bound)
 
 
 def compare_with_database(reading: ClockReading) -> CheckResult:
     """Whether our clock agrees with the database's, by which all replicas decide what has expired."""
-    counts = Title("whose time counts", "而时间以数据库为准")
-    return _compare("clock database", Title("the database's", "数据库"), reading, _ALLOWED_OF_DATABASE, counts)
+    bound = both("whose time counts")
+    return _compare("clock database", both("the database's"), reading, _ALLOWED_OF_DATABASE, bound)
 
 
 def _compare(name: str, whose: Title, reading: ClockReading, allowed: float, bound: Title) -> CheckResult:
-    ahead, seconds = reading.ahead, f"{abs(reading.ahead):.0f}"
-    if abs(ahead) - reading.uncertainty <= allowed:
-        within = max(1, round(abs(ahead) + reading.uncertainty))
-        return good(name, f"within {within} s of {whose.en}", f"与{whose.zh}的时钟相差不超过 {within} 秒")
-    which = f"{seconds} s {'ahead of' if ahead > 0 else 'behind'} {whose.en}"
-    by = f"比{whose.zh}{'快' if ahead > 0 else '慢'} {seconds} 秒"
-    message = f"this machine's clock is {which}, {bound.en}: have NTP set the one that is wrong"
-    return bad(name, message, f"本机时钟{by}，{bound.zh}：请用 NTP 校准不准的一方")
+    distance = abs(reading.ahead)
+    if distance - reading.uncertainty <= allowed:
+        within = max(1, round(distance + reading.uncertainty))
+        return good(name, "within {n} s of {whose}", n=within, whose=whose)
+    where = both("ahead of") if reading.ahead > 0 else both("behind")
+    return bad(
+        name,
+        "this machine's clock is {seconds:.0f} s {where} {whose}, {bound}: have NTP set the one that is wrong",
+        seconds=distance,
+        where=where,
+        whose=whose,
+        bound=bound,
+    )
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from wxauth.errors import Title
 from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.checks.rows import some_phone_answers, some_session_keys
@@ -110,27 +109,23 @@ def judge_signing_keys(
     """Whether each key opens, which one signs, and when the next one does."""
     name = "signing_keys"
     if not keys:
-        return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
-    unopened = [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]
-    if unopened:
-        which, count = ", ".join(unopened), len(unopened)
-        message = f"{count} of {len(keys)} cannot be decrypted ({which}); {WRONG_SECRET_KEY.en}"
-        return bad(name, message, f"{len(keys)} 个密钥中有 {count} 个无法解密（{which}）；{WRONG_SECRET_KEY.zh}")
+        return good(name, "none yet: the first is made when the service first starts")
+    if unopened := [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]:
+        text = "{n} of {total} cannot be decrypted ({which}); {why}"
+        return bad(name, text, n=len(unopened), total=len(keys), which=", ".join(unopened), why=WRONG_SECRET_KEY)
     current, newest = signing_key_of(keys, now), keys[-1]
     if newest.activates_at > now and not has_next(keys, now):
-        time = _minute(newest.activates_at)
-        ahead = f"{newest.kid} signs only from {time}: the clock of the replica that made it was ahead"
-        late = f"{newest.kid} 要到 {time} 才用于签名，因为生成它的机器时钟偏快"
-        chinese = f"{late}：请检查各副本的时钟，再运行 'wxauth keys rotate'"
-        return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'", chinese)
-    if newest.activates_at > now:
-        time = _minute(newest.activates_at)
-        plan = Title(f"{newest.kid} from {time}", f"{time} 起改用 {newest.kid}")
-    else:
-        time = _minute(max(now, newest.created_at + max_age))
-        plan = Title(f"the next is made {time}", f"下一个在 {time} 生成")
-    message = f"{len(keys)} published; {current.kid} signs now, {plan.en}"
-    return good(name, message, f"已发布 {len(keys)} 个；当前用 {current.kid} 签名，{plan.zh}")
+        return note(
+            name,
+            "{kid} signs only from {time}: the clock of the replica that made it was ahead: see the replicas' clocks, "
+            "then run 'wxauth keys rotate'",
+            kid=newest.kid,
+            time=_minute(newest.activates_at),
+        )
+    time, text = newest.activates_at, "{n} published; {kid} signs now, {newest} from {time}"
+    if time <= now:
+        time, text = max(now, newest.created_at + max_age), "{n} published; {kid} signs now, the next is made {time}"
+    return good(name, text, n=len(keys), kid=current.kid, newest=newest.kid, time=_minute(time))
 
 
 def judge_sealed(
@@ -141,21 +136,23 @@ def judge_sealed(
     every = [*((key.private_key, signing_key_context(key.kid)) for key in keys), *values]
     total, unopened = len(every), sum(not sealer.opens(sealed, context=context) for sealed, context in every)
     if unopened:
-        message = f"{unopened} of {total} values looked at cannot be decrypted; {WRONG_SECRET_KEY.en}"
-        return bad(name, message, f"抽查的 {total} 项中有 {unopened} 项无法解密；{WRONG_SECRET_KEY.zh}")
+        text = "{n} of {total} values looked at cannot be decrypted; {why}"
+        return bad(name, text, n=unopened, total=total, why=WRONG_SECRET_KEY)
     if not every:
-        return good(name, "nothing stored yet", "尚无数据")
+        return good(name, "nothing stored yet")
     stale = sum(not sealed.startswith(sealer.prefix) for sealed, _ in every)
     if stale:
-        message = f"{stale} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal'"
-        chinese = (
-            f"抽查的 {total} 项中有 {stale} 项仍需 WXAUTH_SECRET_KEY_PREVIOUS：移除它之前请运行 'wxauth secret reseal'"
+        return note(
+            name,
+            "{n} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal' before you "
+            "remove it",
+            n=stale,
+            total=total,
         )
-        return note(name, f"{message} before you remove it", chinese)
     if has_previous:
-        message = f"can be decrypted; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
-        return good(name, message, f"可以解密；抽查的 {total} 项都不再需要 WXAUTH_SECRET_KEY_PREVIOUS")
-    return good(name, f"can be decrypted; {total} values looked at", f"可以解密；抽查了 {total} 项")
+        text = "can be decrypted; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
+        return good(name, text, total=total)
+    return good(name, "can be decrypted; {total} values looked at", total=total)
 
 
 def _minute(time: datetime) -> str:

@@ -15,7 +15,7 @@ from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.terminal import to_chinese
+from wxauth.server.core.terminal import both, translation
 from wxauth.server.limits.redis import redis_reason, redis_storage
 from wxauth.server.login.newcomers import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
@@ -47,7 +47,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
         try:
             await claim_signature(database, signature, now=now)
         except (StorageUnavailable, InvalidSignature):
-            yield bad(name, "not asked, because the database does not answer", "未检查：数据库没有响应")
+            yield bad(name, "not asked, because the database does not answer")
             return
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -56,17 +56,16 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
             reason = exc.detail if isinstance(exc, PushNotForwarded) else "push_forward: no answer in time"
             yield bad(
                 name,
-                f"{reason}, so that messages are not handed on: correct the URL, or let it answer WeChat's check",
-                f"{to_chinese(reason)}，消息无法转发：请改正地址，或让它回答微信的校验",
+                "{reason}, so that messages are not handed on: correct the URL, or let it answer WeChat's check",
+                reason=translation(reason),
             )
             return
     if answer.content == echostr.encode():
-        yield good(name, "answers WeChat's check of its URL", "能回答微信对地址的校验")
+        yield good(name, "answers WeChat's check of its URL")
     else:
         yield bad(
             name,
             "gave no echostr back: its Token must be this app's push_token, and a GET be answered with echostr alone",
-            "没有返回 echostr：它的 Token 须与本应用的 push_token 一致，并以 echostr 本身回答 GET 请求",
         )
 
 
@@ -78,16 +77,12 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
     async with aclosing(hook):
         try:
             await hook.ask({"type": "test"}, now=clock())
-            yield good("sign_up_hook", "answers", "响应正常")
+            yield good("sign_up_hook", "answers")
         except HookFailed as exc:
             refuses = settings.sign_up_hook_failure == "refuse"
-            consequence = "newcomers are refused" if refuses else "everybody may sign up"
-            result = "新用户会被拒绝" if refuses else "任何人都能注册"
-            yield bad(
-                "sign_up_hook",
-                f"fails ({exc}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL",
-                f"无法使用（{to_chinese(str(exc))}），{result}：请检查 WXAUTH_SIGN_UP_HOOK_URL",
-            )
+            text = "fails ({reason}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL"
+            consequence = both("newcomers are refused") if refuses else both("everybody may sign up")
+            yield bad("sign_up_hook", text, reason=translation(str(exc)), consequence=consequence)
 
 
 async def check_redis(
@@ -97,7 +92,7 @@ async def check_redis(
     if settings.redis_url is None:
         return
     if not settings.login_rate_limit:
-        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty", "未检查：WXAUTH_LOGIN_RATE_LIMIT 为空")
+        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty")
         return
     url = settings.redis_url.get_secret_value()
     try:
@@ -105,12 +100,13 @@ async def check_redis(
             # Counts, as a login does, because even a replica, or a cluster that is down, would answer a PING.
             storage = redis_storage(url, what="check", patience=patience, closing=closing)
             await storage.incr("check", expiry=1)
-        yield good("redis", "answers", "响应正常")
+        yield good("redis", "answers")
     except Exception as exc:
-        reason = redis_reason(exc) or type(exc).__name__
-        consequence = "until it does, each process counts for itself; see WXAUTH_REDIS_URL"
-        chinese = f"没有响应（{reason}）：恢复之前各进程各自计数；请检查 WXAUTH_REDIS_URL"
-        yield bad("redis", f"does not answer ({reason}): {consequence}", chinese)
+        yield bad(
+            "redis",
+            "does not answer ({reason}): until it does, each process counts for itself; see WXAUTH_REDIS_URL",
+            reason=redis_reason(exc) or type(exc).__name__,
+        )
 
 
 def judge_python(cookies: ModuleType = http.cookies) -> CheckResult:
@@ -126,8 +122,7 @@ def judge_python(cookies: ModuleType = http.cookies) -> CheckResult:
         return good("python", python_version())
     return note(
         "python",
-        f"{python_version()} takes seconds to parse a hostile Cookie header (CVE-2024-7592): wxauth parses cookies "
-        "itself, but other services on this Python may stop; 3.11.10, 3.12.6 and newer are mended",
-        f"{python_version()} 解析恶意 Cookie 请求头需要数秒（CVE-2024-7592）：wxauth 自行解析 Cookie，不受影响，"
-        "但使用此 Python 的其他服务可能停顿；3.11.10、3.12.6 及更高版本已修复",
+        "{version} takes seconds to parse a hostile Cookie header (CVE-2024-7592): wxauth parses cookies itself, but "
+        "other services on this Python may stop; 3.11.10, 3.12.6 and newer are mended",
+        version=python_version(),
     )

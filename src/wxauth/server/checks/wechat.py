@@ -27,12 +27,12 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad, good, note
+from wxauth.server.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.terminal import to_chinese
+from wxauth.server.core.terminal import both, translation
 from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, WeChatHttp, exchange_api
@@ -63,11 +63,6 @@ _NOT_WHITELISTED: Final = 40164
 _MINUTE_QUOTA: Final = 45011
 _WRONG_PARAMETER: Final = 47001
 _SECOND: Final = timedelta(seconds=1)
-_ENCRYPTED: Final = Title("security mode (安全模式)", "安全模式")
-_PLAIN: Final = Title("plain mode (明文模式)", "明文模式")
-_REST_UNKNOWN: Final = Title(
-    "what else the app may ask is not known without one", "没有 access_token，无法得知该应用还有哪些权限"
-)
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 
@@ -184,7 +179,7 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
             "phone",
             PHONE_NUMBER,
             lambda api: api.phone_number(app, _CODE, openid=openid),
-            None if gives_phones else Title("nobody has given a phone number lately", "近期没有人绑定手机号"),
+            None if gives_phones else both("nobody has given a phone number lately"),
         ),
         _Use(
             "session_keys",
@@ -212,7 +207,7 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
 
 
 def _is_off(setting: str) -> Title:
-    return Title(f"{setting} is off", f"{setting} 为 off")
+    return both("{setting} is off", setting=setting)
 
 
 async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: Observed) -> CheckResult:
@@ -221,44 +216,46 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
     prefix = f"{settings.issuer}/d/"
     if settings.scan_code == "link":
         if is_loopback(urlsplit(prefix).hostname):
-            message = f"ordinary links, and no phone can open {prefix}: set WXAUTH_ISSUER"
-            return note(name, message, f"普通链接二维码，但手机打不开 {prefix}：请设置 WXAUTH_ISSUER")
-        entered = f"in WeChat's console, 扫普通链接二维码打开小程序: {prefix}, page {settings.scan_page}, published"
-        entered_zh = f"微信后台“扫普通链接二维码打开小程序”：{prefix}，页面 {settings.scan_page}，须已发布"
+            text = "ordinary links, and no phone can open {url}: set WXAUTH_ISSUER"
+            return note(name, text, url=prefix)
+        entered = both(
+            "ordinary links; in WeChat's console, 扫普通链接二维码打开小程序: {url}, page {page}, published",
+            url=prefix,
+            page=settings.scan_page,
+        )
         if settings.link_check_file is None:
-            message = f"ordinary links; {entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for"
-            return note(name, message, f"普通链接二维码；{entered_zh}；校验文件请写入 WXAUTH_LINK_CHECK_FILE")
-        return good(name, f"ordinary links; {entered}", f"普通链接二维码；{entered_zh}")
-    what = f"mini-program codes of {settings.scan_page} ({settings.scan_env})"
-    what_zh = f"{settings.scan_page}（{settings.scan_env}）的小程序码"
+            text = "{entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for"
+            return note(name, text, entered=entered)
+        return CheckResult(name, CheckLevel.OK, entered)
+    text = "mini-program codes of {page} ({env})"
+    what = both(text, page=settings.scan_page, env=settings.scan_env)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         asked = WeChatApi(wechat=wechat, wechat_tokens=wechat_tokens).mini_program_code(
             app, _CODE, page=settings.scan_page, env=settings.scan_env
         )
         failure = await _failure(asked)
     if failure is None:
-        return good(name, what, what_zh)
+        return CheckResult(name, CheckLevel.OK, what)
     result = _judge_failure(name, MINI_PROGRAM_CODE, failure, settings, observed)
     if failure.errcode == DAILY_QUOTA:
-        message = f"{what}: asked too often just now, 5,000 a minute: run this again in a minute"
-        return note(name, message, f"{what_zh}：刚才调用太频繁（每分钟 5,000 次）：请一分钟后再运行")
-    message = f"{what} are not to be had, so ordinary ones are shown: {result.message}"
-    return CheckResult(name, result.level, message, f"无法获取 {what_zh}，改用普通二维码：{result.text_in('zh')}")
+        text = "{what}: asked too often just now, 5,000 a minute: run this again in a minute"
+        return note(name, text, what=what)
+    text = "{what} are not to be had, so ordinary ones are shown: {why}"
+    return CheckResult(name, result.level, both(text, what=what, why=result.text))
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
     name = f"wechat {app.app_id}"
     if failure is None:
-        message = "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?"
-        return bad(name, message, "接受了编造的 code：WXAUTH_WECHAT_BASE_URL 是微信吗？")
+        return bad(name, "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?")
     if not isinstance(failure, InvalidCode | CodeUsed):
         return _judge_failure(name, exchange_api(app), failure, settings, observed)
     base = urlsplit(settings.wechat_base_url).hostname
     if base in observed.unreachable:
         fallback = urlsplit(settings.wechat_fallback_url or "").hostname
-        message = f"answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first"
-        return note(name, message, f"只有 {fallback} 响应：无法连接 {base}，每次登录都要先等它")
-    return good(name, "answers, and takes the app's secret", "响应正常，AppSecret 正确")
+        text = "answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first"
+        return note(name, text, fallback=fallback, base=base)
+    return good(name, "answers, and takes the app's secret")
 
 
 def _judge_token(
@@ -266,33 +263,29 @@ def _judge_token(
 ) -> CheckResult:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
-        return good(name, "obtainable from this address", "可从本机获取")
-    is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
-    if is_the_same:
-        return bad(name, f"not to be had, for the same reason; {_REST_UNKNOWN.en}", f"同样无法获取；{_REST_UNKNOWN.zh}")
+        return good(name, "obtainable from this address")
     result = _judge_failure(name, STABLE_TOKEN, failure, settings, observed)
-    message, chinese = f"{result.message}; {_REST_UNKNOWN.en}", f"{result.chinese}；{_REST_UNKNOWN.zh}"
-    return CheckResult(name, result.level, message, chinese)
+    is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
+    why = both("not to be had, for the same reason") if is_the_same else result.text
+    text = "{why}; what else the app may ask is not known without one"
+    return CheckResult(name, CheckLevel.BAD if is_the_same else result.level, both(text, why=why))
 
 
 def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
     name = f"wechat {app.app_id} {use.name}"
     sends_openid = use.api == PHONE_NUMBER and settings.phone_check_openid
     if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
-        result = bad(
-            name,
-            "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode 47001)",
-            "该账号不能传 openid：请设置 WXAUTH_PHONE_CHECK_OPENID=false（错误码 47001）",
-        )
+        text = "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode {errcode})"
+        result = bad(name, text, errcode=_WRONG_PARAMETER)
     elif _is_permitted(use.api, failure):
-        return good(name, "permitted", "有权限")
+        return good(name, "permitted")
     else:
         assert failure is not None
         result = _judge_failure(name, use.api, failure, settings, observed)
     if use.why_unused is None:
         return result
-    why = use.why_unused
-    return note(name, f"{result.message}; not needed now, for {why.en}", f"{result.chinese}；目前用不到，因为{why.zh}")
+    text = "{refused}; not needed now, for {why}"
+    return note(name, text, refused=result.text, why=use.why_unused)
 
 
 def _is_permitted(api: str, failure: WeChatError | None) -> bool:
@@ -305,56 +298,54 @@ def _is_permitted(api: str, failure: WeChatError | None) -> bool:
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: Observed) -> CheckResult:
     """The result for a failure caused by the app, this server or WeChat, not by the made-up request."""
-    errcode = failure.errcode
-    at, at_zh = f"(errcode {errcode})", f"（错误码 {errcode}）"
-    base = settings.wechat_base_url
+    errcode, base = failure.errcode, settings.wechat_base_url
     match failure:
         case WeChatMisconfigured() if errcode == _NOT_WHITELISTED and observed.addresses:
-            addresses = " and ".join(observed.addresses)
+            seen = observed.addresses
             return bad(
                 name,
-                f"WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 {at}",
-                f"微信看到的本机 IP 为 {'、'.join(observed.addresses)}：请加入应用的 IP 白名单{at_zh}",
+                "WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 (errcode {errcode})",
+                addresses=Title(" and ".join(seen), "、".join(seen)),
+                errcode=errcode,
             )
         case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
-            message = f"asked too often just now: run this again in a minute {at}"
-            return note(name, message, f"刚才调用太频繁：请一分钟后再运行{at_zh}")
+            text = "asked too often just now: run this again in a minute (errcode {errcode})"
+            return note(name, text, errcode=errcode)
         case WeChatUnavailable() if errcode == SYSTEM_BUSY:
-            message = f"WeChat is busy, also when asked again: run this again in a minute {at}"
-            return bad(name, message, f"微信系统繁忙，重试仍然如此：请一分钟后再运行{at_zh}")
+            text = "WeChat is busy, also when asked again: run this again in a minute (errcode {errcode})"
+            return bad(name, text, errcode=errcode)
         case WeChatUnavailable() if observed.at_proxy:
-            message = f"{observed.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
-            return bad(
-                name, message, f"{to_chinese(observed.at_proxy)}：请检查 WXAUTH_WECHAT_PROXY，以及它能否连接 {base}"
-            )
+            text = "{why}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
+            return bad(name, text, why=translation(observed.at_proxy), base=base)
         case WeChatUnavailable() | WeChatTimeout():
             why = f"{failure.detail} ({observed.reason})" if observed.reason else failure.detail
-            message = f"{why}: see that this machine reaches {base} (name, firewall, TLS)"
-            return bad(name, message, f"{to_chinese(why)}：请确认本机能访问 {base}（域名解析、防火墙、TLS）")
+            text = "{why}: see that this machine reaches {base} (name, firewall, TLS)"
+            return bad(name, text, why=translation(why), base=base)
         case WeChatBadResponse() if errcode is None:
-            message = f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
-            return bad(name, message, f"{to_chinese(failure.detail)}：WXAUTH_WECHAT_BASE_URL 是微信，还是中间的代理？")
+            text = "{why}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
+            return bad(name, text, why=translation(failure.detail))
     assert errcode is not None
     if (remedy := errcode_of(errcode, api=api).remedy) is not None:
-        return bad(name, f"{remedy.en} {at}", f"{remedy.zh}{at_zh}")
-    message = f"refused: look the errcode up in WeChat's table of return codes {at}"
-    return bad(name, message, f"被拒绝：请在微信的返回码表中查找{at_zh}")
+        return bad(name, "{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode)
+    text = "refused: look the errcode up in WeChat's table of return codes (errcode {errcode})"
+    return bad(name, text, errcode=errcode)
 
 
 def _judge_unionids(app: App, users: UserSample, *, is_only_one: bool) -> CheckResult:
     name = f"wechat {app.app_id} unionid"
     if users.users == 0:
-        return good(name, "not known before somebody has logged in", "有人登录之后才能得知")
+        return good(name, "not known before somebody has logged in")
     if users.with_unionid:
-        message = f"bound to an Open Platform account: {users.with_unionid} of {users.users} users have one"
-        return good(name, message, f"已绑定开放平台账号：{users.users} 个用户中 {users.with_unionid} 个有 unionid")
-    message = f"none of {users.users} users has one: bind the app to an Open Platform account"
-    chinese = f"{users.users} 个用户都没有 unionid"
+        text = "bound to an Open Platform account: {n} of {total} users have one"
+        return good(name, text, n=users.with_unionid, total=users.users)
     if is_only_one:
-        chinese = f"{chinese}：若将来要与其他应用共用用户，请绑定开放平台账号"
-        return good(name, f"{message}, should another app share its users some day", chinese)
-    chinese = f"{chinese}：若各应用要共用用户，请绑定开放平台账号"
-    return note(name, f"{message}, if the apps are to share users", chinese)
+        text = (
+            "none of {n} users has one: bind the app to an Open Platform account, should another app share its users "
+            "some day"
+        )
+        return good(name, text, n=users.users)
+    text = "none of {n} users has one: bind the app to an Open Platform account, if the apps are to share users"
+    return note(name, text, n=users.users)
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
@@ -363,16 +354,13 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
     if is_loopback(host):  # of which the issuer's own check makes one remark, for all apps
-        message = f"WeChat takes no callback to {settings.issuer}: set WXAUTH_ISSUER"
-        return good(name, message, f"微信不接受回调 {settings.issuer}：请设置 WXAUTH_ISSUER")
+        text = "WeChat takes no callback to {issuer}: set WXAUTH_ISSUER"
+        return good(name, text, issuer=settings.issuer)
     if issuer.scheme != "https" or issuer.port is not None or _is_address(host):
-        message = f"WXAUTH_ISSUER {settings.issuer} cannot be one: it must be https, with a name and without a port"
-        return bad(name, message, f"WXAUTH_ISSUER {settings.issuer} 不能作为回调域名：须为 https、使用域名、不带端口")
-    return good(
-        name,
-        f"in WeChat's console, enter {host}; set WXAUTH_CHECK_FILES for the file it asks for",
-        f"在微信后台填写 {host}；校验文件请写入 WXAUTH_CHECK_FILES",
-    )
+        text = "WXAUTH_ISSUER {issuer} cannot be one: it must be https, with a name and without a port"
+        return bad(name, text, issuer=settings.issuer)
+    text = "in WeChat's console, enter {host}; set WXAUTH_CHECK_FILES for the file it asks for"
+    return good(name, text, host=host)
 
 
 def _is_address(host: str) -> bool:
@@ -387,40 +375,37 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
-        where = "WXAUTH_APPS, 'wxauth apps set'"
+        text = "no push_token, so nobody tells what people withdraw: set one (WXAUTH_APPS, 'wxauth apps set') for {url}"
         if app.is_mini_program and settings.avatar_check != "off":
-            message = f"no push_token, so WXAUTH_AVATAR_CHECK gets no verdict: set one ({where}) for {url}"
-            return note(
-                name, message, f"没有 push_token，WXAUTH_AVATAR_CHECK 得不到结果：请设置（{where}），地址为 {url}"
+            text = (
+                "no push_token, so WXAUTH_AVATAR_CHECK gets no verdict: set one (WXAUTH_APPS, 'wxauth apps set') for "
+                "{url}"
             )
-        message = f"no push_token, so nobody tells what people withdraw: set one ({where}) for {url}"
-        return note(name, message, f"没有 push_token，无法得知用户撤回了什么：请设置（{where}），地址为 {url}")
+        return note(name, text, url=url)
     others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
     if others and app.push_aes_key is None:
-        message = f"has the push_token of {others}, so whoever sees a query of that app's can sign messages of this one"
-        return bad(
-            name,
-            f"{message}: give each its own",
-            f"与 {others} 的 push_token 相同，看到其查询串的人可以伪造本应用的消息：请各用各的",
+        text = (
+            "has the push_token of {others}, so whoever sees a query of that app's can sign messages of this one: "
+            "give each its own"
         )
-    mode = _ENCRYPTED if app.push_aes_key else _PLAIN
+        return bad(name, text, others=others)
+    mode = both("security mode (安全模式)") if app.push_aes_key else both("plain mode (明文模式)")
     if is_loopback(urlsplit(url).hostname):
-        message = f"configured, {mode.en}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
-        return good(name, message, f"已配置，{mode.zh}，但微信无法访问 {url}：请设置 WXAUTH_ISSUER")
-    where = f"in WeChat's console, 消息推送: {url}, {mode.en}"
-    chinese = f"在微信后台“消息推送”中填写 {url}，{mode.zh}"
+        text = "configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
+        return good(name, text, mode=mode, url=url)
+    said = both("in WeChat's console, 消息推送: {url}, {mode}", url=url, mode=mode)
     if app.push_forward is None:
-        where += "; payments, customer service and all else that is not wxauth's own are ignored without push_forward"
-        chinese += "；未设置 push_forward，支付、客服等与 wxauth 无关的消息会被忽略"
-    if app.push_aes_key is None:
-        risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
-        return note(
-            name,
-            f"{where}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console",
-            f"{chinese}；微信不对消息本身签名，途中可能被篡改：建议在设置 push_token 之处一并设置 push_aes_key，"
-            "并在微信后台选择安全模式",
+        text = (
+            "{said}; payments, customer service and all else that is not wxauth's own are ignored without push_forward"
         )
-    return good(name, where, chinese)
+        said = both(text, said=said)
+    if app.push_aes_key is None:
+        text = (
+            "{said}; WeChat does not sign the message itself, so somebody between WeChat and this server can change "
+            "it: better set push_aes_key where push_token is, and 安全模式 in the console"
+        )
+        return note(name, text, said=said)
+    return CheckResult(name, CheckLevel.OK, said)
 
 
 def _time_in(response: httpx.Response) -> datetime | None:

@@ -66,9 +66,9 @@ def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
         case StorageUnavailable():
             return f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}"
         case NotFound() if exc.detail == f"there is no such {noun.en}":
-            return say("there is no {noun.en} {name}. {noun.zh} {name} 不存在。", noun=noun, name=name)
+            return say("there is no {en} {name}. {zh} {name} 不存在。", name=name, **noun._asdict())
         case NameTaken() | AppTaken():
-            return say("{noun.en} {name} exists already. {noun.zh} {name} 已存在。", noun=noun, name=name)
+            return say("{en} {name} exists already. {zh} {name} 已存在。", name=name, **noun._asdict())
         case AppInSettings():
             return say("{name} is in the settings: change it there. {name} 由配置指定，请在配置中修改。", name=name)
         case UnknownApp() if noun is _NOUNS["app_id"]:

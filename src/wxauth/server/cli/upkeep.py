@@ -67,7 +67,7 @@ def check(as_json: bool) -> None:
     results = asyncio.run(check_all())
     language = terminal_language()
     show(
-        [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.message} for it in results],
+        [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.text.en} for it in results],
         [(MARKS[it.level], it.name, it.text_in(language)) for it in results],
         as_json=as_json,
     )

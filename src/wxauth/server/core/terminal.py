@@ -1,4 +1,4 @@
-"""Texts at a terminal, in the language of its user.
+"""Texts for operators, in their language: at a terminal, and in reports.
 
 The code has them in English. `terminal.zh.txt` has their Chinese, by the English text with its holes. A text that has
 both, such as `"Removed. 已删除。"`, is its own translation.
@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from unicodedata import east_asian_width
+
+from wxauth.errors import Title
 
 if TYPE_CHECKING:  # imports Starlette
     from wxauth.problems import Language
@@ -26,9 +28,25 @@ def terminal_language() -> "Language":
 
 def say(text: str, /, **holes: object) -> str:
     """This English text in the language of the terminal, with its holes filled."""
-    if terminal_language() == "zh":
+    return text_in(terminal_language(), text, **holes)
+
+
+def both(text: str, /, **holes: object) -> Title:
+    """This English text, and its Chinese, with their holes filled."""
+    return Title(text_in("en", text, **holes), text_in("zh", text, **holes))
+
+
+def text_in(language: "Language", text: str, /, **holes: object) -> str:
+    """This English text in a language, with its holes filled. A title that fills one is in that language, too."""
+    if language == "zh":
         text = in_chinese(text) or text
-    return text.format(**holes) if holes else text
+    filled = {name: getattr(hole, language) if isinstance(hole, Title) else hole for name, hole in holes.items()}
+    return text.format(**filled) if holes else text
+
+
+def translation(sentence: str) -> Title:
+    """A sentence whose holes are filled, and its Chinese."""
+    return Title(sentence, to_chinese(sentence))
 
 
 def translated(sentence: str) -> str:

@@ -111,7 +111,7 @@ class OwnSecret:
         """Store the secret for the next run, or delete it if WeChat has just refused it."""
         if self._path is None or self.value is None:
             return
-        if any(SECRET_NOT_TAKEN.en in finding.message for finding in findings):
+        if any(SECRET_NOT_TAKEN.en in finding.text.en for finding in findings):
             self._path.unlink(missing_ok=True)
             click.echo(say(_NOT_KEPT), err=True)
         elif self._is_new:
