@@ -17,6 +17,7 @@ from tests.sweeps import Sweep
 from wxauth import server
 from wxauth.server.cli import main
 from wxauth.server.core.terminal import catalogue, in_chinese, translated
+from wxauth.server.moving.lines import EXPECTED
 
 pytestmark = pytest.mark.no_database
 
@@ -29,6 +30,7 @@ ROOMS = (
     "core/resources.py",
     "core/users.py",
     "core/migrations.py",
+    "moving/*.py",
     "dev/run.py",
     "dev/postgres.py",
 )
@@ -49,7 +51,7 @@ def calls(*names: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def said() -> Iterator[tuple[str, str]]:
-    for place, call in calls("say", "both", "good", "note", "bad", "_Wrong", "_NotThere"):
+    for place, call in calls("say", "both", "good", "note", "bad", "_Wrong", "_NotThere", "Fault"):
         match call.args:
             case [ast.Constant(value=str(text))] | [_, ast.Constant(value=str(text))]:
                 yield place, text
@@ -83,7 +85,7 @@ def texts(node: ast.AST) -> Iterator[str]:
 
 def test_every_text_that_is_said_has_chinese_with_the_same_holes() -> None:
     with Sweep() as sweep:
-        for place, text in chain(said(), templates()):
+        for place, text in chain(said(), templates(), EXPECTED.items()):
             with sweep.case(place, text):
                 assert in_chinese(text)
         for english, chinese in catalogue().items():

@@ -39,7 +39,7 @@ class Mover:
         def refuse(refusal: ImportRefusal) -> None:
             for fault in refusal.faults:
                 self.refusals.append((refusal.number, fault.field))
-                self.messages.append(fault.wanted.en)
+                self.messages.append(fault.wanted)
             self.others.append(tuple(refusal.others))
 
         how = {"refuse": refuse, "progress": lambda _: None, **(how or {})}

@@ -49,6 +49,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import DEADLINES
 from wxauth.server.core.services import Services
+from wxauth.server.core.terminal import to_chinese
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
 from wxauth.server.moving.batch import GIVEN_BEFORE
@@ -1332,7 +1333,7 @@ async def test_the_commands_take_and_give_a_file(users: Command, tmp_path: Path,
     file.write_text(json.dumps(FULL) + "\n" + json.dumps({**BOB, "phone": "1"}) + "\n" + json.dumps(BOB))
     tried = await users("import", str(file), "--dry-run", "--json")
     assert (tried.returncode, json.loads(tried.stdout)) == (1, asdict(Counts(lines=3, created=2, refused=1)))
-    wanted = f"phone: {EXPECTED['phone'].en}"
+    wanted = f"phone: {EXPECTED['phone']}"
     assert tried.stderr == f"line 2: {wanted}\n1 line: {wanted}\n{RUN_AGAIN}\n{STORED_NOTHING}\n"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 
@@ -1373,7 +1374,7 @@ async def test_the_command_reports_what_csv_has_cost(
         done = await users("import", str(file), *arguments, **env)
         return done.returncode, done.stdout, done.stderr.splitlines()
 
-    unionid, phone = (f"{name}: {EXPECTED[name].en}" for name in ("unionid", "phone"))
+    unionid, phone = (f"{name}: {EXPECTED[name]}" for name in ("unionid", "phone"))
     text = f"app_id,openid,unionid,phone,union_id\n{START}a,NULL,1,\n{START}b,,1,\n{START}c,,,x\n"
     counts = "lines: 3, created: {}, updated: 0, unchanged: 0, refused: {}\n".format
     sums = [f"2 lines: {phone}", f"1 line: {unionid}", "columns ignored: union_id", RUN_AGAIN, STORED_NOTHING]
@@ -1382,7 +1383,7 @@ async def test_the_command_reports_what_csv_has_cost(
     skipping = await imported(text, "--dry-run", "--skip-bad-fields")
     lines = [first, f"line 3: skipped: {phone}", f"1 line: {unionid}", f"1 line: {phone}", f"1 line: skipped: {phone}"]
     assert skipping == (1, counts(2, "1, without bad fields: 1"), [*lines, *sums[2:]])
-    unionid, phone = (f"{name}: {EXPECTED[name].zh}" for name in ("unionid", "phone"))
+    unionid, phone = (f"{name}: {to_chinese(EXPECTED[name])}" for name in ("unionid", "phone"))
     with file.open("rb") as opened:
         chinese = {**env, "LC_ALL": "zh_CN.UTF-8"}
         done = run("users", "import", "-", "--csv", cwd=tmp_path, env=chinese, stdin=opened.fileno())
@@ -1396,10 +1397,10 @@ async def test_the_command_reports_what_csv_has_cost(
         ("app_id,weixin_openid\no", NO_HEADER, "app_id, weixin_openid"),
         ("app_id,openid,attributes.Tier", WRONG_ATTRIBUTE, "attributes.Tier"),
     ):
-        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted.en}; it is: {seen}"])
+        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; it is: {seen}"])
     status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}o,a\n{START}o,b\n", "--dry-run")
     assert (status, said) == (1, counts(1, 1).replace("\n", ", blank: 1\n"))
-    assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE.en} (line 3)"
+    assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE} (line 3)"
     status, _, errors = await imported("app_id,openid\n", "--app-id", "wxunknown")
     assert (status, len(errors)) == (1, 1)
     for zone in ("Asia/Nowhere", "Asia", "../x", ""):

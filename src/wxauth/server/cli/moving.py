@@ -29,7 +29,7 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.services import Services
-from wxauth.server.core.terminal import say, terminal_language
+from wxauth.server.core.terminal import say, translated
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, export_users, is_field, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
@@ -150,14 +150,13 @@ def import_command(
     options = Options(**flags)
     is_watched = sys.stderr.isatty()
     clear = "\r\x1b[K" if is_watched else ""
-    language = terminal_language()
     cost: Counter[str] = Counter()
     done = Counts()
     shown = _Progress(file)
     header = b""
 
     def fault_text(fault: Fault) -> str:
-        return f"{fault.field}: {getattr(fault.wanted, language)}"
+        return f"{fault.field}: {translated(fault.wanted)}"
 
     def reject(raw: bytes) -> None:
         if rejected and (header or not is_csv):
@@ -187,9 +186,8 @@ def import_command(
             click.echo(clear + shown.after(counts.lines), err=True, nl=False)
 
     def waiting(exc: StorageUnavailable, seconds: float) -> None:
-        trouble = getattr(trouble_of(exc), language)
-        said = say("{trouble}; trying again in {seconds:.0f} s", trouble=trouble, seconds=seconds)
-        click.echo(clear + said, err=True)
+        text = "{trouble}; trying again in {seconds:.0f} s"
+        click.echo(clear + say(text, trouble=trouble_of(exc), seconds=seconds), err=True)
 
     async def run(services: Services) -> Counts:
         if app_id:

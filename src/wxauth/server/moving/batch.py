@@ -11,7 +11,6 @@ from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from wxauth.errors import Title
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
@@ -34,93 +33,43 @@ _A_MOMENT: Final = timedelta(microseconds=1)
 _GIVEN_ONCE: Final = (*PROFILE, "phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
 """The fields of which a user has one value: of two lines of one identity, the value of one would be lost."""
 
-ADMINISTRATOR: Final = Fault(
-    "roles",
-    Title(
-        "must be without admin and support, unless --allow-admin is given",
-        "不能含 admin 或 support，除非加 --allow-admin",
-    ),
-)
+ADMINISTRATOR: Final = Fault("roles", "must be without admin and support, unless --allow-admin is given")
 UNBANNED_ADMIN: Final = Fault(
-    "status",
-    Title(
-        "must leave banned administrators and support staff banned, unless --allow-admin is given",
-        "不能解除对管理员与客服的封禁，除非加 --allow-admin",
-    ),
+    "status", "must leave banned administrators and support staff banned, unless --allow-admin is given"
 )
-LAST_ADMIN: Final = Title(
-    "must leave an administrator: make another one first", "必须保留至少一名管理员：请先设置另一名"
-)
-MERGED: Final = Fault("user_id", Title("must not have been merged into another user", "不能是已并入另一用户的 ID"))
-ERASED: Final = Fault(
-    "user_id", Title("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复")
-)
-LEAVING: Final = Fault(
-    "user_id",
-    Title("must not be of a user who has asked to be erased", "不能属于正在注销的用户"),
-)
-ANOTHER_USER: Final = Fault(
-    "user_id",
-    Title(
-        "must be the user whom the identity, the unionid or the external_id names",
-        "必须与该身份、unionid 或 external_id 所属的用户一致",
-    ),
-)
+LAST_ADMIN: Final = "must leave an administrator: make another one first"
+MERGED: Final = Fault("user_id", "must not have been merged into another user")
+ERASED: Final = Fault("user_id", "must not have been erased; --restore brings it back")
+LEAVING: Final = Fault("user_id", "must not be of a user who has asked to be erased")
+ANOTHER_USER: Final = Fault("user_id", "must be the user whom the identity, the unionid or the external_id names")
 SECOND_OPENID: Final = Fault(
-    "unionid",
-    Title(
-        "must be of one openid in this app: WeChat gives each person one, and another one has it",
-        "在同一应用中必须只对应一个 openid：微信中每人只有一个，而它已属于另一个 openid",
-    ),
+    "unionid", "must be of one openid in this app: WeChat gives each person one, and another one has it"
 )
 SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
     "external_id",
-    Title(
-        "must be of one openid in this app: WeChat gives each person one, and the user has another one;"
-        " only if they are one person, --join accepts both",
-        "在同一应用中必须只对应一个 openid：微信中每人只有一个，而该用户已有另一个；确为同一人时，加 --join 可都接受",
-    ),
+    "must be of one openid in this app: WeChat gives each person one, and the user has another one;"
+    " only if they are one person, --join accepts both",
 )
-ANOTHER_UNIONID: Final = Fault(
-    "unionid", Title("must be the one that the identity has already", "必须与该身份已有的 unionid 一致")
-)
+ANOTHER_UNIONID: Final = Fault("unionid", "must be the one that the identity has already")
 UNIONID_OF_EXTERNAL_ID: Final = Fault(
     "unionid",
-    Title(
-        "must be the one of the user whom the external_id names: these may be two people; only if they are one person,"
-        " --join makes them one user",
-        "必须与 external_id 所属用户的 unionid 一致：二者可能不是同一个人；确为同一人时，加 --join 可合为一个用户",
-    ),
+    "must be the one of the user whom the external_id names: these may be two people; only if they are one person,"
+    " --join makes them one user",
 )
 PHONE_OF_EXTERNAL_ID: Final = Fault(
     "phone",
-    Title(
-        "must not contradict a verified number: the user whom the external_id names has verified another one, or"
-        " another user this one; only if they are one person, --join makes them one user",
-        "不能与已验证的手机号矛盾：external_id 所属用户验证过另一个号码，或另一用户验证过该号码；"
-        "确为同一人时，加 --join 可合为一个用户",
-    ),
+    "must not contradict a verified number: the user whom the external_id names has verified another one, or"
+    " another user this one; only if they are one person, --join makes them one user",
 )
-UNIONID_TAKEN: Final = Fault("unionid", Title("must not be another user's", "不能是另一用户的"))
-EXTERNAL_ID_TAKEN: Final = Fault("external_id", Title("must not be another user's", "不能是另一用户的"))
-ANOTHER_EXTERNAL_ID: Final = Fault(
-    "external_id", Title("must be the one that the user has already", "必须与该用户已有的 external_id 一致")
-)
-GIVEN_BEFORE: Final = Title(
-    "must be as in the earlier line with this openid: remove one of the two lines",
-    "必须与前面同一 openid 的行一致：请删去其中一行",
-)
-FORMER_ID_OF_A_USER: Final = Fault("former_ids", Title("must not be the id of a user", "不能是现有用户的 ID"))
-FORMER_ID_ERASED: Final = Fault(
-    "former_ids",
-    Title("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复"),
-)
-FORMER_ID_TAKEN: Final = Fault("former_ids", Title("must not have been merged into another user", "不能已并入另一用户"))
-NO_EXTERNAL_ID: Final = Fault(
-    "former_external_ids",
-    Title("must come with the external_id that took their place", "必须同时有取代它们的 external_id"),
-)
-FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", Title("must not be another user's", "不能是另一用户的"))
+UNIONID_TAKEN: Final = Fault("unionid", "must not be another user's")
+EXTERNAL_ID_TAKEN: Final = Fault("external_id", "must not be another user's")
+ANOTHER_EXTERNAL_ID: Final = Fault("external_id", "must be the one that the user has already")
+GIVEN_BEFORE: Final = "must be as in the earlier line with this openid: remove one of the two lines"
+FORMER_ID_OF_A_USER: Final = Fault("former_ids", "must not be the id of a user")
+FORMER_ID_ERASED: Final = Fault("former_ids", "must not have been erased; --restore brings it back")
+FORMER_ID_TAKEN: Final = Fault("former_ids", "must not have been merged into another user")
+NO_EXTERNAL_ID: Final = Fault("former_external_ids", "must come with the external_id that took their place")
+FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", "must not be another user's")
 
 
 class LineOutcome(StrEnum):

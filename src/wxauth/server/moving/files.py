@@ -9,7 +9,6 @@ from typing import IO, Final, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from wxauth.errors import Title
 from wxauth.server.core.database import Database
 from wxauth.server.core.users import ATTRIBUTE_NAME
 from wxauth.server.moving.lines import Fault, Line
@@ -19,34 +18,20 @@ from wxauth.server.users.attributes import typed_attribute
 MAX_LINE: Final = 8 * 1024
 """Maximum bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
-TOO_LONG: Final = Fault("line", Title(f"must be at most {MAX_LINE} bytes", f"必须不超过 {MAX_LINE} 字节"))
-NOT_UTF8: Final = Fault(
-    "line", Title("must be UTF-8; --encoding gbk reads GBK", "必须是 UTF-8 编码；加 --encoding gbk 可读取 GBK")
-)
-NOT_GBK: Final = Fault("line", Title("must be GBK, as --encoding says", "必须是 --encoding 指定的 GBK 编码"))
+TOO_LONG: Final = Fault("line", f"must be at most {MAX_LINE} bytes")
+NOT_UTF8: Final = Fault("line", "must be UTF-8; --encoding gbk reads GBK")
+NOT_GBK: Final = Fault("line", "must be GBK, as --encoding says")
 NOT_CSV: Final = Fault(
-    "line",
-    Title(
-        "must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell",
-        "必须是一整行 CSV：引号须成对，单元格内的引号须写两个，单元格内不能换行",
-    ),
+    "line", "must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell"
 )
-WRONG_CELLS: Final = Fault("line", Title("must have as many cells as the header", "单元格数必须与表头一致"))
+WRONG_CELLS: Final = Fault("line", "must have as many cells as the header")
 WRONG_ATTRIBUTE: Final = Fault(
-    "line",
-    Title(
-        "must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME",
-        "属性列须写作 attributes.名称，名称为 1 至 32 个小写字母、数字或 _，以字母开头",
-    ),
+    "line", "must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME"
 )
 NO_HEADER: Final = Fault(
     "line",
-    Title(
-        "must be a header: names of fields, each once, app_id and openid among them"
-        " (--app-id gives the app, --map openid=COLUMN another name)",
-        "必须是表头：各字段名只出现一次，且包含 app_id 与 openid"
-        "（可用 --app-id 指定应用，--map openid=列名 指定其他列名）",
-    ),
+    "must be a header: names of fields, each once, app_id and openid among them"
+    " (--app-id gives the app, --map openid=COLUMN another name)",
 )
 LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
 
@@ -88,7 +73,7 @@ class BadHeader(Exception):
     """The first line of a CSV file is not a valid header. The message is the fault in English."""
 
     def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:
-        super().__init__(fault.wanted.en)
+        super().__init__(fault.wanted)
         self.fault = fault
         self.seen = seen
         """The cells of the first line."""

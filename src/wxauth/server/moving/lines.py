@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import from_json, to_json
 
-from wxauth.errors import Title, UnknownApp
+from wxauth.errors import UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserStatus
@@ -39,26 +39,22 @@ class Fault(NamedTuple):
 
     field: str
     """`line` for the line as a whole."""
-    wanted: Title
+    wanted: str
 
 
-NOT_JSON: Final = Fault("line", Title("must be a JSON object", "必须是 JSON 对象"))
+NOT_JSON: Final = Fault("line", "must be a JSON object")
 ATTRIBUTES: Final = Fault(
     "attributes",
-    Title(
-        "must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all",
-        "必须是 JSON 对象：至多 32 个由小写字母、数字、_ 组成的名称，嵌套至多 4 层，合计至多 2048 字节",
-    ),
+    "must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all",
 )
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 _E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
 _NAIVE: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
-_TIME: Final = Title(
-    "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or empty; --time-zone reads those without one",
-    "必须是带时区的时间，如 2026-11-20T08:00:00+08:00，没有则留空；不带时区的请加 --time-zone",
+_TIME: Final = (
+    "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or empty; --time-zone reads those without one"
 )
-_SHORT: Final = Title("must be 1 to 64 printable characters", "必须是 1 至 64 个可打印字符")
+_SHORT: Final = "must be 1 to 64 printable characters"
 
 
 # The messages of these errors are never shown: each field has a sentence of its own.
@@ -103,7 +99,7 @@ def _e164(value: object, info: ValidationInfo) -> object:
 
 def _version_7(value: UUID) -> UUID:
     if value.version != _UUID_VERSION:
-        raise ValueError("not a UUIDv7")
+        raise ValueError("version")
     return value
 
 
@@ -135,83 +131,42 @@ class LineOfConsent(_Strict):
     given_at: Annotated[Time, BeforeValidator(_time_or_none), _TIME]
     withdrawn_at: TimeOrNone = None
     app_id: Annotated[ShortText | None, OrNone, _SHORT] = None
-    ip: Annotated[
-        Annotated[str, AfterValidator(_address)] | None,
-        OrNone,
-        Title("must be an IP address or network", "必须是 IP 地址或网段"),
-    ] = None
+    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, OrNone, "must be an IP address or network"] = None
 
 
 class Line(_Strict):
     """An identity and its user. Each field has its requirements, which a refusal of the line shows."""
 
-    app_id: Annotated[
-        str,
-        AfterValidator(_known_app),
-        Title("must be the app_id of a configured app", "必须是已配置的应用的 AppID"),
-    ]
-    openid: Annotated[
-        Openid,
-        Title(
-            "must be as WeChat gives it: 1 to 128 visible ASCII characters, and no placeholder",
-            "必须与微信返回的一致：1 至 128 个可见 ASCII 字符，不能是空值占位符",
-        ),
-    ]
+    app_id: Annotated[str, AfterValidator(_known_app), "must be the app_id of a configured app"]
+    openid: Annotated[Openid, "must be as WeChat gives it: 1 to 128 visible ASCII characters, and no placeholder"]
     unionid: Annotated[
         Unionid | None,
         OrNone,
-        Title(
-            "must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder",
-            "必须与微信返回的一致：24 至 36 个字母、数字、_ 或 -；没有则留空，不能填空值占位符",
-        ),
+        "must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder",
     ] = None
-    user_id: Annotated[UserId | None, OrNone, Title("must be a UUIDv7", "必须是 UUIDv7")] = None
+    user_id: Annotated[UserId | None, OrNone, "must be a UUIDv7"] = None
     external_id: Annotated[
         ExternalId | None,
         OrNone,
-        Title(
-            "must be text of 1 to 128 printable characters, not a number,"
-            " and no placeholder such as 0 or a UUID of zeros",
-            "必须是 1 至 128 个可打印字符的文本，不能是数字类型，也不能是 0、全零 UUID 之类的空值占位符",
-        ),
+        "must be text of 1 to 128 printable characters, not a number, and no placeholder such as 0 or a UUID of zeros",
     ] = None
     nickname: Annotated[
-        Nickname | None,
-        OrNone,
-        NoneIfBlank,
-        Title("must be at most 64 characters, without control characters", "必须不超过 64 个字符，且不含控制字符"),
+        Nickname | None, OrNone, NoneIfBlank, "must be at most 64 characters, without control characters"
     ] = None
-    avatar_url: Annotated[
-        AvatarUrl | None,
-        OrNone,
-        NoneIfBlank,
-        Title("must be an https URL of at most 2048 characters", "必须是不超过 2048 个字符的 https 地址"),
-    ] = None
+    avatar_url: Annotated[AvatarUrl | None, OrNone, NoneIfBlank, "must be an https URL of at most 2048 characters"] = (
+        None
+    )
     phone: Annotated[
         Annotated[str, StringConstraints(pattern=_E164)] | None,
         BeforeValidator(_e164),
         OrNone,
-        Title(
-            "must be a phone number, like +8613800138000, or as it is dialled in WXAUTH_PHONE_REGION",
-            "必须是手机号，如 +8613800138000，或 WXAUTH_PHONE_REGION 所在地区的写法",
-        ),
+        "must be a phone number, like +8613800138000, or as it is dialled in WXAUTH_PHONE_REGION",
     ] = None
     roles: Annotated[
-        Roles | None,
-        OrNone,
-        Title(
-            "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter",
-            "必须是至多 32 个角色名，各为 1 至 32 个小写字母、数字、_ 或 -，以字母开头",
-        ),
+        Roles | None, OrNone, "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter"
     ] = None
-    status: Annotated[UserStatus | None, OrNone, Title("must be active or disabled", "必须是 active 或 disabled")] = (
-        None
-    )
-    ban_reason: Annotated[
-        Reason | None,
-        OrNone,
-        Title("must be at most 500 characters, without control characters", "必须不超过 500 个字符，且不含控制字符"),
-    ] = None
+    status: Annotated[UserStatus | None, OrNone, "must be active or disabled"] = None
+    ban_reason: Annotated[Reason | None, OrNone, "must be at most 500 characters, without control characters"] = None
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, OrNone, ATTRIBUTES.wanted] = None
     """A merge patch."""
@@ -224,22 +179,13 @@ class Line(_Strict):
     consents: Annotated[
         list[LineOfConsent],
         BeforeValidator(_list_if_empty),
-        Title(
-            "must be a JSON list of objects with document, version and given_at",
-            "必须是 JSON 数组，每项含 document、version、given_at",
-        ),
+        "must be a JSON list of objects with document, version and given_at",
     ] = []
     former_ids: Annotated[
-        list[Annotated[UUID, Field(strict=False)]],
-        BeforeValidator(_list_if_empty),
-        Title("must be a list of UUIDs", "必须是 UUID 的列表"),
+        list[Annotated[UUID, Field(strict=False)]], BeforeValidator(_list_if_empty), "must be a list of UUIDs"
     ] = []
     former_external_ids: Annotated[
-        list[ExternalId],
-        BeforeValidator(_list_if_empty),
-        Title(
-            "must be a list of texts of 1 to 128 printable characters", "必须是文本的列表，每项 1 至 128 个可打印字符"
-        ),
+        list[ExternalId], BeforeValidator(_list_if_empty), "must be a list of texts of 1 to 128 printable characters"
     ] = []
 
     @classmethod
@@ -260,9 +206,9 @@ def without(text: bytes, fields: Iterable[str]) -> bytes:
     return to_json(from_json(text) | dict.fromkeys(fields))
 
 
-def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Title]]:
+def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, field in model.model_fields.items():
-        [text] = (text for text in field.metadata if isinstance(text, Title))
+        [text] = (text for text in field.metadata if isinstance(text, str))
         yield f"{prefix}{name}", text
 
 
