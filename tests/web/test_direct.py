@@ -1,13 +1,14 @@
 """Direct routes refuse declarations that they cannot serve; a shortcut finds their path."""
 
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
 import pytest
 from fastapi import Depends, FastAPI, Query
 from httpx import ASGITransport, AsyncClient
-from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictFloat, StrictInt, create_model
+from pydantic import BaseModel, Field, StrictInt
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -15,8 +16,7 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import AccountDisabled, NotFound, Title, WxAuthError
 from wxauth.server.web.answers import Entails
-from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import DirectRoute, DirectRoutes, Router, Shortcut, ValidatedWith
+from wxauth.server.web.direct import DirectRoute, DirectRoutes, Router, Shortcut
 
 
 async def anything(request: Request) -> None: ...
@@ -47,19 +47,6 @@ def test_an_option_that_a_direct_route_would_ignore_is_refused(
 ) -> None:
     with pytest.raises(TypeError):
         DirectRoute(path, endpoint, **declared)
-
-
-@pytest.mark.parametrize(("lax", "strict"), [(bool, StrictBool), (int, StrictInt), (float, StrictFloat)])
-def test_a_body_in_which_zero_is_false_or_true_is_one_is_refused(lax: Any, strict: Any) -> None:
-    def route_with(kind: Any) -> DirectRoute:
-        async def take(body: BaseModel) -> None: ...
-
-        take.__annotations__["body"] = create_model("Body", values=(dict[str, list[kind | None]], ...))
-        return DirectRoute("/", take, methods=["POST"])
-
-    with pytest.raises(TypeError, match="StrictBool, StrictInt and StrictFloat"):
-        route_with(lax)
-    route_with(strict)
 
 
 class Word(TypedDict):
@@ -240,6 +227,7 @@ async def answer_of(served: Any, path: str, body: Any = None) -> Any:
 
 def api_with(path: str, endpoint: Callable[..., Any]) -> FastAPI:
     api = FastAPI()
+    api.state.services = SimpleNamespace(settings=None)
     api.router.routes.append(DirectRoute(path, endpoint, methods=["POST"], include_in_schema=False))
     return api
 
@@ -278,19 +266,3 @@ async def test_a_dependency_is_replaced_wherever_it_is_taken() -> None:
         assert calls == ["height", "endpoint", "closed", "closed"]
         api.dependency_overrides = {}
         assert await answer_of(served, "/measure", {"factor": 3}) == "3 times 2 m by 1 m, m"
-
-
-class Amount(BaseModel):
-    """A body whose validator asks a part."""
-
-    amount: Annotated[StrictInt, AfterValidator(lambda value, info: value * info.context[Scale].factor)]
-
-
-async def weigh(body: Annotated[Amount, ValidatedWith(Scale)]) -> int:
-    return body.amount
-
-
-async def test_a_bodys_validators_find_a_part_as_their_context() -> None:
-    api = api_with("/weigh", weigh)
-    api.dependency_overrides[provide(Scale)] = lambda: Scale(factor=7)
-    assert await answer_of(api, "/weigh", {"amount": 6}) == 42

@@ -12,11 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from tests.docs import access, openapi
 from tests.sweeps import Sweep, swept
 from tests.world import Client, Stage
+from wxauth.server.service.app import create_api
+from wxauth.server.web.direct import DirectRoute
 
 DOCUMENT = openapi()
 FORMATS = FormatChecker()
@@ -63,6 +65,21 @@ def test_every_operation_has_a_description_and_an_example(operation: dict[str, A
 def bodies(kind: type[BaseModel] = BaseModel) -> Iterator[type[BaseModel]]:
     for each in kind.__subclasses__():
         yield from (each, *bodies(each)) if each.__module__.startswith("wxauth.") else bodies(each)
+
+
+def lax_parts(schema: Any) -> Iterator[Any]:
+    """The parts of a core schema that take a number as a boolean, or a boolean as a number."""
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ():
+        yield from lax_parts(part)
+    if isinstance(schema, dict) and schema.get("type") in ("bool", "int", "float") and not schema.get("strict"):
+        yield schema
+
+
+def test_no_body_takes_zero_for_false_or_true_for_one() -> None:
+    routes = (each for each in create_api().routes if isinstance(each, DirectRoute))
+    taken: set[Any] = {route.body_field.field_info.annotation for route in routes if route.body_field is not None}
+    assert {kind for kind in taken if any(lax_parts(TypeAdapter(kind).core_schema))} == set()
+    assert len(taken) > 20
 
 
 @each_operation

@@ -32,7 +32,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import NOT_ALLOWED, USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
-from wxauth.server.sessions.rows import has_sessions
+from wxauth.server.sessions.rows import HAS_SESSIONS
 from wxauth.texts import plain
 
 FETCH_SECONDS: Final = 4.0
@@ -153,7 +153,9 @@ class ClientDocuments:
             self._new.popleft()
         if len(self._new) < NEW_IN_A_MINUTE:
             self._new.append(now)
-        elif not await has_sessions(self.database, client_id):  # else it has been good, for another process
+        elif not await self.database.value(
+            HAS_SESSIONS, client_id=client_id
+        ):  # else it has been good, for another process
             left = ceil((self._new[0] + PAUSE - now).total_seconds())
             raise RateLimited("too many documents that have not been good yet", retry_after=max(1, left))
 

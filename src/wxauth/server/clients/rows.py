@@ -44,7 +44,7 @@ SECRETS: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Secre
 """The columns of `Secrets`, for a statement's SELECT."""
 _FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} AND name = :name")
 # Without the logo, up to 44 KB, because each request for tokens reads the client.
-_FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
+FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
 _FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
 _LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
 _ALL: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
@@ -120,11 +120,6 @@ RETURNING scopes
 async def find_secrets(database: Database, name: str) -> Secrets | None:
     """The hashes and scopes of a client, or None."""
     return await database.row(_FIND_SECRETS, name=name)
-
-
-async def find_with_secrets(database: Database, name: str) -> ClientWithSecrets | None:
-    """The client of this name, without its logo, with the hashes of its secrets, or None."""
-    return await database.row(_FIND_WITH_SECRETS, name=name)
 
 
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:

@@ -17,7 +17,7 @@ from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateL
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Client, Scope
-from wxauth.server.clients.rows import ClientWithSecrets, Secrets, find_secrets, find_with_secrets
+from wxauth.server.clients.rows import FIND_WITH_SECRETS, ClientWithSecrets, Secrets, find_secrets
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -225,7 +225,7 @@ def check_client(
 async def authenticate_and_read(database: Database, credentials: Credentials, *, now: datetime) -> Client:
     """Authenticate a client, and read it with the same query. Raises: InvalidClient."""
     name = credentials.client_id
-    found = await find_with_secrets(database, name) if is_client_name(name) else None
+    found = await database.row(FIND_WITH_SECRETS, name=name) if is_client_name(name) else None
     return _check_secret(credentials, found, now=now)
 
 

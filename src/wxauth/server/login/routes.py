@@ -35,7 +35,6 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
-from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.login.entering import Asked
 from wxauth.server.login.login import PROOF_FAILURES, LoginLimiter, Logins, Proofs, TokenAnswer
@@ -45,7 +44,7 @@ from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_c
 from wxauth.server.users.erasure_rows import erase_user, leave_later
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES, example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.server.web.direct import Router, ValidatedWith
+from wxauth.server.web.direct import Router
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
 
 LOGIN: Final = "/v1/login"
@@ -212,7 +211,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
 )
 async def log_in(
     _: Annotated[None, Depends(admit_login)],
-    body: Annotated[LoginRequest, ValidatedWith(Settings)],
+    body: LoginRequest,
     apps: AppsDep,
     logins: LoginsDep,
     device: DeviceDep,

@@ -172,7 +172,8 @@ _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FO
 _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 
 
-_HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
+# Whether there are sessions of a website, or of a client by its document, open or ended.
+HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
 
 
 # Ends one session by itself. Idempotent: if it is sent twice, the second one finds an ended session. If the session had
@@ -376,11 +377,6 @@ async def lock_user_of_session(transaction: Transaction, session_id: UUID) -> UU
             break
         user_id = owner_id  # meanwhile the session was moved to another user, or deleted
     return user_id
-
-
-async def has_sessions(database: Database, client_id: str) -> bool:
-    """Whether there are sessions of a website, open or ended."""
-    return bool(await database.value(_HAS_SESSIONS, client_id=client_id))
 
 
 async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> datetime | None:

@@ -8,7 +8,6 @@ from fastapi import Depends, Query
 
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited, Title
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import Person, UserInSession
 from wxauth.server.sessions.rows import (
@@ -41,7 +40,7 @@ from wxauth.server.users.nicknames import Nicknames
 from wxauth.server.users.user_rows import store_profile
 from wxauth.server.web.bodies import Items, Page, all_of, items_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
-from wxauth.server.web.direct import Router, ValidatedWith
+from wxauth.server.web.direct import Router
 
 router = Router("me")
 log = get_logger()
@@ -152,7 +151,7 @@ async def withdraw_my_consent(
 @router.patch("/v1/me", summary=Title("Change my profile", "修改我的资料"), failures=[RateLimited])
 async def change_me(
     caller: CallerInTurnDep,
-    body: Annotated[ProfileChange, ValidatedWith(Settings)],
+    body: ProfileChange,
     settings: SettingsDep,
     nicknames: NicknamesDep,
     database: DatabaseDep,

@@ -94,14 +94,12 @@ class Argument(NamedTuple):
     """A parameter of an endpoint that is no dependency: how it gets its value, and what it adds to the documentation.
 
     Attributes:
-        read: Takes the request and, if there is one, the value of the context.
+        read: Takes the request.
         entails: What it adds to the documentation.
-        context: A dependency whose value `read` also takes.
     """
 
-    read: Callable[..., Awaitable[Any]]
+    read: Callable[[Request], Awaitable[Any]]
     entails: Entails
-    context: Callable[..., Any] | None = None
 
 
 class _Call(NamedTuple):
@@ -148,7 +146,7 @@ class Plan:
         takes = {}
         for name in inspect.signature(dependant.call).parameters:
             if name in arguments:
-                takes[name] = self._add_argument(arguments[name])
+                takes[name] = self._add(arguments[name].read, (_REQUEST,))
             else:
                 takes[name] = self._add_dependency(dependencies[name])
         self._add(*_by_place(dependant.call, takes))
@@ -160,12 +158,6 @@ class Plan:
         for call, place, pick in self._plan:
             values.append(await (call(values[place]) if pick is None else call(*pick(values))))
         return values[-1]
-
-    def _add_argument(self, argument: Argument) -> int:
-        if argument.context is None:
-            return self._add(argument.read, (_REQUEST,))
-        context = self._add_dependency(get_dependant(path=self._path, call=argument.context))
-        return self._add(argument.read, (_REQUEST, context))
 
     def _add_dependency(self, dependant: Dependant) -> int:
         assert dependant.call is not None

@@ -8,7 +8,6 @@ for each request. See docs/decisions/0006-flattened-dependencies.md.
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from types import NoneType
 from typing import (
@@ -34,9 +33,10 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from wxauth.errors import InvalidRequest, PayloadTooLarge, Title, WxAuthError
+from wxauth.server.core.settings import Settings
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
 from wxauth.server.web.bodies import errors_of, invalid_request
-from wxauth.server.web.dependencies import Argument, Plan, entailed_by, metadata_of, provide
+from wxauth.server.web.dependencies import Argument, Plan, entailed_by, metadata_of, services_of
 from wxauth.server.web.edge import CONTROL_CHARACTERS
 
 _NO_STORE = (b"cache-control", b"no-store")
@@ -50,22 +50,15 @@ VALIDATED_KEY: Final = "wxauth.validated"
 """The key in the ASGI scope of a body that a dependency has validated before its endpoint gets it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValidatedWith:
-    """The part that a body's validators find in their context, by its type. Put it into the body's `Annotated`."""
-
-    part: type
-
-
 class DirectRoute(APIRoute):
     """Serves an endpoint whose parameters are a body model, a query model, path parameters, the request, dependencies.
 
     The dependencies are FastAPI's own, with sub-dependencies, `yield`, and the app's `dependency_overrides`. They and
     the other parameters get their values in the order of their declaration; a `Plan` is made of them once.
 
-    The body is validated from its bytes whatever its Content-Type is. An empty body is None, if the parameter may be
-    None. A Response that the endpoint returns is sent as it is. Any other value is sent as JSON; a test compares it
-    with its model.
+    The body is validated from its bytes, with the settings in its context, whatever its Content-Type is. An empty body
+    is None, if the parameter may be None. A Response that the endpoint returns is sent as it is. Any other value is
+    sent as JSON; a test compares it with its model.
 
     The documentation is combined from the declarations: the failures of the operation, of its parameters, and of the
     dependencies that these take; the examples of the answer's fields; the credentials that a dependency requires.
@@ -299,8 +292,7 @@ def _argument(hint: Any) -> Argument:
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
         if any(isinstance(meta, Query) for meta in metadata):
             return _query(kinds[0])
-        part = next((meta.part for meta in metadata if isinstance(meta, ValidatedWith)), None)
-        return _body(kinds[0], may_be_empty=NoneType in kinds, part=part)
+        return _body(kinds[0], may_be_empty=NoneType in kinds)
     raise TypeError(f"a direct route cannot take {hint}")
 
 
@@ -359,20 +351,19 @@ async def _itself(request: Request) -> Request:
     return request
 
 
-def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> Argument:
-    if _is_lax(model.__pydantic_core_schema__):
-        raise TypeError(f"{model}: a body has StrictBool, StrictInt and StrictFloat: 0 is not false, true not 1")
+def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
     validate = model.__pydantic_validator__.validate_json
 
-    async def read(request: Request, found: Any = None) -> BaseModel | None:
+    async def read(request: Request) -> BaseModel | None:
         if VALIDATED_KEY in request.scope:
             validated: BaseModel = request.scope[VALIDATED_KEY]
             return validated
         body = await request.body()
         if may_be_empty and not body:
             return None
+        settings = (await services_of(request)).settings
         try:
-            checked: BaseModel = validate(body, context=None if part is None else {part: found})
+            checked: BaseModel = validate(body, context={Settings: settings})
             return checked
         except ValidationError as exc:
             errors = errors_of(exc)
@@ -380,17 +371,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> A
                 raise InvalidRequest.of("body", _NO_FORM) from None
             raise invalid_request(errors) from None
 
-    return Argument(
-        read, Entails(failures=(_refusal_of(model), PayloadTooLarge)), None if part is None else provide(part)
-    )
-
-
-def _is_lax(schema: Any) -> bool:
-    """Whether a part of this core schema accepts a number as a boolean, or a boolean as a number."""
-    if isinstance(schema, Mapping):
-        is_lax = schema.get("type") in ("bool", "int", "float") and not schema.get("strict", False)
-        return is_lax or any(_is_lax(part) for part in schema.values())
-    return isinstance(schema, list | tuple) and any(_is_lax(part) for part in schema)
+    return Argument(read, Entails(failures=(_refusal_of(model), PayloadTooLarge)))
 
 
 def _refusal_of(model: type[BaseModel]) -> InvalidRequest:
