@@ -50,8 +50,7 @@ class Scope(StrEnum):
 
 
 def _flag(description: str) -> Any:
-    default = {"server_default": text("false")}
-    return Field(default=False, sa_column_kwargs=default, description=description, schema_extra={"examples": [False]})
+    return Field(default=False, sa_column_kwargs={"server_default": text("false")}, description=description)
 
 
 def _text(description: str) -> Any:

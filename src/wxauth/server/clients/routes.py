@@ -51,17 +51,6 @@ class ClientRequest(_ClientOptions):
     )
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    # The default only marks an absent field, and would be refused if it were sent.
-    del schema["default"]
-
-
-def _without_defaults(schema: dict[str, Any]) -> None:
-    # An answer always has all fields.
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 class ClientChangeRequest(_ClientOptions):
     """Changes of a client. An absent field is unchanged; null, false or empty clears it."""
 
@@ -70,9 +59,8 @@ class ClientChangeRequest(_ClientOptions):
     )
 
     scopes: Annotated[list[_AnyScope], Field(min_length=1)] = Field(
-        default=[],
+        default_factory=list,  # which the schema does not show: it only marks an absent field
         description="The complete list of the client's scopes from now on.",
-        json_schema_extra=_without_default,
     )
 
     @model_validator(mode="after")
@@ -85,7 +73,7 @@ class ClientChangeRequest(_ClientOptions):
 class ClientAnswer(AddedClient):
     """A client, without its secret. For a service that is not a site, the fields of sites are null, false or empty."""
 
-    model_config = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults)  # type: ignore[assignment]  # SQLModel adds keys
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)  # type: ignore[assignment]  # SQLModel adds keys
 
 
 class NewClientAnswer(ClientAnswer):

@@ -138,11 +138,6 @@ class ClientLimits:
             raise RateLimited(f"rate limit exceeded: client-{operation}", retry_after=1)
         self._seconds[client, operation] = began, number + 1
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        for limiter in self._limiters.values():
-            await limiter.aclose()
-
 
 NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
 ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]

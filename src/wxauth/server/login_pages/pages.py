@@ -242,9 +242,10 @@ class Pages:
         With `link_target`, a phone's page has first a button that opens WeChat, and the field for the number. `app` is
         the mini-program that opens; None if it is unknown.
         """
-        seconds, own_url, texts = int(SCAN_LASTS.total_seconds()), self._own_url(started.secret), TEXTS[self.language]
+        seconds, own_url = int(SCAN_LASTS.total_seconds()), self._own_url(started.secret)
         on_a_phone = "_on_a_phone" if self.is_on_a_phone else ""
-        states = {state: texts.get(f"{state}{on_a_phone}", texts[state]) for state in PageState}
+        names = {state: f"{state}{on_a_phone}" for state in PageState}
+        states = {state: self._text(name if name in TEXTS else state) for state, name in names.items()}
         return self._of_site(
             "code",
             asked.client,
@@ -255,7 +256,7 @@ class Pages:
             data={
                 "stateUrl": f"{own_url}/state",
                 "nextUrl": f"{own_url}/next",
-                "texts": states | {"left": texts["left"]},
+                "texts": states | {"left": getattr(TEXTS["left"], self.language)},
             },
             form_action=_form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'",
             way="how" if not on_a_phone else "opens" if link_target else "type",
@@ -424,7 +425,7 @@ class Pages:
 
     def _text(self, name: str, /, **values: object) -> str:
         """A text with these values in it. Where Chinese has no space, there is none around a name."""
-        text = TEXTS[self.language][name].format(**values)
+        text: str = getattr(TEXTS[name], self.language).format(**values)
         return _GAP_IN_CHINESE.sub("", text) if values.keys() & {"name", "title"} else text
 
     def _own_url(self, page_id: str) -> str:

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from wxauth.errors import Title
-from wxauth.problems import Language
 from wxauth.server.site_logins.authorize import Mistake
 from wxauth.server.site_logins.granting import PageState
 
-Texts = Mapping[str, str]
-
-_TEXTS: Final[Mapping[str, Title]] = {
+TEXTS: Final[Mapping[str, Title]] = {
     "log_in_to": Title("Log in to {title}", "登录 {title}"),
     "allow": Title("Allow {title}?", "允许 {title}？"),
     "allow_local": Title("Allow a program on this computer?", "允许本机上的程序？"),
@@ -189,8 +186,4 @@ _TEXTS: Final[Mapping[str, Title]] = {
         "The site's request to log out is wrong. Log out on the site, or on the phone.",
         "网站的退出请求有误。请在网站或手机上退出。",
     ),
-}
-TEXTS: Final[Mapping[Language, Texts]] = {
-    "en": {name: text.en for name, text in _TEXTS.items()},
-    "zh": {name: text.zh for name, text in _TEXTS.items()},
 }

@@ -137,8 +137,12 @@ def build_services(
             hints=errcode_hints,
         )
 
+    limiters: list[RateLimiter] = []
+
     def make_limiter(kind: type[Limiter], rate: str, what: str) -> Limiter:
-        return kind(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
+        made = kind(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
+        limiters.append(made)
+        return made
 
     wechat = parts[WeChat] = make_wechat()
     wechat_tokens = make(WeChatTokens)
@@ -151,9 +155,9 @@ def build_services(
     make(ResourceVerifier)
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):
         make(kind, secret_keys=settings.secret_keys)
-    login_limiter = parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
-    scan_limits = parts[ScanLimits] = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
-    client_limits = make(ClientLimits, make=partial(make_limiter, RateLimiter))
+    parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
+    parts[ScanLimits] = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
+    make(ClientLimits, make=partial(make_limiter, RateLimiter))
     make(Turns, patience=waits.turns)
     phones = make(Phones, pauses_for_others=waits.phones_of_others, farewell=waits.phones_farewell)
     receivers = ReceiverTransport(resolve=name_resolver.resolve)
@@ -192,7 +196,7 @@ def build_services(
             [wechat_tokens],  # before the connections of its requests
             [wechat, wechat_api],  # after all that call WeChat
             [numbers, refusals, staff_reads],  # together, because each waits some seconds, too
-            [login_limiter, scan_limits, client_limits],  # anywhere: only connections to Redis
+            limiters,  # anywhere: only connections to Redis
             [database],  # after all that store something at the end
             [tracing],  # last, so that it sends the spans of the others
         ],

@@ -127,11 +127,6 @@ class ScanLimits:
             pictures=make(settings.scan_picture_limit, "scan-picture"),
         )
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        for limiter in (self.browsers, self.pages, self.clients, self.pictures):
-            await limiter.aclose()
-
 
 class SiteRequest(RequestFields):
     """A site's checked request to log a person in."""

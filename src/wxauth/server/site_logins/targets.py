@@ -39,7 +39,7 @@ class ResourceAnswer(BaseModel):
     @classmethod
     def of(cls, resource: Resource, scope: str, language: Language) -> Self:
         """The resource, with the titles of these scopes in the order in which they are granted."""
-        ours = {name: title.en if language == "en" else title.zh for name, title in _OF_OURS.items()}
+        ours = {name: getattr(title, language) for name, title in _OF_OURS.items()}
         titles = {**ours, **resource.scopes}
         shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]
         return cls(title=resource.title, host=host_of(resource.resource), scopes=shown)
