@@ -28,7 +28,7 @@ ROOMS = (
     "cli/*.py",
     "core/setting*.py",
     "core/resources.py",
-    "core/users.py",
+    "core/claims.py",
     "core/migrations.py",
     "moving/*.py",
     "dev/run.py",

@@ -13,8 +13,8 @@ from tests.sweeps import swept
 from tests.world import AddSibling, Admin, Body, LogIn, Stage, bearer, set_roles
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.models import Scope
+from wxauth.server.core.claims import RESERVED_CLAIMS
 from wxauth.server.core.settings import App
-from wxauth.server.core.users import RESERVED_CLAIMS
 from wxauth.server.keys.keyring import KeyRing
 
 HASURA = {

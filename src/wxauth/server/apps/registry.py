@@ -25,6 +25,7 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app, stored_apps
 from wxauth.server.core.background import attempt, keep_doing
+from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -33,7 +34,6 @@ from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import AppKind, is_below
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import ClaimsTemplate
 from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
 from wxauth.server.web.bodies import errors_of, invalid_request
 from wxauth.server.wechat.client import WeChat, exchange_api

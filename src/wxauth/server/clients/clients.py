@@ -25,12 +25,12 @@ from wxauth.server.clients.models import (
     IdTokenAlg,
     Scope,
 )
+from wxauth.server.core.claims import check_claims
 from wxauth.server.core.database import Database
 from wxauth.server.core.resources import Resource, as_compared, find_resource
 from wxauth.server.core.setting_types import AppKind, check_logo
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
-from wxauth.server.core.users import check_claims
 from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
 from wxauth.server.users.bodies import TITLE
 from wxauth.texts import hash_of, is_secure, new_secret

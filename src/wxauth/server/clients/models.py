@@ -14,8 +14,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
+from wxauth.server.core.claims import ClaimsTemplate, compile_claims
 from wxauth.server.core.models import TIME
-from wxauth.server.core.users import ROLES_SCOPE, ClaimsTemplate, UserInSession, compile_claims
+from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 
 CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
 IdTokenAlg = Literal["RS256", "ES256"]

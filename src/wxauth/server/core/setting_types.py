@@ -15,9 +15,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.server.core.addresses import is_refused, numeric_addresses_of
+from wxauth.server.core.claims import check_claims
 from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
-from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES, check_claims
+from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
 from wxauth.texts import is_http_url, is_secure
 
 T = TypeVar("T")

@@ -28,6 +28,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from wxauth.server.core.claims import ClaimsTemplate, compile_claims
 from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.setting_types import (
     SECRETS_DIR,
@@ -83,7 +84,6 @@ from wxauth.server.core.setting_types import (
     is_below,
     secret_key_bytes,
 )
-from wxauth.server.core.users import ClaimsTemplate, compile_claims
 
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")

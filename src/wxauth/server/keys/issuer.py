@@ -6,8 +6,9 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
+from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import ROLES_SCOPE, ClaimsTemplate, UserInSession
+from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.tokens.keys import TokenIssuer
 from wxauth.tokens.verifier import Verifier

@@ -31,10 +31,11 @@ from wxauth.server.clients.service_clients import (
     ModeratingClientDep,
     UsersClientDep,
 )
+from wxauth.server.core.claims import RESERVED_CLAIMS
 from wxauth.server.core.database import Database
 from wxauth.server.core.resources import find_resource
 from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import RESERVED_CLAIMS, UserStatus
+from wxauth.server.core.users import UserStatus
 from wxauth.server.keys.issuer import ResourceVerifier
 from wxauth.server.sessions.rows import user_in_session
 from wxauth.server.siblings.rows import UserForSiblings, look_up
