@@ -17,7 +17,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.terminal import both, translation
 from wxauth.server.limits.redis import redis_reason, redis_storage
-from wxauth.server.login.newcomers import HookFailed, SignUpHook
+from wxauth.server.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.push.forwarding import PushRequest, send_on

@@ -1,10 +1,9 @@
 """The model of a user: the fields that every room reads."""
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal, LiteralString, Self
+from typing import Any, Final, Literal, LiteralString
 from uuid import UUID
 
 from sqlalchemy import Text, text
@@ -13,7 +12,7 @@ from sqlmodel import Field, SQLModel
 from typing_extensions import TypedDict
 
 from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import columns_of, model_of, part
+from wxauth.server.core.statements import columns_of, part
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32
@@ -95,34 +94,18 @@ class UserInSession(UserFields):
     app_id: str
     openid: str
 
-    @classmethod
-    def of(cls, user: UserFields, *, app_id: str, openid: str) -> Self:
-        """The user in a session of this identity."""
-        columns = vars(user)
-        values = {name: columns[name] for name in _COLUMNS}
-        values["app_id"], values["openid"] = app_id, openid
-        return model_of(cls, values)
-
 
 MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
 """SQL: whether a user is neither banned nor leaving."""
 IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
 """SQL: whether a user is an administrator who can log in. A literal, so that the partial index is used."""
-_COLUMNS: Final = columns_of(UserFields)
-USER: Final = ", ".join(f"users.{name}" for name in _COLUMNS)
+USER: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields))
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""
+USER_IN_SESSION: Final = f"{USER}, :app_id::text AS app_id, :openid::text AS openid"
+"""Those of `UserInSession`, for a statement about an identity of the user."""
 ORIGIN: Final = """COALESCE(
            (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
            (SELECT unionids.came_from FROM identities JOIN unionids USING (unionid)
              WHERE app_id = :app_id AND openid = :openid))"""
 """SQL for the origin of what an identity does now, for `merging/origin_rows.py`: the former id with which it, or else
 its unionid, came to the user by a merge. Null if it is the user's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A user together with one of their identities."""
-
-    user_id: UUID
-    app_id: str
-    openid: str

@@ -19,7 +19,8 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
-from wxauth.server.login.newcomers import Risk, SignUpHook
+from wxauth.server.login.risk import Risk
+from wxauth.server.login.sign_up_hook import SignUpHook
 from wxauth.server.sessions.devices import Device
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
@@ -66,7 +67,7 @@ class Entering:
     wechat: WeChat
     database: Database
     sealer: Sealer
-    newcomers: SignUpHook
+    hook: SignUpHook
 
     async def exchange_code(self, app: App, code: str) -> tuple[WeChatIdentity, float]:
         """Exchange a code. Returns the person's identity, and WeChat's milliseconds.
@@ -101,8 +102,8 @@ class Entering:
             ip=asked.device.ip,
             user_agent=asked.device.user_agent,
             expires_in=expires_in,
-            is_judged=self.risk.is_noted,
-            may_sign_up=may_sign_up and not self.newcomers.is_on,
+            is_judged=self.risk.is_on,
+            may_sign_up=may_sign_up and not self.hook.is_on,
             roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,
             stays=asked.stays,
@@ -114,10 +115,10 @@ class Entering:
             if lacks_unionid:
                 log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
                 raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
-            if not (self.newcomers.is_on and may_sign_up):
+            if not (self.hook.is_on and may_sign_up):
                 raise
             # Only now is it known that this would be a new user, and no connection is held meanwhile.
-            welcome = await self.newcomers.welcome(app, identity, ip=asked.device.ip)
+            welcome = await self.hook.welcome(app, identity, ip=asked.device.ip)
             login, milliseconds = await self._record(_welcomed(login_to_store, welcome), now=now)
             if login.is_new and login.user.external_id != welcome.external_id:
                 log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")

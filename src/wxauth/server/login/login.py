@@ -34,13 +34,13 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import Person, UserFields, UserInSession
+from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import Asked, Entering
 from wxauth.server.login.login_rows import LoggedIn
-from wxauth.server.login.newcomers import Risk, RiskVerdict
 from wxauth.server.login.records import Numbers
+from wxauth.server.login.risk import Risk, RiskVerdict
 from wxauth.server.phones.phones import Phones
 from wxauth.server.session_keys.rows import keep_key
 from wxauth.server.sessions.devices import Device
@@ -145,23 +145,22 @@ class Logins:
 
         refresh_expires_in = app_session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.entering.exchange_code(app, asked.code)
-        now, openid = self.clock(), identity.openid
+        now = self.clock()
         stored = replace(
             asked,
-            nickname=None if self.nicknames.are_checked else asked.nickname,
+            nickname=None if self.nicknames.is_on else asked.nickname,
             avatar_url=None if is_own_picture(asked.avatar_url, self.settings.issuer) else asked.avatar_url,
         )
         login, database_ms = await self.entering.record_identity(
             app, identity, stored, expires_in=refresh_expires_in, now=now
         )
-        user: UserFields = login.user
+        user: UserInSession = login.user
         if login.ignored_fields:
             fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
             log.warning("login_without_profile", user_id=user.id, app_id=app.app_id, **fields)
-        if self.risk.is_noted or self.nicknames.are_checked:
+        if self.risk.is_on or self.nicknames.is_on:
             left = self.settings.wechat_timeout - wechat_ms / 1000
-            person = Person(user.id, app.app_id, openid)
-            user = await self._judged(person, login, nickname=asked.nickname, ip=asked.device.ip, patience=left)
+            user = await self._judged(login, nickname=asked.nickname, ip=asked.device.ip, patience=left)
         self.numbers.count_login(is_new=login.is_new, at=now)
         if login.is_new or self.settings.is_logged(login.session_id):
             log.info(
@@ -175,12 +174,12 @@ class Logins:
                 **self.settings.added_in_log(asked.device.ip, is_always_logged=login.is_new),
             )
         if consents:
-            user = await self._with_consents(app, user, consents, openid=openid, ip=asked.device.ip, now=now)
+            user = await self._with_consents(user, consents, ip=asked.device.ip, now=now)
         phone_error = None
         if phone_code is not None:
-            user, phone_error = await self._with_phone(app, user, openid=openid, code=phone_code)
+            user, phone_error = await self._with_phone(user, phone_code)
         return self._tokens(
-            UserInSession.of(user, app_id=app.app_id, openid=openid),
+            user,
             session_id=login.session_id,
             generation=0,
             refresh_expires_in=refresh_expires_in,
@@ -233,9 +232,7 @@ class Logins:
         if user_id is not None:
             log.info("logged_out", user_id=user_id, session_id=session_id)
 
-    async def _judged(
-        self, person: Person, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
-    ) -> UserFields:
+    async def _judged(self, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float) -> UserInSession:
         """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
 
         WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored
@@ -244,53 +241,45 @@ class Logins:
         Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to
             the ban; StorageUnavailable, if the ban must still be stored.
         """
-        is_asked = login.user.unjudged_since is not None and self.risk.is_noted
-        deciding = self.risk.judge(person, ip, patience=patience) if is_asked and self.risk.decides else None
-        user = await self.nicknames.set_at_login(person, login.user, nickname, patience=patience)
+        is_asked = login.user.unjudged_since is not None and self.risk.is_on
+        deciding = self.risk.judge(login.user, ip, patience=patience) if is_asked and self.risk.blocks else None
+        user = await self.nicknames.set_at_login(login.user, nickname, patience=patience)
         if deciding is not None:
             match await asyncio.shield(deciding):
                 case RiskVerdict.BLOCKED:
                     blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
-                    blocked.user_id = person.user_id
+                    blocked.user_id = user.id
                     raise blocked
                 case RiskVerdict.BANNED:
-                    raise AccountDisabled("this user has just been disabled", user_id=person.user_id)
+                    raise AccountDisabled("this user has just been disabled", user_id=user.id)
         elif is_asked:
-            self.risk.note_later(person, ip)
+            self.risk.note_later(login.user, ip)
         return user
 
     async def _with_consents(
-        self,
-        app: App,
-        user: UserFields,
-        requested: Mapping[str, str],
-        *,
-        openid: str,
-        ip: str | None,
-        now: datetime,
-    ) -> UserFields:
+        self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
+    ) -> UserInSession:
         """Record those of the consents that are in force. Returns the user, unchanged if recording fails."""
         in_force = self.settings.consents
         requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
         if not missing_from(user.consents, requested):
             return user
         try:
-            in_session = UserInSession.of(user, app_id=app.app_id, openid=openid)
-            given = await give_consents(self.database, in_session, requested, ip=ip, now=now)
+            given = await give_consents(self.database, user, requested, ip=ip, now=now)
         except WxAuthError as exc:
-            log.warning("login_without_consents", user_id=user.id, app_id=app.app_id, reason=exc.code)
+            log.warning("login_without_consents", user_id=user.id, app_id=user.app_id, reason=exc.code)
             return user
         return user.model_copy(update={"consents": dict(given)})
 
-    async def _with_phone(self, app: App, user: UserFields, *, openid: str, code: str) -> tuple[UserFields, str | None]:
+    async def _with_phone(self, user: UserInSession, code: str) -> tuple[UserInSession, str | None]:
         """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
         try:
-            return await self.phones.bind(app, user_id=user.id, openid=openid, code=code), None
+            return await self.phones.bind(user, code), None
         except WxAuthError as exc:
-            log.warning("login_without_phone", user_id=user.id, app_id=app.app_id, reason=exc.code)
+            log.warning("login_without_phone", user_id=user.id, app_id=user.app_id, reason=exc.code)
             return user, exc.code
         except Exception:
-            log.exception("login_without_phone", user_id=user.id, app_id=app.app_id, reason=InternalError.code)
+            log.exception("login_without_phone", user_id=user.id, app_id=user.app_id, reason=InternalError.code)
             return user, InternalError.code
 
     def _tokens(

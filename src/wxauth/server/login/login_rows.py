@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser, StorageUnavailable
@@ -20,19 +20,20 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS, is_refusal, reason_of
 from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MAY_LOG_IN, USER, UserFields, UserInSession
+from wxauth.server.core.users import MAY_LOG_IN, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import link_unionid
-from wxauth.server.merging.merging_rows import PEOPLE, People, are_split, people_of
+from wxauth.server.merging.merging_rows import People, are_split, people_of
 from wxauth.server.sessions.rows import replace_oldest_sessions
 from wxauth.server.users.erasure_rows import stay
 from wxauth.server.users.user_rows import change_profile_of
 
 _ATTEMPTS: Final = 5
+Row = TypeVar("Row", "EnteredUser", Nothing)
 
 log = get_logger()
 
 
-class EnteredUser(UserFields):
+class EnteredUser(UserInSession):
     """A user who has logged in, or whose login was refused."""
 
     unjudged_since: datetime | None
@@ -45,7 +46,7 @@ class EnteredUser(UserFields):
         return self.erase_at is not None and self.status == "active"
 
 
-_ENTERED: Final = f"{USER}, users.unjudged_since, users.banned_until"
+_ENTERED: Final = f"{USER_IN_SESSION}, users.unjudged_since, users.banned_until"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
 """As `MAY_LOG_IN`, of what a statement returns."""
 _OPEN_PART: Final = """
@@ -183,27 +184,27 @@ class Welcome:
     """Whether the user comes in without an answer of the operator's service."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for `vars`
 class Login:
-    """A login to store."""
+    """A login to store. Its fields are parameters of the statements."""
 
     app_id: str
     openid: str
-    unionid: str | None
-    nickname: str | None
-    avatar_url: str | None
-    session_key: bytes | None
+    unionid: str | None = None
+    nickname: str | None = None
+    avatar_url: str | None = None
+    session_key: bytes | None = None
     """WeChat's session_key, sealed; None if the app is not a mini-program."""
-    ip: str | None
-    user_agent: str | None
+    ip: str | None = None
+    user_agent: str | None = None
     expires_in: int | None
     """Seconds until the session expires if it is not used. None: no session is opened."""
-    is_judged: bool
+    is_judged: bool = False
     """Whether WeChat must be asked about the risk of a new user."""
     may_sign_up: bool
     roles: Sequence[str] = ()
     """The roles of a person who signs up."""
-    welcome: Welcome | None = None
+    welcome: Welcome = Welcome()
     """What else such a person has from the start."""
     max_sessions: int | None = None
     """How many sessions of the identity stay open at most, with the one that is opened; None for no such limit."""
@@ -211,6 +212,11 @@ class Login:
     """Whether somebody who has asked to be erased has changed their mind."""
     may_be_snapshot: bool = False
     """Whether WeChat may return a snapshot's user here. If so, a unionid that belongs to another openid marks one."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The identity, and its unionid."""
+        return {"app_id": self.app_id, "openid": self.openid, "unionid": self.unionid}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +262,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
                 return _logged_in(found, login, ids)
             case _UnionidConflict():
                 # A unionid that is ignored must not evade the ban of its user.
-                if (banned := await database.row(_BANNED_HOLDER, unionid=login.unionid)) is not None:
+                if (banned := await _run(database, _BANNED_HOLDER, login, ids, now=now)) is not None:
                     return _logged_in(banned, login, ids)
                 login = _without_unionid(login, found)
     raise StorageUnavailable("too many changes to this user at once") from conflict
@@ -274,24 +280,12 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
     Raises: StorageUnavailable, for what passes by itself, such as a lock or a failover.
     """
     nobody = f"rehearsal-{new_id(now).hex}"
-    login = Login(
-        app_id="rehearsal",
-        openid=nobody,
-        unionid=nobody,
-        nickname=None,
-        avatar_url=None,
-        session_key=None,
-        ip=None,
-        user_agent=None,
-        expires_in=1,
-        is_judged=False,
-        may_sign_up=True,
-    )
+    login = Login(app_id="rehearsal", openid=nobody, unionid=nobody, expires_in=1, may_sign_up=True)
     ids = _Ids(session=new_id(now), new_user=new_id(now))
     try:
         async with database.begin() as transaction:
-            await transaction.row(_SIGN_UP, **_signing_up(login, ids, now))
-            await transaction.row(_RETURN, **_opening(login, ids._replace(session=new_id(now)), now))
+            await _run(transaction, _SIGN_UP, login, ids, now=now)
+            await _run(transaction, _RETURN, login, ids._replace(session=new_id(now)), now=now)
             raise _Undone
     except _Undone:
         return None
@@ -318,10 +312,10 @@ class _UnionidConflict(StrEnum):
 async def _in_one_statement(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
     """A returning or a new user; None for all others."""
     if login.max_sessions is None:
-        user = await database.row(_RETURN, **_opening(login, ids, now))
+        user = await _run(database, _RETURN, login, ids, now=now)
         if user is not None:
             return user
-    return await database.row(_SIGN_UP, **_signing_up(login, ids, now)) if login.may_sign_up else None
+    return await _run(database, _SIGN_UP, login, ids, now=now) if login.may_sign_up else None
 
 
 async def _settled(
@@ -331,26 +325,15 @@ async def _settled(
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving.
     """
-    people = await people_of(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid)
+    people = await people_of(database, **login.identity)
     if people == People(None, None):
         if not login.may_sign_up:
             raise SignUpClosed("sign-up is closed for this app")
         return None  # signed up or erased by another request meanwhile
-    if (
-        login.unionid is not None
-        and None not in (people.user_id, people.holder_id)
-        and people.user_id != people.holder_id
-    ):
+    if None not in (people.user_id, people.holder_id) and people.user_id != people.holder_id:
         if (conflict := await _unionid_conflict(database, login, people)) is not None:
             return conflict
-        await link_unionid(
-            database,
-            app_id=login.app_id,
-            openid=login.openid,
-            unionid=login.unionid,
-            stays=login.stays,
-            now=now,
-        )
+        await link_unionid(database, **login.identity, stays=login.stays, now=now)
         return None
     async with database.begin() as transaction:
         return await _enter(transaction, login, ids, people, now=now)
@@ -364,9 +347,8 @@ async def _enter(
     An unknown identity is added to the unionid's user, unless that user is leaving. None if the identity or the unionid
     has another user meanwhile.
     """
-    user = await transaction.row(_LOCK, user_id=people.user_id or people.holder_id)
-    identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
-    if user is None or await transaction.row(PEOPLE, **identity) != people:
+    user = await _run(transaction, _LOCK, login, ids, user_id=people.user_id or people.holder_id, now=now)
+    if user is None or await people_of(transaction, **login.identity) != people:
         return None
     if login.unionid is not None:
         if (conflict := await _unionid_conflict(transaction, login, people)) is not None:
@@ -375,17 +357,16 @@ async def _enter(
             await transaction.run(_HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
     by = Actor(str(user.id), login.ip)
     if people.user_id is None and user.erase_at is None:
-        await transaction.run(_ADD_IDENTITY, **identity, user_id=user.id, now=now)
+        await transaction.run(_ADD_IDENTITY, **login.identity, user_id=user.id, now=now)
         await record_event(transaction, EventType.IDENTITY_ADDED, by=by, at=now, user_id=user.id, app_id=login.app_id)
     elif login.unionid is not None:
-        await transaction.run(_NAME_IDENTITY, **identity)
+        await transaction.run(_NAME_IDENTITY, **login.identity)
     may_enter = user.status == "active" and user.erase_at is None
     if may_enter:
         await _change_profile(transaction, user, login, now=now)
-    entered = await transaction.row(_RECORD, user_id=user.id, unionid=login.unionid, now=now)
+    entered = await _run(transaction, _RECORD, login, ids, user_id=user.id, now=now)
     if may_enter and login.expires_in is not None:
-        opening = {**_opening(login, ids, now), "user_id": user.id}
-        await transaction.run(_OPEN, **{name: opening[name] for name in _OPEN.names})
+        await _run(transaction, _OPEN, login, ids, user_id=user.id, now=now)
         if login.max_sessions is not None:
             await replace_oldest_sessions(
                 transaction,
@@ -403,14 +384,12 @@ async def _change_profile(transaction: Transaction, user: EnteredUser, login: Lo
     """Store the nickname and picture of the request, unless the user changes them too often, which fails no login."""
     given = {"nickname": login.nickname, "avatar_url": login.avatar_url}
     changes = {name: value for name, value in given.items() if value is not None}
-    in_session = UserInSession.of(user, app_id=login.app_id, openid=login.openid)
     with suppress(RateLimited):
-        await change_profile_of(transaction, in_session, changes, ip=login.ip, now=now)
+        await change_profile_of(transaction, user, changes, ip=login.ip, now=now)
 
 
 async def _unionid_conflict(asked: Database | Transaction, login: Login, people: People) -> _UnionidConflict | None:
-    identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
-    if await asked.value(_IS_ANOTHERS, **identity, may_be_snapshot=login.may_be_snapshot) is not None:
+    if await asked.value(_IS_ANOTHERS, **login.identity, may_be_snapshot=login.may_be_snapshot) is not None:
         return _UnionidConflict.ANOTHER_OPENID
     user_id, holder_id = people.user_id, people.holder_id
     if user_id is None or holder_id is None or user_id == holder_id:
@@ -437,35 +416,33 @@ def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
     )
 
 
-def _signing_up(login: Login, ids: _Ids, now: datetime) -> dict[str, object]:
-    welcome = login.welcome or Welcome()
-    return {
-        **_opening(login, ids, now),
-        "nickname": login.nickname or welcome.nickname,
-        "new_user_id": ids.new_user,
-        "roles": login.roles,
-        "is_judged": login.is_judged,
-        "external_id": welcome.external_id,
-        "attributes": welcome.attributes or None,
-        "event_id": new_id(now),
-        "created_data": {
-            **({"roles": login.roles} if login.roles else {}),
-            **({"hook": "not_asked"} if welcome.is_unasked else {}),
-        },
-    }
-
-
-def _opening(login: Login, ids: _Ids, now: datetime) -> dict[str, object]:
-    return {
-        "app_id": login.app_id,
-        "openid": login.openid,
-        "unionid": login.unionid,
-        "nickname": login.nickname,
-        "avatar_url": login.avatar_url,
-        "now": now,
+async def _run(
+    asked: Database | Transaction,
+    statement: Statement[Row],
+    login: Login,
+    ids: _Ids,
+    *,
+    user_id: UUID | None = None,
+    now: datetime,
+) -> Row | None:
+    """Run a statement, which takes what it names of a login."""
+    values = {
+        **vars(login),
+        "user_id": user_id,
         "session_id": None if login.expires_in is None else ids.session,
-        "session_key": login.session_key,
-        "ip": login.ip,
-        "user_agent": login.user_agent,
-        "expires_in": login.expires_in,
+        "now": now,
     }
+    if statement is _SIGN_UP:
+        welcome = login.welcome
+        values |= {
+            "nickname": login.nickname or welcome.nickname,
+            "new_user_id": ids.new_user,
+            "external_id": welcome.external_id,
+            "attributes": welcome.attributes or None,
+            "event_id": new_id(now),
+            "created_data": {
+                **({"roles": login.roles} if login.roles else {}),
+                **({"hook": "not_asked"} if welcome.is_unasked else {}),
+            },
+        }
+    return await asked.row(statement, **{name: values[name] for name in statement.names})

@@ -29,7 +29,7 @@ class People:
 
 _ONE_PART: Final = ids_of(":one_id::uuid")
 _OTHER_PART: Final = ids_of(":other_id::uuid")
-PEOPLE: Final = Statement[People]("""
+_PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id
 """)
@@ -217,7 +217,7 @@ UPDATE users
 
 async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, unionid: str | None) -> People:
     """The users of an identity and of a unionid."""
-    people: People | None = await asked.row(PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
+    people: People | None = await asked.row(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
     assert people is not None
     return people
 

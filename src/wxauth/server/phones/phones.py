@@ -38,7 +38,7 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, pho
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import UserFields
+from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import PHONE_CODES
 from wxauth.server.limits.turns import RETRY_AFTER, Places, Turns
 from wxauth.server.phones.rows import (
@@ -126,14 +126,15 @@ class Phones:
     _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
     _has_logged_unopened: bool = field(init=False, default=False)
 
-    async def bind(self, app: App, *, user_id: UUID, openid: str, code: str) -> UserFields:
-        """Bind the number behind a code to the user of this identity, and return the changed user.
+    async def bind(self, user: UserInSession, code: str) -> UserInSession:
+        """Bind the number behind a code of the phone button to a user, and return the changed user.
 
         If the same identity sends the same code again, WeChat's stored answer is used.
 
-        Raises: WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been banned or
-            erased, or is leaving.
+        Raises: UnknownApp, WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been
+            banned or erased, or is leaving.
         """
+        app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:
             raise WrongAppKind("only a mini-program has the phone button")
         asked_at = self.clock()
@@ -154,8 +155,8 @@ class Phones:
             try:
                 if isinstance(found, StoredAnswer):
                     # In a turn of the person: each binding waits for their row with a transaction.
-                    async with self.turns.of_session((found.app_id, found.openid), user_id):
-                        outcome: UserFields | PhoneRefusal | None = await self._bind(found)
+                    async with self.turns.of_session((found.app_id, found.openid), user.id):
+                        outcome: UserInSession | PhoneRefusal | None = await self._bind(found)
                 else:
                     outcome = found
             except CannotOpen as exc:
@@ -195,7 +196,7 @@ class Phones:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserFields | None:
+    async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserInSession | None:
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
             if (found := await find_answer(self.database, code_hash)) is not None:
@@ -266,7 +267,7 @@ class Phones:
         if not await add_phone_answer(self.database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
-    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserFields | PhoneRefusal:
+    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserInSession | PhoneRefusal:
         now = self.clock()
         phone_info = self.sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
         try:

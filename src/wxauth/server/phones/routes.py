@@ -17,8 +17,6 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
-from wxauth.server.apps.routes import AppsDep
-from wxauth.server.core.users import UserInSession
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones, remove_phone_of
 from wxauth.server.users.admin import read_listed_user
@@ -62,18 +60,14 @@ class PhoneRequest(BaseModel):
         *WECHAT_FAILURES,
     ],
 )
-async def bind_my_phone(
-    caller: CallerDep, body: PhoneRequest, settings: SettingsDep, apps: AppsDep, phones: PhonesDep
-) -> UserAnswer:
+async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: SettingsDep, phones: PhonesDep) -> UserAnswer:
     """Bind the number behind a code of the phone button.
 
     WeChat's answer is kept. After a failure, or if our answer was lost, send the same code again: WeChat is not asked
     again. After `invalid_code` and `code_used`, let the person tap again. After 20 codes in an hour, valid or not, the
     next is `rate_limited`.
     """
-    app_id, openid = caller.user.app_id, caller.user.openid
-    user = await phones.bind(apps.find(app_id), user_id=caller.user.id, openid=openid, code=body.code)
-    return user_answer(UserInSession.of(user, app_id=app_id, openid=openid), settings.consents)
+    return user_answer(await phones.bind(caller.user, body.code), settings.consents)
 
 
 @router.delete("/v1/me/phone", summary=Title("Remove my phone number", "移除我的手机号"))

@@ -15,7 +15,7 @@ from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
+from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_standings
 from wxauth.server.users.user_rows import lock_user_of, user_of
@@ -52,9 +52,7 @@ class StoredAnswer:
     """When WeChat was asked. Anything the person does after this time takes precedence over the answer."""
 
 
-class _AnswerAndUser(UserFields):
-    app_id: str
-    openid: str
+class _AnswerAndUser(UserInSession):
     sealed: bytes | None
     asked_at: datetime
 
@@ -117,7 +115,7 @@ RETURNING code_hash
 _BIND: Final = Statement[Nothing](f"""
 UPDATE users SET phone = :phone, phone_verified_at = :verified_at, phone_from = {ORIGIN} WHERE id = :user_id
 """)
-_USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
+_USER: Final = Statement[UserInSession](f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id")
 # Which identity has proved its user's number, for a split: see `merging/origin_rows.py`.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
@@ -153,7 +151,7 @@ _DELETE_UNCHANGED: Final = Statement[bytes](
 sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
-async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserFields | None:
+async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
     """The stored answer to a code; the user, if its number has been bound; None if there is no answer."""
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None or row.sealed is None:
@@ -188,7 +186,7 @@ async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) 
 
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
-) -> UserFields | PhoneRefusal:
+) -> UserInSession | PhoneRefusal:
     """Bind an answer's number to its user, settle the answer, and return the changed user.
 
     An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
@@ -205,6 +203,7 @@ async def bind_phone(
         now: The time.
     """
     verified_until = answer.asked_at if policy == "move" else None
+    identity = {"app_id": answer.app_id, "openid": answer.openid}
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
             user_id, losers = await _lock_user_and_losers(transaction, answer, phone, verified_until=verified_until)
@@ -223,14 +222,14 @@ async def bind_phone(
             if not {user_id, *losers}.issuperset(now_losers):
                 continue  # a merge or a split has just given the number to somebody whom we have not locked
             if await _settle(transaction, answer, now=now):
-                by, identity = Actor(str(user_id)), {"app_id": answer.app_id, "openid": answer.openid}
+                by = Actor(str(user_id))
                 await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at, **identity)
                 await record_event(
                     transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id
                 )
                 if losers:
                     await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
-            user = await transaction.row(_USER, user_id=user_id)
+            user = await transaction.row(_USER, user_id=user_id, **identity)
             assert user is not None
             return user
     raise StorageUnavailable("too many changes of this number at once")
@@ -244,7 +243,7 @@ async def link_phone(
     verified_since: datetime,
     harmless_roles: Collection[str],
     now: datetime,
-) -> tuple[UserFields, Merged] | None:
+) -> tuple[UserInSession, Merged] | None:
     """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed.
 
     The holder's own proof is not renewed: the carrier may have given the number to somebody else, and then the next
@@ -274,7 +273,7 @@ async def link_phone(
         if refusal is not None or await user_of(transaction, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
         await _settle(transaction, answer, now=now)
-        user = await transaction.row(_USER, user_id=holder_id)
+        user = await transaction.row(_USER, user_id=holder_id, **identity)
         assert user is not None
         return user, merged
 

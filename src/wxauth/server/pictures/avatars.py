@@ -18,14 +18,13 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, StorageUnavailable, WeChatBadResponse
-from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType, record_event
-from wxauth.server.core.users import Person, UserInSession
+from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import PICTURES
 from wxauth.server.limits.turns import Places
 from wxauth.server.pictures.rows import (
@@ -39,8 +38,9 @@ from wxauth.server.pictures.rows import (
 )
 from wxauth.server.pictures.thumbnails import UnusablePicture, check_file, thumbnail_of
 from wxauth.server.users.bodies import AVATARS_PATH
+from wxauth.server.users.policies import Policy
 from wxauth.server.users.user_rows import clear_fields, lock_user_of
-from wxauth.server.wechat.api import Opinions, WeChatApi
+from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import PictureVerdict
 
 ANSWERED_WITHIN: Final = timedelta(minutes=30)
@@ -61,35 +61,16 @@ log = get_logger()
 
 
 @part
-class PictureChecks:
-    """Carries out `AVATAR_CHECK`.
+class PictureChecks(Policy):
+    """Carries out `AVATAR_CHECK`."""
 
-    Args:
-        database: Where the users are, and the checks under way.
-        opinions: Asks WeChat.
-        clock: The time.
-        background: Asks WeChat while no upload waits.
-        settings: Say what to do about a picture that violates WeChat's rules.
-    """
+    name = "avatar"
+    setting = "avatar_check"
 
-    database: Database
-    opinions: Opinions
-    clock: Clock
-    background: Background
-    settings: Settings
-
-    def __post_init__(self) -> None:
-        self._policy = self.settings.avatar_check
-        self.are_on = self._policy != "off"
-        """Whether pictures are checked."""
-
-    def begin_later(self, person: Person, avatar_id: str, *, url: str) -> None:
+    def begin_later(self, user: UserInSession, avatar_id: str, *, url: str) -> None:
         """Give an uploaded picture to WeChat in the background, unless the policy is `off`."""
-        if not self.are_on:
-            return
-        begin = partial(self._begin, person, avatar_id, url)
-        if not self.background.offer(begin, name=f"picture of {person.user_id}"):
-            self.opinions.report_missing("avatar", person.app_id, "too_busy")
+        if self.is_on:
+            self._later(user, partial(self._begin, user, avatar_id, url))
 
     async def settle(self, app_id: str, verdict: PictureVerdict) -> None:
         """Carry out WeChat's verdict, once. One about an unknown picture is kept for a while, and changes nothing."""
@@ -106,21 +87,21 @@ class PictureChecks:
         for app_id, pictures in Counter(app_id for app_id in swept if app_id).items():
             log.warning("pictures_without_verdict", app_id=app_id, pictures=pictures)
             for _ in range(pictures):
-                self.opinions.count("avatar", app_id, "no_verdict")
+                self.opinions.count(self.name, app_id, "no_verdict")
         return len(swept)
 
-    async def _begin(self, person: Person, avatar_id: str, url: str) -> None:
+    async def _begin(self, user: UserInSession, avatar_id: str, url: str) -> None:
         async def ask(wechat_api: WeChatApi, app: App) -> str:
-            return await wechat_api.check_picture(app, openid=person.openid, url=url)
+            return await wechat_api.check_picture(app, openid=user.openid, url=url)
 
-        trace_id = await self.opinions.ask("avatar", person.app_id, ask)
+        trace_id = await self._ask(user, ask)
         if trace_id is None:
             return
         try:
-            if await note_asked(self.database, person, trace_id=trace_id, avatar_id=avatar_id, now=self.clock()):
-                await self._carry_out(person.app_id, person.openid, trace_id)
+            if await note_asked(self.database, user, trace_id=trace_id, avatar_id=avatar_id, now=self.clock()):
+                await self._carry_out(user.app_id, user.openid, trace_id)
         except StorageUnavailable as exc:
-            self.opinions.report_missing("avatar", person.app_id, exc.code, exc)
+            self.opinions.report_missing(self.name, user.app_id, exc.code, exc)
 
     async def _carry_out(self, app_id: str, openid: str, trace_id: str) -> None:
         """Carry out a check of which both halves are known, unless that has been done."""
@@ -135,12 +116,11 @@ class PictureChecks:
             record = partial(record_event, transaction, by=SYSTEM, at=self.clock(), user_id=user_id, app_id=app_id)
             if suggest != "pass":
                 await record(EventType.AVATAR_FLAGGED, data={"label": label})
-            is_removed = suggest == "risky" and self._policy == "block" and taken.is_shown
+            is_removed = suggest == "risky" and self.blocks and taken.is_shown
             if is_removed:
                 await clear_fields(transaction, user_id, ["avatar_url"])
                 await record(EventType.PROFILE_CHANGED, data={"fields": ["avatar_url"]})
-        outcome = "pass" if suggest == "pass" else "blocked" if is_removed else "flagged"
-        self.opinions.count("avatar", app_id, outcome)
+        self._count(app_id, is_flagged=suggest != "pass", is_blocked=is_removed)
         if suggest != "pass":
             log.warning(
                 EventType.AVATAR_FLAGGED.logged, user_id=user_id, app_id=app_id, label=label, is_removed=is_removed
@@ -152,7 +132,7 @@ class PictureChecks:
             taken = await take_check(transaction, app_id=app_id, trace_id=verdict.trace_id, user_id=None)
         if taken is not None:
             failure = WeChatBadResponse("WeChat could not check the picture", errcode=verdict.errcode)
-            self.opinions.report_missing("avatar", app_id, failure.code, failure)
+            self.opinions.report_missing(self.name, app_id, failure.code, failure)
 
 
 @part
@@ -218,8 +198,8 @@ class Avatars:
         if changed is None:
             raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
-        self.checks.begin_later(Person(user.id, user.app_id, user.openid), avatar.id, url=url)
-        return UserInSession.of(changed, app_id=user.app_id, openid=user.openid)
+        self.checks.begin_later(user, avatar.id, url=url)
+        return changed
 
     async def read(self, file_name: str) -> Avatar:
         """The picture at `AVATARS_PATH` with this file name. Raises: NotFound."""

@@ -10,7 +10,7 @@ from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import ORIGIN, USER, Person, UserFields, UserInSession
+from wxauth.server.core.users import ORIGIN, USER_IN_SESSION, UserInSession
 from wxauth.server.users.user_rows import record_profile_change
 from wxauth.server.wechat.received import PictureVerdict
 
@@ -25,10 +25,10 @@ class Avatar:
     content: bytes
 
 
-_REPLACE: Final = Statement[UserFields](f"""
+_REPLACE: Final = Statement[UserInSession](f"""
 WITH person AS (
     UPDATE users SET avatar_url = :url, avatar_url_from = {ORIGIN} WHERE id = :user_id AND status = 'active'
-    RETURNING {USER}
+    RETURNING {USER_IN_SESSION}
 ), stored AS (
     INSERT INTO avatars (id, user_id, content_type, content, created_at)
         SELECT :avatar_id, id, :content_type, :content, :now FROM person
@@ -77,7 +77,7 @@ RETURNING CASE WHEN openid IS NULL THEN '' ELSE app_id END AS unanswered_of
 
 async def replace_avatar(
     database: Database, user: UserInSession, avatar: Avatar, *, url: str, now: datetime
-) -> UserFields | None:
+) -> UserInSession | None:
     """Replace a user's picture. Returns the changed user; None if the user is banned or erased."""
     # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
@@ -102,9 +102,9 @@ async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
     return await database.row(_READ, avatar_id=avatar_id)
 
 
-async def note_asked(database: Database, person: Person, *, trace_id: str, avatar_id: str, now: datetime) -> bool:
+async def note_asked(database: Database, user: UserInSession, *, trace_id: str, avatar_id: str, now: datetime) -> bool:
     """Remember what was asked. Returns whether WeChat has answered; False if the identity has just been erased."""
-    identity = {"app_id": person.app_id, "openid": person.openid}
+    identity = {"app_id": user.app_id, "openid": user.openid}
     async with database.begin() as transaction:
         suggest = await transaction.value(_ASKED, **identity, trace_id=trace_id, avatar_id=avatar_id, now=now)
     return suggest is not None

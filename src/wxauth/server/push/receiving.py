@@ -158,7 +158,7 @@ class PushedMessages:
             if message.fields is None and app.push_forward is None:
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
             withdrawal = withdrawal_in(message)
-            verdict = verdict_in(message) if withdrawal is None and self.picture_checks.are_on else None
+            verdict = verdict_in(message) if withdrawal is None and self.picture_checks.is_on else None
         except InvalidRequest as exc:
             failure = exc  # raised once nobody can use the signature again
         name = f"message in {app.app_id}"

@@ -32,8 +32,8 @@ from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login import records
 from wxauth.server.login.login import LoginLimiter
-from wxauth.server.login.newcomers import SignUpHook
 from wxauth.server.login.records import Numbers, Refusals
+from wxauth.server.login.sign_up_hook import SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.phones import phones

@@ -1,6 +1,5 @@
 """`/v1/me`: users read and change their account, end their sessions, and list, give and withdraw consents."""
 
-from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -9,7 +8,6 @@ from fastapi import Depends, Query
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited, Title
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import Person, UserInSession
 from wxauth.server.sessions.rows import (
     EndReason,
     are_of_one_user,
@@ -37,7 +35,6 @@ from wxauth.server.users.consent_rows import (
     withdraw,
 )
 from wxauth.server.users.nicknames import Nicknames
-from wxauth.server.users.user_rows import store_profile
 from wxauth.server.web.bodies import Items, Page, all_of, items_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
@@ -154,8 +151,6 @@ async def change_me(
     body: ProfileChange,
     settings: SettingsDep,
     nicknames: NicknamesDep,
-    database: DatabaseDep,
-    clock: ClockDep,
 ) -> UserAnswer:
     """Set the given fields, clear those that are null or empty; others are unchanged.
 
@@ -166,14 +161,8 @@ async def change_me(
     changes = body.changes()
     if is_own_picture(changes.get("avatar_url"), settings.issuer):  # a form also sends our own URL back
         del changes["avatar_url"]
-    person = Person(caller.user.id, caller.user.app_id, caller.user.openid)
-    user = await nicknames.set(
-        person,
-        changes.get("nickname"),
-        before=caller.user.nickname,
-        store=partial(store_profile, database, caller.user, changes, now=clock()),
-    )
+    user = await nicknames.change_profile(caller.user, changes)
     if user is None:
         raise InvalidToken("the session has ended")
-    log.info("profile_changed", user_id=person.user_id, fields=sorted(changes))
-    return user_answer(UserInSession.of(user, app_id=person.app_id, openid=person.openid), settings.consents)
+    log.info("profile_changed", user_id=user.id, fields=sorted(changes))
+    return user_answer(user, settings.consents)

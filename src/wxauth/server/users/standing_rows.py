@@ -18,7 +18,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
-from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan, Person, UserStatus
+from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan, UserInSession, UserStatus
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
 
 
@@ -85,9 +85,9 @@ async def note_judged(asked: Database | Transaction, user_id: UUID) -> None:
     await asked.run(_NOTE_JUDGED, user_id=user_id)
 
 
-async def is_banned(database: Database, person: Person) -> bool:
+async def is_banned(database: Database, user: UserInSession) -> bool:
     """Whether the identity's user is banned now; False if there is none."""
-    return bool(await database.value(_IS_BANNED, app_id=person.app_id, openid=person.openid))
+    return bool(await database.value(_IS_BANNED, app_id=user.app_id, openid=user.openid))
 
 
 class UserIsGone(Exception):

@@ -7,12 +7,10 @@ from uuid import UUID
 
 from sqlmodel import SQLModel
 
-from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MERGED, ORIGIN, PROFILE, USER, Person, UserFields, UserInSession
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import MERGED, ORIGIN, PROFILE, USER_IN_SESSION, UserInSession
 from wxauth.server.limits.rows import PROFILE_CHANGES
 
 
@@ -51,12 +49,13 @@ DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
 _DELETE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
-log = get_logger()
 _READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
 # Null means the same as empty: most users have none, and a null costs a login nothing.
 _WRITE: Final = Statement[Nothing]("UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id")
 # Read and locked first, so that the event names only the fields that really change.
-_LOCK_PROFILE: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
+_LOCK_PROFILE: Final = Statement[UserInSession](
+    f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
+)
 
 
 def _changed_part(name: LiteralString) -> LiteralString:
@@ -65,8 +64,8 @@ def _changed_part(name: LiteralString) -> LiteralString:
        {name}_from = CASE WHEN {has_changed} THEN {ORIGIN} ELSE {name}_from END"""
 
 
-_CHANGE: Final = Statement[UserFields](f"""
-UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RETURNING {USER}
+_CHANGE: Final = Statement[UserInSession](f"""
+UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
 """)
 
 
@@ -133,26 +132,6 @@ async def record_profile_change(
     )
 
 
-async def record_flag(
-    database: Database, person: Person, kind: EventType, data: Mapping[str, Any], *, now: datetime
-) -> None:
-    """Record an event about the identity's user, unless they have been erased.
-
-    If the database is unavailable, only the log has it.
-    """
-    log.warning(kind.logged, user_id=person.user_id, app_id=person.app_id, **data)
-    try:
-        async with database.begin() as transaction:
-            # Whose the identity is now: the user may have been merged meanwhile.
-            user_id = await lock_user_of(transaction, app_id=person.app_id, openid=person.openid)
-            if user_id is not None:
-                await record_event(
-                    transaction, kind, by=SYSTEM, at=now, user_id=user_id, app_id=person.app_id, data=data
-                )
-    except StorageUnavailable:
-        log.error("event_not_recorded", type=kind, user_id=person.user_id, reason=StorageUnavailable.code)
-
-
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
     """The attributes of a user; none if there is no such user."""
     return await transaction.value(_READ, user_id=user_id) or {}
@@ -165,7 +144,7 @@ async def write_attributes(transaction: Transaction, user_id: UUID, attributes: 
 
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
-) -> UserFields | None:
+) -> UserInSession | None:
     """Set those of `nickname` and `avatar_url` that are given, and remove the phone number if that is. It must be None.
 
     Returns the changed user; None if the user is gone.
@@ -174,12 +153,11 @@ async def store_profile(
     """
     # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
-        before = await transaction.row(_LOCK_PROFILE, user_id=user.id)
-        if before is None:
+        locked = await transaction.row(_LOCK_PROFILE, user_id=user.id, app_id=user.app_id, openid=user.openid)
+        if locked is None:
             return None
         if "phone" in changes:
             await remove_phone(transaction, user.id, by=Actor(str(user.id)), app_id=user.app_id, now=now)
-        locked = UserInSession.of(before, app_id=user.app_id, openid=user.openid)
         return await change_profile_of(transaction, locked, changes, now=now)
 
 
@@ -190,7 +168,7 @@ async def change_profile_of(
     *,
     ip: str | None = None,
     now: datetime,
-) -> UserFields | None:
+) -> UserInSession | None:
     """Set those of `nickname` and `avatar_url` that are given, of a locked user. A real change counts.
 
     Raises: RateLimited, before anything is written.

@@ -1,0 +1,184 @@
+"""The operator's service, which is asked before a user is made: who may come in, and what they have from the start."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import field
+from datetime import datetime, timedelta
+from time import perf_counter
+from typing import Annotated, Any, Final
+
+import httpx
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from wxauth.errors import SignUpRefused, SignUpUnavailable
+from wxauth.server.core.addresses import TRUNCATED
+from wxauth.server.core.clock import Clock, new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Histogram
+from wxauth.server.core.services import part
+from wxauth.server.core.setting_types import webhook_secret_bytes
+from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.login.login_rows import Welcome
+from wxauth.server.outbound.receivers import USER_AGENT, signed_headers
+from wxauth.server.outbound.transport import ANSWER
+from wxauth.server.users.attributes import AttributesPatch, patched
+from wxauth.server.users.bodies import TITLE, ExternalId, Nickname, Role
+from wxauth.server.wechat.client import WeChatIdentity
+
+MAX_ANSWER: Final = 16 * 1024
+"""Bytes of an answer that are read."""
+BODY_SECONDS: Final = 0.1
+"""How long the body of a refusal, which is of no use, is waited for, so that its connection can be kept."""
+FAILURES_IN_A_ROW: Final = 5
+"""After as many, a process does not ask for `PAUSE`. If a failure lets people in, only time-outs count: others cost no
+time, and a pause would let everybody in."""
+PAUSE: Final = timedelta(seconds=10)
+
+_OK: Final = 200
+_MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
+    "external_id": TypeAdapter(ExternalId),
+    "roles": TypeAdapter(list[Role]),
+    "attributes": TypeAdapter(Annotated[AttributesPatch, AfterValidator(lambda patch: patched({}, patch))]),
+    "nickname": TypeAdapter(Nickname),
+}
+"""What an answer may say about the new user."""
+
+HOOK_SECONDS: Final = Histogram(
+    "wxauth_sign_up_hook_seconds",
+    "Duration of asking SIGN_UP_HOOK_URL about a new user, by outcome: allowed, refused, failed, or not_asked because "
+    "it has failed too often a moment ago.",
+    "outcome",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+
+log = get_logger()
+
+
+class HookFailed(Exception):
+    """The hook gave no usable answer. The text says why, without any text of the hook's."""
+
+
+class HookTimedOut(HookFailed):
+    """The hook gave no answer in time."""
+
+
+@part
+class SignUpHook:
+    """Asks the operator's service about somebody who would become a new user.
+
+    Args:
+        settings: Where it is asked, and what becomes of the person if there is no usable answer.
+        transport: Connects to allowed addresses only.
+        clock: The time.
+    """
+
+    settings: Settings
+    transport: httpx.AsyncBaseTransport
+    clock: Clock
+    _failures: int = field(init=False, default=0)
+    _pause_until: datetime | None = field(init=False, default=None)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the operator has such a service."""
+        return self.settings.sign_up_hook_url is not None
+
+    async def welcome(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> Welcome:
+        """Ask once. Raises: SignUpRefused, SignUpUnavailable."""
+        about = {
+            "app_id": app.app_id,
+            "kind": app.kind,
+            "openid": identity.openid,
+            "unionid": identity.unionid,
+            "network": None if ip is None else TRUNCATED.network_of(ip),
+        }
+        now, began = self.clock(), perf_counter()
+        outcome = "failed"
+        try:
+            if self._pause_until is not None and now < self._pause_until:
+                outcome = "not_asked"
+                raise HookFailed("it has failed too often: it is asked again in some seconds")
+            answer = await self.ask({"type": "sign_up", "data": about}, now=now)
+        except HookFailed as exc:
+            if outcome == "failed":
+                self._note_failure(exc)
+            consequence = self.settings.sign_up_hook_failure
+            log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=consequence)
+            if consequence == "allow":
+                return Welcome(is_unasked=True)
+            raise SignUpUnavailable("the operator's service gave no answer: sign_up_hook_failed in the log") from None
+        else:
+            self._failures = 0
+            outcome = "allowed" if answer["allow"] else "refused"
+        finally:
+            HOOK_SECONDS.observe(perf_counter() - began, outcome)
+        if outcome == "refused":
+            title = answer.get("title")
+            log.info("sign_up_refused", app_id=app.app_id)
+            raise SignUpRefused(title=title if isinstance(title, str) and TITLE.fullmatch(title) else None)
+        return _welcome_in(answer, app_id=app.app_id)
+
+    async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
+        """Send a message. Returns the answer, which has a boolean `allow`. Raises: HookFailed."""
+        url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
+        assert url is not None, "only if `is_on`"
+        assert secret is not None, "the settings require it with the URL"
+        patience = self.settings.sign_up_hook_timeout
+        message_id = new_id(now)
+        body = to_json({"type": message["type"], "id": message_id, "at": now, **message})
+        headers = {
+            **signed_headers(str(message_id), body, [webhook_secret_bytes(secret)], now=now),
+            "content-type": "application/json",
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": USER_AGENT,
+        }
+        try:
+            async with asyncio.timeout(patience):
+                how = {"max_body": MAX_ANSWER, "on_status": lambda status: None if status == _OK else BODY_SECONDS}
+                request = httpx.Request("POST", url, content=body, headers=headers, extensions=how)
+                response = await self.transport.handle_async_request(request)
+        except TimeoutError:
+            raise HookTimedOut(f"no answer in {patience:g} s") from None
+        except httpx.TransportError as exc:
+            raise HookFailed(str(exc)) from None
+        except (httpx.InvalidURL, UnicodeError):
+            raise HookFailed("URL cannot be used") from None
+        if response.status_code != _OK:
+            raise HookFailed(f"its status was {response.status_code}")
+        try:
+            answer = from_json(response.extensions[ANSWER].body)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or not isinstance(answer.get("allow"), bool):
+            raise HookFailed("its answer was no JSON object with a boolean 'allow'")
+        return answer
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.transport.aclose()
+
+    def _note_failure(self, failure: HookFailed) -> None:
+        if self.settings.sign_up_hook_failure == "allow" and not isinstance(failure, HookTimedOut):
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            self._pause_until = self.clock() + PAUSE
+
+
+def _welcome_in(answer: Mapping[str, Any], *, app_id: str) -> Welcome:
+    """What an answer says about the new user, without the members that are not valid."""
+    given: dict[str, Any] = {}
+    for name, kind in _MEMBERS.items():
+        if answer.get(name) is None:
+            continue
+        try:
+            given[name] = kind.validate_python(answer[name], strict=True)
+        except ValidationError:
+            log.warning("sign_up_hook_member_left_out", app_id=app_id, member=name)
+    if "roles" in given:
+        given["roles"] = [role for role in dict.fromkeys(given["roles"]) if role not in STAFF_ROLES]
+    return Welcome(**{name: value for name, value in given.items() if value not in ("", [], {})})
