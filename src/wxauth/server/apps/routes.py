@@ -21,7 +21,7 @@ from wxauth.server.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.bodies import OwnIdentitiesAnswer, OwnIdentityAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
-from wxauth.server.users.user_rows import identities_of
+from wxauth.server.users.user_rows import IDENTITIES_OF
 from wxauth.server.web.bodies import Items, all_of
 from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
@@ -114,7 +114,7 @@ async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsD
 @router.get("/v1/me/identities", summary=Title("List my identities", "查看我的微信身份"), tag="me")
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
     """The caller's openids in each app, the oldest first."""
-    identities = await identities_of(database, caller.user.id)
+    identities = await database.rows(IDENTITIES_OF, user_id=caller.user.id)
     items: list[OwnIdentityAnswer] = [
         {**identity.model_dump(), "kind": apps.kind_of(identity.app_id)}  # type: ignore[typeddict-item]  # as declared
         for identity in identities

@@ -14,7 +14,7 @@ from wxauth.server.core.models import all_tables
 from wxauth.server.core.outages import STATEMENT_LOST, NotConnected, raise_if_unavailable
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR
-from wxauth.server.phones.rows import StoredAnswer, pending_answers
+from wxauth.server.phones.rows import PENDING_ANSWERS, StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 
 _ECHO: Final = "SELECT $1::int"
@@ -301,7 +301,7 @@ async def some_session_keys(database: Database) -> Sequence[SealedSessionKey]:
 
 async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[StoredAnswer]:
     """The oldest phone answers whose number is not bound yet."""
-    return await pending_answers(database, asked_before=now, size=SAMPLE)
+    return await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)
 
 
 async def has_users(database: Database) -> bool:

@@ -153,9 +153,7 @@ class ClientDocuments:
             self._new.popleft()
         if len(self._new) < NEW_IN_A_MINUTE:
             self._new.append(now)
-        elif not await self.database.value(
-            HAS_SESSIONS, client_id=client_id
-        ):  # else it has been good, for another process
+        elif not await self.database.value(HAS_SESSIONS, client_id=client_id):  # else good, for another process
             left = ceil((self._new[0] + PAUSE - now).total_seconds())
             raise RateLimited("too many documents that have not been good yet", retry_after=max(1, left))
 

@@ -18,7 +18,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.users.former_id_rows import current_user
+from wxauth.server.users.former_id_rows import CURRENT_USER
 from wxauth.tokens.keys import base64url, sign
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
@@ -111,7 +111,7 @@ class IdTokens:
         hint = await self.read(token)
         if hint is None or hint.client_id != client_id:
             return None
-        return await current_user(self.database, hint.user_id) or hint.user_id
+        return await self.database.value(CURRENT_USER, user_id=hint.user_id) or hint.user_id
 
 
 def _decoded(part: str) -> bytes:

@@ -19,7 +19,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.login.record_rows import OPEN_SESSIONS_PART
-from wxauth.server.sessions.rows import END, START, delete_ended_sessions, end_replaced_sessions
+from wxauth.server.sessions.rows import DELETE_ENDED_SESSIONS, END, START, end_replaced_sessions
 
 _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)
@@ -225,7 +225,7 @@ async def replace_old_sessions(
             return None
         await transaction.values(_READ_IN_ORDER)
         ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, by=SYSTEM, now=now)
-        deleted = await delete_ended_sessions(transaction, since=since, at_most=ended_kept, size=size)
+        deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=ended_kept, size=size)
         is_last = max(ended, deleted) < size
         # The next run begins a minute before now, to cover logins under way.
         after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)

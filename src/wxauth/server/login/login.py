@@ -42,7 +42,7 @@ from wxauth.server.login.login_rows import LoggedIn
 from wxauth.server.login.records import Numbers
 from wxauth.server.login.risk import Risk, RiskVerdict
 from wxauth.server.phones.phones import Phones
-from wxauth.server.session_keys.rows import keep_key
+from wxauth.server.session_keys.rows import KEEP_KEY
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_rows import (
     RefreshRefusal,
@@ -357,4 +357,4 @@ class Proofs:
             raise WrongPerson("login_code is another person's than the session: log in again")
         if identity.session_key is not None:
             sealed = self.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
-            await keep_key(self.database, caller.session_id, sealed, asked_at=asked_at)
+            await self.database.run(KEEP_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)

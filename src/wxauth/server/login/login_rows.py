@@ -22,7 +22,7 @@ from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import link_unionid
-from wxauth.server.merging.merging_rows import People, are_split, people_of
+from wxauth.server.merging.merging_rows import ARE_SPLIT, People, people_of
 from wxauth.server.sessions.rows import replace_oldest_sessions
 from wxauth.server.users.erasure_rows import stay
 from wxauth.server.users.user_rows import change_profile_of
@@ -394,7 +394,7 @@ async def _unionid_conflict(asked: Database | Transaction, login: Login, people:
     user_id, holder_id = people.user_id, people.holder_id
     if user_id is None or holder_id is None or user_id == holder_id:
         return None
-    return _UnionidConflict.SPLIT if await are_split(asked, user_id, holder_id) else None
+    return _UnionidConflict.SPLIT if await asked.value(ARE_SPLIT, one_id=user_id, other_id=holder_id) else None
 
 
 def _without_unionid(login: Login, conflict: _UnionidConflict) -> Login:

@@ -21,11 +21,11 @@ from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import UserInSession, UserStatus
 from wxauth.server.users.policies import Policy
 from wxauth.server.users.standing_rows import (
+    NOTE_JUDGED,
     Standing,
     change_standings,
     is_banned,
     lock_standing,
-    note_judged,
 )
 from wxauth.server.users.user_rows import lock_user_of
 from wxauth.server.wechat.api import WeChatApi
@@ -146,7 +146,7 @@ class Risk(Policy):
             before = None if user_id is None else await lock_standing(transaction, user_id)
             if user_id is None or before is None:  # erased: nobody to ban
                 return True
-            await note_judged(transaction, user_id)
+            await transaction.run(NOTE_JUDGED, user_id=user_id)
             if before.is_banned:
                 return True
             if not self.apps.roles_at_sign_up() >= set(before.roles):
@@ -166,6 +166,6 @@ class Risk(Policy):
         if rank:
             await self._flag(user, EventType.RISK_FLAGGED, {"risk_rank": rank})
         try:
-            await note_judged(self.database, user.id)
+            await self.database.run(NOTE_JUDGED, user_id=user.id)
         except StorageUnavailable as exc:  # the next login asks WeChat again
             log.warning("risk_not_noted", user_id=user.id, app_id=user.app_id, reason=exc.code)

@@ -21,7 +21,7 @@ from wxauth.server.login_pages.routes import PAGES, ContinuingDep, GrantingDep
 from wxauth.server.oauth.site_tokens import end_web_session
 from wxauth.server.site_logins.secrets import log_out_field
 from wxauth.server.users.callers import TurnsDep
-from wxauth.server.users.former_id_rows import current_user
+from wxauth.server.users.former_id_rows import CURRENT_USER
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
 
@@ -60,7 +60,7 @@ class LoggingOut:
             return pages.message("wrong_logout", status=400)
         async with self.turns.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
-            of = await current_user(self.database, hint.user_id) if pages.browser.login else None
+            of = await self.database.value(CURRENT_USER, user_id=hint.user_id) if pages.browser.login else None
             if of is not None:  # the login of this browser ends, if it is this person's, whatever their id is now
                 await self.granting.end_login(pages.browser, of=of, now=self.clock())
         return self._logged_out(client, parameters)

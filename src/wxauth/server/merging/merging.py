@@ -23,11 +23,11 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.merging.merging_rows import (
-    are_split,
+    ARE_SPLIT,
+    NAME_IDENTITY,
     have_both_external_ids,
     may_link_by_phone,
     merge_users,
-    name_identity,
     note_bans,
     people_of,
     split_consents,
@@ -37,16 +37,16 @@ from wxauth.server.merging.origin_rows import Facts, Parting, Side, facts_of, re
 from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions_of_identities
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
-from wxauth.server.users.former_id_rows import current_user
+from wxauth.server.users.former_id_rows import CURRENT_USER
 from wxauth.server.users.standing_rows import (
     ADMIN,
+    SOME_ARE_ADMINISTRATORS,
     Standing,
     StandingChange,
     administrators_among,
     change_standings,
     lock_standing,
     lock_standings,
-    some_are_administrators,
 )
 from wxauth.server.users.user_rows import read_attributes
 
@@ -210,12 +210,12 @@ async def link_unionid(
             pair = await _lock_pair(transaction, user_id, holder_id)
             if pair is None or await people_of(transaction, **identity) != people:
                 continue  # merged, erased or split meanwhile
-            if await are_split(transaction, user_id, holder_id):
+            if await transaction.value(ARE_SPLIT, one_id=user_id, other_id=holder_id):
                 return
             if pair.is_anybody_leaving:
                 pair = await _kept(transaction, pair, stays=stays, now=now)
             merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
-            await name_identity(transaction, **identity)
+            await transaction.run(NAME_IDENTITY, **identity)
         merged.report()
         return
     raise StorageUnavailable("too many changes to this user at once")
@@ -248,7 +248,7 @@ async def link_by_phone(
     pair = await _lock_pair(transaction, user_id, holder_id)
     if pair is None or pair.administrators or pair.former.is_banned or pair.is_anybody_leaving:
         return None
-    if await are_split(transaction, user_id, holder_id):
+    if await transaction.value(ARE_SPLIT, one_id=user_id, other_id=holder_id):
         return None
     if not await may_link_by_phone(
         transaction,
@@ -278,7 +278,8 @@ async def merge_by_operator(
     Raises: NotFound, MergeRefused, LastAdmin.
     """
     for _ in range(_ATTEMPTS_OF_OPERATORS):
-        user_id, remaining_id = await current_user(database, former_id), await current_user(database, into)
+        user_id = await database.value(CURRENT_USER, user_id=former_id)
+        remaining_id = await database.value(CURRENT_USER, user_id=into)
         if user_id is None or remaining_id is None:
             raise NotFound("there is no such user")
         if user_id == remaining_id:
@@ -305,7 +306,7 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> M
     None if another request has just merged or erased one of the two, or made one an administrator: try again.
     """
     both = (former_id, into)
-    are_concerned = await some_are_administrators(transaction, both)
+    are_concerned = bool(await transaction.value(SOME_ARE_ADMINISTRATORS, user_ids=both))
     standings = await lock_standings(transaction, both, with_administrators=are_concerned)
     if not standings.keys() >= set(both):
         return None
@@ -355,7 +356,7 @@ async def split(
     Raises: NotFound, SplitRefused.
     """
     for _ in range(_ATTEMPTS_OF_OPERATORS):
-        remaining_id = await current_user(database, user_id)
+        remaining_id = await database.value(CURRENT_USER, user_id=user_id)
         if remaining_id is None:
             raise NotFound("there is no such user")
         async with database.begin() as transaction:

@@ -33,10 +33,11 @@ _PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id
 """)
-_NAME: Final = Statement[Nothing]("""
+NAME_IDENTITY: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """)
+"""Store the unionid that WeChat last gave for an identity, in the rows of the identity and its user."""
 # A trigger moves the identities' sessions with them.
 # They keep their proofs of a number only if it is also the remaining user's.
 _MOVE_IDENTITIES: Final = Statement[str]("""
@@ -78,21 +79,23 @@ SELECT EXISTS (
                           AND other.id NOT IN (:newcomer_id, :holder_id)))
 """)
 # Whether one of these two users was once split from the other. These events are never deleted.
-_ARE_SPLIT: Final = Statement[bool](f"""
+ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
                   AND (user_id = ANY ({_ONE_PART}) AND data ->> 'new_user_id' = ANY ({_OTHER_PART}::text[])
                        OR user_id = ANY ({_OTHER_PART}) AND data ->> 'new_user_id' = ANY ({_ONE_PART}::text[])))
 """)
+"""Whether one of these two users was split from the other, so that they must not be merged automatically again."""
 # Whether the user was merged because of a phone number or by an operator, so that WeChat does not know about it. These
 # events are never deleted. An import joins without such an event: then two unionids tell two WeChat accounts apart.
-_IS_JOINED: Final = Statement[bool]("""
+IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
                 WHERE type = 'user.merged' AND data ? 'by'
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
+"""Whether the user was joined from several WeChat accounts: by a phone number, an operator, or an import."""
 # The caller has locked the user. The statements below run in this order, so that unique values are removed before they
 # are set elsewhere.
 _FREE_EXTERNAL_IDS: Final = Statement[Nothing]("DELETE FROM former_external_ids WHERE user_id = :user_id")
@@ -222,11 +225,6 @@ async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, 
     return people
 
 
-async def name_identity(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
-    """Store the unionid that WeChat last gave for an identity, in the rows of the identity and its user."""
-    await transaction.run(_NAME, app_id=app_id, openid=openid, unionid=unionid)
-
-
 async def merge_users(
     transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
 ) -> Sequence[str]:
@@ -282,16 +280,6 @@ async def may_link_by_phone(
         harmless_roles=list(harmless_roles),
     )
     return bool(may)
-
-
-async def are_split(asked: Database | Transaction, one_id: UUID, other_id: UUID) -> bool:
-    """Whether one of these two users was split from the other, so that they must not be merged automatically again."""
-    return bool(await asked.value(_ARE_SPLIT, one_id=one_id, other_id=other_id))
-
-
-async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
-    """Whether the user was joined from several WeChat accounts: by a phone number, an operator, or an import."""
-    return bool(await transaction.value(_IS_JOINED, user_id=user_id))
 
 
 def _field_part(name: LiteralString) -> LiteralString:

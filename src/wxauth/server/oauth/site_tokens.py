@@ -39,7 +39,7 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token_of_website,
     website_session_lifetimes,
 )
-from wxauth.server.sessions.rows import EndReason, end_session, end_session_of, end_sessions_beyond, session_opened_at
+from wxauth.server.sessions.rows import OPENED_AT, EndReason, end_session, end_session_of, end_sessions_beyond
 from wxauth.server.site_logins import rows
 from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
 from wxauth.server.site_logins.granting import Granting, is_good, lock_with_person
@@ -184,7 +184,7 @@ async def _spent(transaction: Transaction, login: LockedLogin, *, now: datetime)
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotGranted.SPENT
     if login.door in BY_WECHATS_PAGE:  # its browsers repeat some callbacks
-        opened_at = await session_opened_at(transaction, login.session_id)
+        opened_at = await transaction.value(OPENED_AT, session_id=login.session_id)
         if opened_at is not None and now < opened_at + REPEATED_WITHIN:
             return NotGranted.UNKNOWN
     # It is of the login's identity, so its user is locked.

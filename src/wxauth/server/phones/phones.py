@@ -42,14 +42,14 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import PHONE_CODES
 from wxauth.server.limits.turns import RETRY_AFTER, Places, Turns
 from wxauth.server.phones.rows import (
+    PENDING_ANSWERS,
+    REFUSE_ANSWER,
     PhoneRefusal,
     StoredAnswer,
     add_phone_answer,
     bind_phone,
     find_answer,
     link_phone,
-    pending_answers,
-    refuse_answer,
 )
 from wxauth.server.users.admin import locked_remaining
 from wxauth.server.users.callers import Caller, locked_caller
@@ -174,7 +174,7 @@ class Phones:
     async def bind_pending(self, *, size: int) -> None:
         """Bind up to `size` numbers that their requests did not bind, such as after a crash. Oldest first."""
         untouched_since = self.clock() - UNTOUCHED_FOR
-        for answer in await pending_answers(self.database, asked_before=untouched_since, size=size):
+        for answer in await self.database.rows(PENDING_ANSWERS, asked_before=untouched_since, size=size):
             try:
                 await self._bind(answer, is_late=True)
             except WeChatBadResponse:
@@ -274,7 +274,7 @@ class Phones:
             phone = e164_of(from_json(phone_info), app_id=answer.app_id)
         except WeChatBadResponse as exc:
             log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
-            await refuse_answer(self.database, answer.code_hash, now=now)
+            await self.database.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
             raise
         policy = self.settings.phone_policy
         outcome = await bind_phone(self.database, answer, phone, policy=policy, yields_to_newer=is_late, now=now)

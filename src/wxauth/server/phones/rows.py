@@ -18,7 +18,7 @@ from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_standings
-from wxauth.server.users.user_rows import lock_user_of, user_of
+from wxauth.server.users.user_rows import USER_OF, lock_user_of
 
 MOVED: Final = "moved"
 """The reason in the event of a user whose number another one has verified."""
@@ -81,11 +81,12 @@ INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)
 VALUES (:code_hash, :app_id, :openid, :sealed, :asked_at)
 ON CONFLICT (code_hash) DO NOTHING
 """)
-_PENDING: Final = Statement[StoredAnswer]("""
+PENDING_ANSWERS: Final = Statement[StoredAnswer]("""
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
 """)
+"""The oldest answers whose number is neither bound nor refused."""
 
 # Settles the race of two users who get one number at once: the second waits here, and then sees the first.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
@@ -103,9 +104,10 @@ SELECT i.created_at AS identity_created_at, {MAY_LOG_IN} AS may_log_in,
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
 """)
 _DELETE_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_hash = :code_hash")
-_NOTE_REFUSAL: Final = Statement[Nothing](
+REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
+"""Record that an answer cannot be used."""
 # Of two requests for one answer, the second one settles nothing.
 _SETTLE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
@@ -174,16 +176,6 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
     return True
 
 
-async def pending_answers(database: Database, *, asked_before: datetime, size: int) -> Sequence[StoredAnswer]:
-    """The oldest answers whose number is neither bound nor refused."""
-    return await database.rows(_PENDING, asked_before=asked_before, size=size)
-
-
-async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) -> None:
-    """Record that an answer cannot be used."""
-    await database.run(_NOTE_REFUSAL, code_hash=code_hash, now=now)
-
-
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:
@@ -216,7 +208,7 @@ async def bind_phone(
                 if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
                     await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
                 else:
-                    await transaction.run(_NOTE_REFUSAL, code_hash=answer.code_hash, now=now)
+                    await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
                 return refusal
             now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
             if not {user_id, *losers}.issuperset(now_losers):
@@ -252,7 +244,7 @@ async def link_phone(
     identity = {"app_id": answer.app_id, "openid": answer.openid}
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
-        user_id = await user_of(transaction, **identity)
+        user_id = await transaction.value(USER_OF, **identity)
         holders = await transaction.values(_HOLDERS, phone=phone, user_id=user_id)
         if user_id is None or len(holders) != 1:
             return None
@@ -270,7 +262,7 @@ async def link_phone(
             return None
         # While we waited for the locks, the identity may have moved to another user: then all of this is rolled back.
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False)
-        if refusal is not None or await user_of(transaction, **identity) != holder_id:
+        if refusal is not None or await transaction.value(USER_OF, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
         await _settle(transaction, answer, now=now)
         user = await transaction.row(_USER, user_id=holder_id, **identity)
@@ -303,7 +295,7 @@ async def _lock_user_and_losers(
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     if losers:  # all at once, because users are always locked in the order of ids
-        owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
+        owner_id = await transaction.value(USER_OF, app_id=answer.app_id, openid=answer.openid)
         await lock_standings(transaction, [*losers, *([] if owner_id is None else [owner_id])])
     return await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid), losers
 

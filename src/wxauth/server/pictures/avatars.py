@@ -28,13 +28,13 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import PICTURES
 from wxauth.server.limits.turns import Places
 from wxauth.server.pictures.rows import (
+    READ_AVATAR,
+    TAKE_CHECK,
     Avatar,
     note_answered,
     note_asked,
-    read_avatar,
     replace_avatar,
     sweep_checks,
-    take_check,
 )
 from wxauth.server.pictures.thumbnails import UnusablePicture, check_file, thumbnail_of
 from wxauth.server.users.bodies import AVATARS_PATH
@@ -109,7 +109,7 @@ class PictureChecks(Policy):
             # Whose the identity is now: the user may have been merged meanwhile. Locked before the check, as an
             # erasure does.
             user_id = await lock_user_of(transaction, app_id=app_id, openid=openid)
-            taken = await take_check(transaction, app_id=app_id, trace_id=trace_id, user_id=user_id)
+            taken = await transaction.row(TAKE_CHECK, app_id=app_id, trace_id=trace_id, user_id=user_id)
             if user_id is None or taken is None:
                 return
             suggest, label = taken.suggest, taken.label
@@ -129,7 +129,7 @@ class PictureChecks(Policy):
     async def _drop(self, app_id: str, verdict: PictureVerdict) -> None:
         """Forget a check that WeChat could not make: the picture stays."""
         async with self.database.begin() as transaction:
-            taken = await take_check(transaction, app_id=app_id, trace_id=verdict.trace_id, user_id=None)
+            taken = await transaction.row(TAKE_CHECK, app_id=app_id, trace_id=verdict.trace_id, user_id=None)
         if taken is not None:
             failure = WeChatBadResponse("WeChat could not check the picture", errcode=verdict.errcode)
             self.opinions.report_missing(self.name, app_id, failure.code, failure)
@@ -204,7 +204,7 @@ class Avatars:
     async def read(self, file_name: str) -> Avatar:
         """The picture at `AVATARS_PATH` with this file name. Raises: NotFound."""
         match = _FILE_NAME.fullmatch(file_name)
-        avatar = match and await read_avatar(self.database, match[1])
+        avatar = match and await self.database.row(READ_AVATAR, avatar_id=match[1])
         if avatar is None or _file_name(avatar) != file_name:
             raise NotFound("there is no such picture")
         return avatar

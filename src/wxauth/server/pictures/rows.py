@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
-from uuid import UUID
 
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import ORIGIN, USER_IN_SESSION, UserInSession
 from wxauth.server.users.user_rows import record_profile_change
@@ -38,7 +37,8 @@ WITH person AS (
 )
 SELECT * FROM person
 """)
-_READ: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
+READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
+"""The picture of this id; None if there is none."""
 
 
 class TakenCheck(SQLModel):
@@ -64,10 +64,11 @@ INSERT INTO picture_checks (app_id, trace_id, suggest, label, at) VALUES (:app_i
 ON CONFLICT (app_id, trace_id) DO UPDATE SET suggest = excluded.suggest, label = excluded.label
 RETURNING openid
 """)
-_TAKE: Final = Statement[TakenCheck]("""
+TAKE_CHECK: Final = Statement[TakenCheck]("""
 DELETE FROM picture_checks WHERE app_id = :app_id AND trace_id = :trace_id AND openid IS NOT NULL
 RETURNING suggest, label, EXISTS (SELECT FROM avatars WHERE id = avatar_id AND user_id = :user_id) AS is_shown
 """)
+"""Delete a check of this user, who is locked, and return it; None if it was not asked for, or is there no more."""
 _SWEEP: Final = Statement[str]("""
 DELETE FROM picture_checks WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM picture_checks WHERE at < :before ORDER BY at LIMIT :size FOR UPDATE SKIP LOCKED))
@@ -97,11 +98,6 @@ async def replace_avatar(
     return changed
 
 
-async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
-    """The picture of this id; None if there is none."""
-    return await database.row(_READ, avatar_id=avatar_id)
-
-
 async def note_asked(database: Database, user: UserInSession, *, trace_id: str, avatar_id: str, now: datetime) -> bool:
     """Remember what was asked. Returns whether WeChat has answered; False if the identity has just been erased."""
     identity = {"app_id": user.app_id, "openid": user.openid}
@@ -115,13 +111,6 @@ async def note_answered(database: Database, verdict: PictureVerdict, *, app_id: 
     answer = {"trace_id": verdict.trace_id, "suggest": verdict.suggest, "label": verdict.label}
     async with database.begin() as transaction:
         return await transaction.value(_ANSWERED, app_id=app_id, **answer, now=now)
-
-
-async def take_check(
-    transaction: Transaction, *, app_id: str, trace_id: str, user_id: UUID | None
-) -> TakenCheck | None:
-    """Delete a check of this user, who is locked, and return it; None if it was not asked for, or is there no more."""
-    return await transaction.row(_TAKE, app_id=app_id, trace_id=trace_id, user_id=user_id)
 
 
 async def sweep_checks(database: Database, *, before: datetime, size: int) -> Sequence[str]:

@@ -17,12 +17,12 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.merging.merging_rows import erase_identities, is_joined
+from wxauth.server.merging.merging_rows import IS_JOINED, erase_identities
 from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.rows import claim_signature, remember_message
 from wxauth.server.users.erasure_rows import erase_user
-from wxauth.server.users.user_rows import clear_fields, delete_phone_answers, lock_user_of
+from wxauth.server.users.user_rows import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
 from wxauth.server.wechat.received import (
     MessageKind,
     PictureVerdict,
@@ -233,9 +233,9 @@ class PushedMessages:
             elif withdrawal.is_whole:
                 # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed
                 # account, and what came with it.
-                is_left = await is_joined(transaction, user_id) and await erase_identities(
-                    transaction, user_id, app_id=app_id, openid=withdrawal.openid, by=WECHAT, now=now
-                )
+                if await transaction.value(IS_JOINED, user_id=user_id):
+                    identity = {"app_id": app_id, "openid": withdrawal.openid}
+                    is_left = await erase_identities(transaction, user_id, **identity, by=WECHAT, now=now)
                 if not is_left:
                     # Even the last administrator is erased: the data of a closed account must not be kept, and its
                     # owner could not log in anyway.
@@ -243,7 +243,7 @@ class PushedMessages:
             else:
                 cleared = await clear_fields(transaction, user_id, withdrawal.fields)
                 if "phone" in withdrawal.fields:
-                    await delete_phone_answers(transaction, user_id)
+                    await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
                 record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
                 await record(EventType.AUTHORIZATION_REVOKED, data={"fields": withdrawal.fields})
                 if "phone" in cleared:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, LiteralString
 from uuid import UUID
 
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.sessions.rows import last_of_page
 
@@ -59,20 +59,22 @@ def _newest_part(columns: LiteralString, login: LiteralString) -> LiteralString:
 
 
 # Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
-_IN_SESSION: Final = Statement[KeysInSession](f"""
+KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s")} AS newest,
        s.session_key AS own
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)
-_OF_USER: Final = Statement[SealedSessionKey](f"""
+"""The keys for a session's data; None if the session has ended, or its user is banned, erased or merged."""
+CURRENT_KEYS: Final = Statement[SealedSessionKey](f"""
 SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
   FROM identities i
   LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i")} newest ON true
  WHERE i.user_id = :user_id
  ORDER BY i.created_at, i.app_id, i.openid
 """)
+"""The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
 # A website's session has no key. The user comes first in the order, so that the planner takes the index on both.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
@@ -88,14 +90,15 @@ KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
 """SQL for those of a user's identities in an app, at most two. A former id means the user that remains."""
 # Concurrent changes: a login has a session of its own, which stays the newest; the end of this session removes its key;
 # and the former key may have been sealed anew, so it is not compared.
-_REPLACE_CURRENT: Final = Statement[UUID](
+REPLACE_KEY: Final = Statement[UUID](
     "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND session_key IS NOT NULL RETURNING id"
 )
+"""Replace a session's key. Returns the session; None if it has no key any more."""
 # Only an open session gets a key, even if it has none: its former one is cleared if the secret key that sealed it is
 # lost.
 # WeChat now accepts only this key, so the identity's newest login gets it, too. One that began after WeChat was asked
 # may have a newer key.
-_KEEP: Final = Statement[Nothing]("""
+KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
    AND id = ANY (ARRAY [:session_id::uuid, (
@@ -103,6 +106,7 @@ UPDATE sessions SET session_key = :sealed
             WHERE own.id = :session_id AND newest.client_id IS NULL AND newest.created_at <= :asked_at
             ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)])
 """)
+"""Give a key, for which WeChat was asked then, to a session and the identity's newest login, if they are open."""
 # The prefix is the beginning of values that are sealed with the current secret key.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
@@ -118,28 +122,6 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
 """)
-
-
-async def keys_in_session(
-    database: Database, *, session_id: UUID, user_id: UUID, now: datetime
-) -> KeysInSession | None:
-    """The keys for a session's data; None if the session has ended, or its user is banned, erased or merged."""
-    return await database.row(_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
-
-
-async def current_keys(database: Database, user_id: UUID) -> Sequence[SealedSessionKey]:
-    """The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
-    return await database.rows(_OF_USER, user_id=user_id)
-
-
-async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> bool:
-    """Replace a session's key. Returns False if the session has no key any more."""
-    return await transaction.value(_REPLACE_CURRENT, session_id=session_id, sealed=sealed) is not None
-
-
-async def keep_key(database: Database, session_id: UUID, sealed: bytes, *, asked_at: datetime) -> None:
-    """Give a key, for which WeChat was asked then, to a session and the identity's newest login, if they are open."""
-    await database.run(_KEEP, session_id=session_id, sealed=sealed, asked_at=asked_at)
 
 
 async def session_keys_sealed_otherwise(

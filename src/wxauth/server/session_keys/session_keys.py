@@ -31,15 +31,15 @@ from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType, record_daily, record_event
 from wxauth.server.core.users import UserStatus
 from wxauth.server.session_keys.rows import (
+    CURRENT_KEYS,
+    KEYS_IN_SESSION,
+    REPLACE_KEY,
     KeyOfLogin,
     KeysInSession,
     SealedSessionKey,
-    current_keys,
-    keys_in_session,
-    replace_key,
 )
 from wxauth.server.sessions.rows import lock_user_of_session
-from wxauth.server.users.former_id_rows import current_user
+from wxauth.server.users.former_id_rows import CURRENT_USER
 from wxauth.server.web.bodies import ShownAppId, ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import WrongWatermark, check_watermark, open_encrypted_data
@@ -88,7 +88,7 @@ class SessionKeys:
             WrongAppKind, SessionKeyExpired, InvalidRequest.
         """
         now = self.clock()
-        keys = await keys_in_session(self.database, session_id=principal.session_id, user_id=principal.id, now=now)
+        keys = await self.database.row(KEYS_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
         if keys is None:
             raise InvalidToken("the session has ended")
         if self.apps.kind_of(keys.app_id) not in ("mini_program", None):
@@ -160,8 +160,8 @@ class SessionKeys:
             self._signed_on[by.name, app_id] = now.date()
 
     async def _current_keys(self, user_id: UUID) -> Sequence[SealedSessionKey]:
-        remaining_id = await current_user(self.database, user_id)
-        keys = [] if remaining_id is None else await current_keys(self.database, remaining_id)
+        remaining_id = await self.database.value(CURRENT_USER, user_id=user_id)
+        keys = [] if remaining_id is None else await self.database.rows(CURRENT_KEYS, user_id=remaining_id)
         if not keys:
             raise NotFound("there is no such user")
         return keys
@@ -193,7 +193,10 @@ class SessionKeys:
         sealed = self.sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
         async with self.database.begin() as transaction:
             user_id = await lock_user_of_session(transaction, key.session_id)
-            if user_id is None or not await replace_key(transaction, key.session_id, sealed):
+            if (
+                user_id is None
+                or await transaction.value(REPLACE_KEY, session_id=key.session_id, sealed=sealed) is None
+            ):
                 return False
             await record_event(
                 transaction,

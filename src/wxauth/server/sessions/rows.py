@@ -128,13 +128,14 @@ class _LastSession(SQLModel):
 
 # Read for each request, because since the token was signed the user may have been banned, erased or merged, the session
 # may have ended, or its website been removed: the sessions of a website end later, page by page.
-_USER_IN_SESSION: Final = Statement[UserInSession](f"""
+READ_USER_IN_SESSION: Final = Statement[UserInSession](f"""
 SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
    AND (s.client_id IS NULL OR NOT EXISTS (SELECT FROM clients WHERE name = s.client_id AND removed_by IS NOT NULL))
 """)
+"""The user, with the identity of this session; None if the session has ended, or the user is banned or gone."""
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
 """SQL: stands in `opened_ip` for none, and an empty `opened_user_agent` for none."""
 OPENED: Final = f"""
@@ -158,22 +159,26 @@ SELECT {_LISTED} FROM sessions
    AND (:after_used_at::timestamptz IS NULL OR (last_used_at, id) < (:after_used_at, :after_id::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-_PAST_SESSIONS: Final = Statement[PastSession](f"""
+PAST_SESSIONS: Final = Statement[PastSession](f"""
 SELECT {_LISTED}, COALESCE(revoked_at, expires_at) AS ended_at, COALESCE(revoked_reason, 'expired') AS ended_reason
   FROM sessions WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now)
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-_ARE_OF_ONE_USER: Final = Statement[bool]("""
+"""A user's sessions that have ended or expired and are still stored, the last used first."""
+ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
 """)
-_USER_OF: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
+"""Whether these sessions, open or ended, are the same user's, whoever that is now."""
+USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
+"""The user of a session, open or not; None if it is gone."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR NO KEY UPDATE")
-_OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
+OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
+"""When a session was opened; None if there is none."""
 
 
-# Whether there are sessions of a website, or of a client by its document, open or ended.
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
+"""Whether there are sessions of a website, or of a client by its document, open or ended."""
 
 
 # Ends one session by itself. Idempotent: if it is sent twice, the second one finds an ended session. If the session had
@@ -272,13 +277,14 @@ SELECT id FROM users
  ORDER BY id FOR NO KEY UPDATE
 """)
 # Locked rows are skipped, as in the sweep of expired sessions.
-_DELETE_BEYOND: Final = Statement[Nothing](f"""
+DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
      WHERE id = ANY (ARRAY({_beyond_part("IS NOT NULL", "")}))
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)
+"""Delete the ended sessions of each identity beyond its `at_most` newest sessions: see `end_replaced_sessions`."""
 # The users whom nobody else has locked: a page of a removed website's sessions waits for nobody, so that nobody waits
 # for more than a page. Merges and splits end such sessions, and do not move them.
 _LOCK_FREE_USERS: Final = Statement[UUID]("""
@@ -332,13 +338,6 @@ _LAST_OF_PAGE: Final = Statement[_LastSession](
 )
 
 
-async def user_in_session(
-    asked: Database | Transaction, *, session_id: UUID, user_id: UUID, now: datetime
-) -> UserInSession | None:
-    """The user, with the identity of this session; None if the session has ended, or the user is banned or gone."""
-    return await asked.row(_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
-
-
 async def open_sessions(
     database: Database, user_id: UUID, *, now: datetime, limit: int, after: tuple[datetime, UUID] | None = None
 ) -> Sequence[OpenSession]:
@@ -352,36 +351,16 @@ async def open_sessions(
     )
 
 
-async def past_sessions(database: Database, user_id: UUID, *, now: datetime, limit: int) -> Sequence[PastSession]:
-    """A user's sessions that have ended or expired and are still stored, the last used first."""
-    return await database.rows(_PAST_SESSIONS, user_id=user_id, now=now, limit=limit)
-
-
-async def are_of_one_user(database: Database, one_id: UUID, other_id: UUID) -> bool:
-    """Whether these sessions, open or ended, are the same user's, whoever that is now."""
-    return bool(await database.value(_ARE_OF_ONE_USER, one_id=one_id, other_id=other_id))
-
-
-async def user_of_session(transaction: Transaction, session_id: UUID) -> UUID | None:
-    """The user of a session, open or not; None if it is gone."""
-    return await transaction.value(_USER_OF, session_id=session_id)
-
-
 async def lock_user_of_session(transaction: Transaction, session_id: UUID) -> UUID | None:
     """Lock the user of a session, open or not, until the transaction ends; None if there is no such session."""
-    user_id: UUID | None = await transaction.value(_USER_OF, session_id=session_id)
+    user_id: UUID | None = await transaction.value(USER_OF_SESSION, session_id=session_id)
     while user_id is not None:
         await transaction.run(_LOCK_USER, user_id=user_id)
-        owner_id: UUID | None = await transaction.value(_USER_OF, session_id=session_id)
+        owner_id: UUID | None = await transaction.value(USER_OF_SESSION, session_id=session_id)
         if owner_id == user_id:
             break
         user_id = owner_id  # meanwhile the session was moved to another user, or deleted
     return user_id
-
-
-async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> datetime | None:
-    """When a session was opened; None if there is none."""
-    return await asked.value(_OPENED_AT, session_id=session_id)
 
 
 async def end_session(
@@ -449,7 +428,7 @@ async def end_session_of(
 
     If an administrator does so, the browser's login that opened it ends, too.
     """
-    if await user_of_session(transaction, session_id) != user_id:
+    if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
     ended = await _end(transaction, _END_ONE, session_id=session_id, reason=reason, by=by, now=now)
     if reason is EndReason.ADMINISTRATOR and any(row.was_open for row in ended):
@@ -504,14 +483,6 @@ async def end_replaced_sessions(
     locked = await transaction.values(_LOCK_USERS, session_ids=beyond)
     which = {"session_ids": beyond, "user_ids": locked}
     return len(await _end(transaction, _END_THESE, **which, reason=EndReason.REPLACED, by=by, now=now))
-
-
-async def delete_ended_sessions(transaction: Transaction, *, since: UUID, at_most: int, size: int) -> int:
-    """Delete the ended sessions of each identity beyond its `at_most` newest sessions. Returns how many were deleted.
-
-    `since` and `size` are as in `end_replaced_sessions`.
-    """
-    return await transaction.run(_DELETE_BEYOND, since=since, at_most=at_most, size=size)
 
 
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:

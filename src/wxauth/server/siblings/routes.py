@@ -37,7 +37,7 @@ from wxauth.server.core.resources import find_resource
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserStatus
 from wxauth.server.keys.issuer import ResourceVerifier
-from wxauth.server.sessions.rows import user_in_session
+from wxauth.server.sessions.rows import READ_USER_IN_SESSION
 from wxauth.server.siblings.rows import UserForSiblings, look_up
 from wxauth.server.users.admin import UserChange, change_user, end_all_sessions
 from wxauth.server.users.admin_routes import NO_SUCH_USER
@@ -298,7 +298,7 @@ async def _current_claims(
         principal = await verifier.verify(token, now=now.timestamp())
     except InvalidToken:
         return None
-    user = await user_in_session(database, session_id=principal.session_id, user_id=principal.id, now=now)
+    user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS if name in principal.claims}

@@ -33,7 +33,7 @@ from wxauth.server.limits.rows import SITES
 from wxauth.server.login.login import Proofs
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.rows import session_opened_at
+from wxauth.server.sessions.rows import OPENED_AT
 from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     CONSENT_REQUIRED,
@@ -125,7 +125,7 @@ class Authorizations:
 
     async def _login_for(self, asked: SiteRequest, session_id: UUID) -> datetime:
         """When the phone logged in, if that is recent enough for the site. Raises: InvalidToken, SentBack."""
-        logged_in_at = await session_opened_at(self.database, session_id)
+        logged_in_at = await self.database.value(OPENED_AT, session_id=session_id)
         if logged_in_at is None:
             raise InvalidToken("the session has ended")
         age = self.clock() - logged_in_at

@@ -47,7 +47,7 @@ from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.limits.rows import USER_CODES
 from wxauth.server.login.login import Proofs
 from wxauth.server.sessions.devices import describe_device
-from wxauth.server.sessions.rows import user_of_session
+from wxauth.server.sessions.rows import USER_OF_SESSION
 from wxauth.server.site_logins import rows
 from wxauth.server.site_logins.authorize import ScanLimits, is_web_view
 from wxauth.server.site_logins.doors import (
@@ -443,7 +443,7 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
 async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:
     holder_id, since = login.claimed_session_id, login.claimed_at
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
-        holder = await user_of_session(transaction, holder_id)
+        holder = await transaction.value(USER_OF_SESSION, session_id=holder_id)
         if holder not in (None, user_id):
             return ScanTaken("another user has claimed it")
     return None

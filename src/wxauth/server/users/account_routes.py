@@ -9,8 +9,8 @@ from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited, T
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor
 from wxauth.server.sessions.rows import (
+    ARE_OF_ONE_USER,
     EndReason,
-    are_of_one_user,
     end_session,
     end_sessions,
     open_sessions,
@@ -87,7 +87,7 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 )
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Idempotent."""
-    if not await are_of_one_user(database, session_id, caller.session_id):
+    if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
         raise NotFound("there is no such session of yours")
     is_this_one = session_id == caller.session_id
     reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE

@@ -13,18 +13,18 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import (
+    PAST_SESSIONS,
     EndReason,
     end_session_of,
     end_sessions,
     open_sessions,
-    past_sessions,
 )
 from wxauth.server.users import erasure_rows, search_rows
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.server.users.bodies import UserDetailAnswer, listed_user_answer
 from wxauth.server.users.consent_rows import newest_consents
 from wxauth.server.users.erasure_rows import cancel_leaving
-from wxauth.server.users.former_id_rows import current_user, former_external_ids, former_ids
+from wxauth.server.users.former_id_rows import CURRENT_USER, FORMER_EXTERNAL_IDS, FORMER_IDS
 from wxauth.server.users.search_rows import ListedUser
 from wxauth.server.users.standing_rows import (
     ADMIN,
@@ -101,14 +101,14 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     answer: UserDetailAnswer = {
         **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
         "sessions": list(await open_sessions(database, user.id, now=now, limit=LISTED)),
-        "ended_sessions": list(await past_sessions(database, user.id, now=now, limit=LISTED)),
+        "ended_sessions": list(await database.rows(PAST_SESSIONS, user_id=user.id, now=now, limit=LISTED)),
         "consents": list(await newest_consents(database, user.id, limit=LISTED)),
     }
     if user.earlier_bans:
         answer["earlier_bans"] = user.earlier_bans
-    if former := await former_ids(database, user.id):
+    if former := await database.values(FORMER_IDS, user_id=user.id):
         answer["former_ids"] = list(former)
-    if external := await former_external_ids(database, user.id):
+    if external := await database.values(FORMER_EXTERNAL_IDS, user_id=user.id):
         answer["former_external_ids"] = list(external)
     return answer
 
@@ -228,7 +228,7 @@ async def locked_remaining(
         locked = locked_user(database, remaining_id, may_end_an_administrator=may_end_an_administrator)
         try:
             async with locked as (transaction, standing):
-                if await current_user(transaction, user_id) == remaining_id:
+                if await transaction.value(CURRENT_USER, user_id=user_id) == remaining_id:
                     if spares_staff and standing.is_staff:
                         raise InsufficientRole(
                             "this user is an administrator or other staff: this needs the role admin"
@@ -241,7 +241,7 @@ async def locked_remaining(
 
 
 async def _remaining(database: Database, user_id: UUID) -> UUID:
-    remaining_id = await current_user(database, user_id)
+    remaining_id = await database.value(CURRENT_USER, user_id=user_id)
     if remaining_id is None:
         raise NotFound("there is no such user")
     return remaining_id

@@ -31,7 +31,7 @@ from wxauth.server.users.search_rows import (
     term_of,
     with_masked_phone,
 )
-from wxauth.server.users.staff_rows import Glimpse, ListedLogin, Read, StaffReads, find_logins, glimpses_of
+from wxauth.server.users.staff_rows import GLIMPSES, Glimpse, ListedLogin, Read, StaffReads, find_logins
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.bodies import (
     TEXT,
@@ -266,7 +266,7 @@ async def read_names(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]
 ) -> NamesAnswer:
     """Who the ids in events, logins and refusals are, in a line each. The audit trail has one event for all of them."""
-    found = await glimpses_of(database, query.user_id)
+    found = await database.rows(GLIMPSES, ids=list(query.user_id))
     if found:
         reads.note_read(staff.actor, Read.NAMES, *(each.id for each in found))
     return NamesAnswer.model_construct(items=list(found))

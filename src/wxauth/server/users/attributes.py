@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ATTRIBUTE_NAME
-from wxauth.server.users.user_rows import read_attributes, write_attributes
+from wxauth.server.users.user_rows import WRITE_ATTRIBUTES, read_attributes
 
 MAX_BYTES: Final = 2048
 """Bytes of a user's attributes as compact JSON."""
@@ -87,7 +87,7 @@ async def _store(
     transaction: Transaction, user_id: UUID, before: Attributes, after: Attributes, *, by: Actor, now: datetime
 ) -> bool:
     if names := changed_names(before, after):
-        await write_attributes(transaction, user_id, after)
+        await transaction.run(WRITE_ATTRIBUTES, user_id=user_id, attributes=after)
         kind = EventType.ATTRIBUTES_CHANGED
         await record_event(transaction, kind, by=by, at=now, user_id=user_id, data={"names": names})
     return bool(names)

@@ -19,7 +19,7 @@ from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import ROLES_SCOPE, STAFF_ROLES, UserInSession
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.rows import session_opened_at, user_in_session
+from wxauth.server.sessions.rows import OPENED_AT, READ_USER_IN_SESSION
 from wxauth.server.users.standing_rows import ADMIN, UserIsGone, locked_user
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
@@ -45,7 +45,7 @@ async def read_caller(database: Database, principal: Principal, *, now: datetime
 
     Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed.
     """
-    user = await user_in_session(database, session_id=principal.session_id, user_id=principal.id, now=now)
+    user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
         raise InvalidToken("the session has ended")
     return Caller(principal.session_id, user)
@@ -67,7 +67,7 @@ async def locked_caller(
             transaction,
             _,
         ):
-            if await user_in_session(transaction, session_id=session_id, user_id=user_id, now=now) is None:
+            if await transaction.row(READ_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now) is None:
                 raise InvalidToken("the session has ended")
             yield transaction
     except UserIsGone:
@@ -233,7 +233,7 @@ async def is_fresh(asked: Database | Transaction, session_id: UUID, *, longest: 
     """
     if not longest:
         return True
-    opened_at = await session_opened_at(asked, session_id)
+    opened_at = await asked.value(OPENED_AT, session_id=session_id)
     return opened_at is not None and now - opened_at <= timedelta(seconds=longest)
 
 

@@ -18,7 +18,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
 from wxauth.server.sessions.rows import START, EndReason, end_erased_sessions, end_sessions, record_ended
-from wxauth.server.users.former_id_rows import former_ids
+from wxauth.server.users.former_id_rows import FORMER_IDS
 from wxauth.server.users.standing_rows import Standing, lock_standing
 from wxauth.server.users.user_rows import delete_user
 
@@ -170,7 +170,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     """
     if by.name == str(user_id):
         by = Actor(by.name)
-    former = await former_ids(transaction, user_id)
+    former = await transaction.values(FORMER_IDS, user_id=user_id)
     sessions = await end_erased_sessions(transaction, user_id, now=now)
     if not await delete_user(transaction, user_id):
         return False

@@ -30,7 +30,7 @@ from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.bodies import ListedUserAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
 from wxauth.server.users.consent_rows import ConsentRow
-from wxauth.server.users.former_id_rows import former_external_ids, former_ids, remaining_user
+from wxauth.server.users.former_id_rows import FORMER_EXTERNAL_IDS, FORMER_IDS, REMAINING_USER
 from wxauth.server.users.staff_rows import Read
 from wxauth.server.users.standing_rows import lock_standing
 from wxauth.server.web.answers import example_of
@@ -116,7 +116,7 @@ async def export_person(
         try:
             first = await anext(pieces)
         except NotFound:  # or just merged again
-            remaining_id = await remaining_user(database, user_id)
+            remaining_id = await database.value(REMAINING_USER, former_id=user_id)
             if remaining_id is None:
                 raise
             user_id = remaining_id
@@ -166,17 +166,17 @@ async def _pieces(
 
 
 async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
-    user = await rows.user_row(state, user_id)
+    user = await state.row(rows.USER_OF_EXPORT, user_id=user_id)
     if user is None:
         raise NotFound("there is no such user")
-    former = await former_ids(state, user_id)
+    former = await state.values(FORMER_IDS, user_id=user_id)
     profile = {
         **user.model_dump(exclude={"consents"}),  # listed below
         "phone_verified": user.phone_verified,
         "attributes": user.attributes or {},
         "former_ids": former,
-        "former_external_ids": await former_external_ids(state, user_id),
-        "unionids": await rows.unionids_of(state, user_id),
+        "former_external_ids": await state.values(FORMER_EXTERNAL_IDS, user_id=user_id),
+        "unionids": await state.values(rows.UNIONIDS, user_id=user_id),
     }
     yield to_json({"exported_at": now, "user": profile})[:-1]
     for name, pages in rows.lists_of(state, user_id, former):
@@ -185,7 +185,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
             yield separator + to_json(page)[1:-1]
             separator = b","
         yield b"]" if separator == b"," else separator + b"]"
-    picture = await rows.picture_of(state, user_id)
+    picture = await state.row(rows.PICTURE, user_id=user_id)
     shown = picture and picture.model_dump() | {"content": b64encode(picture.content).decode()}
     yield b',"avatar":' + to_json(shown) + b"}"
 

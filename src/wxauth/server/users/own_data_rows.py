@@ -28,8 +28,10 @@ class Picture(SQLModel):
     created_at: datetime
 
 
-_USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
-_UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
+USER_OF_EXPORT: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
+"""The user; None if there is none."""
+UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
+"""Every unionid that the person has ever had."""
 _IDENTITIES: Final = Statement[Told]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
@@ -71,17 +73,8 @@ _REFUSALS: Final = Statement[Told]("""
 SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id, count
   FROM refusals WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY id
 """)
-_AVATAR: Final = Statement[Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")
-
-
-async def user_row(state: Snapshot, user_id: UUID) -> UserFields | None:
-    """The user; None if there is none."""
-    return await state.row(_USER, user_id=user_id)
-
-
-async def unionids_of(state: Snapshot, user_id: UUID) -> Sequence[str]:
-    """Every unionid that the person has ever had."""
-    return await state.values(_UNIONIDS, user_id=user_id)
+PICTURE: Final = Statement[Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")
+"""The picture of the person; None if there is none."""
 
 
 def lists_of(
@@ -97,11 +90,6 @@ def lists_of(
 async def _pages(state: Snapshot, statement: Statement[Told], **arguments: Any) -> AsyncGenerator[Sequence[Told]]:
     async for page in state.pages(statement, PAGE, **arguments):
         yield [_session(dict(row)) if statement is _SESSIONS else dict(row) for row in page]
-
-
-async def picture_of(state: Snapshot, user_id: UUID) -> Picture | None:
-    """The picture of the person; None if there is none."""
-    return await state.row(_AVATAR, user_id=user_id)
 
 
 def _session(row: dict[str, Any]) -> dict[str, object]:

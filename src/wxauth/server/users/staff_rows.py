@@ -6,7 +6,7 @@ are only counted; further reads are refused, because each is recorded. A process
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -74,7 +74,7 @@ SEARCH_SECONDS: Final = 1.0
 """The time after which a search starts no further statement."""
 
 _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
-_GLIMPSES: Final = Statement[Glimpse](f"""
+GLIMPSES: Final = Statement[Glimpse](f"""
 SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
   FROM users LEFT JOIN LATERAL (
     SELECT app_id, user_agent, ip FROM sessions
@@ -82,6 +82,7 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
   ) AS newest ON true
  WHERE users.id = ANY (:ids::uuid[])
 """)
+"""Who these users are, in no order. Ids of nobody are left out."""
 # The address of a member of staff who has just been erased is not stored: an erasure under way holds a lock on the
 # user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be
 # there already: a store whose answer was lost is repeated.
@@ -188,11 +189,6 @@ async def find_logins(
         if monotonic() - began > SEARCH_SECONDS:
             return Page(found, cursor_at(floor), is_incomplete=True)
     return Page.of(found, limit)
-
-
-async def glimpses_of(database: Database, user_ids: Sequence[UUID]) -> Sequence[Glimpse]:
-    """Who these users are, in no order. Ids of nobody are left out."""
-    return await database.rows(_GLIMPSES, ids=list(user_ids))
 
 
 @part

@@ -43,9 +43,10 @@ SELECT {_COLUMNS}
   FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
 """)
-_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
+SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
 """)
+"""Whether one of these users is an active administrator now. It locks nobody."""
 # A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
 # just been changed is checked again.
 _LOCK_ENDED_BANS: Final = Statement[LockedUser](f"""
@@ -61,9 +62,10 @@ UPDATE users SET status = given.status, roles = given.roles, ban_reason = given.
   FROM jsonb_populate_recordset(NULL::users, :standings) AS given
  WHERE users.id = given.id
 """)
-_NOTE_JUDGED: Final = Statement[Nothing](
+NOTE_JUDGED: Final = Statement[Nothing](
     "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
 )
+"""Record that WeChat need not be asked about this user again."""
 _IS_BANNED: Final = Statement[bool]("""
 SELECT status = 'disabled' AS is_banned FROM identities JOIN users ON users.id = user_id
  WHERE (app_id, openid) = (:app_id, :openid)
@@ -73,16 +75,6 @@ SUPPORT: Final = "support"
 """The role of customer support: may read users, and ban and sign out those who are not staff."""
 _ATTEMPTS: Final = 5
 log = get_logger()
-
-
-async def some_are_administrators(transaction: Transaction, user_ids: Sequence[UUID]) -> bool:
-    """Whether one of these users is an active administrator now. It locks nobody."""
-    return bool(await transaction.value(_ARE_ADMINISTRATORS, user_ids=user_ids))
-
-
-async def note_judged(asked: Database | Transaction, user_id: UUID) -> None:
-    """Record that WeChat need not be asked about this user again."""
-    await asked.run(_NOTE_JUDGED, user_id=user_id)
 
 
 async def is_banned(database: Database, user: UserInSession) -> bool:
@@ -207,7 +199,9 @@ async def locked_user(
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
             # One statement locks all of them in the order of ids, as everybody does.
-            is_one = may_end_an_administrator and await some_are_administrators(transaction, [user_id])
+            is_one = may_end_an_administrator and bool(
+                await transaction.value(SOME_ARE_ADMINISTRATORS, user_ids=[user_id])
+            )
             standings = await lock_standings(transaction, [user_id], with_administrators=is_one)
             if is_one and administrators_among(standings) == {user_id}:
                 raise LastAdmin("this is the only administrator: make another one first")

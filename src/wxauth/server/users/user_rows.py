@@ -22,10 +22,12 @@ class OwnIdentity(SQLModel):
     created_at: datetime
 
 
-_IDENTITIES_OF: Final = Statement[OwnIdentity]("""
+IDENTITIES_OF: Final = Statement[OwnIdentity]("""
 SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
-_USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
+"""A user's identities, the oldest first."""
+USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
+"""The user who has this identity now, without a lock; None if nobody has it."""
 _LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 
 
@@ -44,14 +46,18 @@ UPDATE users SET {", ".join(_cleared_part(name, name) for name in MERGED)},
 RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGED)}], NULL)
 """)
-_DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
+DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
+"""Delete WeChat's answers to a user's phone codes, whose numbers are never bound, even if a code is repeated."""
 _DELETE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
 _READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
 # Null means the same as empty: most users have none, and a null costs a login nothing.
-_WRITE: Final = Statement[Nothing]("UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id")
+WRITE_ATTRIBUTES: Final = Statement[Nothing](
+    "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
+)
+"""Replace the attributes of a user."""
 # Read and locked first, so that the event names only the fields that really change.
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
@@ -69,22 +75,12 @@ UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RE
 """)
 
 
-async def identities_of(database: Database, user_id: UUID) -> Sequence[OwnIdentity]:
-    """A user's identities, the oldest first."""
-    return await database.rows(_IDENTITIES_OF, user_id=user_id)
-
-
-async def user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
-    """The user who has this identity now, without a lock; None if nobody has it."""
-    return await transaction.value(_USER_OF, app_id=app_id, openid=openid)
-
-
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """Lock the user who has this identity, until the transaction ends; None if nobody has it."""
-    user_id: UUID | None = await transaction.value(_USER_OF, app_id=app_id, openid=openid)
+    user_id: UUID | None = await transaction.value(USER_OF, app_id=app_id, openid=openid)
     while user_id is not None:
         await transaction.run(_LOCK, user_id=user_id)
-        owner_id: UUID | None = await transaction.value(_USER_OF, app_id=app_id, openid=openid)
+        owner_id: UUID | None = await transaction.value(USER_OF, app_id=app_id, openid=openid)
         if owner_id == user_id:
             break
         user_id = owner_id  # meanwhile the identity was moved to another user, or erased
@@ -105,16 +101,11 @@ async def remove_phone(
     transaction: Transaction, user_id: UUID, *, by: Actor, app_id: str | None = None, now: datetime
 ) -> bool:
     """Remove the number of a locked user, also one that is not bound yet. Returns whether there was one."""
-    await delete_phone_answers(transaction, user_id)
+    await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
     if not await clear_fields(transaction, user_id, ["phone"]):
         return False
     await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
     return True
-
-
-async def delete_phone_answers(transaction: Transaction, user_id: UUID) -> None:
-    """Delete WeChat's answers to a user's phone codes, whose numbers are never bound, even if a code is repeated."""
-    await transaction.run(_DELETE_PHONE_ANSWERS, user_id=user_id)
 
 
 async def record_profile_change(
@@ -135,11 +126,6 @@ async def record_profile_change(
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
     """The attributes of a user; none if there is no such user."""
     return await transaction.value(_READ, user_id=user_id) or {}
-
-
-async def write_attributes(transaction: Transaction, user_id: UUID, attributes: Mapping[str, Any]) -> None:
-    """Replace the attributes of a user."""
-    await transaction.run(_WRITE, user_id=user_id, attributes=attributes)
 
 
 async def store_profile(
