@@ -356,7 +356,7 @@ async def _time_searches(database: Database, number: int) -> None:
     searches = {
         "first page": UserSearch(),
         "whole openid": UserSearch(text=_openid(number // 2)),
-        "a number that nobody has": UserSearch(text="+8613800138000", phones=["+8613800138000"], is_exact=True),
+        "a number that nobody has": UserSearch(text="+8613800138000"),
         "two Chinese characters that one in twenty thousand has": UserSearch(text="王亮"),
         "two Chinese characters that nobody has": UserSearch(text="亮王"),
         "part of a nickname that many have": UserSearch(text="user 9"),

@@ -50,7 +50,7 @@ BY_NAME: dict[str, Any] = {
     "app_id": "wx",
     "ip": "127.0.0.1",
 }
-OF_ALL = {"moving.rows._ALL", "login.record_rows._OF_ALL", "users.staff_rows._OF_ALL"}
+OF_ALL = {"moving.rows._ALL", "login.record_rows._OF_ALL", "users.listed_login_rows._OF_ALL"}
 """These filter by a user only if another condition already says which index to read."""
 
 READ = """
@@ -95,7 +95,7 @@ async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_on
         if "user_id" in statement.text and re.search("LIMIT|OFFSET| consents", statement.text) and name not in OF_ALL:
             prepared = await rows.prepare(statement.text)
             kinds = [parameter.name for parameter in prepared.get_parameters()]
-            given = BY_NAME | ({"since": UUID(f"{OTHERS - 10:032}")} if name.startswith("sessions.") else {})
+            given = BY_NAME | ({"since": UUID(f"{OTHERS - 10:032}")} if "FROM sessions" in statement.text else {})
             values = [
                 None if kind == "timestamptz" else given.get(each, BY_TYPE.get(kind))
                 for each, kind in zip(statement.names, kinds, strict=True)

@@ -47,7 +47,7 @@ from wxauth.server.users.admin import (
 )
 from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, Role, UserDetailAnswer, users_answer
-from wxauth.server.users.search_rows import UserSearch, find_users, possible_numbers, term_of
+from wxauth.server.users.search_rows import UserSearch, find_users
 
 if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
@@ -124,8 +124,7 @@ def list_command(
     region = read_settings(PhoneSettings).phone_region
     search = UserSearch(
         text=q or None,
-        is_exact=term_of(q, region=region).is_exact,
-        phones=possible_numbers(q or "", region=region),
+        region=region,
         status=UserStatus(status) if status else None,
         role=role,
         app_id=app_id or None,

@@ -27,7 +27,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users.attributes import AttributesPatch
 from wxauth.server.users.bodies import AvatarUrl, ExternalId, Nickname, Reason, Roles, no_placeholder, printable
-from wxauth.server.users.search_rows import number_in
+from wxauth.server.users.phone_numbers import number_in
 from wxauth.server.web import bodies
 
 SKIPPABLE: Final = frozenset({"nickname", "avatar_url", "phone", "created_at", "identity_created_at", "last_login_at"})

@@ -22,16 +22,10 @@ from wxauth.server.users.bodies import (
     users_answer,
 )
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
-from wxauth.server.users.search_rows import (
-    UserSearch,
-    find_users,
-    id_in,
-    masked,
-    possible_numbers,
-    term_of,
-    with_masked_phone,
-)
-from wxauth.server.users.staff_rows import GLIMPSES, Glimpse, ListedLogin, Read, StaffReads, find_logins
+from wxauth.server.users.listed_login_rows import GLIMPSES, Glimpse, ListedLogin, find_logins
+from wxauth.server.users.phone_numbers import masked, with_masked_phone
+from wxauth.server.users.search_rows import UserSearch, find_users, id_in
+from wxauth.server.users.staff_rows import Read, StaffReads
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.bodies import (
     TEXT,
@@ -69,17 +63,15 @@ async def list_users(
 
     The role `support` sees phone numbers masked, and may search for whole ones.
     """
-    term = term_of(query.q, region=settings.phone_region)
     search = UserSearch(
         text=query.q or None,
-        is_exact=term.is_exact,
-        phones=possible_numbers(query.q or "", region=settings.phone_region),
+        region=settings.phone_region,
         status=query.status,
         role=query.role,
         app_id=query.app_id,
     )
     page = await find_users(database, search, before=query.cursor, limit=query.limit)
-    reads.note_search(staff.actor, term=term, found=len(page.items))
+    reads.note_search(staff.actor, term=search.term, found=len(page.items))
     if not staff.is_administrator:
         page = replace(page, items=list(map(with_masked_phone, page.items)))
     return users_answer(page)

@@ -1,14 +1,14 @@
-"""The search for users: what is typed, by its form; the statements; phone numbers as people type and staff see them."""
+"""The search for users, by what is typed: a value that is looked up whole, or a part of a nickname."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from itertools import chain, repeat
 from time import monotonic
-from typing import Annotated, Final, LiteralString, TypeVar
+from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
 from pydantic import Field
@@ -18,8 +18,9 @@ from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, EarlierBan, UserFields, UserStatus
+from wxauth.server.users.phone_numbers import is_number, possible_numbers
 from wxauth.server.users.standing_rows import ADMIN
-from wxauth.server.web.bodies import Page, cursor_at
+from wxauth.server.web.bodies import Page, RowWithId, cursor_at
 
 
 class IdentityJson(TypedDict):
@@ -43,6 +44,23 @@ class ListedUser(UserWithIdentities):
     earlier_bans: dict[str, EarlierBan] | None
 
 
+class Term(StrEnum):
+    """A kind of search term. Nobody has a nickname like one of the first three, so these are only looked up whole."""
+
+    USER_ID = "user_id"
+    PHONE = "phone"
+    WECHAT_ID = "wechat_id"
+    """An openid or unionid: they look alike."""
+    TEXT = "text"
+    """Anything else: an external id, or a part of a nickname."""
+    NONE = "none"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether only the whole value can match."""
+        return self not in (Term.TEXT, Term.NONE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSearch:
     """Criteria for users. One that is None does not apply."""
@@ -50,13 +68,16 @@ class UserSearch:
     text: str | None = None
     """A complete openid, unionid, external id, phone number or id; or else, unless the text can only be such a value,
     part of a nickname, in any case."""
-    is_exact: bool = False
-    """Whether only the whole text can match: see `Term`."""
-    phones: Sequence[str] = ()
-    """The phone numbers that the text may mean, in E.164."""
+    region: str = "CN"
+    """Where phone numbers without a country code belong."""
     status: UserStatus | None = None
     role: str | None = None
     app_id: str | None = None
+
+    @property
+    def term(self) -> Term:
+        """The kind of the text."""
+        return term_of(self.text, region=self.region)
 
 
 WINDOWS: Final = (1_000, 100_000)
@@ -87,7 +108,7 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
-_LOWEST: Final = UUID(int=0)
+FIRST_ID: Final = UUID(int=0)
 # Uses indexes only. Openids have no index of their own, which would slow each first login. So an openid is looked up in
 # each app. The apps are read one by one from the primary key, whose first column is the app.
 _WHOM_IT_NAMES: Final = Statement[UUID]("""
@@ -113,14 +134,6 @@ SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.ope
 """)
 _WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
 """The form of WeChat's openids, which have 28 characters, and of its unionids."""
-_TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
-_CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
-"""What most tables hold; the library takes 84 µs for one, so 84 s for a million lines of an import."""
-SHOWN_AT_THE_END: Final = 4
-HIDDEN: Final = 4
-_SHORTEST: Final = 9
-"""Digits of the shortest number of which as many are shown and hidden."""
-User = TypeVar("User", bound=UserFields)
 
 
 async def find_users(
@@ -141,35 +154,65 @@ async def find_users(
     filters = {name: value for name, value in filters.items() if value is not None}
     part = None
     if search.text is not None:
-        named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=search.phones, id=id_in(search.text))
-        if search.is_exact and not named:
+        phones = possible_numbers(search.text, region=search.region)
+        named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=phones, id=id_in(search.text))
+        if search.term.is_exact and not named:
             return Page((), None)
         part = None if named else search.text
         filters |= {"named": named} if named else {"part": part}
 
-    async def search_above(*, floor: UUID) -> None:
+    async def among(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
         statement = _search(frozenset(filters), is_admin=search.role == ADMIN)
-        wanted = limit + 1 - len(found)
-        found.extend(await database.rows(statement, **filters, before=before, floor=floor, limit=wanted))
+        return await database.rows(statement, **filters, before=before, floor=floor, limit=limit)
 
-    found: list[ListedUser] = []
-    before = before or LAST_ID
+    async def with_rare_part(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
+        rare = {"rare_part": part, "before": before, "floor": floor, "limit": limit}
+        return await database.rows(_search(frozenset(["rare_part"]), is_admin=False), **rare)
+
     if "named" in filters or search.role == ADMIN:  # found through an index
-        await search_above(floor=_LOWEST)
-        return Page.of(found, limit)
+        return Page.of(await among(before or LAST_ID, FIRST_ID, limit + 1), limit)
+    # Text that has not filled a page of 100,000 users is rare in nicknames: then the index finds the rest.
+    is_indexed = part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM
+    return await search_in_windows(
+        database,
+        _FLOOR,
+        among,
+        rest=with_rare_part if is_indexed else None,
+        before=before or LAST_ID,
+        limit=limit,
+        windows=WINDOWS,
+        seconds=seconds,
+    )
+
+
+async def search_in_windows(
+    database: Database,
+    floors: Statement[UUID],
+    search: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]],
+    *,
+    rest: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]] | None = None,
+    before: UUID,
+    lowest: UUID = FIRST_ID,
+    limit: int,
+    windows: Sequence[int],
+    seconds: float,
+) -> Page[RowWithId]:
+    """A page of the newest rows, searched in windows of so many rows, until it is full or `seconds` have passed.
+
+    `search` finds up to so many rows with ids before one id, and not before another one. `rest`, if it is given, finds
+    all that are left after the first two windows, or when the time is over.
+    """
+    found: list[RowWithId] = []
     began = monotonic()
-    for size in chain(WINDOWS, repeat(WINDOWS[-1])):
-        floor = await database.value(_FLOOR, before=before, size=size)
-        await search_above(floor=floor or _LOWEST)
-        if floor is None or len(found) > limit:
+    for size in chain(windows, repeat(windows[-1])):
+        floor = await database.value(floors, before=before, size=size)
+        found += await search(before, max(floor or lowest, lowest), limit + 1 - len(found))
+        if floor is None or floor <= lowest or len(found) > limit:
             break
         before = floor
         is_over = monotonic() - began > seconds
-        if (is_over or size == WINDOWS[-1]) and part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM:
-            # The text is rare in nicknames, because otherwise these windows would have filled the page.
-            del filters["part"]
-            filters["rare_part"] = part
-            await search_above(floor=_LOWEST)
+        if rest is not None and (is_over or size == windows[-1]):
+            found += await rest(before, lowest, limit + 1 - len(found))
             break
         if is_over:
             return Page(found, cursor_at(floor), is_incomplete=True)
@@ -192,30 +235,13 @@ def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUs
     )
 
 
-class Term(StrEnum):
-    """A kind of search term. Nobody has a nickname like one of the first three, so these are only looked up whole."""
-
-    USER_ID = "user_id"
-    PHONE = "phone"
-    WECHAT_ID = "wechat_id"
-    """An openid or unionid: they look alike."""
-    TEXT = "text"
-    """Anything else: an external id, or a part of a nickname."""
-    NONE = "none"
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether only the whole value can match."""
-        return self not in (Term.TEXT, Term.NONE)
-
-
 def term_of(text: str | None, *, region: str) -> Term:
     """The kind of a search term. A phone number without a country code belongs to the region."""
     if not text:
         return Term.NONE
     if id_in(text) is not None:
         return Term.USER_ID
-    if _is_number(text, region=region):
+    if is_number(text, region=region):
         return Term.PHONE
     return Term.WECHAT_ID if _WECHAT_ID.fullmatch(text) else Term.TEXT
 
@@ -227,62 +253,3 @@ def id_in(text: str) -> UUID | None:
     except ValueError:
         return None
     return user_id if str(user_id) == text.lower() else None
-
-
-def _is_number(text: str, *, region: str) -> bool:
-    if not _TYPED_NUMBER.fullmatch(text):
-        return False
-    import phonenumbers  # 2 MB, which a process without phone numbers does not need
-
-    for typed in (text, f"+{text}"):  # also with a country code, but without a plus
-        try:
-            number = phonenumbers.parse(typed, region)
-        except phonenumbers.NumberParseException:
-            continue
-        if phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE:
-            return True
-    return False
-
-
-def possible_numbers(text: str, *, region: str) -> Sequence[str]:
-    """The numbers in E.164 that this text may mean. A number without a country code belongs to the region.
-
-    A number without a plus may have a country code nevertheless: `8613800138001`.
-    """
-    import phonenumbers  # 2 MB, which a process without phone numbers does not need
-
-    meant = {text, f"+{text}"}
-    try:
-        number = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException:
-        return list(meant)
-    return [*meant, phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)]
-
-
-def number_in(text: str, *, region: str) -> str | None:
-    """The number in E.164 that this text certainly means, as it is dialled in the region; None if it means none."""
-    if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
-        return f"+86{text}"
-    import phonenumbers
-
-    try:
-        number = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException:
-        return None
-    if number.extension or not phonenumbers.is_valid_number(number):
-        return None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-
-
-def with_masked_phone(user: User) -> User:
-    """The user with a number like `+86138****8000`."""
-    return user if user.phone is None else user.model_copy(update={"phone": masked(user.phone)})
-
-
-def masked(phone: str) -> str:
-    """An E.164 number without the four digits before the last four; of a short one, only the last two are shown."""
-    digits = phone.removeprefix("+")
-    if len(digits) < _SHORTEST:
-        return f"+{'*' * (len(digits) - 2)}{digits[-2:]}"
-    end = len(digits) - SHOWN_AT_THE_END
-    return f"+{digits[: end - HIDDEN]}{'*' * HIDDEN}{digits[end:]}"
