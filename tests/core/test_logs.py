@@ -15,7 +15,8 @@ from tests.world import LogLines, Rows
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
 from wxauth.server.keys.issuer import AccessToken
-from wxauth.server.login.routes import LoginRequest, LogoutRequest, RefreshRequest
+from wxauth.server.login.login import LoginRequest
+from wxauth.server.login.routes import LogoutRequest, RefreshRequest
 from wxauth.server.phones.routes import PhoneRequest
 
 

@@ -19,7 +19,14 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.login.record_rows import OPEN_SESSIONS_PART
-from wxauth.server.sessions.rows import DELETE_ENDED_SESSIONS, END, START, end_replaced_sessions
+from wxauth.server.sessions.rows import (
+    DELETE_ENDED_SESSIONS,
+    END,
+    LAST_OF_PAGE,
+    START,
+    LastRow,
+    end_replaced_sessions,
+)
 
 _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)
@@ -65,12 +72,6 @@ class _Progress(SQLModel):
     due_at: datetime
 
 
-class _LastRow(SQLModel):
-    id: UUID
-    since: datetime
-
-
-_TRY_LOCK_REPLACING: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))")
 # The planner expects a user to have a few sessions. For a user with a million it would read and sort all of them for
 # each page, although the index has them in order.
 _READ_IN_ORDER: Final = Statement[str](
@@ -92,14 +93,11 @@ _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:n
 # A trigger refuses every other change to events, because the audit trail must not be altered.
 _MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
-# The last row of a page of each table.
-_END_OF_EVENTS: Final = Statement[_LastRow](
+# The last row of a page of each other table.
+_END_OF_EVENTS: Final = Statement[LastRow](
     "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-_END_OF_SESSIONS: Final = Statement[_LastRow](
-    "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
-)
-_END_OF_CONSENTS: Final = Statement[_LastRow](
+_END_OF_CONSENTS: Final = Statement[LastRow](
     "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
 # Merges, splits and erasures are kept forever, so that sibling services can always learn of them.
@@ -143,18 +141,17 @@ class Lap:
     """A pass through one table, and the statement to run on each page."""
 
     name: str
-    end_of_page: Statement[_LastRow]
-    """The query for the last id of a page, and for a time before which no row after the page was made."""
+    end_of_page: Statement[LastRow]
     work: Statement[Nothing]
     lock: str = "wxauth.keeping"
     """Of the laps with this lock, one page is swept at a time."""
 
 
-ENDED_SESSIONS: Final = Lap("sessions", _END_OF_SESSIONS, _DELETE_SESSIONS, lock="wxauth.housekeeping")
+ENDED_SESSIONS: Final = Lap("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
 EVENTS: Final = Lap("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
     Lap("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
-    Lap("addresses_in_sessions", _END_OF_SESSIONS, _TRUNCATE_IN_SESSIONS),
+    Lap("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
     # Imported consents are older than their ids. So this lap always goes through to the last row.
     Lap("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
 )
@@ -218,7 +215,7 @@ async def replace_old_sessions(
     done it.
     """
     async with database.begin() as transaction:
-        if not await transaction.value(_TRY_LOCK_REPLACING):
+        if not await transaction.value(_TRY_LOCK, name="wxauth.replaced_sessions"):
             return None
         since, due_at = await progress_of(transaction, _REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:

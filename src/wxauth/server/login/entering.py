@@ -1,6 +1,6 @@
 """From WeChat's code to a stored login: shared by all kinds of apps and ways to log in."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -46,18 +46,6 @@ class LacksUnionid(WeChatMisconfigured):
     """WeChat gave no unionid for an unknown person, and the app requires one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a request to log in has, from the route to the statement."""
-
-    code: str
-    device: Device
-    nickname: str | None = None
-    avatar_url: str | None = None
-    stays: bool = False
-    """Whether somebody who has asked to be erased has changed their mind."""
-
-
 @part
 class Entering:
     """Exchanges codes with WeChat, and stores logins."""
@@ -81,7 +69,16 @@ class Entering:
         return identity, exchange.milliseconds
 
     async def record_identity(
-        self, app: App, identity: WeChatIdentity, asked: Asked, *, expires_in: int | None, now: datetime
+        self,
+        app: App,
+        identity: WeChatIdentity,
+        device: Device,
+        *,
+        nickname: str | None = None,
+        avatar_url: str | None = None,
+        stays: bool = False,
+        expires_in: int | None,
+        now: datetime,
     ) -> tuple[LoggedIn, float]:
         """Find or create the user of an identity. Returns the login, and the database's milliseconds.
 
@@ -96,17 +93,17 @@ class Entering:
             app_id=app.app_id,
             openid=identity.openid,
             unionid=identity.unionid,
-            nickname=asked.nickname,
-            avatar_url=asked.avatar_url,
+            nickname=nickname,
+            avatar_url=avatar_url,
             session_key=self._sealed(app, identity),
-            ip=asked.device.ip,
-            user_agent=asked.device.user_agent,
+            ip=device.ip,
+            user_agent=device.user_agent,
             expires_in=expires_in,
             is_judged=self.risk.is_on,
             may_sign_up=may_sign_up and not self.hook.is_on,
             roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,
-            stays=asked.stays,
+            stays=stays,
             may_be_snapshot=not app.is_mini_program,
         )
         try:
@@ -118,7 +115,7 @@ class Entering:
             if not (self.hook.is_on and may_sign_up):
                 raise
             # Only now is it known that this would be a new user, and no connection is held meanwhile.
-            welcome = await self.hook.welcome(app, identity, ip=asked.device.ip)
+            welcome = await self.hook.welcome(app, identity, ip=device.ip)
             login, milliseconds = await self._record(_welcomed(login_to_store, welcome), now=now)
             if login.is_new and login.user.external_id != welcome.external_id:
                 log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Final, Literal, NotRequired
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from typing_extensions import TypedDict
 
 from wxauth.errors import (
@@ -37,7 +36,7 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.login.entering import Asked, Entering
+from wxauth.server.login.entering import Entering
 from wxauth.server.login.login_rows import LoggedIn
 from wxauth.server.login.records import Numbers
 from wxauth.server.login.risk import Risk, RiskVerdict
@@ -52,7 +51,7 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token,
 )
 from wxauth.server.sessions.rows import EndReason, end_session
-from wxauth.server.users.bodies import UserAnswer, is_own_picture, user_answer
+from wxauth.server.users.bodies import GivenAvatarUrl, GivenNickname, UserAnswer, is_own_picture, user_answer
 from wxauth.server.users.callers import Caller
 from wxauth.server.users.consent_rows import give_consents, missing_from
 from wxauth.server.users.nicknames import Nicknames
@@ -82,6 +81,65 @@ class LoginLimiter(RateLimiter):
 
 
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
+
+
+def _readable(value: object) -> dict[str, str]:
+    # A login is never refused because of a consent. A malformed one is left out, and consents_due names it.
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
+
+
+LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class LoginRequest(BaseModel):
+    """A `wx.login` code, and profile fields that the user gave."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"}]},
+        hide_input_in_errors=True,
+    )
+
+    code: LoginCode = Field(
+        validation_alias=AliasChoices("code", "jsCode", "js_code"),
+        description="The code from `wx.login`, or from `SendAuth` in a mobile app. Also accepted as `jsCode`, "
+        "`js_code`. Works once, for some minutes.",
+        repr=False,
+    )
+    app_id: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("app_id", "appId", "appid"),
+        description="The mini-program or mobile app. Also accepted as `appId`, `appid`. Default: the first "
+        "configured mini-program.",
+    )
+    nickname: GivenNickname = Field(
+        default=None,
+        description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or if "
+        "nicknames are checked and it violates WeChat's rules.",
+    )
+    avatar_url: GivenAvatarUrl = Field(
+        default=None,
+        description="An https URL. Also accepted as `avatarUrl`. Unchanged if absent, null or empty, or if "
+        "it is the URL of an uploaded picture.",
+    )
+    phone_code: Annotated[str, Field(max_length=256)] | None = Field(
+        default=None,
+        validation_alias=AliasChoices("phone_code", "phoneCode"),
+        description="The phone button's code, to bind the number too. Also accepted as `phoneCode`. "
+        "If it fails, the login still succeeds: see `phone_error`.",
+        repr=False,
+    )
+    consents: Annotated[dict[str, str], BeforeValidator(_readable)] = Field(
+        default_factory=dict,  # pydantic copies a default, deeply, for each login
+        json_schema_extra={"default": {}},
+        description="Documents that the user agrees to, with their versions. Versions not in force are ignored: "
+        "see `consents_due`.",
+    )
+    stay: StrictBool = Field(
+        default=False,
+        description="Whether somebody who has asked to be erased, and is refused with `account_leaving`, has changed "
+        "their mind: the erasure is cancelled. Of anybody else it changes nothing.",
+    )
 
 
 class TokenAnswer(TypedDict):
@@ -116,15 +174,13 @@ class Logins:
     database: Database
     phones: Phones
 
-    async def log_in(
-        self, asked: Asked, *, app_id: str | None, phone_code: str | None, consents: Mapping[str, str]
-    ) -> TokenAnswer:
+    async def log_in(self, body: LoginRequest, device: Device) -> TokenAnswer:
         """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
 
         Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or
         who lacks the unionid that the app requires: without it, one person could become two users. A nickname or
         picture is left out if the user changes them too often. Somebody who has asked to be erased is refused, unless
-        the person `stays`.
+        the person stays.
 
         If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is
         not in force or cannot be recorded: the person is asked for it again.
@@ -132,27 +188,30 @@ class Logins:
         Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
             SignUpUnavailable, AccountDisabled, AccountLeaving.
         """
+        app_id = body.app_id or None
         try:
-            return await self._log_in(self.apps.for_login(app_id), asked, phone_code, consents)
+            return await self._log_in(self.apps.for_login(app_id), body, device)
         except WxAuthError as error:
             error.app_id = self.apps.default_id if app_id is None else app_id
             raise
 
-    async def _log_in(self, app: App, asked: Asked, phone_code: str | None, consents: Mapping[str, str]) -> TokenAnswer:
+    async def _log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
             raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
 
         refresh_expires_in = app_session_lifetimes(self.settings).unrefreshed
-        identity, wechat_ms = await self.entering.exchange_code(app, asked.code)
-        now = self.clock()
-        stored = replace(
-            asked,
-            nickname=None if self.nicknames.is_on else asked.nickname,
-            avatar_url=None if is_own_picture(asked.avatar_url, self.settings.issuer) else asked.avatar_url,
-        )
+        identity, wechat_ms = await self.entering.exchange_code(app, body.code)
+        now, nickname = self.clock(), body.nickname or None
         login, database_ms = await self.entering.record_identity(
-            app, identity, stored, expires_in=refresh_expires_in, now=now
+            app,
+            identity,
+            device,
+            nickname=None if self.nicknames.is_on else nickname,
+            avatar_url=None if is_own_picture(body.avatar_url, self.settings.issuer) else body.avatar_url or None,
+            stays=body.stay,
+            expires_in=refresh_expires_in,
+            now=now,
         )
         user: UserInSession = login.user
         if login.ignored_fields:
@@ -160,7 +219,7 @@ class Logins:
             log.warning("login_without_profile", user_id=user.id, app_id=app.app_id, **fields)
         if self.risk.is_on or self.nicknames.is_on:
             left = self.settings.wechat_timeout - wechat_ms / 1000
-            user = await self._judged(login, nickname=asked.nickname, ip=asked.device.ip, patience=left)
+            user = await self._judged(login, nickname=nickname, ip=device.ip, patience=left)
         self.numbers.count_login(is_new=login.is_new, at=now)
         if login.is_new or self.settings.is_logged(login.session_id):
             log.info(
@@ -171,13 +230,13 @@ class Logins:
                 is_new=login.is_new,
                 wechat_ms=wechat_ms,
                 database_ms=database_ms,
-                **self.settings.added_in_log(asked.device.ip, is_always_logged=login.is_new),
+                **self.settings.added_in_log(device.ip, is_always_logged=login.is_new),
             )
-        if consents:
-            user = await self._with_consents(user, consents, ip=asked.device.ip, now=now)
+        if body.consents:
+            user = await self._with_consents(user, body.consents, ip=device.ip, now=now)
         phone_error = None
-        if phone_code is not None:
-            user, phone_error = await self._with_phone(user, phone_code)
+        if body.phone_code:
+            user, phone_error = await self._with_phone(user, body.phone_code)
         return self._tokens(
             user,
             session_id=login.session_id,

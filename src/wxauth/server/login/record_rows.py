@@ -223,13 +223,7 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 """)
 
 
-_BY_REQUEST: Final = _finding("request_id")
-_BY_USER: Final = _finding("user_id")
-_BY_CODE: Final = _finding("code")
-_BY_APP: Final = _finding("app_id")
-_BY_NETWORK: Final = _finding("network")
-_BY_NETWORKS: Final = _finding(_NETWORKS)
-_OF_ALL: Final = _finding(None)
+_BY: Final = {by: _finding(by) for by in ("request_id", "user_id", "network", _NETWORKS, "code", "app_id", None)}
 sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
 
@@ -243,7 +237,7 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
     network = None if search.network is None else TRUNCATED.widened(search.network)
     first, end = id_range(search.since, search.until, search.cursor)
     found = await database.rows(
-        _statement(search, network),
+        _BY[_rarest(search, network)],
         request_id=None if search.request_id is None else search.request_id[:MAX_REQUEST_ID],
         user_id=search.user_id,
         app_id=search.app_id,
@@ -257,16 +251,16 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
     return Page.of(found, search.limit)
 
 
-def _statement(search: RefusalSearch, network: IpNetwork | None) -> Statement[Refusal]:
-    """The search by the column with the fewest rows."""
+def _rarest(search: RefusalSearch, network: IpNetwork | None) -> LiteralString | None:
+    """The given column with the fewest rows."""
     if search.request_id is not None:
-        return _BY_REQUEST
+        return "request_id"
     if search.user_id is not None:
-        return _BY_USER
+        return "user_id"
     if network is not None and network.prefixlen == TRUNCATED.length_of(network):
-        return _BY_NETWORK
+        return "network"
     if network is not None and network.prefixlen >= _SEARCHED_BY_NETWORK[network.version]:
-        return _BY_NETWORKS
+        return _NETWORKS
     if search.code is not None:
-        return _BY_CODE
-    return _OF_ALL if search.app_id is None else _BY_APP
+        return "code"
+    return None if search.app_id is None else "app_id"

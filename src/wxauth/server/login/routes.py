@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Depends
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -36,10 +36,8 @@ from wxauth.server.apps.routes import AppsDep
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.login.entering import Asked
-from wxauth.server.login.login import PROOF_FAILURES, LoginLimiter, Logins, Proofs, TokenAnswer
+from wxauth.server.login.login import PROOF_FAILURES, LoginCode, LoginLimiter, LoginRequest, Logins, Proofs, TokenAnswer
 from wxauth.server.sessions.refresh_rows import RefreshTokens
-from wxauth.server.users.bodies import AvatarUrl, Nickname
 from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
 from wxauth.server.users.erasure_rows import erase_user, leave_later
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES, example_of
@@ -51,67 +49,6 @@ LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
 _UNREAD: Final = ""
 """In place of the app id of a login whose body was not read."""
-
-
-def _readable(value: object) -> dict[str, str]:
-    # A login is never refused because of a consent. A malformed one is left out, and consents_due names it.
-    pairs = value.items() if isinstance(value, dict) else ()
-    return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
-
-
-LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class LoginRequest(BaseModel):
-    """A `wx.login` code, and profile fields that the user gave."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"}]},
-        hide_input_in_errors=True,
-    )
-
-    code: LoginCode = Field(
-        validation_alias=AliasChoices("code", "jsCode", "js_code"),
-        description="The code from `wx.login`, or from `SendAuth` in a mobile app. Also accepted as `jsCode`, "
-        "`js_code`. Works once, for some minutes.",
-        repr=False,
-    )
-    app_id: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("app_id", "appId", "appid"),
-        description="The mini-program or mobile app. Also accepted as `appId`, `appid`. Default: the first "
-        "configured mini-program.",
-    )
-    nickname: Nickname | None = Field(
-        default=None,
-        validation_alias=AliasChoices("nickname", "nickName", "userName"),
-        description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or if "
-        "nicknames are checked and it violates WeChat's rules.",
-    )
-    avatar_url: AvatarUrl | None = Field(
-        default=None,
-        validation_alias=AliasChoices("avatar_url", "avatarUrl"),
-        description="An https URL. Also accepted as `avatarUrl`. Unchanged if absent, null or empty, or if "
-        "it is the URL of an uploaded picture.",
-    )
-    phone_code: Annotated[str, Field(max_length=256)] | None = Field(
-        default=None,
-        validation_alias=AliasChoices("phone_code", "phoneCode"),
-        description="The phone button's code, to bind the number too. Also accepted as `phoneCode`. "
-        "If it fails, the login still succeeds: see `phone_error`.",
-        repr=False,
-    )
-    consents: Annotated[dict[str, str], BeforeValidator(_readable)] = Field(
-        default_factory=dict,  # pydantic copies a default, deeply, for each login
-        json_schema_extra={"default": {}},
-        description="Documents that the user agrees to, with their versions. Versions not in force are ignored: "
-        "see `consents_due`.",
-    )
-    stay: StrictBool = Field(
-        default=False,
-        description="Whether somebody who has asked to be erased, and is refused with `account_leaving`, has changed "
-        "their mind: the erasure is cancelled. Of anybody else it changes nothing.",
-    )
 
 
 class ProofRequest(BaseModel):
@@ -223,14 +160,7 @@ async def log_in(
     """
     app_id = body.app_id or None
     with _counted(apps, app_id) as counted:
-        asked = Asked(
-            code=body.code,
-            device=device,
-            nickname=body.nickname or None,
-            avatar_url=body.avatar_url or None,
-            stays=body.stay,
-        )
-        tokens = await logins.log_in(asked, app_id=app_id, phone_code=body.phone_code or None, consents=body.consents)
+        tokens = await logins.log_in(body, device)
         counted.outcome = "new" if tokens["is_new_user"] else "ok"
     return tokens
 

@@ -49,8 +49,8 @@ from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login import record_routes
 from wxauth.server.login import routes as login_routes
+from wxauth.server.login.login import LoginRequest
 from wxauth.server.login.records import Numbers, Refusals
-from wxauth.server.login.routes import LoginRequest
 from wxauth.server.login_pages import logout_routes
 from wxauth.server.login_pages import routes as page_routes
 from wxauth.server.merging import routes as merging_routes

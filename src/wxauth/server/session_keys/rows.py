@@ -11,7 +11,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
-from wxauth.server.sessions.rows import last_of_page
+from wxauth.server.sessions.rows import END, LAST_OF_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ async def session_keys_sealed_otherwise(
     After the last page, that id is `END`.
     """
     async with database.begin() as transaction:
-        until, _ = await last_of_page(transaction, after=after, size=size)
+        last = await transaction.row(LAST_OF_PAGE, after=after, skipped=size - 1)
+        until = END if last is None else last.id
         return await transaction.rows(_SEALED_OTHERWISE, after=after, until=until, prefix=prefix), until
 
 

@@ -38,7 +38,7 @@ from wxauth.server.session_keys.rows import (
     KeysInSession,
     SealedSessionKey,
 )
-from wxauth.server.sessions.rows import lock_user_of_session
+from wxauth.server.sessions.rows import USER_OF_SESSION, lock_user_by
 from wxauth.server.users.former_id_rows import CURRENT_USER
 from wxauth.server.web.bodies import ShownAppId, ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
@@ -192,7 +192,7 @@ class SessionKeys:
         assert key.session_id is not None, "a key is stored with its session"
         sealed = self.sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
         async with self.database.begin() as transaction:
-            user_id = await lock_user_of_session(transaction, key.session_id)
+            user_id = await lock_user_by(transaction, USER_OF_SESSION, session_id=key.session_id)
             if (
                 user_id is None
                 or await transaction.value(REPLACE_KEY, session_id=key.session_id, sealed=sealed) is None

@@ -121,9 +121,12 @@ class _Ended(SQLModel):
     """The session's user; None if the session was moved or ended meanwhile."""
 
 
-class _LastSession(SQLModel):
+class LastRow(SQLModel):
+    """The last row of a page of a table in the order of ids."""
+
     id: UUID
-    created_at: datetime
+    since: datetime
+    """A time before which no row after the page was made."""
 
 
 # Read for each request, because since the token was signed the user may have been banned, erased or merged, the session
@@ -172,7 +175,7 @@ SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
 """Whether these sessions, open or ended, are the same user's, whoever that is now."""
 USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
 """The user of a session, open or not; None if it is gone."""
-_LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR NO KEY UPDATE")
+_LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 """When a session was opened; None if there is none."""
 
@@ -333,9 +336,10 @@ _END_BROWSER_LOGINS_OF_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
 """)
-_LAST_OF_PAGE: Final = Statement[_LastSession](
-    "SELECT id, created_at FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+LAST_OF_PAGE: Final = Statement[LastRow](
+    "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
+"""The last of a page of all sessions; none of the last page, which is not full."""
 
 
 async def open_sessions(
@@ -351,15 +355,18 @@ async def open_sessions(
     )
 
 
-async def lock_user_of_session(transaction: Transaction, session_id: UUID) -> UUID | None:
-    """Lock the user of a session, open or not, until the transaction ends; None if there is no such session."""
-    user_id: UUID | None = await transaction.value(USER_OF_SESSION, session_id=session_id)
+async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what: object) -> UUID | None:
+    """Lock the user whom a statement names as the owner of something; None if nobody is.
+
+    The lock holds until the transaction ends, and so long the owner stays.
+    """
+    user_id = await transaction.value(owner, **what)
     while user_id is not None:
         await transaction.run(_LOCK_USER, user_id=user_id)
-        owner_id: UUID | None = await transaction.value(USER_OF_SESSION, session_id=session_id)
+        owner_id = await transaction.value(owner, **what)
         if owner_id == user_id:
             break
-        user_id = owner_id  # meanwhile the session was moved to another user, or deleted
+        user_id = owner_id  # meanwhile it was moved to another user, or deleted
     return user_id
 
 
@@ -587,12 +594,3 @@ def _ends(user_id: UUID, session_ids: Iterable[UUID], *, reason: EndReason, **fi
     for start in range(0, len(ids), SESSIONS_IN_AN_EVENT):
         data = {"session_ids": ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
         yield event(EventType.SESSION_ENDED, user_id=user_id, data=data, **fields)
-
-
-async def last_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:
-    """The last id of a page of all sessions in the order of ids, and when that session was opened.
-
-    For the last page, they are `END` and None.
-    """
-    last = await transaction.row(_LAST_OF_PAGE, after=after, skipped=size - 1)
-    return (END, None) if last is None else (last.id, last.created_at)

@@ -371,6 +371,8 @@ def _picture_url(value: str, info: ValidationInfo) -> str:
 
 Nickname = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=TEXT)]
 AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
+GivenNickname = Annotated[Nickname | None, Field(validation_alias=AliasChoices("nickname", "nickName", "userName"))]
+GivenAvatarUrl = Annotated[AvatarUrl | None, Field(validation_alias=AliasChoices("avatar_url", "avatarUrl"))]
 
 
 class ProfileChange(BaseModel):
@@ -378,14 +380,9 @@ class ProfileChange(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"nickname": "小明"}]}, hide_input_in_errors=True)
 
-    nickname: Nickname | None = Field(
+    nickname: GivenNickname = Field(default=None, description="Also accepted as `nickName`, `userName`.")
+    avatar_url: GivenAvatarUrl = Field(
         default=None,
-        validation_alias=AliasChoices("nickname", "nickName", "userName"),
-        description="Also accepted as `nickName`, `userName`.",
-    )
-    avatar_url: AvatarUrl | None = Field(
-        default=None,
-        validation_alias=AliasChoices("avatar_url", "avatarUrl"),
         description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
     )
     phone: OnlyNull = Field(

@@ -12,6 +12,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED, ORIGIN, PROFILE, USER_IN_SESSION, UserInSession
 from wxauth.server.limits.rows import PROFILE_CHANGES
+from wxauth.server.sessions.rows import lock_user_by
 
 
 class OwnIdentity(SQLModel):
@@ -28,7 +29,6 @@ SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER
 """A user's identities, the oldest first."""
 USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 """The user who has this identity now, without a lock; None if nobody has it."""
-_LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 
 
 def _cleared_part(name: LiteralString, column: LiteralString) -> LiteralString:
@@ -77,14 +77,7 @@ UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RE
 
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """Lock the user who has this identity, until the transaction ends; None if nobody has it."""
-    user_id: UUID | None = await transaction.value(USER_OF, app_id=app_id, openid=openid)
-    while user_id is not None:
-        await transaction.run(_LOCK, user_id=user_id)
-        owner_id: UUID | None = await transaction.value(USER_OF, app_id=app_id, openid=openid)
-        if owner_id == user_id:
-            break
-        user_id = owner_id  # meanwhile the identity was moved to another user, or erased
-    return user_id
+    return await lock_user_by(transaction, USER_OF, app_id=app_id, openid=openid)
 
 
 async def delete_user(transaction: Transaction, user_id: UUID) -> bool:
