@@ -1,6 +1,6 @@
 """Statements for logins counted by hour, and for refused logins."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import Annotated, Final, LiteralString
 from uuid import UUID
@@ -102,12 +102,13 @@ SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
  GROUP BY users
 """)
 # Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
-_STORE_NUMBERS: Final = Statement[Nothing]("""
+STORE_NUMBERS: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
 SELECT hour, :process, new_users, logins
   FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
 ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
 """)
+"""Store a process's totals for these hours."""
 # Returns a row for every day, even without logins.
 _DAYS: Final = Statement[DayRow]("""
 WITH bounds AS (
@@ -134,13 +135,6 @@ SELECT hour, :sums, sum(new_users), sum(logins) FROM gone GROUP BY hour
 ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
-
-
-async def store_numbers(
-    database: Database, process: UUID, *, hours: Sequence[datetime], new_users: Sequence[int], logins: Sequence[int]
-) -> None:
-    """Store a process's totals for these hours."""
-    await database.run(_STORE_NUMBERS, process=process, hours=hours, new_users=new_users, logins=logins)
 
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
@@ -181,7 +175,7 @@ class RefusalSearch(PageQuery):
 # Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
 # statement waits for it. Users are locked in the order of their ids, against deadlocks. A row is stored again when its
 # count has grown: the count is the whole one, so that a batch that is sent twice is counted once.
-_STORE_REFUSALS: Final = Statement[Nothing]("""
+STORE_REFUSALS: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
 ), there AS (
@@ -192,6 +186,7 @@ SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
  WHERE noted.user_id IS NULL OR there.id IS NOT NULL
 ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
+"""Store refused logins, except those of users who no longer exist."""
 _BOUNDED: Final = "refusals.network BETWEEN :first_network::inet AND :last_network::inet"
 
 
@@ -225,11 +220,6 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 _BY: Final = {by: _finding(by) for by in ("request_id", "user_id", "network", _NETWORKS, "code", "app_id", None)}
 sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
-
-
-async def store_refusals(database: Database, refusals: Iterable[Refusal]) -> None:
-    """Store refused logins, except those of users who no longer exist."""
-    await database.run(_STORE_REFUSALS, refusals=[dict(each) for each in refusals])
 
 
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:

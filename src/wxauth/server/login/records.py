@@ -27,11 +27,11 @@ from wxauth.server.core.services import part
 from wxauth.server.login.models import Refusal
 from wxauth.server.login.record_rows import (
     MAX_REQUEST_ID,
+    STORE_NUMBERS,
+    STORE_REFUSALS,
     Overview,
     merge_hours,
     overview_of,
-    store_numbers,
-    store_refusals,
 )
 
 NUMBERS_STORE_SECONDS: Final = 5.0
@@ -94,9 +94,9 @@ class Numbers(Gathering):
         if not hours:
             return
         try:
-            await store_numbers(
-                self.database,
-                self._process,
+            await self.database.run(
+                STORE_NUMBERS,
+                process=self._process,
                 hours=list(hours),
                 new_users=[self._new_users[hour] for hour in hours],
                 logins=[self._logins[hour] for hour in hours],
@@ -206,7 +206,7 @@ class Refusals(Gathering):
         if not waiting:
             return
         try:
-            await store_refusals(self.database, waiting.values())
+            await self.database.run(STORE_REFUSALS, refusals=[dict(each) for each in waiting.values()])
         except BaseException:
             DROPPED.count(Dropped.STORAGE, number=len(waiting))
             raise

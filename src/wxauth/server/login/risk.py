@@ -21,10 +21,10 @@ from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import UserInSession, UserStatus
 from wxauth.server.users.policies import Policy
 from wxauth.server.users.standing_rows import (
+    IS_BANNED,
     NOTE_JUDGED,
     Standing,
     change_standings,
-    is_banned,
     lock_standing,
 )
 from wxauth.server.users.user_rows import lock_user_of
@@ -102,7 +102,8 @@ class Risk(Policy):
         rank = await self._rank(user, ip, patience=patience)
         if rank is None:
             # Another replica may have stored the verdict meanwhile.
-            return RiskVerdict.BANNED if await is_banned(self.database, user) else RiskVerdict.LET_IN
+            is_banned = await self.database.value(IS_BANNED, app_id=user.app_id, openid=user.openid)
+            return RiskVerdict.BANNED if is_banned else RiskVerdict.LET_IN
         if rank == BLOCKED_RANK and await self._ban_now_or_later(user, rank):
             return RiskVerdict.BLOCKED
         if rank:

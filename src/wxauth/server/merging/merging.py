@@ -24,9 +24,9 @@ from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.merging.merging_rows import (
     ARE_SPLIT,
+    MAY_LINK_BY_PHONE,
     NAME_IDENTITY,
     have_both_external_ids,
-    may_link_by_phone,
     merge_users,
     note_bans,
     people_of,
@@ -250,15 +250,16 @@ async def link_by_phone(
         return None
     if await transaction.value(ARE_SPLIT, one_id=user_id, other_id=holder_id):
         return None
-    if not await may_link_by_phone(
-        transaction,
-        user_id,
+    may = await transaction.value(
+        MAY_LINK_BY_PHONE,
+        newcomer_id=user_id,
         holder_id=holder_id,
         phone=phone,
         created_since=now - NEWCOMER_FOR,
         verified_since=verified_since,
-        harmless_roles=harmless_roles,
-    ):
+        harmless_roles=list(harmless_roles),
+    )
+    if not may:
         return None
     return await merge(transaction, pair, source=MergeSource.PHONE, by=Actor(str(holder_id)), now=now)
 

@@ -60,8 +60,8 @@ _REMEMBER_FORMER_USER: Final = Statement[Nothing](
 )
 _NOTE_BANS: Final = Statement[Nothing]("UPDATE users SET earlier_bans = :bans::jsonb WHERE id = :user_id")
 _EXTERNAL_IDS: Final = Statement[int]("SELECT count(external_id) FROM users WHERE id IN (:one_id, :other_id)")
-# The caller has locked both users and the number.
-_MAY_LINK: Final = Statement[bool]("""
+# Both users and the number are locked.
+MAY_LINK_BY_PHONE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users newcomer, users holder
      WHERE newcomer.id = :newcomer_id AND holder.id = :holder_id
@@ -78,6 +78,7 @@ SELECT EXISTS (
                         WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
                           AND other.id NOT IN (:newcomer_id, :holder_id)))
 """)
+"""Whether a new user can be merged into the holder of a number without a risk that the account is stolen."""
 # Whether one of these two users was once split from the other. These events are never deleted.
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
@@ -254,32 +255,6 @@ async def have_both_external_ids(transaction: Transaction, one_id: UUID, other_i
     """Whether both users have an external id."""
     number = await transaction.value(_EXTERNAL_IDS, one_id=one_id, other_id=other_id)
     return number == len((one_id, other_id))
-
-
-async def may_link_by_phone(
-    transaction: Transaction,
-    newcomer_id: UUID,
-    *,
-    holder_id: UUID,
-    phone: str,
-    created_since: datetime,
-    verified_since: datetime,
-    harmless_roles: Collection[str],
-) -> bool:
-    """Whether a new user can be merged into the holder of a number without a risk that the account is stolen.
-
-    The caller has locked both users.
-    """
-    may = await transaction.value(
-        _MAY_LINK,
-        newcomer_id=newcomer_id,
-        holder_id=holder_id,
-        phone=phone,
-        created_since=created_since,
-        verified_since=verified_since,
-        harmless_roles=list(harmless_roles),
-    )
-    return bool(may)
 
 
 def _field_part(name: LiteralString) -> LiteralString:

@@ -19,13 +19,13 @@ from wxauth.server.sessions.rows import (
     end_sessions,
     open_sessions,
 )
-from wxauth.server.users import erasure_rows, search_rows
+from wxauth.server.users import erasure_rows
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.server.users.bodies import UserDetailAnswer, listed_user_answer
 from wxauth.server.users.consent_rows import newest_consents
 from wxauth.server.users.erasure_rows import cancel_leaving
 from wxauth.server.users.former_id_rows import CURRENT_USER, FORMER_EXTERNAL_IDS, FORMER_IDS
-from wxauth.server.users.search_rows import ListedUser
+from wxauth.server.users.search_rows import USER_BY_ID, ListedUser
 from wxauth.server.users.standing_rows import (
     ADMIN,
     Standing,
@@ -118,9 +118,9 @@ async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
 
     Raises: NotFound.
     """
-    user = await search_rows.read_user(database, user_id)
-    while user is None:  # again, if the user that remains has just been merged, too
-        user = await search_rows.read_user(database, await _remaining(database, user_id))
+    user = await database.row(USER_BY_ID, user_id=user_id)
+    if user is None:
+        raise NotFound("there is no such user")
     return user
 
 

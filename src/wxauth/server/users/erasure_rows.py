@@ -20,7 +20,6 @@ from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventT
 from wxauth.server.sessions.rows import START, EndReason, end_erased_sessions, end_sessions, record_ended
 from wxauth.server.users.former_id_rows import FORMER_IDS
 from wxauth.server.users.standing_rows import Standing, lock_standing
-from wxauth.server.users.user_rows import delete_user
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
 """How many rows are erased in the transaction that deletes the user."""
@@ -95,6 +94,8 @@ class ErasedPage(NamedTuple):
     """Whether nothing is left for this id."""
 
 
+# By foreign keys, also what is theirs alone.
+_DELETE: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 # The caller has locked the user.
 _SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
 # A row that is locked is skipped until the next time, because the person may just be staying. A row that has just been
@@ -162,8 +163,8 @@ async def _erase_page(
     return number
 
 
-async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
-    """Erase a locked user. Returns False if there is none with this id.
+async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Erase a locked user.
 
     Only events with the ids of the user and of the sessions remain. They contain the address of an administrator who
     erases a user, but not the person's own.
@@ -172,13 +173,11 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
         by = Actor(by.name)
     former = await transaction.values(FORMER_IDS, user_id=user_id)
     sessions = await end_erased_sessions(transaction, user_id, now=now)
-    if not await delete_user(transaction, user_id):
-        return False
+    await transaction.run(_DELETE, user_id=user_id)
     await erase_person_data(transaction, [user_id, *former])
     await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
     data = {"former_ids": former}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
-    return True
 
 
 async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:

@@ -92,7 +92,10 @@ SELECT {USER}, ban_reason, banned_until, earlier_bans, (
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
       FROM identities i WHERE i.user_id = users.id
 ) AS identities FROM users"""
-_USER_BY_ID: Final = Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE users.id = :user_id")
+USER_BY_ID: Final = Statement[ListedUser](f"""
+{_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
+""")
+"""The user of a present or former id, with all identities."""
 # The conditions of a search. Only those whose parameter is given are used. The users with a rare part are read by their
 # ids, not joined: PostgreSQL expects one in a thousand to have it, and would walk through ten million to find fifty.
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
@@ -217,11 +220,6 @@ async def search_in_windows(
         if is_over:
             return Page(found, cursor_at(floor), is_incomplete=True)
     return Page.of(found, limit)
-
-
-async def read_user(database: Database, user_id: UUID) -> ListedUser | None:
-    """A user with all identities; None if there is no such user."""
-    return await database.row(_USER_BY_ID, user_id=user_id)
 
 
 @cache

@@ -18,7 +18,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
-from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan, UserInSession, UserStatus
+from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan, UserStatus
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
 
 
@@ -66,20 +66,16 @@ NOTE_JUDGED: Final = Statement[Nothing](
     "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
 )
 """Record that WeChat need not be asked about this user again."""
-_IS_BANNED: Final = Statement[bool]("""
+IS_BANNED: Final = Statement[bool]("""
 SELECT status = 'disabled' AS is_banned FROM identities JOIN users ON users.id = user_id
  WHERE (app_id, openid) = (:app_id, :openid)
 """)
+"""Whether the identity's user is banned now; False if there is none."""
 ADMIN: Final = "admin"
 SUPPORT: Final = "support"
 """The role of customer support: may read users, and ban and sign out those who are not staff."""
 _ATTEMPTS: Final = 5
 log = get_logger()
-
-
-async def is_banned(database: Database, user: UserInSession) -> bool:
-    """Whether the identity's user is banned now; False if there is none."""
-    return bool(await database.value(_IS_BANNED, app_id=user.app_id, openid=user.openid))
 
 
 class UserIsGone(Exception):

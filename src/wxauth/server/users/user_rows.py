@@ -51,7 +51,6 @@ DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
 """Delete WeChat's answers to a user's phone codes, whose numbers are never bound, even if a code is repeated."""
-_DELETE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
 _READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
 # Null means the same as empty: most users have none, and a null costs a login nothing.
 WRITE_ATTRIBUTES: Final = Statement[Nothing](
@@ -78,11 +77,6 @@ UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RE
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """Lock the user who has this identity, until the transaction ends; None if nobody has it."""
     return await lock_user_by(transaction, USER_OF, app_id=app_id, openid=openid)
-
-
-async def delete_user(transaction: Transaction, user_id: UUID) -> bool:
-    """Delete a user, and by foreign keys what is theirs alone. Returns False if there is none with this id."""
-    return await transaction.value(_DELETE, user_id=user_id) is not None
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
