@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
+from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Client, LogIn, LogLines, Stage, until
@@ -59,6 +60,22 @@ async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_t
     calls, round_trips = len(stage.wechat.calls), proxy.round_trips
     assert (await stage.login(at=client))["is_new_user"] is False
     assert (len(stage.wechat.calls) - calls, proxy.round_trips - round_trips) == (1, 1)
+
+
+async def test_a_refresh_and_each_use_of_a_token_cost_one_round_trip_to_the_database(
+    stage: Stage, proxy: Proxy
+) -> None:
+    client = await stage.make(database_url=proxy.url)
+    tokens = await stage.login(at=client)
+    for _ in ("prepares each statement", "counts"):
+        begun, round_trips = proxy.round_trips, []
+        refreshed = await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+        round_trips.append(proxy.round_trips)
+        tokens = refreshed.json()
+        for path in ("/v1/me", "/v1/verify"):
+            assert (await client.get(path, headers=bearer(tokens))).status_code == 200
+            round_trips.append(proxy.round_trips)
+    assert [number - begun for number in round_trips] == [1, 2, 3]
 
 
 # The request.
