@@ -156,12 +156,13 @@ CASE WHEN resource IS NOT NULL THEN string_to_array(scope, ' ') END AS scopes"""
 _LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
        jsonb_build_object('ip', abbrev(NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})),
                           'device', NULLIF(COALESCE(opened_user_agent, user_agent), '')) AS opened, {FOR_RESOURCE}"""
-_OPEN_SESSIONS: Final = Statement[OpenSession](f"""
+OPEN_SESSIONS: Final = Statement[OpenSession](f"""
 SELECT {_LISTED} FROM sessions
  WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
-   AND (:after_used_at::timestamptz IS NULL OR (last_used_at, id) < (:after_used_at, :after_id::uuid))
+   AND (:after_at::timestamptz IS NULL OR (last_used_at, id) < (:after_at, :after_id::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
+"""A page of a user's open sessions, the last used first."""
 PAST_SESSIONS: Final = Statement[PastSession](f"""
 SELECT {_LISTED}, COALESCE(revoked_at, expires_at) AS ended_at, COALESCE(revoked_reason, 'expired') AS ended_reason
   FROM sessions WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now)
@@ -340,19 +341,6 @@ LAST_OF_PAGE: Final = Statement[LastRow](
     "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
 """The last of a page of all sessions; none of the last page, which is not full."""
-
-
-async def open_sessions(
-    database: Database, user_id: UUID, *, now: datetime, limit: int, after: tuple[datetime, UUID] | None = None
-) -> Sequence[OpenSession]:
-    """A page of a user's open sessions, the last used first.
-
-    `after` is the time of use and the id of the last session on the previous page.
-    """
-    last_used_at, session_id = after or (None, None)
-    return await database.rows(
-        _OPEN_SESSIONS, user_id=user_id, now=now, limit=limit, after_used_at=last_used_at, after_id=session_id
-    )
 
 
 async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what: object) -> UUID | None:

@@ -39,7 +39,7 @@ from wxauth.server.core.users import UserStatus
 from wxauth.server.keys.issuer import ResourceVerifier
 from wxauth.server.sessions.rows import READ_USER_IN_SESSION
 from wxauth.server.siblings.rows import UserForSiblings, look_up
-from wxauth.server.users.admin import UserChange, change_user, end_all_sessions
+from wxauth.server.users.admin import UserChange, change_user, end_sessions_of
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest
 from wxauth.server.users.bodies import DocumentVersion, FormerExternalIds, OperatorsFields, Reason, SharedFields
@@ -496,4 +496,4 @@ async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockD
 )
 async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user, for a service client with the scope `moderate`. The user may log in again."""
-    await end_all_sessions(database, user_id, by=moderator, spares_staff=True, now=clock())
+    await end_sessions_of(database, user_id, by=moderator, spares_staff=True, now=clock())

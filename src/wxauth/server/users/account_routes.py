@@ -10,10 +10,10 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor
 from wxauth.server.sessions.rows import (
     ARE_OF_ONE_USER,
+    OPEN_SESSIONS,
     EndReason,
     end_session,
     end_sessions,
-    open_sessions,
 )
 from wxauth.server.users.bodies import (
     ConsentsQuery,
@@ -27,11 +27,11 @@ from wxauth.server.users.bodies import (
 )
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
 from wxauth.server.users.consent_rows import (
+    NEWEST_CONSENTS,
     ConsentRow,
     check_in_force,
     give_consents,
     holding_consents,
-    newest_consents,
     withdraw,
 )
 from wxauth.server.users.nicknames import Nicknames
@@ -57,7 +57,8 @@ async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
     """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
-    found = await open_sessions(database, caller.user.id, now=clock(), limit=query.limit + 1, after=query.after)
+    asked = {"user_id": caller.user.id, "now": clock(), "limit": query.limit + 1, **query.after}
+    found = await database.rows(OPEN_SESSIONS, **asked)
     page = Page.by_time(found, query.limit, lambda session: (session.last_used_at, session.id))
     items = [
         SessionAnswer.model_construct(**vars(session), current=session.id == caller.session_id)
@@ -100,7 +101,7 @@ async def list_my_consents(
     caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
 ) -> Items[ConsentRow]:
     """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
-    found = await newest_consents(database, caller.user.id, limit=query.limit + 1, after=query.after)
+    found = await database.rows(NEWEST_CONSENTS, user_id=caller.user.id, limit=query.limit + 1, **query.after)
     page = Page.by_time(found, query.limit, lambda consent: (consent.given_at, consent.id))
     return items_of(page)
 

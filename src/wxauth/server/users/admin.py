@@ -13,16 +13,16 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import (
+    OPEN_SESSIONS,
     PAST_SESSIONS,
     EndReason,
     end_session_of,
     end_sessions,
-    open_sessions,
 )
 from wxauth.server.users import erasure_rows
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.server.users.bodies import UserDetailAnswer, listed_user_answer
-from wxauth.server.users.consent_rows import newest_consents
+from wxauth.server.users.consent_rows import NEWEST_CONSENTS
 from wxauth.server.users.erasure_rows import cancel_leaving
 from wxauth.server.users.former_id_rows import CURRENT_USER, FORMER_EXTERNAL_IDS, FORMER_IDS
 from wxauth.server.users.search_rows import USER_BY_ID, ListedUser
@@ -34,6 +34,7 @@ from wxauth.server.users.standing_rows import (
     locked_user,
 )
 from wxauth.server.users.user_rows import clear_fields
+from wxauth.server.web.bodies import FIRST_PAGE
 
 LISTED: Final = 100
 """How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that
@@ -98,11 +99,12 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     Raises: NotFound.
     """
     user = await read_listed_user(database, user_id)
+    newest: dict[str, object] = {"user_id": user.id, "limit": LISTED}
     answer: UserDetailAnswer = {
         **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
-        "sessions": list(await open_sessions(database, user.id, now=now, limit=LISTED)),
-        "ended_sessions": list(await database.rows(PAST_SESSIONS, user_id=user.id, now=now, limit=LISTED)),
-        "consents": list(await newest_consents(database, user.id, limit=LISTED)),
+        "sessions": list(await database.rows(OPEN_SESSIONS, **newest, now=now, **FIRST_PAGE)),
+        "ended_sessions": list(await database.rows(PAST_SESSIONS, **newest, now=now)),
+        "consents": list(await database.rows(NEWEST_CONSENTS, **newest, **FIRST_PAGE)),
     }
     if user.earlier_bans:
         answer["earlier_bans"] = user.earlier_bans
@@ -181,35 +183,29 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     log.info("user_erased", user_id=remaining_id, actor=by.name)
 
 
-async def end_all_sessions(
-    database: Database, user_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
+async def end_sessions_of(
+    database: Database,
+    user_id: UUID,
+    session_id: UUID | None = None,
+    *,
+    by: Actor,
+    spares_staff: bool = False,
+    now: datetime,
 ) -> None:
-    """End all sessions of a user. With `spares_staff`, those of staff cannot be ended.
+    """End all sessions of a user, or one of them. Idempotent. With `spares_staff`, those of staff cannot be ended.
 
     A former id means the user that remains.
 
     Raises: NotFound, InsufficientRole.
     """
+    reason = EndReason.ADMINISTRATOR
     async with locked_remaining(database, user_id, spares_staff=spares_staff) as (transaction, remaining_id, _):
-        await end_sessions(transaction, remaining_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
-    log.info("sessions_ended", user_id=remaining_id, actor=by.name)
-
-
-async def end_one_session(
-    database: Database, user_id: UUID, session_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
-) -> None:
-    """End one session of a user. Idempotent. With `spares_staff`, those of staff cannot be ended.
-
-    A former id means the user that remains.
-
-    Raises: NotFound, InsufficientRole.
-    """
-    async with locked_remaining(database, user_id, spares_staff=spares_staff) as (transaction, remaining_id, _):
-        if not await end_session_of(
-            transaction, remaining_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
-        ):
+        if session_id is None:
+            await end_sessions(transaction, remaining_id, reason=reason, by=by, now=now)
+        elif not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
             raise NotFound("this user has no such session")
-    log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
+    of_one = {} if session_id is None else {"session_id": session_id}
+    log.info("session_ended" if of_one else "sessions_ended", user_id=remaining_id, **of_one, actor=by.name)
 
 
 @asynccontextmanager

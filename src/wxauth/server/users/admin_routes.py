@@ -115,11 +115,7 @@ async def change_user(
     """
     now = clock()
     change = UserChange(
-        status=body.status,
-        reason=body.reason,
-        until=body.until,
-        roles=body.roles,
-        attributes=body.attributes,
+        **body.model_dump(exclude={*PROFILE, "erase_at"}),
         cleared=body.model_fields_set.intersection(PROFILE),
         cancels_leaving="erase_at" in body.model_fields_set,
     )
@@ -163,7 +159,7 @@ async def erase_user(
 async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user. The user may log in again."""
     spares_staff = not staff.is_administrator
-    await admin.end_all_sessions(database, user_id, by=staff.actor, spares_staff=spares_staff, now=clock())
+    await admin.end_sessions_of(database, user_id, by=staff.actor, spares_staff=spares_staff, now=clock())
 
 
 @router.delete(
@@ -176,7 +172,7 @@ async def end_session_of_user(
 ) -> None:
     """End one session of a user. Idempotent."""
     spares_staff = not staff.is_administrator
-    await admin.end_one_session(database, user_id, session_id, by=staff.actor, spares_staff=spares_staff, now=clock())
+    await admin.end_sessions_of(database, user_id, session_id, by=staff.actor, spares_staff=spares_staff, now=clock())
 
 
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))

@@ -76,16 +76,17 @@ _NOTE_WITHDRAWN: Final = Statement[Nothing](
     "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
 )
 # Reads the newest of each id separately, because the index is in order of time only for one id.
-_NEWEST: Final = Statement[ConsentRow](f"""
+NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
   FROM unnest({_ITS_IDS_PART}) AS known (id) CROSS JOIN LATERAL (
        SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
         WHERE user_id = known.id
-          AND (given_at, id) < (COALESCE(:before_given_at::timestamptz, 'infinity'),
-                                COALESCE(:before_id::uuid, '{part(str(END))}'))
+          AND (given_at, id) < (COALESCE(:after_at::timestamptz, 'infinity'),
+                                COALESCE(:after_id::uuid, '{part(str(END))}'))
         ORDER BY given_at DESC, id DESC LIMIT :limit) page
  ORDER BY given_at DESC, id DESC LIMIT :limit
 """)
+"""A page of a user's consents, the newest first."""
 _HOLDING: Final = Statement[ConsentRow](f"""
 SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
   FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)
@@ -94,16 +95,6 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
  ORDER BY document, given_at DESC, id DESC
 """)
 log = get_logger()
-
-
-async def newest_consents(
-    database: Database, user_id: UUID, *, limit: int, after: tuple[datetime, UUID] | None = None
-) -> Sequence[ConsentRow]:
-    """A page of a user's consents, the newest first. `after` is time and id of the last one on the previous page."""
-    before_given_at, before_id = after or (None, None)
-    return await database.rows(
-        _NEWEST, user_id=user_id, limit=limit, before_given_at=before_given_at, before_id=before_id
-    )
 
 
 async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:

@@ -93,6 +93,7 @@ ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
 ShownEventId = Annotated[UUID, Field(examples=["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"])]
 """The fields of answers, with examples that always show the same people, apps and sessions."""
+FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
 NextCursor = Annotated[
@@ -231,9 +232,9 @@ class TimedPageQuery(PageQuery):
     )
 
     @property
-    def after(self) -> tuple[datetime, UUID] | None:
-        """Time and id of the last row before the page."""
-        return None if self.cursor is None else _place_in(self.cursor)
+    def after(self) -> dict[str, object]:
+        """Time and id of the last row before the page, as parameters of a statement."""
+        return FIRST_PAGE if self.cursor is None else dict(zip(FIRST_PAGE, _place_in(self.cursor), strict=True))
 
 
 def errors_of(exc: ValidationError) -> list[Any]:
