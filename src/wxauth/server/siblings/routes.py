@@ -42,7 +42,14 @@ from wxauth.server.siblings.rows import UserForSiblings, look_up
 from wxauth.server.users.admin import UserChange, change_user, end_sessions_of
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest
-from wxauth.server.users.bodies import DocumentVersion, FormerExternalIds, OperatorsFields, Reason, SharedFields
+from wxauth.server.users.bodies import (
+    DocumentVersion,
+    FormerExternalIds,
+    OperatorsFields,
+    Reason,
+    SharedFields,
+    shown_in,
+)
 from wxauth.server.users.callers import Caller, DeviceDep, any_caller_of, sees_roles, verified
 from wxauth.server.users.search_rows import IdentityJson
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
@@ -395,23 +402,18 @@ class LookupAnswer(BaseModel):
     items: list[UserForSiblingsAnswer]
 
 
-_AS_READ: Final = ("id", *SharedFields.__annotations__, "former_ids", "identities", "erase_at")
-
-
 def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserForSiblingsAnswer:
     """A user as a client with these scopes sees them."""
-    answer: Any = {name: getattr(user, name) for name in _AS_READ}
+    answer: UserForSiblingsAnswer = shown_in(UserForSiblingsAnswer, user)
     answer["consents"] = [
         {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
     ]
-    answer["attributes"] = user.attributes or {}
     if user.former_external_ids:
         answer["former_external_ids"] = user.former_external_ids
     if Scope.PHONES in scopes:
         answer["phone"] = user.phone
         answer["phone_verified"] = user.phone_verified
-    shown: UserForSiblingsAnswer = answer
-    return shown
+    return answer
 
 
 @router.get("/v1/users/{user_id}", summary=Title("Look up a user", "查询用户"), failures=[NO_SUCH_USER])

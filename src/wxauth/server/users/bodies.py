@@ -1,8 +1,9 @@
 """Requests and answers about users, identities, sessions and events."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard
 from uuid import UUID
 
@@ -310,14 +311,22 @@ class UsersAnswer(TypedDict):
     ]
 
 
+@cache
+def _required(form: Any) -> Sequence[str]:
+    return tuple(name for name in form.__annotations__ if name in form.__required_keys__)
+
+
+def shown_in(form: Any, user: UserFields) -> Any:
+    """What an answer of this form always has, as the user has it. Without attributes it has an empty object."""
+    answer = {name: getattr(user, name) for name in _required(form)}
+    if answer.get("attributes", ...) is None:
+        answer["attributes"] = {}
+    return answer
+
+
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
     """The answer about a user in a session. `in_force` are the documents of `CONSENTS`, document → version."""
-    answer: UserAnswer = {
-        "id": user.id,
-        "app_id": user.app_id,
-        "openid": user.openid,
-        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires consents_due, which is optional
-    }
+    answer: UserAnswer = shown_in(UserAnswer, user)
     if in_force:
         due = missing_from(user.consents, in_force)
         answer["consents_due"] = [{"document": document, "version": version} for document, version in due.items()]
@@ -326,13 +335,7 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 
 def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
     """The answer about a user, with identities."""
-    answer: ListedUserAnswer = {
-        "id": user.id,
-        "identities": user.identities,
-        "attributes": user.attributes or {},
-        "erase_at": user.erase_at,
-        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
-    }
+    answer: ListedUserAnswer = shown_in(ListedUserAnswer, user)
     if user.ban_reason is not None:
         answer["reason"] = user.ban_reason
     if user.banned_until is not None:
@@ -345,15 +348,6 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
     answer: UsersAnswer = {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
     if page.is_incomplete:
         answer["incomplete_results"] = True
-    return answer
-
-
-_AS_READ: Final = tuple(ProfileAndStanding.__annotations__)
-
-
-def _profile_and_standing(user: UserFields) -> ProfileAndStanding:
-    copied: Any = {name: getattr(user, name) for name in _AS_READ}
-    answer: ProfileAndStanding = copied
     return answer
 
 
