@@ -24,9 +24,9 @@ from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.merging.merging_rows import (
     ARE_SPLIT,
+    HAVE_BOTH_EXTERNAL_IDS,
     MAY_LINK_BY_PHONE,
     NAME_IDENTITY,
-    have_both_external_ids,
     merge_users,
     note_bans,
     people_of,
@@ -35,6 +35,7 @@ from wxauth.server.merging.merging_rows import (
 )
 from wxauth.server.merging.origin_rows import Facts, Parting, Side, facts_of, record_moved
 from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions_of_identities
+from wxauth.server.users.admin import locked_remaining
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
 from wxauth.server.users.former_id_rows import CURRENT_USER
@@ -45,7 +46,6 @@ from wxauth.server.users.standing_rows import (
     StandingChange,
     administrators_among,
     change_standings,
-    lock_standing,
     lock_standings,
 )
 from wxauth.server.users.user_rows import read_attributes
@@ -55,7 +55,7 @@ NEWCOMER_FOR: Final = timedelta(days=1)
 
 _ATTEMPTS: Final = 5
 _ATTEMPTS_OF_OPERATORS: Final = 50
-"""Tries of an operator's merge or split: of fifty at once of the same users, only one succeeds in each round."""
+"""Tries of an operator's merge: of fifty at once of the same users, only one succeeds in each round."""
 
 log = get_logger()
 
@@ -291,7 +291,7 @@ async def merge_by_operator(
                 continue
             if pair.is_anybody_leaving:
                 raise MergeRefused("one of them is leaving: cancel that first")
-            if await have_both_external_ids(transaction, user_id, remaining_id):
+            if await transaction.value(HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
                 raise MergeRefused("both have an external_id, of which one would be lost")
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
@@ -356,28 +356,20 @@ async def split(
 
     Raises: NotFound, SplitRefused.
     """
-    for _ in range(_ATTEMPTS_OF_OPERATORS):
-        remaining_id = await database.value(CURRENT_USER, user_id=user_id)
-        if remaining_id is None:
-            raise NotFound("there is no such user")
-        async with database.begin() as transaction:
-            standing = await lock_standing(transaction, remaining_id)
-            if standing is None:
-                continue  # merged or erased meanwhile
-            if standing.is_leaving:
-                raise SplitRefused("the user is leaving: cancel that first")
-            parting = await Parting.of(transaction, remaining_id, (app_id, openid))
-            if parting is None:
-                raise SplitRefused("the user has no such identity")
-            if parting.is_whole:
-                raise SplitRefused("nothing would be left of the user")
-            moving = _external_ids_to_move(parting, external_ids)
-            new_user_id, settled = await _split(transaction, parting, moving, by=by, now=now)
-        log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
-        for change in settled:
-            change.report()
-        return remaining_id, new_user_id
-    raise StorageUnavailable("too many changes to this user at once")
+    async with locked_remaining(database, user_id) as (transaction, remaining_id, standing):
+        if standing.is_leaving:
+            raise SplitRefused("the user is leaving: cancel that first")
+        parting = await Parting.of(transaction, remaining_id, (app_id, openid))
+        if parting is None:
+            raise SplitRefused("the user has no such identity")
+        if parting.is_whole:
+            raise SplitRefused("nothing would be left of the user")
+        moving = _external_ids_to_move(parting, external_ids)
+        new_user_id, settled = await _split(transaction, parting, moving, by=by, now=now)
+    log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
+    for change in settled:
+        change.report()
+    return remaining_id, new_user_id
 
 
 async def _split(

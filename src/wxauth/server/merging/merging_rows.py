@@ -59,7 +59,9 @@ _REMEMBER_FORMER_USER: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at, merged_into) VALUES (:former_id, :into, :now, :into)"
 )
 _NOTE_BANS: Final = Statement[Nothing]("UPDATE users SET earlier_bans = :bans::jsonb WHERE id = :user_id")
-_EXTERNAL_IDS: Final = Statement[int]("SELECT count(external_id) FROM users WHERE id IN (:one_id, :other_id)")
+HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
+    "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
+)
 # Both users and the number are locked.
 MAY_LINK_BY_PHONE: Final = Statement[bool]("""
 SELECT EXISTS (
@@ -249,12 +251,6 @@ async def note_bans(transaction: Transaction, user_id: UUID, bans: Mapping[str, 
     """Note whose bans those of a merged user were, by ids."""
     if bans:
         await transaction.run(_NOTE_BANS, user_id=user_id, bans=bans)
-
-
-async def have_both_external_ids(transaction: Transaction, one_id: UUID, other_id: UUID) -> bool:
-    """Whether both users have an external id."""
-    number = await transaction.value(_EXTERNAL_IDS, one_id=one_id, other_id=other_id)
-    return number == len((one_id, other_id))
 
 
 def _field_part(name: LiteralString) -> LiteralString:
