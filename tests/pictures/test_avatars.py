@@ -500,7 +500,7 @@ async def test_a_file_that_does_not_come_is_given_up() -> None:
     headers = [(b"content-type", b"multipart/form-data; boundary=--------")]
     request = Request({"type": "http", "headers": headers}, receive)
     with pytest.raises(InvalidRequest) as refused:
-        await uploaded_file(request, "file", max_bytes=MAX_FILE, patience=0.01)
+        await uploaded_file(request, patience=0.01)
     assert refused.value.status == 408
 
 
@@ -520,7 +520,7 @@ async def test_a_body_that_comes_at_once_is_parsed_in_pieces() -> None:
 
     headers = [(b"content-type", whole["headers"]["Content-Type"].encode())]
     others = asyncio.create_task(take_turns())
-    file = await uploaded_file(Request({"type": "http", "headers": headers}, receive), "file", max_bytes=MAX_FILE)
+    file = await uploaded_file(Request({"type": "http", "headers": headers}, receive))
     others.cancel()
     assert len(file) > 900_000
     assert turns > 100

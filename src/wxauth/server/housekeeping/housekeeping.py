@@ -36,7 +36,7 @@ from wxauth.server.push.rows import sweep_messages
 from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.server.site_logins.granting import proved_after
 from wxauth.server.site_logins.rows import sweep_browser_logins, sweep_site_logins
-from wxauth.server.users.erasure_rows import are_waiting, erase_next_due, erase_next_page, erase_rest
+from wxauth.server.users.erasure_rows import ARE_WAITING, erase_next_due, erase_next_page, erase_rest
 from wxauth.server.users.standing_rows import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
@@ -121,7 +121,7 @@ async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE_S
 
     async def erase() -> None:
         await end_removed_clients(services, USUAL_PACE)
-        if await are_waiting(services.database):
+        if await services.database.value(ARE_WAITING, user_ids=None):
             await erase_remains(services, USUAL_PACE)
 
     await asyncio.sleep(check_pause)

@@ -15,9 +15,8 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.clock import first_id_at
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import SYSTEM
 from wxauth.server.login.record_rows import OPEN_SESSIONS_PART
 from wxauth.server.sessions.rows import (
     DELETE_ENDED_SESSIONS,
@@ -67,18 +66,14 @@ async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime
     return row
 
 
-class _Progress(SQLModel):
-    after: UUID
-    due_at: datetime
-
-
 # The planner expects a user to have a few sessions. For a user with a million it would read and sort all of them for
 # each page, although the index has them in order.
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
-_PROGRESS: Final = Statement[_Progress]("SELECT after, due_at FROM sweeps WHERE name = :name")
-_NOTE: Final = Statement[Nothing]("""
+# The last id that a sweep has reached, and when it continues; nothing before its first page.
+_PROGRESS: Final = Statement[tuple[UUID, datetime]]("SELECT after, due_at FROM sweeps WHERE name = :name")
+_NOTE_PROGRESS: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """)
@@ -169,7 +164,7 @@ class LappedPage:
 async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
     """Start a lap now, at the first row."""
     async with database.begin() as transaction:
-        await note_progress(transaction, lap.name, START, due_at=now)
+        await transaction.run(_NOTE_PROGRESS, name=lap.name, after=START, due_at=now)
 
 
 async def lap_page(
@@ -182,7 +177,7 @@ async def lap_page(
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK, name=lap.lock):
             return None
-        after, due_at = await progress_of(transaction, lap.name) or (START, now)
+        after, due_at = await transaction.row(_PROGRESS, name=lap.name) or (START, now)
         if due_at > now:
             return None
         last = await transaction.row(lap.end_of_page, after=after, skipped=size - 1)
@@ -191,9 +186,9 @@ async def lap_page(
         written = await transaction.run(lap.work, after=after, until=until, older_than=older_than)
         is_last = last is None or last.since >= older_than
         if is_last:
-            await note_progress(transaction, lap.name, START, due_at=next_lap_at)
+            await transaction.run(_NOTE_PROGRESS, name=lap.name, after=START, due_at=next_lap_at)
         else:
-            await note_progress(transaction, lap.name, until, due_at=due_at)
+            await transaction.run(_NOTE_PROGRESS, name=lap.name, after=until, due_at=due_at)
         return LappedPage(written, is_last)
 
 
@@ -217,25 +212,14 @@ async def replace_old_sessions(
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK, name="wxauth.replaced_sessions"):
             return None
-        since, due_at = await progress_of(transaction, _REPLACING) or (first_id_at(now - pause), now)
+        since, due_at = await transaction.row(_PROGRESS, name=_REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:
             return None
         await transaction.values(_READ_IN_ORDER)
-        ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, by=SYSTEM, now=now)
+        ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, now=now)
         deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=ended_kept, size=size)
         is_last = max(ended, deleted) < size
         # The next run begins a minute before now, to cover logins under way.
         after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
-        await note_progress(transaction, _REPLACING, after, due_at=due_at)
+        await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
-
-
-async def progress_of(transaction: Transaction, name: str) -> tuple[UUID, datetime] | None:
-    """The last id that a sweep has reached, and when it continues; None before its first page."""
-    row = await transaction.row(_PROGRESS, name=name)
-    return None if row is None else (row.after, row.due_at)
-
-
-async def note_progress(transaction: Transaction, name: str, after: UUID, *, due_at: datetime) -> None:
-    """Store the last id that a sweep has reached, and when it continues."""
-    await transaction.run(_NOTE, name=name, after=after, due_at=due_at)

@@ -126,7 +126,7 @@ SELECT d::date AS date, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0)
   LEFT JOIN counted ON day = d::date
  ORDER BY d
 """)
-_SUM_UP: Final = Statement[Nothing]("""
+MERGE_HOURS: Final = Statement[Nothing]("""
 WITH gone AS (
     DELETE FROM hourly_numbers WHERE hour < :before AND process <> :sums RETURNING hour, new_users, logins
 )
@@ -135,6 +135,7 @@ SELECT hour, :sums, sum(new_users), sum(logins) FROM gone GROUP BY hour
 ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
+"""Merge the rows of all processes for each hour before a time into one row, that of `SUMS`."""
 
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
@@ -143,12 +144,6 @@ async def overview_of(database: Database, *, first: date, last: date, utc_offset
     assert totals is not None
     days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
     return Overview(**dict(totals), days=list(days))
-
-
-async def merge_hours(database: Database, *, before: datetime) -> None:
-    """Merge the rows of all processes for each hour before a time into one row."""
-    async with database.begin() as transaction:
-        await transaction.run(_SUM_UP, before=before, sums=SUMS)
 
 
 class RefusalSearch(PageQuery):

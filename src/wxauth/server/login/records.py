@@ -27,10 +27,11 @@ from wxauth.server.core.services import part
 from wxauth.server.login.models import Refusal
 from wxauth.server.login.record_rows import (
     MAX_REQUEST_ID,
+    MERGE_HOURS,
     STORE_NUMBERS,
     STORE_REFUSALS,
+    SUMS,
     Overview,
-    merge_hours,
     overview_of,
 )
 
@@ -82,7 +83,7 @@ class Numbers(Gathering):
 
     async def merge_hours(self) -> None:
         """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one."""
-        await merge_hours(self.database, before=_hour_of(self.clock() - SUMMED_UP_AFTER))
+        await self.database.run(MERGE_HOURS, before=_hour_of(self.clock() - SUMMED_UP_AFTER), sums=SUMS)
 
     @cached_property
     def _process(self) -> UUID:

@@ -35,7 +35,7 @@ from wxauth.server.moving.rows import (
     lock,
     with_users,
 )
-from wxauth.server.users.erasure_rows import are_waiting, erase_rest
+from wxauth.server.users.erasure_rows import ARE_WAITING, erase_rest
 
 BATCH: Final = 1000
 """Lines per transaction. Logins of the same users wait until it ends."""
@@ -272,7 +272,7 @@ async def _find(
         found = await find(transaction, wanted)
         if not found.user_ids <= {user.id for user in users}:
             return None
-    if not options.dry_run and await are_waiting(transaction, wanted.ids):
+    if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.ids):
         return None  # a user has just been erased
     made = kept.made(wanted, users, is_dry=options.dry_run)
     app_ids = list({app_id for app_id, _ in wanted.identities})

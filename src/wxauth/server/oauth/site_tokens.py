@@ -161,7 +161,6 @@ async def redeem(
             session_id,
             browser_login_id=login.browser_login_id,
             at_most=SESSIONS_OF_BROWSER_LOGIN,
-            by=SYSTEM,
             now=now,
         )
     return Granted(login, person)

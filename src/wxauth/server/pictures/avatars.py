@@ -29,12 +29,12 @@ from wxauth.server.limits.rows import PICTURES
 from wxauth.server.limits.turns import Places
 from wxauth.server.pictures.rows import (
     READ_AVATAR,
+    SWEEP_CHECKS,
     TAKE_CHECK,
     Avatar,
     note_answered,
     note_asked,
     replace_avatar,
-    sweep_checks,
 )
 from wxauth.server.pictures.thumbnails import UnusablePicture, check_file, thumbnail_of
 from wxauth.server.users.bodies import AVATARS_PATH
@@ -83,7 +83,7 @@ class PictureChecks(Policy):
 
     async def sweep(self, *, size: int) -> int:
         """Delete up to `size` checks that WeChat has not answered in time. Returns how many."""
-        swept = await sweep_checks(self.database, before=self.clock() - ANSWERED_WITHIN, size=size)
+        swept = await self.database.values(SWEEP_CHECKS, before=self.clock() - ANSWERED_WITHIN, size=size)
         for app_id, pictures in Counter(app_id for app_id in swept if app_id).items():
             log.warning("pictures_without_verdict", app_id=app_id, pictures=pictures)
             for _ in range(pictures):

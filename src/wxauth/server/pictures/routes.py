@@ -44,16 +44,14 @@ _HEADERS: Final = {
 }
 
 
-async def uploaded_file(
-    request: Request, field: str, *, max_bytes: int, patience: float = UPLOAD_TIMEOUT_SECONDS
-) -> bytes:
-    """The file in this field of the body, whatever its name and Content-Type are. Other fields are ignored.
+async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
+    """The uploaded file, whatever its name and Content-Type are. Other fields of the form are ignored.
 
     Raises: InvalidRequest, PayloadTooLarge.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _MULTIPART.encode() or b"boundary" not in options:
-        raise InvalidRequest.of(field, "Must come as multipart/form-data, as wx.uploadFile sends it")
+        raise InvalidRequest.of(_FIELD, "Must come as multipart/form-data, as wx.uploadFile sends it")
     if len(options[b"boundary"]) not in _BOUNDARY:
         most = f"{_BOUNDARY.start} to {_BOUNDARY.stop - 1}"
         raise InvalidRequest(f"the boundary of a multipart body must have {most} characters", status=400)
@@ -73,27 +71,27 @@ async def uploaded_file(
                     await asyncio.sleep(0)
     except FormParserError:
         raise InvalidRequest.of(
-            field, f"Must come in a multipart/form-data body of at most {_MAX_PARTS} parts"
+            _FIELD, f"Must come in a multipart/form-data body of at most {_MAX_PARTS} parts"
         ) from None
     except TimeoutError:
         raise InvalidRequest(f"the body was not here in {patience:g} s", status=408) from None
-    content = _only_file(parts, field)
-    if len(content) > max_bytes:
-        raise PayloadTooLarge(f"{field}: it may have {max_bytes} bytes")
+    content = _only_file(parts)
+    if len(content) > MAX_FILE:
+        raise PayloadTooLarge(f"{_FIELD}: it may have {MAX_FILE} bytes")
     if not content:
-        raise InvalidRequest.of(field, "Must not be empty")
+        raise InvalidRequest.of(_FIELD, "Must not be empty")
     return content
 
 
-def _only_file(parts: list[Field | File], field: str) -> bytes:
-    match [part for part in parts if isinstance(part, File) or part.field_name == field.encode()]:
-        case [File() as file] if file.field_name == field.encode():
+def _only_file(parts: list[Field | File]) -> bytes:
+    match [part for part in parts if isinstance(part, File) or part.field_name == _FIELD.encode()]:
+        case [File() as file] if file.field_name == _FIELD.encode():
             file.file_object.seek(0)
             return file.file_object.read()
         case []:
-            raise InvalidRequest.of(field, "Field required")
+            raise InvalidRequest.of(_FIELD, "Field required")
         case _:
-            raise InvalidRequest.of(field, "Must be one file, and no other one beside it")
+            raise InvalidRequest.of(_FIELD, "Must be one file, and no other one beside it")
 
 
 router = Router("me")
@@ -128,7 +126,7 @@ async def change_my_avatar(
     most 512 pixels. After 20 pictures in an hour, the next is `rate_limited`.
     """
     with avatars.upload(caller.user.id, caller.session_id):
-        file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
+        file = await uploaded_file(request)
         return user_answer(await avatars.replace(caller.user, file), settings.consents)
 
 

@@ -1,6 +1,5 @@
 """The statements about pictures, and about their checks at WeChat."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -69,11 +68,12 @@ DELETE FROM picture_checks WHERE app_id = :app_id AND trace_id = :trace_id AND o
 RETURNING suggest, label, EXISTS (SELECT FROM avatars WHERE id = avatar_id AND user_id = :user_id) AS is_shown
 """)
 """Delete a check of this user, who is locked, and return it; None if it was not asked for, or is there no more."""
-_SWEEP: Final = Statement[str]("""
+SWEEP_CHECKS: Final = Statement[str]("""
 DELETE FROM picture_checks WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM picture_checks WHERE at < :before ORDER BY at LIMIT :size FOR UPDATE SKIP LOCKED))
 RETURNING CASE WHEN openid IS NULL THEN '' ELSE app_id END AS unanswered_of
 """)
+"""Delete up to `size` checks that began before a time. Returns the app of each, or '' if nothing was asked."""
 
 
 async def replace_avatar(
@@ -111,9 +111,3 @@ async def note_answered(database: Database, verdict: PictureVerdict, *, app_id: 
     answer = {"trace_id": verdict.trace_id, "suggest": verdict.suggest, "label": verdict.label}
     async with database.begin() as transaction:
         return await transaction.value(_ANSWERED, app_id=app_id, **answer, now=now)
-
-
-async def sweep_checks(database: Database, *, before: datetime, size: int) -> Sequence[str]:
-    """Delete up to `size` checks that began before a time. Returns the app of each, or '' if nothing was asked."""
-    async with database.begin() as transaction:
-        return await transaction.values(_SWEEP, before=before, size=size)

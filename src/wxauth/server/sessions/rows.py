@@ -440,14 +440,14 @@ async def end_sessions_of_browser_login(
 
 
 async def end_sessions_beyond(
-    transaction: Transaction, session_id: UUID, *, browser_login_id: UUID, at_most: int, by: Actor, now: datetime
+    transaction: Transaction, session_id: UUID, *, browser_login_id: UUID, at_most: int, now: datetime
 ) -> None:
     """End a locked user's oldest open sessions of a website by one browser's login, so that `at_most` are left.
 
     The website is that of the session `session_id`, which has just been opened.
     """
     which = {"session_id": session_id, "browser_login_id": browser_login_id, "at_most": at_most}
-    await _end(transaction, _END_BEYOND, **which, reason=EndReason.REPLACED, by=by, now=now)
+    await _end(transaction, _END_BEYOND, **which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
 
 
 async def replace_oldest_sessions(
@@ -468,7 +468,7 @@ async def replace_oldest_sessions(
 
 
 async def end_replaced_sessions(
-    transaction: Transaction, *, since: UUID, at_most: int, size: int, by: Actor, now: datetime
+    transaction: Transaction, *, since: UUID, at_most: int, size: int, now: datetime
 ) -> int:
     """End the open sessions of each identity beyond its `at_most` newest ones. Returns how many were ended.
 
@@ -477,7 +477,7 @@ async def end_replaced_sessions(
     beyond = await transaction.values(_BEYOND, since=since, at_most=at_most, size=size)
     locked = await transaction.values(_LOCK_USERS, session_ids=beyond)
     which = {"session_ids": beyond, "user_ids": locked}
-    return len(await _end(transaction, _END_THESE, **which, reason=EndReason.REPLACED, by=by, now=now))
+    return len(await _end(transaction, _END_THESE, **which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
 
 
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:

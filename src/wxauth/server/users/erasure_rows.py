@@ -40,9 +40,10 @@ _NEXT: Final = Statement[tuple[UUID, UUID, UUID]]("""
 SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)
  ORDER BY user_id LIMIT 1
 """)
-_ARE_WAITING: Final = Statement[bool](
+ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
 )
+"""Whether there are rows left to erase, only of these ids if any are given."""
 # Removes addresses and data from events about the person. Data that other services receive stays: it is not personal.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
@@ -136,14 +137,9 @@ async def erase_next_page(
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
     """Erase all that waits, only of these ids if any are given."""
-    while await are_waiting(database, user_ids):
+    while await database.value(ARE_WAITING, user_ids=user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
-
-
-async def are_waiting(asked: Database | Transaction, user_ids: Sequence[UUID] | None = None) -> bool:
-    """Whether there are rows left to erase, only of these ids if any are given."""
-    return bool(await asked.value(_ARE_WAITING, user_ids=user_ids))
 
 
 async def _erase_page(
