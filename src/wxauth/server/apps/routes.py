@@ -115,8 +115,5 @@ async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsD
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
     """The caller's openids in each app, the oldest first."""
     identities = await database.rows(IDENTITIES_OF, user_id=caller.user.id)
-    items: list[OwnIdentityAnswer] = [
-        {**identity.model_dump(), "kind": apps.kind_of(identity.app_id)}  # type: ignore[typeddict-item]  # as declared
-        for identity in identities
-    ]
+    items = [OwnIdentityAnswer.model_construct(**vars(each), kind=apps.kind_of(each.app_id)) for each in identities]
     return OwnIdentitiesAnswer.model_construct(items=items)

@@ -14,7 +14,8 @@ from wxauth.server.core.clock import id_range
 from wxauth.server.core.database import Database, Sweep
 from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
 from wxauth.server.login.models import Refusal
-from wxauth.server.web.bodies import TEXT, Network, OrEmpty, Page, PageQuery, Time
+from wxauth.server.users.bodies import HistoryQuery
+from wxauth.server.web.bodies import TEXT, Network, OrEmpty, Page
 
 Day = date  # whose name is a field's
 MAX_REQUEST_ID: Final = 64
@@ -146,13 +147,12 @@ async def overview_of(database: Database, *, first: date, last: date, utc_offset
     return Overview(**dict(totals), days=list(days))
 
 
-class RefusalSearch(PageQuery):
+class RefusalSearch(HistoryQuery):
     """Which refused logins to list."""
 
     request_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = pydantic.Field(
         default=None, description="The request id that the phone shows."
     )
-    user_id: Annotated[UUID | None, OrEmpty] = pydantic.Field(default=None, description="The refused user, if known.")
     code: Annotated[str, StringConstraints(pattern=TEXT)] | None = pydantic.Field(
         default=None, description="The code of the problem, such as `account_disabled`."
     )
@@ -163,8 +163,6 @@ class RefusalSearch(PageQuery):
         default=None,
         description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
     )
-    since: Annotated[Time | None, OrEmpty] = pydantic.Field(default=None, description="Only at or after this time.")
-    until: Annotated[Time | None, OrEmpty] = pydantic.Field(default=None, description="Only before this time.")
 
 
 # Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this

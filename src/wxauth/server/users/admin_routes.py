@@ -15,6 +15,7 @@ from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
 from wxauth.server.users.bodies import (
     EventsQuery,
+    HistoryQuery,
     UserChangeRequest,
     UserDetailAnswer,
     UsersAnswer,
@@ -33,8 +34,6 @@ from wxauth.server.web.bodies import (
     Network,
     OrEmpty,
     Page,
-    PageQuery,
-    Time,
     items_of,
 )
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
@@ -199,16 +198,13 @@ def _answer_for(staff: Staff, user: UserDetailAnswer) -> UserDetailAnswer:
     return user
 
 
-class LoginsQuery(PageQuery):
+class LoginsQuery(HistoryQuery):
     """Which logins to list."""
 
-    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user.")
     app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(default=None, description="The app.")
     network: Annotated[Network | None, OrEmpty] = Field(
         default=None, description="Only from this network (CIDR) or address, such as `203.0.113.0/24`."
     )
-    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
-    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
 
 
 class NamesQuery(BaseModel):

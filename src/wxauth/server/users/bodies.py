@@ -28,6 +28,7 @@ from wxauth.server.sessions.rows import OpenSession, PastSession
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.server.users.consent_rows import ConsentRow, missing_from
 from wxauth.server.users.search_rows import IdentityJson, ListedUser
+from wxauth.server.users.user_rows import OwnIdentity
 from wxauth.server.web.bodies import (
     MAX_PAGE_SIZE,
     TEXT,
@@ -148,10 +149,17 @@ class UsersQuery(PageQuery):
     )
 
 
-class EventsQuery(PageQuery):
+class HistoryQuery(PageQuery):
+    """Which events, logins or refused logins to list."""
+
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned, if known.")
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
+
+
+class EventsQuery(HistoryQuery):
     """Which events to list."""
 
-    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned.")
     actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
         default=None,
         description="Who did it: the id of a user, the name of a service client (`client:NAME` for what it does to "
@@ -160,8 +168,6 @@ class EventsQuery(PageQuery):
     type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )
-    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
-    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
 
 
 ShownDevice = Annotated[str, Field(examples=["iOS 17.1, WeChat 8.0.44"])]
@@ -232,11 +238,10 @@ class UserAnswer(ProfileAndStanding):
     ]
 
 
-class OwnIdentityAnswer(IdentityJson):
+class OwnIdentityAnswer(OwnIdentity):
     """One openid in one app."""
 
-    kind: Annotated[AppKind | None, Field(description="The kind of the app; null if the app is no longer known.")]
-    created_at: datetime
+    kind: AppKind | None = Field(description="The kind of the app; null if the app is no longer known.")
 
 
 class OwnIdentitiesAnswer(BaseModel):

@@ -1,11 +1,11 @@
-"""The row of a user: name, picture, number and attributes are read, changed and recorded; the user of an identity."""
+"""The row of a user: whose identity finds it, and how its name, picture, number and attributes are changed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
@@ -18,8 +18,8 @@ from wxauth.server.sessions.rows import lock_user_by
 class OwnIdentity(SQLModel):
     """One openid in one app, as its user sees it."""
 
-    app_id: str
-    openid: str
+    app_id: str = Field(schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
+    openid: str = Field(schema_extra={"examples": ["o6_bmjrPTlm6_2sgVt7hMZOPfL2M"]})
     created_at: datetime
 
 
