@@ -1,5 +1,6 @@
 """`/metrics`: counts, times and labels, with one worker and with several; and how several count for the console."""
 
+import fcntl
 import json
 import os
 import re
@@ -356,14 +357,14 @@ def test_the_next_start_deletes_the_counts_of_a_service_that_was_killed_and_noth
         (being_made := folder.with_name(f"{folder.name}-made")).mkdir()
         (own := tmp_path / "0.lock").touch()
         try:
-            for worker in workers:
-                os.kill(worker, signal.SIGSTOP)
-            service.command.end(signal.SIGKILL)
-            with two_workers(tmp_path, database_url):
-                assert folder.exists(), "the workers still live"
+            os.kill(service.command.process.pid, signal.SIGSTOP)  # else it would replace them
             for worker in workers:
                 os.kill(worker, signal.SIGKILL)
-            until(lambda: not any(is_running(worker) for worker in workers))
+            service.command.end(signal.SIGKILL)
+            with (folder / "0.lock").open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                with two_workers(tmp_path, database_url):
+                    assert folder.exists(), "a worker still lives"
             with two_workers(tmp_path, database_url) as third:
                 assert [folder.exists(), other.folder().exists(), third.folder().exists()] == [False, True, True]
             assert own.exists()
