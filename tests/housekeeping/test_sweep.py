@@ -12,7 +12,7 @@ from wxauth.server.housekeeping.rows import ENDED_SESSIONS, LappedPage, lap_page
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import RETIRES_AFTER
 from wxauth.server.service.app import create_api
-from wxauth.server.service.routes import STATISTICS_MAX_AGE
+from wxauth.server.service.metrics import STATISTICS_MAX_AGE
 
 pytestmark = pytest.mark.oldest_postgres
 

@@ -7,7 +7,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.world import Stage, leave, until, until_locked
 from wxauth.server.core.outages import troubles
-from wxauth.server.service.routes import is_migrated
+from wxauth.server.service.probes import is_migrated
 
 MANY = 400
 

@@ -59,8 +59,9 @@ from wxauth.server.oauth.cors import Cors
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
-from wxauth.server.service import routes as service_routes
-from wxauth.server.service.routes import PrometheusMetrics, is_migrated
+from wxauth.server.service import metrics, probes
+from wxauth.server.service.metrics import PrometheusMetrics
+from wxauth.server.service.probes import is_migrated
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import js_signatures, wechat_routes
@@ -101,7 +102,8 @@ _ROUTERS: Final = (
     check_routes.router,
     key_routes.router,
     oauth_routes.metadata_router,
-    service_routes.router,
+    probes.router,
+    metrics.router,
     sibling_routes.router,
     wechat_routes.router,
     js_signatures.router,

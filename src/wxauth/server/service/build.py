@@ -42,7 +42,8 @@ from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.push import receiving
 from wxauth.server.push.forwarding import PushForwarding
 from wxauth.server.push.receiving import PushedMessages
-from wxauth.server.service.routes import PrometheusMetrics, Readiness
+from wxauth.server.service.metrics import PrometheusMetrics
+from wxauth.server.service.probes import Readiness
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.site_logins.authorize import ScanLimits

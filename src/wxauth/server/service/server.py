@@ -28,7 +28,7 @@ from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.pictures.routes import UPLOAD_PATH, UPLOAD_TIMEOUT_SECONDS
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing
-from wxauth.server.service.routes import Readiness, is_migrated
+from wxauth.server.service.probes import Readiness, is_migrated
 from wxauth.server.service.shared_counts import count_as_a_worker, delete_shared_folder, shared_by_workers
 from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
