@@ -13,6 +13,7 @@ from wxauth.server.core.terminal import say, terminal_language
 @click.command()
 def serve() -> None:
     """Run the service in production. Settings come from WXAUTH_* (docs/settings.md)."""
+    _refuse_windows("serve")
     from wxauth.server.cli.resources import failures_printed
     from wxauth.server.core.settings import Settings, load_settings
     from wxauth.server.service import server
@@ -38,10 +39,8 @@ def dev(
 
     It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
     """
+    _refuse_windows("dev")
     from wxauth.server.cli.printing import Failed
-
-    if os.name != "posix":  # only on these can the bundled PostgreSQL end together with its owner: see dev/postgres.py
-        raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
     from wxauth.server.dev.middleware import name_in
     from wxauth.server.dev.run import DevFailed, run  # cannot be imported on Windows, nor without the extra dev
 
@@ -86,6 +85,12 @@ def alive(*, ready: bool) -> None:
     if status != 200:
         text = "the answer at {host}, port {port} has status {status}. 响应的状态码为 {status}。"
         sys.exit(say(text, host=host, port=port, status=status))
+
+
+def _refuse_windows(command: str) -> None:
+    """Refuse to run where processes cannot fork, and the bundled PostgreSQL cannot end together with its owner."""
+    if os.name != "posix":
+        sys.exit(say("wxauth {command} needs Linux or macOS; on Windows run it in WSL", command=command))
 
 
 def _address() -> tuple[str, int]:

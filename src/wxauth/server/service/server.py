@@ -72,10 +72,7 @@ def serve(settings: Settings) -> None:
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
     try:
-        if settings.workers == 1 and not hasattr(os, "fork"):
-            make_server(build_services(settings)).run([listener])
-        else:
-            serve_by_workers(settings, listener)
+        serve_by_workers(settings, listener)
     except KeyboardInterrupt:
         return
     except SystemExit as end:
@@ -93,8 +90,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         if listener.family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
     except OSError:
@@ -108,7 +104,7 @@ def uvicorn_options() -> dict[str, Any]:
     return {
         "http": partial(HttpProtocol, patience=REQUEST_TIMEOUTS),
         "ws": "none",
-        "loop": "auto" if os.name == "nt" else "uvloop",
+        "loop": "uvloop",
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -129,12 +125,7 @@ def make_server(services: Services) -> Server:
 
 
 def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
-    """Serve in worker processes until SIGTERM or SIGINT. SIGHUP replaces them by workers with the reloaded settings.
-
-    Raises: InvalidSettings, if this system cannot run workers.
-    """
-    if not hasattr(os, "fork"):
-        raise InvalidSettings(["WXAUTH_WORKERS: must be 1 on this system, which cannot fork"])
+    """Serve in worker processes until SIGTERM or SIGINT. SIGHUP replaces them by workers with the reloaded settings."""
     for module in ("uvicorn.loops.uvloop", "uvicorn.lifespan.on", "fastapi.telemetry._runtime"):
         import_module(module)  # here, so that the workers share their 3 MB
 

@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from wxauth.server.core.metrics import REGISTRY
 from wxauth.server.core.settings import InvalidSettings
 
-if sys.platform != "win32":
+if sys.platform != "win32":  # where commands run, but no service
     import fcntl
 
 _name = "supervisor"
@@ -42,8 +42,7 @@ def shared_by_workers() -> Iterator[None]:
             lock = Path(os.environ[_FOLDER], "supervisor.lock")
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_WORKERS: must be 1 without a temporary folder: {exc.strerror}"]) from None
-    if sys.platform != "win32":
-        values.ValueClass = values.MultiProcessValue(lambda: _name)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(lambda: _name)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -55,7 +54,7 @@ def _clear_leftovers(parent: Path) -> None:
 
     A lock, unlike a process id, means the same in every container, and is given to nobody else.
     """
-    for folder in parent.glob(f"{_PREFIX}*") if sys.platform != "win32" else ():
+    for folder in parent.glob(f"{_PREFIX}*"):
         held: list[int] = []
         try:
             status = folder.lstat()
@@ -84,7 +83,7 @@ def count_as_a_worker() -> None:
     worker continues its files, which would otherwise pile up.
     """
     global _name
-    if _FOLDER not in os.environ or sys.platform == "win32":
+    if _FOLDER not in os.environ:
         return
     number = next(number for number in count() if _is_free(Path(os.environ[_FOLDER], f"{number}.lock")))
     # But the promises in the dead worker's memory are gone, so their gauge must be removed.
@@ -110,8 +109,6 @@ def processes() -> dict[str, int]:
 
 
 def _is_free(path: Path) -> bool:
-    if sys.platform == "win32":
-        return True
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as this process lives

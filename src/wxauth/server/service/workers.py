@@ -25,7 +25,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.core.terminal import translated
 
-SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR1
+SUPERSEDED: Final = signal.SIGUSR1
 """Tells a worker that it has been replaced. It finishes its requests and ends."""
 MAX_SILENT_CHECKS: Final = 15
 """How many checks, about a second apart, a worker may be silent before it is killed."""
@@ -37,7 +37,7 @@ _CHECK_SECONDS: Final = 1.0
 """Between two messages of a worker, between two checks of the parent, and before a restart after a failure."""
 _ALIVE: Final = b"."
 _READY: Final = b"!"
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32" else (signal.SIGHUP,)))
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = get_logger()
 
@@ -284,8 +284,7 @@ def _signals_as_bytes() -> Iterator[socket.socket]:
         outward.setblocking(False)
         former_wakeup = signal.set_wakeup_fd(outward.fileno(), warn_on_full_buffer=False)
         former = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a signal that came before is delivered now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a signal that came before is delivered now
         try:
             yield inward
         finally:
