@@ -148,7 +148,7 @@ class Batch:
         self._identities = ChainMap(made.identities, found.identities)
         self._unionids = ChainMap(made.unionids, found.unionids)
         self._openids = ChainMap(made.openids, found.openids)
-        self._external_ids = ChainMap(made.external_ids, made.former_external_ids, found.external_ids)
+        self._external_ids = ChainMap(made.external_ids, found.external_ids)
         self._former_ids = ChainMap(made.former_ids, found.former_ids)
         # Complete, if all administrators are locked.
         self._administrators = {
@@ -210,7 +210,8 @@ class Batch:
             ],
             former_external_ids=[
                 {"external_id": external_id, "user_id": user_id}
-                for external_id, user_id in made.former_external_ids.items()
+                for external_id, user_id in made.external_ids.items()
+                if external_id != self._users[user_id].external_id
             ],
             consents=self._new_consents,
         )
@@ -383,18 +384,16 @@ class Batch:
         Returns whether one of them is new.
         """
         is_new = False
-        for name, known in ((line.unionid, self._unionids), (line.external_id, self._external_ids)):
-            if name and name not in known:
-                known[name] = user.id
-                is_new = True
-        for former_id in line.former_ids:
-            if former_id not in self._former_ids:
-                self._former_ids[former_id] = user.id
-                is_new = True
-        for external_id in line.former_external_ids:
-            if external_id not in self._external_ids:
-                self.made.former_external_ids[external_id] = user.id
-                is_new = True
+        names: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
+            ([line.unionid], self._unionids),
+            ([line.external_id, *line.former_external_ids], self._external_ids),
+            (line.former_ids, self._former_ids),
+        )
+        for given, known in names:
+            for name in given:
+                if name and name not in known:
+                    known[name] = user.id
+                    is_new = True
         return is_new
 
     def _take_identity(self, line: Line, user: UserToImport) -> bool:

@@ -107,21 +107,17 @@ class MadeOnDisk:
         """Delete it, in the thread that has made it."""
         self._file.close()
 
-    def made(self, wanted: Wanted, users: Iterable[UserToImport], *, is_dry: bool) -> Made:
+    def made(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
         """What earlier lines have made under the names and ids of a batch, and of these stored users."""
-        made = Made(given=self._found("given", wanted.identities))
-        ids = {user.id for user in users}
-        if not is_dry:  # the rest is stored
-            made.first_lines = self._found("first_lines", ids)
-            return made
-        made.identities = self._found("identities", wanted.identities)
-        made.openids = self._found("openids", wanted.unionids)
-        made.unionids = self._found("unionids", [unionid for _, unionid in wanted.unionids])
-        made.external_ids = self._found("external_ids", wanted.external_ids)
-        made.former_external_ids = self._found("former_external_ids", wanted.external_ids)
-        made.former_ids = self._found("former_ids", wanted.ids)
-        owners = (made.unionids, made.external_ids, made.former_external_ids)
-        ids.update(wanted.ids, *(names.values() for names in owners))
+        made = Made(
+            given=self._found("given", wanted.identities),
+            identities=self._found("identities", wanted.identities),
+            openids=self._found("openids", wanted.unionids),
+            unionids=self._found("unionids", [unionid for _, unionid in wanted.unionids]),
+            external_ids=self._found("external_ids", wanted.external_ids),
+            former_ids=self._found("former_ids", wanted.ids),
+        )
+        ids = {user.id for user in users}.union(wanted.ids, made.unionids.values(), made.external_ids.values())
         ids.update(identity.user_id for identity in made.identities.values())
         for kind in ("users", "first_lines", "apps_of_users", "consents"):
             setattr(made, kind, self._found(kind, ids))
@@ -274,7 +270,7 @@ async def _find(
             return None
     if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.ids):
         return None  # a user has just been erased
-    made = kept.made(wanted, users, is_dry=options.dry_run)
+    made = kept.made(wanted, users)
     app_ids = list({app_id for app_id, _ in wanted.identities})
     found = await with_users(transaction, found, users, app_ids=app_ids)
     return Batch(found, has_administrators=with_administrators, made=made, options=options, now=now)

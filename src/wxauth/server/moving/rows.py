@@ -242,8 +242,8 @@ class Made:
     apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
     """The apps in which a user has an openid."""
     external_ids: dict[str, UUID] = field(default_factory=dict)
+    """Former ones, too."""
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
-    former_external_ids: dict[str, UUID] = field(default_factory=dict)
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     """What the lines of an identity have said of its user."""
