@@ -22,16 +22,14 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
-from tests.websites.browsers import made_of_fixtures
 from tests.world import (
     NOBODY,
     Admin,
     Body,
     Client,
-    LogIn,
     MakeClient,
     MakeServices,
-    Rows,
+    Stage,
     bearer,
     make_admin,
     set_roles,
@@ -53,19 +51,16 @@ async def services(make_services: MakeServices) -> Services:
 class Console:
     """The console in a browser, and the administrator for whom it is opened."""
 
-    client: Client
-    services: Services
+    stage: Stage
     root: Admin
-    rows: Rows
-    login: LogIn
 
     async def link(self, who: Admin | None = None) -> str:
         """The secret of a link for this administrator."""
         user_id = UUID((who or self.root).id)
-        return (await make_link(self.services.database, user_id, now=self.services.clock())).secret
+        return (await make_link(self.stage.services.database, user_id, now=self.stage.services.clock())).secret
 
     async def post(self, secret: str, path: str = SESSION, **headers: str) -> httpx.Response:
-        return await self.client.post(path, json={"secret": secret}, headers={**ASKED_BY_THE_PAGE, **headers})
+        return await self.stage.client.post(path, json={"secret": secret}, headers={**ASKED_BY_THE_PAGE, **headers})
 
     async def opened(self, who: Admin | None = None) -> Body:
         answer = await self.post(await self.link(who))
@@ -73,25 +68,25 @@ class Console:
         return answer.json()
 
     async def extend(self) -> httpx.Response:
-        return await extend_session(self.client)
+        return await extend_session(self.stage.client)
 
     async def read_users(self, session: Body) -> httpx.Response:
-        return await self.client.get("/v1/admin/users", headers=bearer(session))
+        return await self.stage.client.get("/v1/admin/users", headers=bearer(session))
 
     async def another(self, name: str = "other") -> Admin:
         """Another administrator."""
-        return await make_admin(self.client, self.rows, await self.login(name))
+        return await make_admin(self.stage.client, self.stage.rows, await self.stage.login(name))
 
     def taken_cookie(self) -> str:
         """The value of the session's cookie, which the browser then has no more."""
-        value = self.client.cookies[COOKIE]
-        self.client.cookies.clear()
+        value = self.stage.client.cookies[COOKIE]
+        self.stage.client.cookies.clear()
         return value
 
 
 @pytest.fixture
-def console(request: pytest.FixtureRequest) -> Console:
-    return made_of_fixtures(Console, request)
+def console(stage: Stage, root: Admin) -> Console:
+    return Console(stage, root)
 
 
 # Whether the console is enabled.
@@ -121,15 +116,13 @@ async def test_the_page_loads_nothing_from_elsewhere_and_cannot_be_framed(client
         assert (await client.get(f"/admin/{name}")).status_code == 404
 
 
-async def test_the_console_below_a_path_stays_below_the_path(
-    console: Console, make_services: MakeServices, make_client: MakeClient
-) -> None:
+async def test_the_console_below_a_path_stays_below_the_path(console: Console) -> None:
     for issuer, cookie, path in (
         ("https://auth.test", f"{COOKIE}=wxc_", "Path=/;"),  # which the prefix requires
         ("http://127.0.0.1:8000", "wxauth-console=wxc_", "Path=/auth/admin/"),
     ):
-        console.client = make_client(await make_services(admin_page=True, issuer=f"{issuer}/auth"))
-        assert (await console.client.get("/auth/admin")).headers["location"] == "/auth/admin/"
+        console.stage = await console.stage.replica(admin_page=True, issuer=f"{issuer}/auth")
+        assert (await console.stage.client.get("/auth/admin")).headers["location"] == "/auth/admin/"
         set_cookie = (await console.post(await console.link(), "/auth/admin/session")).headers["set-cookie"]
         assert (set_cookie.startswith(cookie), path in set_cookie) == (True, True)
 
@@ -140,7 +133,7 @@ async def test_the_console_below_a_path_stays_below_the_path(
 @pytest.mark.requirement("asvs-6.4.1")
 async def test_a_link_opens_a_session_once(console: Console) -> None:
     secret, root = await console.link(), console.root
-    await console.rows.execute("UPDATE users SET external_id = '10023'")
+    await console.stage.rows.execute("UPDATE users SET external_id = '10023'")
     answer = await console.post(secret)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     cookie = answer.headers["set-cookie"]
@@ -180,7 +173,7 @@ async def test_a_link_opens_nothing_for_a_user_who_is_no_longer_an_administrator
 async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administrator_meanwhile(
     console: Console,
 ) -> None:
-    secret, rows = await console.link(), console.rows
+    secret, rows = await console.link(), console.stage.rows
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
         opening = asyncio.create_task(console.post(secret))
@@ -196,12 +189,12 @@ async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administra
 
 
 async def test_a_link_is_for_the_only_administrator_by_default(console: Console) -> None:
-    database, now = console.services.database, console.services.clock()
+    database, now = console.stage.services.database, console.stage.services.clock()
     assert str((await make_link(database, None, now=now)).user_id) == console.root.id
     await console.another()
     with pytest.raises(SeveralAdministrators):
         await make_link(database, None, now=now)
-    await set_roles(console.rows)
+    await set_roles(console.stage.rows)
     with pytest.raises(NoAdministrator):
         await make_link(database, None, now=now)
 
@@ -221,9 +214,9 @@ async def test_a_console_session_lasts_as_long_as_it_is_used_and_twelve_hours_at
 
 
 async def test_a_console_session_and_its_access_token_end_after_an_hour_without_use(
-    console: Console, make_services: MakeServices, make_client: MakeClient, clock: Clock
+    console: Console, clock: Clock
 ) -> None:
-    console.client = make_client(await make_services(admin_page=True, access_token_ttl=86400))
+    console.stage = await console.stage.replica(admin_page=True, access_token_ttl=86400)
     session = await console.opened()
     assert session["expires_in"] == 3600
     clock.advance(minutes=59)
@@ -235,9 +228,9 @@ async def test_a_console_session_and_its_access_token_end_after_an_hour_without_
 
 @pytest.mark.requirement("asvs-7.4.4")
 async def test_signing_out_ends_a_console_session_for_good(console: Console) -> None:
-    session, cookies = await console.opened(), console.client.cookies
+    session, cookies = await console.opened(), console.stage.client.cookies
     kept = cookies[COOKIE]
-    assert (await console.client.delete(SESSION, headers=ASKED_BY_THE_PAGE)).status_code == 204
+    assert (await console.stage.client.delete(SESSION, headers=ASKED_BY_THE_PAGE)).status_code == 204
     assert COOKIE not in cookies
     problem_of(await console.read_users(session), "invalid_token", 401)
     cookies.set(COOKIE, kept, domain="auth.test", path="/")
@@ -249,10 +242,10 @@ async def test_a_neighbours_cookie_does_not_replace_the_consoles(console: Consol
     await console.opened(await console.another("thief"))
     thiefs = console.taken_cookie()
     await console.opened()
-    ours = console.client.cookies[COOKIE]
+    ours = console.stage.client.cookies[COOKIE]
     for both in (f"{COOKIE}={ours}; {COOKIE}={thiefs}", f"{COOKIE}={thiefs}; {COOKIE}="):
         for method in ("PUT", "DELETE"):
-            answer = await console.client.request(method, SESSION, headers={**ASKED_BY_THE_PAGE, "Cookie": both})
+            answer = await console.stage.client.request(method, SESSION, headers={**ASKED_BY_THE_PAGE, "Cookie": both})
             problem_of(answer, "invalid_request", 400)
             assert "set-cookie" not in answer.headers
     assert (await console.extend()).json()["user"]["id"] == console.root.id
@@ -263,7 +256,7 @@ async def test_a_name_that_only_looks_like_the_consoles_is_not_its_cookie(consol
     thiefs = console.taken_cookie()
     for space in ("\xa0", "\x85", "\x1f"):
         named = f"{space}{COOKIE}={thiefs}".encode("latin-1")
-        answer = await console.client.put(SESSION, headers=[(b"X-Wxauth-Console", b"1"), (b"Cookie", named)])
+        answer = await console.stage.client.put(SESSION, headers=[(b"X-Wxauth-Console", b"1"), (b"Cookie", named)])
         assert answer.status_code == 204, ascii(space)
 
 
@@ -276,32 +269,32 @@ async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(con
         await root.change(other.id, roles=["admin", "editor"], status="active")
         problem_of(await console.read_users(session), "invalid_token", 401)
         problem_of(await console.extend(), "session_revoked", 400)
-    other.answer = await console.login("other")
+    other.answer = await console.stage.login("other")
     await console.opened(other)
     await root.change(other.id, roles=["admin"])  # the loss of another role ends nothing,
     assert (await console.extend()).status_code == 200
     await root.change(other.id, roles=[])  # nor does that of this one end a phone's session
-    assert (await console.client.get("/v1/me", headers=bearer(other.answer))).status_code == 200
+    assert (await console.stage.client.get("/v1/me", headers=bearer(other.answer))).status_code == 200
 
 
 async def test_a_role_removed_in_the_database_ends_a_console_session_at_its_next_use(console: Console) -> None:
     await console.opened()
-    await set_roles(console.rows)
+    await set_roles(console.stage.rows)
     problem_of(await console.extend(), "insufficient_role", 403)
-    await set_roles(console.rows, "admin")
+    await set_roles(console.stage.rows, "admin")
     assert (await console.extend()).status_code == 204
 
 
 async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(console: Console) -> None:
     async def refresh(token: str) -> httpx.Response:
-        return await console.client.post("/v1/refresh", json={"refresh_token": token})
+        return await console.stage.client.post("/v1/refresh", json={"refresh_token": token})
 
     await console.opened()
-    kept, phones = console.client.cookies[COOKIE], console.root.answer["refresh_token"]
+    kept, phones = console.stage.client.cookies[COOKIE], console.root.answer["refresh_token"]
     for token in (kept, kept.replace("wxc_", "wxr_")):
         problem_of(await refresh(token), "invalid_refresh_token", 400)
     for token in (phones, phones.replace("wxr_", "wxc_")):
-        console.client.cookies.set(COOKIE, token, domain="auth.test", path="/")
+        console.stage.client.cookies.set(COOKIE, token, domain="auth.test", path="/")
         problem_of(await console.extend(), "session_revoked", 400)
     assert (await refresh(phones)).status_code == 200
 
@@ -321,7 +314,7 @@ async def test_another_site_cannot_use_the_consoles_session(console: Console) ->
     ):
         headers = {} if wrong is None else {**ASKED_BY_THE_PAGE, **wrong}
         for method, body in (("POST", {"secret": secret}), ("PUT", None), ("DELETE", None)):
-            answer = await console.client.request(method, SESSION, headers=headers, json=body)
+            answer = await console.stage.client.request(method, SESSION, headers=headers, json=body)
             problem_of(answer, "invalid_request", 403)
     assert (await console.extend()).status_code == 200
     own = {"Origin": "https://auth.test", "Sec-Fetch-Site": "same-origin"}

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import MISSING, dataclass, fields
 from html import unescape
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import httpx
@@ -182,15 +182,6 @@ async def id_claims(client: Client, token: str, audience: str = "shop") -> dict[
     return jwt.decode(token, key, **demands, options=options)
 
 
-Participant = TypeVar("Participant")
-
-
-def made_of_fixtures(kind: type[Participant], request: pytest.FixtureRequest) -> Participant:
-    """A participant each of whose fields without a default is the fixture of this name."""
-    names = [field.name for field in fields(kind) if field.default is field.default_factory is MISSING]  # type: ignore[arg-type]
-    return kind(**{name: request.getfixturevalue(name) for name in names})
-
-
 @dataclass(slots=True, kw_only=True)
 class House:
     """A shop, Alice's phone and her browser, and the service between them."""
@@ -204,7 +195,9 @@ class House:
 
     @classmethod
     def made_of_fixtures(cls, request: pytest.FixtureRequest) -> Self:
-        return made_of_fixtures(cls, request)
+        """Each field without a default is the fixture of this name."""
+        names = [it.name for it in fields(cls) if it.default is it.default_factory is MISSING]
+        return cls(**{name: request.getfixturevalue(name) for name in names})
 
     def another_browser(self) -> Browser:
         return Browser(self.stage.make_client(self.stage.services))
