@@ -40,13 +40,6 @@ def test_express_knows_whose_token_it_is(orders: httpx.Client, issuer: Issuer) -
     assert answer.json() == [{"item": "oolong tea", "for": "openid-bob"}]
 
 
-def test_express_refuses_a_request_without_a_token(orders: httpx.Client) -> None:
-    answer = orders.get("/orders", headers={"Accept-Language": "zh-CN"})
-    problem_of(answer, "missing_token", 401)
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert answer.json()["title"] == "请先登录。"
-
-
 def test_express_demands_the_role(orders: httpx.Client, issuer: Issuer) -> None:
     answer = orders.delete("/orders/7", headers=bearer(issuer.token))
     problem_of(answer, "insufficient_role", 403)

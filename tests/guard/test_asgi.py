@@ -1,15 +1,16 @@
-"""The guard as middleware, in Starlette, in Litestar and without a framework, as each of them runs it."""
+"""The guard in FastAPI, Starlette, Litestar and without a framework, as each of them runs it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import httpx
 import pytest
 import websockets
+from fastapi import Depends, FastAPI
 from litestar import Litestar
 from litestar import Request as LitestarRequest
 from litestar import WebSocket as LitestarWebSocket
@@ -33,7 +34,7 @@ from tests.problems import problem_of
 from tests.serving import serving
 from tests.sweeps import swept
 from wxauth.errors import InvalidToken
-from wxauth.guard import BearerGuard, BearerMiddleware
+from wxauth.guard import BearerGuard, BearerMiddleware, Principal
 
 ORIGIN = "https://shop.test"
 
@@ -74,6 +75,22 @@ def litestar_app(guard: BearerGuard, **options: Any) -> ASGIApp:
     return guarded_litestar([orders, healthz, ws], guard, **options)
 
 
+def fastapi_app(guard: BearerGuard, *, roles: str | Sequence[str] = ()) -> ASGIApp:
+    app, needed = FastAPI(), [roles] if isinstance(roles, str) else roles
+    user_of = guard.require_role(*needed) if needed else guard
+
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(user_of)]) -> dict[str, str]:
+        return {"of": str(user.id)}
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket, user: Annotated[Principal, Depends(user_of)]) -> None:
+        await websocket.accept()
+        await websocket.send_text(user.openid)
+
+    return app
+
+
 def guarded_litestar(
     handlers: list[Any], guard: BearerGuard, *, cors_config: CORSConfig | None = None, **options: Any
 ) -> ASGIApp:
@@ -105,12 +122,13 @@ def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
     return BearerMiddleware(app, guard, **options)
 
 
-APPS = {"Starlette": starlette_app, "Litestar": litestar_app, "plain ASGI": plain_app}
+MIDDLEWARE = {"Starlette": starlette_app, "Litestar": litestar_app, "plain ASGI": plain_app}
+APPS: dict[str, Callable[..., ASGIApp]] = {"FastAPI": fastapi_app, **MIDDLEWARE}
 
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """Makes apps with `/orders`, `/healthz` and `/ws` behind the middleware, and asks them."""
+    """Makes guarded apps with `/orders` and `/ws`, and asks them. Behind middleware they have `/healthz`, too."""
 
     app: Callable[..., ASGIApp]
     """Takes the middleware's options."""
@@ -123,6 +141,11 @@ class Guarded:
 
 @pytest.fixture(params=[*APPS.values()], ids=[*APPS])
 def guarded(request: pytest.FixtureRequest, guard: BearerGuard, issuer: FakeIssuer) -> Guarded:
+    return Guarded(partial(request.param, guard), issuer)
+
+
+@pytest.fixture(params=[*MIDDLEWARE.values()], ids=[*MIDDLEWARE])
+def middleware(request: pytest.FixtureRequest, guard: BearerGuard, issuer: FakeIssuer) -> Guarded:
     return Guarded(partial(request.param, guard), issuer)
 
 
@@ -148,7 +171,10 @@ async def test_a_refusal_is_the_guards_own_problem_document(guarded: Guarded) ->
     answer = await guarded.get(headers={"Accept-Language": "zh_CN", "X-Request-ID": "order-7"})
     problem = problem_of(answer, "missing_token", 401)
     assert (problem["title"], problem["request_id"]) == ("请先登录。", "order-7")
+    assert problem["detail"] == "send the access token as 'Authorization: Bearer ...'"
     assert answer.headers["www-authenticate"] == "Bearer"
+    closed = {"type": "websocket.close", "code": 1008, "reason": "missing_token"}
+    assert await opening(guarded.app(), "/ws", token=None) == [closed]
 
 
 async def test_two_authorization_headers_are_a_bad_request(guarded: Guarded) -> None:
@@ -178,6 +204,7 @@ async def test_an_error_raised_by_the_app_is_left_to_the_app(guard: BearerGuard,
         (["admin"], [], 403),
         ("admin", ["admin"], 200),
         ("admin", list("admin"), 403),
+        ("admin", ["Admin", "administrator"], 403),
     ],
 )
 async def test_a_token_must_have_every_required_role(
@@ -213,15 +240,15 @@ async def test_a_route_may_demand_more_than_the_app(guard: BearerGuard, issuer: 
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/healthz?x=/orders", "/health%7A"])
-async def test_a_public_path_needs_no_token(guarded: Guarded, path: str) -> None:
-    answer = await guarded.get(path, public=["/healthz"])
+async def test_a_public_path_needs_no_token(middleware: Guarded, path: str) -> None:
+    answer = await middleware.get(path, public=["/healthz"])
     assert (answer.status_code, answer.text) == (200, "nobody")
 
 
-async def test_a_public_path_does_not_look_at_a_token(guarded: Guarded) -> None:
-    for token in (guarded.issuer.token(), "nonsense"):
-        assert (await guarded.get("/healthz", headers=bearer(token), public=["/healthz"])).text == "nobody"
-    assert guarded.issuer.fetches == (0, 0)
+async def test_a_public_path_does_not_look_at_a_token(middleware: Guarded) -> None:
+    for token in (middleware.issuer.token(), "nonsense"):
+        assert (await middleware.get("/healthz", headers=bearer(token), public=["/healthz"])).text == "nobody"
+    assert middleware.issuer.fetches == (0, 0)
 
 
 @swept(
@@ -268,13 +295,13 @@ async def test_every_method_of_a_path_that_is_not_public_is_guarded(guard: Beare
 
 
 @pytest.mark.parametrize("path", ["/api/healthz", "/healthz"])
-async def test_a_public_path_is_the_apps_wherever_the_app_is_served(guarded: Guarded, path: str) -> None:
-    assert await asked_for(guarded.app(public=["/healthz"]), path, root_path="/api") == 200
+async def test_a_public_path_is_the_apps_wherever_the_app_is_served(middleware: Guarded, path: str) -> None:
+    assert await asked_for(middleware.app(public=["/healthz"]), path, root_path="/api") == 200
 
 
 @swept("path", ["/api/api/healthz", "/apihealthz", "/api//healthz", "/api/api", "/api"])
-async def test_the_root_path_of_an_app_makes_no_other_path_public(guarded: Guarded, path: str) -> None:
-    assert await asked_for(guarded.app(public=["/healthz", "/api/orders"]), path, root_path="/api") in (401, 404)
+async def test_the_root_path_of_an_app_makes_no_other_path_public(middleware: Guarded, path: str) -> None:
+    assert await asked_for(middleware.app(public=["/healthz", "/api/orders"]), path, root_path="/api") in (401, 404)
 
 
 async def test_a_mounted_apps_public_paths_are_its_own(guard: BearerGuard) -> None:
@@ -314,8 +341,8 @@ def test_a_public_path_without_a_slash_is_a_mistake(guard: BearerGuard) -> None:
         plain_app(guard, public=["healthz"])
 
 
-async def test_nothing_is_public_without_the_raw_path(guarded: Guarded) -> None:
-    assert await asked_for(guarded.app(public=["/healthz"]), "/healthz", gives_raw_path=False) == 401
+async def test_nothing_is_public_without_the_raw_path(middleware: Guarded) -> None:
+    assert await asked_for(middleware.app(public=["/healthz"]), "/healthz", gives_raw_path=False) == 401
 
 
 # Next to other middleware, and started by the server.
