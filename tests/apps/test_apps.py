@@ -191,12 +191,7 @@ async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of
 @swept(
     ("field", "value"),
     [
-        ("app_id", "wx 1"),
-        ("app_id", ""),
-        ("app_secret", ""),
         ("app_secret", "with space"),
-        ("title", "x" * 65),
-        ("title", "a\x00b"),
         ("logo", "https://shop.example.com/logo.png"),
         ("logo", "data:image/svg+xml;base64,PHN2Zz4="),
         ("logo", 'data:image/png;base64,iVBORw0KGgo=" onerror="'),
@@ -204,7 +199,6 @@ async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of
         ("logo", f"data:image/png;base64,iVBORw0KGgo{'A' * 44_000}="),
         ("push_token", "no spaces please"),
         ("push_aes_key", "9" * 43),  # without a push_token
-        ("sign_up", "perhaps"),
         ("is_enabled", None),
     ],
 )

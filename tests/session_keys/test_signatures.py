@@ -139,8 +139,7 @@ async def test_of_a_user_with_several_identities_in_the_app_the_openid_is_wanted
 
 @swept(
     "body",
-    [{}, {"openid": "o", "user_id": str(NOBODY)}, {"openid": ""}, {"openid": "a\x00b"}, {"user_id": "alice"}]
-    + [{"openid": "o", **wrong} for wrong in ({"data": None}, {"data": 1}, {"check": 1}, {"data": "é" * 8193})],
+    [{}, {"openid": "o", "user_id": str(NOBODY)}, {"openid": "o", "data": None}, {"openid": "o", "data": "é" * 8193}],
 )
 async def test_a_wrong_request_is_refused(sign: Sign, body: Body) -> None:
     problem_of(await sign(**body), "invalid_request", 422)

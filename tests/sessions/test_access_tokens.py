@@ -4,9 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jose import jwt
 
 from tests.sweeps import swept
@@ -79,17 +76,6 @@ async def test_every_token_has_an_id_of_its_own(login: LogIn) -> None:
     assert len({json_of(token.split(".")[1])["jti"] for token in tokens}) == 3
 
 
-async def test_bare_cryptography_verifies_a_token_with_the_published_key(client: Client, token: str) -> None:
-    header, payload, signature = token.split(".")
-    [jwk] = [key for key in (await client.get(JWKS)).json()["keys"] if key["kid"] == json_of(header)["kid"]]
-    x, y, r, s = (
-        int.from_bytes(number)
-        for number in (decode(jwk["x"]), decode(jwk["y"]), decode(signature)[:32], decode(signature)[32:])
-    )
-    public_key = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
-    public_key.verify(encode_dss_signature(r, s), f"{header}.{payload}".encode(), ec.ECDSA(hashes.SHA256()))
-
-
 async def test_the_key_set_holds_only_public_members(client: Client) -> None:
     answer = await client.get(JWKS)
     assert answer.headers["content-type"] == "application/json"
@@ -131,19 +117,14 @@ async def ask_me(stage: Stage, token: str, forgeries: dict[str, Forgery]) -> Any
 
 @pytest.mark.slow
 @pytest.mark.requirement("asvs-9.2.3", "rfc9068-4")
-async def test_me_refuses_every_hostile_token(stage: Stage, token: str) -> None:
-    refusal = (401, "invalid_token", 'Bearer error="invalid_token"')
-    assert await ask_me(stage, token, HOSTILE) == dict.fromkeys(HOSTILE, refusal)
-
-
-async def test_me_refuses_every_expired_token(stage: Stage, token: str) -> None:
-    refusal = (401, "token_expired", 'Bearer error="invalid_token"')
-    assert await ask_me(stage, token, EXPIRED) == dict.fromkeys(EXPIRED, refusal)
-
-
-async def test_me_accepts_every_good_token(stage: Stage, token: str) -> None:
+async def test_me_takes_the_good_tokens_and_refuses_every_other(stage: Stage, token: str) -> None:
     of_phones = {name: forgery for name, forgery in GOOD.items() if name != WEBSITES}
-    assert await ask_me(stage, token, of_phones) == dict.fromkeys(of_phones, (200, None, None))
+    for forgeries, answer in (
+        (HOSTILE, (401, "invalid_token", 'Bearer error="invalid_token"')),
+        (EXPIRED, (401, "token_expired", 'Bearer error="invalid_token"')),
+        (of_phones, (200, None, None)),
+    ):
+        assert await ask_me(stage, token, forgeries) == dict.fromkeys(forgeries, answer)
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(929, None), (930, "token_expired")])
@@ -185,8 +166,3 @@ async def test_without_a_bearer_token_the_challenge_is_bare(
 async def test_the_scheme_takes_any_case_and_spaces(client: Client, token: str, authorization: str) -> None:
     answer = await client.get("/v1/me", headers={"Authorization": authorization.format(token=token)})
     assert answer.status_code == 200, answer.text
-
-
-async def test_two_authorization_headers_are_a_bad_request(client: Client, token: str) -> None:
-    answer = await client.get("/v1/me", headers=[("Authorization", f"Bearer {token}")] * 2)
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")

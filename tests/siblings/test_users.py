@@ -134,7 +134,7 @@ async def test_two_hundred_at_once_are_answered(orders: Orders) -> None:
 
 
 async def test_an_invalid_lookup_is_refused(orders: Orders) -> None:
-    bodies: list[object] = [{}, {"id": [str(uuid4())]}, {"ids": None}, {"ids": ["alice"]}, {"ids": [None]}]
+    bodies: list[object] = [{}, {"id": [str(uuid4())]}, {"ids": None}]
     bodies += [{"openids": [one]} for one in ("alice", {"openid": "alice"}, {"app_id": "wx1", "openid": ""})]
     with Sweep() as sweep:
         for body in bodies:

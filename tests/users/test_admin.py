@@ -103,21 +103,6 @@ async def test_all_filters_of_a_search_must_match(root: Admin, people: Ids, quer
     assert await root.names(**query) == found
 
 
-@swept(
-    ("path", "query", "field"),
-    [
-        ("/users", {"limit": 0}, "limit"),
-        ("/users", {"limit": 201}, "limit"),
-        ("/users", {"role": "Admin"}, "role"),
-        ("/users", {"q": "x" * 257}, "q"),
-        ("/events", {"limit": 201}, "limit"),
-    ],
-)
-async def test_a_parameter_that_is_wrong_is_named(root: Admin, path: str, query: Body, field: str) -> None:
-    wrong = problem_of(await root.ask("GET", path, params=query), "invalid_request", 422)
-    assert [error["field"] for error in wrong["errors"]] == [field]
-
-
 async def test_pages_list_all_users_once_while_others_are_added(stage: Stage, root: Admin) -> None:
     for number in range(6):
         await stage.login(f"person-{number}", nickname=str(number))
@@ -234,10 +219,7 @@ async def test_a_change_sets_the_given_fields(
     ("body", "field"),
     [
         ({"status": "banned"}, "status"),
-        ({"roles": [""]}, "roles"),
-        ({"roles": ["a,b"]}, "roles"),
         ({"roles": ["admin\n"]}, "roles"),
-        ({"roles": ["a" * 33]}, "roles"),
         ({"roles": [f"r{n}" for n in range(33)]}, "roles"),
         ({"status": "disabled", "roles": ["9"]}, "roles"),
     ],

@@ -120,13 +120,9 @@ async def test_without_a_status_one_of_both_may_be_changed_and_the_other_stays(
         ({"status": "disabled", "until": "2001-01-01T00:00:00Z"}, "until"),
         ({"status": "disabled", "until": "2026-11-20T08:00:00Z"}, "until"),  # which is now
         ({"status": "disabled", "until": "2099-01-01T00:00:00"}, "until"),
-        ({"status": "disabled", "until": "2099-01-01"}, "until"),
         ({"status": "disabled", "until": 4070908800}, "until"),
         ({"status": "disabled", "until": "4070908800"}, "until"),
         ({"status": "disabled", "until": "9999-12-31T23:59:59-23:59"}, "until"),
-        ({"status": "disabled", "reason": "x" * 501}, "reason"),
-        ({"status": "disabled", "reason": "\u0000"}, "reason"),
-        ({"status": "disabled", "reason": 1}, "reason"),
     ],
 )
 async def test_an_invalid_ban_or_one_that_ends_in_the_past_is_refused(

@@ -64,11 +64,6 @@ async def test_a_failure_is_a_problem_document(
         assert {name: answer.headers.get(name) for name in headers} == headers
 
 
-async def test_two_authorization_headers_are_a_bad_request(offline_client: Client) -> None:
-    headers = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
-    problem_of(await offline_client.get("/v1/me", headers=headers), "invalid_request", 400)
-
-
 # A fault of ours.
 
 
