@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import re
 import string
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from uuid import UUID
@@ -175,32 +174,15 @@ async def test_a_lowered_maximum_age_applies_to_existing_sessions(stage: Stage) 
 # The tokens themselves.
 
 
-KEY, FORMER_KEY, OTHER_KEY = (bytes([n]) * 32 for n in range(3))
+KEY = bytes(32)
 SESSION = UUID("01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2")
-TOKENS = RefreshTokens([KEY, FORMER_KEY])
+TOKENS = RefreshTokens([KEY])
 TOKEN = TOKENS.issue(SESSION, 7)
-
-
-def test_a_token_says_which_session_and_generation() -> None:
-    assert re.fullmatch(r"wxr_[A-Za-z0-9_-]{70}", TOKEN)
-    assert TOKENS.parse(TOKEN) == (SESSION, 7)
 
 
 @pytest.mark.parametrize("generation", [0, 1, 2**31 - 1, 2**32 - 1])
 def test_a_token_can_hold_any_generation(generation: int) -> None:
     assert TOKENS.parse(TOKENS.issue(SESSION, generation)) == (SESSION, generation)
-
-
-def test_the_same_session_and_generation_have_the_same_token() -> None:
-    assert TOKENS.issue(SESSION, 7) == TOKEN
-    assert len({TOKENS.issue(SESSION, n) for n in range(100)}) == 100
-
-
-def test_the_first_key_makes_tokens_and_tokens_of_every_key_are_accepted() -> None:
-    assert TOKENS.parse(RefreshTokens([FORMER_KEY]).issue(SESSION, 7)) == (SESSION, 7)
-    assert RefreshTokens([KEY]).parse(TOKEN) == (SESSION, 7)
-    assert RefreshTokens([FORMER_KEY]).parse(TOKEN) is None
-    assert RefreshTokens([OTHER_KEY]).parse(TOKEN) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, Stage, bearer, leave, set_roles, until_locked
+from tests.world import BESIDE_LOGINS, Body, Stage, bearer, leave, until_locked
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -69,13 +69,6 @@ async def test_an_erased_person_is_gone_everywhere(stage: Stage) -> None:
     assert again["is_new_user"] is True
     assert again["user"]["id"] != user_id
     assert (await stage.me(other)).status_code == 200
-
-
-async def test_the_only_administrator_cannot_erase_themselves(stage: Stage) -> None:
-    answer = await stage.login("alice")
-    await set_roles(stage.rows, "admin")
-    problem_of(await leave(stage.client, answer), "last_admin", 409)
-    assert (await stage.me(answer)).status_code == 200
 
 
 @pytest.mark.requirement("asvs-16.4.2")
