@@ -10,8 +10,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
@@ -88,23 +86,6 @@ async def test_the_models_and_the_migrations_make_the_same_schema(empty: Empty, 
     modelled, migrated = await empty.schema(), await schema_of(rows)
     assert modelled == migrated
     assert "users_pkey" in repr(migrated["constraints"])
-
-
-COMPARED: dict[str, Any] = {
-    "compare_type": True,
-    "compare_server_default": True,
-    # Made in SQL after its function, so that SQLAlchemy does not know it. The next test compares it.
-    "include_name": lambda name, kind, _: (kind, name) != ("index", "users_nickname_bigrams_idx"),
-}
-
-
-@pytest.mark.slow
-async def test_alembic_finds_nothing_left_to_migrate(database_url: str) -> None:
-    async with aclosing(Database(database_url)) as database, begin_migration(database) as connection:
-        left = await connection.run_sync(
-            lambda c: compare_metadata(MigrationContext.configure(c, opts=COMPARED), SQLModel.metadata)
-        )
-    assert left == []
 
 
 @pytest.mark.slow
