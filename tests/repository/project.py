@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import pytest
+
 from tests.docs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+in_a_clone = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source distribution has no git")
 
 
 def metadata(wheel: Path) -> Any:

@@ -19,7 +19,7 @@ from packaging.version import Version
 
 import wxauth
 from tests.programs import demand_mark, lacks, output_of
-from tests.repository.project import PROJECT, pins
+from tests.repository.project import PROJECT, in_a_clone, pins
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(ROOT.glob("requirements/*.lock"))
@@ -343,6 +343,14 @@ def test_the_source_distribution_makes_the_same_wheel(sdist: Path, wheel: Path, 
     names = [f"tests/repository/test_{name}.py" for name in ("programs", "release", "versions")]
     tests = ["-m", "not (wheel or node or process)", "-k", "not bill_of_materials", "--quiet", "--workers=0"]
     run(sys.executable, "-m", "pytest", *tests, *names, cwd=source)
+
+
+@in_a_clone
+@pytest.mark.wheel
+def test_the_source_distribution_has_all_that_git_knows(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {*output_of("git", "ls-files", cwd=ROOT).splitlines()} - names == set()
 
 
 @each_lock

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import needs
+from tests.repository.project import in_a_clone
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -19,7 +20,6 @@ PACKAGES = (
 )
 FOLDERS = [ROOT / name for name in PACKAGES]
 
-in_a_clone = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source distribution has no git")
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
