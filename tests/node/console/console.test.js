@@ -19,7 +19,11 @@ const test = turns(() => open())
 const testBegunOtherwise = turns(() => {})
 
 const complaints = new Complaints(SERVICE_URL)
-const pages = new Pages(SERVICE_URL, complaints, { locale: 'en-GB', viewport: { width: 1280, height: 900 } })
+const pages = new Pages(SERVICE_URL, complaints, {
+  locale: 'en-GB',
+  viewport: { width: 1280, height: 900 },
+  reducedMotion: 'reduce', // the bar of what is loading would be drawn sixty times a second
+})
 let root, page, isRoots, madeBy
 let kept = [] // the cookies of a session of root's: a link for each test would take longer than the test
 let number = 0
