@@ -21,6 +21,7 @@ from tests.programs import needs
 from tests.receiver import Receiver, receiving
 from tests.world import Body, Stage, until
 from wxauth.server.checks.doctor import examine
+from wxauth.server.checks.result import CheckResult
 from wxauth.server.login.records import Refusals
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -277,7 +278,7 @@ async def test_it_is_not_asked_about_somebody_who_is_refused_anyway(door: Door) 
 async def test_check_sends_a_test_about_nobody(door: Door) -> None:
     door = await door.asking()
 
-    async def result() -> Any:
+    async def result() -> CheckResult:
         [found] = [each for each in await examine(door.stage.services.settings) if each.name == "sign_up_hook"]
         return found
 
@@ -295,7 +296,7 @@ async def test_check_sends_a_test_about_nobody(door: Door) -> None:
     page = text(b"x" * 2**15, status=500)
     for door.hook.usual in (500, page, stuck):  # a page of a framework's; a body that never ends
         failed = await result()
-        assert (failed.ok, "its status was 500" in failed.message) == (False, True), failed.message
+        assert (failed.ok, "its status was 500" in failed.text.en) == (False, True), failed.text.en
 
 
 @pytest.mark.node
