@@ -36,8 +36,7 @@ from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.sending import LEASE
-from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, Deliveries, keep_placing
+from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries, keep_placing
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.service.build import build_services
@@ -51,7 +50,7 @@ TAKES = 0.02
 GOOD, HANGING = ("orders", "ledger"), "hanging"
 
 _UNDELIVERED = """
-    INSERT INTO deliveries (webhook_id, event_id, id, type, next_at, at)
+    INSERT INTO deliveries (receiver_id, event_id, id, type, next_at, at)
     SELECT (SELECT id FROM webhooks WHERE name = 'hanging'), gen_random_uuid(),
            ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'user.created', now(), now()
       FROM generate_series(1, $1::int) n

@@ -152,7 +152,9 @@ def upgrade() -> None:
             secret_hash BYTEA,
             former_secret_hash BYTEA,
             removed_by TEXT,
+            id UUID DEFAULT gen_random_uuid() NOT NULL,
             CONSTRAINT clients_pkey PRIMARY KEY (name),
+            CONSTRAINT clients_id_key UNIQUE (id),
             CONSTRAINT clients_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
             CONSTRAINT clients_secret_hash_check CHECK ((secret_hash IS NULL) = is_public AND
                 octet_length(secret_hash) = 32),
@@ -252,7 +254,7 @@ def upgrade() -> None:
     """)
     op.execute("""
         CREATE TABLE deliveries (
-            webhook_id UUID NOT NULL,
+            receiver_id UUID NOT NULL,
             event_id UUID NOT NULL,
             id UUID NOT NULL,
             type TEXT NOT NULL,
@@ -265,7 +267,7 @@ def upgrade() -> None:
             next_at TIMESTAMP WITH TIME ZONE,
             at TIMESTAMP WITH TIME ZONE NOT NULL,
             priority SMALLINT DEFAULT 3 NOT NULL,
-            CONSTRAINT deliveries_pkey PRIMARY KEY (webhook_id, event_id),
+            CONSTRAINT deliveries_pkey PRIMARY KEY (receiver_id, event_id),
             CONSTRAINT deliveries_state_check CHECK (state IN ('pending', 'delivered', 'failed')),
             CONSTRAINT deliveries_next_at_check CHECK ((state = 'pending') = (next_at IS NOT NULL)),
             CONSTRAINT deliveries_is_leased_check CHECK (state = 'pending' OR NOT is_leased)
@@ -273,28 +275,13 @@ def upgrade() -> None:
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
     op.execute("""
-        CREATE INDEX deliveries_pending_idx ON deliveries (webhook_id, priority, next_at) WHERE state = 'pending'
+        CREATE INDEX deliveries_pending_idx ON deliveries (receiver_id, priority, next_at) WHERE state = 'pending'
     """)
     op.execute("""
-        CREATE INDEX deliveries_first_tries_idx ON deliveries (webhook_id, user_id, event_id)
+        CREATE INDEX deliveries_first_tries_idx ON deliveries (receiver_id, user_id, event_id)
          WHERE state = 'pending' AND (attempts = 0 OR attempts = 1 AND is_leased)
     """)
-    op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
-    op.execute("""
-        CREATE TABLE backchannel_logouts (
-            session_id UUID NOT NULL,
-            client_id TEXT NOT NULL,
-            priority SMALLINT NOT NULL,
-            user_id UUID NOT NULL,
-            attempts INTEGER DEFAULT 0 NOT NULL,
-            next_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT backchannel_logouts_pkey PRIMARY KEY (session_id)
-        )
-    """)
-    op.execute("""
-        CREATE INDEX backchannel_logouts_client_id_priority_next_at_idx
-            ON backchannel_logouts (client_id, priority, next_at)
-    """)
+    op.execute("CREATE INDEX deliveries_receiver_id_state_id_idx ON deliveries (receiver_id, state, id)")
     op.execute("""
         CREATE TABLE sweeps (
             name TEXT NOT NULL,
@@ -567,9 +554,10 @@ def upgrade() -> None:
         BEGIN
             IF NEW.client_id IS NOT NULL AND OLD.revoked_at IS NULL AND NEW.expires_at > NEW.revoked_at
                AND NEW.site_knows IS NOT TRUE THEN
-                INSERT INTO backchannel_logouts (session_id, client_id, priority, user_id, next_at)
-                SELECT NEW.id, name, CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
-                       NEW.user_id, NEW.revoked_at
+                INSERT INTO deliveries (receiver_id, event_id, id, type, user_id, priority, next_at, at)
+                SELECT id, NEW.id, NEW.id, 'logout', NEW.user_id,
+                       CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
+                       NEW.revoked_at, NEW.revoked_at
                   FROM clients
                  WHERE name = NEW.client_id AND removed_by IS NULL AND backchannel_logout_uri IS NOT NULL;
             END IF;
@@ -921,7 +909,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE events_unplaced")
     op.execute("DROP TABLE events")
     op.execute("DROP TABLE erasures")
-    op.execute("DROP TABLE backchannel_logouts")
     op.execute("DROP TABLE deliveries")
     op.execute("DROP TABLE js_tickets")
     op.execute("DROP TABLE consents")

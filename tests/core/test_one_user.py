@@ -28,7 +28,7 @@ INSERT INTO events (id, type, at, actor, user_id, ip)
 SELECT row_id, 'user.created', now(), id::text, id, '127.0.0.1' FROM planted;
 INSERT INTO refusals (id, at, code, request_id, user_id)
 SELECT row_id, now(), row_id::text, row_id::text, id FROM planted;
-INSERT INTO deliveries (webhook_id, event_id, id, type, user_id, at, next_at)
+INSERT INTO deliveries (receiver_id, event_id, id, type, user_id, at, next_at)
 SELECT id, row_id, row_id, 'user.created', id, now(), now() FROM planted;
 INSERT INTO consents (id, user_id, document, version, given_at)
 SELECT row_id, id, row_id::text, row_id::text, now() FROM planted;

@@ -26,8 +26,8 @@ from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.events import webhook_deliveries
-from wxauth.server.events.sending import LEASE
 from wxauth.server.events.webhook_deliveries import (
+    LEASE,
     MAX_CONCURRENT,
     MAX_CONCURRENT_FOR_ONE,
     RETRY_SCHEDULE,

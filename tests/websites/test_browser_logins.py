@@ -397,7 +397,9 @@ async def test_of_one_login_each_site_has_twenty_open_sessions(pair: Pair) -> No
     assert (await pair.shop.refresh(first)).status_code == 200
     ended = await pair.stage.rows.fetch("SELECT data FROM events WHERE type = 'session.ended'")
     assert ['"reason": "replaced"' in row["data"] for row in ended] == [True]
-    assert await pair.stage.rows.fetchval("SELECT array_agg(client_id) FROM backchannel_logouts") == ["admin"]
+    assert await pair.stage.rows.fetchval(
+        "SELECT array_agg(name) FROM deliveries JOIN clients ON clients.id = receiver_id"
+    ) == ["admin"]
     assert shows(await pair.browser.open()), "the login stays"
 
 
@@ -612,8 +614,10 @@ async def test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites(pa
     assert await pair.has_login() == has_login
     reason = "SELECT revoked_reason FROM sessions WHERE id = $1::text::uuid"
     assert {site: await pair.stage.rows.fetchval(reason, pair.session_id(site)) for site in ends} == ends
-    waiting = await pair.stage.rows.fetch("SELECT client_id FROM backchannel_logouts ORDER BY client_id")
-    assert " ".join(row["client_id"] for row in waiting) == told
+    waiting = await pair.stage.rows.fetch(
+        "SELECT name FROM deliveries JOIN clients ON clients.id = receiver_id ORDER BY name"
+    )
+    assert " ".join(row["name"] for row in waiting) == told
     if name in ERASURES:
         for site in (pair.shop, pair.desk):
             refused(await site.refresh(pair.logged_in[site.name]), "invalid_grant")

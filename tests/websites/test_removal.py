@@ -71,7 +71,7 @@ async def test_a_removed_site_is_refused_at_once_and_its_sessions_end_in_pages(
     await sweep(services, pause=0)
     assert proxy.round_trips < 15 * PAGES + 100
     await assert_all_have_ended_once(house)
-    assert await house.stage.number("backchannel_logouts") == await house.stage.number("site_logins") == 0
+    assert await house.stage.number("deliveries") == await house.stage.number("site_logins") == 0
     house.shop = replace(house.shop, secret=(await add()).json()["client_secret"])
     refused(await house.shop.post("/v1/token", **refresh), "invalid_grant")
     refused(await house.redeem(code), "invalid_grant")

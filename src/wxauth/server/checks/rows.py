@@ -212,7 +212,7 @@ SELECT count(*) AS users, count(unionid) AS with_unionid,
 _WEBHOOKS: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((
-           SELECT d.at < :stuck_since FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending'
+           SELECT d.at < :stuck_since FROM deliveries d WHERE d.receiver_id = w.id AND d.state = 'pending'
             ORDER BY d.id LIMIT 1
        ), false) AS is_stuck
   FROM webhooks w ORDER BY w.name

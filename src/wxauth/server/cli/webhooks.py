@@ -30,7 +30,7 @@ from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import say, translated, word
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
-from wxauth.server.events.sending import BackchannelLogouts
+from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
+from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
@@ -169,6 +171,7 @@ class StoredClient(AddedClient, table=True):
     __tablename__ = "clients"
     __table_args__ = (
         CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
+        UniqueConstraint("id"),
         # With a secret, a public client would be accepted where only confidential ones are.
         CheckConstraint("(secret_hash IS NULL) = is_public AND octet_length(secret_hash) = 32", name="secret_hash"),
         CheckConstraint(
@@ -209,6 +212,8 @@ class StoredClient(AddedClient, table=True):
     removed_by: str | None = Field(sa_type=Text)
     """The actor who has removed it; null otherwise. A removed client is refused like an unknown one. Its row keeps the
     name from a new client until its last session has ended, so that no session becomes the new one's."""
+    id: UUID = Field(sa_column_kwargs={"server_default": text("gen_random_uuid()")})
+    """Identifies this client in `deliveries`, even if a later one gets the same name."""
 
 
 @dataclass(frozen=True, slots=True)

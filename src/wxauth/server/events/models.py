@@ -144,7 +144,12 @@ class StoredWebhook(Webhook, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """An event for a webhook. It has no foreign keys, so that removing a webhook with a million deliveries is quick."""
+    """An event for a webhook, or the end of a session for its site, which a trigger on `sessions` adds.
+
+    What is sent to a site is deleted with the last attempt. Until then it names session and user as the site's id_token
+    did, whatever becomes of them, even an erasure. There are no foreign keys, so that removing a webhook with a million
+    deliveries is quick, and ending a session locks no client.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -153,19 +158,19 @@ class Delivery(SQLModel, table=True):
         CheckConstraint("state = 'pending' OR NOT is_leased", name="is_leased"),
         Index(
             "deliveries_pending_idx",
-            "webhook_id",
+            "receiver_id",
             "priority",
             "next_at",
             postgresql_where=text("state = 'pending'"),
         ),
         Index(
             "deliveries_first_tries_idx",
-            "webhook_id",
+            "receiver_id",
             "user_id",
             "event_id",
             postgresql_where=text("state = 'pending' AND (attempts = 0 OR attempts = 1 AND is_leased)"),
         ),
-        Index(None, "webhook_id", "state", "id"),
+        Index(None, "receiver_id", "state", "id"),
         {
             "postgresql_with": {
                 "autovacuum_vacuum_scale_factor": 0.02,
@@ -174,14 +179,16 @@ class Delivery(SQLModel, table=True):
         },
     )
 
-    webhook_id: UUID = Field(primary_key=True)
+    receiver_id: UUID = Field(primary_key=True)
+    """The id of a webhook or of a client."""
     event_id: UUID = Field(primary_key=True)
+    """For a site, the id of the session."""
     id: UUID
     """UUIDv7, in the order in which the events got their places."""
     type: str = Field(sa_type=Text)
-    """The public name of the event's type."""
+    """The public name of the event's type; `logout` for a site."""
     user_id: UUID | None
-    """The event's user. The first tries of one user's events go to a webhook one after the other."""
+    """The event's user. The first tries about one user go to a receiver one after the other."""
     state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     is_leased: bool = Field(sa_column_kwargs={"server_default": text("false")})
@@ -192,23 +199,3 @@ class Delivery(SQLModel, table=True):
     at: datetime = Field(sa_type=TIME)
     priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("3")))
     """See `Priority` in `events/webhook_rows.py`; the lowest goes first."""
-
-
-class BackchannelLogout(SQLModel, table=True):
-    """The end of a session that its site has not been told of yet. A trigger on `sessions` adds it.
-
-    Whatever becomes of the session and its user, even an erasure, the token names both as the site's id_token did. The
-    row is deleted with the last attempt. It has no foreign keys, so that ending a session locks no client.
-    """
-
-    __tablename__ = "backchannel_logouts"
-    __table_args__ = (Index(None, "client_id", "priority", "next_at"),)
-
-    session_id: UUID = Field(primary_key=True)
-    client_id: str = Field(sa_type=Text)
-    priority: int = Field(sa_type=SmallInteger)
-    """See `Priority` in `events/webhook_rows.py`."""
-    user_id: UUID
-    attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
-    next_at: datetime = Field(sa_type=TIME)
-    """When the next attempt is due, or until when a process has leased it."""

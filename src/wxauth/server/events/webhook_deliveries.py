@@ -1,6 +1,6 @@
 """Events get their places in the feed, are queued for the webhooks in that order, and delivered.
 
-An event goes to a webhook, a logout token to a site. A process leases some of the due deliveries for half a minute,
+An event goes to a webhook, a logout token to a site: the receivers. A process leases some of the due deliveries for half a minute,
 which is longer than an attempt, and retries each until it succeeds or fails for good. If the process is killed, another
 leases them after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
 attempt could not be stored.
@@ -8,13 +8,13 @@ attempt could not be stored.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from random import Random, SystemRandom
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 import httpx
@@ -31,33 +31,33 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, web
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some
+from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.models import Webhook
-from wxauth.server.events.sending import LEASE, Answer, BackchannelLogouts, send
+from wxauth.server.events.sending import Answer, send
 from wxauth.server.events.webhook_rows import (
     DeliveryOutcome,
     DeliveryState,
     LeasedDelivery,
-    LeasedLogout,
     Priority,
-    Receiver,
     due_receivers,
     lease_delivery,
     queue_deliveries,
     resume_deliveries,
     settle_delivery,
-    settle_logout,
     write_webhook,
 )
 from wxauth.server.outbound.receivers import signed_headers
 
+LEASE: Final = timedelta(seconds=30)
+"""How long a delivery belongs to the process that leased it. Longer than any attempt."""
 CHECK_PAUSE_SECONDS: Final = 0.5
 """Seconds between two checks for due deliveries."""
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
 """Seconds to wait for a receiver's response."""
 MAX_CONCURRENT: Final = 32
-"""Attempts of one priority that a process runs at once. Beyond these, a webhook gets one only if it has none."""
+"""Attempts of one priority that a process runs at once. Beyond these, a receiver gets one only if it has none."""
 MAX_CONCURRENT_FOR_ONE: Final = 4
-"""Attempts of one priority that a webhook has at once. Each webhook always gets one, even if others hang."""
+"""Attempts of one priority that a receiver has at once. Each always gets one, even if others hang."""
 RETRY_SCHEDULE: Final = (
     timedelta(seconds=5),
     timedelta(minutes=5),
@@ -76,7 +76,6 @@ SHUTDOWN_SECONDS: Final = 3.0
 """Seconds that running attempts get at shutdown."""
 
 _GONE: Final = 410
-_Stored = TypeVar("_Stored")
 _SETTLE_PAUSE_SECONDS: Final = 0.5
 
 DELIVERIES: Final = metrics.Counter(
@@ -119,7 +118,7 @@ class Deliveries:
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
-    _under_way: dict[Priority, Counter[Receiver]] = field(
+    _under_way: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
 
@@ -141,8 +140,8 @@ class Deliveries:
 
     async def begin_due(self) -> None:
         """Start as many due deliveries as the limits allow."""
-        for receiver, priority in await due_receivers(self.database, now=self.clock()):
-            self._begin(receiver, priority)
+        for receiver_id, priority in await due_receivers(self.database, now=self.clock()):
+            self._begin(receiver_id, priority)
 
     async def drain(self) -> None:
         """Wait until no attempt is running."""
@@ -178,54 +177,42 @@ class Deliveries:
         await asyncio.gather(*left, return_exceptions=True)
         await self.transport.aclose()
 
-    def _begin(self, receiver: Receiver, priority: Priority) -> None:
+    def _begin(self, receiver_id: UUID, priority: Priority) -> None:
         """Start to deliver one more of a receiver's deliveries at a time, if the limits allow it."""
         under_way = self._under_way[priority]
-        own = under_way[receiver]
+        own = under_way[receiver_id]
         if self._is_closing or (own and (own >= MAX_CONCURRENT_FOR_ONE or under_way.total() >= MAX_CONCURRENT)):
             return
-        under_way[receiver] += 1
-        task = asyncio.create_task(self._deliver_one_by_one(receiver, priority), name=f"delivery to {receiver}")
+        under_way[receiver_id] += 1
+        task = asyncio.create_task(self._deliver_one_by_one(receiver_id, priority), name=f"delivery to {receiver_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _deliver_one_by_one(self, receiver: Receiver, priority: Priority) -> None:
+    async def _deliver_one_by_one(self, receiver_id: UUID, priority: Priority) -> None:
         is_first = True
         try:
             while not self._is_closing:
                 now = self.clock()
-                async with self._lease(receiver, priority, now=now) as delivery:
-                    if delivery is None:
-                        return
-                    if is_first:  # not earlier: to find that all due ones wait takes as long as there are many
-                        self._begin(receiver, priority)
-                        is_first = False
-                    if isinstance(delivery, LeasedLogout):
-                        await self._log_out(delivery, now=now)
-                    else:
-                        await self._deliver(delivery, now=now)
+                delivery = await lease_delivery(self.database, receiver_id, priority, now=now, until=now + LEASE)
+                if delivery is None:
+                    return
+                if is_first:  # not earlier: to find that all due ones wait takes as long as there are many
+                    self._begin(receiver_id, priority)
+                    is_first = False
+                outcome = await (
+                    self.logouts.deliver(delivery) if delivery.is_logout else self._send(delivery, now=now)
+                )
+                settled = await self._store(delivery, outcome, until=now + LEASE)
+                if settled and (delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE):
+                    await self._resume(receiver_id)
         except StorageUnavailable as exc:  # leased again when this lease is over
             troubles.note(exc)
         except Exception:
-            log.exception("delivery_failed", receiver=str(receiver))
+            log.exception("delivery_failed", receiver=str(receiver_id))
         finally:
-            self._under_way[priority] -= Counter([receiver])  # without a zero
+            self._under_way[priority] -= Counter([receiver_id])  # without a zero
 
-    @asynccontextmanager
-    async def _lease(
-        self, receiver: Receiver, priority: Priority, *, now: datetime
-    ) -> AsyncIterator[LeasedDelivery | LeasedLogout | None]:
-        if isinstance(receiver, str):
-            async with self.logouts.lease(receiver, priority=priority, now=now) as logout:
-                yield logout
-        else:
-            yield await lease_delivery(self.database, receiver, priority, now=now, until=now + LEASE)
-
-    async def _log_out(self, logout: LeasedLogout, *, now: datetime) -> None:
-        next_at = await self.logouts.deliver(logout)
-        await self._store(lambda: settle_logout(self.database, logout, next_at=next_at), until=now + LEASE)
-
-    async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> None:
+    async def _send(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         name = delivery.name
         if delivery.is_swept:
             outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been swept away")
@@ -242,11 +229,7 @@ class Deliveries:
             log.debug("delivered", **fields)
         else:
             log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
-        settled = await self._store(
-            lambda: settle_delivery(self.database, delivery, outcome, now=self.clock()), until=now + LEASE
-        )
-        if settled and (delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE):
-            await self._resume(delivery.webhook_id)
+        return outcome
 
     async def _resume(self, webhook_id: UUID) -> None:
         """Make the retries of a webhook that has come back due now. If this is cut short, the rest keep their times."""
@@ -256,7 +239,7 @@ class Deliveries:
         self.wake()
 
     async def _try(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
-        webhook_id, attempts = delivery.webhook_id, delivery.attempts
+        webhook_id, attempts = delivery.receiver_id, delivery.attempts
         answer = await self.send(webhook_id, delivery, delivery.for_siblings, now=now)
         if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
@@ -282,11 +265,11 @@ class Deliveries:
             keys.append(self.sealer.open(former, context=context))
         return keys
 
-    async def _store(self, settle: Callable[[], Awaitable[_Stored]], *, until: datetime) -> _Stored:
+    async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
         """Store an outcome, retrying through an outage: a lost outcome means a second delivery."""
         while True:
             try:
-                return await settle()
+                return await settle_delivery(self.database, delivery, outcome, now=self.clock())
             except StorageUnavailable:
                 if self.clock() > until:
                     raise

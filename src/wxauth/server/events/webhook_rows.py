@@ -1,4 +1,4 @@
-"""The statements for webhooks and their deliveries, and for logout tokens that sites have not got yet."""
+"""The statements for webhooks, and for the deliveries to them and to sites."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -41,18 +41,23 @@ class DeliveryRow(SQLModel):
 
 
 class LeasedDelivery(EventToSend):
-    """A delivery that this process has leased, with its webhook and its event."""
+    """A delivery that this process has leased, with its receiver and its event. A site has no event and no secret."""
 
-    webhook_id: UUID
+    receiver_id: UUID
     event_id: UUID
     attempts: int
+    is_logout: bool
+    """Whether its receiver is a site."""
     name: str
     url: str
+    """Empty if the site is gone, or has no URI for logout tokens any more."""
     secret: bytes = Field(repr=False)
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
     delivered_at: datetime | None
     """The webhook's last success, to the minute, as of the lease."""
+    id_token_alg: str | None
+    """The site's."""
     is_swept: bool
     """Whether the event has been swept. Then its fields are null."""
 
@@ -60,12 +65,6 @@ class LeasedDelivery(EventToSend):
 class _Subscription(SQLModel):
     id: UUID
     types: list[str]
-
-
-class _DueReceiver(SQLModel):
-    webhook_id: UUID | None
-    client_id: str | None
-    priority: int
 
 
 _ALL: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
@@ -103,8 +102,8 @@ _WRITTEN: Final = {
 _SUBSCRIPTIONS: Final = Statement[_Subscription]("SELECT id, types FROM webhooks WHERE is_enabled")
 # The numbers are those of `Priority`.
 _QUEUED_PART: Final = """
-INSERT INTO deliveries (id, webhook_id, event_id, type, user_id, priority, next_at, at)
-SELECT new.id, webhook_id, event_id, new.type, events.user_id,
+INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
+SELECT new.id, receiver_id, event_id, new.type, events.user_id,
        CASE WHEN new.type = 'user.banned' THEN 0
             WHEN new.type IN ('user.erased', 'user.merged', 'user.split') THEN 1
             WHEN new.type <> 'session.ended' THEN 3
@@ -112,12 +111,12 @@ SELECT new.id, webhook_id, event_id, new.type, events.user_id,
             ELSE 2 END,
        :now, :now
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
-       AS new (id, webhook_id, event_id, type)
+       AS new (id, receiver_id, event_id, type)
   LEFT JOIN events ON events.id = event_id"""
 _QUEUE: Final = Statement[Nothing](f"{_QUEUED_PART} ON CONFLICT DO NOTHING")
 # Queues events again. A delivery that a process holds right now is left alone: that process delivers it.
 _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_QUEUED_PART}
-ON CONFLICT (webhook_id, event_id) DO UPDATE
+ON CONFLICT (receiver_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, priority = excluded.priority, is_leased = false
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
@@ -126,21 +125,21 @@ ON CONFLICT (webhook_id, event_id) DO UPDATE
 # user's earlier events are read once for each priority, however many new events the user has.
 _HASTEN: Final = Statement[Nothing]("""
 WITH urgent AS (
-    SELECT DISTINCT ON (webhook_id, user_id, priority) webhook_id, user_id, priority, event_id
-      FROM unnest(:webhook_ids::uuid[], :event_ids::uuid[]) AS new (webhook_id, event_id)
-           JOIN deliveries USING (webhook_id, event_id)
+    SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id
+      FROM unnest(:webhook_ids::uuid[], :event_ids::uuid[]) AS new (receiver_id, event_id)
+           JOIN deliveries USING (receiver_id, event_id)
      WHERE priority < 3 AND user_id IS NOT NULL
-     ORDER BY webhook_id, user_id, priority, event_id DESC
+     ORDER BY receiver_id, user_id, priority, event_id DESC
 ), earlier AS MATERIALIZED (
-    SELECT d.webhook_id, d.event_id, urgent.priority
+    SELECT d.receiver_id, d.event_id, urgent.priority
       FROM urgent JOIN deliveries d
-           ON d.webhook_id = urgent.webhook_id AND d.user_id = urgent.user_id AND d.event_id < urgent.event_id
+           ON d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id AND d.event_id < urgent.event_id
               AND d.state = 'pending' AND d.attempts = 0 AND d.priority > urgent.priority
        FOR UPDATE OF d SKIP LOCKED
 )
 UPDATE deliveries d SET priority = hastened.priority
-  FROM (SELECT webhook_id, event_id, min(priority) AS priority FROM earlier GROUP BY webhook_id, event_id) AS hastened
- WHERE d.webhook_id = hastened.webhook_id AND d.event_id = hastened.event_id
+  FROM (SELECT receiver_id, event_id, min(priority) AS priority FROM earlier GROUP BY receiver_id, event_id) AS hastened
+ WHERE d.receiver_id = hastened.receiver_id AND d.event_id = hastened.event_id
 """)
 _PLACED_EVENT: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
 # An event without a place has no type. Such events count, too, so that a page takes no longer where they are many.
@@ -151,73 +150,76 @@ SELECT e.id AS event_id, COALESCE(f.type, '') AS type
 """)
 
 # ORDER BY makes PostgreSQL use the index regardless of its estimates. EXISTS would read all due deliveries, and LIMIT
-# without ORDER BY the whole table. The sites are those that logouts name, even if a site has been removed since.
-_DUE: Final = Statement[_DueReceiver]("""
-WITH RECURSIVE sites (client_id) AS (
-    (SELECT client_id FROM backchannel_logouts ORDER BY client_id LIMIT 1)
+# without ORDER BY the whole table. Sites count even if they have been removed since: then nothing is sent.
+_DUE: Final = Statement[tuple[UUID, int]]("""
+WITH RECURSIVE receivers (id) AS (
+    (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
      UNION ALL
-    SELECT (SELECT l.client_id FROM backchannel_logouts l WHERE l.client_id > sites.client_id
-             ORDER BY l.client_id LIMIT 1)
-      FROM sites WHERE sites.client_id IS NOT NULL
+    SELECT (SELECT d.receiver_id FROM deliveries d WHERE state = 'pending' AND d.receiver_id > receivers.id
+             ORDER BY d.receiver_id LIMIT 1)
+      FROM receivers WHERE receivers.id IS NOT NULL
 )
-SELECT NULL::uuid AS webhook_id, client_id, priority
-  FROM sites CROSS JOIN generate_series(-2, -1) AS priority CROSS JOIN LATERAL (
-       SELECT FROM backchannel_logouts l
-        WHERE l.client_id = sites.client_id AND l.priority = priority.priority AND l.next_at <= :now
-        ORDER BY l.next_at LIMIT 1) due
- UNION ALL
-SELECT w.id, NULL, priority
-  FROM webhooks w CROSS JOIN generate_series(0, 3) AS priority CROSS JOIN LATERAL (
+SELECT receivers.id, priority
+  FROM receivers CROSS JOIN generate_series(-2, 3) AS priority CROSS JOIN LATERAL (
        SELECT FROM deliveries d
-        WHERE d.webhook_id = w.id AND d.priority = priority.priority AND d.state = 'pending' AND d.next_at <= :now
+        WHERE d.receiver_id = receivers.id AND d.priority = priority.priority AND d.state = 'pending'
+          AND d.next_at <= :now
         ORDER BY d.next_at LIMIT 1) due
- WHERE is_enabled
+ WHERE priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
  ORDER BY priority
 """)
 # A delivery goes to one process: rows locked by another process are skipped, and a leased delivery is not due before
-# its lease ends. A first try waits until that of each earlier event about the same user is over.
+# its lease ends. A first try waits until that of each earlier one about the same user is over; for a site, of the same
+# priority, which nothing hastens.
 _LEASE: Final = Statement[LeasedDelivery]("""
 WITH due AS (
-    SELECT webhook_id, event_id FROM deliveries d
-     WHERE webhook_id = :webhook_id AND priority = :priority AND state = 'pending' AND next_at <= :now
-       AND EXISTS (SELECT FROM webhooks WHERE id = :webhook_id AND is_enabled)
+    SELECT receiver_id, event_id FROM deliveries d
+     WHERE receiver_id = :receiver_id AND priority = :priority AND state = 'pending' AND next_at <= :now
+       AND (priority < 0 OR EXISTS (SELECT FROM webhooks WHERE id = :receiver_id AND is_enabled))
        AND (attempts > 0 OR NOT EXISTS (
                SELECT FROM deliveries earlier
-                WHERE earlier.webhook_id = :webhook_id AND earlier.user_id = d.user_id
+                WHERE earlier.receiver_id = :receiver_id AND earlier.user_id = d.user_id
                   AND earlier.event_id < d.event_id AND earlier.state = 'pending'
+                  AND (d.priority >= 0 OR earlier.priority = d.priority)
                   AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)))
      ORDER BY next_at LIMIT 1
        FOR UPDATE SKIP LOCKED
 ), leased AS (
     UPDATE deliveries d SET attempts = attempts + 1, next_at = :until, is_leased = true
-      FROM due WHERE d.webhook_id = due.webhook_id AND d.event_id = due.event_id
-    RETURNING d.webhook_id, d.event_id, d.attempts
+      FROM due WHERE d.receiver_id = due.receiver_id AND d.event_id = due.event_id
+    RETURNING d.receiver_id, d.event_id, d.attempts, d.user_id, d.priority < 0 AS is_logout
 )
-SELECT l.webhook_id, l.event_id, l.attempts, w.name, w.url, w.secret, w.former_secret, w.former_secret_until,
-       w.delivered_at, e.id IS NULL AS is_swept,
-       e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
-  FROM leased l JOIN webhooks w ON w.id = l.webhook_id LEFT JOIN events e ON e.id = l.event_id
+SELECT l.receiver_id, l.event_id, l.attempts, l.is_logout, COALESCE(w.name, c.name) AS name,
+       COALESCE(w.url, c.backchannel_logout_uri, '') AS url, w.secret, w.former_secret, w.former_secret_until,
+       w.delivered_at, c.id_token_alg, e.id IS NULL AS is_swept,
+       e.id, e.type, e.at, l.user_id, e.app_id, e.actor, e.data
+  FROM leased l LEFT JOIN events e ON e.id = l.event_id LEFT JOIN webhooks w ON w.id = l.receiver_id
+       LEFT JOIN clients c ON c.id = l.receiver_id AND removed_by IS NULL
 """)
 # `attempts` differs if the lease has expired and another process has leased the delivery: then nothing is stored.
 _SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
-     WHERE webhook_id = :webhook_id AND event_id = :event_id AND attempts = :attempts AND state = 'pending'
+     WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts AND state = 'pending'
     RETURNING state
 )
 UPDATE webhooks SET delivered_at = :now
   FROM settled
- WHERE webhooks.id = :webhook_id AND settled.state = 'delivered'
+ WHERE webhooks.id = :receiver_id AND settled.state = 'delivered'
    AND (delivered_at IS NULL OR delivered_at < :now::timestamptz - interval '1 minute')
 RETURNING webhooks.id
 """)
+# What is sent to a site is of no use to anybody later, and names people.
+_FORGET: Final = Statement[Nothing](
+    "DELETE FROM deliveries WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts"
+)
 # The try does not count, or an event that its receiver refuses among others that it takes would fail for good too soon.
 # Second tries are left alone: they follow within seconds, and would become first ones, which hold back others.
 _RESUME: Final = Statement[Nothing]("""
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1
- WHERE webhook_id = :webhook_id AND event_id = ANY (ARRAY(
+ WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
        SELECT event_id FROM deliveries
-        WHERE webhook_id = :webhook_id AND priority BETWEEN 0 AND 3 AND state = 'pending' AND next_at > :now
+        WHERE receiver_id = :receiver_id AND priority BETWEEN 0 AND 3 AND state = 'pending' AND next_at > :now
           AND attempts > 1 AND NOT is_leased
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
@@ -225,30 +227,30 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
 _DELIVERIES: Final = Statement[DeliveryRow]("""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
        SELECT id, event_id, type, state, attempts, status, error, next_at, at FROM deliveries
-        WHERE webhook_id = :webhook_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
+        WHERE receiver_id = :receiver_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
 # The oldest deliveries of each webhook and state, by the index. For a removed webhook, all of them.
 _SWEEP: Final = Statement[Nothing]("""
-WITH RECURSIVE known (webhook_id) AS (
-    (SELECT webhook_id FROM deliveries ORDER BY webhook_id LIMIT 1)
+WITH RECURSIVE known (id) AS (
+    (SELECT receiver_id FROM deliveries ORDER BY receiver_id LIMIT 1)
      UNION ALL
-    SELECT (SELECT d.webhook_id FROM deliveries d WHERE d.webhook_id > known.webhook_id ORDER BY d.webhook_id LIMIT 1)
-      FROM known WHERE known.webhook_id IS NOT NULL
+    SELECT (SELECT d.receiver_id FROM deliveries d WHERE d.receiver_id > known.id ORDER BY d.receiver_id LIMIT 1)
+      FROM known WHERE known.id IS NOT NULL
 ), swept AS MATERIALIZED (
-    SELECT old.webhook_id, old.event_id
+    SELECT old.receiver_id, old.event_id
       FROM known CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS settled
            CROSS JOIN LATERAL (
-               SELECT d.webhook_id, d.event_id, d.at FROM deliveries d
-                WHERE d.webhook_id = known.webhook_id AND d.state = settled
+               SELECT d.receiver_id, d.event_id, d.at FROM deliveries d
+                WHERE d.receiver_id = known.id AND d.state = settled AND d.priority >= 0
                 ORDER BY d.id LIMIT :size FOR UPDATE SKIP LOCKED) old
-     WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = known.webhook_id)
+     WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = known.id)
         OR (settled <> 'pending' AND old.at < :before)
      LIMIT :size
 )
 DELETE FROM deliveries USING swept
- WHERE deliveries.webhook_id = swept.webhook_id AND deliveries.event_id = swept.event_id
+ WHERE deliveries.receiver_id = swept.receiver_id AND deliveries.event_id = swept.event_id
 """)
 _SEALED_OTHERWISE: Final = Statement[Webhook](f"""
 SELECT {_COLUMNS} FROM webhooks
@@ -279,9 +281,9 @@ class Priority(IntEnum):
     """
 
     BAN_LOGOUT = -2
-    """Logout tokens after a ban or an administrator's act, to sites. Nobody can cause these for themselves."""
+    """Logout tokens after a ban or an administrator's act. Sites get those below zero, webhooks the others. Nobody can cause these for themselves."""
     LOGOUT = -1
-    """Other logout tokens. The others are of events, to webhooks."""
+    """Other logout tokens."""
     BAN = 0
     """Bans, and sessions ended by a ban or an administrator. Nobody can cause these for themselves."""
     ERASURE = 1
@@ -350,43 +352,40 @@ async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[S
     return [row for row in rows if row.type], rows[-1].event_id if len(rows) == size else None
 
 
-Receiver = UUID | str
-"""The id of a webhook, or the name of a site."""
-
-
-async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[Receiver, Priority]]:
+async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
     """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
-    return [
-        (row.webhook_id or row.client_id or "", Priority(row.priority)) for row in await database.rows(_DUE, now=now)
-    ]
+    return [(receiver_id, Priority(priority)) for receiver_id, priority in await database.rows(_DUE, now=now)]
 
 
 async def lease_delivery(
-    database: Database, webhook_id: UUID, priority: Priority, *, now: datetime, until: datetime
+    database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
 ) -> LeasedDelivery | None:
-    """Lease a webhook's next due delivery of a priority: it is this process's alone until that time."""
-    return await database.row(_LEASE, webhook_id=webhook_id, priority=priority, now=now, until=until)
+    """Lease a receiver's next due delivery of a priority: it is this process's alone until that time."""
+    return await database.row(_LEASE, receiver_id=receiver_id, priority=priority, now=now, until=until)
 
 
 async def settle_delivery(
     database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
     """Store the outcome of an attempt. Whether it is the webhook's first success in a minute."""
-    leased = delivery.model_dump(include={"webhook_id", "event_id", "attempts"})
+    leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
+    if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
+        await database.run(_FORGET, **leased)
+        return False
     return await database.value(_SETTLE, **leased, **vars(outcome), now=now) is not None
 
 
 async def resume_deliveries(database: Database, webhook_id: UUID, *, now: datetime, size: int) -> int:
     """Make some of a webhook's deliveries that have failed twice or more due now, and return how many."""
     async with database.begin() as transaction:
-        return await transaction.run(_RESUME, webhook_id=webhook_id, now=now, size=size)
+        return await transaction.run(_RESUME, receiver_id=webhook_id, now=now, size=size)
 
 
 async def list_deliveries(
     database: Database, webhook_id: UUID, states: Sequence[DeliveryState], *, before: UUID | None, limit: int
 ) -> Sequence[DeliveryRow]:
     """The newest deliveries in these states, older than `before`."""
-    return await database.rows(_DELIVERIES, webhook_id=webhook_id, states=list(states), before=before, limit=limit)
+    return await database.rows(_DELIVERIES, receiver_id=webhook_id, states=list(states), before=before, limit=limit)
 
 
 async def sweep_deliveries(database: Database, *, before: datetime, size: int) -> int:
@@ -434,63 +433,6 @@ async def _queue(
     number = await transaction.run(statement, **keys, ids=[new_id(now) for _ in queued], types=types, now=now)
     await transaction.run(_HASTEN, **keys)
     return number
-
-
-class LeasedLogout(SQLModel):
-    """A logout that this process has leased, and its site as it is now."""
-
-    session_id: UUID
-    client_id: str
-    user_id: UUID
-    attempts: int
-    """How often it has been sent before. A lease whose process was killed, or could not sign, does not count."""
-    leased_until: datetime
-    uri: str | None
-    """None if the site is gone, or has no such URI any more."""
-    id_token_alg: str | None
-
-
-# As for deliveries: rows locked by another process are skipped, and a leased one is not due before its lease ends.
-_LEASE_LOGOUT: Final = Statement[LeasedLogout]("""
-WITH due AS (
-    SELECT session_id FROM backchannel_logouts
-     WHERE client_id = :client_id AND priority = :priority AND next_at <= :now AND user_id <> ALL (:except_of::uuid[])
-     ORDER BY next_at LIMIT 1
-       FOR UPDATE SKIP LOCKED
-), leased AS (
-    UPDATE backchannel_logouts l SET next_at = :until
-      FROM due WHERE l.session_id = due.session_id
-    RETURNING l.session_id, l.client_id, l.user_id, l.attempts, l.next_at AS leased_until
-)
-SELECT leased.*, backchannel_logout_uri AS uri, id_token_alg
-  FROM leased LEFT JOIN clients ON name = client_id AND removed_by IS NULL
-""")
-# `next_at` differs if the lease has expired and another process has leased the logout: then nothing is stored.
-_FINISH_LOGOUT: Final = Statement[Nothing](
-    "DELETE FROM backchannel_logouts WHERE session_id = :session_id AND next_at = :leased_until"
-)
-_PUT_OFF_LOGOUT: Final = Statement[Nothing]("""
-UPDATE backchannel_logouts SET attempts = attempts + 1, next_at = :next_at
- WHERE session_id = :session_id AND next_at = :leased_until
-""")
-
-
-async def lease_logout(
-    database: Database, client_id: str, *, priority: int, except_of: Sequence[UUID], now: datetime, until: datetime
-) -> LeasedLogout | None:
-    """Lease a site's next due logout of a priority, except of these users: it is this process's until that time."""
-    return await database.row(
-        _LEASE_LOGOUT, client_id=client_id, priority=priority, except_of=except_of, now=now, until=until
-    )
-
-
-async def settle_logout(database: Database, logout: LeasedLogout, *, next_at: datetime | None) -> None:
-    """Store when the next attempt is due; without one, forget the logout."""
-    lease = {"session_id": logout.session_id, "leased_until": logout.leased_until}
-    if next_at is None:
-        await database.run(_FINISH_LOGOUT, **lease)
-    else:
-        await database.run(_PUT_OFF_LOGOUT, **lease, next_at=next_at)
 
 
 def new_webhook_secret() -> bytes:

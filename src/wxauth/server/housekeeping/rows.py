@@ -50,7 +50,7 @@ SELECT ({OPEN_SESSIONS_PART}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
        extract(epoch FROM greatest(:now - (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
                SELECT at FROM deliveries d
-                WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
+                WHERE d.receiver_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
          WHERE w.is_enabled), interval '0'))::float AS webhook_oldest_pending_seconds,
        extract(epoch FROM greatest(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
            ::float AS sweep_overdue_seconds,

@@ -20,8 +20,8 @@ from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Parts, Services
 from wxauth.server.core.settings import InvalidSettings, Settings
-from wxauth.server.events import sending, webhook_deliveries
-from wxauth.server.events.sending import BackchannelLogouts
+from wxauth.server.events import logout_tokens, webhook_deliveries
+from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys import keyring
@@ -63,7 +63,7 @@ class Waits:
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
-    backchannel_logouts: float = sending.LOGOUT_TIMEOUT_SECONDS
+    backchannel_logouts: float = logout_tokens.LOGOUT_TIMEOUT_SECONDS
     background_farewell: float = background.FINISH_SECONDS
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS
@@ -164,11 +164,7 @@ def build_services(
     receivers = ReceiverTransport(resolve=name_resolver.resolve)
     deliveries = make(
         Deliveries,
-        logouts=make(
-            BackchannelLogouts,
-            transport=receivers,
-            patience=waits.backchannel_logouts,
-        ),
+        logouts=make(BackchannelLogouts, transport=receivers, patience=waits.backchannel_logouts),
         transport=receivers,
         patience=waits.webhooks,
         pause=waits.deliveries,

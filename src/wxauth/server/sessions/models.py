@@ -101,9 +101,10 @@ after_create(
         BEGIN
             IF NEW.client_id IS NOT NULL AND OLD.revoked_at IS NULL AND NEW.expires_at > NEW.revoked_at
                AND NEW.site_knows IS NOT TRUE THEN
-                INSERT INTO backchannel_logouts (session_id, client_id, priority, user_id, next_at)
-                SELECT NEW.id, name, CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
-                       NEW.user_id, NEW.revoked_at
+                INSERT INTO deliveries (receiver_id, event_id, id, type, user_id, priority, next_at, at)
+                SELECT id, NEW.id, NEW.id, 'logout', NEW.user_id,
+                       CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
+                       NEW.revoked_at, NEW.revoked_at
                   FROM clients
                  WHERE name = NEW.client_id AND removed_by IS NULL AND backchannel_logout_uri IS NOT NULL;
             END IF;

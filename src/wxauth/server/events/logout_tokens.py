@@ -1,0 +1,110 @@
+"""Logout tokens: sites learn by them that a session has ended.
+
+Specification: OpenID Connect Back-Channel Logout 1.0.
+"""
+
+from datetime import datetime, timedelta
+from secrets import token_urlsafe
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import httpx
+from pydantic_core import to_json
+
+from wxauth.server.core import metrics
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import part
+from wxauth.server.core.settings import Settings
+from wxauth.server.events.sending import send
+from wxauth.server.events.webhook_rows import DeliveryOutcome, DeliveryState, LeasedDelivery
+from wxauth.server.keys.keyring import KeyRing
+from wxauth.tokens.keys import PrivateKey, base64url, sign
+
+LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
+LOGOUT_TIMEOUT_SECONDS: Final = 5.0
+"""Seconds to wait for a site's response."""
+LOGOUT_RETRIES: Final = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=2),
+    timedelta(minutes=10),
+)
+"""The pause before each attempt but the first."""
+FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})
+"""After these, the same site would refuse the next token, too."""
+
+log = get_logger()
+
+LOGOUTS: Final = metrics.Counter(
+    "wxauth_backchannel_logouts",
+    "Attempts to send a logout token to a site, by outcome: delivered, retried (another attempt follows) or failed.",
+    "outcome",
+    first=("delivered", "retried", "failed"),
+)
+
+
+@part
+class BackchannelLogouts:
+    """Makes and sends logout tokens. `Deliveries` decides when.
+
+    Args:
+        transport: Sends to the sites.
+        patience: Seconds to wait for a site's response.
+    """
+
+    settings: Settings
+    clock: Clock
+    keys: KeyRing
+    transport: httpx.AsyncBaseTransport
+    patience: float = LOGOUT_TIMEOUT_SECONDS
+
+    async def deliver(self, delivery: LeasedDelivery) -> DeliveryOutcome:
+        """Send a new logout token once.
+
+        Raises: StorageUnavailable, if no token can be signed now; CannotOpen.
+        """
+        if not delivery.url:
+            return DeliveryOutcome(state=DeliveryState.FAILED)
+        key = await self.keys.id_token_key(delivery.id_token_alg, self.clock())
+        token = logout_token(key, delivery, issuer=self.settings.issuer, now=self.clock())
+        answer = await send(
+            self.transport,
+            delivery.url,
+            content=urlencode({"logout_token": token}).encode(),
+            headers={"content-type": "application/x-www-form-urlencoded"},
+            patience=self.patience,
+        )
+        fields = {"client_id": delivery.name, "attempt": delivery.attempts, "status": answer.status}
+        if answer.is_accepted:
+            LOGOUTS.count("delivered")
+            log.info("backchannel_logout_sent", **fields)
+            return DeliveryOutcome(state=DeliveryState.DELIVERED)
+        is_final = answer.status in FINAL_STATUSES or delivery.attempts > len(LOGOUT_RETRIES)
+        next_at = None if is_final else self.clock() + LOGOUT_RETRIES[delivery.attempts - 1]
+        LOGOUTS.count("failed" if is_final else "retried")
+        log.warning("backchannel_logout_not_sent", **fields, reason=answer.error, next_at=next_at)
+        state = DeliveryState.FAILED if is_final else DeliveryState.PENDING
+        return DeliveryOutcome(state=state, next_at=next_at)
+
+
+def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now: datetime) -> str:
+    """A logout token (section 2.4), signed as the client's id_tokens are.
+
+    Its own `typ` keeps it from being accepted as an id_token or an access token.
+    """
+    issued_at = int(now.timestamp())
+    claims: dict[str, Any] = {
+        "iss": issuer,
+        "sub": str(delivery.user_id),
+        "aud": delivery.name,
+        "iat": issued_at,
+        "exp": issued_at + int(LOGOUT_TOKEN_LASTS.total_seconds()),
+        "jti": token_urlsafe(16),
+        "sid": str(delivery.event_id),
+        "events": {LOGOUT_EVENT: {}},
+    }
+    header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": LOGOUT_TOKEN_TYPE}
+    return sign(key.signer, base64url(to_json(header)), to_json(claims))
